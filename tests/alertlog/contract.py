@@ -54,7 +54,7 @@ class LogContract(KindsContract, abc.ABC):
 
     # ---- append ----------------------------------------------------------------------------------------------
 
-    async def test_append_with_gap_in_numbers_is_refused(self, log):
+    async def test_append_that_skips_or_repeats_a_number_is_refused(self, log):
         """The numbers are 1, 2, 3 …; an entry with another number is not stored (LogA1)."""
         for entry, stored in [
             (a_revision(revision=2), False),
@@ -88,7 +88,7 @@ class LogContract(KindsContract, abc.ABC):
         assert await log.append(a_revision("A-1", 2))
         assert [len(await log.history(i)) for i in ("a-1", "A-1", "a-2", "a", "")] == [1, 2, 1, 0, 0]
 
-    async def test_concurrent_appends_of_one_number_store_one(self, log):
+    async def test_only_one_of_concurrent_appends_with_same_number_is_stored(self, log):
         """Exactly one append returns True, and its entry is stored (LogA2)."""
         for number in (1, 2, 3):
             rivals = [a_revision(revision=number, headline=f"H{n}") for n in range(50)]
@@ -97,7 +97,7 @@ class LogContract(KindsContract, abc.ABC):
             assert (await log.history("a-1"))[-1] == rivals[stored.index(True)]
         assert len(await entries(log)) == 3
 
-    async def test_concurrent_revision_and_cancel_of_one_number_store_one(self, log):
+    async def test_only_one_of_concurrent_revision_and_cancel_with_same_number_is_stored(self, log):
         """The rule holds for entries of different kinds, too (LogA2)."""
         for n in range(20):
             await log.append(a_revision(f"a-{n}"))
@@ -106,7 +106,7 @@ class LogContract(KindsContract, abc.ABC):
             assert sorted(stored) == [False, True]
             assert (await log.history(f"a-{n}"))[-1] == rivals[stored.index(True)]
 
-    async def test_append_of_cancelled_caller_is_stored_wholly_or_not_at_all(self, log):
+    async def test_append_whose_caller_is_cancelled_is_stored_completely_or_not_at_all(self, log):
         """If the entry is stored, followers get it like any other (LogA3)."""
         appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(20)]
         await asyncio.sleep(0)
@@ -142,7 +142,7 @@ class LogContract(KindsContract, abc.ABC):
 
     # ---- what is live ----------------------------------------------------------------------------------------
 
-    async def test_live_leaves_out_cancelled_and_expired_alerts(self, log):
+    async def test_list_of_live_alerts_omits_cancelled_and_expired_ones(self, log):
         """A live alert is accepted, not cancelled, and `now < expires_at` (section 1 of the protocol)."""
         for entry in (
             a_revision("short", expires_at=NOON_MS + 1000),
@@ -160,7 +160,7 @@ class LogContract(KindsContract, abc.ABC):
         ]:
             assert {f"{entry.id}/{entry.revision}" for entry in await live(log, now_ms)} == alive
 
-    async def test_live_page_is_in_order_of_log(self, log):
+    async def test_page_of_live_alerts_lists_revisions_in_order_of_append(self, log):
         """The current revisions are in the order in which they were appended (`AlertLog.live`)."""
         for entry in (a_revision("a"), a_revision("b"), a_revision("c"), a_revision("a", 2)):
             await log.append(entry)
@@ -182,7 +182,7 @@ class LogContract(KindsContract, abc.ABC):
             after = page.after
         return found
 
-    async def test_live_pages_are_ordered_by_end(self, log):
+    async def test_pages_of_live_alerts_are_ordered_by_end_time(self, log):
         """Alerts are ordered by their latest end and then by id; within a page, in the order of the log (LogL1)."""
         await self.live_for(log, e=5, b=3, B=3, a=3, d=4, f=1)
         assert await self.walk(log) == [["f"], ["B"], ["a"], ["b"], ["d"], ["e"]]
@@ -191,7 +191,7 @@ class LogContract(KindsContract, abc.ABC):
         assert await self.walk(log, 6) == [["e", "b", "B", "a", "d", "f"]]
         assert (await log.live(NOON_MS + 1, Cursor(0, "z"), 3)).after == (NOON_MS + 3, "b")
 
-    async def test_live_orders_equal_ends_by_bytes_of_ids(self, log):
+    async def test_live_alerts_with_equal_end_times_are_ordered_by_bytes_of_their_ids(self, log):
         """The locale does not matter, and a page can begin after an alert that is gone (LogL1)."""
         ids = ["a", "Z", "a-1", "a.1", "a:1", "a_1", "0", "A1", "a1", "aa", "a" * 128]
         await self.live_for(log, **dict.fromkeys(ids, 3))
@@ -200,14 +200,14 @@ class LogContract(KindsContract, abc.ABC):
             behind = await log.live(NOON_MS, Cursor(NOON_MS + 3, gone))
             assert {entry.id for entry in behind.revisions} == {each for each in ids if each > gone}
 
-    async def test_live_page_without_alerts_is_last(self, log):
+    async def test_empty_page_of_live_alerts_has_no_next_page(self, log):
         """So it is in an empty log, after the last alert, and if nothing is live (LogL1)."""
         assert await log.live(NOON_MS) == ([], None)
         await self.live_for(log, a=3)
         assert await log.live(NOON_MS + 3) == ([], None)
         assert await log.live(NOON_MS, Cursor(NOON_MS + 3, "a")) == ([], None)
 
-    async def test_revision_with_earlier_end_moves_no_alert(self, log):
+    async def test_revision_with_earlier_end_time_does_not_move_alert_to_earlier_page(self, log):
         """The latest end of all entries counts, so a reader of the pages does not miss the alert (LogL1)."""
         await self.live_for(log, a=1, b=2, c=3)
         sooner = a_revision("c", 2, expires_at=NOON_MS + 1)
@@ -224,7 +224,7 @@ class LogContract(KindsContract, abc.ABC):
         found = await self.walk(log, behind_0=same, behind_1=[*later, *new], behind_2=over)
         assert found == [["a"], ["b"], ["c"], ["a"], ["d"], ["behind"]]
 
-    async def test_live_page_is_full_despite_cancelled_alerts(self, log):
+    async def test_page_of_live_alerts_skips_cancelled_ones_until_it_is_full(self, log):
         """Cancelled alerts are looked at, and others take their places (LogL2)."""
         ids = [f"a-{n:02}" for n in range(12)]
         await self.live_for(log, **dict.fromkeys(ids, 1_800_000))
@@ -233,7 +233,7 @@ class LogContract(KindsContract, abc.ABC):
         assert await self.walk(log, 2) == [["a-05", "a-09"]]
         assert await self.walk(log, 1) == [["a-05"], ["a-09"]]
 
-    async def test_live_page_looks_at_limited_number_of_alerts(self, log):
+    async def test_one_page_of_live_alerts_searches_limited_number_of_alerts(self, log):
         """The page then has few alerts or none, and says where the next one begins (LogL2)."""
         ids = [f"a-{n:02}" for n in range(LOOKS + 2)]
         await self.live_for(log, **dict.fromkeys(ids, 1_800_000))
@@ -241,7 +241,7 @@ class LogContract(KindsContract, abc.ABC):
             assert await log.append(a_cancel(alert_id))
         assert await self.walk(log, 1) == [[], [ids[-1]]]
 
-    async def test_live_finds_revision_below_entries_of_other_kinds(self, log):
+    async def test_alert_stays_live_after_entries_of_unknown_kinds(self, log):
         """The last revision or cancel counts (LogG1, LogG2)."""
         await self.live_for(log, a=3, b=3, c=3)
         for later in (of_another_kind("a", 2), of_another_kind("a", 3), of_another_kind("b", 2), of_another_kind("d")):
@@ -253,14 +253,14 @@ class LogContract(KindsContract, abc.ABC):
 
     # ---- follow ----------------------------------------------------------------------------------------------
 
-    async def test_tail_of_empty_log_is_0(self, log):
+    async def test_position_of_last_entry_is_0_in_empty_log(self, log):
         """Otherwise `tail` is the position of the last entry."""
         assert await log.tail() == 0
         await log.append(a_revision())
         [(position, _)] = await read(log)
         assert await log.tail() == position > 0
 
-    async def test_follower_gets_every_entry_once_in_rising_order(self, log):
+    async def test_follower_gets_every_entry_once_in_order_of_position(self, log):
         """It can begin at any position (LogF1)."""
         appended = [a_revision(f"a-{n % 7}", 1 + n // 7) for n in range(70)]
         for entry in appended:
@@ -273,7 +273,7 @@ class LogContract(KindsContract, abc.ABC):
             assert await read(log, positions[start]) == found[start + 1 :]
         assert await read(log, positions[-1] + 1000) == []
 
-    async def test_follower_gets_entries_appended_meanwhile(self, log):
+    async def test_follower_gets_entries_appended_while_it_reads(self, log):
         """Each entry is given once, however many are appended at once (LogF1)."""
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
@@ -298,7 +298,7 @@ class LogContract(KindsContract, abc.ABC):
                     found = await read_on(follower)
                 assert [entry.id for _, entry in found] == ["a-2"]
 
-    async def test_long_log_is_followed_in_batches(self, log):
+    async def test_follower_reads_long_log_in_batches(self, log):
         """A batch has at most BATCH entries (LogF1), and an empty one comes only at the end (LogF2)."""
         self.patch("BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(101)))
@@ -328,13 +328,13 @@ class LogContract(KindsContract, abc.ABC):
         await log.append(a_revision("b"))
         assert [entry.id for _, entry in await read(log, after=await log.tail() - 1)] == ["b"]
 
-    async def test_full_batch_at_end_is_followed_by_empty_one(self, log):
+    async def test_full_batch_at_end_of_log_is_followed_by_empty_batch(self, log):
         """An empty batch comes whenever the end is reached (LogF2)."""
         self.patch("BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(50)))
         assert len(await read(log)) == 50
 
-    async def test_follower_can_leave_out_ended_entries(self, log):
+    async def test_follower_can_skip_entries_that_ended_before_given_time(self, log):
         """Entries that ended before `ended_before_ms` are left out (`AlertLog.follow`)."""
         for n in range(4):
             await log.append(a_revision(f"a-{n}", expires_at=ENDS_MS + n))
@@ -344,7 +344,7 @@ class LogContract(KindsContract, abc.ABC):
         assert [entry.id for _, entry in await read(log, found[0].position, ENDS_MS + 2)] == ["a-3"]
         assert await read(log, 0, ENDS_MS + 9) == []
 
-    async def test_follower_that_leaves_out_ended_entries_gets_all_new_ones(self, log):
+    async def test_follower_that_skips_ended_entries_gets_every_entry_appended_later(self, log):
         """Only entries that were there at its start are left out, since its clock may be ahead."""
         await log.append(a_revision("old", expires_at=NOON_MS + 1))
         async with aclosing(log.follow(0, ENDS_MS)) as follower:
@@ -356,11 +356,11 @@ class LogContract(KindsContract, abc.ABC):
                 found += await read_on(follower)
             assert [entry.id for _, entry in found] == ["older", "new"]
 
-    async def test_left_out_entries_are_given_to_follower_with_earlier_time(self, log):
+    async def test_follower_with_earlier_time_limit_gets_entries_that_another_skipped(self, log):
         """`follow` can be called again with an earlier time, beside another follower."""
         await self._asks_again(log, live=1)
 
-    async def test_left_out_entries_are_given_after_reading_without_entries(self, log):
+    async def test_next_follower_gets_skipped_entries_if_last_one_got_none(self, log):
         """Position 0 is the start of the log, wherever the last follower stopped."""
         await self._asks_again(log, live=0)
 
@@ -379,13 +379,13 @@ class LogContract(KindsContract, abc.ABC):
                 found = await read_on(follower)
             assert [entry.id for _, entry in found] == ["new"]
 
-    async def test_follower_gets_empty_batches_regularly(self, log):
+    async def test_follower_of_quiet_log_gets_empty_batches_regularly(self, log):
         """They come at least once a second, so a quiet log differs from a broken connection (LogF2)."""
         async with aclosing(log.follow(0)) as follower:
             for _ in range(2):
                 assert await read_on(follower) == []
 
-    async def test_follower_wakes_after_append(self, log):
+    async def test_waiting_follower_gets_appended_entry_at_once(self, log):
         """It does not wait for its next heartbeat (LogF2)."""
         self.without_time_outs()
         async with aclosing(log.follow(0)) as follower:
@@ -408,7 +408,7 @@ class LogContract(KindsContract, abc.ABC):
             await asyncio.gather(waiting, return_exceptions=True)
         assert await read(log, first[1].position) == list(first[2:])
 
-    async def test_nudge_without_new_entries_changes_nothing(self, log):
+    async def test_waking_followers_without_new_entries_changes_nothing(self, log):
         """`nudge` makes `follow` look at once, and there may be no new entry."""
         log.nudge()
         await log.append(a_revision())
@@ -432,7 +432,7 @@ class LogContract(KindsContract, abc.ABC):
         assert await entries(log) == [a_revision("later", expires_at=ENDS_MS + 1)]
         assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 0
 
-    async def test_alert_is_purged_as_whole(self, log):
+    async def test_all_revisions_of_alert_are_purged_together(self, log):
         """An old revision is kept as long as a later one (LogR1)."""
         await log.append(a_revision())
         await log.append(a_revision(revision=2, expires_at=ENDS_MS + 1000))
@@ -441,7 +441,7 @@ class LogContract(KindsContract, abc.ABC):
         assert await log.purge(ENDS_MS + RETENTION_MS + 1001) == 2
         assert list(await log.history("a-1")) == await entries(log) == []
 
-    async def test_id_of_purged_alert_can_be_used_again_at_higher_position(self, log):
+    async def test_reused_id_of_purged_alert_gets_higher_position(self, log):
         """No entry appears below a position that was given (LogF1, LogR1)."""
         await log.append(a_revision())
         before = await log.tail()
@@ -451,7 +451,7 @@ class LogContract(KindsContract, abc.ABC):
         assert position > before
         assert entry.alert.headline == "again"
 
-    async def test_any_number_of_alerts_is_purged_at_once(self, log):
+    async def test_one_purge_deletes_any_number_of_alerts(self, log):
         """One call purges all of them, in any number of steps (LogR1)."""
         self.patch("PURGE_BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(120)))
@@ -461,7 +461,7 @@ class LogContract(KindsContract, abc.ABC):
 
     # ---- counts ----------------------------------------------------------------------------------------------
 
-    async def test_counts_add_up(self, log):
+    async def test_delivery_counts_of_all_nodes_are_added(self, log):
         """The counts of all nodes are added (section 4 of the protocol)."""
         await log.append(a_revision())
         await log.add_counts({"a-1": Counts(3, 0), "a-2": Counts(1, 1)})
@@ -471,13 +471,13 @@ class LogContract(KindsContract, abc.ABC):
         assert await log.counts("a-2") == Counts(1, 1)
         assert await log.counts("a-3") == Counts(0, 0)
 
-    async def test_concurrent_counts_add_up(self, log):
+    async def test_concurrently_written_delivery_counts_are_all_added(self, log):
         """No count is lost (section 4 of the protocol)."""
         await log.append(a_revision())
         await asyncio.gather(*(log.add_counts({"a-1": Counts(1, 2)}) for _ in range(20)))
         assert await log.counts("a-1") == Counts(20, 40)
 
-    async def test_counts_of_pushes_add_up(self, log):
+    async def test_push_counts_are_added_separately_from_frame_counts(self, log):
         """They are added beside the counts of frames that were sent, by other processes (H7)."""
         await log.append(a_revision())
         await log.add_counts({"a-1": Counts(3, 1)})
@@ -506,7 +506,7 @@ class DurableContract(LogContract):
 
         asyncio.run(main())
 
-    def test_stored_entries_are_there_after_reopening(self, tmp_path):
+    def test_entries_positions_and_counts_are_unchanged_after_log_is_reopened(self, tmp_path):
         """Entries, positions and counts are the same (LogA3)."""
         kept = []
 
@@ -526,7 +526,7 @@ class DurableContract(LogContract):
 
         self.reopened(tmp_path, before, after)
 
-    def test_positions_are_not_reused_after_purge_of_all(self, tmp_path):
+    def test_positions_are_not_reused_after_all_entries_are_purged(self, tmp_path):
         """Positions rise even if the log was empty in between (LogF1)."""
         tail = []
 
@@ -541,7 +541,7 @@ class DurableContract(LogContract):
 
         self.reopened(tmp_path, before, after)
 
-    def test_stop_stores_accepted_entries(self, tmp_path):
+    def test_entries_accepted_before_stop_are_stored(self, tmp_path):
         """`stop` stores the entries that were accepted before."""
         appends = []
 
@@ -556,7 +556,7 @@ class DurableContract(LogContract):
 
         self.reopened(tmp_path, before, after)
 
-    async def test_release_without_calls_skips_their_entries(self, log):
+    async def test_older_release_without_calls_skips_call_entries(self, log):
         """It skips them silently (LogG1, LogG4). Such a release is played by this one with a shorter list of kinds."""
         chain = [a_call(), a_widening(), a_claim(3), an_end(4)]
         for entry in (*chain, a_revision()):

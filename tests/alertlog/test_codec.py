@@ -43,7 +43,7 @@ def entries_that_are_odd():
 
 
 @pytest.mark.parametrize("fields", list(entries_that_are_odd()))
-def test_entry_that_cannot_be_sent_is_refused(fields):
+def test_stored_entry_that_could_not_be_sent_is_refused_when_decoded(fields):
     """It is set aside when it is read, so nothing fails in the middle of a fan-out (LogR2)."""
     try:
         entry = codec.decode(msgpack.packb(fields), "a-1", 1, NOON_MS)
@@ -80,7 +80,7 @@ def test_proof_is_decoded_unchanged(entry):
     assert len(fields["approval"]) == 2
 
 
-def test_entry_without_simplification_keeps_its_bytes():
+def test_entry_without_polygon_simplification_has_same_bytes_as_in_older_release():
     """Entries of older releases are put back byte for byte (LogG5)."""
     assert len(msgpack.unpackb(codec.encode(a_revision()))["terms"]) == 3
 
@@ -88,19 +88,19 @@ def test_entry_without_simplification_keeps_its_bytes():
 @pytest.mark.parametrize(
     "entry", [replace(a_revision(), origin=Origin("met@example.org", "m-1", 2)), a_cancel("a-1", 1, into="a-9")]
 )
-def test_origin_in_cap_is_decoded_unchanged(entry):
+def test_origin_in_cap_message_is_decoded_unchanged(entry):
     """It says which message made a revision, and which alert has replaced it (CP13)."""
     assert codec.decode(codec.encode(entry), entry.id, entry.revision, NOON_MS) == entry
 
 
-def test_entry_without_origin_in_cap_keeps_its_bytes():
+def test_entry_not_from_cap_has_same_bytes_as_in_older_release():
     """Entries of older releases are put back byte for byte (LogG5)."""
     for entry in (a_revision(), a_cancel()):
         assert not msgpack.unpackb(codec.encode(entry)).keys() & {"origin", "into"}
 
 
 @pytest.mark.parametrize("entry", [a_revision(), a_cancel("a-1", 2)], ids=["revision", "cancel"])
-def test_issuer_is_decoded_unchanged_and_left_out_if_empty(entry):
+def test_issuer_is_decoded_unchanged_and_not_stored_if_empty(entry):
     """Entries of older releases, and of the key set itself, have no such member (HD5, LogG5)."""
     assert "issuer" not in msgpack.unpackb(codec.encode(entry))
     named = replace(entry, issuer="https://desks.example")
@@ -108,7 +108,7 @@ def test_issuer_is_decoded_unchanged_and_left_out_if_empty(entry):
 
 
 @pytest.mark.parametrize("coordinates", [[], [[]], [[[0, 0], [1, 1], [0, 0]]], [[[0, 0], [9, 0], [9, 9], [0, 0]]] * 2])
-def test_polygon_in_unknown_form_becomes_other_shape(coordinates):
+def test_polygon_with_unsupported_coordinates_is_decoded_as_unknown_shape(coordinates):
     """A polygon with holes, for instance, is sent unchanged and contains no place (LogG3)."""
     fields = msgpack.unpackb(codec.encode(a_revision()))
     shape = {"type": "Polygon", "coordinates": coordinates}
@@ -127,12 +127,12 @@ def test_official_warning_is_decoded_with_all_languages():
         assert codec.decode(codec.encode(entry), "a-1", 1, NOON_MS) == entry
 
 
-def test_alert_without_languages_keeps_its_bytes():
+def test_alert_without_languages_is_stored_with_fields_of_older_release_only():
     """It has only the members that a release without languages wrote (LogG5)."""
     assert msgpack.unpackb(codec.encode(a_revision())).keys() == OLDER_MEMBERS
 
 
-def test_release_without_languages_finds_first_text():
+def test_older_release_without_languages_reads_text_in_first_language():
     """Headline and description of the first language are stored once, in the entry itself (LogG3, LA4)."""
     entry = a_warning("de-AT", "en", "fr")
     fields = msgpack.unpackb(codec.encode(entry))
@@ -146,14 +146,14 @@ def test_release_without_languages_finds_first_text():
     assert (known.alert.headline, known.alert.texts) == (entry.alert.headline, ())
 
 
-def test_unknown_members_of_text_are_ignored():
+def test_unknown_fields_of_text_in_one_language_are_ignored():
     """Members of a later release are skipped (LogG3)."""
     fields = msgpack.unpackb(codec.encode(a_warning()))
     fields["texts"] = [text | {"audio": [1, None]} for text in fields["texts"]]
     assert codec.decode(msgpack.packb(fields), "a-1", 1, NOON_MS) == a_warning()
 
 
-def test_eight_languages_fit_at_usual_length_and_not_at_longest():
+def test_entry_with_eight_languages_fits_with_usual_but_not_longest_texts():
     """The limit is 64 KiB (LogA5, F8)."""
     tags = [f"x{letter}" for letter in "abcdefgh"]
     usual = [replace(a_text(tag), description="\u0d85" * 800, instruction="\u0d85" * 500) for tag in tags]
@@ -175,7 +175,7 @@ def test_entry_with_invalid_h3_resolution_is_refused(resolution):
 
 @pytest.mark.parametrize("name", ["kind", "id", "revision", "ends_at", "plain", "sealed", "sealed_as"])
 @pytest.mark.parametrize("value", ODD)
-def test_call_entry_without_member_is_refused(name, value):
+def test_call_entry_with_wrong_field_is_refused(name, value):
     """The two parts have to be there and in their place; their content is not checked (LogC2, LogR2)."""
     fields = msgpack.unpackb(codec.encode(a_claim(1))) | {name: value}
     try:
@@ -191,7 +191,7 @@ def test_call_entry_without_member_is_refused(name, value):
 
 
 @pytest.mark.parametrize("entry", [a_claim(2), an_end(2)])
-def test_renumbered_entry_stores_number_of_its_seal(entry):
+def test_renumbered_call_entry_stores_number_it_was_encrypted_under(entry):
     """The number of the seal stays, however often the entry is renumbered (LogC5, RZ3)."""
     assert codec.decode(codec.encode(entry), "c-1", 2, EXPIRES_MS) == entry
     moved = codec.renumbered(codec.encode(entry), 5)
@@ -202,14 +202,14 @@ def test_renumbered_entry_stores_number_of_its_seal(entry):
 @pytest.mark.parametrize(
     ("entry", "sealed_as"), [(a_call(3), 1), (a_claim(3), 3), (a_claim(3), 4), (an_end(3), 9), (an_end(3), -1)]
 )
-def test_other_entries_are_refused_under_another_number_than_sealed(entry, sealed_as):
+def test_call_entry_with_invalid_encryption_number_is_refused(entry, sealed_as):
     """A writer of the log can't move content, or move an entry to a lower number (RZ3)."""
     data = msgpack.packb(msgpack.unpackb(codec.encode(entry)) | {"sealed_as": sealed_as})
     with pytest.raises(ValueError, match=r"^not an entry: "):
         codec.decode(data, "c-1", 3, EXPIRES_MS)
 
 
-def test_call_entry_begins_with_its_kind():
+def test_encoded_call_entry_begins_with_its_kind():
     """The index of the SQLite file relies on these bytes (LogC3)."""
     for entry, kind in ((a_call(), "call"), (an_end(), "end")):
         assert codec.encode(entry)[1:].startswith(codec.begins(kind))

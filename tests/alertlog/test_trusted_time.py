@@ -31,7 +31,7 @@ def test_empty_log_has_no_trusted_time(clock):
 
 @pytest.mark.parametrize("kind", ["revision", "cancel"])
 @pytest.mark.parametrize("ahead", ["node", "desk"])
-def test_trusted_time_is_earlier_of_acceptance_and_approval(clock, kind, ahead):
+def test_trusted_time_is_earlier_of_acceptance_and_approval_times(clock, kind, ahead):
     """One of the two clocks may be ahead."""
     times = (NOON_MS + DAY_MS, NOON_MS) if ahead == "node" else (NOON_MS, NOON_MS + DAY_MS)
     told = a_cancel(cancelled_at=times[0], approval=Approval("d", times[1])) if kind == "cancel" else entry(*times)
@@ -39,7 +39,7 @@ def test_trusted_time_is_earlier_of_acceptance_and_approval(clock, kind, ahead):
     assert TrustedTime().at_least([told], clock.now()) == NOON_MS
 
 
-def test_trusted_time_of_call_is_earlier_of_two_clocks(clock):
+def test_trusted_time_of_call_is_earlier_of_node_and_dispatcher_times(clock):
     """They are the clocks of the node and of the dispatcher.
 
     A claim has the time of one party alone, and does not count.
@@ -63,7 +63,7 @@ def test_trusted_time_advances_by_monotonic_clock(clock):
     assert witness.at_least(there, clock.now()) == NOON_MS + 1
 
 
-def test_newer_entry_counts_after_clock_has_confirmed_it(clock):
+def test_newer_entry_raises_trusted_time_only_after_monotonic_clock_confirms_it(clock):
     """Before the start, nothing was published for three days."""
     witness = TrustedTime()
     clock.wall_ms += 3 * DAY_MS
@@ -76,7 +76,7 @@ def test_newer_entry_counts_after_clock_has_confirmed_it(clock):
     assert witness.at_least(there, clock.now()) == clock.wall_ms
 
 
-def test_entry_published_while_clock_was_ahead_does_not_count(clock):
+def test_entry_published_while_clock_was_ahead_does_not_raise_trusted_time(clock):
     """Node and desk are one machine, whose clock is two days ahead for ten minutes, twice."""
     witness = TrustedTime()
     witness.at_least([entry(NOON_MS)], clock.now())

@@ -67,7 +67,7 @@ def asked(counts, *scopes, sub=OWN.source, path=f"/v1/alerts/{OWN.id}", app=make
         (999_999, 990_000),
     ],
 )
-def test_counts_are_rounded_down(exact, told):
+def test_delivery_counts_without_audit_scope_are_rounded_down(exact, told):
     """Counts below 20 become 0; from 20 on, each keeps two digits and is a multiple of 10 (H11)."""
     for field in ("sent", "acked", "pushed"):
         delivery = asked(Counts()._replace(**{field: exact}), "alerts:publish").json()["delivery"]
@@ -85,7 +85,7 @@ def test_counts_are_rounded_down(exact, told):
         (["alerts:publish", "alerts:audit"], "another", None),
     ],
 )
-def test_get_shows_delivery_counts_by_owner_and_scope(scopes, sub, delivery):
+def test_delivery_counts_are_shown_depending_on_owner_and_scope(scopes, sub, delivery):
     """A publisher sees the counts of its own alerts.
 
     With alerts:manage they are shown for all alerts, and with alerts:audit they are exact (H11, H12).
@@ -105,7 +105,7 @@ def test_api_shows_alert_in_its_first_language():
     assert one["instruction"] == "instruction in de-AT revision 1"
 
 
-def test_alerts_audit_alone_does_not_allow_reading():
+def test_scope_alerts_audit_alone_does_not_allow_reading():
     """The scope extends other scopes and permits nothing by itself (H12)."""
     assert asked(Counts(), "alerts:audit").status_code == 403
 
@@ -155,7 +155,7 @@ def listed(query="", stored=MANY):
     return answer, [each["id"] for each in answer.json()["alerts"]]
 
 
-def test_up_to_1000_live_alerts_are_one_page_in_order_of_publication():
+def test_up_to_1000_live_alerts_are_listed_on_one_page_in_order_of_publication():
     """There is no link, as before pages were introduced (H14)."""
     for count in (0, 1, 1_000):
         answer, ids = listed(stored=MANY[:count])
@@ -183,7 +183,7 @@ def test_more_than_1000_live_alerts_come_in_linked_pages():
     assert sorted(found) == sorted(entry.id for entry in MANY)
 
 
-def test_id_is_url_quoted_in_link():
+def test_alert_id_is_url_quoted_in_link_to_next_page():
     """Every id that the grammar allows works in a link (H14)."""
     entries = [a_revision(alert_id) for alert_id in ("d:7._-x", "e")]
     answer, ids = listed("?limit=1", entries)
@@ -211,7 +211,7 @@ def test_id_is_url_quoted_in_link():
         ("limit=0&after=x&x7391=1", ["parameters", "after", "limit"]),
     ],
 )
-def test_wrong_query_parameter_is_refused_by_name(query, wrong):
+def test_error_names_each_wrong_query_parameter(query, wrong):
     """Each wrong parameter is named once with 422 invalid-value, and no value is repeated (section 4, H9)."""
     answer = asked(Counts(), "alerts:manage", path=f"/v1/alerts?{query}")
     assert answer.status_code == 422
@@ -226,7 +226,7 @@ def test_missing_scope_is_refused_before_wrong_query():
     assert asked(Counts(), "alerts:audit", path="/v1/alerts?limit=0").status_code == 403
 
 
-def test_requests_without_token_take_no_places():
+def test_requests_without_token_do_not_count_toward_request_limit():
     """A publisher is served while more requests without a token are open than there are places (HD6)."""
 
     async def main():
@@ -260,7 +260,7 @@ def test_requests_without_token_take_no_places():
     assert asyncio.run(main()) == 200
 
 
-def test_refusal_beyond_the_share_of_requests_is_delayed_until_a_drain():
+def test_refusal_over_request_limit_is_delayed_until_node_drains():
     """A subject that repeats refused requests at once can't keep the loop busy (HD6)."""
 
     async def main():

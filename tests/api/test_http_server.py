@@ -169,7 +169,7 @@ def in_time(listener, transport, seconds, ended):
 
 
 @by_hand
-async def test_connection_without_a_byte_is_closed_without_an_answer(listener):
+async def test_connection_that_sends_nothing_is_closed_without_an_answer(listener):
     """A client that sends nothing has the same time limit as one that sends half a head (BA1)."""
     _, transport = listener.connect()
     in_time(listener, transport, HEAD_S, "closed")
@@ -177,7 +177,7 @@ async def test_connection_without_a_byte_is_closed_without_an_answer(listener):
 
 
 @by_hand
-async def test_slow_head_is_refused_408_after_head_timeout(listener):
+async def test_slow_request_head_is_answered_408_after_timeout(listener):
     """The time limit starts at the accept, however often bytes arrive.
 
     After the refusal the peer has LINGER_S to close (BA1).
@@ -194,7 +194,7 @@ async def test_slow_head_is_refused_408_after_head_timeout(listener):
 
 
 @by_hand
-async def test_later_head_is_timed_from_its_first_byte(listener):
+async def test_timeout_of_later_request_head_starts_at_its_first_byte(listener):
     """Between requests the longer limit for idle connections applies (BA1)."""
     connection, transport = listener.connect()
     connection.data_received(HEAD + b"\r\n")
@@ -221,7 +221,7 @@ async def test_idle_connection_is_closed_after_60_seconds(listener):
 
 
 @by_hand
-async def test_rest_of_answered_body_must_arrive_in_time(listener):
+async def test_rest_of_body_must_arrive_in_time_after_early_answer(listener):
     """A slow body ends the connection. If the body is completed in time, the connection can be used again (BA1a)."""
     connection, transport = listener.connect()
     connection.data_received(POST)
@@ -239,7 +239,7 @@ async def test_rest_of_answered_body_must_arrive_in_time(listener):
 
 
 @by_hand
-async def test_request_in_progress_has_no_time_limit_here(listener):
+async def test_http_server_sets_no_time_limit_for_request_in_progress(listener):
     """Only the log limits how long its answer may take (H1)."""
     listener.may_answer.clear()
     connection, transport = listener.connect()
@@ -266,7 +266,7 @@ async def test_connection_with_unread_answer_is_dropped_after_30_seconds(listene
 
 
 @by_hand
-async def test_pipelined_requests_wait_unparsed_within_a_bound(listener):
+async def test_pipelined_requests_wait_unparsed_up_to_a_size_limit(listener):
     """If more bytes wait than MAX_AHEAD_BYTES, the connection is dropped (BA1b)."""
     listener.may_answer.clear()
     connection, transport = listener.connect()
@@ -285,7 +285,7 @@ async def test_pipelined_requests_wait_unparsed_within_a_bound(listener):
 
 
 @by_hand
-async def test_new_connection_replaces_the_longest_waiting_one(listener):
+async def test_new_connection_over_limit_replaces_the_one_that_waits_longest_for_a_request(listener):
     """A connection with a request in progress is never replaced by this rule (BA1d)."""
     listener.may_answer.clear()
     connections = [listener.connect() for _ in range(10)]

@@ -117,13 +117,13 @@ def test_source_is_identified_by_token_or_secret(headers, status, slug):
     assert ("www-authenticate" in answer.headers) == (status == 401)
 
 
-def test_two_secrets_are_refused_401():
+def test_request_with_two_secrets_is_refused_401():
     """A request may carry only one secret (CP1)."""
     headers = [("Content-Type", "application/xml"), ("CAP-Webhook-Auth", SECRET), ("CAP-Webhook-Auth", SECRET)]
     assert CapApi().post(headers=headers).status_code == 401
 
 
-def test_secret_gives_no_access_to_other_routes():
+def test_cap_source_secret_gives_no_access_to_other_routes():
     node = CapApi()
 
     async def main():
@@ -145,7 +145,7 @@ def test_sender_outside_the_sources_list_is_refused_403():
     assert "somebody" not in answer.text
 
 
-def test_without_cap_sources_the_route_does_not_exist():
+def test_cap_route_does_not_exist_without_cap_sources():
     node = CapApi(sources=None)
     assert node.post(headers=by_token()).status_code == 404
     assert node.post().status_code == 401
@@ -157,13 +157,13 @@ def test_without_cap_sources_the_route_does_not_exist():
 @pytest.mark.parametrize(
     "kind", ["application/xml", "text/xml", "application/cap+xml", "Application/XML; ", "text/xml;charset=utf-8"]
 )
-def test_three_media_types_are_accepted(kind):
+def test_cap_messages_with_xml_media_types_are_accepted(kind):
     """A real sender, CAP Composer, writes `application/xml; ` (CP2)."""
     assert CapApi().post(headers=BY_SECRET | {"Content-Type": kind}).status_code == 201
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/rss+xml", "", "text/plain"])
-def test_other_media_types_are_refused_415(kind):
+def test_cap_messages_with_other_media_types_are_refused_415(kind):
     """Only the three media types for XML and CAP are accepted (CP2)."""
     answer = CapApi().post(headers=BY_SECRET | {"Content-Type": kind})
     assert (answer.status_code, answer.json()["type"]) == (415, "/problems/unsupported-media-type")
@@ -242,7 +242,7 @@ def test_first_failing_check_decides_the_answer():
     assert (answer.status_code, answer.json()["why"]) == (200, "status")
 
 
-def test_only_query_parameter_is_dry_run():
+def test_query_parameters_other_than_dry_run_are_refused():
     """Any other query is refused with 422 (CP8)."""
     node = CapApi()
     dry = node.post(query="?dry_run=true")
@@ -328,7 +328,7 @@ def test_unavailable_log_is_answered_503():
     assert 'outcome="failed",source="met"} 1.0' in node.api.metrics.render().decode()
 
 
-def test_source_beyond_its_share_of_messages_is_refused_429():
+def test_source_with_too_many_messages_in_progress_is_refused_429():
     """Each message may have 2 MiB.
 
     A source has a quarter of all places, for its secret and its tokens together (HD3, HD6).

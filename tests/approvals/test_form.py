@@ -49,7 +49,7 @@ def test_form_of_cancel_has_documented_order_of_keys():
 
 
 @pytest.mark.parametrize("alert", ALERTS.values(), ids=ALERTS)
-def test_form_has_every_member_sent_to_subscribers(alert):
+def test_form_has_every_field_that_subscribers_are_sent(alert):
     """Only the time of acceptance is missing, which is not known yet; confirmations are added (AP, step 1)."""
     members = form.form_of(alert, AUDIENCE, "")
     sent = frames.alert_map(alert)
@@ -60,7 +60,7 @@ def test_form_has_every_member_sent_to_subscribers(alert):
 
 
 @pytest.mark.parametrize("entry", [*ALERTS.values(), *CANCELS.values()])
-def test_read_form_gives_signed_content_back(entry):
+def test_content_of_signed_form_replaces_other_content_of_entry(entry):
     """Other content in the entry beside the form is replaced (rule NC1)."""
     text = proved(entry, "r-1").proof.form
     if hasattr(entry, "alert"):
@@ -108,7 +108,7 @@ WRONG = (None, True, -1, 1.5, 1e300, "x", "\ud800", [], {}, [None], ["x"], {"x":
 
 @pytest.mark.parametrize("entry", [ALERTS["full"], CANCELS["full"]], ids=["alert", "cancel"])
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda value: repr(value)[:20])
-def test_form_with_wrong_member_is_refused_or_can_be_sent(entry, wrong):
+def test_form_with_wrong_value_is_refused_or_gives_entry_that_can_be_sent(entry, wrong):
     """Every wrong value gives a ValueError, or an entry that can be encoded (rules NC2, NC5)."""
     members = form.form_of(entry, AUDIENCE, "robbery")
     for name in members:
@@ -155,14 +155,14 @@ def test_form_of_unknown_version_is_refused(version):
         form.read(json.dumps(form.form_of(ALERTS["plain"], AUDIENCE, "") | {"v": version}))
 
 
-def test_read_form_ignores_members_of_later_release():
+def test_fields_of_later_release_in_form_are_ignored():
     """Reviewers signed them for nodes of a later release (rule G1)."""
     members = form.form_of(ALERTS["plain"], AUDIENCE, "") | {"later": {"x": [1]}}
     assert form.read(form.text_of(members)).says(ALERTS["plain"]) == ALERTS["plain"]
 
 
 @given(st.integers(0, 10**6), st.binary(max_size=3))
-def test_changed_bytes_of_form_raise_only_value_error(at, others):
+def test_form_with_changed_bytes_raises_no_error_but_value_error(at, others):
     """No other type of error is raised (rule NC5)."""
     data = bytearray(proved(ALERTS["full"], "r-1").proof.form.encode())
     at %= len(data)
@@ -174,7 +174,7 @@ def test_changed_bytes_of_form_raise_only_value_error(at, others):
         pass
 
 
-def test_equal_forms_are_same_content():
+def test_entries_with_equal_forms_have_same_content():
     """The order of keys and the signers don't matter; signed and unsigned always differ (rules AP8, H5)."""
     one = proved(ALERTS["full"], "r-1")
     members = dict(reversed(json.loads(one.proof.form).items()))

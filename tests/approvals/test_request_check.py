@@ -83,7 +83,7 @@ NOT_THE_FORM = (422, [("not-approved", "/approval/form")])
 # ---- the flow ----------------------------------------------------------------------------------------------------
 
 
-def test_signed_requests_are_stored_with_their_forms(desk):
+def test_signed_requests_are_stored_with_their_signed_forms(desk):
     """Alert, revision and cancel are stored with what was signed (AP, steps 1 to 3)."""
     status, outcome = desk.approved("r-1")
     assert status == 201
@@ -116,7 +116,7 @@ def test_request_without_approval_is_refused(desk):
         assert slugs(desk.send(what, approval=...)) == (422, [("missing-field", "/approval")])
 
 
-def test_policy_without_audience_has_no_form():
+def test_dry_run_under_policy_without_audience_returns_no_form():
     """A policy without approvals needs no audience, and a form of another deployment is refused (AP)."""
     desk = SigningHarness(a_policy(audience=None, approvals=0), known())
     status, outcome = desk.send(dry_run=True, approval=...)
@@ -158,7 +158,7 @@ def test_malformed_approval_is_refused(desk, change, pointer):
 @pytest.mark.parametrize(
     "number", ["1e309", "-1e309", "9" * 309, "-" + "9" * 5000], ids=["1e309", "-1e309", "309", "5000"]
 )
-def test_form_with_number_beyond_double_is_refused(desk, number):
+def test_form_with_number_too_large_for_double_is_refused(desk, number):
     """So it is in each place, in a new request and in a repeat (rules AP1, L2)."""
     form = desk.form(**HELD)
     for text in (form.replace('"confirm":{', f'"confirm":{{"area_km2":{number},'), form[:-1] + f',"later":{number}}}'):
@@ -169,7 +169,7 @@ def test_form_with_number_beyond_double_is_refused(desk, number):
 
 
 @pytest.mark.parametrize("part", ["form", "signatures"])
-def test_approval_needs_exactly_form_and_signatures(desk, part):
+def test_approval_with_missing_or_additional_field_is_refused(desk, part):
     """A mix with a reviewer's name is refused (rule AP1)."""
     approval = desk.signed("r-1")
     assert slugs(desk.send(approval={part: approval[part]})) == (
@@ -203,7 +203,7 @@ def test_form_that_differs_from_request_is_refused(desk, change):
     assert slugs(desk.send(approval=desk.signed("r-1", "r-2", "r-3", text=text))) == NOT_THE_FORM
 
 
-def test_refusal_names_differing_member_without_its_value(desk):
+def test_refusal_names_differing_field_without_its_value(desk):
     """An unexpected member is not even named (rules AP2, H9)."""
     for change, named in (
         ({"headline": "Secret", "severity": "minor"}, "headline"),
@@ -217,7 +217,7 @@ def test_refusal_names_differing_member_without_its_value(desk):
         assert "ecret" not in str(caught.value.body())
 
 
-def test_form_with_other_order_and_spelling_is_accepted(desk):
+def test_form_with_other_key_order_and_time_format_is_accepted(desk):
     """The comparison is by value, and the signed text itself is stored (rule AP2)."""
     members = json.loads(desk.form())
     members["expires_at"] = members["expires_at"].replace(".000Z", "+00:00")
@@ -227,7 +227,7 @@ def test_form_with_other_order_and_spelling_is_accepted(desk):
 
 
 @pytest.mark.parametrize(("by", "taken"), [(0.9e-9, True), (1.1e-9, False)])
-def test_centre_in_form_may_differ_by_a_billionth_of_a_degree(desk, by, taken):
+def test_circle_centre_in_form_may_differ_by_a_billionth_of_a_degree(desk, by, taken):
     """Two machines may compute it slightly differently; the form's is published (rule AP2)."""
     members = json.loads(desk.form())
     members["area"][0]["lat"] += by
@@ -248,7 +248,7 @@ def test_polygon_corner_in_form_may_differ_by_last_decimal(by, taken):
     assert (desk.send(approval=desk.signed("r-1", text=json.dumps(members)), **flood)[0] == 201) == taken
 
 
-def test_one_wrong_signature_refuses_request(desk):
+def test_request_with_one_wrong_signature_is_refused(desk):
     """Enough other signatures don't help (rule AP3)."""
     good = desk.signed("r-1", "r-2")
     [stranger] = desk.signed("stranger")["signatures"]
@@ -285,14 +285,14 @@ def test_signature_over_maximum_age_is_refused(late):
     ("names", "have"),
     [(("r-1",), 1), (("r-1", "r-1"), 1), (("r-2", "r-2 at home"), 1), (("r-1", "desk"), 1), (("desk",), 0)],
 )
-def test_approvals_count_persons_other_than_publisher(names, have):
+def test_only_approvals_by_different_persons_other_than_publisher_count(names, have):
     """Persons are recognised by the `sub` of their keys (rule AP5)."""
     desk = SigningHarness(a_policy(approvals=2))
     assert desk.approved(*names) == (422, [("approvals-needed", "/approval", {"needed": 2, "have": have})])
     assert desk.approved(*names, "r-3", "glass")[0] == 201
 
 
-def test_reviewer_with_publishers_sub_never_counts(desk):
+def test_approval_by_reviewer_with_same_sub_as_publisher_never_counts(desk):
     """This holds for every issuer. The entry keeps its issuer, which the form does not have (rules AP5, HD5)."""
     assert desk.approved("desk", issuer="a") == (422, [("approvals-needed", "/approval", {"needed": 1, "have": 0})])
     status, outcome = desk.approved("r-1", issuer="a")
@@ -300,7 +300,7 @@ def test_reviewer_with_publishers_sub_never_counts(desk):
     assert desk.approved("r-1", what="cancel", issuer="a")[1].entry.issuer == "a"
 
 
-def test_confirmed_alert_needs_two_approvals(desk):
+def test_alert_with_confirmed_text_needs_two_approvals(desk):
     """A confirmed cancel does not, because its reason can be reworded (rule AP6)."""
     assert desk.approved("r-1", **HELD) == (422, [("approvals-needed", "/approval", {"needed": 2, "have": 1})])
     assert desk.approved("r-1", "r-2", **HELD)[0] == 201
@@ -308,7 +308,7 @@ def test_confirmed_alert_needs_two_approvals(desk):
     assert desk.approved("r-1", what="cancel", **held)[0] == 201
 
 
-def test_unsigned_approval_is_accepted_where_none_is_needed(desk):
+def test_unsigned_approval_is_accepted_if_category_needs_no_signatures(desk):
     """Signatures that are not needed are checked nevertheless (rule AP7)."""
     few = [("approvals-needed", "/approval", {"needed": 1, "have": 0})]
     assert desk.send() == (422, few)
@@ -330,7 +330,7 @@ def test_refusal_lists_policy_and_approval_violations(desk):
     assert slugs(desk.send(**late))[1] == [("expiry-out-of-range", "/expires_at"), ("approvals-needed", "/approval")]
 
 
-def test_same_form_is_repeat_whoever_signed_it(desk):
+def test_request_with_same_form_is_repeat_even_with_other_signers(desk):
     """The number and age of signatures don't matter, nor later policies and reviewers (rules AP8, H3)."""
     approval = desk.signed("r-1")
     _, first = desk.send(approval=approval)
@@ -342,7 +342,7 @@ def test_same_form_is_repeat_whoever_signed_it(desk):
         assert (status, outcome.entry) == (200, first.entry)
 
 
-def test_signed_and_unsigned_content_are_never_equal():
+def test_signed_and_unsigned_requests_with_same_content_conflict():
     """The second one gets status 409 (rules AP8, H5)."""
     desk = SigningHarness(a_policy(approvals=0))
     approval = desk.signed("r-1")
@@ -375,7 +375,7 @@ def test_form_of_cancel_that_differs_from_request_is_refused(desk, change):
     assert slugs(desk.send("cancel", approval=desk.signed("r-1", text=text))) == NOT_THE_FORM
 
 
-def test_form_of_alert_is_refused_for_other_number_or_alert(desk):
+def test_form_of_alert_is_refused_for_other_revision_or_alert(desk):
     """A signature is for one revision of one alert (rule AP8)."""
     approval = desk.signed("r-1")
     assert desk.send(approval=approval)[0] == 201
@@ -384,7 +384,7 @@ def test_form_of_alert_is_refused_for_other_number_or_alert(desk):
     assert slugs(desk.send(approval=approval, id="b")) == NOT_THE_FORM
 
 
-def test_break_glass_key_is_reported(desk):
+def test_use_of_break_glass_key_is_reported(desk):
     """The key counts like any other (AP, break glass)."""
     _, outcome = desk.approved("r-1")
     assert desk.publishing.break_glass(outcome.entry) == []
@@ -393,14 +393,14 @@ def test_break_glass_key_is_reported(desk):
     assert desk.publishing.break_glass(replace(outcome.entry, proof=None)) == []
 
 
-def test_cap_alert_is_accepted_only_without_approvals():
+def test_cap_alert_is_refused_if_category_needs_approvals():
     """A message of CAP carries no form (AP)."""
     in_force = a_policy(approvals=2)
     assert [each.slug for each in needed_of(in_force, "robbery")] == ["approvals-needed"]
     assert needed_of(in_force, "arson") == []
 
 
-def test_entry_of_unknown_kind_is_not_a_repeat(desk):
+def test_signed_request_conflicts_with_entry_of_unknown_kind(desk):
     """Its number is taken, so the signed alert gets status 409 (rule G4)."""
     approval = desk.signed("r-1")
     desk.log.take(OtherKind("a-1", 1, NOON_MS + 1_000_000))
@@ -411,7 +411,7 @@ def test_entry_of_unknown_kind_is_not_a_repeat(desk):
 
 
 @pytest.mark.parametrize("keys", [{"approvals": 1}, {"approvals": 0, "cancel_approvals": 1}])
-def test_policy_with_approvals_needs_audience(keys):
+def test_policy_that_requires_approvals_without_audience_is_refused(keys):
     """Signatures for a training deployment must be worthless in production (AP)."""
     with pytest.raises(ValueError, match="audience"):
         a_policy(audience=None, **keys)
@@ -431,7 +431,7 @@ def test_cancel_needs_one_approval_by_default(keys, needed):
 
 
 @pytest.mark.parametrize("keys", [{"approvals": 3}, {"approvals": True}, {"approvals": [1]}, {"cancel_approvals": -1}])
-def test_number_of_approvals_is_0_1_or_2(keys):
+def test_policy_is_refused_unless_number_of_approvals_is_0_1_or_2(keys):
     """The policy is refused otherwise (AP)."""
     with pytest.raises(ValueError, match="pprovals"):
         a_policy(**keys)

@@ -54,7 +54,7 @@ def test_fetch_keys_returns_key_set(trusted, certificate):
     assert parse_keys(fetched(KeyServer(SET), certificate), "here").keys() == {"k"}
 
 
-def test_host_may_be_an_ip_address(trusted, certificate):
+def test_host_of_key_server_may_be_an_ip_address(trusted, certificate):
     """Rule T8."""
     assert fetched(KeyServer(SET), certificate, lambda url: url.replace("localhost", "127.0.0.1"))
 
@@ -124,7 +124,7 @@ def test_unreachable_server_is_reported(trusted, certificate):
 
 
 @pytest.mark.parametrize("ways", [{"drips": True}, {"slow_s": 60.0}], ids=["drips", "silent"])
-def test_slow_server_is_given_up(trusted, certificate, monkeypatch, ways):
+def test_fetch_from_slow_server_ends_at_time_limit(trusted, certificate, monkeypatch, ways):
     """The time limit is for the whole request; single bytes do not extend it (rule T8)."""
     monkeypatch.setattr(jwks_client, "FETCH_S", 0.3)
     server = KeyServer(SET)
@@ -133,7 +133,7 @@ def test_slow_server_is_given_up(trusted, certificate, monkeypatch, ways):
     assert "no complete response within 0.3 s" in refused(server, certificate)
 
 
-def test_server_that_stalls_tls_handshake_is_given_up(trusted, monkeypatch):
+def test_fetch_ends_at_time_limit_if_tls_handshake_stalls(trusted, monkeypatch):
     """The time limit includes the TLS handshake (rule T8)."""
     monkeypatch.setattr(jwks_client, "FETCH_S", 0.3)
     before = set(threading.enumerate())

@@ -46,19 +46,19 @@ def refusals(key=PRIVATE, kid="k1", revoked=None, **changes):
         ({"jti": 7}, "a claim is not of the type"),
     ],
 )
-def test_invalid_token_has_one_reason(changes, expected):
+def test_report_gives_reason_why_token_is_invalid(changes, expected):
     """The reason says what was expected (rules T1 to T3 and BA3)."""
     [told] = refusals(**changes)
     assert expected in told
 
 
-def test_all_reasons_are_listed():
+def test_report_lists_all_reasons_why_token_is_invalid():
     """The report does not stop at the first reason."""
     assert len(refusals(key=STRANGER, aud=..., sub="", exp=NOON_S - 1, nbf=NOON_S + 1, scope=1)) == 6
 
 
 @pytest.mark.parametrize("changes", [{}, {"revoked": {"desk-7": NOON_S - 60}}, {"aud": ["x", AUDIENCE]}], ids=str)
-def test_valid_token_has_no_reason(changes):
+def test_report_of_valid_token_has_no_reasons(changes):
     """The report agrees with a node (rule T3)."""
     assert refusals(**changes) == []
 
@@ -79,7 +79,7 @@ def test_valid_token_has_no_reason(changes):
     ],
     ids=str,
 )
-def test_qualification_counts_or_has_reason(changes, told):
+def test_each_qualification_counts_or_is_reported_with_reason(changes, told):
     """The token may be valid all the same (rules RQ2 and RQ3)."""
     claims = {
         name: value for name, value in (CLAIMS | {"quals": ["cpr", "medic"]} | changes).items() if value is not ...
@@ -111,6 +111,6 @@ def test_malformed_token_is_reported(token):
         (0, "0 seconds ago"),
     ],
 )
-def test_in_words_uses_largest_unit_with_two_or_more(seconds, words):
+def test_duration_in_words_uses_largest_unit_with_value_of_two_or_more(seconds, words):
     """For example, 90 seconds stay seconds, because they are less than two minutes."""
     assert in_words(seconds) == words

@@ -143,7 +143,7 @@ def test_qualifications_count_if_key_may_grant_them(claimed, counts):
     assert quals(encoded(**FRESH, quals=claimed)) == counts
 
 
-def test_key_without_quals_grants_none():
+def test_key_without_qualifications_grants_none():
     """So a signer of the app's tokens cannot create medics. The token is still valid (rule RQ3)."""
     token = encoded(OTHER_PRIVATE, **FRESH, quals=["medic"])
     assert quals(token) == set()
@@ -166,7 +166,7 @@ def test_key_without_quals_grants_none():
     ],
     ids=str,
 )
-def test_qualifications_only_count_in_token_of_at_most_a_day(times, counts):
+def test_qualifications_count_only_in_token_valid_for_at_most_a_day(times, counts):
     """In a longer token, or one without `iat`, none count; the token is still valid (rule RQ2)."""
     assert quals(encoded(**times, quals=["cpr"])) == ({"cpr"} if counts else set())
 
@@ -191,13 +191,13 @@ def test_qualifications_only_count_in_token_of_at_most_a_day(times, counts):
     ],
     ids=str,
 )
-def test_malformed_quals_make_token_invalid(claimed):
+def test_malformed_qualifications_make_token_invalid(claimed):
     """1 to 16 strings of the grammar, whether or not they would count (rules RQ1 and T4)."""
     assert check(encoded(**FRESH, quals=claimed)) is None
 
 
 @pytest.mark.parametrize("member", [[], "cpr", None, {}, ["cpr"] * 17, ["CPR"], [1]], ids=str)
-def test_key_with_malformed_quals_is_refused(member):
+def test_key_with_malformed_qualifications_is_refused(member):
     """One line names the member and the expected form. In a published set, such a key is ignored (rules RQ3 and K1)."""
     keys = json.dumps({"keys": [OTHER_PUBLIC, PUBLIC | {"quals": member}]}).encode()
     with pytest.raises(ConfigError, match=r"^keys set: key 2: quals: expected a list of 1 to 16 texts of a-z, 0-9"):
@@ -205,14 +205,14 @@ def test_key_with_malformed_quals_is_refused(member):
     assert set(parse_keys(published(keys, "url"), "url")) == {"k2"}
 
 
-def test_quals_of_keys_are_read_from_file_and_url():
+def test_qualifications_of_keys_are_read_from_files_and_from_urls():
     """Both sources have the same effect (rule RQ3)."""
     keys = json.dumps({"keys": [PUBLIC | {"quals": ["cpr", "medic"]}, OTHER_PUBLIC]}).encode()
     for found in (parse_keys(keys, "file"), parse_keys(published(keys, "url"), "url")):
         assert quals(encoded(**FRESH, quals=["medic", "pilot"]), found) == {"medic"}
 
 
-def test_signed_token_with_quals_has_qualifications():
+def test_token_signed_with_qualifications_has_them():
     """`geocast token --quals` (rules RQ3 and K2)."""
     assert quals(sign(PRIVATE, "r-1", SCOPES, NOON_S, 86_400, ["medic"])) == {"medic"}
     assert quals(sign(PRIVATE, "r-1", SCOPES, NOON_S, 86_400)) == set()
@@ -238,7 +238,7 @@ def of_issuer(issuer, jwk=PUBLIC):
     return Key(jwk | {"iss": issuer})
 
 
-def test_subject_is_issuer_of_key_and_sub():
+def test_subject_consists_of_issuer_of_key_and_sub():
     """A claim `iss` is ignored; keys without `iss` belong to the key set itself (rule HD5)."""
     keys = {"k1": of_issuer("https://a.example"), "k2": Key(OTHER_PUBLIC)}
     assert TokenVerifier(keys).check(encoded(iss="https://b.example"), NOON).subject == ("https://a.example", "desk-7")
@@ -274,7 +274,7 @@ def test_key_with_malformed_issuer_is_refused(member):
     assert list(parse_keys(published(keys, "url"), "url")) == ["k2"]
 
 
-def test_issuers_of_published_keys_are_kept():
+def test_key_set_keeps_the_issuer_of_each_key():
     """A key set at a URL may name issuers, as a file may (rules HD5 and T8)."""
     keys = json.dumps({"keys": [PUBLIC | {"iss": "a"}, OTHER_PUBLIC]}).encode()
     found = parse_keys(published(keys, "url"), "url")
@@ -349,7 +349,7 @@ def test_token_signed_by_other_key_is_invalid():
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", "HS256", "RS256"])
-def test_token_cannot_choose_algorithm(algorithm):
+def test_token_with_other_algorithm_than_its_key_is_invalid(algorithm):
     """The key has the algorithm, so a public key is never used as a shared secret (rule T2)."""
     raw = PyJWK(PUBLIC, "EdDSA").key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     pem = PyJWK(PUBLIC, "EdDSA").key.public_bytes(
@@ -361,7 +361,7 @@ def test_token_cannot_choose_algorithm(algorithm):
         assert check(f"{signed}.{segment(signature)}") is None
 
 
-def test_changed_token_is_invalid():
+def test_tampered_token_is_invalid():
     """The signature covers the claims (rule T4)."""
     header, _, signature = encoded().split(".")
     assert check(f"{header}.{segment(CLAIMS | {'scope': 'alerts:manage'})}.{signature}") is None
@@ -395,13 +395,13 @@ def test_changed_token_is_invalid():
     ],
     ids=range(20),
 )
-def test_hostile_bytes_are_invalid(token):
+def test_hostile_token_text_is_refused_without_exception(token):
     """The result is always the same, and no exception is raised (rule T4)."""
     assert check(token) is None
 
 
 @pytest.mark.parametrize("claims", [[], "x", 5, None, b"\xff", b"[" * 2000])
-def test_signed_nonsense_is_invalid(claims):
+def test_signed_token_with_malformed_claims_is_invalid(claims):
     """A valid signature does not make the claims valid (rule T4)."""
     signed = f"{segment({'alg': 'HS256', 'kid': 'dev'})}.{segment(claims)}"
     signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(signed.encode(), b"s" * 32)
@@ -458,7 +458,7 @@ def test_keys_of_other_algorithms_are_supported(tmp_path, algorithm):
 
 
 @pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
-def test_token_must_have_same_name_of_ed25519_as_key(tmp_path, name):
+def test_token_must_name_ed25519_algorithm_like_its_key(tmp_path, name):
     """A key has one of the two names, in a file or at a URL (rule T2, RFC 9864)."""
     library = PyJWS()
     library.register_algorithm("Ed25519", OKPAlgorithm())
@@ -529,7 +529,7 @@ def test_missing_key_file_is_refused_with_one_line(tmp_path):
         load_keys(tmp_path / "nowhere")
 
 
-def test_make_key_returns_a_pair():
+def test_make_key_returns_private_and_public_key():
     """Only the private JWK can sign (rule K2)."""
     private, public = make_key()
     assert private["kid"] == public["kid"] != make_key()[0]["kid"]

@@ -83,7 +83,7 @@ def refused(tmp_path, content):
         (247, None),
     ],
 )
-def test_open_is_true_for_24_7_and_otherwise_unknown(tmp_path, hours, is_open):
+def test_defibrillator_is_known_to_be_open_only_if_its_hours_are_24_7(tmp_path, hours, is_open):
     """Other opening hours are neither a promise nor a reason to leave a record out (RI1)."""
     found = only(tmp_path, element(tags={"opening_hours": hours}))
     assert found.open is is_open
@@ -99,7 +99,7 @@ def test_closed_defibrillator_is_left_out(tmp_path, caplog, hours):
 
 
 @pytest.mark.parametrize("access", [None, "yes", "permissive", "customers", "PUB", "7/24", "unknown", "privately", 1])
-def test_defibrillator_with_other_access_values_is_used(tmp_path, access):
+def test_defibrillator_with_access_other_than_no_or_private_is_used(tmp_path, access):
     """Mappers write many values of `access`; only `no` and `private` leave a record out (RI1)."""
     assert only(tmp_path, element(tags={"access": access})).id == "node/7"
 
@@ -241,7 +241,7 @@ def test_geojson_and_overpass_give_the_same_defibrillators(tmp_path):
     assert only(tmp_path, by_property) == wanted
 
 
-def test_way_uses_its_center_and_number_becomes_id(tmp_path):
+def test_overpass_way_uses_its_center_and_numeric_geojson_id_is_accepted(tmp_path):
     """Overpass adds a `center` to ways, and GeoJSON ids may be numbers (RI1)."""
     way = {"type": "way", "id": 5, "center": SPOT, "nodes": [1, 2], "tags": TAGS}
     assert only(tmp_path, way).id == "way/5"
@@ -251,7 +251,7 @@ def test_way_uses_its_center_and_number_becomes_id(tmp_path):
 # ---- what goes out -------------------------------------------------------------------------------------------
 
 
-def test_map_has_the_documented_members(tmp_path):
+def test_dict_of_a_defibrillator_has_the_documented_fields(tmp_path):
     """The code is only for who fetches it; unknown members are left out, except `open` (RI3)."""
     tags = {"defibrillator:location": "Foyer", "name": "Town hall", "level": 2, "indoor": "no"}
     found = only(tmp_path, element(tags={**tags, "defibrillator:code": "C19#"}))
@@ -262,7 +262,7 @@ def test_map_has_the_documented_members(tmp_path):
     assert bare.to_map(with_code=True) == {"id": "node/7", "lat": 47.5, "lng": 8.5, "open": None}
 
 
-def test_name_is_used_if_there_is_no_location(tmp_path):
+def test_name_of_defibrillator_is_used_if_its_location_is_missing(tmp_path):
     """The name then says where the defibrillator is (RI3)."""
     assert only(tmp_path, element(tags={"name": "Town hall"})).where == "Town hall"
     assert only(tmp_path, element(tags={"name": "Town hall", "defibrillator:location": " "})).where == "Town hall"
@@ -281,14 +281,14 @@ def test_name_is_used_if_there_is_no_location(tmp_path):
         ("Halle 3, 2. Stock, seit 2019", "Halle 3, 2. Stock, seit 2019"),
     ],
 )
-def test_where_is_one_printable_line(tmp_path, given, told):
+def test_location_text_of_defibrillator_is_one_printable_line(tmp_path, given, told):
     """No control characters, no lone surrogates, no telephone numbers, and at most 255 characters (RI3)."""
     found = only(tmp_path, element(tags={"defibrillator:location": given}))
     assert found.where == told
     assert msgpack.unpackb(msgpack.packb(found.to_map(with_code=True)))["id"] == "node/7"
 
 
-def test_code_that_is_too_long_is_dropped(tmp_path):
+def test_code_or_level_that_is_too_long_is_dropped(tmp_path):
     """The same for a level (RI3)."""
     found = only(tmp_path, element(tags={"defibrillator:code": "1" * 33, "level": "y" * 33, "indoor": "wall"}))
     assert (found.code, found.level, found.indoor) == (None, None, None)
@@ -302,7 +302,7 @@ def at(name, lat, lng, is_open=True, code=None):
     return Aed(name, lat, lng, None, None, None, is_open or None, code)
 
 
-def test_near_returns_three_with_open_ones_first():
+def test_search_returns_three_defibrillators_with_open_ones_first():
     """One with unknown hours comes after those that are open, however near it is (RI1, RI2)."""
     north = [at(f"n{n}", 47.0 + n / 1000, 8.0) for n in range(1, 6)]
     unsure = at("unsure", 47.0, 8.0, is_open=False)
@@ -314,7 +314,7 @@ def test_near_returns_three_with_open_ones_first():
 
 
 @pytest.mark.parametrize("spot", [(90.0, 0.0), (-90.0, 77.0), (0.0, 180.0), (0.0, -180.0), (65.0, 179.9999)])
-def test_near_works_across_the_antimeridian_and_at_the_poles(spot):
+def test_search_works_across_the_antimeridian_and_at_the_poles(spot):
     """The search has no special cases (RI2)."""
     lat, lng = spot
     there = Aeds(
@@ -325,14 +325,14 @@ def test_near_works_across_the_antimeridian_and_at_the_poles(spot):
     assert ("beyond" in found) == (abs(lat) == 90 or abs(lng) > 179)
 
 
-def test_near_returns_nothing_if_none_is_within_reach():
+def test_search_returns_nothing_if_no_defibrillator_is_within_range():
     """Without a file there is nothing to fetch (RI2)."""
     assert len(NO_AEDS) == 0
     assert NO_AEDS.near(47.0, 8.0, 5_000) == []
     assert fetch_of([], (47.0, 8.0), (47.1, 8.0), ()) is None
 
 
-def test_fetch_chooses_the_shortest_way_round():
+def test_defibrillator_with_the_shortest_detour_is_chosen_to_be_fetched():
     """From the responder by the defibrillator to the patient, and none that another person fetches (RI2)."""
     patient, responder = (47.000, 8.0), (47.006, 8.0)
     beyond, near, on_the_way = at("beyond", 46.999, 8.0), at("near", 47.0005, 8.004), at("on the way", 47.005, 8.0)
@@ -360,7 +360,7 @@ def haversine_m(lat1, lng1, lat2, lng2):
     return 2 * 6_371_007.180918475 * math.asin(math.sqrt(a))
 
 
-def test_eight_real_defibrillators_are_private(swiss, caplog):
+def test_eight_private_defibrillators_of_a_real_file_are_skipped(swiss, caplog):
     """The file has seven values of `access`; two of them leave out eight records (RI1, RI4)."""
     path, elements = swiss
     caplog.set_level(logging.INFO)
@@ -370,7 +370,7 @@ def test_eight_real_defibrillators_are_private(swiss, caplog):
     assert caplog.messages == [f"aeds {path}: 8 not used ({', '.join(map(str, private))}): its access is no or private"]
 
 
-def test_near_equals_a_search_of_all_real_defibrillators(swiss):
+def test_search_result_equals_that_of_a_search_of_all_real_defibrillators(swiss):
     """2,000 places in and between towns, compared with a search by haversine (RI1, RI2)."""
     path, elements = swiss
     found, dice = read_aeds(path), random.Random(8)
@@ -389,7 +389,7 @@ def test_near_equals_a_search_of_all_real_defibrillators(swiss):
     assert hits > 2_000
 
 
-def test_no_byte_of_other_tags_of_real_defibrillators_is_sent(swiss, tmp_path):
+def test_other_tags_of_real_defibrillators_are_never_sent(swiss, tmp_path):
     """Changing all other tags changes nothing that is sent, and no telephone number is sent (RI3)."""
     path, elements = swiss
     told = {"emergency", "access", "opening_hours", "defibrillator:location", "name", "level", "indoor"}
@@ -413,7 +413,7 @@ def digits_of(text, last=9):
     return digits if last is None else digits[-last:] * (len(digits) >= last)
 
 
-def test_near_is_bounded_for_a_hundred_thousand():
+def test_search_among_a_hundred_thousand_defibrillators_finds_the_nearest():
     """The result equals that of a search of all (RI2)."""
     dice = random.Random(3)
     many = [at(str(n), dice.uniform(36, 70), dice.uniform(-10, 40)) for n in range(100_000)]
@@ -425,6 +425,6 @@ def test_near_is_bounded_for_a_hundred_thousand():
         assert [aed.id for aed in there.near(lat, lng, 5_000)] == wanted
 
 
-def test_limits_equal_those_of_openstreetmap():
+def test_defibrillators_with_the_longest_texts_fit_into_a_task():
     """So everything that is sent fits into a task, whatever the file contains."""
     assert aeds.MOST * 4 * (aeds.MAX_WHERE + 2 * aeds.MAX_SHORT + 128) < 16 * 1024

@@ -23,7 +23,7 @@ def chain(*parts, keys=KEYS):
 CALLED = [(OPENING, PLACE), (Widening(1, 5), Nothing()), (Acceptance(1, "cpr", 6), Person("r-1"))]
 
 
-def test_entry_decrypts_to_the_body_and_secret_it_was_made_of():
+def test_entry_decrypts_to_the_body_and_secret_it_was_made_from():
     """Not with another key, and not under another number (RZ3)."""
     for entry, parts in zip(chain(*CALLED), CALLED, strict=True):
         assert opened(KEYS, entry) == (entry, *parts)
@@ -31,7 +31,7 @@ def test_entry_decrypts_to_the_body_and_secret_it_was_made_of():
         assert opened(KEYS, dataclasses.replace(entry, revision=9)) is None
 
 
-def test_decrypted_data_that_is_not_of_a_call_is_refused():
+def test_entry_whose_decrypted_data_is_malformed_is_refused():
     """An entry whose parts this release can't read is treated like a damaged one (G4)."""
     [entry] = chain((Widening(1, 5), Nothing()))
     moved = dataclasses.replace(entry, kind="claim", sealed=KEYS.seal("c", 1, "claim", entry.plain, b"\x80"))
@@ -45,7 +45,7 @@ def test_complete_chain_gives_the_state_of_the_call():
     assert [(entry.revision, body, place) for entry, body, place in found.contents()] == [(1, OPENING, PLACE)]
 
 
-def test_chain_with_an_undecrypted_entry_is_not_whole():
+def test_chain_with_an_undecrypted_entry_is_marked_incomplete():
     """Undecrypted entries keep their numbers; if nothing can be decrypted there is no call (RZ5)."""
     entries = [*chain(*CALLED)[:2], *chain(*CALLED, keys=OTHERS)[2:]]
     found = opened_chain(KEYS, entries)
@@ -54,7 +54,7 @@ def test_chain_with_an_undecrypted_entry_is_not_whole():
     assert (found.number, found.whole, found.call) == (3, False, None)
 
 
-def test_history_without_call_entries_has_no_chain():
+def test_history_without_call_entries_gives_no_chain():
     """The id may be that of an alert, unknown, or written by a later release (RY1)."""
     assert opened_chain(KEYS, [a_revision()]) is None
     assert opened_chain(KEYS, []) is None
@@ -62,7 +62,7 @@ def test_history_without_call_entries_has_no_chain():
     assert opened_chain(KEYS, [*chain(CALLED[0]), OtherKind("c", 2, 5)]).number == 2
 
 
-def test_copied_entry_counts_once():
+def test_copy_of_a_released_seat_entry_gives_no_seat():
     """Copying a claim gives back no seat that was released (RZ3, RV2)."""
     *rest, claim, release = chain(*CALLED, (Release(1, 7), Person("r-1")))
     copy = dataclasses.replace(claim, revision=5, sealed_as=claim.revision)

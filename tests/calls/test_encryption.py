@@ -62,7 +62,7 @@ def test_ciphertext_hides_the_secret_and_nonces_differ():
         {"revision": 4, "sealed_as": 3},
     ],
 )
-def test_changed_or_moved_entry_does_not_decrypt(changes):
+def test_changed_or_renumbered_entry_does_not_decrypt(changes):
     """Id, number, kind and body are authenticated, so no headline, wave or `end` can be forged (RZ3)."""
     with pytest.raises(CantOpen):
         KEYS.open(dataclasses.replace(sealed(), **changes))
@@ -77,7 +77,7 @@ def test_entry_with_a_flipped_bit_does_not_decrypt(at):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_restored_entry_decrypts_under_a_higher_number(kind):
+def test_only_seat_and_end_entries_decrypt_under_a_higher_number(kind):
     """Only an `end` and a `claim`, and never under a lower number (RZ3, RV7)."""
     entry = sealed(kind=kind)
     higher = dataclasses.replace(entry, revision=7, sealed_as=3)
@@ -112,7 +112,7 @@ def test_without_keys_nothing_is_encrypted_or_decrypted():
         NO_CALL_KEYS.open(sealed())
 
 
-def test_each_new_key_differs():
+def test_each_new_call_key_is_different():
     """A key has 256 random bits and a `kid` (RZ3)."""
     made = [make_call_key() for _ in range(100)]
     assert len({each["k"] for each in made}) == len({each["kid"] for each in made}) == 100
@@ -126,6 +126,6 @@ def test_unusable_keys_are_reported_with_their_file():
         parse_call_keys(json.dumps({"keys": [ONE | {"alg": "HS256"}]}).encode(), "c.jwks")
 
 
-def test_error_text_has_nothing_of_a_key():
+def test_repr_of_call_keys_contains_no_key():
     """An error may be shown to anybody (RZ3)."""
     assert b"secret" * 5 not in repr(CallKeys({"a": b"secret" * 5 + b"ab"})).encode()

@@ -25,7 +25,7 @@ def broken(parse=parse_call, /, *more, **changes):
     return [(violation.slug, violation.pointer) for violation in caught.value.violations]
 
 
-def test_parsed_call_equals_the_body():
+def test_parsed_call_has_all_values_of_the_request_body():
     """Each member is kept, with times in ms (RY1 to RY7)."""
     found = parse_call(call_request())
     assert (found.id, found.category, found.headline) == (
@@ -44,7 +44,7 @@ def test_parsed_call_equals_the_body():
     )
 
 
-def test_optional_members_have_defaults():
+def test_optional_fields_have_defaults():
     """`status` is `actual`, the expiry comes from the policy, and there is no access text (RY4, RY7)."""
     least = call_request(status=..., expires_at=..., place={"lat": 0, "lng": -0.0, "kind": "public"})
     found = parse_call(least)
@@ -54,13 +54,13 @@ def test_optional_members_have_defaults():
 
 
 @pytest.mark.parametrize("name", ["id", "category", "headline", "occurred_at", "place"])
-def test_missing_member_is_named(name):
+def test_error_names_missing_field(name):
     """Each required member by itself (RY1 to RY5)."""
     assert broken(**{name: ...}) == [("missing-field", f"/{name}")]
 
 
 @pytest.mark.parametrize("name", ["lat", "lng", "kind"])
-def test_missing_member_of_the_place_is_named(name):
+def test_error_names_missing_field_of_the_place(name):
     """Each required member of the place by itself (RY5, RY6)."""
     assert broken(place=place(**{name: ...})) == [("missing-field", f"/place/{name}")]
 
@@ -77,7 +77,7 @@ def test_missing_member_of_the_place_is_named(name):
         ("place", [None, [], "47.6,8.8"]),
     ],
 )
-def test_invalid_member_is_named(name, values):
+def test_error_names_invalid_field(name, values):
     """The grammar of the members is that of alerts (RY1 to RY4; A1, A3, A6, A8, A9)."""
     for value in values:
         assert broken(**{name: value}) == [("invalid-value", f"/{name}")], value
@@ -93,7 +93,7 @@ def test_invalid_member_is_named(name, values):
         ("access", ["", "a" * 501, "\x00", 1, None]),
     ],
 )
-def test_member_of_the_place_out_of_bounds_is_named(name, values):
+def test_error_names_field_of_the_place_that_is_out_of_bounds(name, values):
     """The bounds are inclusive, as the next test shows (RY5, RY6, RY7, L6)."""
     for value in values:
         assert broken(place=place(**{name: value})) == [("invalid-value", f"/place/{name}")], value
@@ -108,13 +108,13 @@ def test_values_at_the_bounds_are_valid():
 @pytest.mark.parametrize(
     "name", ["severity", "threat", "approval", "area", "description", "confirm", "patient", "caller"]
 )
-def test_unknown_member_is_refused(name):
+def test_unknown_field_is_refused(name):
     """Members of alerts, members about a person, and members of the place (RY8)."""
     assert broken(**{name: "x"}) == [("unknown-field", f"/{name}")]
     assert broken(place=place(**{name: "x"})) == [("unknown-field", f"/place/{name}")]
 
 
-def test_new_content_needs_all_members_of_a_call():
+def test_correction_needs_all_fields_of_a_call():
     """And `replaces`; the `id` may be left out, and a different id is refused."""
     found = parse_content(call_request(id=..., replaces=3), "cad-3.8f1c02aa")
     assert (found.id, found.replaces) == ("cad-3.8f1c02aa", 3)
@@ -126,7 +126,7 @@ def test_new_content_needs_all_members_of_a_call():
     assert broken(replaces=1) == [("unknown-field", "/replaces")]
 
 
-def test_end_needs_a_reason():
+def test_request_to_end_a_call_needs_a_reason():
     """1 to 280 characters, and no other member."""
     assert parse_end({"reason": "The crew is there."}) == "The crew is there."
     for body in ({}, {"reason": ""}, {"reason": "a" * 281}, {"reason": 1}, {"reason": "x", "id": "cad-3"}):
@@ -145,7 +145,7 @@ def test_errors_do_not_repeat_values():
     assert not [text for text in said for secret in secrets if secret in text]
 
 
-def test_usable_facts_of_an_invalid_call_are_kept():
+def test_valid_fields_of_an_invalid_call_are_kept_for_policy_checks():
     """Each valid member is kept for the rules of the policy (P9)."""
     with pytest.raises(Invalid) as caught:
         parse_call(call_request(headline="", place=None))
@@ -169,7 +169,7 @@ def near(lat, lng, resolution=9, held=None):
     return parse_call(call_request(place=place(lat=lat, lng=lng))).near(resolution, held)
 
 
-def test_near_is_the_circle_of_the_cell():
+def test_published_circle_covers_the_cell_of_the_place():
     """210 m at resolution 9 around the centre of the cell, which covers the whole cell (RZ6)."""
     found = near(47.6780089, 8.8311129)
     assert found == Near(47.67825933515865, 8.830423174775438, 210.0)
@@ -177,7 +177,7 @@ def test_near_is_the_circle_of_the_cell():
     assert sphere.cell_place(cell)[2] <= found.radius_m
 
 
-def test_near_is_the_same_for_all_places_of_a_cell():
+def test_published_circle_is_the_same_for_all_places_of_a_cell():
     """So the circle reveals no more of a place than its cell (RZ6, B1, RZ8)."""
     lat, lng, reach_m = sphere.cell_place(sphere.cell_of(47.6780089, 8.8311129, 9))
     step = reach_m / 111_000 / 4
@@ -187,7 +187,7 @@ def test_near_is_the_same_for_all_places_of_a_cell():
     assert {near(*spot) for spot in inside} == {near(lat, lng)}
 
 
-def test_correction_into_a_neighbour_cell_keeps_the_centre():
+def test_correction_into_a_neighbour_cell_keeps_centre_of_published_circle():
     """The circle becomes wider once, and does not reveal on which side the place is (RZ6, B11)."""
     first = near(47.6780089, 8.8311129)
     east = near(47.6780089, 8.8311129 + 0.004, held=first)

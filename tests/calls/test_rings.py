@@ -48,7 +48,7 @@ def called(call, spots):
 @pytest.mark.parametrize(
     ("within_1_km", "low", "high"), [(10, 8.5, 10.5), (30, 9.5, 11.5), (100, 11, 13.5), (300, 27, 31)]
 )
-def test_default_radii_notify_about_ten_at_low_and_high_density(within_1_km, low, high):
+def test_default_radii_notify_about_ten_responders_or_all_in_the_first_radius(within_1_km, low, high):
     """9 to 12 on average, or everybody within the first radius if 300 are within 1 km (RN4)."""
     dice = random.Random(within_1_km)
     counts = []

@@ -149,7 +149,7 @@ def run(main):
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
-def test_accept_gets_the_seat_and_the_task():
+def test_responder_who_accepts_gets_seat_and_task():
     """Two devices of a person, on two processes, are sent the same task (RV1, RV3)."""
 
     async def main():
@@ -166,7 +166,7 @@ def test_accept_gets_the_seat_and_the_task():
     run(main)
 
 
-def test_last_seat_goes_to_one_of_two_accepts():
+def test_only_one_of_two_responders_gets_the_last_seat():
     """On two processes at the same time (RV2)."""
 
     async def main():
@@ -210,7 +210,7 @@ def test_accept_waits_while_the_log_is_unavailable():
     run(main)
 
 
-def test_accept_waits_while_the_log_lacks_an_open_call():
+def test_accept_waits_until_the_log_has_restored_a_lost_call():
     """The log puts lost entries back; an accept and a release wait for that (RV4, RV5, RV7)."""
 
     async def main():
@@ -273,7 +273,7 @@ def test_release_and_report_are_stored_when_the_log_is_back():
     run(main)
 
 
-def test_last_of_several_waiting_reports_is_stored():
+def test_only_last_of_several_waiting_reports_is_stored():
     """An earlier report, stored first, would keep the last one from counting (M20)."""
 
     async def main():
@@ -325,7 +325,7 @@ def test_repeated_decline_releases_the_seat_once():
     run(main)
 
 
-def test_release_of_one_seat_does_not_release_the_next():
+def test_retried_release_does_not_release_seat_accepted_later():
     """It was unknown whether the release was stored, and the person has accepted again since (RV5)."""
 
     async def main():
@@ -353,7 +353,7 @@ async def rings(cluster):
     return [body_of(entry).ring for entry in await cluster.log.history("c-1") if entry.kind == "widen"]
 
 
-def test_call_widens_by_the_counts_of_all_processes():
+def test_radius_widens_according_to_counts_of_all_processes():
     """Each process has notified too few, both together enough; only a call without enough widens (RN2, RN3)."""
 
     async def main():
@@ -372,7 +372,7 @@ def test_call_widens_by_the_counts_of_all_processes():
     run(main)
 
 
-def test_call_widens_by_own_count_if_counts_are_unreadable():
+def test_radius_widens_according_to_own_counts_if_stored_ones_are_unreadable():
     """Two processes have notified one session each, and two are enough (RN3)."""
 
     async def main():
@@ -389,7 +389,7 @@ def test_call_widens_by_own_count_if_counts_are_unreadable():
     run(main)
 
 
-def test_full_call_and_last_wave_do_not_widen():
+def test_radius_does_not_widen_for_full_call_or_after_last_wave():
     """A call widens only while a seat is free (RN2)."""
 
     async def main():
@@ -407,7 +407,7 @@ def test_full_call_and_last_wave_do_not_widen():
     run(main)
 
 
-def test_expired_call_is_ended_once():
+def test_expired_call_is_ended_once_in_the_log():
     """By one of all processes, without a source, after both clocks have ended it (RZ4)."""
 
     async def main():
@@ -428,7 +428,7 @@ def test_expired_call_is_ended_once():
     run(main)
 
 
-def test_seat_that_the_log_does_not_restore_is_put_back():
+def test_worker_restores_seat_that_the_log_lost():
     """Another person had the number and the seat, and has released it; the first person keeps a seat (RV7)."""
 
     async def main():
@@ -475,7 +475,7 @@ def test_undecrypted_entry_is_counted_logged_and_decrypted_with_its_key(caplog):
     run(main)
 
 
-def test_programming_error_in_a_task_ends_no_other_task(monkeypatch, caplog):
+def test_unexpected_error_in_one_request_does_not_stop_the_worker(monkeypatch, caplog):
     """The error is logged without its text, and the client's next try is a new one."""
 
     async def main():
@@ -536,7 +536,7 @@ def test_last_counts_are_stored_at_shutdown(monkeypatch):
     run(main)
 
 
-def test_requests_for_a_lost_call_stop_after_its_lifetime():
+def test_retries_for_a_lost_call_stop_after_maximum_lifetime_of_a_call():
     """This process does not know the call either, and so not when the call ends (Rule 1 of `calls.worker`)."""
 
     async def main():
@@ -552,7 +552,7 @@ def test_requests_for_a_lost_call_stop_after_its_lifetime():
 
 
 @pytest.mark.parametrize("turns", range(5))
-def test_worker_cancelled_while_an_entry_arrives_ends(turns, monkeypatch):
+def test_worker_stops_if_cancelled_while_an_entry_arrives(turns, monkeypatch):
     """A draining node cancels its worker once, and waits for it. The fault runs found a worker that never ended."""
     monkeypatch.setattr(module, "REST_S", 60.0)
 

@@ -68,7 +68,7 @@ def test_each_setting_is_shown_with_its_value_and_origin(geocast, keys):
     assert "policy: neighbourhood, with 12 categories" in outcome.out
 
 
-def test_check_takes_the_options_of_serve():
+def test_check_command_has_the_same_options_as_serve():
     """Both commands use one list of options."""
     of_serve, of_check = (cli.cli.commands[name].params for name in ("serve", "check"))
     assert [option.to_info_dict() for option in of_serve] == [option.to_info_dict() for option in of_check]
@@ -93,7 +93,7 @@ def test_check_takes_the_options_of_serve():
         ("keys.jwks", "keys.jwks"),
     ],
 )
-def test_password_is_never_shown(text, shown):
+def test_password_in_url_is_never_shown(text, shown):
     """URLs may be valid or malformed."""
     assert without_secrets(text) == shown
 
@@ -109,7 +109,7 @@ def test_refused_url_shows_no_password(geocast, keys, url):
     assert "hu/sh" not in outcome.out + outcome.err
 
 
-def test_keys_at_a_url_are_fetched(geocast, tmp_path, monkeypatch):
+def test_check_command_fetches_keys_from_a_url(geocast, tmp_path, monkeypatch):
     """`serve` does it at its start, and `token --check` too."""
     certificate = make_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
@@ -132,7 +132,7 @@ def test_keys_at_a_url_are_fetched(geocast, tmp_path, monkeypatch):
 # ---- what is wrong -------------------------------------------------------------------------------------------
 
 
-def test_correct_settings_have_status_0(geocast, tmp_path, keys):
+def test_correct_settings_give_exit_status_0(geocast, tmp_path, keys):
     """A file for the log could be created, and is not."""
     before = everything_in(tmp_path)
     outcome = geocast("check", "--keys", "keys.jwks")
@@ -141,7 +141,7 @@ def test_correct_settings_have_status_0(geocast, tmp_path, keys):
     assert everything_in(tmp_path) == before
 
 
-def test_cap_events_of_the_policy_are_counted(geocast, keys):
+def test_check_shows_number_of_cap_events_in_policy(geocast, keys):
     """An unknown built-in policy is refused (P13, P17)."""
     outcome = geocast("check", "--keys", "keys.jwks", "--policy", "builtin:public-warning")
     assert outcome.status == 0
@@ -150,7 +150,7 @@ def test_cap_events_of_the_policy_are_counted(geocast, keys):
     assert errors(refused) == ["policy builtin:rivers: is not a built-in policy; neighbourhood and public-warning are"]
 
 
-def test_zones_are_counted_or_their_mistakes_reported(geocast, tmp_path, keys):
+def test_check_counts_warning_zones_or_reports_their_mistakes(geocast, tmp_path, keys):
     """They are only for sources of CAP (CZ1)."""
     square = [[10, 50], [11, 50], [11, 51], [10, 51], [10, 50]]
     properties = {"code": "EMMA_ID", "value": "AT301"}
@@ -172,7 +172,7 @@ def test_zones_are_counted_or_their_mistakes_reported(geocast, tmp_path, keys):
     ]
 
 
-def test_every_mistake_is_reported_in_a_line(geocast, tmp_path):
+def test_every_mistake_is_reported_on_its_own_line(geocast, tmp_path):
     """The exit status is 2."""
     (tmp_path / "policy.toml").write_text('names = "x"\n[categoris]\n')
     (tmp_path / "revoked.toml").write_text("[")
@@ -213,7 +213,7 @@ def test_check_refuses_what_serve_refuses(geocast, tmp_path, keys):
         assert (served.status, checked.status) == (2, 2)
 
 
-def test_address_in_use_is_accepted_but_not_one_for_two_listeners(geocast, keys):
+def test_address_in_use_is_accepted_but_not_for_two_listeners(geocast, keys):
     """The running node may use it; but `serve` can't listen twice on one address."""
     import socket
 
@@ -227,7 +227,7 @@ def test_address_in_use_is_accepted_but_not_one_for_two_listeners(geocast, keys)
 # ---- a log in SQLite -----------------------------------------------------------------------------------------
 
 
-def test_log_of_a_running_node_is_examined_and_unchanged(geocast, tmp_path, keys, log):
+def test_log_of_a_running_node_is_examined_without_changes(geocast, tmp_path, keys, log):
     """Its newest entries are in a write-ahead log beside the file."""
     with closing(opened(log)[0]) as db:
         db.execute("INSERT INTO delivery (id, sent, acked) VALUES ('a-1', 1, 1)")
@@ -335,7 +335,7 @@ def test_redis_is_examined_and_nothing_is_written_to_it(geocast, tmp_path, keys)
         assert "set maxmemory-policy noeviction" in outcome.err
 
 
-def test_unreachable_redis_has_status_1(geocast, keys):
+def test_unreachable_redis_gives_exit_status_1(geocast, keys):
     """A node would start, and wait for it."""
     outcome = geocast("check", "--keys", "keys.jwks", "--log", f"redis://127.0.0.1:{a_free_port()}")
     assert (outcome.status, outcome.err.count("\n")) == (1, 1)
@@ -345,7 +345,7 @@ def test_unreachable_redis_has_status_1(geocast, keys):
 # ---- keys of calls -------------------------------------------------------------------------------------------
 
 
-def test_call_keys_are_shown_by_kid(geocast, keys, tmp_path):
+def test_check_shows_ids_of_call_keys(geocast, keys, tmp_path):
     """It shows which key encrypts, which decrypt, and whether everybody can read the file, but no key (RZ5)."""
     node = ("check", "--keys", "keys.jwks", "--call-keys", "call-keys.jwks")
     for kid in ("a", "b", "c"):
@@ -361,7 +361,7 @@ def test_call_keys_are_shown_by_kid(geocast, keys, tmp_path):
     assert not any(key["k"] in outcome.out for key in held)
 
 
-def test_policy_with_calls_needs_call_keys(geocast, keys, tmp_path):
+def test_policy_with_calls_is_refused_without_call_keys(geocast, keys, tmp_path):
     """`check` and `serve` refuse with the same text (RZ5, K1)."""
     (tmp_path / "p.toml").write_text(
         'name = "p"\n[categories.fire]\ntitle = "Fire"\n[calls.arrest]\ntitle = "Arrest"\nquals = ["cpr"]\n'
@@ -385,7 +385,7 @@ def test_unusable_call_keys_are_reported(geocast, keys, path):
     assert error.startswith(f"call-keys {path}: ")
 
 
-def test_defibrillators_are_counted(geocast, keys, tmp_path):
+def test_check_shows_number_of_defibrillators(geocast, keys, tmp_path):
     """Usable ones and unusable records are counted; a useless file stops the start (RI4, K1)."""
     there = {"type": "Point", "coordinates": [8.83, 47.67]}
     records = [

@@ -35,7 +35,7 @@ def options(geocast, keys, tmp_path):
         (("--lease-days", "31"), "--lease-days"),
     ],
 )
-def test_options_that_cannot_work_are_refused_in_one_line(geocast, options, wrong, said):
+def test_invalid_push_options_are_refused_in_one_line(geocast, options, wrong, said):
     """Exit with status 2 and one clear line, never a traceback (rule K1)."""
     outcome = geocast("push", *options, *wrong)
     assert outcome.is_one_line_error, outcome.err

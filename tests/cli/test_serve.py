@@ -147,7 +147,7 @@ def test_option_may_come_from_the_environment(geocast, name, value, expected):
     assert expected in outcome.err
 
 
-def test_command_line_wins_over_the_environment(geocast):
+def test_command_line_option_overrides_environment_variable(geocast):
     """An option of the command line counts (section 7)."""
     outcome = geocast("serve", "--keys", "here.jwks", GEOCAST_KEYS="there.jwks")
     assert "keys here.jwks: " in outcome.err
@@ -162,7 +162,7 @@ def test_command_line_wins_over_the_environment(geocast):
         ("GEOCAST_PORTS", "GEOCAST_PORTS in the environment is no setting"),
     ],
 )
-def test_unknown_variable_is_refused_with_the_nearest_name(geocast, name, expected):
+def test_unknown_environment_variable_is_refused_with_a_suggested_name(geocast, name, expected):
     """A misspelt variable would have no effect; its value is not repeated (K1)."""
     outcome = geocast("serve", "--dev", **{name: "hidden"})
     assert outcome.is_one_line_error, outcome.err
@@ -170,7 +170,7 @@ def test_unknown_variable_is_refused_with_the_nearest_name(geocast, name, expect
     assert "hidden" not in outcome.err
 
 
-def test_variables_of_other_programs_are_ignored(geocast):
+def test_environment_variables_of_other_programs_are_ignored(geocast):
     """The project's other programs have variables, and Kubernetes sets some for a Service called geocast."""
     links = ("SERVICE_HOST", "SERVICE_PORT_API", "PORT", "PORT_8765_TCP", "PORT_8765_TCP_ADDR", "API_SERVICE_HOST")
     others = {*environment.ELSEWHERE, *(f"GEOCAST_{link}" for link in links), "GEOCASTLE", "MY_GEOCAST_THING"}
@@ -178,7 +178,7 @@ def test_variables_of_other_programs_are_ignored(geocast):
     assert "no keys: " in outcome.err
 
 
-def test_every_variable_of_the_project_is_known():
+def test_every_environment_variable_named_in_the_project_is_known():
     """`cli.environment` has to list each new variable of any program."""
     root = Path(__file__).parents[2]
     files = [root / "Makefile", *(file for top in ("server", "client_demo", "bench") for file in sources(root / top))]
@@ -256,7 +256,7 @@ def test_geocast_without_arguments_prints_help(geocast):
     ],
     ids=str,
 )
-def test_refusal_hints_at_the_help(geocast, arguments, expected):
+def test_error_for_invalid_option_mentions_the_help(geocast, arguments, expected):
     """The one line has the hint, and the name that was probably meant (K1)."""
     outcome = geocast(*arguments)
     assert outcome.is_one_line_error, outcome.err
@@ -264,7 +264,7 @@ def test_refusal_hints_at_the_help(geocast, arguments, expected):
 
 
 @pytest.mark.parametrize("arguments", [["token", "--check"], ["serve", "--log"], ["check", "--dev"]], ids=str)
-def test_unexpected_arguments_are_not_repeated(geocast, arguments):
+def test_unexpected_arguments_are_not_repeated_in_the_error(geocast, arguments):
     """They may be a token, or a URL with a password (with a bracket in it) (K1)."""
     outcome = geocast(*arguments, "memory:", "redis://:se)cret@localhost", "se(cret")
     assert outcome.is_one_line_error, outcome.err
@@ -290,7 +290,7 @@ HEAVY = {
     ],
     ids=str,
 )
-def test_help_and_completion_import_nothing_heavy(arguments, environment):
+def test_help_and_completion_do_not_import_heavy_modules(arguments, environment):
     """A key press is answered at once; the modules of a node are imported when one is run."""
     program = "import atexit, sys\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
     program += f"sys.argv = {['geocast', *arguments]}\nfrom geocast.cli import main\nmain()"
@@ -299,7 +299,7 @@ def test_help_and_completion_import_nothing_heavy(arguments, environment):
     assert not HEAVY & set(done.stderr.splitlines()[-1].split())
 
 
-def test_python_m_geocast_is_the_command():
+def test_python_m_geocast_runs_the_command():
     """It runs in a process of its own, and prints only the one line on standard error (K1)."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GEOCAST_")}
     done = ended(*(sys.executable, "-X", "dev", "-W", "error", "-m", "geocast", "serve"), env=environment)

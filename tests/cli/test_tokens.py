@@ -60,7 +60,7 @@ def test_new_key_is_added_to_the_key_set(geocast, tmp_path, keys):
     assert "new" in load_keys(tmp_path / "keys.jwks")
 
 
-def test_kid_is_not_used_twice(geocast, tmp_path):
+def test_second_key_with_the_same_kid_is_refused(geocast, tmp_path):
     """Keys are chosen by `kid` alone; nothing is written (T2)."""
     assert geocast("keygen", "--kid", "k").status == 0
     outcome = geocast("keygen", "--kid", "k", "--private", "other.jwk")
@@ -69,7 +69,7 @@ def test_kid_is_not_used_twice(geocast, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--private", "--public"])
-def test_pair_is_written_whole_or_not_at_all(geocast, tmp_path, option):
+def test_key_pair_is_written_completely_or_not_at_all(geocast, tmp_path, option):
     """If one file can't be written, neither is, and an existing key set is unchanged (K2)."""
     assert geocast("keygen", "--private", "first.jwk").status == 0
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -111,7 +111,7 @@ def test_missing_folder_is_reported_in_one_line(geocast, tmp_path, option):
 # ---- qualifications, and keys of calls ---------------------------------------------------------------------------
 
 
-def test_qualification_needs_both_the_key_and_the_token(geocast, tmp_path, piped):
+def test_qualification_counts_only_if_key_and_token_have_it(geocast, tmp_path, piped):
     """`keygen --quals` lets a key grant it, `token --quals` claims it; `--check` says whether it counts (RQ2, RQ3)."""
     assert geocast("keygen", "--quals", "cpr, medic,cpr", "--kid", "k").status == 0
     assert json.loads((tmp_path / "keys.jwks").read_text())["keys"][0]["quals"] == ["cpr", "medic"]
@@ -150,7 +150,7 @@ def test_malformed_qualification_is_reported_in_one_line(geocast, tmp_path, comm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_token_with_qualifications_lasts_a_day_at_most(geocast, keys):
+def test_token_with_qualifications_may_last_at_most_a_day(geocast, keys):
     """A longer one would grant no qualification, so none is made (RQ2)."""
     outcome = geocast("token", "--sub", "r-1", "--scope", "alerts:receive", "--quals", "cpr", "--expires-in-s", 86_401)
     assert outcome.is_one_line_error
@@ -162,7 +162,7 @@ def kids(path):
     return list(load_call_keys(path).kids)
 
 
-def test_call_key_is_readable_for_its_owner_and_added_at_the_end(geocast, tmp_path):
+def test_call_key_is_readable_for_its_owner_and_added_at_the_end_of_its_file(geocast, tmp_path):
     """A new key encrypts nothing yet. The file keeps its permissions (RZ5)."""
     path = tmp_path / "call-keys.jwks"
     outcome = geocast("keygen", "--call", "--kid", "a")
@@ -288,7 +288,7 @@ def piped(monkeypatch):
     return pipe
 
 
-def test_token_is_checked_from_standard_input_or_the_environment(geocast, keys, piped):
+def test_token_to_check_is_read_from_standard_input_or_the_environment(geocast, keys, piped):
     """It is never printed; standard input wins."""
     token = geocast("token", "--sub", "desk-7", "--scope", "alerts:publish").out.strip()
     by_environment = geocast("token", "--check", GEOCAST_TOKEN=token)

@@ -225,12 +225,12 @@ def test_promtool_accepts_the_rules():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_has_a_case():
+def test_every_alert_rule_has_a_test_case():
     """Each alert is tested to fire."""
     assert set(CASES) == set(NAMES) - {"GeocastWatchdog"}
 
 
-def test_every_alert_is_in_monitoring_page():
+def test_every_alert_rule_is_documented_in_monitoring_page():
     """The page monitoring.md names every alert, and the number of rules."""
     text = (RULES.parents[1] / "operations" / "monitoring.md").read_text("utf-8")
     assert [name for name in NAMES if f"`{name}`" not in text] == []
@@ -243,13 +243,13 @@ def test_no_alert_fires_for_healthy_nodes(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["process_start_time_seconds", "geocast_push_restarts_total"])
-def test_repeated_restarts_of_push_fire_geocast_restarting(tmp_path, name):
+def test_repeated_restarts_of_push_process_fire_alert_geocast_restarting(tmp_path, name):
     """The rule for nodes also covers the push process and its workers."""
     check(tmp_path, healthy() | {of_push(name): then(1, 2, by=1)}, MINUTES, ["GeocastRestarting"])
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_alert_fires_after_its_fault(name, tmp_path):
+def test_each_alert_rule_fires_after_its_fault(name, tmp_path):
     """No other alerts fire than those listed in the case. The check is 14 or 5 minutes after the fault."""
     changed, beside = CASES[name]
     series = healthy()

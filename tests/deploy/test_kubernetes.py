@@ -129,7 +129,7 @@ def test_settings_are_valid_for_geocast_serve(container):
     Settings(**{name: value for name, value in options.items() if name not in ("log_level", "log_format")}).check()
 
 
-def test_pod_has_time_to_leave_services_and_drain(pod, container):
+def test_pod_has_enough_shutdown_time_to_leave_services_and_drain(pod, container):
     """The grace period covers preStop, the drain and SPARE_S.
 
     preStop is longer than the readiness probe needs to fail.
@@ -166,7 +166,7 @@ def test_pod_has_no_privileges(pod, container):
     assert not pod["automountServiceAccountToken"]
 
 
-def test_service_variables_of_the_cluster_are_disabled(pod):
+def test_environment_variables_for_cluster_services_are_disabled(pod):
     """A service called `geocast-stream` would set GEOCAST_STREAM_PORT and six other variables."""
     assert pod["enableServiceLinks"] is False
 

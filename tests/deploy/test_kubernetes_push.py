@@ -91,7 +91,7 @@ def test_settings_are_valid_for_geocast_push(pod, container):
     assert f"GEOCAST_LOG={values['GEOCAST_LOG']}\n" in nodes, "it follows the log of the nodes"
 
 
-def test_pod_has_time_to_leave_services_and_drain(pod, container):
+def test_pod_has_enough_shutdown_time_to_leave_services_and_drain(pod, container):
     """The grace period covers preStop, the drain and SPARE_S."""
     [_, first_s] = container["lifecycle"]["preStop"]["exec"]["command"]
     assert pod["terminationGracePeriodSeconds"] >= float(first_s) + float(variables()["GEOCAST_DRAIN_S"]) + SPARE_S
@@ -109,7 +109,7 @@ def test_pod_has_no_privileges(pod, container):
     assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
 
 
-def test_selectors_and_ports_match_these_pods_and_not_the_nodes(objects, container):
+def test_selectors_and_ports_match_only_pods_of_push(objects, container):
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     assert ports == {"push": 8767, "metrics": int(variables()["GEOCAST_METRICS"].rpartition(":")[2])}
     for service in (each for (kind, _), each in objects.items() if kind == "Service"):

@@ -50,7 +50,7 @@ def stage():
     return FeedHarness()
 
 
-def test_features_are_in_order_of_issue_newest_first(stage):
+def test_feed_lists_newest_alerts_first(stage):
     """The order is by the time of issue (rule PF1)."""
     stage.reads(a_revision("old"), a_revision("new", issued_at=NOON_MS + 5))
     assert stage.ids() == ["new", "old"]
@@ -70,7 +70,7 @@ def test_tests_and_exercises_are_not_in_feed(stage):
     assert stage.body(stage.atom).content.count(b"<entry") == 1
 
 
-def test_cancel_stays_in_atom_until_end_of_its_alert(stage):
+def test_cancel_stays_in_atom_feed_until_alert_would_have_ended(stage):
     """The GeoJSON has no cancelled alerts (rule PF1)."""
     stage.reads(a_revision(), a_cancel())
     assert stage.ids() == []
@@ -79,7 +79,7 @@ def test_cancel_stays_in_atom_until_end_of_its_alert(stage):
     assert b"<entry" not in stage.body(stage.atom).content
 
 
-def test_body_is_made_again_after_one_second(stage):
+def test_feed_body_is_rebuilt_after_one_second(stage):
     """The new body has the new alerts (rule PF2)."""
     first = stage.body(stage.geojson)
     stage.reads(a_revision())
@@ -89,7 +89,7 @@ def test_body_is_made_again_after_one_second(stage):
     assert stage.ids() == ["a-1"]
 
 
-def test_body_is_kept_until_first_of_its_alerts_ends(stage):
+def test_feed_body_is_reused_only_until_first_of_its_alerts_ends(stage):
     """This holds for caches and for the node itself (rules PF2, E1)."""
     stage.reads(a_revision(), a_revision("short", expires_at=NOON_MS + 2500))
     told = stage.body(stage.geojson)
@@ -122,7 +122,7 @@ def test_etag_and_last_modified_change_only_with_content(stage):
     assert other.headers(stage.clock.now())["Last-Modified"].endswith("12:00:20 GMT")
 
 
-def test_concurrent_requests_share_one_body(stage, monkeypatch):
+def test_concurrent_requests_share_one_feed_body(stage, monkeypatch):
     """50 requests get the same bytes object (rule PF2)."""
 
     async def ask():

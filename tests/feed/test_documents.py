@@ -32,7 +32,7 @@ def parsed(message, schema):
     return {etree.QName(each).localname: each.text for each in root.iter()}
 
 
-def test_first_revision_is_cap_alert(schema):
+def test_first_revision_is_written_as_cap_message_of_type_alert(schema):
     """It has identifier, times, the policy's category, and a circle in kilometres, rounded up (rule PF5)."""
     area = (Circle(32.78, -96.8, 1020.4),)
     told = parsed(cap.message([a_revision(area=area, description="Stay in.")], None, ISSUER), schema)
@@ -45,7 +45,7 @@ def test_first_revision_is_cap_alert(schema):
     assert "references" not in told
 
 
-def test_later_revision_is_cap_update_with_all_references(schema):
+def test_later_revision_is_written_as_cap_update_with_all_references(schema):
     """Each reference has sender, identifier and time (rule PF5)."""
     chain = [a_revision(), a_revision(revision=2, issued_at=NOON_MS + 1000), a_revision(revision=4)]
     told = parsed(cap.message(chain, None, ISSUER), schema)
@@ -54,7 +54,7 @@ def test_later_revision_is_cap_update_with_all_references(schema):
     assert all(each.startswith("alerts@city.example,a-1.") for each in told["references"].split())
 
 
-def test_cancel_is_cap_cancel_with_reason(schema):
+def test_cancel_is_written_as_cap_message_of_type_cancel_with_reason(schema):
     """The reason is in `note` (rule PF5)."""
     told = parsed(cap.message([a_revision()], a_cancel(reason="It is out."), ISSUER), schema)
     assert (told["msgType"], told["identifier"], told["note"]) == ("Cancel", "a-1.2", "It is out.")
@@ -62,7 +62,7 @@ def test_cancel_is_cap_cancel_with_reason(schema):
     assert told["responseType"] == "AllClear"
 
 
-def test_character_that_xml_cannot_have_is_replaced(schema):
+def test_character_not_allowed_in_xml_is_replaced(schema):
     """All other characters stay as they are (rule PF5)."""
     told = parsed(cap.message([a_revision(headline=AWKWARD)], None, ISSUER), schema)
     assert told["headline"] == AWKWARD.replace("\ufffe", "\ufffd")
@@ -98,7 +98,7 @@ def test_polygon_in_geojson_is_cut_at_antimeridian():
     assert (geometry["type"], len(geometry["coordinates"])) == ("MultiPolygon", 2)
 
 
-def test_feature_has_members_that_subscribers_are_sent():
+def test_geojson_feature_has_fields_that_subscribers_are_sent():
     """It has the exact area, and never the approval (rule PF1)."""
     revision = a_revision(headline=AWKWARD)
     feature = json.loads(geojson.feature(revision))
@@ -107,14 +107,14 @@ def test_feature_has_members_that_subscribers_are_sent():
     assert "desk-7" not in geojson.feature(revision).decode()
 
 
-def test_several_shapes_become_multipolygon():
+def test_several_shapes_become_one_geojson_multipolygon():
     """A circle across the antimeridian gives two of the polygons (rule PF4)."""
     area = (Circle(0.0, 0.0, 1000.0), Circle(10.0, 180.0, 1000.0))
     geometry = geojson.geometry(area)
     assert (geometry["type"], len(geometry["coordinates"])) == ("MultiPolygon", 3)
 
 
-def test_collection_has_features_in_order():
+def test_geojson_collection_keeps_order_of_features():
     """A collection may be empty (rule PF1)."""
     assert json.loads(geojson.collection([])) == {"type": "FeatureCollection", "features": []}
     features = [geojson.feature(a_revision(name)) for name in ("a", "b")]
@@ -153,7 +153,7 @@ def test_cap_message_has_info_for_each_language(schema):
     assert [each.text for each in over.iter("{*}instruction")] == []
 
 
-def test_feature_of_warning_has_texts_of_all_languages():
+def test_geojson_feature_of_warning_has_texts_in_all_languages():
     """They are in the issuer's order. An alert without languages has no `texts` (rule LA1)."""
     properties = json.loads(geojson.feature(a_warning("en-CA", "fr-CA")))["properties"]
     assert (properties["language"], [each["language"] for each in properties["texts"]]) == ("en-CA", ["en-CA", "fr-CA"])

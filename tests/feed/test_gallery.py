@@ -138,7 +138,7 @@ class Sceptic(TrustAll):
         return entry.alert.headline != "forged"
 
 
-def test_gallery_is_complete_once_initial_alerts_are_drawn():
+def test_gallery_is_complete_when_all_initial_alerts_are_drawn():
     """A node that starts must not serve half of the alerts. Later alerts don't delay it (rule HD4)."""
 
     async def scenario(studio):
@@ -153,7 +153,7 @@ def test_gallery_is_complete_once_initial_alerts_are_drawn():
     run(scenario)
 
 
-def test_alert_is_drawn_later_if_drawer_cannot_start(monkeypatch):
+def test_alert_is_drawn_later_if_drawing_process_cannot_start(monkeypatch):
     """No alert is left out for that reason (rule HD4)."""
     monkeypatch.setattr("geocast.feed.gallery.RETRY_S", 0)
 
@@ -195,7 +195,7 @@ def test_alert_that_cannot_be_drawn_is_shown_without_geometry(kind, monkeypatch)
     assert b'"geometry":{"type":"Polygon"' in good.feature
 
 
-def test_picture_from_drawer_equals_picture_drawn_here():
+def test_picture_drawn_in_other_process_equals_one_drawn_in_this_process():
     """The process changes no byte (rules PF1, PF4, PF5)."""
     subjects = [
         PictureRequest(a_revision(), None, SITE, ISSUER),
@@ -204,6 +204,6 @@ def test_picture_from_drawer_equals_picture_drawn_here():
     assert drawn(*subjects) == [each.draw() for each in subjects]
 
 
-def test_every_connection_may_have_request_under_way():
+def test_every_feed_connection_can_have_a_request_in_progress():
     """Connections that don't read give way to new ones, so they can't use up all requests (rule HD6)."""
     assert net_feed.MAX_CONNECTIONS <= net_feed.MAX_REQUESTS

@@ -132,7 +132,7 @@ ROUGH = [  # (name, ring) of rings that would take more than 100 positions
 
 
 @pytest.mark.parametrize(("name", "ring"), ROUGH, ids=[name for name, _ in ROUGH])
-def test_ring_beyond_its_positions_is_drawn_as_box(name, ring):
+def test_ring_with_too_many_positions_is_drawn_as_box(name, ring):
     """The box covers the whole area (rule HD4)."""
     closed = [*ring, ring[0]]
     whole, box = on_map(map_polygons.of_ring(closed)), on_map(map_polygons.of_ring(closed, 24))
@@ -148,7 +148,7 @@ def test_ring_never_has_more_positions_than_allowed():
     assert shapely.get_num_coordinates(on_map(map_polygons.of_ring([*wide, wide[0]]))) <= map_polygons.MOST_POSITIONS
 
 
-def test_shapes_of_one_alert_share_its_positions():
+def test_shapes_of_one_alert_share_one_limit_of_positions():
     """64 triangles, of which each alone would take hundreds (rule HD4)."""
     triangle = ((0.0, 0.0), (30.0, 0.0), (15.0, 40.0), (0.0, 0.0))
     drawn = geojson.geometry([Polygon(triangle)] * 64)

@@ -187,7 +187,7 @@ def left_on_average(rules, spread_m):
     return np.mean([corrections.left_of_the_cell(address, 100) for address in by_a_border() for _ in range(4)])
 
 
-def test_hundred_corrections_near_border_do_not_reveal_it():
+def test_hundred_corrections_near_cell_border_do_not_reveal_address():
     """A correction outside the cell shows once, without its place or the number of such corrections (rule B11).
 
     What remains is a strip on both sides of the cell's border, as wide as the corrections are long: on average
@@ -197,7 +197,7 @@ def test_hundred_corrections_near_border_do_not_reveal_it():
     assert left_on_average(now, 100.0) > 0.9
 
 
-def test_hundred_short_corrections_near_border_leave_part_of_cell():
+def test_hundred_short_corrections_near_cell_border_reveal_only_part_of_cell():
     """The strip along the border is narrower if corrections are short (rule B11)."""
     assert left_on_average(before, 50.0) < 0.05 < 0.5 < left_on_average(now, 50.0) < 0.9
     assert 0.15 < left_on_average(now, 20.0) < 0.5

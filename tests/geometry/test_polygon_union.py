@@ -96,7 +96,7 @@ def assert_covers(drawn, found, rng):
 
 @pytest.mark.parametrize(("lng", "lat"), [(10, 50), (179.9, 10), (-120, 88.5), (0, 0), (-70, -55)])
 @pytest.mark.parametrize("width", [0.02, 0.4])
-def test_pieces_cover_zone_and_little_else(lng, lat, width):
+def test_simplified_pieces_cover_zone_and_little_else(lng, lat, width):
     """Also at the antimeridian and near a pole (rules CZ1 and B9)."""
     rng = np.random.default_rng(round(lng * 7 + lat * 3 + width * 100) % 1000)
     drawn = around(lng, lat, width, rng)
@@ -105,7 +105,7 @@ def test_pieces_cover_zone_and_little_else(lng, lat, width):
     assert_covers([drawn], found, rng)
 
 
-def test_pieces_leave_out_corners():
+def test_simplified_pieces_have_fewer_corners_than_zone():
     """A real coast has more corners than a phone can be sent (rule CZ1)."""
     drawn = around(10, 50, 0.02, np.random.default_rng(4), steps=2_000)
     [piece] = pieces([drawn])
@@ -113,20 +113,20 @@ def test_pieces_leave_out_corners():
     assert piece.beyond_m == polygon_union.TOLERANCE_M
 
 
-def test_short_edges_are_not_split():
+def test_zone_with_short_edges_needs_no_buffer():
     """An unsplit ring needs no buffer besides the tolerance (rule B9)."""
     [short], [long] = pieces([square(10, 50, 0.01)]), pieces([square(10, 50, 0.5)])
     assert (short.beyond_m, long.beyond_m) == (0.0, 110.0)
 
 
-def test_islet_smaller_than_tolerance_stays():
+def test_islet_smaller_than_tolerance_is_kept():
     """Simplified, the islet would be a line (rule CZ1)."""
     drawn = square(10, 50, 0.0003)
     found = pieces([drawn])
     assert_covers([drawn], found, np.random.default_rng(1))
 
 
-def test_hole_stays_outside():
+def test_hole_of_zone_stays_outside():
     """A city that is a zone of its own lies in the middle of another zone (rule CZ1)."""
     outer, hole = around(10, 50, 0.3, np.random.default_rng(2)), around(10, 50, 0.1, np.random.default_rng(3))
     rings = rings_of(pieces([outer, hole]))
@@ -149,7 +149,7 @@ def near_edge(ring, lng, lat):
 
 
 @pytest.mark.slow
-def test_many_holes_stay_outside():
+def test_many_holes_of_zone_stay_outside():
     """A zone has rows of lakes (rule CZ1)."""
     holes = [square(10 + x / 10, 50 + y / 10, 0.05) for x in range(1, 9) for y in range(1, 9)]
     rings = rings_of(pieces([square(10, 50, 1), *holes]))
@@ -172,7 +172,7 @@ def test_ring_of_zone_may_cross_itself():
     assert not inside_any(rings, [10.5, 10.5], [50.1, 50.9]).any()
 
 
-def test_line_gives_no_pieces():
+def test_zone_without_area_gives_no_pieces():
     """A line has no area (rule CZ1)."""
     assert pieces([np.array([[10, 10, 10, 10.0], [50, 51, 52, 50.0]])]) == []
 
@@ -184,7 +184,7 @@ def test_line_gives_no_pieces():
         ([[-120, 0, 120, -120], [-10, -10, -10, -10]], "60°"),
     ],
 )
-def test_pieces_refuses_ring_that_is_too_wide(ring, told):
+def test_zone_ring_that_is_too_wide_is_refused(ring, told):
     """Rules A17 and A18 apply to zones."""
     with pytest.raises(ValueError, match=told):
         pieces([np.array(ring, float)])
@@ -212,7 +212,7 @@ def grid(columns, rows, rng, size=0.3, left=10.0, bottom=50.0):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("left", "bottom"), [(10, 50), (179.5, -20), (40, 85)])
-def test_join_unites_neighbours(left, bottom):
+def test_neighbouring_zones_are_joined(left, bottom):
     """The neighbours were simplified separately (rule CZ2)."""
     rng = np.random.default_rng(5)
     drawn = list(grid(3, 2, rng, left=left, bottom=bottom).values())
@@ -221,7 +221,7 @@ def test_join_unites_neighbours(left, bottom):
     assert_covers(drawn, found, rng)
 
 
-def test_join_leaves_out_zone_in_the_middle():
+def test_zone_in_the_middle_that_is_not_warned_stays_outside_joined_area():
     """Eight of nine zones are warned, around one that is not (rule CZ2)."""
     rng = np.random.default_rng(6)
     zones = grid(3, 3, rng)
@@ -238,7 +238,7 @@ def test_join_leaves_out_zone_in_the_middle():
         assert inside_any(rings, lng[inside], lat[inside]).all()
 
 
-def test_join_keeps_pieces_that_touch_nothing():
+def test_pieces_that_touch_nothing_are_not_joined():
     """Some are near each other, some on other sides of the world (rule CZ2)."""
     given = [
         piece
@@ -249,7 +249,7 @@ def test_join_keeps_pieces_that_touch_nothing():
     assert sorted(map(id, found)) == sorted(map(id, given))
 
 
-def test_join_unites_islands_within_gap():
+def test_islands_closer_than_greatest_gap_are_joined():
     """The category's `simplify_m` is the greatest gap (rule CZ2)."""
     given = [piece for n in range(6) for piece in pieces([square(10 + n * 0.01, 0, 0.002)])]  # 890 m of water each
     assert len(join(given, 500)) == 6
@@ -271,7 +271,7 @@ def test_simpler_piece_has_larger_buffer():
     assert polygon_union.simpler(small, 1_000) is small
 
 
-def test_join_leaves_zones_around_the_world_apart():
+def test_zones_around_the_world_are_not_joined():
     """They fit on no common plane, and rule A18 applies to published polygons (rule CZ2)."""
     given = [piece for n in range(-180, 180, 20) for piece in pieces([square(n, 0, 20)])]
     assert len(join(given)) == len(given)

@@ -74,7 +74,7 @@ def covers(area, requested):
 
 @unhurried
 @given(places, st.floats(1, 20_000), st.sampled_from([5, 7, 9, 11]))
-def test_single_circle_follows_first_rules(place, radius_m, resolution):
+def test_single_circle_without_previous_revision_is_published_by_basic_rules(place, radius_m, resolution):
     """Rules B11 and B12 only matter for revisions and lists (rules B1 and B2)."""
     assert publish_area([(*place, radius_m)], resolution) == [publish_circle(*place, radius_m, resolution)]
 
@@ -97,21 +97,21 @@ def test_corrected_centre_in_neighbouring_cell_keeps_published_centre(neighbour)
     assert published(h3.cell_to_latlng(neighbour), second) == second
 
 
-def test_centre_that_comes_back_keeps_wide_circle():
+def test_centre_that_returns_to_its_cell_keeps_widened_circle():
     """Otherwise many corrections would tell how often the centre was outside (rule B11)."""
     first = published(DALLAS)
     wide = published(h3.cell_to_latlng(max(h3.grid_ring(HOME, 1))), first)
     assert published(DALLAS, wide) == wide
 
 
-def test_other_radius_makes_wide_circle_narrow_again():
+def test_changed_radius_ends_widening_of_circle():
     """A circle with another radius is not made larger than necessary (rules B2 and B11)."""
     wide = published(h3.cell_to_latlng(max(h3.grid_ring(HOME, 1))), published(DALLAS))
     assert publish_area([(*DALLAS, 500.0)], 9, [wide]) == [publish_circle(*DALLAS, 500.0, 9)]
 
 
 @pytest.mark.parametrize("farther", sorted(h3.grid_ring(HOME, 2)))
-def test_centre_beyond_neighbours_is_published_from_its_own_cell(farther):
+def test_centre_beyond_neighbouring_cells_is_published_from_its_own_cell(farther):
     """Rule B11 only keeps a centre for neighbouring cells."""
     place = h3.cell_to_latlng(farther)
     assert published(place, published(DALLAS)) == publish_circle(*place, RADIUS_M, 9)
@@ -141,7 +141,7 @@ def test_each_revision_covers_requested_circle(place, steps):
 
 @unhurried
 @given(places, offsets, offsets)
-def test_each_revision_of_list_covers_requested_circles(place, around, later):
+def test_each_revision_of_several_circles_covers_requested_ones(place, around, later):
     """The list may have more circles, fewer, or others (rules B2, B11 and B12)."""
     held = publish_area(discs(place, around), 9)
     requested = discs(at(place, *later[0][:2]), later)
@@ -155,7 +155,7 @@ def test_each_revision_of_list_covers_requested_circles(place, around, later):
 
 @unhurried
 @given(places, offsets, st.sampled_from([0, 2, 5, 7, 9, 11]))
-def test_list_covers_requested_circles(place, around, resolution):
+def test_published_list_of_circles_covers_requested_ones(place, around, resolution):
     """At the poles, across the antimeridian and around pentagons too (rules B2 and B12)."""
     requested = discs(place, around)
     area = publish_area(requested, resolution)
@@ -164,7 +164,7 @@ def test_list_covers_requested_circles(place, around, resolution):
     assert area[0] == publish_circle(*place, RADIUS_M, resolution)
 
 
-def test_list_agrees_with_calculation_by_hand():
+def test_published_list_of_circles_agrees_with_calculation_by_hand():
     """The others are shifted like the first, and moved to the centre of their cell; the radius is r₁ + r (rule B12)."""
     lat, lng = 0.0, 10.0  # on the equator a rotation that goes east is one of longitudes
     cell = cell_of(lat, lng, 9)
@@ -185,7 +185,7 @@ def test_sixteen_circles_at_one_place_are_published_as_two():
 
 @unhurried
 @given(st.integers(0, 15), st.sampled_from([(90.0, 0.0, 90.0, 77.0), (10.0, 180.0, 10.0, -180.0)]), offsets)
-def test_spelling_of_place_does_not_change_published_circles(resolution, written, around):
+def test_notation_of_coordinates_does_not_change_published_circles(resolution, written, around):
     """Any longitude at a pole, and 180 and -180, for the first circle and for others (rules L6 and B12)."""
     one, other = written[:2], written[2:]
     rest = discs(DALLAS, around)
@@ -197,7 +197,7 @@ def test_spelling_of_place_does_not_change_published_circles(resolution, written
 
 @unhurried
 @given(places, offsets, st.lists(st.tuples(bearings, st.floats(0, 100)), min_size=1, max_size=5))
-def test_list_that_is_corrected_as_a_whole_keeps_published_centres(place, around, steps):
+def test_circles_corrected_together_keep_first_published_centre(place, around, steps):
     """However often the first centre goes to a neighbouring cell and back (rules B11 and B12)."""
     area = first = publish_area(discs(place, around), 9)
     for bearing, way_m in steps:
@@ -209,7 +209,7 @@ def test_list_that_is_corrected_as_a_whole_keeps_published_centres(place, around
 
 
 @pytest.mark.parametrize("shapes", [1, 3])
-def test_repeated_request_follows_rules_of_its_entry(shapes):
+def test_repeated_request_is_published_by_rules_of_stored_entry(shapes):
     """The terms of the entry name the rules, whatever the revision before had (rules H5 and B12)."""
     area = [{"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800 + n} for n in range(shapes)]
     request = parse_publication(alert_request(area=area))

@@ -103,7 +103,7 @@ def test_requested_polygon_refuses_invalid_ring(ring, why):
     ],
     ids=["Dallas", "antimeridian", "north pole", "south pole", "a quarter to the pole", "to the pole", "wide"],
 )
-def test_ring_may_lie_anywhere(ring, inside, outside):
+def test_ring_across_antimeridian_or_at_pole_is_published_correctly(ring, inside, outside):
     """Rings cross the antimeridian, contain a pole or touch it, and turn in both directions (rules A16 and A17)."""
     for each in (ring, ring[::-1]):
         polygon = published(each, 5_000)
@@ -120,7 +120,7 @@ def star(points, lat=50.0, lng=10.0, radius_deg=0.05):
     )
 
 
-def test_requested_polygon_with_thousands_of_crossings_is_cheap():
+def test_requested_polygon_with_thousands_of_crossings_is_checked_quickly():
     """The cost depends on the number of corners. To compute all 10,000 crossings would take minutes (rule CP22)."""
     with cpu_limit(5):
         assert RequestedPolygon(star(141), may_cross=True).crosses
@@ -276,7 +276,7 @@ def test_corner_limit_counts_all_polygons_together():
 
 
 @pytest.mark.parametrize("ring", [wavy(2_400, 0.5), coast(7_000), coast(300, 2), DALLAS], ids=range(4))
-def test_corner_depths_of_coast_agree_with_geos(ring):
+def test_simplified_corners_of_coast_agree_with_geos(ring):
     """So a request that is repeated after an upgrade is published in the same way (rules B8 and HD3)."""
     lng, lat = np.array(ring).T
     depths = corner_depths(lng, lat, TOLERANCES_M[0])
@@ -287,7 +287,7 @@ def test_corner_depths_of_coast_agree_with_geos(ring):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ring", [zigzag(3_000, 1.0), zigzag(301, 0.2)], ids=["3000", "301"])
-def test_corner_depths_of_zigzag_need_few_levels(ring, monkeypatch):
+def test_simplification_of_zigzag_needs_few_levels(ring, monkeypatch):
     """The plain algorithm takes as many levels as the zigzag has teeth. All corners stay covered (rules B8 and HD3)."""
     levels = []
     from_line = published_polygon._from_line
@@ -314,13 +314,13 @@ def test_ring_with_too_many_comparisons_is_not_tested_for_crossings(monkeypatch)
     assert away_m(polygon, on_edges(zigzag(5_000), 3)).max() <= polygon.buffer_m
 
 
-def test_compared_grows_with_square_of_corners_only_for_zigzag():
+def test_number_of_comparisons_grows_with_square_of_corners_only_for_zigzag():
     """So the limit refuses no coast (rule HD3)."""
     assert RequestedPolygon(coast(7_000)).compared < MAX_COMPARED / 10
     assert RequestedPolygon(zigzag(2_000)).compared > 3.9 * RequestedPolygon(zigzag(1_000)).compared
 
 
-def test_split_rings_equals_split_edges_of_each_ring():
+def test_splitting_rings_together_equals_splitting_each_ring():
     """The limit `most` is for all rings together (rule B7)."""
     rings = [np.array(ring, float).T for ring in (DALLAS, box(-30, 32, 30, 49), box(170, -45, -170, -1), wavy(50, 3))]
     together = split_rings([(ring[0], ring[1]) for ring in rings], 5_000)

@@ -82,14 +82,14 @@ def test_distance_m_of_close_points_is_exact(lat):
     assert distance_m(lat, 10.0, lat + 1e-9, 10.0) == pytest.approx(metres, abs=3e-9)
 
 
-def test_distance_m_between_spellings_of_one_place_is_zero():
+def test_distance_between_two_notations_of_one_place_is_zero():
     """180 and -180 are the same, and at a pole any longitude."""
     assert distance_m(10.0, 180.0, 10.0, -180.0) < 1e-6
     assert distance_m(90.0, 1.0, 90.0, -120.0) < 1e-6
     assert distance_m(-90.0, 180.0, -90.0, 0.0) < 1e-6
 
 
-def test_unit_vectors_agrees_with_unit_vector():
+def test_unit_vectors_of_arrays_agree_with_those_of_numbers():
     """The functions for arrays and for numbers agree to the last bits."""
     points = [*CORNERS, DALLAS, *PENTAGONS]
     lat, lng = np.array(points).T
@@ -102,7 +102,7 @@ def test_unit_vectors_agrees_with_unit_vector():
 
 @unhurried
 @given(latitudes, longitudes, st.floats(0, 2 * math.pi), st.floats(1, 600_000), st.floats(-1, 1))
-def test_chord_and_distance_agree_who_is_inside(lat, lng, bearing, limit, off):
+def test_chord_and_distance_agree_on_which_points_are_inside(lat, lng, bearing, limit, off):
     """Points within a metre of the edge are decided correctly, except within a centimetre."""
     place = point_at(lat, lng, bearing, max(0.0, limit + off))
     distance = haversine_m(lat, lng, *place)
@@ -153,7 +153,7 @@ def test_cell_of_pole_is_same_for_all_longitudes(resolution):
 
 @unhurried
 @given(latitudes, longitudes, resolutions)
-def test_cell_from_string_reads_cells_of_h3(lat, lng, resolution):
+def test_cell_from_string_reads_h3_cells(lat, lng, resolution):
     """A client's own H3 library writes cells in this way."""
     cell = h3.latlng_to_cell(lat, lng, resolution)
     assert cell_from_string(h3.int_to_str(cell)) == cell
@@ -234,7 +234,7 @@ def test_publish_circle_agrees_with_calculation_by_hand():
     assert publish_circle(*DALLAS, 800, 9)[2] == 1020.0
 
 
-def test_publish_circle_does_not_depend_on_spelling_of_centre():
+def test_publish_circle_does_not_depend_on_notation_of_centre():
     """180 and -180 give the same circle, and so do all longitudes at a pole."""
     assert publish_circle(10.0, 180.0, 500, 9) == publish_circle(10.0, -180.0, 500, 9)
     assert publish_circle(-90.0, 180.0, 500, 9) == publish_circle(-90.0, 3.0, 500, 9)
@@ -286,7 +286,7 @@ def test_cover_is_complete_at_poles_and_antimeridian(point, radius):
     assert all(is_covered(ranges, cell_of(*p, 10)) for p in around(random.Random(radius), *point, radius, 200))
 
 
-def test_cover_leaves_out_far_points():
+def test_cover_excludes_far_points():
     """Points at twenty times the radius are not covered (edges grow by 2.6 from one resolution to the next)."""
     rng = random.Random(1)
     for radius in (100, 1_000, 10_000, 100_000):

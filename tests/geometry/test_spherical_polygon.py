@@ -61,7 +61,7 @@ def test_contains_all_is_exact_to_a_centimetre_at_edge(centre, offset_m):
     assert held.tolist() == [offset_m < 0] * 8
 
 
-def test_contains_place_that_crossed_ring_winds_around_twice():
+def test_self_crossing_ring_contains_place_it_winds_around_twice():
     """A later release may write such rings into the log (rule D4, Rule 3)."""
     star = [tuple(s2.around((45.0, 9.0), np.array([4 * math.pi * n / 5]), [9_000.0])[0]) for n in range(5)]
     assert SphericalPolygon([*star, star[0]], 0.0).contains(unit_vector(45.0, 9.0), 0.0)
@@ -86,7 +86,7 @@ def test_bounding_circle_contains_all_places_inside():
         assert all(distance_m(lat, lng, ring.lat, ring.lng) <= ring.radius_m for lng, lat in inside.tolist())
 
 
-def test_apart_is_exact_for_very_short_edge():
+def test_distance_to_very_short_edge_is_exact():
     """(a-b)×(a+b) keeps the digits that a×b would lose: an edge of 11 cm is exact to 1 mm at 1 km (rule D5)."""
     a, b = unit_vector(45.0, 9.0), unit_vector(45.0, 9.000001)
     edge = Edges(np.array(a).reshape(3, 1), np.array(b).reshape(3, 1))
@@ -104,7 +104,7 @@ def test_apart_is_exact_for_very_short_edge():
         [(0.0, 80.0), (180.0, -80.0), (90.0, 0.0), (0.0, 80.0)],
     ],
 )
-def test_invalid_ring_raises_nothing(ring):
+def test_invalid_ring_raises_no_error(ring):
     """The log may contain such a ring. Any result will do (Rule 3)."""
     each = SphericalPolygon(ring, 20.0)
     assert math.isfinite(each.radius_m)

@@ -142,13 +142,13 @@ def test_invalid_ring_is_refused_with_pointer_to_coordinates(desk, coordinates):
         ({"type": "Feature", "geometry": polygon(SQUARE)}, [("invalid-value", "/area/type")]),
     ],
 )
-def test_shape_with_other_member_or_type_is_refused(desk, shape, expected):
+def test_shape_with_unknown_field_or_type_is_refused(desk, shape, expected):
     """A shape of another type is refused for its type first (A16)."""
     _, _, found = slugs(desk.publish(category="flood", area=shape))
     assert found[:1] == expected
 
 
-def test_refused_type_of_shape_is_answered_with_accepted_types(desk):
+def test_error_for_unknown_shape_type_names_accepted_types(desk):
     """A MultiPolygon is not reported as a circle without its fields (A16)."""
     _, problem = desk.publish(category="flood", area={"type": "MultiPolygon", "coordinates": [[SQUARE]]})
     assert problem.violations[0].detail == "must be circle or Polygon"
@@ -164,7 +164,7 @@ def test_nan_and_infinity_are_refused():
 # ---- the policy ------------------------------------------------------------------------------------------------
 
 
-def test_polygon_is_refused_unless_category_takes_polygons(desk):
+def test_polygon_is_refused_unless_category_allows_polygons(desk):
     """The pointer is that of each shape's type, also in a dry run (B6, P11)."""
     expected = [("shape-not-allowed", "/area/0/type"), ("shape-not-allowed", "/area/2/type")]
     area = [polygon(SQUARE), CIRCLE, polygon(SQUARE)]
@@ -172,7 +172,7 @@ def test_polygon_is_refused_unless_category_takes_polygons(desk):
         assert slugs(desk.publish(area=area, dry_run=dry_run)) == (422, "shape-not-allowed", expected)
 
 
-def test_built_in_policy_takes_no_polygons():
+def test_built_in_policy_allows_no_polygons():
     """Its categories are incidents at an address (B6)."""
     assert not any(category.polygons for category in policy.load(None).categories.values())
 
@@ -185,7 +185,7 @@ def test_polygon_size_has_same_limits_as_radius(ring):
     assert answer[1].violations[0].detail == "must be 100 to 50000 m from its middle to a corner"
 
 
-def test_area_of_too_many_corners_is_refused_unless_it_may_be_simplified():
+def test_area_with_too_many_corners_is_refused_unless_it_may_be_simplified():
     """The pointer is that of the area, since all its polygons count (P12, B8)."""
     area = [polygon(wavy(300)), polygon(wavy(300, 40.0))]
     answer = PublisherHarness(in_force=rivers()).publish(category="flood", area=area)
@@ -196,7 +196,7 @@ def test_area_of_too_many_corners_is_refused_unless_it_may_be_simplified():
     assert sum(len(shape.ring) - 1 for shape in entry.alert.area) <= 500
 
 
-def test_broken_rules_of_policy_are_listed_with_broken_fields(desk):
+def test_violations_of_policy_are_listed_with_invalid_fields(desk):
     """Invalid rings are checked by no rule of the policy, and the others are (P9)."""
     area = [polygon(SQUARE[:3]), polygon(SQUARE)]
     assert slugs(desk.publish(headline="", area=area))[2] == [
@@ -243,7 +243,7 @@ def test_requests_with_polygons_run_in_thread():
     assert runner.calls == 4
 
 
-def test_slow_computations_are_done_once(monkeypatch):
+def test_polygon_is_simplified_only_once_per_request(monkeypatch):
     """The policy and the answer use the same published polygons (B8)."""
     request = parse_publication(alert_request(category="flood", area=polygon(wavy(700))))
     request.precompute(2_000)
@@ -263,7 +263,7 @@ def test_largest_polygons_fit_into_log_entry():
 # ---- repeats and revisions ---------------------------------------------------------------------------------------
 
 
-def test_repeated_polygon_gets_first_answer_after_policy_change(desk):
+def test_repeated_request_with_polygon_gets_first_answer_after_policy_change(desk):
     """The tolerance of the stored revision is used, and the new policy may take no polygons (B8, H5)."""
     desk.use(rivers(simplify_m=2_000))
     area = polygon(wavy(700))
@@ -275,7 +275,7 @@ def test_repeated_polygon_gets_first_answer_after_policy_change(desk):
     assert slugs(desk.publish(category="flood", area=polygon(wavy(699))))[1] == "id-conflict"
 
 
-def test_ring_with_other_direction_and_digits_is_repeat(desk):
+def test_ring_in_other_direction_or_with_other_digits_is_repeat(desk):
     """The content is the same if the published area is the same (H5)."""
     _, entry = desk.publish(category="flood", area=polygon(SQUARE))
     assert desk.publish(category="flood", area=[polygon(SQUARE[::-1])]) == (200, entry)
@@ -302,7 +302,7 @@ def test_dry_run_answers_with_published_polygon(desk):
 # ---- the default expiry ------------------------------------------------------------------------------------------
 
 
-def test_default_expiry_can_be_shorter_than_longest():
+def test_default_expiry_can_be_shorter_than_maximum():
     """`default_age_s` is `max_age_s` if the policy does not set it (A9)."""
     desk = PublisherHarness(in_force=rivers(max_age_s=7_200, default_age_s=1_800))
     _, entry = desk.publish(category="flood", area=CIRCLE, expires_at=...)
@@ -327,7 +327,7 @@ def test_request_with_past_default_expiry_is_refused_and_later_expiry_accepted()
     assert slugs(answer)[2] == [("invalid-value", "/expires_at")]
 
 
-def test_requested_polygon_is_parsed_once():
+def test_parsed_request_contains_its_polygons_and_17_shapes_are_refused():
     """Parsing returns the polygon that is published (A16)."""
     request = parse_publication(alert_request(area=polygon(SQUARE)))
     assert request.facts().polygons[0][0] == "/area"

@@ -71,7 +71,7 @@ def test_published_alert_is_in_log(desk):
     assert desk.appended == 1
 
 
-def test_same_content_again_gets_first_answer(desk):
+def test_request_with_same_content_gets_first_answer(desk):
     """A repeated request makes one alert, whatever the `sub` of its publisher (H3)."""
     _, first = desk.publish()
     desk.clock.advance(60)
@@ -93,7 +93,7 @@ def test_other_content_under_known_id_is_conflict(desk, changes):
     assert refused(desk.publish(OTHER, **changes)) == (409, "id-conflict")
 
 
-def test_ids_differ_by_case(desk):
+def test_ids_that_differ_only_by_case_are_different_alerts(desk):
     """`id` is case-sensitive (section 2)."""
     assert desk.publish(id="a-1")[0] == 201
     assert desk.publish(id="A-1")[0] == 201
@@ -114,7 +114,7 @@ def test_repeated_request_gets_first_answer_after_later_changes(desk):
     assert desk.cancel(3, OTHER) == (200, cancel)
 
 
-def test_request_about_individual_threat_is_no_repeat(desk):
+def test_request_about_individual_threat_is_never_taken_for_a_repeat(desk):
     """It is never accepted, so it has no accepted content to compare (H5)."""
     desk.publish()
     desk.revise()
@@ -135,7 +135,7 @@ def test_request_about_individual_threat_is_no_repeat(desk):
     ],
     ids=["title", "shorter", "longer", "coarser", "wider", "never"],
 )
-def test_repeated_request_after_policy_change_is_no_conflict(desk, in_force):
+def test_repeated_request_after_policy_change_gets_first_answer(desk, in_force):
     """A new policy refuses new requests only (P10, section 4)."""
     _, first = desk.publish(expires_at=...)
     _, second = desk.revise(expires_at=...)
@@ -145,7 +145,7 @@ def test_repeated_request_after_policy_change_is_no_conflict(desk, in_force):
     assert refused(desk.publish(expires_at=..., headline="x")) == (409, "id-conflict")
 
 
-def test_request_that_breaks_section_3_is_refused(desk):
+def test_request_that_breaks_policy_is_refused_with_all_violations(desk):
     """The 422 for section 3 comes last, with every broken rule (section 4, order of decisions)."""
     area = [CIRCLE, CIRCLE | {"radius_m": 1}]
     answer = desk.publish(
@@ -164,7 +164,7 @@ def test_request_that_breaks_section_3_is_refused(desk):
     assert desk.history() == ()
 
 
-def test_broken_rules_of_section_3_are_listed_with_broken_fields(desk):
+def test_violations_of_policy_are_listed_with_invalid_fields(desk):
     """The 422 for a broken field lists broken rules of section 3 too (section 4, order of decisions)."""
     assert slugs(desk.publish(headline="", category="gossip", zebra=1)) == (
         422,
@@ -173,7 +173,7 @@ def test_broken_rules_of_section_3_are_listed_with_broken_fields(desk):
     )
 
 
-def test_broken_fields_are_reported_before_log_is_consulted(desk):
+def test_invalid_fields_are_reported_before_log_is_consulted(desk):
     """The 422 for section 2 comes before 200, 409, 404, 403 and 410 (section 4, order of decisions)."""
     desk.publish()
     assert refused(desk.publish(zebra=1)) == (422, "unknown-field")
@@ -184,7 +184,7 @@ def test_broken_fields_are_reported_before_log_is_consulted(desk):
     assert refused(desk.cancel(reason="")) == (422, "invalid-value")
 
 
-def test_conflict_is_reported_before_rules_of_section_3(desk):
+def test_conflict_is_reported_before_violations_of_policy(desk):
     """The 409 for a known id comes before section 3 (section 4, order of decisions)."""
     desk.publish()
     assert refused(desk.publish(category="gossip")) == (409, "id-conflict")
@@ -240,7 +240,7 @@ def test_same_request_at_many_nodes_makes_one_alert():
     assert desk.appended == 1
 
 
-def test_concurrent_requests_for_one_id_store_one():
+def test_only_one_of_concurrent_requests_for_one_id_is_stored():
     """The others get 409 `id-conflict` (section 4, publish)."""
     desk = PublisherHarness(SlowLog())
     calls = [desk.publishing.publish(alert_request(headline=f"H{n}"), DESK) for n in range(20)]
@@ -249,7 +249,7 @@ def test_concurrent_requests_for_one_id_store_one():
     assert len(desk.history()) == 1
 
 
-def test_concurrent_revisions_of_one_number_store_one():
+def test_only_one_of_concurrent_revisions_with_same_number_is_stored():
     """The others get 409 with the `current` number in the log by then (section 4, revisions)."""
     desk = PublisherHarness(SlowLog())
     desk.publish()
@@ -267,7 +267,7 @@ def test_concurrent_revisions_of_one_number_store_one():
     assert [entry.revision for entry in desk.history()] == [1, 2]
 
 
-def test_concurrent_revision_and_cancel_store_one():
+def test_only_one_of_concurrent_revision_and_cancel_is_stored():
     """The cancel takes the next number, and the slower request gets the error for it (section 4, cancel)."""
     desk = PublisherHarness(SlowLog())
     desk.publish()
@@ -288,7 +288,7 @@ def another_kind(number, alert_id="a-1"):
     return OtherKind(alert_id, number, NOON_MS + 9 * HOUR_MS)
 
 
-def test_id_of_unknown_kind_is_taken_and_is_no_alert(desk):
+def test_id_of_entry_of_unknown_kind_cannot_be_published_or_revised(desk):
     """Publishing gets 409, and revising gets 404 (G4). The same holds for a tombstone."""
     desk.log.take(another_kind(1))
     desk.log.take(a_cancel("a-2", 1))
@@ -299,7 +299,7 @@ def test_id_of_unknown_kind_is_taken_and_is_no_alert(desk):
         assert refused(desk.cancel(2, alert_id=alert_id)) == (404, "unknown-alert")
 
 
-def test_entries_of_unknown_kind_keep_their_numbers(desk):
+def test_next_revision_is_numbered_after_entry_of_unknown_kind(desk):
     """The next revision and the cancel take the numbers after them, and 409 names the last number (G4)."""
     desk.publish()
     desk.log.take(another_kind(2))
@@ -316,7 +316,7 @@ def test_entries_of_unknown_kind_keep_their_numbers(desk):
     assert [entry.revision for entry in desk.history()] == [1, 2, 3, 4, 5]
 
 
-def test_ended_alert_stays_ended_before_entry_of_unknown_kind(desk):
+def test_ended_alert_stays_ended_even_if_entry_of_unknown_kind_follows(desk):
     """A cancel or an expiry gives 410, whatever entries of unknown kinds follow (G4)."""
     for alert_id in ("a-1", "a-2"):
         desk.publish(id=alert_id)
@@ -328,7 +328,7 @@ def test_ended_alert_stays_ended_before_entry_of_unknown_kind(desk):
     assert refused(desk.revise(3, alert_id="a-2")) == refused(desk.cancel(3, alert_id="a-2")) == (410, "alert-ended")
 
 
-def test_alert_that_begins_with_unknown_kind_belongs_to_its_first_publisher(desk):
+def test_alert_that_begins_with_entry_of_unknown_kind_belongs_to_first_publisher(desk):
     """The first entry of a known kind decides the owner (G4)."""
     desk.log.take(another_kind(1))
     desk.log.take(a_revision(revision=2, source="desk"))
@@ -351,7 +351,7 @@ def test_request_while_log_is_unavailable_raises_log_unavailable():
     assert desk.appended == 0
 
 
-def test_publication_that_is_always_overtaken_is_tried_once_before_reading():
+def test_publication_that_others_always_overtake_fails_after_limited_attempts():
     """Then it is tried as often as any request, and its outcome is unknown (section 4)."""
     desk = PublisherHarness(DeafLog())
     with pytest.raises(LogUnavailable):

@@ -49,7 +49,7 @@ def test_revision_with_taken_or_skipped_number_is_conflict(desk, number):
         assert answer[1].extra == {"current": 2}
 
 
-def test_revision_1_may_be_repeated_as_revision(desk):
+def test_first_revision_may_be_repeated_by_a_revision_request(desk):
     """A known (id, revision) with the same content gets 200 (section 4, order of decisions)."""
     _, first = desk.publish()
     assert desk.revise(1, headline="Robbery at a shop") == (200, first)
@@ -63,7 +63,7 @@ def test_unknown_alert_is_neither_revised_nor_cancelled(desk):
         assert refused(desk.cancel(2, who, alert_id="a-2")) == (404, "unknown-alert")
 
 
-def test_alert_of_another_publisher_is_refused(desk):
+def test_revision_or_cancel_of_alert_of_another_publisher_is_refused(desk):
     """The 403 `not-yours` comes before 410, 409 and section 3 (section 4)."""
     desk.publish()
     assert refused(desk.revise(2, OTHER)) == (403, "not-yours")
@@ -73,7 +73,7 @@ def test_alert_of_another_publisher_is_refused(desk):
     assert refused(desk.cancel(3, OTHER)) == (403, "not-yours")
 
 
-def test_alert_of_same_sub_from_another_issuer_is_refused(desk):
+def test_publisher_with_same_sub_from_another_issuer_may_not_revise_alert(desk):
     """A revision by a manager in between does not change the owner; managers of any issuer may revise (HD5)."""
     other = Requester("desk", issuer="https://other.example")
     desk.publish()
@@ -127,7 +127,7 @@ def test_revision_keeps_occurred_at_and_status(desk):
     )
 
 
-def test_missing_status_of_revision_is_actual(desk):
+def test_missing_status_of_revision_is_read_as_actual(desk):
     """The default is `actual`, and the status has to be revision 1's (sections 2 and 4)."""
     desk.publish(status="test")
     assert refused(desk.revise(status=...)) == (422, "status-changed")
@@ -145,7 +145,7 @@ def test_revision_with_earlier_expiry_is_refused(desk):
     ]
 
 
-def test_revision_is_never_stale(desk):
+def test_revision_is_never_refused_as_too_old(desk):
     """Only revision 1 can be stale (P4)."""
     desk.use(a_policy(max_age_s=7200))
     desk.publish(expires_at=...)
@@ -156,7 +156,7 @@ def test_revision_is_never_stale(desk):
     assert refused(desk.publish(id="a-2", category="robbery", expires_at=...)) == (422, "stale")
 
 
-def test_revision_with_broken_field_is_not_reported_as_stale(desk):
+def test_revision_with_invalid_field_is_not_reported_as_too_old(desk):
     """This holds if the log knows the alert, if it does not, and if the log is unavailable (P4)."""
     old = {"occurred_at": format_time(NOON_MS - 2 * HOUR_MS), "expires_at": ..., "headline": ""}
     for unknown in (desk, PublisherHarness(BrokenLog())):
@@ -192,7 +192,7 @@ def test_repeated_revision_after_expiry_gets_first_answer(desk):
     assert slugs(desk.revise(3, expires_at=...))[2] == [("expiry-out-of-range", "/category")]
 
 
-def test_all_revisions_have_resolution_of_first(desk):
+def test_all_revisions_have_location_resolution_of_first_one(desk):
     """The resolution is that of revision 1's category (section 2, the published circle)."""
     desk.use(a_policy(location_resolution=8))
     _, first = desk.publish()
@@ -204,7 +204,7 @@ def test_all_revisions_have_resolution_of_first(desk):
     assert third.terms == AcceptedTerms("Robbery", HOUR_MS, 8)
 
 
-def test_altered_log_does_not_make_revision_finer_than_policy_allows(desk):
+def test_altered_log_does_not_make_location_of_revision_finer_than_policy_allows(desk):
     """A writer of the log does not learn the exact place from the next revision (B1, TH7)."""
     desk.use(a_policy(location_resolution=8))
     _, first = desk.publish()
@@ -245,7 +245,7 @@ def test_dry_run_of_revision_shows_what_would_be_published(desk):
     assert desk.revise(area=THERE, dry_run=True) == (200, entry)
 
 
-def test_repeated_revision_is_compared_after_revision_that_it_followed(desk):
+def test_repeated_revision_is_recognized_after_later_revisions(desk):
     """Later revisions, and their published centres, do not count (H3, H5, B11)."""
     far = CIRCLE | {"lat": DALLAS[0] + 0.02}
     entries = [desk.publish()[1]]
@@ -275,7 +275,7 @@ def test_entry_of_older_release_is_recognized_as_repeat(desk):
 # ---- cancel ------------------------------------------------------------------------------------------------------
 
 
-def test_cancel_takes_next_number_and_ends_with_alert(desk):
+def test_cancel_takes_next_number_and_is_kept_until_alert_would_have_ended(desk):
     """The log keeps it until the alert would have expired (section 4, cancel)."""
     desk.publish()
     _, second = desk.revise()
@@ -287,7 +287,7 @@ def test_cancel_takes_next_number_and_ends_with_alert(desk):
     assert desk.history()[-1] == cancel
 
 
-def test_second_cancel_of_same_number_is_refused(desk):
+def test_second_cancel_with_other_content_is_refused(desk):
     """Its content is another, and the alert has ended: 410 (section 4)."""
     desk.publish()
     desk.cancel()
@@ -295,7 +295,7 @@ def test_second_cancel_of_same_number_is_refused(desk):
     assert refused(desk.cancel(approval=APPROVAL | {"reviewer": "x"})) == (410, "alert-ended")
 
 
-def test_cancel_needs_approval(desk):
+def test_cancel_with_approval_at_wrong_time_is_refused(desk):
     """`approved_at` is not before `occurred_at` and not in the future (P3)."""
     desk.publish()
     for when in (NOON_MS - 600_001, NOON_MS + 60_001):
@@ -308,7 +308,7 @@ def test_cancel_needs_approval(desk):
     assert desk.cancel(approval=APPROVAL | {"approved_at": format_time(NOON_MS + 60_000)})[0] == 201
 
 
-def test_cancel_is_not_checked_by_rules_for_alerts(desk):
+def test_alert_fields_in_cancel_are_refused_as_unknown(desk):
     """Categories, threats and radii are unknown fields in a cancel (section 3)."""
     desk.publish()
     future = APPROVAL | {"approved_at": format_time(NOON_MS + HOUR_MS)}
@@ -321,7 +321,7 @@ def test_cancel_is_not_checked_by_rules_for_alerts(desk):
     ]
 
 
-def test_alert_of_category_missing_in_policy_can_be_cancelled(desk):
+def test_alert_whose_category_is_missing_in_policy_can_be_cancelled(desk):
     """A new policy refuses new requests only; live alerts stay live and can be cancelled (P10)."""
     desk.publish()
     desk.use(Policy.model_validate({"name": "p", "categories": {"arson": {"title": "Arson"}}}))

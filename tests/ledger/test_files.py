@@ -63,7 +63,7 @@ def lines(path):
     return path.read_bytes().splitlines(keepends=True)
 
 
-def test_each_line_has_the_hash_of_the_line_before_across_files(folder):
+def test_each_ledger_line_has_hash_of_previous_line_even_across_files(folder):
     """Records are numbered from 1, and the first has a hash of 64 zeros (rule LE1)."""
     files = sorted(path.name for path in folder.iterdir() if path.name != ".lock")
     assert files == [
@@ -104,7 +104,7 @@ def changed(value):
 @pytest.mark.parametrize(
     ("name", "number"), [("2026-01-31.jsonl", n) for n in range(4)] + [("2026-02-01.jsonl", n) for n in range(4)]
 )
-def test_verify_finds_changed_member_of_any_record(folder, name, number):
+def test_verify_finds_changed_field_of_any_record(folder, name, number):
     """A change to the last line is found by a head that was kept elsewhere (rules LE5, LE6)."""
     path, before = folder / name, head(folder)
     whole = lines(path)
@@ -121,7 +121,7 @@ def test_verify_finds_changed_member_of_any_record(folder, name, number):
 @pytest.mark.parametrize(
     ("day", "number"), [("2026-01-31", n) for n in range(3)] + [("2026-02-01", n) for n in range(3)]
 )
-def test_verify_finds_changed_member_of_any_content(folder, day, number):
+def test_verify_finds_changed_field_of_any_content(folder, day, number):
     """The hash in the record gives texts away, and the reviewer's key a changed signature (rules LE3, LE6)."""
     path = folder / f"{day}.content.jsonl"
     whole = lines(path)
@@ -162,7 +162,7 @@ def test_verify_finds_malformed_content_with_right_hash(folder, change, keys):
         verify(folder, None, keys)
 
 
-def test_verify_finds_second_content_of_record(folder):
+def test_verify_finds_second_content_for_one_record(folder):
     """The order of the two does not matter, nor which of them matches the record (rule LE6)."""
     path = folder / "2026-01-31.content.jsonl"
     whole = lines(path)
@@ -173,7 +173,7 @@ def test_verify_finds_second_content_of_record(folder):
             verify(folder)
 
 
-def test_verify_finds_content_of_day_without_chain(folder):
+def test_verify_finds_content_file_of_day_without_chain_file(folder):
     """So it does on the first day, although old days may be deleted (rule LE6)."""
     (folder / "2026-01-31.jsonl").unlink()
     with pytest.raises(Misfit, match=r"2026-01-31\.content\.jsonl:1: belongs to no record of that day"):
@@ -207,7 +207,7 @@ def test_verify_finds_day_missing_in_the_middle(folder):
         verify(folder)
 
 
-def test_verify_finds_cut_off_end_only_with_kept_head(folder):
+def test_verify_finds_missing_end_only_with_separately_kept_head(folder):
     """Without a head that was kept elsewhere, the shorter chain is valid (rule LE5)."""
     before = head(folder)
     for path in (folder / "2026-02-01.jsonl", folder / "2026-02-01.content.jsonl"):
@@ -217,7 +217,7 @@ def test_verify_finds_cut_off_end_only_with_kept_head(folder):
         verify(folder, before)
 
 
-def test_verify_finds_rewritten_chain_only_with_kept_head(folder):
+def test_verify_finds_rewritten_chain_only_with_separately_kept_head(folder):
     """Without a head that was kept elsewhere, the new chain is valid (rule LE5)."""
     before = head(folder)
     shutil.rmtree(folder)
@@ -249,7 +249,7 @@ def test_verify_accepts_deleted_oldest_days(folder):
         verify(folder, chain.ChainHead(2, "0" * 64))
 
 
-def test_verify_checks_head_just_before_first_record_left(folder):
+def test_verify_checks_head_just_before_first_remaining_record(folder):
     """The first record has the hash of that head, also in a ledger that is complete (rules LE5, LE6)."""
     assert verify(folder, chain.NOTHING).records == 8
     with pytest.raises(Misfit, match=r"2026-01-31\.jsonl:1: does not follow the record"):
@@ -270,7 +270,7 @@ def test_verify_refuses_signature_by_unknown_key(folder):
 
 
 @pytest.mark.parametrize("kept", range(0, 400, 7))
-def test_start_removes_torn_record_and_records_entry_again(tmp_path, kept, caplog):
+def test_start_removes_incomplete_record_and_records_entry_again(tmp_path, kept, caplog):
     """This works for a tear at any byte (rule LE1)."""
     fill(tmp_path, ENTRIES[:2])
     path = tmp_path / f"{DAY}.jsonl"
@@ -288,7 +288,7 @@ def test_start_removes_torn_record_and_records_entry_again(tmp_path, kept, caplo
 
 
 @pytest.mark.parametrize("kept", range(0, 700, 23))
-def test_start_removes_torn_content_and_records_entry_again(tmp_path, kept):
+def test_start_removes_incomplete_content_and_records_entry_again(tmp_path, kept):
     """A torn content never has a record, because it is synced before its record is written (rule LE1)."""
     fill(tmp_path, ENTRIES[:1])
     chain_path, path = tmp_path / f"{DAY}.jsonl", tmp_path / f"{DAY}.content.jsonl"
@@ -298,7 +298,7 @@ def test_start_removes_torn_content_and_records_entry_again(tmp_path, kept):
     assert verify(tmp_path, None, KEYS)[:3] == (3, 1, 2)
 
 
-def test_start_removes_content_of_day_without_chain(tmp_path):
+def test_start_removes_content_file_of_day_without_chain_file(tmp_path):
     """A crash came between the first content of the day and its record (rule LE1)."""
     clock = FakeClock()
     fill(tmp_path, ENTRIES[:1], clock)
@@ -308,7 +308,7 @@ def test_start_removes_content_of_day_without_chain(tmp_path):
     assert verify(tmp_path).records == 4
 
 
-def test_changed_line_stops_start_with_its_number(folder):
+def test_start_is_refused_with_number_of_changed_line(folder):
     """Nothing is repaired that a crash can't have left (rule LE6)."""
     path = folder / "2026-01-31.jsonl"
     found = lines(path)
@@ -319,7 +319,7 @@ def test_changed_line_stops_start_with_its_number(folder):
     assert b"".join(lines(path)) == b"".join(found)
 
 
-def test_malformed_last_line_stops_start(folder):
+def test_start_is_refused_if_last_line_is_malformed(folder):
     """The line is whole, so no crash has left it (rule LE6)."""
     with (folder / "2026-02-01.jsonl").open("ab") as file:
         file.write(b"nonsense\n")
@@ -350,7 +350,7 @@ def test_restart_records_no_entry_twice(folder):
     assert verify(folder).records == 11
 
 
-def test_clock_set_back_appends_to_last_file(folder):
+def test_record_is_appended_to_last_file_if_clock_was_set_back(folder):
     """No file of an earlier day is begun (rule LE1)."""
     fill(folder, [a_revision("e-1")], FakeClock(NOON_MS - 5 * DAY_S * 1000), first=9)
     assert verify(folder).records == 10

@@ -74,7 +74,7 @@ def test_record_of_signed_alert_names_keys_and_times(book):
     assert kept["signatures"] == [[each.protected, each.signature] for each in entry.proof.signatures]
 
 
-def test_revision_and_cancel_have_records_of_their_own_kind(book):
+def test_revision_and_cancel_each_get_their_own_kind_of_record(book):
     """The record of a cancel has no category (rule LE2)."""
     revision = proved(a_revision(revision=2), "r-1")
     cancel = proved(a_cancel(revision=3), "r-2")
@@ -85,7 +85,7 @@ def test_revision_and_cancel_have_records_of_their_own_kind(book):
     assert "category" not in third
 
 
-def test_record_of_unsigned_alert_hashes_the_entry(book):
+def test_record_of_unsigned_alert_has_hash_of_its_log_entry(book):
     """The list of approvals is empty (rule LE3)."""
     entry = a_revision()
     [record] = book.take(sight(entry))
@@ -93,7 +93,7 @@ def test_record_of_unsigned_alert_hashes_the_entry(book):
     assert salted(bytes.fromhex(book.kept[0]["salt"]), codec.encode(entry)) == record["content"]
 
 
-def test_chain_has_no_text_place_or_name(book):
+def test_ledger_chain_contains_no_text_place_or_name(book):
     """Reviewers are named by key; texts and areas are in the content only (rule LE4)."""
     for number, entry in enumerate(
         [a_revision(description="At 5 Main Street"), proved(a_cancel(reason="Over"), "r-1")]
@@ -129,7 +129,7 @@ def test_tombstone_and_call_get_no_record(book, entry):
     ],
     ids=range(8),
 )
-def test_entry_that_no_node_wrote_is_recorded_as_untrusted(book, found, reason):
+def test_malformed_or_misplaced_entry_is_recorded_as_untrusted(book, found, reason):
     """The record has the reason, and none of the entry's texts (rules LE2, LE4, NC3)."""
     assert book.recorder.take(found)
     [record] = book.records
@@ -138,7 +138,7 @@ def test_entry_that_no_node_wrote_is_recorded_as_untrusted(book, found, reason):
     assert book.recorder.take(found) is False
 
 
-def test_malformed_signature_header_is_untrusted(book):
+def test_alert_with_malformed_signature_header_is_recorded_as_untrusted(book):
     """The reason is `signature` (rule LE2)."""
     entry = proved(a_revision(), "r-1")
     broken = dataclasses.replace(entry.proof, signatures=(Signature("e30", "x" * 86),))
@@ -161,7 +161,7 @@ def test_malformed_key_id_is_recorded_as_question_mark(kid):
 
 
 @pytest.mark.parametrize("number", [0, 9])
-def test_no_signature_or_more_than_eight_is_untrusted(book, number):
+def test_alert_with_no_or_more_than_eight_signatures_is_recorded_as_untrusted(book, number):
     """Nodes accept 1 to 8 signatures (rules AP1, LE2, NC3)."""
     entry = proved(a_revision(), "r-1")
     entry = dataclasses.replace(entry, proof=ApprovalProof(entry.proof.form, entry.proof.signatures * number))
@@ -174,14 +174,14 @@ def test_no_signature_or_more_than_eight_is_untrusted(book, number):
     [(("r-1",), None), (("r-1", "stranger"), None), (("stranger",), "unknown-key"), (("r-3",), "unknown-key")],
     ids=str,
 )
-def test_alert_without_known_reviewer_is_untrusted(names, reason):
+def test_alert_without_known_reviewer_is_recorded_as_untrusted(names, reason):
     """One known reviewer is enough; unknown ones are ignored, as nodes do (rules AP3, LE2)."""
     book = Book(known("r-1", "r-2"))
     [record] = book.take(sight(proved(a_revision(), *names)))
     assert (record["what"], record.get("reason")) == ("untrusted" if reason else "alert", reason)
 
 
-def test_signature_of_another_text_is_untrusted_if_checked():
+def test_alert_with_signature_of_another_text_is_recorded_as_untrusted_if_checked():
     """Without reviewers the ledger does not check it (rule LE2)."""
     entry, other = proved(a_revision(), "r-1", "r-2"), proved(a_revision(headline="Another"), "r-2")
     mixed = dataclasses.replace(entry.proof, signatures=(entry.proof.signatures[0], other.proof.signatures[0]))
@@ -200,7 +200,7 @@ def test_break_glass_key_is_named_in_record():
     assert "break_glass" not in Book().take(sight(entry))[0]
 
 
-def test_malformed_id_is_left_out_of_record(book):
+def test_malformed_alert_id_is_omitted_from_record(book):
     """An intruder can write any id into the log (rule LE4)."""
     found = sight(a_revision("Ana Lopez, 5 Main Street"))
     [record] = book.take(found)
@@ -217,14 +217,14 @@ def test_repeated_entry_is_recorded_once(book):
     assert [each["id"] for each in book.take(sight(a_revision("c-1"), 5, 200), sight(first, 1, 100))] == ["c-1"]
 
 
-def test_lower_position_of_new_entry_is_recorded_as_rewound(book):
+def test_new_entry_at_lower_position_is_recorded_as_rewind_of_log(book):
     """Positions in a file only rise, so the file was replaced (rule LE2)."""
     book.take(sight(a_revision(), 7))
     found = book.take(sight(a_revision("b-1"), 1), sight(a_revision("c-1"), 2), sight(a_revision("d-1"), 3))
     assert [each["what"] for each in found] == ["rewound", "alert", "alert", "alert"]
 
 
-def test_different_entry_of_same_number_is_recorded_too(book):
+def test_different_entry_with_same_number_is_recorded_too(book):
     """Somebody wrote it there, or both halves of a split cluster accepted one (rule LE2)."""
     book.take(sight(a_revision(), 1))
     [other] = book.take(sight(a_revision(headline="Another"), 2))

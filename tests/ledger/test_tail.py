@@ -107,7 +107,7 @@ def test_sqlite_tail_refuses_other_database(path):
         asyncio.run(SqliteTail(path).start())
 
 
-async def test_sqlite_tail_gives_unreadable_entry_without_content(path):
+async def test_sqlite_tail_returns_unreadable_entry_without_decoded_content(path):
     """It has its id and its bytes, but no decoded entry (rule Obs1)."""
     async with opened(SqliteLog(path)) as log:
         for entry in ENTRIES:
@@ -215,7 +215,7 @@ def test_redis_tail_refuses_start_with_wrong_password(reader):
 
 
 @needs_redis
-async def test_redis_tail_gives_restored_entry_in_new_epoch(server, reader):
+async def test_redis_tail_returns_entry_again_after_redis_lost_it(server, reader):
     """A node puts back what Redis lost, and the tail gives the entry again (rules Obs2, LogF4)."""
     entry = a_revision("lost-1", expires_at=int(time.time() * 1000) + 3_600_000)
     reading = RedisTail(reader)
@@ -230,7 +230,7 @@ async def test_redis_tail_gives_restored_entry_in_new_epoch(server, reader):
 
 
 @needs_redis
-async def test_redis_tail_without_heartbeats_raises(server, reader, monkeypatch):
+async def test_redis_tail_without_heartbeats_raises_log_unavailable(server, reader, monkeypatch):
     """Without heartbeats, no node writes, or the tail does not read where nodes write (rule Obs3)."""
     monkeypatch.setattr(tail, "SILENCE_S", 1.5)
     reading = RedisTail(reader)

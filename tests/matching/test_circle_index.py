@@ -66,7 +66,7 @@ class CheckedCircleIndex:
 
 
 @pytest.mark.parametrize("centre", [*CORNERS, *PENTAGONS[:4]])
-def test_containing_is_exact_two_centimetres_from_edge(centre):
+def test_search_for_areas_is_exact_to_two_centimetres_at_their_edge(centre):
     """All radii and reaches, in all directions: at the poles, across the antimeridian, at the corners of pentagons.
 
     Beyond a quarter of the circumference a chord is a less exact measure; near the antipode it is exact to 20 cm
@@ -83,7 +83,7 @@ def test_containing_is_exact_two_centimetres_from_edge(centre):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_containing_agrees_with_brute_force_for_all_sizes(seed):
+def test_search_for_areas_agrees_with_brute_force_for_all_sizes(seed):
     """Some cubes have a few circles, others have hundreds."""
     rng, checked = random.Random(seed), CheckedCircleIndex()
     centre = [*CORNERS, *PENTAGONS][seed]
@@ -125,7 +125,7 @@ def test_area_without_circle_contains_no_place():
 
 
 @pytest.mark.parametrize("reach", REACHES)
-def test_candidates_do_not_depend_on_areas_far_away(reach):
+def test_number_of_candidates_hardly_depends_on_areas_far_away(reach):
     """20,000 areas all over the globe add hardly any candidates to the ten areas nearby (Rule 3)."""
     rng, looked_at = random.Random(5), []
     for others in (0, 20_000):

@@ -176,7 +176,7 @@ def test_match_agrees_with_brute_force_around_pentagons(resolution):
 
 @pytest.mark.parametrize("reach", REACHES)
 @pytest.mark.parametrize("radius", RADII)
-def test_match_is_exact_two_centimetres_from_edge(radius, reach):
+def test_match_is_exact_to_two_centimetres_at_edge(radius, reach):
     """All radii and reaches, in all directions."""
     checked, expected = CheckedPlaceIndex(4), set()
     for row in range(72):
@@ -194,7 +194,7 @@ def test_place_at_centre_is_inside_smallest_circle():
         assert checked.check(Circle(*centre, 1e-3)) == 1
 
 
-def test_ball_of_page_with_few_places_is_small():
+def test_bounding_ball_of_page_with_few_places_is_small():
     """The ball is around its first place, not around the centre of the earth."""
     checked = CheckedPlaceIndex()
     checked.add(7, *DALLAS)
@@ -218,7 +218,7 @@ def test_cell_is_inside_if_its_farthest_corner_may_be():
 
 
 @pytest.mark.parametrize("page_size", [2, PAGE_SIZE])
-def test_circle_of_half_circumference_contains_everybody(page_size):
+def test_circle_with_radius_of_half_circumference_contains_every_place(page_size):
     """A circle smaller by a kilometre leaves out the antipode, unless the place's reach is large enough."""
     checked = CheckedPlaceIndex(page_size)
     for row, (lat, lng) in enumerate(CORNERS):
@@ -244,7 +244,7 @@ def test_match_without_places_or_circles_is_empty():
 # ---- several places, several circles -----------------------------------------------------------------------
 
 
-def test_row_with_several_places_inside_is_returned_once():
+def test_row_number_with_several_places_inside_is_returned_once():
     """Its distance is that of the nearest place to the nearest centre."""
     checked = CheckedPlaceIndex(2)
     for metres in (700, 300, 900, 5_000):
@@ -256,7 +256,7 @@ def test_row_with_several_places_inside_is_returned_once():
     assert checked.check(Circle(*DALLAS, 1_000.0)) == 2
 
 
-def test_area_is_union_of_its_circles():
+def test_place_in_any_circle_of_area_is_matched():
     """Some circles overlap, some contain others, some are apart."""
     rng, checked = random.Random(3), CheckedPlaceIndex(8)
     for row in range(600):
@@ -267,7 +267,7 @@ def test_area_is_union_of_its_circles():
 
 
 @pytest.mark.parametrize("page_size", [2, 4, PAGE_SIZE])
-def test_crowd_at_one_point_comes_moves_and_goes(page_size):
+def test_match_is_correct_while_crowd_at_one_point_joins_moves_and_leaves(page_size):
     """More places than fit into a page have one key, so no range of keys can separate them."""
     checked, elsewhere = CheckedPlaceIndex(page_size), point_at(DALLAS, 1.0, 9_000)
     circle = Circle(*DALLAS, 100.0)
@@ -308,7 +308,7 @@ def test_match_agrees_with_brute_force_after_thousands_of_moves(page_size):
     checked.check(*(Circle(*home, 5_000.0) for home in homes))
 
 
-def test_small_move_counts_at_once():
+def test_small_move_of_place_takes_effect_at_once():
     """Within a cell or a page only the coordinates are written."""
     checked = CheckedPlaceIndex(4)
     slots = [checked.add(row, *DALLAS) for row in range(20)]
@@ -319,7 +319,7 @@ def test_small_move_counts_at_once():
     assert checked.index.match([circle])[0].tolist() == []
 
 
-def test_change_of_reach_counts_at_once():
+def test_change_of_radius_of_place_takes_effect_at_once():
     """From a point to a kilometre and back, which also changes the page."""
     checked = CheckedPlaceIndex(4)
     slots = [checked.add(row, *DALLAS) for row in range(20)]
@@ -433,7 +433,7 @@ def test_nearest_first_sorts_nearest_and_keeps_order_of_others(count):
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_nearest_first_of_no_or_one_row(size):
+def test_nearest_first_returns_empty_or_single_row_unchanged(size):
     """The count may be greater than the number of rows."""
     rows = np.arange(size, dtype=np.int32)
     assert nearest_first(rows, np.zeros(size), 300).tolist() == list(range(size))

@@ -40,7 +40,7 @@ def town(dice, centre, size_m, count, page_size=32):
 @pytest.mark.parametrize("buffer_m", [0.0, 20.0, 5_020.0])
 @pytest.mark.parametrize("size_m", SIZES_M)
 @pytest.mark.parametrize("centre", s2.CENTRES[::2])
-def test_match_agrees_with_polygon_and_with_s2(centre, size_m, buffer_m):
+def test_matched_places_agree_with_polygon_test_and_with_s2(centre, size_m, buffer_m):
     """Whole pages, pages near edges and places far away, with and without a reach (rule D4)."""
     dice = np.random.default_rng(int(size_m + buffer_m))
     index, places, reaches = town(dice, centre, size_m, 700)
@@ -85,7 +85,7 @@ def test_empty_index_matches_nothing():
     assert len(PlaceIndex().match([Polygon(((-50.0, 0.0), (50.0, 0.0), (0.0, 40.0), (-50.0, 0.0)))])[0]) == 0
 
 
-def test_row_with_places_in_several_shapes_is_returned_once():
+def test_row_number_with_places_in_several_shapes_is_returned_once():
     """The row has the least of its distances (rule R2)."""
     index = PlaceIndex()
     for lat in (0.5, 0.6, 10.0):

@@ -17,7 +17,7 @@ def test_id_grammar_accepts_or_rejects_publisher_name(text, expected):
     assert is_id(text) is expected
 
 
-def test_severities_have_order_of_cap():
+def test_severities_are_in_order_defined_by_cap():
     """Extreme is more than severe, moderate and minor, in this order (protocol, section 5, Messages)."""
     assert SEVERITIES == ("minor", "moderate", "severe", "extreme")
     assert [SEVERITY_RANK[name] for name in SEVERITIES] == [0, 1, 2, 3]
@@ -46,7 +46,7 @@ def test_same_content_ignores_publisher_and_time():
     ],
     ids=range(7),
 )
-def test_same_content_compares_every_other_member_of_revision(other):
+def test_same_content_compares_every_other_field_of_revision(other):
     """Contents are compared in accepted form (rule H5)."""
     assert not a_revision().same_content(other)
     assert not other.same_content(a_revision())
@@ -63,7 +63,7 @@ def test_same_content_compares_every_other_member_of_revision(other):
     ],
     ids=range(5),
 )
-def test_same_content_compares_every_other_member_of_cancel(other):
+def test_same_content_compares_every_other_field_of_cancel(other):
     """Contents are compared in accepted form (rule H5)."""
     assert not a_cancel().same_content(other)
 

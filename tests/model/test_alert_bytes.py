@@ -188,14 +188,14 @@ def as_a_later_release_stores(entry):
 VECTORS = json.loads(PATH.read_text("utf-8")) if PATH.exists() else {}
 
 
-def test_file_has_exactly_the_entries_of_this_module():
+def test_vectors_file_has_exactly_the_entries_of_this_module():
     """No entry is missing in the file, and the file has no others."""
     assert VECTORS["entries"].keys() == ENTRIES.keys()
     assert VECTORS["later"].keys() == set(LATER)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_entry_is_stored_signed_and_sent_as_before(name):
+def test_entry_has_same_stored_signed_and_sent_bytes_as_in_vectors_file(name):
     """All bytes and the order of members are equal, and the compact form is not larger (rules LogG5 and NC1)."""
     forms, expected = forms_of(ENTRIES[name]), dict(VECTORS["entries"][name])
     assert forms.pop("compact", 0) <= expected.pop("compact", 0)
@@ -212,14 +212,14 @@ def test_stored_entry_is_read_back_equal(name):
 
 
 @pytest.mark.parametrize("name", LATER)
-def test_members_of_a_later_release_are_ignored(name):
+def test_fields_of_a_later_release_are_ignored(name):
     """Unknown members of any map, and further elements of `approval` and `terms`, are ignored (rule LogG3)."""
     entry = ENTRIES[name]
     assert codec.decode(base64.b64decode(VECTORS["later"][name]), entry.id, entry.revision, 0) == entry
 
 
 @pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.proof is not None])
-def test_form_of_an_earlier_release_reads_as_its_entry(name):
+def test_signed_form_of_an_earlier_release_is_read_as_the_same_entry(name):
     """Only the form counts, not the members beside the form (rule NC1)."""
     entry = ENTRIES[name]
     found = form.read(VECTORS["entries"][name]["form"]).says(dataclasses.replace(entry, source="mallory"))

@@ -12,7 +12,7 @@ from geocast.alertlog import RETENTION_MS
 pytestmark = needs_redis
 
 
-async def test_own_clock_ahead_deletes_nothing(shared, monkeypatch):
+async def test_node_clock_that_is_ahead_causes_no_deletion(shared, monkeypatch):
     """The log deletes nothing early (LogR1), and the process keeps its copies (Rule 2)."""
     async with opened(f"{shared.url}?prefix=ahead") as log:
         assert await log.append(lasting())
@@ -24,7 +24,7 @@ async def test_own_clock_ahead_deletes_nothing(shared, monkeypatch):
 
 
 @needs_wall_clock
-def test_redis_clock_ahead_deletes_nothing(tmp_path):
+def test_redis_clock_that_is_ahead_causes_no_deletion(tmp_path):
     """Two clocks have to agree (LogR1, Rule 2). Foreign items in the stream stay, too."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
@@ -46,7 +46,7 @@ def test_redis_clock_ahead_deletes_nothing(tmp_path):
 
 
 @needs_wall_clock
-def test_own_and_redis_clock_ahead_delete_nothing(tmp_path):
+def test_node_and_redis_clocks_that_are_both_ahead_cause_no_deletion(tmp_path):
     """The two clocks do not count beyond the trusted time of the log (LogR1)."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
@@ -64,7 +64,7 @@ def test_own_and_redis_clock_ahead_delete_nothing(tmp_path):
 
 
 @needs_wall_clock
-def test_stream_ids_and_own_clock_ahead_delete_nothing(tmp_path, monkeypatch):
+def test_stream_ids_and_node_clock_that_are_ahead_cause_no_deletion(tmp_path, monkeypatch):
     """Redis' clock was ahead once, so its ids stay ahead; then this machine's clock is (Rule 2)."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")

@@ -38,7 +38,7 @@ class TestRedisStreamsLog(DurableContract):
         await write(log, later)
 
 
-def test_answer_of_redis_is_at_most_one_batch_of_largest_entries(shared, monkeypatch):
+def test_size_of_redis_reply_is_limited_to_one_batch(shared, monkeypatch):
     """A connection of 20 Mbit/s transfers BATCH_BYTES in time, however large the entries are."""
     answers = []
     ask = Reader.ask
@@ -147,7 +147,7 @@ async def test_full_redis_refuses_appends_and_loses_nothing(server):
 # ---- what can't be read ------------------------------------------------------------------------------------------
 
 
-def test_unreadable_entry_is_set_aside_and_others_are_served(server, caplog):
+def test_unreadable_entry_is_skipped_and_counted_while_others_are_served(server, caplog):
     """Foreign and damaged entries are counted once, and followers continue (LogR2)."""
 
     async def main():
@@ -177,7 +177,7 @@ def test_unreadable_entry_is_set_aside_and_others_are_served(server, caplog):
 # ---- counts ------------------------------------------------------------------------------------------------------
 
 
-async def test_counts_with_lost_reply_are_counted_once(server):
+async def test_delivery_counts_with_lost_reply_are_added_once(server):
     """Repeated counts are not added twice, and the counts of all nodes add up (section 4 of the protocol)."""
     async with Link(server) as link, opened(link.url) as log, opened(server.url) as other:
         await other.add_counts({"a-1": Counts(10, 5)})
@@ -188,7 +188,7 @@ async def test_counts_with_lost_reply_are_counted_once(server):
         assert await other.counts("a-1") == Counts(13, 6)
 
 
-async def test_counts_of_other_releases_are_read(server):
+async def test_delivery_counts_written_by_other_releases_are_read(server):
     """Other releases write more numbers, or only two or three (LogG6)."""
     async with opened(server.url) as log:
         await log.add_counts({"a-1": Counts(2, 1)})
@@ -197,7 +197,7 @@ async def test_counts_of_other_releases_are_read(server):
         assert await log.counts("a-1") == Counts(1112, 556, 77, 9)
 
 
-async def test_counts_of_many_alerts_are_dropped_from_memory(shared, monkeypatch):
+async def test_delivery_counts_of_many_alerts_are_dropped_from_memory_but_stay_stored(shared, monkeypatch):
     """After MAX_COUNTED alerts the process counts from 0 under another name."""
     monkeypatch.setattr(delivery_counts, "MAX_COUNTED", 3)
     async with opened(f"{shared.url}?prefix=many") as log:

@@ -39,7 +39,7 @@ pytestmark = needs_redis
 # ---- history that was rewound ------------------------------------------------------------------------------------
 
 
-def test_entries_lost_by_flush_are_put_back_with_cancels_first(server):
+def test_entries_lost_in_redis_flush_are_restored_with_cancels_first(server):
     """No follower gets an alert that was cancelled (Rules 1 and 2)."""
 
     async def main():
@@ -71,7 +71,7 @@ def test_entries_lost_by_flush_are_put_back_with_cancels_first(server):
 
 
 @pytest.mark.usefixtures("patient")
-async def test_split_brain_ends_with_union_of_live_alerts_everywhere(server, tmp_path):
+async def test_after_split_brain_all_nodes_have_live_alerts_of_both_sides(server, tmp_path):
     """Three alerts were acknowledged by the old primary, five by the new one.
 
     Where both have the same number, the log's entry stays (Rules 1 to 3).
@@ -119,7 +119,7 @@ async def test_sentinel_failover_keeps_replicated_entries(tmp_path):
             assert len(await live(log, int(time.time() * 1000))) == 2
 
 
-async def test_entry_on_old_primary_and_its_replica_is_not_acknowledged(tmp_path):
+async def test_entry_stored_only_on_old_primary_and_its_replica_during_failover_is_not_acknowledged(tmp_path):
     """A failover has begun without these two servers, so entries synced by them will be lost (LogA3)."""
     with trio(tmp_path) as (servers, sentinels):
         async with opened(sentinel_url(sentinels), replicas=1) as log:
@@ -133,7 +133,7 @@ async def test_entry_on_old_primary_and_its_replica_is_not_acknowledged(tmp_path
                 await log.append(lasting("a-2"))
 
 
-async def test_entries_of_later_release_are_put_back_byte_for_byte(server):
+async def test_lost_entries_of_later_release_are_restored_byte_for_byte(server):
     """Other kinds, at any place in an alert, unknown members and unknown shapes come back (LogG5, Rule 2)."""
     written = [
         *(of_another_kind("call", n, kind) for n, kind in enumerate(("vigil", "watch", "dawn"), 1)),
@@ -163,7 +163,7 @@ async def test_entries_of_later_release_are_put_back_byte_for_byte(server):
         assert await log.append(lasting("live", 4))
 
 
-async def test_renumbered_cancel_keeps_unknown_members(server, tmp_path):
+async def test_restored_cancel_with_new_number_keeps_unknown_fields(server, tmp_path):
     """It is appended again under the next number, with the members of a later release (Rule 3, LogG5)."""
     ends_at = lasting().ends_at
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
@@ -188,7 +188,7 @@ async def test_renumbered_cancel_keeps_unknown_members(server, tmp_path):
 # ---- what followers hear of it -----------------------------------------------------------------------------------
 
 
-async def test_reader_of_live_pages_continues_in_new_epoch(server):
+async def test_reader_of_live_alert_pages_continues_after_redis_lost_entries(server):
     """Alerts that are put back have the same place in the order as before (LogL1)."""
     ends_at = lasting().ends_at
     async with opened(server.url) as log, Following(log) as following:
@@ -207,7 +207,7 @@ async def test_reader_of_live_pages_continues_in_new_epoch(server):
         assert third.after is None
 
 
-async def test_cancel_put_back_before_its_alert_ends_it(shared):
+async def test_alert_restored_after_its_cancel_is_cancelled(shared):
     """A node that knows the cancel alone is first.
 
     A process that starts then reads the cancel before the revision (Rule 2, R2).
@@ -223,7 +223,7 @@ async def test_cancel_put_back_before_its_alert_ends_it(shared):
         assert [alert.current for alert in alerts] == [cancel]
 
 
-async def test_alert_with_revision_ended_before_start_is_put_back(server):
+async def test_live_revision_is_restored_although_earlier_one_ended_before_start(server):
     """No process knows revision 1 any more, and revision 2 is live (Rule 2)."""
     now_ms = int(time.time() * 1000)
     async with opened(server.url) as first:
@@ -238,7 +238,7 @@ async def test_alert_with_revision_ended_before_start_is_put_back(server):
 
 
 @pytest.mark.parametrize("cut", ["XDEL", "XTRIM", "DEL"])
-async def test_entry_deleted_from_stream_is_put_back(server, cut):
+async def test_entry_deleted_from_redis_stream_is_restored(server, cut):
     """The size of the stream or the numbers show the loss, whichever is seen first (Rule 1)."""
     async with opened(server.url) as log, Following(log) as following:
         for n in range(3):
@@ -255,7 +255,7 @@ async def test_entry_deleted_from_stream_is_put_back(server, cut):
 
 
 @pytest.mark.parametrize("cut", ["FLUSHALL", "DEL {geocast}:stream"])
-async def test_follower_notices_when_stream_ids_go_back(server, cut):
+async def test_follower_notices_when_redis_stream_ids_go_back(server, cut):
     """The clock was ahead and is set right while the connection stays, so only the epoch shows it (Rule 1)."""
     async with opened(server.url) as log, Following(log) as following:
         await log.append(lasting("a-0"))
@@ -292,7 +292,7 @@ def test_follower_notices_when_redis_clock_is_set_back(tmp_path):
         run(main)
 
 
-async def test_gap_in_numbers_is_noticed(server):
+async def test_gap_in_entry_numbers_is_noticed_as_loss(server):
     """The numbers show the loss even if the stream has the right size (Rule 1)."""
     async with opened(server.url) as log, opened(server.url) as other, Following(log) as following:
         await log.append(lasting("a-0"))
@@ -306,7 +306,7 @@ async def test_gap_in_numbers_is_noticed(server):
         assert following.positions == sorted(set(following.positions))
 
 
-async def test_restart_without_loss_begins_no_epoch(server):
+async def test_redis_restart_without_lost_entries_is_not_taken_for_a_loss(server):
     """A new process of Redis with the same history keeps the epoch (Rule 1)."""
     async with opened(server.url) as log, Following(log) as following:
         await log.append(lasting("a-0"))
@@ -321,7 +321,7 @@ async def test_restart_without_loss_begins_no_epoch(server):
 # ---- deafness ----------------------------------------------------------------------------------------------------
 
 
-async def test_follower_of_other_server_than_written_one_is_deaf(server, shared, monkeypatch):
+async def test_follower_that_reads_another_server_than_the_writer_raises_log_unavailable(server, shared, monkeypatch):
     """No empty batch says "up to date" while the follower reads another server's stream (LogF2)."""
     async with opened(server.url) as log:
         monkeypatch.setattr(log._primary, "reader", Primary(target.parse(shared.url)).reader)
@@ -334,7 +334,7 @@ async def test_follower_of_other_server_than_written_one_is_deaf(server, shared,
         await log.add_counts({})
 
 
-async def test_entries_read_and_not_given_are_given_to_next_follower(server, monkeypatch):
+async def test_entries_read_by_failed_follower_are_given_to_next_one(server, monkeypatch):
     """A follower that fails between reading and giving has not given the entry (LogF1)."""
 
     def fails(_follower):
@@ -352,7 +352,7 @@ async def test_entries_read_and_not_given_are_given_to_next_follower(server, mon
         assert [entry.id for _, entry in await read(log, after=given.position)] == ["a-1"]
 
 
-async def test_follower_without_heartbeats_is_deaf(server, tmp_path, monkeypatch):
+async def test_follower_of_demoted_primary_raises_log_unavailable(server, tmp_path, monkeypatch):
     """A follower of a demoted primary fails within 3 s (LogF2)."""
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
         wait_until(lambda: replica.synced, "in step")

@@ -36,7 +36,7 @@ from geocast.ingest.publish import Publishing
     ],
     ids=["cut", "zeros", "empty", "checksum", "number", "no msgpack", "no entry"],
 )
-def test_unreadable_row_is_set_aside_and_others_are_served(path, caplog, damage):
+def test_unreadable_row_is_skipped_and_counted_while_others_are_served(path, caplog, damage):
     """It is counted once, and nothing is deleted (LogR2)."""
     fill(path, 5)
     edit(path, damage)
@@ -61,7 +61,7 @@ def test_unreadable_row_is_set_aside_and_others_are_served(path, caplog, damage)
         assert db.execute("SELECT count(*) FROM entry").fetchone() == (6,)
 
 
-def test_append_after_unreadable_row_is_refused(path):
+def test_new_alert_with_id_of_unreadable_row_is_refused(path):
     """The unreadable entry may have been a cancel, so its id does not begin again (LogR2, LogA2)."""
     fill(path, 1)
     edit(path, ["UPDATE entry SET payload = x'00'"])
@@ -149,7 +149,7 @@ def test_readable_rows_of_corrupt_file_are_saved(path, caplog, damage, least):
     assert quarantined <= 1  # a row that a cut goes through may come over as it is, and is set aside there
 
 
-def test_entries_of_later_release_are_saved_byte_for_byte(path):
+def test_entries_of_later_release_are_saved_from_corrupt_file_byte_for_byte(path):
     """Entries of other kinds and unknown members are saved from a file with a damaged page (LogR2, LogG5)."""
     written = [
         each
@@ -269,7 +269,7 @@ def a_broken_database(path):
     ],
     ids=["json", "a byte", "a header", "a database", "a marked database", "a broken database"],
 )
-def test_file_that_was_never_log_is_not_changed(tmp_path, make):
+def test_file_that_is_not_an_alert_log_is_refused_unchanged(tmp_path, make):
     """Each start raises ConfigError; the file is not written, renamed or replaced (`sqlite_file`, Rule 1)."""
     path = tmp_path / "keys.jwks"
     make(path)
@@ -301,7 +301,7 @@ def test_special_file_is_refused_without_opening_it(tmp_path, make):
     assert [other.name for other in tmp_path.iterdir()] == ["log"]
 
 
-def test_corrupt_log_is_recognized_by_mark_schema_or_companion(path):
+def test_corrupt_log_is_recognized_by_application_id_schema_or_lock_file(path):
     """A file without the mark is older; a file without readable bytes was opened here before."""
     fill(path, 3)
     edit(path, ["PRAGMA application_id = 0"], ["PRAGMA wal_checkpoint(TRUNCATE)"])

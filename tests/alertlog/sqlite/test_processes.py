@@ -28,7 +28,7 @@ TESTS = Path(__file__).resolve().parents[2]
 # ---- several processes on one file -------------------------------------------------------------------------------
 
 
-async def test_append_of_another_process_is_noticed(path, monkeypatch):
+async def test_append_by_another_process_wakes_follower(path, monkeypatch):
     """`PRAGMA data_version` shows it, without waiting for a heartbeat (LogF1, LogF2)."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
@@ -103,7 +103,7 @@ async def test_nudge_wakes_follower_before_next_poll(path, monkeypatch):
         assert [entry.id for _, entry in await waiting] == ["a-1"]
 
 
-async def test_concurrent_appends_of_several_processes_store_one(path):
+async def test_only_one_of_concurrent_appends_by_several_processes_is_stored(path):
     """Exactly one of two processes stores its entry, and both read the same (LogA1, LogA2)."""
     async with Opened(path, 3) as logs:
         for number in range(1, 6):
@@ -181,7 +181,7 @@ def waited_for(path, reason, end, caplog):
     assert said[0].endswith("; trying again")
 
 
-def test_file_locked_at_start_is_opened_later(path, monkeypatch, caplog):
+def test_file_locked_at_start_is_opened_when_lock_is_released(path, monkeypatch, caplog):
     """A lock is a problem that may pass (`sqlite_file`, Rule 2)."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
     fill(path, 1)
@@ -190,7 +190,7 @@ def test_file_locked_at_start_is_opened_later(path, monkeypatch, caplog):
         waited_for(path, "database is locked", lambda: hog.execute("ROLLBACK"), caplog)
 
 
-def test_start_waits_for_another_process_that_opens_file(path, monkeypatch, caplog):
+def test_start_waits_while_another_process_opens_file(path, monkeypatch, caplog):
     """It waits also if that takes long, with and without a file (`sqlite_file`, Rule 2)."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
     with path.with_name(path.name + ".lock").open("w") as lock:
@@ -225,7 +225,7 @@ def test_log_waiting_for_its_file_can_be_stopped(path, monkeypatch):
     ],
     ids=str,
 )
-def test_passing_errors_differ_from_errors_for_operator(error, passes):
+def test_temporary_errors_raise_log_unavailable_and_others_config_error(error, passes):
     """Errors that may pass raise LogUnavailable, the others raise ConfigError (`sqlite_file`, Rule 2)."""
     assert type(sqlite_file.reason_of(error)) is (LogUnavailable if passes else ConfigError)
 
@@ -317,7 +317,7 @@ def check_after_a_crash(path, said):
     run(main)
 
 
-def test_entries_stored_before_crash_in_commit_are_there(path):
+def test_entries_stored_before_crash_during_commit_are_kept(path):
     """The process dies in a transaction, whose entries were not acknowledged and are gone (LogA3, LogA4)."""
     said = killed(start(APPENDING, path, 5, "in-commit"))
     assert said == [f"before-{n}/1" for n in range(5)]
@@ -333,14 +333,14 @@ def test_crash_in_first_commit_leaves_empty_log(path):
 
 
 @pytest.mark.parametrize("lines", [1, 40, 333])
-def test_entries_stored_before_kill_at_any_moment_are_there(path, lines):
+def test_entries_stored_before_process_is_killed_are_kept(path, lines):
     """When `append` has returned True, the entry is on stable storage (LogA3)."""
     said = killed(start(APPENDING, path, 0, ""), lines)
     assert len(said) >= lines
     check_after_a_crash(path, said)
 
 
-async def test_publication_with_answer_lost_in_crash_is_found_when_repeated(path):
+async def test_repeated_publication_finds_alert_whose_answer_was_lost_in_crash(path):
     """A publisher repeats its request until it gets 200 or 201, which makes one alert (LogA3)."""
     assert killed(start(PUBLISHING, path, failpoint="after-append")) == []
     async with Opened(path) as log:
@@ -351,7 +351,7 @@ async def test_publication_with_answer_lost_in_crash_is_found_when_repeated(path
         assert await entries(log) == [outcome.entry]
 
 
-async def test_process_continues_when_another_dies_in_commit(path):
+async def test_log_continues_when_another_process_dies_during_commit(path):
     """The lock ends with its process (LogA3, LogF1)."""
     async with Opened(path) as log:
         await log.append(a_revision("mine"))

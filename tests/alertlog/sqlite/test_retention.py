@@ -38,7 +38,7 @@ def test_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypa
     assert halves == []
 
 
-async def test_purge_uses_earlier_of_clock_and_trusted_time(path):
+async def test_purge_with_clock_ahead_of_trusted_time_deletes_nothing(path):
     """A process with a clock days ahead deletes nothing early, beside a process with the right time (LogR1)."""
     ahead_ms = NOON_MS + 10 * RETENTION_MS
     async with Opened(path, 2) as logs:
@@ -48,7 +48,7 @@ async def test_purge_uses_earlier_of_clock_and_trusted_time(path):
         assert len(await entries(logs[0])) == 2
 
 
-def test_purged_entries_are_not_in_file(path):
+def test_bytes_of_purged_entries_are_no_longer_in_file(path):
     """Their bytes are overwritten, and the write-ahead log is empty when the last node is closed (DP16)."""
 
     async def main():
@@ -61,7 +61,7 @@ def test_purged_entries_are_not_in_file(path):
     assert b"a headline to forget" not in b"".join(each.read_bytes() for each in path.parent.glob("geocast.db*"))
 
 
-def test_deleted_place_is_in_no_file_of_running_node(path):
+def test_deleted_place_of_call_is_in_no_database_file_of_running_node(path):
     """Its bytes are overwritten and the write-ahead log is truncated; the other entries stay (LogC4, RZ4)."""
     places, kept = [a_call(1, f"c-{n}") for n in range(20)], [an_end(2, f"c-{n}") for n in range(20)]
 
@@ -115,7 +115,7 @@ def test_open_calls_are_found_by_index(path):
             assert [step for step in plan[1:] if step.startswith("SCAN")] == []
 
 
-def test_file_of_release_before_calls_gets_index_and_column(path):
+def test_file_of_release_without_calls_gets_index_and_column_for_them(path):
     """The column has a default, so the older release can still write (LogG6)."""
     fill(path, 1)
     edit(
@@ -138,7 +138,7 @@ def test_file_of_release_before_calls_gets_index_and_column(path):
     run(main)
 
 
-def test_file_of_release_before_pushes_gets_column_for_them(path):
+def test_file_of_release_without_pushes_gets_column_for_them(path):
     """The column has a default, so the older release can still write with its own statement (LogG6)."""
     fill(path, 1)
     edit(

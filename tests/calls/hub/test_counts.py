@@ -9,7 +9,7 @@ from geocast.calls.hub import (
 )
 
 
-def test_call_counts_notifications_acks_and_declines(quarter):
+def test_call_counts_notified_sessions_acks_and_declines(quarter):
     """Each pair of connection and revision counts once (H7, RN3)."""
     phones = [quarter.join(0, f"r-{n}") for n in range(3)]
     quarter.open()
@@ -31,7 +31,7 @@ def test_call_counts_notifications_acks_and_declines(quarter):
     assert (board.rings, board.acks, board.answers["decline"]) == (3, 2, 2)
 
 
-def test_notifications_count_for_the_call_and_its_revision(quarter):
+def test_notified_sessions_are_counted_per_call_and_per_revision(quarter):
     """The next wave depends on sessions that were notified of this revision and have not declined (HD16)."""
     phones = [quarter.join(0, f"r-{n}") for n in range(3)]
     quarter.open(terms=with_terms(seats=["cpr"]))
@@ -56,7 +56,7 @@ def test_repeated_decline_counts_once(quarter):
     assert quarter.hub.take_counts() == {"c-1": Counts(1, 0, 1)}
 
 
-def test_next_wave_is_due_after_the_time_of_the_policy(quarter):
+def test_next_wave_of_notifications_is_due_after_time_set_in_policy(quarter):
     """After 200 ms while fewer than `enough` were notified, else after `answer_s`; never for a full call (RN2)."""
     quarter.open(terms=with_terms(enough=2))
     board = quarter.hub
@@ -81,7 +81,7 @@ def test_next_wave_is_due_after_the_time_of_the_policy(quarter):
     assert board.due_to_widen(quarter.clock.advance(60)) == []
 
 
-def test_durations_are_observed_once(quarter):
+def test_times_to_first_notification_answer_and_seat_are_measured_once(quarter):
     """From the opening to the first notification, from an `accept` to its answer, and to the first seat."""
     phone = quarter.join()
     quarter.clock.advance(2)

@@ -23,7 +23,7 @@ def test_call_notifies_sessions_on_duty_within_the_radius(quarter):
 
 
 @pytest.mark.parametrize("wire", [0, MSGPACK.number, 2, 3])
-def test_call_message_has_the_published_circle_and_no_place(quarter, wire):
+def test_call_message_has_the_published_circle_and_not_the_exact_place(quarter, wire):
     """All sessions are sent the same bytes, without address and names (M21, RZ6)."""
     phone = quarter.join(wire=wire)
     quarter.open()
@@ -48,7 +48,7 @@ def test_call_message_has_the_published_circle_and_no_place(quarter, wire):
     ]
 
 
-def test_uncertainty_of_a_location_counts_up_to_500_m(quarter):
+def test_location_uncertainty_extends_radius_by_at_most_500_m(quarter):
     """An uncertainty of 2,000 m would make a radius of 300 m meaningless (RQ5)."""
     near, far = quarter.join(here=False), quarter.join(sub="r-2", here=False)
     quarter.hub.move(near.row, quarter.place(805, 1_000.0))
@@ -64,7 +64,7 @@ def test_nearest_session_is_notified_first(quarter):
     assert quarter.order == [phones[n].row for n in (1, 2, 0, 3)]
 
 
-def test_wider_radius_notifies_new_sessions_only(quarter):
+def test_wider_radius_notifies_only_sessions_not_notified_before(quarter):
     """Widening makes no new revision (RJ2)."""
     near, far = quarter.join(0), quarter.join(400, "r-2")
     quarter.open()
@@ -72,7 +72,7 @@ def test_wider_radius_notifies_new_sessions_only(quarter):
     assert (near.received(), far.received()) == (["c-1/1"], ["c-1/1"])
 
 
-def test_session_is_notified_once_it_is_near_on_duty_and_qualified(quarter):
+def test_session_is_notified_as_soon_as_it_is_near_on_duty_and_qualified(quarter):
     """After `hello`, `move` and `token`; leaving the radius and coming back sends nothing (RJ3)."""
     quarter.open()
     late, walker = quarter.join(0), quarter.join(900, "r-2")
@@ -89,7 +89,7 @@ def test_session_is_notified_once_it_is_near_on_duty_and_qualified(quarter):
     assert walker.received() == []
 
 
-def test_test_call_notifies_sessions_that_may_see_tests(quarter):
+def test_call_with_status_test_notifies_only_sessions_that_may_see_tests(quarter):
     """For all other sessions the call is unknown, even if they accept it (R6, RJ1)."""
     tester, other = quarter.join(may_test=True), quarter.join(0, "r-2")
     quarter.open(status="exercise")
@@ -98,7 +98,7 @@ def test_test_call_notifies_sessions_that_may_see_tests(quarter):
     assert other.received() == ["-c-1 over"]
 
 
-def test_new_content_is_sent_to_notified_sessions_and_around_the_new_place(quarter):
+def test_correction_is_sent_to_notified_sessions_and_those_near_the_new_place(quarter):
     """Wherever a session is, but not if it has declined; the radius stays (RJ5)."""
     stays, walks, declines = quarter.join(0), quarter.join(0, "r-2"), quarter.join(0, "r-3")
     new = quarter.join(1_000, "r-4")
@@ -124,7 +124,7 @@ def test_session_that_declined_is_not_notified_again(quarter):
     assert quarter.join().received() == ["c-1/1"]
 
 
-def test_slow_session_is_sent_the_newest_state_when_drained(quarter):
+def test_slow_session_is_sent_newest_state_when_it_catches_up(quarter):
     """Nothing is sent before, and nothing is queued (RJ2, E3)."""
     phone, holder = quarter.join(), quarter.join(0, "r-2")
     quarter.slow = {phone.row, holder.row}
@@ -138,7 +138,7 @@ def test_slow_session_is_sent_the_newest_state_when_drained(quarter):
     assert (phone.received(), holder.received()) == (["c-1/3"], ["c-1:3 seat 1"])
 
 
-def test_everything_owed_is_sent_in_one_write_in_order(quarter):
+def test_pending_messages_of_a_session_are_sent_in_one_write_in_fixed_order(quarter):
     """Standdowns come first, then tasks, then `call` messages (RJ3)."""
     phone = quarter.join(sub="r-1")
     quarter.open("c-1", with_terms(rest_s=0))
@@ -160,7 +160,7 @@ def test_everything_owed_is_sent_in_one_write_in_order(quarter):
 # ---- held off ----------------------------------------------------------------------------------------------------
 
 
-def test_person_with_a_seat_is_not_notified_of_another_call(quarter):
+def test_responder_with_a_seat_is_not_notified_of_another_call(quarter):
     """The end of the seat's call sends nothing; the next `move` notifies (RQ7)."""
     phone = quarter.join()
     quarter.open("c-1")
@@ -173,7 +173,7 @@ def test_person_with_a_seat_is_not_notified_of_another_call(quarter):
     assert phone.received() == ["c-2/1"]
 
 
-def test_person_with_a_seat_in_an_exercise_is_notified_of_an_actual_call(quarter):
+def test_responder_with_a_seat_in_an_exercise_is_notified_of_an_actual_call(quarter):
     """Exercises exclude nobody, neither during the seat nor after the end (RQ7)."""
     phone = quarter.join(may_test=True)
     quarter.open(status="exercise")
@@ -184,7 +184,7 @@ def test_person_with_a_seat_in_an_exercise_is_notified_of_an_actual_call(quarter
     assert [told for told in phone.received() if not told.startswith(("c-1", "task", "-c-1"))] == ["c-2/1", "c-3/1"]
 
 
-def test_person_with_a_seat_is_excluded_for_a_time_after_the_end(quarter):
+def test_responder_with_a_seat_is_not_notified_for_a_time_after_end_of_call(quarter):
     """The time is `rest_s` (RQ7)."""
     phone = quarter.join()
     quarter.open("c-1", with_terms(rest_s=600))

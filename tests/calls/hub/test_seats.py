@@ -16,7 +16,7 @@ from geocast.calls.hub import (
 from geocast.model.call import ExactPlace, Person
 
 
-def test_task_is_sent_when_the_seat_is_read(quarter):
+def test_task_is_sent_when_seat_is_read_from_the_log(quarter):
     """To each session of the person whose own token qualifies, and to nobody else (RV1, RJ6, M22, HD5)."""
     phone, tablet, plain = quarter.join(), quarter.join(5_000), quarter.join(0, quals=(), here=False)
     other = quarter.join(0, "r-2")
@@ -74,7 +74,7 @@ def test_task_names_defibrillators_nearby_and_the_one_to_fetch():
     assert carrier.messages()[0]["aeds"] == []
 
 
-def test_exact_place_is_in_tasks_only(quarter):
+def test_exact_place_is_sent_only_in_tasks(quarter):
     """The hub keeps entries encrypted, and no place of a call that has ended (RZ2, RZ4)."""
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
@@ -87,7 +87,7 @@ def test_exact_place_is_in_tasks_only(quarter):
     assert "'call'" not in all_of(quarter.hub)
 
 
-def test_repeated_accept_is_answered_by_the_same_task(quarter):
+def test_repeated_accept_is_answered_with_the_same_task(quarter):
     """From any device, each time, and without the log (RV3, RJ6)."""
     phone, tablet = quarter.join(), quarter.join(9_000)
     quarter.open()
@@ -97,7 +97,7 @@ def test_repeated_accept_is_answered_by_the_same_task(quarter):
     assert (phone.received(), tablet.received()) == (["c-1:2 seat 1"], ["c-1:2 seat 1"] * 2)
 
 
-def test_new_content_is_sent_as_new_task_to_a_person_with_a_seat(quarter):
+def test_correction_of_call_is_sent_as_new_task_to_responder_with_a_seat(quarter):
     """Once per revision on a connection, although the call is full (RJ5, RJ6)."""
     phone, other = quarter.join(), quarter.join(0, "r-3")
     quarter.open()
@@ -109,7 +109,7 @@ def test_new_content_is_sent_as_new_task_to_a_person_with_a_seat(quarter):
     assert (phone.received(), other.received()) == (["c-1:4 seat 1"], [])
 
 
-def test_full_call_stands_down_notified_sessions_without_a_seat(quarter):
+def test_full_call_sends_standdown_to_notified_sessions_without_a_seat(quarter):
     """Not sessions that have declined (RJ4). A released seat notifies again, with a new revision (RV6, RJ2)."""
     one, two, three, four = (quarter.join(0, f"r-{n}") for n in range(1, 5))
     far = quarter.join(9_000, "r-5")
@@ -127,7 +127,7 @@ def test_full_call_stands_down_notified_sessions_without_a_seat(quarter):
     assert (one.received(), two.received(), four.received()) == (["-c-1 left", "c-1/4"], [], [])
 
 
-def test_decline_of_a_seat_is_answered_when_the_release_is_read(quarter):
+def test_decline_of_a_seat_is_answered_when_its_release_is_in_the_log(quarter):
     """Each session with the task is sent `left`; the session that declined is not notified again (M19, RJ6)."""
     phone, tablet = quarter.join(), quarter.join(9_000)
     quarter.open()
@@ -150,7 +150,7 @@ def test_seat_granted_after_a_decline_is_released(quarter):
     assert quarter.asked[-1] == ReleaseRequest("c-1", Person("r-1"))
 
 
-def test_stored_seat_declined_before_it_was_read_is_released(quarter):
+def test_seat_declined_before_it_was_read_from_the_log_is_released(quarter):
     """The log has the seat, and this process has not read it yet (M19)."""
     phone = quarter.join()
     quarter.open()
@@ -207,7 +207,7 @@ def test_refusal_already_sent_is_not_sent_again(quarter):
     assert len(quarter.asked) == 3
 
 
-def test_refusal_of_the_log_becomes_over_if_the_call_has_ended_since(quarter):
+def test_refusal_reason_becomes_over_if_call_ended_meanwhile(quarter):
     """The end may come from a clock (RJ9, E5)."""
     phone, never_rung = quarter.join(), quarter.join(900, "r-2", holding={})
     quarter.open()
@@ -234,7 +234,7 @@ def test_accept_refused_before_a_new_notification_is_decided_again(quarter):
     assert phone.received() == ["-c-1 full"]
 
 
-def test_seat_request_uses_the_session_as_it_is_now(quarter):
+def test_seat_request_uses_current_location_of_session(quarter):
     """The location at the time of the decision counts, and no seat is requested for a session that has left (RV4)."""
     phone, gone = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
@@ -248,7 +248,7 @@ def test_seat_request_uses_the_session_as_it_is_now(quarter):
     quarter.hub.on_answer(other, "full", quarter.clock.now())
 
 
-def test_accept_is_refused_without_the_log_where_the_reason_is_known(quarter):
+def test_accept_is_refused_without_asking_the_log_if_reason_is_known(quarter):
     """The reason is the first of `over`, `held-off`, `full` and `far` (RV4)."""
     holder, other, far, off = (quarter.join(m, f"r-{n}") for n, m in ((1, 0), (2, 0), (3, 5_000), (4, 0)))
     nobody, plain, wrong = quarter.join(0, None, ()), quarter.join(0, "r-6", ()), quarter.join(0, "r-7", ("triage",))
@@ -279,7 +279,7 @@ def test_accept_of_an_unknown_call_is_decided_by_the_log(quarter):
     assert phone.received() == plain.received() == ["-c-9 over"]
 
 
-def test_report_counts_from_people_with_seats_once_in_five_seconds(quarter):
+def test_progress_report_counts_only_with_a_seat_and_once_in_five_seconds(quarter):
     """A report has no answer (M20)."""
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
@@ -299,7 +299,7 @@ def test_report_counts_from_people_with_seats_once_in_five_seconds(quarter):
     assert phone.received() == other.received() == []
 
 
-def test_equal_sub_of_another_issuer_does_not_share_the_seat(quarter):
+def test_responder_with_equal_sub_from_another_issuer_does_not_share_the_seat(quarter):
     """It is notified while a seat is free, and can't release, report or exclude for the other (HD5)."""
     phone, other = quarter.join(), quarter.join(issuer="https://other.example")
     quarter.open()
@@ -314,7 +314,7 @@ def test_equal_sub_of_another_issuer_does_not_share_the_seat(quarter):
     assert (phone.received(), other.received()) == (["-c-1 over"], [])
 
 
-def test_session_that_lost_its_qualification_gets_no_task_and_may_release(quarter):
+def test_session_that_lost_its_qualification_gets_no_task_and_may_give_up_its_seat(quarter):
     """It knows the place, so it is sent the end and may decline; new content is not sent (HD5)."""
     phone, plain = quarter.join(), quarter.join(quals=(), here=False)
     quarter.open()
@@ -330,7 +330,7 @@ def test_session_that_lost_its_qualification_gets_no_task_and_may_release(quarte
 
 
 @pytest.mark.parametrize("is_again", [True, False], ids=["a repeated accept", "a claim that the log takes"])
-def test_accept_is_answered_by_over_if_the_qualification_lapses_before_the_task(quarter, is_again):
+def test_accept_is_refused_if_qualification_lapses_before_the_task_is_sent(quarter, is_again):
     """Every `accept` has an answer, and so has the next one (HD5, RJ9)."""
     phone = quarter.join()
     quarter.open()

@@ -35,19 +35,19 @@ async def test_open_stores_an_encrypted_call(room):
     assert (entry.kind, entry.revision, entry.ends_at) == ("call", 1, NOON_MS + 1_500_000)
 
 
-async def test_call_keeps_the_policy_of_its_opening(room):
+async def test_call_keeps_policy_that_was_in_force_when_it_opened(room):
     """The terms of its kind of place stay, whatever policy is loaded later (RO3)."""
     await room.open()
     assert (await room.call()).opening.terms == POLICY.calls["cardiac_arrest"].terms("residence")
 
 
-async def test_members_left_out_get_their_defaults(room):
+async def test_missing_optional_fields_get_their_defaults(room):
     """A missing expiry becomes the latest one that the policy allows (RY4, A9)."""
     await room.open(expires_at=...)
     assert (await room.call()).opening.expires_at == NOON_MS - 60_000 + 1_800_000
 
 
-async def test_identifying_headline_is_replaced_by_the_title(room):
+async def test_headline_that_identifies_a_person_is_replaced_by_the_title(room):
     """It is not refused, and each answer says that it was replaced (RY3)."""
     outcome = await room.open(headline="Adult down at 12 Main Street, call Mr Smith")
     assert outcome.answer["headline"] == "replaced"
@@ -66,7 +66,7 @@ async def test_headline_is_kept_if_the_policy_checks_no_texts():
     assert (await room.call()).opening.headline == "12 Main Street"
 
 
-async def test_repeated_opening_gets_the_first_answer(room):
+async def test_repeated_request_to_open_a_call_gets_the_first_answer(room):
     """The content is compared by value, whoever repeats the request and whatever has happened since (H3, H5)."""
     first = await room.open()
     room.clock.advance(60)
@@ -108,7 +108,7 @@ async def test_opening_with_the_id_of_an_alert_is_a_conflict(room):
     assert not await room.log.append(a_revision("cad-9", 2))
 
 
-async def test_opening_with_the_id_of_an_unknown_kind_is_a_conflict(room):
+async def test_opening_with_the_id_of_an_entry_of_unknown_kind_is_a_conflict(room):
     """The entry was written by a later release (RY1, LogG4)."""
     room.log.take(OtherKind(ID, 1, NOON_MS + HOUR_MS))
     assert (await refused(room.open())).slug == "id-conflict"
@@ -152,7 +152,7 @@ async def test_number_of_open_calls_is_limited(room):
     assert (await room.open()).created
 
 
-async def test_dispatcher_over_its_share_is_refused_and_others_are_served(room):
+async def test_dispatcher_with_too_many_open_calls_is_refused_and_others_are_served(room):
     """One dispatcher may have a quarter of the open calls, counted in the log (HD6)."""
     greedy = Requester("greedy")
     for number in range(MAX_OPEN_CALLS // 4):
@@ -179,7 +179,7 @@ async def test_opening_without_keys_stores_nothing():
 # ---- new content -------------------------------------------------------------------------------------------------
 
 
-async def test_revise_stores_new_content(room):
+async def test_correction_of_a_call_stores_new_content(room):
     """The answer is 201 with the number of the entry; the radius stays, around the new place."""
     await room.open()
     await room.calling.widen(ID, 1)
@@ -190,7 +190,7 @@ async def test_revise_stores_new_content(room):
     assert call.opening.near.lat == pytest.approx(47.7, abs=0.003)
 
 
-async def test_revise_with_an_old_replaces_is_a_conflict(room):
+async def test_correction_of_outdated_content_is_a_conflict(room):
     """`replaces` must be the number of the current content; otherwise 409 with that number."""
     await room.open()
     await room.accept()
@@ -202,7 +202,7 @@ async def test_revise_with_an_old_replaces_is_a_conflict(room):
     assert (await room.revise(replaces=3, headline="Third")).answer["revision"] == 4
 
 
-async def test_repeated_revise_gets_the_first_answer(room):
+async def test_repeated_correction_gets_the_first_answer(room):
     """From any dispatcher, after newer content, and after the end (H3)."""
     await room.open()
     first = await room.revise(headline="Second")
@@ -213,7 +213,7 @@ async def test_repeated_revise_gets_the_first_answer(room):
     assert await room.revise(headline="Second") == (first.answer, False)
 
 
-async def test_revise_refuses_changes_of_fixed_members(room):
+async def test_correction_that_changes_fixed_fields_is_refused(room):
     """422 with one violation per member, and those of the policy of the opening (RO2, RO3)."""
     await room.open()
     problem = await refused(
@@ -236,7 +236,7 @@ async def test_revise_refuses_changes_of_fixed_members(room):
     assert [each.slug for each in broken.violations] == ["invalid-value", "expiry-out-of-range"]
 
 
-async def test_revise_uses_the_terms_of_the_call_after_a_policy_change():
+async def test_correction_after_policy_change_follows_policy_of_the_opening():
     """The content can be corrected and seats can be taken under the terms of the opening (RO3)."""
     room = CallServiceHarness()
     await room.open()
@@ -261,7 +261,7 @@ async def test_dispatcher_may_not_change_the_call_of_another(room):
     assert (await room.end(CHIEF)).created
 
 
-async def test_first_applicable_problem_is_raised(room):
+async def test_first_failing_check_of_a_correction_decides_the_problem(room):
     """The order is fields, unknown, not yours, ended, number, rules (protocol, section 4)."""
     wrong = {"category": "flood", "replaces": 9}
     assert (await refused(room.revise(OTHER, headline="", **wrong))).status == 422
@@ -278,7 +278,7 @@ async def test_first_applicable_problem_is_raised(room):
 # ---- the end -----------------------------------------------------------------------------------------------------
 
 
-async def test_end_is_stored_once(room):
+async def test_end_of_call_is_stored_once(room):
     """The first end gets 201; a repeated end with any reason gets 200 and the first answer."""
     await room.open()
     first = await room.end()
@@ -314,7 +314,7 @@ async def test_expired_call_can_only_be_ended(room):
     assert (await room.calling.state(ID, DESK))["state"] == "expired"
 
 
-async def test_end_repeats_the_public_content(room):
+async def test_end_of_call_repeats_its_public_content_so_that_the_place_can_be_deleted(room):
     """So the entries with the place can be deleted. Opening the call again then gets 410, and its state stays (RZ4)."""
     await room.open()
     await room.accept()

@@ -22,7 +22,7 @@ from geocast.model.call import Acceptance, Ending, Opening, Person, Widening
 # ---- seats -------------------------------------------------------------------------------------------------------
 
 
-async def test_accept_gets_the_lowest_free_seat_and_its_role(room):
+async def test_responder_who_accepts_gets_lowest_free_seat_and_its_role(room):
     """The role `aed` becomes `cpr` if no defibrillator can be fetched (RV5, RI1)."""
     await room.open()
     for number in range(4):
@@ -55,7 +55,7 @@ async def test_defibrillator_too_far_from_the_patient_is_not_fetched():
     assert [seat.aed for seat in (await room.call()).seats.values()] == [None, "a"]
 
 
-async def test_second_accept_of_a_person_gets_no_second_seat(room):
+async def test_responder_who_accepts_twice_gets_no_second_seat(room):
     """The answer is the same, even from far away, off duty, or when the call is full (RV3)."""
     await room.open()
     for number in range(4):
@@ -77,7 +77,7 @@ async def test_second_accept_of_a_person_gets_no_second_seat(room):
         ({"busy": True, "here": None}, "held-off"),
     ],
 )
-async def test_refusal_is_the_first_reason_in_order(room, changes, expected):
+async def test_refusal_gives_first_applicable_reason(room, changes, expected):
     """Qualification, exclusion, full, far; nothing is stored (RV4)."""
     await room.open()
     assert await room.accept(**changes) == expected
@@ -126,7 +126,7 @@ async def test_seat_is_released_once(room):
     assert (await room.kinds())[-1] == "end"
 
 
-async def test_person_who_released_many_seats_is_refused(room):
+async def test_responder_who_released_seats_too_often_is_refused(room):
     """RV5: each time is two entries of the log, and may ring everybody anew. Others' seats are not counted."""
     await room.open()
     for number in range(MOST_RETURNS):
@@ -139,7 +139,7 @@ async def test_person_who_released_many_seats_is_refused(room):
     assert await room.accept("r-2") is None
 
 
-async def test_report_counts_once_in_five_seconds(room):
+async def test_progress_report_counts_once_in_five_seconds(room):
     """Only from people with a seat; a report without news, or within 5 s of the last, is dropped (M20)."""
     await room.open()
     await room.accept()
@@ -155,7 +155,7 @@ async def test_report_counts_once_in_five_seconds(room):
     assert await room.kinds() == ["call", "claim", "report", "report"]
 
 
-async def test_radius_widens_wave_by_wave(room):
+async def test_call_radius_widens_wave_by_wave(room):
     """Only the next wave, and only while a seat is free; early and late requests change nothing (RN2)."""
     await room.open()
     for ring in (0, 2, 1, 1, 2, 3):
@@ -173,7 +173,7 @@ async def test_radius_widens_wave_by_wave(room):
     assert (await full.kinds())[-1] == "end"
 
 
-async def test_lost_seat_is_put_back(room):
+async def test_seat_lost_by_the_log_is_restored(room):
     """With the next number; as seat 0 if the seat is taken; once, and not after the end (RV7)."""
     await room.open()
     await room.accept("r-1")
@@ -194,7 +194,7 @@ async def test_lost_seat_is_put_back(room):
 # ---- what does not open ------------------------------------------------------------------------------------------
 
 
-async def test_node_without_a_key_of_the_chain_gives_no_seat():
+async def test_node_that_lacks_a_key_of_the_call_grants_no_seat():
     """The undecrypted entry may be a seat, so the accept waits until the node has the key (RZ5, RV2)."""
     room = CallServiceHarness()
     await room.open()
@@ -210,7 +210,7 @@ async def test_node_without_a_key_of_the_chain_gives_no_seat():
     assert (await room.call()) is not None
 
 
-async def test_call_with_rubbish_in_its_chain_can_be_ended(room):
+async def test_call_with_a_forged_entry_can_be_ended(room):
     """Somebody who can write to the log, but has no key, can forge nothing (RZ3)."""
     await room.open()
     forged = sealed(CallKeys({"x": b"x" * 32}), ID, 2, NOON_MS + HOUR_MS, Acceptance(1, "cpr", NOON_MS), Person("x"))
@@ -219,7 +219,7 @@ async def test_call_with_rubbish_in_its_chain_can_be_ended(room):
     assert (await room.end()).answer["revision"] == 3
 
 
-async def test_undecrypted_call_belongs_to_no_dispatcher():
+async def test_requests_for_a_call_that_cannot_be_decrypted_raise_log_unavailable():
     """503, neither 404 nor 403: the node may get the key (RZ5)."""
     room = CallServiceHarness()
     await room.open()
@@ -230,7 +230,7 @@ async def test_undecrypted_call_belongs_to_no_dispatcher():
     assert [each async for each in blind.calling.open_calls(DESK)] == []
 
 
-async def test_copied_claim_counts_once(room):
+async def test_copy_of_a_released_seat_entry_gives_no_seat(room):
     """Somebody who can write to the log can copy an entry under a higher number (RZ3, RV2)."""
     await room.open()
     await room.accept()
@@ -278,7 +278,7 @@ async def test_concurrent_accepts_get_as_many_seats_as_exist(rooms):
     assert set(answers) == {None, "full"}
 
 
-async def test_concurrent_accepts_releases_and_reports_keep_one_seat_each(rooms):
+async def test_concurrent_changes_of_a_call_leave_a_consistent_chain_of_entries(rooms):
     """Seats, releases, reports, waves, content and an end compete. The chain has one end (RV2, LogA1)."""
     await answered(rooms[0].open)
     first = await asyncio.gather(*(answered(rooms[n % 3].accept, f"r-{n}") for n in range(4)))
@@ -311,7 +311,7 @@ async def test_concurrent_openings_of_one_id_open_one_call(rooms):
     assert (await refused(answered(rooms[0].open, headline="Another"))).slug == "id-conflict"
 
 
-async def test_overtaken_widening_is_not_tried_again(room, monkeypatch):
+async def test_widening_that_another_entry_overtook_is_not_retried(room, monkeypatch):
     """The faster entry may have widened the call already (RN2)."""
     await room.open()
     asked = []

@@ -12,7 +12,7 @@ from geocast.clock import format_time
 from geocast.model.call import Person
 
 
-async def test_view_has_the_state_of_a_call(room):
+async def test_dispatcher_view_shows_state_counts_and_seats_of_a_call(room):
     """Content, exact counts and seats, without the place (docs/reference/call-rules.md)."""
     await room.open()
     await room.calling.widen(ID, 1)
@@ -53,7 +53,7 @@ async def test_view_has_the_state_of_a_call(room):
     assert (call["id"], call["revision"], call["near"]["radius_m"]) == (ID, 1, 210.0)
 
 
-async def test_view_lists_everybody_who_was_sent_the_place(room):
+async def test_dispatcher_view_lists_everybody_who_was_sent_the_place(room):
     """A responder who takes a seat and releases it at once stays listed (RZ8)."""
     await room.open()
     await room.accept("r-51c0")
@@ -68,7 +68,7 @@ async def test_view_lists_everybody_who_was_sent_the_place(room):
     assert [seat["responder"] for seat in found["seats"]] == ["r-7a19"]
 
 
-async def test_view_of_a_full_call_says_full(room):
+async def test_dispatcher_view_of_a_full_call_has_state_full(room):
     """The state is `full` while no seat is free (RV6)."""
     await room.open()
     for number in range(4):
@@ -76,7 +76,7 @@ async def test_view_of_a_full_call_says_full(room):
     assert (await room.calling.state(ID, DESK))["state"] == "full"
 
 
-async def test_list_has_the_open_calls_of_the_dispatcher(room):
+async def test_list_contains_only_own_open_calls_except_for_call_managers(room):
     """In the order of opening; who manages calls sees all of them."""
     await room.open()
     await room.open(id="cad-2", expires_at=format_time(NOON_MS + 60_000))
@@ -115,7 +115,7 @@ async def test_listing_many_calls_does_not_block_other_tasks():
     assert turns >= 20
 
 
-async def test_no_answer_contains_the_place_or_the_reason(room, caplog):
+async def test_no_answer_or_log_line_contains_the_exact_place_or_the_reason(room, caplog):
     """Nor does any log line, and the log has them encrypted (RZ2, RZ7)."""
     caplog.set_level("DEBUG")
     answers = [await room.open(), await room.open(), await room.revise(headline="Second")]

@@ -77,7 +77,7 @@ def test_coast_of_7000_corners_with_40_islets_is_published_and_covers_every_corn
     assert depth.min() > -0.2  # B9
 
 
-def test_coast_that_crosses_itself_and_clean_one_are_both_published():
+def test_coasts_with_and_without_self_crossing_are_both_published():
     """A ring that crosses itself is not refused (HD10, CP22)."""
     clean = coast(7_000)
     crossed = clean.copy()
@@ -88,7 +88,7 @@ def test_coast_that_crosses_itself_and_clean_one_are_both_published():
         assert held(area_of(answer), np.array([*ring, *islet(1)])).all()
 
 
-def test_cay_beside_rough_coast_becomes_box():
+def test_islet_beside_rough_coast_becomes_box():
     """The cay would vanish at the coast's tolerance. Its box is as small as possible (HD10)."""
     rings = [coast(900), islet(3)]
     area = area_of(taken(*rings))
@@ -107,7 +107,7 @@ def test_polygon_of_less_than_100_m_is_published_at_smallest_size(size_deg):
     assert 100 <= circle.radius_m < 400
 
 
-def test_neighbouring_districts_are_published():
+def test_neighbouring_districts_are_published_with_every_corner_covered():
     """They are 14 districts of DWD with 2,600 corners, and 25 areas of MoWaS (HD10)."""
     districts = [list(map(tuple, ring.T.tolist())) for ring in grid(7, 2, np.random.default_rng(3)).values()]
     quarters = [coast(120, n, 50 + n // 5 * 0.2, 8 + n % 5 * 0.2, 0.1) for n in range(25)]
@@ -117,7 +117,7 @@ def test_neighbouring_districts_are_published():
 
 
 @pytest.mark.parametrize("count", [65, 150, 700])
-def test_too_many_shapes_are_united_without_places_between_them(count):
+def test_too_many_shapes_are_merged_without_covering_places_far_away(count):
     """The shapes are up to 600 towns, half a degree apart (HD10)."""
     at = [(8 + n % 30 * 0.5, 35 + n // 30 * 0.5) for n in range(count)]
     rings = [coast(12, n, lat, lng, 0.05) for n, (lng, lat) in enumerate(at)]
@@ -128,7 +128,7 @@ def test_too_many_shapes_are_united_without_places_between_them(count):
     assert not held(area_of(answer), far).any()
 
 
-def test_policy_checks_shapes_of_message_not_united_ones():
+def test_policy_checks_shapes_before_they_are_merged():
     """Rings on both sides of an ocean do not count as one large shape (P7, HD10)."""
     rings = [coast(12, n, 40, -70 + n, 0.05) for n in range(40)] + [coast(12, n, 40, 5 + n, 0.05) for n in range(40)]
     assert held(area_of(taken(*rings)), np.vstack([np.array(ring) for ring in rings])).all()
@@ -152,7 +152,7 @@ def test_no_real_message_is_refused_for_its_shape():
     assert sum(outcome == "published" for outcome in outcomes.values()) >= 17
 
 
-def test_zones_of_whole_country_are_published_one_by_one_and_together():
+def test_zones_of_whole_country_are_published_one_by_one():
     """They are a coast of thousands of corners with islets, a strip along a river, and a rock (HD10, CZ1)."""
     country = {
         "coast": [coast(7_000, 4), *(islet(n, 60, 12) for n in range(80))],
@@ -189,7 +189,7 @@ def test_message_with_too_many_corners_is_refused_before_shapes_are_parsed():
     ]
 
 
-def test_alerts_of_one_message_share_its_work():
+def test_alerts_of_one_message_share_one_limit_of_computation():
     """The same coast counts again in each alert of the message (HD3)."""
     half = said(coast(MAX_WORK // 2 - 100))
     infos = [an_info(an_area(polygon=half), event=f"Flood {n}", severity=s) for n, s in enumerate(("Minor", "Severe"))]
@@ -210,7 +210,7 @@ def test_zigzag_rings_are_published_without_full_search_for_crossings(monkeypatc
     assert not asked
 
 
-def test_edges_that_take_too_many_arcs_are_too_complex():
+def test_ring_whose_edges_need_too_many_pieces_is_refused_as_too_complex():
     """The ring has 500 edges, each across a continent (HD3, B7)."""
     turn = np.arange(500) * 249 * 2 * math.pi / 499
     star = np.column_stack([10 + 10 * np.cos(turn), 50 + 10 * np.sin(turn)])
@@ -218,7 +218,7 @@ def test_edges_that_take_too_many_arcs_are_too_complex():
     assert CapIngestHarness().refused(body) == [("area-too-complex", "/alert/info/0/area/0")]
 
 
-def test_jurisdiction_is_checked_with_shapes_of_message():
+def test_jurisdiction_is_checked_before_shapes_are_merged():
     """The published shapes may reach beyond it; each shape outside is named (P22, HD10)."""
     towns = [coast(12, n, 15 + n // 10 * 0.2, -90 + n % 10 * 0.2, 0.05) for n in range(80)]
     corners = np.vstack([np.array(ring) for ring in towns])

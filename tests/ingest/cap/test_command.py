@@ -53,7 +53,7 @@ def test_command_reports_violations_line_by_line(text, said, tmp_path):
     assert all(line.startswith(f"{path}: {said}") for line in lines)
 
 
-def test_command_assumes_given_offset():
+def test_command_reads_times_without_offset_with_given_offset():
     """Times without an offset are read with the option's offset (CP6)."""
     path = cap("alerthub__msg_actual-public_en_of_hp")
     assert run(path)[0] == 1

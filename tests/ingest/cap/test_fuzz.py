@@ -118,7 +118,7 @@ def taken(room, body, charset=None):
     st.binary(max_size=400),
     st.sampled_from([None, "utf-8", "utf-16", "utf-7", "latin-1", "idna", "undefined", "rot13"]),
 )
-def test_any_bytes_are_accepted_or_refused(body, charset):
+def test_arbitrary_bytes_are_refused_without_unexpected_error(body, charset):
     """It holds for any charset (CP2, CP3)."""
     assert taken(CapIngestHarness(), body, charset) is None
 
@@ -132,7 +132,7 @@ def test_damaged_message_is_accepted_or_refused(at, cut, put):
 
 @bounded
 @given(MESSAGE)
-def test_any_fields_are_accepted_or_refused_and_repeat_is_recognized(body):
+def test_message_with_arbitrary_fields_is_accepted_or_refused_and_repeat_is_recognized(body):
     """A message that was accepted is `repeated` the second time (CP5, CP10, CP21 to CP25)."""
     room = CapIngestHarness()
     first = taken(room, body)
@@ -166,7 +166,7 @@ def message(name, minutes, refers, kind, expires, blocks):
 
 @settings(bounded, max_examples=150)
 @given(st.lists(STEP, min_size=1, max_size=6))
-def test_any_messages_in_any_order_leave_consistent_log(steps):
+def test_arbitrary_messages_in_any_order_leave_consistent_log(steps):
     """Each id is a chain, a replaced alert has ended, and repeated messages end nothing newer (CP10 to CP20)."""
     room, took = CapIngestHarness(), []
     for step in steps:

@@ -50,7 +50,7 @@ def test_message_not_meant_to_be_published_is_ignored(room, body, why):
     assert asyncio.run(room.log.tail()) == 0
 
 
-def test_ignored_event_leaves_other_blocks(room):
+def test_other_infos_are_published_if_event_of_one_is_ignored(room):
     """A weekly test is in one message with a warning (CP9)."""
     answer = room.taken(a_message("m", 0, (), an_info(eventCode=code("SAME", "RWT"), event="Test"), named("Flood")))
     assert [revision.alert.headline for revision in answer.alerts] == ["Flood"]
@@ -59,7 +59,7 @@ def test_ignored_event_leaves_other_blocks(room):
 # ---- the alert of a message (CP10 to CP13) -----------------------------------------------------------------------
 
 
-def test_alert_is_published_under_id_of_its_name(room):
+def test_alert_is_published_under_id_made_from_name_of_its_message(room):
     """It names its message and its approver (CP16)."""
     answer = room.taken(a_message("m-1"))
     [revision] = answer.alerts
@@ -70,7 +70,7 @@ def test_alert_is_published_under_id_of_its_name(room):
     assert revision.alert.occurred_at == NOON_MS
 
 
-def test_equal_names_of_two_sources_are_two_alerts(room):
+def test_messages_of_two_sources_with_equal_names_make_two_alerts(room):
     """A source can neither change an alert of another source nor take its id, whatever its sender is."""
     room.taken(a_message("m-1"))
     other = CapIngestHarness(room.log, room.clock, CapSource("other", "somebody", frozenset({"*"}), None, None))
@@ -93,7 +93,7 @@ def test_repeated_message_gets_first_answer(room):
     assert (answer.outcome, answer.alerts, answer.notes) == ("repeated", first.alerts, first.notes)
 
 
-def test_same_name_and_time_with_other_text_is_repeat(room):
+def test_message_with_same_name_and_time_but_other_text_is_repeat(room):
     """The answer has the note `differs`, and nothing is published (CP10)."""
     first = room.taken(a_message("m-1"))
     answer = room.taken(a_message("m-1", 0, (), named("Another text")))
@@ -111,13 +111,13 @@ def test_repeated_message_is_recognized_after_policy_became_stricter(room):
     assert (answer.outcome, "differs" in answer.notes) == ("repeated", True)
 
 
-def test_sent_is_compared_as_instant(room):
+def test_sent_times_are_compared_as_instants(room):
     """The same time may be written in several ways (CP10)."""
     room.taken(a_message("m-1"))
     assert room.taken(a_message("m-1", sent="2026-01-31T13:00:00+01:00")).outcome == "repeated"
 
 
-def test_update_is_next_revision(room):
+def test_update_becomes_next_revision_of_alert(room):
     """It has the `occurred_at` of the first message, and a tombstone names the alert that it went into (CP17)."""
     room.taken(a_message("m-1"))
     answer = room.taken(a_message("m-2", 1, ["m-1"], named("Higher")))
@@ -129,7 +129,7 @@ def test_update_is_next_revision(room):
     assert len(room.history(id_of("m-1"))) == 2
 
 
-def test_altered_log_does_not_make_update_finer_than_policy_allows(room):
+def test_altered_log_does_not_make_location_of_update_finer_than_policy_allows(room):
     """A writer of the log does not learn the exact place from the next update (B1, TH7)."""
     where = an_info(an_area(circle="32.7,-96.8 1.5"))
     [first] = room.taken(a_message("m-1", 0, (), where)).alerts
@@ -140,7 +140,7 @@ def test_altered_log_does_not_make_update_finer_than_policy_allows(room):
     assert revision.alert.area == first.alert.area
 
 
-def test_chain_continues_from_last_message(room):
+def test_updates_that_each_name_previous_message_revise_one_alert(room):
     """Each message names the one before it (CP13)."""
     bodies = [a_message("m-0"), *(a_message(f"m-{n}", n, [f"m-{n - 1}"]) for n in range(1, 5))]
     assert room.outcomes(*bodies) == ["published"] + ["updated"] * 4
@@ -155,7 +155,7 @@ def test_update_that_names_first_message_revises_its_alert(room):
     assert room.outcomes(*bodies) == ["published"] + ["updated"] * 3 + ["cancelled"]
 
 
-def test_repeated_message_ends_nothing_newer(room):
+def test_repeated_message_does_not_end_newer_alert(room):
     """It does not even end an alert that it names, if that is newer (CP10)."""
     room.outcomes(a_message("a", 1, ["b"]), a_message("b", 6, (), *two_blocks()))
     before = room.live()
@@ -164,7 +164,7 @@ def test_repeated_message_ends_nothing_newer(room):
     assert room.live() == before
 
 
-def test_message_of_same_name_and_later_sent_is_update(room):
+def test_message_with_same_name_and_later_sent_time_is_update(room):
     """Its type does not matter, unless it is Cancel; an earlier message is late (CP12)."""
     bodies = [
         a_message("m", 0),
@@ -192,14 +192,14 @@ def test_update_or_cancel_without_references_is_refused(room):
         assert room.refused(a_message("m", kind=kind)) == [("missing-field", "/alert/references")]
 
 
-def test_reference_with_other_name_of_sender_is_found(room):
+def test_alert_is_found_by_reference_with_other_sender_name(room):
     """The sender in the reference is unknown, so the message's own sender is tried (CP11)."""
     room.taken(a_message("m-1"))
     assert room.taken(a_message("m-2", 1, [("PAAQ", "m-1")])).outcome == "updated"
     assert id_of("m-1", "PAAQ") not in room.tombstones()
 
 
-def test_unknown_reference_leaves_tombstones_for_both_readings(room):
+def test_unknown_reference_is_remembered_for_both_possible_senders(room):
     """So the message is recognized as late, whichever sender it has (CP13)."""
     room.taken(a_message("m-2", 1, [("PAAQ", "m-1")]))
     assert room.tombstones() == {id_of("m-1", "PAAQ"): id_of("m-2"), id_of("m-1"): id_of("m-2")}
@@ -207,7 +207,7 @@ def test_unknown_reference_leaves_tombstones_for_both_readings(room):
     assert list(room.live()) == [id_of("m-2")]
 
 
-def test_message_after_its_own_cancel_is_superseded(room):
+def test_message_that_arrives_after_its_cancel_is_superseded(room):
     """It is never published (CP13, CP16)."""
     assert room.outcomes(a_cancel("c", 5, ["m"]), a_message("m"), a_cancel("c", 5, ["m"])) == [
         "noted",
@@ -217,7 +217,7 @@ def test_message_after_its_own_cancel_is_superseded(room):
     assert room.live() == {}
 
 
-def test_tombstone_lasts_a_day_and_as_long_as_its_successor(room):
+def test_tombstone_lasts_a_day_or_as_long_as_its_successor_can(room):
     """The log then keeps it for its retention (CP13)."""
     room.taken(a_cancel("c", 0, ["m"]))
     room.taken(a_message("n-2", 0, ["n-1"]))
@@ -228,7 +228,7 @@ def test_tombstone_lasts_a_day_and_as_long_as_its_successor(room):
     assert room.history(id_of("n-1")) == [gone]
 
 
-def test_tombstones_need_no_headline_and_no_approval(room):
+def test_tombstone_names_approver_of_its_source(room):
     """Their fields are the source's (CP13)."""
     room.taken(a_cancel("c", 0, ["m"]))
     [entry] = room.history(id_of("m"))
@@ -238,7 +238,7 @@ def test_tombstones_need_no_headline_and_no_approval(room):
 # ---- blocks (CP14) -----------------------------------------------------------------------------------------------
 
 
-def test_each_block_is_alert_of_its_own(room):
+def test_each_info_of_message_becomes_alert_of_its_own(room):
     """Each id contains the id of its message, and the block that ends last is the first (CP14)."""
     one, two = two_blocks()
     answer = room.taken(a_message("m", 0, (), one, two.replace(time(60), time(90))))
@@ -247,7 +247,7 @@ def test_each_block_is_alert_of_its_own(room):
     assert room.taken(a_message("m", 0, (), one, two.replace(time(60), time(90)))).outcome == "repeated"
 
 
-def test_message_of_several_blocks_is_replaced_and_cancelled_as_whole(room):
+def test_all_alerts_of_a_message_are_replaced_and_cancelled_together(room):
     """All its alerts end together (CP17)."""
     room.taken(a_message("m", 0, (), *two_blocks()))
     answer = room.taken(a_message("n", 1, ["m"], *two_blocks("three", "four")))
@@ -258,14 +258,14 @@ def test_message_of_several_blocks_is_replaced_and_cancelled_as_whole(room):
     assert room.taken(a_cancel("c", 3, ["n"])).outcome == "cancelled"
 
 
-def test_expired_block_is_left_out(room):
+def test_expired_info_is_not_published(room):
     """The other blocks are published (CP15)."""
     one, two = two_blocks()
     body = a_message("m", -90, (), one.replace(time(60), time(-30)), two)
     assert [revision.alert.headline for revision in room.taken(body).alerts] == ["two"]
 
 
-def test_repeated_message_with_one_block_ended_gets_first_answer(room):
+def test_repeated_message_with_one_ended_alert_gets_first_answer(room):
     """An ended block does not count as a difference (CP10)."""
     one, two = two_blocks()
     body = a_message("m", 0, (), one, two.replace(time(60), time(90)))
@@ -278,7 +278,7 @@ def test_repeated_message_with_one_block_ended_gets_first_answer(room):
 # ---- dry runs (CP8) ----------------------------------------------------------------------------------------------
 
 
-def test_dry_run_decides_and_stores_nothing(room):
+def test_dry_run_returns_outcome_and_stores_nothing(room):
     """Its answer is the outcome of the real message (CP8)."""
     bodies = [a_message("m"), a_message("u", 1, ["m"]), a_message("r", 2, ["u"], an_info(expires=time(30)))]
     bodies += [a_cancel("c", 3, ["r"]), a_cancel("d", 4, ["unseen"])]

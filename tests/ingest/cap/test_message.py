@@ -73,7 +73,7 @@ def test_all_fields_of_message_are_read():
         ("en-US, fr", "und", {"language-unknown"}),
     ],
 )
-def test_unreadable_language_is_undetermined(text, language, notes):
+def test_unreadable_language_is_read_as_undetermined(text, language, notes):
     """The warning is not refused (HD12)."""
     found = message.read(a_message(an_info(language=text)))
     assert (found.infos[0].language, found.notes - {"unsigned"}) == (language, notes)
@@ -85,7 +85,7 @@ def test_missing_headline_is_replaced_by_event():
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-def test_older_versions_are_read_and_noted(version):
+def test_older_cap_versions_are_read_and_noted(version):
     """CAP 1.0 writes codes and certainty in another way (CP4)."""
     namespace = {v: k for k, v in message.NAMESPACES.items()}[version]
     body = a_message(an_info(eventCode="SAME=TOR", certainty="Very Likely"), namespace=namespace)
@@ -104,7 +104,7 @@ def test_older_versions_are_read_and_noted(version):
     ],
     ids=["rss", "no namespace", "edxl", "1.3"],
 )
-def test_other_documents_are_refused_as_not_cap(body):
+def test_documents_other_than_cap_are_refused(body):
     """The root has to be `alert` in a namespace of CAP (CP4)."""
     assert broken(body) == [("not-cap", "")]
 
@@ -116,7 +116,7 @@ def test_missing_field_is_reported(name, text):
     assert ("missing-field", f"/alert/{name}") in broken(a_message(**{name: text}))
 
 
-def test_alerts_and_updates_need_event():
+def test_alert_or_update_without_event_is_refused():
     """Each info needs an event; a Cancel needs no info (CP5)."""
     body = a_message(an_info(), an_info(event=None), msgType="Update")
     assert broken(body) == [("missing-field", "/alert/info/1/event")]
@@ -150,14 +150,14 @@ def test_invalid_field_is_reported_without_its_value(name, text):
     assert text not in violation.detail
 
 
-def test_invalid_shape_is_reported_by_its_pointer():
+def test_invalid_shape_is_reported_with_its_pointer():
     """Pointers count from 0 and include empty elements (CP5, CP22)."""
     body = a_message(an_info(), an_info(an_area(), an_area(polygon="</polygon><polygon>1,2 3,4")))
     assert broken(body) == [("invalid-value", "/alert/info/1/area/1/polygon/1")]
 
 
 @pytest.mark.parametrize("text", ["2019-05-01T12:00:00.25Z", "2019-05-01T12:00:00Z", "2019-05-01T14:00:00+02:00"])
-def test_times_in_forms_that_cap_forbids_are_read(text):
+def test_times_in_formats_that_cap_forbids_are_read(text):
     """They have fractions or a Z (CP6)."""
     assert message.read(a_message(sent=text)).sent // 1000 == SENT_MS // 1000
 
@@ -192,7 +192,7 @@ def languages(*infos):
     return [[info.language for info in block.infos] for block in language_groups.of(message.read(a_message(*infos)))]
 
 
-def test_infos_that_differ_only_by_language_are_one_block():
+def test_infos_that_differ_only_by_language_are_grouped():
     """Their codes and texts may differ, and their shapes may not (CP14)."""
     english = an_info(an_area(polygon=RING), language="en")
     french = an_info(an_area(polygon=RING, areaDesc="Ici"), language="fr", event="Crue")
@@ -201,12 +201,12 @@ def test_infos_that_differ_only_by_language_are_one_block():
     assert languages(english, an_info(an_area(polygon=RING), language="fr", severity="Minor")) == [["en"], ["fr"]]
 
 
-def test_info_with_repeated_block_and_language_is_dropped():
+def test_second_info_with_same_language_in_group_is_dropped():
     """Messages from Australia have two infos that differ by a code (CP14)."""
     assert languages(an_info(language="en"), an_info(language="EN")) == [["en"]]
 
 
-def test_another_event_in_same_language_is_another_block():
+def test_infos_with_different_events_in_same_language_are_separate_groups():
     """Wind and rain at one place are two blocks, each with its translation (CP14)."""
     infos = [
         an_info(an_area(polygon=RING), event=event, language=language)
@@ -216,14 +216,14 @@ def test_another_event_in_same_language_is_another_block():
     assert [[info.event for info in block.infos] for block in found] == [["Wind", "Vent"], ["Rain", "Pluie"]]
 
 
-def test_codes_distinguish_blocks_without_shapes():
+def test_codes_distinguish_infos_without_shapes():
     """Codes count only in infos without shapes (CP14)."""
     one, two = (an_area(geocode=f"<valueName>UGC</valueName><value>{value}</value>") for value in ("A", "B"))
     assert languages(an_info(one, language="en"), an_info(one, language="fr")) == [["en", "fr"]]
     assert languages(an_info(one, language="en"), an_info(two, language="fr")) == [["en"], ["fr"]]
 
 
-def test_more_than_eight_blocks_are_refused():
+def test_message_with_infos_for_more_than_eight_alerts_is_refused():
     """A message has 1 to 8 blocks (CP14)."""
     infos = [an_info(expires=f"2019-05-01T1{n}:00:00Z") for n in range(9)]
     assert len(languages(*infos[:8])) == 8
@@ -254,7 +254,7 @@ REAL = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_message_has_expected_blocks_and_shapes(name):
+def test_real_message_has_expected_languages_and_number_of_shapes(name):
     """The table has the languages of each block, and its number of shapes (CP14, CP22)."""
     found = language_groups.of(message.read(cap(name).read_bytes()))
     assert [([info.language for info in block.infos], len(block.shapes)) for block in found] == REAL[name]
@@ -269,7 +269,7 @@ REAL_BROKEN = {
 
 
 @pytest.mark.parametrize("name", REAL_BROKEN)
-def test_broken_real_message_is_refused_where_it_is_wrong(name):
+def test_broken_real_message_is_refused_with_pointer_to_its_fault(name):
     """The first one is accepted with an offset of the source (CP5, CP6)."""
     body = cap(name).read_bytes()
     assert broken(body)[0] == REAL_BROKEN[name]
@@ -277,7 +277,7 @@ def test_broken_real_message_is_refused_where_it_is_wrong(name):
         assert len(message.read(body, assume_offset="+00:00").infos[0].areas[0].rings) == 1
 
 
-def test_message_in_three_encodings_is_read_equally():
+def test_same_message_in_three_encodings_is_read_equally():
     """The files differ by line ends, namespace, and names of lists of codes (CP21)."""
     names = ["google__thunderstorm", "oasiscap__v1dot1_appendix_adot2", "oasiscap__v1dot2_appendix_adot2"]
     infos = [message.read(cap(name).read_bytes()).infos[0] for name in names]

@@ -37,7 +37,7 @@ class Dying(MemoryLog):
         return await super().append(entry)
 
 
-def test_repeated_message_after_crash_between_steps_takes_remaining_steps():
+def test_repeated_message_after_crash_completes_remaining_steps():
     """Steps that were taken before the crash are not taken twice (CP20)."""
     begun = [a_message("a"), a_message("b")]
     body = a_message("n", 1, ["a", "b", "unseen"], *two_blocks())
@@ -61,7 +61,7 @@ def test_repeated_message_after_crash_between_steps_takes_remaining_steps():
         assert room.tombstones() == whole.tombstones()
 
 
-def test_repeated_update_is_recognized_without_its_tombstone():
+def test_repeated_update_is_recognized_before_its_tombstone_is_stored():
     """The history of the alert that it went into shows it (CP10, CP20)."""
     log = Dying(2)
     room = CapIngestHarness(log)
@@ -84,7 +84,7 @@ CHAIN = {
 
 @pytest.mark.parametrize("order", list(itertools.permutations(CHAIN)), ids="-".join)
 @pytest.mark.parametrize("twice", [False, True])
-def test_chain_with_cancel_in_any_order_leaves_nothing_live(order, twice):
+def test_alert_update_and_cancel_in_any_order_leave_nothing_live(order, twice):
     """Nothing is sent after its end, and repeated messages change nothing (CP13)."""
     room = CapIngestHarness()
     for name in order:
@@ -96,7 +96,7 @@ def test_chain_with_cancel_in_any_order_leaves_nothing_live(order, twice):
 
 
 @pytest.mark.parametrize("order", [("alert", "update"), ("update", "alert")], ids="-".join)
-def test_chain_of_updates_in_any_order_leaves_newest_live(order):
+def test_alert_and_update_in_any_order_leave_newest_live(order):
     """One alert is live, with the content of the last update (CP13)."""
     room = CapIngestHarness()
     room.outcomes(*(CHAIN[name] for name in order))
@@ -113,7 +113,7 @@ ONE_NAME = [a_message("m"), a_message("m", 1, ["m"], kind="Update"), a_cancel("m
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
-def test_updates_that_name_only_message_before_leave_newest_live(order):
+def test_updates_that_name_only_previous_message_leave_newest_live(order):
     """A late message still links the alerts before and after it (CP13)."""
     room = CapIngestHarness()
     room.outcomes(*(LINKS[n] for n in order), *(LINKS[n] for n in order))
@@ -124,7 +124,7 @@ def test_updates_that_name_only_message_before_leave_newest_live(order):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_messages_of_one_name_in_any_order_leave_newest_live(order):
+def test_messages_and_cancel_with_one_name_in_any_order_leave_nothing_live(order):
     """A cancel of the same name is recognized by its name, too (CP12, CP13)."""
     room = CapIngestHarness()
     room.outcomes(*(ONE_NAME[n] for n in order))
@@ -155,7 +155,7 @@ def a_chain(updates, cancel, cancel_at):
 
 @pytest.mark.parametrize(("cancel", "cancel_at"), [*((cancel, 3) for cancel in STYLES), ("the first", 2)])
 @pytest.mark.parametrize("updates", STYLES)
-def test_chain_has_same_result_in_every_order(updates, cancel, cancel_at):
+def test_messages_about_one_alert_have_same_result_in_every_order(updates, cancel, cancel_at):
     """An update or a cancel may name any messages (HD9)."""
     chain = a_chain(updates, cancel, cancel_at)
     in_order = CapIngestHarness()
@@ -168,7 +168,7 @@ def test_chain_has_same_result_in_every_order(updates, cancel, cancel_at):
         assert list(room.live().values()) == expected, [body[60:90] for body in order]
 
 
-def test_repeated_messages_after_whole_chain_change_nothing():
+def test_messages_repeated_after_cancel_change_nothing():
     """They come in any order (HD9, CP10)."""
     chain = a_chain("the first", "the first", 3)
     for order in itertools.permutations(chain):
@@ -178,7 +178,7 @@ def test_repeated_messages_after_whole_chain_change_nothing():
 
 
 @pytest.mark.parametrize("between", [[], [a_message("u", 1, ["m"])]])
-def test_update_older_than_cancel_of_its_chain_is_superseded(room, between):
+def test_update_sent_before_cancel_of_its_alert_is_superseded(room, between):
     """The Cancel names only the first message, as some issuers do (HD9)."""
     room.outcomes(a_message("m"), *between, a_cancel("c", 5, ["m"]))
     late = a_message("v", 2, ["m"])
@@ -206,7 +206,7 @@ def test_update_that_names_live_and_cancelled_alert_revises_live_one(room):
     assert room.outcomes(a_message("u", 2, ["m", "n"])) == ["updated"]
 
 
-def test_blocks_not_published_before_cancel_are_not_published_after_it():
+def test_alerts_missed_in_crash_are_not_published_after_cancel():
     """The node died between two blocks, and the Cancel came before the message came again (HD9, CP20)."""
     log = Dying(1)
     room = CapIngestHarness(log)
@@ -224,7 +224,7 @@ def published_and_cancelled(room, count):
         assert room.outcomes(a_message("m", n / 10), a_cancel("m", n / 10 + 0.05, ["m"])) == ["published", "cancelled"]
 
 
-def test_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
+def test_alert_for_name_used_many_times_is_found_in_few_rounds(room, monkeypatch):
     """The number of rounds grows with the logarithm of the number of messages (HD14)."""
     published_and_cancelled(room, 40)
     rounds = []
@@ -234,7 +234,7 @@ def test_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
     assert 3 <= len(rounds) <= 8
 
 
-def test_name_published_as_new_too_often_is_rate_limited(room, monkeypatch):
+def test_message_name_published_as_new_too_often_is_rate_limited(room, monkeypatch):
     """The last of its alerts can still be cancelled (HD14)."""
     monkeypatch.setattr(decision, "MAX_GENERATIONS", 3)
     published_and_cancelled(room, 2)
@@ -297,7 +297,7 @@ def test_same_message_at_two_nodes_makes_one_alert(lead):
 @pytest.mark.parametrize("lead", range(8))
 @pytest.mark.parametrize("late", ["update", "cancel"])
 @pytest.mark.parametrize("swapped", [False, True])
-def test_message_and_its_update_or_cancel_at_two_nodes_leave_later_one(lead, late, swapped):
+def test_message_and_its_update_or_cancel_at_two_nodes_have_result_of_later_one(lead, late, swapped):
     """The first entry at the message's id decides, and the other node decides again (CP13)."""
     bodies = [CHAIN["alert"], CHAIN[late]]
     room, _ = together(*(reversed(bodies) if swapped else bodies), lead=lead)
@@ -305,7 +305,7 @@ def test_message_and_its_update_or_cancel_at_two_nodes_leave_later_one(lead, lat
 
 
 @pytest.mark.parametrize("lead", range(8))
-def test_two_updates_at_two_nodes_leave_newer_one(lead):
+def test_two_updates_at_two_nodes_leave_newer_one_live(lead):
     """It does not matter which of them is first (CP19)."""
     room = CapIngestHarness(Slow())
     room.taken(a_message("m"))
@@ -331,7 +331,7 @@ def test_update_of_alert_cancelled_by_hand_is_published_as_new(room):
     assert room.taken(a_message("u", 1, ["m"])).outcome == "published"
 
 
-def test_ids_follow_grammar_of_ids(room):
+def test_alert_ids_made_from_cap_messages_are_valid(room):
     """All ids of alerts from CAP are valid (A1)."""
     for entry in room.taken(a_message("m", 0, (), *two_blocks())).stored:
         assert isinstance(entry, Revision)

@@ -37,7 +37,7 @@ def test_cancel_ends_all_alerts_that_it_names(room):
         ({"note": "Word. " * 60}, (), ("Word. " * 60)[: 46 * 6 - 1] + "…"),
     ],
 )
-def test_cancel_has_issuers_words_as_reason(room, fields, infos, reason):
+def test_cancel_has_text_of_issuer_as_reason(room, fields, infos, reason):
     """The reason is the headline, or the note, or a default text, cut to 280 characters (LA4)."""
     room.taken(a_message("m"))
     [cancel] = room.taken(a_cancel("c", 1, ["m"], *infos, **fields)).cancelled
@@ -64,7 +64,7 @@ def test_update_with_earlier_expiry_replaces_alert(room):
     assert room.taken(a_message("n", 1, ["m"], an_info(expires=time(30)))).cancelled == answer.cancelled
 
 
-def test_message_of_same_name_with_earlier_expiry_replaces_alert(room):
+def test_message_with_same_name_and_earlier_expiry_replaces_alert(room):
     """The new alert has a further id of the same name, which the next message finds (CP12, CP17)."""
     room.taken(a_message("m"))
     answer = room.taken(a_message("m", 1, (), an_info(expires=time(30))))
@@ -82,7 +82,7 @@ def test_update_with_another_status_replaces_alert(room):
     assert room.taken(a_message("n", 1, ["m"])).outcome == "replaced"
 
 
-def test_update_beyond_longest_age_goes_on_under_new_id(room):
+def test_update_beyond_maximum_age_of_alert_continues_under_new_id(room):
     """The update comes a week after the first message (CP17, P6)."""
     week = 7 * 24 * 60
     room.taken(a_message("m", 0, (), an_info(expires=time(week - 1))))
@@ -108,7 +108,7 @@ def test_update_that_names_replaced_alert_revises_its_successor(room):
     assert room.live() == {}
 
 
-def test_updates_of_same_time_are_two_alerts(room):
+def test_updates_sent_at_same_time_become_two_alerts(room):
     """The issuer has split a warning in two, and cancels each (CP19)."""
     room.taken(a_message("m"))
     siblings = [a_message("u-1", 1, ["m"], named("North")), a_message("u-2", 1, ["m"], named("South"))]
@@ -119,7 +119,7 @@ def test_updates_of_same_time_are_two_alerts(room):
     assert room.live() == {id_of("m"): "North"}
 
 
-def test_late_messages_change_nothing(room):
+def test_update_or_cancel_older_than_current_message_changes_nothing(room):
     """They are an Update and a Cancel that were sent before the current message (CP19)."""
     room.outcomes(a_message("m"), a_message("u-2", 2, ["m"], named("Second")))
     assert room.outcomes(a_message("u-1", 1, ["m"], named("First")), a_cancel("c", 1, ["m"])) == ["superseded"] * 2
@@ -135,7 +135,7 @@ def test_update_that_names_whole_history_revises_current_alert_only(room):
     assert {id_of("n-0"), id_of("old-1"), id_of("old-2")} <= room.tombstones().keys()
 
 
-def test_update_with_all_blocks_expired_cancels(room):
+def test_update_whose_infos_have_all_expired_cancels_alert(room):
     """Every `expires` is past; the urgency Past does not count (CP15)."""
     room.taken(a_message("m"))
     over = an_info(expires=time(0), headline="It is over.")

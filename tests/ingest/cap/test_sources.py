@@ -69,7 +69,7 @@ def test_senders_are_compared_literally():
     assert found.named("a.b:c_d").speaks_for("anybody")
 
 
-def test_secret_is_in_no_repr():
+def test_repr_of_source_contains_no_secret():
     """Its hash is not shown either."""
     assert HASH[:8] not in repr(parsed(GOOD).named("belize-met"))
 

@@ -5,12 +5,12 @@ import pytest
 from geocast.ingest.cap.texts import cut, one_line, tidy
 
 
-def test_text_is_cleaned_line_by_line():
+def test_line_breaks_and_control_characters_of_text_are_cleaned_up():
     """Line ends, tabs, control characters, blanks and empty lines are cleaned up (CP21)."""
     assert tidy("  a\t b \r\n\r\n\r\n \n c\rd\x07\x85e  \n") == "a  b\n\nc\nd\ne"
 
 
-def test_headline_is_one_line():
+def test_headline_is_joined_into_one_line():
     """Line breaks of the issuer's editor are removed (CP21)."""
     assert one_line("operated by Caltech and\n            USGS ") == "operated by Caltech and USGS"
 

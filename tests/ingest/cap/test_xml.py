@@ -31,13 +31,13 @@ def refusal(body, charset=None):
     return caught.value.detail
 
 
-def test_document_is_parsed_to_tree_of_names_and_texts():
+def test_xml_document_is_parsed_to_tree_of_names_and_texts():
     """Comments and processing instructions are dropped; CDATA and references are text (CP3)."""
     body = b'<?xml-stylesheet href="/"?><!-- c --><a>x<!-- c -->y<b>1 &lt; 2</b>tail<c><![CDATA[<&]]></c></a>'
     assert shown(parse(body)) == ("a", "xy", [("b", "1 < 2", []), ("c", "<&", [])])
 
 
-def test_children_are_found_in_namespace_of_their_parent():
+def test_only_children_in_namespace_of_their_parent_are_found():
     """The prefix does not matter (CP4)."""
     root = parse(b'<p:a xmlns:p="urn:1" xmlns:q="urn:2"><p:b>ours</p:b><q:b>theirs</q:b><b>nobody\'s</b></p:a>')
     assert (root.namespace, [child.text for child in root.all("b")]) == ("urn:1", ["ours"])
@@ -68,7 +68,7 @@ def test_document_that_is_not_namespace_well_formed_is_refused(body):
     assert refusal(body) == "the document is not namespace-well-formed XML (line 1)"
 
 
-def test_namespaces_that_are_no_urls_are_read():
+def test_namespaces_that_are_not_urls_are_accepted():
     """The specification only discourages them (CP4)."""
     assert parse(b'<a xmlns="relative" xmlns:q="a b"/>').namespace == "relative"
 
@@ -135,6 +135,6 @@ def test_byte_order_mark_overrides_charset_and_charset_overrides_declaration(bod
         (b"\xff\xfe<", None),
     ],
 )
-def test_other_encodings_are_refused(body, charset):
+def test_unsupported_encodings_are_refused(body, charset):
     """So are bytes that are not in the declared encoding (CP2)."""
     refusal(body, charset)

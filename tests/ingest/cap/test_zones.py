@@ -41,7 +41,7 @@ def told(path):
 # ---- look-up -------------------------------------------------------------------------------------------------
 
 
-def test_value_is_compared_literally(tmp_path):
+def test_zone_codes_are_compared_literally(tmp_path):
     """The list has to be the same, too (CZ1)."""
     found = read_zones([written(tmp_path, feature())])
     assert len(found) == 1
@@ -51,7 +51,7 @@ def test_value_is_compared_literally(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["EMMA_ID", "emma_id", "EMMA-ID", "EmmaId"])
-def test_list_names_that_differ_by_case_dash_and_underscore_are_equal(tmp_path, name):
+def test_code_list_names_that_differ_only_by_case_dash_or_underscore_are_equal(tmp_path, name):
     """This holds for names in files and in messages (HD12)."""
     for spelled in ("EMMA_ID", "emma-id"):
         found = read_zones([written(tmp_path, feature(spelled))])
@@ -60,7 +60,7 @@ def test_list_names_that_differ_by_case_dash_and_underscore_are_equal(tmp_path, 
         assert found.summary().startswith(f"1 of {spelled}")
 
 
-def test_zone_across_antimeridian_is_wrapped(tmp_path):
+def test_longitudes_of_zone_across_antimeridian_are_wrapped(tmp_path):
     """Data of the US has longitudes of ±180.01° (HD12)."""
     ring = [[179.5, 51.0], [180.01, 51.0], [180.01, 51.5], [179.5, 51.5], [179.5, 51.0]]
     [piece] = read_zones([written(tmp_path, feature(coordinates=[ring]))]).find("EMMA_ID", "AT301")
@@ -69,7 +69,7 @@ def test_zone_across_antimeridian_is_wrapped(tmp_path):
     assert len(piece.ring[0]) == 5
 
 
-def test_features_of_several_files_are_all_known(tmp_path):
+def test_zones_of_several_files_are_all_found(tmp_path):
     """A zone may have several features, and there may be several files (CZ1)."""
     east = [[x + 5, y] for x, y in SQUARE]
     one = written(tmp_path, feature(), feature(coordinates=[east]), feature("NUTS2", "BE21"))
@@ -79,7 +79,7 @@ def test_features_of_several_files_are_all_known(tmp_path):
     assert found.summary().startswith("1 of EMMA_ID, 1 of NUTS2, 1 of UGC; ")
 
 
-def test_members_of_collection_are_read_in_any_order(tmp_path):
+def test_fields_of_feature_collection_are_read_in_any_order(tmp_path):
     """Some tools write `crs`, `name` and `bbox` after the features (RFC 7946). Heights are ignored."""
     high = [[x, y, 120] for x, y in SQUARE]
     text = json.dumps({"bbox": [1, 2, 3, 4], "features": [feature(coordinates=[high])], "type": "FeatureCollection"})
@@ -88,7 +88,7 @@ def test_members_of_collection_are_read_in_any_order(tmp_path):
     assert len(read_zones([path])) == 1
 
 
-def test_area_with_all_codes_of_one_list_known_is_placed_wholly(tmp_path):
+def test_area_is_fully_located_if_all_codes_of_one_code_list_are_known(tmp_path):
     """Issuers name a place by the codes of several lists (CP24)."""
     found = read_zones([written(tmp_path, feature("UGC", "A"), feature("UGC", "B"), feature("SAME", "1"))])
     assert [
@@ -103,7 +103,7 @@ def test_area_with_all_codes_of_one_list_known_is_placed_wholly(tmp_path):
     assert found.place([]) == ([], False)
 
 
-def test_code_named_twice_counts_once(tmp_path):
+def test_zone_named_twice_is_joined_once(tmp_path):
     """Its pieces are joined once (CZ2)."""
     found = read_zones([written(tmp_path, feature())]).find("EMMA_ID", "AT301")
     assert len(joined([*found, *found], 0)) == 1
