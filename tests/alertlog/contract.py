@@ -23,18 +23,18 @@ from geocast.model.alert import OtherKind
 
 @with_logs
 class LogContract(KindsContract, abc.ABC):
-    """The rules that every backend keeps."""
+    """The rules that every backend of the log follows."""
 
     modules = ()  # where the backend is: its constants are changed by some tests
     most_large = 11  # entries of 9 KB in a batch of 20 KB: a log in memory has no bytes to count
 
     @abc.abstractmethod
     def new(self, tmp_path):
-        """Return a log that is not open yet. With the same path it is the same log, if it is durable."""
+        """Return a log that is not open yet. If the log is durable, the same path gives the same log."""
 
     @abc.abstractmethod
     async def write(self, log, later):
-        """Store an entry in `log` as a later release does, by another process if possible."""
+        """Store an entry in `log` as a later release would, by another process if possible."""
 
     @pytest.fixture(autouse=True)
     def _patches(self, monkeypatch, caplog):
@@ -52,7 +52,7 @@ class LogContract(KindsContract, abc.ABC):
             if hasattr(module, name):
                 self._monkeypatch.setattr(module, name, value)
 
-    # ---- append ----------------------------------------------------------------------------------------------
+    # ---- appending entries -----------------------------------------------------------------------------------
 
     async def test_append_that_skips_or_repeats_a_number_is_refused(self, log):
         """The numbers are 1, 2, 3 …; an entry with another number is not stored (LogA1)."""
@@ -98,7 +98,7 @@ class LogContract(KindsContract, abc.ABC):
         assert len(await entries(log)) == 3
 
     async def test_only_one_of_concurrent_revision_and_cancel_with_same_number_is_stored(self, log):
-        """The rule holds for entries of different kinds, too (LogA2)."""
+        """The rule also holds for entries of different kinds (LogA2)."""
         for n in range(20):
             await log.append(a_revision(f"a-{n}"))
             rivals = [a_revision(f"a-{n}", 2), a_cancel(f"a-{n}", 2)]
@@ -121,7 +121,7 @@ class LogContract(KindsContract, abc.ABC):
             assert await log.append(a_revision(f"a-{n}")) is (not known)
 
     async def test_stored_entry_is_read_unchanged_by_all_readers(self, log):
-        """`history`, `live` and `follow` give every field (LogA4)."""
+        """`history`, `live` and `follow` return every field of the entry (LogA4)."""
         revision = a_revision(description="Zwei Zeilen.\nÜber 😀.", severity="extreme", status="exercise", source="d:7")
         assert await log.append(revision)
         assert list(await log.history("a-1")) == list(await live(log, NOON_MS)) == await entries(log) == [revision]
@@ -129,7 +129,7 @@ class LogContract(KindsContract, abc.ABC):
         assert (await log.history("a-1"))[-1] == (await entries(log))[-1] == a_cancel(reason="é")
 
     async def test_largest_entry_is_stored(self, log):
-        """An official warning with all its languages has 64 KiB (LogA5)."""
+        """An official warning in many languages may take 64 KiB (LogA5)."""
         warning = a_warning("en-CA", "fr-CA", "iu")
         padding = codec.MAX_ENTRY_BYTES - len(codec.encode(warning))
         [*texts, last] = warning.alert.texts
@@ -140,7 +140,7 @@ class LogContract(KindsContract, abc.ABC):
         assert await log.append(largest)
         assert list(await log.history("a-1")) == list(await live(log, NOON_MS)) == await entries(log) == [largest]
 
-    # ---- what is live ----------------------------------------------------------------------------------------
+    # ---- lists of live alerts --------------------------------------------------------------------------------
 
     async def test_list_of_live_alerts_omits_cancelled_and_expired_ones(self, log):
         """A live alert is accepted, not cancelled, and `now < expires_at` (section 1 of the protocol)."""
@@ -167,12 +167,15 @@ class LogContract(KindsContract, abc.ABC):
         assert [(entry.id, entry.revision) for entry in await live(log, NOON_MS)] == [("b", 1), ("c", 1), ("a", 2)]
 
     async def live_for(self, log, **ends):
-        """Append an alert for each name, which is live for this many ms."""
+        """Append an alert for each name; its value is the number of milliseconds for which the alert is live."""
         for alert_id, ends_in_ms in ends.items():
             assert await log.append(a_revision(alert_id, expires_at=NOON_MS + ends_in_ms))
 
     async def walk(self, log, limit=1, **meanwhile):
-        """Return the alerts of each page. `meanwhile` has, by the number of a page, what is appended after it."""
+        """Return the alert ids of each page.
+
+        `meanwhile` maps a page number to the entries that are appended after that page.
+        """
         found, after = [], None
         while not found or after is not None:
             page = await log.live(NOON_MS, after, limit)
@@ -192,7 +195,7 @@ class LogContract(KindsContract, abc.ABC):
         assert (await log.live(NOON_MS + 1, Cursor(0, "z"), 3)).after == (NOON_MS + 3, "b")
 
     async def test_live_alerts_with_equal_end_times_are_ordered_by_bytes_of_their_ids(self, log):
-        """The locale does not matter, and a page can begin after an alert that is gone (LogL1)."""
+        """The locale does not matter, and a cursor may name an alert that no longer exists (LogL1)."""
         ids = ["a", "Z", "a-1", "a.1", "a:1", "a_1", "0", "A1", "a1", "aa", "a" * 128]
         await self.live_for(log, **dict.fromkeys(ids, 3))
         assert await self.walk(log) == [[alert_id] for alert_id in sorted(ids)]
@@ -201,21 +204,27 @@ class LogContract(KindsContract, abc.ABC):
             assert {entry.id for entry in behind.revisions} == {each for each in ids if each > gone}
 
     async def test_empty_page_of_live_alerts_has_no_next_page(self, log):
-        """So it is in an empty log, after the last alert, and if nothing is live (LogL1)."""
+        """A page is empty in an empty log, after the last alert, and if no alert is live (LogL1)."""
         assert await log.live(NOON_MS) == ([], None)
         await self.live_for(log, a=3)
         assert await log.live(NOON_MS + 3) == ([], None)
         assert await log.live(NOON_MS, Cursor(NOON_MS + 3, "a")) == ([], None)
 
     async def test_revision_with_earlier_end_time_does_not_move_alert_to_earlier_page(self, log):
-        """The latest end of all entries counts, so a reader of the pages does not miss the alert (LogL1)."""
+        """The latest end time of an alert's entries counts.
+
+        So a reader of the pages does not miss the alert (LogL1).
+        """
         await self.live_for(log, a=1, b=2, c=3)
         sooner = a_revision("c", 2, expires_at=NOON_MS + 1)
         assert await self.walk(log, behind_1=[sooner]) == [["a"], ["b"], ["c"]]
         assert await log.live(NOON_MS + 1, Cursor(NOON_MS + 2, "b")) == ([], None)
 
     async def test_reader_of_all_pages_gets_every_alert_that_stays_live(self, log):
-        """Others are added, revised and cancelled meanwhile. Only extended alerts come twice (LogL1)."""
+        """Other alerts are added, revised and cancelled while the pages are read.
+
+        Only alerts that were extended appear twice (LogL1).
+        """
         await self.live_for(log, a=2, b=4, c=6, d=8)
         same = [a_revision("a", 2, expires_at=NOON_MS + 2), a_revision("c", 2, expires_at=NOON_MS + 6)]
         later = [a_revision("a", 3, expires_at=NOON_MS + 7), a_revision("d", 2, expires_at=NOON_MS + 9)]
@@ -225,7 +234,7 @@ class LogContract(KindsContract, abc.ABC):
         assert found == [["a"], ["b"], ["c"], ["a"], ["d"], ["behind"]]
 
     async def test_page_of_live_alerts_skips_cancelled_ones_until_it_is_full(self, log):
-        """Cancelled alerts are looked at, and others take their places (LogL2)."""
+        """Live alerts that follow take the places of cancelled ones (LogL2)."""
         ids = [f"a-{n:02}" for n in range(12)]
         await self.live_for(log, **dict.fromkeys(ids, 1_800_000))
         for alert_id in ids[:5] + ids[6:9] + ids[10:]:
@@ -234,7 +243,7 @@ class LogContract(KindsContract, abc.ABC):
         assert await self.walk(log, 1) == [["a-05"], ["a-09"]]
 
     async def test_one_page_of_live_alerts_searches_limited_number_of_alerts(self, log):
-        """The page then has few alerts or none, and says where the next one begins (LogL2)."""
+        """The page then has few alerts or none, and its cursor says where the next page begins (LogL2)."""
         ids = [f"a-{n:02}" for n in range(LOOKS + 2)]
         await self.live_for(log, **dict.fromkeys(ids, 1_800_000))
         for alert_id in ids[:-1]:
@@ -242,7 +251,7 @@ class LogContract(KindsContract, abc.ABC):
         assert await self.walk(log, 1) == [[], [ids[-1]]]
 
     async def test_alert_stays_live_after_entries_of_unknown_kinds(self, log):
-        """The last revision or cancel counts (LogG1, LogG2)."""
+        """The last revision or cancel decides whether an alert is live (LogG1, LogG2)."""
         await self.live_for(log, a=3, b=3, c=3)
         for later in (of_another_kind("a", 2), of_another_kind("a", 3), of_another_kind("b", 2), of_another_kind("d")):
             await self.write(log, later)
@@ -251,17 +260,17 @@ class LogContract(KindsContract, abc.ABC):
         assert await self.walk(log) == [["c"], ["a"]]
         assert await self.walk(log, 10) == [["a", "c"]]
 
-    # ---- follow ----------------------------------------------------------------------------------------------
+    # ---- following the log -----------------------------------------------------------------------------------
 
     async def test_position_of_last_entry_is_0_in_empty_log(self, log):
-        """Otherwise `tail` is the position of the last entry."""
+        """In a log with entries, `tail` returns the position of the last entry."""
         assert await log.tail() == 0
         await log.append(a_revision())
         [(position, _)] = await read(log)
         assert await log.tail() == position > 0
 
     async def test_follower_gets_every_entry_once_in_order_of_position(self, log):
-        """It can begin at any position (LogF1)."""
+        """A follower can begin at any position (LogF1)."""
         appended = [a_revision(f"a-{n % 7}", 1 + n // 7) for n in range(70)]
         for entry in appended:
             assert await log.append(entry)
@@ -299,7 +308,7 @@ class LogContract(KindsContract, abc.ABC):
                 assert [entry.id for _, entry in found] == ["a-2"]
 
     async def test_follower_reads_long_log_in_batches(self, log):
-        """A batch has at most BATCH entries (LogF1), and an empty one comes only at the end (LogF2)."""
+        """A batch has at most BATCH entries (LogF1), and an empty batch comes only at the end (LogF2)."""
         self.patch("BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(101)))
         sizes = []
@@ -311,7 +320,7 @@ class LogContract(KindsContract, abc.ABC):
         assert sizes == [50, 50, 1, 0]
 
     async def test_batch_of_large_entries_is_limited_by_bytes(self, log):
-        """A reader has a few MB at a time, which a slow connection transfers in time (LogF1)."""
+        """A batch has at most a few MB, which even a slow connection transfers in time (LogF1)."""
         self.patch("BATCH_BYTES", 20_000)
         self.patch("READ_AT_ONCE", 2)
         large = [a_revision(f"a-{n}", description="x" * 9_000) for n in range(11)]
@@ -335,7 +344,7 @@ class LogContract(KindsContract, abc.ABC):
         assert len(await read(log)) == 50
 
     async def test_follower_can_skip_entries_that_ended_before_given_time(self, log):
-        """Entries that ended before `ended_before_ms` are left out (`AlertLog.follow`)."""
+        """Entries that ended before `ended_before_ms` are skipped (`AlertLog.follow`)."""
         for n in range(4):
             await log.append(a_revision(f"a-{n}", expires_at=ENDS_MS + n))
         await log.append(a_cancel("a-0", ends_at=ENDS_MS))
@@ -345,7 +354,7 @@ class LogContract(KindsContract, abc.ABC):
         assert await read(log, 0, ENDS_MS + 9) == []
 
     async def test_follower_that_skips_ended_entries_gets_every_entry_appended_later(self, log):
-        """Only entries that were there at its start are left out, since its clock may be ahead."""
+        """Only entries older than the follower are skipped, since the follower's clock may be ahead."""
         await log.append(a_revision("old", expires_at=NOON_MS + 1))
         async with aclosing(log.follow(0, ENDS_MS)) as follower:
             assert await read_on(follower) == []
@@ -357,7 +366,7 @@ class LogContract(KindsContract, abc.ABC):
             assert [entry.id for _, entry in found] == ["older", "new"]
 
     async def test_follower_with_earlier_time_limit_gets_entries_that_another_skipped(self, log):
-        """`follow` can be called again with an earlier time, beside another follower."""
+        """`follow` can be called again with an earlier `ended_before_ms` while another follower runs."""
         await self._asks_again(log, live=1)
 
     async def test_next_follower_gets_skipped_entries_if_last_one_got_none(self, log):
@@ -380,13 +389,13 @@ class LogContract(KindsContract, abc.ABC):
             assert [entry.id for _, entry in found] == ["new"]
 
     async def test_follower_of_quiet_log_gets_empty_batches_regularly(self, log):
-        """They come at least once a second, so a quiet log differs from a broken connection (LogF2)."""
+        """Empty batches come at least once a second, so a quiet log can be told from a broken connection (LogF2)."""
         async with aclosing(log.follow(0)) as follower:
             for _ in range(2):
                 assert await read_on(follower) == []
 
     async def test_waiting_follower_gets_appended_entry_at_once(self, log):
-        """It does not wait for its next heartbeat (LogF2)."""
+        """The follower does not wait for its next heartbeat (LogF2)."""
         self.without_time_outs()
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
@@ -409,16 +418,16 @@ class LogContract(KindsContract, abc.ABC):
         assert await read(log, first[1].position) == list(first[2:])
 
     async def test_waking_followers_without_new_entries_changes_nothing(self, log):
-        """`nudge` makes `follow` look at once, and there may be no new entry."""
+        """`nudge` makes followers read the log at once, even if there is no new entry."""
         log.nudge()
         await log.append(a_revision())
         log.nudge()
         assert len(await read(log)) == 1
 
-    # ---- retention -------------------------------------------------------------------------------------------
+    # ---- purging of ended alerts -----------------------------------------------------------------------------
 
     async def test_alert_is_kept_for_a_day_after_its_end(self, log):
-        """It is kept for RETENTION_MS and then purged; `purge` returns the number of entries (LogR1, DP16)."""
+        """After RETENTION_MS the alert is purged; `purge` returns the number of deleted entries (LogR1, DP16)."""
         await log.append(a_revision())
         await log.append(a_cancel())
         await log.append(a_revision("later", expires_at=ENDS_MS + 1))
@@ -442,7 +451,7 @@ class LogContract(KindsContract, abc.ABC):
         assert list(await log.history("a-1")) == await entries(log) == []
 
     async def test_reused_id_of_purged_alert_gets_higher_position(self, log):
-        """No entry appears below a position that was given (LogF1, LogR1)."""
+        """No entry gets a position below one that was returned before (LogF1, LogR1)."""
         await log.append(a_revision())
         before = await log.tail()
         assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 1
@@ -452,14 +461,14 @@ class LogContract(KindsContract, abc.ABC):
         assert entry.alert.headline == "again"
 
     async def test_one_purge_deletes_any_number_of_alerts(self, log):
-        """One call purges all of them, in any number of steps (LogR1)."""
+        """One call purges all alerts that are due, in as many steps as needed (LogR1)."""
         self.patch("PURGE_BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(120)))
         await asyncio.gather(*(log.append(a_revision(f"b-{n}", expires_at=ENDS_MS + 5000)) for n in range(10)))
         assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 120
         assert len(await entries(log)) == 10
 
-    # ---- counts ----------------------------------------------------------------------------------------------
+    # ---- delivery counts -------------------------------------------------------------------------------------
 
     async def test_delivery_counts_of_all_nodes_are_added(self, log):
         """The counts of all nodes are added (section 4 of the protocol)."""
@@ -478,7 +487,7 @@ class LogContract(KindsContract, abc.ABC):
         assert await log.counts("a-1") == Counts(20, 40)
 
     async def test_push_counts_are_added_separately_from_frame_counts(self, log):
-        """They are added beside the counts of frames that were sent, by other processes (H7)."""
+        """Other processes count pushes, while nodes count the frames that were sent (H7)."""
         await log.append(a_revision())
         await log.add_counts({"a-1": Counts(3, 1)})
         await log.add_counts({"a-1": Counts(pushed=5), "a-2": Counts(pushed=1)})
@@ -489,7 +498,7 @@ class LogContract(KindsContract, abc.ABC):
 
 @with_logs
 class DurableContract(LogContract):
-    """The rules of backends that keep entries after their process."""
+    """The rules of backends whose entries outlive the process."""
 
     def reopened(self, tmp_path, before, after):
         """Run a coroutine with the log, close it, and run another one with the same log opened again."""
@@ -557,7 +566,10 @@ class DurableContract(LogContract):
         self.reopened(tmp_path, before, after)
 
     async def test_older_release_without_calls_skips_call_entries(self, log):
-        """It skips them silently (LogG1, LogG4). Such a release is played by this one with a shorter list of kinds."""
+        """The entries are skipped without a log message (LogG1, LogG4).
+
+        The test simulates an older release by a shorter list of kinds.
+        """
         chain = [a_call(), a_widening(), a_claim(3), an_end(4)]
         for entry in (*chain, a_revision()):
             await log.append(entry)

@@ -13,7 +13,7 @@ ID = a_revision().id
 
 
 class Node:
-    """A node whose requests append the next revision. Purpose: to see what it reads, decides and stores."""
+    """A node whose requests append the next revision. It records what it reads, decides and stores."""
 
     def __init__(self, log=None):
         self.log = log or MemoryLog()
@@ -23,7 +23,7 @@ class Node:
         self.before_append = lambda: None  # what other writers do between this node's reading and its appending
 
     async def read(self):
-        """Return the history, as the services read it."""
+        """Return the history, as the services would read it."""
         return await self.log.history(ID)
 
     def decide(self, history):
@@ -43,7 +43,7 @@ class Node:
 
 
 def test_planned_entries_are_appended_and_reported():
-    """The answer of the plan is given, and `appended` is called with each entry."""
+    """The answer of the plan is returned, and `appended` is called with each entry."""
     node = Node()
     assert [node.answer(), node.answer()] == ["revision 1", "revision 2"]
     assert node.stored() == [1, 2]
@@ -51,7 +51,7 @@ def test_planned_entries_are_appended_and_reported():
 
 
 def test_plan_without_entries_returns_its_answer_and_stores_nothing():
-    """A repeated request or a dry run is decided once (Rule 2)."""
+    """A repeated request and a dry run need only one decision (Rule 2)."""
     node = Node()
     assert node.answer(lambda history: node.histories.append(len(history)) or Plan("repeated")) == "repeated"
     assert (node.histories, node.stored(), node.nudged) == ([0], [], [])
@@ -86,7 +86,7 @@ def test_request_overtaken_by_cancel_is_refused_by_second_decision():
 
 
 def test_request_that_other_nodes_always_overtake_raises_log_unavailable():
-    """After ATTEMPTS decisions the outcome is unknown, and the error has the service's text (Rule 3)."""
+    """After ATTEMPTS decisions the outcome is unknown, and the error has the text of the service (Rule 3)."""
     node = Node()
     node.before_append = lambda: node.log.take(a_revision(revision=len(node.histories)))
     with pytest.raises(LogUnavailable, match="others are faster"):
@@ -97,7 +97,7 @@ def test_request_that_other_nodes_always_overtake_raises_log_unavailable():
 
 @pytest.mark.parametrize("broken", ["history", "append"])
 def test_unavailable_log_is_not_tried_again(broken):
-    """Whether the entry was stored is unknown, so the client has to repeat the request (Rule 4)."""
+    """It is unknown whether the entry was stored, so the client has to repeat the request (Rule 4)."""
     node, calls = Node(), []
 
     async def unavailable(_):
@@ -124,7 +124,7 @@ def test_entries_are_appended_until_one_has_number_that_is_taken():
 
 
 def test_append_function_of_caller_replaces_that_of_writer():
-    """The given function may do something first, and may return False."""
+    """The caller's function may do something before it appends, and may return False."""
     node, tries = Node(), []
 
     async def append(entries):

@@ -1,4 +1,4 @@
-"""The history of a log in Redis: each row of the table in `redis_streams/history.py`, without a Redis."""
+"""The history of a log in Redis: each row of the table in `redis_streams/history.py`, tested without a Redis."""
 
 import pytest
 
@@ -20,18 +20,18 @@ def a_history(epoch=EPOCH, seq=5, server=A, tops=((100, 0), (200, 0))):
 
 
 def a_reading(history, seq=5, place=(200, 0), server=A):
-    """Return the position of a follower that has read everything, up to a heartbeat."""
+    """Return the position of a follower that has read everything up to a heartbeat."""
     reading = ReadPosition(position_of(history.epoch, seq), 0, server, history.server)
     reading.begin(history.epoch, seq, history.top)
     reading.place, reading.last = place, (199, 0)
     return reading
 
 
-# ---- reports of heartbeats ---------------------------------------------------------------------------------------
+# ---- what heartbeats report --------------------------------------------------------------------------------------
 
 
 def test_first_heartbeat_sets_history_and_restores_nothing():
-    """The history was not rewound, and there is nothing to put back (row 9)."""
+    """No loss is known yet, so there is nothing to restore (row 9)."""
     history = History()
     assert not history.told(EPOCH, 7)
     assert (history.epoch, history.seq, history.rewinds) == (EPOCH, 7, 0)
@@ -48,7 +48,7 @@ def test_heartbeat_of_same_history_only_updates_last_number(seq):
 
 
 def test_older_heartbeat_does_not_lower_last_number():
-    """An older answer, also of an earlier epoch, changes nothing (row 1)."""
+    """A heartbeat that arrives late, even one of an earlier epoch, changes nothing (row 1)."""
     history = a_history(seq=9)
     assert not history.told(EPOCH, 4)
     assert not history.told(EPOCH - 1, 12)
@@ -56,7 +56,7 @@ def test_older_heartbeat_does_not_lower_last_number():
 
 
 def test_later_epoch_is_adopted_and_all_entries_are_restored_once():
-    """A later epoch is adopted also if it has fewer entries (row 2)."""
+    """A later epoch is adopted even if it has fewer entries (row 2)."""
     history = a_history()
     assert history.told(EPOCH + 1, 2)
     assert (history.epoch, history.seq, history.rewinds) == (EPOCH + 1, 2, 1)
@@ -65,7 +65,7 @@ def test_later_epoch_is_adopted_and_all_entries_are_restored_once():
 
 
 def test_heartbeat_from_another_server_restores_all_entries_once():
-    """It may lack entries that the server before has acknowledged (row 4)."""
+    """The other server may lack entries that the previous server has acknowledged (row 4)."""
     history = a_history()
     assert history.accepted_by(B, EPOCH)
     assert not history.accepted_by(B, EPOCH)
@@ -77,7 +77,7 @@ def test_heartbeat_from_another_server_restores_all_entries_once():
     [(EPOCH, 5, None), (EPOCH, 6, None), (EPOCH + 1, 0, None), (EPOCH, 4, EPOCH), (EPOCH - 1, 99, EPOCH)],
 )
 def test_heartbeat_with_lower_number_begins_new_epoch(epoch, seq, floor):
-    """A new epoch is begun above the known one (row 3); rows 1 and 2 begin none."""
+    """The new epoch is above the known one (row 3); in rows 1 and 2 no epoch begins."""
     assert floor_after(a_history().mark, epoch, seq) == floor
 
 
@@ -85,7 +85,7 @@ def test_heartbeat_with_lower_number_begins_new_epoch(epoch, seq, floor):
 
 
 def test_follower_continues_at_position_of_previous_follower():
-    """It has the last one's place in the stream, after which there is no gap (row 1)."""
+    """The new follower has the previous one's place in the stream, and notices a gap after it (row 1)."""
     history = a_history(seq=8)
     before = a_reading(history, seq=5)
     assert before.fits(EPOCH, 8)
@@ -97,7 +97,7 @@ def test_follower_continues_at_position_of_previous_follower():
 
 
 def test_follower_on_another_server_continues_after_last_entry_read():
-    """A heartbeat may be missing on the other server (row 6)."""
+    """The other server may lack the last heartbeat (row 6)."""
     before = a_reading(a_history())
     reading = ReadPosition(before.position, 0, B, B)
     reading.go_on_from(before)
@@ -106,7 +106,7 @@ def test_follower_on_another_server_continues_after_last_entry_read():
 
 @pytest.mark.parametrize(("epoch", "seq"), [(EPOCH, 4), (EPOCH - 1, 9), (EPOCH + 1, 9)])
 def test_reading_position_does_not_fit_shorter_log_or_other_epoch(epoch, seq):
-    """Such a log can't have all entries that were read (rows 5 and 6)."""
+    """Such a log can't have all entries that the follower has read (rows 5 and 6)."""
     assert not a_reading(a_history()).fits(epoch, seq)
 
 
@@ -133,7 +133,7 @@ def test_new_epoch_is_above_all_known_epochs_and_begun_once(epoch, known, floor)
     [(0, 0, True), (0, 500, True), (1, 0, False)],
 )
 def test_reader_that_wants_other_entries_does_not_continue_at_old_position(after, ended_before_ms, may):
-    """It wants another position, or entries that were left out (`AlertLog.follow`)."""
+    """The reader asks for another position, or for entries that were skipped (`AlertLog.follow`)."""
     before = a_reading(a_history())
     assert before.may_be_continued(before.position + after, ended_before_ms) is may
     before.ended_before_ms = 1
@@ -144,7 +144,7 @@ def test_reader_that_wants_other_entries_does_not_continue_at_old_position(after
 
 
 def test_entries_with_consecutive_numbers_are_accepted():
-    """Heartbeats in between repeat the last number (row 1)."""
+    """Heartbeats between the entries repeat the last number (row 1)."""
     reading = a_reading(a_history())
     assert reading.take((201, 0), EPOCH, 6, is_beat=False) == position_of(EPOCH, 6)
     assert reading.take((202, 0), EPOCH, 6, is_beat=True) == 0
@@ -158,13 +158,13 @@ def test_entries_with_consecutive_numbers_are_accepted():
     ids=["gap", "again", "gap before a heartbeat", "later epoch", "earlier epoch"],
 )
 def test_gap_in_numbers_or_other_epoch_raises_rewound(epoch, seq, is_beat):
-    """Both show that entries were lost (row 5)."""
+    """A gap and another epoch both show that entries were lost (row 5)."""
     with pytest.raises(Rewound):
         a_reading(a_history()).take((201, 0), epoch, seq, is_beat=is_beat)
 
 
 def test_gaps_in_numbers_are_allowed_in_entries_stored_before_start():
-    """Purged entries leave gaps, and entries that were put back have new epochs (row 9)."""
+    """Purged entries leave gaps, and restored entries have new epochs (row 9)."""
     history = a_history(seq=9)
     reading = ReadPosition(0, 0, A, A)
     reading.begin(EPOCH, 9, (200, 0))
@@ -175,7 +175,7 @@ def test_gaps_in_numbers_are_allowed_in_entries_stored_before_start():
 
 
 def test_ended_entries_are_skipped_only_if_stored_before_start():
-    """Later entries are all given, since the clock for `ended_before_ms` may be wrong (`AlertLog.follow`)."""
+    """Later entries are all returned, since the clock behind `ended_before_ms` may be wrong (`AlertLog.follow`)."""
     reading = ReadPosition(0, 1000, A, A)
     reading.begin(EPOCH, 2, (200, 0))
     for place, ends_at, wanted in [((199, 0), 999, False), ((200, 0), 1000, True), ((201, 0), 999, True)]:
@@ -192,17 +192,17 @@ def test_entries_up_to_start_position_are_not_given_again():
 
 
 def test_foreign_item_in_stream_is_skipped():
-    """The next entry follows the one before the foreign item (LogR2)."""
+    """The number of the next entry still follows that of the entry before the item (LogR2)."""
     reading = a_reading(a_history())
     reading.pass_over((201, 0))
     assert reading.take((202, 0), EPOCH, 6, is_beat=False)
 
 
-# ---- at the end of the stream ------------------------------------------------------------------------------------
+# ---- followers at the end of the stream --------------------------------------------------------------------------
 
 
 def test_reader_missing_only_last_heartbeat_does_not_count_as_disconnected():
-    """The last heartbeat may be on its way (row 7)."""
+    """The last heartbeat may still be on its way (row 7)."""
     history = a_history()
     reading = a_reading(history, place=(150, 0))
     reading.top = ZERO
@@ -212,7 +212,7 @@ def test_reader_missing_only_last_heartbeat_does_not_count_as_disconnected():
 
 
 def test_reader_that_stops_before_reported_end_of_stream_counts_as_disconnected():
-    """It reads another stream than the one whose end was reported (row 7)."""
+    """The reader must be reading another stream than the one whose end was reported (row 7)."""
     history = a_history()
     reading = ReadPosition(0, 0, A, A)
     reading.begin(EPOCH, 5, (200, 0))
@@ -220,7 +220,7 @@ def test_reader_that_stops_before_reported_end_of_stream_counts_as_disconnected(
 
 
 def test_reader_of_server_without_heartbeats_counts_as_disconnected():
-    """It is not deaf while the last heartbeat went to the server that was written when it began (row 4)."""
+    """The reader is connected as long as heartbeats go to the server to which nodes wrote when it began (row 4)."""
     history = a_history()
     for server, deaf in [(A, False), (B, True)]:
         reading = a_reading(history, server=server)
@@ -232,7 +232,7 @@ def test_reader_of_server_without_heartbeats_counts_as_disconnected():
 
 
 def test_stream_ids_that_go_back_are_noticed_only_by_their_epoch():
-    """A clock was set right, and the stream began again (rows 7 and 8)."""
+    """A clock was corrected, and the stream began again (rows 7 and 8)."""
     history = a_history()
     reading = a_reading(history, place=(9_000, 0))
     history.told(EPOCH + 1, 0)

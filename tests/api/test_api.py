@@ -138,7 +138,7 @@ def test_body_that_arrives_too_late_is_answered_408(monkeypatch):
     assert (late.status_code, late.json()["type"]) == (408, "/problems/request-timeout")
 
 
-# ---- pages of the live alerts (H14) -------------------------------------------------------------------------------
+# ---- pages of live alerts (H14) -----------------------------------------------------------------------------------
 
 MANY = [a_revision(f"a-{n}", expires_at=NOON_MS + 1_800_000 - n // 2) for n in range(1_001)]
 WRONG = {

@@ -81,7 +81,7 @@ def test_files_other_than_documented_pages_are_not_served():
         assert shown(f"/docs/{name}").status_code in (401, 404)
 
 
-# ---- examples --------------------------------------------------------------------------------------------------------
+# ---- examples in the documents ---------------------------------------------------------------------------------------
 
 
 def document(clock=CLOCK):
@@ -163,7 +163,7 @@ def test_example_requests_have_status_test():
     assert {body["status"] for body in bodies} == {"test"}
 
 
-# ---- the page of the stream ------------------------------------------------------------------------------------------
+# ---- the page about the stream's messages ----------------------------------------------------------------------------
 
 
 def test_stream_page_has_all_messages_fields_and_close_codes():

@@ -91,7 +91,7 @@ class CapApi:
         return answer
 
 
-# ---- access (CP1) ------------------------------------------------------------------------------------------------
+# ---- who may send messages (CP1) ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_cap_route_does_not_exist_without_cap_sources():
     assert node.post().status_code == 401
 
 
-# ---- content (CP2 to CP4, CP8) -----------------------------------------------------------------------------------
+# ---- accepted and refused contents (CP2 to CP4, CP8) -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_query_parameters_other_than_dry_run_are_refused():
     assert node.post(query="?x=1").status_code == 422
 
 
-# ---- the answer --------------------------------------------------------------------------------------------------
+# ---- the answer to a message -------------------------------------------------------------------------------------
 
 
 def test_answer_names_outcome_and_changed_alerts():
@@ -345,7 +345,7 @@ def test_source_with_too_many_messages_in_progress_is_refused_429():
     assert node.post().status_code == 201
 
 
-# ---- together with the other routes -------------------------------------------------------------------------------
+# ---- CAP alerts and the other routes ------------------------------------------------------------------------------
 
 
 def test_publishers_cannot_publish_or_revise_ids_of_cap_alerts():

@@ -51,7 +51,7 @@ def mixed_desk():
     return desk
 
 
-# ---- in requests ---------------------------------------------------------------------------------------------------
+# ---- approvals that requests need ----------------------------------------------------------------------------------
 
 
 def test_change_of_category_does_not_reduce_needed_approvals():
@@ -128,7 +128,7 @@ def test_cap_message_is_refused_for_alert_that_needs_approvals():
     assert unsigned(MIXED, FALSE_ALARM, Chain().kinds) == []
 
 
-# ---- the chain -----------------------------------------------------------------------------------------------------
+# ---- incomplete and untrusted entries ------------------------------------------------------------------------------
 
 
 def test_chain_with_missing_entry_needs_most_approvals_of_policy():
@@ -150,7 +150,7 @@ def test_category_of_untrusted_entry_counts_for_number_of_approvals():
     assert asked(MIXED, a_revision("a-1", 3, category="arson"), chain.kinds) == 2
 
 
-# ---- in the log ----------------------------------------------------------------------------------------------------
+# ---- entries in the log --------------------------------------------------------------------------------------------
 
 
 SIGNED_ARSON = proved(FALSE_ALARM, "r-1", "r-2")
@@ -288,7 +288,7 @@ def test_request_history_and_follower_agree_on_number_of_approvals():
         )
 
 
-# ---- a copied entry ------------------------------------------------------------------------------------------------
+# ---- copied entries ------------------------------------------------------------------------------------------------
 
 
 @on_each

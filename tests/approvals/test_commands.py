@@ -148,7 +148,7 @@ def test_check_command_counts_reviewers_or_reports_their_absence(geocast, tmp_pa
     assert geocast("serve", *node).is_one_line_error
 
 
-# ---- starting and reloading ---------------------------------------------------------------------------------------
+# ---- starting a node and reloading its reviewers ------------------------------------------------------------------
 
 
 class Files:

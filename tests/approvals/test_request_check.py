@@ -80,7 +80,7 @@ def slugs(answer):
 NOT_THE_FORM = (422, [("not-approved", "/approval/form")])
 
 
-# ---- the flow ----------------------------------------------------------------------------------------------------
+# ---- the usual order of requests ---------------------------------------------------------------------------------
 
 
 def test_signed_requests_are_stored_with_their_signed_forms(desk):
@@ -124,7 +124,7 @@ def test_dry_run_under_policy_without_audience_returns_no_form():
     assert slugs(desk.send(approval=desk.signed("r-1", text=SigningHarness().form()))) == NOT_THE_FORM
 
 
-# ---- AP1 to AP8 --------------------------------------------------------------------------------------------------
+# ---- rules AP1 to AP8 --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_signed_request_conflicts_with_entry_of_unknown_kind(desk):
     assert desk.send(approval=approval)[0] == 409
 
 
-# ---- the policy --------------------------------------------------------------------------------------------------
+# ---- requirements of the policy ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keys", [{"approvals": 1}, {"approvals": 0, "cancel_approvals": 1}])

@@ -300,7 +300,7 @@ def test_signature_is_checked_again_only_after_change_of_keys(monkeypatch):
     assert len(checked) == 2
 
 
-# ---- a reload ------------------------------------------------------------------------------------------------------
+# ---- reloading keys and policy -------------------------------------------------------------------------------------
 
 
 def after_reload(before, after, *entries, policies=(POLICY, POLICY)):

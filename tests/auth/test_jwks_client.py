@@ -142,7 +142,7 @@ def test_fetch_ends_at_time_limit_if_tls_handshake_stalls(trusted, monkeypatch):
     assert set(threading.enumerate()) <= before, "no thread is left behind, which would make a fork unsafe"
 
 
-# ---- usable keys of a published set -----------------------------------------------------------------------------
+# ---- usable keys of a key set -----------------------------------------------------------------------------------
 
 
 def test_keys_for_other_purposes_are_ignored(trusted, certificate):

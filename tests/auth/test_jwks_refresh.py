@@ -162,7 +162,7 @@ def test_slow_client_that_catches_up_still_waits_for_keys(stream, waiting):
     assert line.hear()[-1] == close_frame(close_codes.BAD_TOKEN)
 
 
-# ---- the wait itself -----------------------------------------------------------------------------------------
+# ---- waiting for a fetch -------------------------------------------------------------------------------------
 
 
 async def test_all_waiting_clients_share_one_fetch_of_keys():

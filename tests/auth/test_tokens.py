@@ -61,7 +61,7 @@ def check(token, now=NOON):
     return grant
 
 
-# ---- good tokens ---------------------------------------------------------------------------------------------
+# ---- valid tokens --------------------------------------------------------------------------------------------
 
 
 def test_valid_token_grants_its_claims():
@@ -98,7 +98,7 @@ def test_signed_token_is_valid():
     assert grant == Grant("desk-7", frozenset(SCOPES), (NOON_S + 3600) * 1000)
 
 
-# ---- time ----------------------------------------------------------------------------------------------------
+# ---- times in tokens -----------------------------------------------------------------------------------------
 
 
 def test_token_is_invalid_from_its_expiry():
@@ -281,7 +281,7 @@ def test_key_set_keeps_the_issuer_of_each_key():
     assert {kid: key.issuer for kid, key in found.items()} == {"k1": "a", "k2": ""}
 
 
-# ---- bad tokens ----------------------------------------------------------------------------------------------
+# ---- invalid tokens ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def test_token_longer_than_4_kib_is_invalid():
     assert check(too_long) is None
 
 
-# ---- keys ----------------------------------------------------------------------------------------------------
+# ---- key files -----------------------------------------------------------------------------------------------
 
 
 SHORT_RSA = RSAAlgorithm.to_jwk(generate_rsa_key(65537, 1024).public_key(), as_dict=True) | {"kid": "r", "alg": "RS256"}

@@ -95,7 +95,7 @@ class Quarter:
         """Return the place this many metres north of `near`."""
         return NEAR.lat + metres * METRE, NEAR.lng, reach_m
 
-    # ---- the log -------------------------------------------------------------------------------------------------
+    # ---- entries of the log --------------------------------------------------------------------------------------
 
     def entry(self, body, secret, call_id="c-1", number=None, keys=None):
         """Return the next entry of a call, encrypted."""
@@ -156,7 +156,7 @@ class Quarter:
         ending = Ending(source, self.clock.now().wall_ms, self.opening(terms, **changes))
         return self.read(ending, Reason("The crew is there."), call_id)
 
-    # ---- writing -------------------------------------------------------------------------------------------------
+    # ---- writing to sessions -------------------------------------------------------------------------------------
 
     def run(self, slice_=256):
         """Write to all noted rows, as the stream's hub does."""

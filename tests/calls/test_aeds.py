@@ -62,7 +62,7 @@ def refused(tmp_path, content):
     return str(caught.value).removeprefix(f"aeds {path}: ")
 
 
-# ---- which are used ------------------------------------------------------------------------------------------
+# ---- records that are used and skipped -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_records_with_the_same_fault_are_logged_in_one_line(tmp_path, caplog):
     assert said[1] == "1 not used (12): its access is no or private"
 
 
-# ---- files ---------------------------------------------------------------------------------------------------
+# ---- files of defibrillators ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_overpass_way_uses_its_center_and_numeric_geojson_id_is_accepted(tmp_pat
     assert only(tmp_path, feature(12)).id == "12"
 
 
-# ---- what goes out -------------------------------------------------------------------------------------------
+# ---- fields that are sent ------------------------------------------------------------------------------------
 
 
 def test_dict_of_a_defibrillator_has_the_documented_fields(tmp_path):
@@ -294,7 +294,7 @@ def test_code_or_level_that_is_too_long_is_dropped(tmp_path):
     assert (found.code, found.level, found.indoor) == (None, None, None)
 
 
-# ---- which are near, and which is fetched --------------------------------------------------------------------
+# ---- nearby defibrillators, and the one to fetch -------------------------------------------------------------
 
 
 def at(name, lat, lng, is_open=True, code=None):
@@ -343,7 +343,7 @@ def test_defibrillator_with_the_shortest_detour_is_chosen_to_be_fetched():
     assert fetch_of(three, responder, patient, {"on the way", "beyond", "near"}) is None
 
 
-# ---- on real ones --------------------------------------------------------------------------------------------
+# ---- real defibrillators -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -161,7 +161,7 @@ def test_valid_fields_of_an_invalid_call_are_kept_for_policy_checks():
     assert (claims.category, claims.occurred_at, claims.expires_at, claims.takes_default) == (None, None, None, False)
 
 
-# ---- what is shown of the place ------------------------------------------------------------------------------------
+# ---- the published circle of the place -----------------------------------------------------------------------------
 
 
 def near(lat, lng, resolution=9, held=None):

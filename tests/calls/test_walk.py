@@ -37,7 +37,7 @@ class Calls(RuleBasedStateMachine):
         self.numbers = {}  # of seats, by call and sub
         self.excused = set()  # phones and calls that did not ring because of RQ7, and need not when that ends
 
-    # ---- the log -----------------------------------------------------------------------------------------------
+    # ---- entries of the log ------------------------------------------------------------------------------------
 
     def append(self, call_id, kind, told, body, secret):
         """Append an entry and apply it to the model."""
@@ -120,7 +120,7 @@ class Calls(RuleBasedStateMachine):
             self.quarters[process].hub.take(entry, self.clock.now())
         self.send(process)
 
-    # ---- connections -------------------------------------------------------------------------------------------
+    # ---- changes of connections --------------------------------------------------------------------------------
 
     @rule(process=processes, sub=subs, quals=quals, may_test=st.booleans(), at=metres)
     def join(self, process, sub, quals, may_test, at):
@@ -197,7 +197,7 @@ class Calls(RuleBasedStateMachine):
         """Return one of the sessions."""
         return data.draw(st.sampled_from(sorted(self.links, key=lambda phone: (self.links[phone][0], phone.row))))
 
-    # ---- what was sent -----------------------------------------------------------------------------------------
+    # ---- checks of sent messages -------------------------------------------------------------------------------
 
     def settle(self, phone):
         """Send a session everything that it is owed, unless it is slow."""

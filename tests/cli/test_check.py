@@ -51,7 +51,7 @@ def log(tmp_path):
     return path
 
 
-# ---- what is shown -------------------------------------------------------------------------------------------
+# ---- settings that are shown ---------------------------------------------------------------------------------
 
 
 def test_each_setting_is_shown_with_its_value_and_origin(geocast, keys):
@@ -129,7 +129,7 @@ def test_check_command_fetches_keys_from_a_url(geocast, tmp_path, monkeypatch):
     assert "answered 503, not 200" in outcome.err
 
 
-# ---- what is wrong -------------------------------------------------------------------------------------------
+# ---- mistakes that are reported ------------------------------------------------------------------------------
 
 
 def test_correct_settings_give_exit_status_0(geocast, tmp_path, keys):
@@ -342,7 +342,7 @@ def test_unreachable_redis_gives_exit_status_1(geocast, keys):
     assert "can't be reached" in outcome.err
 
 
-# ---- keys of calls -------------------------------------------------------------------------------------------
+# ---- encryption keys of calls --------------------------------------------------------------------------------
 
 
 def test_check_shows_ids_of_call_keys(geocast, keys, tmp_path):

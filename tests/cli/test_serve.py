@@ -29,7 +29,7 @@ def free():
     return f"127.0.0.1:{a_free_port()}"
 
 
-# ---- serve, refused ----------------------------------------------------------------------------------------------
+# ---- refusals of `geocast serve` ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def sources(top):
     return [path for path in found if "node_modules" not in path.parts]
 
 
-# ---- what it says of itself --------------------------------------------------------------------------------------
+# ---- help, version and hints -------------------------------------------------------------------------------------
 
 
 def test_workers_of_a_node_and_of_push_have_different_variables(monkeypatch):

@@ -108,7 +108,7 @@ def test_missing_folder_is_reported_in_one_line(geocast, tmp_path, option):
     assert "No such file or directory" in outcome.err
 
 
-# ---- qualifications, and keys of calls ---------------------------------------------------------------------------
+# ---- qualifications, and encryption keys of calls ----------------------------------------------------------------
 
 
 def test_qualification_counts_only_if_key_and_token_have_it(geocast, tmp_path, piped):

@@ -80,7 +80,7 @@ def variables_of(*files):
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-# ---- validity ------------------------------------------------------------------------------------------------
+# ---- valid objects -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("release", RELEASES)

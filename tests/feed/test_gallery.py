@@ -166,7 +166,7 @@ def test_alert_is_drawn_later_if_drawing_process_cannot_start(monkeypatch):
     run(scenario)
 
 
-# ---- the process that draws ----------------------------------------------------------------------------------------
+# ---- the drawing process -------------------------------------------------------------------------------------------
 
 
 def drawn(*subjects):

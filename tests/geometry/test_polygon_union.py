@@ -190,7 +190,7 @@ def test_zone_ring_that_is_too_wide_is_refused(ring, told):
         pieces([np.array(ring, float)])
 
 
-# ---- several -------------------------------------------------------------------------------------------------
+# ---- several zones -------------------------------------------------------------------------------------------
 
 
 def grid(columns, rows, rng, size=0.3, left=10.0, bottom=50.0):

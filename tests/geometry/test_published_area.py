@@ -79,7 +79,7 @@ def test_single_circle_without_previous_revision_is_published_by_basic_rules(pla
     assert publish_area([(*place, radius_m)], resolution) == [publish_circle(*place, radius_m, resolution)]
 
 
-# ---- a revision ----------------------------------------------------------------------------------------------
+# ---- revisions of one circle ---------------------------------------------------------------------------------
 
 
 def test_corrected_centre_in_same_cell_changes_nothing():
@@ -150,7 +150,7 @@ def test_each_revision_of_several_circles_covers_requested_ones(place, around, l
     assert publish_area(requested, 9, area) == area
 
 
-# ---- a list --------------------------------------------------------------------------------------------------
+# ---- several circles -----------------------------------------------------------------------------------------
 
 
 @unhurried
@@ -205,7 +205,7 @@ def test_circles_corrected_together_keep_first_published_centre(place, around, s
         assert area[0][:2] == first[0][:2]
 
 
-# ---- same content --------------------------------------------------------------------------------------------
+# ---- repeated requests ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shapes", [1, 3])

@@ -272,7 +272,7 @@ def test_corner_limit_counts_all_polygons_together():
     assert publish_polygons([RequestedPolygon(wavy(250, 0.02))] * 2, 0) is not None
 
 
-# ---- limits of the work (HD3) ------------------------------------------------------------------------------------
+# ---- limits of the computation (HD3) -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ring", [wavy(2_400, 0.5), coast(7_000), coast(300, 2), DALLAS], ids=range(4))
@@ -331,7 +331,7 @@ def test_splitting_rings_together_equals_splitting_each_ring():
         split_rings([(ring[0], ring[1]) for ring in rings], 500)
 
 
-# ---- each ring has a tolerance of its own (HD10) ------------------------------------------------------------------
+# ---- separate tolerances for each ring (HD10) ---------------------------------------------------------------------
 
 
 def test_islet_beside_rough_coast_becomes_box_around_it():

@@ -97,7 +97,7 @@ def test_unit_vectors_of_arrays_agree_with_those_of_numbers():
     assert np.allclose(unit_vectors(lat, lng), expected, rtol=0, atol=1e-15)
 
 
-# ---- the chord -----------------------------------------------------------------------------------------------
+# ---- chords as distances -------------------------------------------------------------------------------------
 
 
 @unhurried
@@ -130,7 +130,7 @@ def test_chord2_to_m_is_inverse_of_limit_chord2(metres):
 # ---- cells ---------------------------------------------------------------------------------------------------
 
 
-# Latitudes at which the antimeridian crosses the edge of a cell, by resolution. All bits matter.
+# Latitudes at which the antimeridian crosses the edge of a cell, by resolution, exact to the last bit.
 EDGES_AT_180 = [-58.870262208583874, -7.7756107744397704, -82.34508640139026, -19.97799881085393]
 EDGES_AT_180 += [-20.598300140636333, -32.785848689089875, 63.741124945790986, 19.825693342122833]
 EDGES_AT_180 += [-11.884468856969221, -11.05508419646596, 29.703164664876194, -66.31728883716075]

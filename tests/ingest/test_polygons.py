@@ -161,7 +161,7 @@ def test_nan_and_infinity_are_refused():
             load_json(b'{"area":{"type":"Polygon","coordinates":[[[' + number + b",0]]]}}")
 
 
-# ---- the policy ------------------------------------------------------------------------------------------------
+# ---- rules of the policy ---------------------------------------------------------------------------------------
 
 
 def test_polygon_is_refused_unless_category_allows_polygons(desk):
@@ -213,7 +213,7 @@ def test_ring_that_takes_too_long_to_check_is_too_complex(desk):
     assert "turn back fewer times" in answer[1].violations[0].detail
 
 
-# ---- work in threads -------------------------------------------------------------------------------------------
+# ---- computations in threads -----------------------------------------------------------------------------------
 
 
 class CountingRunner:

@@ -56,7 +56,7 @@ class DeafLog(MemoryLog):
         return False
 
 
-# ---- publish -----------------------------------------------------------------------------------------------------
+# ---- publishing alerts -------------------------------------------------------------------------------------------
 
 
 def test_published_alert_is_in_log(desk):
@@ -196,7 +196,7 @@ def test_refused_request_can_be_sent_again(desk):
     assert desk.publish()[0] == 201
 
 
-# ---- dry run -----------------------------------------------------------------------------------------------------
+# ---- dry runs ----------------------------------------------------------------------------------------------------
 
 
 def test_dry_run_stores_nothing(desk):
@@ -280,7 +280,7 @@ def test_only_one_of_concurrent_revision_and_cancel_is_stored():
     assert refused(second) == (410, "alert-ended")
 
 
-# ---- entries of kinds of a later release -------------------------------------------------------------------------
+# ---- entries of a later release ----------------------------------------------------------------------------------
 
 
 def another_kind(number, alert_id="a-1"):

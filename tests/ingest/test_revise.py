@@ -25,7 +25,7 @@ from geocast.geometry.sphere import publish_circle
 from geocast.model.alert import AcceptedTerms, Cancel, Circle
 from geocast.policy import Policy
 
-# ---- revise ------------------------------------------------------------------------------------------------------
+# ---- revising alerts ---------------------------------------------------------------------------------------------
 
 
 def test_revision_takes_next_number(desk):
@@ -272,7 +272,7 @@ def test_entry_of_older_release_is_recognized_as_repeat(desk):
     assert desk.revise(area=area) == (200, second)
 
 
-# ---- cancel ------------------------------------------------------------------------------------------------------
+# ---- cancelling alerts -------------------------------------------------------------------------------------------
 
 
 def test_cancel_takes_next_number_and_is_kept_until_alert_would_have_ended(desk):

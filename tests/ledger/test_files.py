@@ -266,7 +266,7 @@ def test_verify_refuses_signature_by_unknown_key(folder):
         verify(folder, None, known("r-1"))
 
 
-# ---- what a crash leaves -------------------------------------------------------------------------------------
+# ---- files after a crash -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kept", range(0, 400, 7))

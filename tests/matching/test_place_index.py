@@ -119,7 +119,7 @@ def check_pages(index):
     assert all(tuple(index._balls.view[page]) == NO_BALL for page in index._free_pages)
 
 
-# ---- places at rest ----------------------------------------------------------------------------------------
+# ---- places that do not move -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
@@ -241,7 +241,7 @@ def test_match_without_places_or_circles_is_empty():
     assert checked.check(Circle(-10.0, 10.0, 500.0)) == 0
 
 
-# ---- several places, several circles -----------------------------------------------------------------------
+# ---- several places or circles -----------------------------------------------------------------------------
 
 
 def test_row_number_with_several_places_inside_is_returned_once():
@@ -284,7 +284,7 @@ def test_match_is_correct_while_crowd_at_one_point_joins_moves_and_leaves(page_s
     check_pages(checked.index)
 
 
-# ---- places in motion --------------------------------------------------------------------------------------
+# ---- places that move --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page_size", [2, 7, PAGE_SIZE])
@@ -417,7 +417,7 @@ TestAnyLife = pytest.mark.slow(AnyLife.TestCase)
 TestAnyLife.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
 
 
-# ---- nearest first -----------------------------------------------------------------------------------------
+# ---- sorting by distance -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [-1, 0, 1, 10, 99, 100, 1_000])
@@ -439,7 +439,7 @@ def test_nearest_first_returns_empty_or_single_row_unchanged(size):
     assert nearest_first(rows, np.zeros(size), 300).tolist() == list(range(size))
 
 
-# ---- columns -----------------------------------------------------------------------------------------------
+# ---- arrays that grow --------------------------------------------------------------------------------------
 
 
 def test_column_items_and_view_share_memory_after_growth():

@@ -1,4 +1,4 @@
-"""URLs of a Redis that keeps a log."""
+"""Parsing of Redis URLs."""
 
 import pytest
 from support.redis_server import needs_redis
@@ -22,12 +22,12 @@ pytestmark = needs_redis
     ],
 )
 def test_redis_url_is_shown_as_address_without_password(url, text):
-    """The name of a target for log lines has no password (settings.md)."""
+    """The text of a target, which is used in log messages, contains no password (settings.md)."""
     assert str(target.parse(url)) == text
 
 
 def test_error_for_invalid_redis_url_names_the_command_line_option():
-    """`--devices` takes the same URLs, with a prefix of its own, and errors name it."""
+    """`--devices` accepts the same URLs with its own default prefix, and its errors name `--devices`."""
     assert target.parse("redis://localhost", "--devices", "geocast-devices").prefix == "geocast-devices"
     assert target.parse("redis://localhost?prefix=x", "--devices", "geocast-devices").prefix == "x"
     for url in (

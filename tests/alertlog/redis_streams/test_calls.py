@@ -1,4 +1,4 @@
-"""Calls in a Redis whose history was rewound, and places that were deleted."""
+"""Calls in a Redis that has lost entries, and the deletion of their places."""
 
 import asyncio
 import dataclasses
@@ -27,7 +27,7 @@ pytestmark = needs_redis
 
 
 async def test_calls_lost_in_redis_flush_are_restored_without_places_of_ended_calls(server):
-    """Ended calls are put back first and without `call` entries, open ones byte for byte (LogC5, RZ4)."""
+    """Ended calls are restored first, without `call` entries, and open calls byte for byte (LogC5, RZ4)."""
     going_on = [a_call(1, "open"), a_widening(2, "open"), a_claim(3, call_id="open")]
     ended = [a_call(1, "over"), a_claim(2, call_id="over"), a_call(3, "over"), an_end(4, "over")]
     going_on, ended = [in_time(each) for each in going_on], [in_time(each) for each in ended]
@@ -47,9 +47,9 @@ async def test_calls_lost_in_redis_flush_are_restored_without_places_of_ended_ca
 
 
 async def test_seat_claims_and_ends_lost_in_split_brain_are_restored_once_under_next_number(server, tmp_path, caplog):
-    """Two nodes put back the same claims and ends, which are stored once and count as no conflict (LogC5, RV7, RZ3).
+    """Two nodes restore the same entries, which are stored once and are no conflicts (LogC5, RV7, RZ3).
 
-    A claim whose seat was given back (`back`), or whose call is over (`off`), is not stored and counts as a conflict.
+    A claim whose seat was given back (`back`), or whose call has ended (`off`), is not stored and counts as a conflict.
     """
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
         wait_until(lambda: replica.synced, "in step")
@@ -95,7 +95,7 @@ async def test_seat_claims_and_ends_lost_in_split_brain_are_restored_once_under_
 
 
 async def test_lost_renumbered_entry_is_restored_under_its_new_number(server):
-    """It keeps the number for which it was sealed, as often as the log loses it (LogC5)."""
+    """The entry keeps the number under which it was encrypted, however often the log loses the entry (LogC5)."""
     moved = in_time(dataclasses.replace(a_claim(3), sealed_as=2))
     async with opened(server.url) as log, Following(log) as following:
         for entry in (in_time(a_call()), in_time(a_claim(2)), moved):
@@ -108,7 +108,7 @@ async def test_lost_renumbered_entry_is_restored_under_its_new_number(server):
 
 
 async def test_lost_call_entry_with_place_is_not_restored_after_end_of_call(shared):
-    """The script refuses a `call` entry after an end, and takes the other entries of the call (LogC4)."""
+    """The Lua script refuses a `call` entry after an end, and accepts the other entries of the call (LogC4)."""
     async with opened(f"{shared.url}?prefix=behind") as log:
         for entry in (a_call(), a_claim(2), an_end(3)):
             assert await log.append(entry)
@@ -120,7 +120,7 @@ async def test_lost_call_entry_with_place_is_not_restored_after_end_of_call(shar
 
 
 async def test_lost_entry_is_not_restored_if_its_id_changed_between_alert_and_call(shared):
-    """An id that was taken again by the other kind of chain refuses the old entries, both ways (LogC1)."""
+    """If the id of a lost alert is now used by a call, the lost entry is refused, and vice versa (LogC1)."""
     async with opened(f"{shared.url}?prefix=mixed") as log:
         for there, lost in ((a_call(), a_revision("c-1", 2)), (a_revision(), a_call(2, "a-1"))):
             assert await log.append(there)
@@ -129,7 +129,7 @@ async def test_lost_entry_is_not_restored_if_its_id_changed_between_alert_and_ca
 
 
 async def test_deleted_place_of_call_is_absent_from_rewritten_redis_file(server):
-    """It is not in Redis' memory either, which is written to the file; its neighbours are (LogC4, RZ4)."""
+    """The memory of Redis does not contain the place either, since the file is written from it (LogC4, RZ4)."""
     places = [in_time(a_call(1, f"c-{n}")) for n in range(20)]
     server.command("CONFIG", "SET", "rdbcompression", "no")
 

@@ -23,12 +23,12 @@ ENTRIES = [
 
 
 def decoded(data):
-    """Return the entry in some bytes."""
+    """Return the entry that these bytes contain."""
     return codec.decode(data, "a-1", 1, ENDS_MS)
 
 
 def changed(**changes):
-    """Return a revision's bytes with other values for some members."""
+    """Return the bytes of a revision in which some fields have other values."""
     return msgpack.packb(msgpack.unpackb(codec.encode(a_revision())) | changes)
 
 
@@ -49,7 +49,7 @@ def test_fields_of_later_version_are_ignored(entry):
 
 @pytest.mark.parametrize("field", sorted(msgpack.unpackb(codec.encode(a_revision())).keys() - {"rules"}))
 def test_bytes_without_required_field_raise_value_error(field):
-    """Decoding raises ValueError, whatever is wrong (LogR2)."""
+    """Decoding raises ValueError, whichever field is missing (LogR2)."""
     fields = msgpack.unpackb(codec.encode(a_revision()))
     del fields[field]
     with pytest.raises(ValueError, match=r"^not an entry: "):
@@ -97,7 +97,7 @@ def test_entry_stores_version_of_rules_it_was_accepted_under():
     ids=range(24),
 )
 def test_bytes_that_are_not_an_entry_raise_value_error(data):
-    """Decoding raises ValueError, and no error of the library (LogR2)."""
+    """Decoding raises ValueError, and never an error of the msgpack library (LogR2)."""
     with pytest.raises(ValueError, match=r"^not an entry: "):
         decoded(data)
 

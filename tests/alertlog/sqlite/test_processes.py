@@ -29,7 +29,7 @@ TESTS = Path(__file__).resolve().parents[2]
 
 
 async def test_append_by_another_process_wakes_follower(path, monkeypatch):
-    """`PRAGMA data_version` shows it, without waiting for a heartbeat (LogF1, LogF2)."""
+    """`PRAGMA data_version` shows the append before the next heartbeat (LogF1, LogF2)."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
         assert await read_on(follower) == []
@@ -40,7 +40,7 @@ async def test_append_by_another_process_wakes_follower(path, monkeypatch):
 
 
 def test_idle_follower_sleeps_until_inotify_reports_write(path, monkeypatch):
-    """Polling would take 1 % of a core for each process (LogF2). A link to the file changes nothing."""
+    """Polling would take 1 % of a core per process (LogF2). A symbolic link to the file works as well."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     monkeypatch.setattr(sqlite, "BUSY_S", 0.2)
     link = path.with_name("link")
@@ -73,7 +73,7 @@ def test_idle_follower_sleeps_until_inotify_reports_write(path, monkeypatch):
 
 @pytest.mark.parametrize("call", ["inotify_init1", "inotify_add_watch"])
 async def test_follower_polls_without_inotify(path, monkeypatch, call):
-    """A user may have no watch left, and a sandbox may have no inotify (LogF2)."""
+    """A user may have no inotify watch left, and a sandbox may have no inotify (LogF2)."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     made = inotify._call
 
@@ -91,7 +91,7 @@ async def test_follower_polls_without_inotify(path, monkeypatch, call):
 
 
 async def test_nudge_wakes_follower_before_next_poll(path, monkeypatch):
-    """`nudge` says that another process may have appended."""
+    """`nudge` tells followers that another process may have appended."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     monkeypatch.setattr(sqlite, "POLL_S", 3600.0)
     async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
@@ -104,7 +104,7 @@ async def test_nudge_wakes_follower_before_next_poll(path, monkeypatch):
 
 
 async def test_only_one_of_concurrent_appends_by_several_processes_is_stored(path):
-    """Exactly one of two processes stores its entry, and both read the same (LogA1, LogA2)."""
+    """Exactly one process stores its entry, and all read the same (LogA1, LogA2)."""
     async with Opened(path, 3) as logs:
         for number in range(1, 6):
             rivals = [(log, a_revision(revision=number, headline=f"H{n}")) for n, log in enumerate(logs * 5)]
@@ -119,7 +119,7 @@ async def test_only_one_of_concurrent_appends_by_several_processes_is_stored(pat
 
 
 async def test_followers_of_all_processes_get_same_entries_in_same_order(path):
-    """No entry appears later below a position that was given, whichever process appends (LogF1)."""
+    """Whichever process appends, no entry gets a position below one that was returned before (LogF1)."""
 
     async def follow(log, count):
         seen = []
@@ -158,11 +158,11 @@ async def test_append_blocked_by_another_process_raises_log_unavailable(path, mo
         assert await log.append(a_revision())
 
 
-# ---- what passes -------------------------------------------------------------------------------------------------
+# ---- temporary problems ------------------------------------------------------------------------------------------
 
 
 def waited_for(path, reason, end, caplog):
-    """Check a log that can't be opened now: all methods raise the reason, and it works after `end` was called."""
+    """Check a log that can't be opened yet: all methods raise the reason, and work after `end` was called."""
 
     async def main():
         async with Opened(path) as log:
@@ -182,7 +182,7 @@ def waited_for(path, reason, end, caplog):
 
 
 def test_file_locked_at_start_is_opened_when_lock_is_released(path, monkeypatch, caplog):
-    """A lock is a problem that may pass (`sqlite_file`, Rule 2)."""
+    """A lock is a temporary problem (`sqlite_file`, Rule 2)."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
     fill(path, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as hog:
@@ -191,7 +191,7 @@ def test_file_locked_at_start_is_opened_when_lock_is_released(path, monkeypatch,
 
 
 def test_start_waits_while_another_process_opens_file(path, monkeypatch, caplog):
-    """It waits also if that takes long, with and without a file (`sqlite_file`, Rule 2)."""
+    """The start waits even if opening takes long, with and without an existing file (`sqlite_file`, Rule 2)."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
     with path.with_name(path.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -199,7 +199,7 @@ def test_start_waits_while_another_process_opens_file(path, monkeypatch, caplog)
 
 
 def test_log_waiting_for_its_file_can_be_stopped(path, monkeypatch):
-    """`stop` works before the file was ever open."""
+    """`stop` works even if the file was never opened."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
 
     async def main():
@@ -226,11 +226,11 @@ def test_log_waiting_for_its_file_can_be_stopped(path, monkeypatch):
     ids=str,
 )
 def test_temporary_errors_raise_log_unavailable_and_others_config_error(error, passes):
-    """Errors that may pass raise LogUnavailable, the others raise ConfigError (`sqlite_file`, Rule 2)."""
+    """Only an operator can remove the other errors (`sqlite_file`, Rule 2)."""
     assert type(sqlite_file.reason_of(error)) is (LogUnavailable if passes else ConfigError)
 
 
-# ---- a process that dies -----------------------------------------------------------------------------------------
+# ---- processes that die ------------------------------------------------------------------------------------------
 
 
 APPENDING = """
@@ -287,7 +287,7 @@ def start(script, *arguments, failpoint=""):
 
 
 def killed(process, lines=None):
-    """Return the output of a process until it was killed, by itself or by this test after some lines."""
+    """Return the output of a process that is killed: by itself, or by this test after some lines."""
     with process:
         said = []
         for line in process.stdout:
@@ -300,7 +300,7 @@ def killed(process, lines=None):
 
 
 def check_after_a_crash(path, said):
-    """Check that acknowledged entries are there, and that the numbers of each alert have no gap."""
+    """Check that acknowledged entries are stored, and that the numbers of each alert have no gap."""
 
     async def main():
         async with Opened(path) as log:
@@ -318,7 +318,7 @@ def check_after_a_crash(path, said):
 
 
 def test_entries_stored_before_crash_during_commit_are_kept(path):
-    """The process dies in a transaction, whose entries were not acknowledged and are gone (LogA3, LogA4)."""
+    """The process dies during a transaction. Its entries were not acknowledged, and are lost (LogA3, LogA4)."""
     said = killed(start(APPENDING, path, 5, "in-commit"))
     assert said == [f"before-{n}/1" for n in range(5)]
     assert contents(path) == ([f"before-{n}" for n in range(5)], 0)
@@ -326,7 +326,7 @@ def test_entries_stored_before_crash_during_commit_are_kept(path):
 
 
 def test_crash_in_first_commit_leaves_empty_log(path):
-    """GEOCAST_FAILPOINT names the place of the crash (LogA3)."""
+    """GEOCAST_FAILPOINT names the point of the crash (LogA3)."""
     assert killed(start(APPENDING, path, 5, "", failpoint="in-commit")) == []
     assert contents(path) == ([], 0)
     check_after_a_crash(path, [])
@@ -352,7 +352,7 @@ async def test_repeated_publication_finds_alert_whose_answer_was_lost_in_crash(p
 
 
 async def test_log_continues_when_another_process_dies_during_commit(path):
-    """The lock ends with its process (LogA3, LogF1)."""
+    """The operating system releases the lock when the process dies (LogA3, LogF1)."""
     async with Opened(path) as log:
         await log.append(a_revision("mine"))
         said = await asyncio.to_thread(lambda: killed(start(APPENDING, path, 3, "in-commit")))

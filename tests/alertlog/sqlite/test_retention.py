@@ -13,7 +13,7 @@ from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, sqlite
 
 
 def test_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):
-    """Each transaction deletes whole alerts, also for readers and crashes in between (LogR1)."""
+    """Each transaction deletes whole alerts, so readers and crashes between transactions find no half ones (LogR1)."""
     monkeypatch.setattr(sqlite, "PURGE_BATCH", 3)
     halves = []
     purge = sqlite._purge
@@ -39,7 +39,7 @@ def test_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypa
 
 
 async def test_purge_with_clock_ahead_of_trusted_time_deletes_nothing(path):
-    """A process with a clock days ahead deletes nothing early, beside a process with the right time (LogR1)."""
+    """A process whose clock is days ahead deletes nothing early (LogR1)."""
     ahead_ms = NOON_MS + 10 * RETENTION_MS
     async with Opened(path, 2) as logs:
         for log in logs:
@@ -49,7 +49,7 @@ async def test_purge_with_clock_ahead_of_trusted_time_deletes_nothing(path):
 
 
 def test_bytes_of_purged_entries_are_no_longer_in_file(path):
-    """Their bytes are overwritten, and the write-ahead log is empty when the last node is closed (DP16)."""
+    """The bytes are overwritten, and the write-ahead log is empty when the last node is closed (DP16)."""
 
     async def main():
         async with Opened(path) as log:
@@ -62,7 +62,7 @@ def test_bytes_of_purged_entries_are_no_longer_in_file(path):
 
 
 def test_deleted_place_of_call_is_in_no_database_file_of_running_node(path):
-    """Its bytes are overwritten and the write-ahead log is truncated; the other entries stay (LogC4, RZ4)."""
+    """The bytes are overwritten and the write-ahead log is truncated; other entries stay (LogC4, RZ4)."""
     places, kept = [a_call(1, f"c-{n}") for n in range(20)], [an_end(2, f"c-{n}") for n in range(20)]
 
     async def main():
@@ -84,7 +84,7 @@ def test_deleted_place_of_call_is_in_no_database_file_of_running_node(path):
 
 
 def test_write_ahead_log_in_use_is_truncated_by_next_purge(path):
-    """Truncation is tried again as long as a deleted place may be in it (LogC4)."""
+    """Truncation is retried as long as the write-ahead log may contain a deleted place (LogC4)."""
     place, beside = a_call(), Path(f"{path}-wal")
 
     async def main():
@@ -139,7 +139,7 @@ def test_file_of_release_without_calls_gets_index_and_column_for_them(path):
 
 
 def test_file_of_release_without_pushes_gets_column_for_them(path):
-    """The column has a default, so the older release can still write with its own statement (LogG6)."""
+    """The column has a default, so the older release can still write with its own SQL statement (LogG6)."""
     fill(path, 1)
     edit(
         path,

@@ -6,7 +6,7 @@ from calls.quarter import NEAR, NOON, with_terms
 from geocast.model.call import Near
 from geocast.wire.frames import MSGPACK
 
-# ---- who is rung -------------------------------------------------------------------------------------------------
+# ---- sessions that are notified of a call ------------------------------------------------------------------------
 
 
 def test_call_notifies_sessions_on_duty_within_the_radius(quarter):
@@ -157,7 +157,7 @@ def test_pending_messages_of_a_session_are_sent_in_one_write_in_fixed_order(quar
     assert phone.received() == ["-c-2 left", "c-3/1"]
 
 
-# ---- held off ----------------------------------------------------------------------------------------------------
+# ---- responders who are not notified because of a seat -----------------------------------------------------------
 
 
 def test_responder_with_a_seat_is_not_notified_of_another_call(quarter):

@@ -14,7 +14,7 @@ from geocast.calls.hub import (
 from geocast.calls.responders import Responders
 from geocast.model.call import Person
 
-# ---- coming back -------------------------------------------------------------------------------------------------
+# ---- clients that reconnect --------------------------------------------------------------------------------------
 
 
 def test_returning_client_is_sent_what_changed_in_calls_it_names(quarter):
@@ -149,7 +149,7 @@ def test_session_that_disconnected_is_forgotten(quarter):
     quarter.end()
 
 
-# ---- entries that come otherwise ---------------------------------------------------------------------------------
+# ---- entries that arrive again, out of order or unreadable -------------------------------------------------------
 
 
 def test_call_entries_read_again_change_nothing(quarter):

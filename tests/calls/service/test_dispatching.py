@@ -14,7 +14,7 @@ from geocast.errors import LogUnavailable
 from geocast.model.alert import OtherKind
 from geocast.model.call import Ending, body_of
 
-# ---- to open -----------------------------------------------------------------------------------------------------
+# ---- opening calls -----------------------------------------------------------------------------------------------
 
 
 async def test_open_stores_an_encrypted_call(room):
@@ -176,7 +176,7 @@ async def test_opening_without_keys_stores_nothing():
     assert await room.log.history(ID) == ()
 
 
-# ---- new content -------------------------------------------------------------------------------------------------
+# ---- correcting calls --------------------------------------------------------------------------------------------
 
 
 async def test_correction_of_a_call_stores_new_content(room):
@@ -275,7 +275,7 @@ async def test_first_failing_check_of_a_correction_decides_the_problem(room):
     assert (await refused(room.revise(DESK, **wrong))).slug == "call-ended"
 
 
-# ---- the end -----------------------------------------------------------------------------------------------------
+# ---- ending calls ------------------------------------------------------------------------------------------------
 
 
 async def test_end_of_call_is_stored_once(room):

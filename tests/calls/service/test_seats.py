@@ -19,7 +19,7 @@ from geocast.calls.service import MOST_RETURNS
 from geocast.errors import LogUnavailable
 from geocast.model.call import Acceptance, Ending, Opening, Person, Widening
 
-# ---- seats -------------------------------------------------------------------------------------------------------
+# ---- taking and releasing seats ----------------------------------------------------------------------------------
 
 
 async def test_responder_who_accepts_gets_lowest_free_seat_and_its_role(room):
@@ -191,7 +191,7 @@ async def test_seat_lost_by_the_log_is_restored(room):
     assert (await room.kinds())[-1] == "end"
 
 
-# ---- what does not open ------------------------------------------------------------------------------------------
+# ---- entries that can't be decrypted -----------------------------------------------------------------------------
 
 
 async def test_node_that_lacks_a_key_of_the_call_grants_no_seat():
@@ -241,7 +241,7 @@ async def test_copy_of_a_released_seat_entry_gives_no_seat(room):
     assert opened(KEYS, claim).secret == Person("r-1")
 
 
-# ---- at once -----------------------------------------------------------------------------------------------------
+# ---- concurrent requests -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["a file", pytest.param("redis", marks=needs_redis)])

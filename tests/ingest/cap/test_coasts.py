@@ -61,7 +61,7 @@ def islet(n, size_m=250, corners=30):
     return s2.a_ring(np.random.default_rng(n), centre, size_m, corners)
 
 
-# ---- coasts --------------------------------------------------------------------------------------------------
+# ---- coasts and other complex shapes -------------------------------------------------------------------------
 
 
 def test_coast_of_7000_corners_with_40_islets_is_published_and_covers_every_corner():
@@ -175,7 +175,7 @@ def test_zones_of_whole_country_are_published_one_by_one():
         assert held(area_of(answer), corners).all()
 
 
-# ---- bounds of the work ----------------------------------------------------------------------------------------
+# ---- limits of the computation ---------------------------------------------------------------------------------
 
 
 def test_message_with_too_many_corners_is_refused_before_shapes_are_parsed():

@@ -37,7 +37,7 @@ def test_message_with_only_area_codes_is_refused_without_zones(name):
     assert {slug for slug, _ in found} == {"no-area"}
 
 
-# A list with codes of the message's areas, the number of languages, and the outcome.
+# For each message: the list to which its area codes belong, its number of languages, and its category.
 PLACED = {
     "wmo__at_valid": ("EMMA_ID", 2, "thunderstorm"),
     "wmo__be_valid": ("NUTS2", 4, "weather"),

@@ -300,7 +300,7 @@ def test_ring_as_wide_as_half_the_earth_is_refused():
     ]
 
 
-# ---- the policy --------------------------------------------------------------------------------------------------
+# ---- rules of the policy -----------------------------------------------------------------------------------------
 
 
 def test_every_broken_rule_of_every_info_is_listed(room):

@@ -56,7 +56,7 @@ def test_other_infos_are_published_if_event_of_one_is_ignored(room):
     assert [revision.alert.headline for revision in answer.alerts] == ["Flood"]
 
 
-# ---- the alert of a message (CP10 to CP13) -----------------------------------------------------------------------
+# ---- the alert to which a message belongs (CP10 to CP13) ---------------------------------------------------------
 
 
 def test_alert_is_published_under_id_made_from_name_of_its_message(room):
@@ -235,7 +235,7 @@ def test_tombstone_names_approver_of_its_source(room):
     assert (entry.source, entry.approval.reviewer, entry.is_tombstone) == ("met", "the duty forecaster", True)
 
 
-# ---- blocks (CP14) -----------------------------------------------------------------------------------------------
+# ---- messages with several infos (CP14) --------------------------------------------------------------------------
 
 
 def test_each_info_of_message_becomes_alert_of_its_own(room):

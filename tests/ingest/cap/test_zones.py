@@ -38,7 +38,7 @@ def told(path):
     return str(caught.value).removeprefix(f"zones {path}: ")
 
 
-# ---- look-up -------------------------------------------------------------------------------------------------
+# ---- finding zones by code -----------------------------------------------------------------------------------
 
 
 def test_zone_codes_are_compared_literally(tmp_path):
@@ -109,7 +109,7 @@ def test_zone_named_twice_is_joined_once(tmp_path):
     assert len(joined([*found, *found], 0)) == 1
 
 
-# ---- errors that stop the start ------------------------------------------------------------------------------
+# ---- errors that prevent the start ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_missing_zones_file_is_named_in_error(tmp_path):
     assert told(tmp_path / "bytes") == "is not in UTF-8"
 
 
-# ---- as large as real ones -----------------------------------------------------------------------------------
+# ---- files as large as real ones -----------------------------------------------------------------------------
 
 
 def coast(lng, lat, radius, corners):
