@@ -156,7 +156,7 @@ def listed(query="", stored=MANY):
 
 
 def test_up_to_1000_live_alerts_are_listed_on_one_page_in_order_of_publication():
-    """There is no link, as before pages were introduced (H14)."""
+    """The answer has no link to a next page, just as before pages were introduced (H14)."""
     for count in (0, 1, 1_000):
         answer, ids = listed(stored=MANY[:count])
         assert ids == [entry.id for entry in MANY[:count]]
@@ -222,12 +222,12 @@ def test_error_names_each_wrong_query_parameter(query, wrong):
 
 
 def test_missing_scope_is_refused_before_wrong_query():
-    """In the order of decisions, 403 comes before 422 (section 4)."""
+    """A 403 comes before a 422 in the documented order of decisions (section 4)."""
     assert asked(Counts(), "alerts:audit", path="/v1/alerts?limit=0").status_code == 403
 
 
 def test_requests_without_token_do_not_count_toward_request_limit():
-    """A publisher is served while more requests without a token are open than there are places (HD6)."""
+    """A publisher is served even while more requests without a token are open than the limit allows (HD6)."""
 
     async def main():
         api, go = api_on(MemoryLog(), FakeClock()), asyncio.Event()
@@ -261,7 +261,7 @@ def test_requests_without_token_do_not_count_toward_request_limit():
 
 
 def test_refusal_over_request_limit_is_delayed_until_node_drains():
-    """A subject that repeats refused requests at once can't keep the loop busy (HD6)."""
+    """So a client that repeats refused requests at once can't keep the event loop busy (HD6)."""
 
     async def main():
         api = api_on(MemoryLog(), FakeClock())

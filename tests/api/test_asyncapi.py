@@ -26,7 +26,7 @@ def resolved(reference):
 
 
 def test_stored_asyncapi_document_equals_served_one():
-    """`make asyncapi` renews the stored document."""
+    """`make asyncapi` updates the stored document."""
     assert ASYNCAPI.read_text("utf-8") == module.text()
 
 

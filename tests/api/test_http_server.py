@@ -64,7 +64,7 @@ class HandClock:
 
 
 class PaperTransport:
-    """A transport that records what is written and how it was ended. It never ends by itself."""
+    """A transport that records what is written and how the connection was ended. It never ends by itself."""
 
     def __init__(self):
         self.written, self.ended, self.reading = b"", None, True
@@ -78,7 +78,7 @@ class PaperTransport:
         self.ended = self.ended or "half"
 
     def close(self):
-        """Record a close after all is sent."""
+        """Record that the transport closes after all bytes are sent."""
         self.ended = "closed"
 
     def abort(self):
@@ -106,12 +106,12 @@ class PaperTransport:
         self.reading = False
 
     def resume_reading(self):
-        """Record that reading goes on."""
+        """Record that reading is resumed."""
         self.reading = True
 
 
 class Listener:
-    """An HttpListener with an application behind it, and connections on paper."""
+    """An HttpListener with a real application, whose connections use PaperTransports."""
 
     def __init__(self, capacity=10):
         self.clock = HandClock()
@@ -147,7 +147,7 @@ async def turns():
 
 
 def by_hand(test):
-    """Make a test that runs in its own loop with its own Listener."""
+    """Wrap a test, so that it runs in its own event loop with its own Listener."""
 
     def run():
         async def main():
@@ -160,7 +160,7 @@ def by_hand(test):
 
 
 def in_time(listener, transport, seconds, ended):
-    """Check that the transport ends in the way `ended` after exactly this many seconds."""
+    """Check that the transport ends in the way `ended` after exactly this many seconds, and not before."""
     listener.clock.pass_by(seconds - MOMENT)
     before = transport.ended
     listener.clock.pass_by(MOMENT)
@@ -178,9 +178,9 @@ async def test_connection_that_sends_nothing_is_closed_without_an_answer(listene
 
 @by_hand
 async def test_slow_request_head_is_answered_408_after_timeout(listener):
-    """The time limit starts at the accept, however often bytes arrive.
+    """The time limit starts when the connection is accepted, however often bytes arrive.
 
-    After the refusal the peer has LINGER_S to close (BA1).
+    After the answer the peer has LINGER_S to close the connection (BA1).
     """
     connection, transport = listener.connect()
     for byte in HEAD[: int(HEAD_S) - 1]:
@@ -240,7 +240,7 @@ async def test_rest_of_body_must_arrive_in_time_after_early_answer(listener):
 
 @by_hand
 async def test_http_server_sets_no_time_limit_for_request_in_progress(listener):
-    """Only the log limits how long its answer may take (H1)."""
+    """Only the alert log limits how long an answer may take (H1)."""
     listener.may_answer.clear()
     connection, transport = listener.connect()
     connection.data_received(HEAD + b"\r\n")

@@ -112,7 +112,7 @@ def test_every_example_matches_its_schema():
 
 
 def test_examples_change_once_per_minute():
-    """Within a minute an example stays the same, so sending it twice is a repeat (H3).
+    """Within a minute an example stays the same, so sending it twice is a repeated request (H3).
 
     After a minute it has a new id.
     """

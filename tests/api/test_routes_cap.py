@@ -50,7 +50,7 @@ def by_token(sub="met", *scopes):
 
 
 class CapApi:
-    """The api of a node that accepts CAP messages."""
+    """The HTTP API of a node that accepts CAP messages."""
 
     def __init__(self, log=None, sources=SOURCES):
         self.log = log or MemoryLog()
@@ -222,7 +222,8 @@ def test_refusals_are_problem_documents(body, status, slug):
 def test_first_failing_check_decides_the_answer():
     """The checks run in a fixed order.
 
-    The order is: 413, 415, 400, 422 from parsing, 403 for the sender, 200 for ignored messages, 422 from the policy.
+    The order is: 413, 415, 400, 422 for invalid fields, 403 for the sender, 200 for ignored messages, 422 for the
+    policy.
     """
     node = CapApi()
     other = {"sender": "x@y"}
@@ -243,7 +244,7 @@ def test_first_failing_check_decides_the_answer():
 
 
 def test_query_parameters_other_than_dry_run_are_refused():
-    """Any other query is refused with 422 (CP8)."""
+    """Any other query is answered with 422 (CP8)."""
     node = CapApi()
     dry = node.post(query="?dry_run=true")
     assert (dry.status_code, dry.json()["outcome"]) == (200, "published")
@@ -331,7 +332,7 @@ def test_unavailable_log_is_answered_503():
 def test_source_with_too_many_messages_in_progress_is_refused_429():
     """Each message may have 2 MiB.
 
-    A source has a quarter of all places, for its secret and its tokens together (HD3, HD6).
+    A source may have a quarter of all messages in progress, counting its secret and its tokens together (HD3, HD6).
     """
     node = CapApi()
     with contextlib.ExitStack() as held:
@@ -349,7 +350,7 @@ def test_source_with_too_many_messages_in_progress_is_refused_429():
 
 
 def test_publishers_cannot_publish_or_revise_ids_of_cap_alerts():
-    """With alerts:manage, such an alert can be cancelled."""
+    """A publisher with the scope alerts:manage can still cancel such an alert."""
     node = CapApi()
     [alert] = node.post().json()["alerts"]
     approval = {"reviewer": "desk", "approved_at": time(20)}

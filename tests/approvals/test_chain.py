@@ -55,7 +55,7 @@ def mixed_desk():
 
 
 def test_change_of_category_does_not_reduce_needed_approvals():
-    """A change of category does not reduce the number (rule HD1)."""
+    """The category of the first revision still counts (rule HD1)."""
     desk = mixed_desk()
     assert desk.send("revision", category="arson") == few(2)
     assert desk.approved("r-1", what="revision", category="arson") == few(2, 1)
@@ -86,7 +86,7 @@ def test_dry_run_returns_number_of_approvals_that_request_will_need():
 
 
 def test_revision_after_one_with_confirmed_text_needs_two_approvals():
-    """A flood needs one, and two once a revision confirms something (rules AP6, HD1)."""
+    """This category needs one approval, and two after a revision with something confirmed (rules AP6, HD1)."""
     desk = SigningHarness(MIXED)
     held = {"headline": "Mr Smith is on the run", "confirm": {"text": ["name"]}}
     assert desk.approved("r-1", "r-2", category="flood", **held)[0] == 201
@@ -94,7 +94,7 @@ def test_revision_after_one_with_confirmed_text_needs_two_approvals():
 
 
 def test_shortest_maximum_signature_age_of_alerts_categories_applies():
-    """A robbery's signature may be 60 s old, and so may that of its later revisions (rule HD1)."""
+    """A signature for a robbery may be 60 s old. This also holds for later revisions in other categories (rule HD1)."""
     desk = mixed_desk()
     revised = {"what": "revision", "category": "arson"}
     approval = desk.signed("r-1", "r-2", **revised)
@@ -104,7 +104,7 @@ def test_shortest_maximum_signature_age_of_alerts_categories_applies():
 
 
 def test_revision_after_cancel_is_refused():
-    """A request gets status 410 (rule HD9)."""
+    """The request gets status 410 (rule HD9)."""
     desk = mixed_desk()
     assert desk.approved("r-1", what="cancel")[0] == 201
     assert desk.send("revision", revision=3)[0] == 410
@@ -121,7 +121,7 @@ def test_number_of_approvals_depends_only_on_category_and_confirmations(category
 
 
 def test_cap_message_is_refused_for_alert_that_needs_approvals():
-    """A message of CAP carries no form, so it can't have any (rule HD1)."""
+    """A CAP message carries no signed form (the text that reviewers sign), so it has no approvals (rule HD1)."""
     behind = Chain.of([GOOD]).kinds
     assert [each.slug for each in unsigned(MIXED, FALSE_ALARM, behind)] == ["approvals-needed"]
     assert [each.slug for each in unsigned(MIXED, a_cancel(), behind)] == ["approvals-needed"]
@@ -145,7 +145,7 @@ def test_chain_with_missing_entry_needs_most_approvals_of_policy():
 
 
 def test_category_of_untrusted_entry_counts_for_number_of_approvals():
-    """Other processes may know its keys (rule HD1)."""
+    """Other processes may know the keys that signed the entry (rule HD1)."""
     chain = Chain.of([a_revision("a-1", category="arson"), Untrusted("a-1", 2, 0, a_revision("a-1", 2))])
     assert asked(MIXED, a_revision("a-1", 3, category="arson"), chain.kinds) == 2
 
@@ -167,7 +167,7 @@ BYPASSES = {
 @on_each
 @pytest.mark.parametrize("name", BYPASSES)
 def test_forged_entry_in_category_without_approvals_is_not_sent(place, name):  # noqa: F811
-    """Neither by a node that runs already, nor by one that starts later (rule HD1)."""
+    """Neither a running node nor one that starts later sends the entry (rule HD1)."""
     forged = BYPASSES[name]
     good = [GOOD, *(entry for entry in forged if entry is SIGNED_ARSON)]
     numbers = [f"a-1/{entry.revision}" for entry in good]
@@ -226,7 +226,7 @@ async def until(holds):
 
 @on_each
 def test_expired_revision_counts_for_approvals_in_process_that_starts_later(place):  # noqa: F811
-    """The robbery has ended, and its signed revision lives; an arson of three entries needs no approvals (rule HD1)."""
+    """The first revision has expired, and a signed revision in a laxer category is live (rule HD1)."""
     short = proved(a_revision(expires_at=NOON_MS - 1), "r-1", "r-2")
     longer = proved(a_revision("a-1", 2, category="arson"), "r-1", "r-2")
     unsigned_ones = [a_revision("c", n, category="arson", expires_at=NOON_MS + n - 2) for n in (1, 2, 3)]
@@ -245,7 +245,7 @@ def test_expired_revision_counts_for_approvals_in_process_that_starts_later(plac
 
 
 def test_cancel_read_before_its_alert_is_checked_when_all_revisions_are_read():
-    """The check waits until the chain is complete (Rule 6 of the live alerts)."""
+    """The check waits until all entries of the alert are known (Rule 6 of the live alerts)."""
     arson = a_revision("a-1", category="arson")
     robbery = proved(a_revision("a-1", 2), "r-1", "r-2")
     assert told([a_cancel("a-1", 3), arson, robbery], trust())[-1] == "a-1/2"
@@ -253,7 +253,7 @@ def test_cancel_read_before_its_alert_is_checked_when_all_revisions_are_read():
 
 
 def test_revision_that_follows_cancel_of_unknown_alert_is_not_sent():
-    """The process has read the cancel, but not the alert (rule HD9)."""
+    """The process has read the cancel, but not the alert's earlier revisions (rule HD9)."""
     later = a_revision("c", 3, category="arson")
     assert told([a_cancel("c", 2), later], ApprovalVerifier(NONE, {})) == ["welcome"]
 
@@ -267,7 +267,7 @@ def test_revision_that_follows_cancel_of_unknown_alert_is_not_sent():
 
 
 def test_request_history_and_follower_agree_on_number_of_approvals():
-    """All three ways of counting give the same number for every chain of three revisions (rule HD1)."""
+    """All three ways of counting give the same number for any three revisions of an alert (rule HD1)."""
     kinds = [("robbery", ()), ("flood", ()), ("flood", ("name",)), ("arson", ())]
     for chosen in itertools.product(kinds, repeat=3):
         chain = [
@@ -295,7 +295,7 @@ def test_request_history_and_follower_agree_on_number_of_approvals():
 @pytest.mark.parametrize("in_force", [POLICY, NONE], ids=["asks", "asks nothing"])
 @pytest.mark.parametrize("whose", ["its own", "another alert's"])
 def test_copied_entry_is_ignored_and_alert_continues(place, in_force, whose):  # noqa: F811
-    """The copy is counted, and revisions and a cancel may follow it (rule HD15)."""
+    """The copy is counted as untrusted, and revisions and a cancel may follow it (rule HD15)."""
     copy = stored(GOOD if whose == "its own" else a_revision("c", 2, category="arson"), ("a-1", 2))
     rest = [proved(a_revision("a-1", 3, headline="Still on"), "r-1", "r-2"), proved(a_cancel("a-1", 4), "r-1")]
 
@@ -346,7 +346,7 @@ def test_cancel_of_untrusted_alert_is_sent_only_to_sessions_that_have_it():
 
 
 def test_alert_that_becomes_valid_is_sent_to_sessions_that_lack_it():
-    """Its key was added late. Sessions that have the alert are not sent it again (rule NC3)."""
+    """A reviewer's key was added late. Sessions that have the alert are not sent it again (rule NC3)."""
     town, verifier = a_town(POLICY, "r-1")
     read(town, verifier, GOOD)
     holder, newcomer = town.join(holding={"a-1": 1}), town.join()
@@ -359,7 +359,7 @@ def test_alert_that_becomes_valid_is_sent_to_sessions_that_lack_it():
 
 
 def test_signed_revision_replaces_forgery_with_higher_number():
-    """It is sent under its own number (rule NC3)."""
+    """The signed revision is sent under its own number (rule NC3)."""
     town, verifier = a_town(POLICY)
     for forged in (a_revision(headline="Run"), a_revision("a-1", 2, headline="Run")):
         read(town, verifier, forged)
@@ -382,7 +382,7 @@ def test_number_of_remembered_untrusted_alerts_is_limited(monkeypatch):
 
 
 def test_cancel_of_forgotten_alert_does_not_end_new_alert_with_same_id():
-    """A forgotten alert's cancel is forgotten, too (rule HD9)."""
+    """When an alert is forgotten, so is its cancel (rule HD9)."""
     town, verifier = a_town(NONE)
     read(town, verifier, a_cancel("a-1", 2))
     town.clock.advance(2 * 86_400)
@@ -393,7 +393,7 @@ def test_cancel_of_forgotten_alert_does_not_end_new_alert_with_same_id():
 
 @on_each
 def test_chain_is_read_when_new_policy_requires_approvals(place):  # noqa: F811
-    """The first revision had ended when this process started, so it did not know the chain (rule HD1)."""
+    """The first revision had ended when the process started, so it did not know the alert's history (rule HD1)."""
     chain = [a_revision("c", n, category="arson", expires_at=NOON_MS + n - 2) for n in (1, 2, 3)]
     verifier = ApprovalVerifier(NONE, {})
 

@@ -185,7 +185,7 @@ def test_reload_replaces_reviewers_in_all_processes(files):
 
 @pytest.mark.parametrize("content", [b"\xff", b"{}", b'{"keys": []}', None])
 def test_reload_with_invalid_reviewers_keeps_old_ones(files, content, caplog):
-    """The same file stops a start (rule NC5)."""
+    """At a start the same file would be an error (rule NC5)."""
     found = RuntimeConfig(files.settings)
     path = files.home / "reviewers"
     path.unlink() if content is None else path.write_bytes(content)
@@ -198,7 +198,7 @@ def test_reload_with_invalid_reviewers_keeps_old_ones(files, content, caplog):
 
 @pytest.mark.parametrize("at_start", [True, False])
 def test_policy_with_approvals_and_no_reviewers_is_refused(files, at_start):
-    """It stops a start, and a reload keeps the old policy (rule K1)."""
+    """The node does not start, and a reload keeps the old policy (rule K1)."""
     alone = replace(files.settings, reviewers=None)
     if at_start:
         with pytest.raises(ConfigError, match="no reviewers"):

@@ -1,4 +1,4 @@
-"""The form: the text that reviewers sign, which has every member that goes out."""
+"""The form: the text that reviewers sign. It contains every field that subscribers are sent."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ CANCELS = {"plain": a_cancel(), "full": a_cancel("a-1", 9, reason="“over”", 
 
 
 def test_form_of_alert_is_exactly_the_documented_text():
-    """Byte for byte as docs/reference/approval-rules.md shows it (AP, step 1)."""
+    """The form equals the example in docs/reference/approval-rules.md byte for byte (AP, step 1)."""
     alert = a_revision(
         "desk-7.e3b0c442", source="desk-7", area=(Circle(32.77651106192115, -96.79535520104106, 1020.0),)
     )
@@ -50,7 +50,7 @@ def test_form_of_cancel_has_documented_order_of_keys():
 
 @pytest.mark.parametrize("alert", ALERTS.values(), ids=ALERTS)
 def test_form_has_every_field_that_subscribers_are_sent(alert):
-    """Only the time of acceptance is missing, which is not known yet; confirmations are added (AP, step 1)."""
+    """Only the time of acceptance is missing, since it is not known yet. Confirmations are added (AP, step 1)."""
     members = form.form_of(alert, AUDIENCE, "")
     sent = frames.alert_map(alert)
     assert {name: members[name] for name in sent.keys() - {"issued_at"}} == {
@@ -61,7 +61,7 @@ def test_form_has_every_field_that_subscribers_are_sent(alert):
 
 @pytest.mark.parametrize("entry", [*ALERTS.values(), *CANCELS.values()])
 def test_content_of_signed_form_replaces_other_content_of_entry(entry):
-    """Other content in the entry beside the form is replaced (rule NC1)."""
+    """Fields of the entry outside the form are not signed, so they do not count (rule NC1)."""
     text = proved(entry, "r-1").proof.form
     if hasattr(entry, "alert"):
         emptied = dataclasses.replace(
@@ -82,7 +82,7 @@ def test_content_of_signed_form_replaces_other_content_of_entry(entry):
 
 @pytest.mark.parametrize("number", [6, 8])
 def test_form_of_alert_is_valid_for_one_revision_only(number):
-    """It is valid for one revision of one alert (rule AP8)."""
+    """The signed form can't be used for another revision, another alert or a cancel (rule AP8)."""
     read = form.read(proved(ALERTS["full"], "r-1").proof.form)
     for other in (
         dataclasses.replace(ALERTS["full"], revision=number),
@@ -150,20 +150,20 @@ def test_form_over_20_kib_is_refused():
 
 @pytest.mark.parametrize("version", [0, 2, True, 1.0, "1"])
 def test_form_of_unknown_version_is_refused(version):
-    """The node does not guess what it may mean (AP, step 1)."""
+    """The node does not guess what an unknown version means (AP, step 1)."""
     with pytest.raises(ValueError, match="form"):
         form.read(json.dumps(form.form_of(ALERTS["plain"], AUDIENCE, "") | {"v": version}))
 
 
 def test_fields_of_later_release_in_form_are_ignored():
-    """Reviewers signed them for nodes of a later release (rule G1)."""
+    """Reviewers signed these fields for nodes of a later release (rule G1)."""
     members = form.form_of(ALERTS["plain"], AUDIENCE, "") | {"later": {"x": [1]}}
     assert form.read(form.text_of(members)).says(ALERTS["plain"]) == ALERTS["plain"]
 
 
 @given(st.integers(0, 10**6), st.binary(max_size=3))
 def test_form_with_changed_bytes_raises_no_error_but_value_error(at, others):
-    """No other type of error is raised (rule NC5)."""
+    """The bytes are changed at random (rule NC5)."""
     data = bytearray(proved(ALERTS["full"], "r-1").proof.form.encode())
     at %= len(data)
     data[at : at + len(others)] = others

@@ -97,7 +97,7 @@ def test_signed_requests_are_stored_with_their_signed_forms(desk):
 
 
 def test_dry_run_returns_form_and_stores_nothing(desk):
-    """It says how many reviewers must sign, with one more if something is confirmed (AP, step 1; rule AP6)."""
+    """The answer says how many reviewers must sign: one more if something is confirmed (AP, step 1; rule AP6)."""
     status, outcome = desk.send(dry_run=True, approval=...)
     assert (status, outcome.approvals) == (200, 1)
     assert json.loads(outcome.form)["id"] == "a-1"
@@ -111,7 +111,7 @@ def test_dry_run_returns_form_and_stores_nothing(desk):
 
 
 def test_request_without_approval_is_refused(desk):
-    """Only a dry run may leave it out (rule A11)."""
+    """Only a dry run may omit the approval (rule A11)."""
     for what in ("alert", "revision", "cancel"):
         assert slugs(desk.send(what, approval=...)) == (422, [("missing-field", "/approval")])
 
@@ -159,7 +159,7 @@ def test_malformed_approval_is_refused(desk, change, pointer):
     "number", ["1e309", "-1e309", "9" * 309, "-" + "9" * 5000], ids=["1e309", "-1e309", "309", "5000"]
 )
 def test_form_with_number_too_large_for_double_is_refused(desk, number):
-    """So it is in each place, in a new request and in a repeat (rules AP1, L2)."""
+    """The number is refused anywhere in the form, in a new request and in a repeated one (rules AP1, L2)."""
     form = desk.form(**HELD)
     for text in (form.replace('"confirm":{', f'"confirm":{{"area_km2":{number},'), form[:-1] + f',"later":{number}}}'):
         approval = desk.signed("r-1", "r-2", text=text)
@@ -170,7 +170,7 @@ def test_form_with_number_too_large_for_double_is_refused(desk, number):
 
 @pytest.mark.parametrize("part", ["form", "signatures"])
 def test_approval_with_missing_or_additional_field_is_refused(desk, part):
-    """A mix with a reviewer's name is refused (rule AP1)."""
+    """For instance, a form together with a reviewer's name is refused (rule AP1)."""
     approval = desk.signed("r-1")
     assert slugs(desk.send(approval={part: approval[part]})) == (
         422,
@@ -197,14 +197,14 @@ MOVED = [{"type": "circle", "lat": 32.8, "lng": -96.8, "radius_m": 1020.0}]
     ids=str,
 )  # fmt: skip
 def test_form_that_differs_from_request_is_refused(desk, change):
-    """Members are compared by value, and the number of signatures does not help (rule AP2)."""
+    """Fields are compared by value, and more signatures do not help (rule AP2)."""
     members = {**json.loads(desk.form()), **change}
     text = json.dumps({name: value for name, value in members.items() if value is not ...})
     assert slugs(desk.send(approval=desk.signed("r-1", "r-2", "r-3", text=text))) == NOT_THE_FORM
 
 
 def test_refusal_names_differing_field_without_its_value(desk):
-    """An unexpected member is not even named (rules AP2, H9)."""
+    """The name of an unknown field is not repeated either (rules AP2, H9)."""
     for change, named in (
         ({"headline": "Secret", "severity": "minor"}, "headline"),
         ({"secret": 1}, "a member too many"),
@@ -228,7 +228,7 @@ def test_form_with_other_key_order_and_time_format_is_accepted(desk):
 
 @pytest.mark.parametrize(("by", "taken"), [(0.9e-9, True), (1.1e-9, False)])
 def test_circle_centre_in_form_may_differ_by_a_billionth_of_a_degree(desk, by, taken):
-    """Two machines may compute it slightly differently; the form's is published (rule AP2)."""
+    """Two machines may compute the centre slightly differently. The centre in the form is published (rule AP2)."""
     members = json.loads(desk.form())
     members["area"][0]["lat"] += by
     status, outcome = desk.send(approval=desk.signed("r-1", text=json.dumps(members)))
@@ -301,7 +301,7 @@ def test_approval_by_reviewer_with_same_sub_as_publisher_never_counts(desk):
 
 
 def test_alert_with_confirmed_text_needs_two_approvals(desk):
-    """A confirmed cancel does not, because its reason can be reworded (rule AP6)."""
+    """A cancel with a confirmed reason needs only one, because its reason can be reworded (rule AP6)."""
     assert desk.approved("r-1", **HELD) == (422, [("approvals-needed", "/approval", {"needed": 2, "have": 1})])
     assert desk.approved("r-1", "r-2", **HELD)[0] == 201
     held = {"reason": "Mr Smith is found", "confirm": {"text": ["name"]}}
@@ -343,7 +343,7 @@ def test_request_with_same_form_is_repeat_even_with_other_signers(desk):
 
 
 def test_signed_and_unsigned_requests_with_same_content_conflict():
-    """The second one gets status 409 (rules AP8, H5)."""
+    """The second request gets status 409 (rules AP8, H5)."""
     desk = SigningHarness(a_policy(approvals=0))
     approval = desk.signed("r-1")
     assert desk.send()[0] == 201
@@ -369,7 +369,7 @@ def test_form_of_cancel_stays_valid_after_revision(desk):
     "change", [{"revision": 3}, {"revision": 0}, {"category": "arson"}, {"reason": "x"}, {"id": "b"}]
 )
 def test_form_of_cancel_that_differs_from_request_is_refused(desk, change):
-    """Its category is that of the alert (rule AP2)."""
+    """The form of a cancel has the category of the alert (rule AP2)."""
     desk.approved("r-1")
     text = json.dumps(json.loads(desk.form("cancel")) | change)
     assert slugs(desk.send("cancel", approval=desk.signed("r-1", text=text))) == NOT_THE_FORM
@@ -401,7 +401,7 @@ def test_cap_alert_is_refused_if_category_needs_approvals():
 
 
 def test_signed_request_conflicts_with_entry_of_unknown_kind(desk):
-    """Its number is taken, so the signed alert gets status 409 (rule G4)."""
+    """The number of the request is taken, so it gets status 409 (rule G4)."""
     approval = desk.signed("r-1")
     desk.log.take(OtherKind("a-1", 1, NOON_MS + 1_000_000))
     assert desk.send(approval=approval)[0] == 409
@@ -422,7 +422,7 @@ def test_policy_that_requires_approvals_without_audience_is_refused(keys):
     [({"approvals": 2}, (2, 1)), ({"approvals": 0}, (0, 0)), ({"approvals": 1, "cancel_approvals": 0}, (1, 0))],
 )
 def test_cancel_needs_one_approval_by_default(keys, needed):
-    """It needs none if alerts need none. An unknown category needs the most of any (AP)."""
+    """A cancel needs no approval if alerts need none. An unknown category needs as many as the strictest one (AP)."""
     in_force = a_policy(**keys)
     assert (in_force.approvals("robbery"), in_force.cancel_approvals("robbery")) == needed
     assert (in_force.approvals("unknown"), in_force.cancel_approvals(None)) == needed
@@ -432,13 +432,13 @@ def test_cancel_needs_one_approval_by_default(keys, needed):
 
 @pytest.mark.parametrize("keys", [{"approvals": 3}, {"approvals": True}, {"approvals": [1]}, {"cancel_approvals": -1}])
 def test_policy_is_refused_unless_number_of_approvals_is_0_1_or_2(keys):
-    """The policy is refused otherwise (AP)."""
+    """This holds for alerts and for cancels (AP)."""
     with pytest.raises(ValueError, match="pprovals"):
         a_policy(**keys)
 
 
 def test_confirmation_is_part_of_signed_form(desk):
-    """It is content of the alert (rules A21, AP6)."""
+    """A confirmation counts as content of the alert (rules A21, AP6)."""
     _, outcome = desk.approved("r-1", "r-2", **HELD)
     assert outcome.entry.alert.confirm == Confirm(text=("name",))
     assert json.loads(outcome.entry.proof.form)["confirm"] == {"text": ["name"]}

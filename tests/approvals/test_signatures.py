@@ -45,7 +45,7 @@ def test_signature_is_compatible_with_jws_library():
 
 
 def test_header_has_exactly_four_fields_in_documented_order():
-    """The order is that of docs/reference/approval-rules.md (AP, step 2)."""
+    """The documented order is in docs/reference/approval-rules.md (AP, step 2)."""
     padded = SIGNED.protected + "=" * (-len(SIGNED.protected) % 4)
     assert json.loads(base64.urlsafe_b64decode(padded)) == HEADER
     assert list(json.loads(base64.urlsafe_b64decode(padded))) == list(HEADER)

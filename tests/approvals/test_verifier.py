@@ -175,7 +175,7 @@ def test_signed_alert_revision_and_cancel_are_sent(place):
 
 @on_each
 def test_fields_outside_signed_form_are_ignored(place):
-    """Only the time of issue is taken from them (rule NC1)."""
+    """Only the time of issue is taken from fields outside the form (rule NC1)."""
     signed = proved(NEW, "r-1", "r-2")
     beside = {"headline": "Run", "category": "arson", "area": [], "severity": "minor", "source": "x"}
     verifier = trust()
@@ -193,7 +193,7 @@ def test_fields_outside_signed_form_are_ignored(place):
 
 @on_each
 def test_next_revision_is_numbered_after_forged_one(place):
-    """`current` of a 409 counts it, and a revision or a cancel may follow it (rule NC4)."""
+    """The field `current` of a 409 counts the forgery, and a revision or a cancel may follow it (rule NC4)."""
 
     async def main():
         await written(place, stored(NEXT))
@@ -213,7 +213,7 @@ def test_next_revision_is_numbered_after_forged_one(place):
 
 @on_each
 def test_revision_after_forged_cancel_is_refused(place):
-    """An operator has to remove the cancel; the alert stays live meanwhile (rule NC4)."""
+    """An operator has to remove the cancel. The alert stays live meanwhile (rule NC4)."""
 
     async def main():
         await written(place, stored(OVER))
@@ -225,7 +225,7 @@ def test_revision_after_forged_cancel_is_refused(place):
 
 
 def test_approvals_of_cancel_are_checked_by_category_of_its_alert():
-    """So it is if the cancel comes before its alert (rule NC2, and Rule 6 of the live alerts)."""
+    """This holds even if the cancel is read before its alert (rule NC2, and Rule 6 of the live alerts)."""
     arson = a_revision("c", category="arson")
     assert told([arson, a_cancel("c")], trust()) == ["welcome", "c/1", "-c/2"]
     assert told([a_cancel("c"), arson], trust()) == ["welcome"]
@@ -250,7 +250,7 @@ def test_node_without_approvals_accepts_signed_entries():
 
 
 def test_unapproved_entry_is_logged_and_counted_once(caplog):
-    """The line has the position and the reason, and nothing of the content (rule NC3)."""
+    """The log message has the position and the reason, but none of the content (rule NC3)."""
     verifier = trust()
     for _ in range(3):
         verifier.verify(NEW, ("b", 1), "position 7")
@@ -335,7 +335,7 @@ FEW = Policy.model_validate(
 
 
 def test_alert_is_withdrawn_if_key_of_its_only_approval_is_removed():
-    """If the key is back, subscribers who have the alert are not sent it again (rules NC3, NC8)."""
+    """If the key returns, subscribers who have the alert are not sent it again (rules NC3, NC8)."""
     one = proved(a_revision(), "r-1")
     assert after_reload(["r-1"], ["r-2"], one, policies=(FEW, FEW)) == (["welcome", "a-1/1"], [], [])
     assert after_reload(["r-1"], ["r-1", "r-2"], one, policies=(FEW, FEW)) == (["welcome", "a-1/1"], [], ["a-1/1"])
@@ -349,7 +349,7 @@ def test_reload_sends_alert_that_now_has_enough_approvals():
 
 
 def test_alert_stays_live_when_new_policy_needs_more_approvals():
-    """A process that starts later does not show it (rule NC7)."""
+    """A process that starts later does not send the alert (rule NC7)."""
     none = Policy.model_validate({"name": "p", "categories": {"robbery": {"title": "Robbery"}}})
     assert after_reload([], ["r-1"], a_revision(), policies=(none, POLICY))[2] == ["a-1/1"]
     assert after_reload(["r-1"], ["r-1", "r-3"], proved(a_revision(), "r-1"), policies=(FEW, POLICY))[2] == ["a-1/1"]
@@ -468,5 +468,5 @@ def test_signature_in_same_second_as_incident_is_valid():
 
 
 def test_table_of_forgeries_encodes_entries_like_codec():
-    """Otherwise the table of forgeries would prove nothing."""
+    """Otherwise tests with the table would prove nothing."""
     assert stored(GOOD) == Later("a-1", 1, "revision", GOOD.ends_at, codec.encode(GOOD))

@@ -1,4 +1,4 @@
-"""Waiting for newer keys: a client with a token of an unknown key waits, within limits (rule T8)."""
+"""Waiting for newer keys: a client whose token has an unknown key waits, within limits (rule T8)."""
 
 import asyncio
 import json
@@ -28,21 +28,21 @@ def token(kid):
 
 
 class Waiting:
-    """Stands in for `NewerKeys`. Purpose: to end a wait when the test says so. Lies: it has no deadline of its own."""
+    """A stand-in for `NewerKeys` in which a test decides when a wait ends. It has no deadline of its own."""
 
     def __init__(self, room=8):
         self.room = room
         self.those = []
 
     def wait(self, then):
-        """Take them in while there is room."""
+        """Register a waiting client, if there is room."""
         if len(self.those) < self.room:
             self.those.append(then)
             return True
         return False
 
     def settle(self):
-        """Let all go on."""
+        """End the wait of all clients."""
         those, self.those = self.those, []
         for then in those:
             then()
@@ -82,7 +82,7 @@ def test_reading_pauses_after_hello_with_unknown_key(stream, waiting):
 
 
 def test_messages_received_together_with_waiting_hello_wait_too(stream, waiting):
-    """Not only those that are still in the kernel (rule T8)."""
+    """Messages that were received in the same read wait like those that are still in the kernel (rule T8)."""
     line = opened(stream)
     messages = {"type": "hello", "token": token("new"), "places": []}, PING
     line.say(b"".join(frame(TEXT, json.dumps(message).encode()) for message in messages))
@@ -113,7 +113,7 @@ def test_client_beyond_limit_of_waiting_clients_is_refused_at_once(stream, waiti
 
 
 def test_token_with_known_key_is_checked_without_waiting(stream, waiting):
-    """Whether it is valid or not (rule T8)."""
+    """This holds for valid and invalid tokens (rule T8)."""
     good, broken = opened(stream), opened(stream)
     hello(good, "old")
     assert good.received() == ["welcome"]
@@ -123,7 +123,7 @@ def test_token_with_known_key_is_checked_without_waiting(stream, waiting):
 
 
 def test_token_message_with_unknown_key_waits_for_refreshed_jwks(stream, waiting):
-    """The session goes on (rules M4 and T8)."""
+    """The session continues meanwhile (rules M4 and T8)."""
     line = opened(stream)
     hello(line, "old")
     line.hear()
@@ -150,7 +150,7 @@ def test_client_that_leaves_while_waiting_is_forgotten(stream, waiting):
 
 
 def test_slow_client_that_catches_up_still_waits_for_keys(stream, waiting):
-    """There are two independent reasons not to read from it (Rule 3 of `stream.connection`)."""
+    """A connection has two independent reasons not to be read (Rule 3 of `stream.connection`)."""
     line = opened(stream)
     hello(line, "old")
     line.tell({"type": "token", "token": token("new")})
@@ -181,7 +181,7 @@ async def test_all_waiting_clients_share_one_fetch_of_keys():
 
 
 async def test_wait_for_keys_ends_after_time_limit(monkeypatch):
-    """After WAIT_S (rule T8)."""
+    """The time limit is WAIT_S (rule T8)."""
     monkeypatch.setattr(jwks_refresh, "WAIT_S", 0.01)
     await NewerKeys(lambda: None).waited()
 

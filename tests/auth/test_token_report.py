@@ -1,4 +1,4 @@
-"""The report on a token, with each reason for a refusal. `test_tokens` checks that it agrees with `tokens`."""
+"""The report on a token, with each reason for a refusal. `test_tokens` checks that the report and `tokens` agree."""
 
 import jwt
 import pytest
@@ -18,7 +18,7 @@ CLAIMS = {"aud": AUDIENCE, "sub": "desk-7", "exp": NOON_S + 60, "iat": NOON_S - 
 
 
 def refusals(key=PRIVATE, kid="k1", revoked=None, **changes):
-    """Return the reasons to refuse a token with these claims changed (`...` leaves a claim out)."""
+    """Return the reasons for refusing a token with these claims changed (`...` removes a claim)."""
     claims = {name: value for name, value in (CLAIMS | changes).items() if value is not ...}
     header = {} if kid is None else {"kid": kid}
     return explain(jwt.encode(claims, PyJWK(key, "EdDSA"), "EdDSA", header), KEYS, revoked or {}, NOON).refusals
@@ -59,7 +59,7 @@ def test_report_lists_all_reasons_why_token_is_invalid():
 
 @pytest.mark.parametrize("changes", [{}, {"revoked": {"desk-7": NOON_S - 60}}, {"aud": ["x", AUDIENCE]}], ids=str)
 def test_report_of_valid_token_has_no_reasons(changes):
-    """The report agrees with a node (rule T3)."""
+    """The report agrees with the node's decision (rule T3)."""
     assert refusals(**changes) == []
 
 
@@ -80,7 +80,7 @@ def test_report_of_valid_token_has_no_reasons(changes):
     ids=str,
 )
 def test_each_qualification_counts_or_is_reported_with_reason(changes, told):
-    """The token may be valid all the same (rules RQ2 and RQ3)."""
+    """A token can be valid even if its qualifications don't count (rules RQ2 and RQ3)."""
     claims = {
         name: value for name, value in (CLAIMS | {"quals": ["cpr", "medic"]} | changes).items() if value is not ...
     }
@@ -96,7 +96,7 @@ def test_wrong_algorithm_is_reported():
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "é.é.é", "." * 5000, "eyJhbGciOiJub25lIn0..", "\udcff"])
 def test_malformed_token_is_reported(token):
-    """Any text has a reason and raises nothing (rule T1)."""
+    """Any text gets a reason, and no error is raised (rule T1)."""
     assert explain(token, KEYS, {}, NOON).refusals
 
 

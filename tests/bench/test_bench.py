@@ -1,4 +1,4 @@
-"""Tests of the bench's arithmetic and files, and one small run of several scenarios from end to end."""
+"""Tests of the benchmarks' arithmetic and files, and one small run of several benchmarks from end to end."""
 
 import shutil
 
@@ -42,7 +42,7 @@ def test_number_is_shown_with_three_significant_digits(value, text):
 
 
 def test_only_text_between_markers_is_replaced():
-    """Rewriting a second time changes nothing."""
+    """Replacing the text a second time changes nothing."""
     text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     once = between_markers(text, "new")
     assert once == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
@@ -55,7 +55,7 @@ def test_text_without_markers_is_refused():
 
 
 def test_table_renders_as_markdown_and_on_screen():
-    """The Markdown escapes a bar in a cell."""
+    """In Markdown, a bar in a cell is escaped."""
     table = Table("title", ("", "a|b"), [["x", "1"]], ["a note"])
     assert "| x | 1 |" in table.markdown()
     assert "a\\|b" in table.markdown()
@@ -86,7 +86,7 @@ def test_benchmark_pages_match_saved_results():
     ],
 )
 def test_summary_row_gives_reason_only_when_goal_is_missed(goal, values, missed):
-    """Values count as they are shown, and each value must reach the goal."""
+    """Values are compared as they are shown, and each value must reach the goal."""
     assert ("the reason" in summary.Figure("what", values, goal, "the reason").row()) is missed
 
 
@@ -100,7 +100,7 @@ def test_saved_result_loads_without_secrets(tmp_path):
 
 
 def test_places_marked_inside_are_within_radius():
-    """The share inside is within the radius, the others are far away, and `nearest` sorts by distance."""
+    """The other places are far away, and `nearest` sorts by distance."""
     found = places.around(200, 5_000.0, share=0.25)
     distances = np.array([distance_m(*places.CENTRE, *found.to_map(at).values()) for at in range(200)])
     assert found.inside.sum() == 50
@@ -110,7 +110,7 @@ def test_places_marked_inside_are_within_radius():
 
 
 def test_payloads_differ_only_in_alert_number():
-    """All payloads have the same size, as frames do."""
+    """All payloads have the same size, as the frames of one alert do."""
     payload = Payload(b'{"id":"' + alert_id(7).encode() + b'"}', alert_id(7))
     assert payload.of(12) == b'{"id":"bench-0000012"}'
     assert len(payload) == len(payload.of(9_999_999))
@@ -139,7 +139,7 @@ def test_unknown_peer_is_refused_with_list_of_peers():
 
 @pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
 def test_small_run_of_fanout_benchmark_writes_result_and_plot(tmp_path):
-    """20 sessions, half of them inside, beside the bare send loop; the run leaves a file and a plot."""
+    """The run has 20 sessions, half of them inside the area, and is compared with a bare send loop."""
     options = "--sessions 20 --share 0.5 --rounds 2 --vs raw --deliveries-per-s 100 --seconds 0.5 --flat-out 2"
     cores_before = machine.cores()
     result = CliRunner().invoke(cli, ["--results", str(tmp_path), "fanout", *options.split()])

@@ -1,4 +1,4 @@
-"""The counts and durations of the call hub."""
+"""The numbers and durations that the call hub measures."""
 
 import pytest
 from calls.quarter import PLACE, with_terms
@@ -57,7 +57,10 @@ def test_repeated_decline_counts_once(quarter):
 
 
 def test_next_wave_of_notifications_is_due_after_time_set_in_policy(quarter):
-    """After 200 ms while fewer than `enough` were notified, else after `answer_s`; never for a full call (RN2)."""
+    """A wave is due after 200 ms while fewer than `enough` sessions were notified, otherwise after `answer_s`.
+
+    It is never due for a full call (RN2).
+    """
     quarter.open(terms=with_terms(enough=2))
     board = quarter.hub
     [call] = board.open_calls(quarter.clock.now())

@@ -1,11 +1,11 @@
-"""The end of a call in the call hub, with right and wrong clocks."""
+"""The end of a call in the call hub, with correct and wrong clocks."""
 
 from calls.quarter import PLACE
 from support.fakes import NOON_MS
 
 
 def test_end_of_call_is_sent_to_notified_sessions_and_responders_with_seats(quarter):
-    """Once, wherever they are; not to sessions that have declined (RJ7)."""
+    """The end is sent once, wherever the sessions are, but not to sessions that have declined (RJ7)."""
     holder, tablet, walks, declines = (
         quarter.join(),
         quarter.join(9_000),
@@ -53,7 +53,7 @@ def test_call_that_has_expired_by_one_clock_sends_nothing(quarter):
 
 
 def test_call_notifies_after_a_fast_wall_clock_was_corrected(quarter):
-    """What a fast clock has held back is sent after the correction, and nothing is sent twice (E5)."""
+    """Messages that a fast clock has held back are sent after its correction, and nothing is sent twice (E5)."""
     early, late = quarter.join(), quarter.join(900, "r-2")
     quarter.open()
     quarter.clock.wall_ms += 1_800_000
@@ -112,7 +112,7 @@ def test_call_expired_by_both_clocks_is_due_to_be_ended_in_the_log(quarter):
 
 
 def test_late_actions_of_responders_do_not_delay_end_of_call(quarter):
-    """Waves and seats are not content, and the place is in the log until the end (RZ4)."""
+    """Wider radii and seats do not extend a call, whose exact place is in the log until its end (RZ4)."""
     quarter.open()
     quarter.clock.advance(1_500)
     quarter.widen()

@@ -37,7 +37,7 @@ def test_returning_client_is_sent_what_changed_in_calls_it_names(quarter):
 
 
 def test_calls_named_by_returning_client_are_remembered_until_they_are_read(quarter):
-    """The `holding` is kept for 30 s; when the call is read, the table of R5 is applied (RJ8, R5e)."""
+    """The client's `holding` is kept for 30 s. When the call is read, the table in R5 is applied (RJ8, R5e)."""
     behind, later = quarter.join(9_000, holding={"c-1": 1}), quarter.join(0, "r-2", holding={"c-2": 1})
     quarter.open("c-1")
     quarter.end("c-1")
@@ -50,7 +50,7 @@ def test_calls_named_by_returning_client_are_remembered_until_they_are_read(quar
 
 @pytest.mark.parametrize("seats", [["cpr"], ["cpr", "cpr"]], ids=["full, so with a revision of its own", "not full"])
 def test_returning_client_that_released_its_seat_keeps_the_newer_call(quarter, seats):
-    """The client has the newer `call`, so it is sent no `left` (HD18)."""
+    """The client already has the newer `call`, so it is not sent a `standdown` with the reason `left` (HD18)."""
     quarter.open(terms=with_terms(seats=seats))
     phone = quarter.join()
     quarter.accept("r-1")
@@ -67,7 +67,7 @@ def test_returning_client_that_released_its_seat_keeps_the_newer_call(quarter, s
 
 
 def test_returning_client_whose_seat_was_released_is_sent_standdown_and_call(quarter):
-    """The same if the client has an older task of its person (HD18, RJ6)."""
+    """This also holds for a client that names an older task of the same responder (HD18, RJ6)."""
     quarter.open(terms=with_terms(seats=["cpr", "cpr"]))
     for _ in range(2):
         quarter.accept("r-1")
@@ -79,7 +79,10 @@ def test_returning_client_whose_seat_was_released_is_sent_standdown_and_call(qua
 
 
 def test_returning_responder_with_a_seat_is_sent_the_task(quarter):
-    """A lost connection keeps the seat; if the seat was released meanwhile, the client is sent `left` (RJ6, RV5)."""
+    """A lost connection keeps the seat.
+
+    If the seat was released meanwhile, the client is sent a `standdown` with the reason `left` (RJ6, RV5).
+    """
     phone = quarter.join()
     quarter.open()
     quarter.accept("r-1")
@@ -90,7 +93,7 @@ def test_returning_responder_with_a_seat_is_sent_the_task(quarter):
 
 
 def test_unqualified_session_is_sent_only_end_of_call_it_was_notified_of(quarter):
-    """Only if its person has a seat, or it was notified before (RJ9, RJ6, RJ7)."""
+    """Sessions that were never notified are sent nothing (RJ9, RJ6, RJ7)."""
     rung, never = quarter.join(0), quarter.join(0, "r-2", ())
     quarter.open()
     rung.received()
@@ -104,7 +107,7 @@ def test_unqualified_session_is_sent_only_end_of_call_it_was_notified_of(quarter
 
 
 def test_session_without_qualification_costs_less_than_200_bytes():
-    """Calls do not concern most sessions of a node (RJ6, RJ9)."""
+    """Most sessions of a node have no qualification and need nothing about calls (RJ6, RJ9)."""
     subs = [f"r-{number}" for number in range(10_000)]
     responders = Responders(len(subs))
     tracemalloc.start()
@@ -119,7 +122,7 @@ def test_session_without_qualification_costs_less_than_200_bytes():
 
 
 def test_all_sessions_of_a_responder_are_found():
-    """While sessions join, change their token and leave; then the person is forgotten (RJ6)."""
+    """Sessions join, change their tokens and leave. After the last one, the responder is forgotten (RJ6)."""
     responders = Responders(4)
     for row in range(3):
         responders.set_rights(row, FakeRights(sub="r-1"))
@@ -138,7 +141,7 @@ def test_all_sessions_of_a_responder_are_found():
 
 
 def test_session_that_disconnected_is_forgotten(quarter):
-    """Its location is forgotten, and another session may have its row (RZ7)."""
+    """Its location is deleted, and a new session may get its row number (RZ7)."""
     phone = quarter.join(sub="r-77")
     quarter.open()
     phone.accept()
@@ -153,7 +156,7 @@ def test_session_that_disconnected_is_forgotten(quarter):
 
 
 def test_call_entries_read_again_change_nothing(quarter):
-    """A new epoch of the log delivers all entries again."""
+    """After the log has lost entries, all entries are read again."""
     phone = quarter.join()
     entries = [quarter.open(), quarter.accept("r-1"), quarter.widen()]
     phone.received()
@@ -162,9 +165,9 @@ def test_call_entries_read_again_change_nothing(quarter):
 
 
 def test_responder_keeps_seat_that_the_log_has_lost(quarter):
-    """Another entry has its number.
+    """Another entry has the number of the lost one.
 
-    The person keeps the task, and is sent a new one when the seat is put back (RV7).
+    The responder keeps the task, and is sent a new one when the seat is restored (RV7).
     """
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
@@ -186,7 +189,7 @@ def test_responder_keeps_seat_that_the_log_has_lost(quarter):
 
 
 def test_undecrypted_entry_is_counted_and_decrypted_after_reload_of_keys(quarter):
-    """The entry is counted, and tried again after a reload (RZ3, RZ5)."""
+    """The entry is kept until a reload brings its key (RZ3, RZ5)."""
     phone, other = quarter.join(), new_keys("other")
     quarter.read(quarter.opening(), PLACE, keys=other)
     quarter.open("c-2")
@@ -217,7 +220,7 @@ def _claim_parts(sub):
 
 
 def test_ended_call_with_deleted_place_still_excludes_its_responder(quarter):
-    """A process that starts later knows who is excluded, and notifies nobody (RQ7, RZ4)."""
+    """A process that starts after the deletion knows who is excluded, and notifies nobody of the call (RQ7, RZ4)."""
     opened = quarter.entry(quarter.opening(), PLACE)
     claim = quarter.entry(*_claim_parts("r-1"))
     assert opened.revision == 1
