@@ -190,7 +190,7 @@ class FakeResponder:
             self.sent.append([message for data in frames for message in messages(data)])
 
     def settle(self):
-        """Send what is owed, as the stream's hub does after hello, move, token and drained."""
+        """Send the pending messages, as the stream's hub does after `hello`, `move`, `token` and `drained`."""
         self.write(self.quarter.hub.frames(self.row, self.wire, self.quarter.clock.now()))
 
     def move(self, metres):
@@ -229,7 +229,7 @@ class FakeResponder:
         return new
 
     def received(self):
-        """Return them in short: "c-1/2" for a call, "c-1:4 seat 2" for a task, "-c-1 full" for a standdown."""
+        """Return the new messages in short: "c-1/2" (call), "c-1:4 seat 2" (task), "-c-1 full" (standdown)."""
         return [_short(message) for message in self.messages()]
 
 

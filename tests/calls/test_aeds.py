@@ -45,7 +45,7 @@ def only(tmp_path, record):
 
 
 def left_out(tmp_path, caplog, *records):
-    """Read a file with these records and a good one; return the logged reasons, each once."""
+    """Read a file with these records and a valid one. Return the logged reasons for skipped records, each once."""
     caplog.set_level(logging.INFO)
     good = feature("good") if records[0].get("type") == "Feature" else element(99)
     path = written(tmp_path, [*records, good])
@@ -84,7 +84,7 @@ def refused(tmp_path, content):
     ],
 )
 def test_defibrillator_is_known_to_be_open_only_if_its_hours_are_24_7(tmp_path, hours, is_open):
-    """Other opening hours are neither a promise nor a reason to leave a record out (RI1)."""
+    """With other opening hours, the record is used, but `open` is None (RI1)."""
     found = only(tmp_path, element(tags={"opening_hours": hours}))
     assert found.open is is_open
     assert found.to_map(with_code=False)["open"] is is_open
@@ -92,7 +92,7 @@ def test_defibrillator_is_known_to_be_open_only_if_its_hours_are_24_7(tmp_path, 
 
 @pytest.mark.parametrize("hours", ["off", "closed", "24/7 off", "24/7 closed", 'closed "repair"', 'Off "moved"', "OFF"])
 def test_closed_defibrillator_is_left_out(tmp_path, caplog, hours):
-    """OpenStreetMap has several notations for never open (RI1)."""
+    """OpenStreetMap has several notations for "never open" (RI1)."""
     assert left_out(tmp_path, caplog, element(tags={"opening_hours": hours})) == [
         "1 not used (0): is closed, by its opening_hours"
     ]
@@ -100,13 +100,13 @@ def test_closed_defibrillator_is_left_out(tmp_path, caplog, hours):
 
 @pytest.mark.parametrize("access", [None, "yes", "permissive", "customers", "PUB", "7/24", "unknown", "privately", 1])
 def test_defibrillator_with_access_other_than_no_or_private_is_used(tmp_path, access):
-    """Mappers write many values of `access`; only `no` and `private` leave a record out (RI1)."""
+    """Mappers write many values of `access` (RI1)."""
     assert only(tmp_path, element(tags={"access": access})).id == "node/7"
 
 
 @pytest.mark.parametrize("access", ["no", "private", "Private", " no ", False])
 def test_private_defibrillator_is_left_out(tmp_path, caplog, access):
-    """Without a warning, because good files have such records (RI1)."""
+    """No warning is logged, because correct files have such records (RI1)."""
     said = left_out(tmp_path, caplog, feature(access=access))
     assert said == ["1 not used (0): its access is no or private"]
     assert {record.levelno for record in caplog.records} == {logging.INFO}
@@ -145,7 +145,7 @@ def test_record_without_valid_coordinates_is_left_out(tmp_path, caplog, spot):
     ],
 )
 def test_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
-    """Also one whose latitude comes first, if that can be seen (RI1)."""
+    """A feature with swapped coordinates is skipped as well, if the swap can be seen (RI1)."""
     [said] = left_out(tmp_path, caplog, {**feature(), "geometry": geometry})
     assert "must have coordinates" in said
 
@@ -180,7 +180,7 @@ def test_broken_record_is_left_out_and_logged_by_number(tmp_path, caplog, record
 
 
 def test_records_with_the_same_fault_are_logged_in_one_line(tmp_path, caplog):
-    """A thousand broken records make one line with their number (RI4)."""
+    """The line has the count and the numbers of the first records (RI4)."""
     said = left_out(tmp_path, caplog, *[element(None)] * 12, element(tags={"access": "no"}))
     assert said[0].startswith("12 not used (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …): must have an id")
     assert said[1] == "1 not used (12): its access is no or private"
@@ -220,13 +220,13 @@ def test_missing_file_raises_config_error(tmp_path):
 
 
 def test_incomplete_overpass_answer_raises_config_error(tmp_path):
-    """If a query times out, Overpass returns a part that looks like a whole file (RI4)."""
+    """If a query times out, Overpass returns a part that looks like a complete file (RI4)."""
     remark = 'runtime error: Query timed out in "query" at line 3 after 26 seconds.'
     assert "is incomplete" in refused(tmp_path, {"elements": [element()], "remark": remark})
 
 
 def test_geojson_and_overpass_give_the_same_defibrillators(tmp_path):
-    """GeoJSON may have the tags as properties or within them (RI1, RI3)."""
+    """In GeoJSON, tags are properties, or are in one property (RI1, RI3)."""
     tags = {"defibrillator:location": "Foyer", "level": "-1", "indoor": "yes", "defibrillator:code": "2580"}
     wanted = Aed("node/7", 47.5, 8.5, "Foyer", "-1", True, True, "2580")
     for record in (
@@ -252,7 +252,7 @@ def test_overpass_way_uses_its_center_and_numeric_geojson_id_is_accepted(tmp_pat
 
 
 def test_dict_of_a_defibrillator_has_the_documented_fields(tmp_path):
-    """The code is only for who fetches it; unknown members are left out, except `open` (RI3)."""
+    """Only the responder who fetches it is sent the code. Unknown fields are omitted, except `open` (RI3)."""
     tags = {"defibrillator:location": "Foyer", "name": "Town hall", "level": 2, "indoor": "no"}
     found = only(tmp_path, element(tags={**tags, "defibrillator:code": "C19#"}))
     told = {"id": "node/7", "lat": 47.5, "lng": 8.5, "where": "Foyer", "level": "2", "indoor": False, "open": True}
@@ -282,14 +282,14 @@ def test_name_of_defibrillator_is_used_if_its_location_is_missing(tmp_path):
     ],
 )
 def test_location_text_of_defibrillator_is_one_printable_line(tmp_path, given, told):
-    """No control characters, no lone surrogates, no telephone numbers, and at most 255 characters (RI3)."""
+    """It has no control characters, lone surrogates or telephone numbers, and at most 255 characters (RI3)."""
     found = only(tmp_path, element(tags={"defibrillator:location": given}))
     assert found.where == told
     assert msgpack.unpackb(msgpack.packb(found.to_map(with_code=True)))["id"] == "node/7"
 
 
 def test_code_or_level_that_is_too_long_is_dropped(tmp_path):
-    """The same for a level (RI3)."""
+    """The limit is 32 characters (RI3)."""
     found = only(tmp_path, element(tags={"defibrillator:code": "1" * 33, "level": "y" * 33, "indoor": "wall"}))
     assert (found.code, found.level, found.indoor) == (None, None, None)
 
@@ -303,7 +303,7 @@ def at(name, lat, lng, is_open=True, code=None):
 
 
 def test_search_returns_three_defibrillators_with_open_ones_first():
-    """One with unknown hours comes after those that are open, however near it is (RI1, RI2)."""
+    """Those with unknown hours come after those that are open, however near they are (RI1, RI2)."""
     north = [at(f"n{n}", 47.0 + n / 1000, 8.0) for n in range(1, 6)]
     unsure = at("unsure", 47.0, 8.0, is_open=False)
     there = Aeds([*reversed(north), unsure])
@@ -315,7 +315,7 @@ def test_search_returns_three_defibrillators_with_open_ones_first():
 
 @pytest.mark.parametrize("spot", [(90.0, 0.0), (-90.0, 77.0), (0.0, 180.0), (0.0, -180.0), (65.0, 179.9999)])
 def test_search_works_across_the_antimeridian_and_at_the_poles(spot):
-    """The search has no special cases (RI2)."""
+    """The search needs no special cases there (RI2)."""
     lat, lng = spot
     there = Aeds(
         [at("here", lat - math.copysign(0.002, lat), lng), at("beyond", lat, lng - 360 if lng > 0 else 179.999)]
@@ -326,14 +326,17 @@ def test_search_works_across_the_antimeridian_and_at_the_poles(spot):
 
 
 def test_search_returns_nothing_if_no_defibrillator_is_within_range():
-    """Without a file there is nothing to fetch (RI2)."""
+    """A node without a file of defibrillators has none to search (RI2)."""
     assert len(NO_AEDS) == 0
     assert NO_AEDS.near(47.0, 8.0, 5_000) == []
     assert fetch_of([], (47.0, 8.0), (47.1, 8.0), ()) is None
 
 
 def test_defibrillator_with_the_shortest_detour_is_chosen_to_be_fetched():
-    """From the responder by the defibrillator to the patient, and none that another person fetches (RI2)."""
+    """The way leads from the responder past the defibrillator to the patient.
+
+    One that somebody else fetches is not chosen (RI2).
+    """
     patient, responder = (47.000, 8.0), (47.006, 8.0)
     beyond, near, on_the_way = at("beyond", 46.999, 8.0), at("near", 47.0005, 8.004), at("on the way", 47.005, 8.0)
     three = [beyond, near, on_the_way]
@@ -361,7 +364,7 @@ def haversine_m(lat1, lng1, lat2, lng2):
 
 
 def test_eight_private_defibrillators_of_a_real_file_are_skipped(swiss, caplog):
-    """The file has seven values of `access`; two of them leave out eight records (RI1, RI4)."""
+    """The file has seven values of `access`, and two of them exclude eight records (RI1, RI4)."""
     path, elements = swiss
     caplog.set_level(logging.INFO)
     found = read_aeds(path)
@@ -408,13 +411,16 @@ def test_other_tags_of_real_defibrillators_are_never_sent(swiss, tmp_path):
 
 
 def digits_of(text, last=9):
-    """Return the digits of a text; of a telephone number only the last nine, because notations differ."""
+    """Return the digits of a text.
+
+    By default only the last nine are returned, since telephone numbers have several notations.
+    """
     digits = "".join(filter(str.isdigit, text))
     return digits if last is None else digits[-last:] * (len(digits) >= last)
 
 
 def test_search_among_a_hundred_thousand_defibrillators_finds_the_nearest():
-    """The result equals that of a search of all (RI2)."""
+    """The result equals that of a search of all defibrillators (RI2)."""
     dice = random.Random(3)
     many = [at(str(n), dice.uniform(36, 70), dice.uniform(-10, 40)) for n in range(100_000)]
     there = Aeds(many)
@@ -426,5 +432,5 @@ def test_search_among_a_hundred_thousand_defibrillators_finds_the_nearest():
 
 
 def test_defibrillators_with_the_longest_texts_fit_into_a_task():
-    """So everything that is sent fits into a task, whatever the file contains."""
+    """This holds whatever the file contains."""
     assert aeds.MOST * 4 * (aeds.MAX_WHERE + 2 * aeds.MAX_SHORT + 128) < 16 * 1024

@@ -1,4 +1,4 @@
-"""The members of a call's request, the errors about them, and the published circle."""
+"""The fields of a call's request, the errors about them, and the published circle."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from geocast.wire.requests import Invalid
 
 
 def place(**changes):
-    """Return a valid place with these changes; `...` leaves a member out."""
+    """Return a valid place with these changes; `...` removes a field."""
     whole = call_request()["place"] | changes
     return {name: value for name, value in whole.items() if value is not ...}
 
@@ -26,7 +26,7 @@ def broken(parse=parse_call, /, *more, **changes):
 
 
 def test_parsed_call_has_all_values_of_the_request_body():
-    """Each member is kept, with times in ms (RY1 to RY7)."""
+    """Times are converted to milliseconds (RY1 to RY7)."""
     found = parse_call(call_request())
     assert (found.id, found.category, found.headline) == (
         "cad-3.8f1c02aa",
@@ -55,13 +55,13 @@ def test_optional_fields_have_defaults():
 
 @pytest.mark.parametrize("name", ["id", "category", "headline", "occurred_at", "place"])
 def test_error_names_missing_field(name):
-    """Each required member by itself (RY1 to RY5)."""
+    """Each required field is removed in turn (RY1 to RY5)."""
     assert broken(**{name: ...}) == [("missing-field", f"/{name}")]
 
 
 @pytest.mark.parametrize("name", ["lat", "lng", "kind"])
 def test_error_names_missing_field_of_the_place(name):
-    """Each required member of the place by itself (RY5, RY6)."""
+    """Each required field of the place is removed in turn (RY5, RY6)."""
     assert broken(place=place(**{name: ...})) == [("missing-field", f"/place/{name}")]
 
 
@@ -78,7 +78,7 @@ def test_error_names_missing_field_of_the_place(name):
     ],
 )
 def test_error_names_invalid_field(name, values):
-    """The grammar of the members is that of alerts (RY1 to RY4; A1, A3, A6, A8, A9)."""
+    """Fields follow the same grammar as in alerts (RY1 to RY4; A1, A3, A6, A8, A9)."""
     for value in values:
         assert broken(**{name: value}) == [("invalid-value", f"/{name}")], value
 
@@ -94,13 +94,13 @@ def test_error_names_invalid_field(name, values):
     ],
 )
 def test_error_names_field_of_the_place_that_is_out_of_bounds(name, values):
-    """The bounds are inclusive, as the next test shows (RY5, RY6, RY7, L6)."""
+    """The bounds themselves are allowed (RY5, RY6, RY7, L6)."""
     for value in values:
         assert broken(place=place(**{name: value})) == [("invalid-value", f"/place/{name}")], value
 
 
 def test_values_at_the_bounds_are_valid():
-    """A line feed is allowed (RY5, RY7, P8)."""
+    """A text may also end with a line feed (RY5, RY7, P8)."""
     found = parse_call(call_request(place=place(lat=-90, lng=180.0, address="a" * 199 + "\n", access="b" * 500)))
     assert (found.place.lat, found.place.lng, found.place.address) == (-90.0, 180.0, "a" * 199 + "\n")
 
@@ -109,13 +109,13 @@ def test_values_at_the_bounds_are_valid():
     "name", ["severity", "threat", "approval", "area", "description", "confirm", "patient", "caller"]
 )
 def test_unknown_field_is_refused(name):
-    """Members of alerts, members about a person, and members of the place (RY8)."""
+    """Fields of alerts, fields about a person, and fields of the place are tried (RY8)."""
     assert broken(**{name: "x"}) == [("unknown-field", f"/{name}")]
     assert broken(place=place(**{name: "x"})) == [("unknown-field", f"/place/{name}")]
 
 
 def test_correction_needs_all_fields_of_a_call():
-    """And `replaces`; the `id` may be left out, and a different id is refused."""
+    """A correction also needs `replaces`. The `id` may be omitted, and a different id is refused."""
     found = parse_content(call_request(id=..., replaces=3), "cad-3.8f1c02aa")
     assert (found.id, found.replaces) == ("cad-3.8f1c02aa", 3)
     assert parse_content(call_request(replaces=3), "cad-3.8f1c02aa") == found
@@ -127,7 +127,7 @@ def test_correction_needs_all_fields_of_a_call():
 
 
 def test_request_to_end_a_call_needs_a_reason():
-    """1 to 280 characters, and no other member."""
+    """The reason has 1 to 280 characters, and other fields are refused."""
     assert parse_end({"reason": "The crew is there."}) == "The crew is there."
     for body in ({}, {"reason": ""}, {"reason": "a" * 281}, {"reason": 1}, {"reason": "x", "id": "cad-3"}):
         with pytest.raises(Invalid):
@@ -146,7 +146,7 @@ def test_errors_do_not_repeat_values():
 
 
 def test_valid_fields_of_an_invalid_call_are_kept_for_policy_checks():
-    """Each valid member is kept for the rules of the policy (P9)."""
+    """So one answer lists invalid fields and violations of the policy (P9)."""
     with pytest.raises(Invalid) as caught:
         parse_call(call_request(headline="", place=None))
     claims = caught.value.facts()
@@ -170,7 +170,7 @@ def near(lat, lng, resolution=9, held=None):
 
 
 def test_published_circle_covers_the_cell_of_the_place():
-    """210 m at resolution 9 around the centre of the cell, which covers the whole cell (RZ6)."""
+    """At resolution 9 the radius around the centre of the cell is 210 m (RZ6)."""
     found = near(47.6780089, 8.8311129)
     assert found == Near(47.67825933515865, 8.830423174775438, 210.0)
     cell = sphere.cell_of(47.6780089, 8.8311129, 9)
@@ -178,7 +178,7 @@ def test_published_circle_covers_the_cell_of_the_place():
 
 
 def test_published_circle_is_the_same_for_all_places_of_a_cell():
-    """So the circle reveals no more of a place than its cell (RZ6, B1, RZ8)."""
+    """So the circle reveals nothing about a place but its cell (RZ6, B1, RZ8)."""
     lat, lng, reach_m = sphere.cell_place(sphere.cell_of(47.6780089, 8.8311129, 9))
     step = reach_m / 111_000 / 4
     spots = [(lat + n * step, lng + m * step) for n, m in itertools.product(range(-4, 5), repeat=2)]
@@ -188,7 +188,7 @@ def test_published_circle_is_the_same_for_all_places_of_a_cell():
 
 
 def test_correction_into_a_neighbour_cell_keeps_centre_of_published_circle():
-    """The circle becomes wider once, and does not reveal on which side the place is (RZ6, B11)."""
+    """The circle becomes wider once, and does not reveal in which direction the place is (RZ6, B11)."""
     first = near(47.6780089, 8.8311129)
     east = near(47.6780089, 8.8311129 + 0.004, held=first)
     west = near(47.6780089, 8.8311129 - 0.004, held=first)

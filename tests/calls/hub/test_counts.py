@@ -85,7 +85,7 @@ def test_next_wave_of_notifications_is_due_after_time_set_in_policy(quarter):
 
 
 def test_times_to_first_notification_answer_and_seat_are_measured_once(quarter):
-    """From the opening to the first notification, from an `accept` to its answer, and to the first seat."""
+    """The time of the answer runs from its `accept`, the other two from the opening of the call."""
     phone = quarter.join()
     quarter.clock.advance(2)
     opened = quarter.entry(quarter.opening(), PLACE)

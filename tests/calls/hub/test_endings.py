@@ -124,7 +124,7 @@ def test_late_actions_of_responders_do_not_delay_end_of_call(quarter):
 
 
 def test_node_with_fast_wall_clock_does_not_end_call_in_the_log(quarter):
-    """A node with a fast clock is silent about the call, but an end would affect all nodes (RZ4, E5)."""
+    """The node only stops sending messages about the call, since an end in the log would affect all nodes (RZ4, E5)."""
     body = quarter.opening()
     quarter.clock.wall_ms += 600_000
     quarter.read(body, PLACE)
@@ -135,7 +135,7 @@ def test_node_with_fast_wall_clock_does_not_end_call_in_the_log(quarter):
 
 
 def test_expired_call_without_end_is_forgotten_after_a_day(quarter):
-    """After that nobody is excluded because of the call, and the log is not asked again (LogR1, RQ7)."""
+    """Then the call excludes nobody, and the node no longer tries to end it in the log (LogR1, RQ7)."""
     phone = quarter.join()
     quarter.open()
     quarter.accept("r-1")

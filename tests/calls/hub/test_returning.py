@@ -18,7 +18,10 @@ from geocast.model.call import Person
 
 
 def test_returning_client_is_sent_what_changed_in_calls_it_names(quarter):
-    """The table of R5, with `standdown` for `cancel`, and `full` if the call is full (RJ8)."""
+    """The table in R5 applies, with `standdown` instead of `cancel`.
+
+    If the call is full, the reason is `full` (RJ8).
+    """
     quarter.open("c-1")
     quarter.open("c-1", replaces=1)
     quarter.open("c-2")

@@ -17,7 +17,7 @@ from geocast.model.call import ExactPlace, Person
 
 
 def test_task_is_sent_when_seat_is_read_from_the_log(quarter):
-    """To each session of the person whose own token qualifies, and to nobody else (RV1, RJ6, M22, HD5)."""
+    """Only sessions of the responder whose own token qualifies are sent the task (RV1, RJ6, M22, HD5)."""
     phone, tablet, plain = quarter.join(), quarter.join(5_000), quarter.join(0, quals=(), here=False)
     other = quarter.join(0, "r-2")
     quarter.open()
@@ -309,7 +309,7 @@ def test_progress_report_counts_only_with_a_seat_and_once_in_five_seconds(quarte
 
 
 def test_responder_with_equal_sub_from_another_issuer_does_not_share_the_seat(quarter):
-    """It is notified while a seat is free, and can't release, report or exclude for the other (HD5)."""
+    """Such a responder is notified while a seat is free, and can't release or report for the other (HD5)."""
     phone, other = quarter.join(), quarter.join(issuer="https://other.example")
     quarter.open()
     quarter.accept("r-1")

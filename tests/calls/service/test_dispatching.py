@@ -36,7 +36,7 @@ async def test_open_stores_an_encrypted_call(room):
 
 
 async def test_call_keeps_policy_that_was_in_force_when_it_opened(room):
-    """The terms of its kind of place stay, whatever policy is loaded later (RO3)."""
+    """The terms for the call's kind of place stay, whatever policy is loaded later (RO3)."""
     await room.open()
     assert (await room.call()).opening.terms == POLICY.calls["cardiac_arrest"].terms("residence")
 
@@ -48,7 +48,7 @@ async def test_missing_optional_fields_get_their_defaults(room):
 
 
 async def test_headline_that_identifies_a_person_is_replaced_by_the_title(room):
-    """It is not refused, and each answer says that it was replaced (RY3)."""
+    """The request is not refused, and each answer says that the headline was replaced (RY3)."""
     outcome = await room.open(headline="Adult down at 12 Main Street, call Mr Smith")
     assert outcome.answer["headline"] == "replaced"
     assert (await room.call()).opening.headline == "Cardiac arrest: CPR needed"
@@ -67,7 +67,7 @@ async def test_headline_is_kept_if_the_policy_checks_no_texts():
 
 
 async def test_repeated_request_to_open_a_call_gets_the_first_answer(room):
-    """The content is compared by value, whoever repeats the request and whatever has happened since (H3, H5)."""
+    """Contents are compared by value, whoever repeats the request and whatever has happened since (H3, H5)."""
     first = await room.open()
     room.clock.advance(60)
     place = call_request()["place"] | {"lat": 47.67800890, "lng": 8.83111290}
@@ -99,7 +99,7 @@ async def test_opening_with_the_id_of_another_call_is_a_conflict(room, changes):
 
 
 async def test_opening_with_the_id_of_an_alert_is_a_conflict(room):
-    """Opening gets 409, other requests get 404; the same holds for alerts with the id of a call (RY1)."""
+    """Opening gets 409, and other requests get 404. The same holds for an alert with the id of a call (RY1)."""
     await room.log.append(a_revision(ID))
     assert (await refused(room.open())).slug == "id-conflict"
     for asked in (room.revise(), room.end(), room.calling.state(ID, DESK)):
@@ -140,7 +140,7 @@ async def test_opening_reports_all_policy_violations(room, changes, expected):
 
 @pytest.mark.slow
 async def test_number_of_open_calls_is_limited(room):
-    """The 1,001st gets 429; repeated requests don't; after an end another call can be opened."""
+    """The 1,001st call gets 429, but a repeated request does not. When a call has ended, another can be opened."""
     for number in range(MAX_OPEN_CALLS):
         await room.open(id=f"c-{number}", dispatcher=Requester(f"desk-{number % 4}"))
     problem = await refused(room.open())
@@ -180,7 +180,7 @@ async def test_opening_without_keys_stores_nothing():
 
 
 async def test_correction_of_a_call_stores_new_content(room):
-    """The answer is 201 with the number of the entry; the radius stays, around the new place."""
+    """The answer is 201 with the number of the new entry. The radius stays the same, around the new place."""
     await room.open()
     await room.calling.widen(ID, 1)
     outcome = await room.revise(headline="Child, not breathing.", place=call_request()["place"] | {"lat": 47.7})
@@ -191,7 +191,7 @@ async def test_correction_of_a_call_stores_new_content(room):
 
 
 async def test_correction_of_outdated_content_is_a_conflict(room):
-    """`replaces` must be the number of the current content; otherwise 409 with that number."""
+    """The field `replaces` must be the number of the current content. Otherwise the answer is 409 with that number."""
     await room.open()
     await room.accept()
     problem = await refused(room.revise(replaces=2))
@@ -203,7 +203,7 @@ async def test_correction_of_outdated_content_is_a_conflict(room):
 
 
 async def test_repeated_correction_gets_the_first_answer(room):
-    """From any dispatcher, after newer content, and after the end (H3)."""
+    """This holds for any dispatcher, after newer content, and after the end of the call (H3)."""
     await room.open()
     first = await room.revise(headline="Second")
     await room.revise(replaces=2, headline="Third")
@@ -214,7 +214,7 @@ async def test_repeated_correction_gets_the_first_answer(room):
 
 
 async def test_correction_that_changes_fixed_fields_is_refused(room):
-    """422 with one violation per member, and those of the policy of the opening (RO2, RO3)."""
+    """The answer is 422 and lists each such field, and violations of the policy at the opening (RO2, RO3)."""
     await room.open()
     problem = await refused(
         room.revise(
@@ -237,7 +237,7 @@ async def test_correction_that_changes_fixed_fields_is_refused(room):
 
 
 async def test_correction_after_policy_change_follows_policy_of_the_opening():
-    """The content can be corrected and seats can be taken under the terms of the opening (RO3)."""
+    """The content can be corrected and seats can be taken by the old policy's terms (RO3)."""
     room = CallServiceHarness()
     await room.open()
     room.calling = room.calling.with_config(policy.load(None), KEYS)
@@ -248,7 +248,10 @@ async def test_correction_after_policy_change_follows_policy_of_the_opening():
 
 
 async def test_dispatcher_may_not_change_the_call_of_another(room):
-    """403; who manages calls may, and the call still belongs to its opener."""
+    """The answer is 403.
+
+    A dispatcher who manages calls may do so, and the call still belongs to the one who opened it.
+    """
     await room.open()
     for asked in (room.revise(OTHER, headline="X"), room.end(OTHER), room.calling.state(ID, OTHER)):
         assert (await refused(asked)).slug == "not-yours"
@@ -262,7 +265,7 @@ async def test_dispatcher_may_not_change_the_call_of_another(room):
 
 
 async def test_first_failing_check_of_a_correction_decides_the_problem(room):
-    """The order is fields, unknown, not yours, ended, number, rules (protocol, section 4)."""
+    """The order is: fields, unknown call, another's call, ended call, number, policy (protocol, section 4)."""
     wrong = {"category": "flood", "replaces": 9}
     assert (await refused(room.revise(OTHER, headline="", **wrong))).status == 422
     assert (await refused(room.revise(OTHER, **wrong))).slug == "unknown-call"
@@ -291,13 +294,13 @@ async def test_end_of_call_is_stored_once(room):
 
 
 async def test_end_without_a_reason_is_refused(room):
-    """422, whatever the id is."""
+    """The answer is 422, even if the id is unknown."""
     assert (await refused(room.calling.end(ID, {}, DESK))).slug == "missing-field"
     assert (await refused(room.end())).slug == "unknown-call"
 
 
 async def test_expired_call_can_only_be_ended(room):
-    """It takes no more content. The node ends it once, and a later end gets that answer (RZ4)."""
+    """Corrections are refused. The node ends the call once, and a later request to end it gets that answer (RZ4)."""
     await room.open()
     await room.calling.expire(ID)
     assert await room.kinds() == ["call"]  # not before its time
@@ -315,7 +318,7 @@ async def test_expired_call_can_only_be_ended(room):
 
 
 async def test_end_of_call_repeats_its_public_content_so_that_the_place_can_be_deleted(room):
-    """So the entries with the place can be deleted. Opening the call again then gets 410, and its state stays (RZ4)."""
+    """After the deletion, opening the call again gets 410, and its state can still be read (RZ4)."""
     await room.open()
     await room.accept()
     await room.end()

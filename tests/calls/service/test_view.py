@@ -1,4 +1,4 @@
-"""What a dispatcher is shown of a call."""
+"""The state of a call that a dispatcher is shown."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from geocast.model.call import Person
 
 
 async def test_dispatcher_view_shows_state_counts_and_seats_of_a_call(room):
-    """Content, exact counts and seats, without the place (docs/reference/call-rules.md)."""
+    """The view has the content and exact counts, but not the exact place (docs/reference/call-rules.md)."""
     await room.open()
     await room.calling.widen(ID, 1)
     await room.log.add_counts({ID: Counts(9, 6, 2)})
@@ -77,7 +77,7 @@ async def test_dispatcher_view_of_a_full_call_has_state_full(room):
 
 
 async def test_list_contains_only_own_open_calls_except_for_call_managers(room):
-    """In the order of opening; who manages calls sees all of them."""
+    """Calls are in the order of opening. A dispatcher who manages calls sees all of them."""
     await room.open()
     await room.open(id="cad-2", expires_at=format_time(NOON_MS + 60_000))
     await room.open(OTHER, id="cad-1")
@@ -116,7 +116,7 @@ async def test_listing_many_calls_does_not_block_other_tasks():
 
 
 async def test_no_answer_or_log_line_contains_the_exact_place_or_the_reason(room, caplog):
-    """Nor does any log line, and the log has them encrypted (RZ2, RZ7)."""
+    """The alert log has both only encrypted (RZ2, RZ7)."""
     caplog.set_level("DEBUG")
     answers = [await room.open(), await room.open(), await room.revise(headline="Second")]
     await room.accept("r-1", eta_s=5)
