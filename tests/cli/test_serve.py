@@ -69,7 +69,7 @@ def free():
     ids=str,
 )
 def test_invalid_options_are_refused_in_one_line(geocast, tmp_path, monkeypatch, arguments, expected):
-    """There is one clear line and exit status 2, never a traceback (K1)."""
+    """The command exits with status 2 and prints one clear line, never a traceback (K1)."""
     monkeypatch.setattr(serve, "_dev_keys", lambda: make_key("dev")[1])  # prints nothing
     (tmp_path / "broken").write_text("[]")
     (tmp_path / "deep").write_text("[" * 100_000)
@@ -96,7 +96,7 @@ def test_invalid_options_are_refused_in_one_line(geocast, tmp_path, monkeypatch,
 )
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_unusable_log_or_policy_is_refused_in_one_line(geocast, tmp_path, keys, arguments, expected, workers):
-    """It is refused before any process serves (K1)."""
+    """The command refuses before any process serves (K1)."""
     (tmp_path / "broken").write_text("[")
     (tmp_path / "deep").write_text("name = " + "[" * 100_000)
     ports = [argument for option in ("--api", "--stream") for argument in (option, f"127.0.0.1:{a_free_port()}")]
@@ -115,14 +115,14 @@ def test_port_in_use_is_refused_in_one_line(geocast, keys, free, taken, option):
 
 
 def test_two_listeners_cannot_share_a_port(geocast, keys, free):
-    """The node itself would use it twice (K1)."""
+    """The node itself would use the address twice (K1)."""
     outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--stream", free, "--api", free)
     assert outcome.is_one_line_error, outcome.err
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64], ids=["dots", "too long"])
 def test_malformed_host_is_refused_in_one_line(geocast, keys, host):
-    """There is never a traceback (K1)."""
+    """No traceback is printed (K1)."""
     outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--api", f"{host}:8766")
     assert outcome.is_one_line_error, outcome.err
 
@@ -141,14 +141,14 @@ def test_malformed_host_is_refused_in_one_line(geocast, keys, host):
     ],
 )
 def test_option_may_come_from_the_environment(geocast, name, value, expected):
-    """Each option is also a variable (section 7)."""
+    """Each option has an environment variable (section 7)."""
     outcome = geocast("serve", **{name: value})
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err
 
 
 def test_command_line_option_overrides_environment_variable(geocast):
-    """An option of the command line counts (section 7)."""
+    """If both are given, the option counts (section 7)."""
     outcome = geocast("serve", "--keys", "here.jwks", GEOCAST_KEYS="there.jwks")
     assert "keys here.jwks: " in outcome.err
 
@@ -163,7 +163,7 @@ def test_command_line_option_overrides_environment_variable(geocast):
     ],
 )
 def test_unknown_environment_variable_is_refused_with_a_suggested_name(geocast, name, expected):
-    """A misspelt variable would have no effect; its value is not repeated (K1)."""
+    """A misspelt variable would have no effect. Its value is not repeated (K1)."""
     outcome = geocast("serve", "--dev", **{name: "hidden"})
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err
@@ -171,7 +171,7 @@ def test_unknown_environment_variable_is_refused_with_a_suggested_name(geocast, 
 
 
 def test_environment_variables_of_other_programs_are_ignored(geocast):
-    """The project's other programs have variables, and Kubernetes sets some for a Service called geocast."""
+    """The project's other programs have variables, and Kubernetes sets some for a service called geocast."""
     links = ("SERVICE_HOST", "SERVICE_PORT_API", "PORT", "PORT_8765_TCP", "PORT_8765_TCP_ADDR", "API_SERVICE_HOST")
     others = {*environment.ELSEWHERE, *(f"GEOCAST_{link}" for link in links), "GEOCASTLE", "MY_GEOCAST_THING"}
     outcome = geocast("serve", **dict.fromkeys(others, "x"))
@@ -202,7 +202,10 @@ def sources(top):
 
 
 def test_workers_of_a_node_and_of_push_have_different_variables(monkeypatch):
-    """docs/reference/settings.md: they may share an environment, and `geocast push` with a Redis has no workers."""
+    """A node and `geocast push` may share an environment.
+
+    With Redis, push has one worker (docs/reference/settings.md).
+    """
     command = cli.cli.commands["push"]
     given = ["--push-keys", "p", "--vapid", "v", "--contact", "mailto:a@b.example", "--keys", "k"]
     monkeypatch.setenv("GEOCAST_WORKERS", "8")
@@ -224,7 +227,7 @@ def test_help_lists_every_option_with_its_variable_and_default(geocast):
 
 
 def test_version_is_that_of_the_package(geocast):
-    """`geocast --version` prints it (section 7)."""
+    """`geocast --version` prints the version (section 7)."""
     outcome = geocast("--version")
     shown = f" (commit {commit()})" if commit() else ""
     assert (outcome.status, outcome.out) == (0, f"geocast, version {__version__}{shown}\n")
@@ -232,7 +235,7 @@ def test_version_is_that_of_the_package(geocast):
 
 @pytest.mark.parametrize("arguments", [["shrug"], ["--shrug"]])
 def test_unknown_command_is_refused_in_one_line(geocast, arguments):
-    """There is never a traceback (K1)."""
+    """No traceback is printed (K1)."""
     assert geocast(*arguments).is_one_line_error
 
 
@@ -257,7 +260,7 @@ def test_geocast_without_arguments_prints_help(geocast):
     ids=str,
 )
 def test_error_for_invalid_option_mentions_the_help(geocast, arguments, expected):
-    """The one line has the hint, and the name that was probably meant (K1)."""
+    """The line also suggests the name that was probably meant (K1)."""
     outcome = geocast(*arguments)
     assert outcome.is_one_line_error, outcome.err
     assert re.search(expected, outcome.err)
@@ -265,7 +268,7 @@ def test_error_for_invalid_option_mentions_the_help(geocast, arguments, expected
 
 @pytest.mark.parametrize("arguments", [["token", "--check"], ["serve", "--log"], ["check", "--dev"]], ids=str)
 def test_unexpected_arguments_are_not_repeated_in_the_error(geocast, arguments):
-    """They may be a token, or a URL with a password (with a bracket in it) (K1)."""
+    """An argument may be a token, or a malformed URL with a password (K1)."""
     outcome = geocast(*arguments, "memory:", "redis://:se)cret@localhost", "se(cret")
     assert outcome.is_one_line_error, outcome.err
     assert "cret" not in outcome.err
@@ -291,7 +294,7 @@ HEAVY = {
     ids=str,
 )
 def test_help_and_completion_do_not_import_heavy_modules(arguments, environment):
-    """A key press is answered at once; the modules of a node are imported when one is run."""
+    """So the shell completes a command at once. The modules of a node are imported only when a node is run."""
     program = "import atexit, sys\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
     program += f"sys.argv = {['geocast', *arguments]}\nfrom geocast.cli import main\nmain()"
     done = ended(sys.executable, "-c", program, env=os.environ | environment)
@@ -300,7 +303,7 @@ def test_help_and_completion_do_not_import_heavy_modules(arguments, environment)
 
 
 def test_python_m_geocast_runs_the_command():
-    """It runs in a process of its own, and prints only the one line on standard error (K1)."""
+    """It runs in a separate process, and prints only the one error line on standard error (K1)."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GEOCAST_")}
     done = ended(*(sys.executable, "-X", "dev", "-W", "error", "-m", "geocast", "serve"), env=environment)
     assert Outcome(done.returncode, done.stdout, done.stderr).is_one_line_error, done.stderr

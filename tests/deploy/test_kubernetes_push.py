@@ -61,7 +61,7 @@ def test_every_object_is_valid_for_kubernetes(objects, release):
 
 
 def test_kustomization_uses_every_file_of_the_folder():
-    """It also refers to no missing file, except the keys."""
+    """It refers to no missing file, except the keys."""
     kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
     generators = kustomization["configMapGenerator"] + kustomization["secretGenerator"]
     generated = [name for each in generators for name in [*each.get("envs", ()), *each.get("files", ())]]
@@ -71,7 +71,7 @@ def test_kustomization_uses_every_file_of_the_folder():
 
 
 def test_settings_are_valid_for_geocast_push(pod, container):
-    """Each variable belongs to `geocast push`, the key files are mounted at their paths, and all is accepted."""
+    """Each variable is one of `geocast push`, the key files are mounted at their paths, and everything is accepted."""
     given = {each["name"]: each.get("value") for each in container["env"]}
     files = {name: value for name, value in given.items() if value is not None}
     [mount] = container["volumeMounts"]
@@ -102,7 +102,7 @@ def test_pod_has_enough_shutdown_time_to_leave_services_and_drain(pod, container
 
 
 def test_pod_has_no_privileges(pod, container):
-    """The security contexts are those of a node's pod."""
+    """The security contexts equal those of a node's pod."""
     nodes = yaml.safe_load((NODES / "deployment.yaml").read_text())["spec"]["template"]["spec"]
     assert pod["securityContext"] == nodes["securityContext"]
     assert container["securityContext"] == nodes["containers"][0]["securityContext"]

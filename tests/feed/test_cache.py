@@ -20,7 +20,7 @@ async def drawn(alert):
 
 
 class FeedHarness:
-    """Live alerts, a fake clock, and both kinds of bodies."""
+    """Live alerts, a fake clock, and the feed's two kinds of bodies."""
 
     def __init__(self):
         self.clock = FakeClock()
@@ -51,27 +51,27 @@ def stage():
 
 
 def test_feed_lists_newest_alerts_first(stage):
-    """The order is by the time of issue (rule PF1)."""
+    """Alerts are ordered by their time of issue (rule PF1)."""
     stage.reads(a_revision("old"), a_revision("new", issued_at=NOON_MS + 5))
     assert stage.ids() == ["new", "old"]
 
 
 def test_empty_feed_may_be_cached_for_five_seconds(stage):
-    """No alert of the body can end earlier (rule PF2)."""
+    """The feed has no alert that could end earlier (rule PF2)."""
     assert stage.ids() == []
     headers = stage.body(stage.atom).headers(stage.clock.now())
     assert headers["Cache-Control"] == "public, max-age=5, must-revalidate"
 
 
 def test_tests_and_exercises_are_not_in_feed(stage):
-    """Both documents have only actual alerts (rule PF1)."""
+    """The GeoJSON and the Atom document only have actual alerts (rule PF1)."""
     stage.reads(a_revision("t", status="test"), a_revision("e", status="exercise"), a_revision("a"))
     assert stage.ids() == ["a"]
     assert stage.body(stage.atom).content.count(b"<entry") == 1
 
 
 def test_cancel_stays_in_atom_feed_until_alert_would_have_ended(stage):
-    """The GeoJSON has no cancelled alerts (rule PF1)."""
+    """The GeoJSON document has no cancelled alerts (rule PF1)."""
     stage.reads(a_revision(), a_cancel())
     assert stage.ids() == []
     assert b"Cancelled: " in stage.body(stage.atom).content
@@ -80,7 +80,7 @@ def test_cancel_stays_in_atom_feed_until_alert_would_have_ended(stage):
 
 
 def test_feed_body_is_rebuilt_after_one_second(stage):
-    """The new body has the new alerts (rule PF2)."""
+    """The new body contains alerts that have arrived since (rule PF2)."""
     first = stage.body(stage.geojson)
     stage.reads(a_revision())
     stage.clock.advance(0.9)
@@ -90,7 +90,7 @@ def test_feed_body_is_rebuilt_after_one_second(stage):
 
 
 def test_feed_body_is_reused_only_until_first_of_its_alerts_ends(stage):
-    """This holds for caches and for the node itself (rules PF2, E1)."""
+    """This holds for HTTP caches and for the node itself (rules PF2, E1)."""
     stage.reads(a_revision(), a_revision("short", expires_at=NOON_MS + 2500))
     told = stage.body(stage.geojson)
     assert told.headers(stage.clock.now())["Cache-Control"] == "public, max-age=2, must-revalidate"
