@@ -346,7 +346,7 @@ def test_unreachable_redis_gives_exit_status_1(geocast, keys):
 
 
 def test_check_shows_ids_of_call_keys(geocast, keys, tmp_path):
-    """It shows which key encrypts, which decrypt, and whether everybody can read the file, but no key (RZ5)."""
+    """Shown are which key encrypts, which decrypt, and whether others can read the file, but no key (RZ5)."""
     node = ("check", "--keys", "keys.jwks", "--call-keys", "call-keys.jwks")
     for kid in ("a", "b", "c"):
         assert geocast("keygen", "--call", "--kid", kid).status == 0

@@ -112,7 +112,10 @@ def test_missing_folder_is_reported_in_one_line(geocast, tmp_path, option):
 
 
 def test_qualification_counts_only_if_key_and_token_have_it(geocast, tmp_path, piped):
-    """`keygen --quals` lets a key grant it, `token --quals` claims it; `--check` says whether it counts (RQ2, RQ3)."""
+    """`keygen --quals` lets a key grant it, and `token --quals` claims it.
+
+    `--check` says whether it counts (RQ2, RQ3).
+    """
     assert geocast("keygen", "--quals", "cpr, medic,cpr", "--kid", "k").status == 0
     assert json.loads((tmp_path / "keys.jwks").read_text())["keys"][0]["quals"] == ["cpr", "medic"]
     assert load_keys(tmp_path / "keys.jwks")["k"].quals == {"cpr", "medic"}

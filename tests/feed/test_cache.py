@@ -1,4 +1,4 @@
-"""Bodies of the feed: which alerts they have, how long caches may keep them, and when new ones are made (PF1, PF2)."""
+"""Bodies of the feed: which alerts they have, how long caches may keep them, and when they are rebuilt (PF1, PF2)."""
 
 import asyncio
 import json

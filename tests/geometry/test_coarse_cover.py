@@ -70,7 +70,7 @@ def test_coarse_cover_contains_overlapping_rings_of_opposite_directions():
 
 
 def test_coarse_cover_does_not_fill_hole_of_ring_shaped_area():
-    """The middle of a wreath of zigzags stays outside (Rule 2 of `polygon_union`)."""
+    """The area is a wide zigzag ring around a free middle (Rule 2 of `polygon_union`)."""
     turn = np.arange(5_000) * 2 * np.pi / 5_000
     out, back = 1.0 + 0.1 * (np.arange(5_000) % 2), 0.8 - 0.1 * (np.arange(5_000) % 2)
     wreath = np.vstack(
@@ -94,7 +94,7 @@ def test_polygon_around_circle_covers_circle():
 
 
 def test_ring_that_is_too_wide_has_no_coarse_cover():
-    """A ring around the equator breaks rule A18. A line among many rings has no area, and does no harm."""
+    """A ring around the equator breaks rule A18. A ring without area among many others does no harm."""
     equator = closed(np.column_stack([np.arange(-180, 180, 10), np.zeros(36)]))
     assert few([piece(equator)], MOST) is None
     line = Piece(np.array([[10.0, 11.0, 10.0, 10.0], [50.0, 50.0, 50.0, 50.0]]), 0.0)
@@ -103,7 +103,7 @@ def test_ring_that_is_too_wide_has_no_coarse_cover():
 
 
 def test_coarse_cover_skips_grids_that_take_too_long(monkeypatch):
-    """A grid with too many marks is not drawn; the next grid has half as many squares along a side (rule HD3)."""
+    """If a grid has too many marks, the next one has half as many squares along a side (rule HD3)."""
     drawn = []
     marked = coarse_cover._marked
     monkeypatch.setattr(

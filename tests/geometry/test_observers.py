@@ -82,7 +82,10 @@ def share_by_landmarks(place, count):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_sixteen_circles_around_address_do_not_reveal_it(place):
-    """They fit 90 % of the cell or more. With a cell for each circle, they would fit a few houses (rule B12)."""
+    """The circles are consistent with 90 % of the cell or more.
+
+    With a separate cell for each circle, only a few houses would be left (rule B12).
+    """
     assert share_of_fitting(before, place, list) < 0.03
     assert share_of_fitting(now, place, list) > 0.9
 
@@ -98,9 +101,9 @@ def test_circles_around_known_places_reveal_address(place):
 
 
 def told_among(probes):
-    """Return a function from an area to what the attacker sees of it.
+    """Return a function from an area to what the attacker learns about it.
 
-    The attacker sees no alert, only which of the attacker's subscribers, at these places, are sent the alert.
+    The attacker sees no alert, only which of the attacker's own subscribers, at these places, are sent the alert.
     """
     index = PlaceIndex()
     for row, place in enumerate(probes):
@@ -117,7 +120,7 @@ def told_among(probes):
 
 
 def test_ten_thousand_probes_at_edge_reveal_only_published_area():
-    """Matching only uses the published circles, so it reveals the cell and no more (rule B4)."""
+    """Only the published circles decide who is inside, so probes reveal the cell and no more (rule B4)."""
     rng = np.random.default_rng(7)
     ways, turns = rng.uniform(900, 1_700, 10_000), rng.uniform(0, math.tau, 10_000)
     told = told_among([shifted(DALLAS, w * math.sin(t), w * math.cos(t)) for w, t in zip(ways, turns, strict=True)])
@@ -188,10 +191,10 @@ def left_on_average(rules, spread_m):
 
 
 def test_hundred_corrections_near_cell_border_do_not_reveal_address():
-    """A correction outside the cell shows once, without its place or the number of such corrections (rule B11).
+    """Corrections outside the cell become visible once, without their place or number (rule B11).
 
-    What remains is a strip on both sides of the cell's border, as wide as the corrections are long: on average
-    1.3 cells for 100 m.
+    What remains is a strip on both sides of the cell's border, as wide as the corrections are long: on average 1.3
+    cells for 100 m.
     """
     assert left_on_average(before, 100.0) < 0.05
     assert left_on_average(now, 100.0) > 0.9

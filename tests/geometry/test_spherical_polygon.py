@@ -1,4 +1,4 @@
-"""Which places are inside a polygon (areas.md, rules D4 to D6): compared with S2, anywhere and at any size."""
+"""The rules for which places are inside a polygon (areas.md, rules D4 to D6), compared with the library S2."""
 
 import math
 
@@ -19,7 +19,7 @@ def points_of(places):
 
 
 def check(ring, places, buffer_m, reach_m):
-    """Compare with S2 all places that are more than a centimetre from the edge.
+    """Compare the results with S2 for all places that are more than a centimetre from the edge.
 
     Return how many places were compared, and how many are inside.
     """
@@ -32,7 +32,7 @@ def check(ring, places, buffer_m, reach_m):
 
 @pytest.mark.parametrize("size_m", SIZES_M)
 def test_contains_all_agrees_with_s2(size_m):
-    """A hundred thousand places and sixty rings, with and without a buffer and a reach (rules D4 and D5)."""
+    """Many places and rings are compared, with and without a buffer and a reach (rules D4 and D5)."""
     dice = np.random.default_rng(int(size_m))
     asked = inside = 0
     for n in range(12):
@@ -49,7 +49,7 @@ def test_contains_all_agrees_with_s2(size_m):
 @pytest.mark.parametrize("offset_m", [-1.0, -0.02, 0.02, 1.0])
 @pytest.mark.parametrize("centre", s2.CENTRES)
 def test_contains_all_is_exact_to_a_centimetre_at_edge(centre, offset_m):
-    """Places just inside and just outside the buffer, at the sides and corners of a square (rule D4)."""
+    """The places are just inside and just outside the buffer, at the sides and corners of a square (rule D4)."""
     bearings = np.arange(4) * math.pi / 2
     ring = [tuple(point) for point in s2.around(centre, bearings, [5_000.0] * 4)]
     ring.append(ring[0])
@@ -87,7 +87,7 @@ def test_bounding_circle_contains_all_places_inside():
 
 
 def test_distance_to_very_short_edge_is_exact():
-    """(a-b)×(a+b) keeps the digits that a×b would lose: an edge of 11 cm is exact to 1 mm at 1 km (rule D5)."""
+    """The product (a-b)×(a+b) keeps digits that a×b would lose: an edge of 11 cm is exact to 1 mm at 1 km (rule D5)."""
     a, b = unit_vector(45.0, 9.0), unit_vector(45.0, 9.000001)
     edge = Edges(np.array(a).reshape(3, 1), np.array(b).reshape(3, 1))
     for north_m in (0.5, 30.0, 1_000.0):
@@ -105,7 +105,7 @@ def test_distance_to_very_short_edge_is_exact():
     ],
 )
 def test_invalid_ring_raises_no_error(ring):
-    """The log may contain such a ring. Any result will do (Rule 3)."""
+    """The log may contain such a ring, and any result is acceptable (Rule 3)."""
     each = SphericalPolygon(ring, 20.0)
     assert math.isfinite(each.radius_m)
     assert isinstance(each.contains(unit_vector(50.0, 50.0), 10.0), bool)

@@ -49,7 +49,7 @@ def fill(folder, entries=ENTRIES, clock=None, *, first=1):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A ledger of two days, with three entries each."""
+    """A ledger of two days with three entries each."""
     folder = tmp_path / "ledger"
     clock = FakeClock()
     fill(folder, ENTRIES[:3], clock)

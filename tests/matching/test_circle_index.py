@@ -67,7 +67,7 @@ class CheckedCircleIndex:
 
 @pytest.mark.parametrize("centre", [*CORNERS, *PENTAGONS[:4]])
 def test_search_for_areas_is_exact_to_two_centimetres_at_their_edge(centre):
-    """All radii and reaches, in all directions: at the poles, across the antimeridian, at the corners of pentagons.
+    """Radii, reaches and directions of all kinds are tested, at the poles, the antimeridian and corners of pentagons.
 
     Beyond a quarter of the circumference a chord is a less exact measure; near the antipode it is exact to 20 cm
     (`sphere`).
@@ -84,7 +84,7 @@ def test_search_for_areas_is_exact_to_two_centimetres_at_their_edge(centre):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_search_for_areas_agrees_with_brute_force_for_all_sizes(seed):
-    """Some cubes have a few circles, others have hundreds."""
+    """Some cubes of the index have a few circles, others have hundreds."""
     rng, checked = random.Random(seed), CheckedCircleIndex()
     centre = [*CORNERS, *PENTAGONS][seed]
     for _ in range(40 * FEW if seed == 3 else 300):
@@ -105,7 +105,7 @@ def test_area_as_wide_as_earth_contains_every_place():
 
 
 def test_area_of_several_shapes_is_found_once_and_removed_as_a_whole():
-    """A place is inside an area if it is inside any of the shapes (rule R1)."""
+    """A place is inside an area if it is inside at least one of the area's shapes (rule R1)."""
     checked = CheckedCircleIndex()
     number = checked.add(Circle(*DALLAS, 800.0), Circle(*DALLAS, 70_000.0), Circle(*DALLAS, 800.0), Circle(0, 0, 10.0))
     other = checked.add(Circle(*DALLAS, 800.0))

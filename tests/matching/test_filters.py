@@ -32,12 +32,12 @@ CATEGORIES = ["robbery", "arson", "hostage", "unheard_of"]
     ],
 )
 def test_filter_requires_category_and_severity_except_for_extreme_alerts(wanted, category, severity, passes):
-    """`min_severity` is inclusive (section 5, Messages). No filter stops severity extreme (rule R7)."""
+    """The bound `min_severity` is inclusive (section 5, Messages). An extreme alert passes every filter (rule R7)."""
     assert wanted.passes(category, SEVERITY_RANK[severity]) is passes
 
 
 def test_joint_result_for_all_filters_agrees_with_each_filter():
-    """Every filter, category and severity, while hundreds of filters come and go (rule R7)."""
+    """Hundreds of filters are added and removed, with all categories and severities (rule R7)."""
     pick = random.Random(7)
     filters, in_use = Filters(), {}
 
@@ -77,7 +77,7 @@ def test_equal_filters_share_a_number():
 
 
 def test_number_of_unused_filter_is_given_to_next_filter():
-    """Filters that come and go take no memory."""
+    """So filters that are no longer used take no memory."""
     filters = Filters()
     for rank in range(1, 200):
         number = filters.take(Filter(frozenset({f"c{rank}"}), 0))
@@ -88,7 +88,7 @@ def test_number_of_unused_filter_is_given_to_next_filter():
 
 
 def test_filter_number_that_is_still_in_use_keeps_its_filter():
-    """A session's change of filter does not affect other sessions."""
+    """If one session changes its filter, other sessions with the same filter are not affected."""
     filters = Filters()
     number = filters.take(Filter(frozenset({"robbery"})))
     filters.take(Filter(frozenset({"robbery"})))
@@ -98,7 +98,7 @@ def test_filter_number_that_is_still_in_use_keeps_its_filter():
 
 
 def test_filter_number_0_always_passes_everything():
-    """No filter means everything (protocol, section 5, Messages)."""
+    """A session without a filter gets everything (protocol, section 5, Messages)."""
     filters = Filters()
     for _ in range(3):
         assert filters.take(EVERYTHING) == 0
@@ -108,7 +108,7 @@ def test_filter_number_0_always_passes_everything():
 
 
 def test_filter_result_does_not_change_when_filters_are_added():
-    """A decision stays as it was (rule R8)."""
+    """A decision that was made stays as it is (rule R8)."""
     filters = Filters()
     passing = filters.passing("robbery", 0)
     filters.take(Filter(frozenset({"arson"})))
@@ -117,7 +117,7 @@ def test_filter_result_does_not_change_when_filters_are_added():
 
 
 def test_memory_of_unused_filter_is_released():
-    """Its categories may take 6 KB, and its number may wait long for another filter."""
+    """The categories of a filter may take 6 KB, and its number may be unused for long."""
     categories = frozenset(f"own_{number}" for number in range(64))
     filters = Filters()
     before = sys.getrefcount(categories)
