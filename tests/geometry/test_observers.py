@@ -92,7 +92,7 @@ def test_sixteen_circles_around_address_do_not_reveal_it(place):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_circles_around_known_places_reveal_address(place):
-    """Rule B12 says so: an attacker who knows one other place learns a part of the cell, and from all the address."""
+    """Rule B12 admits that one known place reveals part of the cell, and that all of them reveal the address."""
     assert 0.1 < share_by_landmarks(place, 1) < 0.8
     assert share_by_landmarks(place, 15) < 0.1
 

@@ -49,7 +49,7 @@ def published(positions, simplify_m=0):
 
 
 def on_edges(positions, count=40):
-    """Yield points at even distances on the edges as rule A17 has them: straight lines in longitude and latitude."""
+    """Yield points at even distances on edges that are straight lines in longitude and latitude (rule A17)."""
     for (lng, lat), (to_lng, to_lat) in itertools.pairwise(positions):
         over = (to_lng - lng + 180) % 360 - 180
         for n in range(count):
@@ -187,7 +187,10 @@ def test_positions_are_rounded_and_repetitions_dropped():
     "ring", [box(-30, 32, 30, 49), box(170, -45, -170, -1), box(-3, 80, 40, 85), box(10, 10, 11, 50)]
 )
 def test_long_edges_are_split_into_fewest_sufficient_pieces(ring):
-    """No point of a requested edge is more than 10 m from the ring; one piece fewer would be too few (rule B7)."""
+    """No point of a requested edge is more than 10 m from the published ring.
+
+    One piece fewer would be too few (rule B7).
+    """
     polygon = published(ring)
     assert away_m(polygon, on_edges(ring, 400)).max() <= 10.1  # rounding
     assert polygon.buffer_m == (20.0 if len(polygon.ring) > len(ring) else 0.0)
@@ -254,7 +257,7 @@ def test_simplified_polygon_covers_first_corner():
 
 
 def test_tolerance_that_makes_ring_cross_itself_is_skipped():
-    """The ring has teeth that lie 30 m from its base line (rule B8)."""
+    """The ring is a comb with teeth close to its base line, which simplification could make cross (rule B8)."""
     teeth = [(n / 1_000, 0.0004 + 0.0003 * (n % 2)) for n in range(800)]
     ring = [(0.0, 0.0), (0.8, 0.0), *teeth[::-1], (0.0, 0.0)]
     for simplify_m in (0, 50, 100, 5_000):

@@ -140,7 +140,10 @@ def test_number_of_candidates_hardly_depends_on_areas_far_away(reach):
 
 
 class Coming(RuleBasedStateMachine):
-    """Areas that come and go in any order, in a few towns and of a few sizes, so that cubes fill and empty."""
+    """Areas are added and removed in any order, in a few towns and of a few sizes.
+
+    So cubes of the index fill and become empty.
+    """
 
     @initialize()
     def begin(self):

@@ -1,4 +1,4 @@
-"""Filters as columns: the array expression agrees with the plain rule (protocol, section 5, Messages, and rule R7)."""
+"""Filters as arrays: the array expression agrees with the plain rule (protocol, section 5, Messages, and rule R7)."""
 
 import itertools
 import random

@@ -60,7 +60,7 @@ class CheckedPlaceIndex:
         return len(said)
 
     def expected(self, area, slack):
-        """Return a map from rows inside by at least `-slack` metres to their distances from the nearest centre."""
+        """Return a dict from rows that are inside by at least `-slack` metres to their distances."""
         nearest = {}
         if not self.places:
             return nearest

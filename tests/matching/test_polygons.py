@@ -1,4 +1,4 @@
-"""The place index and polygons: page by page it agrees with tests of single places (rule D4), and with S2."""
+"""Polygons in the place index: tests of whole pages agree with those of single places (rule D4), and with S2."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ SIZES_M = (50.0, 2_000.0, 60_000.0, 1_500_000.0)
 
 @pytest.fixture(autouse=True, params=["as it is", "sorted, few pairs at a time"])
 def ways(request, monkeypatch):
-    """Run each test also with pages that are always sorted and few pairs at a time, as with very many places."""
+    """Run each test also with pages that are always sorted and few pairs at a time, as for many places."""
     if request.param != "as it is":
         monkeypatch.setattr(place_index, "FEW_PAGES", 0)
         monkeypatch.setattr(polygons, "PAIRS", 64)

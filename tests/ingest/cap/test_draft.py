@@ -1,4 +1,4 @@
-"""Drafts of messages: shapes, times, texts, and the rules of the policy (CP21 to CP25)."""
+"""Alerts drafted from CAP messages: shapes, times, texts, and the rules of the policy (CP21 to CP25)."""
 
 import asyncio
 import math
@@ -48,7 +48,7 @@ cap = ["event:fire"]
 
 @pytest.fixture
 def room():
-    """Return a harness with a policy of narrow limits."""
+    """Return a harness with a policy that has narrow limits."""
     return CapIngestHarness(in_force=SMALL)
 
 
@@ -96,7 +96,7 @@ def test_every_field_of_info_is_published(room):
 
 
 def test_onset_not_after_sent_time_is_dropped(room):
-    """An onset is `onset`, or `effective`, if it is later than `sent`."""
+    """The onset is taken from `onset` or `effective` (cap.md)."""
     assert one(room.taken(a_message("m", 0, (), an_info(onset=time(0))))).onset_at is None
     assert one(room.taken(a_message("n", 0, (), an_info(effective=time(1))))).onset_at == NOON_MS + MINUTE_MS
 
@@ -105,7 +105,7 @@ def test_onset_not_after_sent_time_is_dropped(room):
 
 
 def test_missing_expiry_gets_default_and_late_expiry_is_shortened(room):
-    """Both depend on the category, and count from `sent`."""
+    """Both limits depend on the category, and count from the time at which the message was sent."""
     answer = room.taken(a_message("m", 0, (), an_info(expires=None)))
     assert (one(answer).expires_at, "expiry-default" in answer.notes) == (NOON_MS + 30 * MINUTE_MS, True)
     answer = room.taken(a_message("n", 0, (), an_info(expires=time(600))))
@@ -113,7 +113,7 @@ def test_missing_expiry_gets_default_and_late_expiry_is_shortened(room):
 
 
 def test_age_limits_count_from_sent_time(room):
-    """The limits are those of rules P4, P5 and P6."""
+    """The rules P4, P5 and P6 set the limits."""
     room.clock.wall_ms = NOON_MS
     assert room.refused(a_message("m", 2)) == [("not-yet", "/alert/sent")]
     assert room.refused(a_message("m", -121))[0] == ("stale", "/alert/sent")
@@ -133,13 +133,13 @@ def test_future_sent_time_is_reported_even_without_category(room):
 
 
 def test_shapes_of_all_areas_are_published_together(room):
-    """Each different shape is published once (CP22)."""
+    """Equal shapes are published once (CP22)."""
     info = an_info(an_area(), an_area(), an_area(polygon=[RING.replace("32", "33"), RING]))
     assert len(one(room.taken(a_message("m", 0, (), info))).area) == 2
 
 
 def test_published_circle_covers_circle_given_in_kilometres(room):
-    """The published circle covers the one in the message (CP23, B1, B2)."""
+    """A circle larger than the policy allows is refused (CP23, B1, B2)."""
     [circle] = one(room.taken(a_message("m", 0, (), an_info(an_area(circle="32.7,-96.8 1.5"))))).area
     assert 1_500 < circle.radius_m < 1_750
     assert room.refused(a_message("n", 0, (), an_info(an_area(circle="32.7,-96.8 25000")))) == [
@@ -148,7 +148,7 @@ def test_published_circle_covers_circle_given_in_kilometres(room):
 
 
 def test_point_without_other_shape_is_published_only_if_policy_has_radius_for_it(room):
-    """A point beside another shape is ignored (CP23)."""
+    """A point next to another shape is ignored (CP23)."""
     point = an_area(circle="32.7,-96.8 0")
     answer = room.taken(a_message("m", 0, (), an_info(point)))
     assert 300 < one(answer).area[0].radius_m < 600
@@ -159,7 +159,7 @@ def test_point_without_other_shape_is_published_only_if_policy_has_radius_for_it
 
 
 def test_areas_with_only_codes_are_omitted_and_counted(room):
-    """The other areas are published (CP24)."""
+    """Other areas of the message are published (CP24)."""
     coded = an_area(geocode=code("UGC", "TXC113"))
     answer = room.taken(a_message("m", 0, (), an_info(coded, an_area(), coded)))
     assert (answer.areas_left_out, "area-partial" in answer.notes) == (2, True)
@@ -171,7 +171,7 @@ def square(lng, lat, size=0.2):
 
 
 def test_adjacent_zones_found_by_area_codes_are_joined():
-    """A polygon beside them stays a shape of its own; unknown codes are left out and counted (CP24, CZ2)."""
+    """A polygon in the same message stays separate. Unknown codes are omitted and counted (CP24, CZ2)."""
     room = CapIngestHarness(
         zones=Zones({("UGC", "A"): square(10, 50), ("UGC", "B"): square(10.2, 50), ("UGC", "C"): square(30, 0)})
     )
@@ -193,7 +193,7 @@ def test_area_with_partly_known_codes_is_published_and_counted_as_incomplete():
 
 
 def test_point_is_ignored_if_its_area_also_has_a_zone():
-    """Issuers add the middle of a place that they name by a code (CP23, CP24)."""
+    """Issuers add the centre of a place that they name by a code (CP23, CP24)."""
     room = CapIngestHarness(zones=Zones({("UGC", "A"): square(10, 50)}))
     answer = room.taken(
         a_message("m", 0, (), an_info(an_area(circle="50,10 0", geocode=code("UGC", "A")), event="Earthquake"))
@@ -205,7 +205,7 @@ def test_point_is_ignored_if_its_area_also_has_a_zone():
 
 @pytest.mark.slow
 def test_more_zones_than_alert_may_have_shapes_are_merged():
-    """A line between two of them reaches no farther than its buffer (HD10)."""
+    """Places between two merged zones stay outside (HD10)."""
     far = {("UGC", str(n)): square(n * 1.0, 0, 0.1) for n in range(70)}
     area = an_area(geocode=[code("UGC", str(n)) for n in range(70)])
     answer = CapIngestHarness(zones=Zones(far)).taken(a_message("m", 0, (), an_info(area)))
@@ -219,7 +219,7 @@ def test_more_zones_than_alert_may_have_shapes_are_merged():
 
 
 def holding(shapes, lng, lat):
-    """Return whether a place is in one of the polygons."""
+    """Return whether a place is in at least one of the polygons."""
     place = tuple(float(each) for each in np.array(unit_vectors(np.array(lat), np.array(lng))))
     return any(SphericalPolygon(shape.ring, shape.buffer_m).contains(place, 0.0) for shape in shapes)
 
@@ -262,7 +262,7 @@ def test_rings_around_poles_and_across_antimeridian_are_published(ring):
 
 
 def test_ring_of_41_000_corners_is_simplified():
-    """It has at most 500 corners then, and its buffer makes up for the difference (B8, P12)."""
+    """The published ring has at most 500 corners, and its buffer makes up for the difference (B8, P12)."""
     corners = []
     for n in range(41_000):
         turn = n / 41_000 * 2 * math.pi
@@ -276,7 +276,7 @@ def test_ring_of_41_000_corners_is_simplified():
 
 
 def test_more_shapes_than_alert_may_have_are_merged(room):
-    """An alert has at most 64 shapes (P12, HD10)."""
+    """An alert may have 64 shapes (P12, HD10)."""
     rings = [RING.replace("32.", f"{n}.") for n in range(65)]
     few = room.taken(a_message("m", 0, (), an_info(an_area(polygon=rings[:64]))))
     assert (len(one(few).area), "united" in few.notes) == (64, False)
@@ -293,7 +293,7 @@ def test_polygon_is_refused_unless_category_allows_polygons(room):
 
 
 def test_ring_as_wide_as_half_the_earth_is_refused():
-    """Its corners are too far from its middle (A18)."""
+    """The corners are too far from the middle of the ring (A18)."""
     wide = "0,0 0,100 60,50 -60,50 0,0"
     assert CapIngestHarness().refused(a_message("m", 0, (), an_info(an_area(polygon=wide)))) == [
         ("invalid-value", "/alert/info/0/area/0")
@@ -320,7 +320,7 @@ def test_messages_need_no_confirmation_of_texts_or_areas(room):
 
 
 def test_message_in_category_that_needs_signatures_is_refused():
-    """A message has no signatures of reviewers (AP7)."""
+    """A CAP message has no signatures of reviewers (AP7)."""
     categories = {key: each.model_copy(update={"approvals": 1}) for key, each in SMALL.categories.items()}
     room = CapIngestHarness(in_force=SMALL.model_copy(update={"categories": categories, "audience": "x"}))
     assert room.refused(a_message("m", 0, (), an_info())) == [("approvals-needed", "/alert/info/0/event")]
@@ -328,7 +328,10 @@ def test_message_in_category_that_needs_signatures_is_refused():
 
 @pytest.mark.parametrize("asks", ["approvals", "cancel_approvals"])
 def test_message_about_alert_that_needs_signatures_is_refused(asks):
-    """The alert was published before the policy asked for them; the category of its successor does not matter (HD1)."""
+    """The policy did not ask for signatures when the alert was published.
+
+    The category of the new message does not matter (HD1).
+    """
     log = CapIngestHarness().log
     CapIngestHarness(log, in_force=SMALL).taken(a_message("m", 0, (), an_info()))
     [before] = asyncio.run(log.live(NOON_MS)).revisions

@@ -1,4 +1,4 @@
-"""Messages that come in any order, more than once, at several nodes, and after a crash (CP13, CP16 to CP20)."""
+"""Messages that arrive in any order, more than once, at several nodes, or after a crash (CP13, CP16 to CP20)."""
 
 import asyncio
 import itertools
@@ -23,14 +23,14 @@ from geocast.model.alert import Cancel, Revision, is_id
 
 
 class Dying(MemoryLog):
-    """A log of a node that dies at its nth append. Purpose: a crash between two steps. Lies: the process lives on."""
+    """A log whose node crashes at the nth append. Unlike after a real crash, the process lives on."""
 
     def __init__(self, after):
         super().__init__()
         self.left = after
 
     async def append(self, entry):
-        """Store the entry, if the node is still alive."""
+        """Store the entry, if the node has not crashed yet."""
         if self.left == 0:
             raise LogUnavailable("the node has died")
         self.left -= 1
@@ -38,7 +38,7 @@ class Dying(MemoryLog):
 
 
 def test_repeated_message_after_crash_completes_remaining_steps():
-    """Steps that were taken before the crash are not taken twice (CP20)."""
+    """Steps from before the crash are not repeated (CP20)."""
     begun = [a_message("a"), a_message("b")]
     body = a_message("n", 1, ["a", "b", "unseen"], *two_blocks())
     whole = CapIngestHarness()
@@ -62,7 +62,7 @@ def test_repeated_message_after_crash_completes_remaining_steps():
 
 
 def test_repeated_update_is_recognized_before_its_tombstone_is_stored():
-    """The history of the alert that it went into shows it (CP10, CP20)."""
+    """The history of the alert contains the update (CP10, CP20)."""
     log = Dying(2)
     room = CapIngestHarness(log)
     room.taken(a_message("m"))
@@ -85,7 +85,7 @@ CHAIN = {
 @pytest.mark.parametrize("order", list(itertools.permutations(CHAIN)), ids="-".join)
 @pytest.mark.parametrize("twice", [False, True])
 def test_alert_update_and_cancel_in_any_order_leave_nothing_live(order, twice):
-    """Nothing is sent after its end, and repeated messages change nothing (CP13)."""
+    """Repeated messages change nothing (CP13)."""
     room = CapIngestHarness()
     for name in order:
         for _ in range(1 + twice):
@@ -125,7 +125,7 @@ def test_updates_that_name_only_previous_message_leave_newest_live(order):
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
 def test_messages_and_cancel_with_one_name_in_any_order_leave_nothing_live(order):
-    """A cancel of the same name is recognized by its name, too (CP12, CP13)."""
+    """A cancel is recognized by its name as well as by its references (CP12, CP13)."""
     room = CapIngestHarness()
     room.outcomes(*(ONE_NAME[n] for n in order))
     assert room.live() == {}
@@ -143,7 +143,7 @@ STYLES = {
 
 
 def a_chain(updates, cancel, cancel_at):
-    """Return four messages that name each other in these ways. The message at `cancel_at` is a Cancel."""
+    """Return four messages that refer to each other in these ways. The message at `cancel_at` is a Cancel."""
     made = [a_message("m", 0, (), named("m"))]
     for n in range(1, len(NAMES)):
         if n == cancel_at:
@@ -156,7 +156,7 @@ def a_chain(updates, cancel, cancel_at):
 @pytest.mark.parametrize(("cancel", "cancel_at"), [*((cancel, 3) for cancel in STYLES), ("the first", 2)])
 @pytest.mark.parametrize("updates", STYLES)
 def test_messages_about_one_alert_have_same_result_in_every_order(updates, cancel, cancel_at):
-    """An update or a cancel may name any messages (HD9)."""
+    """An update or a cancel may refer to any of the messages (HD9)."""
     chain = a_chain(updates, cancel, cancel_at)
     in_order = CapIngestHarness()
     in_order.outcomes(*chain)
@@ -169,7 +169,7 @@ def test_messages_about_one_alert_have_same_result_in_every_order(updates, cance
 
 
 def test_messages_repeated_after_cancel_change_nothing():
-    """They come in any order (HD9, CP10)."""
+    """The repeated messages arrive in any order (HD9, CP10)."""
     chain = a_chain("the first", "the first", 3)
     for order in itertools.permutations(chain):
         room = CapIngestHarness()
@@ -191,7 +191,7 @@ def test_update_sent_before_cancel_of_its_alert_is_superseded(room, between):
 
 
 def test_cancel_of_expired_alert_supersedes_older_updates(room):
-    """The Cancel is remembered once, although there was nothing to cancel (HD9)."""
+    """The Cancel is stored once, although there was nothing to cancel (HD9)."""
     room.taken(a_message("m", 0, (), an_info(expires=time(21))))
     room.clock.advance(120)
     cancel = a_cancel("c", 5, ["m"])
@@ -201,7 +201,7 @@ def test_cancel_of_expired_alert_supersedes_older_updates(room):
 
 
 def test_update_that_names_live_and_cancelled_alert_revises_live_one(room):
-    """Nobody in the area of the live alert is missed (HD9, CP11)."""
+    """So nobody in the area of the live alert is missed (HD9, CP11)."""
     room.outcomes(a_message("m"), a_message("n"), a_cancel("c", 5, ["n"]))
     assert room.outcomes(a_message("u", 2, ["m", "n"])) == ["updated"]
 
@@ -219,7 +219,7 @@ def test_alerts_missed_in_crash_are_not_published_after_cancel():
 
 
 def published_and_cancelled(room, count):
-    """Take this many messages of one name, each published as new and then cancelled."""
+    """Accept this many messages with one name, each published as new and then cancelled."""
     for n in range(count):
         assert room.outcomes(a_message("m", n / 10), a_cancel("m", n / 10 + 0.05, ["m"])) == ["published", "cancelled"]
 
@@ -235,7 +235,7 @@ def test_alert_for_name_used_many_times_is_found_in_few_rounds(room, monkeypatch
 
 
 def test_message_name_published_as_new_too_often_is_rate_limited(room, monkeypatch):
-    """The last of its alerts can still be cancelled (HD14)."""
+    """The last alert with this name can still be cancelled (HD14)."""
     monkeypatch.setattr(decision, "MAX_GENERATIONS", 3)
     published_and_cancelled(room, 2)
     assert room.outcomes(a_message("m", 1)) == ["published"]
@@ -244,7 +244,7 @@ def test_message_name_published_as_new_too_often_is_rate_limited(room, monkeypat
 
 
 def test_late_message_cancels_alert_that_it_would_have_replaced(room):
-    """The cancel has the right reason, and lasts as long as the alert's successor (CP13)."""
+    """The cancel has the reason of a replacement, and lasts as long as the alert's successor (CP13)."""
     room.outcomes(LINKS[0], LINKS[2])
     answer = room.taken(LINKS[1])
     assert (answer.outcome, [each.id for each in answer.cancelled]) == ("superseded", [id_of("m")])
@@ -257,7 +257,10 @@ def test_late_message_cancels_alert_that_it_would_have_replaced(room):
 
 
 class Slow(MemoryLog):
-    """A log whose every call lets other tasks run first. Purpose: two nodes at once. Lies: they take strict turns."""
+    """A log whose every call lets other tasks run first, so that two nodes work at once.
+
+    They take strict turns, unlike real nodes.
+    """
 
     async def append(self, entry):
         """Store the entry after a turn of the event loop."""
@@ -272,7 +275,10 @@ class Slow(MemoryLog):
 
 
 def together(*bodies, lead=0):
-    """Return the outcomes of messages taken at once, each at a node of its own. The first is `lead` turns ahead."""
+    """Return the outcomes of messages that arrive at once, each at its own node.
+
+    The first one is `lead` turns ahead.
+    """
     room = CapIngestHarness(Slow())
 
     async def late(n, body):
@@ -288,7 +294,7 @@ def together(*bodies, lead=0):
 
 @pytest.mark.parametrize("lead", range(8))
 def test_same_message_at_two_nodes_makes_one_alert(lead):
-    """One node publishes it, and the other one answers `repeated` (CP10, H3)."""
+    """One node publishes the alert, and the other one answers `repeated` (CP10, H3)."""
     _, answers = together(a_message("m"), a_message("m"), lead=lead)
     assert sorted(answer.outcome for answer in answers) == ["published", "repeated"]
     assert answers[0].alerts == answers[1].alerts
@@ -298,7 +304,7 @@ def test_same_message_at_two_nodes_makes_one_alert(lead):
 @pytest.mark.parametrize("late", ["update", "cancel"])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_message_and_its_update_or_cancel_at_two_nodes_have_result_of_later_one(lead, late, swapped):
-    """The first entry at the message's id decides, and the other node decides again (CP13)."""
+    """The first entry under the message's id is stored, and the other node decides again (CP13)."""
     bodies = [CHAIN["alert"], CHAIN[late]]
     room, _ = together(*(reversed(bodies) if swapped else bodies), lead=lead)
     assert list(room.live().values()) == (["Updated"] if late == "update" else [])
@@ -306,7 +312,7 @@ def test_message_and_its_update_or_cancel_at_two_nodes_have_result_of_later_one(
 
 @pytest.mark.parametrize("lead", range(8))
 def test_two_updates_at_two_nodes_leave_newer_one_live(lead):
-    """It does not matter which of them is first (CP19)."""
+    """The result does not depend on which update arrives first (CP19)."""
     room = CapIngestHarness(Slow())
     room.taken(a_message("m"))
     bodies = [a_message("u-1", 1, ["m"], named("older")), a_message("u-2", 2, ["m"], named("newer"))]
@@ -324,7 +330,7 @@ def test_two_updates_at_two_nodes_leave_newer_one_live(lead):
 
 
 def test_update_of_alert_cancelled_by_hand_is_published_as_new(room):
-    """An operator with `alerts:manage` cancels it, and the next update is published as new (CP18)."""
+    """An operator with `alerts:manage` has cancelled the alert (CP18)."""
     [revision] = room.taken(a_message("m")).alerts
     by_hand = Cancel(revision.id, 2, "No.", revision.alert.approval, "desk", NOON_MS, revision.ends_at)
     assert asyncio.run(room.log.append(by_hand))
@@ -332,7 +338,7 @@ def test_update_of_alert_cancelled_by_hand_is_published_as_new(room):
 
 
 def test_alert_ids_made_from_cap_messages_are_valid(room):
-    """All ids of alerts from CAP are valid (A1)."""
+    """The ids follow the grammar for ids of alerts (A1)."""
     for entry in room.taken(a_message("m", 0, (), *two_blocks())).stored:
         assert isinstance(entry, Revision)
         assert is_id(entry.id)
