@@ -1,4 +1,4 @@
-"""Publishing: the order of decisions of the protocol's section 4, on a log in memory."""
+"""Publishing alerts: the order of decisions in section 4 of the protocol, with a log in memory."""
 
 import asyncio
 
@@ -31,7 +31,7 @@ from geocast.policy import Policy
 
 
 class SlowLog(MemoryLog):
-    """A log that is slow. Lies: each call takes one turn of the event loop, and real ones take any time."""
+    """A slow log. Each call takes one turn of the event loop, while calls of a real log take any time."""
 
     async def history(self, alert_id):
         await asyncio.sleep(0)
@@ -45,7 +45,7 @@ class SlowLog(MemoryLog):
 
 
 class DeafLog(MemoryLog):
-    """A log that refuses every append, as if others were always first, or the last entry could not be read."""
+    """A log that refuses every append, as if other nodes were always first, or as if the last entry were unreadable."""
 
     def __init__(self):
         super().__init__()
@@ -72,7 +72,7 @@ def test_published_alert_is_in_log(desk):
 
 
 def test_request_with_same_content_gets_first_answer(desk):
-    """A repeated request makes one alert, whatever the `sub` of its publisher (H3)."""
+    """A repeated request makes no second alert, whatever the `sub` of its publisher is (H3)."""
     _, first = desk.publish()
     desk.clock.advance(60)
     for who in (DESK, OTHER, MANAGER):
@@ -100,7 +100,7 @@ def test_ids_that_differ_only_by_case_are_different_alerts(desk):
 
 
 def test_repeated_request_gets_first_answer_after_later_changes(desk):
-    """A known (id, revision) with the same content is answered with 200 (section 4, order of decisions)."""
+    """A known pair of id and revision with the same content is answered with 200 (section 4, order of decisions)."""
     _, first = desk.publish()
     _, second = desk.revise()
     _, cancel = desk.cancel(3)
@@ -115,7 +115,7 @@ def test_repeated_request_gets_first_answer_after_later_changes(desk):
 
 
 def test_request_about_individual_threat_is_never_taken_for_a_repeat(desk):
-    """It is never accepted, so it has no accepted content to compare (H5)."""
+    """Such a request is never accepted, so there is no stored content to which it could be equal (H5)."""
     desk.publish()
     desk.revise()
     assert refused(desk.publish(threat="individual")) == (409, "id-conflict")
@@ -136,7 +136,7 @@ def test_request_about_individual_threat_is_never_taken_for_a_repeat(desk):
     ids=["title", "shorter", "longer", "coarser", "wider", "never"],
 )
 def test_repeated_request_after_policy_change_gets_first_answer(desk, in_force):
-    """A new policy refuses new requests only (P10, section 4)."""
+    """A new policy only refuses new requests (P10, section 4)."""
     _, first = desk.publish(expires_at=...)
     _, second = desk.revise(expires_at=...)
     desk.use(in_force)
@@ -146,7 +146,7 @@ def test_repeated_request_after_policy_change_gets_first_answer(desk, in_force):
 
 
 def test_request_that_breaks_policy_is_refused_with_all_violations(desk):
-    """The 422 for section 3 comes last, with every broken rule (section 4, order of decisions)."""
+    """The 422 for the policy in section 3 is the last check (section 4, order of decisions)."""
     area = [CIRCLE, CIRCLE | {"radius_m": 1}]
     answer = desk.publish(
         category="robbery", threat="individual", area=area, occurred_at=format_time(NOON_MS - 2 * HOUR_MS)
@@ -165,7 +165,7 @@ def test_request_that_breaks_policy_is_refused_with_all_violations(desk):
 
 
 def test_violations_of_policy_are_listed_with_invalid_fields(desk):
-    """The 422 for a broken field lists broken rules of section 3 too (section 4, order of decisions)."""
+    """One 422 lists invalid fields and violations of the policy in section 3 (section 4, order of decisions)."""
     assert slugs(desk.publish(headline="", category="gossip", zebra=1)) == (
         422,
         "invalid-value",
@@ -174,7 +174,7 @@ def test_violations_of_policy_are_listed_with_invalid_fields(desk):
 
 
 def test_invalid_fields_are_reported_before_log_is_consulted(desk):
-    """The 422 for section 2 comes before 200, 409, 404, 403 and 410 (section 4, order of decisions)."""
+    """The 422 for invalid fields comes before 200, 409, 404, 403 and 410 (section 4, order of decisions)."""
     desk.publish()
     assert refused(desk.publish(zebra=1)) == (422, "unknown-field")
     assert refused(desk.revise(2, OTHER, headline="")) == (422, "invalid-value")
@@ -185,7 +185,7 @@ def test_invalid_fields_are_reported_before_log_is_consulted(desk):
 
 
 def test_conflict_is_reported_before_violations_of_policy(desk):
-    """The 409 for a known id comes before section 3 (section 4, order of decisions)."""
+    """The 409 for a known id comes before the 422 for the policy (section 4, order of decisions)."""
     desk.publish()
     assert refused(desk.publish(category="gossip")) == (409, "id-conflict")
 
@@ -200,7 +200,7 @@ def test_refused_request_can_be_sent_again(desk):
 
 
 def test_dry_run_stores_nothing(desk):
-    """It gets the same answer or refusal as the real request (section 4, publish)."""
+    """A dry run gets the same answer as the real request (section 4, publish)."""
     status, entry = desk.publish(dry_run=True)
     assert status == 200
     assert desk.history() == ()
@@ -209,7 +209,7 @@ def test_dry_run_stores_nothing(desk):
 
 
 def test_dry_run_gets_answer_of_real_request(desk):
-    """It gets the same refusal (section 4, publish)."""
+    """A dry run is refused for the same reasons (section 4, publish)."""
     assert refused(desk.publish(dry_run=True, category="gossip")) == (422, "category-not-alertable")
     assert refused(desk.publish(dry_run=True, headline="")) == (422, "invalid-value")
     _, first = desk.publish()
@@ -221,7 +221,7 @@ def test_dry_run_gets_answer_of_real_request(desk):
 
 
 def at_once(desk, *calls):
-    """Return the answers to concurrent calls."""
+    """Return the answers to concurrent requests."""
 
     async def run():
         return await asyncio.gather(*(answer_of(call) for call in calls))
@@ -230,7 +230,7 @@ def at_once(desk, *calls):
 
 
 def test_same_request_at_many_nodes_makes_one_alert():
-    """One publisher gets 201, and the others get 200 (H3)."""
+    """One request gets 201, and all others get 200 (H3)."""
     desk = PublisherHarness(SlowLog())
     calls = [desk.publishing.publish(alert_request(), Requester(f"desk-{n}")) for n in range(20)]
     answers = at_once(desk, *calls)
@@ -241,7 +241,7 @@ def test_same_request_at_many_nodes_makes_one_alert():
 
 
 def test_only_one_of_concurrent_requests_for_one_id_is_stored():
-    """The others get 409 `id-conflict` (section 4, publish)."""
+    """The other requests get 409 `id-conflict` (section 4, publish)."""
     desk = PublisherHarness(SlowLog())
     calls = [desk.publishing.publish(alert_request(headline=f"H{n}"), DESK) for n in range(20)]
     answers = at_once(desk, *calls)
@@ -250,7 +250,7 @@ def test_only_one_of_concurrent_requests_for_one_id_is_stored():
 
 
 def test_only_one_of_concurrent_revisions_with_same_number_is_stored():
-    """The others get 409 with the `current` number in the log by then (section 4, revisions)."""
+    """The other requests get 409 with the new `current` number (section 4, revisions)."""
     desk = PublisherHarness(SlowLog())
     desk.publish()
     calls = [desk.publishing.revise("a-1", alert_request(revision=2, headline=f"H{n}"), DESK) for n in range(10)] + [
@@ -268,7 +268,7 @@ def test_only_one_of_concurrent_revisions_with_same_number_is_stored():
 
 
 def test_only_one_of_concurrent_revision_and_cancel_is_stored():
-    """The cancel takes the next number, and the slower request gets the error for it (section 4, cancel)."""
+    """The cancel is first, and the revision gets the error for an alert that has ended (section 4, cancel)."""
     desk = PublisherHarness(SlowLog())
     desk.publish()
     cancel = {"revision": 2, "reason": "over", "approval": APPROVAL}
@@ -289,7 +289,7 @@ def another_kind(number, alert_id="a-1"):
 
 
 def test_id_of_entry_of_unknown_kind_cannot_be_published_or_revised(desk):
-    """Publishing gets 409, and revising gets 404 (G4). The same holds for a tombstone."""
+    """Publishing gets 409, and revising gets 404. The same holds for a tombstone (a cancel without an alert; G4)."""
     desk.log.take(another_kind(1))
     desk.log.take(a_cancel("a-2", 1))
     for alert_id in ("a-1", "a-2"):
@@ -300,7 +300,7 @@ def test_id_of_entry_of_unknown_kind_cannot_be_published_or_revised(desk):
 
 
 def test_next_revision_is_numbered_after_entry_of_unknown_kind(desk):
-    """The next revision and the cancel take the numbers after them, and 409 names the last number (G4)."""
+    """A cancel is numbered in the same way, and a 409 names the number of the last entry (G4)."""
     desk.publish()
     desk.log.take(another_kind(2))
     for call in (desk.revise, desk.cancel):
@@ -317,7 +317,7 @@ def test_next_revision_is_numbered_after_entry_of_unknown_kind(desk):
 
 
 def test_ended_alert_stays_ended_even_if_entry_of_unknown_kind_follows(desk):
-    """A cancel or an expiry gives 410, whatever entries of unknown kinds follow (G4)."""
+    """Requests for a cancelled or expired alert get 410 (G4)."""
     for alert_id in ("a-1", "a-2"):
         desk.publish(id=alert_id)
     desk.cancel(2)
@@ -329,7 +329,7 @@ def test_ended_alert_stays_ended_even_if_entry_of_unknown_kind_follows(desk):
 
 
 def test_alert_that_begins_with_entry_of_unknown_kind_belongs_to_first_publisher(desk):
-    """The first entry of a known kind decides the owner (G4)."""
+    """The first entry of a known kind names the owner (G4)."""
     desk.log.take(another_kind(1))
     desk.log.take(a_revision(revision=2, source="desk"))
     assert desk.cancel(3, OTHER)[0] == 403
@@ -340,7 +340,7 @@ def test_alert_that_begins_with_entry_of_unknown_kind_belongs_to_first_publisher
 
 
 def test_request_while_log_is_unavailable_raises_log_unavailable():
-    """The API answers 503 `log-unavailable`; a broken body is still refused with 422 (section 4)."""
+    """The API answers 503 `log-unavailable`. An invalid body still gets 422 (section 4)."""
     desk = PublisherHarness(BrokenLog())
     for call in (desk.publish, desk.revise, desk.cancel):
         with pytest.raises(LogUnavailable):
@@ -352,7 +352,7 @@ def test_request_while_log_is_unavailable_raises_log_unavailable():
 
 
 def test_publication_that_others_always_overtake_fails_after_limited_attempts():
-    """Then it is tried as often as any request, and its outcome is unknown (section 4)."""
+    """The first attempt comes before the history is read, and the outcome is unknown (section 4)."""
     desk = PublisherHarness(DeafLog())
     with pytest.raises(LogUnavailable):
         desk.publish()
@@ -360,7 +360,7 @@ def test_publication_that_others_always_overtake_fails_after_limited_attempts():
 
 
 def test_entry_too_large_for_log_is_refused():
-    """The 413 has the limit (F8). No publisher's fields are that long."""
+    """The 413 names the limit (F8). The fields of publishers are never that long."""
     assert check_size(a_warning("en", "fr")) == a_warning("en", "fr")
     with pytest.raises(Problem) as refused:
         check_size(a_revision(description="x" * 65_536))

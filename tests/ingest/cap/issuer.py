@@ -38,7 +38,7 @@ def time(minutes):
 
 
 def element(name, content):
-    """Return an XML element, or several with one name; None returns nothing."""
+    """Return an XML element, or several with one name. For None return an empty text."""
     if isinstance(content, list):
         return "".join(element(name, each) for each in content)
     return "" if content is None else f"<{name}>{content}</{name}>"

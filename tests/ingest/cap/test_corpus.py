@@ -93,7 +93,7 @@ def test_message_about_news_is_refused_because_it_has_no_category():
 
 
 def test_times_without_offset_get_assumed_offset_or_are_refused():
-    """The message also has a rhombus with edges to split, an empty circle and an unknown reference (CP6, B7, CP22)."""
+    """The message also has a ring whose edges are split, an empty circle and an unknown reference (CP6, B7, CP22)."""
     names = ["alerthub__msg_actual-public_en_of_hp", "alerthub__msg_actual-public_fr_of_nohp"]
     bodies = [cap(name).read_bytes() for name in names]
     room = a_room(names[0], UTC)

@@ -118,7 +118,10 @@ def test_sent_times_are_compared_as_instants(room):
 
 
 def test_update_becomes_next_revision_of_alert(room):
-    """It has the `occurred_at` of the first message, and a tombstone names the alert that it went into (CP17)."""
+    """The revision has the `occurred_at` of the first message.
+
+    A tombstone (a cancel without an alert) names the alert to which the update belongs (CP17).
+    """
     room.taken(a_message("m-1"))
     answer = room.taken(a_message("m-2", 1, ["m-1"], named("Higher")))
     [revision] = answer.alerts
@@ -130,7 +133,7 @@ def test_update_becomes_next_revision_of_alert(room):
 
 
 def test_altered_log_does_not_make_location_of_update_finer_than_policy_allows(room):
-    """A writer of the log does not learn the exact place from the next update (B1, TH7)."""
+    """Somebody who can write to the log can't learn the exact place from the next update (B1, TH7)."""
     where = an_info(an_area(circle="32.7,-96.8 1.5"))
     [first] = room.taken(a_message("m-1", 0, (), where)).alerts
     log = MemoryLog()

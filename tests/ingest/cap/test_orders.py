@@ -207,7 +207,7 @@ def test_update_that_names_live_and_cancelled_alert_revises_live_one(room):
 
 
 def test_alerts_missed_in_crash_are_not_published_after_cancel():
-    """The node died between two blocks, and the Cancel came before the message came again (HD9, CP20)."""
+    """The node crashed after one of two alerts. The Cancel arrived before the message was repeated (HD9, CP20)."""
     log = Dying(1)
     room = CapIngestHarness(log)
     with pytest.raises(LogUnavailable):
