@@ -81,7 +81,7 @@ class LogContract(KindsContract, abc.ABC):
             assert not await log.append(entry)
         assert list(await log.history("a-1")) == [a_revision(), a_cancel()]
 
-    async def test_alerts_have_independent_numbers(self, log):
+    async def test_each_alert_numbers_its_entries_independently(self, log):
         """Each id has its own numbers, and ids differ by case (LogA1)."""
         for alert_id in ("a-1", "A-1", "a-2", "a-1:x"):
             assert await log.append(a_revision(alert_id))
@@ -128,7 +128,7 @@ class LogContract(KindsContract, abc.ABC):
         assert await log.append(a_cancel(reason="é"))
         assert (await log.history("a-1"))[-1] == (await entries(log))[-1] == a_cancel(reason="é")
 
-    async def test_largest_entry_is_stored(self, log):
+    async def test_entry_of_maximum_size_is_stored(self, log):
         """An official warning in many languages may take 64 KiB (LogA5)."""
         warning = a_warning("en-CA", "fr-CA", "iu")
         padding = codec.MAX_ENTRY_BYTES - len(codec.encode(warning))
@@ -470,7 +470,7 @@ class LogContract(KindsContract, abc.ABC):
 
     # ---- delivery counts -------------------------------------------------------------------------------------
 
-    async def test_delivery_counts_of_all_nodes_are_added(self, log):
+    async def test_delivery_counts_of_all_nodes_are_summed(self, log):
         """The counts of all nodes are added (section 4 of the protocol)."""
         await log.append(a_revision())
         await log.add_counts({"a-1": Counts(3, 0), "a-2": Counts(1, 1)})
@@ -480,13 +480,13 @@ class LogContract(KindsContract, abc.ABC):
         assert await log.counts("a-2") == Counts(1, 1)
         assert await log.counts("a-3") == Counts(0, 0)
 
-    async def test_concurrently_written_delivery_counts_are_all_added(self, log):
+    async def test_concurrently_written_delivery_counts_are_all_summed(self, log):
         """No count is lost (section 4 of the protocol)."""
         await log.append(a_revision())
         await asyncio.gather(*(log.add_counts({"a-1": Counts(1, 2)}) for _ in range(20)))
         assert await log.counts("a-1") == Counts(20, 40)
 
-    async def test_push_counts_are_added_separately_from_frame_counts(self, log):
+    async def test_push_counts_are_summed_separately_from_frame_counts(self, log):
         """Other processes count pushes, while nodes count the frames that were sent (H7)."""
         await log.append(a_revision())
         await log.add_counts({"a-1": Counts(3, 1)})

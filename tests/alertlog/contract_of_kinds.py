@@ -260,7 +260,7 @@ class KindsContract:
         assert await log.purge(EXPIRES_MS + PLACE_MS - 1) == 0
         assert await log.purge(EXPIRES_MS + PLACE_MS) == 1
 
-    async def test_counts_of_declines_of_a_call_are_added(self, log):
+    async def test_decline_counts_of_a_call_are_summed(self, log):
         """Declines are counted besides sent and acknowledged frames (RN3)."""
         await log.add_counts({"c-1": Counts(3, 1, 1), "c-2": Counts(1)})
         await log.add_counts({"c-1": Counts(0, 0, 2)})

@@ -70,7 +70,7 @@ def test_polygon_is_decoded_unchanged(polygon):
 
 
 @pytest.mark.parametrize("entry", [a_revision(), a_cancel()], ids=["revision", "cancel"])
-def test_proof_is_decoded_unchanged(entry):
+def test_approval_proof_is_decoded_unchanged(entry):
     """The proof is a field of its own, so older releases can read the other fields (NC1, NC7)."""
     signed = proved(entry, "r-1", "r-2")
     fields = msgpack.unpackb(codec.encode(signed))
@@ -88,7 +88,7 @@ def test_entry_without_polygon_simplification_has_same_bytes_as_in_older_release
 @pytest.mark.parametrize(
     "entry", [replace(a_revision(), origin=Origin("met@example.org", "m-1", 2)), a_cancel("a-1", 1, into="a-9")]
 )
-def test_origin_in_cap_message_is_decoded_unchanged(entry):
+def test_cap_origin_of_entry_is_decoded_unchanged(entry):
     """The origin names the CAP message of a revision, or the alert that replaced a cancelled one (CP13)."""
     assert codec.decode(codec.encode(entry), entry.id, entry.revision, NOON_MS) == entry
 

@@ -105,7 +105,7 @@ def test_follower_on_another_server_continues_after_last_entry_read():
 
 
 @pytest.mark.parametrize(("epoch", "seq"), [(EPOCH, 4), (EPOCH - 1, 9), (EPOCH + 1, 9)])
-def test_reading_position_does_not_fit_shorter_log_or_other_epoch(epoch, seq):
+def test_reading_position_is_rejected_for_shorter_log_or_other_epoch(epoch, seq):
     """Such a log can't have all entries that the follower has read (rows 5 and 6)."""
     assert not a_reading(a_history()).fits(epoch, seq)
 
@@ -123,7 +123,7 @@ def test_reading_position_does_not_fit_shorter_log_or_other_epoch(epoch, seq):
         ),  # another process has begun an epoch, but another server has reported a later one
     ],
 )
-def test_new_epoch_is_above_all_known_epochs_and_begun_once(epoch, known, floor):
+def test_new_epoch_is_greater_than_all_known_ones_and_begins_only_once(epoch, known, floor):
     """Positions always rise (rows 5, 6 and 8, LogF1)."""
     assert a_reading(a_history()).floor(epoch, known) == floor
 
@@ -183,7 +183,7 @@ def test_ended_entries_are_skipped_only_if_stored_before_start():
         assert reading.wants(reading.take(place, EPOCH, seq, is_beat=False), ends_at) is wanted
 
 
-def test_entries_up_to_start_position_are_not_given_again():
+def test_entries_up_to_start_position_are_not_returned_again():
     """Each entry is given once (LogF1)."""
     reading = ReadPosition(position_of(EPOCH, 2), 0, A, A)
     reading.begin(EPOCH, 3, (200, 0))

@@ -260,7 +260,7 @@ def test_requests_without_token_do_not_count_toward_request_limit():
     assert asyncio.run(main()) == 200
 
 
-def test_refusal_over_request_limit_is_delayed_until_node_drains():
+def test_refusal_over_request_limit_is_delayed_until_node_shuts_down():
     """So a client that repeats refused requests at once can't keep the event loop busy (HD6)."""
 
     async def main():
@@ -279,7 +279,7 @@ def test_refusal_over_request_limit_is_delayed_until_node_drains():
     assert asyncio.run(main()) == 429
 
 
-def test_request_in_progress_at_end_of_drain_is_answered_503(caplog):
+def test_request_in_progress_at_end_of_shutdown_is_answered_503(caplog):
     """The server cancels a request that takes too long. The client gets 503, and nothing is logged (HD14)."""
 
     class Slow(MemoryLog):

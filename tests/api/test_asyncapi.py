@@ -30,7 +30,7 @@ def test_stored_asyncapi_document_equals_served_one():
     assert ASYNCAPI.read_text("utf-8") == module.text()
 
 
-def test_every_reference_resolves():
+def test_every_reference_in_the_document_resolves():
     references = re.findall(r'"\$ref": "([^"]+)"', ASYNCAPI.read_text("utf-8"))
     assert references
     assert all(resolved(reference) for reference in references)

@@ -48,7 +48,7 @@ def shown(path, clock=CLOCK, **headers):
     return asyncio.run(answer())
 
 
-def test_root_redirects_to_docs_without_a_token():
+def test_root_page_redirects_to_docs_without_requiring_a_token():
     answer = shown("/")
     assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
 

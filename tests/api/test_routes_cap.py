@@ -109,7 +109,7 @@ class CapApi:
         (by_token("met", "alerts:manage"), 403, "insufficient-scope"),
     ],
 )
-def test_source_is_identified_by_token_or_secret(headers, status, slug):
+def test_cap_source_is_identified_by_token_or_secret(headers, status, slug):
     """If a request has both, the token counts (CP1)."""
     answer = CapApi().post(headers=XML | headers)
     assert answer.status_code == status
@@ -212,7 +212,7 @@ def test_charset_of_media_type_overrides_xml_declaration(charset, encoding, stat
         (a_message("m", 0, (), an_info(event="News", category="Other")), 422, "category-not-alertable"),
     ],
 )
-def test_refusals_are_problem_documents(body, status, slug):
+def test_refusals_are_answered_with_problem_documents(body, status, slug):
     """A 422 also has a list of errors with their places (CP3 to CP5, H8)."""
     answer = CapApi().post(body)
     assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
@@ -349,7 +349,7 @@ def test_source_with_too_many_messages_in_progress_is_refused_429():
 # ---- CAP alerts and the other routes ------------------------------------------------------------------------------
 
 
-def test_publishers_cannot_publish_or_revise_ids_of_cap_alerts():
+def test_publishers_cannot_publish_or_revise_alerts_with_cap_ids():
     """A publisher with the scope alerts:manage can still cancel such an alert."""
     node = CapApi()
     [alert] = node.post().json()["alerts"]

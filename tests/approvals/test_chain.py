@@ -93,7 +93,7 @@ def test_revision_after_one_with_confirmed_text_needs_two_approvals():
     assert desk.approved("r-1", what="revision", category="flood", headline="Found") == few(2, 1)
 
 
-def test_shortest_maximum_signature_age_of_alerts_categories_applies():
+def test_shortest_signature_age_limit_of_all_categories_of_an_alert_applies():
     """A signature for a robbery may be 60 s old. This also holds for later revisions in other categories (rule HD1)."""
     desk = mixed_desk()
     revised = {"what": "revision", "category": "arson"}
@@ -131,7 +131,7 @@ def test_cap_message_is_refused_for_alert_that_needs_approvals():
 # ---- incomplete and untrusted entries ------------------------------------------------------------------------------
 
 
-def test_chain_with_missing_entry_needs_most_approvals_of_policy():
+def test_alert_with_missing_entry_needs_greatest_number_of_approvals_in_policy():
     """A missing or unreadable entry may have been of any category (rule HD1)."""
     arson = a_revision("a-1", 1, category="arson")
     for entries in ([None], [arson, None], [a_revision("a-1", 3, category="arson")]):
@@ -392,7 +392,7 @@ def test_cancel_of_forgotten_alert_does_not_end_new_alert_with_same_id():
 
 
 @on_each
-def test_chain_is_read_when_new_policy_requires_approvals(place):  # noqa: F811
+def test_alert_history_is_read_when_new_policy_requires_approvals(place):  # noqa: F811
     """The first revision had ended when the process started, so it did not know the alert's history (rule HD1)."""
     chain = [a_revision("c", n, category="arson", expires_at=NOON_MS + n - 2) for n in (1, 2, 3)]
     verifier = ApprovalVerifier(NONE, {})

@@ -162,7 +162,7 @@ def test_fields_of_later_release_in_form_are_ignored():
 
 
 @given(st.integers(0, 10**6), st.binary(max_size=3))
-def test_form_with_changed_bytes_raises_no_error_but_value_error(at, others):
+def test_form_with_changed_bytes_raises_at_most_value_error(at, others):
     """The bytes are changed at random (rule NC5)."""
     data = bytearray(proved(ALERTS["full"], "r-1").proof.form.encode())
     at %= len(data)

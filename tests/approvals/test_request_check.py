@@ -330,7 +330,7 @@ def test_refusal_lists_policy_and_approval_violations(desk):
     assert slugs(desk.send(**late))[1] == [("expiry-out-of-range", "/expires_at"), ("approvals-needed", "/approval")]
 
 
-def test_request_with_same_form_is_repeat_even_with_other_signers(desk):
+def test_request_with_same_form_counts_as_repeat_even_with_other_signers(desk):
     """The number and age of signatures don't matter, nor later policies and reviewers (rules AP8, H3)."""
     approval = desk.signed("r-1")
     _, first = desk.send(approval=approval)

@@ -233,7 +233,7 @@ def test_approvals_of_cancel_are_checked_by_category_of_its_alert():
         assert told(entries, trust()) == ["welcome", "a-1/1"]
 
 
-def test_alert_in_unknown_category_needs_most_approvals_of_policy():
+def test_alert_in_unknown_category_needs_greatest_number_of_approvals_in_policy():
     """The alert was accepted under another policy (rule NC2)."""
     verifier, entry = trust(), a_revision("u", category="unknown")
     for names, believed in (((), False), (("r-1",), False), (("r-1", "r-2"), True)):
@@ -241,7 +241,7 @@ def test_alert_in_unknown_category_needs_most_approvals_of_policy():
         assert isinstance(verifier.verify(signed, ("u", 1), f"at {names}"), Revision) == believed
 
 
-def test_node_without_approvals_accepts_signed_entries():
+def test_node_whose_policy_needs_no_approvals_accepts_signed_entries():
     """This matters while nodes are reloaded one by one. A proof of another alert still fails (rule NC7)."""
     alone = ApprovalVerifier(Policy.model_validate({"name": "p", "categories": {"robbery": {"title": "Robbery"}}}), {})
     assert alone.verify(GOOD, ("a-1", 1), "1") == GOOD
@@ -356,7 +356,7 @@ def test_alert_stays_live_when_new_policy_needs_more_approvals():
     assert after_reload(["r-1"], ["r-1"], a_revision(), policies=(POLICY, POLICY))[2] == []
 
 
-def test_alert_of_restored_key_is_not_sent_again_to_sessions_that_have_it():
+def test_alert_approved_by_restored_key_is_not_sent_again_to_sessions_that_have_it():
     """A later signed entry goes to everybody who has the alert (rules NC3, R2)."""
     verifier, town = ApprovalVerifier(FEW, known("r-1")), Town()
     town.hub.live.verifier = verifier
@@ -432,7 +432,7 @@ BESIDE = {"issued_at", "cancelled_at", "approval"}  # members that no form has, 
 
 @pytest.mark.parametrize("kind", ENTRIES)
 @pytest.mark.parametrize("seed", range(8))
-def test_entry_with_changed_bytes_is_equal_or_untrusted(kind, seed):
+def test_entry_with_changed_bytes_has_same_content_or_is_untrusted(kind, seed):
     """Subscribers are sent nothing that was not signed (rules NC1, NC5)."""
     chance, entry, verifier = random.Random(seed), ENTRIES[kind], trust()
     whole = codec.encode(entry)

@@ -185,7 +185,7 @@ def test_order_of_keys_does_not_change_fetched_set(trusted, certificate):
         "https://x/\n",
     ],
 )
-def test_invalid_url_is_refused_without_repeating_it(text):
+def test_invalid_key_url_is_refused_without_repeating_it(text):
     """The URL may contain a secret (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         parse_key_url(text)
@@ -200,6 +200,6 @@ def test_invalid_url_is_refused_without_repeating_it(text):
         ("http://[::1]:80/x", "http://[::1]:80/x"),
     ],
 )
-def test_url_is_shown_without_query(text, shown):
+def test_key_url_is_shown_without_its_query(text, shown):
     """The query may contain a secret."""
     assert str(parse_key_url(text)) == shown

@@ -70,12 +70,12 @@ def test_valid_token_grants_its_claims():
     assert check(encoded()) == Grant("desk-7", scopes, (NOON_S + 60) * 1000)
 
 
-def test_audience_may_be_a_list():
+def test_token_audience_may_be_a_list():
     """`aud` is `geocast`, or a list that contains it (rule T3)."""
     assert check(encoded(aud=["other", "geocast"]))
 
 
-def test_expiry_may_have_a_fraction():
+def test_token_expiry_may_have_a_fraction_of_a_second():
     """RFC 7519, section 2, allows a fraction in a NumericDate."""
     assert check(encoded(exp=NOON_S + 0.5)).expires_at == NOON_MS + 500
 
@@ -86,7 +86,7 @@ def test_token_without_known_scope_is_valid(scope):
     assert not check(encoded(scope=scope)).scopes & set(SCOPES)
 
 
-def test_kid_selects_key():
+def test_kid_in_token_selects_the_key():
     """Keys of type `oct` with HS256 are for development (rule T2)."""
     assert check(encoded(OTHER_PRIVATE)).sub == "desk-7"
     assert check(encoded(SHARED)).sub == "desk-7"
@@ -325,7 +325,7 @@ def test_token_with_invalid_claims_is_invalid(changes):
 
 
 @pytest.mark.parametrize("sub", [5, None, ["desk-7"], "r-\ud800"])
-def test_token_with_sub_of_other_type_is_invalid(sub):
+def test_token_whose_sub_is_not_a_valid_string_is_invalid(sub):
     """A `sub` is a string that can be encoded as UTF-8 (RFC 7519, section 4.1.2).
 
     PyJWT does not encode such a token, so the test builds it by hand.

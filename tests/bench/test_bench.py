@@ -131,7 +131,7 @@ def test_every_subcommand_has_help():
         assert bench.short.keys() <= {each.name for each in cli.commands[name].params}
 
 
-def test_unknown_peer_is_refused_with_list_of_peers():
+def test_unknown_benchmark_peer_is_refused_with_list_of_peers():
     result = CliRunner().invoke(cli, ["fanout", "--vs", "raw,other"])
     assert result.exit_code == 2
     assert "choose from raw" in result.output

@@ -125,7 +125,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize("spot", PLACES, ids=str)
-def test_record_without_valid_coordinates_is_left_out(tmp_path, caplog, spot):
+def test_defibrillator_record_without_valid_coordinates_is_left_out(tmp_path, caplog, spot):
     """Missing and impossible coordinates are treated alike (RI1, RI4)."""
     said = left_out(tmp_path, caplog, {**element(), **spot})
     assert said == [
@@ -144,7 +144,7 @@ def test_record_without_valid_coordinates_is_left_out(tmp_path, caplog, spot):
         {"type": "Point", "coordinates": [47.5, 98.5]},
     ],
 )
-def test_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
+def test_geojson_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
     """A feature with swapped coordinates is skipped as well, if the swap can be seen (RI1)."""
     [said] = left_out(tmp_path, caplog, {**feature(), "geometry": geometry})
     assert "must have coordinates" in said
@@ -169,7 +169,7 @@ def test_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
         ({**feature(), "geometry": [8.5, 47.5]}, "must be an object, and its tags"),
     ],
 )
-def test_broken_record_is_left_out_and_logged_by_number(tmp_path, caplog, record, why):
+def test_malformed_record_is_left_out_and_its_number_is_logged(tmp_path, caplog, record, why):
     """Numbers start at 0, the other records are used, and no content is logged (RI4)."""
     good = feature("good") if record.get("type") == "Feature" else element(99)
     path = written(tmp_path, [good, record])

@@ -135,7 +135,7 @@ def test_request_to_end_a_call_needs_a_reason():
     assert set(EndRequest.model_fields) == {"reason"}
 
 
-def test_errors_do_not_repeat_values():
+def test_errors_do_not_repeat_values_of_the_request():
     """Neither an error nor a `repr` contains a place or a text (H9, RZ2)."""
     secrets = ("47.678", "8.83", "Dorfstrasse", "4711", "77.123", "Marktgasse")
     with pytest.raises(Invalid) as caught:

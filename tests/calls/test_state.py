@@ -132,7 +132,7 @@ def test_responder_has_at_most_one_seat():
     assert [(seat.number, seat.entry_number) for seat in state.seats.values()] == [(1, 2)]
 
 
-def test_report_of_responder_without_seat_has_no_effect():
+def test_progress_report_of_responder_without_seat_has_no_effect():
     """A report of somebody without a seat is ignored."""
     state = chain(OPEN, claim("r-1", 1), (Report(1, "arrived", 8), Person("r-1")), (Report(2, "aed", 9), Person("r-9")))
     assert [(seat.state, seat.changed_at) for seat in state.seats.values()] == [("arrived", 8)]

@@ -185,7 +185,7 @@ def test_only_one_of_two_responders_gets_the_last_seat():
     run(main)
 
 
-def test_accept_waits_while_the_log_is_unavailable():
+def test_accept_message_waits_while_the_log_is_unavailable():
     """The accept is retried, and is decided by the state at that time (RV4)."""
 
     async def main():
@@ -210,7 +210,7 @@ def test_accept_waits_while_the_log_is_unavailable():
     run(main)
 
 
-def test_accept_waits_until_the_log_has_restored_a_lost_call():
+def test_accept_message_waits_until_the_log_has_restored_a_lost_call():
     """A release waits in the same way (RV4, RV5, RV7)."""
 
     async def main():
@@ -234,7 +234,7 @@ def test_accept_waits_until_the_log_has_restored_a_lost_call():
     run(main)
 
 
-def test_waiting_accept_is_answered_when_the_call_ends():
+def test_waiting_accept_message_is_answered_when_the_call_ends():
     """The clocks end the call while the log is unavailable (RJ9)."""
 
     async def main():
@@ -253,7 +253,7 @@ def test_waiting_accept_is_answered_when_the_call_ends():
     run(main)
 
 
-def test_release_and_report_are_stored_when_the_log_is_back():
+def test_release_of_seat_and_progress_report_are_stored_when_the_log_is_back():
     """Both are retried until they succeed (M19, M20)."""
 
     async def main():
@@ -273,7 +273,7 @@ def test_release_and_report_are_stored_when_the_log_is_back():
     run(main)
 
 
-def test_only_last_of_several_waiting_reports_is_stored():
+def test_only_last_of_several_waiting_progress_reports_is_stored():
     """If an earlier report were stored first, the last one would come too soon to count (M20)."""
 
     async def main():
@@ -500,7 +500,7 @@ def test_unexpected_error_in_one_request_does_not_stop_the_worker(monkeypatch, c
     run(main)
 
 
-def test_counts_are_kept_while_the_log_is_unavailable():
+def test_delivery_counts_are_kept_while_the_log_is_unavailable():
     """The counts are stored when the log is available again (RN3, H7)."""
 
     async def main():
@@ -518,7 +518,7 @@ def test_counts_are_kept_while_the_log_is_unavailable():
     run(main)
 
 
-def test_last_counts_are_stored_at_shutdown(monkeypatch):
+def test_last_delivery_counts_are_stored_at_shutdown(monkeypatch):
     """A process that shuts down first stores the counts of what its responders have answered (H7)."""
     monkeypatch.setattr(module, "REST_S", 60.0)  # between two looks
 

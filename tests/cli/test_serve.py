@@ -201,7 +201,7 @@ def sources(top):
 # ---- help, version and hints -------------------------------------------------------------------------------------
 
 
-def test_workers_of_a_node_and_of_push_have_different_variables(monkeypatch):
+def test_node_and_push_have_different_environment_variables_for_workers(monkeypatch):
     """A node and `geocast push` may share an environment.
 
     With Redis, push has one worker (docs/reference/settings.md).

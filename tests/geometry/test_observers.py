@@ -81,7 +81,7 @@ def share_by_landmarks(place, count):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_sixteen_circles_around_address_do_not_reveal_it(place):
+def test_sixteen_circles_around_address_do_not_reveal_the_address(place):
     """The circles are consistent with 90 % of the cell or more.
 
     With a separate cell for each circle, only a few houses would be left (rule B12).
@@ -190,7 +190,7 @@ def left_on_average(rules, spread_m):
     return np.mean([corrections.left_of_the_cell(address, 100) for address in by_a_border() for _ in range(4)])
 
 
-def test_hundred_corrections_near_cell_border_do_not_reveal_address():
+def test_a_hundred_corrections_near_cell_border_do_not_reveal_the_address():
     """Corrections outside the cell become visible once, without their place or number (rule B11).
 
     What remains is a strip on both sides of the cell's border, as wide as the corrections are long: on average 1.3
@@ -200,7 +200,7 @@ def test_hundred_corrections_near_cell_border_do_not_reveal_address():
     assert left_on_average(now, 100.0) > 0.9
 
 
-def test_hundred_short_corrections_near_cell_border_reveal_only_part_of_cell():
+def test_a_hundred_short_corrections_near_cell_border_reveal_only_part_of_cell():
     """The strip along the border is narrower if corrections are short (rule B11)."""
     assert left_on_average(before, 50.0) < 0.05 < 0.5 < left_on_average(now, 50.0) < 0.9
     assert 0.15 < left_on_average(now, 20.0) < 0.5

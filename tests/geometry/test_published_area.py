@@ -104,7 +104,7 @@ def test_centre_that_returns_to_its_cell_keeps_widened_circle():
     assert published(DALLAS, wide) == wide
 
 
-def test_changed_radius_ends_widening_of_circle():
+def test_circle_is_no_longer_widened_after_change_of_radius():
     """A circle with another radius is not made larger than necessary (rules B2 and B11)."""
     wide = published(h3.cell_to_latlng(max(h3.grid_ring(HOME, 1))), published(DALLAS))
     assert publish_area([(*DALLAS, 500.0)], 9, [wide]) == [publish_circle(*DALLAS, 500.0, 9)]

@@ -154,7 +154,7 @@ def test_requested_polygon_may_cross_itself_if_it_has_area(ring, size):
         [*SQUARE, (0, 0), *SQUARE[:0:-1]],
     ],
 )
-def test_requested_polygon_refuses_ring_that_goes_there_and_back(ring, size):
+def test_requested_polygon_refuses_ring_that_retraces_its_own_edges(ring, size):
     """Such a ring encloses no area (rule CP22)."""
     ring = [(20 + size * x, 10 + size * y) for x, y in [*ring, ring[0]]]
     with pytest.raises(ValueError, match="must have an area"):
@@ -247,7 +247,7 @@ def test_simplified_polygon_covers_requested_polygon(radius_deg, simplify_m):
     assert not (asked & ~held).any()
 
 
-def test_simplified_polygon_covers_first_corner():
+def test_simplified_polygon_covers_first_corner_of_requested_polygon():
     """GEOS may drop the first corner of a closed ring (rule B8)."""
     ring = wavy(2_400, 0.5)
     first = ring[0]

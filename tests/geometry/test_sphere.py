@@ -112,7 +112,7 @@ def test_chord_and_distance_agree_on_which_points_are_inside(lat, lng, bearing, 
         assert bool(inside[0]) == (distance <= limit)
 
 
-def test_limit_chord2_of_half_circumference_includes_antipode():
+def test_chord_limit_for_half_circumference_includes_antipode():
     """Rounding must not leave the antipode outside."""
     x, y, z = unit_vectors(np.array([-10.0]), np.array([20.0]))
     limits = limit_chord2(np.array([HALF_CIRCUMFERENCE_M - 100, HALF_CIRCUMFERENCE_M, 1e300]))
@@ -122,7 +122,7 @@ def test_limit_chord2_of_half_circumference_includes_antipode():
 
 @unhurried
 @given(st.floats(0, 20_000_000))
-def test_chord2_to_m_is_inverse_of_limit_chord2(metres):
+def test_conversion_of_distance_to_chord_and_back_gives_the_same_distance(metres):
     """After both conversions a distance is the same to a centimetre."""
     assert float(chord2_to_m(limit_chord2(metres))) == pytest.approx(metres, abs=CM)
 
@@ -138,7 +138,7 @@ EDGES_AT_180 += [20.654350924752134, 22.72505474425657, 26.39600171610556, -1.49
 
 
 @pytest.mark.parametrize(("resolution", "lat"), list(enumerate(EDGES_AT_180)))
-def test_cell_of_is_same_for_180_and_minus_180(resolution, lat):
+def test_cell_of_place_is_the_same_for_longitudes_180_and_minus_180(resolution, lat):
     """This also holds exactly on the edge of a cell."""
     assert cell_of(lat, 180.0, resolution) == cell_of(lat, -180.0, resolution)
 
@@ -187,7 +187,7 @@ def test_cell_from_string_refuses_other_texts(text):
 
 @pytest.mark.parametrize("point", [DALLAS, *CORNERS, *PENTAGONS])
 @pytest.mark.parametrize("resolution", [5, 7, 8, 9, 12, 15])
-def test_cell_place_reach_is_farthest_point_of_boundary(point, resolution):
+def test_reach_of_cell_is_distance_to_farthest_point_of_its_boundary(point, resolution):
     """In small steps along the boundary, no point is beyond the reach, and one point is at the reach."""
     cell = cell_of(*point, resolution)
     lat, lng, reach = cell_place(cell)
@@ -296,7 +296,7 @@ def test_cover_excludes_far_points():
             assert not is_covered(ranges, cell_of(*far, 10))
 
 
-def test_cover_of_point_is_small_and_cover_of_globe_is_everything():
+def test_cover_is_small_for_a_point_and_everything_for_the_globe():
     """The cover of a point is its cell and the ring around it. If no ring is wide enough, the cover has all cells."""
     cell = cell_of(*DALLAS, 10)
     assert cover(*DALLAS, 0.0, 10) == [(c, c) for c in sorted(h3.grid_disk(cell, 1))]

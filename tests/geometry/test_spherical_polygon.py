@@ -31,7 +31,7 @@ def check(ring, places, buffer_m, reach_m):
 
 
 @pytest.mark.parametrize("size_m", SIZES_M)
-def test_contains_all_agrees_with_s2(size_m):
+def test_polygon_test_of_many_places_agrees_with_s2(size_m):
     """Many places and rings are compared, with and without a buffer and a reach (rules D4 and D5)."""
     dice = np.random.default_rng(int(size_m))
     asked = inside = 0
@@ -48,7 +48,7 @@ def test_contains_all_agrees_with_s2(size_m):
 
 @pytest.mark.parametrize("offset_m", [-1.0, -0.02, 0.02, 1.0])
 @pytest.mark.parametrize("centre", s2.CENTRES)
-def test_contains_all_is_exact_to_a_centimetre_at_edge(centre, offset_m):
+def test_polygon_test_of_many_places_is_exact_to_a_centimetre_at_edge(centre, offset_m):
     """The places are just inside and just outside the buffer, at the sides and corners of a square (rule D4)."""
     bearings = np.arange(4) * math.pi / 2
     ring = [tuple(point) for point in s2.around(centre, bearings, [5_000.0] * 4)]

@@ -276,7 +276,7 @@ def test_repeated_request_with_polygon_gets_first_answer_after_policy_change(des
     assert slugs(desk.publish(category="flood", area=polygon(wavy(699))))[1] == "id-conflict"
 
 
-def test_ring_in_other_direction_or_with_other_digits_is_repeat(desk):
+def test_ring_in_other_direction_or_with_other_digits_counts_as_repeat(desk):
     """The content is the same if the published area is the same (H5)."""
     _, entry = desk.publish(category="flood", area=polygon(SQUARE))
     assert desk.publish(category="flood", area=[polygon(SQUARE[::-1])]) == (200, entry)

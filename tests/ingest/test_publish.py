@@ -59,7 +59,7 @@ class DeafLog(MemoryLog):
 # ---- publishing alerts -------------------------------------------------------------------------------------------
 
 
-def test_published_alert_is_in_log(desk):
+def test_published_alert_is_stored_in_the_log(desk):
     """The answer is 201 with revision 1, the time of acceptance and the published area (section 4, publish)."""
     status, entry = desk.publish()
     assert status == 201

@@ -110,7 +110,7 @@ def test_same_content_has_different_hash_in_each_ledger(book):
 
 
 @pytest.mark.parametrize("entry", [a_cancel(revision=1), OtherKind("a-1", 1, 5), OtherKind("a-1", 2, 5)])
-def test_tombstone_and_call_get_no_record(book, entry):
+def test_tombstones_and_calls_get_no_ledger_record(book, entry):
     """Calls are deleted later, so the ledger must not keep anything about them (rules LE2, RZ4)."""
     assert book.take(sight(entry, payload=of_another_kind("a-1", 1, 5) if isinstance(entry, OtherKind) else None)) == []
 

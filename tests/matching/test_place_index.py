@@ -204,7 +204,7 @@ def test_bounding_ball_of_page_with_few_places_is_small():
     check_pages(checked.index)
 
 
-def test_cell_is_inside_if_its_farthest_corner_may_be():
+def test_cell_is_matched_if_its_farthest_corner_may_be_inside():
     """A subscriber who only sends a cell of resolution 7 is matched from 1.4 km away."""
     lat, lng, reach = cell_place(h3.latlng_to_cell(*DALLAS, 7))
     checked = CheckedPlaceIndex(4)
@@ -244,7 +244,7 @@ def test_match_without_places_or_circles_is_empty():
 # ---- several places or circles -----------------------------------------------------------------------------
 
 
-def test_row_number_with_several_places_inside_is_returned_once():
+def test_session_with_several_places_inside_is_returned_once():
     """The returned distance is that of the nearest place to the nearest centre."""
     checked = CheckedPlaceIndex(2)
     for metres in (700, 300, 900, 5_000):

@@ -85,7 +85,7 @@ def test_empty_index_matches_nothing():
     assert len(PlaceIndex().match([Polygon(((-50.0, 0.0), (50.0, 0.0), (0.0, 40.0), (-50.0, 0.0)))])[0]) == 0
 
 
-def test_row_number_with_places_in_several_shapes_is_returned_once():
+def test_session_with_places_in_several_shapes_is_returned_once():
     """The smallest of the distances is returned (rule R2)."""
     index = PlaceIndex()
     for lat in (0.5, 0.6, 10.0):

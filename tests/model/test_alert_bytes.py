@@ -203,7 +203,7 @@ def test_entry_has_same_stored_signed_and_sent_bytes_as_in_vectors_file(name):
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_stored_entry_is_read_back_equal(name):
+def test_stored_entry_is_read_back_unchanged(name):
     """The entry is read from the bytes of earlier releases, and from the compact form (rule LogA4)."""
     entry = ENTRIES[name]
     assert codec.decode(base64.b64decode(VECTORS["entries"][name]["stored"]), entry.id, entry.revision, 0) == entry

@@ -119,7 +119,7 @@ async def test_lost_call_entry_with_place_is_not_restored_after_end_of_call(shar
         assert [entry.revision for entry in await log.history("c-1")] == [2, 3]
 
 
-async def test_lost_entry_is_not_restored_if_its_id_changed_between_alert_and_call(shared):
+async def test_lost_alert_entry_is_not_restored_if_a_call_now_has_its_id_or_vice_versa(shared):
     """If the id of a lost alert is now used by a call, the lost entry is refused, and vice versa (LogC1)."""
     async with opened(f"{shared.url}?prefix=mixed") as log:
         for there, lost in ((a_call(), a_revision("c-1", 2)), (a_revision(), a_call(2, "a-1"))):

@@ -222,7 +222,7 @@ def test_node_waiting_for_redis_says_so_and_can_be_stopped(workers, tmp_path):
             node.kill()
 
 
-def test_redis_user_with_documented_rights_can_do_everything(tmp_path, time_passes_for_all):
+def test_redis_user_with_documented_rights_can_use_the_whole_log(tmp_path, time_passes_for_all):
     """The rights in settings.md are sufficient."""
     settings = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "settings.md").read_text("utf-8")
     [line] = [line for line in settings.splitlines() if line.startswith("ACL SETUSER")]

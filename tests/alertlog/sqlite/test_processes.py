@@ -39,7 +39,7 @@ async def test_append_by_another_process_wakes_follower(path, monkeypatch):
             assert [entry.id for _, entry in await waiting] == [f"a-{n}"]
 
 
-def test_idle_follower_sleeps_until_inotify_reports_write(path, monkeypatch):
+def test_idle_follower_sleeps_until_inotify_reports_a_write(path, monkeypatch):
     """Polling would take 1 % of a core per process (LogF2). A symbolic link to the file works as well."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     monkeypatch.setattr(sqlite, "BUSY_S", 0.2)
@@ -72,7 +72,7 @@ def test_idle_follower_sleeps_until_inotify_reports_write(path, monkeypatch):
 
 
 @pytest.mark.parametrize("call", ["inotify_init1", "inotify_add_watch"])
-async def test_follower_polls_without_inotify(path, monkeypatch, call):
+async def test_follower_polls_the_file_if_inotify_is_unavailable(path, monkeypatch, call):
     """A user may have no inotify watch left, and a sandbox may have no inotify (LogF2)."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     made = inotify._call
@@ -90,7 +90,7 @@ async def test_follower_polls_without_inotify(path, monkeypatch, call):
         assert [entry.id for _, entry in await waiting] == ["a-1"]
 
 
-async def test_nudge_wakes_follower_before_next_poll(path, monkeypatch):
+async def test_calling_nudge_wakes_follower_before_next_poll(path, monkeypatch):
     """`nudge` tells followers that another process may have appended."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     monkeypatch.setattr(sqlite, "POLL_S", 3600.0)

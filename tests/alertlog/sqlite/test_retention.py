@@ -105,7 +105,7 @@ def test_write_ahead_log_in_use_is_truncated_by_next_purge(path):
     run(main)
 
 
-def test_open_calls_are_found_by_index(path):
+def test_open_calls_are_found_by_database_index(path):
     """The index contains only the entries with a place (LogC3, LogC4)."""
     fill(path, 1)
     with closing(sqlite3.connect(path)) as db:

@@ -45,7 +45,7 @@ def test_notified_sessions_are_counted_per_call_and_per_revision(quarter):
     assert (call.count_name, call.called_of(Counts(2, 0, 1)), call.called_of(Counts(5, 0, 1))) == ("c-1/3", 1, 4)
 
 
-def test_repeated_decline_counts_once(quarter):
+def test_repeated_decline_message_counts_once(quarter):
     """A session that declines, accepts and declines again counts as declined once per revision (H7)."""
     phone = quarter.join()
     quarter.open()

@@ -40,7 +40,7 @@ def test_slow_session_of_responder_with_a_seat_is_sent_end_of_call(quarter):
     assert phone.received() == ["-c-1 over"]
 
 
-def test_call_that_has_expired_by_one_clock_sends_nothing(quarter):
+def test_nothing_is_sent_about_call_that_has_expired_by_one_clock(quarter):
     """After the expiry only an `accept` is answered (RJ7, RJ9, E1, E5)."""
     phone = quarter.join()
     quarter.open()
@@ -52,7 +52,7 @@ def test_call_that_has_expired_by_one_clock_sends_nothing(quarter):
     assert phone.received() == ["-c-1 over"]
 
 
-def test_call_notifies_after_a_fast_wall_clock_was_corrected(quarter):
+def test_sessions_are_notified_after_a_fast_wall_clock_was_corrected(quarter):
     """Messages that a fast clock has held back are sent after its correction, and nothing is sent twice (E5)."""
     early, late = quarter.join(), quarter.join(900, "r-2")
     quarter.open()

@@ -87,7 +87,7 @@ def test_exact_place_is_sent_only_in_tasks(quarter):
     assert "'call'" not in all_of(quarter.hub)
 
 
-def test_repeated_accept_is_answered_with_the_same_task(quarter):
+def test_repeated_accept_message_is_answered_with_the_same_task(quarter):
     """Any device of the responder gets the answer each time, without a look into the log (RV3, RJ6)."""
     phone, tablet = quarter.join(), quarter.join(9_000)
     quarter.open()
@@ -165,7 +165,7 @@ def test_seat_declined_before_it_was_read_from_the_log_is_released(quarter):
     assert phone.decline() == [ReleaseRequest("c-1", Person("r-1"))]
 
 
-def test_accept_after_decline_keeps_the_seat(quarter):
+def test_accept_message_after_decline_keeps_the_seat(quarter):
     """After `accept`, `decline` and `accept` the last message counts, even before the log has answered (M18, M19)."""
     phone = quarter.join()
     quarter.open()
@@ -176,7 +176,7 @@ def test_accept_after_decline_keeps_the_seat(quarter):
     assert ReleaseRequest("c-1", Person("r-1")) not in quarter.asked
 
 
-def test_session_has_one_pending_accept_at_a_time(quarter):
+def test_session_has_one_pending_accept_message_at_a_time(quarter):
     """Further `accept` messages are ignored, and the client repeats them.
 
     After a refusal the next one is handled (RV4).
@@ -228,7 +228,7 @@ def test_refusal_reason_becomes_over_if_call_ended_meanwhile(quarter):
     assert phone.received() == ["-c-1 over"]
 
 
-def test_accept_refused_before_a_new_notification_is_decided_again(quarter):
+def test_accept_message_refused_before_a_new_notification_is_decided_again(quarter):
     """Otherwise a session that was just notified would believe that the call is full (RV6, RJ2)."""
     phone = quarter.join()
     quarter.open()
@@ -257,7 +257,7 @@ def test_seat_request_uses_current_location_of_session(quarter):
     quarter.hub.on_answer(other, "full", quarter.clock.now())
 
 
-def test_accept_is_refused_without_asking_the_log_if_reason_is_known(quarter):
+def test_accept_message_is_refused_without_asking_the_log_if_reason_is_known(quarter):
     """The reason is the first of `over`, `held-off`, `full` and `far` (RV4)."""
     holder, other, far, off = (quarter.join(m, f"r-{n}") for n, m in ((1, 0), (2, 0), (3, 5_000), (4, 0)))
     nobody, plain, wrong = quarter.join(0, None, ()), quarter.join(0, "r-6", ()), quarter.join(0, "r-7", ("triage",))
@@ -278,7 +278,7 @@ def test_accept_is_refused_without_asking_the_log_if_reason_is_known(quarter):
     assert far.received() == ["-c-1 full"]
 
 
-def test_accept_of_an_unknown_call_is_decided_by_the_log(quarter):
+def test_accept_message_for_an_unknown_call_is_decided_by_the_log(quarter):
     """This process may not have read the call yet (RV4)."""
     phone, plain = quarter.join(), quarter.join(0, "r-2", ())
     [request] = phone.accept("c-9")
@@ -339,7 +339,7 @@ def test_session_that_lost_its_qualification_gets_no_task_and_may_give_up_its_se
 
 
 @pytest.mark.parametrize("is_again", [True, False], ids=["a repeated accept", "a claim that the log takes"])
-def test_accept_is_refused_if_qualification_lapses_before_the_task_is_sent(quarter, is_again):
+def test_accept_message_is_refused_if_qualification_lapses_before_the_task_is_sent(quarter, is_again):
     """This `accept` and the next one are each answered (HD5, RJ9)."""
     phone = quarter.join()
     quarter.open()

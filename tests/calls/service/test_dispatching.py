@@ -17,7 +17,7 @@ from geocast.model.call import Ending, body_of
 # ---- opening calls -----------------------------------------------------------------------------------------------
 
 
-async def test_open_stores_an_encrypted_call(room):
+async def test_opening_a_call_stores_it_encrypted(room):
     """The answer is 201 with the published content, and followers of the log are notified (call-rules.md)."""
     outcome = await room.open()
     assert outcome == (
@@ -92,13 +92,13 @@ async def test_repeated_request_to_open_a_call_gets_the_first_answer(room):
         {"place": call_request()["place"] | {"kind": "public"}},
     ],
 )
-async def test_opening_with_the_id_of_another_call_is_a_conflict(room, changes):
+async def test_opening_a_call_with_the_id_of_another_call_is_a_conflict(room, changes):
     """A different exact place is different content, although nobody is sent it (RY1, H5)."""
     await room.open()
     assert (await refused(room.open(**changes))).slug == "id-conflict"
 
 
-async def test_opening_with_the_id_of_an_alert_is_a_conflict(room):
+async def test_opening_a_call_with_the_id_of_an_alert_is_a_conflict(room):
     """Opening gets 409, and other requests get 404. The same holds for an alert with the id of a call (RY1)."""
     await room.log.append(a_revision(ID))
     assert (await refused(room.open())).slug == "id-conflict"
@@ -108,13 +108,13 @@ async def test_opening_with_the_id_of_an_alert_is_a_conflict(room):
     assert not await room.log.append(a_revision("cad-9", 2))
 
 
-async def test_opening_with_the_id_of_an_entry_of_unknown_kind_is_a_conflict(room):
+async def test_opening_a_call_with_the_id_of_an_entry_of_unknown_kind_is_a_conflict(room):
     """The entry was written by a later release (RY1, LogG4)."""
     room.log.take(OtherKind(ID, 1, NOON_MS + HOUR_MS))
     assert (await refused(room.open())).slug == "id-conflict"
 
 
-async def test_opening_with_a_reserved_cap_id_is_refused(room):
+async def test_opening_a_call_with_a_reserved_cap_id_is_refused(room):
     """Ids that begin with `cap.` are for CAP (RY1)."""
     [violation] = (await refused(room.open(id="cap.1"))).violations
     assert (violation.slug, violation.pointer) == ("invalid-value", "/id")
@@ -131,7 +131,7 @@ async def test_opening_with_a_reserved_cap_id_is_refused(room):
         ({"category": "flood", "place": ...}, ["missing-field", "category-not-callable"]),
     ],
 )
-async def test_opening_reports_all_policy_violations(room, changes, expected):
+async def test_opening_a_call_reports_all_policy_violations(room, changes, expected):
     """All violations are in one answer, fields first, and nothing is stored (RO1, RO2, P9)."""
     problem = await refused(room.open(**changes))
     assert (problem.status, [each.slug for each in problem.violations]) == (422, expected)
@@ -168,7 +168,7 @@ async def test_dispatcher_with_too_many_open_calls_is_refused_and_others_are_ser
     assert (await other_node.open(call_request(id="more"), greedy)).created
 
 
-async def test_opening_without_keys_stores_nothing():
+async def test_opening_a_call_without_encryption_keys_stores_nothing():
     """A node whose policy has calls does not start without keys; this is the second line of defence (RZ3)."""
     room = CallServiceHarness(keys=NO_CALL_KEYS)
     with pytest.raises(LogUnavailable):
@@ -247,7 +247,7 @@ async def test_correction_after_policy_change_follows_policy_of_the_opening():
     assert (await refused(room.open(id="cad-9"))).slug == "category-not-callable"
 
 
-async def test_dispatcher_may_not_change_the_call_of_another(room):
+async def test_dispatcher_may_not_change_a_call_of_another_dispatcher(room):
     """The answer is 403.
 
     A dispatcher who manages calls may do so, and the call still belongs to the one who opened it.
@@ -293,7 +293,7 @@ async def test_end_of_call_is_stored_once(room):
     assert await room.kinds() == ["call", "end"]
 
 
-async def test_end_without_a_reason_is_refused(room):
+async def test_request_to_end_a_call_without_a_reason_is_refused(room):
     """The answer is 422, even if the id is unknown."""
     assert (await refused(room.calling.end(ID, {}, DESK))).slug == "missing-field"
     assert (await refused(room.end())).slug == "unknown-call"

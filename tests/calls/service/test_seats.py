@@ -87,7 +87,7 @@ async def test_refusal_gives_first_applicable_reason(room, changes, expected):
     assert await room.kinds() == ["call"]
 
 
-async def test_accept_of_a_full_call_is_refused_as_full(room):
+async def test_responder_who_accepts_a_full_call_is_refused_with_reason_full(room):
     """`full` comes before `far`, and `held-off` before `full`. A released seat can be taken (RV4, RV6)."""
     await room.open()
     for number in range(4):
@@ -276,7 +276,7 @@ async def answered(ask, *args, **kwargs):
             await asyncio.sleep(0.05)
 
 
-async def test_concurrent_accepts_get_as_many_seats_as_exist(rooms):
+async def test_concurrent_accept_messages_get_as_many_seats_as_exist(rooms):
     """The accepts reach three nodes, some of them twice. The first ones in the log get different seats (RV2, RV3)."""
     await answered(rooms[0].open)
     subs = [f"r-{number % 20}" for number in range(60)]

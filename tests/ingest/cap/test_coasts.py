@@ -134,7 +134,7 @@ def test_policy_checks_shapes_before_they_are_merged():
     assert held(area_of(taken(*rings)), np.vstack([np.array(ring) for ring in rings])).all()
 
 
-def test_no_real_message_is_refused_for_its_shape():
+def test_no_real_message_is_refused_because_of_its_shape():
     """All real messages are tried, without zones (HD10)."""
     names = sorted(path.stem for path in (DATA / "cap").glob("*.xml")) if DATA.exists() else []
     if not names:

@@ -204,7 +204,7 @@ def test_point_is_ignored_if_its_area_also_has_a_zone():
 
 
 @pytest.mark.slow
-def test_more_zones_than_alert_may_have_shapes_are_merged():
+def test_zones_are_merged_if_alert_would_have_too_many_shapes():
     """Places between two merged zones stay outside (HD10)."""
     far = {("UGC", str(n)): square(n * 1.0, 0, 0.1) for n in range(70)}
     area = an_area(geocode=[code("UGC", str(n)) for n in range(70)])
@@ -275,7 +275,7 @@ def test_ring_of_41_000_corners_is_simplified():
     assert {"simplified", "ring-closed"} <= answer.notes
 
 
-def test_more_shapes_than_alert_may_have_are_merged(room):
+def test_shapes_are_merged_if_alert_would_have_too_many(room):
     """An alert may have 64 shapes (P12, HD10)."""
     rings = [RING.replace("32.", f"{n}.") for n in range(65)]
     few = room.taken(a_message("m", 0, (), an_info(an_area(polygon=rings[:64]))))
@@ -303,7 +303,7 @@ def test_ring_as_wide_as_half_the_earth_is_refused():
 # ---- rules of the policy -----------------------------------------------------------------------------------------
 
 
-def test_every_broken_rule_of_every_info_is_listed(room):
+def test_all_policy_violations_of_all_infos_are_listed(room):
     """The message is refused as a whole (CP25)."""
     infos = an_info(event="Snow"), an_info(event="Fire", expires=time(90)), an_info()
     assert room.refused(a_message("m", 0, (), *infos)) == [

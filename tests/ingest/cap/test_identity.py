@@ -93,7 +93,7 @@ def test_repeated_message_gets_first_answer(room):
     assert (answer.outcome, answer.alerts, answer.notes) == ("repeated", first.alerts, first.notes)
 
 
-def test_message_with_same_name_and_time_but_other_text_is_repeat(room):
+def test_message_with_same_name_and_time_but_other_text_counts_as_repeat(room):
     """The answer has the note `differs`, and nothing is published (CP10)."""
     first = room.taken(a_message("m-1"))
     answer = room.taken(a_message("m-1", 0, (), named("Another text")))
@@ -167,7 +167,7 @@ def test_repeated_message_does_not_end_newer_alert(room):
     assert room.live() == before
 
 
-def test_message_with_same_name_and_later_sent_time_is_update(room):
+def test_message_with_same_name_and_later_sent_time_counts_as_update(room):
     """The message's type does not matter, unless it is Cancel. An earlier message is late (CP12)."""
     bodies = [
         a_message("m", 0),
