@@ -491,7 +491,7 @@ def test_unexpected_error_in_one_request_does_not_stop_the_worker(monkeypatch, c
             with monkeypatch.context() as patched:
                 patched.setattr(cluster.errands[0]._service, "accept", failing)
                 phone.accept()
-                await until(lambda: "a request of a call to the log failed" in caplog.text)
+                await until(lambda: "a call for help could not be changed in the log" in caplog.text)
             assert "Dorfstrasse" not in caplog.text
             phone.accept()
             await until(lambda: len(phone.sent) == 2)

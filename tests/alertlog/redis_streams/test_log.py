@@ -171,7 +171,7 @@ def test_unreadable_entry_is_skipped_and_counted_while_others_are_served(server,
             assert log.quarantined == 3
 
     run(main)
-    assert "set aside" in caplog.text
+    assert "is unreadable and is skipped" in caplog.text
 
 
 # ---- delivery counts ---------------------------------------------------------------------------------------------
