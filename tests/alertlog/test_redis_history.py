@@ -231,7 +231,7 @@ def test_reader_of_server_without_heartbeats_counts_as_disconnected():
     assert reading.is_deaf(history)
 
 
-def test_stream_ids_that_go_back_are_noticed_only_by_their_epoch():
+def test_stream_ids_that_go_back_are_noticed_only_by_a_new_epoch():
     """A clock was corrected, and the stream began again (rows 7 and 8)."""
     history = a_history()
     reading = a_reading(history, place=(9_000, 0))

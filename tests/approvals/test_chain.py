@@ -266,7 +266,7 @@ def test_revision_that_follows_cancel_of_unknown_alert_is_not_sent():
     assert isinstance(asyncio.run(main())[-1], Untrusted)
 
 
-def test_request_history_and_follower_agree_on_number_of_approvals():
+def test_publishing_reading_and_following_agree_on_number_of_approvals():
     """All three ways of counting give the same number for any three revisions of an alert (rule HD1)."""
     kinds = [("robbery", ()), ("flood", ()), ("flood", ("name",)), ("arson", ())]
     for chosen in itertools.product(kinds, repeat=3):

@@ -96,7 +96,7 @@ def test_signed_requests_are_stored_with_their_signed_forms(desk):
     assert [json.loads(entry.proof.form)["revision"] for entry in history] == [1, 2, 3]
 
 
-def test_dry_run_returns_form_and_stores_nothing(desk):
+def test_dry_run_returns_form_to_sign_and_stores_nothing(desk):
     """The answer says how many reviewers must sign: one more if something is confirmed (AP, step 1; rule AP6)."""
     status, outcome = desk.send(dry_run=True, approval=...)
     assert (status, outcome.approvals) == (200, 1)
@@ -116,7 +116,7 @@ def test_request_without_approval_is_refused(desk):
         assert slugs(desk.send(what, approval=...)) == (422, [("missing-field", "/approval")])
 
 
-def test_dry_run_under_policy_without_audience_returns_no_form():
+def test_dry_run_under_policy_without_audience_returns_no_form_to_sign():
     """A policy without approvals needs no audience, and a form of another deployment is refused (AP)."""
     desk = SigningHarness(a_policy(audience=None, approvals=0), known())
     status, outcome = desk.send(dry_run=True, approval=...)
@@ -158,7 +158,7 @@ def test_malformed_approval_is_refused(desk, change, pointer):
 @pytest.mark.parametrize(
     "number", ["1e309", "-1e309", "9" * 309, "-" + "9" * 5000], ids=["1e309", "-1e309", "309", "5000"]
 )
-def test_form_with_number_too_large_for_double_is_refused(desk, number):
+def test_signed_form_with_number_too_large_for_double_is_refused(desk, number):
     """The number is refused anywhere in the form, in a new request and in a repeated one (rules AP1, L2)."""
     form = desk.form(**HELD)
     for text in (form.replace('"confirm":{', f'"confirm":{{"area_km2":{number},'), form[:-1] + f',"later":{number}}}'):
@@ -196,7 +196,7 @@ MOVED = [{"type": "circle", "lat": 32.8, "lng": -96.8, "radius_m": 1020.0}]
     ],
     ids=str,
 )  # fmt: skip
-def test_form_that_differs_from_request_is_refused(desk, change):
+def test_signed_form_that_differs_from_request_is_refused(desk, change):
     """Fields are compared by value, and more signatures do not help (rule AP2)."""
     members = {**json.loads(desk.form()), **change}
     text = json.dumps({name: value for name, value in members.items() if value is not ...})
@@ -217,7 +217,7 @@ def test_refusal_names_differing_field_without_its_value(desk):
         assert "ecret" not in str(caught.value.body())
 
 
-def test_form_with_other_key_order_and_time_format_is_accepted(desk):
+def test_signed_form_with_other_key_order_and_time_format_is_accepted(desk):
     """The comparison is by value, and the signed text itself is stored (rule AP2)."""
     members = json.loads(desk.form())
     members["expires_at"] = members["expires_at"].replace(".000Z", "+00:00")
@@ -227,7 +227,7 @@ def test_form_with_other_key_order_and_time_format_is_accepted(desk):
 
 
 @pytest.mark.parametrize(("by", "taken"), [(0.9e-9, True), (1.1e-9, False)])
-def test_circle_centre_in_form_may_differ_by_a_billionth_of_a_degree(desk, by, taken):
+def test_circle_centre_in_signed_form_may_differ_by_a_billionth_of_a_degree(desk, by, taken):
     """Two machines may compute the centre slightly differently. The centre in the form is published (rule AP2)."""
     members = json.loads(desk.form())
     members["area"][0]["lat"] += by
@@ -238,7 +238,7 @@ def test_circle_centre_in_form_may_differ_by_a_billionth_of_a_degree(desk, by, t
 
 
 @pytest.mark.parametrize(("by", "taken"), [(1.9e-6, True), (2.1e-6, False)])
-def test_polygon_corner_in_form_may_differ_by_last_decimal(by, taken):
+def test_polygon_corner_in_signed_form_may_differ_in_last_decimal(by, taken):
     """The tolerance is 2e-6 degrees (rule AP2)."""
     ring = [[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.77]]
     flood = {"category": "flood", "area": {"type": "Polygon", "coordinates": [ring]}}
@@ -330,7 +330,7 @@ def test_refusal_lists_policy_and_approval_violations(desk):
     assert slugs(desk.send(**late))[1] == [("expiry-out-of-range", "/expires_at"), ("approvals-needed", "/approval")]
 
 
-def test_request_with_same_form_counts_as_repeat_even_with_other_signers(desk):
+def test_request_with_same_signed_form_counts_as_repeat_even_with_other_signers(desk):
     """The number and age of signatures don't matter, nor later policies and reviewers (rules AP8, H3)."""
     approval = desk.signed("r-1")
     _, first = desk.send(approval=approval)
@@ -353,7 +353,7 @@ def test_signed_and_unsigned_requests_with_same_content_conflict():
     assert other.send(approval={"reviewer": "r-1", "approved_at": format_time(NOON_MS)})[0] == 409
 
 
-def test_form_of_cancel_stays_valid_after_revision(desk):
+def test_signed_form_of_cancel_stays_valid_after_revision(desk):
     """The revision may even end later than the form says (rule AP8)."""
     desk.approved("r-1")
     approval = desk.signed("r-2", what="cancel")
@@ -368,14 +368,14 @@ def test_form_of_cancel_stays_valid_after_revision(desk):
 @pytest.mark.parametrize(
     "change", [{"revision": 3}, {"revision": 0}, {"category": "arson"}, {"reason": "x"}, {"id": "b"}]
 )
-def test_form_of_cancel_that_differs_from_request_is_refused(desk, change):
+def test_signed_form_of_cancel_that_differs_from_request_is_refused(desk, change):
     """The form of a cancel has the category of the alert (rule AP2)."""
     desk.approved("r-1")
     text = json.dumps(json.loads(desk.form("cancel")) | change)
     assert slugs(desk.send("cancel", approval=desk.signed("r-1", text=text))) == NOT_THE_FORM
 
 
-def test_form_of_alert_is_refused_for_other_revision_or_alert(desk):
+def test_signed_form_of_alert_is_refused_for_other_revision_or_alert(desk):
     """A signature is for one revision of one alert (rule AP8)."""
     approval = desk.signed("r-1")
     assert desk.send(approval=approval)[0] == 201

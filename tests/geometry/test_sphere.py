@@ -89,7 +89,7 @@ def test_distance_between_two_notations_of_one_place_is_zero():
     assert distance_m(-90.0, 180.0, -90.0, 0.0) < 1e-6
 
 
-def test_unit_vectors_of_arrays_agree_with_those_of_numbers():
+def test_unit_vectors_computed_for_arrays_agree_with_those_for_single_points():
     """The functions for arrays and for numbers agree to the last bits."""
     points = [*CORNERS, DALLAS, *PENTAGONS]
     lat, lng = np.array(points).T

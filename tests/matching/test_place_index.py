@@ -123,7 +123,7 @@ def check_pages(index):
 
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
-def test_match_agrees_with_brute_force_in_cities_and_country(page_size):
+def test_search_agrees_with_brute_force_in_cities_and_country(page_size):
     """The index has 2,000 places in and around a few cities. There are 50 circles, and reaches from 0 to 2,000 m."""
     rng, checked = random.Random(page_size), CheckedPlaceIndex(page_size)
     cities = [near(rng, DALLAS, 300_000) for _ in range(5)]
@@ -137,7 +137,7 @@ def test_match_agrees_with_brute_force_in_cities_and_country(page_size):
 
 
 @pytest.mark.parametrize("page_size", [5, PAGE_SIZE])
-def test_match_agrees_with_brute_force_in_large_index(page_size):
+def test_search_agrees_with_brute_force_in_large_index(page_size):
     """The places fill many pages, and every array grows more than once."""
     rng, checked = random.Random(page_size), CheckedPlaceIndex(page_size)
     for row in range(12_000):
@@ -149,7 +149,7 @@ def test_match_agrees_with_brute_force_in_large_index(page_size):
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 @pytest.mark.parametrize("centre", CORNERS)
-def test_match_agrees_with_brute_force_at_poles_and_antimeridian(page_size, centre):
+def test_search_agrees_with_brute_force_at_poles_and_antimeridian(page_size, centre):
     """The circles lie around and next to points where longitudes jump."""
     rng, checked = random.Random(1), CheckedPlaceIndex(page_size)
     for row in range(400):
@@ -161,7 +161,7 @@ def test_match_agrees_with_brute_force_at_poles_and_antimeridian(page_size, cent
 
 
 @pytest.mark.parametrize("resolution", [1, 4, 7, 9, 10])
-def test_match_agrees_with_brute_force_around_pentagons(resolution):
+def test_search_agrees_with_brute_force_around_pentagons(resolution):
     """H3's rings and children are irregular there. The radii are those for which the cover depends on them."""
     rng, checked = random.Random(resolution), CheckedPlaceIndex(8)
     edge = h3.average_hexagon_edge_length(resolution, "m")
@@ -176,7 +176,7 @@ def test_match_agrees_with_brute_force_around_pentagons(resolution):
 
 @pytest.mark.parametrize("reach", REACHES)
 @pytest.mark.parametrize("radius", RADII)
-def test_match_is_exact_to_two_centimetres_at_edge(radius, reach):
+def test_search_is_exact_to_two_centimetres_at_edge(radius, reach):
     """All radii and reaches are tested, in all directions."""
     checked, expected = CheckedPlaceIndex(4), set()
     for row in range(72):
@@ -232,7 +232,7 @@ def test_circle_with_radius_of_half_circumference_contains_every_place(page_size
     assert set(everybody) - set(checked.index.match([Circle(*DALLAS, half - 1_000)])[0].tolist()) == {50}
 
 
-def test_match_without_places_or_circles_is_empty():
+def test_search_without_places_or_circles_finds_nothing():
     """Either the index has no places, or the area has no circles."""
     checked = CheckedPlaceIndex()
     assert checked.check(Circle(*DALLAS, 1e8)) == 0
@@ -267,7 +267,7 @@ def test_place_in_any_circle_of_area_is_matched():
 
 
 @pytest.mark.parametrize("page_size", [2, 4, PAGE_SIZE])
-def test_match_is_correct_while_crowd_at_one_point_joins_moves_and_leaves(page_size):
+def test_search_is_correct_while_crowd_at_one_point_joins_moves_and_leaves(page_size):
     """More places than a page can hold have the same key, so no range of keys can separate them."""
     checked, elsewhere = CheckedPlaceIndex(page_size), point_at(DALLAS, 1.0, 9_000)
     circle = Circle(*DALLAS, 100.0)
@@ -288,7 +288,7 @@ def test_match_is_correct_while_crowd_at_one_point_joins_moves_and_leaves(page_s
 
 
 @pytest.mark.parametrize("page_size", [2, 7, PAGE_SIZE])
-def test_match_agrees_with_brute_force_after_thousands_of_moves(page_size):
+def test_search_agrees_with_brute_force_after_thousands_of_moves(page_size):
     """Places move within a cell and across the sea, reaches grow and shrink, and places are removed and added."""
     rng, checked = random.Random(page_size), CheckedPlaceIndex(page_size)
     slots = [checked.add(row, *near(rng, DALLAS, 3_000), rng.choice(REACHES)) for row in range(600)]

@@ -40,7 +40,7 @@ def town(dice, centre, size_m, count, page_size=32):
 @pytest.mark.parametrize("buffer_m", [0.0, 20.0, 5_020.0])
 @pytest.mark.parametrize("size_m", SIZES_M)
 @pytest.mark.parametrize("centre", s2.CENTRES[::2])
-def test_matched_places_agree_with_polygon_test_and_with_s2(centre, size_m, buffer_m):
+def test_found_places_agree_with_polygon_test_and_with_s2(centre, size_m, buffer_m):
     """Whole pages, pages near edges and distant places are tested, with and without a reach (rule D4)."""
     dice = np.random.default_rng(int(size_m + buffer_m))
     index, places, reaches = town(dice, centre, size_m, 700)
@@ -59,7 +59,7 @@ def test_matched_places_agree_with_polygon_test_and_with_s2(centre, size_m, buff
         assert distance == pytest.approx(distance_m(ring.lat, ring.lng, places[row][1], places[row][0]), abs=0.01)  # D6
 
 
-def test_match_finds_crowds_in_one_spot():
+def test_search_finds_all_places_in_one_spot():
     """A page whose places share one spot is inside, outside, or near an edge as a whole (rule D4)."""
     square = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0)]
     index = PlaceIndex(page_size=8)

@@ -46,7 +46,7 @@ async def test_calls_lost_in_redis_flush_are_restored_without_places_of_ended_ca
         assert await log.append(in_time(a_claim(4, 2, "open")))
 
 
-async def test_seat_claims_and_ends_lost_in_split_brain_are_restored_once_under_next_number(server, tmp_path, caplog):
+async def test_seat_and_end_entries_lost_in_split_brain_are_restored_once_under_next_number(server, tmp_path, caplog):
     """Two nodes restore the same entries, which are stored once and are no conflicts (LogC5, RV7, RZ3).
 
     A claim whose seat was given back (`back`), or whose call has ended (`off`), is not stored and counts as a conflict.

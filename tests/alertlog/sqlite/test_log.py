@@ -58,7 +58,7 @@ def test_cost_of_page_of_live_alerts_does_not_depend_on_their_number(tmp_path):
         assert steps_of_a_page(many, after) < 1.1 * steps_of_a_page(few, after)
 
 
-def test_file_of_older_release_gets_index_for_pages(path):
+def test_database_file_of_older_release_gets_index_for_pages(path):
     """The new index replaces the old one, which has only the end times (LogL2)."""
     fill(path, 5)
     edit(path, ["DROP INDEX entry_ends_at_id"], ["CREATE INDEX entry_ends_at ON entry (ends_at)"])

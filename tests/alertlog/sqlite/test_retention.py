@@ -115,7 +115,7 @@ def test_open_calls_are_found_by_database_index(path):
             assert [step for step in plan[1:] if step.startswith("SCAN")] == []
 
 
-def test_file_of_release_without_calls_gets_index_and_column_for_them(path):
+def test_database_file_of_older_release_gets_index_and_column_for_calls(path):
     """The column has a default, so the older release can still write (LogG6)."""
     fill(path, 1)
     edit(
@@ -138,7 +138,7 @@ def test_file_of_release_without_calls_gets_index_and_column_for_them(path):
     run(main)
 
 
-def test_file_of_release_without_pushes_gets_column_for_them(path):
+def test_database_file_of_older_release_gets_column_for_push_counts(path):
     """The column has a default, so the older release can still write with its own SQL statement (LogG6)."""
     fill(path, 1)
     edit(

@@ -147,7 +147,7 @@ def test_zone_named_twice_is_joined_once(tmp_path):
         ({"kind": "LineString", "coordinates": SQUARE}, "geometry must be a Polygon or a MultiPolygon"),
     ],
 )
-def test_invalid_feature_is_named_in_error(tmp_path, broken, expected):
+def test_invalid_zone_feature_is_named_in_error(tmp_path, broken, expected):
     """The error has the feature's number and code, but no coordinates (CZ1, K1)."""
     problem = told(written(tmp_path, feature(value="fine"), feature(**broken)))
     prefix = "" if "JSON" in expected else "feature 1 (EMMA_ID AT301): "
@@ -156,7 +156,7 @@ def test_invalid_feature_is_named_in_error(tmp_path, broken, expected):
 
 @pytest.mark.parametrize("key", ["code", "value"])
 @pytest.mark.parametrize("value", [None, 7, "", "  ", "x" * 201])
-def test_feature_without_code_is_refused(tmp_path, key, value):
+def test_zone_feature_without_code_is_refused(tmp_path, key, value):
     """A feature needs the name of a code list and a value (CZ1)."""
     assert told(written(tmp_path, feature(**{key: value}))).startswith(f"feature 0: properties.{key} must be a text")
 
@@ -175,14 +175,14 @@ def test_feature_without_code_is_refused(tmp_path, key, value):
     ],
     ids=range(8),
 )
-def test_file_without_feature_collection_is_refused(tmp_path, text, expected):
+def test_zones_file_without_feature_collection_is_refused(tmp_path, text, expected):
     """The error says what is expected (CZ1, K1)."""
     path = tmp_path / "zones.geojson"
     path.write_text(text)
     assert told(path) == expected
 
 
-def test_truncated_collection_is_refused(tmp_path):
+def test_truncated_zones_file_is_refused(tmp_path):
     """Otherwise half of the zones would be missing silently (CZ1)."""
     path = written(tmp_path, feature(), feature(value="AT302"))
     path.write_text(path.read_text()[:-30])
@@ -213,7 +213,7 @@ def coast(lng, lat, radius, corners):
 
 
 @pytest.mark.slow
-def test_file_as_large_as_real_ones_is_read_with_progress_lines(tmp_path, monkeypatch, caplog):
+def test_zones_file_as_large_as_real_ones_is_read_with_progress_lines(tmp_path, monkeypatch, caplog):
     """The file has 200 zones of 1,000 positions and an archipelago. Simplification saves memory (CZ1)."""
     at = [(x * 1.0, 35 + y * 1.0) for x in range(20) for y in range(10)]
     features = [feature("EMMA_ID", f"X{n}", coordinates=[coast(x, y, 0.4, 1_000)]) for n, (x, y) in enumerate(at)]
