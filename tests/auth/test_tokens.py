@@ -446,7 +446,7 @@ def test_load_keys_returns_keys_by_kid(tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256", "PS256"])
-def test_keys_of_other_algorithms_are_supported(tmp_path, algorithm):
+def test_keys_for_es256_rs256_and_ps256_are_supported(tmp_path, algorithm):
     """The algorithm named in the key is used (rule T2)."""
     if algorithm == "ES256":
         private, to_jwk = generate_ec_key(SECP256R1()), ECAlgorithm.to_jwk

@@ -249,7 +249,7 @@ def test_repeated_restarts_of_push_process_fire_alert_geocast_restarting(tmp_pat
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_alert_rule_fires_after_its_fault(name, tmp_path):
+def test_each_alert_rule_fires_for_the_fault_of_its_test_case(name, tmp_path):
     """Only the alerts that the case lists fire. They are checked 14 or 5 minutes after the fault."""
     changed, beside = CASES[name]
     series = healthy()
