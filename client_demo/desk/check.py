@@ -30,6 +30,7 @@ class Meaning:
     key: str
     note: str
     incidents: int
+    may_be_misspelt: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def _meanings(incidents: list[Incident]) -> Iterator[Meaning]:
     for key, count in Counter(each.means for each in incidents if each.means).most_common():
         near = nearest(key, known, SIMILAR)
         unknown = f'not known here: did you mean "{near}"?' if near else "as the node's policy says"
-        yield Meaning(key, known.get(key, unknown), count)
+        yield Meaning(key, known.get(key, unknown), count, key not in known and near is not None)
 
 
 def _varied(groups: list[Group]) -> list[Group]:

@@ -233,7 +233,8 @@ class Client:
             if ending.after is After.NEVER or (ending.after is After.NEW_TOKEN and self._token_source is None):
                 raise ClientError(ending.why)
             delay_s = self._backoff.delay_s(ending.after, ending.retry_after_s)
-            self._on_status(f"{ending.why}; back {f'in {delay_s:.1f} s' if delay_s else 'at once'}")
+            after = "asking for a new token" if ending.after is After.NEW_TOKEN else "back at once"
+            self._on_status(f"{ending.why}; {f'back in {delay_s:.1f} s' if delay_s else after}")
             await asyncio.sleep(delay_s)
 
     async def _attempt(self) -> Ending:

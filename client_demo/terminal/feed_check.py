@@ -29,13 +29,16 @@ def feed_check(feed: str, feed_format: Path | None) -> None:
     """Report how the review desk would read a feed: a CSV or JSON file, or a URL.
 
     Nothing is published, no node is needed, and private text is struck out. Exits with 2 if the feed, or the file that
-    describes it, can't be used.
+    describes it, can't be used, and with 1 if a category may be misspelt.
     """
     try:
         records = asyncio.run(_read(feed, feed_format))
     except FeedError as error:
         fail(error, WRONG_INPUT)
-    show(make_console(), report(records))
+    found = report(records)
+    show(make_console(), found)
+    if misspelt := [each.key for each in found.meanings if each.may_be_misspelt]:
+        fail(f"these categories may be misspelt: {', '.join(misspelt)}")
 
 
 async def _read(feed: str, feed_format: Path | None) -> Records:

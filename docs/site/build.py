@@ -226,6 +226,7 @@ def main(folder: Path, root: Path = ROOT) -> int:
         (out / "_static" / MERMAID.name).write_bytes(MERMAID.read_bytes())
         (out / "_static" / "moved.json").write_text(json.dumps(Site(root).moved()))
         list_versions(folder)
+        print(f"the site is in {folder}/: open {folder}/index.html, or run python3 -m http.server --directory {folder}")
     return status
 
 
