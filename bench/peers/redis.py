@@ -63,7 +63,7 @@ class Redis:
         return cast(list[bytes], self.call([b"GEOSEARCH", KEY, *where, b"BYRADIUS", b"%.6f" % radius_m, b"m"]))
 
     def server_us(self, command: str) -> float:
-        """Return the median time in µs that the server took for a command since the last `reset`, without the network.."""
+        """Return the median time in µs that Redis itself took for a command since the last `reset`."""
         for line in self.call([b"INFO", b"latencystats"]).decode().splitlines():
             if line.startswith(f"latency_percentiles_usec_{command}:"):
                 return float(line.split("p50=")[1].split(",")[0])
