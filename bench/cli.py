@@ -373,7 +373,7 @@ def _rewrite(folder: Path) -> None:
         tables = [BENCHES[each.name].table(each) for each in found]
         results.rewrite(results.TABLES, results.markdown(found, tables))
         results.rewrite(results.README, summary.markdown(found, tables))
-        screen.say(f"{results.README.name} and {results.TABLES.name} now show {', '.join(there)}")
+        screen.say(f"rewrote {results.README.name} and {results.TABLES.name} from the results of {', '.join(there)}")
 
 
 def main() -> None:

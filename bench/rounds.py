@@ -204,7 +204,7 @@ def start_peers(
             running.append(stack.enter_context(peer))
         except processes.Unavailable as reason:
             missing[name] = reason.format_message()
-            screen.say(f"[yellow]without {name}: {missing[name]}[/yellow]")
+            screen.say(f"[yellow]{name} is left out: {missing[name]}[/yellow]")
     return running, missing
 
 

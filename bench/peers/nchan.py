@@ -84,4 +84,4 @@ class Nchan(Peer):
         """POST the payload. nchan answers 200, or 201 or 202 if nobody listens."""
         status, _ = self._poster.post("/pub", payload, {"Content-Type": "text/plain"})
         if status >= 300:
-            raise click.ClickException(f"nchan refused a message with {status}")
+            raise click.ClickException(f"nchan refused a message with HTTP status {status}")

@@ -76,7 +76,7 @@ class PushServices:
     def _ask(self, *words: object) -> Any:
         self._pipe.send(words)
         if not self._pipe.poll(processes.PATIENCE_S):
-            raise click.ClickException("the push services of the bench do not answer")
+            raise click.ClickException("the push services of the benchmark do not answer")
         return self._pipe.recv()
 
     def end(self) -> None:

@@ -486,7 +486,7 @@ def _notes(result: Result) -> list[str]:
     waited = ", ".join(f"{name} {it['waited']:.0%}" for name, it in stores.items())
     notes = [f"Time in which others had the server's core: {waited}."]
     notes += [f"{name}: {it['missing']} messages never came." for name, it in stores.items() if it["missing"]]
-    return notes + [f"without {name}: {reason}." for name, reason in result.found["missing"].items()]
+    return notes + [f"{name} is left out: {reason}." for name, reason in result.found["missing"].items()]
 
 
 def plot(result: Result, figure: Any) -> None:

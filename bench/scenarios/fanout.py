@@ -165,7 +165,7 @@ def _notes(result: Result) -> list[str]:
     lacks = [f"{name}: {it['lacks']}." for name, it in systems.items() if it["lacks"]]
     others = ", ".join(f"{name} {it['waited']:.0%}" for name, it in systems.items())
     lost.append(f"Of the time to the last, others had the server's core (0 % on a quiet machine): {others}.")
-    return lost + lacks + [f"without {name}: {reason}." for name, reason in result.found["missing"].items()]
+    return lost + lacks + [f"{name} is left out: {reason}." for name, reason in result.found["missing"].items()]
 
 
 def plot(result: Result, figure: Any) -> None:

@@ -421,7 +421,7 @@ def _notes(result: Result) -> list[str]:
     left = {name: it["left"] for name, it in result.found["counts"].items() if it["left"]}
     notes = [f"{name} live: {number(it)} alerts had ended and were not removed yet." for name, it in left.items()]
     notes.append("Where a wait is longer than the CPU of the node, other programs had the core.")
-    return notes + [f"without {name}: {reason}." for name, reason in result.found["missing"].items()]
+    return notes + [f"{name} is left out: {reason}." for name, reason in result.found["missing"].items()]
 
 
 def plot(result: Result, figure: Any) -> None:

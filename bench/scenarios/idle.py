@@ -110,7 +110,7 @@ def table(result: Result) -> Table:
     """Return the table of the result: one row for each measured value, and one column for each node."""
     nodes = result.found["nodes"]
     rows = [[title, *(number(it.get(key)) for it in nodes.values()), goal] for title, key, goal in _ROWS]
-    notes = [f"without {name}: {reason}." for name, reason in result.found.get("missing", {}).items()]
+    notes = [f"{name} is left out: {reason}." for name, reason in result.found.get("missing", {}).items()]
     columns = ("", *(f"--workers {name}" for name in nodes), "goal")
     return Table(f"idle: nothing happens; {result.parameters['sessions']:,} sessions", columns, rows, notes)
 

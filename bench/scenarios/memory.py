@@ -69,7 +69,7 @@ def table(result: Result) -> Table:
     ]
     columns = ("", "KiB/session", "geocast ÷ it", f"MiB with {FIRST} sessions", "connect CPU µs")
     notes = [f"geocast loses in memory to {name}." for name, it in systems.items() if it["bytes_per_session"] < ours]
-    notes += [f"without {name}: {reason}." for name, reason in result.found["missing"].items()]
+    notes += [f"{name} is left out: {reason}." for name, reason in result.found["missing"].items()]
     return Table(f"memory: {result.parameters['sessions']:,} idle sessions (goal ≤ 2.5 KiB)", columns, rows, notes)
 
 
