@@ -6,11 +6,11 @@ It runs on loopback with TLS in a thread of its own, and needs aiohttp.
         phone = service.phone()  # phone.subscription() is for its registration
         service.until(lambda: phone.told)
 
-For phones that sleep the service keeps the newest message of each Topic until its TTL has passed. It checks the
-headers, the length and the sender (RFC 8292) of each push and records what is wrong. Its answers can be scripted, for
-one phone or for all.
+For sleeping phones the service keeps the newest message of each Topic until its TTL has passed. It checks the headers,
+the length and the sender (RFC 8292) of each push and records all faults. Its answers can be scripted, for one phone or
+for all.
 
-It differs from a real service: its owner decides which phones are awake, accepted messages arrive at once, and nobody
+Differences from a real service: its owner decides which phones are awake, accepted messages arrive at once, and nobody
 else can subscribe.
 """
 
@@ -43,7 +43,7 @@ from client_demo.python.wire import Message
 
 HOST = "localhost"
 SIZES = (3_000, 1_024)  # lengths of a body: normal, and for phones that accept only small messages
-CLOSING_TURNS = 10  # most turns of the loop until an aborted transport with TLS is closed
+CLOSING_TURNS = 10  # turns of the loop until every aborted transport with TLS is closed
 HANG, RESET, LONG_HEAD = "hang", "reset", "long head"  # scripted failures in place of an answer
 START_S = 20.0
 A_DAY_S = 86_400
@@ -71,7 +71,7 @@ class Certificate(NamedTuple):
 def make_certificate(path: Path, days: int = 1, names: Sequence[str] = (HOST,)) -> Certificate:
     """Make a certificate for `names` in the file `path`, with its key beside it (.key).
 
-    It is a CA, and signs itself.
+    The certificate is a CA, and signs itself.
     """
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
     now = dt.datetime.now(dt.UTC)
@@ -174,7 +174,7 @@ class Phone:
 
 @dataclass
 class PushService:
-    """The service, at `port` or any free one. It gives `answers` first, to any phone; then `always`, or 201.
+    """The service, on `port` or any free port. It gives `answers` first, to any phone; then `always`, or else 201.
 
     Entering it raises OSError if the port is taken.
     """
@@ -202,7 +202,7 @@ class PushService:
         self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()
         if not self._started.wait(START_S):
-            raise TimeoutError(f"the push service was not there after {START_S:g} s")
+            raise TimeoutError(f"the push service did not start within {START_S:g} s")
         if self._trouble is not None:
             raise self._trouble
         return self
@@ -300,7 +300,7 @@ class PushService:
         return Push(headers.get("Topic", ""), ttl_s, headers.get("Urgency", ""), body, time.time())
 
     def knows(self, authorization: str) -> bool:
-        """Return whether this header names the sender, for this service and for a day at most (RFC 8292)."""
+        """Return whether this header proves the sender, for this service and for at most a day (RFC 8292)."""
         scheme, _, rest = authorization.partition(" ")
         parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
         try:
@@ -327,7 +327,7 @@ class PushService:
         """Wait until `done` returns a true value; it is called after each request. Raises AssertionError."""
         with self.changed:
             if not self.changed.wait_for(done, seconds):
-                raise AssertionError("it has not come to that")
+                raise AssertionError("the expected state was not reached in time")
 
 
 async def _let_go() -> None:

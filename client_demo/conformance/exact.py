@@ -1,8 +1,8 @@
 """The sphere to 50 digits, for the test vectors. Needs mpmath and h3.
 
-It is independent on purpose: it shares no formula and no line with the server or with a client. Distances are computed
-with the spherical law of cosines in place of chords and haversines, the reach of a cell from H3's centre and boundary,
-and the inside of a polygon from bearings in place of projections.
+The calculations are independent on purpose: they share no formula and no code with the server or a client. Distances
+use the spherical law of cosines instead of chords and haversines, the reach of a cell uses H3's centre and boundary,
+and tests for the inside of a polygon use bearings instead of projections.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,10 @@ Json = dict[str, Any]
 
 
 def distance_m(lat1: float, lng1: float, lat2: float, lng2: float) -> mpf:
-    """Return the great-circle distance. The law of cosines loses half the digits for near points; 50 leave enough."""
+    """Return the great-circle distance in metres.
+
+    The law of cosines loses half of the digits for near points, so 50 digits leave enough.
+    """
     a, b, between = radians(mpf(lat1)), radians(mpf(lat2)), radians(mpf(lng2) - mpf(lng1))
     cosine = sin(a) * sin(b) + cos(a) * cos(b) * cos(between)
     return EARTH_RADIUS_M * acos(max(mpf(-1), min(mpf(1), cosine)))
@@ -73,7 +76,7 @@ def _to_arc_m(lat: float, lng: float, a: Sequence[float], b: Sequence[float]) ->
 def _winds_around(lat: float, lng: float, ring: Sequence[Sequence[float]]) -> bool:
     """Return whether the bearings of the corners make a full turn; the polygon must be on this half of the earth."""
     if max(distance_m(lat, lng, corner[1], corner[0]) for corner in ring) > 2 * EARTH_RADIUS_M:
-        return False  # no polygon of these vectors is that wide
+        return False  # too far away: no polygon of these vectors is that wide
     ways = [bearing(lat, lng, corner[1], corner[0]) for corner in ring]
     turns = [(after - before + 3 * pi) % (2 * pi) - pi for before, after in pairwise(ways)]
     return bool(abs(sum(turns)) > pi)

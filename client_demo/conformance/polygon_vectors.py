@@ -84,14 +84,14 @@ def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
     yield "at the height of a corner, outside", [{"lat": 50.1, "lng": 10.05}], [dent]
     yield "at the height of a corner, inside", [{"lat": 50.02, "lng": 10.02}], [dent]
     circle = {"type": "circle", "lat": 0.0, "lng": 0.0, "radius_m": 1020.0}
-    yield "one shape of two is enough", [{"lat": 0.001, "lng": 0.0}], [dent, circle]
-    yield "one place of two is enough", [{"lat": 5, "lng": 5}, {"lat": 50.01, "lng": 10.05}], [circle, dent]
+    yield "a place is inside one of two shapes", [{"lat": 0.001, "lng": 0.0}], [dent, circle]
+    yield "one of two places is inside", [{"lat": 5, "lng": 5}, {"lat": 50.01, "lng": 10.05}], [circle, dent]
     wide = polygon([[-60, 60], [-60, 50], [60, 50], [60, 60], [-60, 60]])
     yield "edges are arcs: 60° N between them is inside", [{"lat": 61, "lng": 0}], [wide]
     yield "edges are arcs: 55° N in the middle is outside", [{"lat": 55, "lng": 0}], [wide]
-    yield "a cell that touches it", [{"cell": "881f1d4887fffff"}], [many]
+    yield "a cell that touches the polygon", [{"cell": "881f1d4887fffff"}], [many]
     turned = polygon([[10, 50], [10, 50.1], [10.1, 50.1], [10.1, 50], [10, 50]])
-    yield "a clockwise ring is no other ring", [{"lat": 50.05, "lng": 10.05}], [turned]
+    yield "a clockwise ring is the same polygon", [{"lat": 50.05, "lng": 10.05}], [turned]
 
 
 def polygons() -> Json:
@@ -103,7 +103,8 @@ def polygons() -> Json:
             margin = round(float(max(margins)), 4)
             cases.append({"why": why, "places": places, "area": area, "inside": margin > 0, "margin_m": margin})
     return {
-        "about": "Is one of the places inside the area (docs/guide/areas.md, D4 and D5)? margin_m: metres inside the "
-        "best shape, its buffer and the accuracy counted; negative outside. Nothing is within 1 cm of an edge.",
+        "about": "Whether one of the places is inside the area (docs/guide/areas.md, D4 and D5). margin_m: metres "
+        "inside the best shape, including its buffer and the accuracy; negative outside. No case is within 1 cm of an "
+        "edge.",
         "cases": cases,
     }

@@ -1,7 +1,7 @@
-"""The player of scenarios to a client, and the report of the results.
+"""The player, which plays scenarios to a client and reports the results.
 
-With a command, each scenario has a server and a client process of its own, and several run at a time: nearly all of the
-time is waiting. Without a command, scenarios are played one after the other to any client that connects.
+With a command, each scenario has a server and a client process of its own, and several run at a time, because they
+mostly wait. Without a command, scenarios are played one after the other to any client that connects.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ StartClient = Callable[[str, str], AbstractAsyncContextManager[Callable[[], str]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on one duty: the outcome, with the faults or the reason why it could not be seen."""
+    """The verdict on one duty: the outcome, with the faults or the reason why the duty could not be seen."""
 
     duty: str
     outcome: str
@@ -95,7 +95,7 @@ def started_by(command: Sequence[str]) -> StartClient:
     async def start(url: str, token_url: str) -> AsyncIterator[Callable[[], str]]:
         words = [word.replace("{url}", url).replace("{token_url}", token_url) for word in command]
         environment = {**os.environ, "GEOCAST_STREAM_URL": url, "GEOCAST_TOKEN_URL": token_url}
-        with tempfile.TemporaryFile() as output:  # a full pipe that nobody reads would block the client
+        with tempfile.TemporaryFile() as output:  # a file, because a full pipe would block the client
             process = await asyncio.create_subprocess_exec(
                 *words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
             )
@@ -129,7 +129,7 @@ def verdicts(scenarios: Iterable[Scenario], found: Iterable[Findings]) -> list[V
 
 def _verdict(duty: str, found: Sequence[Findings]) -> Verdict:
     if duty in NOT_OBSERVABLE:
-        return Verdict(duty, UNSEEN, ("it is not to be seen from the wire: look at the screen",))
+        return Verdict(duty, UNSEEN, ("it cannot be seen from the wire; look at the screen",))
     wrong = [findings.wrong[duty] for findings in found if duty in findings.wrong]
     details = tuple(dict.fromkeys(detail for details in wrong for detail in details))
     if wrong:

@@ -7,9 +7,10 @@
         …
 
 Rule 1  Each message of a client is checked against docs/asyncapi.json and the limits, in every scenario.
-Rule 2  No verdict is based on a guess about what a client has read. `fence` waits until the client must have read all:
-        until it acknowledges an alert that was sent last or, if it acknowledges nothing, for a moment.
-Rule 3  The reasons in close frames are lies, because clients must decide by the code.
+Rule 2  No verdict is based on a guess about how much a client has read. `fence` sends a last alert and waits until the
+        client acknowledges it, since the client has then read everything before it. For a client that acknowledges
+        nothing, `fence` waits for a moment.
+Rule 3  The close reasons contradict the close codes, because clients must decide by the code.
 """
 
 import asyncio
@@ -43,19 +44,19 @@ TOKEN_PATH = "/token"
 MAX_HELLO_BYTES, MAX_MESSAGE_BYTES = 64 * 1024, 16 * 1024  # F6
 RATE_PER_S, BURST = 10.0, 300  # F7
 HELLO_S = 10.0  # S5
-FENCE_S = 3.0  # for the acknowledgement of an alert; longer after many others
-MOMENT_S = 0.5  # for a client that acknowledges nothing
+FENCE_S = 3.0  # the wait for the acknowledgement of an alert; longer after many alerts
+MOMENT_S = 0.5  # the wait for a client that acknowledges nothing
 LIE = "not allowed, never come back"  # Rule 3
 FROM_CLIENTS = ("hello", "move", "filter", "token", "ack", "ping", "accept", "decline", "report")
 
 
 class Over(Exception):  # noqa: N818 (an outcome)
-    """The scenario can't go on; its findings so far stay."""
+    """Raised if the scenario can't go on; its findings so far are kept."""
 
 
 @dataclass
 class Findings:
-    """The result of one scenario: duty -> its faults (none: it is met), or why it could not be seen."""
+    """The result of one scenario: for each duty its faults (none if it is met), or why it could not be seen."""
 
     wrong: dict[str, list[str]] = field(default_factory=dict)
     unseen: dict[str, str] = field(default_factory=dict)
@@ -95,12 +96,12 @@ def validators() -> dict[str, Draft202012Validator]:
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     if len(dict(pairs)) != len(pairs):
-        raise ValueError("a key twice in one map")
+        raise ValueError("a duplicate key in a map")
     return dict(pairs)
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _parsed(frame: str | bytes) -> Message:
@@ -122,7 +123,7 @@ class Talk:
         self.hello: Message = {}
         self.said: list[Message] = []  # messages after the hello
         self.said_at: list[float] = []  # their times, by the monotonic clock
-        self.answers_pings = True  # the protocol's pings; the library answers those of WebSocket
+        self.answers_pings = True  # whether the protocol's pings are answered; the library answers WebSocket pings
         self._socket = socket
         self._is_text = socket.subprotocol == WIRES["json"].subprotocol
         self._wire = next(wire for wire in WIRES.values() if wire.subprotocol == socket.subprotocol)
@@ -168,12 +169,12 @@ class Talk:
         try:
             message = _parsed(frame)
         except Exception as error:  # msgpack may raise any error
-            findings.unmet("form", f"a frame that is no message: {error or type(error).__name__}")
+            findings.unmet("form", f"a frame that is not a message: {error or type(error).__name__}")
             return {}
         kind = message.get("type")
         limit = MAX_HELLO_BYTES if kind == "hello" else MAX_MESSAGE_BYTES
         if size > limit:
-            findings.unmet("form", f"a message of {size} bytes, {limit} are allowed")
+            findings.unmet("form", f"a message of {size} bytes; at most {limit} are allowed")
         if not isinstance(kind, str) or kind not in validators():
             findings.unmet("form", "a message of a type that the contract does not name")
             return {}
@@ -387,7 +388,7 @@ class Talk:
 
 @dataclass(eq=False)
 class Arrival:
-    """A request for the stream: its time, and its result (None: it was refused, or no hello came)."""
+    """A request for the stream: its time, and its result (None if it was refused or no hello came)."""
 
     at: float
     talk: "asyncio.Future[Talk | None]"
@@ -403,7 +404,7 @@ class ScriptedServer:
         self.refuse = 0  # number of handshakes still to be answered with 502
         self.tokens = 0  # number of tokens that were fetched
         self.fences = 0  # number of alerts that `fence` has sent
-        self.came = False  # whether any client has requested the stream
+        self.came = False  # whether a client has requested the stream
         self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
         self._by_socket: dict[ServerConnection, Arrival] = {}
 
@@ -472,9 +473,9 @@ class ScriptedServer:
             self.tokens += 1
             return Response(200, "OK", Headers([("Content-Length", "7")]), b"%07d" % self.tokens)
         findings, offered = self.findings, ",".join(request.headers.get_all("Sec-WebSocket-Protocol"))
-        findings.check("handshake", path == PATH, f"asks for another path than {PATH}")
+        findings.check("handshake", path == PATH, f"requests another path than {PATH}")
         if "?" in request.path:
-            findings.unmet("handshake", "the URL has a query: tokens have no business there")
+            findings.unmet("handshake", "the URL has a query; it must contain no token")
         known = _known(part.strip() for part in offered.split(","))
         if not known:
             findings.unmet("handshake", "offers no subprotocol of geocast")
@@ -491,7 +492,7 @@ class ScriptedServer:
             refusal = HTTPStatus.BAD_GATEWAY
         if refusal is not None:
             arrival.talk.set_result(None)
-            return socket.respond(refusal, "not so, or not now\n")
+            return socket.respond(refusal, "refused by the scenario\n")
         self._by_socket[socket] = arrival
         return None
 

@@ -1,16 +1,16 @@
-"""The judge of the demo's call: who had to be called, who was sent the place, and that nobody else was. No I/O.
+"""The judge of the demo's call: who had to be called, who was sent the place, and whether nobody else was. No I/O.
 
-It knows call-rules.md and an independent haversine, and nothing about a node's implementation. It uses the events that
-`crowd` recorded for each phone; times in ns of one monotonic clock.
+The judgement follows call-rules.md with an independent haversine, and knows nothing about a node's implementation. Its
+input are the events that `crowd` recorded for each phone; times are in ns of one monotonic clock.
 
 Rule 1  Responders do not move during a call. A responder had to be called, once, if qualified, on duty, and within the
-        last search radius (RJ1, RN4); nobody else was allowed to be. Within 1 cm of the edge either answer is right.
-Rule 2  Each seat is held by a different responder, who was called and had accepted. As many were sent the place as hold
-        a seat by the node's own state, no more and no fewer (RV1, RV2). A page that a person has open is no phone, and
-        may hold a seat.
+        last search radius (RJ1, RN4); nobody else may have been called. Within 1 cm of the edge either answer is right.
+Rule 2  Each seat is held by a different responder, who was called and had accepted. Exactly the holders of seats, by
+        the node's own state, were sent the place (RV1, RV2). A page that a person has open may also hold a seat; it is
+        not one of the phones.
 Rule 3  Every frame of every phone is searched for the place: its address, how to get in, and its two numbers in both
-        formats. The place may be in the `task` of a responder with a seat, and there it must be: otherwise the search
-        would prove nothing (RZ2).
+        formats. The place may be only in the `task` of a responder with a seat. It must be found there, because
+        otherwise the search would prove nothing (RZ2).
 Rule 4  Everybody who was called and has not declined, and everybody with a seat, got a standdown at the end (RJ7).
 """
 
@@ -118,12 +118,12 @@ def _check(found: CallVerdict, called: Called, phone: ResponderPhone) -> None:
     found.missed += had_to and not was_rung
     found.outside += was_rung and depth_m < -EDGE_M
     if counts["call"] > 1:
-        found.faults.append("somebody was rung twice")
+        found.faults.append("somebody was called twice")
     _check_seat(found, called, phone, events, holds=holds, was_rung=was_rung)
     _check_place(found, phone, holds=holds)
     told_over = any(event[0] == "standdown" and event[3] == "over" for event in events)
     if (holds or (was_rung and phone.says != "decline")) and not told_over:
-        found.faults.append("somebody was not told that the call is over")
+        found.faults.append("somebody got no standdown at the end of the call")
     found.latencies_ms += [(event[1] - called.sent) / 1e6 for event in events if event[0] == "call"]
 
 
@@ -133,11 +133,11 @@ def _check_seat(
     tasks = [event for event in events if event[0] == "task"]
     found.taken += holds and bool(tasks)
     if tasks and not holds:
-        found.faults.append("somebody was told where to go and holds no seat")
+        found.faults.append("somebody got a task but holds no seat")
     if holds and not tasks:
-        found.faults.append("somebody holds a seat and was not told where to go")
+        found.faults.append("somebody holds a seat but got no task")
     if holds and not (was_rung and phone.says == "accept"):
-        found.faults.append("somebody holds a seat who has not accepted, or was not rung")
+        found.faults.append("somebody holds a seat but has not accepted, or was not called")
     found.seat_ms += [(event[1] - called.sent) / 1e6 for event in tasks[:1]]
 
 
@@ -145,7 +145,7 @@ def _check_place(found: CallVerdict, phone: ResponderPhone, *, holds: bool) -> N
     seen = [event[2] for event in phone.events if event[0] == FINDING]
     found.others += bool(seen) and not holds
     if any(what != "task" for what in seen):
-        found.faults.append("the place was in a frame that is no task")
+        found.faults.append("the place was in a frame other than a task")
     if holds and not seen:
         found.faults.append("the search did not find the place where it must be")
 

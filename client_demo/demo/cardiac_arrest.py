@@ -22,11 +22,11 @@ from .processes import CrowdProcess, all_do
 
 CATEGORY = "cardiac_arrest"
 QUALS = frozenset({"medic"})  # the `residence_quals` of policy.toml
-HAPPENED_MS = 30_000  # how long before its opening the arrest happened
+HAPPENED_MS = 30_000  # the time from the arrest to the opening of the call
 FULL_S, THERE_S, POLL_S = 8.0, 1.5, 0.2
-DOOR_M = (11.7, -7.3)  # from the record's place to the door: north, east
+DOOR_M = (11.7, -7.3)  # metres from the record's place to the door: north, east
 ACCESS = "Demo door code 80417, second floor."
-AEDS_M = ((180.0, 90.0), (-240.0, 60.0), (70.0, -310.0))  # from the door: north, east
+AEDS_M = ((180.0, 90.0), (-240.0, 60.0), (70.0, -310.0))  # metres from the door: north, east
 
 
 def arrests_of(path: Path, kind: Format | None) -> list[Record]:
@@ -65,7 +65,7 @@ def needles(place: dict[str, Any]) -> list[str]:
 
 
 class Call:
-    """One call, on a node and a crowd that have been started."""
+    """One call, on a node and a crowd that are running."""
 
     def __init__(self, dispatcher: Dispatcher, crowd: Sequence[CrowdProcess], record: Record) -> None:
         self._dispatcher, self._crowd = dispatcher, crowd
@@ -82,7 +82,7 @@ class Call:
         self.missing, self.frames = 0, 0  # phones without a standdown at the end; searched frames
 
     async def go(self) -> Called:
-        """Open the call, wait until enough responders go and have arrived, and end it."""
+        """Open the call, wait until enough responders have accepted and arrived, and end it."""
         await all_do(self._crowd, "search", needles=needles(self._place))
         body = {
             "id": self._id,
@@ -122,5 +122,5 @@ class Call:
         """Return one line about the call's course."""
         state = self.state
         goes = ", ".join(f"{seat['role']} {seat['state']}" for seat in state["seats"]) or "nobody"
-        called = f"{state['rung']} rung within {state['ring_m']} m of the cell, {state['declined']} can't"
-        return f"{called}; who goes: {goes}"
+        called = f"{state['rung']} called within {state['ring_m']} m of the cell, {state['declined']} declined"
+        return f"{called}; coming: {goes}"

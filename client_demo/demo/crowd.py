@@ -5,13 +5,13 @@ Commands come as JSON lines on stdin and are carried out one after the other; ea
     connect  {url, subscribers}      connect all of them; lines {"connected": n} report the progress
     freeze                           nobody moves any more, and every move that was sent has its `ok`
     thaw                             the moving subscribers go on
-    settle   {id, revision, area}    wait until all who should have it have it (2 s at most); `area` null for a cancel
-    tunnel   {ids, most}             some who hold one of these alerts lose their connection without a close frame
-    emerge                           they reconnect, with `holding`
-    arrivals                         deliveries since the last such command, and the number of people, by H3 cell
+    settle   {id, revision, area}    wait at most 2 s until all who should get this have it; `area` is null for a cancel
+    tunnel   {ids, most}             drop, without a close frame, connections of some who hold one of these alerts
+    emerge                           reconnect the dropped subscribers, with `holding`
+    arrivals                         return deliveries since the last such command, and the number of people, by H3 cell
     search   {needles}               from now on search every frame for these bytes, each as hex
-    stood    {id}                    wait until all who were called got a standdown at the end (2 s at most)
-    report                           each subscriber's record, a list of events
+    stood    {id}                    wait at most 2 s until all who were called got a standdown at the end
+    report                           return each subscriber's record, a list of events
     forget                           delete the records, for a show that goes on after its verdict
 
 Events, in the order in which they happened, with the time in ns of the machine's monotonic clock:
@@ -27,8 +27,8 @@ Events, in the order in which they happened, with the time in ns of the machine'
 A subscriber with an `answer` gives it to each call: `says` is accept, decline or empty, after `after_s` seconds. With a
 task it reports `there_s` seconds later that it has arrived.
 
-The process is light on purpose: on a small machine it shares the cores with the node, and any work of its own while
-frames arrive counts as latency. Frames are decoded once for all who receive the same bytes.
+The process does little work on purpose: on a small machine it shares the cores with the node, and its own work while
+frames arrive would count as latency. Frames are decoded once for all subscribers who receive the same bytes.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ MAP_RESOLUTION = 9  # H3 cells of about 350 m across
 MAX_LINE = 1 << 26
 COUNTED = ("alert", "cancel", "call", "task", "standdown")  # messages that `live` of `welcome` and `ok` counts
 
-# Logging each frame in the library would be most of the load.
+# A silent logger for the library, because logging each frame would be most of the load.
 _quiet = logging.getLogger("client_demo.demo.crowd.frames")
 _quiet.setLevel(logging.ERROR)
 
@@ -214,7 +214,7 @@ class Subscriber(asyncio.Protocol):
     def _take(self, message: Message, at: int) -> None:
         what = message["type"]
         if self._behind and what not in COUNTED:
-            self._crowd.faults[f"{what} came before all that was announced"] += 1
+            self._crowd.faults[f"{what} came before all announced messages"] += 1
         match what:
             case "alert":
                 alert = message["alert"]
@@ -377,7 +377,7 @@ class Crowd:
         self._all_stood.set()
 
     def answered(self) -> None:
-        """Note that a move took effect, or never will."""
+        """Wake the waiting command after a move took effect or can no longer take effect."""
         if self._walking is None and not any(mover.is_moving for mover in self._movers):
             self._still.set()
 
@@ -423,7 +423,7 @@ class Crowd:
         return {}
 
     async def thaw(self) -> Message:
-        """Let the moving subscribers go on."""
+        """Let the moving subscribers move again."""
         self._walking = self._walking or asyncio.create_task(self._walk())
         return {}
 
@@ -445,11 +445,11 @@ class Crowd:
                 async with asyncio.timeout(SETTLE_S):
                     await self._settled.wait()
         if any(sent != area for sent in self._areas.get((id, revision), [])):
-            self.faults["an alert was sent with another area than the publisher was told"] += 1
+            self.faults["an alert was sent with another area than in the publisher's answer"] += 1
         return {"got": self._got[id, revision], "missing": len(self._missing)}
 
     async def tunnel(self, ids: Sequence[str], most: int) -> Message:
-        """Drop the connections of some who hold one of these alerts."""
+        """Drop the connections of some subscribers who hold one of these alerts."""
         for alert_id in ids:
             stay = [one for one in self._all if not one.is_mover and not one.is_responder]
             holders = [one for one in stay if one.is_connected and alert_id in one.held]
@@ -459,7 +459,7 @@ class Crowd:
         return {"gone": len(self._tunnel)}
 
     async def emerge(self) -> Message:
-        """Reconnect them, and count the messages that they are sent."""
+        """Reconnect the dropped subscribers, and count the messages that they are sent."""
         gate = asyncio.Semaphore(AT_ONCE)
         back, self._tunnel = self._tunnel, []
         held = [dict(one.held) for one in back]
@@ -485,7 +485,7 @@ class Crowd:
                 async with asyncio.timeout(CONNECT_S):
                     await subscriber.connect(self.uri.host, self.uri.port)
             except (OSError, TimeoutError) as error:
-                self.faults[f"could not come back: {str(error) or 'no answer'}"] += 1
+                self.faults[f"could not reconnect: {str(error) or 'no answer'}"] += 1
 
     async def arrivals(self) -> Message:
         """Return the deliveries since the last such command, and the number of people, by H3 cell.
@@ -521,13 +521,13 @@ class Crowd:
         return {"missing": len(owed), "frames": self._searched}
 
     async def forget(self) -> Message:
-        """Delete everybody's records, which would fill the memory after hours."""
+        """Delete all records, which would otherwise fill the memory after hours."""
         for one in self._all:
             one.record().clear()
         return {}
 
     async def report(self) -> Message:
-        """Return everybody's records, and the faults."""
+        """Return the records of all subscribers, and the faults."""
         return {"records": [one.record() for one in self._all], "faults": dict(self.faults)}
 
 

@@ -1,4 +1,4 @@
-"""The server of the live map: it serves `web/map/`, and sends the facts that a subscriber can't know.
+"""The server of the live map, which serves `web/map/` and sends the facts that a subscriber can't know.
 
 A page is a subscriber like any other: the node sends it the alerts at its own place. Everything else on the map comes
 from here as server-sent events. Each event replaces the one before with the same name:
@@ -10,7 +10,7 @@ from here as server-sent events. Each event replaces the one before with the sam
                the publisher's request to the first of them]; without `last_ms` they received it later, by moving or
                reconnecting
 
-The node tells nobody where its subscribers are. People and deliveries are known only in a demo that plays them itself.
+The node tells nobody where its subscribers are. Only a demo that simulates the subscribers knows their places.
 """
 
 import asyncio
@@ -39,8 +39,8 @@ from client_demo.web.server import (
 
 MAP_PORT = 8780
 EVERY_S = 1.0  # between two requests to the api
-QUIET_S = 15.0  # after this long a comment is sent, to notice that a page has gone
-BEHIND = 256  # the most events that may wait for one page, before it has to reconnect
+QUIET_S = 15.0  # seconds without an event until a comment is sent, to notice that a page has gone
+BEHIND = 256  # the most events that may wait for one page; beyond that, the page has to reconnect
 FILES = {
     **page_files("map", "list", "scene"),
     "/worker.js": WEB / "map" / "worker.js",  # at the root, so that its scope contains the page
@@ -50,10 +50,10 @@ FILES = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The facts that the page gets once.
+    """The facts that the page requests once.
 
-    They are the node's stream, a token for it if needed, the first place, a map style's URL, and the URL of `geocast
-    push` (with `/v1`) if the page can register there.
+    They are the URL of the node's stream, a token if needed, the first place, the URL of a map style, and the URL of
+    `geocast push` (with `/v1`) if the page can register there.
     """
 
     stream_url: str
@@ -84,7 +84,7 @@ class View:
 
 
 class LiveMap:
-    """The events for the open pages. `publisher` is only used for reading, and should not be patient."""
+    """The events for the open pages. `publisher` is only used for reading, and should have little patience."""
 
     def __init__(self, publisher: Publisher, view: View) -> None:
         self.url = ""
@@ -96,7 +96,7 @@ class LiveMap:
     # ---- events ----------------------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Read the live alerts again and again."""
+        """Read the live alerts every EVERY_S, until cancelled."""
         while True:
             await self.refresh()
             await asyncio.sleep(EVERY_S)

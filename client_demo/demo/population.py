@@ -16,7 +16,7 @@ SEED = 911
 NEAR_SHARE, NEAR_M = (
     0.6,
     900.0,
-)  # the share that lives near an incident, and the standard deviation of the distance; the others live anywhere
+)  # the share of subscribers near an incident, and the standard deviation of their distance; the others live anywhere
 OUTSKIRTS_M = 3000.0
 STEPS, STEP_M = 12, 500.0  # number of a walker's places, and their mean distance
 
@@ -26,7 +26,7 @@ KINDS = {"a point": 45, "a point and its accuracy": 15, "an H3 cell only": 15, "
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """One subscriber: its format, and its places, one list after the other; a subscriber with one list does not move.
+    """One subscriber: its format, and the lists of places through which it moves; with one list it does not move.
 
     A responder has a token, and an `answer` to calls: its message, and the delay in seconds (see `crowd`).
     """

@@ -1,6 +1,6 @@
 """The processes of the demo: a node, and the crowd of its subscribers.
 
-Each runs in a session of its own, so that Ctrl-C reaches only the demo, which ends them in order.
+Each process runs in a session of its own, so that Ctrl-C reaches only the demo, which ends the processes in order.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ POLL_S = 0.05
 POLICY = Path(__file__).with_name("policy.toml")
 DESK_SCOPES = ("alerts:publish", "alerts:manage", "alerts:audit", "alerts:receive", "alerts:test")
 TOKEN_S = 365 * 86_400
-SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.com,*.notify.windows.com"  # in browsers
+SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.com,*.notify.windows.com"  # of browsers
 _JWT = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
 class ProcessError(Exception):
-    """A process could not be started, or ended too early. The text is one line for a person."""
+    """Raised if a process could not be started or ended too early. The text is one line for a person."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -67,7 +67,7 @@ class Geocast:
 
     async def _geocast(self, *arguments: str) -> asyncio.subprocess.Process:
         if not self._command.exists():
-            raise ProcessError(f"there is no {self._command}: `make install` makes it")
+            raise ProcessError(f"there is no {self._command}: `make install` creates it")
         return await asyncio.create_subprocess_exec(
             self._command,
             *arguments,
@@ -76,7 +76,7 @@ class Geocast:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
             cwd=self._folder,
-            # Settings for the user's own node must not reach this one.
+            # Settings for the user's own node must not reach this process.
             env={key: value for key, value in os.environ.items() if not key.startswith("GEOCAST_")}
             | {"PYTHONUNBUFFERED": "1"},
         )
@@ -85,7 +85,7 @@ class Geocast:
         process = await self._geocast("keygen", *options)
         printed, _ = await process.communicate()
         if process.returncode:
-            raise ProcessError(f"no keys could be made: {printed.decode(errors='replace').strip()}")
+            raise ProcessError(f"the keys could not be created: {printed.decode(errors='replace').strip()}")
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
@@ -118,7 +118,7 @@ class Geocast:
 
 
 class Node(Geocast):
-    """`geocast serve --dev` on loopback, with keys, a policy that has calls, and its log in `folder`.
+    """`geocast serve --dev` on loopback, with its keys, a policy with calls, and its log in `folder`.
 
     `aeds` is a file with defibrillators, if there is one. `token` is for a desk, `phone_token` for any subscriber,
     `dispatch_token` for a dispatcher.
@@ -158,8 +158,8 @@ class Node(Geocast):
 class PushProcess(Geocast):
     """`geocast push` beside a node; `url` is where devices register.
 
-    It may push to `service` (HOST:PORT, with its certificate in the file `ca`) and to the browsers' services, for
-    people who open the map.
+    The process may push to `service` (HOST:PORT, with the certificate file `ca`) and, for people who open the map, to
+    the browsers' push services.
     """
 
     what = "`geocast push`"
@@ -201,7 +201,7 @@ class CrowdProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": command, "with": fields}).encode() + b"\n")
-        with contextlib.suppress(ConnectionError):  # the process has died, and no answer comes either
+        with contextlib.suppress(ConnectionError):  # the process has died; then no answer comes either
             await self._process.stdin.drain()
         while line := await self._process.stdout.readline():
             answer = cast(dict[str, Any], json.loads(line))

@@ -1,14 +1,14 @@
-"""The judge of the demo's sleeping phones: which push had to wake whom, and whether it did. No I/O.
+"""The judge of the demo's sleeping phones: which pushes each phone had to get, and whether it got them. No I/O.
 
-It knows push-rules.md and an independent haversine, and nothing about the implementation of `geocast push`. Times are
-in ms since 1970.
+The judgement follows push-rules.md with an independent haversine, and knows nothing about the implementation of
+`geocast push`. Times are in ms since 1970.
 
-Rule 1  A sleeping phone is registered for cells, and does not move. It *had to* get an alert once a revision of it
-        reached one of the cells (D2), and after that every later revision and the cancel (R4).
+Rule 1  A sleeping phone is registered for cells, and does not move. It *had to* get an alert from the first revision
+        that reached one of its cells (D2), including every later revision and the cancel (R4).
 Rule 2  A phone is judged by its last message about each alert, which must be the newest there is. Earlier messages may
         be missing, as a newer revision replaces an older one on the way (WPT3).
 Rule 3  A phone that did not have to get an alert got no message about it (R1).
-Rule 4  Alerts that had ended when the phone woke are not required (E1), and within 1 cm of the edge either is right.
+Rule 4  Alerts that had ended when the phone woke are not required (E1). Within 1 cm of the edge either answer is right.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from .verdict import Published, percentile
 class Sleeper:
     """A phone: its cells, whether it slept until the end, and its messages in order: (id, revision).
 
-    `taken_ms` are the times from a publisher's request until its push service had the push.
+    `taken_ms` are the times, in ms, from a publisher's request until the push service had the push.
     """
 
     places: Sequence[Place]
@@ -36,8 +36,8 @@ class Sleeper:
 class PushVerdict:
     """The verdict in counts, for pairs of a phone and an alert.
 
-    `expected` pairs should have got the newest revision or cancel, and `told` pairs got it; `slept` are the latter on
-    phones that slept, which got it when they woke.
+    `expected` pairs should have got the newest revision or cancel, and `told` pairs got it; `slept` of them were on
+    phones that slept, and got it on waking.
     """
 
     phones: int = 0
@@ -78,7 +78,7 @@ def check_pushes(
             _check(found, sleeper, depth, last.get(alert_id), revision, lives=ends_ms[alert_id] > now_ms)
         found.faults += ["an alert was pushed that was never published" for alert_id in last if alert_id not in newest]
         if len(set(sleeper.told)) < len(sleeper.told):
-            found.faults.append("a phone was told the same twice")
+            found.faults.append("a phone got the same message twice")
     return found
 
 

@@ -1,7 +1,7 @@
 """The server of `web/respond/`: the page of a responder, who is called to people in need nearby.
 
-The page is a client like any other: it talks to the node alone. Its token comes behind the # of the page's address, so
-no server receives it, not even this one.
+The page is a client like any other: it talks only to the node. Its token comes after the # in the page's address, so no
+server receives it, not even this one.
 """
 
 import contextlib

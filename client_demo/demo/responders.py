@@ -1,7 +1,7 @@
-"""The responders among the simulated phones: who they are, where, and how they answer a call. No I/O.
+"""The responders among the simulated phones: their qualifications, their places and their answers to calls. No I/O.
 
-They are placed around the places of cardiac arrests. Some must not be called: off duty, without a qualification, or
-with a token that lasts too long to count (docs/reference/call-rules.md, RQ2).
+Responders are placed around cardiac arrests. Some must not be called: those off duty, without a qualification, or with
+a token that lasts too long to count (docs/reference/call-rules.md, RQ2).
 """
 
 import random
@@ -12,10 +12,10 @@ from client_demo.python.geo import Place, offset
 
 from .population import Point, Simulated
 
-RESPONDER = "a responder"  # the kind of such a subscriber
+RESPONDER = "a responder"  # the `kind` of these subscribers
 SEED = 112
 NEAR_M = 700.0  # standard deviation of their distance
-ROUND_EACH = 24  # responders around each arrest, for at most MOST_ARRESTS arrests
+ROUND_EACH = 24  # the number of responders around each arrest, for at most MOST_ARRESTS arrests
 MOST_ARRESTS = 4
 SAYS = {"accept": 60, "decline": 20, "": 20}  # answer -> percentage
 ANSWERS_S = (0.3, 1.8)

@@ -4,12 +4,12 @@
     2  start a node and connect the subscribers, who run in processes of their own
     3  act by act: publish; then a revision that moves an alert, a tunnel in which some lose their connection while
        alerts are cancelled and revised, and their return; and a call for help to a cardiac arrest
-    4  judge every delivery with an independent haversine (`verdict`), and print a table; and, where aiohttp is
-       installed, every push to sleeping phones
+    4  judge every delivery with an independent haversine (`verdict`) and, if aiohttp is installed, every push to
+       sleeping phones; print a table
     5  in a terminal, go on until Ctrl-C, so that there is time to look at the map
 
-Nobody moves while an alert is published: from before the POST until all who are inside have it. So the set of those who
-had to be told is exact. Between two acts subscribers move in and out of the areas of live alerts.
+Nobody moves while an alert is published, from before the POST until everybody inside has it. So the set of required
+recipients is exact. Between two acts subscribers move in and out of the areas of live alerts.
 """
 
 import asyncio
@@ -81,12 +81,12 @@ Page = TypeVar("Page")
 
 
 class DemoError(Exception):
-    """The demo can't run. The text is one line for a person."""
+    """Raised if the demo can't run. The text is one line for a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The published alerts, and for each subscriber its places and its record, until `end` (ns)."""
+    """The published alerts, and each subscriber's places and record, until `end` (ns)."""
 
     published: list[Published]
     records: list[tuple[list[list[Place]], list[Event]]]
@@ -116,7 +116,7 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """Whether all who had to get an alert, a call or a push got it, and nobody else did."""
+        """Whether all required recipients got their alerts, calls and pushes, and nobody else did."""
         if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push)):
             return False
         wrong = self.total("outside") + self.total("missed") + len(self.faults)
@@ -131,7 +131,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Programme:
-    """The settings of a demo: duration, feed, number of subscribers, and the map. `stays`: go on until Ctrl-C."""
+    """The settings of a demo: duration, feed, number of subscribers, and the map. `stays` means until Ctrl-C."""
 
     seconds: float
     feed: Path | None = None
@@ -148,7 +148,7 @@ def run_demo(console: Console, programme: Programme) -> int:
     Raises DemoError if it can't run.
     """
     if programme.seconds < MIN_SECONDS:
-        raise DemoError(f"{programme.seconds:g} s are too short for a demo: {MIN_SECONDS:g} at least")
+        raise DemoError(f"{programme.seconds:g} s are too short for a demo; it needs at least {MIN_SECONDS:g} s")
     path = programme.feed or SAMPLE
     try:
         kind = optional_format(programme.feed_format)
@@ -214,7 +214,7 @@ async def _phones_that_sleep(
     except ModuleNotFoundError as error:
         if error.name != "aiohttp":
             raise
-        progress.say("no phones that sleep: there is no aiohttp, which `make demo` installs", "yellow")
+        progress.say("no sleeping phones, because aiohttp is missing; `make demo` installs it", "yellow")
         return None
     return await cleanup.enter_async_context(sleeping(node, folder))
 
@@ -293,7 +293,7 @@ def _tell(progress: Progress, outcome: Outcome) -> None:
 
 
 class Show:
-    """The acts, on a node and a crowd that have been started."""
+    """The acts, on a node and a crowd that are running."""
 
     def __init__(
         self,
@@ -346,14 +346,14 @@ class Show:
             progress.say(f"desk: {triage.retimed()}", "yellow")
 
     def _open_map(self, case: Case) -> None:
-        """Place the map's first view near the middle of the case with the most other cases around it."""
+        """Set the map's first view to the surroundings of the case with the most other cases near it."""
         self._map.view = replace(self._map.view, place=offset(*_where(case), *FROM_THE_MIDDLE_M))
         lacks = missing(FILES)
         if lacks is None:
             self._progress.say(f"map: {self._map.url}", "bold")
         else:
             self._progress.say(
-                f"no live map: there is no {lacks}, which `make demo` gets where npm can be reached", "yellow"
+                f"no live map: there is no {lacks}; `make demo` gets it if an npm registry can be reached", "yellow"
             )
 
     # ---- 2: the city connects --------------------------------------------------------------------------------
@@ -400,7 +400,7 @@ class Show:
         return self._node.issuer.token(sub, ["alerts:receive"], life_s, quals)
 
     def _that_fit(self, count: int) -> int:
-        """Return how many subscribers fit: the node needs a descriptor for each, and its hard limit is fixed."""
+        """Return how many subscribers fit under the hard descriptor limit, as the node needs a descriptor for each."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         fit = count if hard == resource.RLIM_INFINITY else max(1, min(count, hard - SPARE_DESCRIPTORS))
         if fit < count:
@@ -451,7 +451,7 @@ class Show:
         self._map.people(sum((Counter(answer["people"]) for answer in answers), Counter[str]()))
         sent = {item.key: item.sent for item in published}
         for key, cells in by_revision(row for answer in answers for row in answer["told"]).items():
-            if key[0] in self._sent:  # otherwise another desk's alert
+            if key[0] in self._sent:  # otherwise the alert was published by another desk
                 self._map.told({**self._what(*key), **fan_out(cells, sent.get(key))})
 
     def _what(self, alert_id: str, revision: int) -> dict[str, Any]:
@@ -467,7 +467,7 @@ class Show:
         }
 
     def _script(self, cases: Sequence[Case], ends_at: float) -> list[tuple[Act, bool]]:
-        """Return as many publishing acts as there is time for, with the other acts, which always run, in between."""
+        """Return the publishing acts for which there is time, and between them the other acts, which always run."""
         room = int((ends_at - time.monotonic()) / INTERVAL_S[0]) - 3
         publish = [(self._publishing(case), number < NEEDED) for number, case in enumerate(cases[: max(NEEDED, room)])]
         third = max(1, len(publish) // 3)
@@ -496,7 +496,7 @@ class Show:
         lat, lng = offset(shape["lat"], shape["lng"], 0, 1.5 * shape["radius_m"])
         took = await self._revise(alert["id"], area=[{**shape, "lat": lat, "lng": lng}])
         self._progress.say(
-            f"revised {alert['category']}, it has moved east; those who had it are told too: {took}", "bold"
+            f"revised {alert['category']}, it has moved east; everybody who had it gets the revision: {took}", "bold"
         )
 
     async def _enter_tunnel(self) -> None:
@@ -506,7 +506,7 @@ class Show:
         self._progress.say(f"{sum(each['gone'] for each in gone)} subscribers lost their connection", "bold")
         took = await self._cancel(first, "it was a false alarm")
         self._progress.say(
-            f"cancelled {self._sent[first]['category']}; those who had it are told, wherever they are: {took}", "bold"
+            f"cancelled {self._sent[first]['category']}; everybody who had it gets the cancel: {took}", "bold"
         )
         if second != first:
             took = await self._revise(second, description="Crews are on the scene.")
@@ -517,13 +517,13 @@ class Show:
         answers = await all_do(self._crowd, "emerge")
         total = {name: sum(answer[name] for answer in answers) for name in answers[0] if name != "done"}
         self._progress.say(
-            f"{total['back']} came back, holding {total['held']} alerts; told at once: {total['cancels']} cancels, "
-            f"{total['revisions']} revisions, {total['new']} new, {total['again']} that they had",
+            f"{total['back']} came back, holding {total['held']} alerts; sent at once: {total['cancels']} cancels, "
+            f"{total['revisions']} revisions, {total['new']} new alerts, {total['again']} that they had",
             "bold",
         )
 
     async def _cardiac_arrest(self) -> None:
-        """Call responders to a home. Those who go are sent the place, and all stand down at the end."""
+        """Call responders to a home. Those who get a seat are sent the place, and all stand down at the end."""
         call = Call(self._dispatcher, self._crowd, self._arrests[0])
         self._called = await call.go()
         self._searched = call.frames

@@ -1,7 +1,7 @@
 """The demo's sleeping phones.
 
-They register with `geocast push`, and a push service that stands in for those of browsers wakes them. Half of them read
-each push at once; the others sleep until the end, and then read the pushes that are left.
+The phones register with `geocast push`, and a push service that simulates those of browsers wakes them. Half of the
+phones read each push at once; the others sleep until the end, and then read the pushes that are left.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ PHONES = 48
 RESOLUTION = 8
 SEED = 1042
 NEAR_M = 900.0  # standard deviation of their distance from an incident
-PATIENCE_S = 10.0  # how long a registration is repeated
+PATIENCE_S = 10.0  # seconds for which a registration is repeated
 SETTLE_S = 2.0  # the same as in `crowd`
 LATE_S = 5.0
 LIFE_S = 3600
@@ -95,13 +95,13 @@ class Sleepers:
         await self._starting
         began, dice = time.monotonic(), random.Random(SEED)
         for number in range(PHONES):
-            near = incidents[:2] if number % 4 < 2 else incidents  # these two are published in any case
+            near = incidents[:2] if number % 4 < 2 else incidents  # the first two are always published
             spot = offset(*dice.choice(near), dice.gauss(0, NEAR_M), dice.gauss(0, NEAR_M))
             place, slept = Place.in_cell(h3.latlng_to_cell(*spot, RESOLUTION)), number % 2 == 1
             self._all.append(_Sleeper(self._service.phone(asleep=slept), [place], slept))
         await asyncio.gather(*(self._register(one) for one in self._all))
         took_s = time.monotonic() - began
-        return f"{PHONES} phones that sleep registered in {took_s:.1f} s; half of them sleep until the end"
+        return f"{PHONES} sleeping phones registered in {took_s:.1f} s; half of them sleep until the end"
 
     async def _register(self, one: _Sleeper) -> None:
         token = self._node.issuer.token(one.phone.name, ["alerts:receive"], LIFE_S)
@@ -111,7 +111,7 @@ class Sleepers:
             await devices.register(new_device_id(), one.phone.subscription(), one.places, resolution=RESOLUTION)
 
     async def settle(self, item: Published) -> None:
-        """Wait until the push service has all pushes that are due for this item, at most 2 s."""
+        """Wait at most 2 s until the push service has all pushes that are due for this item."""
         sent_at = time.time() - (time.monotonic_ns() - item.sent) / 1e9
         due = [one for one in self._all if one.owes(item)]
         for one in due:
@@ -135,10 +135,10 @@ class Sleepers:
     @property
     def faults(self) -> list[str]:
         """The faults of pushes that the push service has found."""
-        return [f"the push service found wrong: {what}" for what in sorted(set(self._service.wrong))]
+        return [f"the push service found a fault: {what}" for what in sorted(set(self._service.wrong))]
 
     def forget(self) -> None:
-        """Delete the records, which would fill the memory after hours."""
+        """Delete the records, which would otherwise fill the memory after hours."""
         for one in self._all:
             one.phone.told.clear()
             one.phone.requests.clear()

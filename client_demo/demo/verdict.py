@@ -1,19 +1,20 @@
 """The judge of the demo: who had to be sent each alert, and who was. No I/O; times in ns of one monotonic clock.
 
-It knows the rules of the protocol ("Who is sent what") and an independent haversine, and nothing about a node's
+The judgement follows the protocol ("Who is sent what") with an independent haversine, and knows nothing about a node's
 implementation.
 
 Rule 1  `ok` is a barrier: a delivery before it is judged by the old places, a delivery after it by the new ones. So
-        each delivery can be judged exactly, also that to a subscriber who moves.
+        each delivery can be judged exactly, even if the subscriber moves.
 Rule 2  A subscriber *had to* get a revision after staying inside its area, between the `ok` of one move and the sending
-        of the next, while the revision was accepted and not yet replaced or cancelled. A subscriber who walks in later
-        stays there too. In the demo nobody moves while an alert is published and until those inside have it (at most 2
-        s), so no stay is too short for a node to notice.
+        of the next, while the revision was accepted and not yet replaced or cancelled. The same holds for a subscriber
+        who walks in later. In the demo nobody moves from the publication of an alert until everybody inside has it (at
+        most 2 s), so no stay is too short for a node to notice.
 Rule 3  A recipient has to get every later revision and the cancel: at once while connected, otherwise after
         reconnecting with `holding`.
-Rule 4  Within 1 cm of the edge either answer is right; only there, the delivery itself decides what was expected.
-Rule 5  A latency counts from the sending of the POST, for those who had to get the revision then; a subscriber who
-        walks in later has none.
+Rule 4  Within 1 cm of the edge either answer is right; there, and only there, the delivery counts as expected if it
+        happened.
+Rule 5  A latency is measured from the sending of the POST, for subscribers who had to get the revision then; a
+        subscriber who walks in later has none.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +30,7 @@ Event = Sequence[Any]  # (kind, time in ns, more), see crowd.Subscriber
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A revision, or with `area` None a cancel, that a node accepted; times of request and answer (ns)."""
+    """A revision, or a cancel if `area` is None, that a node accepted, with the times of request and answer (ns)."""
 
     id: str
     revision: int
@@ -197,6 +198,6 @@ class DeliveryCheck:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least the share `share` of the values don't exceed; 0 without values."""
+    """Return the smallest value that is not exceeded by at least this share of the values; 0 without values."""
     ordered = sorted(values)
     return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else 0.0

@@ -2,8 +2,8 @@
 
     feed in      source (replays a file or polls a URL) -> feeds (rows to incidents), by feed_format (the meaning of the
                  columns: feed_formats/*.toml, or a city's own) -> queue (incidents, each with the desk's proposal)
-    proposals    triage (what the policy allows, by the nature of an incident; the words, from wording.toml)
-    before that  check (a report on what the desk would make of a feed)
+    proposals    triage (which incidents the policy allows, and the words of alerts, from wording.toml)
+    before that  check (a report on how the desk would read a feed)
     text         redaction (finds addresses, units, numbers), refusals (the node's refusals in plain words)
     decisions    queue (who decided what, pure) -> store (SQLite) -> alert_control (publish, revise, cancel, counts)
     the page     service (HTTP and server-sent events) -> client_demo/web/desk/desk.html

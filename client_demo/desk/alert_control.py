@@ -24,8 +24,8 @@ log = logging.getLogger("client_demo")
 LOOK_EVERY_S = 1.0
 POLICY_EVERY_S = 30.0
 AGAIN_S = 1.0
-MOST_ASKED = 8  # the most unsigned forms of one item that are kept, as somebody may be reading them
-SILENT = "The node gives no answer. What was decided is kept and will be sent."
+MOST_ASKED = 8  # the number of unsigned forms that are kept for each item, because somebody may be reading them
+SILENT = "The node does not answer. Decisions are stored and will be sent."
 CHANGED_ELSEWHERE = ("id-conflict", "revision-conflict", "alert-ended", "unknown-alert")
 
 Changed = Callable[[str], None]  # called with the id of an item, or with "" for the state of the desk as a whole
@@ -42,7 +42,7 @@ class AlertControl:
         # item -> form -> a request that nobody has signed yet
         self._asked: dict[str, dict[str, SigningRequest]] = {}
         self._requests = RequestTasks()
-        self.trouble = ""  # what is wrong with the node, or ""
+        self.trouble = ""  # the problem with the node, or ""
         self.feed_title, self.feed_trouble = "", ""
 
     async def run(self) -> None:
@@ -68,7 +68,7 @@ class AlertControl:
             self._changed("")
 
     def tell_feed(self, title: str, trouble: str) -> None:
-        """Set the feed's title and its trouble, "" for none."""
+        """Set the feed's title and its problem; "" means none."""
         if (title, trouble) != (self.feed_title, self.feed_trouble):
             self.feed_title, self.feed_trouble = title, trouble
             self._changed("")
@@ -91,7 +91,7 @@ class AlertControl:
             except Refused as refusal:
                 refused = troubles(refusal)
             except Unanswered:
-                refused = [Trouble("", "The node gives no answer: nothing can be published at the moment.")]
+                refused = [Trouble("", "The node does not answer: nothing can be published at the moment.")]
         asked = {(each.field, each.held["kind"]) for each in refused if each.held}
         found = self.queue.troubles(item, form, now_ms, asked)
         found += [each for each in refused if each not in found]
@@ -141,7 +141,7 @@ class AlertControl:
         except Refused as refusal:
             raise NotAllowed(troubles(refusal)) from None
         except Unanswered:
-            raise NotAllowed([Trouble("", "The node gives no answer: nothing can be signed at the moment.")]) from None
+            raise NotAllowed([Trouble("", "The node does not answer: nothing can be signed at the moment.")]) from None
         if "form" not in answer:
             raise NotAllowed([Trouble("", "The node's policy has changed. Try again in a moment.")])
         signing.form, signing.needed = answer["form"], answer["approvals"]
@@ -155,7 +155,7 @@ class AlertControl:
         """Add a signature; with the last one needed, send the request. Raises Conflict."""
         asked = item.signing if item.signing and item.signing.form == form else self._asked.get(item.id, {}).get(form)
         if asked is None:
-            raise Conflict("What you have signed was not asked for, or a while ago. Look at it again.")
+            raise Conflict("You have signed a text that was not requested, or no longer is. Look at it again.")
         if self.queue.sign(item, version, asked, signature):
             self._begin(item)
         else:
@@ -175,7 +175,7 @@ class AlertControl:
 
     def _kept(self, item: Item) -> None:
         if not self._is_saved(item):
-            item.troubles = [Trouble("", "The desk can't write to its disk: this will not outlive it.")]
+            item.troubles = [Trouble("", "The desk can't write to its disk: a restart would lose this decision.")]
         self._changed(item.id)
 
     async def answered(self, item: Item, most_s: float) -> None:
@@ -230,11 +230,11 @@ class AlertControl:
                 return self._publisher.cancel(alert_id, pending.body, dry_run=dry_run)
 
     async def _catch_up(self, item: Item) -> None:
-        """Read the alert from the node, after somebody has changed it elsewhere."""
+        """Read the alert from the node after somebody has changed it elsewhere."""
         with contextlib.suppress(PublishError):
             observe(item, await self._publisher.get(item.alert_id))
 
-    # ---- looking -------------------------------------------------------------------------------------------
+    # ---- following the node --------------------------------------------------------------------------------
 
     async def _watch_alerts(self) -> None:
         while True:

@@ -20,12 +20,12 @@ GRID = 0.01  # degrees, about a kilometre
 MOST_EXAMPLES = 3
 SIMILAR = 0.8  # least similarity to a category that may be misspelt
 NO_NUMBER, NO_TIME, NO_PLACE = "without a number", "without a time", "without a place"
-OTHER_PLACE = "with a place that is none: half of one, 0/0, or beyond 90 and 180 degrees"
+OTHER_PLACE = "with an invalid place: only one coordinate, 0/0, or beyond 90 and 180 degrees"
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """A meaning of natures: a category or a key of kept_back.toml, a note on its use, and its number of incidents."""
+    """A meaning of natures: a category or a key of kept_back.toml, a note on its use, and a count of incidents."""
 
     key: str
     note: str
@@ -51,7 +51,7 @@ class Report:
 
 
 def report(records: Records) -> Report:
-    """Return the report on a feed that has been read."""
+    """Return the report on the records of a feed."""
     kind, groups = records.format, records.groups
     incidents = [group.incident for group in groups]
     times = [incident.occurred_at for incident in incidents if incident.occurred_at is not None]
@@ -72,7 +72,7 @@ def report(records: Records) -> Report:
 
 
 def _gaps(kind: Format, row: Row) -> Iterator[str]:
-    """Yield the words for each fact that a row lacks."""
+    """Yield a description of each fact that a row lacks."""
     found, told = kind.incident(row), kind.told
     if not found.nature:
         yield "without a nature"

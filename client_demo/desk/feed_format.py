@@ -40,10 +40,10 @@ from client_demo.python.times import ms_of
 ADDRESS, UNITS, CASE, PLACE = "address", "units", "case number", "exact place"  # kinds of private columns
 PHONE, PERSON = "telephone number", "name"
 MOST_ENTRIES, MOST_PATTERNS = 5000, 100
-MOST_ERRORS = 3  # in one message
+MOST_ERRORS = 3  # the most errors that one message lists
 FOLDER = Path(__file__).with_name("feed_formats")
 ISO, UNIX_S, UNIX_MS = "iso", "unix_s", "unix_ms"  # formats of a time besides the patterns of strptime
-_PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # its hour differs on a clock of twelve hours
+_PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # an afternoon, whose hour differs on a 12-hour clock
 _DIGITS = r"([-+]?\d{1,4}(?:\.\d{0,20})?)"
 # Matches `(37.7, -122.4)`, `37.7 -122.4`, and a point in WKT or in GeoJSON as text.
 _PAIR = re.compile(rf"(?:POINT ?|\{{'type': 'Point', 'coordinates': )?[(\[]?{_DIGITS}(?:, ?| ){_DIGITS}[)\]]?\}}?")
@@ -52,7 +52,7 @@ Row = Mapping[str, str | int | float | bool | None]
 
 
 class FeedError(Exception):
-    """A feed, or a description of one, that can't be used. The text is one line for a person."""
+    """Raised for an unusable feed or description of a feed. The text is one line for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,12 @@ class Incident:
 
 
 def _table(value: object) -> object:
-    """Return a lone column as a table with that column."""
+    """Return the name of a column as a table with this column; other values unchanged."""
     return {"column": value} if isinstance(value, str) else value
 
 
 def _list(value: object) -> object:
-    """Return a lone value as a list with that value."""
+    """Return a single value as a list with this value; other values unchanged."""
     return [value] if isinstance(value, str | dict) else value
 
 
@@ -385,10 +385,10 @@ def _degrees(value: object, limit: float) -> float | None:
 
 
 def _is_pattern(form: str) -> bool:
-    """Return whether a time in this format can be parsed back to the same day and hour."""
+    """Return whether a time that is written in this format can be parsed to the same day and hour."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a day without a year, which is refused anyway
+            warnings.simplefilter("ignore")  # Python warns of days without a year, which are refused anyway
             again = datetime.strptime(_PROBE.strftime(form), form)  # noqa: DTZ007
     except ValueError:
         return False
@@ -400,5 +400,5 @@ def _is_wild(nature: str) -> bool:
 
 
 def _pattern(nature: str) -> re.Pattern[str]:
-    """Compile a shell pattern. `fnmatch` writes its pieces as groups that do not backtrack."""
+    """Compile a shell pattern. `fnmatch` translates its parts to groups that do not backtrack."""
     return re.compile(fnmatch.translate(nature))

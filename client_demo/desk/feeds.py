@@ -33,7 +33,7 @@ MOST_COLUMNS, MOST_CHARACTERS = 200, 1000  # the widest of the known feeds has 6
 class Group:
     """One incident with its rows, in order of time (Rule 3).
 
-    `key` is the same for all rows of the incident, also in a later edition of the feed; where the feed `is_numbered` no
+    `key` is the same for all rows of the incident, also in later editions of the feed. If the feed `is_numbered`, no
     other incident has this key. `latest` is the time of the last row.
     """
 
@@ -46,7 +46,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The incidents of a feed, oldest first; `empty` of its `rows` were left out (Rule 6)."""
+    """The incidents of a feed, oldest first; `empty` of the `rows` were left out (Rule 6)."""
 
     format: Format
     rows: int
@@ -130,7 +130,7 @@ def _cut_value(value: object) -> str | int | float | bool | None:
 def _json_rows(name: str, text: str) -> list[dict[str, Any]]:
     try:
         found = json.loads(text)
-        # JSON allows a lone surrogate, which can be neither sent nor stored.
+        # JSON allows lone surrogates, which can be neither sent nor stored.
         found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         raise FeedError(f"{name} is neither CSV nor JSON") from None

@@ -1,6 +1,6 @@
 """The items of the desk: incidents, the desk's proposal for each, and people's decisions. Does no I/O and has no clock.
 
-Rule 1  An incident is one item, in however many rows and editions of the feed it appears. An item has at most one
+Rule 1  An incident is one item, even if it appears in several rows and editions of the feed. An item has at most one
         alert, whose id is drawn once. So no request that is repeated, lost or clicked twice creates a second alert.
 Rule 2  A decision names the version of the item that the reviewer saw. A reviewer who decides on an older version is
         told who was first. The same decision by the same person again counts as the first one.
@@ -66,9 +66,9 @@ Form = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """An incident of a feed as it comes to the desk: its redacted rows, and when it counts as having happened (ms).
+    """An incident of a feed as the desk receives it: its redacted rows, and when it counts as having happened (ms).
 
-    `recorded_at` is the feed's own time, `is_retimed` whether `incident.occurred_at` is another.
+    `recorded_at` is the feed's own time; `is_retimed` says whether `incident.occurred_at` differs from it.
     """
 
     key: str
@@ -115,7 +115,7 @@ class Decision:
 
 @dataclass(slots=True)
 class Pending:
-    """A request with its exact body, which is sent until the node answers."""
+    """A request with its exact body, which is repeated until the node answers."""
 
     what: str  # publish, revise, cancel
     body: dict[str, Any]
@@ -140,7 +140,7 @@ class Item:
     published: dict[str, Any] | None = None  # the node's last answer: area, issued_at, expires_at
     delivery: dict[str, int] | None = None  # the node's counts; `rounded` without alerts:audit
     troubles: list[Trouble] = field(default_factory=list)  # reasons why the last decision was refused
-    waits: str = ""  # why the pending request has no answer yet
+    waits: str = ""  # the reason why the pending request has no answer yet
     history: list[Decision] = field(default_factory=list)
 
     @property
@@ -150,7 +150,7 @@ class Item:
 
     @property
     def draft(self) -> Form | None:
-        """The text of a decision that is under way or was refused, so that nobody has to type it again."""
+        """The form of a pending or refused decision, so that nobody has to type it again."""
         if self.signing is not None:
             return self.signing.draft
         is_open = self.pending is not None or bool(self.troubles)
@@ -162,7 +162,7 @@ class Item:
 
     @classmethod
     def from_map(cls, saved: Mapping[str, Any]) -> "Item":
-        """Return the item that `to_map` wrote."""
+        """Return the item in a map that `to_map` returned."""
         seen = dict(saved["sighting"])
         seen["incident"] = Incident(**seen["incident"])
         seen["rows"] = [
@@ -218,7 +218,7 @@ class Queue:
         return item
 
     def trim(self) -> list[str]:
-        """Drop the oldest undecided items beyond MOST_ITEMS, and return their ids."""
+        """Drop the oldest undecided items above MOST_ITEMS, and return their ids."""
         undecided = [item for item in self if not item.is_decided]
         undecided.sort(key=lambda item: item.sighting.incident.occurred_at or 0)
         dropped = undecided[: max(0, len(undecided) - MOST_ITEMS)]
@@ -248,7 +248,7 @@ class Queue:
     # ---- proposals -----------------------------------------------------------------------------------------
 
     def proposal(self, item: Item) -> Form:
-        """Return the form that the desk proposes; the only words from the feed are the district's name."""
+        """Return the form that the desk proposes; the district's name is its only text from the feed."""
         incident, district = item.sighting.incident, item.sighting.district
         wording = self._desk.wording(item.category) if item.category else {}
         return {
@@ -278,7 +278,7 @@ class Queue:
     def troubles(self, item: Item, form: Form, now_ms: int, asked: Collection[tuple[str, str]] = ()) -> list[Trouble]:
         """Return the desk's own reasons against publishing this form (Rule 4).
 
-        `asked` has the field and kind of texts that the node already asks about, so that nobody is asked twice.
+        `asked` has the field and kind of each text that the node already questions, so that nobody is asked twice.
         """
         found: list[Trouble] = []
         if item.is_locked:
@@ -300,7 +300,7 @@ class Queue:
             age = span((stale_at - occurred_at) // 1000)
             yield Trouble("", f"This happened more than {age} ago. Alerts are for what is happening now.")
         elif occurred_at > now_ms + SKEW_MS:
-            yield Trouble("", "By the record this has not happened yet. Check the feed's clock.")
+            yield Trouble("", "According to the record this has not happened yet. Check the feed's clock.")
 
     # ---- decisions -----------------------------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class Queue:
         }
 
     def _is_signed(self, item: Item, category: str, *, of_cancel: bool = False) -> bool:
-        """Return whether reviewers have to sign: any category that the alert has had may ask for it (HD1)."""
+        """Return whether reviewers have to sign, by any category that the alert has had (HD1)."""
         had = {each.form["category"] for each in item.history if each.form and "category" in each.form}
         return any(self.policy.approvals(each, of_cancel=of_cancel) for each in had | {category})
 
@@ -471,7 +471,7 @@ def refuse(item: Item, troubles: list[Trouble]) -> None:
 def observe(item: Item, seen: Mapping[str, Any]) -> bool:
     """Apply the node's `GET /v1/alerts/{id}`, and return whether anything is new.
 
-    Somebody else may have revised the alert, or it may have expired.
+    Somebody may have revised the alert elsewhere, or it may have expired.
     """
     before = item.state, item.revision, item.delivery
     alert = seen["alert"]
@@ -498,7 +498,7 @@ def may_live(item: Item, now_ms: int) -> bool:
 
 
 def _is_repeated(item: Item, decision: Decision) -> bool:
-    """Return whether the last decision is this one, made on the same version by the same person (Rule 2).
+    """Return whether the last decision was the same, on the same version and by the same person (Rule 2).
 
     Once a `publish` is accepted, the same click would be a `revise`, so these two count as the same.
     """
@@ -512,7 +512,7 @@ def _is_repeated(item: Item, decision: Decision) -> bool:
 def _expect(item: Item, version: int, state: str, *, is_cancel: bool = False) -> None:
     """Raise Conflict unless the item has this version and state, and no other decision is in progress.
 
-    With `is_cancel` signatures may be in collection.
+    With `is_cancel` the collection of signatures does not count as a decision in progress.
     """
     is_free = item.pending is None and (item.signing is None or is_cancel)
     if item.version == version and item.state == state and is_free:
@@ -540,12 +540,12 @@ def _approval(by: str, now_ms: int) -> dict[str, str]:
 
 
 def confirmed_kinds(confirm: Form | None) -> list[str]:
-    """Return the kinds of words that a person has confirmed to the node."""
+    """Return the kinds of words that a person has confirmed."""
     return list((confirm or {}).get("text") or ())
 
 
 def _confirm(confirm: Form | None) -> dict[str, Any]:
-    """Return the confirmations for the node, without the kinds that were not confirmed."""
+    """Return the confirmations in the form for the node, without empty ones."""
     named = {key: value for key, value in (confirm or {}).items() if value}
     return {"confirm": named} if named else {}
 

@@ -40,7 +40,7 @@ Act = Callable[[Item, str, Json], Awaitable[Response]]
 
 
 class DeskService(StaffService):
-    """The desk's routes. `keys`: reviewer -> key; `labels` are members of the desk that the page shows as they are."""
+    """The desk's routes. `keys`: reviewer -> key; `labels` are members that the page shows unchanged."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class DeskService(StaffService):
         }
         return self.routes_of(PAGE, {f"/api/items/{{id}}/{name}": self._about_item(act) for name, act in acts.items()})
 
-    # ---- what there is to see --------------------------------------------------------------------------------
+    # ---- state for the page ----------------------------------------------------------------------------------
 
     def all_for(self, name: str) -> Json:
         """Return the desk and all its items."""
@@ -126,7 +126,7 @@ class DeskService(StaffService):
             "history": [{"what": each.what, "by": each.by, "at": each.at} for each in item.history],
         }
 
-    # ---- what is done ----------------------------------------------------------------------------------------
+    # ---- decisions -------------------------------------------------------------------------------------------
 
     def _about_item(self, act: Act) -> Decide:
         async def decide(request: Request, name: str, sent: Json) -> Response:

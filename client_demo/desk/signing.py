@@ -1,7 +1,7 @@
-"""The texts that reviewers sign, and the signatures so far, kept with their item until they suffice. No I/O, no clock.
+"""The texts that reviewers sign, and their signatures, stored with the item until they suffice. No I/O, no clock.
 
-The desk holds nobody's private key and checks no signature: the node does that, and so does each phone that verifies.
-An attacker who takes over this service can withhold alerts, but cannot change a signed text.
+The desk has no private key and verifies no signature: the node and each verifying phone do that. An attacker who takes
+over this service can withhold alerts, but cannot change a signed text.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The state that outlives the service: items with decisions, and the reviewers' keys, in one SQLite file.
+"""The stored state of the service: items with decisions, and the reviewers' keys, in one SQLite file.
 
-The file contains the feed's rows (with addresses) and the keys to sign in with, so only its owner may read it.
+The file contains rows of the feed (with addresses) and the keys for signing in, so only its owner may read it.
 """
 
 import json
@@ -16,11 +16,11 @@ KEPT_MS = 7 * 86_400_000  # how long items are kept after their last decision
 
 
 class StoreError(Exception):
-    """The file can't be used. The text is one line for a person."""
+    """Raised if the file can't be used. The text is one line for a person."""
 
 
 class Store:
-    """The file at `path`, for one service at a time. Raises StoreError."""
+    """The store in the file `path`, which one service at a time may use. Raises StoreError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -6,7 +6,7 @@ Rule 3  The text of an alert comes from `wording.toml` alone, its id from a rand
         has the place, the time and the category that its nature means.
 Rule 4  For a demonstration an old record may be re-timed to now; then the desk says so (`retimed`).
 
-A real desk is people. This one approves at once, as `desk-1`, `desk-2` and so on.
+At a real desk people decide. This desk approves at once, as `desk-1`, `desk-2` and so on.
 """
 
 import itertools
@@ -48,7 +48,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The content of `GET /v1/policy`: category -> title and limits, and the categories that are never alerted."""
+    """The content of `GET /v1/policy`: each category's title and limits, and the categories that are never alerted."""
 
     name: str
     categories: Mapping[str, Mapping[str, Any]]
@@ -56,7 +56,7 @@ class Policy:
 
     @classmethod
     def from_map(cls, policy: Mapping[str, Any]) -> "Policy":
-        """Return the policy in an answer; the never-list may come with reasons or without."""
+        """Return the policy in an answer; the never-list may have reasons or not."""
         never = policy.get("never", {})
         reasons = never if isinstance(never, Mapping) else dict.fromkeys(never, "")
         return cls(str(policy.get("name", "")), policy["categories"], reasons)
@@ -193,7 +193,7 @@ class Desk:
         return {"reviewer": f"desk-{next(self._desks)}", "approved_at": format_time(now_ms)}
 
     def wording(self, category: str) -> dict[str, Any]:
-        """Return the headline, severity and `radius_m` for a category, the radius within its bounds."""
+        """Return the headline, severity and `radius_m` for a category, with the radius limited to its bounds."""
         wording = self._wording.get(category) or self._plain_wording(category)
         return {**wording, "radius_m": self._policy.clamp_m(category, wording["radius_m"])}
 

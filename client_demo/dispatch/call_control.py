@@ -29,7 +29,7 @@ RETIMED_BY_MS = 30_000  # how long ago a re-timed record counts as having happen
 OVER = ("ended", "expired")
 STATUSES = ("actual", "exercise", "test")
 KINDS = ("public", "residence")
-SILENT = "The node gives no answer. What was decided is being repeated."
+SILENT = "The node does not answer. The requests are being repeated."
 MOST_TEXT = 1_000
 
 Form = dict[str, Any]
@@ -81,7 +81,7 @@ class CallControl:
         self.records = {record.key: record for record in records}
         self.categories, self.status, self.retimes = categories, status, retimes
         self.cases: dict[str, CallCase] = {}
-        self.trouble = ""  # what is wrong with the node, or ""
+        self.trouble = ""  # the problem with the node, or ""
         self._dispatcher, self._changed, self._clock = dispatcher, changed, clock
         self._requests = RequestTasks()
 
@@ -103,7 +103,7 @@ class CallControl:
         case = known or CallCase(uuid.uuid4().hex, key, by)
         self.cases[case.id] = case
         at = self._clock() - RETIMED_BY_MS if self.retimes else record.recorded_at
-        assert at is not None, "else there is an obstacle"
+        assert at is not None, "a record without a time has an obstacle"
         body = {"id": case.id, **_said(form), "occurred_at": format_time(at)}
         self._begin(case, "open", form, body, by)
         return case
@@ -176,10 +176,10 @@ class CallControl:
             case _:
                 return self._dispatcher.end_call(case.id, body["reason"])
 
-    # ---- looking -------------------------------------------------------------------------------------------
+    # ---- following the node --------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Follow the open calls, also those of an earlier run, until cancelled."""
+        """Follow the open calls, including those of an earlier run, until cancelled."""
         try:
             while True:
                 with contextlib.suppress(PublishError):
@@ -192,7 +192,7 @@ class CallControl:
             await self._requests.cancel()
 
     async def _find_open(self) -> None:
-        """Add this organisation's open calls that are not known here: from before a restart, or opened elsewhere."""
+        """Add this organisation's open calls from before a restart, and those that were opened elsewhere."""
         for state in await self._dispatcher.calls():
             call_id = state["call"]["id"]
             if call_id not in self.cases:
@@ -245,7 +245,7 @@ def read_text(name: str, value: object) -> str:
 
 
 def _require(form: Form) -> None:
-    """Check that the dispatcher has filled in the form. Raises NotAllowed."""
+    """Raise NotAllowed unless the dispatcher has filled in the form."""
     lacks = []
     if not form["headline"]:
         lacks.append(Trouble("headline", "Say in a few words what has happened: no address, no name."))

@@ -1,11 +1,11 @@
 """The dispatch records from which a call for help can be opened. Does no I/O and has no clock.
 
-Rule 1  Only natures that `natures.toml` lists mean a call: a cardiac arrest does, whichever service was sent (`Fire:
-        CARDIAC ARREST`), and a cardiac emergency does not. Nothing is guessed.
+Rule 1  Only natures in `natures.toml` mean a call, and nothing is guessed: a cardiac arrest means a call, whichever
+        service was sent (`Fire: CARDIAC ARREST`); a cardiac emergency does not.
 Rule 2  A record of a test or a training is offered as such, and can't become an actual call.
 Rule 3  A record without a place is shown but can't become a call. An address that means "no location" counts, whatever
         the coordinates: some systems then write the middle of the county.
-Rule 4  No record says whether the place is a home. The dispatcher says it.
+Rule 4  No record says whether the place is a home, so the dispatcher has to choose.
 """
 
 import fnmatch

@@ -31,7 +31,7 @@ PAGE = page_files("dispatch", "call", "form")
 
 
 class DispatchService(StaffService):
-    """The dispatch page's routes. `keys`: dispatcher -> key; `labels` are members that the page shows as they are."""
+    """The dispatch page's routes. `keys`: dispatcher -> key; `labels` are members that the page shows unchanged."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class DispatchService(StaffService):
         }
         return self.routes_of(PAGE, decisions)
 
-    # ---- what there is to see --------------------------------------------------------------------------------
+    # ---- state for the page ----------------------------------------------------------------------------------
 
     def all_for(self, name: str) -> Json:
         """Return the records and the calls."""
@@ -76,7 +76,7 @@ class DispatchService(StaffService):
         del ids
         yield "all", self.all_for(name)
 
-    # ---- what is done ----------------------------------------------------------------------------------------
+    # ---- decisions -------------------------------------------------------------------------------------------
 
     async def _open(self, _: Request, name: str, sent: Json) -> Response:
         record = read_text("record", sent.get("record"))

@@ -2,8 +2,8 @@
 
 Rule 1  After 503, 500 or no answer the outcome is unknown: the client sends the same bytes again until an answer
         comes. The server treats a repeated request as the same request (protocol, "Durable").
-Rule 2  A refused request is not retried; the refusal lists every broken rule in plain words. The same holds for a
-        publisher that has published too often: an alert that goes out minutes late is not the alert that was approved.
+Rule 2  A refused request is not retried; the refusal lists every broken rule in plain words. A request that exceeds the
+        publisher's rate limit is refused too: an alert that goes out minutes late is not the alert that was approved.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from .wire import is_loopback
 ANSWER_S = 10.0
 MAX_RETRY_AFTER_S = 3600.0
 FIRST_WAIT_S, LAST_WAIT_S = 0.25, 8.0
-SENT_AGAIN = {408, 429, 500, 502, 503, 504}  # a proxy answers 502 or 504 when it got no answer
+SENT_AGAIN = {408, 429, 500, 502, 503, 504}  # a proxy answers 502 or 504 if the server gave it no answer
 
 Answer = dict[str, Any]
 
 
 class PublishError(Exception):
-    """The server could not be reached, or refused the request. The text is one line for a person."""
+    """Raised if the server could not be reached or refused the request. The text is one line for a person."""
 
 
 class Unanswered(PublishError):  # noqa: N818 (an outcome)
-    """No answer came within `patience_s`; the server may have carried out the request."""
+    """Raised if no answer came within `patience_s`. The server may have carried out the request."""
 
 
 class Refused(PublishError):  # noqa: N818 (an answer)
@@ -159,7 +159,7 @@ def in_path(own_id: str) -> str:
 
 
 def json_of(response: httpx.Response) -> Answer:
-    """Return the body as a map; for a body that is no map (a proxy's page) return only the status."""
+    """Return the body as a map; for any other body, such as a proxy's page, return a map with the status."""
     try:
         body = response.json()
     except ValueError:

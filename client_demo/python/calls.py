@@ -8,7 +8,7 @@ Rule 2  An answer is repeated until the server has received it. An `accept` is s
         connection.
 Rule 3  A person who has declined is not asked again: when the call comes again, it is declined again (RU1).
 Rule 4  A place is kept as long as the seat. The task is deleted at `standdown` and at `expires_at`, by whichever clock
-        reaches it first: the own clock corrected by the server's `now`, or the own clock alone, which nobody sets.
+        reaches it first: the client's own clock, which nobody sets, or this clock corrected by the server's `now`.
         After that no method returns the place, and it is never stored (RU2).
 Rule 5  A call that was stood down stays over unless a higher revision comes: a node that is behind may still send it.
         Example: node A has sent `standdown`, the client reconnects to node B, and B has not read the end yet.
@@ -27,7 +27,7 @@ from .times import parse_time
 from .wire import Message
 
 AGAIN_MS = 5_000  # pause before an answer is repeated (protocol, RU3)
-REPORT_MS = 6_000  # M20 allows one in 5 s at arrival, and the second may travel faster
+REPORT_MS = 6_000  # the server allows one in 5 s (M20), and the second may travel faster than the first
 MAX_LIFE_MS = 7_200_000  # a call is open for two hours at most: protocol, `max_age_s`
 MAX_ETA_S = 7_200
 MAX_REMEMBERED = 1_024  # ids kept for Rules 3 and 5, of at most 128 characters each
@@ -68,7 +68,7 @@ class _Held:
     call: Mapping[str, Any] | None = None
     task: Mapping[str, Any] | None = None
     report: State | None = None
-    report_at: int | None = None  # when it is due, by the own clock; None after it was sent
+    report_at: int | None = None  # when to send it, by the client's own clock; None after it was sent
     next_report_at: int = 0
 
     @property
@@ -79,7 +79,7 @@ class _Held:
 @dataclass(slots=True)
 class _Answer:
     message: Message
-    at: int  # when to send it (again), by the own clock
+    at: int  # when to send it (again), by the client's own clock
     until: int  # own clock
     left: int | None = None  # how many more times on this connection; None: until answered
 
@@ -231,7 +231,7 @@ class Calls:
         if state not in get_args(State):
             raise ValueError(f"state: one of {', '.join(get_args(State))} is needed")
         if held is None or held.task is None:
-            raise ValueError("report: there is no task of this id; only who holds a seat reports")
+            raise ValueError("report: there is no task of this id; only the holder of a seat can report")
         held.report, held.report_at = state, max(own_ms, held.next_report_at)
 
     # ---- time ----------------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ class Calls:
         return messages
 
     def next_due(self) -> int | None:
-        """Return when, by the own clock, `due` has a message to send; None if nothing waits."""
+        """Return when, by the client's own clock, `due` has a message to send; None if nothing waits."""
         if self._once:
             return 0
         answers = [answer.at for answer in self._answers.values() if answer.left != 0]
@@ -269,9 +269,9 @@ class Calls:
         return min(answers + reports, default=None)
 
     def next_expiry(self, ahead_ms: int) -> int | None:
-        """Return when, by the own clock, `expire` must be called; None if nothing ends.
+        """Return when, by the client's own clock, `expire` must be called; None if nothing ends.
 
-        `ahead_ms` is the server's clock minus the own clock.
+        `ahead_ms` is the server's clock minus the client's own clock.
         """
         held = [min(each.expires_at - ahead_ms, each.keep_until) for each in self._held.values()]
         return min(held + [answer.until for answer in self._answers.values()], default=None)

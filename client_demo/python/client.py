@@ -70,7 +70,7 @@ TokenSource = Callable[[], str | Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a connection attempt ended: what to do next, and why, in words."""
+    """The end of a connection attempt: what to do next, and the reason in words."""
 
     after: After
     why: str
@@ -81,8 +81,8 @@ class Client:
     """One subscriber, which reconnects for as long as `run` lasts.
 
     `token` is called before each connection, before the token expires and after the server has refused a token; it may
-    be a coroutine function. `languages` are tags such as "de-AT", the preferred first: of an alert that exists in
-    several languages the server sends one. `on_status` gets a line of text whenever the connection opens or ends. With
+    be a coroutine function. `languages` are tags such as "de-AT", the preferred first: the server sends each alert in
+    one of its languages. `on_status` gets a line of text whenever the connection opens or ends. With
     `verify` the client asks for the signed stream, and `on_untrusted` is called for each alert and cancel that is
     dropped. Raises ValueError for a language that is no such tag, and for more than 8 languages.
 
@@ -118,7 +118,7 @@ class Client:
         self._filter["languages"] = _tags(languages)
         self._says_languages = True  # whether a `hello` contains languages (Rule 5)
         self._says_here = False  # whether places contain `here` (Rule 5)
-        self._hello_may_be_too_new = False  # the last one had languages or `here`, and is not answered yet
+        self._hello_may_be_too_new = False  # whether the last hello had languages or `here` and is unanswered
         self._on_call, self._locate = on_call, locate
         self._rang, self._calls_changed = asyncio.Event(), asyncio.Event()
         self._on_change, self._on_status, self._on_untrusted = on_change, on_status, on_untrusted
@@ -234,7 +234,7 @@ class Client:
         except ClientError:
             raise
         except Exception as error:
-            return Ending(After.WINDOW, f"no token could be had ({error})")
+            return Ending(After.WINDOW, f"no token could be fetched ({error})")
         try:
             return await self._session()
         except InvalidStatus as refusal:
@@ -416,7 +416,7 @@ class Client:
         return now, self.holdings.server_ms(now)
 
     def _ask_the_time(self) -> None:
-        """Ask the server for its time, because the alert that came has ended by the clock that it sent before."""
+        """Ask the server for its time, because by its last `now` the alert that just came has already ended."""
         if self._link is not None and not self._asks_the_time:
             self._asks_the_time = True
             self._link.say({"type": "ping"})
@@ -523,7 +523,7 @@ class Client:
 
 
 async def _set_or_due(event: asyncio.Event, due_ms: int | None) -> None:
-    """Wait for the event, or until this moment of our own clock."""
+    """Wait until the event is set, or until our own clock reaches `due_ms`."""
     # Wait at most a minute: the loop's clock may stop while the machine sleeps, but `own_ms` does not.
     delay_s = None if due_ms is None else min(60.0, max(0.0, (due_ms - own_ms()) / 1000))
     # `wait_for` would not do: in Python 3.11 it loses a cancellation that comes together with the event.

@@ -13,7 +13,7 @@ import h3
 from .api import Answer, ApiClient, in_path
 from .geo import Place, cell_reach_m
 
-RESOLUTION = 8  # of the cells that the server gets; each reaches about 0.6 km
+RESOLUTION = 8  # of the cells that the server gets; the reach of such a cell is about 0.6 km
 COARSEST = 5
 MAX_PLACES = 8
 
@@ -26,7 +26,7 @@ def new_device_id() -> str:
 def cells_of(places: Sequence[Place], resolution: int = RESOLUTION) -> list[dict[str, str]]:
     """Return the H3 cells that the server gets in place of these places, at `resolution` 5 to 9.
 
-    A place that is known less well gets a coarser cell. The places themselves stay on the phone. Raises ValueError for
+    A less accurate place gets a coarser cell. The places themselves stay on the phone. Raises ValueError for
     more than 8 places.
     """
     if len(places) > MAX_PLACES:

@@ -28,7 +28,7 @@ def distance_m(a_lat: float, a_lng: float, b_lat: float, b_lng: float) -> float:
 
 
 def offset(lat: float, lng: float, north_m: float, east_m: float) -> tuple[float, float]:
-    """Return the point about `north_m` and `east_m` metres away, for inventing places rather than for judging them."""
+    """Return the point about `north_m` and `east_m` metres away; not exact enough to decide who is inside."""
     new_lat = max(-90.0, min(90.0, lat + degrees(north_m / EARTH_RADIUS_M)))
     new_lng = lng + degrees(east_m / (EARTH_RADIUS_M * max(0.01, cos(radians(lat)))))
     return new_lat, (new_lng + 180) % 360 - 180

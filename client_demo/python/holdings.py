@@ -1,15 +1,16 @@
 """The alerts that a client holds. Takes alerts, cancels and the time, returns changes to show, and does no I/O.
 
 Rule 1  A higher revision replaces a lower one; every other revision of the same id is ignored.
-Rule 2  Nothing is shown after its `expires_at`, by the own clock corrected by the server's `now`. That `now` may be
-        wrong, and be corrected later: so an alert that it has ended is kept, and shown again if the correction makes it
-        live again. It is deleted when the own clock, which nobody sets, agrees: an alert lives at most from `issued_at`
-        to `expires_at`, counted from its arrival. Example: node A's clock is an hour ahead and ends an alert; the
-        client reconnects to node B, whose `welcome` has the right time, and the alert is shown again.
+Rule 2  No alert is shown after its `expires_at`, by the client's own clock corrected by the server's `now`. This `now`
+        may be wrong, and be corrected later. So an alert that has ended by the corrected clock is kept, and shown again
+        if a later correction makes it live again. It is deleted when it has also ended by the client's own clock, which
+        nobody sets: an alert lives at most from `issued_at` to `expires_at`, counted from its arrival. Example: node
+        A's clock is an hour ahead and ends an alert; the client reconnects to node B, whose `welcome` has the right
+        time, and the alert is shown again.
 Rule 3  A cancelled id does not come back: a node that is behind may still send the alert.
 Rule 4  Frames are the same for everybody: whether we are inside is decided here, by the places that we know.
-Rule 5  Alerts that do not fit into `holding` are dropped first, so that the server knows of all that we show, or may
-        show again.
+Rule 5  Alerts that do not fit into `holding` are dropped before it is sent, so that the server knows every alert that
+        we show, or may show again.
 
 The changes that are reported when a revision comes, or when we move:
 
@@ -128,7 +129,7 @@ class Holdings:
         self._places = tuple(places)
         self._held: dict[str, _Held] = {}
         self._cancelled: OrderedDict[str, None] = OrderedDict()
-        self._correction_ms = 0  # server's clock minus own clock
+        self._correction_ms = 0  # server's clock minus the client's own clock
 
     def __iter__(self) -> Iterator[Alert]:
         return (held.alert for held in self._held.values() if not held.over)
@@ -143,7 +144,7 @@ class Holdings:
 
     @property
     def kept(self) -> int:
-        """The number of alerts that are over by the server's clock but kept, as that clock may be wrong (Rule 2)."""
+        """The number of alerts that are over by the server's clock but kept, as this clock may be wrong (Rule 2)."""
         return sum(held.over for held in self._held.values())
 
     @property
@@ -169,7 +170,7 @@ class Holdings:
         return own_ms + self._correction_ms
 
     def next_expiry(self) -> int | None:
-        """Return when, by the own clock, the next alert expires or is deleted; None when nothing is held."""
+        """Return when, by the client's own clock, the next alert expires or is deleted; None when nothing is held."""
         return min(
             (held.keep_until if held.over else held.expires_at - self._correction_ms for held in self._held.values()),
             default=None,
@@ -258,7 +259,7 @@ class Holdings:
     def saved(self, wall_minus_own_ms: int = 0) -> list[dict[str, Any]]:
         """Return the held alerts as JSON values, for `restore`.
 
-        The own clock of the next run may begin anywhere, so times are saved by the wall clock.
+        The client's own clock may begin anywhere in the next run, so times are saved by the wall clock.
         """
         return [
             {"alert": held.alert, "shown": held.shown, "keep_until": held.keep_until + wall_minus_own_ms}

@@ -23,11 +23,11 @@ MESSAGES_PER_S, BURST = 8.0, 200  # below the server's 10 and 300, which also co
 
 
 class ClientError(Exception):
-    """Reconnecting makes no sense, or a request was refused. The text is one line for a person."""
+    """Raised if reconnecting makes no sense or a request was refused. The text is one line for a person."""
 
 
 class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours)
-    """The server answered a `move`, a `filter` or a `token` with an `error` and applied none of it."""
+    """Raised if the server answered a `move`, `filter` or `token` with an `error` and applied none of it."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"the server refuses this: {detail} ({code})")

@@ -6,7 +6,7 @@
 
 Rule 1  Each push shows exactly one notification, whatever it contains. Its tag is the alert's id, so a revision
         replaces the notification of the revision before (docs/reference/push-rules.md, WPC2).
-Rule 2  The held alerts are shared with the socket, in `holdings`: an alert that both deliver is news once (WPC1).
+Rule 2  The held alerts are shared with the socket, in `holdings`: an alert that both deliver makes a sound once (WPC1).
 Rule 3  A notification makes a sound only when the phone learns something new (WPC3, WPC4).
 Rule 4  Nothing runs while a phone sleeps. So a notification whose alert has ended is closed at the next push. The same
         goes for notifications of cancels and of alerts that had ended on arrival. Each text says until when the alert
@@ -75,9 +75,9 @@ class Taken:
 class Notices:
     """The notifications of one phone.
 
-    `holdings` are those of the phone's `Client`, if it has one. They have the phone's own places, which are finer than
-    the places that the server has. If no socket has set their clock, the phone has to. `time_of(moment, now)` formats a
-    moment in ms since 1970 for the person; `now` is in the same unit.
+    `holdings` are those of the phone's `Client`, if it has one. They have the phone's own places, which are more exact
+    than the places that the server has. If no socket has set their clock, the caller must call `holdings.set_clock`.
+    `time_of(moment, now)` formats a moment in ms since 1970 for the person; `now` is in the same unit.
     """
 
     def __init__(

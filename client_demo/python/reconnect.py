@@ -3,8 +3,8 @@
 Rule 1  The code decides, never the text. A code that is not in the table means: within the window.
 Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients return spread out.
 Rule 3  The window is 1-30 s until a `welcome` gives another. Each delay that is drawn doubles its upper end, up to 120
-        s; a `welcome` resets it. A `retry` is ignored if its upper end is below 100 ms or above an hour, or if it is no
-        window at all: it would make a client reconnect without a pause, or never.
+        s; a `welcome` resets it. A `retry` is ignored if its upper end is below 100 ms or above an hour, or if it is
+        not a valid window: otherwise a client would reconnect without a pause, or never.
 Rule 4  "Later" is a delay between the window's upper end and twice that, so that nobody overtakes the other clients.
 Rule 5  The server's `Retry-After` is a lower bound.
 """
@@ -48,7 +48,7 @@ CLOSE_CODES: dict[int, tuple[After, str]] = {
     4429: (After.LATER, "we sent too many messages"),
 }
 
-# A handshake that got such a status will get it again: the URL or this client is wrong.
+# A handshake that is refused with one of these would be refused again, because the URL or this client is wrong.
 HOPELESS_STATUS = {400, 403, 404, 405, 426}
 
 
@@ -96,7 +96,7 @@ class Backoff:
             self._window = min_ms / 1000, max_ms / 1000
         self._min_s, self._max_s = self._window
         if self._last is After.NEW_TOKEN:
-            self._last = None  # the new token worked, so the next one may be fetched at once too
+            self._last = None  # the new token worked, so after the next 4401 a token is fetched at once again
 
     def delay_s(self, after: After, retry_after_s: float = 0.0) -> float:
         """Return the seconds to wait, and double the window's upper end for the next time."""

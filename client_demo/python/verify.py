@@ -39,7 +39,7 @@ _Check = Callable[[bytes, bytes], bool]  # (signature, signed bytes)
 
 
 class Untrusted(Exception):  # noqa: N818 (an answer, not a fault of ours)
-    """An alert or a cancel that is dropped (C14). `reason` is one of:
+    """Raised for an alert or a cancel that must be dropped (C14). `reason` is one of:
 
     `unsigned`      there is no proof
     `signature`     a signature is wrong, or the proof is malformed
@@ -66,7 +66,7 @@ class _Approval:
 
 
 class Verifier:
-    """The trust that a client has pinned: the keys, the deployment, and the number of approvals that it wants (C11)."""
+    """A verifier with the settings that a client pins: keys, deployment, and numbers of approvals (C11)."""
 
     def __init__(self, keys: Mapping[str, Any], audience: str, *, approvals: int, cancel_approvals: int = 1) -> None:
         """Pin a JWKS of reviewers, as in the operator's `--reviewers`.
@@ -113,7 +113,7 @@ class Verifier:
             fields = {name: value for name, value in said.items() if name not in _ABOUT_THE_FORM}
             return {"type": kind, "alert": {**fields, "issued_at": max(times)}}
         taken = {"id": said["id"], "revision": beside["revision"], "reason": said.get("reason")}
-        # If no approvals are required and none counts, the time is that of an unsigned cancel.
+        # If no approvals are required and none counts, the time is the one beside the proof.
         return {"type": kind, **taken, "cancelled_at": max(times, default=beside.get("cancelled_at"))}
 
     def _belongs(self, kind: str, said: Mapping[str, Any], beside: Mapping[str, Any]) -> bool:
@@ -142,7 +142,7 @@ class Verifier:
 
 
 class _Reason(Exception):  # noqa: N818
-    """The reason why a message is dropped."""
+    """Raised with the reason why a message must be dropped."""
 
 
 # ---- the parts of a proof --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Decisions of staff: why the page's service refuses one, and the requests to the node that carry one out."""
+"""Decisions of staff: the reasons for refusing a decision, and the requests to the node that carry it out."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,7 +10,7 @@ class Trouble(NamedTuple):
 
     field: str
     text: str
-    slug: str = ""  # the problem type, where the node refused
+    slug: str = ""  # the problem type, if the node refused
     # A part that a person may confirm (protocol, A21): its `kind`, and `area_km2` or the words' `start` and `end`.
     held: dict[str, Any] | None = None
 
@@ -20,11 +20,11 @@ class Trouble(NamedTuple):
 
 
 class Conflict(Exception):  # noqa: N818 (an answer)
-    """The item or call is no longer as the person saw it. The text is one line for a person."""
+    """Raised if the item or call has changed since the person saw it. The text is one line for a person."""
 
 
 class NotAllowed(Exception):  # noqa: N818
-    """A decision that can't be taken; `troubles` say why."""
+    """Raised for a decision that is not allowed, with the reasons in `troubles`."""
 
     def __init__(self, troubles: Sequence[Trouble]) -> None:
         self.troubles = list(troubles)

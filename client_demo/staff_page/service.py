@@ -1,8 +1,8 @@
 """HTTP service of a page for staff: the page's files, sign-in, one stream of events for each open page, and decisions.
 
 GET  /api/events     `all` first, then the changes; `tick` keeps the stream alive
-POST …               a decision: 400, 401, 403, 413 as `sign_in` and the service say; 409: somebody else was first;
-                     422: `troubles` say why not
+POST …               a decision; 400, 401, 403, 413: refused by `sign_in` or the service; 409: somebody else was first;
+                     422: not allowed, with the reasons in `troubles`
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ Decide = Callable[[Request, str, Json], Awaitable[Response]]
 
 
 class StaffService(ABC):
-    """Routes of a page for staff. `labels` are the members that the page shows as they are; `clock` is in ms."""
+    """The routes of a page for staff. `labels` are members that the page shows unchanged; `clock` is in ms."""
 
     def __init__(self, sign_in: SignIn, pages: OpenPages, labels: Mapping[str, Any], clock: Callable[[], int]) -> None:
         self._sign_in, self._pages, self._labels, self._clock = sign_in, pages, labels, clock

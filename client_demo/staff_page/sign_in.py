@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 class SignIn:
-    """Check of the sender of a request. `keys`: name -> key; `cookie` is the beginning of the cookie's name."""
+    """The sign-in of a page, and the check of senders; `keys`: name -> key; `cookie` begins the cookie's name."""
 
     def __init__(self, keys: Mapping[str, str], cookie: str) -> None:
         self._keys, self._prefix = keys, cookie
@@ -55,7 +55,7 @@ class SignIn:
         return answer
 
     def _owner_of(self, key: object) -> str | None:
-        """Return the name of this key's owner, or None. Text with a lone surrogate is nobody's key, and no error."""
+        """Return the name of this key's owner, or None, also for text with a lone surrogate."""
         if not isinstance(key, str):
             return None
         said = key.encode("utf-8", "replace")
@@ -92,7 +92,7 @@ def error_response(status: int, detail: str) -> Response:
 def _value_of(cookies: str, name: str) -> str | None:
     """Return a cookie's value in a `Cookie` header.
 
-    Our values have no quotes, so this does not read quotes. Python's own parser needs time quadratic in their length.
+    Our values have no quotes, so quotes are not parsed. Python's own parser takes time quadratic in their length.
     """
     pairs = (part.strip().partition("=") for part in cookies.split(";"))
     return next((value for key, _, value in pairs if key == name), None)

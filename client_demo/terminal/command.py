@@ -61,7 +61,7 @@ feed_format_option = click.option(
     type=click.Path(path_type=Path),
     envvar="GEOCAST_FEED_FORMAT",
     show_envvar=True,
-    help="A TOML file that describes the feed. Default: known feeds are told by their columns.",
+    help="A TOML file that describes the feed. Default: known feeds are recognised by their columns.",
 )
 
 
@@ -75,7 +75,7 @@ def api_options_for(scope: str, variable: str) -> Callable[[Command], Command]:
         required=True,
         envvar=variable,
         show_envvar=True,
-        help=f"A token with {scope}. Better by the variable: others can see a command line.",
+        help=f"A token with {scope}. Prefer the variable, because other users can see a command line.",
     )
     return lambda command: url(token(command))
 

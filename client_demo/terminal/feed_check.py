@@ -26,7 +26,7 @@ MOST_NATURES = 25
 @click.argument("feed")
 @feed_format_option
 def feed_check(feed: str, feed_format: Path | None) -> None:
-    """Report what the review desk would make of a feed: a CSV or JSON file, or an address.
+    """Report how the review desk would read a feed: a CSV or JSON file, or a URL.
 
     Nothing is published, no node is needed, and private text is struck out. Exits with 2 if the feed, or the file that
     describes it, can't be used.
@@ -62,14 +62,14 @@ def show(console: Console, found: Report) -> None:
     for number, cells in enumerate(found.examples, 1):
         console.print(Text(f"example {number}: ", style="bold").append_text(_example(cells)), soft_wrap=True)
     if found.others:
-        line = f"not described, shown to reviewers but for what reads like something private: {', '.join(found.others)}"
+        line = f"not described, shown to reviewers except for private-looking text: {', '.join(found.others)}"
         console.print(Text(plain(line)), soft_wrap=True)
 
 
 def _counts(found: Report) -> Table:
     rows: list[tuple[str, object]] = [
         ("rows read", found.rows),
-        ("rows left out: neither what nor where nor when", found.empty),
+        ("rows left out: without nature, place and time", found.empty),
         *((f"rows {gap}", count) for gap, count in found.gaps),
         ("incidents", found.incidents),
     ]
@@ -85,7 +85,7 @@ def _counts(found: Report) -> Table:
 
 def _meanings(found: Report) -> Table:
     rows = [(each.key, each.incidents, each.note) for each in found.meanings]
-    return _table(("category", "incidents", "what becomes of it"), rows)
+    return _table(("category", "incidents", "treatment"), rows)
 
 
 def _unlisted(found: Report) -> Table:

@@ -77,7 +77,7 @@ def host_of(url: object) -> str | None:
 
 
 def held_table(holdings: Holdings, status: str, now_ms: int) -> Table:
-    """Return a table of the held alerts, those around us first, then by their end."""
+    """Return a table of the held alerts: first those that we are inside of, each group sorted by end."""
     table = Table(box=None, pad_edge=False, header_style="bold underline", expand=True, caption=Text(plain(status)))
     for name, options in (("alert", {"ratio": 1}), ("where", {}), ("left", {"justify": "right"}), ("rev", {})):
         table.add_column(name, no_wrap=name != "alert", **options)
@@ -167,13 +167,13 @@ def stream_options(command: Command) -> Command:
             "--token",
             envvar="GEOCAST_TOKEN",
             show_envvar=True,
-            help="A token with alerts:receive, where one is needed.",
+            help="A token with alerts:receive, if the node requires one.",
         ),
         click.option(
             "--token-command",
             envvar="GEOCAST_TOKEN_COMMAND",
             show_envvar=True,
-            help="A command that prints a fresh token, run whenever one is needed.",
+            help="A command that prints a fresh token. It runs whenever a token is needed.",
         ),
         click.option(
             "--wire", type=click.Choice(get_args(WireName)), default="json", envvar="GEOCAST_WIRE", show_envvar=True
@@ -184,14 +184,14 @@ def stream_options(command: Command) -> Command:
             multiple=True,
             envvar="GEOCAST_CATEGORY",
             show_envvar=True,
-            help="Only this one. May be repeated.",
+            help="Show only this category. May be repeated.",
         ),
         click.option(
             "--min-severity",
             type=click.Choice(SEVERITIES),
             envvar="GEOCAST_MIN_SEVERITY",
             show_envvar=True,
-            help="Nothing less than this.",
+            help="Show only this severity and worse.",
         ),
         click.option(
             "--language",
@@ -199,27 +199,27 @@ def stream_options(command: Command) -> Command:
             multiple=True,
             envvar="GEOCAST_LANGUAGE",
             show_envvar=True,
-            help="Of alerts that come in several, such as de-AT. May be repeated, the most wanted first.",
+            help="The language of alerts that exist in several, such as de-AT. May be repeated, the preferred first.",
         ),
         click.option(
             "--reviewers",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="A JWKS of reviewers. Show only what they have signed, whatever a node says.",
+            help="A JWKS of reviewers. Show only alerts that they have signed, whatever a node sends.",
         ),
         click.option(
             "--audience",
-            help="With --reviewers: the name of the deployment, as its policy has it.",
+            help="With --reviewers: the deployment's name in its policy.",
         ),
         click.option(
             "--approvals",
             type=click.IntRange(1, MAX_APPROVALS),
-            help="With --reviewers: how many of them must have signed an alert.",
+            help="With --reviewers: how many reviewers must have signed an alert.",
         ),
         click.option(
             "--cancel-approvals",
             type=click.IntRange(0, MAX_APPROVALS),
             default=1,
-            help="The same for a cancel.",
+            help="With --reviewers: how many reviewers must have signed a cancel.",
         ),
     ]
     for option in reversed(options):
@@ -265,7 +265,7 @@ def _verifier(
         keys = json.loads(reviewers.read_text(encoding="utf-8"))
         return Verifier(keys, audience, approvals=approvals, cancel_approvals=cancel_approvals)
     except (OSError, ValueError):
-        fail(f"{reviewers} can't be used: it is no JWKS", WRONG_INPUT)
+        fail(f"{reviewers} can't be used: it is not a JWKS", WRONG_INPUT)
     except ClientError as error:
         fail(f"{reviewers} can't be used: {error}", WRONG_INPUT)
 
@@ -297,7 +297,7 @@ def _printed_by(command: str) -> str:
     default=0.0,
     envvar="GEOCAST_ACCURACY",
     show_envvar=True,
-    help="Of the place, in metres; 2,000 at most.",
+    help="The accuracy of the place, in metres; at most 2,000.",
 )
 @click.option(
     "--cell",
@@ -305,7 +305,7 @@ def _printed_by(command: str) -> str:
     multiple=True,
     envvar="GEOCAST_CELL",
     show_envvar=True,
-    help="An H3 cell (resolution 7 to 15), to tell no more than that. May be repeated.",
+    help="An H3 cell (resolution 7 to 15) to send instead of the exact place. May be repeated.",
 )
 @click.option(
     "--push",
@@ -313,25 +313,27 @@ def _printed_by(command: str) -> str:
     metavar="URL",
     envvar="GEOCAST_PUSH_URL",
     show_envvar=True,
-    help="Be a phone that sleeps: register with the `geocast push` that is there, and show what it wakes one with.",
+    help="Play a sleeping phone: register with the `geocast push` at this URL, and show its pushes.",
 )
 @click.option(
     "--push-port",
     type=click.IntRange(0, 65_535),
     default=PUSH_PORT,
-    help="With --push: the port of the push service that is played for it; 0 is any free port.",
+    help="With --push: the port of the simulated push service; 0 means any free port.",
 )
 @click.option(
     "--push-ca",
     type=click.Path(dir_okay=False, path_type=Path),
     default="push-ca.pem",
-    help="With --push: the certificate of that service, which is made if there is none.",
+    help="With --push: the certificate of the simulated push service, created if missing.",
 )
-@click.option("--once", is_flag=True, help="Take what there is now, then close: one short connection, as on a push.")
+@click.option(
+    "--once", is_flag=True, help="Receive the waiting alerts over one short connection, as after a push, and exit."
+)
 @click.option(
     "--held",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A file that remembers what is held, so that the next run is told only what is new.",
+    help="A file that stores the held alerts, so that the next run receives only what is new.",
 )
 def listen(
     lat: float | None,
@@ -345,9 +347,9 @@ def listen(
     held: Path | None,
     **options: Any,
 ) -> None:
-    """Show alerts as they come, until Ctrl-C.
+    """Show alerts as they arrive, until Ctrl-C.
 
-    In a terminal there is a table of the alerts that you hold. Each line says what happened, whether you are inside,
+    In a terminal the command shows a table of the held alerts. Each line says what happened, whether you are inside,
     and how long the alert is still live.
 
     With --push there is no connection: the command plays a sleeping phone, and the push service behind it. Each line is
@@ -459,9 +461,9 @@ class Point(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
 
 @click.command()
 @stream_options
-@click.option("--from", "start", type=Point(), required=True, help="Where it begins.")
-@click.option("--to", "end", type=Point(), required=True, help="Where it ends.")
-@click.option("--speed", "speed_m_s", type=Number(0.1, 1000), default=1.4, help="In metres a second.")
+@click.option("--from", "start", type=Point(), required=True, help="The start of the walk.")
+@click.option("--to", "end", type=Point(), required=True, help="The end of the walk.")
+@click.option("--speed", "speed_m_s", type=Number(0.1, 1000), default=1.4, help="The speed, in metres a second.")
 @click.option("--every", "every_s", type=Number(0.2, 600), default=2.0, help="Seconds between two moves.")
 def walk(
     start: tuple[float, float], end: tuple[float, float], speed_m_s: float, every_s: float, **options: Any

@@ -206,11 +206,9 @@ def listen_for_keys(put: Callable[[str], object]) -> None:
     "--lat", type=Number(-90, 90), required=True, envvar="GEOCAST_LAT", show_envvar=True, help="Where you are."
 )
 @click.option("--lng", type=Number(-180, 180), required=True, envvar="GEOCAST_LNG", show_envvar=True)
-@click.option("--accuracy", "accuracy_m", default=10.0, help="Of the place, in metres.")
-@click.option("--speed", "speed_m_s", type=Number(0.1, 100), default=WALKING_M_S, help="How fast you go, in m/s.")
-@click.option(
-    "--accept", "accepts_all", is_flag=True, help="Accept whatever rings, and report `arrived`: for exercises."
-)
+@click.option("--accuracy", "accuracy_m", default=10.0, help="The accuracy of the place, in metres.")
+@click.option("--speed", "speed_m_s", type=Number(0.1, 100), default=WALKING_M_S, help="Your speed, in m/s.")
+@click.option("--accept", "accepts_all", is_flag=True, help="Accept every call, and report `arrived`: for exercises.")
 def respond(lat: float, lng: float, accuracy_m: float, speed_m_s: float, accepts_all: bool, **options: Any) -> None:
     """Be on duty: receive calls for help near you, and answer them, until q or Ctrl-C.
 

@@ -19,20 +19,20 @@ def signing_options(command: Command) -> Command:
             default="desk-1",
             envvar="GEOCAST_REVIEWER",
             show_envvar=True,
-            help="Who decided this, where no signatures are needed.",
+            help="The name of the person who decided this, if no signatures are needed.",
         ),
         click.option(
             "--form",
             "form_path",
             type=click.Path(path_type=Path),
-            help="Without --signature: only ask, and write what has to be signed into this new file.",
+            help="Without --signature: only send a dry run, and write the text to sign into this new file.",
         ),
         click.option(
             "--signature",
             "signature_paths",
             type=click.Path(path_type=Path),
             multiple=True,
-            help="What geocast approve printed for the form of --form, one for each reviewer: send it with them.",
+            help="A signature that `geocast approve` printed for the form of --form; one for each reviewer.",
         ),
     ]
     for option in reversed(options):
@@ -41,9 +41,9 @@ def signing_options(command: Command) -> Command:
 
 
 class Signing:
-    """The step of docs/reference/approval-rules.md that a command is at. Exits if its files can't be used.
+    """The current step of a signed request (docs/reference/approval-rules.md). Exits if its files can't be used.
 
-    `only_asks` means that a form must be written, and only a dry run is sent.
+    `only_asks` means that only a dry run is sent, and its form is written to a file.
     """
 
     def __init__(self, reviewer: str, form_path: Path | None, signature_paths: tuple[Path, ...]) -> None:

@@ -32,13 +32,13 @@ FETCH_S = 20.0
 
 
 def certificate_at(path: Path) -> Certificate:
-    """Return the service's certificate and its key, made if missing. Exits if that fails."""
+    """Return the service's certificate and its key, which are created if missing. Exits if that fails."""
     files = Certificate(path, path.with_suffix(".key"))
     try:
         if not path.exists():
             make_certificate(path, DAYS)
         if not files.key.exists():
-            fail(f"{path} can't be used: {files.key} belongs to it, and is not there", WRONG_INPUT)
+            fail(f"{path} can't be used: its key {files.key} is missing", WRONG_INPUT)
     except OSError as error:
         fail(f"{path} can't be written: {error.strerror}", WRONG_INPUT)
     return files
@@ -56,7 +56,7 @@ def notice_line(notice: Notice, *, is_new: bool) -> Text:
 class SleepingPhone:
     """One sleeping phone.
 
-    `say` prints a line about it, `show` one of a notification; `make_client` returns a client for fetching.
+    `say` prints a line about the phone, `show` a line about a notification; `make_client` returns a fetching client.
     """
 
     url: str
@@ -121,7 +121,7 @@ class SleepingPhone:
         self.show(notice_line(taken.notice, is_new=taken.notice.tag not in before))
 
     async def _fetch(self) -> None:
-        """Fetch the rest by one short connection."""
+        """Fetch the rest of a cut alert over one short connection."""
         client = self.make_client()
         client.holdings = self.notices.holdings
         try:
@@ -132,5 +132,5 @@ class SleepingPhone:
 
 
 def start_clock(notices: Notices) -> None:
-    """Take the machine's clock as right until a socket gives a better one."""
+    """Use the machine's clock until a socket gives the server's time."""
     notices.holdings.set_clock(wall_ms(), own_ms())

@@ -1,9 +1,9 @@
-"""The dashboard of docs/deploy/grafana.json, from one table: `make grafana` renews the file.
+"""The generator of docs/deploy/grafana.json, a dashboard built from one table; `make grafana` renews the file.
 
-A query is written short. `{` stands for the selector of the nodes that are chosen above the dashboard, or of the
-processes that wake phones, which are a job of their own; `[R]` for the time over which Grafana takes a rate:
-`rate(geocast_sends_total{}[R])`. Lines at which something is wrong are those of geocast.rules.yml, and what a panel
-says of itself is what an operator would ask of it.
+Queries are abbreviated: `rate(geocast_sends_total{}[R])`. `{` stands for the selector of the nodes that are chosen at
+the top of the dashboard or, in metrics of `geocast push`, for the selector of its job. `[R]` stands for the interval
+over which Grafana computes a rate. The thresholds are those of geocast.rules.yml. The description of a panel answers
+the question that an operator would ask about it.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ from grafana_foundation_sdk.models.common import (
 NODES = 'job="$job",instance=~"$instance"'
 PUSH = 'job="$push"'
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
-TALL, LOW = 7, 4  # in lines of Grafana's grid
+TALL, LOW = 7, 4  # heights, in rows of Grafana's grid
 
 
 class Panel(NamedTuple):
-    """One picture: its queries, each with what its lines are called; `wrong` is where a value is one to look at."""
+    """A panel with its queries, each with the name of its lines; from `wrong` on, a value needs attention."""
 
     title: str
     says: str
     queries: list[tuple[str, str]]
-    unit: str = "short"  # as Grafana calls it
+    unit: str = "short"  # Grafana's name of the unit
     wrong: float | None = None
-    one_number: bool = False  # large, and no lines
+    one_number: bool = False  # shows one large number instead of lines
     span: int = 8  # of the 24 columns of Grafana's grid
-    below: bool = False  # wrong is what is below
+    below: bool = False  # values below `wrong` need attention, rather than those above
 
 
 def quantile(q: float, histogram: str, name: str = "") -> tuple[str, str]:
-    """A quantile of a histogram for each node."""
+    """Return the query for a quantile of a histogram on each node."""
     rate = f"sum by (instance, le) (rate({histogram}_bucket{{}}[R]))"
     return f"histogram_quantile({q}, {rate})", f"{name or f'p{q * 100:g}'} {{{{instance}}}}"
 
 
 def each(metric: str, name: str = "") -> tuple[str, str]:
-    """A gauge of each node."""
+    """Return the query for a gauge on each node."""
     return f"{metric}{{}}", f"{name} {{{{instance}}}}".strip()
 
 
 def rate(metric: str, name: str = "", by: str = "instance") -> tuple[str, str]:
-    """How often in a second, of each node or for each value of another label, or of several."""
+    """Return the query for a counter's rate in a second, by node or by other labels, separated by commas."""
     lines = " ".join(f"{{{{{label}}}}}" for label in by.split(","))
     return f"sum by ({by}) (rate({metric}{{}}[R]))", f"{name} {lines}".strip()
 
 
 def grown(metric: str, name: str = "") -> tuple[str, str]:
-    """By how much a counter that should rest has grown, on each node."""
+    """Return the query for the increase of a counter that normally does not change, on each node."""
     return f"increase({metric}{{}}[R])", f"{name} {{{{instance}}}}".strip()
 
 
@@ -427,7 +427,7 @@ LEFT_OUT = {
 
 
 def expression(short: str) -> str:
-    """A query as Prometheus takes it, but for Grafana's variables."""
+    """Expand an abbreviated query; the result still contains Grafana's variables."""
 
     def selected(found: re.Match[str]) -> str:
         name, first = found.groups()
@@ -437,7 +437,7 @@ def expression(short: str) -> str:
 
 
 def thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
-    """Green, and red where it is wrong."""
+    """Return the colours of a panel's values: green, and red for values that need attention."""
     good, bad = ("red", "green") if panel.below else ("green", "red")
     steps = [model.Threshold(value=None, color=good)]
     if panel.wrong is not None:
@@ -446,7 +446,7 @@ def thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
 
 
 def lines(panel: Panel) -> timeseries.Panel:
-    """Lines over time, with a dashed one where it begins to be wrong."""
+    """Return a panel with lines over time, and a dashed line at the threshold, if there is one."""
     shown = GraphThresholdsStyleMode.OFF if panel.wrong is None else GraphThresholdsStyleMode.DASHED
     legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
     return (
@@ -462,7 +462,7 @@ def lines(panel: Panel) -> timeseries.Panel:
 
 
 def number() -> stat.Panel:
-    """The last value, over its past."""
+    """Return a panel with the last value as a number, above a small graph of earlier values."""
     return (
         stat.Panel()
         .graph_mode(BigValueGraphMode.AREA)
@@ -472,7 +472,7 @@ def number() -> stat.Panel:
 
 
 def picture(panel: Panel) -> timeseries.Panel | stat.Panel:
-    """One panel for Grafana."""
+    """Return the panel in the form for Grafana."""
     made = number() if panel.one_number else lines(panel)
     made.title(panel.title).description(panel.says).unit(panel.unit).datasource(SOURCE)
     made.span(panel.span).height(LOW if panel.one_number else TALL).thresholds(thresholds(panel))
@@ -483,7 +483,7 @@ def picture(panel: Panel) -> timeseries.Panel | stat.Panel:
 
 
 def chosen() -> list[dashboard.DatasourceVariable | dashboard.QueryVariable]:
-    """What stands above the dashboard: which Prometheus, which job, which nodes."""
+    """Return the variables at the top of the dashboard: the Prometheus server, the jobs and the nodes."""
     job = dashboard.QueryVariable("job").label("Job").query("label_values(geocast_ready, job)").datasource(SOURCE)
     push = dashboard.QueryVariable("push").label("Push").query("label_values(geocast_push_ready, job)")
     nodes = dashboard.QueryVariable("instance").label("Node").query('label_values(geocast_ready{job="$job"}, instance)')
@@ -497,7 +497,7 @@ def chosen() -> list[dashboard.DatasourceVariable | dashboard.QueryVariable]:
 
 
 def alarms() -> dashboard.AnnotationQuery:
-    """The alerts of geocast.rules.yml, where they fired."""
+    """Return the annotation that marks when alerts of geocast.rules.yml were firing."""
     firing = 'ALERTS{alertstate="firing",alertname=~"Geocast.+",severity!="none"}'
     return (
         dashboard.AnnotationQuery()
@@ -510,14 +510,14 @@ def alarms() -> dashboard.AnnotationQuery:
 
 
 def build() -> str:
-    """The whole, as JSON."""
+    """Return the dashboard as JSON."""
     made = dashboard.Dashboard("Geocast").uid("geocast").tags(["geocast"]).editable()
     made.description("Nodes of geocast. docs/operations/monitoring.md says what to watch and what to do.")
     made.time("now-1h", "now").refresh("30s").timezone("browser").tooltip(model.DashboardCursorSync.CROSSHAIR)
     made.annotation(alarms())
     for variable in chosen():
         made.with_variable(variable)
-    ids = itertools.count(1)  # in the address of a panel that is looked at alone
+    ids = itertools.count(1)  # Grafana has them in the address of a panel that is shown alone
     for title, panels in ROWS.items():
         made.with_row(dashboard.Row(title).id(next(ids)))
         for panel in panels:

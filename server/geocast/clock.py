@@ -5,7 +5,8 @@ monotonic clock. Somebody may set the wall clock while the node runs, but the mo
 that must not last longer after a change of the wall clock (a token, a silence, a live alert) has a deadline. For
 example, an alert that expires in 10 minutes ends after 10 minutes, even if the wall clock is set back by an hour.
 
-Both clocks are read together, as a `Now`, once for each slice of work. So all decisions of a slice have the same time.
+Both clocks are read together, as a `Now`, at the start of each short piece of work. So all decisions within that piece
+of work use the same time.
 """
 
 import functools
@@ -30,7 +31,7 @@ class Now(NamedTuple):
     monotonic: float
 
     def deadline(self, wall_ms: int) -> float:
-        """Return the monotonic time, in seconds, at which the wall clock will reach `wall_ms` unless it is set."""
+        """Return the monotonic time, in seconds, when the wall clock will show `wall_ms` unless somebody sets it."""
         return self.monotonic + (wall_ms - self.wall_ms) / 1000
 
 
@@ -50,14 +51,14 @@ class SystemClock:
 
 
 class StepWatch:
-    """A detector of changes of the wall clock, which otherwise runs as fast as the monotonic clock."""
+    """A detector of jumps of the wall clock, which normally runs as fast as the monotonic clock."""
 
     def __init__(self, now: Now) -> None:
         self._ahead = _ahead(now)
-        self.steps = 0  # number of detected changes
+        self.steps = 0  # number of detected jumps
 
     def look(self, now: Now) -> float:
-        """Return by how many seconds the wall clock was set since the last call, or 0 if it was not set.
+        """Return by how many seconds somebody has set the wall clock since the last call, or 0 if nobody has.
 
         The result is positive if the clock was set forward.
         """
@@ -73,7 +74,7 @@ def _ahead(now: Now) -> float:
 
 
 def parse_time(text: object) -> int:
-    """Return the milliseconds since 1970 of `YYYY-MM-DDThh:mm:ss[.1-9 digits](Z|±hh:mm)`. Finer digits are cut off.
+    """Return the time `YYYY-MM-DDThh:mm:ss[.1-9 digits](Z|±hh:mm)` in ms since 1970. Finer digits are cut off.
 
     Raise ValueError for everything else: another grammar, a date that does not exist, second 60, a time before 1970 or
     after 9999.

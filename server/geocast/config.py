@@ -23,10 +23,10 @@ _ORIGIN = re.compile(
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _CAP_SENDER = re.compile(r"[^\s,<&]{1,512}")  # CAP 1.2, 3.2.1: no spaces, commas or restricted characters
-BACKLOG = 4096  # connections per listening socket that wait to be accepted
+BACKLOG = 4096  # number of connections per listening socket that wait to be accepted
 MAX_API_CONNECTIONS = 2_500  # more than the limit of requests, so that excess requests can get a response
 SHARE = 0.25  # the part of each limited resource that one subject may use (rule HD6)
-RESERVED_DESCRIPTORS = 256  # for the log and the Python runtime
+RESERVED_DESCRIPTORS = 256  # descriptors for the log and the Python runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def bind(option: str, address: Address, *, shared: bool = False) -> socket.socke
 
 
 def see_if_bindable(option: str, address: Address) -> None:
-    """Raise ConfigError if a node can never listen there. An address in use, perhaps by a node, is fine."""
+    """Raise ConfigError if no node can ever listen on this address. An address that is in use now is accepted."""
     with _as_config_error(option, address):
         try:
             _bound(address).close()
@@ -261,16 +261,17 @@ def listening(settings: Settings) -> Iterator[Listeners]:
 
 
 def connections_for(descriptors: int, *, api: bool = True) -> int:
-    """Return how many connections of the stream listener fit into a limit of open files, at least 1.
+    """Return how many connections the stream listener may have if `descriptors` files may be open, at least 1.
 
-    `api` says whether the API listener is in the same process. At most a quarter of the limit is reserved.
+    `api` says whether the API listener is in the same process. At most a quarter of the limit is reserved for other
+    files.
     """
     reserved = RESERVED_DESCRIPTORS + api * MAX_API_CONNECTIONS
     return max(1, descriptors - min(reserved, descriptors // 4))
 
 
 def api_connections_for(descriptors: int) -> int:
-    """Return how many connections of the API listener fit into a limit of open files, at least 1."""
+    """Return how many connections the API listener may have if `descriptors` files may be open, at least 1."""
     return max(1, min(MAX_API_CONNECTIONS, descriptors // 8))
 
 
@@ -283,6 +284,6 @@ def raise_descriptor_limit() -> int:
 
 
 def descriptor_limit() -> int:
-    """Return this process's hard limit of open files. No limit counts as 2^20."""
+    """Return this process's hard limit of open files, or 2^20 if there is no limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1_048_576 if hard == resource.RLIM_INFINITY else hard

@@ -23,12 +23,13 @@ _LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
 class Metrics:
     """The metrics of one process.
 
-    The hot path counts in plain integers of its own objects. Functions given to `watch` read them at each scrape, so
-    counting is nearly free. Only rare events and values with buckets are a Counter or Histogram here.
+    The code that runs for each message counts in plain integers of its own objects. Functions given to `watch` read
+    these integers at each scrape, so counting is nearly free. Only rare events and values with buckets are a Counter or
+    Histogram here.
     """
 
     def __init__(self, others: Callable[[], list["Export"]] | None = None) -> None:
-        """Make metrics. `others` returns the metrics of the node's other processes, which `render` adds."""
+        """Create the metrics. `others` returns the metrics of the node's other processes, which `render` adds."""
         self._others = others
         self.registry = CollectorRegistry()
         self.watch(_process)
@@ -88,7 +89,7 @@ class Metrics:
         )
 
     def watch(self, read: Callable[[], Iterable[Metric]]) -> None:
-        """Call `read` at each scrape, and add the metrics that it returns."""
+        """Have `read` called at each scrape; the metrics that it returns are added."""
         self.registry.register(_Reader(read))
 
     def render(self) -> bytes:
@@ -159,11 +160,12 @@ def _process() -> Iterator[Metric]:
     yield gauge("build_info", "Always 1, with the running versions as labels", 1, _build())
 
 
-# ---- several processes -------------------------------------------------------------------------------------------
+# ---- merging the metrics of several processes --------------------------------------------------------------------
 
 Export = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]  # name, type, text, samples
 
-# All processes have the same values of these, as far as they have read the log. The greatest value is the newest.
+# All processes compute these metrics from the log, and differ only in how far they have read it. So the greatest value
+# is the newest.
 _GREATEST = (
     "geocast_build_info",
     "geocast_oldest_flight_seconds",
@@ -180,7 +182,8 @@ _GREATEST = (
     "geocast_redis_max_memory_bytes",
     "geocast_redis_replicas",
 )
-# A node is as old as its oldest process. A push service is open if it is open in every process.
+# A node started when its oldest process did. A push service counts as reachable only as far as every process can send
+# to it.
 _LEAST = ("_created", "process_start_time_seconds", "_lane_open")
 
 
@@ -198,7 +201,7 @@ def lasting(exported: Export) -> Export:
 
 
 def merged(exports: Iterable[Export]) -> Export:
-    """Return the metrics of several processes as one: sums, except for _GREATEST and _LEAST."""
+    """Merge the metrics of several processes: add up their values, except for those named in _GREATEST and _LEAST."""
     families: dict[str, tuple[str, str]] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     for name, kind, text, samples in (family for exported in exports for family in exported):

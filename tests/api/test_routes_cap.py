@@ -310,8 +310,8 @@ def test_messages_are_counted_and_logged_without_their_content(caplog):
     assert 'geocast_accepted_total{kind="alert"} 1.0' in text
     lines = [record.getMessage() for record in caplog.records if record.name.endswith("routes_cap")]
     assert len(lines) == 3
-    assert lines[0].startswith("cap: a message of met: published alerts=cap.")
-    assert lines[1] == "cap: a message of met is refused: missing-field at /alert/scope"
+    assert lines[0].startswith("cap: processed the message from source met: published alerts=cap.")
+    assert lines[1] == "cap: refused the message from source met: missing-field at /alert/scope"
     assert not any(word in line for line in lines for word in ("secret-name", SENDER, "Flood"))
 
 

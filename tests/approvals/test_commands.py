@@ -191,7 +191,7 @@ def test_reload_with_invalid_reviewers_keeps_old_ones(files, content, caplog):
     path.unlink() if content is None else path.write_bytes(content)
     found.reload()
     assert {each.sub for each in found.reviewers.values()} == {"r-1"}
-    assert caplog.records[-1].getMessage().startswith("reload failed, all stays as it was: reviewers ")
+    assert caplog.records[-1].getMessage().startswith("the reload failed, so nothing has changed: reviewers ")
     with pytest.raises(ConfigError, match=r"^reviewers "):
         RuntimeConfig(files.settings)
 

@@ -255,7 +255,7 @@ def test_failed_entry_is_logged_and_counted_once(caplog):
     for _ in range(3):
         verifier.verify(NEW, ("b", 1), "position 7")
     assert [record.getMessage() for record in caplog.records] == [
-        "log: entry at position 7 was set aside, because it is not approved: unsigned"
+        "log: the entry at position 7 is ignored, because it is not approved as required: unsigned"
     ]
     assert verifier.untrusted == dict.fromkeys(REASONS, 0) | {"unsigned": 1}
 

@@ -94,7 +94,7 @@ def test_open_is_true_for_24_7_and_otherwise_unknown(tmp_path, hours, is_open):
 def test_closed_defibrillator_is_left_out(tmp_path, caplog, hours):
     """OpenStreetMap has several notations for never open (RI1)."""
     assert left_out(tmp_path, caplog, element(tags={"opening_hours": hours})) == [
-        "1 not used (0): is closed, by its opening_hours"
+        "1 record(s) skipped (number 0): is closed according to its opening_hours"
     ]
 
 
@@ -108,7 +108,7 @@ def test_defibrillator_with_other_access_values_is_used(tmp_path, access):
 def test_private_defibrillator_is_left_out(tmp_path, caplog, access):
     """Without a warning, because good files have such records (RI1)."""
     said = left_out(tmp_path, caplog, feature(access=access))
-    assert said == ["1 not used (0): its access is no or private"]
+    assert said == ["1 record(s) skipped (number 0): its access is no or private"]
     assert {record.levelno for record in caplog.records} == {logging.INFO}
 
 
@@ -129,7 +129,7 @@ def test_record_without_valid_coordinates_is_left_out(tmp_path, caplog, spot):
     """Missing and impossible coordinates are treated alike (RI1, RI4)."""
     said = left_out(tmp_path, caplog, {**element(), **spot})
     assert said == [
-        "1 not used (0): must have coordinates, with a latitude of -90 to 90 and a longitude of -180 to 180"
+        "1 record(s) skipped (number 0): must have coordinates: a latitude of -90 to 90, a longitude of -180 to 180"
     ]
 
 
@@ -176,14 +176,14 @@ def test_broken_record_is_left_out_and_logged_by_number(tmp_path, caplog, record
     found = read_aeds(path)
     assert (len(found), found.unusable) == (1, 1)
     [line] = caplog.messages
-    assert line.startswith(f"aeds {path}: 1 not used (1): {why}")
+    assert line.startswith(f"aeds {path}: 1 record(s) skipped (number 1): {why}")
 
 
 def test_records_with_the_same_fault_are_logged_in_one_line(tmp_path, caplog):
     """A thousand broken records make one line with their number (RI4)."""
     said = left_out(tmp_path, caplog, *[element(None)] * 12, element(tags={"access": "no"}))
-    assert said[0].startswith("12 not used (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …): must have an id")
-    assert said[1] == "1 not used (12): its access is no or private"
+    assert said[0].startswith("12 record(s) skipped (number 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …): must have an id")
+    assert said[1] == "1 record(s) skipped (number 12): its access is no or private"
 
 
 # ---- files ---------------------------------------------------------------------------------------------------
@@ -367,7 +367,9 @@ def test_eight_real_defibrillators_are_private(swiss, caplog):
     found = read_aeds(path)
     private = [n for n, each in enumerate(elements) if each["tags"].get("access") in ("no", "private")]
     assert (len(found), found.unusable, len(private)) == (len(elements) - 8, 8, 8)
-    assert caplog.messages == [f"aeds {path}: 8 not used ({', '.join(map(str, private))}): its access is no or private"]
+    assert caplog.messages == [
+        f"aeds {path}: 8 record(s) skipped (number {', '.join(map(str, private))}): its access is no or private"
+    ]
 
 
 def test_near_equals_a_search_of_all_real_defibrillators(swiss):

@@ -491,7 +491,7 @@ def test_programming_error_in_a_task_ends_no_other_task(monkeypatch, caplog):
             with monkeypatch.context() as patched:
                 patched.setattr(cluster.errands[0]._service, "accept", failing)
                 phone.accept()
-                await until(lambda: "a request of a call to the log failed" in caplog.text)
+                await until(lambda: "a call for help could not be changed in the log" in caplog.text)
             assert "Dorfstrasse" not in caplog.text
             phone.accept()
             await until(lambda: len(phone.sent) == 2)

@@ -1,5 +1,6 @@
 """`geocast serve` when it refuses to start, and the help and version of the command."""
 
+import json
 import os
 import re
 import socket
@@ -13,7 +14,7 @@ from support.ports import a_free_port
 
 from geocast import __version__, cli, commit
 from geocast.auth.tokens import make_key
-from geocast.cli import environment, serve
+from geocast.cli import environment
 
 
 @pytest.fixture
@@ -59,6 +60,7 @@ def free():
         (["--share", "1.5"], "1.5 is not in the range 0<x<=1"),
         (["--share", "nan"], "expected a number from 0 to 1"),
         (["--share", "a quarter"], "'a quarter' is not a valid float"),
+        (["--keys", "private.jwk"], "keys private.jwk: is a private key, not a JWK set, such as the keys.jwks that"),
         (["--keys", "deep"], "keys deep: not a JWK set"),
         (["--max-sessions", "0"], "0 is not in the range"),
         (["--log-level", "loud"], "'loud' is not one of"),
@@ -68,11 +70,11 @@ def free():
     ],
     ids=str,
 )
-def test_invalid_options_are_refused_in_one_line(geocast, tmp_path, monkeypatch, arguments, expected):
+def test_invalid_options_are_refused_in_one_line(geocast, tmp_path, arguments, expected):
     """There is one clear line and exit status 2, never a traceback (K1)."""
-    monkeypatch.setattr(serve, "_dev_keys", lambda: make_key("dev")[1])  # prints nothing
     (tmp_path / "broken").write_text("[]")
     (tmp_path / "deep").write_text("[" * 100_000)
+    (tmp_path / "private.jwk").write_text(json.dumps(make_key("a")[0]))
     outcome = geocast("serve", *arguments)
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err
@@ -105,11 +107,12 @@ def test_unusable_log_or_policy_is_refused_in_one_line(geocast, tmp_path, keys, 
     assert expected in outcome.err
 
 
+@pytest.mark.parametrize("key", [("--keys", "keys.jwks"), ("--dev",)])
 @pytest.mark.parametrize("option", ["--stream", "--api"])
-def test_port_in_use_is_refused_in_one_line(geocast, keys, free, taken, option):
-    """The line names the option and the address (K1)."""
+def test_port_in_use_is_refused_in_one_line(geocast, keys, free, taken, option, key):
+    """The line names the option and the address, and --dev prints no token for a node that does not run (K1)."""
     other = {"--stream": "--api", "--api": "--stream"}[option]
-    outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", option, taken, other, free)
+    outcome = geocast("serve", *key, "--log", "memory:", option, taken, other, free)
     assert outcome.is_one_line_error, outcome.err
     assert f"{option} {taken}: Address already in use" in outcome.err
 

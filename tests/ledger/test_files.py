@@ -283,8 +283,8 @@ def test_start_removes_torn_record_and_records_entry_again(tmp_path, kept, caplo
     fill(tmp_path, ENTRIES[:2])
     found = verify(tmp_path)
     assert (found.records, found.contents) == (4, 2)
-    assert "a content without a record was cut off" in caplog.text
-    assert ("a torn last line was cut off" in caplog.text) == bool(torn)
+    assert "removed a content without a record" in caplog.text
+    assert ("removed an incomplete last line" in caplog.text) == bool(torn)
 
 
 @pytest.mark.parametrize("kept", range(0, 700, 23))

@@ -128,6 +128,15 @@ def test_no_call_is_opened_before_the_kind_of_place_is_chosen(node, opens, feed)
     shown.troubles.clear()  # the console shows the status of the refusal
 
 
+def test_form_says_who_is_sent_an_exercise(opens, feed):
+    """Responders whose tokens lack `alerts:test` are not called, so a new user would wonder."""
+    shown = opens(feed)
+    choose(shown, "Copper Gate")
+    shown.has("#status-note", "Responders are sent this only if their token has the scope alerts:test.")
+    shown.page.get_by_label("It is").select_option("for real")
+    assert shown.page.locator("#status-note").inner_text() == ""
+
+
 def test_corrected_and_ended_call_leaves_no_place_on_the_page(node, opens, feed):
     """The address disappears with the call, and a reason is required (rule RZ4)."""
     shown = opens(feed, "--as-recorded")

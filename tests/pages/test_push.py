@@ -313,7 +313,7 @@ def test_verifying_worker_shows_only_signed_alerts(show: Callable[..., Shown], s
     for bad in (alert_of("bare"), messages["moved after it was signed"], {"type": "fetch", "now": stamp()}):
         app.push(bad)
         app.shows(unknown)
-    app.push({"now": stamp()} | messages["two have signed"])
+    app.push({"now": stamp()} | messages["two reviewers have signed"])
     app.shows(unknown, ("desk-7.e3b0c442", "Structure fire"))
     app.push(messages["a cancel"])
     app.shows(unknown, ("desk-7.e3b0c442", "Called off: Structure fire"))

@@ -228,7 +228,7 @@ def test_signature_of_an_unenrolled_key_is_refused(here: Place, show: Show) -> N
     ben.page.click("#sign")
     ready = "[...document.querySelectorAll('#approve, #look')].some((each) => !each.hidden && !each.disabled)"
     ben.until(ready, "the form has been previewed again")
-    ben.has("#whole-trouble", "A signature is not good: its key is not enrolled with the node yet")
+    ben.has("#whole-trouble", "A signature is not valid: its key is not enrolled with the node yet")
     assert ben.page.input_value("#headline") == "A warehouse is on fire."
     ben.troubles[:] = [each for each in ben.troubles if "422" not in each]
 

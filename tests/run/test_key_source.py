@@ -139,6 +139,6 @@ def test_failed_fetch_is_logged_once_and_tried_again(play, caplog, monkeypatch):
 
     play(scene)
     assert caplog.text.count("answered 503") == 1
-    assert "can be fetched again" in caplog.text
+    assert "fetching works again" in caplog.text
     assert "ValueError" in caplog.text
     assert "a secret" not in caplog.text

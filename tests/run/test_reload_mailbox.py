@@ -106,7 +106,7 @@ def test_unusable_file_leaves_everything_in_force(files, caplog, broken, content
     assert 'geocast_reloads_total{result="ok"} 0.0' in shown(found)
     [record] = caplog.records
     assert record.levelname == "ERROR"
-    assert record.getMessage().startswith(f"reload failed, all stays as it was: {broken} {path}: ")
+    assert record.getMessage().startswith(f"the reload failed, so nothing has changed: {broken} {path}: ")
     assert "\n" not in record.getMessage()
 
 
@@ -152,7 +152,7 @@ def test_reload_logs_the_numbers_of_changes(files, caplog):
     found.reload()
     said = [record.getMessage() for record in caplog.records]
     assert all(line.endswith(UNCHANGED) for line in said)
-    assert [line.removesuffix(UNCHANGED) for line in said] == [
+    assert [line.removeprefix("the configuration was ").removesuffix(UNCHANGED) for line in said] == [
         "reloaded: keys: 1 added, 0 removed, 2 in force; revocations: 1 added, 0 removed, 1 in force; policy unchanged",
         "reloaded: keys: 0 added, 1 removed, 1 in force; revocations: 0 added, 1 removed, 0 in force; policy changed",
         "reloaded: keys: 0 added, 0 removed, 1 in force; revocations: 0 added, 0 removed, 0 in force; policy unchanged",
@@ -256,7 +256,7 @@ def test_unusable_call_keys_change_nothing(files, tmp_path, caplog, content):
     found.reload()
     assert (state(found, files), found.call_keys.kids) == (([True, False], "Spill"), ("one",))
     [record] = caplog.records
-    assert record.getMessage().startswith(f"reload failed, all stays as it was: call-keys {path}: ")
+    assert record.getMessage().startswith(f"the reload failed, so nothing has changed: call-keys {path}: ")
     assert key["k"] not in caplog.text
     with pytest.raises(ConfigError, match=r"^call-keys "):
         RuntimeConfig(replace(files.settings, call_keys=path))

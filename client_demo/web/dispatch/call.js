@@ -1,4 +1,4 @@
-// The state of a call: who was called, who goes, who has arrived.
+// The state of a call: how many people were called, who is coming, and who has arrived.
 
 import { by, DRILLS, foreign, make } from "/shared/elements.js";
 

@@ -1,6 +1,6 @@
 // The form of a call, with the reasons against it beside their fields.
 
-import { by, make } from "/shared/elements.js";
+import { by, drillNote, make } from "/shared/elements.js";
 
 const TEXTS = ["category", "status", "headline", "address", "access"];
 const NUMBERS = ["lat", "lng"];
@@ -19,6 +19,9 @@ export function fill(values, categories, isNew) {
     each.disabled = !isNew;
   });
   elements.category.disabled = elements.status.disabled = !isNew;
+  const note = () => (by("status-note").textContent = drillNote(elements.status.value, "Responders"));
+  elements.status.onchange = note;
+  note();
   by("send").textContent = isNew ? "Call responders" : "Send the correction";
   clear();
 }

@@ -240,10 +240,10 @@ export interface Status {
 }
 
 /**
- * Something went wrong and the client goes on. `code`:
+ * A failure after which the client goes on. `code`:
  * `token`     the token function failed, or returned a token that the server had refused
  * `refused`   the server refused a `move`, `filter` or `token` message
- * `message`   the server sent something that is no message
+ * `message`   the server sent data that is not a valid message
  * `untrusted` with `verify`: an alert or a cancel was dropped, for the reason that `message` names
  * `storage`   reading or writing the storage failed
  * `position`  the device gives no position (from `watchPosition`)
@@ -378,7 +378,7 @@ export interface ConnectionOptions {
   languages?: readonly string[];
   /** With it the stream is MessagePack, without it JSON. */
   msgpack?: MessagePack;
-  /** Trust no node: show only alerts that reviewers have signed. Needs a stream that has proofs. */
+  /** Show only alerts that reviewers have signed, so that no node has to be trusted. Needs a stream that has proofs. */
   verify?: Verify;
   /** Needed when a place is a cell. */
   h3?: H3;

@@ -23,6 +23,11 @@ export const DRILLS = new Map([
   ["test", "Test"],
 ]);
 
+/** Return who is sent an exercise or a test, as a sentence; an empty text for an actual alert or call. */
+export function drillNote(status, people) {
+  return DRILLS.has(status) ? `${people} are sent this only if their token has the scope alerts:test.` : "";
+}
+
 /** Set an element's text only if it differs, because screen readers announce each text that is set. */
 export function write(element, text) {
   if (element.textContent !== text) {

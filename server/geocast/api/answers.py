@@ -1,8 +1,8 @@
-"""The types of the api listener's answers: routes build them and the OpenAPI document describes them.
+"""The types of the JSON bodies in the api listener's answers.
 
-At runtime they are plain dicts; mypy checks that the routes build what the document promises. The answers about calls
-for help are in `calls/dispatcher_view`, and problem documents in `model/problems`. The docstrings appear in the OpenAPI
-document as descriptions.
+Routes build them, and the OpenAPI document describes them. At runtime they are plain dicts; mypy checks that the routes
+build what the document promises. The types for calls for help are in `calls/dispatcher_view`, and those for problem
+documents in `model/problems`. The docstrings appear in the OpenAPI document as descriptions.
 """
 
 from typing import Annotated, Literal, NotRequired
@@ -68,7 +68,7 @@ CapReason = Literal["status", "type", "scope", "all-clear", "event", "ended", "e
 
 
 class CapOut(TypedDict):
-    """The result of a CAP message: the outcome, the alerts made from it, and notes about corrections and findings."""
+    """The result of a CAP message: the outcome, the alerts that it published or cancelled, and notes about it."""
 
     outcome: CapWord
     why: NotRequired[CapReason]
@@ -103,19 +103,19 @@ class StateOut(TypedDict):
 
 
 class LiveOut(TypedDict):
-    """All live alerts, or one page of them. Within a page the alerts are in the order of publication."""
+    """All live alerts, or one page of them. Within a page, alerts are ordered by time of publication."""
 
     alerts: list[AlertOut]
 
 
 class HealthOut(TypedDict):
-    """The process is alive and answers."""
+    """The answer of a process that is alive."""
 
     status: Literal["alive"]
 
 
 class ReadyOut(TypedDict):
-    """Whether the node is ready, the reasons if it is not, and what is degraded although the node is ready."""
+    """Whether the node is ready; the reasons if it is not; and under `degraded`, problems of a node that is ready."""
 
     status: Literal["ready", "not ready"]
     reasons: NotRequired[list[str]]

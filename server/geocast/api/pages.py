@@ -1,7 +1,8 @@
-"""The public content of the api listener: two pages for people, the files that they load, and the API documents.
+"""The public content of the api listener: two documentation pages, the files that they load, and the API documents.
 
-Content is sent from memory in slices: a client that does not read keeps one slice in memory and no open file. Browsers
-revalidate their copies each time (ETag). Pages may load and run only content from this listener.
+Content is sent from memory in slices: if a client does not read, only one slice waits in memory, and no file is open.
+Browsers ask each time whether their copy is still current (ETag). Pages may load and run only content from this
+listener.
 """
 
 import functools
@@ -40,7 +41,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Content of a page or file with its media type and its ETag."""
+    """The content of a page or file, with its media type and its ETag."""
 
     content: bytes
     media_type: str
@@ -52,14 +53,14 @@ class Shown:
         return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
     def answer(self, request: Request) -> Response:
-        """Return 200 with the content, or 304 if the client has it already."""
+        """Return 200 with the content, or 304 if the client already has it."""
         return unless_known(request, self.content, {**_HEADERS, "ETag": self.tag}, self.media_type)
 
 
 def page_routes(made: Mapping[str, Callable[[], Shown]]) -> list[ApiRoute]:
-    """Return the routes of `/docs` and its files, of the redirect from `/`, and of the generated content `made`.
+    """Return the routes of `/`, `/docs` and the files under it, and of content that is generated.
 
-    `made` maps a path to the function that returns its content.
+    `made` maps the path of generated content to the function that returns it.
     """
 
     async def start(_: Request) -> Response:

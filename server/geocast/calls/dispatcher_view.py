@@ -1,4 +1,4 @@
-"""The answers to a dispatcher: what a request has done, and the state of a call. None contains the place (RZ2)."""
+"""The answers to a dispatcher: the result of a request, and the state of a call. They never contain the place (RZ2)."""
 
 from typing import Annotated, Literal, NotRequired
 
@@ -17,7 +17,10 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class CallAcceptedOut(TypedDict):
-    """The content of a call in the log. `headline` is present if responders are sent the title instead of it."""
+    """The answer about the stored content of a call.
+
+    `headline` is "replaced" if responders see the category's title instead of the requested headline.
+    """
 
     id: str
     revision: Number
@@ -28,7 +31,7 @@ class CallAcceptedOut(TypedDict):
 
 
 class CallEndedOut(TypedDict):
-    """The end of a call in the log."""
+    """The answer about the stored end of a call."""
 
     id: str
     revision: Number
@@ -36,7 +39,10 @@ class CallEndedOut(TypedDict):
 
 
 class SeatOut(TypedDict):
-    """A seat that a responder has. Its number is 0 for a seat beyond those of the call (RV7)."""
+    """A responder's seat (a place among those who go to the call).
+
+    `seat` is its number; 0 for an additional seat, beyond those that the call has (RV7).
+    """
 
     seat: Count
     role: Role
@@ -49,7 +55,7 @@ class SeatOut(TypedDict):
 
 
 class LeftOut(TypedDict):
-    """A responder who has given a seat back, and when the seat was taken. The responder knows the place (RZ8)."""
+    """A responder who gave a seat back, with the time when they took it. They know the exact place (RZ8)."""
 
     responder: str
     accepted_at: TimeOut
@@ -60,9 +66,11 @@ StateWord = Literal["ringing", "full", "ended", "expired"]
 
 
 class CallStateOut(TypedDict):
-    """The state of a call: its radius in metres, how many sessions were notified, have seen and declined it, who goes.
+    """The state of a call.
 
-    New content must have the number `content` as its `replaces`.
+    It has the radius in metres, the numbers of sessions that were notified (`rung`), have seen the call, and have
+    declined it, and the responders who go. A request for new content must set `replaces` to the value of `content`
+    here.
     """
 
     state: StateWord
@@ -88,7 +96,7 @@ def is_open(call: CallState, now: Now) -> bool:
 
 
 def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAcceptedOut:
-    """Return the answer about content in the log. `asked`: the headline in the request (RY3)."""
+    """Return the answer about the content that `entry` has stored. `asked`: the headline in the request (RY3)."""
     answer: CallAcceptedOut = {
         "id": entry.id,
         "revision": entry.revision,
@@ -102,12 +110,12 @@ def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAccept
 
 
 def end_answer(entry: CallEntry, ending: Ending) -> CallEndedOut:
-    """Return the answer about an end in the log."""
+    """Return the answer about the end of a call that `entry` has stored."""
     return {"id": entry.id, "revision": entry.revision, "ended_at": format_time(ending.at)}
 
 
 def state_map(call: CallState, counts: Counts, now: Now) -> CallStateOut:
-    """Return the state of a call: how many were notified, and who goes, but not from where (RZ7)."""
+    """Return the state of a call: how many sessions were notified, and who goes, but not where they are (RZ7)."""
     shown: CallStateOut = {
         "state": _word(call, now),
         "content": call.content,

@@ -1,4 +1,7 @@
-"""The messages about a call: `call`, the same for everybody; `task`, with the exact place; and `standdown`."""
+"""The messages to responders about a call.
+
+`call` is the same for everybody, `task` has the exact place, and `standdown` withdraws a call or a task.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
@@ -34,12 +37,12 @@ class CallOut(TypedDict):
 
 
 def near_map(near: Near) -> CircleOut:
-    """Return the published circle, in the form of an alert's shape."""
+    """Return the published circle as JSON, in the same form as the circle of an alert."""
     return {"type": "circle", "lat": near.lat, "lng": near.lng, "radius_m": near.radius_m}
 
 
 def call_map(call: CallState) -> CallOut:
-    """Return a call as responders see it (M21): without its exact place, and without who goes."""
+    """Return a call as responders see it (M21): without its exact place, and without the people who go."""
     opening = call.opening
     return {
         "id": call.id,
@@ -63,12 +66,15 @@ def call_message(call: CallState) -> dict[str, Any]:
 
 
 def task_revision(call: CallState, seat: Seat) -> int:
-    """Return the revision of a task (M22): the number of its seat's entry, or of newer content."""
+    """Return the revision of a task (M22): the number of the entry that gave the seat, or that of newer content."""
     return max(seat.entry_number, call.content)
 
 
 def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> dict[str, Any]:
-    """Return the message `task` (M22) for a seat. Only who fetches a defibrillator is sent its code (RI3)."""
+    """Return the message `task` (M22), which gives a responder with a seat the exact place.
+
+    Only the responder who fetches a defibrillator gets its code (RI3).
+    """
     near = aeds.near(place.lat, place.lng, call.opening.terms.aed_m)
     message: dict[str, Any] = {
         "type": "task",
@@ -81,7 +87,7 @@ def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> 
         "place": place.to_map(),
         "aeds": [aed.to_map(with_code=aed.id == seat.aed) for aed in near],
     }
-    # The seat's defibrillator may not be near any more: the place can have been corrected since.
+    # If the place was corrected after the seat was given, the seat's defibrillator may no longer be near.
     fetched = [number for number, aed in enumerate(near) if aed.id == seat.aed]
     return message | {"fetch": fetched[0]} if fetched else message
 
@@ -92,6 +98,9 @@ def standdown_message(call_id: str, reason: Reason) -> dict[str, Any]:
 
 
 def in_each_format(message: Mapping[str, Any]) -> tuple[bytes, ...]:
-    """Return a message as frames, by number of the wire. Signed streams have the same frames: calls have no proofs."""
+    """Return a message as frames, one for each wire format.
+
+    Sessions that ask for signed alerts get the same frames, because calls have no signatures.
+    """
 
     return tuple(wire.frame(message) for wire in FORMATS) * 2

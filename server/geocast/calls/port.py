@@ -1,4 +1,4 @@
-"""The port between the stream's hub and calls, and its implementation for a process without calls."""
+"""The interface through which the stream's hub uses calls, and its implementation for a process without calls."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -11,15 +11,18 @@ from .responders import ResponderRights
 
 
 class Calls(Protocol):
-    """The calls of this process. A row is a session's number in the hub."""
+    """The interface through which the stream's hub uses the calls of this process.
+
+    A row is the number of a session in the stream's hub.
+    """
 
     @property
     def busy(self) -> bool:
-        """Whether any row may be owed something."""
+        """Whether there may be a message about a call to send to any session."""
         ...
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        """Set what the token of the session says."""
+        """Set the rights that the session's token gives."""
         ...
 
     def move(self, row: int, here: Here | None) -> None:
@@ -27,51 +30,57 @@ class Calls(Protocol):
         ...
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """Take the `holding` of a new session: the revision that it has of each call (RJ8)."""
+        """Process `holding`: the revision of each call that a new session says it already has (RJ8)."""
         ...
 
     def leave(self, row: int) -> None:
-        """Forget a session that is over."""
+        """Forget a session that has ended."""
         ...
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Take the session's `accept` (M18). `frames` has the answer, now or when the log has decided."""
+        """Process the session's `accept` (M18). `frames` returns the answer, at once or after the log has decided."""
         ...
 
     def decline(self, row: int, call_id: str) -> None:
-        """Take the session's `decline` (M19)."""
+        """Process the session's `decline` (M19)."""
         ...
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Take the session's `report` (M20)."""
+        """Process the session's `report` (M20)."""
         ...
 
     def acknowledge(self, row: int, call_id: str, revision: int) -> None:
-        """Count that the session has shown this revision of a call (M5)."""
+        """Record that the session's client has shown the user this revision of a call (M5)."""
         ...
 
     def take_noted(self, count: int) -> Sequence[tuple[int, Iterable[Any]]]:
-        """Take out at most `count` rows that may be owed something, each with the calls in question."""
+        """Remove and return up to `count` rows (session numbers) for which there may be messages about these calls."""
         ...
 
     def frames(self, row: int, wire: int, now: Now, calls: Iterable[Any] | None = None) -> list[bytes]:
-        """Return what the session is owed of these calls, or of all, as frames of this wire, and count it as sent."""
+        """Return the messages that a session should get now about these calls (None: all), and count them as sent.
+
+        They are frames in the format with the number `wire`.
+        """
         ...
 
     def sweep(self, now: Now) -> None:
-        """Do all that depends on time alone."""
+        """Do everything that depends only on the passing of time."""
         ...
 
 
 class NoCalls(Calls):
-    """A process without calls: every `accept` is answered by `over` (M18), and nothing else is ever owed."""
+    """The calls of a process without calls.
+
+    Every `accept` is answered with `over` (M18), and nothing else is ever sent.
+    """
 
     @property
     def busy(self) -> bool:
         return False
 
     def __init__(self) -> None:
-        self._refused: dict[int, list[str]] = {}  # by row: the accepted calls that are still to be answered
+        self._refused: dict[int, list[str]] = {}  # by row: the calls whose `accept` still has to be answered
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
         pass

@@ -1,28 +1,30 @@
-"""An index of places, which finds the sessions inside an area: cover -> pages -> candidates -> exact.
+"""An index of places, which finds the sessions inside an area: cover -> pages -> candidates -> exact test.
 
-Every place has a slot, which never changes, and is in a page, which may change. Pages are like the leaves of a B-tree:
-each page has the places of one range of keys, and is split in two when it is full. A place's key is its H3 cell, so the
-places of a page are neighbours. A page also has a ball: a ball in space that contains all its places with their reach.
-A circle is matched in four steps:
+A place has coordinates and a *reach*, which is its uncertainty in metres. It is identified by a *slot*, a number that
+never changes, and it is stored in a *page*, which may change. Pages are like the leaves of a B-tree: each page has the
+places of one range of keys, and is split in two when it is full. A place's key is its H3 cell, so the places of a page
+are neighbours. Each page also has a *ball*: a ball in space that contains all its places with their reach. A circle is
+matched in four steps:
 
-    cover        find the cells that a place inside may be in, as ranges of keys
+    cover        find the cells in which a place inside the circle may be, as ranges of keys
     pages        find the pages with such keys whose ball the circle touches
     candidates   take every place of these pages
-    exact        keep the candidates that are inside by their squared chord
+    exact test   keep the candidates that are inside according to their squared chord
 
-Both cover and balls are necessary. A page whose keys lie in two large cells may have a ball as wide as a country; the
-cover excludes that page. The cover of a small circle contains a whole city; the balls exclude the rest of the city.
+Both cover and balls are necessary. For example, a page whose keys lie in two large cells may have a ball as wide as a
+country, and the cover excludes this page. The cover of a small circle contains a whole city, and the balls exclude most
+of the city.
 
 Rule 1  Cover and balls may include too much, but never too little. A ball's radius is, as a chord of the unit sphere,
         at least |place - centre| + reach for each of its places. The chord of a sum of arcs is at most the sum of their
         chords, so a circle that contains a place touches the place's ball, also at the poles, across the antimeridian
         and around pentagons. A ball grows when a place is written, and shrinks to fit when its page is filled again.
-Rule 2  The exact test alone decides, with the current coordinates of a place (`sphere`, Rule 1).
-Rule 3  A position without a place is all NaN. Such a position is inside nothing, and keeps no trace of where somebody
-        was.
-Rule 4  Only `match` does more work than one page needs, however many places there are. Nothing is rebuilt, and nothing
-        is copied for growth (except by `Column`). So a `move` never blocks the event loop.
-Rule 5  Places with a great reach have pages of their own. In a page with other places, one such place would widen the
+Rule 2  Only the exact test decides, with the current coordinates of a place (`sphere`, Rule 1).
+Rule 3  If a position of a page has no place, all its numbers are NaN. Such a position is inside nothing, and does not
+        reveal where somebody was.
+Rule 4  Except `match`, each method works on one or two pages, however many places there are. The index is never rebuilt
+        or copied as a whole (except by `Column`, when it grows). So a `move` never blocks the event loop.
+Rule 5  Places with a great reach are in pages of their own. In a page with other places, one such place would widen the
         ball, and nearly every circle would touch the page.
 """
 
@@ -54,21 +56,26 @@ from .polygons import PolygonMatcher
 
 Ints: TypeAlias = NDArray[np.int32]
 
-PAGE_SIZE = 256  # places; `bench match` is about as fast with 128 and with 512
-# A cell of this resolution is 130 m wide, so that a crowd in a stadium is spread over several pages. All resolutions
-# take H3 the same time.
+PAGE_SIZE = 256  # places per page; `bench match` is about as fast with 128 and with 512
+# The resolution of the cells that are used as keys. A cell is 130 m wide, so a crowd in a stadium is spread over
+# several pages. H3 takes the same time for all resolutions.
 KEY_RESOLUTION = 10
-# From this reach on, a place has a great reach (Rule 5): about the width of a page in a city. Such places have keys
-# with bit 63 set. This bit is 0 in all H3 cells, so these keys sort after all others.
+# A place counts as having a great reach (Rule 5) if its reach is at least this long, which is about the width of a page
+# in a city. The keys of such places have bit 63 set. This bit is 0 in all H3 cells, so these keys sort after all
+# others.
 GREAT_REACH_M = 256.0
 GREAT_REACH_KEY = 1 << 63
-# Pages that are tested at a time: 512 KiB of coordinates, which fit into the processor's second-level cache.
+# The number of pages that are tested at a time: 512 KiB of coordinates, which fit into the processor's second-level
+# cache.
 PAGES_AT_A_TIME = 64
-# Up to this number of pages, all places are tested instead of sorting the pages; that is as fast (`bench match`).
+# With at most this many pages, test all their places, without sorting the pages into inside, outside and unsure first.
+# This is as fast (`bench match`).
 FEW_PAGES = 128
-# Places for which address space is reserved at the start: 95 MB of addresses. Each place takes 72 bytes of memory.
+# The number of places for which address space is reserved at the start: 95 MB of addresses. Each place takes 72 bytes
+# of memory.
 INITIAL_CAPACITY = 1 << 20
-# More than the rounding errors, which are about 1e-16 on the unit sphere. It is added so that no ball is too small.
+# Larger than the rounding errors, which are about 1e-16 on the unit sphere. It is added to distances, so that no page
+# is missed.
 ROUNDING = 1e-12
 # The ball of an empty page. Its radius is so far below zero that no circle touches it.
 NO_BALL = (0.0, 0.0, 0.0, -9.0)
@@ -78,9 +85,14 @@ _NOBODY: tuple[Ints, Floats] = np.empty(0, np.int32), np.empty(0)
 
 
 class PlaceIndex:
-    """The places of a node's sessions.
+    """An index of the places of a node's sessions.
 
-    `capacity` is the number of places for which address space is reserved. More places cost a copy of the columns.
+    A place has coordinates and a reach, which is its uncertainty.
+
+    Places are stored in pages of neighbours. A place is identified by its slot, and each page has a ball around all its
+    places. The docstring of the module explains how an area is matched.
+
+    `capacity` is the number of places for which address space is reserved. If there are more, the arrays are copied.
     `page_size` is for tests: small pages split and merge often.
     """
 
@@ -88,31 +100,32 @@ class PlaceIndex:
         self._size = page_size
         self._greatest_reach_m = 0.0  # of all past and present places, so never too small
 
-        # Columns by slot: the session's row, the key, and the position, which is page * size + offset.
+        # Columns indexed by slot: the row of the place's session (the number that the hub gives to a session), the
+        # place's key, and its position (page number * page size + offset in the page).
         self._rows, self._keys, self._positions = Column("i", capacity), Column("Q", capacity), Column("q", capacity)
         self._slots_made = 0
         self._free_slots: list[int] = []
 
-        # Columns by page: the places (a row each for x, y, z and reach), their slots, and the ball (x, y, z, radius). A
-        # page's places are at its first `count` offsets.
+        # Columns indexed by page: the places (a row each for x, y, z and reach), their slots, and the ball (x, y, z,
+        # radius). A page's places are at its first `count` offsets.
         pages = 1 + 2 * capacity // page_size  # a page is about 0.7 full, as the leaves of a B-tree are
         self._places, self._slots = Column("d", pages, 4, page_size), Column("i", pages, page_size)
         self._balls = Column("d", pages, 4)
         self._counts: list[int] = []
         self._free_pages: list[int] = []
 
-        # The pages in use, in the order of their keys. A page has the keys from its own low key to the next page's low
-        # key. Both ends are included, because one key may have more places than fit into a page.
+        # The pages in use, in the order of their keys. A page has the keys from its own lowest key to the lowest key of
+        # the next page. Both ends are included, because one key may have more places than fit into a page.
         self._lows = [0]
         self._order = array("i", [self._new_page()])
 
     def __len__(self) -> int:
         return self._slots_made - len(self._free_slots)
 
-    # ---- places come, move and go --------------------------------------------------------------------------
+    # ---- adding, moving and removing places ------------------------------------------------------------------------
 
     def add(self, row: int, lat: float, lng: float, reach_m: float) -> int:
-        """Add a place of the session in `row`: degrees, and its reach in metres.
+        """Add a place of the session in `row`: its coordinates in degrees, and its reach (uncertainty) in metres.
 
         Return the place's slot, which identifies it in the other methods.
         """
@@ -122,10 +135,10 @@ class PlaceIndex:
         return slot
 
     def move(self, slot: int, lat: float, lng: float, reach_m: float) -> None:
-        """Move a place to new coordinates (degrees), with a new reach in metres.
+        """Move a place to new coordinates (degrees), with a new reach (uncertainty) in metres.
 
-        As long as the key stays within the range of the place's page, as it does for people on foot, only the
-        coordinates are written. That takes 3 µs (`bench match`, "move near").
+        If the new key is in the range of the place's page, as it is for people on foot, only the coordinates are
+        written. That takes 3 µs (`bench match`, "move near").
         """
         key, position = _key(lat, lng, reach_m), self._positions.items[slot]
         point = unit_vector(lat, lng)
@@ -138,26 +151,26 @@ class PlaceIndex:
             self._put_in(slot, key, point, reach_m)
 
     def remove(self, slot: int) -> None:
-        """Remove a place and erase its coordinates (Rule 3). Its slot will be used again."""
+        """Remove a place and erase its coordinates (Rule 3). Its slot may be reused."""
         self._take_out(slot)
         self._positions.items[slot], self._keys.items[slot] = -1, 0
         self._free_slots.append(slot)
 
     def place(self, slot: int) -> tuple[Vector, float]:
-        """Return the unit vector of a place, and its reach in metres."""
+        """Return the unit vector of a place, and its reach (uncertainty) in metres."""
         places, at, size = self._places.items, self._first_of(self._positions.items[slot]), self._size
         return (places[at], places[at + size], places[at + 2 * size]), places[at + 3 * size]
 
-    # ---- matching ------------------------------------------------------------------------------------------
+    # ---- finding the places inside an area -------------------------------------------------------------------------
 
     def match(self, area: Sequence[KnownShape]) -> tuple[Ints, Floats]:
-        """Return the rows with a place inside the area, and the distance of each row in metres.
+        """Return the rows (session numbers) that have a place inside the area, and each row's distance in metres.
 
-        The rows are distinct and ascending. A row's distance is the least distance between one of its places inside a
-        shape and the centre of that shape.
+        The rows are distinct and ascending. A row's distance is the smallest distance between one of its places inside
+        a shape and the centre of this shape.
         """
         found = [part for shape in area for part in self._inside(shape) if len(part[0])]
-        if not found:  # the usual case in each process if many alerts are live
+        if not found:  # this is frequent: many alerts concern no session of this process
             return _NOBODY
         slots = np.concatenate([slots for slots, _ in found])
         chords2 = np.concatenate([chords2 for _, chords2 in found])
@@ -165,7 +178,7 @@ class PlaceIndex:
         return rows, chord2_to_m(chords2)
 
     def _inside(self, shape: KnownShape) -> list[tuple[Ints, Floats]]:
-        """Return the slots and the squared chords of all places inside, in several parts."""
+        """Return the slots of all places inside the shape, and their squared chords to its centre, in several parts."""
         return self._inside_circle(shape) if isinstance(shape, Circle) else self._inside_polygon(shape)
 
     def _inside_polygon(self, polygon: Polygon) -> list[tuple[Ints, Floats]]:
@@ -198,7 +211,7 @@ class PlaceIndex:
         ]
 
     def _pages_near(self, circle: Bounded, centre: Vector) -> Ints:
-        """Return the pages that may have a place inside: keys in the cover, and a ball that the circle touches."""
+        """Return the pages that may have a place inside: with keys in the cover, and a ball that the circle touches."""
         reach_m = self._greatest_reach_m
         pages = self._pages_in(cover(circle.lat, circle.lng, circle.radius_m + reach_m, KEY_RESOLUTION))
         x, y, z, radius = self._balls.view[pages].T
@@ -207,7 +220,7 @@ class PlaceIndex:
         return near
 
     def _pages_in(self, key_ranges: Sequence[tuple[int, int]]) -> Ints:
-        """Return the pages that may have keys in these ranges, including keys of a great reach.
+        """Return the pages that may have keys in these ranges, or the same keys with the bit for a great reach.
 
         Each page is returned once. There is at least one.
         """
@@ -224,26 +237,26 @@ class PlaceIndex:
     def _inside_pages(self, pages: Ints, centre: Vector, radius_m: float) -> tuple[Ints, Floats]:
         """Return the slots and the squared chords of the places in these pages that are inside (Rule 2).
 
-        One comparison first excludes all places that would be outside even with the greatest reach of all places. The
-        remaining places are inside if they are within the radius without any reach. Only for the others each place's
-        own reach is compared.
+        The first comparison excludes all places that would be outside even with the greatest reach of all places. The
+        remaining places are inside if they are within the radius without any reach. For the others, each place's own
+        reach is added.
         """
         places = self._places.view[pages]
         all_chords2 = chord2(places[:, X], places[:, Y], places[:, Z], centre).ravel()
         at = np.flatnonzero(all_chords2 <= limit_chord2(radius_m + self._greatest_reach_m))
-        if len(at) == 0:  # true for nearly all pages that a small circle touches, and saves half of the time
+        if len(at) == 0:  # usually so if the circle is small; this saves half of the time
             return _NOBODY
         chords2 = all_chords2[at]
         inside = chords2 <= limit_chord2(radius_m)
-        unsure = np.flatnonzero(~inside)  # these are few; the sine in their limits costs more than all the rest
+        unsure = np.flatnonzero(~inside)  # these are few; the sine in their limits costs more than everything else
         page, offset = np.divmod(at[unsure], self._size)
         inside[unsure] = chords2[unsure] <= limit_chord2(radius_m + places[page, REACH, offset])
         return self._slots.view[pages].ravel()[at[inside]], chords2[inside]
 
-    # ---- one place and its page ----------------------------------------------------------------------------
+    # ---- a place and its page ----------------------------------------------------------------------------
 
     def _find(self, key: int) -> int:
-        """Return the index into `_order` of the page for a place with this key."""
+        """Return the index in `_order` of the page for a place with this key."""
         return bisect_right(self._lows, key) - 1
 
     def _put_in(self, slot: int, key: int, point: Vector, reach_m: float) -> None:
@@ -295,13 +308,13 @@ class PlaceIndex:
             balls[ball + 3] = radius
 
     def _first_of(self, position: int) -> int:
-        """Return the index into `places.items` of a position's x. Its y, z and reach follow, a page size apart."""
+        """Return the index in `places.items` of a position's x. Its y, z and reach follow, each a page size farther."""
         return position + position // self._size * 3 * self._size
 
-    # ---- whole pages ---------------------------------------------------------------------------------------
+    # ---- splitting, joining and filling pages ----------------------------------------------------------------------
 
     def _split(self, at: int) -> None:
-        """Split a full page: half of its places, with the greater keys, move to a new page after it."""
+        """Split a full page: the half of its places with the greater keys moves to a new page after it."""
         page, new = self._order[at], self._new_page()
         places, slots = self._places.view[page].copy(), self._slots.view[page].copy()
         keys = self._keys.view[slots]
@@ -315,8 +328,8 @@ class PlaceIndex:
     def _merge(self, page: int, key: int) -> None:
         """Join a nearly empty page with a neighbour, if both together fill at most half a page.
 
-        `key` is a key that the page may have. If very many places have this key, several consecutive pages have it, so
-        the page is searched for from the first of them on.
+        `key` is one of the keys in the page's range. If very many places have this key, it is in the range of several
+        consecutive pages, so the search for the page starts at the first of them.
         """
         at = self._order.index(page, max(0, bisect_left(self._lows, key) - 1))
         for left in (at, at - 1):
@@ -339,7 +352,7 @@ class PlaceIndex:
         self._free_pages.append(emptied)
 
     def _fill(self, page: int, places: Floats, slots: Ints) -> None:
-        """Replace all places of a page, and fit its ball to them."""
+        """Replace all places of a page, and make its ball as small as they allow."""
         count = len(slots)
         self._places.view[page, :, :count] = places
         self._places.view[page, :, count:] = math.nan
@@ -349,7 +362,7 @@ class PlaceIndex:
         self._balls.view[page] = _ball(places) if count else NO_BALL
 
     def _new_page(self) -> int:
-        """Return the number of an empty page, which the caller must put into `_order`."""
+        """Return the number of an empty page, which the caller must insert into `_order`."""
         if self._free_pages:
             return self._free_pages.pop()
         page = len(self._counts)
@@ -371,10 +384,11 @@ class PlaceIndex:
 
 
 def nearest_first(rows: Ints, distances: Floats, count: int) -> Ints:
-    """Return the `count` nearest rows in the order of distance, then the other rows in their given order.
+    """Return the `count` nearest rows (session numbers), sorted by distance, then the others in their given order.
 
-    `distances` may be in any unit. Sorting all rows would make everything slower: rows sorted by distance are sockets
-    in random order in memory, for which a send costs a quarter more (ADR 6), so the last recipients would wait longer.
+    `distances` may be in any unit. Sorting all rows would make the sending slower: rows sorted by distance are sockets
+    in random order in memory, for which sending takes a quarter longer (ADR 6). So the last recipients would wait
+    longer.
     """
     nearest = np.argpartition(distances, count - 1)[:count] if 0 < count < len(rows) else np.arange(len(rows))
     nearest = nearest[np.argsort(distances[nearest], kind="stable")][: max(0, count)]
@@ -387,14 +401,17 @@ def _key(lat: float, lng: float, reach_m: float) -> int:
 
 
 def _ball(places: Floats) -> tuple[float, float, float, float]:
-    """Return centre and radius of a ball around places (rows x, y, z, reach in metres) with their reach (Rule 1)."""
+    """Return the centre and radius of a ball around places with their reach (Rule 1).
+
+    `places` has rows x, y, z, and reach in metres.
+    """
     x, y, z = (float(axis.mean()) for axis in places[:REACH])
     radius = np.sqrt(chord2(places[X], places[Y], places[Z], (x, y, z))) + places[REACH] / EARTH_RADIUS_M
     return x, y, z, float(radius.max())
 
 
 def _nearest_of_each(rows: Ints, chords2: Floats) -> tuple[Ints, Floats]:
-    """Return each row once, ascending, with the least of its squared chords."""
+    """Return each row once, in ascending order, with the smallest of its squared chords."""
     if len(rows) < 2:
         return rows, chords2
     by_row = np.argsort(rows)

@@ -1,4 +1,4 @@
-"""The states of a push device, and what changes them.
+"""The states of a push device, and the events that change them.
 
 | state       | it starts a request | it waits  | it pauses | its request ends | it resumes | it leaves |
 |-------------|---------------------|-----------|-----------|------------------|------------|-----------|

@@ -1,4 +1,7 @@
-"""The settings of `geocast push`. Settings that can't work raise a ConfigError that names the option."""
+"""The settings of `geocast push`, and checks of them.
+
+A setting that can't work raises a ConfigError that names its option.
+"""
 
 import re
 import ssl
@@ -16,7 +19,7 @@ _DEVICES = re.compile(rf"sqlite:.+|memory:|(?:{'|'.join(map(re.escape, REDIS_SCH
 
 @dataclass(frozen=True, slots=True)
 class PushSettings:
-    """The settings of the process that pushes alerts to devices."""
+    """The settings of a `geocast push` process, which pushes alerts to devices."""
 
     listen: Address
     log: str
@@ -48,7 +51,7 @@ class PushSettings:
             raise ConfigError(*problems)
 
     def problems(self) -> Iterator[str]:
-        """Yield a line for each problem with these settings."""
+        """Yield one line of text for each problem with these settings."""
         if not _CONTACT.fullmatch(self.contact):
             yield "--contact: expected mailto:NAME@HOST or https://…, where push services can reach the operator"
         if not _DEVICES.fullmatch(self.devices):
@@ -65,7 +68,7 @@ class PushSettings:
             yield f"two listeners can't share an address: {self.listen}"
 
     def as_node(self) -> Settings:
-        """Return the settings that a node has too."""
+        """Return a node's settings with the values of these, for the settings that both have."""
         return Settings(
             stream=self.listen,
             api=self.listen,
@@ -79,7 +82,10 @@ class PushSettings:
 
 
 def trusted(path: Path | None) -> ssl.SSLContext:
-    """Return a TLS context that trusts the system's certificates and those of `--push-ca`. Raise ConfigError."""
+    """Return a TLS context that trusts the system's certificates, and those in the file of `--push-ca` if it is given.
+
+    Raise ConfigError if that file can't be read or holds no certificate.
+    """
     context = ssl.create_default_context()
     if path is not None:
         try:
@@ -90,7 +96,7 @@ def trusted(path: Path | None) -> ssl.SSLContext:
 
 
 def read(option: str, path: Path) -> bytes:
-    """Return the bytes of the file that an option names. Raise ConfigError."""
+    """Return the content of the file that an option names. Raise ConfigError if it can't be read."""
     try:
         return path.read_bytes()
     except OSError as error:

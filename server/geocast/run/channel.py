@@ -1,7 +1,8 @@
-"""Datagrams between the processes of one node, over Unix sockets in a folder of their own.
+"""Datagrams between the processes of one node, over Unix sockets in a folder that only they use.
 
-Nothing depends on a single datagram. If a nudge is lost, the log is polled a moment later; if a report is lost, the
-next one follows in a second. So there is no connection to keep, and nothing to repair when a process is replaced.
+Nothing depends on a single datagram. A *nudge* only says that there is something to do: if the nudge about a new log
+entry is lost, the log is polled a moment later. If a report is lost, another one follows in a second. So there are no
+connections, and nothing has to be repaired when a process is replaced.
 """
 
 import asyncio
@@ -10,14 +11,14 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-MAX_DATAGRAM = 128 * 1024  # bytes; a report of a stream process, with all its metrics, takes some 10,000
+MAX_DATAGRAM = 128 * 1024  # bytes; the report of a stream process, with all its metrics, has some 10,000
 
 
 class Channel:
-    """The socket of one process, which the others know by the process's name."""
+    """The socket on which one process receives datagrams. Other processes address it by the process's name."""
 
     def __init__(self, folder: Path, name: str, received: Callable[[bytes], None]) -> None:
-        """Listen as `name`. `received` is called in the event loop with each datagram."""
+        """Listen under the name `name`. `received` is called in the event loop with each datagram."""
         self._folder = folder
         self._received = received
         path = folder / name
@@ -33,7 +34,7 @@ class Channel:
         _send(self._socket, self._folder, name, data)
 
     def close(self) -> None:
-        """Stop listening. The file of the socket stays until a process of the same name replaces it."""
+        """Stop listening. The socket's file stays until a process of the same name replaces it."""
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
 
@@ -44,7 +45,7 @@ class Channel:
 
 
 def tell(folder: Path, name: str, data: bytes) -> None:
-    """Send one datagram to the process called `name`, like `Channel.send`, from a process without an event loop."""
+    """Send one datagram to the process called `name`, like `Channel.send`, but from a process without an event loop."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         _send(sender, folder, name, data)

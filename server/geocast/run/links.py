@@ -1,7 +1,8 @@
-"""How processes with one supervisor hear of each other: the link of the front, and the link of a process behind it.
+"""The links between processes with one supervisor: the link of the front, and the link of a process behind it.
 
-Both take what the supervisor has read (Rule 8 of `workers`) when they are told of it, and look once a second, too, for
-a datagram may be lost.
+The *front* is the process that answers /metrics and /readyz for all. Both kinds of links apply a configuration that the
+supervisor has read (Rule 8 of `workers`) when they receive a datagram about it. They also check for one every second,
+because datagrams may be lost.
 """
 
 import abc
@@ -29,7 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 class _Link(abc.ABC):
-    """The channel of a process that is not the supervisor, and the mailbox of the supervisor."""
+    """The channel of a process that is not the supervisor, and the mailbox that it reads.
+
+    The mailbox is the file in which the supervisor leaves a configuration.
+    """
 
     def __init__(self, part: WorkerSpec, in_force: RuntimeConfig, stop: Stop) -> None:
         self._part, self._in_force, self._stop = part, in_force, stop
@@ -49,19 +53,22 @@ class _Link(abc.ABC):
 
     @abc.abstractmethod
     def _take(self, data: bytes) -> None:
-        """Take a datagram that is not LOOK."""
+        """Handle a datagram other than LOOK."""
 
     def _look(self) -> None:
-        """Put in force what the supervisor has read, if it is new; end this process if that can't be done."""
+        """Apply the configuration that the supervisor has read, if it is new. End this process if that fails."""
         try:
             self._mailbox.look(self._in_force.take)
         except Exception as error:
-            logger.error("%s can't take what was reloaded, so it ends: %s", self._part.name, trace(error))
+            logger.error("process %s can't use the new configuration, so it exits: %s", self._part.name, trace(error))
             self._stop.ask()
 
 
 class FrontLink(_Link):
-    """The link of the front: it takes reports, and fetches the keys if they are at a URL (`source`)."""
+    """The link of the *front*, the process that answers /metrics and /readyz for all.
+
+    It receives the reports of the others, and fetches the keys if they are at a URL.
+    """
 
     def __init__(
         self,
@@ -72,7 +79,10 @@ class FrontLink(_Link):
         stop: Stop,
         ending: Callable[[], None],
     ) -> None:
-        """`names`: the processes behind the front. `ending` is called when the supervisor is about to end them."""
+        """Create the link. `names` are the processes behind the front.
+
+        `ending` is called when the supervisor is about to end these processes.
+        """
         super().__init__(part, in_force, stop)
         self.reports = Reports(names)
         self._names = names
@@ -100,9 +110,9 @@ class FrontLink(_Link):
             self._ending()
 
     def _fetched(self, keys: bytes) -> None:
-        """Hand keys to the supervisor (Rule 8 of `workers`)."""
+        """Pass a fetched key set to the supervisor (Rule 8 of `workers`)."""
         ReloadMailbox(self._part.folder, FETCHED).write(keys)
-        if os.getppid() == self._part.supervisor:  # else the supervisor has died, and this process ends, too
+        if os.getppid() == self._part.supervisor:  # otherwise the supervisor has died, and this process will end, too
             os.kill(self._part.supervisor, signal.SIGUSR1)
 
     async def _look_for_ever(self) -> None:
@@ -112,7 +122,10 @@ class FrontLink(_Link):
 
 
 class WorkerLink(_Link):
-    """The link of a process behind the front. `newer_keys` waits for keys that the front fetches from a URL."""
+    """The link of a process behind the *front*, the process that answers /metrics and /readyz for all.
+
+    `newer_keys` waits for keys that the front fetches from a URL.
+    """
 
     def __init__(
         self,
@@ -123,7 +136,10 @@ class WorkerLink(_Link):
         stop: Stop,
         appended: Callable[[], None] = lambda: None,
     ) -> None:
-        """`front`: the name of the front. `appended` is called when another process has appended to the log."""
+        """Create the link. `front` is the name of the front.
+
+        `appended` is called when another process has appended to the log.
+        """
         super().__init__(part, in_force, stop)
         self._front = front
         self._appended = appended
@@ -132,11 +148,11 @@ class WorkerLink(_Link):
         if self.newer_keys is not None:
             in_force.watch(self.newer_keys.settle)
 
-    async def report_for_ever(self, metrics: Metrics, told: Callable[[], Mapping[str, Any]]) -> None:
-        """Send the front the metrics and what `told` returns, every REPORT_S."""
+    async def report_for_ever(self, metrics: Metrics, state: Callable[[], Mapping[str, Any]]) -> None:
+        """Send the front a report every REPORT_S: the metrics, and the dict that `state` returns."""
         while True:
             self._look()
-            report = {"name": self._part.name, "pid": os.getpid(), **told(), "metrics": export(metrics.registry)}
+            report = {"name": self._part.name, "pid": os.getpid(), **state(), "metrics": export(metrics.registry)}
             self.send(self._front, msgpack.packb(report))
             await asyncio.sleep(REPORT_S)
 

@@ -2,11 +2,11 @@
 
     supervisor ── reads all files, opens all sockets, locks the devices, starts the others and replaces them
        ├── front   answers /metrics and /readyz for all, and fetches the keys if they are at a URL
-       └── push    × N: every Nth shard, and the same listener by SO_REUSEPORT
+       └── push    × N: the devices of every Nth shard, and the same address by SO_REUSEPORT
 
-The rules of workers.py apply, except those about appending. So a worker that dies is replaced at once, and its
-replacement sends its devices what they lack (WPO3). The workers keep the lock of the devices open too, so that no other
-supervisor can start while one of them lives.
+The rules of `workers.py` apply, except those about appending to the log. So a worker that dies is replaced at once, and
+its replacement sends the devices what they lack (WPO3). The workers, too, keep the file open that locks the devices, so
+that no other supervisor can start while one of them lives.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ FRONT = "front"
 
 
 def supervise(means: PushContext, listeners: Sequence[socket.socket], metrics: socket.socket | None, run: Run) -> None:
-    """Run all processes until told to stop. Raise ConfigError before any is started."""
+    """Run all processes until told to stop. Raise ConfigError before any is started, if the settings can't be used."""
     path = Path(means.settings.devices.partition(":")[2])
     names = [f"push-{number}" for number in range(len(listeners))]
     open_log(means.node)  # imports the backend once, before the forks

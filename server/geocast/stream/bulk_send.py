@@ -1,31 +1,31 @@
 """Sending one frame to many sockets with one system call, by Linux AIO and its binary interface (<linux/aio_abi.h>).
 
-Without AIO each session of a delivery costs, beside the send in the kernel, the path to it and back: the interpreter,
-uvloop and a system call. That is 1.4 times the CPU of a delivery with AIO, where a slice of sessions costs two system
-calls. `io_submit` takes a list of writes, which are filled in as numpy columns, and the kernel's code stays in the
-caches of the CPU while the kernel works through the list. `io_getevents` returns the result of each write (ADR 6 has
-the figures, of `bench fanout`).
+Without AIO, the kernel's work is only a part of what each session of a delivery costs. The rest is the way there and
+back: the interpreter, uvloop and a system call. So a delivery takes 1.4 times the CPU of one with AIO, where up to 256
+sessions cost two system calls. `io_submit` takes a list of writes, which is filled in as numpy columns, and the
+kernel's code stays in the caches of the CPU while the kernel works through the list. `io_getevents` returns the result
+of each write (ADR 6 has the figures, of `bench fanout`).
 
-AIO was made for files, where a write goes on after `io_submit` has returned. A write to a non-blocking socket takes the
-path of an ordinary write instead: the kernel does all writes at once, one after the other, before `io_submit` returns.
-This module needs nothing else. AIO is as fast as io_uring here. Docker and Kubernetes forbid io_uring in containers,
+AIO was made for files, where a write goes on after `io_submit` has returned. For a non-blocking socket the kernel
+instead does an ordinary write: it does all writes at once, one after the other, before `io_submit` returns. This module
+needs nothing else. AIO is as fast as io_uring for this purpose. Docker and Kubernetes forbid io_uring in containers,
 and allow AIO.
 
 Rule 1  The sockets are non-blocking (the sockets of asyncio and uvloop always are). So every write has ended, with or
         without success, when `send` returns, and neither the frame nor the session must be kept alive for it.
-Rule 2  `send` returns how many bytes each socket took. The caller leaves the rest to the session's transport, which can
-        wait and can close.
-        Example: a slow phone's socket takes 200 bytes of a frame of 900. Its result is 200, and the hub gives the other
-        700 to the phone's transport. The result of a socket with a full buffer is -EAGAIN, and of one whose peer has
-        gone -EPIPE: their transports get the whole frame.
+Rule 2  `send` returns how many bytes each socket accepted. The caller leaves the rest to the session's transport, which
+        can wait and can close.
+        Example: a slow phone's socket accepts 200 bytes of a frame of 900. Its result is 200, and the hub gives the
+        other 700 to the phone's transport. The result is -EAGAIN for a socket with a full buffer, and -EPIPE if the
+        peer has gone: their transports get the whole frame.
 Rule 3  A descriptor is used only while its session is in the hub. The session leaves the hub in `connection_lost` at
-        the latest, and the transport closes the socket after that.
-        Example: without this rule a phone could leave, its descriptor 57 be given to a phone outside of the area, and
-        the frame for the first phone be written to the second.
-Rule 4  A write to a connection that is gone raises SIGPIPE, and a write has no flag against it. Python ignores SIGPIPE
-        from its start. Nothing here may change that.
+        the latest, and the transport closes the socket only after that.
+        Example: without this rule a phone could leave, its descriptor 57 could be reused for a phone outside the area,
+        and the frame for the first phone could be written to the second.
+Rule 4  A write to a connection that is gone raises SIGPIPE, and a write has no flag against that. Python ignores
+        SIGPIPE from its start. Nothing in this program may change that.
 
-If the kernel or the rules of a container do not allow AIO, the transports write everything.
+If the kernel or the configuration of a container does not allow AIO, the transports write everything.
 """
 
 import ctypes
@@ -41,14 +41,14 @@ from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
-REQUESTS = 256  # writes of one system call: as many as a slice of the fan-out has rows
+REQUESTS = 256  # number of writes per system call: as many as a turn of the fan-out has rows
 
 # The numbers of io_setup, io_destroy, io_getevents and io_submit: on x86-64 (asm/unistd_64.h), and on the architectures
 # that share one table (asm-generic/unistd.h). The layouts below are for 64 bits, little-endian.
 _SHARED = 0, 1, 4, 2
 _CALLS = {"x86_64": (206, 207, 208, 209), "aarch64": _SHARED, "riscv64": _SHARED, "loongarch64": _SHARED}
 _PWRITE = 1  # IOCB_CMD_PWRITE
-# The fields of struct iocb that a write to a socket needs, and struct io_event.
+# The fields of struct iocb that a write to a socket needs, and all fields of struct io_event.
 _REQUEST = np.dtype(
     {
         "names": ["data", "opcode", "fd", "buf", "nbytes"],
@@ -126,10 +126,10 @@ class Sender:
         return results
 
     def _hand_over(self, results: NDArray[np.int32]) -> int:
-        """Submit one request for each item of `results`. Return how many requests the kernel took.
+        """Submit one request for each item of `results`. Return how many requests the kernel accepted.
 
         The kernel stops at a request that it refuses, for example one with a closed descriptor. The error becomes the
-        result of that request, and the next submission starts after it.
+        result of that request, and the next submission starts with the request after it.
         """
         at = taken = 0
         while at < len(results):
@@ -153,7 +153,7 @@ class Sender:
 
 
 def open_sender() -> Sender | None:
-    """Return a sender, or None if AIO is not available. Log which it is, and how to make AIO available."""
+    """Return a sender, or None if AIO is not available. Log whether it is, and if not, how to make it available."""
     try:
         sender = Sender()
     except OSError as error:

@@ -4,25 +4,29 @@
        │                                            ↓
        └──101──> unsaid ──hello──> session ──> lingering ──> gone
 
-*Unsaid* is a connection whose client has not said `hello` yet, *lingering* one that the node has ended (Rule 4).
+A connection is *unsaid* until its client has sent `hello`, and *lingering* when the node has ended it (Rule 4).
 
 Rule 1  No connection has a task, a future or a timer of its own. `sweep` checks the deadlines of all connections at
-        once. With tens of thousands of connections each such object costs memory, and each timer work of the loop.
-Rule 2  The parser exists only while it has work. At the end of a frame, with no fragmented message open, it is dropped,
-        and a new one is made when bytes come. So an idle connection takes 1.6 KB with uvloop instead of 5.4 KB (a
-        session as a whole: `bench memory`). For this reason the parser is fed only whole frames, one at a time.
-Rule 3  The high-water mark of the write buffer is 0. So a connection either has no unsent bytes, or is *slow*. A slow
-        connection is not read: bytes that have come already wait in `_unread`, the others in the kernel.
+        once. With tens of thousands of connections, each such object costs memory, and each timer makes work for the
+        event loop.
+Rule 2  The parser exists only while it has work. It is dropped at the end of a frame if no fragmented message is open,
+        and a new one is made when bytes arrive. So an idle connection takes 1.6 KB with uvloop instead of 5.4 KB
+        (`bench memory` has the figures for whole sessions). For this reason the parser is fed only whole frames, one at
+        a time.
+Rule 3  The high-water mark of the write buffer is 0. So a connection that has unsent bytes is paused at once; it is
+        called *slow*. A slow connection is not read: bytes already received wait in `_unread`, the rest wait in the
+        kernel.
         Example: a peer sends pings as fast as it can and never reads. The first pong that does not fit into the
-        kernel's buffer makes the connection slow, and no further ping is answered. Otherwise pongs would pile up here.
+        kernel's buffer makes the connection slow, and no further ping is answered. Otherwise pongs would pile up in
+        this process.
 Rule 4  A connection that the node ends *lingers*: a close frame (or a refusal) is written, then the end of the stream.
-        Bytes that the peer still sends are thrown away, until it closes its side or LINGER_S have passed.
+        Bytes that the peer still sends are discarded, until it closes its side or LINGER_S have passed.
         Example: the node closes a session with 4401 while the client is sending a `move`. If the node closed its socket
         at once, the kernel would answer the unread `move` with a reset. The reset may overtake the close frame, and the
         client would not learn that it needs a new token.
 Rule 5  A connection that has ended leaves no reference cycle: the connection and its session drop their references to
-        each other, and a parser is retired before it is dropped. So all memory is freed at once. The garbage collector
-        would find nothing among connections and need not look at them (stream/server.py).
+        each other, and a parser's cycles are broken before it is dropped (`retire`). So all memory is freed at once.
+        The garbage collector would find nothing among connections, so it need not examine them (stream/server.py).
 """
 
 import asyncio
@@ -60,24 +64,25 @@ logger = logging.getLogger(__name__)
 PATH = "/v1/stream"
 MAX_HELLO_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024
-HEADERS_S = 10.0  # from the accept until the request's headers are complete
-HELLO_S = 10.0  # from the 101 until the whole of `hello` is there
+HEADERS_S = 10.0  # from the accept until the head of the request is complete
+HELLO_S = 10.0  # from the 101 until the whole `hello` has arrived
 LINGER_S = 5.0  # how long a peer may take to close after our close frame (Rule 4)
-RATE_PER_S, BURST = 10.0, 300  # messages of one connection, control frames included
-FRAGMENT_COST = 1 / 32  # of a message: the cost of a fragment; an empty fragment and the last cost a whole message
+RATE_PER_S, BURST = 10.0, 300  # limits on the messages of one connection, including control frames
+FRAGMENT_COST = 1 / 32  # the cost of a fragment, in messages; an empty fragment and the last one cost a whole message
 RETRY_AFTER_S = 5  # the `Retry-After` of a 503
 MAX_HEADERS_BYTES = 32 * 1024
-# The kernel's send buffer of each connection. It is small, since bytes in it can't be called back when an alert ends.
+# The kernel's send buffer of each connection. It is small because bytes in it can't be taken back when an alert ends.
 SEND_BUFFER_BYTES = 64 * 1024
-# How many descriptors of the listening socket the loop watches. libuv accepts one connection for each descriptor in a
-# turn of the loop, and a turn of a fan-out takes a millisecond: with one descriptor, clients that reconnect all at once
+# How many descriptors of the listening socket the loop watches. In each turn of the loop, libuv accepts one connection
+# per descriptor, and a turn of a fan-out takes a millisecond: with one descriptor, clients that reconnect all at once
 # would be accepted at 900 a second. All are descriptors of one socket. Several sockets would have a queue each, and
 # connections would not be accepted in the order in which the kernel made them. Sending in that order, which is the
 # order of the kernel's memory, costs a tenth less (ADR 6).
 ACCEPTS = 8
 SPARE = 64  # connections above the capacity that are accepted and refused with 503; any more are dropped
 
-# The parser of the library logs each connection and, at DEBUG, each frame, with places and tokens. So it is silenced.
+# The library's parser logs each connection and, at DEBUG, each frame, with places and tokens. So its logger is
+# silenced.
 _SILENT = logging.getLogger(f"{__name__}.parser")
 _SILENT.setLevel(logging.CRITICAL + 1)
 
@@ -90,7 +95,9 @@ _WIRES = {wire.subprotocol: wire for wire in WIRES}
 class Stream:
     """All connections of the stream listener, and what they share. A connection is in `all` from its accept to its end.
 
-    Connections in a special state are in a set or dict for that state, so that the others need no fields for it.
+    Connections in a special state are in a set or dict for that state, so that the others need no fields for it. An
+    *unsaid* connection waits for its client's `hello`, a *slow* one has unsent bytes, a *lingering* one was ended by
+    the node and waits for its client to close, and a *held* one waits for newer keys.
     """
 
     def __init__(
@@ -105,10 +112,10 @@ class Stream:
         loopback_origins: bool = False,
         newer_keys: NewerKeys | None = None,
     ) -> None:
-        """Create the listener's state for `capacity` connections, at most `unsaid` of them without a `hello`.
+        """Create the listener's state for `capacity` connections; at most `unsaid` may wait for `hello` at once.
 
-        `origins`: the origins of web pages that may connect, as browsers send them. `loopback_origins`: whether pages
-        of this machine may, too. `newer_keys`: where a connection with a token of an unknown key waits for new keys.
+        `origins` are the origins of web pages that may connect, as browsers send them. If `loopback_origins`, pages of
+        this machine may connect, too. A connection whose token has an unknown key waits for new keys with `newer_keys`.
         """
         self.hub = hub
         self.tokens = tokens
@@ -116,10 +123,11 @@ class Stream:
         self.draining = False
         self.closes: Counter[int] = Counter()  # close code -> number of sessions that the node has ended with it
         self.refusals: Counter[int] = Counter()  # HTTP status -> number of handshakes refused with it
-        self.arrivals = 0  # connections since the start
+        self.arrivals = 0  # number of connections since the start
         self.all: set[Connection] = set()
-        # These dicts are in the order of insertion, so the oldest is the first. Times are of the monotonic clock.
-        self.unsaid: dict[Connection, float] = {}  # connection without `hello` -> the deadline of its next step
+        # These dicts are in the order of insertion, so the oldest connection is the first. Times are of the monotonic
+        # clock.
+        self.unsaid: dict[Connection, float] = {}  # connection before its `hello` -> the deadline of its next step
         self.lingering: dict[Connection, float] = {}  # connection that the node has ended -> when it is dropped
         self.slow: set[Connection] = set()  # connections with unsent bytes (Rule 3)
         self.held: dict[Connection, bytes] = {}  # connection that waits for newer keys -> the message with the token
@@ -130,18 +138,18 @@ class Stream:
         self._newer_keys = newer_keys
 
     async def listen(self, listener: socket.socket) -> list[asyncio.Server]:
-        """Accept connections on a listening socket, ACCEPTS in a turn of the loop. The caller closes the servers."""
+        """Accept connections on a listening socket, ACCEPTS in each turn of the loop. The caller closes the servers."""
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         serve = asyncio.get_running_loop().create_server
         return [await serve(lambda: Connection(self), sock=listener.dup(), backlog=BACKLOG) for _ in range(ACCEPTS)]
 
     @property
     def connections(self) -> int:
-        """The number of connections, lingering ones included."""
+        """The number of connections, including lingering ones (those that the node has ended)."""
         return len(self.all)
 
     def sweep(self) -> None:
-        """End the connections whose deadline has passed, and have the hub sweep (Rule 1)."""
+        """End the connections whose deadline has passed, and do the hub's periodic work (Rule 1)."""
         now = self.clock.now()
         for connection in [c for c, deadline in self.unsaid.items() if deadline <= now.monotonic]:
             connection.out_of_time()
@@ -150,10 +158,11 @@ class Stream:
         self.hub.sweep(now)
 
     def pause(self, connection: "Connection", payload: bytes) -> bool:
-        """Let `connection` wait for newer keys before this message is handled; return whether it may.
+        """Let `connection` wait for newer keys before this message is handled; return whether it will wait.
 
-        `take_again` is called when the wait is over. Example: the keys are rotated, and the first client with a token
-        of the new key arrives before this node has fetched that key. Without the wait it would be closed with 4401.
+        When the wait is over, the connection's `take_again` is called. Example: the keys are rotated, and the first
+        client whose token is signed by the new key arrives before this node has fetched that key. If it did not wait,
+        its connection would be closed with 4401.
         """
         if self._newer_keys is None or not self._newer_keys.wait(connection.take_again):
             return False
@@ -161,7 +170,7 @@ class Stream:
         return True
 
     def unsent_bytes(self) -> int:
-        """Return the number of bytes that all transports together have not sent."""
+        """Return how many bytes wait to be sent in the transports of all connections together."""
         return sum(connection.unsent_bytes() for connection in self.slow)
 
     def abort_all(self) -> None:
@@ -172,8 +181,8 @@ class Stream:
     def arrived(self, connection: "Connection") -> bool:
         """Register a new connection. Return False if there is no room for it, not even for a refusal.
 
-        If too many connections have not said `hello`, the oldest of them is ended. So a flood of silent connections
-        pushes out silent connections, while honest clients, which say `hello` within a second, come through.
+        If too many connections have not sent `hello` yet, the oldest of them is ended. So a flood of silent connections
+        pushes out silent connections, while honest clients, which send `hello` within a second, succeed.
         """
         self.arrivals += 1
         self.all.add(connection)
@@ -185,7 +194,10 @@ class Stream:
         return True
 
     def answer(self, request: Request, parser: ServerProtocol) -> tuple[int, str] | tuple[Wire, Response]:
-        """Check a handshake (S2). Return status and text of the first refusal that applies, or wire format and 101."""
+        """Check a handshake (S2).
+
+        Return the status and text of the first refusal that applies, or the wire format and a 101.
+        """
         path, mark, _ = request.path.partition("?")
         if self.draining or self.connections > self._capacity:
             return 503, "This node takes no more connections now."
@@ -193,8 +205,8 @@ class Stream:
             return 404, f"The stream is at {PATH}."
         if mark:
             return 400, "No query string is allowed: a token goes into the hello message."
-        # The library refuses with 405, 505, 426 and 400, in this order. Its texts are not used, since they repeat parts
-        # of the request.
+        # The library refuses with 405, 505, 426 and 400, in this order. Its texts are not used, because they repeat
+        # parts of the request.
         response = parser.accept(request)
         if response.status_code != 101:
             return response.status_code, "This is not a WebSocket handshake (RFC 6455)."
@@ -229,9 +241,11 @@ def _is_loopback(origin: str) -> bool:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, from its accept to its end; a `Peer` of the hub.
+    """One connection, from its accept to its end. For the hub, it is the `Peer` of its session.
 
-    There may be tens of thousands of connections in a process, so each field counts: see `bench memory`.
+    A connection is *slow* while it has unsent bytes. It *lingers* when the node has ended it and it waits for its
+    client to close. There may be tens of thousands of connections in a process, so each field counts: see `bench
+    memory`.
     """
 
     __slots__ = ("_paced", "_parser", "_parts", "_session", "_slow", "_stream", "_transport", "_unread", "write")
@@ -241,7 +255,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._parser: ServerProtocol | None = None  # Rule 2
-        self._session: Session | None = None  # from the 101 on
+        self._session: Session | None = None  # set when the 101 is sent
         self._unread = b""  # an incomplete head or frame, or bytes that came while the connection was slow
         self._parts: list[bytes] = []  # the fragments of a message that is not complete yet
         self._slow = False
@@ -252,7 +266,7 @@ class Connection(asyncio.Protocol):
         number: int = self._transport.get_extra_info("socket").fileno()
         return number
 
-    # ---- asyncio.Protocol ----------------------------------------------------------------------------------------
+    # ---- methods of asyncio.Protocol -----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the connection, or drop it if there is no room. `high=0` makes it slow at the first unsent byte."""
@@ -263,7 +277,10 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Pass the bytes to the handshake or to the frames; throw them away while the connection lingers (Rule 4)."""
+        """Pass the bytes to the handshake or to the frames.
+
+        Discard them if the node has ended the connection (Rule 4).
+        """
         if self in self._stream.lingering:
             return
         if self._session is None:
@@ -274,13 +291,13 @@ class Connection(asyncio.Protocol):
             self._read(self._unread + data if self._unread else data)
 
     def eof_received(self) -> None:
-        """Let the transport close when the peer has closed its side (by returning None): no session is half open."""
+        """Return None, so that the transport closes when the peer has closed its side: no session is half open."""
 
     def pause_writing(self) -> None:
-        """Mark the connection as slow, stop reading, and pause its session: it has unsent bytes (Rule 3).
+        """The connection has unsent bytes, so mark it as slow, stop reading from it and pause its session (Rule 3).
 
-        The transport calls this from within `write`, so it may come in the middle of a slice. The write of that slice
-        is buffered, and the hub skips the session from the next slice on.
+        The transport calls this method from within `write`, so the call may come while the hub writes to a batch of
+        sessions. That write is buffered, and the hub skips the session from the next batch on.
         """
         self._slow = True
         self._stream.slow.add(self)
@@ -291,13 +308,16 @@ class Connection(asyncio.Protocol):
             self._stream.hub.slowed(self._session.row, self._stream.clock.now())
 
     def resume_writing(self) -> None:
-        """Resume the session and reading: all bytes were sent. The alerts that it is owed may make it slow again."""
+        """All bytes were sent, so resume the session and reading.
+
+        The alerts that the session is sent now may make it slow again.
+        """
         self._slow = False
         self._stream.slow.discard(self)
         if self in self._stream.lingering or self._transport.is_closing():
             return
-        # The owed alerts are written before the messages that waited are handled. So they were chosen by the old places
-        # and come before the `ok` of a `move` that waited.
+        # The alerts that the session lacks are written before the messages that have waited are handled. So these
+        # alerts are chosen by the old places, and come before the `ok` of a `move` that has waited.
         if self._session is not None and self._session.row >= 0:
             self._stream.hub.on_drained(self._session.row, self._stream.clock.now())
         if not self._slow and self not in self._stream.held:
@@ -318,7 +338,7 @@ class Connection(asyncio.Protocol):
         self._parts.clear()
         self._drop_parser()
 
-    # ---- handshake -----------------------------------------------------------------------------------------------
+    # ---- the handshake -------------------------------------------------------------------------------------------
 
     def _handshake(self, data: bytes) -> None:
         """Collect the head of the request; answer it when it is complete."""
@@ -355,7 +375,7 @@ class Connection(asyncio.Protocol):
             self._refuse(parser, *answer)
 
     def _open(self, parser: ServerProtocol, wire: Wire, response: Response) -> None:
-        """Answer with 101 and create the session, which has HELLO_S to say `hello`."""
+        """Answer with 101 and create the session, whose client has HELLO_S to send `hello`."""
         parser.send_response(response)
         self._session = Session(self, wire, self._stream.hub, self._stream.tokens)
         self._stream.unsaid[self] = self._stream.clock.now().monotonic + HELLO_S
@@ -373,18 +393,18 @@ class Connection(asyncio.Protocol):
             response.headers["Retry-After"] = str(RETRY_AFTER_S)
         parser.send_response(response)
         answer = b"".join(parser.data_to_send())
-        if status == 503:  # lingering would keep a connection on a node that has no room
+        if status == 503:  # don't linger: that would keep a connection on a node that has no room
             self.write(answer)
             self._transport.close()
         else:
             self._finish(answer)
 
-    # ---- frames --------------------------------------------------------------------------------------------------
+    # ---- frames from the client ----------------------------------------------------------------------------------
 
     def _read(self, data: bytes) -> None:
         """Handle the whole frames in `data`, one at a time, until one is incomplete or the connection is slow.
 
-        A frame may also end the connection, or make it wait for newer keys. In any case the other bytes stay in
+        A frame may also end the connection, or make it wait for newer keys. In any case the remaining bytes stay in
         `_unread`.
         """
         at = 0
@@ -409,14 +429,18 @@ class Connection(asyncio.Protocol):
 
     @property
     def _limit(self) -> int:
-        """The greatest size of a message now, in bytes: `hello` may be longer, since it contains all held alerts."""
+        """The greatest size of a message now, in bytes.
+
+        `hello` may be longer than other messages, because it lists all alerts that the client has.
+        """
         assert self._session is not None
         return MAX_HELLO_BYTES if self._session.row < 0 else MAX_MESSAGE_BYTES
 
     def _take_frame(self, data: bytes) -> None:
-        """Handle one frame, or the head of a frame that is too long, which the parser refuses.
+        """Handle one frame.
 
-        Checks that need no parser come first: the rate, pings and pongs, and the type of the frame.
+        If the frame is too long, `data` may end after its head, which is enough for the parser to refuse it. Checks
+        that need no parser come first: the rate, pings and pongs, and the type of the frame.
         """
         assert self._session is not None
         if self._too_fast(data):
@@ -449,7 +473,7 @@ class Connection(asyncio.Protocol):
         """Collect the fragments of a message; pass the message on when it is complete. Ignore control frames."""
         if frame.opcode not in (Opcode.CONT, Opcode.TEXT, Opcode.BINARY):
             return
-        # An empty fragment is kept only if it starts a message: the limit on bytes would not bound their number.
+        # Don't keep empty fragments, except the first: the limit on bytes would not limit their number.
         if frame.data or not self._parts:
             self._parts.append(bytes(frame.data))
         if not frame.fin:
@@ -462,7 +486,7 @@ class Connection(asyncio.Protocol):
         """Pass a message to the session, and close the connection if the session ends.
 
         A message with a token of an unknown key may wait for newer keys, once (`again` says that it has waited). The
-        messages after it wait too, since the connection is not read meanwhile.
+        messages after it wait too, because the connection is not read meanwhile.
         """
         session = self._session
         assert session is not None
@@ -474,13 +498,13 @@ class Connection(asyncio.Protocol):
                 return
             self.close(ended.close)
         except Exception as error:
-            logger.error("a session failed: %s", trace(error))
+            logger.error("handling a subscriber's message failed: %s", trace(error))
             self.close(close_codes.INTERNAL)
         if session.row >= 0:  # `hello` was accepted, so it has no deadline any more
             self._stream.unsaid.pop(self, None)
 
     def take_again(self) -> None:
-        """Handle the message that has waited for newer keys, whether there are any or not, and go on reading."""
+        """Handle the message that has waited for newer keys, whether or not there are any, and resume reading."""
         payload = self._stream.held.pop(self, None)
         if payload is None or self._is_over:
             return
@@ -490,12 +514,12 @@ class Connection(asyncio.Protocol):
             self._read(self._unread)
 
     def _too_fast(self, frame: bytes) -> bool:
-        """Count a frame, and return whether it exceeds the rate.
+        """Count a frame, and return whether the client sends frames faster than allowed.
 
         This is the generic cell rate algorithm (ITU-T I.371), which needs one number for both rate and burst. Each
-        frame moves `_paced` forward by the time that the frame is worth, and `_paced` may be at most a burst ahead of
-        the clock. Example: at 10 frames a second and a burst of 300, a client that was silent may send 300 frames at
-        once; `_paced` is 30 s ahead then, and every 100 ms makes room for one more.
+        frame moves `_paced` forward by its cost in seconds, and `_paced` may be at most a burst ahead of the clock.
+        Example: at 10 frames a second and a burst of 300, a client that was silent may send 300 frames at once;
+        `_paced` is 30 s ahead then, and every 100 ms makes room for one more.
         """
         now = self._stream.clock.now().monotonic
         whole, empty = frame[0] & 0x80, not frame[1] & 0x7F
@@ -503,7 +527,7 @@ class Connection(asyncio.Protocol):
         self._paced = max(self._paced, now) + cost
         return self._paced - now > BURST / RATE_PER_S
 
-    # ---- the end -------------------------------------------------------------------------------------------------
+    # ---- ending the connection -----------------------------------------------------------------------------------
 
     def close(self, close: Close) -> None:
         """End the session with this close frame. If it is ending already, do nothing: the first reason counts."""
@@ -518,7 +542,7 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def recheck(self) -> None:
-        """End the session if its token is not valid any more by the current keys and revocations (BA3)."""
+        """End the session if its token is no longer valid under the current keys and revocations (BA3)."""
         if self._session is not None and self._session.row >= 0 and not self._session.may_stay():
             self.close(close_codes.BAD_TOKEN)
 
@@ -527,14 +551,14 @@ class Connection(asyncio.Protocol):
         return self._transport.get_write_buffer_size()
 
     def out_of_time(self) -> None:
-        """End the connection: the request or `hello` did not come in time."""
+        """End the connection because the request or `hello` did not arrive in time."""
         if self._session is None:
             self.abort()
         else:
             self.close(close_codes.NO_HELLO)
 
     def give_way(self) -> None:
-        """End the connection to make room for a newer one: it is the oldest one without a `hello`."""
+        """End the connection, the oldest one without a `hello`, to make room for a newer one."""
         if self._session is None:
             self.abort()
         else:
@@ -542,7 +566,7 @@ class Connection(asyncio.Protocol):
         self._stream.unsaid.pop(self, None)
 
     def _finish(self, last: bytes) -> None:
-        """Write `last` and the end of the stream, and linger until the peer closes (Rule 4).
+        """Write `last` and the end of the stream, and wait until the peer closes, at most LINGER_S (Rule 4).
 
         The connection leaves the hub before the write, so no alert can follow the close frame.
         """
@@ -555,10 +579,10 @@ class Connection(asyncio.Protocol):
         self.write(last)
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._transport.resume_reading()  # it may have been slow; the end of the peer's stream has to be noticed
+        self._transport.resume_reading()  # it may have been slow; the end of the peer's stream must be noticed
 
     def _leave(self) -> None:
-        """Leave the hub, if the session is there. From here on nothing is sent to it."""
+        """Have the session leave the hub, if it is there. From then on it is sent nothing."""
         if self._session is not None and self._session.row >= 0:
             row, self._session.row = self._session.row, -1
             self._stream.hub.leave(row)
@@ -570,11 +594,11 @@ _MAX_CONTROL_BYTES = 125  # RFC 6455, 5.5
 
 
 def retire(parser: ServerProtocol) -> None:
-    """Break the reference cycles of a parser that is not needed any more (Rule 5).
+    """Break the reference cycles of a parser that is no longer needed (Rule 5).
 
-    The parser and its generator refer to each other. An exception that the parser keeps refers, by its traceback, to
-    the stack frames in which it was raised, and they refer to the parser and the connection. So do the exceptions from
-    which it was raised.
+    The parser and its generator refer to each other. An exception that the parser keeps refers, through its traceback,
+    to the stack frames in which it was raised, and they refer to the parser and the connection. The same is true of the
+    exceptions that caused it.
     """
     parser.parser.close()
     for kept in (parser.handshake_exc, parser.parser_exc):

@@ -1,19 +1,21 @@
 """The delivery flags of one alert: a byte for each row, in memory that depends on how many rows have flags.
 
-There may be 100,000 live alerts and 20,000 rows, and most alerts concern few rows or none. So an alert has one of
-three forms:
+A *row* is the number of one recipient of this process: a WebSocket session or a push device. There may be 100,000 live
+alerts and 20,000 rows, and most alerts concern few rows or none. So an alert has one of three forms:
 
     no rows     no memory
-    few rows    the rows, ascending, and a byte for each: 5 bytes for a session
-    many rows   a column with a byte for every row. Used from one row in MANY on: at most MANY bytes for a session
+    few rows    the rows, ascending, and a byte for each: 5 bytes per row
+    many rows   a column with a byte for every row of the process. It is used as soon as more than one row in MANY has
+                flags, so it takes less than MANY bytes per row that has flags
 
 `live_alerts` defines the flags. This module only distinguishes 0 (no flags) from other values.
 
-Rule 1  When a session leaves, no alert is touched. `Departures` records the time of the departure for its row, and each
-        alert drops the flags that are older than that when it is used next, for all such rows in one operation.
-        Example: a node with 100,000 live alerts loses 5,000 sessions in a second. Nothing is done for the alerts of
-        that moment. An alert that gets a revision an hour later drops the flags of these rows first.
-Rule 2  No answer depends on the form.
+Rule 1  When a session leaves, no alert is changed. `Departures` records the time of the departure for its row. When an
+        alert is used again, it drops the flags that are older than the departures of their rows, for all such rows in
+        one operation.
+        Example: a node with 100,000 live alerts loses 5,000 sessions in a second. No alert is changed at that moment.
+        When one of them gets a revision an hour later, the flags of these rows are dropped first.
+Rule 2  No result depends on the form.
 """
 
 from array import array
@@ -30,29 +32,36 @@ MANY = 8
 
 
 class Departures:
-    """When the last session of each row left, counted in calls of `note`; shared by all alerts of a process."""
+    """For each row (recipient number), when its last session left. All alerts of a process share the object.
+
+    Time is counted in calls of `note`.
+    """
 
     __slots__ = ("count", "of_row")
 
     def __init__(self, capacity: int) -> None:
-        """Create it for `capacity` rows."""
+        """Create the record for `capacity` rows."""
         self.count = 0
         self.of_row = np.zeros(capacity, np.int64)
 
     def note(self, rows: Rows) -> None:
-        """Record that the sessions of these rows have left, so that other sessions may have the rows."""
+        """Record that the sessions of these rows have left, so that other sessions may get the rows."""
         self.count += 1
         self.of_row[rows] = self.count
 
 
 class DeliveryFlags:
-    """The flags of one alert, by row."""
+    """The flags of one alert for each row (a session or push device): whether it was sent the alert, and so on.
+
+    There are two forms: the sorted rows and a byte of flags for each if few rows have flags, or a column with a byte
+    for every row of the process.
+    """
 
     __slots__ = ("_ahead", "_column", "_departures", "_flags", "_rows", "_seen")
 
     def __init__(self, departures: Departures) -> None:
         self._departures = departures
-        self._seen = departures.count  # the departures up to here have been applied to these flags
+        self._seen = departures.count  # departures up to this count have been applied to these flags
         self._rows: array[int] = array("i")  # few rows: the rows, ascending
         self._flags = bytearray()  # few rows: the flags of each
         self._column: Flags | None = None  # many rows: the flags of every row
@@ -60,7 +69,10 @@ class DeliveryFlags:
 
     @property
     def ahead(self) -> dict[int, int]:
-        """Row -> revision that its client holds and this process has not read yet (R5c); callers may change it."""
+        """Row -> the revision that its client has and that this process has not read yet (R5c).
+
+        Callers may change the dict.
+        """
         self._drop_departed()
         return self._ahead
 
@@ -81,7 +93,7 @@ class DeliveryFlags:
         if not self._rows:
             return np.zeros(len(rows), np.uint8)
         own, flags = self._views()
-        at = np.minimum(own.searchsorted(rows), len(own) - 1)  # where each row is, or would be
+        at = np.minimum(own.searchsorted(rows), len(own) - 1)  # the index of each row, or where it would be inserted
         return np.where(own[at] == rows, flags[at], np.uint8(0))
 
     def put(self, row: int, flags: int) -> None:
@@ -99,24 +111,24 @@ class DeliveryFlags:
             self._widen_if_many()
 
     def add_to_all(self, rows: Rows, flags: int) -> None:
-        """Set these flags for these distinct rows, beside the flags that they have."""
+        """Set these flags for these distinct rows; keep the flags that they have already."""
         self.expect(rows)
         if len(rows):
             all_flags, at = self._locate(rows)
             all_flags[at] |= np.uint8(flags)
 
     def take_from_all(self, rows: Rows, flags: int) -> None:
-        """Clear these flags of these distinct rows."""
+        """Clear these flags for these distinct rows."""
         self.expect(rows)
         if len(rows):
             all_flags, at = self._locate(rows)
             all_flags[at] &= np.uint8(0xFF ^ flags)
 
     def expect(self, rows: Rows) -> None:
-        """Make room for the flags of these distinct rows.
+        """Allocate memory for the flags of these distinct rows.
 
-        A flight calls this once, before its first slice. Otherwise each slice would merge its rows into the sorted rows
-        of all slices before.
+        The fan-out calls this once before it starts to send an alert. Otherwise each batch of rows that it handles
+        would have to be merged into the sorted rows of all batches before.
         """
         self._drop_departed()
         if self._column is None and len(rows):
@@ -155,28 +167,31 @@ class DeliveryFlags:
 
     @property
     def nbytes(self) -> int:
-        """The number of bytes that rows and flags take."""
+        """The number of bytes that the rows and their flags take."""
         return len(self._rows) * self._rows.itemsize + len(self._flags) if self._column is None else self._column.nbytes
 
-    # ---- inside --------------------------------------------------------------------------------------------------
+    # ---- the two forms with memory, and departed sessions --------------------------------------------------------
 
     def _views(self) -> tuple[Rows, Flags]:
-        """Return the rows and flags of the form for few rows as numpy arrays on the same memory; there must be some.
+        """Return the rows and flags of the form for few rows as numpy arrays that share their memory.
 
-        `_rows` and `_flags` can't be resized while such an array exists. So no array may be kept, and `_store_few`
-        replaces both objects.
+        There must be at least one row. `_rows` and `_flags` can't be resized while such an array exists. So no array
+        may be kept, and `_store_few` replaces both objects.
         """
         return np.frombuffer(self._rows, np.int32), np.frombuffer(self._flags, np.uint8)
 
     def _locate(self, rows: Rows) -> tuple[Flags, NDArray[Any]]:
-        """Return the array of all flags and the indices of these rows in it. There must be room for them (`expect`)."""
+        """Return the array of all flags and the indices of these rows in it.
+
+        `expect` must have been called for the rows.
+        """
         if self._column is not None:
             return self._column, rows
         own, flags = self._views()
         return flags, own.searchsorted(rows)
 
     def _missing(self, rows: Rows) -> Rows:
-        """Return those of these rows that have no place in the form for few rows."""
+        """Return those of these rows that have no entry in the form for few rows."""
         if not self._rows:
             return rows
         own, _ = self._views()
@@ -184,7 +199,7 @@ class DeliveryFlags:
         return missing
 
     def _merge(self, rows: Rows) -> None:
-        """Add rows that are not there yet, without flags."""
+        """Add rows that have no entry yet, without flags."""
         if len(rows) == 0:
             return
         rows = np.concatenate([np.frombuffer(self._rows, np.int32), rows]) if self._rows else rows
@@ -199,7 +214,7 @@ class DeliveryFlags:
         self._flags = bytearray(flags.tobytes())
 
     def _widen_if_many(self) -> None:
-        """Change to the form for many rows, once one row in MANY has flags. It is never changed back."""
+        """Change to the form for many rows if more than one row in MANY has flags. The form is never changed back."""
         capacity = len(self._departures.of_row)
         if len(self._rows) * MANY > capacity:
             column = np.zeros(capacity, np.uint8)
@@ -209,14 +224,17 @@ class DeliveryFlags:
             self._rows, self._flags = array("i"), bytearray()
 
     def _drop_departed(self) -> None:
-        """Drop the flags of rows whose sessions have left since the last call (Rule 1). Every method calls it first."""
+        """Drop the flags of rows whose sessions have left since the last call (Rule 1).
+
+        Every method calls this first.
+        """
         if self._seen != self._departures.count:
             self._apply_departures()
 
     def _apply_departures(self) -> None:
-        """Drop the flags of rows whose last departure is later than the last call; keep the flags of the others.
+        """Drop the flags of the rows whose last departure came after the last call; keep the flags of the others.
 
-        Example: row 7 left at departure 3, and this alert was last used at departure 5. The flags of row 7 are those of
+        Example: row 7 left at departure 3, and this alert was last used at departure 5. The flags of row 7 belong to
         the session that came after departure 3, so they stay. Row 8 left at departure 6: its flags are dropped.
         """
         since, self._seen = self._seen, self._departures.count

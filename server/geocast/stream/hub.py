@@ -2,22 +2,23 @@
 
 `fanout` decides which session is sent which alert. The hub encodes an alert when the first session needs it, and writes
 the frame to the sockets. A session (stream/session.py) calls the hub for each message of its client: `enter` for
-`hello`, `move` for new places, `acknowledge` for `ack`, and so on. A session is known by its row, from `enter` to
-`leave`.
+`hello`, `move` for new places, `acknowledge` for `ack`, and so on. From `enter` to `leave`, a session is known by its
+*row*, its index in all lists and columns.
 
 Rule 1  A slow session (its transport has unsent bytes) is paused in the fan-out. When the transport has sent all bytes,
-        `on_drained` sends the session what it is owed by then.
-        Example: a phone in a tunnel is sent revision 1, and its transport keeps a part of the frame. While it is there
-        the alert gets revisions 2 and 3, and another alert ends. Out of the tunnel the phone gets the rest of revision
-        1, then revision 3. It gets neither revision 2 nor the alert that has ended.
-Rule 2  `reply_with_owed` sends a reply and behind it, in the same write, all that the session is owed now. So a client
-        knows: alerts before `ok` were chosen by its old places, filter and token, alerts after `ok` by the new.
+        `on_drained` sends the session the alerts that it lacks by then.
+        Example: a phone in a tunnel is sent revision 1, and its transport keeps a part of the frame. While the phone is
+        in the tunnel, the alert gets revisions 2 and 3, and another alert ends. Outside again, the phone gets the rest
+        of revision 1, then revision 3. It gets neither revision 2 nor the alert that has ended.
+Rule 2  `reply_with_owed` sends a reply and, after it in the same write, all alerts that the session lacks now. So a
+        client knows: alerts before `ok` were chosen by its old places, filter and token, alerts after `ok` by the new
+        ones.
         Example: a phone sends `move` from Vienna to Graz while an alert for Vienna is in flight. It gets either the
         alert and then `ok`, or `ok` alone. It never gets `ok` and then an alert for the place that it has left.
 Rule 3  Frames of calls for help (calls/port.py) are written before frames of alerts: in a turn, in `on_drained` and in
         `reply_with_owed`.
         Example: a responder who is 200 m from a cardiac arrest is called before the fan-out of a storm warning to
-        20,000 sessions goes on. Calls concern few sessions, so alerts wait a few milliseconds.
+        20,000 sessions goes on. Calls concern few sessions, so alerts wait only a few milliseconds.
 
 The hub has no clock, no socket and no asyncio. The time is passed in; a transport is known by its `write` method and
 the number of its socket. All calls come from one thread and no call interrupts another.
@@ -45,21 +46,26 @@ from .fanout import FanOut, Flight
 from .live_alerts import LiveAlert, LiveAlerts
 from .session import HEARTBEAT_S, Peer, Place, Rights
 
-CALLS_SLICE = 64  # sessions that one turn writes frames of calls to, one by one: about 1 ms
-# How long after `heartbeat_s` without a byte from the client it is pinged, and how long after it the connection is
-# dropped. With a heartbeat of 25 s a silent client is pinged after 40 s at the latest, and has 20 s to answer.
+CALLS_SLICE = 64  # number of sessions to which one turn writes frames of calls, one by one: about 1 ms
+# A client is pinged when no byte has come from it for `heartbeat_s` plus QUIET_S, and its connection is dropped after
+# `heartbeat_s` plus SILENCE_S. With a heartbeat of 25 s, a silent client is pinged after 40 s at the latest, and has 20
+# s to answer.
 QUIET_S = 15.0
 SILENCE_S = 35.0
-SLOW_S = 30.0  # how long a transport may have unsent bytes before its session is closed with 4420
-LOOK_S = 0.2  # between checks of the deadlines of all sessions; a check takes 200 µs for 20,000 sessions
-PINGS = 512  # pings written at one check: about 2 ms of writes
+SLOW_S = 30.0  # a transport may have unsent bytes for this long before its session is closed with 4420
+LOOK_S = 0.2  # time between checks of the deadlines of all sessions; a check takes 200 µs for 20,000 sessions
+PINGS = 512  # number of pings written at one check: about 2 ms of writes
 
 
 SendToMany = Callable[[NDArray[np.int32], bytes], NDArray[np.int32]]  # (descriptors, data) -> bytes sent to each
 
 
 class Hub:
-    """The sessions of this process. The module's docstring says how the hub works."""
+    """The WebSocket sessions of this process: the hub writes alerts to them and ends them.
+
+    A session is known by its *row*, its index in all columns. A session is *slow* while its transport has unsent bytes.
+    The module's docstring says how the hub works.
+    """
 
     def __init__(
         self,
@@ -69,30 +75,32 @@ class Hub:
         heartbeat_s: int = HEARTBEAT_S,
         calls: Calls | None = None,
     ) -> None:
-        """Create a hub for at most `capacity` sessions; `calls` are the calls for help of this process, if it has any.
+        """Create a hub for at most `capacity` sessions. `calls` are the calls for help of this process, if it has any.
 
-        `finished` is called with each flight that has handled all its rows, directly after its last slice. `send`
-        writes one frame to many sockets at once; transports write what `send` leaves, or everything without it. A
-        session to which nothing was written for `heartbeat_s` is pinged; clients learn that value from `welcome`.
+        `finished` is called with each flight (one alert on its way to its recipients) directly after its last frame was
+        written. `send` writes one frame to many sockets at once; the transports write whatever it could not, or
+        everything if `send` is None. A session to which nothing was written for `heartbeat_s` is pinged; clients learn
+        that value from `welcome`.
         """
         self.heartbeat_s = heartbeat_s
         self._send = send
         self._calls: Calls = NoCalls() if calls is None else calls
         self._fanout = FanOut(capacity, self, finished)
 
-        # By row; times are in seconds of the monotonic clock. `_writes` has the bound method of each transport, since
-        # a fan-out calls it for each session and need not look it up.
+        # These lists and columns are indexed by row (the number of a session). Times are in seconds of the monotonic
+        # clock. `_writes` caches the `write` method of each transport, so that a fan-out need not look it up for each
+        # session.
         self._writes: list[Callable[[bytes], None]] = [_nowhere] * capacity
         self._peers: list[Peer | None] = [None] * capacity
         self._descriptors = np.full(capacity, -1, np.int32)  # numbers of the sockets, for `send`
-        self._wire = np.zeros(capacity, np.uint8)  # which wire format the session speaks, as an index into WIRES
+        self._wire = np.zeros(capacity, np.uint8)  # index in WIRES of the session's wire format
         self._last_write = np.zeros(capacity)
         self._last_read = np.zeros(capacity)
         self._last_ping = np.zeros(capacity)
         self._slow_since = np.zeros(capacity)
         self._token_deadline = np.full(capacity, np.inf)
 
-        self._sessions_by_wire = [0] * len(WIRES)  # how many sessions speak each wire format
+        self._sessions_by_wire = [0] * len(WIRES)  # number of sessions for each wire format
         self._now = Now(0, 0.0)  # the time of the current turn
         self._next_check = 0.0  # when the deadlines of all sessions are checked next
 
@@ -119,7 +127,7 @@ class Hub:
         """The number of places of all sessions together."""
         return self._fanout.places
 
-    # ---- sessions ------------------------------------------------------------------------------------------------
+    # ---- one session ---------------------------------------------------------------------------------------------
 
     def enter(
         self,
@@ -132,10 +140,10 @@ class Hub:
         now: Now,
         here: int | None = None,
     ) -> int:
-        """Register a session and return its row. Call `reply_with_owed` next, with the same `now`.
+        """Register a session and return its row (its number). Call `reply_with_owed` next, with the same `now`.
 
-        `holding`: the revision that the client says it has, by alert id. `here`: the index of the place where the
-        subscriber is now, which calls need; None if the client has not said.
+        `holding` maps the ids of the alerts that the client says it has to their revisions. `here` is the index of the
+        place where the subscriber is now, which calls need, or None if the client has not said.
         """
         row = self._fanout.enter(places, wanted, may_test=rights.may_test)
         self._peers[row], self._writes[row], self._descriptors[row] = peer, peer.write, peer.descriptor
@@ -149,7 +157,7 @@ class Hub:
         return row
 
     def leave(self, row: int) -> None:
-        """Forget a session that is over, and its places at once."""
+        """Forget a session that has ended. Its places are forgotten at once."""
         self._sessions_by_wire[self._wire[row]] -= 1
         self._token_deadline[row] = np.inf
         self._peers[row], self._writes[row], self._descriptors[row] = None, _nowhere, -1
@@ -157,7 +165,7 @@ class Hub:
         self._fanout.leave(row)
 
     def move(self, row: int, places: Sequence[Place], here: int | None = None) -> None:
-        """Replace the session's places; `here` as for `enter`."""
+        """Replace the session's places. `here` is as for `enter`."""
         self._fanout.move(row, places)
         self._calls.move(row, None if here is None else places[here])
 
@@ -170,13 +178,13 @@ class Hub:
         return self._fanout.filter_of(row)
 
     def set_rights(self, row: int, rights: Rights) -> None:
-        """Replace the rights of the session, which is closed when they expire."""
+        """Replace the rights of the session. The session is closed when they expire."""
         self._fanout.set_rights(row, may_test=rights.may_test)
         self._token_deadline[row] = rights.deadline
         self._calls.set_rights(row, rights)
 
     def note_read(self, row: int, now: Now) -> None:
-        """Record that bytes came from the session."""
+        """Record that bytes have arrived from the session's client."""
         self._last_read[row] = now.monotonic
 
     def slowed(self, row: int, now: Now) -> None:
@@ -185,14 +193,14 @@ class Hub:
         self._slow_since[row] = now.monotonic
 
     def on_drained(self, row: int, now: Now) -> None:
-        """Resume a session whose transport has sent all bytes, and send it what it is owed now (Rule 1)."""
+        """Resume a session whose transport has sent all bytes, and send it what it lacks now (Rule 1)."""
         self._fanout.resume(row)
         self._last_read[row] = now.monotonic  # a slow connection is not read, so its silence proves nothing
         calls = self._calls.frames(row, int(self._wire[row]), now)
         self._send_owed(row, b"".join(calls), self._fanout.take_owed_by(row, now), now)
 
     def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
-        """Count that the client has shown this revision. Ignore a revision that it can't have been sent (M5)."""
+        """Record that the client has shown this revision. Ignore a revision that it can't have been sent (M5)."""
         alert = self.live.find(alert_id, now)
         if alert is None:
             self._calls.acknowledge(row, alert_id, revision)
@@ -200,12 +208,12 @@ class Hub:
             alert.acknowledge(row, revision)
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Record that the responder accepts a call, and arrives in `eta_s` seconds if that is known (M18)."""
+        """Record that the responder accepts a call, and arrives in `eta_s` seconds if that is not None (M18)."""
         self._calls.accept(row, call_id, eta_s, now)
         self._send_frames(row, self._calls.frames(row, int(self._wire[row]), now), now)
 
     def decline(self, row: int, call_id: str, now: Now) -> None:  # noqa: ARG002 (the same signature as the others)
-        """Record that the responder declines a call, or gives it up (M19)."""
+        """Record that the responder declines a call, or no longer goes there (M19)."""
         self._calls.decline(row, call_id)
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
@@ -218,9 +226,9 @@ class Hub:
         self._writes[row](WIRES[self._wire[row]].frame(message))
 
     def reply_with_owed(self, row: int, reply: dict[str, Any], now: Now) -> None:
-        """Send `reply` and, in the same write, all that the session is owed now (Rule 2).
+        """Send `reply` and, in the same write, all alerts and calls that the session lacks now (Rule 2).
 
-        The reply's member `live` is set to the number of messages that follow it.
+        The reply's field `live` is set to the number of messages that follow it.
         """
         calls = self._calls.frames(row, int(self._wire[row]), now)
         owed = self._fanout.take_owed_by(row, now)
@@ -242,16 +250,20 @@ class Hub:
             with contextlib.suppress(RuntimeError):  # the transport is dead: `connection_lost` follows
                 self._writes[row](b"".join(frames))
 
-    # ---- fan-out -------------------------------------------------------------------------------------------------
+    # ---- sending to many sessions --------------------------------------------------------------------------------
 
     def deliver(self, entry: Entry | Untrusted, now: Now) -> None:
-        """Apply an entry of the log. New sessions get it from now on; `turn` sends it to those that are connected."""
+        """Apply an entry of the log; `turn` sends it to the connected sessions.
+
+        Sessions that connect later get it in `enter`.
+        """
         self._fanout.deliver(entry, now)
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
-        """Write the next frames of calls (Rule 3), or the next slice of alerts. Return whether there is more to do.
+        """Write the next frames of calls for help (Rule 3), or the next part of a fan-out.
 
-        `rows`: how many rows of a flight to handle; the fan-out's SLICE if it is left out.
+        Return whether there is more to do. `rows` is how many sessions of a fan-out to handle; the default is the
+        fan-out's SLICE.
         """
         if self._calls.busy:
             self._send_calls(min(rows or CALLS_SLICE, CALLS_SLICE), now)
@@ -261,7 +273,7 @@ class Hub:
         return self._fanout.turn(now, rows)
 
     def _send_calls(self, count: int, now: Now) -> None:
-        """Write their frames of calls to the next `count` rows (Rule 3), but none to slow sessions (Rule 1)."""
+        """Write frames of calls for help to the next `count` sessions, except slow ones (Rules 1 and 3)."""
         ready, paused = self._fanout.ready, self._fanout.paused
         for row, calls in self._calls.take_noted(count):
             if ready[row] and not paused[row]:
@@ -270,8 +282,8 @@ class Hub:
     def take(self, rows: Rows, alerts: Sequence[LiveAlert], texts: Sequence[int]) -> Sequence[Rows]:
         """Write all of these alerts to each of these sessions, in one write; every session takes every alert.
 
-        The frames are joined once for each wire format that some session speaks, not once for each session. A write
-        that fails needs no record: that connection is lost, and its client comes back and says in `holding` which
+        The frames are joined once for each wire format that some session uses, not once for each session. If a write
+        fails, that needs no record: the connection is lost, and when its client reconnects, it says in `holding` which
         revisions it has.
         """
         self._last_write[rows] = self._now.monotonic
@@ -286,37 +298,38 @@ class Hub:
         return np.argsort(self._descriptors[rows])
 
     def _write(self, rows: NDArray[Any], frame: bytes) -> None:
-        """Write `frame` to each row. No row may have unsent bytes.
+        """Write `frame` to each of these sessions. None of them may have unsent bytes.
 
         First `send` writes to all sockets at once, which saves a system call for each session; without it a delivery
-        costs 1.4 times the CPU. Then the transports of the rows that it left write the rest, or all, of the frame.
+        costs 1.4 times the CPU. Where `send` did not write all of the frame, the session's transport writes the rest.
         """
         if len(rows) == 0:
             return
         sent = np.zeros(len(rows), np.int32) if self._send is None else self._send(self._descriptors[rows], frame)
-        # A row that got a part of the frame: its transport keeps the rest, and the session becomes slow. A row with an
-        # error (a negative number): its transport gets the whole frame, then waits or finds the connection broken.
+        # If a session got a part of the frame, its transport keeps the rest, and the session becomes slow. If the
+        # result is an error (a negative number), the transport gets the whole frame, then waits or finds the connection
+        # broken.
         left, writes = np.flatnonzero(sent != len(frame)), self._writes
         todo = zip(rows[left].tolist(), np.maximum(sent[left], 0).tolist(), strict=True)
         while True:
             try:
                 for row, count in todo:
                     writes[row](frame[count:])
-            except RuntimeError:  # the transport is dead: `connection_lost` follows. `todo` goes on with the next row
+            except RuntimeError:  # the transport is dead: `connection_lost` follows; `todo` goes on with the next row
                 continue
             return
 
     def oldest_flight(self, now: Now) -> float:
-        """Return the seconds since `deliver` took the oldest entry that is still being sent; 0 if none is."""
+        """Return how long ago, in seconds, `deliver` received the oldest entry still being sent; 0 if none is."""
         return self._fanout.oldest_flight(now)
 
-    # ---- upkeep --------------------------------------------------------------------------------------------------
+    # ---- periodic work for all sessions --------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
-        """Do all work that depends on time alone, for all sessions at once. Call it twenty times a second.
+        """Do all work that depends on time alone, for all sessions at once. Call this twenty times a second.
 
-        Alerts end at every call; the deadlines of sessions are checked only every LOOK_S. A call may start fan-outs, of
-        alerts that a wrong wall clock had ended.
+        Alerts end at every call; the deadlines of sessions are checked only every LOOK_S. If a wrong wall clock had
+        ended alerts that are live after all, they are sent now.
         """
         self._fanout.sweep(now)
         self._calls.sweep(now)
@@ -327,8 +340,9 @@ class Hub:
     def _check_deadlines(self, now: Now) -> None:
         """End the sessions whose deadline has passed, and ping the idle ones.
 
-        In this order: tokens that have expired (4401), transports slow for SLOW_S (4420), clients silent for too long,
-        whose connections are dropped without a close frame. Comparing whole columns needs no timer for each session.
+        The order is: tokens that have expired (4401); transports that have been slow for SLOW_S (4420); clients that
+        have been silent for too long, whose connections are dropped without a close frame. Comparing whole columns
+        needs no timer for each session.
         """
         n, mono = self._fanout.top, now.monotonic
         ready, slow = self._fanout.ready[:n], self._fanout.paused[:n]
@@ -338,11 +352,11 @@ class Hub:
         for peer in self._peers_of(np.flatnonzero(silent)):
             peer.abort()
         idle = mono - self._last_write[:n] >= self.heartbeat_s
-        # A session in flight is about to be sent an alert, which does the work of a ping. So pings to sessions that
-        # wait for their alert do not slow down a fan-out to very many.
+        # A session that waits for its turn in a fan-out is about to be sent an alert, which does the work of a ping.
+        # Pings to such sessions would only slow down a fan-out to very many.
         idle &= ~self._fanout.in_flight(slice(n))
-        # A session that is sent an alert every few seconds is never idle; and if its client only listens, no byte comes
-        # from it. It is pinged as well, so that the client can answer before it counts as dead.
+        # A session that is sent an alert every few seconds is never idle, and if its client only listens, no byte comes
+        # from it. Ping it as well, so that the client can answer before it counts as dead.
         quiet = mono - self._last_read[:n] >= self.heartbeat_s + QUIET_S
         quiet &= mono - self._last_ping[:n] >= SILENCE_S - QUIET_S
         pinged = np.flatnonzero(ready & ~slow & (idle | quiet))[:PINGS]
@@ -358,7 +372,7 @@ class Hub:
         return list(self._peers_of(np.flatnonzero(self._fanout.ready[: self._fanout.top])))
 
     def slow(self) -> int:
-        """Return the number of slow sessions (Rule 1)."""
+        """Return the number of sessions whose transports have unsent bytes (Rule 1)."""
         top = self._fanout.top
         return int(np.count_nonzero(self._fanout.ready[:top] & self._fanout.paused[:top]))
 

@@ -1,15 +1,12 @@
 """The stream side of a process: it follows the log, has the hub send alerts, and starts and drains the listener.
 
-At the start
-    1. The log is read to its end, so that the first subscriber is sent every live alert.
-    2. The listener accepts connections.
+At the start :    1. The log is read to its end, so that the first subscriber is sent every live alert. :    2. The
+listener accepts connections.
 
-At the end (drain)
-    1. New connections are refused with 503.
-    2. Flights under way are sent to their end.
-    3. Sessions are closed with 1012, in batches, so that not all clients reconnect to the other nodes at once.
-    4. The listener closes, and clients have the rest of the time to close their connections.
-    5. Delivery counts are stored.
+At the end (drain) :    1. New connections are refused with 503. :    2. Flights (alerts on their way to their
+recipients) are completed. :    3. Sessions are closed with 1012, in batches, so that not all clients reconnect to the
+other nodes at once. :    4. The listener closes, and clients have the rest of the time to close their connections. :
+5. Delivery counts are stored.
 
 A second signal, or the end of `drain_s`, cuts steps 2 to 4 short.
 """
@@ -44,34 +41,34 @@ from .log_reader import LogHealth, LogReader
 
 logger = logging.getLogger(__name__)
 
-# After this time no further slice starts in the same turn of the loop. A full slice takes 1.1 ms, so a turn of the loop
-# has one full slice, or several small ones.
+# After this time no further slice (a group of sessions) is handled in the same turn of the loop. A full slice takes 1.1
+# ms, so a turn of the loop handles one full slice, or several small ones.
 SLICE_S = 0.0005
-# Rows of a slice while requests of the api are under way in this process, or an entry is on its way from the log. A
+# Number of rows per slice while api requests are under way in this process, or an entry is on its way from the log. A
 # request needs a dozen turns of the loop until its alert is in the log, and some more until it is read from there. With
 # full slices each turn would take a millisecond, and the new alert may be more urgent than the one that is being sent.
 ROWS_WHILE_ASKED = 32
-EXPECTED_S = 0.02  # how long slices stay small, at most, while an appended entry is expected from the log
-TICK_S = 0.05  # between sweeps while a connection has a deadline soon, or alerts are being sent or let go
-REST_S = 0.5  # between sweeps of a process without connections: an alert that ends there concerns no session
-FLUSH_S = 1.0  # between writes of delivery counts
-DRAIN_BATCH = 128  # sessions that are closed with 1012 at a time
-RECHECK_BATCH = 256  # sessions whose tokens are checked again in one turn of the loop: 6 ms if all of them end
-UNSAID_SHARE = 1 / 10  # the share of all descriptors that connections without a `hello` may have
-FREEZE_EVERY = 500  # arrivals (connections and entries) between two freezes; collecting the new objects takes 0.4 ms
-CANCEL_AGAIN_S = 10.0  # after this time a task that has not ended is cancelled again
-THAW_S = 3600.0  # between collections of all objects, which take 22 ms for 15,000 sessions
+EXPECTED_S = 0.02  # slices stay small for at most this long while an appended entry is expected from the log
+TICK_S = 0.05  # time between checks while a deadline is near, or alerts are being sent or let go
+REST_S = 0.5  # time between checks without connections: an alert that ends concerns no session
+FLUSH_S = 1.0  # time between writes of delivery counts
+DRAIN_BATCH = 128  # number of sessions that are closed with 1012 at a time
+RECHECK_BATCH = 256  # number of sessions whose tokens are checked in one turn of the loop: 6 ms if all end
+UNSAID_SHARE = 1 / 10  # the part of all descriptors that connections before their `hello` may use
+FREEZE_EVERY = 500  # number of arrivals (connections, entries) between two freezes; each takes 0.4 ms
+CANCEL_AGAIN_S = 10.0  # if a task has not ended after this time, it is cancelled again
+THAW_S = 3600.0  # time between collections of all objects, which take 22 ms for 15,000 sessions
 
 
 MakeErrands = Callable[[int, Callable[[Mapping[str, Counts]], Awaitable[bool]]], CallWorker]
 
 
 class Pump:
-    """The driver of the fan-out: calls the hub's `turn` while there is something to send, SLICE_S per turn of the loop.
+    """The driver of the fan-out: it calls the hub's `turn` while there is something to send, SLICE_S in each loop turn.
 
-    Between two of its turns the loop handles its sockets, so that `hello`, `move` and requests of publishers don't wait
-    for the end of a fan-out. `asked` says whether requests are under way; then slices are smaller (ROWS_WHILE_ASKED).
-    `idle` is set while there is nothing to send.
+    Between two of its turns the loop handles its sockets, so that `hello`, `move` and requests of publishers don't have
+    to wait for the end of a fan-out. `asked` returns whether requests are under way; if they are, less is sent at a
+    time (ROWS_WHILE_ASKED). `idle` is set while there is nothing to send.
     """
 
     def __init__(self, hub: Hub, clock: Clock, asked: Callable[[], bool] = lambda: False) -> None:
@@ -83,25 +80,25 @@ class Pump:
         self.idle.set()
 
     def wake(self) -> None:
-        """Start in the next turn of the loop, since there is something to send. Do nothing while already running."""
+        """Start in the next turn of the loop, because there is something to send. Do nothing while already running."""
         if not self._running:
             self._running = True
             self.idle.clear()
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        """Send slices for SLICE_S; then let the loop handle its sockets and run this again if there is more to send."""
+        """Send for SLICE_S; then let the loop handle its sockets, and call this again if there is more to send."""
         now = self._clock.now()
         until = now.monotonic + SLICE_S
         try:
             rows = ROWS_WHILE_ASKED if self._asked() else None
             while more := self._hub.turn(now, rows):
-                now = self._clock.now()  # for each slice, so that no reading is older than 5 ms when it is used (E2)
+                now = self._clock.now()  # for each slice, so that it is never older than 5 ms when used (E2)
                 if now.monotonic >= until:
                     break
         except Exception as error:
-            logger.error("a turn of the fan-out failed: %s", trace(error))
-            more = True  # the other flights go on
+            logger.error("sending alerts to a group of sessions failed: %s", trace(error))
+            more = True  # go on with the other alerts
         if more:
             asyncio.get_running_loop().call_soon(self._run)
         else:
@@ -110,14 +107,14 @@ class Pump:
 
 
 class GcFreezer:
-    """The times at which garbage is collected, and objects are frozen so that the collector skips them (`gc.freeze`).
+    """The decision when to collect garbage and to freeze objects, so that the collector skips them (`gc.freeze`).
 
-    Without it the collector would examine all sessions again and again, also during a fan-out: 22 ms for 15,000. The
-    objects of sessions and of live alerts can be frozen. They leave no reference cycles (stream/connection.py, Rule 5),
-    so they are freed without the collector when they end. Other frozen objects that become garbage in a cycle are found
-    when everything is thawed, once in THAW_S.
+    Without it the collector would examine all sessions again and again, even during a fan-out, which takes 22 ms for
+    15,000 sessions. The objects of sessions and of live alerts can be frozen: they leave no reference cycles
+    (stream/connection.py, Rule 5), so they are freed without the collector when they end. Other frozen objects that
+    become garbage in a cycle are found when everything is thawed (unfrozen), once in THAW_S.
 
-    Every freeze is preceded by a collection: garbage that is frozen stays until the thaw.
+    Every freeze is preceded by a collection, because garbage that is frozen stays until the thaw.
 
     Memory that was frozen before the process was forked is shared with the parent process (run/forking.py), and a thaw
     would copy it. So a forked process that has frozen nothing since its start, because nothing arrives, is not thawed.
@@ -125,21 +122,21 @@ class GcFreezer:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._arrivals = 0  # the number of arrivals at the last freeze
+        self._arrivals = 0  # number of arrivals at the last freeze
         self._worth_a_thaw = False
-        self._thaw_at = float("inf")  # until `start`
+        self._thaw_at = float("inf")  # infinite until `start`
 
     def start(self) -> None:
-        """Freeze the objects of the start. Call it when the process is ready."""
+        """Freeze the objects that exist after the start. Call this when the process is ready."""
         self._thaw_at = self._clock.now().monotonic + THAW_S
-        self._worth_a_thaw = gc.get_freeze_count() == 0  # else frozen memory is shared with the parent process
+        self._worth_a_thaw = gc.get_freeze_count() == 0  # otherwise the frozen memory is shared with the parent process
         _collect_and_freeze()
 
     def look(self, arrivals: int, idle: bool) -> None:
-        """Thaw or freeze if it is due.
+        """Thaw (unfreeze) or freeze all objects if that is due.
 
-        `arrivals`: the number of connections and entries since the start. `idle`: nothing is being sent, so that the
-        pause of a thaw delays no alert.
+        `arrivals` is the number of connections and entries since the start. `idle` says that nothing is being sent, so
+        that the pause of a thaw delays no alert.
         """
         if idle and self._clock.now().monotonic >= self._thaw_at:
             self.thaw()
@@ -149,7 +146,7 @@ class GcFreezer:
             _collect_and_freeze()
 
     def thaw(self) -> None:
-        """Collect the garbage among all objects, and freeze the others."""
+        """Collect the garbage among all objects, including frozen ones, and freeze the rest."""
         self._thaw_at = self._clock.now().monotonic + THAW_S
         if self._worth_a_thaw:
             gc.unfreeze()
@@ -177,8 +174,9 @@ class StreamServer:
     ) -> None:
         """Create the stream side; `serving` starts it.
 
-        `asked` says whether requests of the api listener are under way in this process. `calls` makes the worker for
-        calls for help, from the number of sessions and a function that stores delivery counts; None: no calls.
+        `asked` returns whether requests of the api listener are under way in this process. `calls` makes the worker for
+        calls for help, from the number of sessions and a function that stores delivery counts; if it is None, there are
+        no calls.
         """
         self.keeper = LogHealth(alert_log, clock)
         self._settings = settings
@@ -235,36 +233,37 @@ class StreamServer:
             self._sender.close()
 
     def reloaded(self) -> None:
-        """End the sessions whose tokens are not valid any more by the new keys and revocations, within a second."""
+        """Within a second, end the sessions whose tokens are no longer valid under the new keys and revocations."""
         self._reloaded.set()
         if self._errands is not None:
             self._errands.adopt()
 
     def unready(self) -> list[str]:
-        """Return the reasons why this side is not ready, for `/readyz`; none if it is ready."""
+        """Return the reasons why the stream side is not ready, for `/readyz`; [] if it is ready."""
         reasons = ["draining"] if self._stream.draining else []
         reasons += [] if self._reader.caught_up.is_set() else ["starting: reading the log"]
         reasons += self.keeper.unready()
         return reasons + self._reader.unready()
 
     def degraded(self) -> int:
-        """Return how many calls have entries that no key of this process can decrypt (HD8)."""
+        """Return how many calls for help have entries that no key of this process can decrypt (HD8)."""
         return 0 if self._errands is None else self._errands.degraded()
 
-    # ---- the log -------------------------------------------------------------------------------------------------
+    # ---- entries of the log, and delivery counts -----------------------------------------------------------------
 
     def expect(self, entry: Entry | CallEntry | None = None) -> None:
-        """Use small slices until an entry that was just appended has been read from the log.
+        """Send little at a time until an entry that was just appended has been read from the log.
 
-        `entry` is that entry, if the caller knows it. The follower of SQLite may have read it before its publisher
-        continues. Then small slices would only slow down the entry's own fan-out, by a fifteenth (`bench fanout`).
+        `entry` is that entry, if the caller knows it. With SQLite, the reader of the log may have read it before its
+        publisher continues. If so, do nothing: it would only slow down the entry's own fan-out, by a fifteenth (`bench
+        fanout`).
         """
         if isinstance(entry, Revision | Cancel) and self._hub.live.knows(entry):
             return
         self._expected_until = self._clock.now().monotonic + EXPECTED_S
 
     def _apply(self, entry: Entry | Untrusted) -> None:
-        """Pass an entry of an alert to the hub, and start sending it. The expected entry may be this one."""
+        """Pass an entry of an alert to the hub, and start sending it. It may be the entry that `expect` announced."""
         self._expected_until = float("-inf")
         self._hub.deliver(entry, self._clock.now())
         self._pump.wake()
@@ -285,10 +284,10 @@ class StreamServer:
         if not await self.keeper.store(counts):
             self._hub.live.put_back_counts(counts)
 
-    # ---- upkeep --------------------------------------------------------------------------------------------------
+    # ---- periodic work -------------------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        """Sweep for ever, and measure how late the loop is."""
+        """Do the periodic work forever, and measure how late the loop is."""
         while True:
             pause_s = self._pause_s()
             due = time.monotonic() + pause_s
@@ -301,12 +300,12 @@ class StreamServer:
                     self._pump.wake()
                 self._collector.look(self._stream.arrivals + self._reader.applied, self._pump.idle.is_set())
             except Exception as error:
-                logger.error("a sweep failed: %s", trace(error))
+                logger.error("the periodic check of sessions and alerts failed: %s", trace(error))
 
     async def _recheck_for_ever(self) -> None:
-        """Check the tokens of all sessions again after each reload, with turns of the loop in between.
+        """After each reload, check the tokens of all sessions again; let the loop run in between.
 
-        Sessions that start meanwhile need no check: their tokens are verified by the new keys already.
+        Sessions that start meanwhile need no check: their tokens are verified with the new keys already.
         """
         while True:
             await self._reloaded.wait()
@@ -318,7 +317,7 @@ class StreamServer:
                 await asyncio.sleep(0)
 
     def _pause_s(self) -> float:
-        """Return the seconds until the next sweep: less than until any deadline of a connection that comes meanwhile.
+        """Return the seconds until the next check of deadlines: few if a deadline is near or may become near meanwhile.
 
         Only the deadline of a token may be nearer. It is noticed at most half a second late, and T6 allows a second.
         """
@@ -327,7 +326,7 @@ class StreamServer:
         return LOOK_S if self._stream.connections else REST_S
 
     def _watch_the_clock(self) -> None:
-        """Log each time that the wall clock was set, and how many alerts depend on whether it is right."""
+        """Log each change of the wall clock, and how many alerts are live or have ended depending on it."""
         now = self._clock.now()
         if step_s := self._steps.look(now):
             logger.warning(
@@ -338,8 +337,8 @@ class StreamServer:
             )
 
     def _finished(self, flight: Flight) -> None:
-        """Measure how long the flight took, since the log gave the entry and since the entry was accepted."""
-        now = self._clock.now()  # the reading of the slice is older than the writes of the slice
+        """Measure how long it took to send an alert, since it was read from the log and since it was accepted."""
+        now = self._clock.now()  # read again: the time of the slice is older than its writes
         alert = flight.alert
         accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
         self._metrics.fan_out.observe(now.monotonic - flight.delivered.monotonic)
@@ -369,16 +368,17 @@ class StreamServer:
         yield counters("closes", "Sessions ended by the node", "code", _labels(stream.closes))
         yield counters("handshakes_refused", "Handshakes refused", "status", _labels(stream.refusals))
 
-    # ---- the end -------------------------------------------------------------------------------------------------
+    # ---- draining ------------------------------------------------------------------------------------------------
 
     async def _drain(self, servers: Sequence[asyncio.Server], hurry: asyncio.Event) -> None:
-        """End all connections within `drain_s`, by the steps in the module's docstring."""
-        logger.info("draining %d sessions", len(self._hub))
+        """End all connections within `drain_s`, in the steps of the module's docstring."""
+        logger.info("stopping; closing %d sessions", len(self._hub))
         deadline = time.monotonic() + self._settings.drain_s
         self._stream.draining = True
         await _first_of(deadline, self._pump.idle, hurry)
         peers = self._hub.peers()
-        # The close frames take the first half of the time that is left; the last clients have the other half to close.
+        # The close frames are sent in the first half of the remaining time; the last clients have the other half to
+        # close.
         pause = max(0.0, deadline - time.monotonic()) / 2 / max(1, len(peers) // DRAIN_BATCH)
         for start in range(0, len(peers), DRAIN_BATCH):
             if start:
@@ -396,7 +396,7 @@ def _recheck(connection: Connection) -> None:
     try:
         connection.recheck()
     except Exception as error:
-        logger.error("checking a session's token again failed; its connection was dropped: %s", trace(error))
+        logger.error("checking a session's token failed, so its connection was dropped: %s", trace(error))
         connection.abort()  # its token may be revoked, so the session must not go on
 
 

@@ -8,14 +8,14 @@
     token        close 4400          new rights, ok; a token of another subject: close 4401
     ack          close 4400          counted, no answer
     accept       close 4400          task or standdown, when the log has the decision; no `ref`
-    decline      close 4400          recorded; standdown, if a seat was given back
+    decline      close 4400          recorded; standdown, if the responder had a seat (was to go)
     report       close 4400          recorded, no answer
     ping         close 4400          pong
     other        close 4400          error unknown-type
 
 Mistakes are found in the order of the protocol: first the shape of a message, then its token. A message is validated as
 a whole before any part of it is applied, so a message that is refused changes nothing. Example: a `filter` with a valid
-`min_severity` and a malformed category is answered with an `error`, and the old filter stays in force as a whole.
+`min_severity` and a malformed category is answered with an `error`, and the whole old filter stays in use.
 
 Mistakes in `hello`, in the encoding and in tokens close the connection (X1 to X5). Any other mistake is answered with
 an `error`, and the session goes on (X6, X7).
@@ -52,13 +52,13 @@ from ..wire.fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, 
 from ..wire.frames import Wire
 
 HEARTBEAT_S = 25  # the default of --heartbeat-s
-# The window in which clients spread their reconnects. Without it 20,000 clients of a node that restarts would all come
-# back in the same second. Responders come back sooner, since a call for help can't wait (RQ8).
+# The window in which clients spread their reconnects. Without it, all 20,000 clients of a node that restarts would
+# reconnect in the same second. Responders reconnect sooner, because a call for help can't wait (RQ8).
 RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000
 RESPONDERS_MIN_MS, RESPONDERS_MAX_MS = 200, 3_000
 MAX_ETA_S = 7_200
 MAX_REF = 2**53 - 1  # the greatest integer that a JavaScript client represents exactly
-MAX_PLACES, MAX_CATEGORIES, MAX_HOLDING = 8, 64, 256  # of one session
+MAX_PLACES, MAX_CATEGORIES, MAX_HOLDING = 8, 64, 256  # limits of one session
 
 Place = tuple[float, float, float]  # latitude and longitude in degrees, reach in metres
 
@@ -76,7 +76,7 @@ class Peer(Protocol):
 
     @property
     def descriptor(self) -> int:
-        """The number of its socket, for sends to many at once; -1 if it has none."""
+        """The number of the connection's socket, for sends to many sockets at once; -1 if there is none."""
         ...
 
     def close(self, close: Close) -> None:
@@ -89,7 +89,7 @@ class Peer(Protocol):
 
 
 class Audience(Protocol):
-    """The methods of the hub that a session uses. `row` is the number that `enter` gave to the session."""
+    """The methods of the hub that a session uses. `row` is the number that `enter` returned for the session."""
 
     heartbeat_s: int  # W8
 
@@ -104,15 +104,16 @@ class Audience(Protocol):
         now: Now,
         here: int | None = None,
     ) -> int:
-        """Register a session and return its row. The session calls `reply_with_owed` next.
+        """Register a session and return its row (its number in the hub). The session calls `reply_with_owed` next.
 
-        `places`: degrees and metres. `holding`: the revision that the client says it has, by alert id. `here`: the
-        index of the place where the subscriber is now, None if the client has not said (RQ4).
+        `places` are in degrees and metres. `holding` maps the ids of the alerts that the client says it has to their
+        revisions. `here` is the index of the place where the subscriber is now, or None if the client has not said
+        (RQ4).
         """
         ...
 
     def move(self, row: int, places: list[Place], here: int | None = None) -> None:
-        """Replace the session's places; `here` as for `enter`."""
+        """Replace the session's places. `here` is as for `enter`."""
         ...
 
     def set_filter(self, row: int, wanted: Filter) -> None:
@@ -128,15 +129,15 @@ class Audience(Protocol):
         ...
 
     def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
-        """Count that the client has shown this revision."""
+        """Record that the client has shown this revision."""
         ...
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Record that the responder accepts a call and arrives in `eta_s` seconds; None: not said."""
+        """Record that the responder accepts a call and arrives in `eta_s` seconds, if that is not None."""
         ...
 
     def decline(self, row: int, call_id: str, now: Now) -> None:
-        """Record that the responder declines a call, or gives it up."""
+        """Record that the responder declines a call, or no longer goes there."""
         ...
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
@@ -144,7 +145,7 @@ class Audience(Protocol):
         ...
 
     def reply_with_owed(self, row: int, reply: dict[str, Any], now: Now) -> None:
-        """Send `reply` and directly after it all messages that the session is owed; set `live` to their number."""
+        """Send `reply` and directly after it all messages that the session lacks; set `live` to their number."""
         ...
 
     def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:
@@ -157,17 +158,17 @@ class Rights(Protocol):
 
     @property
     def may_test(self) -> bool:
-        """Whether it is sent alerts with the status `test` and `exercise` (R6)."""
+        """Whether the session is sent alerts with the status `test` and `exercise` (R6)."""
         ...
 
     @property
     def deadline(self) -> float:
-        """The time at which its token expires, in seconds of the monotonic clock; infinite without a token."""
+        """The end of the session's token, in seconds of the monotonic clock; infinite without a token."""
         ...
 
     @property
     def subject(self) -> Subject | None:
-        """The subject of its token; None without a token."""
+        """The subject of the session's token, or None without a token."""
         ...
 
     @property
@@ -176,7 +177,7 @@ class Rights(Protocol):
         ...
 
 
-# ---- the messages ------------------------------------------------------------------------------------------------
+# ---- the messages of clients -------------------------------------------------------------------------------------
 
 
 def _known_cell(text: str) -> str:
@@ -281,7 +282,7 @@ class Move(Answered):
 
 
 class FilterBy(Answered):
-    """A change of the filter. A member that is left out stays as it is, null clears it; at least one is needed."""
+    """A change of the filter. A field that is left out stays as it is, null clears it; at least one is needed."""
 
     model_config = ConfigDict(
         json_schema_extra={"anyOf": [{"required": [name]} for name in ("categories", "min_severity", "languages")]}
@@ -306,14 +307,14 @@ class Ack(Message):
 
 
 class Accept(Message):
-    """A responder's acceptance of a call. `eta_s`: seconds until the arrival. The answer is `task` or `standdown`."""
+    """A responder's acceptance of a call, arriving in `eta_s` seconds. The answer is `task` or `standdown`."""
 
     id: Id
     eta_s: Annotated[int, Field(ge=0, le=MAX_ETA_S)] = 0
 
 
 class Decline(Message):
-    """A responder's refusal of a call, before or after an acceptance. A seat that the responder has becomes free."""
+    """A responder's refusal of a call, even after accepting it. Then another responder may go instead."""
 
     id: Id
 
@@ -352,7 +353,7 @@ class _Refused(Exception):  # noqa: N818
         self.detail = detail
 
 
-# ---- the conversation --------------------------------------------------------------------------------------------
+# ---- the conversation with one client ----------------------------------------------------------------------------
 
 
 class _Rights:
@@ -368,7 +369,8 @@ class _Rights:
 class Session:
     """The conversation with one subscriber over one connection, from the handshake to the end.
 
-    `row` is its row in the hub; -1 before `hello` has been accepted, and again after the connection has left the hub.
+    `row` is the session's number in the hub. It is -1 before `hello` has been accepted, and again after the connection
+    has left the hub.
     """
 
     __slots__ = ("_audience", "_peer", "_proof", "_tokens", "row", "wire")
@@ -379,10 +381,10 @@ class Session:
         self.row = -1
         self._audience = audience
         self._tokens = tokens
-        self._proof: TokenProof | None = None  # of the last token; a new one needs the same subject (M4, HD5)
+        self._proof: TokenProof | None = None  # of the last token; a new token needs the same subject (M4, HD5)
 
     def may_stay(self) -> bool:
-        """Return whether the session has no token, or its token is valid by the current keys and revocations (BA3)."""
+        """Return whether the session has no token, or a token valid under the current keys and revocations (BA3)."""
         return self._proof is None or self._tokens.still_valid(self._proof)
 
     def receive(self, payload: bytes, now: Now) -> None:
@@ -432,10 +434,10 @@ class Session:
                 self._audience.reply(self.row, message.answer("pong") | {"now": format_time(now.wall_ms)}, now)
 
     def _hello(self, hello: Hello, now: Now) -> None:
-        """Check the token, register the session in the hub, and send `welcome` with the live alerts behind it.
+        """Check the token, register the session in the hub, and send `welcome`, followed by the live alerts.
 
-        The token is checked before the hub is touched, so a session that is refused leaves nothing there. `enter` and
-        `reply_with_owed` get the same `now`, so that no alert starts or ends between the two.
+        The token is checked before the hub is called, so a session that is refused leaves nothing there. `enter` and
+        `reply_with_owed` get the same `now`, so that no alert starts or ends between the two calls.
         """
         given = hello.model_fields_set
         grant = None
@@ -468,8 +470,9 @@ class Session:
     def _grant(self, token: str, now: Now) -> Grant:
         """Return what the token grants, and make it the session's token (T6).
 
-        Raise SessionClosed if it is not valid, has another subject than the last one (M4), or lacks the scope to
-        receive alerts. `unknown_key` says that newer keys may make it valid, so the connection may try once more.
+        Raise SessionClosed if the token is not valid, has another subject than the last one (M4), or lacks the scope to
+        receive alerts. Its `unknown_key` says that newer keys may make the token valid, so the connection may try once
+        more.
         """
         grant = self._tokens.check(token, now)
         if grant is None or (self._proof is not None and self._proof.subject != grant.subject):
@@ -481,7 +484,7 @@ class Session:
 
 
 def _here(places: list[PointPlace | CellPlace]) -> int | None:
-    """Return the index of the place that is marked as `here`; None if no place is."""
+    """Return the index of the place that is marked as `here`, or None if there is none."""
     return next((number for number, place in enumerate(places) if place.here), None)
 
 
@@ -501,7 +504,7 @@ def _parse(kind: str, fields: dict[str, Any]) -> Message:
 
 
 def _ref_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the `ref` of a refused message as a dict, which is empty if there is none or it is malformed."""
+    """Return the `ref` of a refused message as a dict, which is empty if the `ref` is missing or malformed."""
     try:
         return {"ref": _REF.validate_python(fields["ref"])}
     except (KeyError, ValidationError):
@@ -509,7 +512,7 @@ def _ref_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changed(old: Filter, by: FilterBy) -> Filter:
-    """Return the filter `old` with the members that the message gives; null clears a member."""
+    """Return the filter `old` with the fields that the message gives; null clears a field."""
     given = by.model_fields_set
     categories, min_rank, tags = old
     if "categories" in given:

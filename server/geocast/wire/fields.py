@@ -162,7 +162,7 @@ def usable(adapter: TypeAdapter[_T], value: object) -> _T | None:
         return None
 
 
-# ---- errors ---------------------------------------------------------------------------------------------------------
+# ---- errors for invalid fields --------------------------------------------------------------------------------------
 
 _NAMEABLE = re.compile(r"[A-Za-z0-9_]{1,40}")
 _THREE_DIGITS = re.compile(r"[0-9]{3}")
@@ -193,7 +193,7 @@ def _violation(error: ErrorDetails) -> Violation:
 
 
 def _detail(error: ErrorDetails) -> str:
-    """Return what is wrong. pydantic counts "items" in a text that a function has checked; here they are characters."""
+    """Return the text of an error. Where pydantic counts the "items" of a text, count characters."""
     counted = error.get("ctx", {})
     if counted.get("field_type") != "Value":
         return error["msg"]
@@ -207,7 +207,10 @@ def _characters(count: int) -> str:
 
 
 def _location(parts: Sequence[int | str]) -> list[int | str]:
-    """Return the parts that are names of fields or indices. Other parts are tags of unions, which contain a blank."""
+    """Return the parts that are field names or indices.
+
+    All other parts name the branch of a union, and contain a blank.
+    """
     return [part for part in parts if " " not in str(part)]
 
 

@@ -76,7 +76,7 @@ from .strict_json import load_json
 
 MAX_AREA_KM2 = 10_000_000_000  # more than sixteen circles can cover
 
-# ---- requests --------------------------------------------------------------------------------------------------
+# ---- well-formed requests --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
-    """The parts of a request that the policy checks. A member is None if its field is missing or invalid (rule P9).
+    """The parts of a request that the policy checks. An attribute is None if its field is missing or invalid (rule P9).
 
     Times are in ms since 1970. `radii` lists the requested radii of circles in metres, each with its JSON Pointer.
     `polygons` lists the requested polygons, each with its pointer. `takes_default` says that `expires_at` was left out.
@@ -200,7 +200,10 @@ class AllowedArea(Protocol):
         ...
 
     def covers(self, corners: Sequence[Point]) -> bool:
-        """Return whether the ring and everything inside it is in the area. Edges are straight lines (rule A17)."""
+        """Return whether the polygon with these corners lies completely in the area.
+
+        Its edges are straight lines (rule A17).
+        """
         ...
 
 
@@ -218,9 +221,9 @@ class OutsideShape:
 def outside_shape(
     pointer: str, place: Point | Sequence[Point] | RequestedPolygon, where: AllowedArea
 ) -> OutsideShape | None:
-    """Return an OutsideShape if the shape is not in the area `where`, else None.
+    """Return an OutsideShape if the shape is not completely in the area `where`, otherwise None.
 
-    `place` is the centre of a circle or the corners of a ring. No part of it is kept.
+    `place` is the centre of a circle or the corners of a polygon. No part of it is kept.
     """
     points = place.corners if isinstance(place, RequestedPolygon) else [place] if isinstance(place, tuple) else place
     if isinstance(place, tuple):
@@ -236,7 +239,7 @@ def _place(shape: RequestedCircle | RequestedPolygon) -> Point | RequestedPolygo
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """A well-formed request to cancel. `revision` is the number that the cancel shall have."""
+    """A well-formed request to cancel an alert. `revision` is the number that the cancel will have."""
 
     id: str
     revision: int
@@ -255,9 +258,10 @@ Approved = Approval | ApprovalProof | None
 
 
 def approval_of(approved: Approved) -> Approval:
-    """Return the approval in the form of rule A11.
+    """Return the approval in the form of rule A11: the reviewer and the time.
 
-    It is empty for signatures, since the reviewers are only known after the signatures have been checked.
+    An approval by signatures gives an empty one, because the reviewers are known only after the signatures were
+    checked.
     """
     return approved if isinstance(approved, Approval) else Approval("", 0)
 
@@ -292,7 +296,7 @@ def _publish_circles(
     return tuple(Circle(*disc) for disc in publish_area(requested, terms.location_resolution, held))
 
 
-# ---- the bodies of requests, with their fields in the order of the protocol's table ------------------------------
+# ---- models of the bodies, with their fields in the order of the protocol's table --------------------------------
 
 
 def _known_type(value: object, handler: ValidatorFunctionWrapHandler) -> object:
@@ -356,7 +360,7 @@ def _once_each(kinds: list[str]) -> list[str]:
     return kinds
 
 
-# The kinds of `policy/pii.KINDS` that can be confirmed.
+# Kinds of words that look like personal data (`policy/pii.KINDS`) and that a person may confirm.
 Confirmable = Literal["address", "units", "phone", "contact", "name"]
 
 
@@ -372,7 +376,8 @@ class ConfirmRequest(StrictModel):
     text: Kinds = Field(default_factory=list)
 
 
-# One shape, or a list of 1 to 16. The tags contain a blank, by which `fields.broken_fields` recognizes them.
+# An area is one shape, or a list of 1 to 16 shapes. The tags contain a blank, by which `fields.broken_fields`
+# recognizes them.
 _ONE, _MANY, _CIRCLE, _POLYGON = "one shape", "list of shapes", "a circle", "a polygon"
 
 
@@ -438,7 +443,7 @@ class CancelRequest(StrictModel):
     confirm: ConfirmRequest = ConfirmRequest()
 
 
-# The members of an alert that are accepted as they were sent.
+# The fields of an alert that are accepted as they were sent.
 _AS_SENT = tuple(
     each
     for each in members_of(Alert, without=("expires_at", "area", "approval", "confirm"))
@@ -451,7 +456,7 @@ _WORDS: Mapping[str, TypeAdapter[str]] = {
     if each.annotation is str and name not in ("id", "category")
 }
 
-# ---- parsing -----------------------------------------------------------------------------------------------------
+# ---- parsing bodies ----------------------------------------------------------------------------------------------
 
 _Model = TypeVar("_Model", bound=StrictModel)
 
@@ -464,7 +469,7 @@ class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
     """
 
     def __init__(self, violations: Sequence[Violation], facts: PolicyFacts, area: object = None) -> None:
-        """Keep `area` as it was sent."""
+        """Create the error. `area` is the field `area` of the body, as it was sent."""
         super().__init__(violations[0].detail)
         self.violations = violations
         self._facts = facts
@@ -486,7 +491,7 @@ class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
         return [each for at, place in places if (each := outside_shape(at, place, where))]
 
 
-# This replaces the approval if a dry run leaves it out, so that everything else is checked.
+# The approval that is assumed if a dry run leaves it out, so that everything else is checked.
 _PLACEHOLDER_APPROVAL = {"reviewer": "-", "approved_at": "1970-01-01T00:00:00Z"}
 
 
@@ -513,7 +518,7 @@ def parse_cancellation(body: Mapping[str, Any], alert_id: str, *, dry_run: bool 
     try:
         model = _validate(CancelRequest, body, dry_run=dry_run)
     except Invalid as invalid:
-        # Cancels only have to keep two rules of section 3: about the approval (P3) and about texts (P24).
+        # A cancel has to obey only two rules of section 3: the ones about the approval (P3) and about texts (P24).
         texts = (("/reason", usable(_REASON, body.get("reason"))),)
         approved_at, confirm = invalid.facts().approved_at, invalid.facts().confirm
         facts = PolicyFacts(None, None, None, None, approved_at, (), texts=texts, confirm=confirm)
@@ -587,7 +592,7 @@ def _requested(shape: CircleRequest | PolygonRequest) -> RequestedCircle | Reque
 def area_of(
     shapes: Iterable[tuple[float, float, float] | RequestedPolygon],
 ) -> tuple[RequestedCircle | RequestedPolygon, ...]:
-    """Return a requested area from circles, as (latitude, longitude, radius in metres), and polygons."""
+    """Return a requested area of these shapes: polygons, and circles as (latitude, longitude, radius in metres)."""
     return tuple(each if isinstance(each, RequestedPolygon) else RequestedCircle(*each) for each in shapes)
 
 
@@ -637,10 +642,10 @@ def _usable_facts(body: Mapping[str, Any]) -> PolicyFacts:
 
 
 def _shapes_of(area: object) -> dict[str, Any]:
-    """Return each shape of an area by its JSON Pointer. The shapes may be invalid."""
+    """Return the shapes of an area by their JSON Pointers. The shapes may be invalid."""
     return {f"/area/{n}": shape for n, shape in enumerate(area)} if isinstance(area, list) else {"/area": area}
 
 
 def _maps_of_kind(shapes: Mapping[str, Any], kind: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the shapes of a kind that are maps. They may be invalid otherwise."""
+    """Return those shapes that are dicts of this kind, with their JSON Pointers. They may be invalid otherwise."""
     return [(at, shape) for at, shape in shapes.items() if isinstance(shape, dict) and _type_of(shape) == kind]

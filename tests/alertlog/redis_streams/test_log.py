@@ -171,7 +171,7 @@ def test_unreadable_entry_is_set_aside_and_others_are_served(server, caplog):
             assert log.quarantined == 3
 
     run(main)
-    assert "set aside" in caplog.text
+    assert "is unreadable and is skipped" in caplog.text
 
 
 # ---- counts ------------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ async def test_seat_is_released_once(room):
     await room.open()
     await room.accept()
     await room.calling.release(ID, Person("r-2"))
-    with pytest.raises(LogUnavailable, match="not in the log any more"):
+    with pytest.raises(LogUnavailable, match="missing in the log"):
         await room.calling.release("cad-9", Person("r-1"))
     await room.calling.release(ID, Person("r-1"))
     await room.calling.release(ID, Person("r-1"))

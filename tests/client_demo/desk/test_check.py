@@ -45,7 +45,7 @@ def test_rows_with_gaps_are_counted_by_reason():
     assert dict(found.gaps) == {
         "without a time": 1,
         "with a time in another form than described: 00 aaa aa": 1,
-        "with a place that is none: half of one, 0/0, or beyond 90 and 180 degrees": 2,
+        "with an invalid place: only one coordinate, 0/0, or beyond 90 and 180 degrees": 2,
         "without a place": 1,
         "without a number": 1,
         "without a nature": 1,

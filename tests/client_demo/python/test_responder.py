@@ -204,7 +204,7 @@ async def test_fetch_waits_for_calls_at_places_on_duty():
 
 
 async def test_call_not_shown_is_not_acknowledged():
-    """The callback returned False (rule M5)."""
+    """The callback returned False, which means that the call was not shown (rule M5)."""
 
     async def script(session):
         await session.welcome(quals=["cpr"])
@@ -315,7 +315,7 @@ async def test_failed_position_does_not_prevent_an_accept():
 
 
 async def test_place_is_deleted_at_its_end_without_a_connection():
-    """No message is needed (rule RU2)."""
+    """The client needs no message for this (rule RU2)."""
 
     async def script(session):
         await session.welcome(quals=["cpr"], retry={"min_ms": 60_000, "max_ms": 60_000})

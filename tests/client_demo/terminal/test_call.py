@@ -69,7 +69,7 @@ def test_open_reads_a_call_from_a_file(api):
 
 
 def test_revise_keeps_omitted_fields_except_the_place(api):
-    """The place has to be given again."""
+    """The place has to be given again, because the node does not return it."""
     result = run("revise", "c", "--lat", "47", "--lng", "8", "--kind", "public", "--headline", "New words.")
     assert result.exit_code == 0, result.output
     method, path, body = api.asked[-1]

@@ -467,9 +467,9 @@ def test_node_without_a_call_key_stays_ready_and_serves_everything_else(tmp_path
         degraded = ["calls: 2 with entries that no key of --call-keys opens"]
         wait_until(lambda: degraded_of(node) == degraded, "/readyz names the calls that cannot be decrypted")
         assert node.api_status() == 200
-        said = "call {}: entry 1, at position {} of the log, was set aside"
+        said = "call {}: entry 1, at position {} of the log, is ignored"
         assert {said.format(call_id, 1), said.format("rubbish", 2)} <= set(
-            re.findall(r"call \S+: .* aside", node.output())
+            re.findall(r"call \S+: .* is ignored", node.output())
         )
         node.publish(alert((48.0, 11.0)))
         assert state(node, opened(node))["state"] == "ringing"

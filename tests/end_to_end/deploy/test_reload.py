@@ -263,7 +263,7 @@ def test_invalid_file_leaves_all_settings_unchanged(site: Reloading, join: Join,
     assert site.node.get("/v1/policy").json()["categories"]["burglary"]["title"] == "Burglary"
     assert session.ask("ping")["type"] == "pong"
     [line] = [line for line in site.node.output()[since:].splitlines() if "ERROR" in line]
-    assert "reload failed, all stays as it was: " in line
+    assert "the reload failed, so nothing has changed: " in line
     assert said in line
     assert "phone-secret" not in line
 

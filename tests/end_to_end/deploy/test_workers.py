@@ -170,7 +170,7 @@ def test_supervisor_has_one_thread_and_shares_its_memory_with_workers(workers: N
         assert size["Shared_Dirty"] + size["Shared_Clean"] > 2 * (size["Private_Dirty"] + size["Private_Clean"])
 
 
-IN_A_HURRY = "told to end again"
+IN_A_HURRY = "a second signal to stop has arrived"
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -365,7 +365,7 @@ def test_redis_that_stops_syncing_makes_nodes_refuse_alerts(cluster: Cluster, jo
         wait_until(
             lambda node=node: "never syncs its append-only file" in node.get("/readyz").text, "/readyz names the reason"
         )
-    before = [node.output().count("the log can be used again") for node in cluster.nodes]
+    before = [node.output().count("the alert log can be used again") for node in cluster.nodes]
     refused = [alert(spot) for _ in range(6)]
     for body, node in zip(refused, cluster.nodes * 3, strict=True):
         assert node.post_once("/v1/alerts", body).status_code == 503
@@ -374,7 +374,7 @@ def test_redis_that_stops_syncing_makes_nodes_refuse_alerts(cluster: Cluster, jo
     cluster.redis.command("CONFIG", "SET", "appendfsync", "always")
     wait_for_all(cluster.nodes)
     for count, node in zip(before, cluster.nodes, strict=True):
-        assert node.output().count("the log can be used again") - count <= 3, "once in each process"
+        assert node.output().count("the alert log can be used again") - count <= 3, "once in each process"
     for body in refused:
         post_somehow(cluster.nodes[1], "/v1/alerts", body)
         session.listen(body["id"], 1)

@@ -180,7 +180,7 @@ def test_new_source_is_accepted_after_sighup(warned: Node):
     wait_until(lambda: status() in (200, 201), "the source is let in")
     file.write_text("[sources.b]\n")
     hang_up(warned)
-    wait_until(lambda: "reload failed, all stays as it was: cap-sources" in warned.output(), "the reload fails")
+    wait_until(lambda: "the reload failed, so nothing has changed: cap-sources" in warned.output(), "the reload fails")
     assert status() in (200, 201)
 
 

@@ -135,9 +135,9 @@ def test_last_valid_key_set_is_kept_while_the_url_serves_invalid_keys(site: Publ
     site.fetch("failed")
     assert site.status(site.old.token()) == 200
     assert session.ask("ping")["type"] == "pong"
-    assert site.node.output()[since:].count("the keys can't be fetched, so the keys in force stay: keys https://") == 1
+    assert site.node.output()[since:].count("so the present ones stay valid: keys https://") == 1
     site.publish(site.of_old())
-    wait_until(lambda: "the keys can be fetched again" in site.node.output()[since:], "a line says so")
+    wait_until(lambda: "signing keys: fetching works again" in site.node.output()[since:], "a line says so")
 
 
 def test_files_are_reloaded_while_the_keys_cannot_be_fetched(site: Published):

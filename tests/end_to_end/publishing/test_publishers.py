@@ -144,7 +144,7 @@ def test_reload_applies_new_grants_and_an_invalid_file_changes_nothing(grants: G
     assert grants.metric('settings_digest{file="publishers"}') != digest
     since = len(grants.node.output())
     grants.reload('[publishers."desk-at"]\njurisdiction = "nowhere.geojson"\n', "failed")
-    assert "reload failed, all stays as it was: publishers " in grants.node.output()[since:]
+    assert "the reload failed, so nothing has changed: publishers " in grants.node.output()[since:]
     assert grants.post("new", there(DALLAS))[0] == 201
     polygon = json.dumps({"type": "Polygon", "coordinates": [[[-97, 32], [-96, 32], [-96, 33], [-97, 33], [-97, 32]]]})
     austria = grants.node.home / "austria.geojson"

@@ -243,7 +243,7 @@ def test_unreachable_node_is_reported_and_approvals_are_published_later(tmp_path
         item = page.item("A")
         own_node.kill()
         preview = page.do(item, "preview", form=item["proposal"]).json()
-        assert "gives no answer" in preview["troubles"][0]["text"]
+        assert "does not answer" in preview["troubles"][0]["text"]
         page.approve(item)
         assert "repeated" in page.wait_for("A", lambda item: item["waits"])["waits"]
         own_node.start()

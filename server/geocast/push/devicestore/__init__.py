@@ -1,45 +1,51 @@
-"""The store of devices and of what each was sent: what must survive a restart, or be known to other processes.
+"""The store of devices and of what each was sent: what must survive a restart or be known to other processes.
 
-This module is the port, written as a specification. The modules beside it implement it, and one test suite runs on all
-of them (`tests/push/devicestore/contract.py`). A store sees only digests and encrypted bytes, never an endpoint, a
-place or a `sub` (`encryption`). A *line* (`DeliveryRecord`) says what one device was sent of one alert.
+This module is the interface, written as a specification. The modules beside it implement it, and one test suite runs on
+all of them (`tests/push/devicestore/contract.py`). A store sees only digests and encrypted bytes, never an endpoint, a
+place or a `sub` (`encryption`).
+
+A *line* (`DeliveryRecord`) says what one device was sent of one alert. A *registration* ends with its lease, unless the
+device registers again. Devices are divided into 64 shards, and each shard belongs to one process at a time; a *term* is
+the time of that, and has a number that grows with each term of the shard.
 
 Devices
     DevS1   When `put` returns STORED, the device is on stable storage and replaces the device with its digest, if any.
-            Another device with its endpoint is forgotten in the same transaction (rule WPR8).
-    DevS2   `put` changes nothing and returns CHANGED if the stored device is not the one that the caller read. So no
-            change is based on an outdated device. It also returns TOO_MANY or FULL for a new device beyond the limits
-            that it is given: those of the owner, or of the store.
-    DevS3   When `forget` returns, the devices and all their lines are gone, in one transaction. Devices that are not
-            what the caller knows stay: those that have registered again, with another secret, endpoint or lease.
-    DevS4   A device that was forgotten and is put again is another registration, with another secret and no lines. A
-            device that is put again with its secret keeps its lines.
+            Another device with the same endpoint is forgotten in the same transaction (rule WPR8).
+    DevS2   If the stored device is not the one that the caller read, `put` changes nothing and returns CHANGED. So no
+            change is based on an outdated device. `put` returns TOO_MANY or FULL for a new device that would exceed
+            the given limit of its owner or of the whole store.
+    DevS3   When `forget` returns, the devices and all their lines are gone, in one transaction. If a device has
+            registered again, with another secret, endpoint or lease than the caller knows, it stays.
+    DevS4   If a device is forgotten and put again, it has a new registration, with another secret and no lines. If a
+            device is put again with the same secret, it keeps its lines.
 
 Lines
     DevS5   There is at most one line for each device and alert. When `note` returns, its lines are on stable storage,
             all or none, in their order. A line whose state is None removes the stored line.
     DevS6   A line for a registration that is not in the store is ignored: the device was forgotten meanwhile.
-    DevS7   A line of a term that is not the newest of its shard is refused, and `note` returns the shard (`shards`).
+    DevS7   If the term that a line names is not the newest of its shard, the line is refused, and `note` returns the
+            shard (`shards`).
 
 All
     DevS8   When a method raises StoreUnavailable or the process dies, the operation is done as a whole or not at all. A
             store that was unreachable may be called again.
     DevS9   `load` yields each device of these shards once, with all its lines, if it was there the whole time.
-    DevS10  `follow` yields what other stores have put or forgotten since this store's `start`, in order, with the notes
-            of the changes. `find` sees a change that was yielded. If changes are lost, `follow` yields None.
+    DevS10  `follow` yields what other processes have put or forgotten since this store's `start`, in order, with the
+            notes of the changes. `find` sees a change that was yielded. If changes are lost, `follow` yields None.
     DevS11  A store for one process is locked by that process until it is closed or dies.
-    DevS12  A store that may lose stored data, as a replica that takes over may, says so: it sets `lost`, and `follow`
-            yields None. The process that holds a shard then calls `restore` with its devices, notes their lines again,
-            and clears `lost`. `restore` overwrites nothing newer, and is refused for a term that is over.
+    DevS12  If stored data may have been lost, for instance when a replica takes over, the store sets `lost`, and
+            `follow` yields None. The process that holds a shard then calls `restore` with its devices, writes their
+            lines again, and clears `lost`. `restore` overwrites nothing newer, and is refused if the term is over.
 
-Example for DevS2: a phone changes its places by process A while its service worker changes the endpoint by process B.
-Both read the same device. A puts first; B gets CHANGED, reads again, and applies the endpoint to the new places.
+Example for DevS2: a phone changes its places through process A while its service worker changes the endpoint through
+process B. Both processes read the same device. A puts first; B gets CHANGED, reads again, and applies the endpoint to
+the new places.
 
 Example for DevS4 and DevS6: a device is forgotten while a push to it is under way, and registers again. The line of
-that push names the old secret, so the new registration does not count as sent, and is sent the alert.
+that push names the old secret, so it is ignored, and the new registration is sent the alert.
 
 Example for DevS8: the connection breaks after the commit. The caller gets StoreUnavailable although the device is
-stored, so it must read the device before it relies on either.
+stored, so it must read the device before it relies on the old or the new state.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -55,7 +61,10 @@ def shard_of(device: bytes) -> int:
 
 
 class RegistrationKey(NamedTuple):
-    """A registration of a device: its endpoint and the end of its lease. `secret` is the SHA-256 of its secret."""
+    """The key that identifies one registration of a device, made of digests and the end of its lease.
+
+    `secret` is the SHA-256 of the device's secret. `until_ms` is the end of the lease, in ms since 1970.
+    """
 
     device: bytes
     secret: bytes
@@ -64,7 +73,7 @@ class RegistrationKey(NamedTuple):
 
 
 class StoredDevice(NamedTuple):
-    """A device as a store sees it: digests of it, its owner and its endpoint, and the rest encrypted in `sealed`."""
+    """A device as a store sees it: three digests, the end of its registration, and everything else encrypted."""
 
     device: bytes
     owner: bytes
@@ -80,10 +89,10 @@ class StoredDevice(NamedTuple):
 
 
 class State(IntEnum):
-    """How sure it is that a device was sent the current entry of an alert.
+    """How certain it is that a device was sent the current entry of an alert.
 
-    MAYBE: a request was sent or about to be; or only an older revision was sent. The device is a recipient that may
-    lack the current entry.
+    MAYBE: a request was sent or about to be sent, or only an older revision was sent. The device is a recipient that
+    may lack the current entry. SENT: the push service has accepted the current entry.
     """
 
     MAYBE = 1
@@ -93,7 +102,8 @@ class State(IntEnum):
 class DeliveryRecord(NamedTuple):
     """A line: what one device was sent of one alert.
 
-    `number` is the entry's number, `ends_at_ms` the alert's end as known then, and `secret` that of the registration.
+    `number` is the revision's number, `ends_at_ms` the end of the alert as known then, and `secret` the SHA-256 of the
+    registration's secret.
     """
 
     device: bytes
@@ -106,7 +116,7 @@ class DeliveryRecord(NamedTuple):
 
 
 class PutResult(Enum):
-    """The result of a `put`, whether it stored the device or why not."""
+    """The result of a `put`: STORED, or the reason why the device was not stored (DevS2)."""
 
     STORED = "stored"
     CHANGED = "changed"
@@ -115,14 +125,14 @@ class PutResult(Enum):
 
 
 class Put(NamedTuple):
-    """The result of a `put`, and the devices that had the same endpoint and were forgotten."""
+    """The result of a `put`, and the digests of the devices that were forgotten because they had the same endpoint."""
 
     result: PutResult
     replaced: tuple[bytes, ...] = ()
 
 
 class Limits(NamedTuple):
-    """The most devices that one owner may have, and that the store may have."""
+    """How many devices one owner may have, and how many the store may have."""
 
     owned: int
     devices: int
@@ -139,9 +149,11 @@ Found = tuple[StoredDevice, Sequence[DeliveryRecord]]
 
 
 class DeviceStore(Protocol):
-    """The port.
+    """The interface of a store of devices.
 
-    The module's docstring has the rules. All methods except `start` and `stop` may raise StoreUnavailable.
+    A *line* (`DeliveryRecord`) says what one device was sent of one alert. A *shard* is a part of all devices, which
+    one process at a time holds, for a *term* that has a number. The rules DevS1 to DevS12 are in the module's
+    docstring. All methods except `start` and `stop` may raise StoreUnavailable.
     """
 
     lost: bool  # whether the store may have lost data (DevS12)
@@ -151,19 +163,19 @@ class DeviceStore(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Close the store. All that was written is stored."""
+        """Close the store. Everything that was written stays stored."""
         ...
 
     def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """Yield the devices of these shards in batches, each with its lines (DevS9)."""
+        """Yield the devices of these shards in batches, each device with the records of what it was sent (DevS9)."""
         ...
 
     async def find(self, device: bytes) -> Found | None:
-        """Return the device with this digest and its lines."""
+        """Return the device with this digest and the records of what it was sent, or None."""
         ...
 
     async def knowing(self, secret: bytes) -> StoredDevice | None:
-        """Return the device whose secret has this SHA-256."""
+        """Return the device whose secret has this SHA-256, or None."""
         ...
 
     async def owned(self, owner: bytes) -> Sequence[StoredDevice]:
@@ -179,31 +191,35 @@ class DeviceStore(Protocol):
         note: bytes = b"",
         lines: Sequence[DeliveryRecord] = (),
     ) -> Put:
-        """Store a device (DevS1, DevS2). `was` is the stored device that the caller read, None if there was none.
+        """Store a device (DevS1, DevS2). `was` is the stored device that the caller read, or None if there was none.
 
-        Other stores get `note` with the change (DevS10). `lines` are stored with the device.
+        `note` is passed to other processes together with the change (DevS10). The delivery records `lines` are stored
+        with the device.
         """
         ...
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget the devices that are still these registrations (DevS3)."""
+        """Forget these registrations. Devices that have registered again meanwhile stay (DevS3)."""
         ...
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write lines (DevS5, DevS6); return the shards whose lines were refused (DevS7)."""
+        """Write records of what devices were sent (DevS5, DevS6); return the shards that were refused (DevS7)."""
         ...
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
-        """Put back devices, each with the term of its shard (DevS12). Return the shards that were refused (DevS7)."""
+        """Put back devices that may have been lost, each with the term of its shard (DevS12).
+
+        Return the shards that were refused because their term is over (DevS7).
+        """
         ...
 
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool], /) -> int:
-        """Remove the lines of alerts whose end has passed and for which `is_over` is true; return their number.
+        """Remove the delivery records of alerts whose end has passed and for which `is_over` is true.
 
-        `is_over` gets the alert's digest. Lines of other shards may be removed too.
+        Return their number. `is_over` gets the digest of an alert. Records of other shards may be removed too.
         """
         ...
 
     def follow(self) -> AsyncIterator[Sequence[Change] | None]:
-        """Yield the changes of other stores, forever (DevS10)."""
+        """Yield the changes that other processes make, forever; yield None if some were lost (DevS10)."""
         ...
