@@ -46,7 +46,7 @@ class Counters:
 
 
 class Receiver:
-    """One process that runs receiver.c, which has thousands of connections, and the memory shared with that process."""
+    """A process that runs receiver.c and has thousands of connections, and the memory shared with that process."""
 
     def __init__(self, shared: Path, count: int, capacity: int) -> None:
         size = HEADER + 8 * count + RECORD.itemsize * capacity

@@ -53,7 +53,7 @@ def ping(session: socket.socket) -> None:
 
 
 def main(port: int, openings: Path, never: int, dripping: int, pinging: int) -> None:
-    """Let the sessions misbehave until the process is killed."""
+    """Connect the sessions, and let them misbehave until the process is killed."""
     texts = json.loads(openings.read_text())
     request, hellos = base64.b64decode(texts["request"]), [base64.b64decode(hello) for hello in texts["hellos"]]
     sessions = [join(port, request, hello) for hello in hellos[: never + dripping + pinging]]

@@ -119,9 +119,10 @@ class Geocast(System):
         return Joining(handshake(self.port, PATH, SUBPROTOCOL), first, READY, later)
 
     def joining_and_moving(self, places: Places) -> Joining:
-        """Return what clients send to join, each session with its own place and token, and to move 11 m when asked to.
+        """Return what clients send to join and, when they are asked to, to move 11 m.
 
-        The messages are made only when they are needed, because there may be a million sessions.
+        Each session has its own place and token. The messages are made only when they are needed, because there may be
+        a million sessions.
         """
 
         def hello(at: int) -> bytes:
@@ -168,9 +169,9 @@ class Geocast(System):
         return json.dumps(alert).encode()
 
     def take_sample(self) -> Payload:
-        """Set the size of all later alerts to the size asked for; return the payload of such an alert.
+        """Adjust the alerts published from now on to the requested size; return the payload of such an alert.
 
-        To find out the size, two alerts are published, received and cancelled.
+        To measure payloads, two alerts are published, received and cancelled.
         """
         self._description = ""
         if self._payload_bytes > PLAIN_BYTES:

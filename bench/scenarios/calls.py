@@ -327,10 +327,7 @@ def _visits_us(node: Calling) -> dict[str, float]:
 
 
 def _listed(node: Calling, count: int) -> dict[str, Any]:
-    """Return the time and the CPU of listing the open calls, and how long the event loop is blocked.
-
-    The latter is measured at rest and while calls are listed.
-    """
+    """Return how long it takes to list the open calls, the CPU for that, and how long the event loop is blocked."""
     took: list[float] = []
 
     def list_them() -> None:

@@ -181,7 +181,7 @@ class Doings:
         self._took: dict[str, list[float]] = {name: [] for name in DOINGS}
 
     def round(self) -> None:
-        """Do each action many times, and record the CPU of the node for one of them."""
+        """Do each action many times, and record the CPU that the node used for one of them on average."""
         node, took = self._node, self._took
         cpu = node.cpu_s()
         for _ in range(VISITS):

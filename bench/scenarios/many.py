@@ -39,7 +39,10 @@ GOAL_LAST_MS, GOAL_NEAREST_MS, GOAL_GIB = 10_000, 100, 18
 
 
 def measure(place: Place, sessions: int, rounds: int, hold_s: float, moves: int, heartbeat_s: int) -> dict[str, Any]:
-    """Connect all sessions, then keep them connected for `hold_s` seconds, with alerts and moves meanwhile."""
+    """Connect all sessions, and keep them connected for `hold_s` seconds.
+
+    In that time, publish alerts and let sessions move. Return what was measured.
+    """
     workers = max(2, -(-sessions // PER_WORKER))
     where = places.around(sessions, SPREAD_M)
     unused = machine.available_bytes()

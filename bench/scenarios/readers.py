@@ -52,10 +52,10 @@ def _alert(at: int) -> Revision:
 
 
 def _append(url: str, count: int, pipe: Connection) -> None:
-    """Run `count` logs, each with its heartbeats, and append alerts as the pipe asks.
+    """Run `count` logs, each with heartbeats, and append alerts on request.
 
-    For each (first, rate, seconds) from the pipe, append alerts at that rate for that time; then send back one (due,
-    answered) for each alert, in ns.
+    A request from the pipe is (number of the first alert, alerts per second, seconds). The reply is a list with the
+    times (due, answered) of each alert, in ns.
     """
     asyncio.run(_append_on(url, count, pipe))
 
@@ -97,7 +97,7 @@ def _appender(url: str, count: int) -> Iterator[Connection]:
 
 
 class _Reader:
-    """One connection that follows the stream from its current end."""
+    """A connection that reads the log's stream in Redis, beginning at the current end."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
