@@ -23,8 +23,8 @@ from bench.runs import Place
 
 NEAREST = 100
 PATIENCE_S = 60.0
-SETTLE_S = 0.005  # after the last message, so that the work that it leaves behind counts too
-REST_S = 0.05  # between rounds
+SETTLE_S = 0.005  # wait after the last message, so that the work that follows it is counted, too
+REST_S = 0.05  # wait between two rounds
 IDLE_S = 0.5
 PUBLISHERS = 8
 
@@ -38,8 +38,8 @@ class Audience:
     places: Places
     connect_cpu_us: float
     connect_s: float
-    idle_cpu: float  # share of a core that the server uses while nothing happens
-    hearing: int  # sessions that get an alert: those inside, or all if the system can't match by place
+    idle_cpu: float  # fraction of a core that the server uses while nothing happens
+    hearing: int  # sessions that get an alert: those inside the area, or all if the server can't match by place
     heard: int = 0  # messages received so far
     missing: int = 0  # messages that should have come and did not
 
@@ -68,13 +68,13 @@ class Round:
     """
 
     number: int
-    cpu_us: float  # of the server, for each message to a session inside
+    cpu_us: float  # CPU of the server for each message to a session inside the area
     first_ms: float
     nearest_ms: float  # until the last of the nearest 100 sessions has it
     last_ms: float
     latencies_ms: Any
     connections: Any  # the connection of each latency
-    waited: float  # share of the time until the last message in which others had the server's core
+    waited: float  # fraction of the time until the last message in which other programs had the server's core
 
     def until(self, connections: Any) -> float:
         """Return the time in ms until the last of these connections had the alert."""

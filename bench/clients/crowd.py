@@ -18,10 +18,10 @@ import numpy as np
 from bench import processes
 from bench.clients.websocket import Joining
 
-HEADER = 4096  # this and the layout below are as in receiver.c
+HEADER = 4096  # must match receiver.c, as must the layout of RECORD
 RECORD = np.dtype([("when_ns", "u8"), ("connection", "u4"), ("number", "u4")])
 PER_PROCESS = 18_000  # connections; receiver.c spreads them over addresses to have enough ports
-INFLIGHT = 256  # handshakes under way at once, in all processes together
+INFLIGHT = 256  # handshakes in progress at once, over all processes
 RETRY_MS = (50, 250)
 PATIENCE_S = 5.0
 SOURCE = Path(__file__).with_name("receiver.c")

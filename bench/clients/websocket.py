@@ -7,7 +7,7 @@ from typing import overload
 from websockets.typing import Subprotocol
 
 SUBPROTOCOL = Subprotocol("geocast.v1.json")
-PATH = "/v1/stream"  # of a node's stream
+PATH = "/v1/stream"  # the path of a node's WebSocket
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # from RFC 6455, 1.3; no server here checks that it is random
 
 

@@ -95,7 +95,7 @@ class Geocast(System):
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
-    # ---- sessions ------------------------------------------------------------------------------------------------
+    # ---- what sessions send --------------------------------------------------------------------------------------
 
     def token(self, sub: str, scopes: Sequence[str] = ("alerts:receive",), quals: Sequence[str] = ()) -> str:
         """Return an EdDSA token for the subject `sub`, with these scopes and qualifications."""
@@ -139,7 +139,7 @@ class Geocast(System):
     def _hello(self, places: Places, at: int) -> dict[str, Any]:
         return {"type": "hello", "token": self.token(f"phone-{at}"), "places": [places.to_map(at)]}
 
-    # ---- alerts --------------------------------------------------------------------------------------------------
+    # ---- publishing alerts ---------------------------------------------------------------------------------------
 
     def publish(self, number: int, **options: Any) -> None:
         """Publish alert number `number` over HTTP. Raise ClickException if the node does not accept it."""

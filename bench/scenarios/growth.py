@@ -47,7 +47,7 @@ from geocast.wire.frames import JSON
 
 NEAR = 10  # alerts that contain the place of the measured sessions
 CROWD, CROWD_M = 1_000, 2_000_000.0
-AT_ONCE = 1_000  # appends under way at the same time
+AT_ONCE = 1_000  # appends in progress at the same time
 PATIENCE_S = 120.0
 RADIUS_M = 500.0
 FOREIGN, FOREIGN_S = 5_000, 6.0  # entries appended while the node runs, and the time for them
@@ -57,7 +57,7 @@ BURST = 250  # messages on one connection; more than 300 at once are refused (F7
 VISITS = 100  # per round
 
 
-# ---- the alerts --------------------------------------------------------------------------------------------------
+# ---- making alerts and filling the log ---------------------------------------------------------------------------
 
 
 def alert_of(name: str, area: Sequence[KnownShape], ends_at: int) -> Revision:

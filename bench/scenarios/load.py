@@ -122,7 +122,7 @@ class Load:
             self.tally.own_lag_ms = max(self.tally.own_lag_ms, (time.monotonic() - due) * 1000)
             show()
 
-    # ---- subscribers ---------------------------------------------------------------------------------------------
+    # ---- the sessions that subscribe -----------------------------------------------------------------------------
 
     async def _session(self, at: int) -> None:
         target = self._target
@@ -170,7 +170,7 @@ class Load:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_tried.wait(), JOIN_S)
 
-    # ---- publisher -----------------------------------------------------------------------------------------------
+    # ---- publishing ----------------------------------------------------------------------------------------------
 
     async def _publish_all(self) -> None:
         target, start = self._target, time.monotonic() + 0.05

@@ -29,12 +29,12 @@ from bench.rounds import NEAREST, Audience, geocast_alone, ms_since, one_round
 from bench.runs import Bench, Place
 
 SPREAD_M = 14_000.0
-PER_WORKER = 18_000  # fewer than the 20,000 descriptors: the kernel spreads connections unevenly, by a hash
-INFLIGHT = 2_048  # handshakes under way at once, so that a process that wakes up finds several
+PER_WORKER = 18_000  # less than the limit of 20,000 descriptors, because the kernel spreads connections unevenly
+INFLIGHT = 2_048  # handshakes in progress at once: so many that a process that wakes up finds several
 NAP_MS = 5.0
 SETTLE_S = 3.0
-SAMPLES = 300  # of the whole run, for the plot
-SAY_S = 30.0  # between lines about the progress, without a terminal
+SAMPLES = 300  # number of samples that are kept for the plot
+SAY_S = 30.0  # time between two lines about the progress, if the output is not a terminal
 GOAL_LAST_MS, GOAL_NEAREST_MS, GOAL_GIB = 10_000, 100, 18
 
 

@@ -32,7 +32,7 @@ from geocast.model.alert import Circle, Polygon
 
 RADII_M = (100.0, 1_000.0, 10_000.0, 50_000.0, 100_000.0, 500_000.0)
 POLYGONS_M = (100_000.0, 2_000_000.0)  # sizes of polygons among places by population
-REGION_M, IN_REGION_M = 100_000.0, (1_000.0, 10_000.0, 50_000.0)  # evenly spread places, and sizes of polygons there
+REGION_M, IN_REGION_M = 100_000.0, (1_000.0, 10_000.0, 50_000.0)  # radius of the region, and sizes of polygons in it
 CORNERS = 250
 SEED = 7
 MOVE_M = 100.0
@@ -99,7 +99,7 @@ def _start_redis(stack: ExitStack, place: Place, lat: Any, lng: Any, missing: di
     return peer
 
 
-# ---- matching ----------------------------------------------------------------------------------------------------
+# ---- matching circles --------------------------------------------------------------------------------------------
 
 
 def _ask_all(index: PlaceIndex, vectors: Any, peer: Redis | None, circles: Sequence[Circle]) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def _ask_redis(peer: Redis, circles: Sequence[Circle], brute: Sequence[Any]) -> 
     return {"redis_server_us": server_us, "redis_call_us": stats.median(took_us), "redis_differs": differ}
 
 
-# ---- polygons ----------------------------------------------------------------------------------------------------
+# ---- matching polygons -------------------------------------------------------------------------------------------
 
 
 def _in_region(count: int, queries: int) -> dict[str, Any]:

@@ -36,9 +36,9 @@ from bench.runs import Bench, Place
 SPREAD_M = 14_000.0
 SOON = 100
 PATIENCE_S = 120.0
-SETTLE_S = 0.3  # after the last push, until its result is stored
+SETTLE_S = 0.3  # wait after the last push, until its result is stored
 URGENT_ROUNDS = 3
-MIDDLE = 0.2  # share of a fan-out after which the test interferes
+MIDDLE = 0.2  # fraction of a fan-out after which the benchmark interferes
 HANGING = 1  # number of the service that hangs
 
 GOAL_CPU_US, GOAL_SOON_MS, GOAL_LAST_MS, GOAL_URGENT_MS = 300, 150, 4_000, 250
@@ -177,7 +177,7 @@ def _twice(told: Counter[tuple[int, bytes]]) -> int:
     return sum(times > 1 for times in told.values())
 
 
-# ---- many devices --------------------------------------------------------------------------------------------------
+# ---- start and memory with many devices ----------------------------------------------------------------------------
 
 
 def _many(place: Place, services: PushServices, size: int) -> dict[str, float]:
