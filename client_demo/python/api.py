@@ -80,7 +80,8 @@ def retry_after_s(value: str | None) -> float:
 class ApiClient:
     """A connection to the api listener; use its subclasses as async context managers.
 
-    A request is repeated for at most `patience_s` seconds; then Unanswered is raised.
+    A request is repeated for at most `patience_s` seconds; then Unanswered is raised. Before each repeat, `on_retry` is
+    called with the reason as a line for a person.
     """
 
     def __init__(
@@ -89,11 +90,13 @@ class ApiClient:
         token: str,
         *,
         patience_s: float = 60.0,
+        on_retry: Callable[[str], object] = lambda _why: None,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url, self._patience_s, self._sleep, self._clock = url, patience_s, sleep, clock
+        self._on_retry = on_retry
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
@@ -132,6 +135,7 @@ class ApiClient:
             pause_s = max(at_least_s, wait_s * random.uniform(0.5, 1.0))
             if self._clock() + pause_s > give_up_at:
                 raise Unanswered(f"{self._url} gave no answer: {trouble}")
+            self._on_retry(f"{self._url} gave no answer: {trouble}; trying again")
             await self._sleep(pause_s)
             wait_s = min(LAST_WAIT_S, 2 * wait_s)
 

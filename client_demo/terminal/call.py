@@ -13,7 +13,7 @@ from client_demo.console import plain
 from client_demo.python.dispatcher import Dispatcher
 from client_demo.python.times import format_time, wall_ms
 
-from .command import WRONG_INPUT, Command, Number, dispatch_options, fail, run
+from .command import WRONG_INPUT, Command, Number, dispatch_options, fail, run, waiting
 
 POLL_S = 2.0
 OVER = ("ended", "expired")
@@ -94,7 +94,7 @@ def _print(answer: Any) -> None:
 
 def _with(api: str, token: str, work: Callable[[Dispatcher], Awaitable[None]]) -> None:
     async def all_of_it() -> None:
-        async with Dispatcher(api, token) as dispatcher:
+        async with Dispatcher(api, token, on_retry=waiting) as dispatcher:
             await work(dispatcher)
 
     run(all_of_it())

@@ -40,6 +40,11 @@ def fail(message: object, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
+def waiting(why: str) -> None:
+    """Print on stderr why a request is sent again, so that nobody waits without knowing what for."""
+    click.echo(plain(why), err=True)
+
+
 def stopped() -> NoReturn:
     """Print that Ctrl-C stopped the command, and exit."""
     click.echo("stopped", err=True)
@@ -65,7 +70,7 @@ feed_format_option = click.option(
 )
 
 
-def api_options_for(scope: str, variable: str) -> Callable[[Command], Command]:
+def api_options_for(scope: str, *variables: str) -> Callable[[Command], Command]:
     """Return a decorator: the options for the address of the api listener, and for a token with this scope."""
     url = click.option(
         "--api", "api", default=API_URL, envvar="GEOCAST_API_URL", show_envvar=True, help="The api listener."
@@ -73,7 +78,7 @@ def api_options_for(scope: str, variable: str) -> Callable[[Command], Command]:
     token = click.option(
         "--token",
         required=True,
-        envvar=variable,
+        envvar=variables,
         show_envvar=True,
         help=f"A token with {scope}. Prefer the variable, because other users can see a command line.",
     )
@@ -81,4 +86,4 @@ def api_options_for(scope: str, variable: str) -> Callable[[Command], Command]:
 
 
 api_options = api_options_for("alerts:publish", "GEOCAST_TOKEN")
-dispatch_options = api_options_for("calls:dispatch", "GEOCAST_DISPATCH_TOKEN")
+dispatch_options = api_options_for("calls:dispatch", "GEOCAST_DISPATCH_TOKEN", "GEOCAST_TOKEN")

@@ -16,7 +16,7 @@ from client_demo.desk.triage import Desk, Policy
 from client_demo.python.publisher import Publisher
 from client_demo.python.times import format_time, wall_ms
 
-from .command import SEVERITIES, WRONG_INPUT, Command, Number, api_options, fail, feed_format_option, run
+from .command import SEVERITIES, WRONG_INPUT, Command, Number, api_options, fail, feed_format_option, run, waiting
 from .signing import Signing, signing_options
 
 # ---- publish, revise, cancel -------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def publish(
     }
 
     async def work() -> None:
-        async with Publisher(api, token) as publisher:
+        async with Publisher(api, token, on_retry=waiting) as publisher:
             signing.answered(await publisher.publish(alert, dry_run=dry_run or signing.only_asks))
 
     run(work())
@@ -136,7 +136,7 @@ def revise(
         said["revision"] = revision
 
     async def work() -> None:
-        async with Publisher(api, token) as publisher:
+        async with Publisher(api, token, on_retry=waiting) as publisher:
             current = (await publisher.get(alert_id))["alert"]
             kept = {key: current[key] for key in KEPT if key in current}
             alert = {**kept, "revision": current["revision"] + 1, **said, "id": alert_id, **signing.approval}
@@ -170,7 +170,7 @@ def cancel(
     signing = Signing(reviewer, form_path, signature_paths)
 
     async def work() -> None:
-        async with Publisher(api, token) as publisher:
+        async with Publisher(api, token, on_retry=waiting) as publisher:
             number = revision or (await publisher.get(alert_id))["alert"]["revision"] + 1
             body = {"revision": number, "reason": reason, **signing.approval, **_confirm(confirm_text)}
             signing.answered(await publisher.cancel(alert_id, body, dry_run=signing.only_asks))
@@ -207,7 +207,11 @@ def desk(
         incidents = read_feed(feed, optional_format(feed_format)).incidents
     except FeedError as error:
         fail(error, WRONG_INPUT)
-    run(_work_at_desk(make_console(), Publisher(api, token), incidents, limit, pace_s, retime, dry_run))
+    run(
+        _work_at_desk(
+            make_console(), Publisher(api, token, on_retry=waiting), incidents, limit, pace_s, retime, dry_run
+        )
+    )
 
 
 async def _work_at_desk(

@@ -42,6 +42,9 @@ MAX_BODY_BYTES = 64 * 1024
 BODY_S = 10.0  # the time within which a whole body has to arrive
 REFUSED_S = 5.0  # how long to wait before refusing a subject that already has too many requests in progress
 CAP_PATH = "/v1/cap"
+CAP_UNAUTHORIZED = (
+    "A source's secret (CAP-Webhook-Auth: SECRET) or a valid bearer token (Authorization: Bearer <JWT>) is needed."
+)
 MAX_CAP_BYTES = 2 * 1024 * 1024  # real messages carry 600 KB of audio (rule CP2)
 CAP_TYPES = ("application/xml", "text/xml", "application/cap+xml")
 _CHARSET = re.compile(r"""charset\s*=\s*"?([A-Za-z0-9._-]{1,40})"?\s*(;|$)""", re.IGNORECASE)
@@ -129,7 +132,8 @@ class Middleware:
             await self._api.newer_keys.waited()
         grant = tokens.check(token, self._api.clock.now(), again=True)
         if grant is None:
-            raise unauthorized()
+            is_cap = scope["path"] == CAP_PATH and self._api.taking is not None
+            raise unauthorized("" if not is_cap else CAP_UNAUTHORIZED)
         scope["grant"] = grant
         return grant.subject
 
@@ -237,9 +241,9 @@ def _draining() -> Problem:
     return Problem.later(problems.DRAINING, RETRY_AFTER_S)
 
 
-def unauthorized() -> Problem:
+def unauthorized(detail: str = "") -> Problem:
     """Return the problem for a request without a valid token (401)."""
-    return Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
+    return Problem(problems.UNAUTHORIZED, detail, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
 
 
 async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any]:

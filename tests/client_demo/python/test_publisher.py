@@ -91,6 +91,16 @@ def test_unanswered_request_raises_after_a_minute():
     assert 30 < sum(api.waits) <= 60
 
 
+def test_reason_is_reported_before_each_repeat():
+    """A person at a terminal sees at once that no node runs, and not after a minute."""
+    api = FakeApi(httpx.ConnectError("Connection refused"), answer(503, {"title": "Log unavailable"}), answer(201))
+    api.call(lambda publisher: publisher.publish(ALERT))
+    assert api.reasons == [
+        "http://127.0.0.1:8766 gave no answer: Connection refused; trying again",
+        "http://127.0.0.1:8766 gave no answer: Log unavailable; trying again",
+    ]
+
+
 def test_refusal_is_not_repeated_and_lists_every_broken_rule():
     """The error's lines name the fields."""
     problem = {

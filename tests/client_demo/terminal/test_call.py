@@ -59,6 +59,12 @@ def test_open_sends_a_call_from_options(api):
     assert set(body) == {"id", "occurred_at", "category", "headline", "status", "place"}
 
 
+def test_open_uses_the_general_token_if_there_is_none_for_dispatchers(api):
+    """`geocast serve --dev` prints GEOCAST_TOKEN, with all scopes."""
+    result = CliRunner(env={"GEOCAST_TOKEN": "t"}).invoke(main, ["call", "open", *OPTIONS])
+    assert result.exit_code == 0, result.output
+
+
 def test_open_reads_a_call_from_a_file(api):
     """The place then stays off the command line; options override the file."""
     said = {"id": "cad-3", "category": "drowning", "headline": "Child.", "place": PLACE}
