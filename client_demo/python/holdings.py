@@ -255,7 +255,7 @@ class Holdings:
             self._cancelled.popitem(last=False)
         return self._drop([key], Kind.CANCELLED, message.get("reason"))
 
-    # ---- moving and reconnecting ---------------------------------------------------------------------------
+    # ---- changes that the client makes without a message from the server -----------------------------------
 
     def move(self, places: Sequence[Place]) -> list[Change]:
         """Replace the places, and return the changes."""

@@ -120,7 +120,7 @@ class Verifier:
             fields = {name: value for name, value in said.items() if name not in _ABOUT_THE_FORM}
             return {"type": kind, "alert": {**fields, "issued_at": max(times)}}
         taken = {"id": said["id"], "revision": beside["revision"], "reason": said.get("reason")}
-        # If no approval is required and none counts, the message keeps the time that is outside the proof.
+        # If no approvals are required and none is valid, use the time that the node stored next to the proof.
         return {"type": kind, **taken, "cancelled_at": max(times, default=beside.get("cancelled_at"))}
 
     def _belongs(self, kind: str, said: Mapping[str, Any], beside: Mapping[str, Any]) -> bool:

@@ -450,7 +450,7 @@ def _remember(holdings: Holdings, path: Path) -> None:
         fail(f"{path} can't be written: {error.strerror}", 2)
 
 
-# ---- the command walk ------------------------------------------------------------------------------------------------
+# ---- a simulated walk: positions along a line ------------------------------------------------------------------------
 
 
 class Point(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4

@@ -186,8 +186,8 @@ def one_by_one() -> Iterator[None]:
 def listen_for_keys(put: Callable[[str], object]) -> None:
     """Pass on the standard input, letter by letter.
 
-    A thread reads it, which ends with the program. It reads the file descriptor directly, because a thread that waits
-    in `sys.stdin` would hold a lock while the program ends.
+    A thread that ends with the program reads it. It reads the file descriptor directly, because a thread that waits in
+    `sys.stdin` would hold a lock while the program ends.
     """
 
     def read() -> None:

@@ -206,7 +206,7 @@ class CallService:
             if is_open(call, self._clock.now()):
                 yield await self._state_answer(call)
 
-    # ---- requests from responders, and changes that are due at a time ----------------------------------------------
+    # ---- requests from responders, and scheduled changes -----------------------------------------------------------
 
     async def accept(self, seat_request: SeatRequest) -> Refusal | None:
         """Try to give a responder a seat, which is a place among those who go (RV2 to RV5).
@@ -463,7 +463,7 @@ class CallService:
             and body.expires_at == _expires_at(request, body.terms)
         )
 
-    # ---- giving seats ----------------------------------------------------------------------------------------------
+    # ---- assigning responders to a call's free seats ---------------------------------------------------------------
 
     def _new_seat(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest, now: Now) -> Acceptance:
         """Return the body of an entry that gives the lowest free seat, with its role (RV5)."""

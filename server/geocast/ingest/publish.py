@@ -432,15 +432,15 @@ def check_size(entry: _E) -> _E:
 
 
 def _repeats_revision(request: Publication, entry: Entry | OtherKind, current: Revision | None) -> bool:
-    # The policy accepts only threats to the community (P2). So a request with another threat can't repeat a stored
-    # entry.
+    # The policy accepts only requests whose `threat` is `community` (P2). So each stored entry had this value, and a
+    # request with another value is not a repetition.
     if not isinstance(entry, Revision) or request.threat != "community":
         return False
     if isinstance(request.approval, ApprovalProof):
         return entry.proof is not None and entry.proof.same_form(request.approval)
-    # Compare the entry with what the request becomes under the terms of the stored entry, and after the revision that
-    # the entry followed. So a repeated request is no conflict, even if the policy has changed or later revisions have
-    # been published since.
+    # Build an entry from the request as if it had been published when the stored entry was: under the same terms of the
+    # policy, and after the same revision. Compare the two. So a repeated request is no conflict, even if the policy has
+    # changed or later revisions have been published since.
     return entry.same_content(replace(entry, alert=request.accept(entry.terms, current), proof=None))
 
 

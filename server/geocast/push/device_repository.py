@@ -26,11 +26,11 @@ class OpenedDevice(NamedTuple):
     lines: Sequence[DeliveryRecord]
 
 
-# A function from the stored device, or None, to its new record and the end of its lease. It returns None to leave the
-# device unchanged.
+# A function that takes the stored device, or None if there is none, and returns its new record and the end of its
+# lease, or None to leave the device unchanged.
 Change = Callable[[OpenedDevice | None], tuple[Record, int] | None]
-# A function from the stored device and its stored lines to the lines that are stored with a registration, for the
-# alerts that the device reports to have.
+# A function that takes the stored device and its stored delivery records (one for each alert that the device was sent),
+# and returns the delivery records to store with a registration, for the alerts that the device says it has.
 Held = Callable[[StoredDevice, Sequence[DeliveryRecord]], Sequence[DeliveryRecord]]
 
 

@@ -304,7 +304,7 @@ class PushScheduler:
                     self.wake()
                     break
         except Exception as error:
-            logger.error("choosing which devices are sent which alert failed: %s", trace(error))
+            logger.error("choosing the devices for the new alerts failed: %s", trace(error))
         devices, self._next = self._next, []
         if devices:
             self._start(self._send(devices))

@@ -47,7 +47,7 @@ async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
     try:
         with Ledger(folder, SystemClock()) as ledger:
             ledger.write({"what": "started", "version": __version__})
-            logger.info("the ledger follows the log; its last record (number:SHA-256) is %s", ledger.head)
+            logger.info("the ledger now follows the log; the ledger's last record (number:SHA-256) is %s", ledger.head)
             following = asyncio.ensure_future(_follow(observer, LedgerRecorder(ledger.write, ledger.known, reviewers)))
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -203,8 +203,8 @@ class PushProcess:
             buckets=_TOOK_S,
             registry=registry,
         )
-        # This is a metric of its own: a node's metric counts refused publishers, and its alerting rules must not count
-        # phones.
+        # Refused phones have a metric of their own, so that they don't trigger the alerting rules that are based on the
+        # node's metric of refused publishers.
         self._metrics.refused = Counter(
             "geocast_push_refused", "Requests that got a problem for an answer", ["type"], registry=registry
         )

@@ -264,7 +264,7 @@ class FanOut:
         """Return whether the recipient in this row may be sent the alert: only some see tests and exercises (R6)."""
         return not alert.restricted or bool(self._may_test[row])
 
-    # ---- what one row has to be sent -----------------------------------------------------------------------------
+    # ---- the messages to send to one row (a session) -------------------------------------------------------------
 
     def pause(self, row: int) -> None:
         """Send the recipient in this row nothing until `resume` is called (Rule 3)."""

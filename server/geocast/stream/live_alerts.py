@@ -483,8 +483,8 @@ class LiveAlerts:
         self._chains_before: dict[str, Chain] = {}  # alert id -> chain before the next entry (Rule 8)
         self.behind = False  # whether the last `expire` may have left alerts that had ended (Rule 5)
         self._arrivals = 0
-        # The greatest difference seen between the monotonic clock and the wall clock, in seconds. A deadline computed
-        # from the wall clock is at most the alert's end plus this difference (`suspended`).
+        # The greatest value, in seconds, that (monotonic time - wall time) has had. A deadline that was computed from
+        # the wall clock is at most the alert's end plus this value; `suspended` relies on that.
         self._clock_gap_s = float("-inf")
         self.missed_until = 0  # the latest end, in ms since 1970, of the alerts that were not kept (Rule 4)
         self._holdings: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (row's epoch, revision)
@@ -531,7 +531,8 @@ class LiveAlerts:
         alert = self._alerts.get(entry.id)
         chain = self._chains_before.pop(entry.id, Chain() if alert is None else alert.chain)
         behind = chain.before(entry.revision)
-        # Every entry becomes part of the chain, even one that is not believed: the kind that it claims counts (HD1).
+        # Every entry becomes part of the chain, even one whose approval is not accepted. What matters is the kind that
+        # the entry states (HD1).
         if alert is not None:
             alert.chain = max(alert.chain, chain.then(entry), key=lambda each: each.last)
         if isinstance(entry, Untrusted):

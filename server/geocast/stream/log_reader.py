@@ -242,7 +242,9 @@ class LogReader:
         until = max(self._left_out_until, self._live.missed_until)
         if now.wall_ms >= until:
             return
-        logger.warning("the wall clock was ahead when the log was read; reading the alerts that seemed to have ended")
+        logger.warning(
+            "the wall clock was ahead when the log was read; now reading the alerts that were left out as ended"
+        )
         found = await self._chains(now.wall_ms)
         chains = await self._with_histories([each for each in found if any(entry.ends_at <= until for entry in each)])
         # From here on the log is not needed. `correct` resets `missed_until`, so keep `until`, in case applying fails.

@@ -330,7 +330,7 @@ class StreamServer:
         now = self._clock.now()
         if step_s := self._steps.look(now):
             logger.warning(
-                "the wall clock was set %s by %.1f s; %d alerts have ended by it but not by the monotonic clock",
+                "the wall clock was set %s by %.1f s; %d alerts have ended by this clock, but not by the monotonic one",
                 "forward" if step_s > 0 else "back",
                 abs(step_s),
                 self._hub.live.suspended(now),

@@ -249,7 +249,8 @@ class Repairer:
                 # Somebody relies on this entry, because it was stored once. So it is appended under another number.
                 moved = await self._append_again(stored, last, last_kind)
             if what == b"other":
-                # An entry of a call that was appended under another number is not lost, so no error is logged.
+                # If the entry belongs to a call for help and was appended under another number, it is not lost, so no
+                # error is logged.
                 if not (moved and stored.kind in MOVED):
                     self.conflicts += 1
                     logger.error(

@@ -115,7 +115,7 @@ class Writer:
     def _note(self, epoch: int, seq: int) -> None:
         if self._history.told(epoch, seq):
             logger.error(
-                "log %s has lost entries (by a failover, a restore or a flush); nodes put back theirs, in epoch %d",
+                "log %s has lost entries (failover, restore or flush); the nodes put back what they have (epoch %d)",
                 self._primary.name,
                 epoch,
             )

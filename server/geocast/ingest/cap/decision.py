@@ -297,10 +297,11 @@ def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAle
     if late or related.live():
         return Decision(SUPERSEDED)
     if related.knows_any_name:
-        # An alert that has expired has no cancel that an older message would find. Example: m expires at 12:04, and
-        # then c arrives. There is nothing to cancel, but u may still arrive. A tombstone at the next free id of m's
-        # name, with the time 12:05, makes sure that u is superseded (HD9). If c arrives twice, such a tombstone is
-        # there already, and none is added.
+        # No cancel is stored for an alert that has expired, so a late, older message would not find one. Example: the
+        # alert of message m expires at 12:04. Then the Cancel c of m arrives, sent at 12:05. There is nothing left to
+        # cancel, but the Update u of m, sent before c, may still arrive. A tombstone (a stored mark that this name is
+        # over) at the next free id of m's name, with the time 12:05, makes sure that u is superseded (HD9). If c
+        # arrives twice, such a tombstone is there already, and none is added.
         marks = () if related.called_off >= related.facts.sent else related.free_ids_of_known_references()
         return Decision(IGNORED, why="ended", tombstones=(*marks, *related.unknown))
     own = (related.facts.base,) if related.facts.names_itself else ()

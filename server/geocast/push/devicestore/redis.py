@@ -212,7 +212,8 @@ class RedisDevices:
             is_another = self._server is not None and server != self._server
             known = self._life, self._writes
             arguments = (process, int(LEASE_S * 1000), int(may_take and not is_another), *known, *parts)
-            # Wait for replicas, too: an old primary that only this process can reach must not renew its leases.
+            # Wait for replicas, too. Otherwise this process could renew its leases at an old primary that no other
+            # process can reach.
             call = ("EVAL", _LEASE, 1, self._keys, *arguments)
             answer = await run_durably(self._primary, call, replicas=self._replicas, volatile=False)
         life, writes, share, crowded, first_ms, *rest = answer
