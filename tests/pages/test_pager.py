@@ -122,6 +122,12 @@ def test_responder_is_called_accepts_and_is_stood_down_without_a_trace(node, pho
     wait_until(lambda: shown.text(CALLS) == "", "the call is gone")
     wait_until(lambda: shown.page.locator(".mark-patient, .mark-aed").count() == 0, "nothing is on the map")
     assert traces(shown) == []
+    shown.has("#quiet", "You rest until")
+    shown.has("#duty-text", "You have helped, so you are not called to anybody else until")
+    other = call()
+    dispatcher.post("", other)
+    wait_until(lambda: dispatcher.state(other["id"])["resting"] == 1, "the dispatcher sees who rests")
+    assert shown.text(CALLS) == ""
 
 
 def test_second_seat_fetches_the_defibrillator_with_its_code(node, phone, dispatcher):

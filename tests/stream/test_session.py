@@ -9,6 +9,7 @@ from support.schemas import check_client_message, check_server_message
 
 from geocast.auth.scopes import RECEIVE, SCOPES, TEST
 from geocast.auth.tokens import Key, TokenVerifier, make_key, sign
+from geocast.clock import format_time
 from geocast.geometry.sphere import cell_from_string, cell_place
 from geocast.matching.filters import EVERYTHING, Filter
 from geocast.model import close_codes
@@ -34,6 +35,7 @@ class FakeAudience:
         self.calls = []
         self.sent = []
         self.filter = EVERYTHING
+        self.resting_until = None
 
     def enter(self, peer, wire, places, wanted, rights, holding, now, here=None):
         self.calls.append(("enter", places, wanted, dict(holding)))
@@ -67,6 +69,10 @@ class FakeAudience:
 
     def report(self, row, call_id, state, now):
         self.calls.append(("report", row, call_id, state))
+
+    def rest_until(self, row, now):
+        """Return until when the person rests; None if they don't."""
+        return self.resting_until
 
     def reply_with_owed(self, row, reply, now):
         self.calls.append(("reply_with_owed", row, reply["type"]))
@@ -601,11 +607,20 @@ def test_welcome_names_the_qualifications_that_the_key_may_grant():
     [welcome] = talk.say(first)
     assert welcome["quals"] == ["cpr", "medic"]
     assert welcome["retry"] == {"min_ms": 200, "max_ms": 3_000}
+    assert "rest_until" not in welcome
     assert (talk.audience.rights.subject, talk.audience.rights.quals) == (("", "phone"), {"cpr", "medic"})
     talk, first = qualified("triage")
     [welcome] = talk.say(first)
     assert "quals" not in welcome
     assert welcome["retry"]["max_ms"] == 30_000
+
+
+def test_welcome_says_until_when_a_responder_rests():
+    """After a task the responder is not called for a while, and the client can say so (RQ7)."""
+    talk, first = qualified("cpr")
+    talk.audience.resting_until = NOON_MS + 600_000
+    [welcome] = talk.say(first)
+    assert welcome["rest_until"] == format_time(NOON_MS + 600_000)
 
 
 @pytest.mark.parametrize("place", [PLACE, PLACE | {"accuracy_m": 5}, {"cell": CELL}], ids=str)

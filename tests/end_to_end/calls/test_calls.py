@@ -11,6 +11,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from end_to_end.kit.dispatcher import DISPATCH_SCOPE, NEAR, PLACE, SECRETS, call
 from end_to_end.kit.keys import PHONE_SCOPE, Keys
 from end_to_end.kit.node import Node
 from end_to_end.kit.subscriber import Session
-from end_to_end.kit.times import stamp, wait_until
+from end_to_end.kit.times import moment, stamp, wait_until
 from support.redis_server import needs_redis
 from support.schemas import check_client_message
 
@@ -84,11 +85,18 @@ def answer_s() -> int:
     return 120
 
 
+@pytest.fixture
+def rest_s() -> int:
+    """Return the policy's `rest_s`, in seconds."""
+    return 0
+
+
 @pytest.fixture(params=["1", "2"], ids=["one process", "workers"])
-def node(request: pytest.FixtureRequest, tmp_path: Path, answer_s: int) -> Iterator[Node]:
+def node(request: pytest.FixtureRequest, tmp_path: Path, answer_s: int, rest_s: int) -> Iterator[Node]:
     """Start a node with the policy above, whose keys may grant qualifications."""
     node = quick_node(tmp_path, "--workers", request.param)
-    (tmp_path / "policy.toml").write_text(QUICK.replace("answer_s = 120", f"answer_s = {answer_s}"))
+    policy = QUICK.replace("answer_s = 120", f"answer_s = {answer_s}").replace("rest_s = 0", f"rest_s = {rest_s}")
+    (tmp_path / "policy.toml").write_text(policy)
     with node:
         yield node
         node.assert_no_surprise()
@@ -185,6 +193,28 @@ def test_call_from_its_opening_to_its_end(node: Node, join: Join) -> None:
     second.hears_nothing()
     assert third.accepts(call_id)["reason"] == "over"
     plain.hears_nothing()
+
+
+@pytest.mark.parametrize("rest_s", [600])
+def test_responder_and_dispatcher_learn_who_rests_after_a_call(node: Node, join: Join) -> None:
+    """After a task nobody is called for `rest_s`: the phone says until when, the dispatcher sees a count (RQ7)."""
+    first, second = join("r-1", 0), join("r-2", 10)
+    call_id = opened(node)
+    for responder in (first, second):
+        responder.hears("call")
+    first.accepts(call_id)
+    ended = dispatch(node, f"/v1/calls/{call_id}/end", {"reason": "The crew is there."})
+    until = moment(ended["ended_at"]) + timedelta(seconds=600)
+    assert moment(first.hears("standdown")["rest_until"]) == until
+    assert "rest_until" not in second.hears("standdown")
+    tablet = join("r-1", 5)
+    assert abs((moment(tablet.welcome["rest_until"]) - until).total_seconds()) < 5
+    assert "rest_until" not in join("r-3", 90_000).welcome
+    other = opened(node)
+    second.hears("call")
+    wait_until(lambda: state(node, other)["resting"] >= 1, "the person who rests is counted")
+    assert state(node, other)["rung"] <= 1
+    first.hears_nothing()
 
 
 def test_radius_widens_every_200_ms_until_enough_are_notified(node: Node, join: Join) -> None:
