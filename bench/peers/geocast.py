@@ -27,8 +27,8 @@ from geocast.auth.tokens import AUDIENCE, make_key
 
 LIFETIME_S = 3600
 RADIUS_M = 15_000.0
-# To reach the wanted size of an alert, its description is filled with characters of up to four bytes; it can hold 1,000.
-# For still larger alerts, the area is a polygon with many corners, so the policy must allow polygons.
+# To reach the wanted size of an alert, its description is filled with characters of up to four bytes. It can have 1,000
+# characters. For still larger alerts, the area is a polygon with many corners, so the policy must allow polygons.
 PLAIN_BYTES, PADDING, MOST_CORNERS, CORNER_BYTES = 1_400, 1_000, 499, 22
 POLICY = 'name = "bench"\n[categories]\nrobbery = { title = "Robbery", polygons = true }\n'
 START_S = 120.0  # time for all processes of a node to become ready
