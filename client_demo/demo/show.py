@@ -539,8 +539,8 @@ class Show:
         answers = await all_do(self._crowd, "emerge")
         total = {name: sum(answer[name] for answer in answers) for name in answers[0] if name != "done"}
         self._progress.say(
-            f"{total['back']} came back, holding {total['held']} alerts; sent at once: {total['cancels']} cancels, "
-            f"{total['revisions']} revisions, {total['new']} new alerts, {total['again']} that they had",
+            f"{total['back']} came back, holding {total['held']} alerts; they were sent {total['cancels']} cancels, "
+            f"{total['revisions']} revisions, {total['new']} new alerts, {total['again']} alerts that they already had",
             "bold",
         )
 
@@ -584,8 +584,8 @@ class Show:
         else:
             counts, _ = await asyncio.gather(settling, self._sleepers.settle(item))
         got, missing = (sum(count[name] for count in counts) for name in ("got", "missing"))
-        late = f", {missing} still without it" if missing else ""
-        return f"{got} told{late}; accepted in {(accepted - sent) / 1e6:.1f} ms"
+        late = f", {missing} do not have it yet" if missing else ""
+        return f"{got} subscribers have it{late}; accepted in {(accepted - sent) / 1e6:.1f} ms"
 
     # ---- part 5: going on after the verdict ------------------------------------------------------------------
 
