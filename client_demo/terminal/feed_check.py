@@ -55,7 +55,7 @@ async def _read(feed: str, feed_format: Path | None) -> Records:
 
 
 def show(console: Console, found: Report) -> None:
-    """Print the report's tables and examples."""
+    """Print the tables and the examples of the report."""
     tables = {found.title: _counts, "categories": _meanings, "natures without a category": _unlisted}
     for title, make in tables.items():
         table = make(found)
@@ -108,7 +108,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
 
 
 def _example(cells: Iterable[Cell]) -> Text:
-    """Return a record as reviewers see it, without the text of its private parts."""
+    """Return a record as reviewers see it, with its private parts struck out."""
     line = Text()
     for cell in cells:
         line.append(f"{plain(cell.column)} ", style="dim")
