@@ -41,23 +41,24 @@ from .stored import ZERO, Id, Server, position_of
 
 
 def floor_after(mark: tuple[int, int], epoch: int, seq: int) -> int | None:
-    """Return the epoch that the log's next epoch has to exceed, or None if the log need not begin a new epoch.
+    """Return a lower bound for the next epoch of the log, or None if the log need not begin a new epoch.
 
-    An epoch is a number that rises when entries were lost. A new epoch has to begin if a heartbeat reports less than
-    was known: if (`epoch`, `seq`) is below `mark`, the epoch and the number known before (row 3 of the module's table).
+    An epoch is a number that rises when the log has lost entries. The next one has to be above the returned number.
+    `mark` is the epoch, and the number of the last entry, that were known before a heartbeat. `epoch` and `seq` are
+    what the heartbeat has reported. If they are lower, entries were lost (row 3 of the module's table).
     """
     return mark[0] if (epoch, seq) < mark else None
 
 
 class Rewound(Exception):  # noqa: N818
-    """The error for an item that does not follow the items read before it, which shows that entries were lost.
+    """Raised if an item of the stream does not follow the items read before it, because entries were lost.
 
     (Rows 5 and 8 of the table in the module's docstring.)
     """
 
 
 class History:
-    """The state of the whole log as far as this process knows it. Only reports of Redis' answers change it.
+    """The state of the whole log as far as this process knows it. It changes only when an answer of Redis is reported.
 
     An *epoch* is a number that rises when the log has lost entries. A *heartbeat* is an item that a process writes to
     the stream every second. The rows in the methods are those of the table in the module's docstring.
@@ -94,7 +95,7 @@ class History:
 
     @property
     def mark(self) -> tuple[int, int]:
-        """The epoch, and the number of the last entry known to be durable, for comparison with later reports."""
+        """The epoch and the number of the last entry known to be durable. Later reports are compared with them."""
         return self.epoch, self.seq
 
     def accepted_by(self, server: Server, epoch: int) -> bool:
@@ -127,31 +128,38 @@ class ReadPosition:
     top: Id = ZERO  # the end of the stream when reading began; deleted entries leave gaps only before this id
 
     def may_be_continued(self, after: int, ended_before_ms: int) -> bool:
-        """Return whether a reader that wants the entries after `after` misses none of them if it continues here."""
+        """Return whether a new follower that begins here gets all entries after the position `after` that it wants.
+
+        It does not want entries that ended before `ended_before_ms` (ms since 1970).
+        """
         return self.position == after and self.ended_before_ms <= ended_before_ms
 
     def fits(self, epoch: int, seq: int) -> bool:
-        """Return whether a log with this epoch and last number can have all entries that were read (else rows 5, 6)."""
+        """Return whether a log that ends with this epoch and number can have all entries read so far.
+
+        (If it can't, rows 5 and 6 say what follows.)
+        """
         return epoch == self.epoch and seq >= self.seq
 
     def go_on_from(self, before: "ReadPosition") -> None:
-        """Continue after the last item that `before` has read, because the log has all entries up to there.
+        """Continue where an earlier follower (`before`) stopped. The caller has checked that no entry was lost.
 
-        On another server, continue after the last entry instead: entries have the same ids there, but heartbeats may
-        not.
+        On the same server, continue after the last item that was read. On another server, continue after the last
+        entry: entries have the same ids there, but heartbeats may not.
         """
         self.epoch, self.seq, self.last = before.epoch, before.seq, before.last
         self.place = self.top = before.place if self.server == before.server else before.last
 
     def begin(self, epoch: int, seq: int, top: Id) -> None:
-        """Begin at the start of the stream. `epoch`, `seq` and `top` say where the log ends now."""
+        """Begin at the start of the stream, which now ends with this epoch, number, and item id (`top`)."""
         self.epoch, self.seq, self.top = epoch, seq, top
 
     def floor(self, epoch: int, known: int) -> int | None:
-        """Return the epoch that the log's next epoch has to exceed; None if the log need not begin one (rows 5, 6, 8).
+        """Return a lower bound for the next epoch of the log, or None if it need not begin a new epoch (rows 5, 6, 8).
 
-        `epoch` is the log's epoch, and `known` the latest epoch that this process knows. If the log's epoch is above
-        the follower's, and not below `known`, another process has already repaired the log.
+        The next epoch has to be above the returned number. `epoch` is the log's current epoch, and `known` the latest
+        epoch that this process knows. If `epoch` is above the follower's epoch, and not below `known`, another process
+        has already repaired the log.
         """
         newest = max(self.epoch, known)
         return newest if epoch <= self.epoch or epoch < known else None
@@ -161,10 +169,10 @@ class ReadPosition:
         self.place = place
 
     def take(self, place: Id, epoch: int, seq: int, *, is_beat: bool) -> int:
-        """Move on to the next item. Return the position of an entry, or 0 for a heartbeat.
+        """Move on to the next item of the stream. Return the position of an entry in the log, or 0 for a heartbeat.
 
-        Raise Rewound if the item comes after `top`, and its number does not follow the last one or its epoch is
-        another.
+        Raise Rewound if the item comes after `top` (the end of the stream when reading began), and its epoch is another
+        or its number does not follow the last one.
         """
         self.place = place
         if place > self.top:
@@ -177,15 +185,24 @@ class ReadPosition:
         return position_of(self.epoch, seq)
 
     def wants(self, position: int, ends_at: int) -> bool:
-        """Return whether the caller wants the entry that was just read, which has this position and end."""
+        """Return whether the caller wants the entry that was just read.
+
+        `position` is the entry's position in the log, and `ends_at` is when it ends, in ms since 1970.
+        """
         passed_over = self.place <= self.top and ends_at < self.ended_before_ms
         return position > self.position and not passed_over
 
     def is_deaf(self, history: History) -> bool:
-        """Return, at the end of the stream, whether items that Redis has accepted did not arrive (row 7)."""
+        """Return whether items that Redis has accepted did not reach this follower (row 7).
+
+        Call this method only at the end of the stream.
+        """
         elsewhere = history.server not in (self.server, self.others)
         return elsewhere or self.place < max(self.top, history.top_before)
 
     def is_superseded(self, history: History) -> bool:
-        """Return, at the end of the stream, whether the log is already in a later epoch than this stream (row 8)."""
+        """Return whether the log is already in a later epoch than the stream that is being read (row 8).
+
+        Call this method only at the end of the stream.
+        """
         return self.epoch < history.epoch

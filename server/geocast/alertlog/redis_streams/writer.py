@@ -25,7 +25,7 @@ BEAT_MS = 900  # no heartbeat is written if the last one is younger than this
 
 
 class Unsynced(LogUnavailable):
-    """The error for a write that was not on enough disks in time."""
+    """Raised if a write is not on enough disks in time."""
 
 
 async def run_durably(
@@ -50,14 +50,14 @@ async def run_durably(
 
 
 class Writer:
-    """The runner of scripts that write to the log. After each script it waits until the writes are durable.
+    """Runs scripts that write to the log, and waits after each script until its writes are durable.
 
     A *heartbeat* is an item that is written to the stream every second, to check that Redis can store entries. An
     *epoch* is a number that rises when the log has lost entries.
     """
 
     def __init__(self, primary: Primary, keys: str, history: History, *, replicas: int, volatile: bool) -> None:
-        """Write to `primary`. `keys` is the prefix of all keys of the log.
+        """Use the Redis server `primary`. `keys` is the prefix of all keys of the log.
 
         `replicas` and `volatile` have the same meaning as in `RedisStreamsLog`.
         """
@@ -87,7 +87,7 @@ class Writer:
         """Write a heartbeat unless the last one is younger than `young_ms`, and wait until all entries are durable.
 
         Return the log's epoch, the number of its last entry, and the id of the last item in the stream. If `ended` is
-        given and the log is still in the epoch `ended`, the log begins a new epoch above `least`.
+        given, and the log is still in this epoch, the log begins a new epoch above `least`.
         """
         epoch, seq, place = await self._durably(scripts.BEAT, young_ms, ended, least)
         top = parse_id(place)
