@@ -68,7 +68,7 @@ def head(folder: Path) -> None:
 def verify(folder: Path, head: str | None, reviewers: Path | None) -> int:
     """Verify the whole chain of hashes.
 
-    The exit status is 0, or 1 if a line is wrong; the first such line is printed.
+    The exit status is 0 if the chain is intact. Otherwise it is 1, and the first wrong line is printed.
     """
     from ..approvals.reviewers import load_reviewers
     from ..ledger.chain import parse_head
