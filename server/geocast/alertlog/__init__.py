@@ -219,17 +219,18 @@ class EntryVerifier(Protocol):
         ...
 
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a revision that `verify` accepted has enough approvals, given the earlier revisions (HD1).
+        """Return whether a revision has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        `verify` has already accepted the revision by itself. `behind` is the set of the kinds (categories) of the
+        alert's earlier revisions.
         """
         ...
 
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
-        """Return whether a cancel that `verify` accepted has enough approvals, given the earlier revisions (HD1).
+        """Return whether a cancel has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `alert` is the last accepted revision, or None if there is none. `behind` is the set of the kinds (categories)
-        of the alert's earlier revisions.
+        `verify` has already accepted the cancel by itself. `alert` is the last accepted revision, or None if there is
+        none. `behind` is the set of the kinds (categories) of the alert's earlier revisions.
         """
         ...
 
@@ -242,7 +243,7 @@ class EntryVerifier(Protocol):
 
 
 class TrustAll:
-    """A verifier that accepts every entry stored under its own id and number.
+    """Accepts every entry that is stored under its own id and number, without checking approvals.
 
     It is for logs that only trusted processes can write.
     """
@@ -251,7 +252,7 @@ class TrustAll:
     needs_chain: bool = False
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Do nothing: the answers of this verifier never change."""
+        """Do nothing: the results of this verifier never change."""
 
     def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:  # noqa: ARG002
         return entry if (entry.id, entry.revision) == stands_under else Untrusted(*stands_under, entry.ends_at)
@@ -352,7 +353,7 @@ class AlertLog(Protocol):
         ...
 
     async def purge(self, now_ms: int) -> int:
-        """Delete the alerts, and the places of calls for help, that ended long enough ago (LogR1, LogC4).
+        """Delete alerts, and the places of calls for help, that are no longer needed (LogR1, LogC4).
 
         Return the number of deleted entries. `now_ms` is the current time by this process's clock, in ms since 1970.
         """
@@ -382,7 +383,10 @@ def may_follow(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKin
 
 
 def is_followed(entry: Entry | OtherKind | None) -> TypeGuard[Entry | CallEntry | Untrusted]:
-    """Return whether `AlertLog.follow` yields this entry or omits it. None is an entry that can't be read."""
+    """Return True if `AlertLog.follow` yields this entry, and False if it omits the entry.
+
+    None is an entry that can't be read, which is omitted.
+    """
     if isinstance(entry, Untrusted):
         return isinstance(entry.said, Revision)
     return isinstance(entry, Revision | Cancel | CallEntry)

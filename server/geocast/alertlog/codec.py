@@ -62,7 +62,7 @@ def _map(entry: Entry | CallEntry) -> dict[str, Any]:
 
 
 def begins(kind: str) -> bytes:
-    """Return the bytes at the start of every stored call entry of this kind, without its first byte.
+    """Return the bytes with which every stored call entry of this kind begins, apart from the very first byte.
 
     By comparing these bytes, a backend can find such entries without decoding any.
     """
@@ -145,7 +145,10 @@ def _revision(entry: Revision) -> dict[str, Any]:
 
 
 def _written(source: Alert | AlertText, members: Iterable["_Stored"]) -> dict[str, Any]:
-    """Return these members of an alert or a text as they are stored, without members that have their default values."""
+    """Return the stored form of some members of an alert or a text.
+
+    A member of `members` that has its default value is omitted.
+    """
     return {
         name: write(value) if write else value
         for name, write, _, default in members
@@ -195,9 +198,9 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
 
 
 def _read(fields: Mapping[str, Any], members: Iterable["_Stored"]) -> dict[str, Any]:
-    """Return the decoded values of these members, omitting members with a default that `fields` lacks.
+    """Return a dict with the decoded values of these members.
 
-    Raise KeyError if `fields` lacks a member without a default.
+    A member that has a default is omitted if `fields` lacks it. Raise KeyError if `fields` lacks another member.
     """
     return {name: read(fields[name]) for name, _, read, default in members if default is MISSING or name in fields}
 

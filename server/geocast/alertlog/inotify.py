@@ -38,9 +38,9 @@ class FileWatch:
             raise
 
     def listen(self) -> None:
-        """Arrange for one call of the function, at the next write to the file.
+        """Arrange for one call of `on_write`, at the next write to the file.
 
-        If the file was written to since the last call of the function, it is called soon.
+        If the file was written to since the last call of `on_write`, it is called soon.
         """
         if not self._listening:
             self._listening = True

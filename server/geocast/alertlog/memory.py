@@ -167,7 +167,7 @@ class MemoryLog:
     async def purge(self, now_ms: int) -> int:
         """Delete alerts that ended at least RETENTION_MS ago, and places of calls that ended at least PLACE_MS ago.
 
-        Return the number of deleted entries.
+        (The place of a call for help is the place of its incident.) Return the number of deleted entries.
         """
         places = self._forget_places(now_ms)
         cutoff = now_ms - RETENTION_MS

@@ -74,12 +74,12 @@ class OptimisticWriter(Generic[_E]):
         decide: Callable[[_Read], Plan[_Answer, _E]],
         append: Callable[[Sequence[_E]], Awaitable[bool]] | None = None,
     ) -> _Answer:
-        """Read a history, decide what to append, and append it. Return the answer of the decision.
+        """Read a history, decide what to append, and append it. Return the answer that was decided on.
 
         If another writer was faster, begin again with reading (Rules 1 to 4). `read` returns the history. `decide`
-        turns it into a plan, or raises the error with which the request is refused. `append`, if given, is called in
-        place of this object's `append`, for callers that do something before or after it. Raise LogUnavailable if the
-        log is unavailable or all ATTEMPTS attempts fail.
+        turns the history into a plan, or raises the error with which the request is refused. `append`, if given, is
+        called in place of this object's `append`, for callers that do something before or after it. Raise
+        LogUnavailable if the log is unavailable or all ATTEMPTS attempts fail.
         """
         for _ in range(ATTEMPTS):
             plan = decide(await read())

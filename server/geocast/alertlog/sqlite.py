@@ -188,8 +188,8 @@ class SqliteLog:
         """Open or create the file, and repair a corrupt one.
 
         Raise ConfigError if only an operator can solve the problem. A problem that may pass, such as a full disk, is
-        not raised. Instead, opening is tried again every RETRY_S, and all other methods raise LogUnavailable until this
-        succeeds.
+        not raised. Instead, opening is tried again every RETRY_S seconds, and all other methods raise LogUnavailable
+        until this succeeds.
         """
         try:
             await self._open()
@@ -237,7 +237,7 @@ class SqliteLog:
         self._problem = None
 
     async def _open_for_ever(self) -> None:
-        """Try to open the file every RETRY_S, until this succeeds or the log is stopped.
+        """Try to open the file every RETRY_S seconds, until this succeeds or the log is stopped.
 
         Log each new reason for a failure once.
         """
@@ -338,9 +338,9 @@ class SqliteLog:
     async def purge(self, now_ms: int) -> int:
         """Delete alerts that ended at least RETENTION_MS ago, and places of calls that ended at least PLACE_MS ago.
 
-        Return the number of deleted entries. An alert counts as ended when all of its entries have ended according to
-        both the wall clock and the trusted time (`trusted_time.py`). Each transaction deletes at most PURGE_BATCH
-        alerts.
+        (The place of a call for help is the place of its incident.) Return the number of deleted entries. An alert
+        counts as ended when all of its entries have ended according to both the wall clock and the trusted time
+        (`trusted_time.py`). Each transaction deletes at most PURGE_BATCH alerts.
         Example: this machine's clock is a day ahead. The newest entry was accepted and approved two hours ago, so the
         trusted time is right, and nothing is deleted early.
         Example: nothing was published for three days, and this machine's clock is right. The trusted time is late by up
@@ -491,15 +491,15 @@ class SqliteLog:
         self._wake()
 
     async def _wait_for_commit(self, appended: asyncio.Event, seen: int) -> None:
-        """Wait until this or another process commits, but at most HEARTBEAT_S.
+        """Wait until this or another process commits, but at most HEARTBEAT_S seconds.
 
         `appended` is the event that the next commit of this process sets. `seen` is the value of `PRAGMA data_version`
         before the rows were read.
 
         Example: process B begins to commit when this process is at the end of the log. B's write wakes this process,
         which reads the version: it still equals `seen`, because B's fsync is not done. So this process reads the
-        version every POLL_S until it has changed. If B dies before its commit, the version never changes; after BUSY_S,
-        this process stops polling and waits for the next write.
+        version every POLL_S seconds until it has changed. If B dies before its commit, the version never changes; after
+        BUSY_S seconds, this process stops polling and waits for the next write.
         """
         deadline = time.monotonic() + HEARTBEAT_S
         while not appended.is_set() and time.monotonic() < deadline:

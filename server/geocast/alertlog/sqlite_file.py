@@ -229,9 +229,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[IO[str]]:
-    """Lock the companion file `.lock`, and yield it.
+    """Lock the companion file `.lock` for the body of a `with` statement, and yield the file.
 
-    Raise LogUnavailable if another process holds the lock for longer than BUSY_TIMEOUT_S.
+    Raise LogUnavailable if another process holds the lock for longer than BUSY_TIMEOUT_S seconds.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     with _companion(path, ".lock").open("a+", encoding="utf-8") as lock:
@@ -266,7 +266,7 @@ def _refuse_special_files(path: Path) -> None:
 
 
 def _head(path: Path) -> bytes:
-    """Return the first bytes of the file (its header); b"" if there is no file."""
+    """Return the header of the file, which is its first bytes; b"" if there is no file."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         return file.read(_HEADER)
     return b""

@@ -37,9 +37,10 @@ class TrustedTime:
         self._candidate: tuple[int, float] | None = None  # these two times of an entry that does not count yet (Rule 3)
 
     def at_least(self, newest: Iterable[Entry | OtherKind | None], now: Now) -> int:
-        """Return the trusted time in ms since 1970; 0 if it is unknown. It is never later than the wall clock.
+        """Return a lower bound of the current time, in ms since 1970; 0 if none is known.
 
-        `newest` has the entries that were appended last; None is an entry that can't be read.
+        It is never later than the wall clock. `newest` has the entries that were appended last; None is an entry that
+        can't be read.
         """
         latest = max((_time_in(entry) for entry in newest), default=0)
         if self._known is None:

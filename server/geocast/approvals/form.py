@@ -33,7 +33,7 @@ _NOBODY = Approval("", 0)
 
 
 def form_of(entry: Entry, audience: str, category: str) -> dict[str, Any]:
-    """Return the members of the form of an entry, as a dict in the order of the form.
+    """Return the members of the form of an entry (the text that reviewers sign), as a dict in the form's order.
 
     `category` is the alert's category; only the form of a cancel needs it. The form of an alert has every member that
     is sent to subscribers, except `issued_at`, which is not known yet.
@@ -75,9 +75,10 @@ def _confirmed(confirm: Confirm) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form that was parsed. Its attributes are the members that all forms have; `members` has all members.
+    """A form (the text that reviewers sign) that was parsed.
 
-    Times are in ms since 1970. `content` is the alert, with an empty approval, or the reason of a cancel.
+    The attributes are the members that all forms have; `members` has all members. Times are in ms since 1970. `content`
+    is the alert, with an empty approval, or the reason of a cancel.
     """
 
     what: Literal["alert", "cancel"]
@@ -125,7 +126,7 @@ class Form:
 
 
 def read(text: str) -> Form:
-    """Parse a form.
+    """Parse a form, the text that reviewers sign.
 
     Raise ValueError if it lacks a member, or if the value of a member could not be sent to subscribers. Members that
     this release does not know are ignored; a later release may have added them (rule G1).

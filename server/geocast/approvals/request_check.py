@@ -45,7 +45,10 @@ class ApprovalCheck:
     reviewers: Reviewers
 
     def needed(self, entry: Entry, behind: Kinds) -> int:
-        """Return how many reviewers must sign `entry`, which follows revisions of the kinds in `behind` (rule HD1)."""
+        """Return how many reviewers must sign `entry` (rule HD1).
+
+        `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        """
         return asked(self.policy, entry, behind)
 
     def form(self, entry: Entry, category: str) -> str | None:
@@ -90,9 +93,9 @@ class ApprovalCheck:
         return [*found, *([_too_few(needed, have)] if have < needed else [])]
 
     def proved(self, entry: _E, proof: ApprovalProof) -> _E:
-        """Return the entry with the content of its signed form, and with its proof: form and signatures (Rule 1).
+        """Return `entry` with the content of the signed form, and with form and signatures as its proof (Rule 1).
 
-        Call this only if `violations` has found none.
+        Call this method only if `violations` has found none.
         """
         header = header_of(proof.signatures[0].protected)
         approval = Approval(self.reviewers[header.kid].sub, header.issued_at * 1000)  # by the first signature (NC7)
@@ -121,7 +124,7 @@ class ApprovalCheck:
     ) -> Iterator[Violation]:
         """Yield a violation for each signature that does not verify (rule AP3) or was made at a wrong time (rule AP4).
 
-        `oldest_s` is the highest age of a signature in seconds; None allows any age.
+        `oldest_s` is the maximum age of a signature in seconds; None allows any age.
         """
         for n, signature in enumerate(proof.signatures):
             detail = self._wrong(signature, proof.form) or _untimely(signature, occurred_at, oldest_s, now_ms)

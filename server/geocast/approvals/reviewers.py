@@ -87,7 +87,7 @@ def out_of_envelopes(kids: Iterable[str], reviewers: Reviewers) -> list[str]:
 
 
 def load_reviewers(path: Path) -> dict[str, Reviewer]:
-    """Return the reviewers' keys in a JWKS file, by `kid`.
+    """Return the reviewers' keys in a JWKS file as a dict by `kid`.
 
     Raise ConfigError, which names the file and the key, if the file can't be read or a key is not valid.
     """
@@ -98,7 +98,7 @@ def load_reviewers(path: Path) -> dict[str, Reviewer]:
 
 
 def parse_reviewers(data: bytes, source: object) -> dict[str, Reviewer]:
-    """Return the reviewers' keys in a JWKS, by `kid`.
+    """Return the reviewers' keys in a JWKS as a dict by `kid`.
 
     Raise ConfigError, which names `source` and the key, if a key is not valid or is a duplicate.
     """

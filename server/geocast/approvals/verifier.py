@@ -128,19 +128,20 @@ class ApprovalVerifier:
             return self._set_aside(stands_under, entry.ends_at, place, "signature")
 
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a revision that `verify` accepted has enough approvals, given the earlier revisions (HD1).
+        """Return whether a revision has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        `verify` has already accepted the revision by itself. `behind` is the set of the kinds (categories) of the
+        alert's earlier revisions.
         """
         if behind <= kinds_of(revision):
             return True  # there are no other kinds, so `verify` has already checked for enough approvals
         return self._is_good(revision, behind, revision.alert.occurred_at)
 
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
-        """Return whether a cancel that `verify` accepted has enough approvals, given the earlier revisions (HD1).
+        """Return whether a cancel has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `alert` is the last accepted revision, or None if there is none. `behind` is the set of the kinds (categories)
-        of the alert's earlier revisions.
+        `verify` has already accepted the cancel by itself. `alert` is the last accepted revision, or None if there is
+        none. `behind` is the set of the kinds (categories) of the alert's earlier revisions.
         """
         if cancel.is_tombstone and alert is None:
             return True

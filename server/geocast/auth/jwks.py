@@ -1,6 +1,6 @@
 """JSON Web Key Sets (RFC 7517): reading the list of keys in a set, and reading and making encryption keys.
 
-Callers that read keys of other types validate them.
+This module does not validate keys of other types; its callers do.
 """
 
 import json

@@ -59,7 +59,7 @@ class Key(PyJWK):
     def __init__(self, jwk: Mapping[str, Any], algorithm: str | None = None) -> None:
         """Create a key from a JWK.
 
-        Raise ValueError if the member `quals` or `iss` is invalid, and PyJWK's own errors if the key is.
+        Raise ValueError if the member `quals` or `iss` is invalid, and PyJWK's own errors if the key itself is invalid.
         """
         super().__init__(dict(jwk), algorithm)
         issuer = jwk.get("iss", "")
@@ -146,7 +146,7 @@ class TokenVerifier:
     ) -> None:
         """Use `keys`, a mapping from `kid` to key, and `revoked`, a mapping from `sub` to a time in s since 1970.
 
-        (The docstring of the module `revocations` says what this time means.)
+        A token is refused if its `sub` is in `revoked`, and it was issued before that time or has no `iat`.
         """
         self.required = required
         self.keys: Mapping[str, Key] = {}
@@ -268,7 +268,7 @@ def is_date(value: object) -> TypeGuard[float]:
 
 
 def load_keys(path: Path) -> dict[str, Key]:
-    """Return the keys of a JWKS file (RFC 7517) by `kid`.
+    """Return the keys in a JWKS file (RFC 7517) as a dict from `kid` to key.
 
     Raise ConfigError, with the path and the key's number in the file, if the file can't be read or a key is not valid.
     """
@@ -279,7 +279,7 @@ def load_keys(path: Path) -> dict[str, Key]:
 
 
 def parse_keys(data: bytes, source: object) -> dict[str, Key]:
-    """Return the keys of a JWKS (RFC 7517) by `kid`.
+    """Return the keys in a JWKS (RFC 7517) as a dict from `kid` to key.
 
     Raise ConfigError, with `source` and the key's number, if the JWKS or a key is not valid.
     """

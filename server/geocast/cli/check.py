@@ -104,7 +104,10 @@ def _shown(name: str, value: object, settings: Settings) -> str:
 
 
 def _sessions(settings: Settings) -> int:
-    """Return how many connections a stream process would accept: `--max-sessions`, or what file descriptors allow."""
+    """Return how many connections a stream process would accept.
+
+    This is `--max-sessions` if it is set, but never more than the limit of file descriptors allows.
+    """
     room = config.connections_for(config.descriptor_limit(), api=settings.workers == 1)
     return min(settings.max_sessions or room, room)
 

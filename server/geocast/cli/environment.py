@@ -1,4 +1,4 @@
-"""Environment variables: a variable GEOCAST_… that no program of the project knows is reported as a mistake."""
+"""The check of environment variables: one that begins with GEOCAST_ and is unknown is reported as a mistake."""
 
 import re
 from collections.abc import Collection, Iterator

@@ -16,7 +16,10 @@ OWN = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (a node that listens o
 @api_option
 @click.option("--ready", is_flag=True, help="Ask whether the node is ready, not only whether it is alive.")
 def command(api: Address, ready: bool) -> int:
-    """Check whether a node is alive: exit status 0, or 1 with the reason. For a container's health check."""
+    """Check whether a node is alive, for a container's health check.
+
+    The exit status is 0 if the node is alive. Otherwise it is 1, and the reason is printed.
+    """
     is_well, said = ask(api, ready=ready)
     click.echo(f"geocast: {api}: {said}", err=not is_well)
     return 0 if is_well else 1

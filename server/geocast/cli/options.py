@@ -1,6 +1,6 @@
 """The options of a node, for `serve` and `check`.
 
-Each is also an environment variable: GEOCAST_ and the option's name.
+Each can also be set by an environment variable: GEOCAST_ and the option's name, such as GEOCAST_LOG.
 """
 
 import math

@@ -108,7 +108,7 @@ class CachedBody:
 
 
 def is_shown(alert: LiveAlert | None, picture: Picture, now: Now) -> TypeGuard[LiveAlert]:
-    """Return whether the alert is live, and the revision in its picture has not ended (rules E1, PF2)."""
+    """Return whether a picture may be shown: its alert is live, and its revision has not ended (rules E1, PF2)."""
     return alert is not None and not alert.ended(now) and now.wall_ms < picture.ends_at
 
 

@@ -28,7 +28,8 @@ _START = ""  # put in the queue after the alerts that were live at the start; no
 class Gallery:
     """The pictures of all live alerts, and the queue of alerts that wait to be drawn.
 
-    `draw` returns the picture of an alert. It raises OSError if no picture can be drawn at the moment.
+    A picture has an alert's part of each document of the feed. `draw` returns the picture of an alert. It raises
+    OSError if no picture can be drawn at the moment.
     """
 
     def __init__(self, live: LiveAlerts, clock: Clock, draw: Callable[[LiveAlert], Awaitable[Picture]]) -> None:

@@ -92,7 +92,7 @@ class Feed:
         return await self._draw(PictureRequest(alert.revision, alert.cancel, self._site, self._issuer))
 
     async def note_the_start(self) -> None:
-        """Wait until the log has been read, then queue a mark behind the alerts found in it.
+        """Wait until the log has been read, then queue a mark after the alerts found in it.
 
         As soon as all these alerts are drawn, the feed answers requests.
         """

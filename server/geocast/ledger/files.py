@@ -40,7 +40,7 @@ CHAIN, CONTENT, LOCK = ".jsonl", ".content.jsonl", ".lock"
 
 
 def days(folder: Path, suffix: str = CHAIN) -> list[str]:
-    """Return the days for which there is a file with this suffix, in order, such as "2031-05-01".
+    """Return the days, such as "2031-05-01", for which there is a file with this suffix, in order.
 
     `suffix` is CHAIN for files with records, or CONTENT for files with their contents.
     """
@@ -162,7 +162,7 @@ class Ledger:
         self._cut(path, whole, "an incomplete last line")
 
     def _cut_content(self, path: Path) -> None:
-        """Remove the contents at the end of a file whose records were never written."""
+        """Remove contents that have no record from the end of a content file."""
         kept = 0
         for number, line in lines(path):
             with _errors_name_line(path, number):

@@ -54,7 +54,7 @@ class Appender:
         """Store the entry and return True once it is durable, or return False if its number is not the next one.
 
         Raise LogUnavailable if the log can't be used now, the queue is full, or the entry is not durable within
-        APPEND_S.
+        APPEND_S seconds.
         """
         if problem := self._problem():
             raise LogUnavailable(problem)

@@ -63,7 +63,7 @@ class FollowedStream:
 class Following:
     """Runs the followers of this process, and keeps the state that they share.
 
-    A follower is a reader of the stream. Each call of `follow` has one. Followers run one after another.
+    A follower is a reader of the stream. Every call of `follow` starts one; only one runs at a time.
     """
 
     def __init__(self, primary: Primary, source: FollowedStream) -> None:
@@ -226,7 +226,8 @@ class _Follower:
     def _check_hearing(self) -> None:
         """Check, at the end of the stream, that this is the stream to which this process writes.
 
-        Raise Deaf if heartbeats that Redis has accepted did not arrive, and Rewound if the log is in a later epoch.
+        Raise Deaf if heartbeats (items that this process writes every second) did not arrive although Redis has
+        accepted them. Raise Rewound if the log is in a later epoch, which means that it has lost entries.
         """
         if self.reading.is_deaf(self._source.history):
             raise Deaf("the stream that is read is not the one that is written")

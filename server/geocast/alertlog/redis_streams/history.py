@@ -74,10 +74,10 @@ class History:
         self._whole: tuple[Server, int] | None = None  # the server and epoch at the last heartbeat
 
     def told(self, epoch: int, seq: int) -> bool:
-        """Record that Redis has reported this epoch, and that entries up to number `seq` are durable.
+        """Record a report of Redis: the log's epoch, and the number of the last entry that is known to be durable.
 
-        Return whether the log was rewound since the last report. Reports may arrive in any order: a lower number in the
-        same epoch comes from an older answer.
+        An epoch is a number that rises when the log has lost entries. Return True if it has risen since an earlier
+        report. Reports may arrive in any order: a lower number in the same epoch comes from an older answer.
         """
         if epoch > self.epoch:
             rewound = self.epoch > 0
@@ -99,10 +99,10 @@ class History:
         return self.epoch, self.seq
 
     def accepted_by(self, server: Server, epoch: int) -> bool:
-        """Record that this server has accepted a heartbeat in this epoch.
+        """Record that this server has accepted a heartbeat (a periodic item in the stream) in this epoch.
 
-        Return whether the entries of this process have to be put back, because the server or the epoch has changed
-        since the last heartbeat (rows 2, 3 and 4).
+        Return whether this process has to put its copies of entries back into the log, because the server or the epoch
+        has changed since the last heartbeat (rows 2, 3 and 4 of the module's table).
         """
         self.server = server
         before, self._whole = self._whole, (server, epoch)
@@ -137,7 +137,7 @@ class ReadPosition:
     def fits(self, epoch: int, seq: int) -> bool:
         """Return whether a log that ends with this epoch and number can have all entries read so far.
 
-        (If it can't, rows 5 and 6 say what follows.)
+        (If it can't, rows 5 and 6 of the module's table say what follows.)
         """
         return epoch == self.epoch and seq >= self.seq
 
@@ -155,11 +155,12 @@ class ReadPosition:
         self.epoch, self.seq, self.top = epoch, seq, top
 
     def floor(self, epoch: int, known: int) -> int | None:
-        """Return a lower bound for the next epoch of the log, or None if it need not begin a new epoch (rows 5, 6, 8).
+        """Return a lower bound for the next epoch of the log, or None if the log need not begin a new epoch.
 
-        The next epoch has to be above the returned number. `epoch` is the log's current epoch, and `known` the latest
-        epoch that this process knows. If `epoch` is above the follower's epoch, and not below `known`, another process
-        has already repaired the log.
+        An epoch is a number that rises when the log has lost entries. The next one has to be above the returned number.
+        `epoch` is the log's current epoch, and `known` the latest epoch that this process knows. If `epoch` is above
+        the follower's epoch, and not below `known`, another process has already repaired the log (rows 5, 6 and 8 of
+        the module's table).
         """
         newest = max(self.epoch, known)
         return newest if epoch <= self.epoch or epoch < known else None
@@ -193,7 +194,7 @@ class ReadPosition:
         return position > self.position and not passed_over
 
     def is_deaf(self, history: History) -> bool:
-        """Return whether items that Redis has accepted did not reach this follower (row 7).
+        """Return whether items that Redis has accepted did not reach this follower (row 7 of the module's table).
 
         Call this method only at the end of the stream.
         """
@@ -201,8 +202,9 @@ class ReadPosition:
         return elsewhere or self.place < max(self.top, history.top_before)
 
     def is_superseded(self, history: History) -> bool:
-        """Return whether the log is already in a later epoch than the stream that is being read (row 8).
+        """Return whether the log is already in a later epoch than the stream that is being read.
 
-        Call this method only at the end of the stream.
+        An epoch is a number that rises when the log has lost entries (row 8 of the module's table). Call this method
+        only at the end of the stream.
         """
         return self.epoch < history.epoch

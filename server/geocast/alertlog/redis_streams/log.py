@@ -154,9 +154,9 @@ class RedisStreamsLog:
     async def purge(self, now_ms: int) -> int:
         """Delete alerts that ended at least RETENTION_MS ago, and places of calls that ended at least PLACE_MS ago.
 
-        Return the number of deleted entries. Each script deletes at most PURGE_BATCH alerts. An alert counts as ended
-        only if three clocks agree: this machine's, Redis', and the trusted time (LogR1). For the places of calls the
-        trusted time is not needed (LogC4).
+        (The place of a call for help is the place of its incident.) Return the number of deleted entries. Each script
+        deletes at most PURGE_BATCH alerts. An alert counts as ended only if three clocks agree: this machine's, Redis',
+        and the trusted time (LogR1). For the places of calls the trusted time is not needed (LogC4).
         """
         arguments: tuple[int, ...] = (now_ms, PLACE_MS, PURGE_BATCH)
         total = await self._purge(scripts.PURGE_PLACES, arguments)
@@ -268,10 +268,11 @@ class RedisStreamsLog:
         return chain, newest
 
     async def _wait_until_durable(self, seq: int, epoch: bytes, durable: bytes) -> None:
-        """Wait until the entries up to sequence number `seq` are durable (LogA4).
+        """Wait until the entries up to sequence number `seq` are durable, that is, on enough disks (LogA4).
 
         `epoch` and `durable` come from the log: entries up to number `durable` of that epoch are known to be durable.
-        If this is not enough, write a heartbeat; when it is synced, all entries before it are.
+        If this is not enough, write a heartbeat (an item in the stream); when it is synced, all entries before it are
+        synced too.
         """
         known = self._history.seq if int(epoch or 0) == self._history.epoch else 0
         if not self._heart.at_once and seq > max(known, int(durable or 0)):

@@ -237,7 +237,7 @@ class Repairer:
         return [stored for stored, entry in zip(chain, entries, strict=True) if not isinstance(entry, Untrusted)]
 
     async def _put_back(self, chains: Sequence[Chain]) -> None:
-        """Put back the entries of some alerts with one script, and handle the script's answers (Rule 3).
+        """Put the entries of some alerts back into the log with one script, and handle its answers (Rule 3).
 
         Each item of `chains` has the entries of one alert, ordered by number.
         """

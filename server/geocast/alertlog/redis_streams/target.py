@@ -48,7 +48,7 @@ class Target:
     sentinel_password: str | None
 
     def exposes(self, host: Address) -> bool:
-        """Return whether a Redis on this host could be reached over a network without TLS and without a password."""
+        """Return whether a Redis server on this host could be reached over a network without TLS and a password."""
         return not (self.tls or self.password or host.is_loopback)
 
     def __str__(self) -> str:

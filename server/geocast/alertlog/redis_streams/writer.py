@@ -84,10 +84,11 @@ class Writer:
         return answers
 
     async def beat(self, young_ms: int = BEAT_MS, ended: int | str = "", least: int = 0) -> tuple[int, int, Id]:
-        """Write a heartbeat unless the last one is younger than `young_ms`, and wait until all entries are durable.
+        """Write a heartbeat (an item in the stream), and wait until it and all entries before it are durable.
 
-        Return the log's epoch, the number of its last entry, and the id of the last item in the stream. If `ended` is
-        given, and the log is still in this epoch, the log begins a new epoch above `least`.
+        Write none if the last heartbeat is younger than `young_ms`. Return the log's epoch, the number of its last
+        entry, and the id of the last item in the stream. If `ended` is given, and the log is still in this epoch, the
+        log begins a new epoch above `least`.
         """
         epoch, seq, place = await self._durably(scripts.BEAT, young_ms, ended, least)
         top = parse_id(place)
@@ -106,9 +107,9 @@ class Writer:
         return epoch, seq
 
     async def new_epoch(self, ended: int, least: int) -> tuple[int, int, Id]:
-        """Make the log begin an epoch above `least`, because it has lost entries; return the same values as `beat`.
+        """Make the log begin a new epoch above `least`, because it has lost entries. Return the same values as `beat`.
 
-        Do nothing if the log is not in the epoch `ended` any more, because another process was faster.
+        If the log is not in the epoch `ended` any more, another process was faster, and no epoch begins.
         """
         return await self.beat(BEAT_MS, ended, least)
 
