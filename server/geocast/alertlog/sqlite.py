@@ -38,7 +38,7 @@ LogC4   The entries that contain the place of a call are in a partial index, who
 There are two threads, each with a connection of its own: one writes, one reads. The event loop has a third connection,
 on which it reads `data_version` and small batches. Before each use of a connection, the log checks that the file and
 its companions (`-wal`, `-shm`) are still at their paths.
-Example: an operator replaces the file by a backup while the node runs. The open connections still use the old file,
+Example: an operator replaces the file with a backup while the node runs. The open connections still use the old file,
 which has no name any more, so every new entry would be lost. Appends raise LogUnavailable instead.
 """
 

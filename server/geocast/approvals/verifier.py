@@ -1,15 +1,15 @@
-"""The check of each entry that a process reads from the log, by its signatures (rules NC1 to NC7).
+"""The check of the signatures of each entry that a process reads from the log (rules NC1 to NC7).
 
 The log itself is not trusted: somebody who can write to Redis or to the SQLite file must not be able to make a node
 send an alert that reviewers have not signed. A *proof* is a form (the text with the alert's content that reviewers
 sign) with their signatures. The *kind* of a revision is its category, and whether a person confirmed something.
 
 Rule 1  If an entry has a proof, its content is taken from the form; the entry's other members are ignored (rule NC1).
-Rule 2  Each process checks each entry that it reads, by its own current policy and reviewers. An entry that fails, or
-        whose check raises an error, becomes `Untrusted`: its number stays taken, and its content is ignored (rules NC3
-        to NC5).
+Rule 2  Each process checks each entry that it reads against its own current policy and reviewers. If the check fails or
+        raises an error, the entry becomes `Untrusted`: its number stays taken, and its content is ignored (rules NC3 to
+        NC5).
 Rule 3  All earlier revisions of an alert decide how many reviewers an entry needs (rule HD1). So an entry is checked
-        twice: `verify` checks it when it is read, by what its own kind requires, and `verify_revision` or
+        twice: `verify` checks it when it is read, against what its own kind requires, and `verify_revision` or
         `verify_cancel` checks it again when the earlier entries are known.
         Example: revision 1 of an alert is a robbery, which needs two signatures. Revision 2 is in a category that needs
         none. By itself it passes. When the process knows revision 1, revision 2 fails.

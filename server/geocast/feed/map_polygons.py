@@ -37,7 +37,7 @@ Rings = list[list[list[float]]]  # the coordinates of a GeoJSON polygon: rings o
 def of_circle(lat: float, lng: float, radius_m: float, most: int = MOST_POSITIONS) -> list[Rings]:
     """Return polygons of the flat map that cover a circle on the sphere.
 
-    The circle is replaced by a polygon whose CORNERS corners are outside the circle, so that each side touches the
+    The circle is replaced with a polygon whose CORNERS corners are outside the circle, so that each side touches the
     circle. `most` limits the number of positions, as in `of_ring`.
     """
     if radius_m >= _WHOLE_M:

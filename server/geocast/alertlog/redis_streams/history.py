@@ -10,23 +10,24 @@ and their consequences for the epoch, for the entries that each process has in m
 
       observation                                             new epoch            put back    a follower
     1 a heartbeat reports our epoch, and at least our number  –                    –           continues
-    2 it reports a later epoch, begun by another process      is adopted           all         starts over, by 8
-    3 it reports an earlier epoch, or a lower number          begun, above ours    all         starts over, by 8
+    2 it reports a later epoch, begun by another process      is adopted           all         starts over (8)
+    3 it reports an earlier epoch, or a lower number          begun, above ours    all         starts over (8)
     4 it comes from another server                            as in 1, 2 or 3      all         is deaf if it still reads
-                                                                                               the old server, by 7
-    5 a follower finds a gap in numbers, or another epoch     begun, if the log    all, by 2   starts over
+                                                                                               the old server (7)
+    5 a follower finds a gap in numbers, or another epoch     begun, if the log    all (2)     starts over
                                                               is still in its own
-    6 a follower finds the log shorter than before, or is     begun, as in 5       all, by 2   starts over
+    6 a follower finds the log shorter than before, or is     begun, as in 5       all (2)     starts over
       on another server that lacks its last entry
     7 a follower is at the end of its stream, but this is     –                    –           is deaf: reconnects, and
-      not the end that a heartbeat has reported, or it reads                                   begins by 1, 5 or 6
+      not the end that a heartbeat has reported, or it reads                                   begins (1, 5 or 6)
       another server
     8 a follower is at the end, in an epoch below ours        begun, if the log    –           starts over
                                                               is below ours too
     9 the first heartbeat of a process                        is adopted           nothing     begins
 
-To *start over* is to read the stream from its start, in the new epoch. All entries then have new, higher positions. A
-follower is *deaf* if what this process writes does not reach it.
+A number in brackets is the row that says how this happens. To *start over* is to read the stream from its start, in
+the new epoch. All entries then have new, higher positions. A follower is *deaf* if what this process writes does not
+reach it.
 
 Example of 3: this process knows of 120 entries in epoch 7. Redis restarts and has lost the last 20, so the next
 heartbeat reports (7, 100). The log begins epoch 8, all processes put back the entries that they have, and all followers
