@@ -211,7 +211,7 @@ class EntryVerifier(Protocol):
         ...
 
     def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
-        """Return the entry if its own approvals are valid. Otherwise return an `Untrusted` that replaces it.
+        """Return the entry if the approvals in it are valid. Otherwise return an `Untrusted` that replaces the entry.
 
         `stands_under` is the id and the number under which the log stores the entry. `place` says in words where the
         entry is, for log messages.
@@ -309,12 +309,12 @@ class AlertLog(Protocol):
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """Return a page of up to `limit` alerts that are live at `now_ms`, in ms since 1970 (LogL1, LogL2).
 
-        `after` is the attribute `after` of the page before, or None for the first page. `limit` is 1 to PAGE.
+        `after` is the attribute `after` of the previous page, or None for the first page. `limit` is 1 to PAGE.
         """
         ...
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """Return the ids of the calls for help that are open at `now_ms`, in the order of their opening (LogC3)."""
+        """Return the ids of the calls for help open at `now_ms`, in the order in which they were opened (LogC3)."""
         ...
 
     async def tail(self) -> int:

@@ -106,7 +106,7 @@ class MemoryLog:
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """Return a page of up to `limit` live alerts.
 
-        `after` is where the page before ended, or None for the first page.
+        `after` is where the previous page ended, or None for the first page.
         """
         return await page(self._look, now_ms, after, limit)
 

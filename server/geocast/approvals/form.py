@@ -75,7 +75,7 @@ def _confirmed(confirm: Confirm) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form (the text that reviewers sign) that was parsed.
+    """A parsed form. (The form of an entry is the text that reviewers sign.)
 
     The attributes are the members that all forms have; `members` has all members. Times are in ms since 1970. `content`
     is the alert, with an empty approval, or the reason of a cancel.

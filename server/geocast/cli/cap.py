@@ -86,7 +86,7 @@ def _block(block: Block) -> Iterator[str]:
 def _where(block: Block) -> str:
     """Return a text with the numbers of polygons, circles and area codes of one alert in a message.
 
-    Area codes are counted for each code list.
+    Area codes are counted separately for each code list.
     """
     from ..ingest.cap.shapes import CapRing
 

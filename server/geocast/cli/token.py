@@ -71,8 +71,8 @@ def command(
 ) -> int:
     """Sign a token with a private key and print it. With --check, show what a token permits, and why a node refuses it.
 
-    The token to check is read from standard input, or from GEOCAST_TOKEN: everybody on the machine can see command
-    lines.
+    The token to check is read from standard input, or from GEOCAST_TOKEN. It can't be given on the command line, which
+    everybody on the machine can see.
     """
     if check:
         return _check(_token(), keys, revoked)

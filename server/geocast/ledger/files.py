@@ -94,7 +94,7 @@ def head(folder: Path) -> ChainHead:
 
 
 class Ledger:
-    """A ledger that is open for writing, as a context manager.
+    """A context manager in which a ledger is open for writing.
 
     Entering it raises ConfigError if a line is invalid (Rule 2) or another process is writing (Rule 3), and OSError if
     the files can't be read or written.

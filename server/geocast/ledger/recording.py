@@ -2,7 +2,7 @@
 
 Rule 1  A signed entry is recorded as it is in its form, the text that reviewers sign (rule NC1). Members of the entry
         outside the form are ignored.
-Rule 2  The chain has only names that match the protocol's grammars, numbers and hashes. So no free text can get into
+Rule 2  The chain has only numbers, hashes, and names that match the protocol's grammars. So no free text can get into
         it. A node would refuse an entry with a free text in place of a name. If the log has such an entry nevertheless,
         it is recorded as untrusted, without the text. Example: an intruder appends an alert directly to Redis, with the
         category "robbery at 5 Main Street". The record says `untrusted` and `unreadable`, but has no address.

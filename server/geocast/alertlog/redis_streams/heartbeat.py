@@ -77,8 +77,8 @@ class Heartbeat:
         """Prepare to write heartbeats through `writer`.
 
         `beaten` is called after each successful heartbeat. Its argument is true if the server or the epoch has changed
-        since the heartbeat before: the log may then lack entries that this process has. `replicas` and `volatile` have
-        the same meaning as in `RedisStreamsLog`.
+        since the previous heartbeat: the log may then lack entries that this process has. `replicas` and `volatile`
+        have the same meaning as in `RedisStreamsLog`.
         """
         self.problem: str | None = None  # why the last heartbeat failed; None if it succeeded
         self.info: Mapping[str, Any] = {}  # the primary's last answer to INFO

@@ -198,7 +198,7 @@ class RedisStreamsLog:
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """Return a page of up to `limit` live alerts, once all entries in it are durable (LogA4).
 
-        `after` is where the page before ended, or None for the first page.
+        `after` is where the previous page ended, or None for the first page.
         """
         epoch = durable = b""
         newest = 0

@@ -118,13 +118,16 @@ class StoredEntries:
         alert.forget_places()
 
     def replace(self, stored: Stored) -> None:
-        """Keep `stored`, which is in the log, in place of the kept entry with the same id and number (Rule 3)."""
+        """Replace the kept entry that has the same id and number with `stored`, the entry in the log (Rule 3)."""
         alert = self._alert(stored.id)
         alert.entries[stored.revision] = stored
         alert.forget_places()
 
     def _alert(self, alert_id: str) -> _Alert:
-        """Return the alert with this id, adding it if it is new. Record what its clocks show now."""
+        """Return the kept entries of the alert with this id, which are none if the alert is new.
+
+        Also record what the clocks show now.
+        """
         if alert_id not in self._alerts:
             self._alerts[alert_id] = _Alert()
         alert = self._alerts[alert_id]
@@ -132,7 +135,7 @@ class StoredEntries:
         return alert
 
     def forget_ended_now_and_then(self) -> None:
-        """Drop alerts that have ended, unless they were last searched for less than FORGET_S seconds ago."""
+        """Drop alerts that have ended. Do nothing if this was last done less than FORGET_S seconds ago."""
         if time.monotonic() - self._forgot >= FORGET_S:
             self.forget_ended()
 
@@ -271,10 +274,11 @@ class Repairer:
                         self._known.replace(there)
 
     async def _append_again(self, stored: Stored, last: int, last_kind: bytes) -> bool:
-        """Append an entry under the number after the last one (Rule 3). Return whether the entry is in the log now.
+        """Append a lost entry under a new number, the one after the last entry in the log (Rule 3).
 
-        The entry is not appended if its alert or call is over, or if the log has it under another number already.
-        `last` and `last_kind` are the number and the kind of the last entry in the log.
+        Return whether the entry is in the log now. The entry is not appended if its alert or call is over, or if the
+        log has it under another number already. `last` and `last_kind` are the number and the kind of the last entry in
+        the log.
         Example: two nodes know a `claim` with the number 2, which the log has lost, and the log has another entry 2.
         Node A appends the claim as entry 3. Node B finds A's entry by its encrypted part, and appends nothing.
         Example: before this node appends its entry as number 3, a third node appends another entry 3. The script

@@ -78,10 +78,10 @@ class Stored(NamedTuple):
         return self._replace(revision=revision, payload=codec.renumbered(self.payload, revision))
 
     def arguments(self, token: str, *, more: bool) -> tuple[Any, ...]:
-        """Return the arguments for this entry with which the script `append.lua` is called.
+        """Return the arguments that the script `append.lua` takes for this entry.
 
         `token` is random and identifies the append. `more` says whether the next entry in the same call of the script
-        belongs to the same alert or call.
+        belongs to the same alert or call for help.
         """
         checksum = codec.checksum(self.id, self.revision, self.payload)
         entry = self.entry() if self.kind == "end" else None
