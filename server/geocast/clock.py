@@ -2,8 +2,8 @@
 
 Inside the server a time of day is an integer of milliseconds since 1970 (UTC). A deadline is a float of seconds on the
 monotonic clock. Somebody may set the wall clock while the node runs, but the monotonic clock never jumps. So everything
-that must end in time even if the wall clock is set (a token, a silence, a live alert) has a deadline. For example, an
-alert that expires in 10 minutes ends after 10 minutes, even if the wall clock is set back by an hour.
+that must end in time even if the wall clock is set (a token, the silence of a client, a live alert) has a deadline. For
+example, an alert that expires in 10 minutes ends after 10 minutes, even if the wall clock is set back by an hour.
 
 Both clocks are read together, as a `Now`, at the start of each short piece of work. So all decisions within that piece
 of work use the same time.
@@ -31,7 +31,7 @@ class Now(NamedTuple):
     monotonic: float
 
     def deadline(self, wall_ms: int) -> float:
-        """Return the monotonic time (in seconds) at which the wall clock will show `wall_ms`, unless it is set."""
+        """Return the monotonic time, in seconds, at which the wall clock will show `wall_ms` if nobody sets it."""
         return self.monotonic + (wall_ms - self.wall_ms) / 1000
 
 

@@ -70,7 +70,7 @@ class PolygonMatcher:
         return whole[self.inside(centres[:, whole], np.full(len(whole), -self._ring.buffer_m))], np.flatnonzero(cut)
 
     def inside(self, places: Floats, reach_m: Floats) -> Bools:
-        """Return an array of bool, one for each place: whether it is inside the polygon or within its reach of it.
+        """Return an array of bool, one for each place: whether the polygon contains it or comes within its reach.
 
         `reach_m` has the reach (uncertainty) of each place in metres. The polygon includes its buffer.
         """

@@ -11,7 +11,7 @@ Signals             The parent blocks the signals for which it waits, so that no
                     processes by mistake, it does not end them.
 Descriptors         A child closes all descriptors that are not its own. Example: if it kept a copy of another process's
                     listening socket, the kernel would continue to accept connections on it after that process died.
-The terminal        A child has a session of its own, so that Ctrl-C reaches only the parent.
+The terminal        A child is in a terminal session of its own, so that Ctrl-C reaches only the parent.
 Memory              Pages stay shared until they are written to. The garbage collector writes to each object that it
                     examines, so all objects are frozen (`gc.freeze`) before the fork.
 Random numbers      `random` seeds itself again in a child; `secrets`, `uuid` and OpenSSL ask the kernel.

@@ -131,8 +131,8 @@ class FrontLink(_Link):
 class WorkerLink(_Link):
     """The link of a process behind the *front*, the process that answers /metrics and /readyz for all processes.
 
-    Connections that need newer signing keys wait with `newer_keys` until the front has fetched them. It is None if the
-    keys are not at a URL.
+    Connections that need newer signing keys wait with `newer_keys` until the front has fetched them. `newer_keys` is
+    None if the keys are not at a URL.
     """
 
     def __init__(

@@ -78,7 +78,7 @@ async def opened_log(settings: Settings, verifier: EntryVerifier | None = None) 
 class Stop:
     """Handles SIGTERM and SIGINT.
 
-    The first signal sets `asked`, which starts the drain; every later one sets `hurry`, which cuts it short.
+    The first signal sets `asked`, which starts the drain. Every later signal sets `hurry`, which cuts the drain short.
     """
 
     def __init__(self) -> None:

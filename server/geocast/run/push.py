@@ -319,7 +319,7 @@ async def _store_counts_for_ever(waking: DeviceManager, keeper: LogHealth) -> No
 
 
 async def _purge(waking: DeviceManager, store: DeviceStore, shards: Shards, clock: Clock) -> None:
-    """Every PURGE_S seconds, delete from the store what devices were sent of alerts that are over."""
+    """Every PURGE_S seconds, delete the delivery records of alerts that have ended from the device store."""
     while True:
         with contextlib.suppress(StoreUnavailable):
             await store.purge(shards.terms.keys(), clock.now().wall_ms, waking.what_is_over())

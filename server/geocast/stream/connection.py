@@ -1,6 +1,6 @@
 """The stream listener: WebSocket connections as an `asyncio.Protocol` that uses the Sans-I/O parser of `websockets`.
 
-    accept ──headers──> refused (HTTP status) ──────┐     each step has a deadline and a bound
+    accept ──headers──> refused (HTTP status) ──────┐     each step has a deadline and a limit
        │                                            ↓
        └──101──> unsaid ──hello──> session ──> lingering ──> gone
 
@@ -191,13 +191,11 @@ class Stream:
             connection.abort()
 
     def arrived(self, connection: "Connection") -> bool:
-        """Register a new connection.
+        """Register a new connection, and return whether it is accepted.
 
-        Return False if there are so many connections that this one can't even be refused with a response.
-
-        If too many connections have not received `hello` yet, the oldest of them is ended. So a flood of silent
-        connections only pushes out other silent connections. Honest clients send `hello` within a second and are not
-        affected.
+        Return False if there are too many connections even to refuse this one with a response. If too many connections
+        have not received `hello` yet, the oldest of them is ended. So a flood of silent connections only pushes out
+        other silent connections. Honest clients send `hello` within a second and are not affected.
         """
         self.arrivals += 1
         self.all.add(connection)
@@ -286,7 +284,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the connection, or drop it if there are too many.
 
-        Setting `high=0` makes asyncio call `pause_writing` as soon as one byte can't be sent.
+        The write buffer's high-water mark is set to 0, so `pause_writing` is called as soon as one byte can't be sent.
         """
         self._transport = cast(asyncio.Transport, transport)
         self.write = self._transport.write
@@ -311,7 +309,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         """Return None, which makes the transport close when the peer has closed its side.
 
-        No session stays half open.
+        So no session stays half open.
         """
 
     def pause_writing(self) -> None:
@@ -461,7 +459,7 @@ class Connection(asyncio.Protocol):
         return MAX_HELLO_BYTES if self._session.row < 0 else MAX_MESSAGE_BYTES
 
     def _take_frame(self, data: bytes) -> None:
-        """Handle one frame: `data` contains exactly this frame.
+        """Handle one complete frame, which is all of `data`.
 
         If the frame is longer than allowed, `data` may end early, but it contains the frame's header, which is enough
         for the parser to refuse the frame. The checks that need no parser come first: the rate of frames, pings and

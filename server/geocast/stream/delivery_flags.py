@@ -70,15 +70,15 @@ class DeliveryFlags:
 
     @property
     def ahead(self) -> dict[int, int]:
-        """For rows whose clients are ahead of this process: row -> the revision that its client has.
+        """Maps a row to the revision that its client has, if this process has not read that revision yet (R5c).
 
-        This process has not read that revision from the log yet (R5c). Callers may change the dict.
+        Callers may change the dict. A row is the number of a session or push device.
         """
         self._drop_departed()
         return self._ahead
 
     def of(self, row: int) -> int:
-        """Return the flags of one row, 0 if it has none."""
+        """Return the flags of one row (a session or push device); 0 if it has none."""
         self._drop_departed()
         if self._column is not None:
             return int(self._column[row])
@@ -86,7 +86,7 @@ class DeliveryFlags:
         return self._flags[at] if at < len(self._rows) and self._rows[at] == row else 0
 
     def of_all(self, rows: Rows) -> Flags:
-        """Return the flags of these rows, as an array in the same order."""
+        """Return the flags of these rows (sessions or push devices), as an array in the same order."""
         self._drop_departed()
         if self._column is not None:
             found: Flags = self._column[rows]
@@ -98,7 +98,10 @@ class DeliveryFlags:
         return np.where(own[at] == rows, flags[at], np.uint8(0))
 
     def put(self, row: int, flags: int) -> None:
-        """Replace the flags of one row. If the row has no flags and `flags` is 0, no memory is allocated."""
+        """Replace the flags of one row (a session or push device).
+
+        If the row has no flags and `flags` is 0, no memory is allocated.
+        """
         self._drop_departed()
         if self._column is not None:
             self._column[row] = flags
@@ -112,14 +115,20 @@ class DeliveryFlags:
             self._widen_if_many()
 
     def add_to_all(self, rows: Rows, flags: int) -> None:
-        """Set the flags in the mask `flags` for these rows, which must be distinct. Other flags do not change."""
+        """Set the flags in the mask `flags` for these rows (sessions or push devices).
+
+        The rows must be distinct. Their other flags do not change.
+        """
         self.expect(rows)
         if len(rows):
             all_flags, at = self._locate(rows)
             all_flags[at] |= np.uint8(flags)
 
     def take_from_all(self, rows: Rows, flags: int) -> None:
-        """Clear the flags in the mask `flags` for these rows, which must be distinct. Other flags do not change."""
+        """Clear the flags in the mask `flags` for these rows (sessions or push devices).
+
+        The rows must be distinct. Their other flags do not change.
+        """
         self.expect(rows)
         if len(rows):
             all_flags, at = self._locate(rows)
@@ -152,7 +161,7 @@ class DeliveryFlags:
     def having(self, flags: int, of: int) -> Rows:
         """Return the rows for which the flags selected by the mask `of` are equal to `flags`, in ascending order.
 
-        `flags` must not be 0.
+        A row is the number of a session or push device. `flags` must not be 0.
 
         Example: `having(RECIPIENT, RECIPIENT | CURRENT)` returns the recipients that lack the current revision.
         """
@@ -185,7 +194,7 @@ class DeliveryFlags:
         return np.frombuffer(self._rows, np.int32), np.frombuffer(self._flags, np.uint8)
 
     def _locate(self, rows: Rows) -> tuple[Flags, NDArray[Any]]:
-        """Return the array of all flags, and the indices of these rows in that array.
+        """Return the array of all flags, and the indices in it at which the flags of these rows are.
 
         `expect` must have been called for the rows.
         """
@@ -241,9 +250,9 @@ class DeliveryFlags:
     def _apply_departures(self) -> None:
         """Clear the flags of the rows whose sessions have left since this alert was last used; keep all other flags.
 
-        Example: row 7 was left at departure 3, and this alert was last used at departure 5. The flags of row 7 belong
-        to the session that entered after departure 3, so they are kept. Row 8 was left at departure 6, so its flags are
-        cleared.
+        Example: the session in row 7 left at departure 3, and this alert was last used at departure 5. So the flags of
+        row 7 belong to the next session in that row, and are kept. The session in row 8 left at departure 6, so the
+        flags of row 8 are cleared.
         """
         since, self._seen = self._seen, self._departures.count
         left = self._departures.of_row

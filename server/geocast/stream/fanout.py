@@ -364,7 +364,7 @@ class FanOut:
             self.launch(alert, now)
 
     def launch(self, alert: LiveAlert, now: Now) -> None:
-        """Queue an alert's current entry for sending to all recipients that should have it and lack it."""
+        """Queue an alert's current entry for sending to all recipients that should have it but do not have it."""
         self._launched += 1
         flight = Flight(alert, self._launched, now)
         if len(self._free) + len(self._given_back) == len(self._slots):  # no row is in use yet or any more
@@ -519,9 +519,10 @@ class FanOut:
     def _rows_of(self, alert: LiveAlert) -> Rows:
         """Return the rows (recipients) to which an alert's current entry must be sent, in this order.
 
-        First come rows with a place inside the area, if they lack the revision, and if their filter and their rights
-        let the alert through; the NEAREST nearest of them are sorted by distance. Then come the other recipients of
-        earlier revisions: they get newer revisions and the cancel wherever they are, whatever their filter says.
+        First come the rows with a place inside the area that lack the revision, and whose filter and rights let the
+        alert through. The nearest of them (NEAREST rows) are at the front, sorted by distance. Then come the other
+        recipients of earlier revisions: they get newer revisions and the cancel wherever they are, whatever their
+        filter says.
         """
         recipients = alert.recipients()
         if len(recipients):  # a new alert has no recipients: nearly all alerts concern no row of this process

@@ -208,7 +208,7 @@ class LiveAlert:
 
     @property
     def doubted(self) -> bool:
-        """Whether the alert has had ended by the wall clock ever since this node learnt of it (Rule 4)."""
+        """Whether the wall clock has always said, since this node learnt of the alert, that it has ended (Rule 4)."""
         return self in self._shared.doubted
 
     @property
@@ -405,16 +405,19 @@ class LiveAlert:
 
 
 def _is_newer(revision: Revision, alert: LiveAlert) -> bool:
-    """Return whether a revision is newer than the alert's current entry, or the first one that is accepted (Rule 9)."""
+    """Return whether a revision is newer than the alert's current entry.
+
+    Also return True if none of the alert's revisions was believed before: then this is the first one (Rule 9).
+    """
     return alert.unbelieved or revision.revision > alert.number
 
 
 class _Ends:
     """The live alerts in a heap that is ordered by their deadlines (the times at which they end).
 
-    If a deadline moves later, nothing need be done: `take` finds the alert at its old deadline and puts it back with
-    the new one. If a deadline moves earlier, `put` must be called again. The alert then has two items in the heap, and
-    `take` skips the later one.
+    If a deadline moves later, nothing needs to be done: `take` finds the alert at its old deadline and puts it back
+    with the new one. If a deadline moves earlier, `put` must be called again. The alert then has two items in the heap,
+    and `take` skips the later one.
     """
 
     def __init__(self) -> None:
@@ -453,11 +456,11 @@ class _Ends:
 
 
 class _Gone:
-    """The alerts that have ended by the monotonic clock (Rule 3): hash of the alert's id -> number of its last entry.
+    """Remembers the alerts that have ended by the monotonic clock, and the number of each alert's last entry (Rule 3).
 
-    The numbers are spread over GONE_PARTS parts, so that no dict is large: a dict with 90,000 items blocks the event
-    loop for 4 ms when it grows, and again when it is freed. Each part has a newer and an older dict. The older dict is
-    dropped as a whole, so no item needs a time stamp.
+    An alert is stored as a hash of its id. The hashes are spread over GONE_PARTS parts, so that no dict is large: a
+    dict with 90,000 items blocks the event loop for 4 ms when it grows, and again when it is freed. Each part has a
+    newer and an older dict. The older dict is dropped as a whole, so no item needs a time stamp.
 
     Example: an alert ended at 10:00. The log is restored from a backup and delivers all its entries again, while the
     wall clock is a quarter of an hour behind. Without this record the alert would be sent a second time.
@@ -721,7 +724,7 @@ class LiveAlerts:
             alert.deadline = float("-inf")  # `ended` and `gone` stay true, even for flights that still have the alert
 
     def correct(self, now: Now) -> None:
-        """Move the deadlines of all alerts that are too early, because the wall clock was ahead, to the right times.
+        """Correct the deadlines of all alerts that are too early because the wall clock was ahead.
 
         Call this when the wall clock has been set right.
         """

@@ -210,10 +210,10 @@ class LogReader:
                 turn = _Turn()
 
     async def _histories(self, entries: Sequence[Followed]) -> dict[str, Sequence[Entry | OtherKind]]:
-        """Read the histories of alerts with earlier entries that are unknown here, and return them by alert id (HD1).
+        """Read the histories of the alerts with earlier entries that this process does not know (HD1).
 
-        If the previous entry of an alert is in the same batch, its history is not read, because `live` will know the
-        earlier entries by then.
+        Return them by alert id. If the previous entry of an alert is in the same batch, its history is not read,
+        because `live` will know the earlier entries by then.
         """
         found: dict[str, Sequence[Entry | OtherKind]] = {}
         last: dict[str, int] = {}

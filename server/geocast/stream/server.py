@@ -271,11 +271,11 @@ class StreamServer:
     # ---- entries of the log, and delivery counts -----------------------------------------------------------------
 
     def expect(self, entry: Entry | CallEntry | None = None) -> None:
-        """Send in small portions until an entry that was just appended has been read from the log.
+        """Send to fewer sessions at a time until an entry that was just appended has been read from the log.
 
         `entry` is that entry, or None if the caller does not know it. With SQLite, the reader of the log may have read
-        the entry before this method is called. In that case do nothing: small portions would only slow down the entry's
-        own fan-out, by a fifteenth (`bench fanout`).
+        the entry before this method is called. In that case do nothing, because small groups would only slow down the
+        entry's own fan-out, by a fifteenth (`bench fanout`).
         """
         if isinstance(entry, Revision | Cancel) and self._hub.live.knows(entry):
             return
@@ -284,7 +284,7 @@ class StreamServer:
     def _apply(self, entry: Entry | Untrusted) -> None:
         """Apply an entry of an alert, and start sending it.
 
-        If `expect` was called, sending in small portions ends, because this may be the expected entry.
+        If `expect` was called, end its effect, because this may be the expected entry.
         """
         self._expected_until = float("-inf")
         self._hub.deliver(entry, self._clock.now())

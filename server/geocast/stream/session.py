@@ -177,7 +177,7 @@ class Audience(Protocol):
 
 
 class Rights(Protocol):
-    """What a session may receive, until when, and for which subject (the owner of its token)."""
+    """The rights of a session: what it may receive, until when, and which subject owns its token."""
 
     @property
     def may_test(self) -> bool:
@@ -314,10 +314,7 @@ class Move(Answered):
 
 
 class FilterBy(Answered):
-    """A change of the subscriber's filter.
-
-    A field that is left out does not change, and null clears it. At least one field is required.
-    """
+    """A change of the filter: null clears a field, and a field left out does not change. At least one is required."""
 
     model_config = ConfigDict(
         json_schema_extra={"anyOf": [{"required": [name]} for name in ("categories", "min_severity", "languages")]}
@@ -342,10 +339,7 @@ class Ack(Message):
 
 
 class Accept(Message):
-    """A responder's acceptance of a call.
-
-    `eta_s` is the time until arrival, in seconds. The answer is `task` or `standdown`.
-    """
+    """A responder's acceptance of a call, with the seconds until arrival. The answer is `task` or `standdown`."""
 
     id: Id
     eta_s: Annotated[int, Field(ge=0, le=MAX_ETA_S)] = 0

@@ -159,9 +159,9 @@ class StrictModel(BaseModel):
 
 
 def usable(adapter: TypeAdapter[_T], value: object) -> _T | None:
-    """Return the validated value of one field, or None if the value is invalid.
+    """Return the validated value of one field of a request, or None if the value is invalid.
 
-    So the valid fields of a request can be used even if its other fields are invalid.
+    With this function, the valid fields of a request can be used even if its other fields are invalid.
     """
     try:
         return adapter.validate_python(value)
@@ -226,8 +226,8 @@ def _location(parts: Sequence[int | str]) -> list[int | str]:
 
 
 def _may_be_named(name: object) -> bool:
-    """Return whether an error may contain the name of an unknown field.
+    """Return whether an error may contain this name of an unknown field.
 
-    It must not look like a telephone number or a sentence.
+    The name must not look like a telephone number or a sentence.
     """
     return isinstance(name, str) and bool(_NAMEABLE.fullmatch(name)) and not _THREE_DIGITS.search(name)

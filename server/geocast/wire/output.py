@@ -43,10 +43,7 @@ class PolygonOut(TypedDict):
 
 
 class OtherShapeOut(TypedDict):
-    """A shape whose type this version does not define, because it comes from a later version (G1).
-
-    Clients show the alert even so (G2).
-    """
+    """A shape of a type that only later versions define (G1). Clients show the alert nevertheless (G2)."""
 
     type: Annotated[str, Field(json_schema_extra={"not": {"enum": ["circle", "Polygon"]}})]
 

@@ -7,9 +7,9 @@ A request becomes an alert in two steps, and each step has a type of its own:
                                        v
                                      Alert        as published: `Circle`s only
 
-Rule 1  The requested centre of a circle is an address. Only a `Publication` has it. All later stages (log, matching,
-        frames, metrics, log lines) use an `Alert`, and no function computes a requested circle from a published circle.
-        (Polygons are published nearly unchanged, so a `RequestedPolygon` is not a secret.)
+Rule 1  The requested centre of a circle may be somebody's address. Only a `Publication` has it. All later stages (log,
+        matching, frames, metrics, log lines) use an `Alert`, and no function computes a requested circle from a
+        published circle. (Polygons are published nearly unchanged, so a `RequestedPolygon` is not a secret.)
 Rule 2  Nothing computed from a requested circle is kept, except the published circle.
 Rule 3  Two requests have the same content if their accepted `Alert`s are equal. For this to work, an accepted alert
         depends only on the request, the terms (the parts of the policy under which it was accepted), and the revision
@@ -267,10 +267,10 @@ Approved = Approval | ApprovalProof | None
 
 
 def approval_of(approved: Approved) -> Approval:
-    """Return an approval as the reviewer and the time (rule A11).
+    """Return the approval of a request as an `Approval`, which has the reviewer and the time (rule A11).
 
-    For an approval by signatures, return an approval without a reviewer and time, because the reviewers are known only
-    after the signatures were checked.
+    For an approval by signatures, return an empty `Approval`, because the reviewers are known only after the signatures
+    were checked.
     """
     return approved if isinstance(approved, Approval) else Approval("", 0)
 
@@ -385,10 +385,7 @@ Kinds = Annotated[
 
 
 class ConfirmRequest(StrictModel):
-    """What a person confirms: the size of a large area in km², and words that only look like personal data.
-
-    The words are confirmed by their kinds.
-    """
+    """What a person has confirmed: a large area by its size in km², and suspicious words by their kinds."""
 
     area_km2: Annotated[float, Field(gt=0, le=MAX_AREA_KM2, allow_inf_nan=False)] = 0.0  # 0 means "left out"
     text: Kinds = Field(default_factory=list)
@@ -426,10 +423,7 @@ Approving = Annotated[
 
 
 class AlertRequest(StrictModel):
-    """The body of `POST /v1/alerts`.
-
-    The default values of `description` and `expires_at` mean that they were left out.
-    """
+    """The body of `POST /v1/alerts`. The defaults of `description` and `expires_at` stand for fields left out."""
 
     id: Id
     category: Text
