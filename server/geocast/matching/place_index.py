@@ -216,7 +216,8 @@ class PlaceIndex:
     def _pages_near(self, circle: Bounded, centre: Vector) -> Ints:
         """Return the pages (blocks of neighbouring places) that may have a place inside the circle.
 
-        Their keys are in the circle's cover, and their bounding spheres touch the circle.
+        The keys of these pages are in the circle's cover (the cells in which a place inside may be), and their bounding
+        spheres touch the circle.
         """
         reach_m = self._greatest_reach_m
         pages = self._pages_in(cover(circle.lat, circle.lng, circle.radius_m + reach_m, KEY_RESOLUTION))

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 class _Link(abc.ABC):
     """Base class of the links: a process's channel, and the mailbox in which it finds a new configuration.
 
-    The mailbox is a file. The supervisor writes a configuration to it after a reload.
+    The mailbox is a file. The supervisor writes the new configuration to it after a reload.
     """
 
     def __init__(self, part: WorkerSpec, in_force: RuntimeConfig, stop: Stop) -> None:

@@ -95,9 +95,10 @@ def read_means(settings: PushSettings) -> PushContext:
 
 
 def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Shards]:
-    """Create the device store named by `--devices`, without opening it, and the shards that this process serves.
+    """Return the device store named by `--devices`, not opened yet, and the shards that this process serves.
 
     A shard is one part of all devices. With Redis, processes lease shards; otherwise this process serves all of them.
+    Raise ConfigError if the value of `--devices` is not valid.
     """
     scheme, _, rest = settings.devices.partition(":")
     if scheme in REDIS_SCHEMES:

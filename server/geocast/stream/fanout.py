@@ -387,10 +387,10 @@ class FanOut:
         return min((flight.urgency for flight in (*self._flying[:1], *self._waiting[:1])), default=None)
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
-        """Send the most urgent alert to its next `rows` recipients (default: SLICE).
+        """Start sending the most urgent waiting alert, then send the most urgent alert to its next recipients.
 
-        Before that, start sending the most urgent alert that is waiting, if there is one. Return whether anything
-        remains to be sent by further calls.
+        Return whether anything remains to be sent by further calls. `rows` is the number of recipients to handle; the
+        default is SLICE.
         """
         size = SLICE if rows is None else rows
         self.drop_stale(now)

@@ -231,7 +231,10 @@ class Hub:
         self._calls.report(row, call_id, state, now)
 
     def rest_until(self, row: int, now: Now) -> int | None:
-        """Return until when the session's person is excluded after a call (RQ7), in ms since 1970; None if not."""
+        """Return the time until which the session's responder gets no further calls, in ms since 1970.
+
+        Return None if the responder may be called now. A responder rests after a call (RQ7).
+        """
         return self._calls.rest_until(row, now)
 
     def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:

@@ -161,7 +161,10 @@ class Audience(Protocol):
         ...
 
     def rest_until(self, row: int, now: Now) -> int | None:
-        """Return until when the session's person is excluded after a call (RQ7), in ms since 1970; None if not."""
+        """Return the time until which the session's responder gets no further calls, in ms since 1970.
+
+        Return None if the responder may be called now. A responder rests after a call (RQ7).
+        """
         ...
 
     def reply_with_owed(self, row: int, reply: dict[str, Any], now: Now) -> None:

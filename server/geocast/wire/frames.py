@@ -80,9 +80,9 @@ _WRITE: Mapping[Any, Callable[[Any], Any]] = {TimeMs: format_time, tuple[Shape, 
 
 
 def _sent_fields(*sources: type) -> tuple[_Sent, ...]:
-    """Return the fields of `AlertOut` in order.
+    """Return the fields of `AlertOut` in order, each with the source of its value.
 
-    The source of a field is the first of these dataclasses that declares it.
+    `sources` are dataclasses. The value of a field comes from the first of them that declares the field.
     """
     declared = {each.name: (n, each.type) for n, kind in reversed([*enumerate(sources)]) for each in members_of(kind)}
     declared["languages"] = (sources.index(Alert), None)  # a property
