@@ -17,7 +17,7 @@ from .exact import Json
 AUDIENCE = "alerts.harbour.example"
 IAT = 1_935_403_145
 APPROVED_AT = "2031-05-01T11:59:05.000Z"
-# kid -> owner. r-7 has two keys. The stranger's key is not in the set.
+# The owner of each key, by `kid`. The reviewer r-7 has two keys. The key of the stranger is not in the published set.
 PEOPLE = {"8f3a91c2d4e5f607": "r-7", "11aa22bb33cc44dd": "r-7", "0c4e77d1a9b3f285": "r-9", "5566778899aabbcc": "desk-7"}
 SEVEN, SEVEN_TOO, NINE, DESK = PEOPLE
 STRANGER = "ffffffffffffffff"
@@ -59,7 +59,7 @@ def base64url(data: bytes) -> str:
 
 
 def text(form: Json) -> str:
-    """Return a form (what reviewers sign) as the text that is signed."""
+    """Return the text of a form, as reviewers sign it."""
     return json.dumps(form, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -99,7 +99,7 @@ def cancel(proof: object, **beside: object) -> Json:
 
 
 def taken(form: Json, **more: object) -> Json:
-    """Return the alert that a client must show if the form is proved. `more` replaces some of its members."""
+    """Return the alert that a client shows when it has verified the proof with this form."""
     about = ("v", "what", "aud", "confirm", "location_resolution")
     return {name: value for name, value in form.items() if name not in about} | {"issued_at": APPROVED_AT} | more
 
@@ -160,7 +160,7 @@ def good() -> Iterator[Case]:
 
 
 def forged() -> Iterator[Case]:
-    """Yield cases with messages that a client must drop, for instance because a relay has changed them."""
+    """Yield cases with messages that a client must drop, because their proofs were forged or changed on the way."""
     form = text(ALERT)
     by_seven, by_nine = sign(form, SEVEN), sign(form, NINE)
 
@@ -211,7 +211,10 @@ def forged() -> Iterator[Case]:
 
 
 def malformed() -> Iterator[Case]:
-    """Yield cases with malformed proofs and headers. A valid header has exactly four members, and one algorithm."""
+    """Yield cases with malformed proofs and headers.
+
+    A valid header has exactly four fields, and names one algorithm.
+    """
     form = text(ALERT)
     by_seven, by_nine = sign(form, SEVEN), sign(form, NINE)
     headers: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Test vectors about calls for help: what the client of a responder computes and sends. For `make_vectors`."""
+"""Test vectors about calls for help (what a responder's client computes and sends), for `make_vectors`."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ SPOTS = {
 
 
 def stamp(ms: int) -> str:
-    """Return the time that is `ms` after noon, as text in the server's format."""
+    """Return the time `ms` milliseconds after noon, in the format of the server."""
     return (NOON + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -1,7 +1,4 @@
-"""Test vectors about the notifications that phones show for pushes (docs/guide/push.md, WPC1 to WPC5).
-
-They are for `make_vectors`.
-"""
+"""Test vectors about the notifications for pushes (docs/guide/push.md, WPC1 to WPC5), for `make_vectors`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -121,7 +118,7 @@ def revisions() -> Iterator[tuple[str, str, Story]]:
 
 
 def shared() -> Iterator[tuple[str, str, Story]]:
-    """Yield cases in which the socket has already delivered the alert."""
+    """Yield cases about alerts that the phone has already received over its WebSocket."""
     by_socket = step("socket", alert(1), None, [])
     yield (
         "WPC1",
@@ -140,7 +137,7 @@ def shared() -> Iterator[tuple[str, str, Story]]:
 
 
 def ends() -> Iterator[tuple[str, str, Story]]:
-    """Yield cases about cancels, about ended alerts, and about the moment when their notifications are closed."""
+    """Yield cases about cancels, about alerts that have ended, and about closing their notifications."""
     first = push(alert(1), news(), ["a"])
     off = shown("a", "Called off", TITLE, "The fire is out.")
     yield (
@@ -235,7 +232,7 @@ def words() -> Iterator[tuple[str, str, Story]]:
 
 
 def rest() -> Iterator[tuple[str, str, Story]]:
-    """Yield cases with alerts that can't be shown in full, and with messages that are not alerts."""
+    """Yield cases about alerts that can't be shown in full, and about messages that are not alerts."""
     cut = alert(cut=True)
     yield "WPC3", "a cut alert is shown with the members that it has", [push(cut, news(), ["a"])]
     yield (

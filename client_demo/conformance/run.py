@@ -1,7 +1,8 @@
-"""Plays scenarios to a client, and reports which duties of a client it meets.
+"""The player, which plays scenarios to a client and reports the results.
 
-With a command that starts a client, each scenario has a server and a client process of its own. Several are played at a
-time, because they mostly wait. Without a command, scenarios are played one after the other to any client that connects.
+If a command that starts the client is given, each scenario has a server and a client process of its own. Several run at
+a time, because they spend most of the time waiting. Without a command, the scenarios are played one after the other to
+any client that connects.
 """
 
 import asyncio
@@ -28,7 +29,8 @@ JOBS = 6
 PASS, FAIL, NOT_APPLICABLE, UNSEEN = "pass", "fail", "not applicable", "not observable"
 _STYLES = {PASS: "green", FAIL: "bold red", NOT_APPLICABLE: "yellow", UNSEEN: "dim"}
 
-# Runs a client during a block: (stream URL, token URL) -> context, which yields a function for its last output line.
+# A function that runs a client during a `with` block: (stream URL, token URL) -> context manager. It yields a function
+# that returns the client's last line of output.
 StartClient = Callable[[str, str], AbstractAsyncContextManager[Callable[[], str]]]
 
 
@@ -55,7 +57,7 @@ async def play(scenario: Scenario, server: ScriptedServer) -> Findings:
 
 
 async def play_alone(scenario: Scenario, start: StartClient, host: str, wait_s: float) -> Findings:
-    """Play one scenario to a client process that is started for it, and return its findings."""
+    """Start a server and a client for one scenario, play the scenario, and return what was found."""
     server = ScriptedServer(wait_s)
     async with (
         server.serve(host, 0) as address,
@@ -122,7 +124,10 @@ def _last_line(output: IO[bytes]) -> str:
 
 
 def verdicts(scenarios: Iterable[Scenario], found: Iterable[Findings]) -> list[Verdict]:
-    """Return the verdicts: one for each duty that the played scenarios check, or about which something was found."""
+    """Return one verdict for each duty that these scenarios check.
+
+    A duty that they do not check has a verdict if a fault was found in it.
+    """
     found = list(found)
     looked_at = {duty for scenario in scenarios for duty in scenario.duties} | {d for f in found for d in f.wrong}
     return [_verdict(duty, found) for duty in DUTIES if duty in looked_at or duty in NOT_OBSERVABLE]

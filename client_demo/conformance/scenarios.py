@@ -1,8 +1,8 @@
-"""The scenarios that are played to a client, and the duties that each of them checks.
+"""The scenarios that are played to a client, and the duties that each checks.
 
-A duty is met if no scenario that checks it finds a fault. Duties that can't be seen from outside the client are listed
-as such. A correct client may fail by chance: one that draws its delays at random, as the protocol requires, fails
-`window` once in 45,000 runs, and `backoff` once in 11,000 (simulated).
+A duty is met if no scenario that checks it finds a fault. Some duties can't be checked by the messages of a client;
+they are listed as such. A correct client may fail by chance, because delays are random: according to a simulation, it
+fails `window` once in 45,000 runs, and `backoff` once in 11,000.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from .scripted_server import MOMENT_S, Over, ScriptedServer, Talk
 
 
 class Duty(NamedTuple):
-    """A duty of a client, and the rules of docs/protocol.md that require it."""
+    """A duty of a client, with the rules of docs/protocol.md that require it."""
 
     rules: str
     what: str
@@ -103,7 +103,7 @@ class Scenario:
 
 
 async def _return(server: ScriptedServer, talk: Talk, code: int, max_ms: int = 300) -> Talk:
-    """Close the connection with a code that asks the client to reconnect soon, and wait until it has done so.
+    """Close the connection with a code after which a client reconnects within the window, and wait for the client.
 
     Raise Over if it does not reconnect.
     """
@@ -300,9 +300,9 @@ async def silence(server: ScriptedServer) -> None:
 
 
 async def window(server: ScriptedServer) -> None:
-    """Close the connection many times. Each delay of the client must lie in the window that the server has set.
+    """Close the connection many times.
 
-    All delays together must cover the window.
+    Each delay before the client reconnects must lie in the window, and together they must cover the window.
     """
     low, high, found = 0.4, 1.0, server.findings
     talk = await server.client()
@@ -346,7 +346,7 @@ async def backoff(server: ScriptedServer) -> None:
 
 
 def no_return(code: int) -> Callable[[ScriptedServer], Awaitable[None]]:
-    """Return the play of a scenario: the connection is closed with a code after which no client may reconnect."""
+    """Return a function that plays the end of a connection, with a code after which the client must not reconnect."""
 
     async def play(server: ScriptedServer) -> None:
         talk = await server.client()
@@ -378,7 +378,7 @@ async def new_token(server: ScriptedServer) -> None:
 
 
 async def later(server: ScriptedServer) -> None:
-    """Play a server that is overloaded, and one that has received too many messages."""
+    """Play a server that is overloaded, and then one that has received too many messages from the client."""
     talk, found = await server.client(), server.findings
     for code in (1013, 4429):
         await talk.welcome(min_ms=1500, max_ms=2500)
@@ -463,7 +463,7 @@ def _says(kind: str, call_id: str) -> Callable[[Message], bool]:
 
 
 async def _accepted(talk: Talk, call_id: str) -> float:
-    """Return the time at which the client accepted a call for help. Raise Over if it does not accept."""
+    """Wait until the client accepts the call; return the time. Raise Over if it does not accept."""
     accepts = await talk.heard_often(_says("accept", call_id), 1, SLACK_S)
     if not accepts:
         raise Over("the client accepts no call; it should accept every call")
@@ -486,7 +486,7 @@ async def duty(server: ScriptedServer) -> None:
 
 
 async def called(server: ScriptedServer) -> None:
-    """Play a call for help, on two connections, whose answer the server ignores; end it with a standdown."""
+    """Play a call that is not answered, on two connections, and a standdown at its end."""
     talk, found = await server.client(), server.findings
     await _on_duty(server, talk)
     moves = sum(map(_is_here, talk.said))

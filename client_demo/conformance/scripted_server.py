@@ -7,10 +7,10 @@
         …
 
 Rule 1  Each message of a client is checked against docs/asyncapi.json and the limits, in every scenario.
-Rule 2  No verdict is based on a guess about how much a client has read. `fence` sends a last alert and waits until the
-        client acknowledges it, since the client has then read everything before it. For a client that acknowledges
-        nothing, `fence` waits for a moment.
-Rule 3  The close reasons contradict the close codes, because clients must decide by the code.
+Rule 2  No verdict depends on a guess how much a client has read. `fence` sends a last alert and waits until the client
+        acknowledges that alert: the client has then read everything that was sent before. If a client acknowledges
+        nothing, `fence` just waits for a moment.
+Rule 3  The text of a close reason contradicts the close code, because clients must decide by the code.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class Findings:
     unseen: dict[str, str] = field(default_factory=dict)
 
     def met(self, *duties: str) -> None:
-        """Record that these duties were checked. They count as met, unless a fault is recorded, too."""
+        """Record that these duties are met, unless a fault in them is found."""
         for duty in duties:
             self.wrong.setdefault(duty, [])
 
@@ -90,7 +90,7 @@ class Findings:
 
 @cache
 def validators() -> dict[str, Draft202012Validator]:
-    """Return a validator for each type of message that a client may send, by type. It has the message's schema."""
+    """Return a validator for each type of message that a client may send, made from docs/asyncapi.json."""
     components = json.loads(ASYNCAPI.read_text("utf-8"))["components"]
     return {
         kind: Draft202012Validator({**components["messages"][kind]["payload"], "components": components})
@@ -220,9 +220,9 @@ class Talk:
                     await self._heard.wait()
 
     async def heard_often(self, wanted: Callable[[Message], bool], count: int, within_s: float) -> list[float]:
-        """Return the times at which messages arrived for which `wanted` returns True.
+        """Wait for `count` messages that satisfy `wanted`, at most `within_s` seconds.
 
-        Wait until there are `count` of them, but for at most `within_s` seconds.
+        Return the times of those that have come.
         """
         await self._wait(lambda: sum(map(wanted, self.said)) >= count, within_s)
         return [at for message, at in zip(self.said, self.said_at, strict=True) if wanted(message)]
@@ -318,7 +318,7 @@ class Talk:
         await self.say({"type": "task", "id": call_id, "revision": revision, **fields, **expiry})
 
     async def standdown(self, call_id: str, reason: str) -> None:
-        """Send a `standdown`, which ends the client's part in a call."""
+        """Send the standdown that ends this call for the client."""
         await self.say({"type": "standdown", "id": call_id, "reason": reason})
 
     async def fence(self, within_s: float = FENCE_S) -> bool:
@@ -415,7 +415,7 @@ class Arrival:
 
 
 class ScriptedServer:
-    """A server for the stream, whose behaviour the scenarios decide."""
+    """A server of the stream that does what a scenario tells it to."""
 
     def __init__(self, wait_s: float) -> None:
         self.findings = Findings()
@@ -461,9 +461,9 @@ class ScriptedServer:
         return talk
 
     async def back(self, since: float, within_s: float) -> Talk | None:
-        """Return the next connection of the client, after it has reconnected and sent a `hello`.
+        """Return the connection of a client that reconnects within `within_s` seconds after `since` and says hello.
 
-        Return None if it does not do so within `within_s` seconds of the time `since`.
+        Return None if it does not.
         """
         arrival = await self.arrival(since + within_s - time.monotonic())
         if arrival is None:

@@ -1,4 +1,4 @@
-"""The demo's call for help, from a dispatch record to the crew's arrival, and the evidence for the verdict."""
+"""The demo's call for help, from a dispatch record to the arrival of the crew, and what its judge needs to know."""
 
 import asyncio
 import json
@@ -30,13 +30,13 @@ AEDS_M = ((180.0, 90.0), (-240.0, 60.0), (70.0, -310.0))  # metres from the door
 
 
 def arrests_of(path: Path, kind: Format | None) -> list[Record]:
-    """Return those records of a feed that become calls for help, the newest first."""
+    """Return the records of a feed from which calls can be opened and that are not drills, newest first."""
     found = calls_for_help(read_records(path.name, feed_text(path), kind), [CATEGORY])
     return [record for record in found if not record.obstacle and record.status is None]
 
 
 def where(record: Record) -> Point:
-    """Return the place in a record, which must have one."""
+    """Return the latitude and longitude of a record."""
     assert record.lat is not None
     assert record.lng is not None
     return record.lat, record.lng
@@ -59,16 +59,16 @@ def write_aeds(path: Path, arrests: Sequence[Record]) -> Path:
 
 
 def needles(place: dict[str, Any]) -> list[str]:
-    """Return the bytes, as hex, that only a responder with a seat may receive.
+    """Return the bytes, as hex, that no message except a `task` may contain.
 
-    They are the texts and the two numbers of the exact place, the numbers in JSON and in MessagePack.
+    They are the address, how to get in, and the coordinates as JSON and as MessagePack write them.
     """
     texts = [place["address"], place["access"], repr(place["lat"]), repr(place["lng"])]
     return [text.encode().hex() for text in texts] + [struct.pack(">d", place[name]).hex() for name in ("lat", "lng")]
 
 
 class Call:
-    """One call for help in the demo, whose node and crowd are running."""
+    """A call for help that is opened on a running node, while a crowd of simulated phones is connected."""
 
     def __init__(self, dispatcher: Dispatcher, crowd: Sequence[CrowdProcess], record: Record) -> None:
         self._dispatcher, self._crowd = dispatcher, crowd
@@ -115,9 +115,9 @@ class Call:
         return Called(self._id, QUALS, near, held["ring_m"], most, [seat["responder"] for seat in seats], sent)
 
     async def _until(self, what: str, most_s: float) -> None:
-        """Read the call's state repeatedly until all seats are taken, or all responders have arrived.
+        """Read the state of the call repeatedly, for at most `most_s` seconds.
 
-        `what` is "full" or "arrived". Give up after `most_s` seconds.
+        Stop earlier when the call is full (if `what` is "full"), or when all responders who go have arrived.
         """
         ends_at = time.monotonic() + most_s
         while True:
@@ -128,7 +128,7 @@ class Call:
             await asyncio.sleep(POLL_S)
 
     def told(self) -> str:
-        """Return one line of text about the course of the call."""
+        """Return one line that says how the call went."""
         state = self.state
         goes = ", ".join(f"{seat['role']} {seat['state']}" for seat in state["seats"]) or "nobody"
         called = f"{state['rung']} called within {state['ring_m']} m of the cell, {state['declined']} declined"

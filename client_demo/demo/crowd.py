@@ -1,22 +1,25 @@
-"""A process that plays simulated subscribers, as the demo commands (`python -m client_demo.demo.crowd`).
+"""A process that plays simulated subscribers (`python -m client_demo.demo.crowd`), controlled by the demo.
 
-Commands come as JSON lines on stdin and are carried out one after the other; each is answered by one line on stdout.
+Commands come as JSON lines on stdin, and are carried out one after the other. Each is answered by one line on stdout.
 
-    connect  {url, subscribers}      connect all of them; lines {"connected": n} report the progress
-    freeze                           nobody moves any more, and every move that was sent has its `ok`
-    thaw                             the moving subscribers go on
-    settle   {id, revision, area}    wait at most 2 s until all who should get this have it; `area` is null for a cancel
-    tunnel   {ids, most}             drop, without a close frame, connections of some who hold one of these alerts
-    emerge                           reconnect the dropped subscribers, with `holding`
-    arrivals                         return deliveries since the last such command, and the number of people, by H3 cell
-    search   {needles}               from now on search every frame for these bytes, each as hex
-    stood    {id}                    wait at most 2 s until all who were called got a standdown at the end
-    report                           return each subscriber's record, a list of events
-    forget                           delete the records, for a show that goes on after its verdict
+    connect  {url, subscribers}      connect these subscribers; lines {"connected": n} report the progress
+    freeze                           stop all moves, and wait until every move that was sent has its `ok`
+    thaw                             let the moving subscribers move again
+    settle   {id, revision, area}    wait at most 2 s until all who should get this revision have it (a cancel has null
+                                     as its `area`)
+    tunnel   {ids, most}             drop connections of some subscribers who have one of these alerts, without a close
+                                     frame
+    emerge                           reconnect those subscribers; they say in `holding` which alerts they have
+    arrivals                         return the deliveries since the last such command, and the number of subscribers,
+                                     both by H3 cell
+    search   {needles}               from now on, search every frame for these bytes (the needles), each given as hex
+    stood    {id}                    wait at most 2 s until all who were called got a standdown at the end of the call
+    report                           return the record of each subscriber, a list of events
+    forget                           delete the records, when the show goes on after its verdict
 
-Events, in the order in which they happened, with the time in ns of the machine's monotonic clock:
+The events of a record, in the order in which they happened, each with the time in ns of the monotonic clock:
 
-    ["hello", at, step, held]  welcomed, at the places number `step`, holding `held`
+    ["hello", at, step, held]  welcomed at the list of places number `step`, having the alerts `held` (id -> revision)
     ["move", at, step]         a move was sent          ["ok", at, step]              and took effect
     ["alert", at, id, revision]                         ["cancel", at, id, revision]
     ["lost", at]               the connection ended
@@ -24,11 +27,12 @@ Events, in the order in which they happened, with the time in ns of the machine'
     ["standdown", at, id, reason]
     ["place", at, type]        a frame of this type contained one of the needles
 
-A subscriber with an `answer` gives it to each call: `says` is accept, decline or empty, after `after_s` seconds. With a
-task it reports `there_s` seconds later that it has arrived.
+A subscriber that has an `answer` is a responder. After `after_s` seconds, it answers each call with the message in
+`says`, which is accept, decline or empty (no answer). If it gets a task, it reports after `there_s` seconds that it has
+arrived.
 
-The process does little work on purpose: on a small machine it shares the cores with the node, and its own work while
-frames arrive would count as latency. Frames are decoded once for all subscribers who receive the same bytes.
+The process does little work, on purpose: on a small machine it shares the cores with the node, and its own work while
+frames arrive would add to the measured latency. If many subscribers receive the same bytes, they are decoded once.
 """
 
 import asyncio
@@ -65,7 +69,7 @@ MAP_RESOLUTION = 9  # H3 cells of about 350 m across
 MAX_LINE = 1 << 26
 COUNTED = ("alert", "cancel", "call", "task", "standdown")  # messages that `live` of `welcome` and `ok` counts
 
-# A silent logger for the library, because logging each frame would be most of the load.
+# The WebSocket library gets this silent logger, because logging each frame would cause most of the load.
 _quiet = logging.getLogger("client_demo.demo.crowd.frames")
 _quiet.setLevel(logging.ERROR)
 
@@ -111,7 +115,7 @@ class Subscriber(asyncio.Protocol):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the subscriber is connected, and has received all messages that were waiting for it."""
+        """Whether the subscriber is connected and has received the messages that its welcome announced."""
         return self._transport is not None and not self._leaving and self.ready.done()
 
     @property
@@ -131,11 +135,11 @@ class Subscriber(asyncio.Protocol):
 
     @property
     def places(self) -> list[Place]:
-        """The subscriber's present places. While a `move` is unanswered, these are the former ones."""
+        """The subscriber's present places. While a move is not answered, these are the places before it."""
         return self._steps[self.step]
 
     def record(self) -> list[tuple[Any, ...]]:
-        """Return the events that were recorded for this subscriber."""
+        """Return the events recorded so far, oldest first."""
         return self._events
 
     async def connect(self, host: str, port: int) -> None:
@@ -146,9 +150,9 @@ class Subscriber(asyncio.Protocol):
         await self.ready
 
     def move(self) -> None:
-        """Move to the next step (list of places); after the last one, to the first.
+        """Move to the next list of places, or from the last list to the first.
 
-        Do nothing while the last `move` is unanswered.
+        While a move is not answered, do nothing.
         """
         if self._asked is not None or not self.is_connected:
             return
@@ -163,7 +167,7 @@ class Subscriber(asyncio.Protocol):
         self._leaving = True
         self._transport.abort()
 
-    # ---- asyncio.Protocol ------------------------------------------------------------------------------------
+    # ---- the methods that asyncio calls ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the WebSocket handshake."""
@@ -176,7 +180,7 @@ class Subscriber(asyncio.Protocol):
         self._flush()
 
     def data_received(self, data: bytes) -> None:
-        """Handle received data. Their time is that of this call."""
+        """Handle received data, and record the time at which it arrived."""
         at = time.monotonic_ns()
         self._socket.receive_data(data)
         for event in self._socket.events_received():
@@ -191,7 +195,7 @@ class Subscriber(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Record the end of the connection. It counts as a fault, unless the subscriber has called `vanish`."""
+        """Record that the connection has ended. Count a fault if `vanish` was not called before."""
         self._transport = None
         if not self.ready.done():
             self.ready.set_exception(ConnectionError(str(error or self._socket.handshake_exc or "closed")))
@@ -203,7 +207,7 @@ class Subscriber(asyncio.Protocol):
             self._asked = None
             self._crowd.answered()
 
-    # ---- messages --------------------------------------------------------------------------------------------
+    # ---- sending and handling messages -----------------------------------------------------------------------
 
     def _shake_hands(self) -> None:
         if self._socket.handshake_exc is not None:
@@ -287,7 +291,7 @@ class Subscriber(asyncio.Protocol):
         self._counted()
 
     def _counted(self) -> None:
-        """Count one of the messages that a `welcome` or an `ok` has announced."""
+        """Count a received message as one of those that the last `welcome` or `ok` announced."""
         if self._behind:
             self._behind -= 1
             if not self._behind:
@@ -315,7 +319,7 @@ class Subscriber(asyncio.Protocol):
 
 
 class Crowd:
-    """All simulated subscribers of this process, and the commands that the process obeys."""
+    """All subscribers that this process plays, and a method for each command."""
 
     def __init__(self) -> None:
         self.uri: WebSocketURI
@@ -336,12 +340,12 @@ class Crowd:
         self._owed: dict[str, set[Subscriber]] = {}  # call -> subscribers without a standdown at its end
         self._all_stood = asyncio.Event()
 
-    # ---- called by subscribers -------------------------------------------------------------------------------
+    # ---- the methods that subscribers call -------------------------------------------------------------------
 
     def decode(self, decode: Callable[[str | bytes], Message], data: bytes) -> Message:
-        """Return the message in a frame. Equal frames are decoded only once.
+        """Return the message in a frame.
 
-        Only alerts and cancels are kept for this, because other messages differ between subscribers.
+        Frames with an alert or a cancel are the same for many subscribers, so they are decoded only once.
         """
         known = self._decoded.get(data)
         if known is None:
@@ -354,7 +358,7 @@ class Crowd:
         return known
 
     def arrived(self, subscriber: Subscriber, at: int, alert_id: str, revision: int) -> None:
-        """Record that a revision or cancel was delivered to a subscriber."""
+        """Record that a subscriber received this revision of an alert at the time `at` (ns)."""
         key = alert_id, revision
         self._got[key] += 1
         self._arrivals.append((subscriber.places, at, alert_id, revision))
@@ -364,7 +368,7 @@ class Crowd:
                 self._settled.set()
 
     def has_needle(self, frame: bytes) -> bool:
-        """Return whether a frame contains any of the bytes for which the demo searches."""
+        """Return whether the frame contains one of the byte strings that the command `search` has set."""
         if not self._needles:
             return False
         self._searched += 1
@@ -380,14 +384,14 @@ class Crowd:
         self._all_stood.set()
 
     def answered(self) -> None:
-        """Wake the command `freeze`, if it waits and no subscriber has an unanswered `move` any more."""
+        """Wake the command `freeze` if no move is unanswered any more."""
         if self._walking is None and not any(mover.is_moving for mover in self._movers):
             self._still.set()
 
-    # ---- commands --------------------------------------------------------------------------------------------
+    # ---- the commands of the demo ----------------------------------------------------------------------------
 
     async def connect(self, url: str, subscribers: Sequence[dict[str, Any]]) -> Message:
-        """Connect all subscribers. The answer lists the numbers of those that have succeeded."""
+        """Connect all subscribers. `order` in the answer lists the numbers of those who are connected."""
         self.uri = parse_uri(url)
         everybody = [Subscriber(self, **subscriber) for subscriber in subscribers]
         gate = asyncio.Semaphore(AT_ONCE)
@@ -455,7 +459,7 @@ class Crowd:
         return {"got": self._got[id, revision], "missing": len(self._missing)}
 
     async def tunnel(self, ids: Sequence[str], most: int) -> Message:
-        """Drop the connections of some subscribers that have received one of these alerts."""
+        """Drop the connections of some subscribers who have received one of these alerts. The answer counts them."""
         for alert_id in ids:
             stay = [one for one in self._all if not one.is_mover and not one.is_responder]
             holders = [one for one in stay if one.is_connected and alert_id in one.held]
@@ -465,7 +469,10 @@ class Crowd:
         return {"gone": len(self._tunnel)}
 
     async def emerge(self) -> Message:
-        """Reconnect the subscribers whose connections were dropped; count the messages that they are sent."""
+        """Reconnect the subscribers whose connections `tunnel` has dropped.
+
+        The answer counts the messages that they are sent.
+        """
         gate = asyncio.Semaphore(AT_ONCE)
         back, self._tunnel = self._tunnel, []
         held = [dict(one.held) for one in back]
@@ -494,11 +501,11 @@ class Crowd:
                 self.faults[f"could not reconnect: {str(error) or 'no answer'}"] += 1
 
     async def arrivals(self) -> Message:
-        """Return the deliveries since the last such command, and the number of people in each H3 cell.
+        """Return the deliveries since the last call, and the number of subscribers, both by H3 cell.
 
-        `told` has a row for each revision and cell: id, revision, cell, number of deliveries, and the times of the
-        first and the last one (ns). Deliveries are counted here and not when they arrive, because counting would show
-        as latency.
+        A row of `told` is for one revision and one cell: id, revision, cell, number of deliveries, and the times of the
+        first and the last delivery (ns). The deliveries are counted here and not when frames arrive, because counting
+        then would add to the measured latency.
         """
         fresh, self._arrivals = self._arrivals, []
         told: dict[tuple[str, int], dict[str, list[int]]] = {}
@@ -513,7 +520,7 @@ class Crowd:
         return {"told": rows, "people": people}
 
     async def search(self, needles: Sequence[str]) -> Message:
-        """Search every frame for these bytes (each as hex) from now on. If there are none, stop searching."""
+        """Search every frame for these byte strings from now on. An empty list ends the search."""
         self._needles = [bytes.fromhex(needle) for needle in needles]
         return {}
 
@@ -531,13 +538,13 @@ class Crowd:
         return {"missing": len(owed), "frames": self._searched}
 
     async def forget(self) -> Message:
-        """Delete all records, which would fill the memory if the demo runs for hours."""
+        """Delete all records. In a demo that runs for hours, they would fill the memory."""
         for one in self._all:
             one.record().clear()
         return {}
 
     async def report(self) -> Message:
-        """Return the records of all subscribers, and the faults that were found."""
+        """Return the records of all subscribers, and the faults with their numbers."""
         return {"records": [one.record() for one in self._all], "faults": dict(self.faults)}
 
 
@@ -558,7 +565,7 @@ def _say(line: Message) -> None:
 
 
 async def _obey() -> None:
-    """Carry out commands until stdin ends, which also happens if the demo dies."""
+    """Carry out commands until stdin is closed, which also happens when the demo dies."""
     lines = asyncio.StreamReader(limit=MAX_LINE)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     crowd = Crowd()
@@ -568,7 +575,7 @@ async def _obey() -> None:
 
 
 def main() -> None:
-    """Run this process as a child of the demo: plays subscribers until stdin ends."""
+    """Run as a child process of the demo, until stdin is closed."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     uvloop.run(_obey())

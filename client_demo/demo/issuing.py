@@ -1,7 +1,4 @@
-"""Makes the tokens of the demo's phones (RFC 7519, RFC 8037).
-
-They are JWTs, signed with the private key from `geocast keygen`.
-"""
+"""An issuer of tokens for the demo's phones: JWTs, signed with the private key that `geocast keygen` has made."""
 
 import json
 import time
@@ -15,7 +12,7 @@ from client_demo.python.base64url import decoded, encoded
 
 
 class Issuer:
-    """Signs tokens with the private key in a file, a JWK."""
+    """An issuer that signs tokens with the private JWK in a file."""
 
     def __init__(self, path: Path) -> None:
         jwk = json.loads(path.read_text(encoding="utf-8"))

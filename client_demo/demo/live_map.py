@@ -1,16 +1,16 @@
-"""The server of the live map, which serves `web/map/` and sends the facts that a subscriber can't know.
+"""The server of the live map. It serves the page in `web/map/`, and sends the page what a subscriber can't know.
 
 A page is a subscriber like any other: the node sends it the alerts at its own place. Everything else on the map comes
-from here as server-sent events. Each event replaces the one before with the same name:
+from this server as server-sent events. An event replaces the last one with the same name:
 
-    published  {alerts, current}   all live alerts by `GET /v1/alerts`; `current` false while the api does not answer
-    people     {cells}             how many simulated subscribers there are: H3 cell -> number
+    published  {alerts, current}   all live alerts, from `GET /v1/alerts`; `current` is false if the api does not answer
+    people     {cells}             the number of simulated subscribers in each H3 cell
     told       {id, revision, title, severity, cells, told, last_ms}
-               a delivery to the simulated subscribers: `told` is their number, `cells` has H3 cell -> [number, ms from
-               the publisher's request to the first of them]; without `last_ms` they received it later, by moving or
-               reconnecting
+               a delivery to simulated subscribers: `told` is their number, and `cells` maps each H3 cell to [number, ms
+               from the publisher's request until the first of them had it]. `last_ms` is the time until the last had
+               it; without `last_ms` they received it later, because they moved or reconnected
 
-The node tells nobody where its subscribers are. Only a demo that simulates the subscribers knows their places.
+A node tells nobody where its subscribers are. The demo knows their places only because it simulates them.
 """
 
 import asyncio
@@ -50,10 +50,10 @@ FILES = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The settings that the page of the map requests once.
+    """The settings that the map's page requests once.
 
-    They are the URL of the node's stream, a token if one is needed, the place at which the map opens, the URL of a map
-    style, and the URL of `geocast push` (with `/v1`) if the page can register there.
+    They are the URL of the node's stream, a token for the node, the place that the map shows first (in degrees), the
+    URL of a map style, and the URL of `geocast push` (with `/v1`) if the page can register there.
     """
 
     stream_url: str
@@ -63,22 +63,22 @@ class View:
     push_url: str | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the settings as JSON values. Settings that are None are left out."""
+        """Return the settings as a dict for JSON, leaving out those that are None."""
         place = None if self.place is None else dict(zip(("lat", "lng"), self.place, strict=True))
         fields = {"stream": self.stream_url, "token": self.token, "place": place, "style": self.style_url}
         fields["push"] = self.push_url
         return {name: value for name, value in fields.items() if value is not None}
 
     def policy(self) -> str:
-        """Return the content security policy of the page, which names the servers to which it may connect.
+        """Return the page's Content-Security-Policy.
 
-        These are the node, `geocast push`, and the origin of the map style.
+        The page may connect to the node, to `geocast push` and to the origin of the map style.
         """
         push = [] if self.push_url is None else [self.push_url]
         return content_policy(connect=[self.stream_url, *push], style_url=self.style_url)
 
     def route(self) -> Route:
-        """Return the HTTP route at which the page requests these settings."""
+        """Return the route at which the page requests these settings."""
 
         async def send(_: Request) -> Response:
             return JSONResponse(self.to_map(), headers={"Cache-Control": "no-store"})
@@ -99,7 +99,7 @@ class LiveMap:
         self._last: dict[str, Any] = {"published": {"alerts": [], "current": False}}
         self._pages: set[asyncio.Queue[str | None]] = set()
 
-    # ---- events ----------------------------------------------------------------------------------------------
+    # ---- the events for the pages ----------------------------------------------------------------------------
 
     async def watch(self) -> None:
         """Read the live alerts every EVERY_S seconds, until cancelled."""
@@ -128,7 +128,7 @@ class LiveMap:
         self._tell("people", self._last["people"])
 
     def told(self, fan_out: Mapping[str, Any]) -> None:
-        """Send a delivery to the pages that are open now. Pages that are opened later do not receive it."""
+        """Send the open pages an event `told` about a delivery. Pages that are opened later do not get it."""
         self._tell("told", fan_out)
 
     def _tell(self, name: str, data: object) -> None:
@@ -139,10 +139,10 @@ class LiveMap:
                 self._pages.discard(page)
             page.put_nowait(None if is_behind else line)
 
-    # ---- HTTP ------------------------------------------------------------------------------------------------
+    # ---- HTTP routes -----------------------------------------------------------------------------------------
 
     def routes(self) -> list[Route]:
-        """Return the routes that the page requests."""
+        """Return the routes that the page requests: its settings and its events."""
         return [self.view.route(), Route("/events", self._events)]
 
     async def _events(self, _: Request) -> Response:
@@ -173,7 +173,10 @@ Cells = dict[
 
 
 def by_revision(rows: Iterable[Sequence[Any]]) -> dict[tuple[str, int], Cells]:
-    """Merge the deliveries that the crowd's processes have counted, by revision."""
+    """Merge the rows about deliveries that the crowd's processes have returned.
+
+    Return, by id and revision, the deliveries in each cell.
+    """
     found: dict[tuple[str, int], Cells] = {}
     for alert_id, revision, cell, count, first, last in rows:
         cells = found.setdefault((alert_id, revision), {})
@@ -183,10 +186,10 @@ def by_revision(rows: Iterable[Sequence[Any]]) -> dict[tuple[str, int], Cells]:
 
 
 def fan_out(cells: Cells, sent: int | None) -> dict[str, Any]:
-    """Return the members of an event `told` that are about the recipients of a revision.
+    """Return the fields of an event `told` that describe the recipients of a revision.
 
-    `sent` is the time of the publisher's request, in ns. If it is given, the members include the times from then to the
-    deliveries.
+    If `sent` (ns) is given, they include how long after `sent` the first recipient in each cell and the last of all got
+    it.
     """
     told = sum(count for count, _, _ in cells.values())
     if sent is None:

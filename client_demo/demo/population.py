@@ -1,6 +1,6 @@
-"""Makes a city of simulated subscribers around the places of incidents.
+"""The simulated subscribers, who form a city around the places of incidents.
 
-It does no I/O, and the same seed gives the same city.
+No I/O. The same seed gives the same city.
 """
 
 import random
@@ -23,7 +23,7 @@ NEAR_SHARE, NEAR_M = (
 OUTSKIRTS_M = 3000.0
 STEPS, STEP_M = 12, 500.0  # number of a walker's places, and their mean distance
 
-# Kinds of places that subscribers send, and the percentage of subscribers with each.
+# The kinds of places that subscribers send, and the percentage of subscribers with each kind.
 KINDS = {"a point": 45, "a point and its accuracy": 15, "an H3 cell only": 15, "two places": 10, "on the move": 15}
 
 
@@ -43,13 +43,13 @@ class Simulated:
     answer: dict[str, Any] | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the subscriber as JSON values, for the process that plays it."""
+        """Return the description of the subscriber for the process that plays it, as a dict for JSON."""
         steps = [[place.to_map() for place in places] for places in self.steps]
         return {"wire": self.wire, "steps": steps, "token": self.token, "answer": self.answer}
 
 
 def city(count: int, incidents: Sequence[Point], seed: int = SEED) -> list[Simulated]:
-    """Return `count` subscribers around the places of incidents, in random order."""
+    """Return `count` subscribers, some of them near these incidents and the others anywhere in between."""
     dice = random.Random(seed)
     lats, lngs = [lat for lat, _ in incidents], [lng for _, lng in incidents]
     corners = (
@@ -82,7 +82,7 @@ def _steps(kind: str, home: Point, work: Point, dice: random.Random) -> list[lis
 
 
 def _walk(start: Point, dice: random.Random) -> list[list[Place]]:
-    """Return the steps of a subscriber that walks along a rough line, so that it enters and leaves areas."""
+    """Return the places of a subscriber who walks roughly along a line, and so enters and leaves areas."""
     north, east = dice.gauss(0, 1), dice.gauss(0, 1)
     accuracy_m = dice.choice((0.0, 0.0, 20.0, 150.0))
     here, steps = start, []

@@ -1,4 +1,4 @@
-"""Prints the progress of the demo in a terminal, and its verdict as a table."""
+"""The output of the demo in a terminal: progress bars, lines of text, and the verdict as a table."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ WIDE = 110  # terminal columns that the complete table needs
 
 
 class Progress:
-    """Prints the progress of the demo: as bars in a terminal, and as lines that also make sense in a file."""
+    """The progress of the demo, shown as bars in a terminal, or as lines if the output goes to a file."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -51,7 +51,10 @@ class Progress:
 
 
 def verdict_table(rows: Iterable[Row], width: int) -> Table:
-    """Return a table with a line for each revision and cancel. In a narrow terminal, it has no headlines."""
+    """Return a table with one row for each revision and cancel.
+
+    In a narrow terminal it has no column for the headlines.
+    """
     is_wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold underline")
     table.add_column("category", no_wrap=True, overflow="ellipsis")

@@ -1,7 +1,7 @@
-"""Serves `web/respond/`: the page of a responder, who is called to people in need nearby.
+"""The server of `web/respond/`: the page of a responder, who is called to people in need nearby.
 
-The page is a client like any other: it talks only to the node. Its token is in the page's address, after the #, so that
-no server receives it, not even this one.
+The page is a client like any other: it talks only to the node. Its token is in the page's address after the #, a part
+that browsers send to no server, not even to this one.
 """
 
 import contextlib
@@ -27,5 +27,5 @@ async def responder_page(view: View, port: int = 0, bind: str = LOOPBACK) -> Asy
 
 
 def signed_in(url: str, token: str) -> str:
-    """Return the address of the page with a token after the #. Browsers send this part of an address to no server."""
+    """Return the address of the page with this token after the #, a part that browsers send to no server."""
     return f"{url}/#token={token}"

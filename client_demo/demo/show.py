@@ -1,15 +1,16 @@
-"""`make demo`: a node, a city of subscribers, a review desk, a live map, and a verdict on every delivery.
+"""The course of `make demo`: a node, a city of subscribers, a review desk, a live map, and a verdict on every delivery.
 
-    1  read a dispatch feed and let the desk decide which incidents the node's policy allows
-    2  start a node and connect the subscribers, who run in processes of their own
-    3  act by act: publish; then a revision that moves an alert, a tunnel in which some lose their connection while
-       alerts are cancelled and revised, and their return; and a call for help to a cardiac arrest
-    4  judge every delivery with an independent haversine (`verdict`) and, if aiohttp is installed, every push to
-       sleeping phones; print a table
-    5  in a terminal, go on until Ctrl-C, so that there is time to look at the map
+    1  The demo reads a feed of dispatch records, and a simulated desk decides which incidents become alerts.
+    2  It starts a node, and connects the subscribers, who run in processes of their own.
+    3  It plays the acts. Alerts are published, and one is revised to another place. Some subscribers lose their
+       connections, as in a tunnel, while alerts are cancelled and revised, and come back. Then there is a call for help
+       to a cardiac arrest.
+    4  It judges every delivery with a distance formula of its own (`verdict`) and, if aiohttp is installed, every push
+       to sleeping phones, and prints a table.
+    5  In a terminal, it goes on until Ctrl-C, so that there is time to look at the map.
 
-Nobody moves while an alert is published, from before the POST until everybody inside has it. So the set of required
-recipients is exact. Between two acts subscribers move in and out of the areas of live alerts.
+Subscribers don't move while an alert is being published, from before the request until everybody inside has the alert.
+So it is exactly known who has to get it. Between two acts, subscribers move in and out of the areas of live alerts.
 """
 
 import asyncio
@@ -81,15 +82,14 @@ Page = TypeVar("Page")
 
 
 class DemoError(Exception):
-    """Raised if the demo can't run. The text is one line for a person."""
+    """Raised if the demo can't run. The text is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the verdict of the demo is based on.
+    """The evidence for the verdict.
 
-    It has the published alerts, and the places and the record of each subscriber, until the time `end` (ns of the
-    monotonic clock).
+    Its main parts are the published alerts, and the places and the record of each subscriber up to the time `end` (ns).
     """
 
     published: list[Published]
@@ -115,7 +115,7 @@ class Outcome:
     push: PushVerdict | None = None
 
     def total(self, name: str) -> int:
-        """Return the sum of one number over all revisions, such as "missed"."""
+        """Return the sum of a count, such as `missed`, over all revisions and cancels."""
         return sum(getattr(row, name) for row in self.rows)
 
     @property
@@ -135,9 +135,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Programme:
-    """The settings of a demo: its duration, the feed, the number of subscribers, and the map.
+    """The settings of a demo: duration, feed, number of subscribers, and the map.
 
-    `stays`: whether the demo continues after the verdict, until Ctrl-C.
+    With `stays`, the demo goes on after the verdict, until Ctrl-C.
     """
 
     seconds: float
@@ -150,7 +150,7 @@ class Programme:
 
 
 def run_demo(console: Console, programme: Programme) -> int:
-    """Run the demo. Return the exit status: 0 if all deliveries were right, otherwise 1.
+    """Run the demo, and return the exit status: 0 if all deliveries were right, otherwise 1.
 
     Raise DemoError if the demo can't run.
     """
@@ -230,7 +230,10 @@ async def _phones_that_sleep(
 async def _on_port(
     port: int, opening: Callable[[int], contextlib.AbstractAsyncContextManager[Page]]
 ) -> AsyncIterator[Page]:
-    """Serve a page on this port; or, if the port is taken, on any free one."""
+    """Serve a page on this port, or on any free port if this one is taken, and yield the page.
+
+    `opening` serves the page on a given port.
+    """
     async with contextlib.AsyncExitStack() as cleanup:
         try:
             page = await cleanup.enter_async_context(opening(port))
@@ -277,7 +280,7 @@ async def _serve_calls(
 
 
 def _serve_desk(node: Node, programme: Programme, folder: Path) -> contextlib.AbstractAsyncContextManager[OpenPage]:
-    """Serve a review desk for the demo's feed. Its alerts reach the map and the simulated subscribers."""
+    """Serve a review desk with the demo's feed. Its alerts also reach the map and the crowd."""
     settings = DeskSettings(
         api_url=node.api_url,
         token=node.token,
@@ -303,7 +306,7 @@ def _tell(progress: Progress, outcome: Outcome) -> None:
 
 
 class Show:
-    """Plays the acts of the demo, once the node and the crowd are running."""
+    """The acts of the demo (publishing, revising and so on), which need a running node and a connected crowd."""
 
     def __init__(
         self,
@@ -327,7 +330,10 @@ class Show:
         self._cast: list[list[Simulated]] = []  # for each process, the subscribers that it plays
 
     async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> None:
-        """Run all acts, from the desk's decisions to the last delivery."""
+        """Run the whole show.
+
+        The desk decides, the subscribers connect, and the acts are played, until `ends_at` (monotonic) at the latest.
+        """
         self._policy = Policy.from_map(await self._publisher.policy())
         self._desk = Desk(self._policy, retime=True)
         self._cases = cases = self._decide(incidents)
@@ -336,7 +342,7 @@ class Show:
         listener = self._listener(cases[0])
         await first_to_end(self._act_by_act(cases, ends_at), listener.run())
 
-    # ---- 1: the desk decides ---------------------------------------------------------------------------------
+    # ---- part 1: the desk decides ----------------------------------------------------------------------------
 
     def _decide(self, incidents: Sequence[Incident]) -> list[Case]:
         triage = self._desk.triage(incidents, wall_ms())
@@ -366,7 +372,7 @@ class Show:
                 f"no live map: there is no {lacks}; `make demo` gets it if an npm registry can be reached", "yellow"
             )
 
-    # ---- 2: the city connects --------------------------------------------------------------------------------
+    # ---- part 2: the subscribers connect ---------------------------------------------------------------------
 
     async def _connect(self, count: int, cases: Sequence[Case]) -> None:
         fit = self._that_fit(count)
@@ -422,7 +428,7 @@ class Show:
             )
         return fit
 
-    # ---- 3: the acts -----------------------------------------------------------------------------------------
+    # ---- part 3: the acts, one after the other ---------------------------------------------------------------
 
     def _listener(self, case: Case) -> Client:
         """Return a real client at the place of the first alert, which prints what a person would see."""
@@ -483,9 +489,9 @@ class Show:
         }
 
     def _script(self, cases: Sequence[Case], ends_at: float) -> list[tuple[Act, bool]]:
-        """Return the acts in order, each with whether it runs even if no time is left.
+        """Return the acts in order, each with whether it must be played even if time is short.
 
-        Only publications may be left out, and not the first ones.
+        As many alerts are published as there is time for.
         """
         room = int((ends_at - time.monotonic()) / INTERVAL_S[0]) - 3
         publish = [(self._publishing(case), number < NEEDED) for number, case in enumerate(cases[: max(NEEDED, room)])]
@@ -509,7 +515,7 @@ class Show:
         return act
 
     async def _move_first(self) -> None:
-        """Revise the first alert: its area moves by 1.5 times its radius."""
+        """Revise the first alert, moving its circle east by 1.5 times the radius."""
         alert = self._sent[self._published[0].id]
         shape = alert["area"][0]
         lat, lng = offset(shape["lat"], shape["lng"], 0, 1.5 * shape["radius_m"])
@@ -519,7 +525,7 @@ class Show:
         )
 
     async def _enter_tunnel(self) -> None:
-        """Drop the connections of some subscribers, and cancel or revise alerts that they have."""
+        """Drop the connections of some subscribers, then cancel one alert that they have and revise another."""
         first, second = (list(self._sent) * 2)[:2]
         gone = await all_do(self._crowd, "tunnel", ids=[first, second], most=TUNNEL // len(self._crowd))
         self._progress.say(f"{sum(each['gone'] for each in gone)} subscribers lost their connection", "bold")
@@ -536,19 +542,19 @@ class Show:
         answers = await all_do(self._crowd, "emerge")
         total = {name: sum(answer[name] for answer in answers) for name in answers[0] if name != "done"}
         self._progress.say(
-            f"{total['back']} came back, holding {total['held']} alerts; sent at once: {total['cancels']} cancels, "
-            f"{total['revisions']} revisions, {total['new']} new alerts, {total['again']} that they had",
+            f"{total['back']} came back, holding {total['held']} alerts; they were sent {total['cancels']} cancels, "
+            f"{total['revisions']} revisions, {total['new']} new alerts, {total['again']} alerts that they already had",
             "bold",
         )
 
     async def _cardiac_arrest(self) -> None:
-        """Call responders to a home, send the exact place to those who get a seat, and end the call."""
+        """Call responders to a home. Those who get a seat are sent the exact place; at the end all get a standdown."""
         call = Call(self._dispatcher, self._crowd, self._arrests[0])
         self._called = await call.go()
         self._searched = call.frames
         self._progress.say(f"cardiac arrest: {call.told()}", "bold")
 
-    # ---- publishing, with the times that the verdict needs ---------------------------------------------------
+    # ---- publishing, and recording the times for the verdict -------------------------------------------------
 
     async def _revise(self, alert_id: str, **changes: Any) -> str:
         revision = self._current(alert_id) + 1
@@ -564,10 +570,7 @@ class Show:
         return max(item.revision for item in self._published if item.id == alert_id)
 
     async def _send(self, request: Coroutine[Any, Any, dict[str, Any]], alert: dict[str, Any]) -> str:
-        """Send a request of the desk, and wait until everybody who should have the alert has received it.
-
-        Return a line of text about the request.
-        """
+        """Send a request, wait until the subscribers who should have the alert have it, and return a line about it."""
         sent = time.monotonic_ns()
         answer = await request
         accepted = time.monotonic_ns()
@@ -584,13 +587,16 @@ class Show:
         else:
             counts, _ = await asyncio.gather(settling, self._sleepers.settle(item))
         got, missing = (sum(count[name] for count in counts) for name in ("got", "missing"))
-        late = f", {missing} still without it" if missing else ""
-        return f"{got} told{late}; accepted in {(accepted - sent) / 1e6:.1f} ms"
+        late = f", {missing} do not have it yet" if missing else ""
+        return f"{got} subscribers have it{late}; accepted in {(accepted - sent) / 1e6:.1f} ms"
 
-    # ---- afterwards ------------------------------------------------------------------------------------------
+    # ---- part 5: going on after the verdict ------------------------------------------------------------------
 
     async def go_on(self) -> None:
-        """Continue the show after the verdict, without output: publish alerts, and cancel the oldest ones."""
+        """Continue the show without output until cancelled.
+
+        Publish one alert after the other, and cancel the oldest ones.
+        """
         live = list(self._sent)
         for case in itertools.cycle([*self._cases[len(live) :], *self._cases[: len(live)]]):
             await all_do(self._crowd, "forget")
@@ -609,7 +615,7 @@ class Show:
         live.append(alert["id"])
 
     async def evidence(self) -> Evidence:
-        """Return all that the verdict is based on, from the node and the crowd."""
+        """Collect the evidence for the verdict from the crowd and the sleeping phones, and return it."""
         reports = await all_do(self._crowd, "report")
         end = time.monotonic_ns()
         records = [
@@ -634,7 +640,7 @@ class Show:
         return ResponderPhone(sub, one.counts, one.here, one.says, events)
 
 
-# ---- 4: the verdict ----------------------------------------------------------------------------------------------
+# ---- part 4: the verdict -----------------------------------------------------------------------------------------
 
 
 def outcome_of(evidence: Evidence) -> Outcome:

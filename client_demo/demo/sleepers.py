@@ -1,7 +1,7 @@
-"""The demo's sleeping phones, which receive alerts as pushes.
+"""The demo's sleeping phones, which are woken by pushes.
 
-The phones register with `geocast push`, and a push service that simulates those of browsers wakes them. Half of the
-phones read each push at once; the others sleep until the end, and then read the pushes that are left.
+The phones register with `geocast push`, and get their pushes from a push service that simulates those of browsers. Half
+of the phones read each push at once. The others sleep until the end, and then read the pushes that are still stored.
 """
 
 import asyncio
@@ -36,9 +36,9 @@ LIFE_S = 3600
 
 @dataclass
 class _Sleeper:
-    """A simulated phone, with its places and the ids of the alerts that it has to receive.
+    """A sleeping phone.
 
-    `owed` is the number of pushes that it has to receive.
+    `ids` are the alerts that it must be sent, and `owed` is the number of pushes expected so far.
     """
 
     phone: Phone
@@ -49,16 +49,16 @@ class _Sleeper:
     taken_ms: list[float] = field(default_factory=list)
 
     def owes(self, item: Published) -> bool:
-        """Return whether a revision or cancel must be pushed to the phone.
+        """Return whether the phone must get a push about this revision or cancel.
 
-        If so, all later revisions of the alert, and its cancel, must be pushed, too.
+        Once an alert has reached one of the phone's places, that holds for all later revisions, too.
         """
         if item.area is not None and is_inside(item.area, self.places):
             self.ids.add(item.id)
         return item.id in self.ids
 
     def record(self) -> Sleeper:
-        """Return the record of the phone for the verdict."""
+        """Return the phone with the messages that it has read, in the form for the verdict."""
         told = [
             (message["alert"]["id"], message["alert"]["revision"])
             if message["type"] == "alert"
@@ -79,7 +79,7 @@ class Sleepers:
         self._starting: asyncio.Task[None] | None = None
 
     def start(self, origins: Sequence[str]) -> None:
-        """Start `geocast push` in the background. Pages from these origins may use it, too."""
+        """Start `geocast push` in the background. Pages of these origins may register there, too."""
         self._starting = asyncio.create_task(self.push.start(origins))
 
     async def stop(self) -> None:
@@ -117,7 +117,7 @@ class Sleepers:
 
     async def _register(self, one: _Sleeper) -> None:
         token = self._node.issuer.token(one.phone.name, ["alerts:receive"], LIFE_S)
-        # No TLS on loopback: reading all certificates for each phone would take seconds.
+        # The connection is not encrypted, so the client need not read all certificates, which would take seconds.
         plain = httpx.AsyncHTTPTransport(verify=False)
         async with Devices(self.push.url, token, patience_s=PATIENCE_S, transport=plain) as devices:
             await devices.register(new_device_id(), one.phone.subscription(), one.places, resolution=RESOLUTION)
@@ -138,10 +138,7 @@ class Sleepers:
             await asyncio.to_thread(self._service.until, lambda: not any(map(_lacks, these)), most_s)
 
     async def wake(self) -> list[Sleeper]:
-        """Wake all phones, and return their records.
-
-        Pushes that are late have a few more seconds to arrive before that.
-        """
+        """Wait a few seconds for pushes that are late, wake all phones, and return their records."""
         await self._until_pushed(self._all, LATE_S)
         for one in self._all:
             one.phone.wake()
@@ -153,7 +150,7 @@ class Sleepers:
         return [f"the push service found a fault: {what}" for what in sorted(set(self._service.wrong))]
 
     def forget(self) -> None:
-        """Delete all records, which would fill the memory if the demo runs for hours."""
+        """Delete the records of the phones. In a demo that runs for hours, they would fill the memory."""
         for one in self._all:
             one.phone.told.clear()
             one.phone.requests.clear()

@@ -1,22 +1,21 @@
-"""Judges the deliveries in the demo: who had to be sent each alert, and who was.
+"""The judge of the demo: did everybody who had to get an alert get it, and nobody else? No I/O.
 
-It does no I/O. Times are in ns of one monotonic clock.
+The judge follows the protocol ("Who is sent what") with a distance formula of its own (haversine), and uses nothing of
+a node's code. It reads the events that `crowd` has recorded for each subscriber. Times are in ns of one monotonic
+clock.
 
-The judgement follows the protocol ("Who is sent what") with an independent haversine, and knows nothing about a node's
-implementation.
-
-Rule 1  `ok` is a barrier: a delivery before it is judged by the old places, a delivery after it by the new ones. So
-        each delivery can be judged exactly, even if the subscriber moves.
-Rule 2  A subscriber *had to* get a revision after staying inside its area, between the `ok` of one move and the sending
-        of the next, while the revision was accepted and not yet replaced or cancelled. The same holds for a subscriber
-        who walks in later. In the demo nobody moves from the publication of an alert until everybody inside has it (at
-        most 2 s), so no stay is too short for a node to notice.
-Rule 3  A recipient has to get every later revision and the cancel: at once while connected, otherwise after
-        reconnecting with `holding`.
-Rule 4  Within 1 cm of the edge either answer is right; there, and only there, the delivery counts as expected if it
-        happened.
-Rule 5  A latency is measured from the sending of the POST, for subscribers who had to get the revision then; a
-        subscriber who walks in later has none.
+Rule 1  The node answers a move with `ok`. A delivery before the `ok` is judged by the old places, and a delivery after
+        it by the new places. So each delivery can be judged exactly, even if the subscriber moves.
+Rule 2  A stay is the time between the `ok` of one move and the sending of the next. A subscriber *had to* get a
+        revision if, during a stay inside the area, the revision was accepted and not yet replaced or cancelled. That
+        also holds for a subscriber who walks into the area later. In the demo nobody moves from the publication of an
+        alert until everybody inside has it (at most 2 s), so no stay is too short for a node to notice.
+Rule 3  A subscriber who has got a revision has to get every later revision and the cancel: at once while connected,
+        otherwise after reconnecting and saying in `holding` what it has.
+Rule 4  Within 1 cm of the edge of an area, both are right: that the subscriber got the alert, and that it did not. Such
+        a delivery counts as expected only if it happened.
+Rule 5  A latency is measured from the sending of the request, for subscribers who were inside then. A delivery to a
+        subscriber who walks in later has no latency.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,7 +66,7 @@ class Row:
 
 @dataclass(slots=True)
 class _Stay:
-    """A period during which a subscriber had the same places, on the same connection."""
+    """A stay: a time during which the subscriber had the same list of places, `steps[step]`, on one connection."""
 
     start: int
     step: int
@@ -76,7 +75,7 @@ class _Stay:
 
 @dataclass(slots=True)
 class _Connection:
-    """One connection of a subscriber: the `holding` that the subscriber sent, and the deliveries to it."""
+    """One connection of a subscriber: the alerts that it said it already had (`held`), its stays and its deliveries."""
 
     start: int
     held: Mapping[str, int]
@@ -85,7 +84,10 @@ class _Connection:
     got: dict[Key, int] = field(default_factory=dict)  # -> time of delivery
 
     def leave(self, at: int) -> None:
-        """End the last stay at the time `at`: from then on, the node may use the old or the new places."""
+        """End the last stay, because a move was sent or the connection was lost.
+
+        From then on the node may use the old or the new places.
+        """
         self.stays[-1].end = min(at, self.stays[-1].end)
 
     def newest(self, alert_id: str) -> int:
@@ -97,9 +99,9 @@ class _Connection:
         return max(max(sent, default=0), self.held.get(alert_id, 0))
 
     def had_earlier(self, item: Published) -> bool:
-        """Return whether the subscriber had received an earlier revision of the alert before this one was published.
+        """Return whether the subscriber had an earlier revision of the alert when this one was sent.
 
-        Revisions count that were sent on this connection, or listed in the `holding` at its start.
+        The earlier one may be from this connection, or held at its start.
         """
         sent = (
             at < item.sent
@@ -110,7 +112,7 @@ class _Connection:
 
 
 class _Subscriber:
-    """What is known about one subscriber: its connections, and the right and wrong deliveries to it."""
+    """A subscriber under judgement: its places, its connections, and the keys of its right and wrong deliveries."""
 
     def __init__(self, steps: Sequence[Sequence[Place]]) -> None:
         self._steps = steps
@@ -120,7 +122,10 @@ class _Subscriber:
         self.wrong: set[Key] = set()
 
     def depth(self, stay: _Stay, item: Published) -> float:
-        """Return how deep the places of a stay are inside the area of a revision, in metres; negative if outside."""
+        """Return how far inside the area, in metres, the subscriber was during this stay.
+
+        A negative value means outside.
+        """
         where = stay.step, item.key
         if where not in self._depths:
             self._depths[where] = depth_m(item.area or (), self._steps[stay.step])
@@ -158,9 +163,9 @@ class DeliveryCheck:
             self.rows[item.key] = Row(item, replaced_at.get(item.key, end))
 
     def take(self, steps: Sequence[Sequence[Place]], events: Iterable[Event]) -> None:
-        """Judge the deliveries to one subscriber.
+        """Judge one subscriber.
 
-        `steps` are the lists of places that it had one after the other, and `events` is its record.
+        `steps` are its lists of places, in the order in which it moves; `events` is its record.
         """
         subscriber = _Subscriber(steps)
         for event in events:
@@ -185,7 +190,7 @@ class DeliveryCheck:
                 self._receive(subscriber, (rest[0], rest[1]), at)
 
     def _receive(self, subscriber: _Subscriber, key: Key, at: int) -> None:
-        """Record a delivery to a subscriber, and whether the subscriber was allowed to receive it (Rule 1)."""
+        """Record a delivery, and whether the subscriber was allowed to get it at its places at that time (Rule 1)."""
         row, link = self.rows.get(key), subscriber.connections[-1]
         newest, stay = link.newest(key[0]), link.stays[-1]
         if row is None or key[1] <= newest:
@@ -215,7 +220,7 @@ class DeliveryCheck:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest of the values that is not exceeded by at least the fraction `share` of them.
+    """Return the smallest value such that at least the fraction `share` of the values are not larger.
 
     Return 0 if there are no values.
     """

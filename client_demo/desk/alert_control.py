@@ -1,4 +1,4 @@
-"""Connects the desk to the node: it repeats each decision until the node answers, and follows the live alerts.
+"""The desk's connection to the node. It sends each decision again until the node answers, and follows the live alerts.
 
 Only this module has the publisher's token.
 """
@@ -42,14 +42,14 @@ class AlertControl:
     ) -> None:
         self.queue = queue
         self._publisher, self._store, self._changed, self._clock = publisher, store, changed, clock
-        # item -> form -> a request that nobody has signed yet
+        # Returns, for an item and a form, a request that nobody has signed yet.
         self._asked: dict[str, dict[str, SigningRequest]] = {}
         self._requests = RequestTasks()
         self.trouble = ""  # the problem with the node, or ""
         self.feed_title, self.feed_trouble = "", ""
 
     async def run(self) -> None:
-        """Send the requests that have no answer yet again, and follow the live alerts, until cancelled."""
+        """Resume the requests that the node has not answered, and follow the live alerts, until cancelled."""
         for item in self.queue:
             if item.pending is not None:
                 self._send(item)
@@ -58,10 +58,10 @@ class AlertControl:
         finally:
             await self._requests.cancel()
 
-    # ---- the feed ------------------------------------------------------------------------------------------
+    # ---- incidents of the feed -----------------------------------------------------------------------------
 
     def take(self, sightings: Iterable[Sighting]) -> None:
-        """Add incidents of the feed to the desk."""
+        """Add incidents, as the feed reports them, to the desk."""
         new = [item for seen in sightings if (item := self.queue.take(seen)) is not None]
         gone = set(self.queue.trim())
         for item in new:
@@ -71,12 +71,12 @@ class AlertControl:
             self._changed("")
 
     def tell_feed(self, title: str, trouble: str) -> None:
-        """Set the title of the feed, and the problem with the feed; "" if there is none."""
+        """Set the title of the feed that the page shows, and the feed's problem ("" if it has none)."""
         if (title, trouble) != (self.feed_title, self.feed_trouble):
             self.feed_title, self.feed_trouble = title, trouble
             self._changed("")
 
-    # ---- decisions -----------------------------------------------------------------------------------------
+    # ---- decisions of reviewers ----------------------------------------------------------------------------
 
     async def preview(self, item: Item, form: Form, by: str) -> dict[str, Any]:
         """Return a preview of the alert in the form, and all reasons why it can't be published.
@@ -197,7 +197,7 @@ class AlertControl:
         """Wait until the node has answered the item's pending request, but for at most `most_s` seconds."""
         await self._requests.answered(item.id, most_s)
 
-    # ---- sending -------------------------------------------------------------------------------------------
+    # ---- sending requests to the node ----------------------------------------------------------------------
 
     def _begin(self, item: Item) -> None:
         if self._is_saved(item):  # stored before it is sent (Rule 3 of `queue`)
@@ -245,11 +245,11 @@ class AlertControl:
                 return self._publisher.cancel(alert_id, pending.body, dry_run=dry_run)
 
     async def _catch_up(self, item: Item) -> None:
-        """Read the alert from the node, because somebody has changed it from elsewhere."""
+        """Read the alert from the node, because somebody has changed it elsewhere, and update the item."""
         with contextlib.suppress(PublishError):
             observe(item, await self._publisher.get(item.alert_id))
 
-    # ---- following the node --------------------------------------------------------------------------------
+    # ---- following the alerts and the policy of the node ---------------------------------------------------
 
     async def _watch_alerts(self) -> None:
         while True:
@@ -290,7 +290,7 @@ class AlertControl:
 
 
 def _is_complete(item: Item, form: Form) -> bool:
-    """Return whether the form has all that is needed for a dry run at the node."""
+    """Return whether the form is complete enough to be sent to the node as a dry run."""
     ring = form["ring"]
     is_whole = None not in (form["lat"], form["lng"], form["radius_m"]) if ring is None else len(ring) > 2
     return is_whole and bool(form["category"]) and item.sighting.incident.occurred_at is not None

@@ -1,7 +1,8 @@
-"""Reports on a feed, for the author of its description: counts, gaps, meanings, and a few records.
+"""A report on a feed for somebody who writes a description of that feed: counts, gaps, meanings, and a few records.
 
-Rule 1  The report contains nothing private: natures and examples are redacted, a time that can't be read is shown only
-by its shape, and the places of all incidents only as a box on a grid of GRID degrees.
+Rule 1  The report contains nothing private. Private parts of natures (the feed's words for what happened) and of
+        examples are struck out. Of a time that can't be read, only the shape is shown, such as 00/00/0000. Of the
+        places, only a box around all of them is shown, on a grid of GRID degrees.
 """
 
 import math
@@ -33,6 +34,7 @@ class Meaning:
     key: str
     note: str
     incidents: int
+    may_be_misspelt: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def report(records: Records) -> Report:
 
 
 def _gaps(kind: Format, row: Row) -> Iterator[str]:
-    """Yield a description of each fact that a row lacks, such as its time or its place."""
+    """Yield one description for each fact (nature, place, time and so on) that a row lacks."""
     found, told = kind.incident(row), kind.told
     if not found.nature:
         yield "without a nature"
@@ -98,7 +100,7 @@ def _said(row: Row, column: str) -> str:
 
 
 def _shape(text: str) -> str:
-    """Return a text with each digit replaced by 0, and each letter by a."""
+    """Return the shape of a text, in which each digit is replaced by 0 and each letter by a."""
     return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "0", text))[:40]
 
 
@@ -117,7 +119,7 @@ def _meanings(incidents: list[Incident]) -> Iterator[Meaning]:
     for key, count in Counter(each.means for each in incidents if each.means).most_common():
         near = nearest(key, known, SIMILAR)
         unknown = f'not known here: did you mean "{near}"?' if near else "as the node's policy says"
-        yield Meaning(key, known.get(key, unknown), count)
+        yield Meaning(key, known.get(key, unknown), count, key not in known and near is not None)
 
 
 def _varied(groups: list[Group]) -> list[Group]:

@@ -1,4 +1,4 @@
-"""The description of a feed: the meaning of its columns, and the category of each nature of a call.
+"""The description of a feed: the meaning of its columns, and of each nature (the feed's words for what happened).
 
     title = "Springfield police calls"
     nature = "call_type"
@@ -6,16 +6,16 @@
     [categories]
     "STRUCTURE FIRE*" = "fire_structure"
 
-Rule 1  A description is data (TOML). An unknown key, a value of the wrong kind or a missing one is refused in one line
-        that names the file, the key and the expected value.
-Rule 2  Columns with the number or the place are private, whether the description says so or not. A column that is shown
-        in an alert (the nature, the district) must not be private.
-Rule 3  A value that does not match the description counts as missing: one coordinate of two, 0/0 (which feeds write for
-        "unknown"), a time in another format. Nothing is guessed.
-Rule 4  A nature has the meaning of its first matching entry. An entry that is equal, except for upper and lower case,
-        comes first; then entries with `*`, `?` or `[…]`, in the order of the file. These are shell patterns, which take
-        time proportional to the length of the text, and there are at most MOST_PATTERNS. A nature without an entry
-        means nothing, and nothing is proposed for it.
+Rule 1  A description is a TOML file. If a key is unknown or missing, or a value is of the wrong kind, the description
+        is refused with one line that names the file, the key and the expected value.
+Rule 2  The columns with the incident number and with the location are private, even if the description does not say so.
+        The columns whose text an alert shows (the nature and the district) must not be private.
+Rule 3  A value that does not match the description counts as missing. Examples: only one of two coordinates, 0/0 (which
+        feeds write for "unknown"), a time in another format. Nothing is guessed.
+Rule 4  A nature gets the meaning of the first entry of `categories` that matches it. First an entry is tried that is
+        equal to the nature, ignoring case; then the entries with `*`, `?` or `[…]`, in the order of the file. These are
+        shell patterns. Matching one takes time proportional to the length of the text, and there are at most
+        MOST_PATTERNS. A nature without a matching entry has no meaning, and the desk proposes no alert for it.
 """
 
 import difflib
@@ -45,14 +45,14 @@ FOLDER = Path(__file__).with_name("feed_formats")
 ISO, UNIX_S, UNIX_MS = "iso", "unix_s", "unix_ms"  # formats of a time besides the patterns of strptime
 _PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # an afternoon, whose hour differs on a 12-hour clock
 _DIGITS = r"([-+]?\d{1,4}(?:\.\d{0,20})?)"
-# Matches `(37.7, -122.4)`, `37.7 -122.4`, and a point in WKT or in GeoJSON as text.
+# A pattern for two coordinates: `(37.7, -122.4)`, `37.7 -122.4`, or a point written as WKT or GeoJSON.
 _PAIR = re.compile(rf"(?:POINT ?|\{{'type': 'Point', 'coordinates': )?[(\[]?{_DIGITS}(?:, ?| ){_DIGITS}[)\]]?\}}?")
 
 Row = Mapping[str, str | int | float | bool | None]
 
 
 class FeedError(Exception):
-    """Raised if a feed, or the description of a feed, can't be used. The text is one line for a person."""
+    """Raised if a feed, or the description of a feed, can't be used. The text is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +73,16 @@ class Incident:
     means: str = ""
 
 
-# ---- the members of a description --------------------------------------------------------------------------------
+# ---- the keys of a description -----------------------------------------------------------------------------------
 
 
 def _table(value: object) -> object:
-    """Return a table that has only the key `column`, if the value is the name of a column; other values unchanged."""
+    """Convert the name of a column to a table with only this column. Return any other value unchanged."""
     return {"column": value} if isinstance(value, str) else value
 
 
 def _list(value: object) -> object:
-    """Return a list with the value as its only item, if the value is a string or a table; other values unchanged."""
+    """Convert a single value to a list with only this value. Return a list unchanged."""
     return [value] if isinstance(value, str | dict) else value
 
 
@@ -119,10 +119,7 @@ class Nature(_Strict):
 
 
 class Time(_Strict):
-    """Where a row has a time: the column, the format of the time, and its time zone.
-
-    The format is a pattern of strptime, or one of ISO, UNIX_S and UNIX_MS.
-    """
+    """A column with a time: its format (a pattern for `strptime`, or ISO, UNIX_S or UNIX_MS), and its time zone."""
 
     column: _Column
     format: Annotated[str, Field(min_length=1, max_length=100)]
@@ -170,10 +167,7 @@ class Time(_Strict):
 
 
 class PlaceColumns(_Strict):
-    """Where a row has the place: in two columns `lat` and `lng`, or in one `column` with both numbers.
-
-    In the latter case, `order` is "lat lng" or "lng lat".
-    """
+    """The columns with the place: `lat` and `lng`, or one `column` with both numbers in the order `order`."""
 
     lat: _Column | None = None
     lng: _Column | None = None
@@ -196,7 +190,7 @@ class PlaceColumns(_Strict):
         return [column for column in (self.lat, self.lng, self.column) if column is not None]
 
     def of(self, row: Row) -> tuple[float, float] | None:
-        """Return the place in a row, in degrees; None if there is no valid one (Rule 3)."""
+        """Return the latitude and longitude in a row, in degrees, or None if they are not valid (Rule 3)."""
         if self.column is None:
             lat, lng = (row.get(str(column)) for column in (self.lat, self.lng))
         else:
@@ -208,7 +202,7 @@ class PlaceColumns(_Strict):
 
 
 class Private(_Strict):
-    """The names of the columns with private information, one list for each kind of information."""
+    """The names of the private columns, listed by the kind of private information in them."""
 
     address: _Columns = []
     units: _Columns = []
@@ -258,7 +252,7 @@ class Description(_Strict):
         return self
 
 
-# ---- formats -----------------------------------------------------------------------------------------------------
+# ---- reading descriptions ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -270,12 +264,15 @@ class Format:
 
     @property
     def title(self) -> str:
-        """The name of the feed for people."""
+        """The name of the feed that people are shown."""
         return self.told.title
 
     @functools.cached_property
     def needed(self) -> dict[str, str]:
-        """The columns that a feed of this kind must have, each with the key of the description that names it."""
+        """The columns that a feed of this kind must have.
+
+        Each is mapped to the key of the description that names it.
+        """
         told = self.told
         keys = {"nature": [told.nature.column], "time": [time.column for time in told.time]}
         keys |= {"number": [told.number] if told.number else [], "place": told.place.columns if told.place else []}
@@ -283,14 +280,14 @@ class Format:
 
     @functools.cached_property
     def private(self) -> dict[str, str]:
-        """The private columns (Rule 2), each with the kind of information in it."""
+        """The private columns (Rule 2), each mapped to the kind of information in it."""
         told = self.told
         own = {told.number: CASE} if told.number else {}
         places = dict.fromkeys(told.place.columns, PLACE) if told.place else {}
         return {**own, **places, **dict(told.private.by_column())}
 
     def number(self, row: Row) -> str:
-        """Return the number of the incident in a row; "" if it has none."""
+        """Return the incident number in a row, or "" if there is none."""
         return _text(row.get(self.told.number)) if self.told.number else ""
 
     def incident(self, row: Row) -> Incident:
@@ -318,7 +315,7 @@ class Format:
 
 @functools.cache
 def known_formats() -> tuple[Format, ...]:
-    """Return the formats of all feeds that are recognised by the names of their columns."""
+    """Return the formats that come with the desk. A feed in one of them is recognised by its columns."""
     return tuple(read_format(path) for path in sorted(FOLDER.glob("*.toml")))
 
 
@@ -386,7 +383,7 @@ def lacking(kind: Format, columns: set[str]) -> str | None:
     return None
 
 
-# ---- values ------------------------------------------------------------------------------------------------------
+# ---- reading values ----------------------------------------------------------------------------------------------
 
 
 def _text(value: object) -> str:
@@ -402,10 +399,7 @@ def _degrees(value: object, limit: float) -> float | None:
 
 
 def _is_pattern(form: str) -> bool:
-    """Return whether a time that is written with this pattern of strptime can be read again with the same day and hour.
-
-    A pattern without an hour is accepted, too.
-    """
+    """Return whether a time that is written with this `strptime` pattern and parsed again has the same day and hour."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python warns of days without a year, which are refused anyway

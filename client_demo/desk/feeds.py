@@ -1,18 +1,17 @@
-"""Reads dispatch records. Returns incidents, which have a nature, a place and a time, and nothing else.
+"""The reader of dispatch records. It makes incidents, which have a nature (what happened), a place and a time.
 
-A *nature* is the kind of an incident in the feed's own words.
-
-Rule 1  The kind of a feed is recognised by its columns, whatever the file's name, or given by a description
-        (`feed_format`). A feed is CSV with a header, or a JSON list of records.
-Rule 2  Addresses, callers, and the names and numbers of units do not leave this module: `Incident` has no field for
-        them. The rows themselves are kept for a person at a review desk (`Group`), with marks on what is private.
-Rule 3  An incident is counted once, however many units were sent to it. Rows with the same incident number belong to
-        one incident. Without numbers, so do rows with the same nature at the same place within an hour.
-Rule 4  An unusable file is refused in one line that says why.
+Rule 1  A feed is CSV with a header, or a JSON list of records. What its columns mean is given by a description
+        (`feed_format`). If no description is given, one of those that come with the desk is chosen by the columns; the
+        name of the file does not matter.
+Rule 2  An `Incident` has no field for addresses, callers, or the names and numbers of units. The rows, which may have
+        these, are kept only for the person at a review desk (`Group`), who sees which parts are private.
+Rule 3  An incident is counted once, even if several units were sent to it. Rows with the same incident number belong to
+        one incident. If the feed has no numbers, rows with the same nature and place within an hour do.
+Rule 4  A file that can't be used is refused with one line that says why.
 Rule 5  A row has at most MOST_COLUMNS columns, and a value at most MOST_CHARACTERS characters. Anything beyond that is
         cut off here, so that no other module has to expect more.
-Rule 6  A row without nature, place and time is left out. Any other row is an incident that a person can look at,
-        whatever it lacks.
+Rule 6  A row that has no nature, no place and no time is left out. Any other row is an incident that a person can look
+        at, even if some of these are missing.
 """
 
 import csv
@@ -48,10 +47,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The incidents of a feed, the oldest first.
-
-    `rows` is the number of rows; `empty` of them were left out (Rule 6).
-    """
+    """The incidents of a feed, oldest first. Of its `rows` rows, `empty` rows were left out (Rule 6)."""
 
     format: Format
     rows: int
@@ -61,7 +57,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """The content of a feed's file."""
+    """The incidents that were read from a file, with the title of the feed and the number of rows."""
 
     title: str
     rows: int
@@ -69,7 +65,7 @@ class Feed:
 
 
 def read_feed(path: Path, kind: Format | None = None) -> Feed:
-    """Return the incidents in a feed's file, the oldest first. Raise FeedError if the file can't be used (Rule 4)."""
+    """Return the incidents of a file, oldest first. Raise FeedError if the file can't be used (Rule 4)."""
     found = read_records(path.name, feed_text(path), kind)
     if found.format.told.place is None:
         raise FeedError(
@@ -97,7 +93,7 @@ def read_records(name: str, text: str, kind: Format | None = None) -> Records:
     return Records(kind, len(rows), empty, groups)
 
 
-# ---- files -----------------------------------------------------------------------------------------------------
+# ---- reading files ---------------------------------------------------------------------------------------------
 
 
 def feed_text(path: Path) -> str:
@@ -139,7 +135,7 @@ def _cut_value(value: object) -> str | int | float | bool | None:
 def _json_rows(name: str, text: str) -> list[dict[str, Any]]:
     try:
         found = json.loads(text)
-        # JSON allows lone surrogates, which can be neither sent nor stored.
+        # JSON allows lone surrogates (halves of a character), which can be neither sent nor stored.
         found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         raise FeedError(f"{name} is neither CSV nor JSON") from None

@@ -1,14 +1,17 @@
-"""The items of the desk: incidents, the desk's proposal for each, and people's decisions. Does no I/O and has no clock.
+"""The items of the desk: incidents, the desk's proposal for each, and people's decisions. No I/O and no clock.
 
-Rule 1  An incident is one item, even if it appears in several rows and editions of the feed. An item has at most one
-        alert, whose id is drawn once. So no request that is repeated, lost or clicked twice creates a second alert.
-Rule 2  A decision names the version of the item that the reviewer saw. A reviewer who decides on an older version is
-        told who was first. The same decision by the same person again counts as the first one.
-Rule 3  A decision is stored before it is sent (`Item.pending`: the exact bytes). An item with a pending request takes
-        no other decision. Example: the desk dies between storing and sending; the restarted desk sends the same bytes.
-Rule 4  An incident that the policy never alerts, or that concerns only an individual, is locked: no other category can
-        be chosen for it. A stale incident, one without a time, and a text that reads like an address are refused here
-        too, before the node is asked.
+Rule 1  An incident is one item, even if it appears in several rows and versions of the feed. An item has at most one
+        alert, whose id is chosen once. So a request that is repeated, lost or clicked twice never creates a second
+        alert.
+Rule 2  A decision names the version of the item that the reviewer has seen. If the item has a newer version, the
+        decision is refused, and the reviewer is told who was first. If the same person makes the same decision twice,
+        the second one changes nothing.
+Rule 3  A decision is stored before it is sent (`Item.pending` has the exact request). While a request is pending, the
+        item accepts no other decision. Example: the desk dies between storing and sending; when it is restarted, it
+        sends the same request.
+Rule 4  An incident is locked if the policy never alerts it, or if it concerns only an individual: no category can be
+        chosen for it. The desk itself also refuses, before the node is asked, an incident that is too old or has no
+        time, and a text that looks like an address.
 
                  approve                     accepted
         waiting ---------> pending publish ------------> live --- the node says so ---> expired
@@ -17,9 +20,9 @@ Rule 4  An incident that the policy never alerts, or that concerns only an indiv
           v  |               waiting               cancel v |
         dismissed                                pending revise / pending cancel --- accepted ---> cancelled
 
-Rule 5  If the policy requires signatures, a decision is a text that reviewers sign. The text waits with its item, as
-        `signing`, until as many keys have signed as the node requires; the last signature makes the request pending.
-        Meanwhile the only other possible decision is a cancel, which replaces a revision.
+Rule 5  If the policy requires signatures, a decision is a text that reviewers sign. The text is stored with its item
+        (`signing`) until as many keys have signed as the node requires. Then the request becomes pending. Until then,
+        the only other decision that is possible is a cancel, which replaces the text of a revision.
 """
 
 import secrets
@@ -108,7 +111,7 @@ def sighting(group: Group, records: Records, occurred_at: int | None) -> Sightin
 
 @dataclass(slots=True)
 class Decision:
-    """A decision by a person: its time, in ms since 1970, and the version of the item that the person saw."""
+    """A decision by a person: what was decided, by whom, when (ms), and for which version of the item."""
 
     what: str  # publish, revise, cancel, dismiss, reopen, sign, withdraw
     by: str
@@ -127,7 +130,7 @@ class Pending:
 
 @dataclass(slots=True)
 class Item:
-    """An incident on the desk, with its alert and its decisions."""
+    """An incident on the desk, with its alert and the decisions about it."""
 
     id: str
     sighting: Sighting
@@ -149,7 +152,7 @@ class Item:
 
     @property
     def is_decided(self) -> bool:
-        """Whether somebody has made a decision about the item. Such an item is kept."""
+        """Whether somebody has made a decision about the item. Such items are never dropped from the queue."""
         return bool(self.history)
 
     @property
@@ -209,7 +212,7 @@ class Queue:
         """Set the node's policy, which decides from now on what may be published."""
         self.policy, self._desk = policy, Desk(policy, retime=False)
 
-    # ---- the feed ------------------------------------------------------------------------------------------
+    # ---- incidents of the feed -----------------------------------------------------------------------------
 
     def take(self, seen: Sighting) -> Item | None:
         """Add an incident of the feed, or update its item.
@@ -223,7 +226,7 @@ class Queue:
             return item
         if seen.rows == item.sighting.rows and seen.row_count == item.sighting.row_count:
             return None
-        # The incident stays: time and place of an item must not change while a reviewer looks at it.
+        # The item keeps its incident, because time and place must not change while a reviewer looks at them.
         item.sighting = replace(item.sighting, rows=seen.rows, row_count=seen.row_count, latest=seen.latest)
         return item
 
@@ -255,7 +258,7 @@ class Queue:
         self._items[item.id] = item
         self._by_key.setdefault(item.sighting.key, []).append(item)
 
-    # ---- proposals -----------------------------------------------------------------------------------------
+    # ---- what the desk proposes ----------------------------------------------------------------------------
 
     def proposal(self, item: Item) -> Form:
         """Return the form that the desk proposes for an item.
@@ -320,7 +323,7 @@ class Queue:
         elif occurred_at > now_ms + SKEW_MS:
             yield Trouble("", "According to the record this has not happened yet. Check the feed's clock.")
 
-    # ---- decisions -----------------------------------------------------------------------------------------
+    # ---- decisions of reviewers ----------------------------------------------------------------------------
 
     def body(self, item: Item, form: Form, by: str, now_ms: int) -> dict[str, Any]:
         """Return the body of the request that publishes the item's alert, or its next revision."""
@@ -341,7 +344,10 @@ class Queue:
         }
 
     def _is_signed(self, item: Item, category: str, *, of_cancel: bool = False) -> bool:
-        """Return whether reviewers have to sign, according to any of the categories that the alert has had (HD1)."""
+        """Return whether reviewers have to sign.
+
+        They must if this category, or an earlier category of the alert, requires signatures (HD1).
+        """
         had = {each.form["category"] for each in item.history if each.form and "category" in each.form}
         return any(self.policy.approvals(each, of_cancel=of_cancel) for each in had | {category})
 
@@ -423,7 +429,8 @@ class Queue:
             signing = asked
         elif signing.has(signature.kid):
             return False  # a repeated signature
-        # A reviewer who signs this text has read it, whatever version of the item their page shows.
+        # The version is not checked here: a reviewer signs the text itself, so the signature is valid for this text
+        # even if their page shows an older version of the item.
         signing.signatures.append(signature)
         if signing.is_enough:
             item.signing = None
@@ -480,7 +487,7 @@ def _shape(form: Form) -> dict[str, Any]:
     return {"type": "circle", **{key: form[key] for key in NUMBER_FIELDS}}
 
 
-# ---- the node's answers ------------------------------------------------------------------------------------------
+# ---- applying the node's answers ---------------------------------------------------------------------------------
 
 
 def accept(item: Item, answer: Mapping[str, Any]) -> None:
@@ -501,9 +508,9 @@ def refuse(item: Item, troubles: list[Trouble]) -> None:
 
 
 def observe(item: Item, seen: Mapping[str, Any]) -> bool:
-    """Update an item from the node's answer to `GET /v1/alerts/{id}`. Return whether anything has changed.
+    """Update the item from the node's answer to `GET /v1/alerts/{id}`; return whether anything has changed.
 
-    The alert may have expired, or somebody may have revised it from elsewhere.
+    The alert may have expired, or somebody may have revised it elsewhere.
     """
     before = item.state, item.revision, item.delivery
     alert = seen["alert"]
@@ -526,13 +533,14 @@ def may_live(item: Item, now_ms: int) -> bool:
     return now_ms < parse_time(item.published["expires_at"])
 
 
-# ---- rules for decisions -----------------------------------------------------------------------------------------
+# ---- checking and recording decisions ----------------------------------------------------------------------------
 
 
 def _is_repeated(item: Item, decision: Decision) -> bool:
-    """Return whether this decision was made before: by the same person, on the same version of the item (Rule 2).
+    """Return whether the last decision was the same, by the same person and for the same version of the item (Rule 2).
 
-    Once a `publish` is accepted, the same click would be a `revise`, so these two count as the same.
+    Publishing and revising count as the same here: after the first click was accepted, a second click would mean to
+    revise.
     """
     if not item.history:
         return False
@@ -572,12 +580,12 @@ def _approval(by: str, now_ms: int) -> dict[str, str]:
 
 
 def confirmed_kinds(confirm: Form | None) -> list[str]:
-    """Return the kinds of words that a person has confirmed to be harmless."""
+    """Return the kinds of private-looking words (such as an address) that a person has confirmed."""
     return list((confirm or {}).get("text") or ())
 
 
 def _confirm(confirm: Form | None) -> dict[str, Any]:
-    """Return the confirmations as members of a request to the node, without empty ones."""
+    """Return the confirmations in the form that the node expects, without empty ones."""
     named = {key: value for key, value in (confirm or {}).items() if value}
     return {"confirm": named} if named else {}
 
@@ -596,10 +604,11 @@ def _text_troubles(
 
 
 def read_form(sent: Mapping[str, Any]) -> Form:
-    """Return the form in a request of the page: texts, numbers (or None), and confirmations.
+    """Return the form in a request of the page.
 
-    `ring` has the corners of a polygon as longitude and latitude, without the first one repeated at the end; None for a
-    circle. Raise ValueError if a member is invalid.
+    Its values are texts, finite numbers or None, and the confirmations. `ring` has the corners of a polygon as
+    longitude and latitude, without the first one repeated at the end; it is None for a circle. Raise ValueError if a
+    value is of the wrong kind.
     """
     form: Form = {}
     for key in TEXT_FIELDS:
@@ -616,9 +625,9 @@ def read_form(sent: Mapping[str, Any]) -> Form:
 
 
 def read_confirm(sent: object) -> Form:
-    """Return the confirmations in a request of the page: `area_km2`, a number or None, and `text`, a list of kinds.
+    """Return the confirmations in a request: `area_km2` (a number or None) and `text` (a list of kinds of words).
 
-    Raise ValueError if they are invalid.
+    Raise ValueError if a value is of the wrong kind.
     """
     if sent is None:
         return {"area_km2": None, "text": []}
@@ -651,10 +660,7 @@ def _read_ring(ring: object) -> list[list[float]]:
 
 
 def require_text(key: str, value: object) -> str:
-    """Return the value if it is a text that can be sent. Raise ValueError if it is not.
-
-    A text with a lone surrogate can't be sent.
-    """
+    """Return the value if it is a string that can be sent. Raise ValueError if it is not, or has lone surrogates."""
     if isinstance(value, str) and value.encode("utf-8", "replace").decode() == value:
         return value
     raise ValueError(f"{key}: a text is expected")

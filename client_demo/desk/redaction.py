@@ -1,11 +1,11 @@
-"""Finds private text: street addresses, units and their number, telephone numbers, case numbers.
+"""Detection of private text: street addresses, units and their number, telephone numbers, case numbers.
 
-Rule 1  A column that is known to contain such text is struck (hidden). Its value is struck wherever it appears
-        in other columns of the row.
-Rule 2  Everywhere else patterns decide. They strike too much rather than too little: the reviewer sees where parts were
-        struck, and writes the alert's words.
-Rule 3  A reviewer's own text is only questioned, never changed: "2 men on Elm Street" may be meant. The reviewer has to
-        confirm it.
+Rule 1  A column that is known to contain private text is struck out as a whole. Its value is also struck out wherever
+        it appears in another column of the row.
+Rule 2  In the other columns, patterns find private text. They strike out too much rather than too little: the reviewer
+        sees where something was struck out, and writes the words of the alert.
+Rule 3  A reviewer's own text is never changed. If a part looks private, the reviewer has to confirm it: "2 men on Elm
+        Street" may be intended.
 """
 
 import re
@@ -21,8 +21,8 @@ _STREET = (
     r"(?:street|st|avenue|ave?|road|rd|boulevard|blvd|lane|ln|drive|dr|court|ct|place|pl|terrace|ter|way|circle|cir"
     r"|highway|hwy|parkway|pkwy|pike|square|sq|alley|aly|plaza|expressway|expy)\b\.?"
 )
-# Runs of blanks or of word characters are matched possessively (`++`). The character after a run is of another kind, so
-# backtracking could not find a match, and would take time quadratic or cubic in the length.
+# Runs of blanks and runs of word characters are matched possessively (`++`). The character after a run is of another
+# kind, so backtracking could not find a match, and would take time quadratic or cubic in the length.
 _NAME = r"(?:[\w.'’-]++[ ]++){1,4}?"
 _COUNT = r"(?:\d++|one|two|three|four|five|six|seven|eight|nine|ten|a dozen|several|multiple)"
 _CREWS = (
@@ -115,7 +115,7 @@ def _parts(text: str, repeated: Mapping[str, str]) -> Iterator[Part]:
 
 
 def _anywhere(values: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern that matches any of these values, except inside a longer word. Longer values come first."""
+    """Return a pattern that matches any of these values as a whole word, preferring the longest."""
     longest_first = sorted(values, key=len, reverse=True)
     return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
 

@@ -1,4 +1,4 @@
-"""Translates the node's refusals into sentences for a reviewer, each with the field of the form that it is about."""
+"""Translation of the node's refusals into sentences for a reviewer, each with the form's field that it concerns."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -80,7 +80,10 @@ def _troubles(problem: Mapping[str, Any]) -> Iterator[Trouble]:
 
 
 def _held(error: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the part of a text, or the area, that a person must confirm, if the violation describes it completely."""
+    """Return the part of the alert that a person must confirm.
+
+    Return None if the violation does not describe one completely.
+    """
     keys = ("kind", "area_km2") if error.get("kind") == AREA else ("kind", "start", "end")
     found = {key: error[key] for key in keys if key in error}
     return found if len(found) == len(keys) else None

@@ -1,7 +1,7 @@
-"""The texts that reviewers sign, and their signatures, which are stored with the item until there are enough.
+"""The texts that reviewers sign, and their signatures, which are stored with the item until there are enough. No I/O.
 
-This module does no I/O and has no clock. The desk has no private key and verifies no signature: the node and each
-verifying phone do that. An attacker who takes over this service can withhold alerts, but cannot change a signed text.
+The desk has no private key and verifies no signature: the node does that, and so does each phone that verifies alerts.
+An attacker who takes over this service can withhold alerts, but can't change a text that was signed.
 """
 
 import json
@@ -38,7 +38,7 @@ class SigningRequest:
 
     @property
     def is_enough(self) -> bool:
-        """Whether as many keys have signed as are required. The node decides later to whom the keys belong."""
+        """Whether as many keys have signed as are required. The node checks whose keys they are."""
         return len(self.signatures) >= self.needed
 
     def has(self, kid: str) -> bool:
@@ -51,7 +51,7 @@ class SigningRequest:
         return self.body | {"approval": {"form": self.form, "signatures": signatures}}
 
     def shown(self) -> dict[str, Any]:
-        """Return the members that are sent to the page."""
+        """Return the fields of this request that the page is sent."""
         by = [{"by": each.by, "at": each.at, "kid": each.kid} for each in self.signatures]
         return {"what": self.what, "form": self.form, "needed": self.needed, "signed": by}
 

@@ -1,12 +1,12 @@
 """The sources of incidents: a file that is replayed, or a URL that is polled.
 
-Rule 1  A replay moves the times of the file: its first `ahead` incidents have just happened when the desk opens, the
-        others follow at the pace of the file times `speed`. Its title says that it is a replay.
-Rule 2  A poll asks whether the feed has changed (ETag, Last-Modified) before it fetches. It asks at most as often as
-        configured, and less often when the server says so. It bounds the bytes and seconds of a fetch and follows no
-        redirect. A thread parses the text so that the page stays responsive, and only the newest incidents of a long
-        feed are taken.
-Rule 3  A failure is reported in one line, and the fetch is tried again.
+Rule 1  A replay shifts the times in the file. The first `ahead` incidents have just happened when the desk opens. The
+        others follow as in the file, but `speed` times as fast. The title says that it is a replay.
+Rule 2  A poll fetches the feed only if it has changed (ETag, Last-Modified). It asks at most as often as configured,
+        and less often if the server says so. The bytes and the seconds of a fetch are limited, and redirects are not
+        followed. The text is parsed in a thread, so that the page stays responsive. Of a long feed, only the newest
+        incidents are taken.
+Rule 3  A fetch that fails is reported in one line, and tried again.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class Replay:
         return f"Replay of {self._records.format.title}, recorded {days}{pace}; the times are moved to now"
 
     def due(self, now_ms: int) -> Iterator[Sighting]:
-        """Yield the incidents that have happened since the last call."""
+        """Yield the incidents that have happened since the last call, according to the replay."""
         groups = self._records.groups
         while self._shown < len(groups):
             group = groups[self._shown]
@@ -161,11 +161,10 @@ def open_feed(
     every_s: float,
     clock: Callable[[], int],
 ) -> Feed:
-    """Return a function that reads a feed until it is cancelled; the caller has to call it.
+    """Return a function that brings the incidents of a file or of a URL to the desk, until cancelled.
 
-    A file is replayed; or, with `is_as_recorded`, all its incidents are taken at once. A URL is polled. `kind` is the
-    format of the feed; if it is None, the format is recognised by the columns. Raise FeedError if the feed can't be
-    used.
+    A file is replayed or, with `is_as_recorded`, its incidents are all taken at once; a URL is polled. `kind` describes
+    the feed. Raise FeedError if a file can't be used.
     """
     if "://" in where:
         return partial(_run_poll, Poll(where, every_s, kind=kind))

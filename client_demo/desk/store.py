@@ -1,6 +1,6 @@
-"""Stores the state of the desk in one SQLite file: items with decisions, and the reviewers' keys.
+"""The stored state of the desk: items with decisions, and the sign-in keys of reviewers, in one SQLite file.
 
-The file contains rows of the feed (with addresses) and the keys for signing in, so only its owner may read it.
+The file contains rows of the feed, which have addresses, and the sign-in keys. So only its owner may read it.
 """
 
 import json
@@ -16,11 +16,11 @@ KEPT_MS = 7 * 86_400_000  # how long items are kept after their last decision
 
 
 class StoreError(Exception):
-    """Raised if the file can't be used. The text is one line for a person."""
+    """Raised if the file can't be used. The text is one line for the user."""
 
 
 class Store:
-    """The stored state in the file `path`, which only one service at a time may use.
+    """The stored state, in the SQLite file `path`, which only one service may use at a time.
 
     Raise StoreError if the file can't be used.
     """
@@ -66,9 +66,9 @@ class Store:
             raise StoreError(f"{self._path} can't be written: {error}") from None
 
     def keys(self, names: Iterable[str]) -> dict[str, str]:
-        """Return a key for signing in for each of these reviewers: the stored one or, for a new reviewer, a new one.
+        """Return the sign-in key of each of these reviewers: the stored one, or a new one.
 
-        The keys of all other reviewers are deleted.
+        Delete the keys of all other reviewers.
         """
         known = dict(self._db.execute("SELECT name, key FROM reviewers").fetchall())
         keys = {name: known.get(name) or secrets.token_urlsafe(24) for name in names}

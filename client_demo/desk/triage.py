@@ -2,11 +2,12 @@
 
 Rule 1  The policy of the node decides what may be published; the desk reads it from `GET /v1/policy`.
 Rule 2  Each refusal has a reason that can be shown (`Reason`).
-Rule 3  The text of an alert comes from `wording.toml` alone, its id from a random source. From the record an alert only
-        has the place, the time and the category that its nature means.
-Rule 4  For a demonstration an old record may be re-timed to now; then the desk says so (`retimed`).
+Rule 3  The text of an alert comes only from `wording.toml`, and its id is random. Only the place, the time and the
+        category (which follows from the nature, the feed's words for what happened) come from the record.
+Rule 4  For a demonstration, an old record may be re-timed: it is treated as if it had just happened. Then the desk says
+        so (`retimed`).
 
-At a real desk people decide. This desk approves at once, as `desk-1`, `desk-2` and so on.
+At a real desk, people decide. This desk approves at once, in the names `desk-1`, `desk-2` and so on.
 """
 
 import itertools
@@ -36,7 +37,7 @@ def read_toml(name: str) -> dict[str, Any]:
 
 
 class Reason(StrEnum):
-    """The reason why an incident is not published."""
+    """The kinds of reasons why an incident is not published."""
 
     UNKNOWN_NATURE = "unknown nature"
     NEVER_ALERTED = "never alerted"
@@ -130,7 +131,10 @@ class Triage:
 
 
 class Desk:
-    """A simulated desk, which decides about incidents and writes alerts. `policy` is that of the node."""
+    """A simulated desk, which decides on incidents and writes alerts.
+
+    `policy` is that of the node. With `retime`, old incidents are treated as if they had just happened.
+    """
 
     def __init__(self, policy: Policy, *, retime: bool) -> None:
         self._policy, self._retime = policy, retime
@@ -159,7 +163,7 @@ class Desk:
         return self._dated(incident, category, now_ms)
 
     def category_of(self, incident: Incident) -> str | Refusal:
-        """Return the policy's category for an incident; or the refusal, if there is none."""
+        """Return the category of the policy that the incident's nature means, or the refusal with its reason."""
         key = incident.means
         if not key:
             return Refusal(incident, Reason.UNKNOWN_NATURE, f'"{incident.nature}" is not in the table')
@@ -180,7 +184,7 @@ class Desk:
             return Case(incident, category, now_ms - AGE_AFTER_RETIMING_MS, retimed=True)
         return Refusal(incident, Reason.TOO_OLD, "it happened longer ago than its category allows")
 
-    # ---- writing -------------------------------------------------------------------------------------------
+    # ---- writing alerts ------------------------------------------------------------------------------------
 
     def write(self, case: Case, now_ms: int) -> dict[str, Any]:
         """Return the approved alert for a case, ready to be published.
@@ -201,7 +205,7 @@ class Desk:
         }
 
     def approval(self, now_ms: int) -> dict[str, str]:
-        """Return an approval with the time `now_ms`. The simulated reviewers approve in turn."""
+        """Return an approval made at `now_ms` by the next of the simulated reviewers, who take turns."""
         return {"reviewer": f"desk-{next(self._desks)}", "approved_at": format_time(now_ms)}
 
     def wording(self, category: str) -> dict[str, Any]:
@@ -218,12 +222,12 @@ class Desk:
 
 
 def circle(where: Incident, radius_m: float) -> dict[str, Any]:
-    """Return the circle, as a shape of an area, around an incident that has a place."""
+    """Return a circle around the place of an incident, which must have one."""
     return {"type": "circle", "lat": where.lat, "lng": where.lng, "radius_m": radius_m}
 
 
 def varied(cases: Sequence[Case]) -> Iterator[Case]:
-    """Return the cases in an order in which the categories alternate."""
+    """Return the cases in another order, in which their categories alternate."""
     by_category: dict[str, list[Case]] = {}
     for case in cases:
         by_category.setdefault(case.category, []).append(case)

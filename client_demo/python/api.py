@@ -1,9 +1,10 @@
-"""HTTP requests to the api with retries: the common part of publishers and dispatchers.
+"""HTTP requests to the api, with retries: the code that publishers and dispatchers share.
 
-Rule 1  After 503, 500 or no answer the outcome is unknown: the client sends the same bytes again until an answer
-        comes. The server treats a repeated request as the same request (protocol, "Durable").
-Rule 2  A refused request is not retried; the refusal lists every broken rule in plain words. A request that exceeds the
-        publisher's rate limit is refused too: an alert that goes out minutes late is not the alert that was approved.
+Rule 1  After 503, 500 or no answer, it is not known whether the request was carried out. So the client sends the same
+        bytes again until an answer comes. The server treats a repeated request as the same one (protocol, "Durable").
+Rule 2  A request that was refused is not sent again; the refusal lists every broken rule in plain words. A request that
+        exceeds the publisher's rate limit is also refused, because an alert that is sent minutes late is not the alert
+        that was approved.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ Answer = dict[str, Any]
 
 
 class PublishError(Exception):
-    """Raised if the server could not be reached or refused the request. The text is one line for a person."""
+    """Raised if the server could not be reached, or has refused the request. The text is one line for the user."""
 
 
 class Unanswered(PublishError):  # noqa: N818 (an outcome)
@@ -169,14 +170,14 @@ def _wait(response: httpx.Response) -> float:
 
 
 def in_path(own_id: str) -> str:
-    """Return an id, quoted so that it can be used as one segment of a path."""
+    """Return an id, quoted for use as one segment of a path."""
     return quote(own_id, safe="")
 
 
 def json_of(response: httpx.Response) -> Answer:
-    """Return the JSON object in the body of a response, as a dict.
+    """Return the body of a response as a dict.
 
-    If the body is anything else, such as a proxy's page, return a dict whose title names the HTTP status.
+    If it is not a JSON object, such as an error page of a proxy, return a dict with the status.
     """
     try:
         body = response.json()

@@ -1,20 +1,21 @@
-"""Keeps the calls for help of a responder, with the tasks and the responder's answers.
+"""The calls of a responder, with their tasks and the responder's answers. No I/O; callers pass the time.
 
-It does no I/O, and has no clock: callers pass the time. A *seat* is a place among the responders who go to a call; who
-has one is sent a *task*, which has the exact place.
+A responder who accepts a call gets a seat (a place among those who go) and a `task`, which says where to go.
 
-Rule 1  A higher revision replaces a lower one, a `call` by a `call` and a `task` by a `task`; every other revision is
-        ignored.
+Rule 1  A `call` is replaced by a `call` with a higher revision, and a `task` by a `task` with a higher revision. Any
+        other revision is ignored.
 Rule 2  An answer is repeated until the server has received it. An `accept` is sent again every 5 s and at once on each
         new connection, until a `task` or a `standdown` answers it or the call is over (RU3). The `decline` of a seat is
-        repeated in the same way. Where the responder may have no seat, a `decline` is sent three times on each
+        repeated in the same way. If the client does not know of a seat, a `decline` is sent three times on each
         connection.
 Rule 3  A person who has declined is not asked again: when the call comes again, it is declined again (RU1).
-Rule 4  A place is kept as long as the seat. The task is deleted at `standdown` and at `expires_at`, by whichever clock
-        reaches it first: the client's own clock, which nobody sets, or this clock corrected by the server's `now`.
-        After that no method returns the place, and it is never stored (RU2).
-Rule 5  A call that was stood down stays over unless a higher revision comes: a node that is behind may still send it.
-        Example: node A has sent `standdown`, the client reconnects to node B, and B has not read the end yet.
+Rule 4  The exact place is kept only as long as the seat. The task is deleted at `standdown` and at `expires_at`. The
+        latter is checked by two clocks, and the first to reach it counts: the client's own clock, which nobody sets,
+        and this clock corrected by the server's `now`. After that no method returns the place. It is never stored in a
+        file (RU2).
+Rule 5  After a standdown, a call stays over unless a higher revision comes, because a node that is behind may send the
+        call again. Example: node A has sent `standdown`, the client reconnects to node B, and B has not read the end
+        of the call yet.
 Rule 6  The server counts one report in 5 s, so the next report waits 6 s. Reports are not answered, so the last one is
         sent again on each new connection (RU3).
 """
@@ -51,10 +52,11 @@ class CallKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallChange:
-    """One change to show to a responder: the call and the task as they are now, or None if they are not known.
+    """One change to show to a responder.
 
-    After STANDDOWN there is no task: remove its place from the screen, and from notifications. `reason` is the reason
-    that the server gave. It is "expired" if the call reached its end, for which the server sends no message.
+    `call` and `task` are the call and the task after the change, each None if there is none. After a STANDDOWN there is
+    no task: remove its place from the screen, and its notifications, too. `reason` is the one that the server gave, or
+    "expired" when the call reached its end, about which the server sends no message.
     """
 
     kind: CallKind
@@ -132,9 +134,9 @@ class Calls:
         return None if held is None else held.call
 
     def task(self, call_id: str) -> Mapping[str, Any] | None:
-        """Return the task of this responder in a call, which says where to go; None if the responder has no seat.
+        """Return the task of this call, which says where to go.
 
-        A seat is a place among the responders who go.
+        Return None if the responder has no seat (place among those who go).
         """
         held = self._held.get(call_id)
         return None if held is None else held.task
@@ -148,10 +150,7 @@ class Calls:
         return [held.call for held in self._held.values() if held.call is not None and held.task is None]
 
     def unanswered(self, call_id: str) -> bool:
-        """Return whether an answer to this call still waits for the server's reply.
-
-        Such an answer is an accept, or the decline of a seat.
-        """
+        """Return whether the server has not yet answered an accept, or the decline of a seat."""
         return call_id in self._answers
 
     # ---- messages from the server; incomplete ones raise KeyError, TypeError or ValueError ----------------------
@@ -199,9 +198,9 @@ class Calls:
         return [self._change(CallKind.TASK, key)]
 
     def take_standdown(self, message: Mapping[str, Any]) -> list[CallChange]:
-        """Remove the call that a `standdown` message names, and return the changes to show.
+        """Remove the call of a `standdown` message, and return the changes to show.
 
-        There are none if the call is not known, and this responder has not answered it.
+        If the responder neither has the call nor has answered it, nothing changes.
         """
         key, reason = _text(message["id"], "id"), _text(message["reason"], "reason")
         held, answer = self._held.pop(key, None), self._answers.pop(key, None)
@@ -227,9 +226,9 @@ class Calls:
         self._answers[call_id] = _Answer({"type": "accept", "id": call_id, **eta}, own_ms, self._until(call_id, own_ms))
 
     def decline(self, call_id: str, own_ms: int) -> None:
-        """Decline a call, and remove it. If the responder has a seat, the seat is given back.
+        """Decline a call, and remove it.
 
-        Raise ValueError if the id is malformed.
+        After an accept, this gives the seat back. Raise ValueError if the id is malformed.
         """
         until, message = self._until(call_id, own_ms), {"type": "decline", "id": _checked(call_id)}
         held, answer = self._held.pop(call_id, None), self._answers.pop(call_id, None)
@@ -301,7 +300,10 @@ class Calls:
         return min(held + [answer.until for answer in self._answers.values()], default=None)
 
     def expire(self, own_ms: int, now_ms: int) -> list[CallChange]:
-        """Remove calls that have ended by either clock, with their answers, and return the changes (Rule 4)."""
+        """Remove the calls that are over by one of the two clocks, and return the changes (Rule 4).
+
+        Their answers are removed, too.
+        """
         for key in [key for key, answer in self._answers.items() if answer.until <= own_ms]:
             del self._answers[key]
         over = [key for key, each in self._held.items() if each.expires_at <= now_ms or each.keep_until <= own_ms]

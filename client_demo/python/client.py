@@ -1,19 +1,19 @@
-"""A subscriber that stays connected: the asyncio shell around `holdings` and `reconnect`.
+"""A subscriber that stays connected: the asyncio part of the client, which uses `holdings` and `reconnect`.
 
     client = Client("ws://127.0.0.1:8765/v1/stream", [Place.at(32.7767, -96.797)], on_change=show)
     await client.run()  # until client.stop(), or until the server says that reconnecting makes no sense
 
-Rule 1  The places, the filter and the held alerts outlive the connection; each `hello` sends them again.
-Rule 2  Changes are reported in order by calls of `on_change`, never two at once. When the call returns, the alert
-        counts as shown and is acknowledged, unless the call returned False.
+Rule 1  The places, the filter and the received alerts outlive the connection; each `hello` sends them again.
+Rule 2  Changes are reported in order by calls of `on_change`, one at a time. When the call returns, the alert counts as
+        shown and is acknowledged, unless the call has returned False.
 Rule 3  A token that was refused is not sent again.
-Rule 4  With `verify`, an alert that its proof does not confirm is dropped before any callback: it is neither held nor
+Rule 4  With `verify`, an alert that its proof does not confirm is dropped before any callback: it is neither stored nor
         acknowledged.
 Rule 5  A server of an older release closes a `hello` that contains `languages`. The client then reconnects without
         them. If a `welcome` shows that the server knows languages, the client sends them in a `filter`, and in each
         `hello` after that. The member `here` of a place works in the same way: the first `welcome` with `quals` is
         followed by a `move` with `here`, and each `hello` after that contains it.
-Rule 6  A responder's answers outlive the connection too; `calls` decides when each is sent, and sent again.
+Rule 6  A responder's answers outlive the connection, too. `calls` decides when an answer is sent, and sent again.
 """
 
 import asyncio
@@ -115,6 +115,7 @@ class Client:
         pong_s: float = PONG_S,
     ) -> None:
         self.holdings, self.calls = Holdings(places), Calls()
+        self._rest_until = 0  # by the server's clock, in ms since 1970
         self.quals: tuple[str, ...] = ()  # the valid qualifications of our token, from the last `welcome`
         self._url, self._token_source, self._verify = url, token, verify
         self._wire = WIRES[wire] if verify is None else WIRES[wire].signed()
@@ -136,7 +137,7 @@ class Client:
         self._refused_token: str | None = None
         self._link: Link | None = None
 
-    # ---- for the caller ------------------------------------------------------------------------------------
+    # ---- methods for the caller ----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Stay connected until `stop` is called. Raise ClientError if reconnecting makes no sense."""
@@ -156,7 +157,7 @@ class Client:
             await self._link.said_all()
 
     async def caught_up(self) -> None:
-        """Wait until all messages have arrived that the server has announced in its last `welcome`."""
+        """Wait until all messages that the last `welcome` announced have been received."""
         await self._is_caught_up.wait()
 
     def stop(self) -> None:
@@ -223,6 +224,14 @@ class Client:
         self.calls.report(call_id, state, own_ms())
         self._wake_for_calls()
 
+    @property
+    def rest_until(self) -> int | None:
+        """Until when we are not called because we have just helped somebody; None if we may be called.
+
+        The time is in ms since 1970, by the server's clock.
+        """
+        return self._rest_until if self._rest_until > self._clocks()[1] else None
+
     def away_m(self, call: Mapping[str, Any]) -> float | None:
         """Return the distance, in metres, to the centre of a call's circle `near`; None if it is unknown.
 
@@ -235,7 +244,7 @@ class Client:
         except (KeyError, TypeError, ValueError):
             return None
 
-    # ---- connections ---------------------------------------------------------------------------------------
+    # ---- connecting and reconnecting -----------------------------------------------------------------------
 
     async def _stay_connected(self) -> None:
         while True:
@@ -243,11 +252,12 @@ class Client:
             if ending.after is After.NEVER or (ending.after is After.NEW_TOKEN and self._token_source is None):
                 raise ClientError(ending.why)
             delay_s = self._backoff.delay_s(ending.after, ending.retry_after_s)
-            self._on_status(f"{ending.why}; back {f'in {delay_s:.1f} s' if delay_s else 'at once'}")
+            after = "asking for a new token" if ending.after is After.NEW_TOKEN else "back at once"
+            self._on_status(f"{ending.why}; {f'back in {delay_s:.1f} s' if delay_s else after}")
             await asyncio.sleep(delay_s)
 
     async def _attempt(self) -> Ending:
-        """Connect, stay connected for as long as possible, and return how the connection ended."""
+        """Connect, and stay until the connection ends. Return how it ended."""
         try:
             self._token = await self._fresh_token()
         except ClientError:
@@ -326,6 +336,7 @@ class Client:
         """
         said = self._says_here
         self.quals = _quals(welcome)
+        self._rest_until = _time(welcome.get("rest_until")) or 0
         self._says_here = bool(self.quals)
         says_now = self._says_here and not said and any(place.here for place in self.holdings.places)
         if says_now:
@@ -337,7 +348,7 @@ class Client:
         return [(place if self._says_here else replace(place, here=False)).to_map() for place in places]
 
     def _holding(self) -> dict[str, int]:
-        """Return the `holding` of a `hello`: calls first (protocol, RU3), then alerts."""
+        """Return the `holding` of a `hello`, which lists what we have: calls first (protocol, RU3), then alerts."""
         self._report_calls(self._expired_calls())
         calls = self.calls.holding(MAX_HOLDING)
         alerts, dropped = self.holdings.holding(own_ms(), MAX_HOLDING - len(calls))
@@ -403,6 +414,7 @@ class Client:
             case "task":
                 self._report_calls(self._changes(self.calls.take_task, message, *self._clocks()))
             case "standdown":
+                self._rest_until = _time(message.get("rest_until")) or self._rest_until
                 self._report_calls(self._changes(self.calls.take_standdown, message))
             case "pong":
                 self._set_clock(message)
@@ -537,7 +549,10 @@ class Client:
         await asyncio.Event().wait()  # no token, or its expiry is unknown: the server will close with 4401
 
     def _renewal_s(self, expiry_ms: int | None) -> float | None:
-        """Return the number of seconds until the next token must be fetched; None if the expiry is unknown."""
+        """Return the seconds until the next token must be fetched.
+
+        Return None if it is not known when the present one expires.
+        """
         if expiry_ms is None:
             return None
         left_s = (expiry_ms - self.holdings.server_ms(own_ms())) / 1000
@@ -575,6 +590,13 @@ def _tags(languages: Sequence[str] | None) -> list[str] | None:
 def _window_ms(welcome: Message) -> tuple[object, object]:
     retry = welcome.get("retry")
     return (retry.get("min_ms"), retry.get("max_ms")) if isinstance(retry, Mapping) else (None, None)
+
+
+def _time(said: object) -> int | None:
+    """Return a time of the protocol in ms since 1970; None for anything else."""
+    with contextlib.suppress(ValueError):
+        return parse_time(said) if isinstance(said, str) else None
+    return None
 
 
 def _quals(welcome: Message) -> tuple[str, ...]:

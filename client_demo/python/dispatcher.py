@@ -40,9 +40,10 @@ class Dispatcher(ApiClient):
         return await self._call("POST", f"/v1/calls/{in_path(call_id)}/end", {"reason": reason})
 
     async def call_state(self, call_id: str) -> Answer:
-        """Return the present state of a call.
+        """Return the progress of a call.
 
-        The members are `state`, `content`, the `call` as it was sent, `ring_m`, `rung`, `seen`, `declined` and `seats`.
+        The members are `state`, `content`, the `call` as sent, `ring_m`, `rung`, `seen`, `declined`, `resting` and
+        `seats`.
         """
         return await self._call("GET", f"/v1/calls/{in_path(call_id)}")
 

@@ -1,7 +1,6 @@
-"""Distances on the sphere, as the protocol defines them in the section "Distance".
+"""The sphere of the protocol ("Distance"), computed without the server's code so that clients decide independently.
 
-They are computed without the server's code, so that clients decide independently. Coordinates are in degrees, distances
-in metres.
+Coordinates are in degrees, distances in metres.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

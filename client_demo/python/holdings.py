@@ -1,16 +1,15 @@
-"""Keeps the alerts that a client has received, and decides which changes to show to the person.
-
-It is given alerts, cancels and the time, and does no I/O.
+"""The alerts that a client has. It is given alerts, cancels and the time, and returns changes to show. No I/O.
 
 Rule 1  A higher revision replaces a lower one; every other revision of the same id is ignored.
-Rule 2  No alert is shown after its `expires_at`, by the client's own clock corrected by the server's `now`. This `now`
-        may be wrong, and be corrected later. So an alert that has ended by the corrected clock is kept, and shown again
-        if a later correction makes it live again. It is deleted when it has also ended by the client's own clock, which
-        nobody sets: an alert lives at most from `issued_at` to `expires_at`, counted from its arrival. Example: node
-        A's clock is an hour ahead and ends an alert; the client reconnects to node B, whose `welcome` has the right
-        time, and the alert is shown again.
-Rule 3  A cancelled id does not come back: a node that is behind may still send the alert.
-Rule 4  Frames are the same for everybody: whether we are inside is decided here, by the places that we know.
+Rule 2  No alert is shown after its `expires_at`. The clock for that is the client's own clock, corrected by the
+        server's `now`; it is called the server's clock below. The server's `now` may be wrong, and be corrected later.
+        So an alert that has ended by the server's clock is kept, and is shown again if a later `now` makes it live
+        again. It is deleted when it has also ended by the client's own clock, which nobody sets: it lives at most as
+        long as from `issued_at` to `expires_at`, counted from its arrival. Example: node A's clock is an hour ahead, so
+        an alert ends. The client reconnects to node B, whose `welcome` has the right time, and the alert is shown
+        again.
+Rule 3  An alert that was cancelled is not shown again, because a node that is behind may still send it.
+Rule 4  A server sends the same frame to everybody. Whether we are inside is decided here, by the places that we know.
 Rule 5  Alerts that do not fit into `holding` are dropped before it is sent, so that the server knows every alert that
         we show, or may show again.
 
@@ -18,7 +17,7 @@ The changes that are reported when a revision comes, or when we move:
 
     shown before   here before   here now    reported
     no             -             yes         new
-    no             -             no          nothing; it is held, in case we walk in or a revision comes here
+    no             -             no          nothing; the alert is kept, in case we walk in or a revision moves it here
     yes            yes           yes         updated, if it is a higher revision
     yes            yes           no          no_longer_here
     yes            no            yes         back_here
@@ -61,7 +60,7 @@ SHOWN = (Kind.NEW, Kind.UPDATED, Kind.BACK_HERE)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change to show: the alert as last received, whether a place is inside, and why it was cancelled (or None)."""
+    """One change to show: the alert after the change, whether we are inside, and the reason if it was cancelled."""
 
     kind: Kind
     alert: Alert
@@ -171,7 +170,7 @@ class Holdings:
         """Return the alerts to show on the screen: those that are live and contain one of the places."""
         return [held.alert for held in self._held.values() if held.here and not held.over]
 
-    # ---- time ----------------------------------------------------------------------------------------------
+    # ---- clocks and ends of alerts -------------------------------------------------------------------------
 
     def set_clock(self, server_now_ms: int, own_ms: int) -> None:
         """Set the server's clock: it showed `server_now_ms` when the client's own clock showed `own_ms`.
@@ -279,7 +278,7 @@ class Holdings:
         changes += self._drop(latest_first[limit:], Kind.DROPPED)
         return {key: self._held[key].revision for key in latest_first[:limit]}, changes
 
-    # ---- from one run to the next ----------------------------------------------------------------------------
+    # ---- storing alerts for the next run ---------------------------------------------------------------------
 
     def saved(self, wall_minus_own_ms: int = 0) -> list[dict[str, Any]]:
         """Return the alerts as JSON values, from which `restore` can restore them in a later run.

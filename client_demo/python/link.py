@@ -1,7 +1,7 @@
-"""One WebSocket connection of a client: its queue of messages, the requests that wait for answers, and its liveness.
+"""One WebSocket connection of a client: its queue of messages, the requests that wait for answers, and its pings.
 
-The connection knows nothing about alerts: it passes messages to `take`. It ends by raising websockets'
-ConnectionClosed, or TimeoutError when the server has gone silent.
+The connection does not look at alerts: it passes messages to the function `take`. When it ends, it raises
+ConnectionClosed of the library websockets, or TimeoutError if the server has gone silent.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ MESSAGES_PER_S, BURST = 8.0, 200  # below the server's 10 and 300, which also co
 
 
 class ClientError(Exception):
-    """Raised if reconnecting makes no sense, or if a request was refused. The text is one line for a person."""
+    """Raised if reconnecting makes no sense, or a request was refused. The text is one line for the user."""
 
 
 class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours)
@@ -174,10 +174,7 @@ class Link:
             return None
 
     def _answers(self, message: Message) -> bool:
-        """If a message is the `ok` or `error` for a waiting request, wake the request.
-
-        Return whether the message was such an answer.
-        """
+        """Pass an `ok` or `error` to the request that waits for it. Return whether there was such a request."""
         ref = message.get("ref")
         answer = self._asked.get(ref) if isinstance(ref, int) else None
         if message["type"] not in ("ok", "error") or answer is None or answer.done():

@@ -1,6 +1,4 @@
-"""Decides which notifications a phone shows for pushes.
-
-It is given messages and the time, and does no I/O.
+"""The notifications that a phone shows for pushes. The code is given messages and the time, and does no I/O.
 
     taken = notices.take(subscription.read(pushed), own_ms())
     show(taken.notice)                 # replaces the notification with the same tag
@@ -8,12 +6,13 @@ It is given messages and the time, and does no I/O.
 
 Rule 1  Each push shows exactly one notification, whatever it contains. Its tag is the alert's id, so a revision
         replaces the notification of the revision before (docs/reference/push-rules.md, WPC2).
-Rule 2  The held alerts are shared with the socket, in `holdings`: an alert that both deliver makes a sound once (WPC1).
+Rule 2  Pushes and the WebSocket share the phone's alerts (`holdings`), so an alert that both deliver makes a sound only
+        once (WPC1).
 Rule 3  A notification makes a sound only when the phone learns something new (WPC3, WPC4).
-Rule 4  Nothing runs while a phone sleeps. So a notification whose alert has ended is closed at the next push. The same
-        goes for notifications of cancels and of alerts that had ended on arrival. Each text says until when the alert
-        is valid (WPC4, WPC5).
-Rule 5  A push may come late. The present is therefore at least the `now` of the push (WPC5).
+Rule 4  No code runs while a phone sleeps. So a notification whose alert has ended is closed at the next push, and so
+        are notifications of cancels and of alerts that had ended before they arrived. Each text says until when the
+        alert is valid (WPC4, WPC5).
+Rule 5  A push may come late, so the present time is taken to be at least the `now` of the push (WPC5).
 """
 
 from collections.abc import Callable
@@ -31,7 +30,7 @@ SOMETHING, RENEWAL = "-something", "-renewal"  # tags that no alert has: an id b
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The texts that surround an alert's own words in notifications. The names in braces are filled in."""
+    """The texts around an alert's own words. Names in braces are replaced by values."""
 
     exercise: str = "Exercise: {title}"
     test: str = "Test: {title}"
@@ -63,9 +62,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The result of a push: the notification to show, the tags of those to close before, and changes for an open page.
+    """The result of a push.
 
-    `whole` is False if the push has only a part of the message: fetch the rest by one short connection.
+    It has the notification to show, the tags of notifications to close before, and the changes for an open page. If
+    `whole` is False, the alert did not fit into the push: fetch the rest over one short connection.
     """
 
     notice: Notice
@@ -134,7 +134,7 @@ class Notices:
     # ---- the content of a push ---------------------------------------------------------------------------------
 
     def _decide(self, message: Message, own_ms: int, now: int) -> tuple[Notice, list[Change], bool]:
-        """Return the notification for a push, the changes for an open page, and whether the push was complete."""
+        """Return the notification, the changes for an open page, and whether the push had the whole alert."""
         try:
             read = message if self._verify is None else self._verify.read(message)
             match read["type"]:
@@ -184,7 +184,7 @@ class Notices:
         return notice
 
     def _again(self, alert: Alert, now: int, *, sound: bool) -> Notice:
-        """Return the notification for an alert as it is at the time `now`: live, or ended."""
+        """Return the notification of an alert in its present state."""
         end = _end(alert)
         if end <= now:
             return self._shown(Notice(alert["id"], self._words.ended), 0)

@@ -1,6 +1,6 @@
-"""Computes how deep a place is inside a published polygon (docs/guide/areas.md, D4 and D5).
+"""The depth of a place in a published polygon (docs/guide/areas.md, D4 and D5), computed without the server's code.
 
-The server's code is not used. Coordinates are in degrees, distances in metres.
+Coordinates are in degrees, and distances in metres.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,10 @@ def unit_vector(lat: float, lng: float) -> Vector:
 
 
 def _winds_around(corners: Sequence[Vector], centre: Vector, place: Vector) -> bool:
-    """Return whether a ring winds around `place`, on the plane that touches the sphere at `centre`."""
+    """Return whether the ring winds around the point.
+
+    The winding number is computed on the plane that touches the sphere at `centre`.
+    """
     if _dot(place, centre) <= 0:
         return False
     axis = min(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), key=lambda axis: abs(_dot(axis, centre)))

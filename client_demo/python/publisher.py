@@ -67,10 +67,7 @@ class Publisher(ApiClient):
         return await self._call("GET", f"/v1/alerts/{in_path(alert_id)}")
 
     async def live(self) -> list[Answer]:
-        """Return all live alerts, each in its newest revision.
-
-        The server's list may have several pages; all are read.
-        """
+        """Return the newest revision of each live alert, reading all pages of the list."""
         found: dict[str, Answer] = {}
         path: str | None = "/v1/alerts"
         while path is not None:

@@ -1,14 +1,15 @@
-"""Decides whether and when a client reconnects, by the protocol's table "Close codes".
+"""Decisions about reconnecting, from the protocol's table "Close codes". No I/O, no clock and no randomness.
 
-It does no I/O, and has neither a clock nor randomness of its own.
-
-Rule 1  The code decides, never the text. A code that is not in the table means: within the window.
-Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients return spread out.
-Rule 3  The window is 1-30 s until a `welcome` gives another. Each delay that is drawn doubles its upper end, up to 120
-        s; a `welcome` resets it. A `retry` is ignored if its upper end is below 100 ms or above an hour, or if it is
-        not a valid window: otherwise a client would reconnect without a pause, or never.
-Rule 4  "Later" is a delay between the window's upper end and twice that, so that nobody overtakes the other clients.
-Rule 5  The server's `Retry-After` is a lower bound.
+Rule 1  The close code decides, never the text of the close reason. After a code that is not in the table, a client
+        reconnects within the window (see Rule 3).
+Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients don't return all at once.
+Rule 3  The window is the range of possible delays: 1 to 30 s, until the `retry` of a `welcome` gives another. Each
+        delay that is chosen doubles the upper end of the window, up to 120 s; a `welcome` resets it. A `retry` is
+        ignored if it is not a valid window, or if its upper end is below 100 ms or above an hour. Otherwise a client
+        would reconnect without a pause, or never.
+Rule 4  If the table says "later", the delay is between the upper end of the window and twice that, so that the client
+        does not overtake others.
+Rule 5  The delay is at least the server's `Retry-After`.
 """
 
 from collections.abc import Callable
@@ -50,12 +51,12 @@ CLOSE_CODES: dict[int, tuple[After, str]] = {
     4429: (After.LATER, "we sent too many messages"),
 }
 
-# A handshake that is refused with one of these would be refused again, because the URL or this client is wrong.
+# After a refusal with one of these statuses, another handshake would be refused, too: the URL or this client is wrong.
 HOPELESS_STATUS = {400, 403, 404, 405, 426}
 
 
 def after_close(code: int) -> After:
-    """Return what to do after the server has closed the connection with this code."""
+    """Return what to do after a connection was closed with this code."""
     return CLOSE_CODES.get(code, (After.WINDOW, ""))[0]
 
 
@@ -72,7 +73,7 @@ def after_refusal(status: int, welcomed_before: bool) -> After:
 
 
 def meaning(code: int) -> str:
-    """Return in words what a close code means."""
+    """Return what a close code means, in words."""
     return CLOSE_CODES.get(code, (After.WINDOW, f"closed with code {code}"))[1]
 
 
@@ -94,7 +95,7 @@ class Backoff:
         self._last: After | None = None
 
     def welcomed(self, min_ms: object, max_ms: object) -> None:
-        """Reset the delays after a `welcome`, and use its window `retry` from now on, if it is valid (Rule 3)."""
+        """Reset the delays after a `welcome`. Use its `retry` as the new window if it is valid (Rule 3)."""
         if _is_number(min_ms) and _is_number(max_ms) and _is_window(min_ms, max_ms):
             self._window = min_ms / 1000, max_ms / 1000
         self._min_s, self._max_s = self._window

@@ -1,10 +1,10 @@
-"""Converts between times as the protocol writes them, and integers of ms since 1970 (UTC)."""
+"""Times as the protocol writes them, and as integers of milliseconds since 1970 (UTC)."""
 
 import time
 from datetime import UTC, datetime
 
-# On Linux, a clock that nobody sets and that counts while the machine sleeps. Elsewhere the wall clock: a monotonic
-# clock that stops in sleep would keep showing an alert that ended while the lid was closed.
+# On Linux, this is a clock that nobody sets and that counts while the machine sleeps. Elsewhere it is the wall clock:
+# with a monotonic clock that stops in sleep, a client would still show an alert that ended while the lid was closed.
 _OWN_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_REALTIME)
 
 

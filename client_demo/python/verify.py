@@ -3,12 +3,13 @@
     verifier = Verifier(reviewers, "alerts.harbour.example", approvals=2)  # the keys come with the app, not from a node
     message = verifier.read(message)                                       # or Untrusted, with a reason
 
-Rule 1  The bytes of the form are checked as they came, and parsed afterwards. Nothing is serialised again for a check.
+Rule 1  The signed form is checked as the bytes that came, and parsed afterwards. It is never serialised for a check.
 Rule 2  The returned message contains only what the proof contains: the fields of the form and, as its time, that of the
-        newest approval. The one exception is a cancel's number, which may be higher than that in the form (AP8).
-Rule 3  A signature by an unknown key does not count (its owner may be new). A wrong signature by a known key makes the
-        whole proof invalid (AP3).
-Rule 4  Approvals are counted by person, and the publisher's own does not count (AP5).
+        newest approval. The only exception is the number of a cancel, which may be higher than in the form (AP8).
+Rule 3  A signature by an unknown key is ignored, because its owner may be new. A wrong signature by a known key makes
+        the whole proof invalid (AP3).
+Rule 4  Each person counts as one approval, whatever the number of their keys. The publisher's own approval does not
+        count (AP5).
 
 Needs `cryptography`: `pip install geocast-client[verify]`.
 """
@@ -212,7 +213,7 @@ def _bytes(text: str) -> bytes:
         raise _Reason("signature") from None
 
 
-# ---- the pinned options ----------------------------------------------------------------------------------------------
+# ---- the options that the app fixes ----------------------------------------------------------------------------------
 
 
 def _count(name: str, value: object, least: int) -> int:

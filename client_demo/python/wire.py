@@ -1,4 +1,4 @@
-"""The two formats of messages on the stream: each message is a map, in JSON (text) or MessagePack (bytes)."""
+"""The two formats of the stream: one map per message, as text (JSON) or as bytes (MessagePack)."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ WIRES: dict[WireName, Wire] = {
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether a URL names this machine. Such a URL can't be reached through a proxy."""
+    """Return whether the URL names this machine. A proxy that is set in the environment could not reach it."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback

@@ -55,7 +55,7 @@ def call_options(command: Command) -> Command:
 
 
 def _said(path: Path | None, fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the call in the file, with members replaced by the given options."""
+    """Return the call in the file as a dict. Options that are given replace its fields."""
     place = {name: fields.pop(name) for name in ("lat", "lng", "kind", "address", "access")}
     said = _read(path)
     at = said.get("place", {})
@@ -181,7 +181,7 @@ def show(api: str, token: str, call_id: str, follow: bool) -> None:
 
 def state_line(state: Mapping[str, Any]) -> str:
     """Return a call's state as one line."""
-    counts = ", ".join(f"{state.get(name, 0)} {name}" for name in ("rung", "seen", "declined"))
+    counts = ", ".join(f"{state.get(name, 0)} {name}" for name in ("rung", "seen", "declined", "resting"))
     seats = "; ".join(_seat(seat) for seat in state.get("seats", []))
     return plain(f"{state['state']:8} ring of {state.get('ring_m')} m: {counts}. {seats or 'nobody goes'}")
 

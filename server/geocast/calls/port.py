@@ -64,6 +64,10 @@ class Calls(Protocol):
         """
         ...
 
+    def rest_until(self, row: int, now: Now) -> int | None:
+        """Return until when the session's person is excluded after a call (RQ7), in ms since 1970; None if not."""
+        ...
+
     def sweep(self, now: Now) -> None:
         """Do everything that depends only on the passing of time."""
         ...
@@ -111,6 +115,9 @@ class NoCalls(Calls):
 
     def frames(self, row: int, wire: int, now: Now, calls: Iterable[Any] | None = None) -> list[bytes]:  # noqa: ARG002
         return [in_each_format(standdown_message(each, "over"))[wire] for each in self._refused.pop(row, ())]
+
+    def rest_until(self, row: int, now: Now) -> int | None:
+        pass
 
     def sweep(self, now: Now) -> None:
         pass
