@@ -1,7 +1,8 @@
-"""Where pushes may go: only to push services that the operator allows, and to no internal address (rules WPR3, WPO4).
+"""The endpoints to which pushes may be sent: only push services that the operator allows, and no internal addresses.
 
-A stranger chooses the endpoint that the server connects to. So the endpoint's host must be on a list of names, and the
-name must resolve to a global address. The connection goes to the very address that was checked.
+A stranger chooses the endpoint that the server connects to. So the endpoint's host must be on the operator's list (rule
+WPR3), and its name must resolve to a global IP address (rule WPO4). The server then connects to the address that was
+checked, without resolving the name again.
 """
 
 import ipaddress
@@ -38,7 +39,7 @@ class Service(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """The URL to which pushes for one device are sent. It has passed the check of `Services.allowed`."""
+    """The URL to which pushes for one device are sent, after the check of `Services.allowed`."""
 
     url: str
     host: str
@@ -118,7 +119,7 @@ def _service(entry: str) -> Service:
 def is_global(text: str) -> bool:
     """Return whether an IP address is on the public internet.
 
-    If an IPv6 address embeds an IPv4 address, the embedded one decides.
+    If an IPv6 address contains an IPv4 address, the answer is that for the IPv4 address.
     """
     try:
         address = ipaddress.ip_address(text)
@@ -134,9 +135,10 @@ def is_global(text: str) -> bool:
 
 
 def allowed_addresses(host: str, resolved: Iterable[str], private: Iterable[str]) -> list[str]:
-    """Return the resolved addresses of a host that may be connected to.
+    """Return the resolved addresses of a host that the server may connect to.
 
-    These are the global ones, or all of them if the host is in `private`.
+    They are the global addresses. If `private`, the set of hosts that may have internal addresses, contains the host,
+    they are all addresses.
     """
     addresses = list(resolved)
     return addresses if host in private else [each for each in addresses if is_global(each)]

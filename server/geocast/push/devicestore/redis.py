@@ -150,14 +150,17 @@ class RedisDevices:
         return Put(PutResult(came.decode()), tuple(replaced))
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget these registrations. Devices that have registered again meanwhile stay (DevS3)."""
+        """Delete these registrations and their lines. If a device has registered again meanwhile, it stays (DevS3)."""
         if devices:
             await self._write(_FORGET, self._writer, *[part for each in devices for part in each])
 
     # ---- records of what devices were sent -------------------------------------------------------------------
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write records of what devices were sent (DevS5, DevS6); return the shards that were refused (DevS7)."""
+        """Write records of what devices were sent (DevS5, DevS6).
+
+        Return the shards whose records were refused, because the records name an earlier lease (DevS7).
+        """
         parts = [
             part
             for line in lines
@@ -176,7 +179,10 @@ class RedisDevices:
         return frozenset(refused)
 
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool]) -> int:
-        """Remove the delivery records of alerts that are over and whose end has passed; return their number."""
+        """Remove the delivery records of alerts whose end has passed and for which `is_over` returns True.
+
+        `is_over` is called with the digest of an alert. Return how many records were removed.
+        """
         shards = list(shards)
         asked = [("ZRANGE", self._key(f"alerts:{shard}"), "-inf", now_ms, "BYSCORE") for shard in shards]
         ended = await self._ask(*asked) if asked else []
@@ -202,8 +208,9 @@ class RedisDevices:
             await asyncio.sleep(AGAIN_S)
 
     async def lease(self, process: str, held: Mapping[int, int], *, may_take: bool) -> Leased:
-        """Renew the leases of `held` (shard -> number) and, if `may_take`, take free shards (rule WPN1).
+        """Renew this process's leases, and return the leases that it has now (rule WPN1).
 
+        `held` maps each shard that the process holds to the number of its lease. If `may_take`, take free shards too.
         Raise StoreUnavailable if Redis can't be used.
         """
         parts = [part for each in held.items() for part in each]
@@ -225,9 +232,9 @@ class RedisDevices:
         return Leased(numbers, share, bool(crowded), first_ms / 1000 if first_ms >= 0 else None, is_lost)
 
     async def release(self, process: str, held: Mapping[int, int], *, leaving: bool) -> None:
-        """Free the shards of `held` (shard -> number). If `leaving`, this process is about to exit.
+        """Free shards. `held` maps each of them to the number of its lease.
 
-        Raise StoreUnavailable if Redis can't be used.
+        If `leaving`, this process is about to exit. Raise StoreUnavailable if Redis can't be used.
         """
         parts = [part for each in held.items() for part in each]
         with _unavailable():
@@ -236,7 +243,7 @@ class RedisDevices:
     # ---- commands to Redis ---------------------------------------------------------------------------------------
 
     async def _check_server(self) -> object:
-        """Check the server and return its identity.
+        """Check the Redis server and return an object that identifies it.
 
         Raise Unfit if the server can't be used as it is configured, and LogUnavailable if it can't be reached.
         """
@@ -244,7 +251,7 @@ class RedisDevices:
         return admit(await self._primary.call("INFO", *SECTIONS), volatile=False, keeps=KEEPS)
 
     async def _write(self, script: str, *arguments: Any) -> list[Any]:
-        """Run a script that writes, wait until its writes are durable, and return its answer."""
+        """Run a script that writes, wait until its writes are durable, and return the script's result."""
         call = ("EVAL", script, 1, self._keys, *arguments)
         failpoints.hit("push-in-commit")
         with _unavailable():
@@ -349,13 +356,13 @@ def _device(device: bytes, value: bytes) -> StoredDevice:
 
 
 def _packed(line: DeliveryRecord) -> bytes:
-    """Return the stored form of a delivery record; empty if the record is to be removed."""
+    """Return the stored form of a delivery record, or empty bytes if the record is to be removed."""
     value: bytes = b"" if line.state is None else msgpack.packb((line.number, int(line.state), line.ends_at_ms))
     return value
 
 
 def _lines(device: StoredDevice, told: Mapping[bytes, bytes]) -> list[DeliveryRecord]:
-    """Return the delivery records of a device from their stored form: alert -> packed record."""
+    """Return the delivery records of a device, decoded from `told`: digest of the alert -> packed record."""
     found = []
     for alert, value in told.items():
         number, state, ends_at_ms = msgpack.unpackb(value)
