@@ -114,7 +114,7 @@ def _request(push: Push) -> bytes:
 
 
 class _Name:
-    """What is known about a host name: the addresses that the last lookup found, and the lookup in progress, if any."""
+    """The addresses that the last lookup of a host name found, and the lookup that is in progress, if any."""
 
     def __init__(self) -> None:
         self.addresses: list[str] | None = None
