@@ -146,10 +146,7 @@ class AedOut(BaseModel):
 
 
 class TaskMessage(BaseModel):
-    """A task for a responder with a seat among those who go (M22).
-
-    `fetch` is the index in `aeds` of the AED to bring.
-    """
+    """A task for a responder with a seat among those who go (M22). `fetch`: the AED to bring, an index in `aeds`."""
 
     type: Literal["task"]
     id: Id

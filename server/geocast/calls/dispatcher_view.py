@@ -17,7 +17,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class CallAcceptedOut(TypedDict):
-    """The answer about the stored content of a call.
+    """The answer to a request that opened a call or gave it new content.
 
     `headline` is "replaced" if responders see the category's title instead of the requested headline.
     """
@@ -31,7 +31,7 @@ class CallAcceptedOut(TypedDict):
 
 
 class CallEndedOut(TypedDict):
-    """The answer about the stored end of a call."""
+    """The answer to a request to end a call."""
 
     id: str
     revision: Number
@@ -68,9 +68,9 @@ StateWord = Literal["ringing", "full", "ended", "expired"]
 class CallStateOut(TypedDict):
     """The state of a call.
 
-    It has the radius in metres, the numbers of sessions that were notified (`rung`), have seen the call, and have
-    declined it, and the responders who go. A request for new content must set `replaces` to the value of `content`
-    here.
+    It has the radius in metres, the responders who go, and three numbers of sessions: those that were notified
+    (`rung`), those that have seen the call, and those that have declined it. A request for new content must set
+    `replaces` to the value of `content` here.
     """
 
     state: StateWord
@@ -96,7 +96,10 @@ def is_open(call: CallState, now: Now) -> bool:
 
 
 def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAcceptedOut:
-    """Return the answer about the content that `entry` has stored. `asked`: the headline in the request (RY3)."""
+    """Return the answer to a request that opened a call or gave it new content, which is stored in `entry`.
+
+    `asked` is the headline in the request (RY3).
+    """
     answer: CallAcceptedOut = {
         "id": entry.id,
         "revision": entry.revision,
@@ -110,7 +113,7 @@ def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAccept
 
 
 def end_answer(entry: CallEntry, ending: Ending) -> CallEndedOut:
-    """Return the answer about the end of a call that `entry` has stored."""
+    """Return the answer to a request to end a call. `entry` is the entry that ended it."""
     return {"id": entry.id, "revision": entry.revision, "ended_at": format_time(ending.at)}
 
 

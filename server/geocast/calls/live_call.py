@@ -1,4 +1,4 @@
-"""A call in one process: its chain as far as it was read, its end, and what each session was sent about it.
+"""A call as one process knows it: the entries read so far, its end, and what each session was sent about it.
 
 The chain of a call is all of its entries in the log, numbered from 1. A seat is a place among the responders who go.
 
@@ -11,8 +11,8 @@ Rule 2  A call has ended when its `end` was read, or when either clock says so: 
         Example: a node starts with a wall clock that is two hours slow, and reads a call that lives 30 minutes. By the
         wall clock the call would live for 2.5 hours there. By the deadline it lives for at most 30 minutes.
 Rule 3  A responder keeps a seat that this process has read, even if the log then loses its entry and stores another
-        entry under the same number: the responder knows where to go, and is not called off (RV7). The lost entry is put
-        back under a higher number, by the log (LogC5) or by the call worker. From then on the new entry counts.
+        entry under the same number: the responder knows where to go, and is not called off (RV7). The log (LogC5) or
+        the call worker stores the lost entry again under a higher number. From then on the new entry counts.
 Rule 4  When the `end` is read, everything encrypted is dropped (RZ4).
 """
 
@@ -37,12 +37,12 @@ Open = Callable[[CallEntry], DecryptedEntry | None]  # decrypts an entry; return
 
 @dataclass(slots=True)
 class CallDelivery:
-    """A record of the messages about a call that one session has: sent by this process, or named in its `holding`.
+    """The messages about a call that one session has: this process has sent them, or `holding` has named them.
 
-    `notified`: the newest revision of the call that the session has; 0 if it has none and so is no recipient. `task`:
-    the revision of the session's task; 0 if it has none. `full`: the session was sent a standdown with the reason
-    `full`, and was not notified after that. `unsure`: the session has either a `call`, or the task of a seat that was
-    released. Therefore `call` is sent again (HD18).
+    `notified` is the newest revision of the call that the session has, or 0 if it has none and so is no recipient.
+    `task` is the revision of the session's task, or 0 if it has none. `full` says whether the session was sent a
+    standdown with the reason `full`, and was not notified after that. `unsure` says that the session has either a
+    `call`, or the task of a seat that was released; therefore `call` is sent again (HD18).
     """
 
     notified: int = 0
@@ -58,9 +58,9 @@ class CallDelivery:
 
 
 class CallSummary(NamedTuple):
-    """The properties of a call that decide who is sent something.
+    """The properties of a call that decide which sessions are sent a message.
 
-    Comparing two summaries shows what an entry has changed.
+    Comparing the summaries before and after an entry shows what the entry has changed.
     """
 
     content: int = 0
@@ -74,7 +74,7 @@ class CallSummary(NamedTuple):
 
 
 class LiveCall:
-    """A call, from its first entry until it has ended and expired.
+    """A call from its first entry in the log until it has ended and expired.
 
     The chain of a call is all its entries in the log. A seat is a place among the responders who go.
     """
@@ -109,7 +109,10 @@ class LiveCall:
     # ---- applying the entries of the call -------------------------------------------------------------------------
 
     def take(self, entry: CallEntry, open_: Open, now: Now) -> None:
-        """Process an entry. If another entry had the same number before, the log has lost the other one (Rule 3)."""
+        """Process an entry of the call.
+
+        If this process has read another entry with the same number before, the log has lost that one (Rule 3).
+        """
         known = self._chain.get(entry.revision)
         if self.summary.over or any(entry.sealed == each.sealed for each in self._chain.values()):
             return  # already known, or a copy made by somebody who can write to the log
@@ -150,7 +153,7 @@ class LiveCall:
         return opened
 
     def _note(self, opened: DecryptedEntry) -> None:
-        """Record what `CallState` does not: released seats, and seats restored after the log had lost them."""
+        """Record two changes that `CallState` does not record: seats were released, or lost seats were restored."""
         if isinstance(opened.body, Acceptance):
             self.first_acceptance = self.first_acceptance or opened.entry.revision
         if isinstance(opened.secret, Person):
@@ -189,7 +192,10 @@ class LiveCall:
     # ---- the state of the call -------------------------------------------------------------------------------------
 
     def holders(self) -> dict[Person, Seat]:
-        """Return the seats of the responders who go, by person. Seats that the log has lost are included (Rule 3)."""
+        """Return the seats of the responders who go: person -> seat.
+
+        Seats that the log has lost are included (Rule 3).
+        """
         return self.lost | self.state.seats if self.state is not None else {}
 
     @property
@@ -201,7 +207,7 @@ class LiveCall:
         return self.state is not None and self.state.opening.status == "actual"
 
     def seat_of(self, person: Person | None) -> Seat | None:
-        """Return the seat of a person, or None."""
+        """Return the seat of a person, or None if they have none."""
         if person is None or self.state is None:
             return None
         return self.state.seats.get(person) or self.lost.get(person)
@@ -215,13 +221,16 @@ class LiveCall:
         return now.monotonic >= self.deadline and now.wall_ms >= self._expires_at
 
     def frames(self, state: CallState) -> tuple[bytes, ...]:
-        """Return the `call` message as frames, one for each wire format. They are encoded when first used."""
+        """Return the `call` message as a tuple of frames, one for each wire format.
+
+        They are encoded when first needed.
+        """
         if not self._frames:
             self._frames = in_each_format(call_message(state))
         return self._frames
 
     def standdown(self, reason: Reason) -> tuple[bytes, ...]:
-        """Return the message `standdown` with this reason as frames, one for each wire format."""
+        """Return the `standdown` message with this reason as a tuple of frames, one for each wire format."""
         found = self._standdowns.get(reason)
         if found is None:
             found = self._standdowns[reason] = in_each_format(standdown_message(self.id, reason))
@@ -253,18 +262,18 @@ class LiveCall:
     # ---- what was sent and answered --------------------------------------------------------------------------------
 
     def begin_revision(self) -> None:
-        """Reset the number of notified sessions, because a new revision begins."""
+        """Set the number of notified sessions to 0, because a new revision begins."""
         self.called = 0
 
     def note_notified(self, delivery: CallDelivery, revision: int) -> None:
-        """Record that `call` was handed to the session's transport."""
+        """Record that the `call` message with this revision was handed to the session's transport."""
         delivery.notified, delivery.called, delivery.full, delivery.unsure = revision, revision, False, False
         delivery.unacked = [*delivery.unacked, revision][-ACKS_KEPT:]
         self.called += 1
         self._count(Counts(sent=1), revision)
 
     def note_ack(self, delivery: CallDelivery, revision: int) -> bool:
-        """Count an acknowledgement of a revision.
+        """Count a session's acknowledgement of a revision, and return True.
 
         Return False, and count nothing, if the revision was not sent on this connection or is counted already (M5).
         """
@@ -285,12 +294,12 @@ class LiveCall:
         delivery.declined = True
 
     def _count(self, more: Counts, revision: int = 1) -> None:
-        """Add to the counts of the call, and to those of the revision."""
+        """Add `more` to the counts of the call, and to those of this revision."""
         for name in {self.id, under_revision(self.id, revision)}:
             self._counts[name] = self._counts.get(name, Counts()).plus(more)
 
     def take_counts(self) -> dict[str, Counts]:
-        """Return what was counted since the last time, by the name under which it is stored.
+        """Return what was counted since the last call of this method: name under which it is stored -> counts.
 
         The counts start again from zero.
         """

@@ -82,11 +82,11 @@ RELEASING = {
 
 
 class PendingAccept:
-    """An `accept` that waits for its answer.
+    """An `accept` message that waits for its answer.
 
-    `since`: when it was read, in seconds of the monotonic clock. `eta_s`: the seconds until arrival, according to the
-    responder. `last_sent`: what the session was sent about the call after `since`. A refusal with the same meaning is
-    then not sent.
+    `since` is the time at which the message was received, in seconds of the monotonic clock. `eta_s` is the number of
+    seconds until arrival, according to the responder. `last_sent` is the last message that the session was sent about
+    the call after `since`. If a refusal would say the same, it is not sent.
     """
 
     __slots__ = ("call_id", "eta_s", "last_sent", "since", "state")
@@ -104,7 +104,7 @@ class PendingAccept:
         return self.state not in (AcceptState.UNWANTED, AcceptState.DONE)
 
     def on(self, event: AcceptEvent) -> bool:
-        """Change the state by an event. Return True if the seat must be released now."""
+        """Change the state according to an event. Return True if the seat must be released now."""
         releases = (self.state, event) in RELEASING
         self.state = NEXT[self.state][event]
         return releases
