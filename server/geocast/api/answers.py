@@ -14,7 +14,7 @@ from ..wire.output import AlertOut, AreaOut, TimeOut
 
 
 class ReachOut(TypedDict):
-    """The sum of the areas of an alert's shapes, in km², rounded up. Where shapes overlap, each of them counts."""
+    """The sum of the areas of an alert's shapes, in km², rounded up. An overlap counts once for each shape."""
 
     area_km2: Annotated[float, Field(ge=0)]
 

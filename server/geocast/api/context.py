@@ -47,7 +47,7 @@ class Places:
     def judging(self, subject: Hashable, *, dry_run: bool) -> AbstractAsyncContextManager[None]:
         """Return a context manager for the decision about a request to publish.
 
-        Entering it for a dry run waits until few enough other dry runs are being processed. Otherwise it does nothing.
+        For a dry run, entering it waits while too many other dry runs are being processed. Otherwise it does nothing.
         """
         return self.dry_runs.turn(subject) if dry_run else nullcontext()
 

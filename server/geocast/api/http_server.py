@@ -66,7 +66,7 @@ class HttpListener:
     """Counts the connections of one listening socket, and limits their number."""
 
     def __init__(self, metrics: Metrics, capacity: int) -> None:
-        """Create a listener without connections. `capacity` is the highest number of connections."""
+        """Create a listener without connections. `capacity` is the maximum number of connections."""
         self._metrics = metrics
         self._capacity = capacity
         self._all = 0
@@ -353,7 +353,7 @@ class _Server(uvicorn.Server):
 async def serve(
     app: ASGIApp, bound: socket.socket, metrics: Metrics, capacity: int = config.MAX_API_CONNECTIONS
 ) -> AsyncIterator[None]:
-    """Serve `app` on a bound socket while the `with` block runs. `capacity` is the highest number of connections."""
+    """Serve `app` on a bound socket while the `with` block runs. `capacity` is the maximum number of connections."""
     room = config.api_connections_for(config.raise_descriptor_limit())
     listener = HttpListener(metrics, min(capacity, room))
     settings = uvicorn.Config(

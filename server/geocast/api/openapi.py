@@ -147,7 +147,7 @@ def answers_to_write(
 
 
 def links(parameter: str, *operations: str) -> dict[str, Any]:
-    """Return OpenAPI links, which pass the `id` in a response to these operations as `parameter`.
+    """Return OpenAPI links from a response to operations that take its `id` as their parameter `parameter`.
 
     Tools such as schemathesis follow them.
     """

@@ -38,7 +38,7 @@ LEAST_COUNT = 20
 
 
 def accepted(entry: Revision) -> AcceptedOut:
-    """Return the JSON body that answers a request whose revision is stored in the log."""
+    """Return the JSON body of the answer to a request whose revision is stored in the log."""
     return {
         "id": entry.id,
         "revision": entry.revision,
@@ -49,12 +49,12 @@ def accepted(entry: Revision) -> AcceptedOut:
 
 
 def preview(entry: Revision) -> AcceptedOut:
-    """Return the JSON body that answers a dry run: the revision that the request would have stored."""
+    """Return the JSON body of the answer to a dry run. `entry` is the revision that it would have stored."""
     return {"id": entry.id, "expires_at": format_time(entry.ends_at), "area": area_out(entry.alert.area)}
 
 
 def answer_of(entry: Entry) -> AcceptedOut | CancelledOut:
-    """Return the JSON body that answers a request whose entry (a revision or a cancel) is stored in the log."""
+    """Return the JSON body of the answer to a request whose entry (a revision or a cancel) is stored in the log."""
     if isinstance(entry, Cancel):
         return {"id": entry.id, "revision": entry.revision, "cancelled_at": format_time(entry.cancelled_at)}
     return accepted(entry)

@@ -127,9 +127,9 @@ def _ids(name: str, ids: Iterable[str]) -> list[str]:
 
 
 def _violations_in_words(problem: Problem) -> str:
-    """Return the slugs (short names) of the first violations, and where in the message they are.
+    """Return the slugs (short names) of the violations, and where in the message they are (rule HD14).
 
-    If there are more than MAX_NAMED, say how many more (rule HD14).
+    At most MAX_NAMED are named, followed by the number of the others.
     """
     where = [f"{each.slug} at {each.pointer}" for each in problem.violations[:MAX_NAMED]]
     more = len(problem.violations) - len(where)

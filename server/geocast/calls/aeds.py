@@ -6,7 +6,8 @@ usable, the server does not start.
 
 Rule 1  Only the fields of `Aed` are sent. So nothing else that a mapper has written, such as a warden's name or
         telephone number, can be sent.
-Rule 2  A record is used only if it says that it is a defibrillator, and where it is: somebody would run there.
+Rule 2  A record is used only if it says that it is a defibrillator, and where it is, because somebody would run to that
+        place.
 """
 
 import json
@@ -100,11 +101,11 @@ NO_AEDS = Aeds([])
 def fetch_of(
     aeds: Sequence[Aed], responder: tuple[float, float], patient: tuple[float, float], taken: Collection[str]
 ) -> int | None:
-    """Return the index of the defibrillator that makes the shortest detour (RI2).
+    """Return the index in `aeds` of the defibrillator that a responder should fetch: the shortest detour (RI2).
 
-    The route leads from the responder by way of the defibrillator to the patient. Places are latitude and longitude in
-    degrees. `taken` has the ids of the defibrillators that other responders fetch. Return None if all of `aeds` are
-    taken.
+    The route leads from the responder by way of the defibrillator to the patient. Both places are latitude and
+    longitude in degrees. `taken` has the ids of the defibrillators that other responders fetch. Return None if all of
+    `aeds` are taken.
     """
     free = (n for n, aed in enumerate(aeds) if aed.id not in taken)
     return min(

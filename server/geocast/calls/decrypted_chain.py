@@ -49,8 +49,9 @@ def opened(keys: CallKeys, entry: CallEntry) -> DecryptedEntry | None:
 def opened_chain(keys: CallKeys, history: Sequence[Revision | Cancel | OtherKind]) -> DecryptedChain | None:
     """Decrypt all entries of a call.
 
-    Return None if `history`, the log's entries with the id of the call, has no entry of a call. If several entries have
-    the same encrypted part, only the first counts, because anybody who can write to the log can copy an entry.
+    `history` has all entries in the log with the id of the call. Return None if none of them is an entry of a call. If
+    several entries have the same encrypted part, only the first counts, because anybody who can write to the log can
+    copy an entry.
     """
 
     entries: dict[bytes, CallEntry] = {}

@@ -73,7 +73,7 @@ INITIAL_CAPACITY = 1 << 10  # number of circles for which address space is reser
 
 
 class AcceptRequest(NamedTuple):
-    """Asks the worker to request a seat for a session that has sent `accept`.
+    """Asks the worker to request a seat (a place among those who go) for a session that has sent `accept`.
 
     `CallHub.seat_request` returns the details. The worker passes the answer to `CallHub.on_answer`.
     """
@@ -83,7 +83,7 @@ class AcceptRequest(NamedTuple):
 
 
 class ReleaseRequest(NamedTuple):
-    """Asks the worker to release a person's seat.
+    """Asks the worker to release a person's seat (a place among the responders who go to a call).
 
     If `accepted_at` (ms since 1970) is not None, only a seat that was accepted at that time is released.
     """
@@ -94,7 +94,7 @@ class ReleaseRequest(NamedTuple):
 
 
 class ReportRequest(NamedTuple):
-    """Asks the worker to store the progress (`state`) that a person with a seat has reported."""
+    """Asks the worker to store the progress (`state`) that a responder on the way to a call has reported."""
 
     call_id: str
     person: Person
@@ -102,9 +102,10 @@ class ReportRequest(NamedTuple):
 
 
 class RestoreRequest(NamedTuple):
-    """Asks the worker to restore seats of a call: this process has read their entries, but the log has lost them.
+    """Asks the worker to restore seats (places among the responders who go) of a call.
 
-    `CallHub.lost` lists these seats.
+    This process has read the entries that gave these seats, but the log has lost the entries. `CallHub.lost` lists the
+    seats.
     """
 
     call_id: str
@@ -163,7 +164,7 @@ class CallHub:
         self._responders.set_rights(row, rights)
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set the location that the session has sent. None takes the session off duty (RQ4)."""
+        """Set the location of a session, as its client has sent it. None takes the session off duty (RQ4)."""
         self._responders.move(row, here)
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
@@ -238,9 +239,10 @@ class CallHub:
         return is_wanted(state, responder.quals) and call.seat_of(responder.person) is not None
 
     def _own_seat(self, responder: Responder, call: LiveCall) -> Seat | None:
-        """Return the seat of the session's person if the session may release it or report on it (Rule 6), else None.
+        """Return the seat (place among the responders who go) that a session may release or report on, or None.
 
-        A session that was sent the task may do so even after its qualification has lapsed.
+        It is the seat of the session's person (Rule 6). A session that was sent the task may do so even after its
+        qualification has lapsed.
         """
         delivery = call.deliveries.get(responder.row, _NOTHING)
         may = delivery.task > 0 or (call.state is not None and is_wanted(call.state, responder.quals))
@@ -274,9 +276,10 @@ class CallHub:
             self._ask(ReleaseRequest(call_id, responder.person, None if seat is None else seat.accepted_at))
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Process a `report` (M20): the progress of a responder.
+        """Process a `report` (M20): the progress of a responder on the way to a call.
 
-        It is ignored unless the session's person has a seat, and counts at most once in REPORT_S seconds.
+        It is ignored unless the session's person has a seat among those who go, and counts at most once in REPORT_S
+        seconds.
         """
         responder, call = self._responders.find(row), self._calls.get(call_id)
         if responder is None or responder.person is None or call is None or self._is_over(call, now):
@@ -292,7 +295,7 @@ class CallHub:
             self.acks += call.note_ack(call.deliveries[row], revision)
 
     def seat_request(self, request: AcceptRequest, now: Now) -> SeatRequest | None:
-        """Return the details of a session's request for a seat, with the session's current location.
+        """Return the details of a session's request for a seat (a place among those who go), with its current location.
 
         Return None if the session has left or no longer waits for an answer.
         """
@@ -300,7 +303,7 @@ class CallHub:
         return self._seat_request(responder, pending.call_id, pending.eta_s, now) if pending.waiting else None
 
     def on_answer(self, request: AcceptRequest, reason: Refusal | None, now: Now) -> bool:
-        """Process the log's answer to an `accept`.
+        """Process the log's answer to an `accept`, by which a session asks for a seat (a place among those who go).
 
         `reason` is None if the log has stored the seat (RV1), and otherwise the reason why the seat is refused. The
         session is sent its task only when the seat is read from the log.
@@ -330,7 +333,10 @@ class CallHub:
         return True
 
     def give_up(self, request: AcceptRequest) -> None:
-        """Forget an `accept` that waits for its answer, because of a programming error. The client may accept again."""
+        """Forget an `accept` that waits for its answer, because a programming error has occurred.
+
+        The client may accept again.
+        """
         if request.responder.pending is request.pending:
             request.responder.end_pending(AcceptEvent.FAIL)
 
@@ -376,7 +382,10 @@ class CallHub:
             self._ask(RestoreRequest(call.id))
 
     def lost(self, call_id: str) -> list[Seat]:
-        """Return the seats of a call whose entries the log has lost after this process read them (RV7)."""
+        """Return the seats (places among the responders who go) of a call that the log has lost (RV7).
+
+        The log has lost the entries of these seats after this process had read them.
+        """
         call = self._calls.get(call_id)
         return [] if call is None else list(call.lost.values())
 
@@ -389,9 +398,10 @@ class CallHub:
 
     @contextlib.contextmanager
     def _changing(self, call: LiveCall, now: Now) -> Iterator[None]:
-        """Provide a context in which a call is changed.
+        """Return a context manager for code that changes a call.
 
-        At the end, remember which sessions the change concerns, and count the entries that could not be decrypted.
+        When its block ends, remember which sessions the change concerns, and count the entries that could not be
+        decrypted.
         """
         before, undecrypted_before = call.summary, set(call.undecrypted)
         yield
@@ -459,7 +469,7 @@ class CallHub:
                 self._note(responder.row, call)
 
     def _update_seated(self, call: LiveCall, before: CallSummary, after: CallSummary) -> None:
-        """Update `_seated`: a dict from each person to the calls in which they have a seat (RQ7).
+        """Update `_seated`: a dict from each person to the calls to which they go, because they have a seat (RQ7).
 
         Calls whose end was read from the log are left out.
         """
@@ -592,7 +602,7 @@ class CallHub:
         )
 
     def _task(self, responder: Responder, call: LiveCall, state: CallState, seat: Seat, now: Now) -> "_Message | None":
-        """Return the `task` message for a seat, or None if the place can't be decrypted.
+        """Return the `task` message, which tells a responder where to go, or None if the place can't be decrypted.
 
         The exact place is in memory only until the frame is made (RZ2).
         """
@@ -672,7 +682,10 @@ class CallHub:
 
     @staticmethod
     def _is_over(call: LiveCall, now: Now) -> bool:
-        """Return whether the call is over: by its end in the log, or because either clock says so (Rule 4)."""
+        """Return whether the call is over (Rule 4).
+
+        It is if its end was read from the log, or if either clock says that it has expired.
+        """
         return call.summary.over or call.expired(now)
 
     # ---- checks by time --------------------------------------------------------------------------------------------
@@ -758,9 +771,9 @@ class CallHub:
         return [each for each in self._calls.values() if each.state is not None and not self._is_over(each, now)]
 
     def unanswered(self, now: Now) -> int:
-        """Return the number of open calls that were opened at least UNANSWERED_S seconds ago and have no responder.
+        """Return the number of open calls to which nobody goes.
 
-        A call without a responder is one in which nobody has a seat.
+        Calls that were opened less than UNANSWERED_S seconds ago don't count.
         """
         since = now.wall_ms - UNANSWERED_S * 1000
         return sum(not call.holders() and call.opened_at <= since for call in self.open_calls(now))
@@ -802,6 +815,9 @@ _NOBODY = Person("")  # a session without a token
 
 
 def _circle(call: CallState) -> Circle:
-    """Return the circle within which the call notifies now. Its centre is that of the published circle `near` (RZ6)."""
+    """Return the circle inside which the call notifies sessions now.
+
+    Its centre is that of the published circle (RZ6).
+    """
 
     return Circle(call.opening.near.lat, call.opening.near.lng, call.reach_m)

@@ -41,8 +41,8 @@ class CallDelivery:
 
     `notified` is the newest revision of the call that the session has, or 0 if it has none and so is no recipient.
     `task` is the revision of the session's task, or 0 if it has none. `full` says whether the session was sent a
-    standdown with the reason `full`, and was not notified after that. `unsure` says that the session has either a
-    `call`, or the task of a seat that was released; therefore `call` is sent again (HD18).
+    standdown with the reason `full`, and was not notified after that. `unsure` says that it is not known whether the
+    session has a `call`, or the task of a seat that was released; therefore `call` is sent again (HD18).
     """
 
     notified: int = 0
@@ -153,7 +153,10 @@ class LiveCall:
         return opened
 
     def _note(self, opened: DecryptedEntry) -> None:
-        """Record two changes that `CallState` does not record: seats were released, or lost seats were restored."""
+        """Record two changes that `CallState` does not record: seats that were released, and lost seats that are back.
+
+        A seat is a place among the responders who go.
+        """
         if isinstance(opened.body, Acceptance):
             self.first_acceptance = self.first_acceptance or opened.entry.revision
         if isinstance(opened.secret, Person):
@@ -192,7 +195,7 @@ class LiveCall:
     # ---- the state of the call -------------------------------------------------------------------------------------
 
     def holders(self) -> dict[Person, Seat]:
-        """Return the seats of the responders who go: person -> seat.
+        """Return the seats (places) of the responders who go: person -> seat.
 
         Seats that the log has lost are included (Rule 3).
         """
@@ -207,7 +210,7 @@ class LiveCall:
         return self.state is not None and self.state.opening.status == "actual"
 
     def seat_of(self, person: Person | None) -> Seat | None:
-        """Return the seat of a person, or None if they have none."""
+        """Return the seat of a person (a place among the responders who go), or None if they have none."""
         if person is None or self.state is None:
             return None
         return self.state.seats.get(person) or self.lost.get(person)
@@ -250,7 +253,7 @@ class LiveCall:
     def called_of(self, counts: Counts) -> int:
         """Return the number of sessions that were notified of the current revision and have not declined (HD16).
 
-        `counts`: the counts of all processes, stored in the log under `count_name`.
+        `counts` are the counts of all processes, which the log stores under `count_name`.
         """
         return max(self.called, counts.sent - counts.declined)
 
@@ -284,7 +287,7 @@ class LiveCall:
         return True
 
     def note_declined(self, delivery: CallDelivery) -> None:
-        """Record that the session has declined. It no longer counts as notified (RN2)."""
+        """Record that the session has declined. From now on it does not count as notified (RN2)."""
         if self.state is not None and delivery.called == self.state.revision:
             self.called -= 1
             delivery.called = 0

@@ -26,7 +26,7 @@ class Calls(Protocol):
         ...
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set the location that the session has sent. None takes the session off duty (RQ4)."""
+        """Set the location of a session, as its client has sent it. None takes the session off duty (RQ4)."""
         ...
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:

@@ -134,7 +134,7 @@ class Responders:
             self._file(found)
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set the location that the session has sent, or None if it no longer shares its location."""
+        """Set the location of a session, as its client has sent it, or None if it no longer shares its location."""
         found = self._known.get(row) if here is None else self.get(row)
         if found is not None:
             found.here = None if here is None else (here[0], here[1], min(here[2], MAX_REACH_M))

@@ -249,7 +249,7 @@ class CallService:
         await self._append_if_open(call_id, decide)
 
     async def report(self, call_id: str, person: Person, state: SeatState) -> None:
-        """Store the progress that a person with a seat has reported (M20).
+        """Store the progress that a responder with a seat (a place among those who go) has reported (M20).
 
         Ignore a report that says nothing new, or that comes within 5 s of the last one.
         """
@@ -287,10 +287,11 @@ class CallService:
         await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def restore(self, call_id: str, seat: Seat) -> None:
-        """Store a seat again that this process has read and that the log has lost (RV7).
+        """Store a seat again: this process has read it, but the log has lost its entry (RV7).
 
-        Example: a failover of Redis lost the entry that gave seat 2 to r-1, and r-2 has accepted seat 2 since. Both
-        responders are on their way. So r-1 gets seat 0, and is not called off.
+        A seat is a place among the responders who go. Example: a failover of Redis lost the entry that gave seat 2 to
+        r-1, and r-2 has accepted seat 2 since. Both responders are on their way. So r-1 gets seat 0, and is not called
+        off.
         """
 
         def decide(call: CallState, _now: Now) -> tuple[Body, Secret] | None:
@@ -327,9 +328,10 @@ class CallService:
         return opened_chain(self._keys, await self._log.history(call_id))
 
     async def _complete_chain(self, call_id: str) -> DecryptedChain | None:
-        """Return all entries of a call, decrypted, so that a seat may be given.
+        """Return all entries of a call, after checking that each of them could be decrypted.
 
-        Return None if the log has no such call. Raise LogUnavailable if an entry can't be decrypted.
+        Only then may a seat be given away (Rule 1). Return None if the log has no such call. Raise LogUnavailable if an
+        entry can't be decrypted.
         """
         chain = await self._chain(call_id)
         if chain is not None and not chain.whole:
@@ -452,7 +454,8 @@ class CallService:
     def _has_same_content(self, request: RequestedCall, body: Opening, place: Secret) -> bool:
         """Return whether a request has the same content as `body` and `place` (H5).
 
-        Times and headlines are compared under the terms of the call (RO3).
+        Times and headlines are compared according to the terms of the call, which are those of the policy when it was
+        opened (RO3).
         """
         return (
             place == request.place
@@ -468,7 +471,7 @@ class CallService:
     def _new_seat(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest, now: Now) -> Acceptance:
         """Return the body of an entry that gives a responder a seat: the free one with the lowest number (RV5).
 
-        The body also has the role of this seat. The role is `cpr` if there is no defibrillator to fetch.
+        The body also has the role of the responder. It is `cpr` instead of `aed` if there is no defibrillator to fetch.
         """
         number = call.free_seat
         assert number is not None, "a call that is full was refused"
@@ -510,7 +513,7 @@ def _exact_place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
 
 
 def _seats_released(chain: DecryptedChain, person: Person) -> int:
-    """Return how many times this person has released a seat of the call (RV5)."""
+    """Return how many times this person has released a seat (a place among those who go) of the call (RV5)."""
     return sum(isinstance(body, Release) and secret == person for _, body, secret in chain.entries)
 
 

@@ -12,7 +12,7 @@ Rule 2  Every process tries to widen a call when that is due (RN2). This depends
 Rule 3  New counts are stored at each check, and before this process decides whether to widen a call.
 Rule 4  If Redis loses entries, the log itself puts them back, including those that gave seats. There is one exception:
         somebody else has taken and released the same seat in the meantime. Then this worker gives the person a seat
-        again, because a responder who knows where to go must not be called off by a loss (RV7).
+        again, because a responder who knows where to go must not be called off because of a loss (RV7).
 Rule 5  An entry that no key decrypts is skipped, counted, and logged. The process stays ready: otherwise, somebody who
         can write to the log could put it out of service (HD8).
 Rule 6  A call that has expired by both clocks is ended in the log (RZ4), by the first process that notices it.
@@ -71,14 +71,14 @@ class CallDecisions(Protocol):
         ...
 
     async def release(self, call_id: str, person: Person, accepted_at: int | None) -> None:
-        """Release a person's seat.
+        """Release a person's seat, which is a place among the responders who go.
 
         If `accepted_at` (ms since 1970) is not None, release only a seat that was accepted at that time.
         """
         ...
 
     async def report(self, call_id: str, person: Person, state: SeatState) -> None:
-        """Store the progress (`state`) that a person with a seat has reported."""
+        """Store the progress (`state`) that a responder on the way to a call has reported."""
         ...
 
     async def widen(self, call_id: str, ring: int) -> None:
@@ -86,7 +86,10 @@ class CallDecisions(Protocol):
         ...
 
     async def restore(self, call_id: str, seat: Seat) -> None:
-        """Store a seat again that the log has lost, unless its person has a seat."""
+        """Store a seat (a place among the responders who go) again that the log has lost.
+
+        Do nothing if its person has a seat.
+        """
         ...
 
     async def expire(self, call_id: str) -> None:
@@ -178,7 +181,7 @@ class CallWorker:
     def degraded(self) -> int:
         """Return the number of calls with entries that no key decrypts.
 
-        `/readyz` reports it, but stays 200 (Rule 5).
+        `/readyz` reports the number, but still answers 200 (Rule 5).
         """
         return self.hub.degraded(self._clock.now())
 
@@ -234,7 +237,10 @@ class CallWorker:
                 self._start(self._report(call_id, person))
 
     async def _accept(self, request: AcceptRequest) -> None:
-        """Request a seat from the log until the log answers (Rule 1), and pass the answer to the hub."""
+        """Ask the log for a seat (a place among those who go) until it answers, and pass the answer to the hub.
+
+        The log is asked again while it is unavailable (Rule 1).
+        """
         pause_s = RETRY_S
         while (seat_request := self.hub.seat_request(request, self._clock.now())) is not None:
             try:
@@ -256,7 +262,7 @@ class CallWorker:
                 return
 
     async def _report(self, call_id: str, person: Person) -> None:
-        """Store a person's newest report.
+        """Store a responder's newest report of progress.
 
         If an older report waits to be stored, it is dropped: a report right after it would not count (M20).
         """
@@ -275,7 +281,7 @@ class CallWorker:
             self._reports.pop((call_id, person), None)
 
     async def _restore(self, call_id: str) -> None:
-        """Store again the seats of a call that the log has lost and not put back by itself (RV7)."""
+        """Store seats (places among those who go) again that the log has lost and not put back by itself (RV7)."""
         await asyncio.sleep(RESTORE_S)
         for seat in self.hub.lost(call_id):
             await self._retry(call_id, partial(self._put_back, call_id, seat))
@@ -299,7 +305,10 @@ class CallWorker:
         return False
 
     def _start_once(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task for a call, unless another task in `_looked_at` is still running for this call."""
+        """Start a task for a call.
+
+        Do nothing if the task that this method last started for the call is still running.
+        """
         if call_id in self._looked_at:
             work.close()
             return

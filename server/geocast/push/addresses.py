@@ -39,7 +39,7 @@ class Service(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """The URL to which pushes for one device are sent, after the check of `Services.allowed`."""
+    """A URL to which the pushes for one device are sent. `Services.allowed` has checked it."""
 
     url: str
     host: str
@@ -74,7 +74,7 @@ class Services:
     def allowed(self, url: str) -> Endpoint | None:
         """Return the endpoint with this URL, or None if pushes may not go there.
 
-        No reason is given, so that no answer to a client repeats a host.
+        The caller doesn't learn why, so no answer to a client can repeat the name of a host.
         """
         if len(url.encode(errors="surrogatepass")) > MAX_ENDPOINT_BYTES or _PLAIN.fullmatch(url) is None:
             return None
@@ -119,7 +119,7 @@ def _service(entry: str) -> Service:
 def is_global(text: str) -> bool:
     """Return whether an IP address is on the public internet.
 
-    If an IPv6 address contains an IPv4 address, the answer is that for the IPv4 address.
+    For an IPv6 address that contains an IPv4 address, return whether the IPv4 address is.
     """
     try:
         address = ipaddress.ip_address(text)
@@ -135,10 +135,10 @@ def is_global(text: str) -> bool:
 
 
 def allowed_addresses(host: str, resolved: Iterable[str], private: Iterable[str]) -> list[str]:
-    """Return the resolved addresses of a host that the server may connect to.
+    """Return the addresses of a host that the server may connect to.
 
-    They are the global addresses. If `private`, the set of hosts that may have internal addresses, contains the host,
-    they are all addresses.
+    They are those of the `resolved` addresses that are global. If the host is in `private` (hosts that may have
+    internal addresses), they are all of them.
     """
     addresses = list(resolved)
     return addresses if host in private else [each for each in addresses if is_global(each)]

@@ -47,8 +47,8 @@ class DeliveryJournal:
     def __init__(self, store: DeviceStore, shards: Shards) -> None:
         """Create a journal that writes to `store`.
 
-        If the store refuses lines because another process now owns the shard (part of all devices) of their devices,
-        the journal reports the shard to `shards` (Rule 4).
+        Devices are divided into shards, and each shard belongs to one process. If the store refuses records of a shard
+        because it belongs to another process now, the journal calls `shards.refused` (Rule 4).
         """
         self.error: str | None = None
         self.unrecorded = 0  # number of lines that could not be written in time (Rule 3)
@@ -116,7 +116,7 @@ class DeliveryJournal:
         note: bytes,
         lines: Sequence[DeliveryRecord],
     ) -> Put:
-        """Store a device and return the result of `DeviceStore.put`.
+        """Store a device in the device store, and return the result of `DeviceStore.put`.
 
         Raise StoreUnavailable if the store can't be used.
         """
@@ -132,7 +132,10 @@ class DeliveryJournal:
         await self.forget([was.known])
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Delete devices, as `DeviceStore.forget` does. Raise StoreUnavailable if the store can't be used."""
+        """Delete devices from the device store, as `DeviceStore.forget` does.
+
+        Raise StoreUnavailable if the store can't be used.
+        """
         await self._written(self._store.forget(devices))
 
     async def _written(self, write: Awaitable[_T]) -> _T:

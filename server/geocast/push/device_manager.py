@@ -166,7 +166,7 @@ class DeviceManager:
     # ---- entries of the alert log, and work that is due ----------------------------------------------------------
 
     def deliver(self, entry: Entry | Untrusted) -> None:
-        """Apply an entry of the alert log, and push it to the devices that it concerns."""
+        """Process an entry (a revision or a cancel) of the alert log, and push it to the devices that it concerns."""
         self._ids = None
         self.fanout.deliver(entry, self.sending.tick())
         self.sending.wake()
@@ -207,7 +207,7 @@ class DeviceManager:
         """Pass the number of accepted pushes of each alert to `store`. If it returns False, keep the numbers (rule H7).
 
         The journal of what devices were sent is written first. So a push is recorded in the device store before it is
-        counted, and if it is repeated after a kill, it still counts once.
+        counted. If the process is killed and the push is repeated, it still counts once.
 
         Example: the services have accepted 100 pushes, these are in the journal, and the process is killed before it
         counts them. The next process doesn't send them again, so they are never counted. The count is too low, but
@@ -364,8 +364,8 @@ class DeviceManager:
     def _launch_all(self) -> None:
         """Start sending every live alert to the devices that lack it (rule WPO3).
 
-        Alerts are sent in order of urgency, to all devices that were just added, rather than one device after the
-        other.
+        The most urgent alert is sent to all these devices first, then the next one. If each device were sent all its
+        alerts before the next device, the last devices would get the urgent alert late.
         """
         now = self.sending.tick()
         for alert in list(self.live):
@@ -475,7 +475,7 @@ class DeviceManager:
         return {alert_id: line.number if line.state is State.SENT else 0 for alert_id, line in found.items()}
 
     def _known_ids(self) -> Sequence[Mapping[bytes, str]]:
-        """Return a dict for each key of the keyring, from the digest of an alert's id under this key to the id.
+        """Return one dict for each key of the keyring: digest of the id of a live alert -> the id.
 
         The store names alerts only by digests, which can't be inverted. So this process computes the digests of all
         live alerts, and computes them again when the log has a new entry.
@@ -548,9 +548,9 @@ class DeviceManager:
 
     @contextlib.contextmanager
     def _reread_if_it_fails(self, digests: Collection[bytes]) -> Iterator[None]:
-        """Provide a context: if its block raises, `sweep` will read these devices from the store again.
+        """Return a context manager. If its block raises an exception, `sweep` will read these devices again.
 
-        The reason: the store may have done the write although it failed here. Example: the connection to Redis breaks
+        The store may have done the write although an exception was raised. Example: the connection to Redis breaks
         after the script ran and before the answer arrived. The client gets a 503, but the store has the new
         registration, so this process must use it.
         """

@@ -1,4 +1,4 @@
-"""Reads, changes and forgets stored devices, decrypted. Any process may use it for any device (rule WPN2).
+"""Access to the stored devices, decrypted: any process may read, change and forget any device (rule WPN2).
 
 Two processes may change a device at once. So each change names the state that it was based on, and if another process
 was faster, the device is read again and the change is made again.
@@ -35,7 +35,7 @@ Held = Callable[[StoredDevice, Sequence[DeliveryRecord]], Sequence[DeliveryRecor
 
 
 class DeviceRepository:
-    """Access to all devices of a store, for a process that has the store's keys."""
+    """Reads, changes and deletes the devices of a store, for a process that has the store's keys."""
 
     def __init__(self, store: DeviceStore, recorder: DeliveryJournal, keyring: Keyring) -> None:
         """Create a repository of the devices in `store`.
@@ -108,7 +108,7 @@ class DeviceRepository:
         raise StoreUnavailable("other processes keep changing the device")
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget these registrations, but keep any device that has registered again in the meantime.
+        """Delete these registrations. If a device has registered again in the meantime, it stays.
 
         Raise StoreUnavailable if the store can't be used.
         """

@@ -22,10 +22,10 @@ Urgency = tuple[int, bool]  # (minus the severity's rank, not a cancel); the sma
 
 
 class Owed:
-    """The alert or cancel that a device's request under way contains.
+    """The alert or cancel that is being sent to a device, while the request is under way.
 
-    `recipient` says whether the device was a recipient of the alert before the request. `held` says whether the device,
-    during the request, has registered again and reported that it has this revision; then a failure of the request
+    `recipient` says whether the device was a recipient of the alert before the request. `held` is True if the device
+    has registered again during the request, and has reported that it has this revision. A failure of the request then
     changes nothing.
     """
 

@@ -2,12 +2,12 @@
 
 A device's lease is the time until which its registration is valid. A record is encrypted with AES-256-GCM under a
 random nonce, and padded to a multiple of 2 KiB. The device's digest and the end of its lease are associated data, so a
-record can't be copied to another device or live longer. A digest is an HMAC-SHA-256 under a key that is derived from
-the store's key: equal values have equal digests, and digests reveal nothing else.
+record can't be copied to another device or be given a later end. A digest is an HMAC-SHA-256 under a key that is
+derived from the store's key: equal values have equal digests, and digests reveal nothing else.
 
-The first key of the file encrypts; all keys decrypt. When `device_manager` loads a record of an older key, the record
-is encrypted again with the first key, and its digests are computed again. After that, the old key can be removed from
-the file.
+The first key of the file encrypts; all keys decrypt. When `device_manager` loads a record that was encrypted with an
+older key, the record is encrypted again with the first key, and its digests are computed again. After that, the old key
+can be removed from the file.
 """
 
 import functools
@@ -39,11 +39,12 @@ class Record:
     """All that is stored about a device.
 
     `p256dh` and `auth` are the keys of the subscription; `vapid` is the public key of this server that the subscription
-    was made with. `cells` are H3 cells in hexadecimal. `kid` names the key of the device's token, `issuer` the token's
-    issuer (rule HD5; empty in records of earlier releases). `issued_at_s` and `expires_at_ms` are the times of the
-    token; `issued_at_s` is None if the token has no such time. `small`: the service accepts only small bodies.
-    `renewed`: the device was reminded that its registration ends soon. `worked`: the host of the endpoint has accepted
-    a push.
+    was made with. `cells` are H3 cells in hexadecimal. `kid` names the key of the device's token, and `issuer` the
+    token's issuer (rule HD5); it is empty in records of earlier releases. `issued_at_s` and `expires_at_ms` are the
+    times of the token; `issued_at_s` is None if the token has no such time.
+
+    `small` says whether the push service accepts only small bodies, `renewed` whether the device was reminded that its
+    registration ends soon, and `worked` whether the host of the endpoint has accepted a push.
     """
 
     id: str

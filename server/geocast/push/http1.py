@@ -1,9 +1,9 @@
 """An HTTP/1.1 client (RFC 9112) with only what a push needs: POST over TLS, response heads, persistent connections.
 
 A connection has at most one request under way. llhttp, the parser of Node.js, parses the answers (through the package
-httptools). The head of an answer (its status line and header fields) may have up to MAX_HEAD_BYTES, and its body up to
-MAX_REST_BYTES, which are discarded. After a longer answer, the connection is closed. It is also closed if bytes arrive
-while no request is under way, because these bytes could be taken for the answer to the next request.
+httptools). The head of an answer (its status line and header fields) may have up to MAX_HEAD_BYTES. The body is
+discarded, and may have up to MAX_REST_BYTES. After a longer answer, the connection is closed. It is also closed if
+bytes arrive while no request is under way, because these bytes could be taken for the answer to the next request.
 
 A complete HTTP client was tried: aiohttp takes about 240 µs of CPU for each push, and the budget of a push is 300 µs.
 """

@@ -33,8 +33,8 @@ class HttpPushClient:
     def __init__(self, clock: Clock, private: Collection[str] = (), tls: ssl.SSLContext | None = None) -> None:
         """Create a client.
 
-        Hosts in `private` may have internal addresses. If `tls` is None, the certificate authorities that the system
-        trusts are trusted.
+        Hosts in `private` may have internal addresses. If `tls` is None, the system's certificate authorities are
+        trusted.
         """
         self._clock = clock
         self._names = _Names(frozenset(private))  # addresses of known hosts

@@ -136,7 +136,7 @@ class LeasedShards:
         return is_held and lease is not None and self._clock.now().monotonic < lease.until - MARGIN_S
 
     def refused(self, shards: Collection[int]) -> None:
-        """Drop these shards: the store has refused a write for them, so other processes hold them (Rule 2)."""
+        """Give up these shards: the store has refused a write for them, so other processes hold them (Rule 2)."""
         self._lose([shard for shard in shards if shard in self._leases])
 
     async def attach(self, owner: ShardOwner) -> None:
@@ -245,11 +245,11 @@ class LeasedShards:
                 )
 
     async def serve(self, owner: ShardOwner) -> bool:
-        """Have `owner` remove the devices of some shards or load them; return False if there is nothing to do.
+        """Take the next step in loading or removing devices. Return False if there is nothing to do.
 
-        `owner` is the object that has this process's devices. One call does the first of these steps that is needed:
-        remove the devices of lost shards, load the devices of new shards, or free one shard that this process has
-        beyond its share. Raise StoreUnavailable if the store can't be used.
+        `owner` is the object that has this process's devices. The step is the first of these that is needed: have
+        `owner` remove the devices of lost shards, have it load the devices of new shards, or free one shard that this
+        process has beyond its share. Raise StoreUnavailable if the store can't be used.
         """
         lost = [shard for shard, number in self._terms.items() if self._number(shard) != number]
         if lost:

@@ -27,9 +27,9 @@ class PushMessage(NamedTuple):
 
 
 def plaintext(message: PushMessage, now_ms: int, body_bytes: int = BODY_BYTES) -> bytes:
-    """Return the message to push, not yet encrypted, so that the encrypted body fits into `body_bytes`.
+    """Return the text of a push, short enough for an encrypted body of `body_bytes`.
 
-    The result is the whole message, or a shortened one, or just a notice that the device should fetch the alert (rule
+    The text is the whole message, or a shortened one, or just a notice that the device should fetch the alert (rule
     WPT1).
     """
     now = b'"now":"' + format_time(now_ms).encode() + b'",'
@@ -40,7 +40,7 @@ def plaintext(message: PushMessage, now_ms: int, body_bytes: int = BODY_BYTES) -
 
 
 def renewal(until_ms: int, now_ms: int) -> bytes:
-    """Return the message to push that reminds a device that its registration ends soon, at `until_ms`."""
+    """Return the text of a push that reminds a device that its registration ends soon, at `until_ms`."""
     return _json({"type": RENEW, "now": format_time(now_ms), "until": format_time(until_ms)})
 
 
@@ -62,10 +62,10 @@ def _shortened_message(message: PushMessage, now: str, most: int) -> bytes:
 
 
 def _shortened_to_fit(message: dict[str, Any], part: dict[str, Any], name: str, words: str, most: int) -> bytes:
-    """Return the message with `part[name]` shortened until the whole fits into `most` bytes.
+    """Return the message as JSON of at most `most` bytes, after shortening its text `words` as far as needed.
 
-    `part` is the message itself or an object inside it. If not even one character fits, return a notice that the device
-    should fetch the alert.
+    The text is `part[name]`, where `part` is the message itself or an object inside it. If not even one character fits,
+    return a notice that the device should fetch the alert.
     """
     low, high = 0, len(words)  # how many characters fit is within this range
     while low < high:
@@ -85,9 +85,10 @@ def _json(message: dict[str, Any]) -> bytes:
 
 
 def topic(key: bytes, alert_id: str) -> str:
-    """Return the Topic of an alert for one device. A push with the same Topic replaces an older one.
+    """Return the value of the header `Topic` for an alert and a device.
 
-    `key` belongs to the device, so no two devices share a Topic (rule WPT3).
+    A push replaces an older one that has the same Topic and was not delivered yet. `key` belongs to the device, so no
+    two devices share a Topic (rule WPT3).
     """
     return encoded(hmac.digest(key, alert_id.encode(), hashlib.sha256))[:TOPIC_CHARACTERS]
 

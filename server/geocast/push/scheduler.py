@@ -123,9 +123,9 @@ class PushScheduler:
     ) -> None:
         """Create a scheduler for at most `capacity` devices at once.
 
-        The scheduler calls `gone` with a device whose push service answered that the subscription is gone, `too_large`
-        with a device whose service accepts only small bodies, and `worked` with a device in whose stored record it
-        should be noted that its host has accepted a push. `chance` returns a random number from 0 to 1.
+        The scheduler calls `gone` with a device whose push service answered that the subscription is gone, and
+        `too_large` with a device whose service accepts only small bodies. It calls `worked` with a device whose push
+        was accepted, so that its stored record can say so. `chance` returns a random number from 0 to 1.
 
         Callers may set two attributes. `took` is called for each accepted push, with the seconds since the node
         accepted the alert or cancel. `answered` is called with the push service and the status of each answer.
@@ -171,7 +171,7 @@ class PushScheduler:
     def _count_at_host(self, device: Device) -> None:
         """Add a device to the number of devices at the host of its endpoint.
 
-        Create the host's limit if it is the first one.
+        Create the limit on requests to this host if the device is the first one there.
         """
         endpoint = device.endpoint
         lane = self.lanes.get(endpoint.authority)
@@ -185,7 +185,10 @@ class PushScheduler:
             self._mark(device)
 
     def _uncount_at_host(self, device: Device) -> None:
-        """Subtract a device from the number of devices at its host. Forget the host's limit if it was the last one."""
+        """Subtract a device from the number of devices at its host.
+
+        Forget the limit on requests to this host if the device was the last one there.
+        """
         lane = device.lane
         lane.devices -= 1
         lane.marked -= device.marked
@@ -210,10 +213,7 @@ class PushScheduler:
             self._put(self._slots, device.urgency, device)
 
     def _mark(self, device: Device) -> None:
-        """Count a device in whose stored record it is noted that its host has accepted a push.
-
-        The host is then known.
-        """
+        """Count a device whose stored record says that its host has accepted a push. The host is known from now on."""
         device.marked, device.lane.marked = True, device.lane.marked + 1
         device.lane.known = True
 
@@ -318,8 +318,8 @@ class PushScheduler:
     def _step(self, now: Now) -> bool:
         """Take the most urgent step that is possible (Rule 3). Return False if there is nothing to do.
 
-        The step is a turn of the most urgent flight (an alert on its way), or a try to send to the most urgent device
-        in the queue of SLOTS.
+        The step is a turn of the most urgent flight (an alert on its way), or an attempt to send to the most urgent
+        device in the queue of SLOTS.
 
         Example: 10,000 devices wait for a host with a minor alert, and an extreme alert is published. Its flight is
         more urgent than the first waiting device, so it gets a turn, and each idle device takes the extreme alert. A
@@ -349,7 +349,7 @@ class PushScheduler:
         return [np.array(took if n == first else [], np.int32) for n in range(len(alerts))]
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
-        """Return the indices that would sort the rows by age. The rows stay as they are: devices have no such order."""
+        """Return the indices of these rows in their present order. Devices need not be sent alerts by age."""
         return np.arange(len(rows))
 
     def _at(self, row: int) -> Device:
@@ -381,10 +381,9 @@ class PushScheduler:
         return len(owed)
 
     def _takes(self, device: Device, alert: LiveAlert, text: int) -> bool:
-        """Start a device's request for an alert's current entry, if that is possible now.
+        """Start a device's request for an alert's current entry, if that is possible now, and return True.
 
-        Return whether it is possible. If not, the device is paused or waits. `text` is the index of the alert's text
-        (language).
+        Otherwise pause the device or let it wait, and return False. `text` is the index of the alert's text (language).
         """
         if self._begin(device):
             recipient = bool(alert.flags(device.row) & RECIPIENT)
@@ -615,8 +614,8 @@ class PushScheduler:
     def _record_outcome(self, device: Device, owed: Owed, outcome: PushOutcome | None, pause_s: float) -> None:
         """Record the outcome of the request for an alert, then free the device for the next request.
 
-        `outcome` is None if the request was not sent. The device is paused for `pause_s` seconds. The *line* is the
-        stored record of what the device was sent of the alert.
+        `outcome` is None if the request was not sent. If `pause_s` is not 0, the device is paused for as many seconds
+        first. The *line* is the stored record of what the device was sent of the alert.
 
         - A revision was sent: the line becomes SENT.
         - A cancel was sent: the line is removed, because the device is no longer a recipient.
@@ -702,7 +701,7 @@ class PushScheduler:
     async def _request_renewal(
         self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]
     ) -> None:
-        """Push the reminder that the registration ends soon, and free the device.
+        """Push a reminder that a device's registration ends soon, and free the device for other requests.
 
         Then call `came` with True if the service accepted the push, otherwise with False.
         """
@@ -748,9 +747,10 @@ class PushScheduler:
         return lines
 
     def note_held(self, device: Device, holding: Iterable[str]) -> None:
-        """Record in the journal which alerts a device says it has. `holding` has the ids of these alerts.
+        """Record which alerts a device says it has, in the journal (the record of what devices were sent).
 
-        So it still counts as a recipient of these alerts after a restart (rules R5, WPR10).
+        `holding` has the ids of these alerts. The device then counts as a recipient of these alerts even after a
+        restart (rules R5, WPR10).
         """
         for alert_id in holding:
             alert = self.fanout.live.find(alert_id, self._now)
@@ -795,14 +795,15 @@ def _waits_so(device: Device, how: Urgency, gate: Gate) -> bool:
 
 
 def _urgency(alert: LiveAlert) -> Urgency:
-    """Return a sort key of an alert: the most severe alert first; cancels first among the same severity (Rule 4)."""
+    """Return the key by which alerts are sorted: the most severe first; among equals, cancels first (Rule 4)."""
     return -alert.rank, alert.cancel is None
 
 
 def _message(alert: LiveAlert, text: int, *, signed: bool) -> PushMessage:
     """Return the message for an alert's current entry, in the text (language) with this index.
 
-    The JSON is encoded once for each text, when it is first needed.
+    `signed` says whether the message contains the proof of the approvals. The JSON is encoded once for each text, when
+    it is first needed.
     """
     payloads = alert.encoded.get(text)
     if payloads is None:

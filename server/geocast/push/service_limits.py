@@ -228,8 +228,8 @@ class ServiceLimit(Gate):
     ) -> None:
         """Stop counting a request to a device of this owner, and record its outcome.
 
-        `served` says whether the push before was accepted by the device's service. `took_s` is how many seconds the
-        request took.
+        `served` says whether the previous push to the device was accepted. `took_s` is how many seconds the request
+        took.
         """
         self.under_way -= 1
         is_taken = outcome is PushOutcome.SENT
@@ -253,7 +253,10 @@ class ServiceLimit(Gate):
                 self._halve(now_s)
 
     def _note(self, owner: Hashable, *, is_bad: bool) -> None:
-        """Record the latest outcome for an owner, and drop the oldest one if there are more than OWNERS."""
+        """Record the latest outcome for an owner. `is_bad` says whether it counts against the host (Rule 2).
+
+        Forget the owner whose outcome is the oldest if there are more than OWNERS.
+        """
         self._latest.pop(owner, None)
         self._latest[owner] = is_bad
         if len(self._latest) > OWNERS:

@@ -82,9 +82,10 @@ class PushSettings:
 
 
 def trusted(path: Path | None) -> ssl.SSLContext:
-    """Return a TLS context that trusts the system's certificates, and those in the file at `path`, if it is not None.
+    """Return a TLS context that trusts the system's certificates.
 
-    The option `--push-ca` names the file. Raise ConfigError if it can't be read or holds no certificate.
+    If `path`, the value of `--push-ca`, is not None, it also trusts the certificates in that file. Raise ConfigError if
+    the file can't be read or holds no certificate.
     """
     context = ssl.create_default_context()
     if path is not None:
@@ -98,7 +99,7 @@ def trusted(path: Path | None) -> ssl.SSLContext:
 def read(option: str, path: Path) -> bytes:
     """Return the content of the file at `path`.
 
-    Raise ConfigError, which names the option `option`, if the file can't be read.
+    Raise ConfigError if the file can't be read. The error names the command-line option `option`.
     """
     try:
         return path.read_bytes()

@@ -5,9 +5,9 @@ Rule 1  A process holds a shard for a *term*, which has a number. Each later ter
         (DevS7).
 Rule 2  Devices of a shard are sent nothing if its term may have ended: `may_send` returns False well before another
         process can get the shard.
-Rule 3  `take` loads the devices of shards that this process has taken. `let_go` removes the devices of shards that are
-        lost or about to be freed; when it returns, other processes may have the shards. Requests that are still under
-        way then are recorded as maybe sent (rule WPS3).
+Rule 3  `ShardOwner.take` loads the devices of shards that this process has taken. `ShardOwner.let_go` removes the
+        devices of shards that are lost or about to be freed; when it returns, other processes may have the shards.
+        Requests that are still under way then are recorded as maybe sent (rule WPS3).
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class ShardOwner(Protocol):
         ...
 
     async def let_go(self, shards: Collection[int]) -> None:
-        """Remove the devices of these shards.
+        """Remove the devices of these shards (parts of all devices), because this process gives them up.
 
         Wait a limited time for requests under way to end, and record their outcomes.
         """
@@ -60,9 +60,9 @@ class Shards(Protocol):
         ...
 
     def refused(self, shards: Collection[int]) -> None:
-        """Drop these shards: the store has refused records of their devices, so other processes hold the shards.
+        """Give up these shards: the store has refused records of their devices, so other processes hold the shards.
 
-        `may_send` returns False from now on, and the `let_go` of the devices' owner is called soon.
+        `may_send` returns False from now on, and `ShardOwner.let_go` is called soon.
         """
         ...
 

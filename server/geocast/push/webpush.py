@@ -126,10 +126,11 @@ class Vapid:
         return public in self._keys
 
     def header(self, public: str, origin: str, now_s: int) -> str:
-        """Return the value of `Authorization` for requests to a push service, signed with the key `public`.
+        """Return the value of the header `Authorization` for requests to a push service.
 
-        `origin` is the origin of the service, such as https://push.example. A header is cached for an hour. Raise
-        KeyError if the key is not one of the server's.
+        It is signed with the private key that belongs to the public key `public`. `origin` is the origin of the
+        service, such as https://push.example. A value is cached for an hour. Raise KeyError if the key is not one of
+        the server's.
         """
         made_s, header = self._headers.get((public, origin), (-RENEW_S, ""))
         if not 0 <= now_s - made_s < RENEW_S:

@@ -213,7 +213,7 @@ class DeviceStore(Protocol):
         ...
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
-        """Put back devices that may have been lost, each with the term of its shard (DevS12).
+        """Store devices again that may have been lost, each with the number of its shard's term (DevS12).
 
         Return the shards that were refused because their term is over (DevS7).
         """

@@ -170,7 +170,7 @@ class RedisDevices:
         return frozenset(refused)
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
-        """Put back devices that may have been lost, each with the number of its shard's lease (DevS12).
+        """Store devices again that may have been lost, each with the number of its shard's lease (DevS12).
 
         Return the shards that were refused because another process has taken them.
         """
