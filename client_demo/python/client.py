@@ -111,6 +111,7 @@ class Client:
         pong_s: float = PONG_S,
     ) -> None:
         self.holdings, self.calls = Holdings(places), Calls()
+        self._rest_until = 0  # by the server's clock, in ms since 1970
         self.quals: tuple[str, ...] = ()  # the valid qualifications of our token, from the last `welcome`
         self._url, self._token_source, self._verify = url, token, verify
         self._wire = WIRES[wire] if verify is None else WIRES[wire].signed()
@@ -204,6 +205,14 @@ class Client:
         """Report `aed` (I have a defibrillator) or `arrived` to the dispatcher. Raises ValueError without a task."""
         self.calls.report(call_id, state, own_ms())
         self._wake_for_calls()
+
+    @property
+    def rest_until(self) -> int | None:
+        """Until when we are not called because we have just helped somebody; None if we may be called.
+
+        The time is in ms since 1970, by the server's clock.
+        """
+        return self._rest_until if self._rest_until > self._clocks()[1] else None
 
     def away_m(self, call: Mapping[str, Any]) -> float | None:
         """Return the metres from here, or else from the nearest place, to the centre of `near`; None if unknown.
@@ -307,6 +316,7 @@ class Client:
         """
         said = self._says_here
         self.quals = _quals(welcome)
+        self._rest_until = _time(welcome.get("rest_until")) or 0
         self._says_here = bool(self.quals)
         says_now = self._says_here and not said and any(place.here for place in self.holdings.places)
         if says_now:
@@ -384,6 +394,7 @@ class Client:
             case "task":
                 self._report_calls(self._changes(self.calls.take_task, message, *self._clocks()))
             case "standdown":
+                self._rest_until = _time(message.get("rest_until")) or self._rest_until
                 self._report_calls(self._changes(self.calls.take_standdown, message))
             case "pong":
                 self._set_clock(message)
@@ -547,6 +558,13 @@ def _tags(languages: Sequence[str] | None) -> list[str] | None:
 def _window_ms(welcome: Message) -> tuple[object, object]:
     retry = welcome.get("retry")
     return (retry.get("min_ms"), retry.get("max_ms")) if isinstance(retry, Mapping) else (None, None)
+
+
+def _time(said: object) -> int | None:
+    """Return a time of the protocol in ms since 1970; None for anything else."""
+    with contextlib.suppress(ValueError):
+        return parse_time(said) if isinstance(said, str) else None
+    return None
 
 
 def _quals(welcome: Message) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from client_demo.python.calls import MAX_ETA_S, CallChange, CallKind, State
 from client_demo.python.client import Client
 from client_demo.python.geo import Place, distance_m
 from client_demo.python.link import ClientError, first_to_end
+from client_demo.python.times import format_time
 
 from .command import Number, run
 from .listen import Screen, make_client, stream_options
@@ -92,6 +93,8 @@ class DutyScreen(Screen):
         for call in self._ringing():
             state = "accepted, no answer yet" if client.calls.unanswered(call["id"]) else "rings"
             table.add_row(Text(call_line(call), style="bold red"), Text(self._near(call)), Text(state))
+        if client.rest_until is not None:
+            table.add_row(Text("you have helped"), Text(""), Text(f"not called until {format_time(client.rest_until)}"))
         return Group(table, Text(""), super()._table())
 
     def _near(self, call: Mapping[str, Any]) -> str:

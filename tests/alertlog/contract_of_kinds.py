@@ -234,13 +234,14 @@ class KindsContract:
             await log.append(entry)
         await log.append(a_call(1, "later", ends_at=EXPIRES_MS + 60_000))
         now, later = (under_revision(each, 2) for each in ("c-1", "later"))
-        await log.add_counts({"c-1": Counts(9, 6, 2), now: Counts(2), later: Counts(3)})
+        resting = under_revision("c-1", 0)
+        await log.add_counts({"c-1": Counts(9, 6, 2), resting: Counts(1), now: Counts(2), later: Counts(3)})
         assert await log.purge(EXPIRES_MS + RETENTION_MS) == 1
         assert list(map(len, [await log.history("c-1"), await log.history("open")])) == [1, 2]
         assert await log.purge(EXPIRES_MS + RETENTION_MS + 1) == 3
         assert list(await log.history("c-1")) == []
         assert [each.id for each in await entries(log)] == list(await log.open_calls(NOON_MS)) == ["later"]
-        assert await log.counts("c-1") == await log.counts(now) == Counts()
+        assert await log.counts("c-1") == await log.counts(now) == await log.counts(resting) == Counts()
         assert await log.counts(later) == Counts(3)
         assert await log.append(a_call())
 

@@ -13,9 +13,9 @@ export function wordOf(call) {
   return PENDING[call.pending] || STATES[call.state?.state] || (call.troubles.length ? "Refused" : "");
 }
 
-/** Return one line with the search radius and the number of people who were called. */
-export function countsOf({ ring_m: ring, rung, seen, declined }) {
-  return `within ${ring} m: ${rung} called, ${seen} have seen it, ${declined} can’t`;
+/** Return one line with the search radius, and the numbers of people who were called and who rest after another call. */
+export function countsOf({ ring_m: ring, rung, seen, declined, resting }) {
+  return `within ${ring} m: ${rung} called, ${seen} have seen it, ${declined} can’t${resting ? `, ${resting} resting` : ""}`;
 }
 
 /** Show a call's state. */

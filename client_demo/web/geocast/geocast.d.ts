@@ -439,6 +439,11 @@ export declare class Geocast {
 
   /** The valid qualifications of our token, from the server's last welcome; without one there are no calls. */
   readonly quals: readonly string[];
+  /**
+   * Until when we are not called because we have just helped somebody, in ms since 1970 by the server's clock; null if
+   * we may be called.
+   */
+  readonly restUntil: number | null;
 
   /** The held calls: those with a task first, then those that end last. */
   calls(): HeldCall[];

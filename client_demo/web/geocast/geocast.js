@@ -60,6 +60,8 @@ export class Geocast {
   #calls = new Calls();
   /** @type {readonly string[]} */
   #quals = [];
+  /** @type {number | null} */
+  #restUntil = null; // by the server's clock
   #store;
   #backoff;
   #listeners = new Listeners();
@@ -161,6 +163,10 @@ export class Geocast {
 
   get quals() {
     return this.#quals;
+  }
+
+  get restUntil() {
+    return this.#restUntil !== null && this.#restUntil > this.now() ? this.#restUntil : null;
   }
 
   calls() {
@@ -330,6 +336,7 @@ export class Geocast {
   #offerHere(welcome) {
     const wasSaid = this.#saysHere;
     this.#quals = qualsOf(welcome);
+    this.#restUntil = timeOf(welcome.rest_until) || null;
     this.#saysHere = this.#quals.length > 0;
     if (this.#saysHere && !wasSaid && this.#isHere()) this.#link?.ask("move", { places: this.#saidPlaces() });
   }
@@ -449,7 +456,10 @@ export class Geocast {
     const [now, own] = [this.now(), this.#own.now()];
     if (message.type === "call") return this.#calls.call(message.call, now, own);
     if (message.type === "task") return this.#calls.task(message, now, own);
-    if (message.type === "standdown") return this.#calls.standdown(message);
+    if (message.type === "standdown") {
+      this.#restUntil = timeOf(message.rest_until) || this.#restUntil;
+      return this.#calls.standdown(message);
+    }
     return undefined;
   }
 

@@ -176,8 +176,10 @@ function showDuty() {
   by("duty").setAttribute("aria-checked", String(isOnDuty));
   const words = isHere ? `You are called to who needs help near you, as ${client.quals.join(", ")}.` : "Where are you? Your device has not said it yet.";
   const without = state === "online" && !may ? "Your token has no qualification that counts here: nobody will call you." : words;
-  by("duty-text").textContent = isOnDuty ? without : "You are not called.";
-  by("quiet").textContent = isOnDuty ? "Nobody near you needs help." : "Go on duty to be called.";
+  const rest = client.restUntil && new Date(client.restUntil).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const resting = `You have helped, so you are not called to anybody else until ${rest}.`;
+  by("duty-text").textContent = !isOnDuty ? "You are not called." : may && rest ? resting : without;
+  by("quiet").textContent = !isOnDuty ? "Go on duty to be called." : rest ? `You rest until ${rest}.` : "Nobody near you needs help.";
   const where = here();
   by("place").textContent = where && "lat" in where ? `${where.lat.toFixed(4)}, ${where.lng.toFixed(4)}` : "not known";
 }

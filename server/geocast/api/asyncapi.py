@@ -34,6 +34,7 @@ _SCHEMA = "#/components/schemas/{model}"
 Qual = Annotated[str, Field(pattern="^[a-z0-9_]{1,32}$")]
 Base64Url = Annotated[str, Field(pattern="^[A-Za-z0-9_-]+$", max_length=1_024)]
 _LIVE = "Number of messages that follow at once: first those about calls, then cancels, then alerts by severity."
+_REST = "Until when this person is not called to anybody else, because they have just helped."
 _Live = Annotated[int, Field(ge=0, description=_LIVE)]
 
 
@@ -56,6 +57,7 @@ class Welcome(BaseModel):
     languages: Annotated[list[LanguageOut], Field(max_length=MAX_WANTED)]
     token_expires_at: TimeOut = ""
     quals: Annotated[list[Qual], Field(min_length=1, max_length=MAX_QUALS)] = []
+    rest_until: Annotated[TimeOut, Field(description=_REST)] = ""
 
 
 class SignatureOut(BaseModel):
@@ -166,6 +168,7 @@ class StanddownMessage(BaseModel):
     type: Literal["standdown"]
     id: Id
     reason: Reason
+    rest_until: Annotated[TimeOut, Field(description=_REST)] = ""
 
 
 class Ok(BaseModel):

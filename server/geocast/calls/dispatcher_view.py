@@ -68,8 +68,9 @@ StateWord = Literal["ringing", "full", "ended", "expired"]
 class CallStateOut(TypedDict):
     """The state of a call.
 
-    It has the radius in metres, the responders who go, and three numbers of sessions: those that were notified
-    (`rung`), those that have seen the call, and those that have declined it. A request for new content must set
+    It has the radius in metres and the responders who go. It also has three numbers of sessions: those that were
+    notified (`rung`), those that have seen the call, and those that have declined it. `resting` is the number of people
+    who were not notified because they are at another call or rest after one (RQ7). A request for new content must set
     `replaces` to the value of `content` here.
     """
 
@@ -80,6 +81,7 @@ class CallStateOut(TypedDict):
     rung: Count
     seen: Count
     declined: Count
+    resting: Count
     seats: list[SeatOut]
     left: NotRequired[list[LeftOut]]
 
@@ -117,7 +119,7 @@ def end_answer(entry: CallEntry, ending: Ending) -> CallEndedOut:
     return {"id": entry.id, "revision": entry.revision, "ended_at": format_time(ending.at)}
 
 
-def state_map(call: CallState, counts: Counts, now: Now) -> CallStateOut:
+def state_map(call: CallState, counts: Counts, resting: int, now: Now) -> CallStateOut:
     """Return the state of a call: how many sessions were notified, and who goes, but not where they are (RZ7)."""
     shown: CallStateOut = {
         "state": _word(call, now),
@@ -127,6 +129,7 @@ def state_map(call: CallState, counts: Counts, now: Now) -> CallStateOut:
         "rung": counts.sent,
         "seen": counts.acked,
         "declined": counts.declined,
+        "resting": resting,
         "seats": [_seat_map(seat) for seat in sorted(call.seats.values(), key=_in_order)],
     }
     if call.left:  # these people know the place (RZ8)

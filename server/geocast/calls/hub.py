@@ -41,7 +41,7 @@ Rule 6  A seat belongs to a person, who is identified by issuer and `sub`. A ses
 import contextlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from math import inf
+from math import ceil, inf
 from random import random
 from typing import Literal, NamedTuple
 
@@ -564,7 +564,8 @@ class CallHub:
             call.suspended = True
             return None
         if state.end is not None:
-            return self._stand_down(call, responder, delivery, "over") if delivery.over else None
+            rest_until = call.rest_until(responder.person)
+            return self._stand_down(call, responder, delivery, "over", rest_until) if delivery.over else None
         seat = call.seat_of(responder.person)
         if seat is not None and not is_wanted(state, responder.quals):
             return self._not_qualified(responder, call, delivery)
@@ -581,25 +582,26 @@ class CallHub:
             )
         corrected = 0 < delivery.notified < state.content and not delivery.full
         lacks = delivery.notified < state.revision or delivery.unsure
-        if corrected or (lacks and self._is_notified(responder, state, now)):
+        if corrected or (lacks and self._is_notified(responder, call, state, now)):
             call.note_notified(self._delivery(call, responder), state.revision)
             self.rings += 1
             self._note_last_sent(responder, call, "call")
             return _Message(CALL, call.frames(state))
         return None
 
-    def _is_notified(self, responder: Responder, state: CallState, now: Now) -> bool:
+    def _is_notified(self, responder: Responder, call: LiveCall, state: CallState, now: Now) -> bool:
         """Return whether the call notifies the session at its present location (RJ1).
 
-        The caller has already checked seats, rights and earlier `decline` messages.
+        The caller has already checked seats, rights and earlier `decline` messages. If the session is not notified only
+        because its person is excluded (RQ7), count the person: the dispatcher is shown the number.
         """
-        return (
-            responder.on_duty
-            and responder.here is not None
-            and is_wanted(state, responder.quals)
-            and not self._is_busy(responder.person, now)
-            and is_near(state, responder.here)
-        )
+        here = responder.here if responder.on_duty and is_wanted(state, responder.quals) else None
+        if here is None or not is_near(state, here):
+            return False
+        if responder.person is not None and self._is_busy(responder.person, now):
+            call.note_resting(responder.person)
+            return False
+        return True
 
     def _task(self, responder: Responder, call: LiveCall, state: CallState, seat: Seat, now: Now) -> "_Message | None":
         """Return the `task` message, which tells a responder where to go, or None if the place can't be decrypted.
@@ -631,8 +633,18 @@ class CallHub:
             return None
         return self._stand_down(call, responder, delivery, "over")
 
-    def _stand_down(self, call: LiveCall, responder: Responder, delivery: CallDelivery, reason: Reason) -> "_Message":
-        """Return a `standdown` message with this reason, and record that the session's call or task is withdrawn."""
+    def _stand_down(
+        self,
+        call: LiveCall,
+        responder: Responder,
+        delivery: CallDelivery,
+        reason: Reason,
+        rest_until: int | None = None,
+    ) -> "_Message":
+        """Return a `standdown` message with this reason, and record that the session's call or task is withdrawn.
+
+        `rest_until` is the time until which the person is excluded from other calls, in ms since 1970, or None.
+        """
         delivery.over = delivery.again = False
         delivery.full = reason == "full"
         delivery.task = 0
@@ -640,7 +652,7 @@ class CallHub:
             delivery.notified = 0
         self.standdowns[reason] += 1
         self._note_last_sent(responder, call, reason)
-        return _Message(STANDDOWN, call.standdown(reason))
+        return _Message(STANDDOWN, call.standdown(reason, rest_until))
 
     @staticmethod
     def _note_last_sent(responder: Responder, call: LiveCall, what: Reason | Literal["call"]) -> None:
@@ -659,6 +671,15 @@ class CallHub:
             found = call.deliveries[responder.row] = CallDelivery()
             responder.calls.add(call)
         return found
+
+    def rest_until(self, row: int, now: Now) -> int | None:
+        """Return the time until which the session's person is excluded from calls after a call (RQ7).
+
+        It is in ms since 1970, or None if the person is not excluded.
+        """
+        person = self._responders.person_of(row)
+        until = self._resting.get(person, 0.0) if person is not None else 0.0
+        return None if until <= now.monotonic else now.wall_ms + ceil((until - now.monotonic) * 1000)
 
     def _is_busy(self, person: Person | None, now: Now) -> bool:
         """Return whether a person is excluded from other calls (RQ7).

@@ -30,6 +30,7 @@ from .state import CallState, DecryptedEntry, Seat, fold
 
 MAX_LIFE_S = 7_200.0  # longest lifetime that a policy can give a call; assumed for a call that can't be decrypted
 WIDEN_S = 0.2  # time from one wave to the next if fewer than `enough` sessions were notified (RN2)
+RESTING = 0  # the number in place of a revision under which the log counts people who rest (RQ7)
 ACKS_KEPT = 3  # a session can acknowledge only the newest revisions, up to this number, as for alerts (M5)
 
 Open = Callable[[CallEntry], DecryptedEntry | None]  # decrypts an entry; returns None if no key does
@@ -98,7 +99,8 @@ class LiveCall:
         self.suspended = False  # a message was not sent because a clock has ended the call
         self._counts: dict[str, Counts] = {}  # counts to store, by the name under which the log has them
         self._frames: tuple[bytes, ...] = ()
-        self._standdowns: dict[Reason, tuple[bytes, ...]] = {}
+        self._standdowns: dict[tuple[Reason, int | None], tuple[bytes, ...]] = {}
+        self._resting: set[Person] = set()  # people counted as resting in this process
         self._chain: dict[int, CallEntry] = {}
         self._expires_at = first.ends_at
         self.over_by = now.monotonic + MAX_LIFE_S  # by then it has certainly expired, whatever the clocks say
@@ -232,12 +234,36 @@ class LiveCall:
             self._frames = in_each_format(call_message(state))
         return self._frames
 
-    def standdown(self, reason: Reason) -> tuple[bytes, ...]:
-        """Return the `standdown` message with this reason as a tuple of frames, one for each wire format."""
-        found = self._standdowns.get(reason)
+    def standdown(self, reason: Reason, rest_until: int | None = None) -> tuple[bytes, ...]:
+        """Return the `standdown` message with this reason as a tuple of frames, one for each wire format.
+
+        `rest_until` is the time until which the person is excluded from other calls, in ms since 1970, or None.
+        """
+        found = self._standdowns.get((reason, rest_until))
         if found is None:
-            found = self._standdowns[reason] = in_each_format(standdown_message(self.id, reason))
+            message = standdown_message(self.id, reason, rest_until)
+            found = self._standdowns[reason, rest_until] = in_each_format(message)
         return found
+
+    def rest_until(self, person: Person | None) -> int | None:
+        """Return the time until which a person is excluded from other calls because this one has just ended (RQ7).
+
+        It is in ms since 1970. Return None if the call has not ended, or if its end doesn't exclude this person.
+        """
+        state = self.state
+        if state is None or state.end is None or not self.is_actual or self.seat_of(person) is None:
+            return None
+        return state.end.at + state.opening.terms.rest_s * 1000 if state.opening.terms.rest_s else None
+
+    def note_resting(self, person: Person) -> None:
+        """Count a person whom the call would notify if they were not excluded because of another call (RQ7).
+
+        Each person is counted once.
+        """
+        if person not in self._resting:
+            self._resting.add(person)
+            name = under_revision(self.id, RESTING)
+            self._counts[name] = self._counts.get(name, Counts()).plus(Counts(sent=1))
 
     def widens_at(self, called: int) -> float:
         """Return the monotonic time at which the radius grows next if `called` sessions were notified (RN2).

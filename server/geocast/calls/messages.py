@@ -95,9 +95,14 @@ def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> 
     return message | {"fetch": fetched[0]} if fetched else message
 
 
-def standdown_message(call_id: str, reason: Reason) -> dict[str, Any]:
-    """Return the `standdown` message, which withdraws a call or a task (M23)."""
-    return {"type": "standdown", "id": call_id, "reason": reason}
+def standdown_message(call_id: str, reason: Reason, rest_until: int | None = None) -> dict[str, Any]:
+    """Return the `standdown` message, which withdraws a call or a task (M23).
+
+    If this call is the reason why the responder is excluded from other calls for a while (RQ7), `rest_until` is the end
+    of that time in ms since 1970.
+    """
+    message = {"type": "standdown", "id": call_id, "reason": reason}
+    return message if rest_until is None else message | {"rest_until": format_time(rest_until)}
 
 
 def in_each_format(message: Mapping[str, Any]) -> tuple[bytes, ...]:

@@ -70,6 +70,13 @@ class Calls(Protocol):
         """
         ...
 
+    def rest_until(self, row: int, now: Now) -> int | None:
+        """Return the time until which the session's person is excluded from calls after a call (RQ7).
+
+        It is in ms since 1970, or None if the person is not excluded.
+        """
+        ...
+
     def sweep(self, now: Now) -> None:
         """Do everything that depends only on the passing of time, such as forgetting expired calls."""
         ...
@@ -117,6 +124,9 @@ class NoCalls(Calls):
 
     def frames(self, row: int, wire: int, now: Now, calls: Iterable[Any] | None = None) -> list[bytes]:  # noqa: ARG002
         return [in_each_format(standdown_message(each, "over"))[wire] for each in self._refused.pop(row, ())]
+
+    def rest_until(self, row: int, now: Now) -> int | None:
+        pass
 
     def sweep(self, now: Now) -> None:
         pass

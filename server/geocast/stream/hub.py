@@ -220,6 +220,10 @@ class Hub:
         """Record the responder's progress: it has a defibrillator, or has arrived (M20)."""
         self._calls.report(row, call_id, state, now)
 
+    def rest_until(self, row: int, now: Now) -> int | None:
+        """Return until when the session's person is excluded after a call (RQ7), in ms since 1970; None if not."""
+        return self._calls.rest_until(row, now)
+
     def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:
         """Send one message to a session."""
         self._last_write[row] = now.monotonic

@@ -144,6 +144,10 @@ class Audience(Protocol):
         """Record the progress of the responder."""
         ...
 
+    def rest_until(self, row: int, now: Now) -> int | None:
+        """Return until when the session's person is excluded after a call (RQ7), in ms since 1970; None if not."""
+        ...
+
     def reply_with_owed(self, row: int, reply: dict[str, Any], now: Now) -> None:
         """Send `reply` and directly after it all messages that the session lacks; set `live` to their number."""
         ...
@@ -462,6 +466,8 @@ class Session:
         }
         if grant is not None and grant.quals:
             welcome["quals"] = sorted(grant.quals)
+            if rest_until := self._audience.rest_until(self.row, now):
+                welcome["rest_until"] = format_time(rest_until)
             welcome["retry"] = {"min_ms": RESPONDERS_MIN_MS, "max_ms": RESPONDERS_MAX_MS}
         if grant is not None:
             welcome["token_expires_at"] = format_time(grant.expires_at)

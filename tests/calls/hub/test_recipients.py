@@ -3,6 +3,8 @@
 import pytest
 from calls.quarter import NEAR, NOON, with_terms
 
+from geocast.alertlog import Counts
+from geocast.clock import format_time
 from geocast.model.call import Near
 from geocast.wire.frames import MSGPACK
 
@@ -182,6 +184,53 @@ def test_person_with_a_seat_in_an_exercise_is_notified_of_an_actual_call(quarter
     quarter.end()
     quarter.open("c-3")
     assert [told for told in phone.received() if not told.startswith(("c-1", "task", "-c-1"))] == ["c-2/1", "c-3/1"]
+
+
+def test_end_says_until_when_the_person_is_excluded(quarter):
+    """`standdown` has the time for a person with a seat, and `rest_until` for their later sessions (RQ7)."""
+    phone, other = quarter.join(), quarter.join(0, "r-2")
+    quarter.open("c-1", with_terms(rest_s=600))
+    quarter.accept("r-1")
+    for each in (phone, other):
+        each.messages()
+    quarter.end("c-1", terms=with_terms(rest_s=600))
+    until = quarter.clock.now().wall_ms + 600_000
+    over = {"type": "standdown", "id": "c-1", "reason": "over"}
+    assert phone.messages() == [over | {"rest_until": format_time(until)}]
+    assert other.messages() == [over]
+    quarter.clock.advance(60)
+    tablet = quarter.join()
+    now = quarter.clock.now()
+    assert [quarter.hub.rest_until(each.row, now) for each in (tablet, other)] == [until, None]
+    quarter.clock.advance(541)
+    assert quarter.hub.rest_until(tablet.row, quarter.clock.now()) is None
+
+
+@pytest.mark.parametrize(("rest_s", "status"), [(0, "actual"), (600, "exercise")])
+def test_end_that_excludes_nobody_says_so_by_leaving_out_a_time(quarter, rest_s, status):
+    """There is no rest without `rest_s`, and none after an exercise (RQ7)."""
+    phone = quarter.join(may_test=True)
+    terms = with_terms(rest_s=rest_s)
+    quarter.open("c-1", terms, status=status)
+    quarter.accept("r-1")
+    phone.messages()
+    quarter.end("c-1", terms=terms, status=status)
+    assert phone.messages() == [{"type": "standdown", "id": "c-1", "reason": "over"}]
+    assert quarter.hub.rest_until(phone.row, quarter.clock.now()) is None
+
+
+def test_excluded_people_within_the_radius_are_counted_once_for_the_dispatcher(quarter):
+    """They are counted for the call as a whole, beside the notified ones (RQ7)."""
+    phone, far = quarter.join(), quarter.join(90_000, "r-2")
+    quarter.open("c-1")
+    quarter.accept("r-1")
+    quarter.accept("r-2")
+    quarter.hub.take_counts()
+    quarter.open("c-2")
+    phone.move(1)
+    phone.move(2)
+    assert far.received()[-1:] != ["c-2/1"]
+    assert quarter.hub.take_counts() == {"c-2/0": Counts(sent=1)}
 
 
 def test_person_with_a_seat_is_excluded_for_a_time_after_the_end(quarter):

@@ -247,6 +247,25 @@ async def test_accept_survives_the_connection():
     assert list(node.hellos[1]["holding"].items()) == [(call()["id"], 1), ("a", 1)]
 
 
+async def test_responder_who_has_helped_knows_until_when_nobody_calls():
+    """A `standdown` says it, and each `welcome` (RQ7); a time that is over or no time counts as none."""
+    until, is_seen = wall_ms() + 60_000, asyncio.Event()
+
+    async def first(session):
+        await session.welcome(quals=["cpr"], rest_until=format_time(until - 120_000))
+        await session.send(type="call", call=call())
+        await is_seen.wait()
+        await session.send(type="standdown", id=call()["id"], reason="over", rest_until=format_time(until))
+        await session.stay()
+
+    async with responding(first) as (client, seen, _):
+        await seen.until(CallKind.CALL)
+        assert client.rest_until is None
+        is_seen.set()
+        await seen.until(CallKind.STANDDOWN)
+        assert client.rest_until == until
+
+
 async def test_call_makes_the_client_send_a_fresh_position():
     """The fresh position replaces the old one, and other places stay (rule RU1)."""
     fresh = Place.at(47.678, 8.83)

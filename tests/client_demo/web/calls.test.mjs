@@ -93,6 +93,18 @@ test("`here` is sent once a welcome has quals, and in each later hello (RQ4)", a
   assert.deepEqual(second.took("move")[0].places, [UNSAID], "off duty");
 });
 
+test("a responder who has helped knows until when nobody calls (RQ7)", async () => {
+  const { geocast, socket } = await join();
+  assert.equal(geocast.restUntil, null);
+  const until = new Date(geocast.now() + 60_000).toISOString();
+  socket.say({ type: "standdown", id: "c", reason: "over", rest_until: until });
+  assert.equal(geocast.restUntil, Date.parse(until));
+  socket.say({ type: "standdown", id: "d", reason: "full" });
+  assert.equal(geocast.restUntil, Date.parse(until), "a standdown without a time changes nothing");
+  await clock.pass(61_000);
+  assert.equal(geocast.restUntil, null);
+});
+
 test("a responder whose token has no qualification is never on duty (RQ4)", async () => {
   const { geocast, socket } = await join({}, { quals: "cpr" });
   assert.deepEqual([...geocast.quals], []);

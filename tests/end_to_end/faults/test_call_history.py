@@ -1,4 +1,4 @@
-"""Tests of the checker of calls: a good history passes, and each doctored history is reported in the right words."""
+"""Tests of the checker of calls: it accepts a correct history, and reports what is wrong in each falsified one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ START, LATER, END = 1_000.0, 1_100.0, 5_000.0
 
 
 def ring(revision: int = 1) -> Json:
-    """Return a message `call`, with the members that the checker reads."""
+    """Return a message `call`, with the fields that the checker reads."""
     return {"type": "call", "call": {"id": "c", "revision": revision, "near": NEAR}}
 
 
@@ -112,7 +112,7 @@ def came_back(story: Story, *more: Json) -> None:
 
 
 @pytest.mark.parametrize("goes_on", [lambda _: None, Story.end, reopened, corrected, came_back])
-def test_good_history_passes(goes_on: Callable[[Story], None]):
+def test_checker_accepts_a_correct_history_of_a_call(goes_on: Callable[[Story], None]):
     story = Story()
     goes_on(story)
     assert story.judge() == []
@@ -124,7 +124,7 @@ def put_back(story: Story) -> None:
     story.hear(story.bob, task(4, 0))
 
 
-def test_restored_seat_may_exceed_the_number_of_seats():
+def test_checker_accepts_an_extra_seat_only_if_the_log_lost_a_seat():
     """More seats than the call has are allowed only if the log reports that a seat was lost (RV7)."""
     story = Story()
     put_back(story)
@@ -133,7 +133,7 @@ def test_restored_seat_may_exceed_the_number_of_seats():
     assert story.judge() == []
 
 
-def test_wider_radius_passes_only_if_the_log_may_lose_entries():
+def test_checker_accepts_an_unrecorded_wider_radius_only_if_the_log_may_lose_entries():
     """Only ends and seat requests are restored under another number, so a wider radius may be lost (LogC5).
 
     Even then nobody beyond the widest possible radius may be notified.
@@ -149,7 +149,7 @@ def test_wider_radius_passes_only_if_the_log_may_lose_entries():
     assert story.judge() == ["phone of eve was sent call of c, but is outside the search radius"]
 
 
-def test_radius_may_widen_after_the_nodes_were_asked():
+def test_checker_accepts_a_radius_that_widens_while_the_final_state_is_read():
     """While the test reads the last answers, nodes still notify more responders."""
     story = Story()
     story.say(ring_m=100)
@@ -211,7 +211,7 @@ DOCTORED: dict[str, tuple[Callable[[Story], object], str]] = {
 
 
 @pytest.mark.parametrize(("doctor", "words"), DOCTORED.values(), ids=DOCTORED)
-def test_doctored_history_is_reported(doctor: Callable[[Story], object], words: str):
+def test_checker_reports_each_violation_in_a_falsified_history_of_a_call(doctor: Callable[[Story], object], words: str):
     """The checker sees violations of the rules for calls from outside (MC1 to MC4)."""
     story = Story()
     doctor(story)
@@ -220,7 +220,7 @@ def test_doctored_history_is_reported(doctor: Callable[[Story], object], words: 
     assert "phone of ann" in story.story("c")
 
 
-def test_expired_call_may_be_forgotten():
+def test_checker_accepts_that_nodes_have_forgotten_an_expired_call():
     """Nobody restores an expired call after a log has lost everything."""
     story = Story()
     story.call.ends = LATER - 1
@@ -229,8 +229,11 @@ def test_expired_call_may_be_forgotten():
     assert story.judge() == []
 
 
-def test_messages_caused_by_a_wrong_clock_pass():
-    """A node whose clock is ahead takes a running call for ended; when the clock is right, the node notifies again."""
+def test_checker_accepts_messages_caused_by_a_wrong_clock():
+    """A node whose clock is ahead treats an open call as ended.
+
+    When the clock is right, the node notifies responders again.
+    """
     story = Story()
     story.bob.events.append(Heard(standdown("over"), START, off=True))
     story.hear(story.bob, ring(5))
