@@ -163,7 +163,7 @@ class TaskMessage(BaseModel):
 
 
 class StanddownMessage(BaseModel):
-    """The end of a call or task for this responder, or the refusal of a seat among those who go (M23)."""
+    """The end of a call or task for this responder, or the refusal of their request to be among those who go (M23)."""
 
     type: Literal["standdown"]
     id: Id

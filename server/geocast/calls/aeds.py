@@ -53,7 +53,7 @@ class Aed(NamedTuple):
     code: str | None  # the code that opens the defibrillator's box
 
     def to_map(self, with_code: bool) -> dict[str, Any]:
-        """Return the JSON object for a task (RI3), the message that tells a responder where to go.
+        """Return the defibrillator as a JSON object for a task, the message that tells a responder where to go (RI3).
 
         `open` is always present. `with_code` is True only for the responder who fetches this defibrillator, because
         only they get the code of its box.

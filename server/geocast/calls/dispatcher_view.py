@@ -55,7 +55,7 @@ class SeatOut(TypedDict):
 
 
 class LeftOut(TypedDict):
-    """A responder who gave a seat back, with the time when they took it. They know the exact place (RZ8)."""
+    """A responder who agreed to go, but is no longer going. They know the exact place (RZ8)."""
 
     responder: str
     accepted_at: TimeOut
@@ -149,7 +149,7 @@ def _word(call: CallState, now: Now) -> StateWord:
 
 
 def _in_order(seat: Seat) -> tuple[bool, int, int]:
-    """Return the sort key of a seat: by number, additional seats last (RV7)."""
+    """Return the key by which responders are sorted: by the number of the seat, additional seats last (RV7)."""
 
     return seat.number == 0, seat.number, seat.entry_number
 

@@ -79,9 +79,9 @@ NO_CALL_KEYS = CallKeys({})
 
 
 def _bound(id: str, number: int, kind: Kind, plain: bytes) -> bytes:  # noqa: A002
-    """Return the parts of an entry that can't be changed without making it undecryptable, as one byte string.
+    """Return the parts of an entry that the encryption protects against changes, as one byte string.
 
-    MessagePack writes lengths, so different parts never give the same bytes.
+    They are the associated data of AES-GCM. MessagePack writes lengths, so different parts never give the same bytes.
     """
     bound: bytes = msgpack.packb((id, number, kind, plain))
     return bound

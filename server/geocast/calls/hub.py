@@ -164,7 +164,10 @@ class CallHub:
         self._responders.set_rights(row, rights)
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set the location of a session, as its client has sent it. None takes the session off duty (RQ4)."""
+        """Set the location of a session, as its client has sent it (RQ4).
+
+        None means that the client no longer shares its location. The session is then off duty, and gets no calls.
+        """
         self._responders.move(row, here)
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
@@ -229,9 +232,10 @@ class CallHub:
             pending.last_sent = None  # so that this `accept` gets an answer, too
 
     def _has_task(self, responder: Responder, call: LiveCall, now: Now) -> bool:
-        """Return whether the session may be sent a task (the message with the exact place) of a call.
+        """Return whether the session may be sent a task of a call, the message with the exact place.
 
-        Its person must have a seat, its qualifications and rights must fit, and the call must not be over.
+        Its person must have a seat among those who go, its qualifications and rights must fit, and the call must not be
+        over.
         """
         state = call.state
         if state is None or self._is_over(call, now) or not may_see(state, responder.may_test):
@@ -382,9 +386,9 @@ class CallHub:
             self._ask(RestoreRequest(call.id))
 
     def lost(self, call_id: str) -> list[Seat]:
-        """Return the seats (places among the responders who go) of a call that the log has lost (RV7).
+        """Return the lost seats (places among the responders who go) of a call (RV7).
 
-        The log has lost the entries of these seats after this process had read them.
+        This process has read the entries that gave these seats, but the log has lost the entries.
         """
         call = self._calls.get(call_id)
         return [] if call is None else list(call.lost.values())
@@ -442,7 +446,8 @@ class CallHub:
     def _finish(self, call: LiveCall, state: CallState, now: Now) -> None:
         """Process the end of a call.
 
-        Its sessions will be sent `over` (RJ7). People with a seat are excluded from other calls for a while (RQ7).
+        Its sessions will be sent `over` (RJ7). People who went to the call are excluded from other calls for a while
+        (RQ7).
         """
         end = state.end
         assert end is not None
@@ -461,7 +466,10 @@ class CallHub:
                 self._note(row, call, first=True)
 
     def _apply_kept_holding(self, call: LiveCall, state: CallState, now: Now) -> None:
-        """Process what sessions said in `holding` about a call before this process had read the call (R5e)."""
+        """Process what sessions said in `holding` about a call that this process reads only now (R5e).
+
+        `holding` lists the calls that a session already has.
+        """
         for _, responder in self._returning:
             held = responder.unknown.pop(call.id, None)
             if held is not None and not responder.gone:
@@ -485,7 +493,7 @@ class CallHub:
     def _update_index(self, call: LiveCall, state: CallState) -> None:
         """Update the index of circles, and the set of calls whose radius can grow, after a call has changed.
 
-        The index has the circle of each call that has not ended and has a free seat.
+        The index has the circle of each call that has not ended and that still needs responders.
         """
         self._near.discard(call.index_slot)
         call.index_slot = NONE
@@ -505,7 +513,7 @@ class CallHub:
 
     @property
     def busy(self) -> bool:
-        """Whether any session may be owed a message about a call."""
+        """Whether there may be messages about calls that sessions should get and were not sent yet."""
         return bool(self._noted)
 
     def take_noted(self, count: int) -> list[tuple[int, Iterable[LiveCall]]]:
@@ -622,7 +630,7 @@ class CallHub:
         return _Message(TASK, in_each_format(task_message(state, seat, place_of(opened), self._aeds)))
 
     def _not_qualified(self, responder: Responder, call: LiveCall, delivery: CallDelivery) -> "_Message | None":
-        """Return a message for a session whose person has a seat, but whose token does not qualify (Rule 6).
+        """Return a message for a session whose person goes to a call, but whose token does not qualify (Rule 6).
 
         It is a `standdown` with the reason `over` if the session waits for the answer to an `accept`, and otherwise
         None.
@@ -673,9 +681,9 @@ class CallHub:
         return found
 
     def rest_until(self, row: int, now: Now) -> int | None:
-        """Return the time until which the session's person is excluded from calls after a call (RQ7).
+        """Return the time until which a session's person is not called again, after helping at a call (RQ7).
 
-        It is in ms since 1970, or None if the person is not excluded.
+        It is in ms since 1970, or None if there is no such time.
         """
         person = self._responders.person_of(row)
         until = self._resting.get(person, 0.0) if person is not None else 0.0
@@ -684,7 +692,7 @@ class CallHub:
     def _is_busy(self, person: Person | None, now: Now) -> bool:
         """Return whether a person is excluded from other calls (RQ7).
 
-        They are if they have a seat in an actual call (neither a test nor an exercise), or had one recently.
+        They are if they go to an actual call (neither a test nor an exercise), or went to one recently.
         """
         if person is None or self._resting.get(person, 0.0) > now.monotonic:
             return person is not None

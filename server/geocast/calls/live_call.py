@@ -197,7 +197,7 @@ class LiveCall:
     # ---- the state of the call -------------------------------------------------------------------------------------
 
     def holders(self) -> dict[Person, Seat]:
-        """Return the seats (places) of the responders who go: person -> seat.
+        """Return the seats of the responders who go (their places among those who go): person -> seat.
 
         Seats that the log has lost are included (Rule 3).
         """
@@ -235,7 +235,7 @@ class LiveCall:
         return self._frames
 
     def standdown(self, reason: Reason, rest_until: int | None = None) -> tuple[bytes, ...]:
-        """Return the `standdown` message with this reason as a tuple of frames, one for each wire format.
+        """Return the `standdown` message, which withdraws the call or a task, as one frame for each wire format.
 
         `rest_until` is the time until which the person is excluded from other calls, in ms since 1970, or None.
         """
@@ -246,7 +246,7 @@ class LiveCall:
         return found
 
     def rest_until(self, person: Person | None) -> int | None:
-        """Return the time until which a person is excluded from other calls because this one has just ended (RQ7).
+        """Return the time until which a person is not called again, because they helped at this call (RQ7).
 
         It is in ms since 1970. Return None if the call has not ended, or if its end doesn't exclude this person.
         """
@@ -266,9 +266,10 @@ class LiveCall:
             self._counts[name] = self._counts.get(name, Counts()).plus(Counts(sent=1))
 
     def widens_at(self, called: int) -> float:
-        """Return the monotonic time at which the radius grows next if `called` sessions were notified (RN2).
+        """Return the time at which the radius grows next, in seconds of the monotonic clock (RN2).
 
-        Return infinity if the call is full or over, or if the radius is the last one.
+        `called` is the number of sessions that were notified. Return infinity if the call is full or over, or if the
+        radius is the last one.
         """
         state = self.state
         if state is None or state.end is not None or state.full or state.wave + 1 >= len(state.opening.terms.rings_m):

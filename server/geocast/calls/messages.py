@@ -66,9 +66,9 @@ def call_message(call: CallState) -> dict[str, Any]:
 
 
 def task_revision(call: CallState, seat: Seat) -> int:
-    """Return the revision of a task (M22).
+    """Return the revision of a responder's task (M22).
 
-    It is the number of the entry that gave the seat, or of the entry with the newest content if that is newer.
+    It is the number of the entry that let the responder go, or of the entry with the newest content if that is newer.
     """
     return max(seat.entry_number, call.content)
 

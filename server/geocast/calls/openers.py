@@ -21,7 +21,7 @@ READS_AT_ONCE = 16
 
 
 class Openers:
-    """Finds out which dispatcher opened each open call of a log, and counts them."""
+    """Finds out which dispatcher opened each open call of a log, and counts the open calls of a dispatcher."""
 
     def __init__(self, alert_log: AlertLog, share: float = SHARE) -> None:
         """Create the object without reading the log.

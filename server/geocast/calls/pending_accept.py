@@ -29,7 +29,7 @@ from .eligibility import Reason
 
 
 class AcceptState(Enum):
-    """The state of an `accept`: what the log has decided, and what the session waits for."""
+    """The state of an `accept` (a responder's request to go): the log's decision, and what the session waits for."""
 
     ASKED = "the log has not answered yet"
     WITHDRAWN = "the log has not answered yet, and the session has declined since"
@@ -39,7 +39,7 @@ class AcceptState(Enum):
 
 
 class AcceptEvent(Enum):
-    """An event that changes the state of an `accept`."""
+    """An event that changes the state of an `accept` (a responder's request to go)."""
 
     ACCEPT = "the session accepts again"
     DECLINE = "the session declines"
@@ -104,7 +104,10 @@ class PendingAccept:
         return self.state not in (AcceptState.UNWANTED, AcceptState.DONE)
 
     def on(self, event: AcceptEvent) -> bool:
-        """Change the state according to an event. Return True if the seat must be released now."""
+        """Change the state according to an event.
+
+        Return True if the responder's seat (place among those who go) must be released now.
+        """
         releases = (self.state, event) in RELEASING
         self.state = NEXT[self.state][event]
         return releases

@@ -18,7 +18,7 @@ class Calls(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether any session may have to be sent a message about a call."""
+        """Whether there may be messages about calls that sessions should get and were not sent yet."""
         ...
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
@@ -26,7 +26,10 @@ class Calls(Protocol):
         ...
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set the location of a session, as its client has sent it. None takes the session off duty (RQ4)."""
+        """Set the location of a session, as its client has sent it (RQ4).
+
+        None means that the client no longer shares its location. The session is then off duty, and gets no calls.
+        """
         ...
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
@@ -71,9 +74,9 @@ class Calls(Protocol):
         ...
 
     def rest_until(self, row: int, now: Now) -> int | None:
-        """Return the time until which the session's person is excluded from calls after a call (RQ7).
+        """Return the time until which a session's person is not called again, after helping at a call (RQ7).
 
-        It is in ms since 1970, or None if the person is not excluded.
+        It is in ms since 1970, or None if there is no such time.
         """
         ...
 

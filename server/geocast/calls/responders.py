@@ -1,4 +1,4 @@
-"""The sessions that calls may concern: which person they belong to, their qualifications, and their locations.
+"""The sessions that may be called to help: which person they belong to, their qualifications, and their locations.
 
 A session is identified by its row, which is its number in the stream's hub.
 
@@ -46,7 +46,7 @@ class ResponderRights(Protocol):
 
 
 class Responder:
-    """A session that calls may concern, and all that is known about it."""
+    """A session that may be sent messages about calls for help, and what is known about it."""
 
     __slots__ = (
         "calls", "gone", "here", "may_test", "pending", "person", "quals", "refused", "reported", "row", "slot",
@@ -86,11 +86,11 @@ class Responder:
 class Responders:
     """All sessions with a token, by row (the session's number) and by person.
 
-    A session that calls may concern also has a `Responder`.
+    A session that may be sent messages about calls for help also has a `Responder`.
     """
 
     def __init__(self, capacity: int) -> None:
-        """Create the object without sessions. Their rows (session numbers) may be from 0 to `capacity` - 1."""
+        """Create an object without sessions, for rows (session numbers) from 0 to `capacity` - 1."""
         self._persons: list[Person | None] = [None] * capacity  # each session's person, by row
         self._rows: dict[Person, int | set[int]] = {}  # by person: the row, or a set of several rows
         self._known: dict[int, Responder] = {}  # the responders, by row
@@ -102,11 +102,11 @@ class Responders:
         return len(self._here)
 
     def find(self, row: int) -> Responder | None:
-        """Return the responder with this row (session number); None if calls do not concern the session."""
+        """Return the `Responder` of the session with this row (session number), or None if it has none."""
         return self._known.get(row)
 
     def get(self, row: int) -> Responder:
-        """Return the responder with this row (session number); create it if there is none."""
+        """Return the `Responder` of the session with this row (session number). Create it if there is none."""
         found = self._known.get(row)
         if found is None:
             found = self._known[row] = Responder(row, self._persons[row])
@@ -134,17 +134,17 @@ class Responders:
             self._file(found)
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set the location of a session, as its client has sent it, or None if it no longer shares its location."""
+        """Set the location of a session, as its client has sent it.
+
+        None means that the client no longer shares its location.
+        """
         found = self._known.get(row) if here is None else self.get(row)
         if found is not None:
             found.here = None if here is None else (here[0], here[1], min(here[2], MAX_REACH_M))
             self._file(found)
 
     def leave(self, row: int) -> Responder | None:
-        """Forget a session that has ended, and its location.
-
-        Return its responder; None if calls did not concern the session.
-        """
+        """Forget a session that has ended, and its location. Return its `Responder`, or None if it had none."""
         self._name(row, None)
         found = self._known.pop(row, None)
         if found is not None:

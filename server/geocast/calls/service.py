@@ -264,10 +264,10 @@ class CallService:
         await self._append_if_open(call_id, decide)
 
     async def widen(self, call_id: str, ring: int) -> None:
-        """Widen the radius in which a call notifies responders to `rings_m[ring]` (RN2).
+        """Widen a call's search radius to `rings_m[ring]` (RN2).
 
-        Do nothing if `ring` is not the next index, or if no seat is free. If another entry is stored first, do not try
-        again, because that entry may have widened the radius already.
+        Do nothing if `ring` is not the next index, or if the call needs no more responders. If another entry is stored
+        first, do not try again, because that entry may have widened the radius already.
         """
         chain, now = await self._complete_chain(call_id), self._clock.now()
         call = _open_call(chain, now)
@@ -455,8 +455,8 @@ class CallService:
     def _has_same_content(self, request: RequestedCall, body: Opening, place: Secret) -> bool:
         """Return whether a request has the same content as `body` and `place` (H5).
 
-        Times and headlines are compared according to the terms of the call, which are those of the policy when it was
-        opened (RO3).
+        An expiry that is missing in the request, and a headline that would be replaced, are determined by the terms of
+        the call before the comparison (RO3).
         """
         return (
             place == request.place
@@ -470,9 +470,10 @@ class CallService:
     # ---- assigning responders to a call's free seats ---------------------------------------------------------------
 
     def _new_seat(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest, now: Now) -> Acceptance:
-        """Return the body of an entry that gives a responder a seat: the free one with the lowest number (RV5).
+        """Return the body of an entry that gives a responder the free seat with the lowest number (RV5).
 
-        The body also has the role of the responder. It is `cpr` instead of `aed` if there is no defibrillator to fetch.
+        A seat is a place among the responders who go. The body also has the role of the responder. It is `cpr` instead
+        of `aed` if there is no defibrillator to fetch.
         """
         number = call.free_seat
         assert number is not None, "a call that is full was refused"

@@ -65,7 +65,7 @@ class Seat:
 
 
 class Left(NamedTuple):
-    """The times at which a person accepted a seat and released it, in ms since 1970."""
+    """The times at which a person agreed to go to a call and later gave that up, in ms since 1970."""
 
     accepted_at: int
     at: int
@@ -105,13 +105,13 @@ class CallState:
 
     @property
     def free_seat(self) -> int | None:
-        """The lowest number of a free seat (RV5); None if the call is full."""
+        """The lowest number of a free seat (a place among the responders who go), or None if the call is full (RV5)."""
         held = {seat.number for seat in self.seats.values()}
         return next((number for number in range(1, len(self.opening.terms.seats) + 1) if number not in held), None)
 
     @property
     def full(self) -> bool:
-        """Whether no seat is free (RV6)."""
+        """Whether no seat (place among the responders who go) is free (RV6)."""
         return self.free_seat is None
 
     def take(self, opened: DecryptedEntry) -> None:

@@ -82,7 +82,7 @@ class CallDecisions(Protocol):
         ...
 
     async def widen(self, call_id: str, ring: int) -> None:
-        """Widen the radius in which a call notifies responders to `rings_m[ring]`, if that is the next radius."""
+        """Widen a call's search radius to `rings_m[ring]`, if that is the next radius."""
         ...
 
     async def restore(self, call_id: str, seat: Seat) -> None:

@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 
 class DeliveryJournal:
-    """Writes the journal: records in the device store of what each device was sent.
+    """Writes the journal: the device store's record of what each device was sent.
 
     A *line* says what one device was sent of one alert. `error` is the reason why the last write failed, or None if it
     succeeded.

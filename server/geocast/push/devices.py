@@ -100,7 +100,7 @@ class Device:
 
     @property
     def lease_due_ms(self) -> int:
-        """The time at which the device's lease needs attention next, in ms since 1970.
+        """The time at which the device's lease (its registration) needs attention next, in ms since 1970.
 
         First this is the time of the reminder, then the end of the lease (rule WPR9).
         """

@@ -79,7 +79,7 @@ class LeaseStore(Protocol):
     """
 
     async def lease(self, process: str, held: Mapping[int, int], *, may_take: bool) -> Leased:
-        """Renew a process's leases, and return the leases that it has now.
+        """Renew a process's leases of shards (parts of all devices), and return the leases that it has now.
 
         `held` maps each shard that the process holds to the number of its lease. If `may_take`, also take free shards,
         until the process has its share of all shards (Rule 4).
@@ -87,9 +87,10 @@ class LeaseStore(Protocol):
         ...
 
     async def release(self, process: str, held: Mapping[int, int], *, leaving: bool) -> None:
-        """Free shards. `held` maps each of them to the number of its lease.
+        """Free shards (parts of all devices), so that other processes can take them.
 
-        If `leaving`, the process is about to exit and no longer counts as running.
+        `held` maps each of them to the number of its lease. If `leaving`, the process is about to exit and no longer
+        counts as running.
         """
         ...
 
@@ -107,7 +108,7 @@ class LeasedShards:
     """
 
     def __init__(self, store: LeaseStore, clock: Clock) -> None:
-        """Create the object without any shards. Call `attach` to take shards."""
+        """Create the object without any shards (parts of all devices). `attach` will take some."""
         self.error: str | None = None  # why the last renewal failed; None if it succeeded
         self._process = secrets.token_hex(8)
         self._store = store
@@ -123,7 +124,7 @@ class LeasedShards:
 
     @property
     def terms(self) -> Mapping[int, int]:
-        """The shards that this process holds, with the numbers of their leases.
+        """The shards (parts of all devices) that this process holds, with the numbers of their leases.
 
         Shards that are about to be freed are included.
         """
@@ -136,19 +137,22 @@ class LeasedShards:
         return is_held and lease is not None and self._clock.now().monotonic < lease.until - MARGIN_S
 
     def refused(self, shards: Collection[int]) -> None:
-        """Give up these shards: the store has refused a write for them, so other processes hold them (Rule 2)."""
+        """Give up these shards (parts of all devices), because other processes hold them (Rule 2).
+
+        This follows from the fact that the store has refused a write for them.
+        """
         self._lose([shard for shard in shards if shard in self._leases])
 
     async def attach(self, owner: ShardOwner) -> None:
-        """Take, renew and free shards, forever. `owner` loads their devices and removes them."""
+        """Take, renew and free shards (parts of all devices), forever. `owner` loads and removes their devices."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._renew_for_ever())
             tasks.create_task(self._serve_for_ever(owner))
 
     async def stop(self) -> None:
-        """Free all shards.
+        """Free all shards (parts of all devices), so that other processes can take them.
 
-        The caller must first stop the object that has the devices, and write the journal of what they were sent.
+        Before this, the caller must stop the object that has the devices, and write the journal of what they were sent.
         """
         async with self._turn:
             numbers = {shard: lease.number for shard, lease in self._leases.items()}
@@ -173,7 +177,7 @@ class LeasedShards:
             await asyncio.sleep(pause_s)
 
     async def renew(self) -> float:
-        """Renew the leases once and return the seconds until the next renewal.
+        """Renew the leases of all shards (parts of all devices) once. Return the seconds until the next renewal.
 
         Raise StoreUnavailable if the store can't be used.
         """
@@ -248,8 +252,8 @@ class LeasedShards:
         """Take the next step in loading or removing devices. Return False if there is nothing to do.
 
         `owner` is the object that has this process's devices. The step is the first of these that is needed: have
-        `owner` remove the devices of lost shards, have it load the devices of new shards, or free one shard that this
-        process has beyond its share. Raise StoreUnavailable if the store can't be used.
+        `owner` remove the devices of lost shards (parts of all devices), have it load the devices of new shards, or
+        free one shard that this process has beyond its share. Raise StoreUnavailable if the store can't be used.
         """
         lost = [shard for shard, number in self._terms.items() if self._number(shard) != number]
         if lost:
@@ -272,7 +276,10 @@ class LeasedShards:
         return None if lease is None else lease.number
 
     async def _take(self, owner: ShardOwner, fresh: Mapping[int, int]) -> None:
-        """Have `owner` load the devices of these new shards, which count as held from now on."""
+        """Have `owner` load the devices of new shards, which count as held from now on.
+
+        `fresh` maps each of these shards to the number of its lease.
+        """
         self._terms.update(fresh)
         try:
             await owner.take(fresh)
@@ -292,7 +299,7 @@ class LeasedShards:
             self._terms.pop(shard, None)
 
     async def _release(self, shard: int) -> None:
-        """Free a shard in the store, after the owner has removed its devices (Rule 4)."""
+        """Free a shard (a part of all devices) in the store, after `_let_go` has removed its devices (Rule 4)."""
         async with self._turn:
             lease = self._leases.pop(shard, None)
             if lease is not None:

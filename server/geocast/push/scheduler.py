@@ -319,11 +319,11 @@ class PushScheduler:
         """Take the most urgent step that is possible (Rule 3). Return False if there is nothing to do.
 
         The step is a turn of the most urgent flight (an alert on its way), or an attempt to send to the most urgent
-        device in the queue of SLOTS.
+        device that waits for a slot.
 
-        Example: 10,000 devices wait for a host with a minor alert, and an extreme alert is published. Its flight is
-        more urgent than the first waiting device, so it gets a turn, and each idle device takes the extreme alert. A
-        waiting device is queued again with the new urgency, and gets the extreme alert when it is tried.
+        Example: 10,000 devices that lack a minor alert wait for their host, and an extreme alert is published. Its
+        flight is more urgent than the first waiting device, so it gets a turn, and each idle device takes the extreme
+        alert. A waiting device is queued again with the new urgency, and gets the extreme alert when it is tried.
         """
         flight, first = self.fanout.most_urgent(), self._first_waiting()
         if flight is not None and (first is None or flight[:2] <= first):
@@ -451,7 +451,7 @@ class PushScheduler:
         heappush(gate.waiting, (how, next(self._order), device, None))
 
     def _admit(self, gate: Gate) -> None:
-        """Move the first devices from the queue of a gate (limit) to the queue of SLOTS (Rule 6).
+        """Move the first devices that wait at a gate (a limit on requests) to the queue of SLOTS (Rule 6).
 
         Move as many as the gate has free places. `coming` counts the devices that were moved and not tried yet, so the
         next call does not count their places as free.
@@ -466,7 +466,7 @@ class PushScheduler:
                 heappush(self._slots.waiting, (how, order, device, gate))
 
     def _test_host(self, lane: ServiceLimit, now: Now) -> None:
-        """Test a closed host with one push request, if the next test is due.
+        """Test a closed host (one that failed, so no other requests go there) with one push, if the next test is due.
 
         If possible, the request is for a waiting device whose last push was accepted, because only the answer to such a
         device shows whether the host works. If there is no such device for GRACE_S seconds, the test uses any device
@@ -485,9 +485,9 @@ class PushScheduler:
                 self._put(self._slots, how, device)
 
     def _first_waiting(self) -> Urgency | None:
-        """Return the urgency of the first device in the queue of SLOTS, or None if no device waits there.
+        """Return the urgency of the first device that waits for a free slot, or None if no device waits for one.
 
-        Remove entries at the front of the queue that are no longer valid.
+        A slot lets one request run. Remove entries at the front of the queue that are no longer valid.
         """
         heap = self._slots.waiting
         while heap and not _waits_so(heap[0][2], heap[0][0], self._slots):
@@ -495,7 +495,7 @@ class PushScheduler:
         return heap[0][0] if heap else None
 
     def _next_waiting(self) -> Device:
-        """Remove the first entry from the queue of SLOTS and return its device."""
+        """Remove the first entry from the queue of devices that wait for a free slot, and return its device."""
         device: Device
         _, _, device, gate = heappop(self._slots.waiting)
         if gate is not None:
@@ -578,7 +578,8 @@ class PushScheduler:
         """Record the outcome of a request for the host, and for the device.
 
         If the device has another endpoint by now, record it only for the host. The first accepted push makes a host
-        known: its devices then no longer wait for the few SPARE_SLOTS, but may use the regular SLOTS.
+        known (trusted): its devices no longer wait for the few SPARE_SLOTS, which limit requests to unknown hosts, but
+        may use the regular SLOTS.
         """
         lane, now = device.place[0], self._clock.now().monotonic
         was_known, is_same = lane.known, endpoint is device.endpoint
@@ -761,8 +762,8 @@ class PushScheduler:
     def _record_of(self, device: Device, alert: LiveAlert) -> DeliveryRecord | None:
         """Return the record of what a device was sent of an alert, or None if the device is not a recipient.
 
-        The record says SENT only if the device has the current revision, and not while the request with that revision
-        is under way.
+        The record says SENT if the device has the current revision, and otherwise MAYBE. It also says MAYBE while a
+        request for the alert is under way.
         """
         told = alert.flags(device.row)
         if not told & RECIPIENT:
@@ -788,8 +789,8 @@ class PushScheduler:
 def _waits_so(device: Device, how: Urgency, gate: Gate) -> bool:
     """Return whether an entry of a gate's queue is valid: the device still waits at this gate with this urgency.
 
-    When a device starts a request, leaves or is queued again, its old entries stay in the queues but are no longer
-    valid.
+    A gate is a limit on requests. When a device starts a request, leaves or is queued again, its old entries stay in
+    the queues but are no longer valid.
     """
     return device.state is DeviceState.WAITING and device.urgency == how and device.gate is gate
 

@@ -210,7 +210,7 @@ class ServiceLimit(Gate):
         return min(self.width, self._pace) - self.under_way
 
     def has_room(self, now_s: float, *, served: bool = True) -> bool:
-        """Return whether a request may start now. `served` says whether the last push to its device was accepted."""
+        """Return whether a request may start now. `served` says whether the last push to the device was accepted."""
         if self.is_open:
             return self.free(now_s) > 0
         return self.under_way == 0 and now_s >= self._test_at + (0.0 if served else GRACE_S)
@@ -253,9 +253,9 @@ class ServiceLimit(Gate):
                 self._halve(now_s)
 
     def _note(self, owner: Hashable, *, is_bad: bool) -> None:
-        """Record the latest outcome for an owner. `is_bad` says whether it counts against the host (Rule 2).
+        """Record the latest outcome for an owner of devices. `is_bad` says whether it counts against the host (Rule 2).
 
-        Forget the owner whose outcome is the oldest if there are more than OWNERS.
+        If there are more than OWNERS owners, forget the one whose outcome is the oldest.
         """
         self._latest.pop(owner, None)
         self._latest[owner] = is_bad

@@ -27,7 +27,7 @@ class ShardOwner(Protocol):
     """Loads and removes the devices of this process's shards (parts of all devices)."""
 
     async def take(self, terms: Mapping[int, int]) -> None:
-        """Load the devices of new shards, and push the alerts that they lack.
+        """Load the devices of new shards (parts of all devices), and push the alerts that they lack.
 
         `terms` maps each shard to the number of its term. Raise StoreUnavailable if the store can't be used; then none
         of these devices stays loaded.
@@ -52,7 +52,7 @@ class Shards(Protocol):
 
     @property
     def terms(self) -> Mapping[int, int]:
-        """The shards that this process holds: shard -> number of the term (Rule 1)."""
+        """The shards (parts of all devices) that this process holds: shard -> number of the term (Rule 1)."""
         ...
 
     def may_send(self, shard: int) -> bool:
@@ -60,20 +60,21 @@ class Shards(Protocol):
         ...
 
     def refused(self, shards: Collection[int]) -> None:
-        """Give up these shards: the store has refused records of their devices, so other processes hold the shards.
+        """Give up these shards (parts of all devices), because other processes hold them.
 
-        `may_send` returns False from now on, and `ShardOwner.let_go` is called soon.
+        This follows from the fact that the store has refused records of their devices. `may_send` returns False from
+        now on, and `ShardOwner.let_go` is called soon.
         """
         ...
 
     async def attach(self, owner: ShardOwner) -> None:
-        """Take and free shards, forever; `owner` loads and removes their devices (Rule 3)."""
+        """Take and free shards (parts of all devices), forever; `owner` loads and removes their devices (Rule 3)."""
         ...
 
     async def stop(self) -> None:
-        """Free all shards.
+        """Free all shards (parts of all devices), so that other processes can take them.
 
-        The caller must first stop the object that has the devices, and write the journal of what they were sent.
+        Before this, the caller must stop the object that has the devices, and write the journal of what they were sent.
         """
         ...
 

@@ -58,14 +58,15 @@ SHARDS = 64
 
 
 def shard_of(device: bytes) -> int:
-    """Return the shard, 0 to 63, of the device with this digest."""
+    """Return the shard (one of 64 parts of all devices, numbered from 0) of the device with this digest."""
     return device[0] % SHARDS
 
 
 class RegistrationKey(NamedTuple):
-    """The key that identifies one registration of a device, made of digests and the end of its lease.
+    """The key that identifies one registration of a device: three digests, and the time at which the registration ends.
 
-    `secret` is the SHA-256 of the device's secret. `until_ms` is the end of the lease, in ms since 1970.
+    The digests are those of the device, its secret (a SHA-256) and its endpoint. `until_ms` is the time, in ms since
+    1970.
     """
 
     device: bytes
@@ -170,7 +171,10 @@ class DeviceStore(Protocol):
         ...
 
     def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """Yield the devices of these shards in batches, each device with the records of what it was sent (DevS9)."""
+        """Yield the devices of these shards (parts of all devices) in batches (DevS9).
+
+        Each device comes with the records of what it was sent.
+        """
         ...
 
     async def find(self, device: bytes) -> Found | None:
@@ -202,20 +206,25 @@ class DeviceStore(Protocol):
         ...
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Delete these registrations and their lines. If a device has registered again meanwhile, it stays (DevS3)."""
+        """Delete these registrations, and the records of what their devices were sent (DevS3).
+
+        If a device has registered again meanwhile, its newer registration stays.
+        """
         ...
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         """Write records of what devices were sent (DevS5, DevS6).
 
-        Return the shards whose records were refused, because the records name an earlier term (DevS7).
+        Return the shards (parts of all devices) whose records were refused, because another process has taken the shard
+        (DevS7).
         """
         ...
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
         """Store devices again that may have been lost, each with the number of its shard's term (DevS12).
 
-        Return the shards that were refused because their term is over (DevS7).
+        A shard is a part of all devices, which a process has for a term. Return the shards that were refused because
+        their term is over (DevS7).
         """
         ...
 

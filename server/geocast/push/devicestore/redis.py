@@ -101,7 +101,10 @@ class RedisDevices:
     # ---- finding and storing devices -------------------------------------------------------------------------
 
     async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """Yield the devices of these shards in batches, each device with the records of what it was sent (DevS9)."""
+        """Yield the devices of these shards (parts of all devices) in batches (DevS9).
+
+        Each device comes with the records of what it was sent.
+        """
         for shard in list(shards):
             told = await self._stored_lines(shard)
             given: set[bytes] = set()  # digests of devices that were yielded; HSCAN may return a device twice
@@ -150,7 +153,10 @@ class RedisDevices:
         return Put(PutResult(came.decode()), tuple(replaced))
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Delete these registrations and their lines. If a device has registered again meanwhile, it stays (DevS3)."""
+        """Delete these registrations, and the records of what their devices were sent (DevS3).
+
+        If a device has registered again meanwhile, its newer registration stays.
+        """
         if devices:
             await self._write(_FORGET, self._writer, *[part for each in devices for part in each])
 
@@ -159,7 +165,8 @@ class RedisDevices:
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         """Write records of what devices were sent (DevS5, DevS6).
 
-        Return the shards whose records were refused, because the records name an earlier lease (DevS7).
+        Return the shards (parts of all devices) whose records were refused, because another process has taken the shard
+        (DevS7).
         """
         parts = [
             part
@@ -172,7 +179,8 @@ class RedisDevices:
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
         """Store devices again that may have been lost, each with the number of its shard's lease (DevS12).
 
-        Return the shards that were refused because another process has taken them.
+        A shard is a part of all devices, which a process leases. Return the shards that were refused because another
+        process has taken them.
         """
         parts = [part for device, term in devices for part in (term, device.device, _value(device))]
         [refused] = await self._write(_RESTORE, *parts)
@@ -210,8 +218,9 @@ class RedisDevices:
     async def lease(self, process: str, held: Mapping[int, int], *, may_take: bool) -> Leased:
         """Renew this process's leases, and return the leases that it has now (rule WPN1).
 
-        `held` maps each shard that the process holds to the number of its lease. If `may_take`, take free shards too.
-        Raise StoreUnavailable if Redis can't be used.
+        A lease gives a process a shard (a part of all devices) for a limited time. `held` maps each shard that the
+        process holds to the number of its lease. If `may_take`, take free shards too. Raise StoreUnavailable if Redis
+        can't be used.
         """
         parts = [part for each in held.items() for part in each]
         with _unavailable():
@@ -232,9 +241,10 @@ class RedisDevices:
         return Leased(numbers, share, bool(crowded), first_ms / 1000 if first_ms >= 0 else None, is_lost)
 
     async def release(self, process: str, held: Mapping[int, int], *, leaving: bool) -> None:
-        """Free shards. `held` maps each of them to the number of its lease.
+        """Free shards (parts of all devices), so that other processes can take them.
 
-        If `leaving`, this process is about to exit. Raise StoreUnavailable if Redis can't be used.
+        `held` maps each of them to the number of its lease. If `leaving`, this process is about to exit. Raise
+        StoreUnavailable if Redis can't be used.
         """
         parts = [part for each in held.items() for part in each]
         with _unavailable():

@@ -88,8 +88,8 @@ class SqliteDevices:
     def __init__(self, path: Path, *, alone: bool = True, max_pages: int | None = None) -> None:
         """Create a store for the file at `path`.
 
-        If `alone`, no other process uses the file. Otherwise a supervisor holds the lock, and its processes share the
-        file. `max_pages` limits the size of the file, in pages, so that tests can fill the disk.
+        `alone` says that no other process uses the file. Otherwise a supervisor holds the lock, and its processes share
+        the file. `max_pages` limits the size of the file, in pages, so that tests can fill the disk.
         """
         self._path = path
         self._alone = alone
