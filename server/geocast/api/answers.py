@@ -81,9 +81,9 @@ class CapOut(TypedDict):
 class DeliveryOut(TypedDict):
     """The delivery counts of an alert, summed over all nodes.
 
-    `sent` is the number of (connection, revision) pairs for which the revision was sent on the connection, and `acked`
-    the number of these that the client acknowledged. `pushed` is the number of (device, revision) pairs that push
-    services accepted. The counts are rounded unless the token has alerts:audit.
+    `sent` counts revisions that were sent on connections, `acked` those that clients acknowledged, and `pushed` those
+    that push services accepted for devices. Each connection or device counts once for each revision. The counts are
+    rounded unless the token has alerts:audit.
     """
 
     sent: int

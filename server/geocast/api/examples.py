@@ -93,7 +93,7 @@ def _answers(sent: dict[str, Any], category: Category, began: str, ends: str) ->
 
 
 def _calls(policy: Policy, began_ms: int) -> dict[str, Named]:
-    """Return the examples about one call for help, whose status is `test` too.
+    """Return the examples about one call for help, which has the status `test`.
 
     Return an empty dict if the policy has no calls.
     """

@@ -101,11 +101,11 @@ NO_AEDS = Aeds([])
 def fetch_of(
     aeds: Sequence[Aed], responder: tuple[float, float], patient: tuple[float, float], taken: Collection[str]
 ) -> int | None:
-    """Return the index in `aeds` of the defibrillator that a responder should fetch: the shortest detour (RI2).
+    """Return the index in `aeds` of the defibrillator that a responder should fetch (RI2).
 
-    The route leads from the responder by way of the defibrillator to the patient. Both places are latitude and
-    longitude in degrees. `taken` has the ids of the defibrillators that other responders fetch. Return None if all of
-    `aeds` are taken.
+    It is the one with the shortest route from the responder by way of the defibrillator to the patient, whose places
+    are latitudes and longitudes in degrees. `taken` has the ids of the defibrillators that other responders fetch.
+    Return None if all of `aeds` are taken.
     """
     free = (n for n, aed in enumerate(aeds) if aed.id not in taken)
     return min(

@@ -98,9 +98,9 @@ def is_open(call: CallState, now: Now) -> bool:
 
 
 def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAcceptedOut:
-    """Return the answer to a request that opened a call or gave it new content, which is stored in `entry`.
+    """Return the answer to a request that opened a call or gave it new content.
 
-    `asked` is the headline in the request (RY3).
+    `entry` is the entry that has stored the content, and `asked` the headline in the request (RY3).
     """
     answer: CallAcceptedOut = {
         "id": entry.id,
@@ -120,7 +120,7 @@ def end_answer(entry: CallEntry, ending: Ending) -> CallEndedOut:
 
 
 def state_map(call: CallState, counts: Counts, resting: int, now: Now) -> CallStateOut:
-    """Return the state of a call: how many sessions were notified, and who goes, but not where they are (RZ7)."""
+    """Return the state of a call: the numbers of sessions, and the responders who go, but not their locations (RZ7)."""
     shown: CallStateOut = {
         "state": _word(call, now),
         "content": call.content,

@@ -209,9 +209,9 @@ class CallHub:
     # ---- messages from sessions ------------------------------------------------------------------------------------
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Process an `accept` (M18).
+        """Process an `accept` (M18), a responder's request to go.
 
-        The answer is a message that `frames` returns, soon or after the log has decided.
+        The answer is a message that `frames` returns, either soon or after the log has decided.
         """
         self.answers["accept"] += 1
         responder, call = self._responders.get(row), self._calls.get(call_id)
@@ -428,7 +428,10 @@ class CallHub:
         self._note_concerned(call, state, before, after)
 
     def _note_concerned(self, call: LiveCall, state: CallState, before: CallSummary, after: CallSummary) -> None:
-        """Remember the sessions that may be owed a message because an open call has changed, in the order of Rule 2."""
+        """Remember the sessions that may be owed a message because an open call has changed.
+
+        Their order is that of Rule 2.
+        """
         new = after.content != before.content
         notified: list[int] = []
         if not after.full and (new or after.wave != before.wave or after.revision != before.revision):
@@ -517,9 +520,9 @@ class CallHub:
         return bool(self._noted)
 
     def take_noted(self, count: int) -> list[tuple[int, Iterable[LiveCall]]]:
-        """Return up to `count` pairs of a row (session number) and calls, and forget them.
+        """Return up to `count` sessions for which there may be messages about calls, and forget them.
 
-        Each says that the session may be owed messages about these calls, which `frames` returns.
+        The result is a list of pairs: the row (number) of a session, and the calls. `frames` returns the messages.
         """
         return [self._noted.popitem(last=False) for _ in range(min(count, len(self._noted)))]
 
@@ -817,7 +820,7 @@ class CallHub:
         return self._responders.on_duty
 
     def take_counts(self) -> dict[str, Counts]:
-        """Return how many messages were sent, acknowledged and declined since the last call of this method (HD16).
+        """Return how many messages were sent, acknowledged and declined since this method was last called (HD16).
 
         The keys of the dict name a call or a revision of a call. The counts start again from zero.
         """

@@ -197,7 +197,7 @@ class LiveCall:
     # ---- the state of the call -------------------------------------------------------------------------------------
 
     def holders(self) -> dict[Person, Seat]:
-        """Return the seats of the responders who go (their places among those who go): person -> seat.
+        """Return the seats (places among the responders who go) that are taken: person -> seat.
 
         Seats that the log has lost are included (Rule 3).
         """
@@ -329,7 +329,7 @@ class LiveCall:
             self._counts[name] = self._counts.get(name, Counts()).plus(more)
 
     def take_counts(self) -> dict[str, Counts]:
-        """Return what was counted since the last call of this method: name under which it is stored -> counts.
+        """Return what was counted since this method was last called: name under which it is stored -> counts.
 
         The counts start again from zero.
         """

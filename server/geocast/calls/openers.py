@@ -49,7 +49,7 @@ class Openers:
     async def _opener(self, call_id: str) -> Hashable:
         """Return the dispatcher who opened a call.
 
-        Return None if the call's first entry can't be read. None equals no dispatcher.
+        Return None if the call's first entry can't be read. The call then counts for no dispatcher.
         """
         for entry in await self._log.history(call_id):
             if isinstance(entry, CallEntry):

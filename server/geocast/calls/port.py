@@ -41,9 +41,9 @@ class Calls(Protocol):
         ...
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Process an `accept` (M18).
+        """Process an `accept` (M18), a responder's request to go.
 
-        The answer is a message that `frames` returns, soon or after the log has decided.
+        The answer is a message that `frames` returns, either soon or after the log has decided.
         """
         ...
 
@@ -60,9 +60,9 @@ class Calls(Protocol):
         ...
 
     def take_noted(self, count: int) -> Sequence[tuple[int, Iterable[Any]]]:
-        """Return up to `count` pairs of a row (session number) and calls, and forget them.
+        """Return up to `count` sessions for which there may be messages about calls, and forget them.
 
-        Each says that the session may have to be sent messages about these calls, which `frames` returns.
+        The result is a list of pairs: the row (number) of a session, and the calls. `frames` returns the messages.
         """
         ...
 

@@ -41,7 +41,7 @@ _Model = TypeVar("_Model", bound=StrictModel)
 
 
 class PlaceRequest(StrictModel):
-    """The exact place where help is needed, in degrees, and how to get there. Only responders who go see it."""
+    """The exact place where help is needed, in degrees, and how to get there. It is shown only to responders who go."""
 
     lat: Latitude
     lng: Longitude

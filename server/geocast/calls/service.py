@@ -149,7 +149,7 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._log.history(request.id), decide, append)
 
     async def revise(self, call_id: str, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
-        """Give a call new content."""
+        """Give a call new content. If the same request has done so already, return the same answer."""
         try:
             request = parse_content(body, call_id)
         except Invalid as invalid:
@@ -172,7 +172,7 @@ class CallService:
     async def end(self, call_id: str, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
         """End a call.
 
-        If it has ended already, return the answer about its first end. An expired call can still be ended.
+        If it has ended already, return the answer for the `end` that is in the log. An expired call can still be ended.
         """
         try:
             reason = Reason(parse_end(body))

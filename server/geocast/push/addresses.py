@@ -135,10 +135,9 @@ def is_global(text: str) -> bool:
 
 
 def allowed_addresses(host: str, resolved: Iterable[str], private: Iterable[str]) -> list[str]:
-    """Return the addresses of a host that the server may connect to.
+    """Return those of the `resolved` addresses of a host that the server may connect to.
 
-    They are those of the `resolved` addresses that are global. If the host is in `private` (hosts that may have
-    internal addresses), they are all of them.
+    They are the global ones, or all of them if the host is in `private` (hosts that may have internal addresses).
     """
     addresses = list(resolved)
     return addresses if host in private else [each for each in addresses if is_global(each)]

@@ -441,8 +441,8 @@ class DeviceManager:
         """Add a device, which can then be offered its alerts. Return None if it can't be used or its lease has ended.
 
         The lease is the time for which the registration is valid. A device can't be used if its push service is no
-        longer allowed, if the VAPID key of its subscription is gone, or if there is no capacity. It stays in the store,
-        because the operator may undo such a change.
+        longer allowed, if the VAPID key of its subscription is gone, or if this process has as many devices as it may
+        have. It stays in the store, because the operator may change that.
         """
         stored, record = kept.stored, kept.record
         endpoint = self._services.allowed(record.endpoint)
@@ -710,5 +710,8 @@ def _filter(record: Record) -> Filter:
 
 
 def _may_test(record: Record, now: Now) -> bool:
-    """Return whether a device with this record may be sent tests and exercises, before its token expires (rule R6)."""
+    """Return whether a device with this record may be sent test and exercise alerts (rule R6).
+
+    The right ends when the device's token expires.
+    """
     return record.may_test and now.wall_ms < record.expires_at_ms

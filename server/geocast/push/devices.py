@@ -76,8 +76,8 @@ class Device:
     ) -> None:
         """Create an idle device that is not in the fan-out yet.
 
-        `until_ms` is the end of its lease (how long the registration is valid), in ms since 1970. `term` is the number
-        of this process's lease of the device's shard.
+        `until_ms` is the time at which its registration ends, in ms since 1970. `term` is the number of this process's
+        lease of the device's shard (a part of all devices).
         """
         self.digest = digest
         self.record = record

@@ -137,9 +137,9 @@ class LeasedShards:
         return is_held and lease is not None and self._clock.now().monotonic < lease.until - MARGIN_S
 
     def refused(self, shards: Collection[int]) -> None:
-        """Give up these shards (parts of all devices), because other processes hold them (Rule 2).
+        """Give up these shards (parts of all devices): the store has refused a write for them (Rule 2).
 
-        This follows from the fact that the store has refused a write for them.
+        The refusal means that other processes hold the shards.
         """
         self._lose([shard for shard in shards if shard in self._leases])
 

@@ -48,7 +48,7 @@ _ID = re.compile("[A-Za-z0-9_-]{16,64}")
 
 
 class SubscriptionKeys(StrictModel):
-    """The keys of a subscription, to which messages are encrypted (RFC 8291), in base64url."""
+    """The keys of a subscription, with which messages are encrypted (RFC 8291), in base64url."""
 
     p256dh: Annotated[str, Field(max_length=128)]
     auth: Annotated[str, Field(max_length=64)]

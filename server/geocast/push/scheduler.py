@@ -213,14 +213,15 @@ class PushScheduler:
             self._put(self._slots, device.urgency, device)
 
     def _mark(self, device: Device) -> None:
-        """Count a device whose stored record says that its host has accepted a push. The host is known from now on."""
+        """Count a device whose stored record says that its host has accepted a push. Trust the host from now on."""
         device.marked, device.lane.marked = True, device.lane.marked + 1
         device.lane.known = True
 
     def open_shares(self) -> dict[str, float]:
         """Return, for each entry of `--push-services`, the fraction (0 to 1) of its devices whose host is open.
 
-        Only devices whose host has accepted a push before count. The fraction is 1 for an entry without such devices.
+        A host is closed after too many failures. Only devices whose host has accepted a push before count. The fraction
+        is 1 for an entry without such devices.
         """
         devices, behind_open = Counter[str](), Counter[str]()
         for lane in self.lanes.values():
@@ -503,7 +504,7 @@ class PushScheduler:
         return device
 
     def waiting(self) -> int:
-        """Return how many devices wait for their host or for a slot."""
+        """Return how many devices wait because the limit of their host, or that of all hosts, is reached."""
         gates: list[Gate] = [self._slots, self._spare, *self.lanes.values()]
         return sum(_waits_so(device, how, gate) for gate in gates for how, _, device, _ in gate.waiting)
 
@@ -641,7 +642,8 @@ class PushScheduler:
     def _free(self, device: Device, pause_s: float) -> None:
         """Give back the slot of a device's request, which has ended; then pause the device, or offer it its next alert.
 
-        Devices that wait in queues come first: the free places are given to them through the queue of SLOTS.
+        Before that, as many waiting devices as there are free places are moved to the queue of SLOTS, and are tried
+        soon.
         """
         self._now = self._clock.now()
         device.on(DeviceEvent.END)

@@ -95,9 +95,9 @@ def outcome_of(status: int) -> PushOutcome:
 def wait_s(outcome: PushOutcome, failures: int, retry_after_s: float | None, left_s: float, chance: float) -> float:
     """Return how many seconds a device waits after an outcome before it is sent anything more.
 
-    `failures` is the number of failures in a row, including this one. `retry_after_s` is what the service asked for in
-    `Retry-After`. It is shortened if it would end less than LAST_TRY_S before the end of the alert, which is `left_s`
-    away (rule HD19). `chance` is a random number from 0 to 1, which spreads the waits of many devices.
+    `failures` is the number of failures in a row, including this one. `retry_after_s` is the wait that the service
+    asked for in `Retry-After`, or None. It is shortened so that it ends LAST_TRY_S seconds before the alert, which ends
+    in `left_s` seconds (rule HD19). `chance` is a random number from 0 to 1, which spreads the waits of many devices.
     """
     if outcome in (PushOutcome.SENT, PushOutcome.LARGE):
         return 0.0

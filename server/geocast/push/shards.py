@@ -60,10 +60,10 @@ class Shards(Protocol):
         ...
 
     def refused(self, shards: Collection[int]) -> None:
-        """Give up these shards (parts of all devices), because other processes hold them.
+        """Give up these shards (parts of all devices): the store has refused records of their devices.
 
-        This follows from the fact that the store has refused records of their devices. `may_send` returns False from
-        now on, and `ShardOwner.let_go` is called soon.
+        The refusal means that other processes hold the shards. `may_send` returns False from now on, and
+        `ShardOwner.let_go` is called soon.
         """
         ...
 
