@@ -59,7 +59,7 @@ $(WEB): $(VENV)/.demo client_demo/web/package-lock.json
 	@$(NPM) ci --prefix client_demo/web --ignore-scripts --silent && touch $@ || \
 	  echo "geocast: the npm packages could not be installed; the web pages do not work, and their tests are skipped" >&2
 
-install: $(VENV)/.runtime  ## make .venv with the `geocast` command in it
+install: $(VENV)/.runtime  ## install geocast and its command `geocast` into .venv
 
 demo: $(VENV)/.demo $(VENV)/.push $(WEB)  ## run a node, subscribers, sleeping phones, a desk, a live map and a call for help; DEMO_FEED=path DEMO_SECONDS=45
 	@$(BIN)/python -m client_demo demo
@@ -106,13 +106,13 @@ bench-peers: $(VENV)/.bench  ## install the programs that the benchmarks compare
 	@sh bench/peers.sh
 	@$(PIP) --require-hashes -r requirements/bench-peers.txt
 
-pictures: $(VENV)/.test $(WEB)  ## renew the pictures in docs/images from a demo
+pictures: $(VENV)/.test $(WEB)  ## remake the pictures in docs/images from a demo
 	@PYTHONPATH=.:tests $(BIN)/python -m pages.pictures
 
-asyncapi: $(VENV)/.runtime  ## renew docs/asyncapi.json
+asyncapi: $(VENV)/.runtime  ## regenerate docs/asyncapi.json
 	@$(BIN)/python -m geocast.api.asyncapi > docs/asyncapi.json
 
-grafana: $(VENV)/.test  ## renew docs/deploy/grafana.json
+grafana: $(VENV)/.test  ## regenerate docs/deploy/grafana.json
 	@$(BIN)/python docs/deploy/grafana.py > docs/deploy/grafana.json
 
 docs: $(VENV)/.docs $(WEB)  ## build a site of the documents in SITE=build/site; a broken link or anchor is an error
@@ -129,7 +129,7 @@ dist: $(VENV)/.test $(WEB)  ## build the packages of the server and both clients
 sbom: $(VENV)/.test  ## write a node's bill of materials from its lock: dist/geocast.cdx.json (CycloneDX)
 	@mkdir -p dist && BIN="$(BIN)" sh requirements/sbom.sh dist/geocast.cdx.json
 
-lock:            ## renew the hash-pinned locks (needs uv)
+lock:            ## regenerate the lock files with hashes in requirements/ (needs uv)
 	@for name in build runtime push demo docs test bench bench-peers; do \
 	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    requirements/$$name.in -o requirements/$$name.txt; done

@@ -12,7 +12,7 @@ table() {
     cat <<'ROWS'
 redis-server    redis-server    redis-server   the log in Redis
 chromium        chromium        -              the web pages
-cc              gcc,libc6-dev   -              processes that have a wall clock of their own
+cc              gcc,libc6-dev   -              processes with a wall clock of their own
 haproxy         haproxy         haproxy        docs/deploy/haproxy.cfg
 nginx           nginx           nginx          docs/deploy/nginx.conf
 caddy           caddy           caddy          the Caddyfile of docs/operations/one-node.md
@@ -20,12 +20,12 @@ promtool        prometheus      prometheus     docs/deploy/geocast.rules.yml
 prometheus      prometheus      prometheus     docs/deploy/grafana.json
 systemd-analyze systemd         -              docs/deploy/geocast.service
 buildah         buildah,netavark -             the container image
-mmdebstrap      mmdebstrap      -              the image that it is built on, there
+mmdebstrap      mmdebstrap      -              the base image of the container image
 docker-compose  docker-compose  -              compose.yaml
 kubectl         kubectl         -              docs/deploy/kubernetes
 curl            curl            -              the steps of README.md
-ip              iproute2        -              a Redis whose cable is pulled
-mount           mount           -              a disk that is full
+ip              iproute2        -              a Redis whose network is cut off
+mount           mount           -              a full disk
 nft             nftables        nftables       docs/deploy/push-egress.nft
 dnsmasq         dnsmasq-base    -              docs/deploy/push-egress.dnsmasq.conf
 ROWS

@@ -17,7 +17,7 @@ from .exact import Json
 AUDIENCE = "alerts.harbour.example"
 IAT = 1_935_403_145
 APPROVED_AT = "2031-05-01T11:59:05.000Z"
-# kid -> owner. r-7 has two keys. The stranger's key is not in the set.
+# The owner of each key, by `kid`. The reviewer r-7 has two keys. The key of the stranger is not in the published set.
 PEOPLE = {"8f3a91c2d4e5f607": "r-7", "11aa22bb33cc44dd": "r-7", "0c4e77d1a9b3f285": "r-9", "5566778899aabbcc": "desk-7"}
 SEVEN, SEVEN_TOO, NINE, DESK = PEOPLE
 STRANGER = "ffffffffffffffff"
@@ -59,52 +59,53 @@ def base64url(data: bytes) -> str:
 
 
 def text(form: Json) -> str:
-    """Return the text of a form that is signed."""
+    """Return the text of a form, as reviewers sign it."""
     return json.dumps(form, ensure_ascii=False, separators=(",", ":"))
 
 
 def sign(form: str, kid: str, iat: int = IAT, by: str | None = None, **header: object) -> Json:
-    """Return one of the `signatures`.
+    """Return one entry of `signatures`.
 
-    `header` changes its header (None: left out), `by` is the real owner of the key.
+    `header` has fields of the signature's header to set, or to leave out (None). `by` is the person whose key really
+    signs.
     """
     members = {"alg": "Ed25519", "typ": "geocast-approval", "kid": kid, "iat": iat} | header
     return sign_header(form, {name: value for name, value in members.items() if value is not None}, by or kid)
 
 
 def sign_header(form: str, header: object, by: str) -> Json:
-    """Return a signature with any header."""
+    """Return an entry of `signatures` with this header, which may be invalid."""
     protected = base64url(json.dumps(header).encode())
     signature = Ed25519PrivateKey.from_private_bytes(SEEDS[by]).sign(f"{protected}.{base64url(form.encode())}".encode())
     return {"protected": protected, "signature": base64url(signature)}
 
 
 def proof(form: Json | str, *signatures: Json) -> Json:
-    """Return a proof; without `signatures` r-7 and r-9 sign."""
+    """Return the proof for a form. If no `signatures` are given, the reviewers r-7 and r-9 sign it."""
     said = form if isinstance(form, str) else text(form)
     return {"form": said, "signatures": list(signatures or (sign(said, SEVEN), sign(said, NINE)))}
 
 
 def alert(proof: object, **beside: object) -> Json:
-    """Return an `alert` message (F9)."""
+    """Return an `alert` message (F9) with this proof. `beside` has fields of the alert outside the proof."""
     fields = {"id": ALERT["id"], "revision": 2, "issued_at": "2031-05-01T11:59:06.482Z"} | beside
     return {"type": "alert", "alert": fields} | ({} if proof is None else {"proof": proof})
 
 
 def cancel(proof: object, **beside: object) -> Json:
-    """Return a `cancel` message (F9)."""
+    """Return a `cancel` message (F9) with this proof. `beside` has fields of the message outside the proof."""
     fields = {"type": "cancel", "id": CANCEL["id"], "revision": 3, "cancelled_at": "2031-05-01T12:20:01.003Z"} | beside
     return fields | ({} if proof is None else {"proof": proof})
 
 
 def taken(form: Json, **more: object) -> Json:
-    """Return the alert that a client shows for a form."""
+    """Return the alert that a client shows when it has verified the proof with this form."""
     about = ("v", "what", "aud", "confirm", "location_resolution")
     return {name: value for name, value in form.items() if name not in about} | {"issued_at": APPROVED_AT} | more
 
 
 def called_off(**more: object) -> Json:
-    """Return the members that a client takes from a cancel."""
+    """Return the fields that a client copies from a `cancel` message that it has verified."""
     said = {"id": CANCEL["id"], "revision": 3, "reason": CANCEL["reason"]}
     return said | {"cancelled_at": APPROVED_AT} | more
 
@@ -115,7 +116,7 @@ Case = tuple[
 
 
 def good() -> Iterator[Case]:
-    """Yield messages that a client must show."""
+    """Yield cases with messages that a client must show."""
     form = text(ALERT)
     yield "two reviewers have signed", alert(proof(ALERT)), {"alert": taken(ALERT)}
     yield (
@@ -159,7 +160,7 @@ def good() -> Iterator[Case]:
 
 
 def forged() -> Iterator[Case]:
-    """Yield messages that a client must drop, also after any change by a relay."""
+    """Yield cases with messages that a client must drop, because their proofs were forged or changed on the way."""
     form = text(ALERT)
     by_seven, by_nine = sign(form, SEVEN), sign(form, NINE)
 
@@ -210,7 +211,10 @@ def forged() -> Iterator[Case]:
 
 
 def malformed() -> Iterator[Case]:
-    """Yield malformed proofs and headers: a header has exactly four members, and one algorithm."""
+    """Yield cases with malformed proofs and headers.
+
+    A valid header has exactly four fields, and names one algorithm.
+    """
     form = text(ALERT)
     by_seven, by_nine = sign(form, SEVEN), sign(form, NINE)
     headers: dict[str, dict[str, Any]] = {

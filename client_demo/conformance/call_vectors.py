@@ -21,17 +21,17 @@ SPOTS = {
 
 
 def stamp(ms: int) -> str:
-    """Return the time `ms` after noon, in the server's format."""
+    """Return the time `ms` milliseconds after noon, in the format of the server."""
     return (NOON + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def circle(lat: float, lng: float) -> Json:
-    """Return the circle `near` of a call."""
+    """Return the circle `near` of a call, which contains the place of the person in need."""
     return {"type": "circle", "lat": lat, "lng": lng, "radius_m": RADIUS_M}
 
 
 def away_m(place: Json, near: Json) -> mpf:
-    """Return the metres from a place to the centre of `near`."""
+    """Return the distance in metres from a place to the centre of the circle `near`."""
     lat, lng = cell_place(place["cell"])[:2] if "cell" in place else (place["lat"], place["lng"])
     return distance_m(lat, lng, near["lat"], near["lng"])
 
@@ -91,7 +91,7 @@ def standdown(reason: str) -> Json:
 
 
 def person(kind: str, **fields: object) -> Json:
-    """Return a step in which the person answers; the client must send the same message."""
+    """Return a step in which the person gives an answer, which the client must send as this message."""
     return {"person": {"type": kind, "id": "c", **fields}}
 
 
@@ -103,7 +103,7 @@ def at(
     place: bool = False,
     says: list[Json] | None = None,
 ) -> Json:
-    """Return one step with its expected results; without `says` the client may send anything."""
+    """Return one step with what is expected after it. If `says` is not given, the client may send anything."""
     after = {"told": told, "holding": {"c": held} if held else {}, "place": place}
     return {"own_ms": own_ms, **(event or {}), **after, **({} if says is None else {"says": says})}
 

@@ -1,6 +1,7 @@
-"""Generator of the test vectors: `python -m client_demo.conformance.make_vectors`.
+"""The generator of the test vectors: `python -m client_demo.conformance.make_vectors`.
 
-Needs only mpmath, h3 and cryptography. Cases within 1 cm of an edge are left out, as either answer is right (D3).
+It needs only mpmath, h3 and cryptography. Cases within 1 cm of an edge are left out, because there both "inside" and
+"outside" are right (D3).
 """
 
 import json
@@ -45,7 +46,10 @@ OFFSETS_M = (mpf("-100"), mpf("-1"), mpf("-0.02"), mpf("0.02"), mpf("1"), mpf("1
 
 
 def points() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Yield cases with points near the edges of circles: from centimetres to 100 m away, on both sides."""
+    """Yield cases with points near the edges of circles.
+
+    The points are inside and outside, from centimetres to 100 m away from the edge.
+    """
     dice = random.Random(1)
     for where, (lat, lng) in CENTRES.items():
         for radius_m in RADII_M:
@@ -65,7 +69,10 @@ def points() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def cells() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Yield cases with cells, whose reach goes to the farthest corner, among them pentagons and distorted hexagons."""
+    """Yield cases with H3 cells.
+
+    The reach of a cell is the distance to its farthest corner; some cells are pentagons or distorted hexagons.
+    """
     dice = random.Random(2)
     named = [
         (f"an ordinary cell of resolution {r}", h3.latlng_to_cell(dice.uniform(-70, 70), dice.uniform(-180, 180), r))
@@ -181,9 +188,9 @@ MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 
 def kept() -> Json:
-    """Return the content of `kept.json`.
+    """Return the content of `kept.json`, about alerts that are kept while a clock is wrong.
 
-    The client's own clock starts at 0 at noon and is right; the server's clock may be `ahead_ms` ahead.
+    The client's own clock is right, and starts at 0 at noon; the server's clock may be `ahead_ms` ahead.
     """
     place = {"lat": 32.7767, "lng": -96.797}
 

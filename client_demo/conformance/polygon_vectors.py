@@ -23,7 +23,7 @@ OFFSETS_M = (mpf("-40"), mpf("-0.02"), mpf("0.02"), mpf("40"))
 
 
 def ring(dice: random.Random, lat: float, lng: float, size_m: float, corners: int) -> list[list[float]]:
-    """Return a random polygon ring around a point, counter-clockwise and without self-crossings."""
+    """Return a random ring around a point, counter-clockwise, whose edges do not cross."""
     points = []
     for n in range(corners):
         spot = walk(lat, lng, 360 - 360 * (n + dice.random() / 2) / corners, mpf(size_m) * dice.uniform(0.4, 1))
@@ -37,7 +37,11 @@ def polygon(corners: list[list[float]], buffer_m: float = 0.0) -> Json:
 
 
 def beside_edges(corners: list[list[float]], beyond_m: mpf) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Yield points `beyond_m` to the right of the middles of edges, which is outside, and beyond a corner."""
+    """Yield points near the ring, each with what it is near.
+
+    One point lies `beyond_m` to the right of the middle of each of some edges (outside, or inside if negative), and one
+    beyond a corner.
+    """
     for (a_lng, a_lat), (b_lng, b_lat) in list(pairwise(corners))[:: max(1, len(corners) // 3)]:
         half = distance_m(a_lat, a_lng, b_lat, b_lng) / 2
         middle = walk(a_lat, a_lng, degrees(bearing(a_lat, a_lng, b_lat, b_lng)), half)
@@ -67,7 +71,11 @@ def near_edges() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Yield cases with the middle, the far side of the earth, many corners, several shapes, a dent, and cells."""
+    """Yield further cases.
+
+    They are about the middle of a polygon, the other side of the earth, many corners, several shapes, a dent, and
+    cells.
+    """
     dice = random.Random(5)
     for where, (lat, lng) in CENTRES.items():
         shape = polygon(ring(dice, lat, lng, 2_000_000.0, 7))

@@ -19,7 +19,10 @@ Story = list[Json]
 
 
 def alert(revision: int = 1, key: str = "a", *, at_ms: int = 0, ends_ms: int = ENDS_MS, **more: Any) -> Json:
-    """Return an `alert` message that was pushed at a moment (ms after noon); with `cut=True` one that did not fit."""
+    """Return an `alert` message that was pushed at `at`, in ms after noon.
+
+    With `cut=True`, it is one that did not fit into a push.
+    """
     content: Json = {
         "id": key,
         "revision": revision,
@@ -54,18 +57,18 @@ def cancel(revision: int = 2, key: str = "a", *, at_ms: int = 0, reason: str | N
 
 
 def shown(tag: str | None = "a", *text: str, sound: bool | None = False, **more: Any) -> Json:
-    """Return a notification, in the form that `about` in the file explains."""
+    """Return a notification in the form that the key `about` of the file explains."""
     return {"tag": tag, "sound": sound, "stays": False, "text": list(text), **more}
 
 
 def news(tag: str = "a", *text: str, ends_ms: int = ENDS_MS, **more: Any) -> Json:
-    """Return the notification, with sound, of an alert that is new to the person."""
+    """Return the notification of an alert that is new to the person, so it makes a sound."""
     said: dict[str, Any] = {"sound": True, "until": stamp(ends_ms), "outside": False, **more}
     return shown(tag, *(text or (TITLE, HEADLINE)), **said)
 
 
 def step(what: str, message: object, shows: Json | None, opened: list[str], at_ms: int = 0, **more: Any) -> Json:
-    """Return one step; `opened` lists the alerts whose notifications are shown afterwards."""
+    """Return one step. `opened` lists the alerts whose notifications are shown after it."""
     return {"at": stamp(at_ms), what: message, **more, "shows": shows, "open": opened}
 
 
@@ -115,7 +118,7 @@ def revisions() -> Iterator[tuple[str, str, Story]]:
 
 
 def shared() -> Iterator[tuple[str, str, Story]]:
-    """Yield cases about alerts that the socket has already delivered."""
+    """Yield cases about alerts that the phone has already received over its WebSocket."""
     by_socket = step("socket", alert(1), None, [])
     yield (
         "WPC1",
@@ -134,7 +137,7 @@ def shared() -> Iterator[tuple[str, str, Story]]:
 
 
 def ends() -> Iterator[tuple[str, str, Story]]:
-    """Yield cases about cancels, ended alerts, and when their notifications are closed."""
+    """Yield cases about cancels, about alerts that have ended, and about closing their notifications."""
     first = push(alert(1), news(), ["a"])
     off = shown("a", "Called off", TITLE, "The fire is out.")
     yield (
@@ -229,7 +232,7 @@ def words() -> Iterator[tuple[str, str, Story]]:
 
 
 def rest() -> Iterator[tuple[str, str, Story]]:
-    """Yield cases about alerts that can't be shown in full, and about messages that are no alerts."""
+    """Yield cases about alerts that can't be shown in full, and about messages that are not alerts."""
     cut = alert(cut=True)
     yield "WPC3", "a cut alert is shown with the members that it has", [push(cut, news(), ["a"])]
     yield (

@@ -1,8 +1,8 @@
 """The scenarios that are played to a client, and the duties that each checks.
 
-A duty is met if no scenario that checks it finds a fault. Duties that can't be seen from the wire are listed as such. A
-correct client may fail by chance: one that draws its delays as the protocol requires fails `window` once in 45,000
-runs, `backoff` once in 11,000 (simulated).
+A duty is met if no scenario that checks it finds a fault. Some duties can't be checked by the messages of a client;
+they are listed as such. A correct client may fail by chance, because delays are random: according to a simulation, it
+fails `window` once in 45,000 runs, and `backoff` once in 11,000.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from .scripted_server import MOMENT_S, Over, ScriptedServer, Talk
 
 
 class Duty(NamedTuple):
-    """A duty of a client, and the rules of docs/protocol.md that require it."""
+    """A duty of a client, with the rules of docs/protocol.md that require it."""
 
     rules: str
     what: str
@@ -95,7 +95,7 @@ BUFFER_M = 5020.0
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario: its name, the duties that it checks, and the function that plays it."""
+    """A scenario: its name, the duties that it checks, and the function that plays it to a client."""
 
     name: str
     duties: tuple[str, ...]
@@ -103,7 +103,10 @@ class Scenario:
 
 
 async def _return(server: ScriptedServer, talk: Talk, code: int, max_ms: int = 300) -> Talk:
-    """Close with a code that means "within the window", and wait for the client. Raises Over if it does not return."""
+    """Close the connection with a code after which a client reconnects within the window, and wait for the client.
+
+    Raise Over if it does not reconnect.
+    """
     within_s = max_ms / 1000 + SLACK_S
     back = await server.back(await talk.close(code), within_s)
     if back is None:
@@ -297,7 +300,10 @@ async def silence(server: ScriptedServer) -> None:
 
 
 async def window(server: ScriptedServer) -> None:
-    """Close many times: each delay must lie in the window, and together they must cover the window."""
+    """Close the connection many times.
+
+    Each delay before the client reconnects must lie in the window, and together they must cover the window.
+    """
     low, high, found = 0.4, 1.0, server.findings
     talk = await server.client()
     delays = []
@@ -340,7 +346,7 @@ async def backoff(server: ScriptedServer) -> None:
 
 
 def no_return(code: int) -> Callable[[ScriptedServer], Awaitable[None]]:
-    """Return a play that closes with a code after which the client must not reconnect."""
+    """Return a function that plays the end of a connection, with a code after which the client must not reconnect."""
 
     async def play(server: ScriptedServer) -> None:
         talk = await server.client()
@@ -372,7 +378,7 @@ async def new_token(server: ScriptedServer) -> None:
 
 
 async def later(server: ScriptedServer) -> None:
-    """Play an overloaded server, and one that has received too many messages."""
+    """Play a server that is overloaded, and then one that has received too many messages from the client."""
     talk, found = await server.client(), server.findings
     for code in (1013, 4429):
         await talk.welcome(min_ms=1500, max_ms=2500)
@@ -392,7 +398,7 @@ async def later(server: ScriptedServer) -> None:
 
 
 async def at_once(server: ScriptedServer) -> None:
-    """Close twice because the client reads too slowly."""
+    """Close the connection twice, because the client reads too slowly."""
     talk, found = await server.client(), server.findings
     await talk.welcome(min_ms=3000, max_ms=4000)
     await talk.alert("kept")
@@ -435,12 +441,15 @@ async def languages(server: ScriptedServer) -> None:
 
 
 def _is_here(message: Message) -> bool:
-    """Return whether this message has a place that is `here`, so that the client is on duty."""
+    """Return whether a place in this message has the field `here`, which means that the client is on duty."""
     return any("here" in place for place in message.get("places", []))
 
 
 async def _on_duty(server: ScriptedServer, talk: Talk) -> None:
-    """Welcome a responder and wait for its `here`. Raises Over for a client that is not a responder's."""
+    """Welcome a responder, and wait until it sends a place with `here`.
+
+    Raise Over if the client never does, because it is not a responder's.
+    """
     await talk.welcome(quals=["cpr"])
     if not _is_here(talk.hello) and await talk.heard(_is_here, SLACK_S) is None:
         raise Over(NO_RESPONDER)
@@ -454,7 +463,7 @@ def _says(kind: str, call_id: str) -> Callable[[Message], bool]:
 
 
 async def _accepted(talk: Talk, call_id: str) -> float:
-    """Return when the client accepted. Raises Over if it does not accept."""
+    """Wait until the client accepts the call; return the time. Raise Over if it does not accept."""
     accepts = await talk.heard_often(_says("accept", call_id), 1, SLACK_S)
     if not accepts:
         raise Over("the client accepts no call; it should accept every call")
@@ -477,7 +486,7 @@ async def duty(server: ScriptedServer) -> None:
 
 
 async def called(server: ScriptedServer) -> None:
-    """Play a call without an answer, on two connections, and a standdown at the end."""
+    """Play a call that is not answered, on two connections, and a standdown at its end."""
     talk, found = await server.client(), server.findings
     await _on_duty(server, talk)
     moves = sum(map(_is_here, talk.said))
@@ -510,7 +519,7 @@ async def called(server: ScriptedServer) -> None:
 
 
 async def tasked(server: ScriptedServer) -> None:
-    """Play a seat until its standdown, and a seat whose call expires, with a clock that is an hour ahead."""
+    """Play a task until its standdown. Then play a task whose call expires, with a clock that is an hour ahead."""
     server.skew_ms = 3_600_000
     talk, found = await server.client(), server.findings
     await _on_duty(server, talk)

@@ -68,7 +68,10 @@ _RULES = {  # protocol, section 2
 
 
 def troubles(refusal: Refused) -> list[Trouble]:
-    """Return a trouble for each broken rule of a refusal."""
+    """Return one trouble for each rule that the request has broken.
+
+    A trouble is a sentence, with the field of the form that it concerns.
+    """
     return list(_troubles(refusal.problem)) or [Trouble("", "; ".join(refusal.lines))]
 
 
@@ -80,7 +83,10 @@ def _troubles(problem: Mapping[str, Any]) -> Iterator[Trouble]:
 
 
 def _held(error: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the part that needs a person's confirmation, if the violation describes one completely."""
+    """Return the part of the alert that a person must confirm.
+
+    Return None if the violation does not describe one completely.
+    """
     keys = ("kind", "area_km2") if error.get("kind") == AREA else ("kind", "start", "end")
     found = {key: error[key] for key in keys if key in error}
     return found if len(found) == len(keys) else None
@@ -94,7 +100,10 @@ def _field(pointer: str) -> str:
 
 
 def _sentence(slug: str, field: str, error: Mapping[str, Any]) -> str:
-    """Return a sentence for a reviewer, made from the members of a violation (protocol, H8a), not from its text."""
+    """Return a sentence for a reviewer.
+
+    It is made from the fields of a violation (protocol, H8a), not from its text.
+    """
     if sentence := _particular(slug, field, error):
         return sentence
     if slug in ("invalid-value", "missing-field") and field in _RULES:
@@ -104,7 +113,10 @@ def _sentence(slug: str, field: str, error: Mapping[str, Any]) -> str:
 
 
 def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
-    """Return a sentence with details of the violation; "" if its type has none or the node sent too little."""
+    """Return a sentence with details of the violation.
+
+    It is empty if the type of violation has none, or if the node sent too little.
+    """
     match slug, error:
         case "radius-out-of-range", {"min_radius_m": int() | float() as least, "max_radius_m": int() | float() as most}:
             bounds = f"{least:,.0f} to {most:,.0f} m"
@@ -134,7 +146,7 @@ def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
 
 
 def span(seconds: int) -> str:
-    """Return a duration in words."""
+    """Return a duration in words, such as "2 hours"."""
     minutes, rest = divmod(seconds, 60)
     if rest:
         return f"{seconds} seconds"

@@ -55,7 +55,7 @@ def call_options(command: Command) -> Command:
 
 
 def _said(path: Path | None, fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the call in the file, with members replaced by the given options."""
+    """Return the call in the file as a dict. Options that are given replace its fields."""
     place = {name: fields.pop(name) for name in ("lat", "lng", "kind", "address", "access")}
     said = _read(path)
     at = said.get("place", {})

@@ -36,7 +36,10 @@ def main() -> None:
 
 
 def _end(*_: object) -> None:
-    """End as on Ctrl-C, with all child processes, also where a shell has set SIGINT to be ignored (`&`)."""
+    """End the program as Ctrl-C does, together with all child processes.
+
+    That also works if a shell has set SIGINT to be ignored (`&`).
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
@@ -49,7 +52,7 @@ for command in (
     main.add_command(command)
 
 
-# ---- map -----------------------------------------------------------------------------------------------------------
+# ---- the command map -----------------------------------------------------------------------------------------------
 
 map_options = [
     click.option(
@@ -72,7 +75,7 @@ map_options = [
 
 
 def with_map_options(command: Command) -> Command:
-    """Add the options for the map's port and style."""
+    """Add the options for the port and the style of the map."""
     for option in reversed(map_options):
         command = option(command)
     return command
@@ -131,7 +134,7 @@ def show_map(
         fail(f"the map can't be served on port {map_port}: {error.strerror}")
 
 
-# ---- demo ----------------------------------------------------------------------------------------------------------
+# ---- the command demo ----------------------------------------------------------------------------------------------
 
 
 @main.command()

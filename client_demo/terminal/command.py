@@ -1,4 +1,4 @@
-"""The common part of the commands: how they end, and the options that several of them take."""
+"""The code that the commands share: how they end, and the options that several of them have."""
 
 import asyncio
 import math
@@ -24,10 +24,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Number(click.FloatRange):
-    """A finite number within bounds; click's own type accepts NaN."""
+    """The type of an option that is a finite number within bounds. Click's own type accepts NaN."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number. Fails with a usage error for any other value."""
+        """Return the number. Report a usage error for any other value."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail("expected a finite number", param, ctx)
@@ -35,7 +35,7 @@ class Number(click.FloatRange):
 
 
 def fail(message: object, status: int = 1) -> NoReturn:
-    """Print one line on stderr and exit."""
+    """Print one line on stderr, and exit with an error status."""
     click.echo(f"error: {plain(message)}", err=True)
     sys.exit(status)
 
@@ -52,7 +52,7 @@ def stopped() -> NoReturn:
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run the coroutine and return its result; known errors are printed as one line."""
+    """Run the coroutine and return its result. If a known error occurs, print it as one line and exit."""
     try:
         return asyncio.run(work)
     except (ClientError, PublishError) as error:
@@ -71,7 +71,7 @@ feed_format_option = click.option(
 
 
 def api_options_for(scope: str, *variables: str) -> Callable[[Command], Command]:
-    """Return a decorator: the options for the address of the api listener, and for a token with this scope."""
+    """Return a decorator that adds options for the address of the api listener and for a token with this scope."""
     url = click.option(
         "--api", "api", default=API_URL, envvar="GEOCAST_API_URL", show_envvar=True, help="The api listener."
     )

@@ -1,6 +1,7 @@
 """The commands `python -m client_demo listen` and `walk`: a subscriber in a terminal.
 
-In a terminal there is a table of the held alerts, with the changes above it; in a pipe each change is a line.
+In a terminal, it shows a table of the alerts that it has, and prints each change above the table. In a pipe, it prints
+each change as one line.
 """
 
 import asyncio
@@ -41,11 +42,11 @@ ONCE_S = 20.0  # about the time that an operating system gives an app in the bac
 TokenSource = Callable[[], str] | None
 
 
-# ---- output ----------------------------------------------------------------------------------------------------------
+# ---- printing alerts and changes -------------------------------------------------------------------------------------
 
 
 def change_line(change: Change, holdings: Holdings, now_ms: int) -> Text:
-    """Return one change as one line. `now_ms` is the client's own clock."""
+    """Return one line about a change of an alert. `now_ms` is the time on the client's own clock."""
     alert = change.alert
     ended = change.kind in (Kind.CANCELLED, Kind.EXPIRED)
     left = [] if ended else [f"{_left(alert, holdings, now_ms)} left"]
@@ -57,7 +58,10 @@ def change_line(change: Change, holdings: Holdings, now_ms: int) -> Text:
 
 
 def details(alert: Alert) -> Text:
-    """Return the lines below an official warning: its instruction, and the host with more information (C9)."""
+    """Return further lines about an official warning.
+
+    They are its instruction, and the host of the page with more information (C9).
+    """
     found = Text()
     if instruction := alert.get("instruction"):
         found.append(f"\n{' ':15}{plain(' '.join(str(instruction).split()))}")
@@ -67,7 +71,7 @@ def details(alert: Alert) -> Text:
 
 
 def host_of(url: object) -> str | None:
-    """Return the host of an http or https URL in ASCII (without look-alike letters); None for anything else."""
+    """Return the host of an http or https URL in ASCII, without look-alike letters. Return None for any other text."""
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
         host = (parts.hostname or "").encode("idna").decode()
@@ -77,7 +81,10 @@ def host_of(url: object) -> str | None:
 
 
 def held_table(holdings: Holdings, status: str, now_ms: int) -> Table:
-    """Return a table of the held alerts: first those that we are inside of, each group sorted by end."""
+    """Return a table of the alerts that the client has.
+
+    Those whose areas contain us come first; both groups are sorted by their ends.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold underline", expand=True, caption=Text(plain(status)))
     for name, options in (("alert", {"ratio": 1}), ("where", {}), ("left", {"justify": "right"}), ("rev", {})):
         table.add_column(name, no_wrap=name != "alert", **options)
@@ -100,7 +107,7 @@ def _left(alert: Alert, holdings: Holdings, now_ms: int) -> str:
 
 
 class Screen:
-    """A table that is kept up to date in a terminal; lines in a pipe."""
+    """The output of `listen`: a table that is kept up to date in a terminal, or lines in a pipe."""
 
     is_wiped = False  # whether the table is erased at the end
 
@@ -111,7 +118,7 @@ class Screen:
 
     @contextlib.contextmanager
     def showing(self, holdings: Holdings) -> Iterator[None]:
-        """Show these alerts while the block runs."""
+        """Show the table of these alerts during the `with` block."""
         self._holdings = holdings
         if not self._console.is_terminal:
             yield
@@ -125,7 +132,7 @@ class Screen:
             yield
 
     def redraw(self) -> None:
-        """Draw the table as it is now, because printing a line would bring back the former one."""
+        """Draw the table in its present state. Otherwise, printing a line would redraw an older one."""
         if self._live is not None:
             self._live.refresh()
 
@@ -154,7 +161,7 @@ class Screen:
             self._console.print(Text(plain(line), style="dim"), soft_wrap=True)
 
 
-# ---- options ---------------------------------------------------------------------------------------------------------
+# ---- options and the client ------------------------------------------------------------------------------------------
 
 
 def stream_options(command: Command) -> Command:
@@ -228,7 +235,7 @@ def stream_options(command: Command) -> Command:
 
 
 def make_client(screen: Screen, places: Sequence[Place], options: dict[str, Any], **more: Any) -> Client:
-    """Return a client with the options of `stream_options` and with `more`."""
+    """Return a client with the given options of `stream_options`, and with the arguments in `more`."""
     source = _token_source(options.pop("token"), options.pop("token_command"))
     pinned = [options.pop(name) for name in PINNED]
     categories, languages = options.pop("categories") or None, options.pop("languages") or None
@@ -254,7 +261,10 @@ def make_client(screen: Screen, places: Sequence[Place], options: dict[str, Any]
 def _verifier(
     reviewers: Path | None, audience: str | None, approvals: int | None, cancel_approvals: int
 ) -> Verifier | None:
-    """Return a verifier for the pinned options, or None without them. Exits if it can't work."""
+    """Return a verifier with the options that the user has given, or None without such options.
+
+    Exit if they are not valid.
+    """
     if reviewers is None:
         if audience is not None or approvals is not None:
             raise click.UsageError("--audience and --approvals go with --reviewers")
@@ -284,7 +294,7 @@ def _printed_by(command: str) -> str:
     return done.stdout.strip()
 
 
-# ---- listen ----------------------------------------------------------------------------------------------------------
+# ---- the command listen ----------------------------------------------------------------------------------------------
 
 
 @click.command()
@@ -379,7 +389,7 @@ def listen(
 
 
 def _sleep(screen: Screen, holdings: Holdings, url: str, port: int, ca: Path, options: dict[str, Any]) -> None:
-    """Play a sleeping phone."""
+    """Play a sleeping phone, until cancelled."""
     try:
         from .sleeping_phone import SleepingPhone, certificate_at, start_clock
     except ModuleNotFoundError as error:
@@ -420,7 +430,7 @@ async def _once(client: Client) -> None:
 
 
 def _recall(holdings: Holdings, path: Path) -> None:
-    """Restore the alerts that an earlier run held; a missing file counts as empty."""
+    """Load the alerts that an earlier run has stored in the file. If the file is missing, load none."""
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         holdings.restore(saved, own_ms(), wall_ms() - own_ms())
@@ -431,7 +441,7 @@ def _recall(holdings: Holdings, path: Path) -> None:
 
 
 def _remember(holdings: Holdings, path: Path) -> None:
-    """Replace the file as a whole, so that an interrupted run leaves the old one."""
+    """Store the alerts in the file. It is replaced as a whole, so that an interrupted run leaves the old one."""
     fresh = path.with_name(path.name + ".new")
     try:
         fresh.write_text(json.dumps(holdings.saved(wall_ms() - own_ms())), encoding="utf-8")
@@ -444,12 +454,12 @@ def _remember(holdings: Holdings, path: Path) -> None:
 
 
 class Point(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """A point as `LAT,LNG` in degrees."""
+    """The type of an option that is a point, written `LAT,LNG` in degrees."""
 
     name = "LAT,LNG"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
-        """Return the latitude and the longitude. Fails with a usage error for any other text."""
+        """Return the latitude and the longitude. Report a usage error for any other text."""
         try:
             lat, lng = (float(part) for part in value.split(","))
         except ValueError:

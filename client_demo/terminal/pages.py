@@ -1,4 +1,4 @@
-"""The common part of the commands that serve a page: options, the check of the page's files, and the start."""
+"""The code shared by the commands that serve a page: options, the check of the page's files, and its start."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -27,7 +27,7 @@ style_option = click.option(
 
 
 def listener_options(port: int) -> Callable[[Command], Command]:
-    """Return the options of a page's listener, with this default port."""
+    """Return a decorator that adds the options for the listener of a page, with this default port."""
     port_option = click.option(
         "--port", default=port, type=click.IntRange(0, 65_535), help="The port of the page; 0 means any free port."
     )
@@ -35,7 +35,7 @@ def listener_options(port: int) -> Callable[[Command], Command]:
 
 
 def require_installed(page: Mapping[str, Path]) -> None:
-    """End the command if a file of this page is not installed."""
+    """Exit with an error if a file of this page is not installed."""
     if lacks := missing(page):
         fail(f"there is no {lacks}: `make demo` gets it if an npm registry can be reached")
 

@@ -1,9 +1,9 @@
 """The command `python -m client_demo respond`: a responder in a terminal, who is called to people in need nearby.
 
-Rule 1  A place is drawn only while there is a task, in the table that is erased, and never among the lines that stay.
-        In a pipe it is not printed at all, as the reader of the pipe would keep a copy (docs/reference/call-rules.md,
-        RU2).
-Rule 2  One key is one answer: to the task if there is one, otherwise to the nearest call.
+Rule 1  The exact place of a call is shown only while the responder has a task. It is shown in the table, which is
+        erased, and never in a line that stays on the screen. In a pipe it is not printed at all, because the reader of
+        the pipe would keep a copy (docs/reference/call-rules.md, RU2).
+Rule 2  Each key that is pressed is one answer: to the task if there is one, otherwise to the nearest call.
 """
 
 import asyncio
@@ -35,13 +35,13 @@ WALKING_M_S = 1.4
 
 
 def call_line(call: Mapping[str, Any]) -> str:
-    """Return a call as one line."""
+    """Return one line about a call."""
     status = "" if call.get("status", "actual") == "actual" else f"[{str(call['status']).upper()}] "
     return plain(f"{status}{call.get('title') or call.get('category')}: {call.get('headline')}")
 
 
 def change_line(change: CallChange, away_m: float | None) -> Text:
-    """Return one change as one line, which never contains a place."""
+    """Return one line about a change of a call. It never contains the exact place."""
     away = "" if away_m is None else f", {away_m:,.0f} m away"
     match change.kind:
         case CallKind.CALL if change.call is not None:
@@ -55,7 +55,7 @@ def change_line(change: CallChange, away_m: float | None) -> Text:
 
 
 class DutyScreen(Screen):
-    """Calls and tasks, above the table of held alerts; one key is one answer."""
+    """The output of `respond`: calls and tasks, above the table of alerts. Each key that is pressed is one answer."""
 
     is_wiped = True  # the table may contain a place (Rule 1)
 
@@ -69,7 +69,7 @@ class DutyScreen(Screen):
         assert self.client is not None
         return self.client
 
-    # ---- output ------------------------------------------------------------------------------------------------------
+    # ---- printing calls and tasks ------------------------------------------------------------------------------------
 
     def called(self, change: CallChange) -> None:
         """Print a change of a call."""
@@ -111,10 +111,10 @@ class DutyScreen(Screen):
         client = self._of()
         return sorted(client.calls.ringing(), key=lambda call: client.away_m(call) or 0.0)
 
-    # ---- answers -----------------------------------------------------------------------------------------------------
+    # ---- answering calls ---------------------------------------------------------------------------------------------
 
     async def answer(self, keys: "asyncio.Queue[str]") -> None:
-        """Carry out one key after the other, until `q`."""
+        """Carry out the keys that are pressed, one after the other, until `q`."""
         while (key := await keys.get()) != "q":
             match key:
                 case "a":
@@ -166,12 +166,12 @@ def _place(task: Mapping[str, Any]) -> Text:
     return Text("\n".join(plain(word) for word in words if word), style="bold")
 
 
-# ---- keys ------------------------------------------------------------------------------------------------------------
+# ---- reading keys ----------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def one_by_one() -> Iterator[None]:
-    """Make a terminal deliver each key as it is pressed, without showing it, while the block runs."""
+    """During the `with` block, let the terminal deliver each key at once, without showing it."""
     if not sys.stdin.isatty():
         yield
         return
@@ -187,9 +187,10 @@ def one_by_one() -> Iterator[None]:
 
 
 def listen_for_keys(put: Callable[[str], object]) -> None:
-    """Pass on the standard input, letter by letter, from a thread that ends with the program.
+    """Pass on the standard input, letter by letter.
 
-    The file descriptor is read directly: a thread that waits in `sys.stdin` would hold its lock while the program ends.
+    A thread that ends with the program reads it. It reads the file descriptor directly, because a thread that waits in
+    `sys.stdin` would hold a lock while the program ends.
     """
 
     def read() -> None:
@@ -200,7 +201,7 @@ def listen_for_keys(put: Callable[[str], object]) -> None:
     threading.Thread(target=read, daemon=True).start()
 
 
-# ---- the command -----------------------------------------------------------------------------------------------------
+# ---- the command respond ---------------------------------------------------------------------------------------------
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""Signing by reviewers in `publish`, `revise` and `cancel`: the form of a dry run, and its signatures."""
+"""The signing of requests in `publish`, `revise` and `cancel`: a dry run gives a form, which reviewers then sign."""
 
 import json
 from pathlib import Path
@@ -64,11 +64,14 @@ class Signing:
         return {"approval": {"form": text, "signatures": signatures}}
 
     def of_form(self, *names: str) -> dict[str, Any]:
-        """Return these members of the signed form, as far as it has them; nothing without a form."""
+        """Return these fields of the signed form, as far as it has them, or none if there is no form."""
         return {name: self._form[name] for name in names if name in self._form}
 
     def answered(self, answer: dict[str, Any]) -> None:
-        """Print the answer; after a dry run for a form, write the form and print how many must sign it."""
+        """Print the answer.
+
+        After a dry run for a form, write the form to its file, and print how many people must sign it.
+        """
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         if self._path is None or not self.only_asks:
             return
@@ -83,7 +86,7 @@ class Signing:
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return the text of a file, byte for byte, and the JSON object in it."""
+    """Return the text of a file, exactly as it is, and the JSON object in it."""
     try:
         text = path.read_bytes().decode().rstrip("\r\n")
         members = json.loads(text)

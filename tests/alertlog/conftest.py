@@ -1,4 +1,4 @@
-"""The registration of the contract with pytest, which then explains its failed assertions."""
+"""Registration of the contract tests with pytest, which then explains their failed assertions."""
 
 import pytest
 

@@ -133,21 +133,30 @@ class Positioned(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """The place of an alert in the order of `live`: its latest `ends_at` in ms since 1970, and its id (LogL1)."""
+    """A place in the list of live alerts, which is ordered by end time and then by id (LogL1).
+
+    `ends_at` is the latest end of all entries of an alert, in ms since 1970, and `id` is the alert's id.
+    """
 
     ends_at: int
     id: str
 
 
 class Page(NamedTuple):
-    """One page of the live alerts: their current revisions, ordered by position, and the place where the page ends."""
+    """One page of the list of live alerts: the current revisions of some alerts, ordered by position in the log.
+
+    To get the next page, pass `after` to `AlertLog.live`. On the last page it is None.
+    """
 
     revisions: Sequence[Revision]
     after: Cursor | None  # the next page begins after this place; None on the last page
 
 
 class Seen(NamedTuple):
-    """An alert that was examined for a page of `live`: its place, and its current revision if it has one."""
+    """An alert that was examined while a page of live alerts was put together.
+
+    It may turn out not to be live; `revision` is then None, or has ended.
+    """
 
     cursor: Cursor
     position: Any  # the position of the current revision, or another value that sorts in the order of the log
@@ -155,11 +164,12 @@ class Seen(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """The numbers of deliveries of one alert or call, summed over all nodes.
+    """How often the revisions of one alert or call were delivered, summed over all nodes.
 
-    `sent`: how many revisions were sent, counted once per connection. `acked`: how many of these were acknowledged.
-    `declined`: how often somebody declined a call. `pushed`: how many revisions a push service has accepted, counted
-    once per device; these are not included in `sent`.
+    `sent`: the number of deliveries over connections (each revision counts once for each connection). `acked`: how many
+    of these deliveries were acknowledged. `declined`: how often somebody declined a call. `pushed`: the number of
+    deliveries that a push service has accepted (each revision counts once for each device); they are not included in
+    `sent`.
     """
 
     sent: int = 0
@@ -182,49 +192,50 @@ def under_revision(call_id: str, revision: int) -> str:
 
 
 class EntryVerifier(Protocol):
-    """The interface for checking reviewers' approvals of entries when the entries are read (LogJ1 to LogJ3).
+    """The interface of an object that checks reviewers' approvals of entries read from the log (LogJ1 to LogJ3).
 
     When reviewers' keys change, an entry that was accepted may be refused from then on, or the other way round. In the
-    methods below, `behind` is the set of kinds of the earlier revisions (their categories, see `chain.py`): it decides
-    how many approvals the next entry needs.
+    methods below, `behind` is the set of the kinds (categories) of the alert's earlier revisions; it decides how many
+    approvals the next entry needs (see `chain.py`).
     """
 
     version: int  # changes whenever the methods below may return other answers than before
 
     @property
     def needs_chain(self) -> bool:
-        """Whether the earlier entries of an alert can decide whether its next entry is accepted."""
+        """Whether the check of an entry may depend on the earlier entries of its alert."""
         ...
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Register `changed`, which is called each time that `version` changes."""
+        """Register `changed`, a function to call whenever the results of this verifier may have changed."""
         ...
 
     def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
-        """Return the entry if its own approvals are valid, otherwise an `Untrusted` in its place.
+        """Return the entry if the approvals in it are valid. Otherwise return an `Untrusted` that replaces the entry.
 
-        `stands_under` is the id and the number under which the log stores the entry. `place` describes the entry's
-        place for log messages.
+        `stands_under` is the id and the number under which the log stores the entry. `place` says in words where the
+        entry is, for log messages.
         """
         ...
 
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a revision that `verify` accepted has enough approvals, given the earlier revisions (HD1).
+        """Return whether a revision has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        `verify` has already accepted the revision by itself. `behind` is the set of the kinds (categories) of the
+        alert's earlier revisions.
         """
         ...
 
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
-        """Return whether a cancel that `verify` accepted has enough approvals, given the earlier revisions (HD1).
+        """Return whether a cancel has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `alert` is the last accepted revision, or None if there is none. `behind` is the set of the kinds (categories)
-        of the alert's earlier revisions.
+        `verify` has already accepted the cancel by itself. `alert` is the last accepted revision, or None if there is
+        none. `behind` is the set of the kinds (categories) of the alert's earlier revisions.
         """
         ...
 
     def still_valid(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a live revision, accepted earlier, is also accepted with the current reviewers' keys.
+        """Return whether a revision that was accepted earlier is still accepted with the current reviewers' keys.
 
         `behind` is the set of the kinds (categories) of the alert's earlier revisions.
         """
@@ -232,7 +243,7 @@ class EntryVerifier(Protocol):
 
 
 class TrustAll:
-    """A verifier that accepts every entry stored under its own id and number.
+    """Accepts every entry that is stored under its own id and number, without checking approvals.
 
     It is for logs that only trusted processes can write.
     """
@@ -241,7 +252,7 @@ class TrustAll:
     needs_chain: bool = False
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Do nothing: the answers of this verifier never change."""
+        """Do nothing: the results of this verifier never change."""
 
     def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:  # noqa: ARG002
         return entry if (entry.id, entry.revision) == stands_under else Untrusted(*stands_under, entry.ends_at)
@@ -257,7 +268,10 @@ class TrustAll:
 
 
 class AlertLog(Protocol):
-    """The interface of a log. The module's docstring has its rules. Every method may raise LogUnavailable."""
+    """The interface of an alert log. The rules that every log keeps are in the docstring of the module.
+
+    Every method may raise LogUnavailable.
+    """
 
     verifier: EntryVerifier  # checks the entries that are read (LogJ1)
 
@@ -282,7 +296,10 @@ class AlertLog(Protocol):
         ...
 
     async def append(self, entry: Entry | CallEntry) -> bool:
-        """Store `entry` and return True, or return False if its number is not the next of its id (LogA1 to LogA4)."""
+        """Store `entry` and return True, or return False if it can't be the next entry of its alert or call.
+
+        Its number has to be the next one, and nothing may follow a cancel or the `end` of a call (LogA1 to LogA4).
+        """
         ...
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
@@ -290,14 +307,14 @@ class AlertLog(Protocol):
         ...
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
-        """Return a page of the alerts that are live at `now_ms`, beginning after the place `after` (LogL1, LogL2).
+        """Return a page of up to `limit` alerts that are live at `now_ms`, in ms since 1970 (LogL1, LogL2).
 
-        The page has at most `limit` alerts; `limit` is 1 to PAGE.
+        `after` is the attribute `after` of the previous page, or None for the first page. `limit` is 1 to PAGE.
         """
         ...
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """Return the ids of the calls that are open at `now_ms` (LogC3), ordered by the position of the first entry."""
+        """Return the ids of the calls for help open at `now_ms`, in the order in which they were opened (LogC3)."""
         ...
 
     async def tail(self) -> int:
@@ -305,13 +322,14 @@ class AlertLog(Protocol):
         ...
 
     def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
-        """Yield the entries after the position `after`, in batches, without end (LogF1 to LogF4).
+        """Yield batches of the entries with positions above `after`, without end (LogF1 to LogF4).
 
-        Entries that are already in the log and ended before `ended_before_ms` are omitted. A caller that finds out that
-        its clock was ahead can call `follow` again with an earlier time.
+        Some entries are omitted: those that are in the log when `follow` begins and that ended before
+        `ended_before_ms`. A caller that finds out that its clock was ahead can call `follow` again with an earlier
+        time.
 
-        Entries of other kinds are omitted (LogG1), but entries of calls never are (LogC1). An entry that is not
-        accepted is yielded only if it contains a revision (LogJ1).
+        Entries of kinds that this release does not know are also omitted (LogG1), but entries of calls never are
+        (LogC1). An entry whose approvals are not accepted is yielded only if it contains a revision (LogJ1).
         """
         ...
 
@@ -322,19 +340,22 @@ class AlertLog(Protocol):
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
         """Add `counts` to the stored delivery counts.
 
-        Each key is the id of an alert or call, or comes from `under_revision`. If `counts` is empty and the last write
-        to the log failed, test whether the log can be written again.
+        Each key of `counts` is the id of an alert or call, or comes from `under_revision`. If `counts` is empty and the
+        last write to the log failed, test whether the log can be written again.
         """
         ...
 
     async def counts(self, alert_id: str) -> Counts:
-        """Return the delivery counts stored so far under `alert_id`, an id or a key from `under_revision`."""
+        """Return the delivery counts that are stored for an alert, a call, or a revision of a call.
+
+        `alert_id` is the id of the alert or call, or a key from `under_revision`.
+        """
         ...
 
     async def purge(self, now_ms: int) -> int:
-        """Delete alerts and places of calls that ended long enough ago (LogR1, LogC4).
+        """Delete alerts, and the places of calls for help, that are no longer needed (LogR1, LogC4).
 
-        Return the number of deleted entries. `now_ms` is the current time by this process's clock.
+        Return the number of deleted entries. `now_ms` is the current time by this process's clock, in ms since 1970.
         """
         ...
 
@@ -344,11 +365,11 @@ class AlertLog(Protocol):
 
 
 def may_follow(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKind]) -> bool:
-    """Return whether `entry` may be appended to the entries of its id, which `newest_first` yields, the last one first.
+    """Return whether `entry` may be appended to the stored entries of its alert or call.
 
-    `entry` must have the next number after the last entry (LogA1). The last entry of a kind that this release knows
-    must belong to an alert if `entry` does, and to a call if `entry` does (LogC1), and must not be a cancel or an `end`
-    (LogG2). Earlier entries are not read.
+    `newest_first` yields the stored entries, the last one first. `entry` must have the next number (LogA1). The last
+    stored entry of a kind that this release knows must belong to an alert if `entry` does, and to a call if `entry`
+    does (LogC1). That entry must not be a cancel or an `end` (LogG2). The entries before it are not read.
     """
     chain = iter(newest_first)
     last = next(chain, None)
@@ -362,7 +383,10 @@ def may_follow(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKin
 
 
 def is_followed(entry: Entry | OtherKind | None) -> TypeGuard[Entry | CallEntry | Untrusted]:
-    """Return whether `AlertLog.follow` yields entries like this one."""
+    """Return True if `AlertLog.follow` yields this entry, and False if it omits the entry.
+
+    None is an entry that can't be read, which is omitted.
+    """
     if isinstance(entry, Untrusted):
         return isinstance(entry.said, Revision)
     return isinstance(entry, Revision | Cancel | CallEntry)
@@ -388,11 +412,11 @@ def ended_at(end: CallEntry) -> int:
 def drop_unverified_cancels(
     chain: Sequence[Entry | OtherKind | None], verifier: EntryVerifier
 ) -> list[Entry | OtherKind | None]:
-    """Return the entries of one alert, with an `Untrusted` in place of each that lacks approvals or follows a cancel.
+    """Return an alert's entries, with an `Untrusted` in place of each revision or cancel that does not count.
 
-    Each entry of `chain` has already been accepted by itself (`verify`); None is an entry that can't be read. A
-    revision or a cancel is replaced if it has too few approvals for its alert, or if it follows an accepted cancel
-    (LogJ1).
+    `chain` has the alert's entries, ordered by number. Each has already been accepted by itself (`verify`); None is an
+    entry that can't be read. A revision or a cancel does not count if it has too few approvals for its alert, or if it
+    follows a cancel that counts (LogJ1).
     """
     found: list[Entry | OtherKind | None] = []
     before, alert, over = Chain(), None, False
@@ -418,9 +442,9 @@ def _is_accepted(entry: Entry, alert: Revision | None, behind: Kinds, verifier: 
 
 
 def is_doubtful(entry: Entry | OtherKind | None, verifier: EntryVerifier) -> bool:
-    """Return whether an alert's earlier entries must be read as well, to decide whether the alert is live.
+    """Return whether the last entry of an alert is not enough to decide whether the alert is live.
 
-    `entry` is the alert's last entry, or None if it can't be read.
+    The alert's earlier entries must then be read as well. `entry` is the last entry, or None if it can't be read.
     """
     return isinstance(entry, Untrusted) or (
         verifier.needs_chain and isinstance(entry, Revision | Cancel) and entry.revision > 1
@@ -428,10 +452,10 @@ def is_doubtful(entry: Entry | OtherKind | None, verifier: EntryVerifier) -> boo
 
 
 def current(newest_first: Iterable[Entry | OtherKind | None]) -> Revision | None:
-    """Return the current revision of one alert. `newest_first` yields the alert's entries, the last one first.
+    """Return the current revision of an alert, or None if it has no revision or was cancelled (LogG2).
 
-    Return None if the alert has no revision or was cancelled (LogG2). Also return None if an unreadable entry (None)
-    comes before a revision, because it may have been a cancel. No more entries are read than necessary.
+    `newest_first` yields the alert's entries, the last one first; None is an entry that can't be read. Return None if
+    such an entry comes after the last revision, because it may be a cancel. No more entries are read than necessary.
     """
     for entry in newest_first:
         if not isinstance(entry, OtherKind):
@@ -442,10 +466,10 @@ def current(newest_first: Iterable[Entry | OtherKind | None]) -> Revision | None
 async def page(
     look: Callable[[Cursor, int], Awaitable[Sequence[Seen]]], now_ms: int, after: Cursor | None, limit: int
 ) -> Page:
-    """Return a page of the live alerts, as `AlertLog.live` does, from any backend.
+    """Return a page of the live alerts. The method `live` of every log backend calls this function.
 
-    `look(cursor, count)` reads the next `count` alerts after a cursor. It returns fewer alerts only at the end of the
-    log.
+    `look(cursor, count)` returns the next `count` alerts after a place in the list, whether or not they are live. It
+    returns fewer only at the end of the list.
     """
     cursor: Cursor | None = max(after or Cursor(0, ""), Cursor(now_ms + 1, ""))
     live: list[Seen] = []

@@ -23,42 +23,48 @@ UNKNOWN: Kinds = frozenset({("", True)})
 
 
 def kinds_of(revision: Revision) -> Kinds:
-    """Return a set with the kind of one revision."""
+    """Return a set with one element: the revision's category, and whether a person confirmed something in it."""
     return _shared(NO_KINDS, revision.alert.category, revision.alert.confirm != NOTHING_CONFIRMED)
 
 
 @lru_cache(4_096)
 def _shared(kinds: Kinds, category: str, confirmed: bool) -> Kinds:
-    """Return `kinds` with one kind added.
+    """Return `kinds` with one kind added: a category, and whether a person confirmed something.
 
-    Equal results are one object, which saves memory, because most live alerts have equal kinds.
+    Equal results are the same object, which saves memory, because most live alerts have equal kinds.
     """
     return kinds | {(category, confirmed)}
 
 
 class Chain(NamedTuple):
-    """A summary of an alert's first entries: the number of the last of them, and the kinds of their revisions."""
+    """A summary of an alert's entries, from the first one to the entry with the number `last`.
+
+    `kinds` has the kind (the category, and whether a person confirmed something) of each revision among them.
+    """
 
     last: int = 0
     kinds: Kinds = NO_KINDS
 
     @classmethod
     def of(cls, entries: Iterable[Entry | OtherKind | None]) -> "Chain":
-        """Return the summary of these entries, which are ordered by number. None is an entry that can't be read."""
+        """Return the summary of an alert's entries, ordered by number. None is an entry that can't be read."""
         found = cls()
         for entry in entries:
             found = found.then(entry)
         return found
 
     def before(self, number: int) -> Kinds:
-        """Return the kinds of all revisions before the entry with this number.
+        """Return the kinds of all revisions of the alert with numbers below `number`.
 
-        If one is missing, UNKNOWN is added (Rule 2).
+        Add UNKNOWN if this summary lacks an entry below `number` (Rule 2).
         """
         return self.kinds if number <= self.last + 1 else self.kinds | UNKNOWN
 
     def then(self, entry: Entry | OtherKind | None) -> "Chain":
-        """Return the summary with `entry` added. An entry whose number is not above the last one changes nothing."""
+        """Return this summary extended by `entry`, the alert's next entry. None is an entry that can't be read.
+
+        If the number of `entry` is not above `last`, return this summary unchanged.
+        """
         if entry is None:
             return Chain(self.last + 1, self.kinds | UNKNOWN)
         if entry.revision <= self.last:

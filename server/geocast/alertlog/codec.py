@@ -62,7 +62,7 @@ def _map(entry: Entry | CallEntry) -> dict[str, Any]:
 
 
 def begins(kind: str) -> bytes:
-    """Return the bytes that come after the first byte in every stored call entry of this kind.
+    """Return the bytes with which every stored call entry of this kind begins, apart from the very first byte.
 
     By comparing these bytes, a backend can find such entries without decoding any.
     """
@@ -70,7 +70,7 @@ def begins(kind: str) -> bytes:
 
 
 def fits(entry: Entry | CallEntry) -> bool:
-    """Return whether `entry` is small enough for a log (LogA5)."""
+    """Return whether the encoded form of `entry` is small enough for a log (LogA5)."""
     return len(encode(entry)) <= MAX_ENTRY_BYTES
 
 
@@ -82,11 +82,11 @@ def kind_of(entry: Entry | CallEntry) -> str:
 
 
 def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | OtherKind:
-    """Return the entry in `data`.
+    """Return the entry that `data` encodes.
 
-    `alert_id`, `revision` and `ends_at` (ms since 1970) are stored beside the bytes. If the entry is of a kind that
-    this release does not know, return an `OtherKind` with just these three. Raise ValueError if the bytes are not an
-    entry, or an entry that can't be sent to clients.
+    `alert_id`, `revision` and `ends_at` (ms since 1970) are stored beside `data`. If this release does not know the
+    entry's kind, return an `OtherKind` with just these three. Raise ValueError if `data` is not an entry, or is an
+    entry that can't be sent to clients.
     """
     try:
         fields = _unpack(data)
@@ -102,9 +102,9 @@ def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | O
 
 
 def renumbered(data: bytes, revision: int) -> bytes:
-    """Return the bytes of the entry in `data` with the number `revision`, and unknown members unchanged.
+    """Return the encoded entry `data` with another number. Members that this release does not know stay unchanged.
 
-    An entry of a call also stores the number for which it was encrypted (LogC5).
+    `revision` is the new number. An entry of a call also stores the number for which it was encrypted (LogC5).
     """
     fields = _unpack(data)
     sealed_as = {"sealed_as": fields.get("sealed_as") or fields["revision"]} if "sealed" in fields else {}
@@ -113,7 +113,7 @@ def renumbered(data: bytes, revision: int) -> bytes:
 
 
 def checksum(alert_id: str, revision: int, payload: bytes) -> int:
-    """Return the CRC-32 of an entry's id, number and bytes, which backends store beside the bytes."""
+    """Return the CRC-32 of an entry's id, number and encoded bytes. Backends store it beside the bytes."""
     return zlib.crc32(payload, zlib.crc32(f"{alert_id} {revision}".encode()))
 
 
@@ -145,7 +145,10 @@ def _revision(entry: Revision) -> dict[str, Any]:
 
 
 def _written(source: Alert | AlertText, members: Iterable["_Stored"]) -> dict[str, Any]:
-    """Return the given members of `source` in their stored form, omitting members that have their default value."""
+    """Return the stored form of some members of an alert or a text.
+
+    A member of `members` that has its default value is omitted.
+    """
     return {
         name: write(value) if write else value
         for name, write, _, default in members
@@ -154,10 +157,10 @@ def _written(source: Alert | AlertText, members: Iterable["_Stored"]) -> dict[st
 
 
 def _text_maps(texts: Sequence[AlertText]) -> list[dict[str, Any]]:
-    """Return the texts in their stored form.
+    """Return the texts of an alert, one for each language, as they are stored.
 
-    The headline and the description of the first text are omitted here. They are stored in the entry itself, because
-    older releases look for them there.
+    The first text is stored without its headline and description: these are members of the entry itself, because older
+    releases look for them there.
     """
     first, *others = (_written(text, _OF_TEXT) for text in texts)
     return [{name: value for name, value in first.items() if name not in _IN_ENTRY}, *others]
@@ -195,7 +198,10 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
 
 
 def _read(fields: Mapping[str, Any], members: Iterable["_Stored"]) -> dict[str, Any]:
-    """Return the decoded members found in `fields`. Raise KeyError if a member without a default is missing."""
+    """Return a dict with the decoded values of these members.
+
+    A member that has a default is omitted if `fields` lacks it. Raise KeyError if `fields` lacks another member.
+    """
     return {name: read(fields[name]) for name, _, read, default in members if default is MISSING or name in fields}
 
 
@@ -204,7 +210,10 @@ def _to_texts(found: Sequence[Mapping[str, Any]]) -> tuple[AlertText, ...]:
 
 
 def to_shape(members: Mapping[str, Any]) -> Shape:
-    """Return the shape with these members. Raise KeyError, TypeError or ValueError if it can't be sent to clients."""
+    """Return the shape that has these members in its stored form.
+
+    Raise KeyError, TypeError or ValueError if the shape can't be sent to clients.
+    """
     if text(members["type"]) == "circle":
         return Circle(float(members["lat"]), float(members["lng"]), float(members["radius_m"]))
     json.dumps(members, allow_nan=False)  # raises an error if a client couldn't be sent the members as JSON
@@ -215,9 +224,9 @@ def to_shape(members: Mapping[str, Any]) -> Shape:
 
 
 def _is_one_ring(coordinates: Sequence[Any]) -> bool:
-    """Return whether a polygon is one closed line.
+    """Return whether a polygon's coordinates, as in GeoJSON, are a single ring of more than three positions.
 
-    A later release may publish other polygons, such as some with holes.
+    A later release may publish other polygons, such as polygons with holes, which have several rings.
     """
     return len(coordinates) == 1 and len(coordinates[0]) > 3
 
@@ -228,7 +237,7 @@ def _to_approval(elements: Sequence[Any]) -> Approval:
 
 
 def _confirm(confirm: Confirm) -> dict[str, Any]:
-    """Return the stored member `confirm`, which says what a person confirmed; {} if nothing was."""
+    """Return a dict with the member `confirm` (what a person confirmed), or {} if nothing was confirmed."""
     members = {"area_km2": confirm.area_km2, "text": list(confirm.text)}
     return {"confirm": members} if confirm != NOTHING_CONFIRMED else {}
 
@@ -240,7 +249,7 @@ def _to_confirm(fields: Mapping[str, Any]) -> Confirm:
 
 
 def _origin(origin: Origin | None) -> dict[str, Any]:
-    """Return the stored member `origin`: the CAP message that the entry was made from; {} if there was none."""
+    """Return a dict with the member `origin` (the CAP message that the entry was made from), or {} without one."""
     return {} if origin is None else {"origin": [origin.sender, origin.identifier, origin.blocks]}
 
 
@@ -252,7 +261,7 @@ def _to_origin(elements: Sequence[Any] | None) -> Origin | None:
 
 
 def _proof(proof: ApprovalProof | None) -> dict[str, Any]:
-    """Return the stored member `proof` with the reviewers' signatures; {} without any, as in older releases (NC7)."""
+    """Return a dict with the member `proof` (the signed form and its signatures), or {} without one (NC7)."""
     if proof is None:
         return {}
     signatures = [[each.protected, each.signature] for each in proof.signatures]
@@ -268,7 +277,7 @@ def _to_proof(fields: Mapping[str, Any]) -> ApprovalProof | None:
 
 
 def _issuer(entry: Entry) -> dict[str, Any]:
-    """Return the stored member `issuer`, which names the issuer of the publisher's token; {} if it is empty (HD5)."""
+    """Return a dict with the member `issuer` (the issuer of the publisher's token), or {} if it is empty (HD5)."""
     return {"issuer": entry.issuer} if entry.issuer else {}
 
 
@@ -320,7 +329,10 @@ def _call(entry: CallEntry) -> dict[str, Any]:
 
 
 def _to_call(fields: dict[str, Any], call_id: str, revision: int) -> CallEntry:
-    """Return an entry of a call, without decoding its body and its encrypted part: readers check them (LogC2)."""
+    """Return the call entry in `fields`. Its body and its encrypted part stay encoded; readers check them (LogC2).
+
+    Raise ValueError if `fields` has another id or number than `call_id` and `revision`.
+    """
     if (fields["id"], integer(fields["revision"])) != (call_id, revision):
         raise ValueError("another place")
     sealed, sealed_as = _bytes(fields["sealed"]), integer(fields.get("sealed_as", 0))
@@ -346,7 +358,7 @@ def _bytes(value: object) -> bytes:
 
 
 def _time(value: object) -> int:
-    """Return a time in ms since 1970. Raise ValueError if its year has more than four digits."""
+    """Return `value`, a time in ms since 1970. Raise ValueError if it is not between the years 1970 and 9999."""
     if not 0 <= integer(value) <= MAX_MS:
         raise ValueError("not a time")
     return integer(value)
@@ -372,9 +384,10 @@ _WRITE: Mapping[Any, _Convert] = {
 
 
 class _Stored(NamedTuple):
-    """How one member is stored: its name, two conversions, and its default value (MISSING if there is none).
+    """How one member of an alert or of a text is stored.
 
-    `write` is None if the value is stored unchanged.
+    `write` converts the member's value into its stored form; it is None if the value is stored unchanged. `read`
+    converts the stored form back. `default` is MISSING if the member has no default value.
     """
 
     name: str

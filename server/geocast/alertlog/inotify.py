@@ -1,4 +1,4 @@
-"""Notifications about writes to a file, by Linux' inotify(7), so that a reader of the file need not poll it.
+"""Notifications about writes to a file, from Linux's inotify(7), so that readers need not poll the file.
 
 The kernel reports a write at once. But SQLite shows a commit to readers only after the commit's data was synced to
 disk, which comes later than the write. So after a notification the reader has to poll for a short time.
@@ -17,12 +17,16 @@ _EVENTS_BYTES = 65_536  # how many bytes of events to read at once; their conten
 
 
 class FileWatch:
-    """A watch on one file, which calls a function once when the file was written to after a call of `listen`."""
+    """Watches one file, and calls a function when somebody writes to it.
+
+    The function is called once after each call of `listen`.
+    """
 
     def __init__(self, path: Path, on_write: Callable[[], None]) -> None:
-        """Watch `path`, and call `on_write` after a write, as `listen` says.
+        """Watch the file at `path`. `on_write` is the function to call when it is written to.
 
-        Raise OSError if there is no inotify or no such file, or if the user has no watches left.
+        Raise OSError if inotify is unavailable, if there is no such file, or if the user has reached the limit of
+        watches.
         """
         self._on_write = on_write
         self._listening = False
@@ -34,9 +38,9 @@ class FileWatch:
             raise
 
     def listen(self) -> None:
-        """Call the function once, at the next write.
+        """Arrange for one call of `on_write`, at the next write to the file.
 
-        If the file was already written to since the last call, call it soon.
+        If the file was written to since the last call of `on_write`, it is called soon.
         """
         if not self._listening:
             self._listening = True

@@ -63,14 +63,14 @@ class MemoryLog:
         """Do nothing: there is nothing to close."""
 
     async def append(self, entry: Entry | CallEntry) -> bool:
-        """Store `entry` and return True, or return False if its number is not the next one of its alert or call."""
+        """Store `entry` and return True, or return False if it can't be the next entry of its alert or call."""
         if not may_follow(entry, reversed(self._history.get(entry.id, []))):
             return False
         self.take(entry)
         return True
 
     def take(self, entry: Entry | OtherKind) -> None:
-        """Store `entry` without any check. Tests use this method to act as a later release."""
+        """Store `entry` without any check. With this method, tests store entries as a later release would."""
         self._history.setdefault(entry.id, []).append(entry)
         self._last += 1
         self._lasts_until(entry.id, entry.ends_at)
@@ -104,7 +104,10 @@ class MemoryLog:
         return entry if isinstance(entry, OtherKind) else self.verifier.verify(entry, (entry.id, entry.revision), place)
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
-        """Return a page of the live alerts, beginning after the place `after`."""
+        """Return a page of up to `limit` live alerts.
+
+        `after` is where the previous page ended, or None for the first page.
+        """
         return await page(self._look, now_ms, after, limit)
 
     async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
@@ -115,16 +118,16 @@ class MemoryLog:
         return Seen(cursor, self._positions[cursor.id], current(reversed(self._chain(cursor.id))))
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """Return the ids of the open calls."""
+        """Return the ids of the calls for help that are open at `now_ms` (ms since 1970)."""
         calls = (i for i, history in self._history.items() if any(isinstance(entry, CallEntry) for entry in history))
         return [i for i in calls if self._ends[i] > now_ms and not any(map(is_last, self._history[i]))]
 
     async def tail(self) -> int:
-        """Return the position of the last entry."""
+        """Return the position of the last entry in the log; 0 if the log was always empty."""
         return self._last
 
     async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
-        """Yield the entries after the position `after`, in batches, without end."""
+        """Yield batches of the entries with positions above `after`, without end."""
         there = self._last  # `ended_before_ms` does not apply to entries after this position
         while True:
             appended = self._appended
@@ -153,7 +156,7 @@ class MemoryLog:
         """Do nothing: no other process can append."""
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add `counts` to the delivery counts stored for each id."""
+        """Add `counts` to the delivery counts that are stored under the same ids."""
         for alert_id, more in counts.items():
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 
@@ -162,9 +165,9 @@ class MemoryLog:
         return self._counts.get(alert_id, Counts())
 
     async def purge(self, now_ms: int) -> int:
-        """Delete the entries of alerts that ended RETENTION_MS ago, and the places of calls that ended PLACE_MS ago.
+        """Delete alerts that ended at least RETENTION_MS ago, and places of calls that ended at least PLACE_MS ago.
 
-        Return the number of deleted entries.
+        (The place of a call for help is the place of its incident.) Return the number of deleted entries.
         """
         places = self._forget_places(now_ms)
         cutoff = now_ms - RETENTION_MS

@@ -56,12 +56,13 @@ class Plan(NamedTuple, Generic[_Answer, _E]):
 
 
 class OptimisticWriter(Generic[_E]):
-    """A writer that decides by an alert's history, appends, and decides again if another writer appended meanwhile."""
+    """Appends entries that depend on an alert's history, and decides again if another writer was faster."""
 
     def __init__(self, alert_log: AlertLog, appended: Callable[[_E], None], overtaken: str) -> None:
-        """Write to `alert_log`, and call `appended` with each entry that was stored.
+        """Create a writer to `alert_log`.
 
-        `overtaken` is the text of the error that is raised if all attempts fail.
+        `appended` is called with each entry after it was stored. `overtaken` is the text of the LogUnavailable error
+        that is raised if other writers were faster at every attempt.
         """
         self._log = alert_log
         self._appended = appended
@@ -73,11 +74,12 @@ class OptimisticWriter(Generic[_E]):
         decide: Callable[[_Read], Plan[_Answer, _E]],
         append: Callable[[Sequence[_E]], Awaitable[bool]] | None = None,
     ) -> _Answer:
-        """Return the answer of the first plan whose entries could all be appended (Rules 1 to 4).
+        """Read a history, decide what to append, and append it. Return the answer that was decided on.
 
-        `read` returns the history, and `decide` turns it into a plan. `append`, if given, replaces this object's
-        `append`, for callers that do something before or after it. Raise whatever `decide` raises, and LogUnavailable
-        if the log is unavailable or all attempts fail.
+        If another writer was faster, begin again with reading (Rules 1 to 4). `read` returns the history. `decide`
+        turns the history into a plan, or raises the error with which the request is refused. `append`, if given, is
+        called in place of this object's `append`, for callers that do something before or after it. Raise
+        LogUnavailable if the log is unavailable or all ATTEMPTS attempts fail.
         """
         for _ in range(ATTEMPTS):
             plan = decide(await read())
@@ -86,9 +88,9 @@ class OptimisticWriter(Generic[_E]):
         raise LogUnavailable(self._overtaken)
 
     async def append(self, entries: Sequence[_E]) -> bool:
-        """Append entries in order and return True. Stop and return False at the first entry whose number is taken.
+        """Append entries in order. Return True if all were stored, or False as soon as the log refuses one.
 
-        The entries before it stay stored.
+        The log refuses an entry if its number is taken. The entries before it stay stored.
         """
         for entry in entries:
             if not await self._log.append(entry):

@@ -38,7 +38,7 @@ LogC4   The entries that contain the place of a call are in a partial index, who
 There are two threads, each with a connection of its own: one writes, one reads. The event loop has a third connection,
 on which it reads `data_version` and small batches. Before each use of a connection, the log checks that the file and
 its companions (`-wal`, `-shm`) are still at their paths.
-Example: an operator replaces the file by a backup while the node runs. The open connections still use the old file,
+Example: an operator replaces the file with a backup while the node runs. The open connections still use the old file,
 which has no name any more, so every new entry would be lost. Appends raise LogUnavailable instead.
 """
 
@@ -143,7 +143,11 @@ class SqliteLog:
     """A log in one SQLite file. The module's docstring says how it keeps the rules of the `alertlog` package."""
 
     def __init__(self, path: Path, *, max_pages: int | None = None, verifier: EntryVerifier | None = None) -> None:
-        """Use the log at `path`. `max_pages` limits the file's size in pages; tests use it to simulate a full disk."""
+        """Prepare to use the log at `path`, without opening it.
+
+        `max_pages` limits the file's size in pages; tests use it to simulate a full disk. `verifier` checks the entries
+        that are read; without a verifier, all entries are accepted.
+        """
         self.verifier = verifier or TrustAll()
         self.quarantined = 0
         self._path = path
@@ -171,7 +175,7 @@ class SqliteLog:
     # ---- opening and closing the log -------------------------------------------------------------------------------
 
     async def examine(self) -> str:
-        """Return a description of what is at the path.
+        """Return a description of the file at the log's path, for the operator.
 
         Raise ConfigError or LogUnavailable if it can't be used as a log.
         """
@@ -184,8 +188,8 @@ class SqliteLog:
         """Open or create the file, and repair a corrupt one.
 
         Raise ConfigError if only an operator can solve the problem. A problem that may pass, such as a full disk, is
-        not raised. Instead, opening is tried again every RETRY_S, and all other methods raise LogUnavailable until this
-        succeeds.
+        not raised. Instead, opening is tried again every RETRY_S seconds, and all other methods raise LogUnavailable
+        until this succeeds.
         """
         try:
             await self._open()
@@ -233,7 +237,7 @@ class SqliteLog:
         self._problem = None
 
     async def _open_for_ever(self) -> None:
-        """Try to open the file every RETRY_S, until this succeeds or the log is stopped.
+        """Try to open the file every RETRY_S seconds, until this succeeds or the log is stopped.
 
         Log each new reason for a failure once.
         """
@@ -268,8 +272,9 @@ class SqliteLog:
     async def append(self, entry: Entry | CallEntry) -> bool:
         """Store `entry` in the next transaction.
 
-        Return True after its fsync, or False if its number is not the next (LogA1). The entry waits in a queue while
-        another transaction is being committed. Raise LogUnavailable if the queue is full or the transaction fails.
+        Return True after the transaction was synced, or False if the number of `entry` is not the next one (LogA1). The
+        entry waits in a queue while another transaction is being committed. Raise LogUnavailable if the queue is full
+        or the transaction fails.
 
         Example: ten requests come in while the disk syncs a commit for 5 ms. Their entries wait, and the next
         transaction stores all of them. So each of the ten requests waits for at most two syncs.
@@ -331,10 +336,11 @@ class SqliteLog:
         await self._write(lambda db: _add_counts(db, rows))
 
     async def purge(self, now_ms: int) -> int:
-        """Delete alerts that ended RETENTION_MS ago, and the places of calls that ended PLACE_MS ago.
+        """Delete alerts that ended at least RETENTION_MS ago, and places of calls that ended at least PLACE_MS ago.
 
-        Return the number of deleted entries. An alert has ended when all of its entries have, by the wall clock and by
-        the trusted time (`trusted_time.py`). Each transaction deletes at most PURGE_BATCH alerts.
+        (The place of a call for help is the place of its incident.) Return the number of deleted entries. An alert
+        counts as ended when all of its entries have ended according to both the wall clock and the trusted time
+        (`trusted_time.py`). Each transaction deletes at most PURGE_BATCH alerts.
         Example: this machine's clock is a day ahead. The newest entry was accepted and approved two hours ago, so the
         trusted time is right, and nothing is deleted early.
         Example: nothing was published for three days, and this machine's clock is right. The trusted time is late by up
@@ -352,10 +358,10 @@ class SqliteLog:
                 return total
 
     async def _purge_places(self, now_ms: int) -> int:
-        """Delete the `call` entries of calls that ended PLACE_MS ago (LogC4). Return their number.
+        """Delete the `call` entries, which contain a place, of calls that ended PLACE_MS ago or earlier (LogC4).
 
-        The write-ahead log may still have their bytes, so it is truncated. If another process is reading it now, it is
-        truncated at one of the next purges.
+        Return the number of deleted entries. The write-ahead log may still have their bytes, so it is truncated. If
+        another process is reading the write-ahead log now, it is truncated at one of the next purges.
         """
         ends = [entry for _, entry in self._readable(await self._select(_ENDS)) if isinstance(entry, CallEntry)]
         over = [end.id for end in ends if ended_at(end) <= now_ms - PLACE_MS]
@@ -387,14 +393,17 @@ class SqliteLog:
         return [entry for _, entry in await self._chain(alert_id) if entry is not None]
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
-        """Return a page of the live alerts, beginning after the place `after`."""
+        """Return a page of up to `limit` live alerts.
+
+        `after` is where the previous page ended, or None for the first page.
+        """
         return await page(self._look, now_ms, after, limit)
 
     async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
-        """Return the next `count` alerts after a cursor. Nearly always only the last entry of an alert is read.
+        """Return the next `count` alerts after the place `after`, whether or not they are live.
 
-        All entries of an alert are read if its last entry was written by a later release, or if only the earlier
-        entries can show whether the last one is accepted.
+        Usually only the last entry of an alert is read. All entries of an alert are read if its last entry was written
+        by a later release, or if only the earlier entries can show whether the last one is accepted.
         Example: the last entry is a cancel with too few approvals for its alert. It becomes `Untrusted`, and the
         revision before it is the current one (HD1).
         """
@@ -411,9 +420,9 @@ class SqliteLog:
         ]
 
     async def _last_known_entry(self, alert_id: str) -> tuple[int, Entry | OtherKind | None]:
-        """Return the position and the entry of an alert's last entry that is accepted and that this release can decode.
+        """Return (position, entry) for the last entry of an alert that is accepted and of a kind known to this release.
 
-        Return (0, None) if there is none. The entry is None if it is damaged.
+        Return (0, None) if there is no such entry. The entry is None if it is damaged.
         """
         found = [each for each in await self._chain(alert_id) if not isinstance(each[1], OtherKind)]
         return found[-1] if found else (0, None)
@@ -436,7 +445,7 @@ class SqliteLog:
         return int((await self._select("SELECT coalesce(max(position), 0) FROM entry"))[0][0])
 
     async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
-        """Yield the entries after the position `after`, without end.
+        """Yield batches of the entries with positions above `after`, without end.
 
         Stored entries are read in large batches by the reader thread. At the end of the log the event loop reads new
         entries itself, at most FEW at a time; if there are more, the thread reads them.
@@ -482,15 +491,15 @@ class SqliteLog:
         self._wake()
 
     async def _wait_for_commit(self, appended: asyncio.Event, seen: int) -> None:
-        """Wait until this or another process commits, but at most HEARTBEAT_S.
+        """Wait until this or another process commits, but at most HEARTBEAT_S seconds.
 
         `appended` is the event that the next commit of this process sets. `seen` is the value of `PRAGMA data_version`
         before the rows were read.
 
         Example: process B begins to commit when this process is at the end of the log. B's write wakes this process,
         which reads the version: it still equals `seen`, because B's fsync is not done. So this process reads the
-        version every POLL_S until it has changed. If B dies before its commit, the version never changes; after BUSY_S,
-        this process stops polling and waits for the next write.
+        version every POLL_S seconds until it has changed. If B dies before its commit, the version never changes; after
+        BUSY_S seconds, this process stops polling and waits for the next write.
         """
         deadline = time.monotonic() + HEARTBEAT_S
         while not appended.is_set() and time.monotonic() < deadline:
@@ -507,7 +516,7 @@ class SqliteLog:
                     await woken.wait()
 
     def _pause_s(self, deadline: float) -> float:
-        """Return for how many seconds a follower may wait for an event before it reads `data_version` again."""
+        """Return how many seconds a follower may wait before it reads `data_version` again."""
         now = time.monotonic()
         if self._written is None or now < self._busy_until:
             return POLL_S
@@ -548,7 +557,10 @@ class SqliteLog:
             raise _unavailable(error) from None
 
     def _readable(self, rows: Sequence[_Row]) -> Iterator[tuple[_Row, Entry | OtherKind | None]]:
-        """Yield each row with its entry: None if unreadable (LogR2), an `Untrusted` if it is not accepted (LogJ1)."""
+        """Yield (row, entry) for each row.
+
+        The entry is None if it can't be read (LogR2), and an `Untrusted` if it is not accepted (LogJ1).
+        """
         for row in rows:
             try:
                 entry = _read(row)
@@ -584,7 +596,7 @@ def _write_ahead_log(path: Path) -> Path:
 
 
 def _watched(path: Path, on_write: Callable[[], None]) -> FileWatch | None:
-    """Return a watch on a file, or None if inotify is unavailable; followers then poll all the time."""
+    """Return a watch on the file at `path`, or None if inotify is unavailable. Followers then poll all the time."""
     try:
         return FileWatch(path, on_write)
     except OSError as error:
@@ -597,7 +609,10 @@ def _cap(db: sqlite3.Connection, max_pages: int | None) -> None:
 
 
 def _probe(db: sqlite3.Connection) -> None:
-    """Write a row that is larger than the largest entry, which fails while there is not enough space."""
+    """Write a row that is larger than any entry, to test whether there is enough space.
+
+    Raise sqlite3.Error if there is not.
+    """
     db.execute("INSERT OR REPLACE INTO delivery (id, sent, acked) VALUES (?, 0, 0)", (_PROBE,))
 
 
@@ -623,7 +638,7 @@ def _select(connection: sqlite3.Connection, query: str, *values: str | int) -> l
 
 
 def _batch(connection: sqlite3.Connection, query: str, *values: int) -> tuple[list[_Row], bool]:
-    """Return the rows of one batch, and whether the batch is full, so that there may be more rows.
+    """Run a query, and return a batch of its rows and whether the batch is full, so that there may be more rows.
 
     A batch is full when its entries have BATCH_BYTES, or when it has as many rows as the query's limit (the last item
     of `values`). So one read never takes more than a few MB of memory, even if every entry has 64 KiB.
@@ -705,7 +720,7 @@ def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
 
 
 def _purge_places(db: sqlite3.Connection, over: Sequence[str]) -> int:
-    """Delete the entries that contain the places of these calls. Return the number of deleted entries.
+    """Delete the `call` entries, which contain a place, of the calls with these ids. Return how many there were.
 
     `secure_delete` overwrites their bytes with zeros in the pages of the file.
     """

@@ -172,7 +172,10 @@ def _examine_the_database(path: Path) -> None:
 
 
 def reason_of(error: Exception) -> ConfigError | LogUnavailable:
-    """Return the error to raise in place of an error of the operating system or of SQLite (Rule 2)."""
+    """Return LogUnavailable for an error that may pass, and ConfigError for any other error (Rule 2).
+
+    `error` comes from the operating system or from SQLite. The caller raises the returned error in its place.
+    """
     # SQLite's messages name conditions such as "database or disk is full", and never stored values.
     reason = str(getattr(error, "strerror", None) or error)
     if isinstance(error, sqlite3.Error):
@@ -183,7 +186,7 @@ def reason_of(error: Exception) -> ConfigError | LogUnavailable:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection that syncs every commit and overwrites what it deletes.
+    """Return a connection to the file at `path` that syncs every commit and overwrites what it deletes.
 
     Raise sqlite3.Error if it can't be opened.
     """
@@ -208,10 +211,10 @@ def connect_twice(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
 
 
 def identity(path: Path) -> Identity:
-    """Return the device and inode of the file and of its companions; None for each that can't be found.
+    """Return (device, inode) for the file at `path` and for each of its companions `-wal` and `-shm`.
 
-    They stay the same while a connection is open: SQLite removes the companions only when the last connection is
-    closed.
+    A file that can't be found has None instead. The numbers stay the same while a connection is open: SQLite removes
+    the companions only when the last connection is closed.
     """
     return tuple(_identity(_companion(path, suffix)) for suffix in _COMPANIONS)
 
@@ -226,9 +229,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[IO[str]]:
-    """Lock the companion file `.lock`, and yield it.
+    """Lock the companion file `.lock` for the body of a `with` statement, and yield the file.
 
-    Raise LogUnavailable if another process holds the lock for longer than BUSY_TIMEOUT_S.
+    Raise LogUnavailable if another process holds the lock for longer than BUSY_TIMEOUT_S seconds.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     with _companion(path, ".lock").open("a+", encoding="utf-8") as lock:
@@ -263,14 +266,14 @@ def _refuse_special_files(path: Path) -> None:
 
 
 def _head(path: Path) -> bytes:
-    """Return the first bytes of the file (its header); b"" if there is no file."""
+    """Return the header of the file, which is its first bytes; b"" if there is no file."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         return file.read(_HEADER)
     return b""
 
 
 def _may_be_a_log(head: bytes) -> bool:
-    """Return whether the file with this header is a database, or has no content.
+    """Return whether `head`, the first bytes of a file, belongs to an SQLite database or to a file without content.
 
     A file of zeros has no content: a crash may leave a page of zeros.
     """
@@ -333,7 +336,7 @@ def _create_or_repair(path: Path) -> tuple[sqlite3.Connection, int]:
 
 
 def _create(path: Path) -> sqlite3.Connection:
-    """Open the file and create missing tables.
+    """Open the database at `path`, create missing tables, and return the connection.
 
     If the file is corrupt, raise sqlite3.DatabaseError itself, not a subclass.
     """
@@ -388,7 +391,7 @@ def _mend(path: Path) -> int:
 
 
 def _take_over(path: Path) -> Path:
-    """Replace the corrupt file by its repaired copy. Return the path to which the corrupt file was renamed."""
+    """Replace the corrupt file with its repaired copy. Return the path to which the corrupt file was renamed."""
     old = _companion(path, f".corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}")
     for suffix in _COMPANIONS:
         with contextlib.suppress(FileNotFoundError):

@@ -24,7 +24,7 @@ class SqliteTail:
     """A reader of the entries of a log in a SQLite file."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file at `path`, which need not exist yet."""
+        """Prepare to read the file at `path`, which need not exist yet."""
         self._path = path
 
     async def start(self) -> None:
@@ -36,7 +36,7 @@ class SqliteTail:
         """Do nothing: no connection is open between two calls of `follow`."""
 
     async def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
-        """Yield the entries in batches, from the first entry of the log on, without end."""
+        """Yield all entries of the log in batches, and then each new entry, without end."""
         with contextlib.closing(self._open()) as db:
             opened, after = sqlite_file.identity(self._path)[0], 0
             while True:
@@ -50,9 +50,9 @@ class SqliteTail:
                     await asyncio.sleep(LOOK_S)
 
     def _open(self) -> sqlite3.Connection:
-        """Return a connection that can't write.
+        """Return a read-only connection to the file.
 
-        Raise ConfigError if the file is not a log, LogUnavailable if it can't be read.
+        Raise ConfigError if the file is not a log, and LogUnavailable if it can't be read.
         """
         if not self._path.exists():
             raise LogUnavailable("there is no file yet")

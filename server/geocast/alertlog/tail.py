@@ -20,7 +20,7 @@ from ..model.alert import Entry, OtherKind
 
 
 class RawEntry(NamedTuple):
-    """A log entry with its bytes and its place in the log.
+    """A log entry with its stored bytes and its position in the log.
 
     `epoch` is a number that rises when the log has lost entries; it is 0 in a log without epochs. `entry` is None if
     the bytes can't be decoded.

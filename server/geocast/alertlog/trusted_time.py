@@ -1,18 +1,18 @@
 """A lower bound of the current time, computed from the times in the log, because wall clocks may be ahead.
 
 A process whose wall clock is a day ahead must not delete alerts that are live, or that other nodes still need (LogR1).
-So a process deletes by the earlier of two times: its wall clock, and the trusted time of this module. (With a log in
-Redis, the clock of the Redis server has to agree too.)
+So a process deletes only what has ended according to both its wall clock and the trusted time of this module. (With a
+log in Redis, the clock of the Redis server has to agree too.)
 
 Rule 1  Each entry has two times, from the clocks of two parties: when the node accepted it, and when the review desk
         approved it. (An entry of a call has the time of the incident, as the dispatcher entered it, instead of an
         approval.) The earlier of the two has already passed, unless both clocks were ahead.
         Example: node A's clock is a day ahead. Its entry has tomorrow's date as the time of acceptance and today's date
         as the time of approval. Only today's date counts.
-Rule 2  The trusted time is such a time, plus the time that has passed since the entry was read, by the monotonic clock
-        of this process, which nobody can set. If nothing was published for some hours and the process was restarted
-        meanwhile, the trusted time is late by these hours. Alerts are then deleted later than necessary, which does no
-        harm.
+Rule 2  The trusted time is such a time, plus the time that has passed since the entry was read. The latter is measured
+        with the monotonic clock of this process, which nobody can set. If nothing was published for some hours, and the
+        process was restarted meanwhile, the trusted time is late by these hours. Alerts are then deleted later than
+        necessary, which does no harm.
 Rule 3  The entries that are in the log when the process begins count at once. A newer entry counts only after PROVE_S,
         and only if the wall clock then agrees: it must have reached the time that the entry implies.
         Example: this machine's clock is a day ahead for ten minutes, and it publishes an alert with tomorrow's date.
@@ -37,9 +37,10 @@ class TrustedTime:
         self._candidate: tuple[int, float] | None = None  # these two times of an entry that does not count yet (Rule 3)
 
     def at_least(self, newest: Iterable[Entry | OtherKind | None], now: Now) -> int:
-        """Return the trusted time in ms since 1970; 0 if it is unknown. It is never later than the wall clock.
+        """Return a lower bound of the current time, in ms since 1970; 0 if none is known.
 
-        `newest` has the entries that were appended last; None is an entry that can't be read.
+        It is never later than the wall clock. `newest` has the entries that were appended last; None is an entry that
+        can't be read.
         """
         latest = max((_time_in(entry) for entry in newest), default=0)
         if self._known is None:

@@ -9,7 +9,7 @@
 form           an entry -> the text that reviewers sign, and back
 signatures     detached JWS with Ed25519: sign and verify
 reviewers      the file of reviewers' keys
-asked          how many reviewers must sign, by the policy and all revisions of the alert
+asked          how many reviewers must sign, given the policy and all revisions of the alert
 request_check  the check of an approval when a request comes in
 verifier       the check of each entry that a process reads from the log
 """

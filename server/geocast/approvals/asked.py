@@ -26,9 +26,10 @@ def asked(policy: Policy, entry: Entry, behind: Kinds) -> int:
 
 
 def max_age_s(policy: Policy, entry: Entry, behind: Kinds) -> int | None:
-    """Return how old a signature may be, in seconds: the lowest limit of the alert's categories; None if none is known.
+    """Return the maximum age of a signature in seconds: the lowest limit of the alert's present and earlier categories.
 
-    `behind` has the kinds (categories) of the alert's earlier revisions.
+    Return None if the policy knows none of these categories. `behind` has the kinds (categories) of the alert's earlier
+    revisions.
     """
     kinds = behind if isinstance(entry, Cancel) else behind | kinds_of(entry)
     known = [policy.categories[key].approval_max_age_s for key, _ in kinds if key in policy.categories]

@@ -33,9 +33,10 @@ _NOBODY = Approval("", 0)
 
 
 def form_of(entry: Entry, audience: str, category: str) -> dict[str, Any]:
-    """Return the members of an entry's form, in order. `category` is the alert's category; only cancels need it.
+    """Return the members of the form of an entry (the text that reviewers sign), as a dict in the form's order.
 
-    The form of an alert has every member that is sent to subscribers, except `issued_at`, which is not known yet.
+    `category` is the alert's category; only the form of a cancel needs it. The form of an alert has every member that
+    is sent to subscribers, except `issued_at`, which is not known yet.
     """
     if isinstance(entry, Cancel):
         return {
@@ -55,7 +56,7 @@ def form_of(entry: Entry, audience: str, category: str) -> dict[str, Any]:
 
 
 def text_of(members: Mapping[str, Any]) -> str:
-    """Return the form with these members as the text that reviewers sign."""
+    """Return a form with these members as the text that reviewers sign."""
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -74,9 +75,10 @@ def _confirmed(confirm: Confirm) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form that was read. The attributes have the members that all forms have; `members` has all members.
+    """A parsed form. (The form of an entry is the text that reviewers sign.)
 
-    Times are in ms since 1970. `content` is the alert, with an empty approval, or the reason of a cancel.
+    The attributes are the members that all forms have; `members` has all members. Times are in ms since 1970. `content`
+    is the alert, with an empty approval, or the reason of a cancel.
     """
 
     what: Literal["alert", "cancel"]
@@ -96,7 +98,7 @@ class Form:
         return self.content.occurred_at if isinstance(self.content, Alert) else None
 
     def says(self, entry: Entry) -> Entry:
-        """Return `entry` with the content of the form in place of its own (rule NC1).
+        """Return `entry` with its own content replaced by the content of the form (rule NC1).
 
         Members that the form does not have stay unchanged. Raise ValueError if the form belongs to another entry, which
         has another kind, id or revision number.
@@ -124,7 +126,7 @@ class Form:
 
 
 def read(text: str) -> Form:
-    """Parse a form.
+    """Parse a form, the text that reviewers sign.
 
     Raise ValueError if it lacks a member, or if the value of a member could not be sent to subscribers. Members that
     this release does not know are ignored; a later release may have added them (rule G1).

@@ -36,7 +36,7 @@ _MAY_BE_LOWER = ("revision", "expires_at")  # members that may have lower values
 
 @dataclass(frozen=True, slots=True)
 class ApprovalCheck:
-    """The check of approvals in requests, by a policy and the reviewers' keys.
+    """Checks the approvals in requests against a policy and the reviewers' keys.
 
     In the methods, `behind` is the set of the kinds (categories) of the alert's earlier revisions.
     """
@@ -45,11 +45,14 @@ class ApprovalCheck:
     reviewers: Reviewers
 
     def needed(self, entry: Entry, behind: Kinds) -> int:
-        """Return how many reviewers must sign `entry`, which follows revisions of the kinds in `behind` (rule HD1)."""
+        """Return how many reviewers must sign `entry` (rule HD1).
+
+        `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        """
         return asked(self.policy, entry, behind)
 
     def form(self, entry: Entry, category: str) -> str | None:
-        """Return the text for reviewers to sign, or None if the policy names no audience."""
+        """Return the form of an entry, which is the text to sign, or None if the policy names no audience."""
         if self.policy.audience is None:
             return None
         return form.text_of(form.form_of(entry, self.policy.audience, category))
@@ -73,8 +76,8 @@ class ApprovalCheck:
 
         `approved` has the form and the signatures; None means that the request only names a reviewer (rule A11).
         `alert` is the entry itself if it is a revision; for a cancel it is the revision that the cancel follows. `fits`
-        says whether the request breaks no other rule: if it breaks one, `entry` is not final, and the form is not
-        compared with it.
+        says whether the request breaks no other rule. If it breaks one, `entry` is not final, so it is not compared
+        with the form.
         """
         needed = self.needed(entry, behind)
         if approved is None:
@@ -90,9 +93,9 @@ class ApprovalCheck:
         return [*found, *([_too_few(needed, have)] if have < needed else [])]
 
     def proved(self, entry: _E, proof: ApprovalProof) -> _E:
-        """Return the entry with the content of its signed form, and with its proof: form and signatures (Rule 1).
+        """Return `entry` with the content of the signed form, and with form and signatures as its proof (Rule 1).
 
-        Call this only if `violations` has found none.
+        Call this method only if `violations` has found none.
         """
         header = header_of(proof.signatures[0].protected)
         approval = Approval(self.reviewers[header.kid].sub, header.issued_at * 1000)  # by the first signature (NC7)
@@ -121,7 +124,7 @@ class ApprovalCheck:
     ) -> Iterator[Violation]:
         """Yield a violation for each signature that does not verify (rule AP3) or was made at a wrong time (rule AP4).
 
-        `oldest_s` is the highest age of a signature in seconds; None allows any age.
+        `oldest_s` is the maximum age of a signature in seconds; None allows any age.
         """
         for n, signature in enumerate(proof.signatures):
             detail = self._wrong(signature, proof.form) or _untimely(signature, occurred_at, oldest_s, now_ms)
@@ -161,7 +164,7 @@ def _too_few(needed: int, have: int) -> Violation:
 
 
 def needed_of(policy: Policy, category: str) -> list[Violation]:
-    """Return the violation if the policy wants signatures for new alerts of this category, else [].
+    """Return a list with one violation if the policy requires signatures for new alerts of this category, else [].
 
     This is for alerts that can't be signed, such as those from CAP messages.
     """
@@ -170,9 +173,10 @@ def needed_of(policy: Policy, category: str) -> list[Violation]:
 
 
 def unsigned(policy: Policy, entry: Entry, behind: Kinds) -> list[Violation]:
-    """Return the violation if the policy wants signatures for `entry`, which can't be signed, else [] (rule HD1).
+    """Return a list with one violation if the policy requires signatures for `entry`, else [] (rule HD1).
 
-    `behind` is the set of the kinds of the alert's earlier revisions.
+    This is for entries that can't be signed. `behind` is the set of the kinds (categories) of the alert's earlier
+    revisions.
     """
     needed = asked(policy, entry, behind)
     return [_too_few(needed, 0)] if needed else []
@@ -184,8 +188,8 @@ def unsigned(policy: Policy, entry: Entry, behind: Kinds) -> list[Violation]:
 def first_difference(given: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
     """Return the name of the first member, in the order of the form, in which two forms differ by value.
 
-    Return None if they are equal. If `given` has an additional member, its name is not returned, because an answer
-    repeats nothing that a client sent (rule H9).
+    Return None if the forms are equal. If `given` has an additional member, return a text that says so without its
+    name, because an answer repeats nothing that a client sent (rule H9).
     """
     lower = _MAY_BE_LOWER if expected["what"] == "cancel" else ()
     for name, value in expected.items():

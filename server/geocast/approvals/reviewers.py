@@ -60,7 +60,7 @@ def is_kid(text: str) -> bool:
 
 
 def who_signed(proof: ApprovalProof, reviewers: Reviewers) -> Signed | None:
-    """Check all signatures of a form.
+    """Check all signatures of a form, and return who has signed it.
 
     Return None if a header is malformed, or a signature with a known key is wrong.
     """
@@ -82,12 +82,12 @@ def who_signed(proof: ApprovalProof, reviewers: Reviewers) -> Signed | None:
 
 
 def out_of_envelopes(kids: Iterable[str], reviewers: Reviewers) -> list[str]:
-    """Return those of these key ids whose keys are emergency keys, kept in a sealed envelope (break glass)."""
+    """Return those ids in `kids` that belong to emergency keys, which are kept in sealed envelopes."""
     return [kid for kid in kids if kid in reviewers and reviewers[kid].break_glass]
 
 
 def load_reviewers(path: Path) -> dict[str, Reviewer]:
-    """Return the reviewers' keys in a JWKS file, by `kid`.
+    """Return the reviewers' keys in a JWKS file as a dict by `kid`.
 
     Raise ConfigError, which names the file and the key, if the file can't be read or a key is not valid.
     """
@@ -98,7 +98,7 @@ def load_reviewers(path: Path) -> dict[str, Reviewer]:
 
 
 def parse_reviewers(data: bytes, source: object) -> dict[str, Reviewer]:
-    """Return the reviewers' keys in a JWKS, by `kid`.
+    """Return the reviewers' keys in a JWKS as a dict by `kid`.
 
     Raise ConfigError, which names `source` and the key, if a key is not valid or is a duplicate.
     """

@@ -1,4 +1,4 @@
-"""Reviewers' signatures: JWS (RFC 7515) with detached content (appendix F), always by Ed25519 (RFC 9864).
+"""Reviewers' signatures: JWS (RFC 7515) with detached content (appendix F), always with Ed25519 (RFC 9864).
 
     signature = Ed25519(protected + "." + base64url(form))
 

@@ -1,15 +1,15 @@
-"""The check of each entry that a process reads from the log, by its signatures (rules NC1 to NC7).
+"""The check of the signatures of each entry that a process reads from the log (rules NC1 to NC7).
 
 The log itself is not trusted: somebody who can write to Redis or to the SQLite file must not be able to make a node
 send an alert that reviewers have not signed. A *proof* is a form (the text with the alert's content that reviewers
 sign) with their signatures. The *kind* of a revision is its category, and whether a person confirmed something.
 
 Rule 1  If an entry has a proof, its content is taken from the form; the entry's other members are ignored (rule NC1).
-Rule 2  Each process checks each entry that it reads, by its own current policy and reviewers. An entry that fails, or
-        whose check raises an error, becomes `Untrusted`: its number stays taken, and its content is ignored (rules NC3
-        to NC5).
+Rule 2  Each process checks each entry that it reads against its own current policy and reviewers. If the check fails or
+        raises an error, the entry becomes `Untrusted`: its number stays taken, and its content is ignored (rules NC3 to
+        NC5).
 Rule 3  All earlier revisions of an alert decide how many reviewers an entry needs (rule HD1). So an entry is checked
-        twice: `verify` checks it when it is read, by what its own kind requires, and `verify_revision` or
+        twice: `verify` checks it when it is read, against what its own kind requires, and `verify_revision` or
         `verify_cancel` checks it again when the earlier entries are known.
         Example: revision 1 of an alert is a robbery, which needs two signatures. Revision 2 is in a category that needs
         none. By itself it passes. When the process knows revision 1, revision 2 fails.
@@ -51,11 +51,11 @@ _V = TypeVar("_V")
 
 
 class _Failed(Exception):  # noqa: N818
-    """The error for an entry that fails its check. Its text is one of REASONS."""
+    """Raised if an entry fails its check. The text is one of REASONS."""
 
 
 class ApprovalVerifier:
-    """The verifier of log entries, by the current policy and reviewers.
+    """Verifies log entries against the current policy and the current reviewers' keys.
 
     A reload of the configuration replaces the policy and the reviewers in this object. In the methods, `behind` is the
     set of the kinds (categories) of the alert's earlier revisions.
@@ -128,19 +128,20 @@ class ApprovalVerifier:
             return self._set_aside(stands_under, entry.ends_at, place, "signature")
 
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a revision that `verify` accepted has enough approvals, given the earlier revisions (HD1).
+        """Return whether a revision has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        `verify` has already accepted the revision by itself. `behind` is the set of the kinds (categories) of the
+        alert's earlier revisions.
         """
         if behind <= kinds_of(revision):
             return True  # there are no other kinds, so `verify` has already checked for enough approvals
         return self._is_good(revision, behind, revision.alert.occurred_at)
 
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
-        """Return whether a cancel that `verify` accepted has enough approvals, given the earlier revisions (HD1).
+        """Return whether a cancel has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `alert` is the last accepted revision, or None if there is none. `behind` is the set of the kinds (categories)
-        of the alert's earlier revisions.
+        `verify` has already accepted the cancel by itself. `alert` is the last accepted revision, or None if there is
+        none. `behind` is the set of the kinds (categories) of the alert's earlier revisions.
         """
         if cancel.is_tombstone and alert is None:
             return True
@@ -149,8 +150,8 @@ class ApprovalVerifier:
     def still_valid(self, revision: Revision, behind: Kinds) -> bool:
         """Return whether a live revision that was accepted is still accepted after a change of keys or policy (NC3).
 
-        It is also accepted if all its approvals still count, but the new policy requires more (rule NC7). Then it is
-        remembered, so that the api accepts it as well (rule HD7).
+        The revision is still accepted if all its approvals count, even if the new policy requires more (rule NC7). In
+        this case the revision is remembered, so that the api accepts it as well (rule HD7).
         """
         try:
             self._check(revision, behind, revision.alert.occurred_at)
@@ -168,7 +169,7 @@ class ApprovalVerifier:
     # ---- the parts of a check --------------------------------------------------------------------------------------
 
     def _said(self, entry: Entry, proof: ApprovalProof) -> Entry:
-        """Return the entry with the content of its form.
+        """Return `entry` with the content of the form in its proof.
 
         Raise _Failed if the form is malformed or belongs to another entry.
         """
@@ -194,10 +195,10 @@ class ApprovalVerifier:
         return True
 
     def _check(self, entry: Entry, behind: Kinds, occurred_at: int) -> None:
-        """Raise _Failed if an entry has too few approvals to follow the revisions in `behind`, unless it may stay.
+        """Raise _Failed if an entry has too few approvals, or a signature that is wrong or too old.
 
-        Rule 5 says which entries may stay. `occurred_at` is the time of the incident in ms since 1970. No signature may
-        be older.
+        `behind` has the kinds of the alert's earlier revisions. `occurred_at` is the time of the incident in ms since
+        1970; no signature may be older. An entry with too few approvals passes if it may stay live according to Rule 5.
         """
         needed = asked(self._policy, entry, behind)
         if entry.proof is None:
@@ -215,9 +216,9 @@ class ApprovalVerifier:
         return kept is not None and kept == _fingerprint(entry) and self._has_all(entry)
 
     def _has_all(self, entry: Entry) -> bool:
-        """Return whether none of an entry's signers has stopped counting because reviewers' keys were removed.
+        """Return whether all persons who signed an entry still count, although reviewers' keys may have been removed.
 
-        Also return False if the entry has signatures and this process has never checked them with earlier keys.
+        Return False if the entry has signatures that this process has never checked with earlier keys.
         """
         if entry.proof is None:
             return True
@@ -225,7 +226,10 @@ class ApprovalVerifier:
         return signed is not None and len(signed.persons) >= self._most.get(_digest(entry.proof), MANY)
 
     def _who(self, proof: ApprovalProof) -> Signed | None:
-        """Return who has signed, from memory if possible (Rule 4); None if a signature with a known key is wrong."""
+        """Check the signatures of a proof, and return who has signed it; None if a signature is not valid.
+
+        The result is taken from memory if this proof was checked before (Rule 4).
+        """
         digest = _digest(proof)
         if digest not in self._signed:
             _remember(self._signed, digest, self._checked(proof))

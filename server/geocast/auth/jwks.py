@@ -1,6 +1,6 @@
 """JSON Web Key Sets (RFC 7517): reading the list of keys in a set, and reading and making encryption keys.
 
-Callers that read keys of other types validate them.
+This module does not validate keys of other types; its callers do.
 """
 
 import json
@@ -20,7 +20,7 @@ _SEALING_KEY = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 bytes in base64url without
 
 
 def keys_of(data: bytes, what: str) -> list[Mapping[str, Any]]:
-    """Return the members of each key of a JWK set. Raise ConfigError if the data is not a JWK set.
+    """Return the keys in a JWK set, each as a mapping of its members. Raise ConfigError if the data is not a JWK set.
 
     The error's text begins with `what`, which names the option and its file.
     """
@@ -38,7 +38,7 @@ def keys_of(data: bytes, what: str) -> list[Mapping[str, Any]]:
 
 
 def sealing_keys_of(data: bytes, what: str, made_by: str) -> dict[str, bytes]:
-    """Return the encryption keys of a JWK set as `kid` -> 32 bytes, in the order of the set.
+    """Return the encryption keys of a JWK set as a dict from `kid` to 32 bytes, in the order of the set.
 
     Raise ConfigError unless the set has 1 to 16 keys with `kty` oct and `alg` A256GCM. The error's text begins with
     `what`, and names the command `made_by`, which makes such keys. It never contains a key.

@@ -22,7 +22,10 @@ _CHUNK = 64 * 1024
 
 
 def keys_at(where: Path | KeyUrl) -> dict[str, Key]:
-    """Return the keys of a file or URL by `kid`. Raise ConfigError if they can't be read or are not valid."""
+    """Return the keys in a file, or at a URL, as a dict from `kid` to key.
+
+    Raise ConfigError if they can't be read or are not valid.
+    """
     return parse_keys(asyncio.run(fetch_keys(where)), where) if isinstance(where, KeyUrl) else load_keys(where)
 
 

@@ -16,7 +16,7 @@ MAX_WAITING = 256  # per process; the first message of each waiting client may t
 
 
 class NewerKeys:
-    """The clients of this process that wait for newer keys.
+    """Lets clients of this process wait until it is known whether there are newer keys.
 
     `ask` is a function that starts a fetch of the key set. Its owner has to call `settle` when the fetch is done, or at
     once if no fetch is possible now.
@@ -28,7 +28,10 @@ class NewerKeys:
         self._deadline: asyncio.TimerHandle | None = None
 
     def wait(self, then: Callable[[], None]) -> bool:
-        """Call `then` when it is known whether there are newer keys. Return False if too many clients are waiting."""
+        """Register `then`, which is called when it is known whether there are newer keys, and return True.
+
+        If too many clients are waiting, register nothing and return False.
+        """
         if len(self._waiting) >= MAX_WAITING:
             return False
         self._waiting.append(then)

@@ -18,7 +18,7 @@ _WHERE = re.compile(r"\((at [^()]*)\)$")  # the part of tomllib's messages that 
 
 
 def load_revoked(path: Path | None) -> dict[str, float]:
-    """Return the revocations in a file as `sub` -> time in s since 1970; {} if `path` is None.
+    """Return the revocations in a file as a dict from `sub` to a time in s since 1970; {} if `path` is None.
 
     Raise ConfigError if the file can't be read or is not valid.
     """
@@ -29,9 +29,10 @@ def load_revoked(path: Path | None) -> dict[str, float]:
 
 
 def parse_revoked(data: bytes, source: object) -> dict[str, float]:
-    """Return the revocations as `sub` -> time in s since 1970. Raise ConfigError if the data is not valid.
+    """Return the revocations in a TOML document as a dict from `sub` to a time in s since 1970.
 
-    Tokens with this `sub` that were issued before this time are revoked.
+    A token with one of these `sub`s is revoked if it was issued before this time. Raise ConfigError if the data is not
+    valid.
     """
     try:
         table = tomllib.loads(data.decode())

@@ -113,7 +113,7 @@ def _check_revocation(claims: Mapping[str, Any], revoked: Mapping[str, float]) -
 
 
 def _quals(claims: Mapping[str, Any], key: Key | None, now_ms: int) -> dict[str, str | None]:
-    """Return each qualification in the token, with the reason why it does not count, or None if it counts."""
+    """Return a dict that maps each qualification in the token to the reason why it does not count, or to None."""
     claimed = claims.get("quals")
     if not are_quals(claimed):
         return {}

@@ -59,7 +59,7 @@ class Key(PyJWK):
     def __init__(self, jwk: Mapping[str, Any], algorithm: str | None = None) -> None:
         """Create a key from a JWK.
 
-        Raise ValueError if the member `quals` or `iss` is invalid, and PyJWK's own errors if the key is.
+        Raise ValueError if the member `quals` or `iss` is invalid, and PyJWK's own errors if the key itself is invalid.
         """
         super().__init__(dict(jwk), algorithm)
         issuer = jwk.get("iss", "")
@@ -95,7 +95,7 @@ class Grant:
 
     @property
     def subject(self) -> Subject:
-        """The issuer and the `sub`, by which limits, seats in calls, and devices are counted (rule HD5)."""
+        """The token's issuer and `sub`. Limits, seats in calls, and devices are counted for each such pair (HD5)."""
         return Subject(self.issuer, self.sub)
 
 
@@ -112,7 +112,7 @@ class Requester:
 
     @property
     def subject(self) -> Subject:
-        """The issuer and the `sub`, by which requests in progress and open calls are limited (rule HD6)."""
+        """The token's issuer and `sub`. Requests in progress and open calls are limited for each such pair (HD6)."""
         return Subject(self.issuer, self.sub)
 
     def may_change(self, issuer: str, source: str) -> bool:
@@ -134,17 +134,20 @@ class TokenProof(NamedTuple):
 
     @property
     def subject(self) -> Subject:
-        """The issuer and the `sub`, by which the owner of the token is identified (rule HD5)."""
+        """The token's issuer and `sub`, which together identify the owner of the token (rule HD5)."""
         return Subject(self.key.issuer, self.sub)
 
 
 class TokenVerifier:
-    """A verifier of tokens with the current keys. `required` says whether subscribers need a token at all."""
+    """Verifies tokens with the current keys. `required` says whether subscribers need a token at all."""
 
     def __init__(
         self, keys: Mapping[str, Key], revoked: Mapping[str, float] | None = None, *, required: bool = True
     ) -> None:
-        """Use `keys` (`kid` -> key) and `revoked` (`sub` -> time in s since 1970, see the module `revocations`)."""
+        """Use `keys`, a mapping from `kid` to key, and `revoked`, a mapping from `sub` to a time in s since 1970.
+
+        A token is refused if its `sub` is in `revoked`, and it was issued before that time or has no `iat`.
+        """
         self.required = required
         self.keys: Mapping[str, Key] = {}
         self.replace(keys, revoked or {})
@@ -180,8 +183,8 @@ class TokenVerifier:
     def check(self, token: str, now: Now, *, again: bool = False) -> Grant | None:
         """Return the permissions of `token` at the time `now`, or None if it is invalid for any reason.
 
-        If `again` is true, the signature is checked only the first time, for publishers that send the same token with
-        every request. The expiry is checked each time.
+        If `again` is true, a signature that was verified before is not verified again. This is for publishers, who send
+        the same token with every request. The expiry is checked each time.
         """
         if len(token) > MAX_TOKEN_BYTES:
             return None
@@ -208,7 +211,8 @@ def _keep_if_same(old: Key | None, new: Key) -> Key:
 def _kid(token: str) -> str:
     """Return the `kid` in a token's header. It is not verified yet, and only selects the key to try.
 
-    PyJWT's `get_unverified_header` would decode the whole token, which takes a seventh of the time of a connect.
+    PyJWT's `get_unverified_header` is not used, because it decodes the whole token: this would take a seventh of the
+    time that a new connection takes.
     """
     kid: str = json.loads(urlsafe_b64decode(token.partition(".")[0] + "=="))["kid"]
     return kid
@@ -264,7 +268,7 @@ def is_date(value: object) -> TypeGuard[float]:
 
 
 def load_keys(path: Path) -> dict[str, Key]:
-    """Return the keys of a JWKS file (RFC 7517) by `kid`.
+    """Return the keys in a JWKS file (RFC 7517) as a dict from `kid` to key.
 
     Raise ConfigError, with the path and the key's number in the file, if the file can't be read or a key is not valid.
     """
@@ -275,7 +279,7 @@ def load_keys(path: Path) -> dict[str, Key]:
 
 
 def parse_keys(data: bytes, source: object) -> dict[str, Key]:
-    """Return the keys of a JWKS (RFC 7517) by `kid`.
+    """Return the keys in a JWKS (RFC 7517) as a dict from `kid` to key.
 
     Raise ConfigError, with `source` and the key's number, if the JWKS or a key is not valid.
     """

@@ -42,7 +42,7 @@ _EXTRA = re.compile(r"(unexpected extra arguments?) \(.*\)", re.DOTALL)
 
 
 def main() -> NoReturn:
-    """Run the command, then exit with its status; with 2 after a mistake of the caller; with 130 if interrupted."""
+    """Run the command, and exit with its status, with 2 after a mistake of the caller, or with 130 if interrupted."""
     try:
         sys.exit(cli.main(prog_name="geocast", standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
@@ -59,7 +59,7 @@ def main() -> NoReturn:
 
 
 def _hint(error: click.UsageError) -> str:
-    """Return the sentence that tells where to find help, as click itself prints it."""
+    """Return the sentence that says which command prints help. It is the same as click's own sentence."""
     return f"Try '{error.ctx.command_path} --help' for help." if error.ctx else ""
 
 

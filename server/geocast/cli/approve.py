@@ -54,10 +54,9 @@ def command(key_path: Path, audience: str | None, yes: bool) -> int:
 
 
 def _form_in(data: bytes) -> str:
-    """Return the member `form` of an answer to a dry run.
+    """Return the form in `data`: the member `form` of an answer to a dry run, otherwise all of the data.
 
-    If there is none, return all the data, without the final line end. Raise ConfigError if the data is not JSON or is
-    too large.
+    The final line end is removed. Raise ConfigError if the data is not JSON or is too large.
     """
     if len(data) > MOST:
         raise ConfigError(f"standard input has more than {MOST // 1024} KiB")
@@ -83,9 +82,10 @@ def _private(path: Path) -> dict[str, Any]:
 
 
 def _agreed() -> bool:
-    """Ask the reviewer at the terminal; standard input can't be used, because it has the form.
+    """Ask the reviewer at the terminal whether to sign, and return whether the answer is yes.
 
-    Raise ConfigError if there is no terminal.
+    Standard input can't be used for the answer, because the form is read from it. Raise ConfigError if there is no
+    terminal.
     """
     try:
         terminal = open("/dev/tty", "r+b", buffering=0)  # noqa: SIM115 (closed below)

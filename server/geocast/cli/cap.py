@@ -36,7 +36,7 @@ def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
 
 
 def _print_file(path: Path, assume_offset: str | None) -> int:
-    """Print what one file contains, or what is wrong with it. Return the exit status."""
+    """Print what one file contains and return 0, or print what is wrong with it and return BROKEN."""
     from ..errors import ConfigError
     from ..ingest.cap import language_groups, message
     from ..model.problems import Problem
@@ -84,7 +84,10 @@ def _block(block: Block) -> Iterator[str]:
 
 
 def _where(block: Block) -> str:
-    """Return how many polygons, circles and area codes a block has. Codes are counted for each code list."""
+    """Return a text with the numbers of polygons, circles and area codes of one alert in a message.
+
+    Area codes are counted separately for each code list.
+    """
     from ..ingest.cap.shapes import CapRing
 
     rings = [shape for shape in block.shapes if isinstance(shape, CapRing)]

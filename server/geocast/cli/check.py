@@ -29,7 +29,7 @@ _PARAMETER = re.compile(r"([?&])(?!prefix=|ca=)((?:[\w.-]+=)?)[^&]*")
 
 
 class _Lenient(click.Command):
-    """A command that collects the mistakes in its options (`options._Option`), and continues with their defaults."""
+    """A command that collects mistakes in its options (`options._Option`) and continues with their defaults."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. The context's `obj` is the list to which mistakes are added."""
@@ -43,8 +43,8 @@ class _Lenient(click.Command):
 def command(context: click.Context, /, log_level: str, log_format: str, **options: Any) -> int:  # noqa: ARG001
     """Show the settings that a node would use, and everything that is wrong with them. Takes the options of `serve`.
 
-    Nothing is changed. The exit status is 0; 2 if a node would refuse to start; 1 if it would start and wait for its
-    log.
+    Nothing is changed. The exit status is 0 if a node would start, 1 if it would start but could not use its log at the
+    moment, and 2 if it would refuse to start.
     """
     settings = Settings(**options)
     for row in _table(context, settings):
@@ -69,7 +69,10 @@ def command(context: click.Context, /, log_level: str, log_format: str, **option
 
 
 def _table(context: click.Context, settings: Settings) -> Iterator[list[str]]:
-    """Yield rows with each option, its value and where the value comes from. The cells are padded to columns."""
+    """Yield the rows of a table of options: each option's name, its value, and where the value comes from.
+
+    The first row has the titles of the columns. All cells of a column are padded to the same width.
+    """
     refused = {option.name for option, _ in context.obj}
     rows = [["setting", "value", "from"]]
     for option in context.command.params:
@@ -101,7 +104,10 @@ def _shown(name: str, value: object, settings: Settings) -> str:
 
 
 def _sessions(settings: Settings) -> int:
-    """Return how many connections a stream process would accept: `--max-sessions`, or what file descriptors allow."""
+    """Return how many connections a stream process would accept.
+
+    This is `--max-sessions` if it is set, but never more than the limit of file descriptors allows.
+    """
     room = config.connections_for(config.descriptor_limit(), api=settings.workers == 1)
     return min(settings.max_sessions or room, room)
 
@@ -125,9 +131,10 @@ def without_secrets(text: str) -> str:
 
 
 def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]]:
-    """Yield (name, check) for each file, address and the log.
+    """Yield (name, check) for each address, for each file in the settings, and for the log.
 
-    A check returns a finding or None, or raises ConfigError (a node would not start) or LogUnavailable (it would wait).
+    `check` is a function. It returns a text about what it has found, or None if there is nothing to say. It raises
+    ConfigError if a node would not start, and LogUnavailable if a node would start and wait until the log can be used.
     """
     for name, address in settings.addresses:
         yield name, lambda name=name, address=address: config.see_if_bindable(name, address)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Environment variables: a variable GEOCAST_… that no program of the project knows is reported as a mistake."""
+"""The check of environment variables: one that begins with GEOCAST_ and is unknown is reported as a mistake."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -37,7 +37,7 @@ _SERVICE_LINK = re.compile(
 
 
 def unknown(names: Collection[str], settings: Collection[str]) -> Iterator[str]:
-    """Yield a line for each of these names that begins with GEOCAST_ and is not known.
+    """Yield a line of text for each variable in `names` that begins with GEOCAST_ and is not known.
 
     `settings` are the variables of the command's own options.
     """

@@ -16,16 +16,20 @@ OWN = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (a node that listens o
 @api_option
 @click.option("--ready", is_flag=True, help="Ask whether the node is ready, not only whether it is alive.")
 def command(api: Address, ready: bool) -> int:
-    """Check whether a node is alive: exit status 0, or 1 with the reason. For a container's health check."""
+    """Check whether a node is alive, for a container's health check.
+
+    The exit status is 0 if the node is alive. Otherwise it is 1, and the reason is printed.
+    """
     is_well, said = ask(api, ready=ready)
     click.echo(f"geocast: {api}: {said}", err=not is_well)
     return 0 if is_well else 1
 
 
 def ask(api: Address, *, ready: bool) -> tuple[bool, str]:
-    """Return whether the node at this address is alive (or `ready`), and a line that says so or gives the reasons.
+    """Return whether the node at this address is well, and a line of text that says so or gives the reasons.
 
-    A node that is not ready may still be alive and serve its subscribers. A restart would only disconnect them.
+    A node is well if it is alive or, if `ready` is true, if it is ready. A node that is not ready may still be alive
+    and serve its subscribers. A restart would only disconnect them.
     """
     import http.client
 
@@ -44,7 +48,7 @@ def ask(api: Address, *, ready: bool) -> tuple[bool, str]:
 
 
 def _status_line(body: bytes) -> str | None:
-    """Return the body of an answer of /healthz or /readyz as one line; None if the body is something else."""
+    """Return the body of an answer from /healthz or /readyz as one line of text; None if the body is something else."""
     try:
         said = json.loads(body)
         why = [*said.get("reasons", ()), *(f"degraded: {each}" for each in said.get("degraded", ()))]

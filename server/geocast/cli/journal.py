@@ -20,10 +20,10 @@ logger = logging.getLogger("geocast")
 
 @contextlib.contextmanager
 def kept(level: str, form: str) -> Iterator[None]:
-    """Write log messages of this level and above, in this format, while the `with` block runs.
+    """Write log messages of this level and above to standard error while the `with` block runs.
 
-    With JSON, an exception that ends the block is written as a log message too. The process then exits with status 2
-    after a ConfigError or an OSError, and with 1 after any other exception.
+    `form` is "text" or "json". With JSON, an exception that ends the block is written as a log message too. The process
+    then exits with status 2 after a ConfigError or an OSError, and with 1 after any other exception.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(_TEXT) if form == "text" else _json())

@@ -173,7 +173,7 @@ def _public_keys(path: Path, *, of_reviewers: bool) -> list[dict[str, Any]]:
 
 
 def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Path, public: Mapping[str, Any]) -> None:
-    """Write both files, or none of them.
+    """Write a file with a private key and a file with public keys, or neither of them if something fails.
 
     The private file must not exist yet; only its owner will be able to read it.
     """
@@ -196,7 +196,7 @@ def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Pat
 
 
 def _write_secret(path: Path, text: str) -> None:
-    """Write a file atomically, so that only its owner can read it. A file that exists keeps its permissions."""
+    """Write a file atomically. Only its owner can read a new file; an existing file keeps its permissions."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with contextlib.ExitStack() as undo, _naming_file(path):
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

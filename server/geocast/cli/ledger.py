@@ -28,7 +28,8 @@ def command() -> None:
 def write(folder: Path, log: str, reviewers: Path | None) -> int:
     """Follow the log and write a record of each entry into DIR, until SIGTERM; then print the head.
 
-    The log is not changed. The exit status is 2 if a restart can't help, and 1 if DIR can't be written now.
+    The head is the number and hash of the last record. The log is not changed. The exit status is 2 if a restart can't
+    help, and 1 if DIR can't be written now.
     """
     import asyncio
 
@@ -48,7 +49,7 @@ def write(folder: Path, log: str, reviewers: Path | None) -> int:
 @command.command("head")
 @_FOLDER
 def head(folder: Path) -> None:
-    """Print the head of the ledger, N:HASH.
+    """Print the head of the ledger as N:HASH, the number and hash of its last record.
 
     Keep it in another place: it shows later whether the ledger's end was removed.
     """
@@ -68,7 +69,7 @@ def head(folder: Path) -> None:
 def verify(folder: Path, head: str | None, reviewers: Path | None) -> int:
     """Verify the whole chain of hashes.
 
-    The exit status is 0, or 1 if a line is wrong; the first such line is printed.
+    The exit status is 0 if the chain is intact. Otherwise it is 1, and the first wrong line is printed.
     """
     from ..approvals.reviewers import load_reviewers
     from ..ledger.chain import parse_head

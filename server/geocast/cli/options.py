@@ -1,6 +1,6 @@
 """The options of a node, for `serve` and `check`.
 
-Each is also an environment variable: GEOCAST_ and the option's name.
+Each can also be set by an environment variable: GEOCAST_ and the option's name, such as GEOCAST_LOG.
 """
 
 import math
@@ -36,7 +36,7 @@ class _AddressType(click.ParamType[Address, str]):
 
 
 class KeysType(click.Path):
-    """The type of an option with a file, or with the URL of a published key set."""
+    """The type of an option whose value is the path of a file, or the URL of a published key set."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a Path or a KeyUrl. Raise a usage error if the URL is not valid."""
@@ -49,12 +49,12 @@ class KeysType(click.Path):
 
 
 class OriginsType(click.ParamType[tuple[str, ...], str]):
-    """A list of the origins of web pages, separated by commas."""
+    """The type of an option with a list of the origins of web pages, separated by commas."""
 
     name = "LIST"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Return the origins in the order given. Raise a usage error for a malformed one."""
+        """Return the origins in the order given. Raise a usage error if an origin is malformed."""
         try:
             return value if isinstance(value, tuple) else parse_origins(value)
         except ConfigError as error:
@@ -191,7 +191,7 @@ def node_options(command: _Command) -> _Command:
 
 
 def unknown_variables() -> list[str]:
-    """Return a line for each environment variable GEOCAST_… that is not known."""
+    """Return a line of text for each environment variable GEOCAST_… that is not known."""
     context = click.get_current_context()
     known = {option.envvar for option in context.command.params if isinstance(option.envvar, str)}
     return list(environment.unknown(os.environ, known))

@@ -33,7 +33,8 @@ def _names(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
     """Return an option that can also be set by an environment variable.
 
-    `variable` is another name for the environment variable, for an option whose name has another meaning for a node.
+    The variable is named after the option, or after `variable` if that is given: some options have the same name as an
+    option of a node, but another meaning.
     """
     envvar = PREFIX + (variable or name.lstrip("-").upper().replace("-", "_"))
     return click.option(name, envvar=envvar, show_envvar=True, show_default=True, **more)
@@ -122,7 +123,7 @@ def _run(services: str | None, private: tuple[str, ...], more: dict[str, Any]) -
 
 
 def _unknown_variables() -> list[str]:
-    """Return a line for each unknown variable GEOCAST_….
+    """Return a line of text for each environment variable GEOCAST_… that is not known.
 
     The variables of a node are accepted too, because both programs may run with the same environment.
     """

@@ -71,8 +71,8 @@ def command(
 ) -> int:
     """Sign a token with a private key and print it. With --check, show what a token permits, and why a node refuses it.
 
-    The token to check is read from standard input, or from GEOCAST_TOKEN: everybody on the machine can see command
-    lines.
+    The token to check is read from standard input, or from GEOCAST_TOKEN. It can't be given on the command line, which
+    everybody on the machine can see.
     """
     if check:
         return _check(_token(), keys, revoked)
@@ -104,7 +104,7 @@ def _private_key(path: Path) -> Any:
 
 
 def _token() -> str:
-    """Return the token to check, from standard input, from the environment, or typed in, whichever is there first.
+    """Return the token to check: from standard input, else from the environment, else typed in at the terminal.
 
     Raise ConfigError if there is none.
     """
@@ -119,7 +119,10 @@ def _token() -> str:
 
 
 def _check(token: str, keys: Path | KeyUrl, revoked: Path | None) -> int:
-    """Print what a token permits, and why a node would refuse it. Return the exit status: 0, or REFUSED."""
+    """Print what a token permits, and why a node would refuse it.
+
+    Return the exit status: 0 if a node would accept the token, otherwise REFUSED.
+    """
     from ..auth.jwks_client import keys_at
     from ..auth.revocations import load_revoked
     from ..auth.token_report import explain

@@ -30,7 +30,7 @@ class Body:
     """The body of an answer, with its ETag and its times.
 
     `changed_ms` is when the content last changed, in ms since 1970. `made` is when the body was made, and `until` is
-    the time until which it may be kept; both are monotonic, in seconds.
+    the time until which it may be kept; both are in seconds of the monotonic clock.
     """
 
     content: bytes
@@ -40,7 +40,7 @@ class Body:
     until: float
 
     def headers(self, now: Now) -> dict[str, str]:
-        """Return the headers of an answer with this body, or of a 304 answer which confirms that it is current."""
+        """Return the HTTP headers of an answer with this body. A 304 (Not Modified) answer has the same headers."""
         age = int(max(0.0, min(MAX_AGE_S, self.until - now.monotonic)))
         return {
             "ETag": self.tag,
@@ -50,7 +50,7 @@ class Body:
 
 
 class CachedBody:
-    """The maker of one kind of body, such as the GeoJSON of all live alerts. It keeps the latest body of its kind."""
+    """Makes the bodies of one kind of answer, such as the GeoJSON of all live alerts, and keeps the latest one."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class CachedBody:
         part: Callable[[Picture, LiveAlert], bytes],
         whole: Callable[[Iterable[bytes], int], bytes],
     ) -> None:
-        """Make bodies from the pictures in `gallery` of the alerts that are in `live`.
+        """Prepare to make bodies from the pictures of all alerts in `live`.
 
-        `part` returns an alert's part of the body, or b"" if the alert is not in it. `whole` puts the parts together,
-        newest first; its second argument is the issue time, in ms since 1970, of the newest alert that was ever in a
-        body.
+        A picture (in `gallery`) has an alert's part of each document, as bytes. `part` returns an alert's part of this
+        body, or b"" if the alert is not in it. `whole` puts the parts together, newest first; its second argument is
+        the issue time, in ms since 1970, of the newest alert that was ever in a body.
         """
         self._gallery = gallery
         self._live = live
@@ -108,12 +108,12 @@ class CachedBody:
 
 
 def is_shown(alert: LiveAlert | None, picture: Picture, now: Now) -> TypeGuard[LiveAlert]:
-    """Return whether the alert is live, and the revision in its picture has not ended (rules E1, PF2)."""
+    """Return whether a picture may be shown: its alert is live, and its revision has not ended (rules E1, PF2)."""
     return alert is not None and not alert.ended(now) and now.wall_ms < picture.ends_at
 
 
 def of_one(content: bytes, picture: Picture, alert: LiveAlert, now: Now) -> Body:
-    """Return a body with this content, which is about one alert only."""
+    """Return the body of an answer about one alert, with this content."""
     return Body(content, _tag(content), picture.issued_at, now.monotonic, _end(alert, picture, now))
 
 
@@ -126,7 +126,7 @@ def _tag(content: bytes) -> str:
 
 
 def features(gallery: Gallery, live: LiveAlerts, clock: Clock) -> CachedBody:
-    """Return the maker of the GeoJSON body with all live alerts."""
+    """Return an object that makes the GeoJSON body with all live alerts."""
 
     def part(picture: Picture, alert: LiveAlert) -> bytes:
         return b"" if alert.cancel is not None else picture.feature
@@ -135,7 +135,10 @@ def features(gallery: Gallery, live: LiveAlerts, clock: Clock) -> CachedBody:
 
 
 def entries(gallery: Gallery, live: LiveAlerts, clock: Clock, site: atom.Site) -> CachedBody:
-    """Return the maker of the Atom body with all live alerts, and with each cancel until its alert would have ended."""
+    """Return an object that makes the Atom body with all live alerts.
+
+    The body also has each cancel, until the time when the cancelled alert would have ended.
+    """
 
     def part(picture: Picture, _: LiveAlert) -> bytes:
         return picture.entry

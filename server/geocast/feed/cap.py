@@ -26,7 +26,7 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """The `sender` of CAP messages, and the CAP category for each category of the policy that has one."""
+    """The `sender` of CAP messages, and a dict that maps categories of the policy to categories of CAP."""
 
     sender: str
     categories: dict[str, str]
@@ -63,7 +63,7 @@ def draft(current: Revision, cancel: Cancel | None, issuer: Issuer) -> bytes:
 
 
 def complete(drafted: bytes, earlier: Sequence[Revision], sender: str) -> bytes:
-    """Return the drafted message with its type, and with references to the earlier revisions."""
+    """Return a message that `draft` made, with its type and its references to the earlier revisions added."""
     # The two empty elements can't occur inside a text, because a "<" in a text is written as "&lt;".
     messages = (f"{sender},{_identifier(each.id, each.revision)},{_time(each.issued_at)}" for each in earlier)
     references = f"<references>{escape(' '.join(messages))}</references>" if earlier else ""
@@ -72,7 +72,10 @@ def complete(drafted: bytes, earlier: Sequence[Revision], sender: str) -> bytes:
 
 
 def _only_text(revision: Revision) -> AlertText:
-    """Return the title, headline and description of an alert without `texts` (in several languages) as one text."""
+    """Return the title, the headline and the description of an alert as one text.
+
+    This is for an alert that has no `texts`, which are one text for each language.
+    """
     alert = revision.alert
     return AlertText("", revision.terms.title, alert.headline, alert.description)
 
@@ -111,7 +114,7 @@ def _add_info(
 
 
 def _described(shapes: Sequence[KnownShape]) -> str:
-    """Return a description of an area. CAP requires one, and not every alert has one."""
+    """Return a text that describes these shapes, because CAP requires one and not every alert has one."""
     circles = [shape for shape in shapes if isinstance(shape, Circle)]
     parts = [f"within {circle.radius_m / 1000:g} km of {circle.lat:.4f}, {circle.lng:.4f}" for circle in circles]
     parts += ["inside the outline"] * (len(circles) < len(shapes))
@@ -137,5 +140,5 @@ def _add_if(parent: etree._Element, name: str, text: str | None) -> None:
 
 
 def clean(text: str) -> str:
-    """Return the text with U+FFFD in place of each character that XML can't contain."""
+    """Return the text with each character that XML can't contain replaced by U+FFFD."""
     return _NO_XML.sub("\ufffd", text)

@@ -35,13 +35,13 @@ _PROGRAM = "from geocast.feed.drawer import main; main()"
 
 
 class Drawer:
-    """The node's side of the drawer process. It starts the process when needed, and again after it has ended."""
+    """Sends requests for pictures to the drawer process, which it starts when needed, and again if it has ended."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
 
     async def __call__(self, subject: PictureRequest) -> Picture:
-        """Return the picture for a request. Raise OSError if the process can't be started, or fails three times.
+        """Return the picture for a request. Raise OSError if the drawer process can't be started, or fails three times.
 
         If it fails twice, the third attempt asks for a picture without a geometry.
         """

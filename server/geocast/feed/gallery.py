@@ -28,7 +28,8 @@ _START = ""  # put in the queue after the alerts that were live at the start; no
 class Gallery:
     """The pictures of all live alerts, and the queue of alerts that wait to be drawn.
 
-    `draw` draws an alert. It raises OSError if this is impossible at the moment.
+    A picture has an alert's part of each document of the feed. `draw` returns the picture of an alert. It raises
+    OSError if no picture can be drawn at the moment.
     """
 
     def __init__(self, live: LiveAlerts, clock: Clock, draw: Callable[[LiveAlert], Awaitable[Picture]]) -> None:
@@ -42,12 +43,18 @@ class Gallery:
         self._woken = asyncio.Event()
 
     def want(self, alert_id: str) -> None:
-        """Queue an alert to be drawn. It is skipped later if it is already drawn, or is not live and public."""
+        """Queue an alert to be drawn.
+
+        When its turn comes, it is skipped if its picture is up to date, or if it is not live and public.
+        """
         (self._changed if alert_id in self.pictures else self._new)[alert_id] = None
         self._woken.set()
 
     def started(self) -> None:
-        """Mark the current end of the queue: when it is reached, every alert that was live at the start is drawn."""
+        """Mark the end of the queue, after all alerts that were live at the start have been queued.
+
+        When the mark is reached, these alerts are drawn, and `complete` is set.
+        """
         self.want(_START)
 
     async def draw_for_ever(self) -> None:

@@ -35,10 +35,10 @@ Rings = list[list[list[float]]]  # the coordinates of a GeoJSON polygon: rings o
 
 
 def of_circle(lat: float, lng: float, radius_m: float, most: int = MOST_POSITIONS) -> list[Rings]:
-    """Return polygons of the map that cover a circle.
+    """Return polygons of the flat map that cover a circle on the sphere.
 
-    They are made from CORNERS corners outside the circle, so that each side touches the circle. `most` limits the
-    number of positions, as in `of_ring`.
+    The circle is replaced with a polygon whose CORNERS corners are outside the circle, so that each side touches the
+    circle. `most` limits the number of positions, as in `of_ring`.
     """
     if radius_m >= _WHOLE_M:
         return [[_WORLD]]
@@ -47,7 +47,10 @@ def of_circle(lat: float, lng: float, radius_m: float, most: int = MOST_POSITION
 
 
 def _around(lat: float, lng: float, angle: float) -> list[tuple[float, float]]:
-    """Return a closed ring of corners around a point, counter-clockwise, all at this angle (in radians) from it."""
+    """Return a closed ring of CORNERS corners around a point, counter-clockwise, as (longitude, latitude).
+
+    All corners have the same distance from the point: `angle`, in radians.
+    """
     centre = np.array(unit_vector(lat, lng))
     north = np.array(unit_vector(lat + 90, lng))
     west = np.cross(north, centre) * -1
@@ -60,7 +63,7 @@ def _around(lat: float, lng: float, angle: float) -> list[tuple[float, float]]:
 
 
 def of_ring(ring: Sequence[tuple[float, float]], most: int = MOST_POSITIONS) -> list[Rings]:
-    """Return polygons of the map that cover the area inside a ring of arcs.
+    """Return polygons of the flat map that cover the area inside a ring of arcs on the sphere.
 
     The ring's corners are (longitude, latitude), counter-clockwise, and the last equals the first. If a ring would take
     more than `most` positions, a box around it is returned (rule HD4).
@@ -81,9 +84,10 @@ def of_ring(ring: Sequence[tuple[float, float]], most: int = MOST_POSITIONS) -> 
 
 
 def _box(points: Floats) -> shapely.Polygon:
-    """Return a box of the map that covers these points.
+    """Return a box of the flat map that covers these points of the sphere.
 
-    The box encloses the smallest spherical cap that covers the points and is centred at their mean.
+    `points` are unit vectors, as columns. The box encloses the smallest spherical cap that covers the points and is
+    centred at their mean.
     """
     x, y, z = points.sum(axis=1).tolist()
     lng, lat = math.atan2(y, x), math.atan2(z, math.hypot(x, y))
@@ -100,7 +104,10 @@ def _box(points: Floats) -> shapely.Polygon:
 
 
 def _filled(flat: Floats) -> shapely.Geometry:
-    """Return the area that a ring of the map winds around (rule D4), or its convex hull if it has many crossings."""
+    """Return the area that a ring of the flat map winds around (rule D4).
+
+    If the ring crosses itself more than MOST_CROSSINGS times, return its convex hull instead.
+    """
     shape = shapely.Polygon(flat)
     if shape.is_valid:
         return shape
@@ -121,10 +128,12 @@ def _crosses_much(lines: NDArray[np.object_]) -> bool:
 
 
 def _unrolled(corners: Floats, points: Floats, most: int) -> Floats | None:
-    """Return the ring as straight lines within OFF_M of its arcs: rows of longitude, which is unrolled, and latitude.
+    """Return a ring of arcs as straight lines of the flat map, each within OFF_M metres of its arc.
 
-    `points` are the unit vectors of `corners`, as columns. Each arc is split evenly into 1, 2, 4 … pieces until they
-    are close enough, but into at most MOST_PIECES. Return None if there would be more than `most` lines.
+    The result has a row (longitude, latitude) for each end of a line. The longitudes are unrolled: they continue beyond
+    ±180°, so that no line jumps across the map. `points` are the unit vectors of `corners`, as columns. Each arc is
+    split evenly into 1, 2, 4 … pieces until they are close enough, but into at most MOST_PIECES. Return None if there
+    would be more than `most` lines.
     """
     pieces = np.ones(len(corners) - 1, np.intp)
     todo = np.arange(len(pieces))
@@ -177,7 +186,10 @@ def _distances(lng1: Floats, lat1: Floats, lng2: Floats, lat2: Floats) -> Floats
 
 
 def _cut(shape: shapely.Geometry) -> Iterator[shapely.Polygon]:
-    """Yield the parts of an unrolled shape in each strip of 360°, each moved into the range of -180° to 180°."""
+    """Cut an unrolled shape into strips of 360° of longitude, and yield each part as a polygon between -180° and 180°.
+
+    (The longitudes of an unrolled shape may continue beyond ±180°.)
+    """
     if shape.is_empty:
         return
     west, _, east, _ = shape.bounds

@@ -11,7 +11,7 @@ class Picture:
     """One revision of an alert, or its cancel, as the feed shows it until `ends_at`. Times are in ms since 1970.
 
     `number` is the number of the revision or cancel. `feature` is the GeoJSON feature, or b"" for a cancel. `entry` is
-    the Atom entry. `message` is the CAP message without the parts that `cap.complete` adds.
+    the Atom entry. `message` is the CAP message without its type and references, which `cap.complete` adds.
     """
 
     number: int

@@ -47,9 +47,9 @@ _EVERYWHERE = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "no
 
 
 class Feed:
-    """The public feed: the live alerts, and three kinds of documents about them.
+    """The public feed: it keeps the live alerts, and returns three kinds of documents about them.
 
-    Another process draws the pictures (HD4).
+    Another process draws the pictures, the alerts' parts of these documents (HD4).
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Feed:
         keeper: LogHealth,
         draw: Callable[[PictureRequest], Awaitable[Picture]],
     ) -> None:
-        """Prepare the feed, without any pictures yet.
+        """Prepare the feed. Nothing is read or drawn yet.
 
         `settings` must have a `feed_url` and a `feed_sender`. `keeper` records whether the log can be read. `draw`
-        returns the picture for a request, or raises OSError if this is impossible at the moment.
+        returns the picture for a request, or raises OSError if no picture can be drawn at the moment.
         """
         self.live = LiveAlerts(1, places=False)
         self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
@@ -80,7 +80,7 @@ class Feed:
         self._messages: dict[str, tuple[int, Body]] = {}  # by alert id: latest number, its CAP message
 
     def adopt(self, policy: Policy) -> None:
-        """Use the CAP categories of a new policy for pictures drawn from now on. Existing pictures stay."""
+        """Use the CAP categories of a new policy for all pictures drawn from now on. Existing pictures stay."""
         self._issuer = cap.Issuer(self._issuer.sender, policy.cap_categories())
 
     def _apply(self, entry: Entry | Untrusted) -> None:
@@ -92,7 +92,10 @@ class Feed:
         return await self._draw(PictureRequest(alert.revision, alert.cancel, self._site, self._issuer))
 
     async def note_the_start(self) -> None:
-        """Wait until the log has been read. Then let the feed answer as soon as all alerts found so far are drawn."""
+        """Wait until the log has been read, then queue a mark after the alerts found in it.
+
+        As soon as all these alerts are drawn, the feed answers requests.
+        """
         await self.reader.caught_up.wait()
         self.gallery.started()
 
@@ -171,9 +174,9 @@ def make_app(feed: Feed, clock: Clock) -> ASGIApp:
 
 @dataclass(slots=True)
 class _Bounds:
-    """The checks before all routes: not too many requests, no query, the feed is complete.
+    """ASGI middleware that refuses a request if there are too many, if it has a query, or if the feed is incomplete.
 
-    It also adds common headers.
+    It also counts the answers and adds the headers that all of them have.
     """
 
     app: ASGIApp

@@ -14,7 +14,7 @@ _HEAD = re.compile("([0-9]{1,15}):([0-9a-f]{64})")
 
 
 class ChainHead(NamedTuple):
-    """The number of a ledger's last record, and the SHA-256 of its line in hex."""
+    """The head of a ledger: the number of its last record, and the SHA-256 of this record's line in hex."""
 
     n: int
     hash: str
@@ -27,12 +27,15 @@ NOTHING = ChainHead(0, "0" * 64)  # the head of an empty ledger
 
 
 def written(members: Mapping[str, Any]) -> bytes:
-    """Return a JSON object with these members as one line, without its line break."""
+    """Return `members` as a JSON object on one line, without a line break."""
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def behind(head: ChainHead, members: Mapping[str, Any]) -> bytes:
-    """Return the line of the record that follows the one with this number and hash (`head`), without its line break."""
+    """Return the line of a new record with these members, which follows the record that `head` describes.
+
+    `head` is that record's number, and the hash of its line. The returned line has no line break.
+    """
     return written({"n": head.n + 1, "prev": head.hash, **members})
 
 
@@ -42,7 +45,7 @@ def digest(data: bytes) -> str:
 
 
 def read(line: bytes) -> dict[str, Any]:
-    """Return the JSON object in a line.
+    """Return the members of the JSON object in a line.
 
     Raise ValueError if the line is not an object with a number `n` of at least 1.
     """
@@ -64,10 +67,10 @@ def head_of(line: bytes) -> ChainHead:
 
 
 def follow(head: ChainHead | None, line: bytes) -> tuple[dict[str, Any], ChainHead]:
-    """Return the members of `line` and the new head.
+    """Check that `line` follows `head`, and return the line's members and the new head.
 
-    Raise ValueError if `line` does not follow `head`. `head` is the number and hash of the line before. It is None for
-    the oldest line that remains, because the files before it may have been deleted (rule LE3).
+    A head is the number of a record and the hash of its line. `head` is None for the oldest line that remains, because
+    the files before it may have been deleted (rule LE3). Raise ValueError if the line does not follow.
     """
     members = read(line)
     if head is None:

@@ -40,7 +40,10 @@ CHAIN, CONTENT, LOCK = ".jsonl", ".content.jsonl", ".lock"
 
 
 def days(folder: Path, suffix: str = CHAIN) -> list[str]:
-    """Return the days for which there is a file with this suffix (CHAIN or CONTENT), in order."""
+    """Return the days, such as "2031-05-01", for which there is a file with this suffix, in order.
+
+    `suffix` is CHAIN for files with records, or CONTENT for files with their contents.
+    """
     return sorted(path.name.removesuffix(suffix) for path in folder.glob(f"????-??-??{suffix}"))
 
 
@@ -66,7 +69,7 @@ def is_being_written(folder: Path) -> bool:
 
 
 def data_of(kept: Members) -> bytes:
-    """Return the signed text or the log entry in a line of content, as bytes.
+    """Return the content in a line of a content file, as bytes: the text that was signed, or the entry of the log.
 
     Raise ValueError if the line has neither.
     """
@@ -79,7 +82,7 @@ def data_of(kept: Members) -> bytes:
 
 
 def head(folder: Path) -> ChainHead:
-    """Return the number and hash of a ledger's last complete line.
+    """Return the number and hash of a ledger's last complete line, or NOTHING if the ledger is empty.
 
     Raise ValueError if this line is invalid, and OSError if the files can't be read.
     """
@@ -91,14 +94,14 @@ def head(folder: Path) -> ChainHead:
 
 
 class Ledger:
-    """A ledger that is open for writing, as a context manager.
+    """A context manager in which a ledger is open for writing.
 
     Entering it raises ConfigError if a line is invalid (Rule 2) or another process is writing (Rule 3), and OSError if
     the files can't be read or written.
     """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        """Prepare the ledger in `folder`. The folder is created on entering if it does not exist."""
+        """Prepare to use the ledger in `folder`. The folder is created on entering if it does not exist."""
         self.head = NOTHING
         self.known = RecordedEntries()
         self._folder, self._clock = folder, clock
@@ -122,7 +125,10 @@ class Ledger:
         self._stack.close()
 
     def write(self, members: Members, kept: Members | None = None) -> None:
-        """Write a record and its content (`kept`), if it has one. When this returns, both are on the disk (Rule 1)."""
+        """Write a record with these members, and its content if it has one.
+
+        `kept` has the members of the content's line. When this method returns, both lines are on the disk (Rule 1).
+        """
         now = format_time(self._clock.now().wall_ms)
         self._day = max(self._day, now[:10])
         line = chain.behind(self.head, {"at": now, **members})
@@ -151,12 +157,12 @@ class Ledger:
             self._cut_content(path)
 
     def _cut_torn(self, path: Path) -> None:
-        """Remove an incomplete last line: one that has no line break."""
+        """Remove the last line of a file if it is incomplete, that is, if it has no line break."""
         whole = sum(len(line) for _, line in lines(path) if line.endswith(b"\n"))
         self._cut(path, whole, "an incomplete last line")
 
     def _cut_content(self, path: Path) -> None:
-        """Remove the last contents of a file if their records were never written."""
+        """Remove contents that have no record from the end of a content file."""
         kept = 0
         for number, line in lines(path):
             with _errors_name_line(path, number):
@@ -175,7 +181,7 @@ class Ledger:
                 os.fsync(file.fileno())
 
     def _read_recent(self) -> None:
-        """Read the files of the last KNOWN_DAYS: check the chain (Rule 2), and remember which entries it has."""
+        """Read the files of the last KNOWN_DAYS days: check the chain (Rule 2), and remember which entries it has."""
         since = format_time(max(0, self._clock.now().wall_ms - KNOWN_DAYS * DAY_MS))[:10]
         at: ChainHead | None = None
         for day in (each for each in days(self._folder) if each >= since):
@@ -205,7 +211,7 @@ class Ledger:
 
 @contextlib.contextmanager
 def _errors_name_line(path: Path, number: int) -> Iterator[None]:
-    """Turn an error in the body of the `with` into a ConfigError that names the line."""
+    """Turn a ValueError or KeyError in the `with` block into a ConfigError that names the file and the line."""
     try:
         yield
     except (ValueError, KeyError) as error:

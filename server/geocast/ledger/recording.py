@@ -2,7 +2,7 @@
 
 Rule 1  A signed entry is recorded as it is in its form, the text that reviewers sign (rule NC1). Members of the entry
         outside the form are ignored.
-Rule 2  The chain has only names that match the protocol's grammars, numbers and hashes. So no free text can get into
+Rule 2  The chain has only numbers, hashes, and names that match the protocol's grammars. So no free text can get into
         it. A node would refuse an entry with a free text in place of a name. If the log has such an entry nevertheless,
         it is recorded as untrusted, without the text. Example: an intruder appends an alert directly to Redis, with the
         category "robbery at 5 Main Street". The record says `untrusted` and `unreadable`, but has no address.
@@ -37,7 +37,7 @@ class Content(NamedTuple):
     proof: ApprovalProof | None
 
     def sealed(self) -> tuple[str, Members]:
-        """Return the hash of the content with a random salt, and the members of its line in the file of contents.
+        """Return a hash of the content with a random salt, and the members of its line in the content file.
 
         An operator can delete the line and keep the hash (rule LE3).
         """
@@ -51,15 +51,16 @@ class Content(NamedTuple):
 
 
 def salted(salt: bytes, data: bytes) -> str:
-    """Return the SHA-256 of a salt and a content, in hex, as it is in the record."""
+    """Return the SHA-256 of a salt followed by a content, in hex. A record has this hash of its content."""
     return hashlib.sha256(salt + data).hexdigest()
 
 
 def approvals(pairs: Iterable[tuple[str, str]]) -> list[list[Any]]:
-    """Return the key id and the time (s since 1970) of each signature.
+    """Return a list with the key id and the time (s since 1970) of each signature.
 
-    Raise ValueError if a header is malformed. `pairs` has the header and the signature of each. A key id that no
-    reviewer can have is returned as "?" (Rule 2). Nodes ignore such a signature, and so does the ledger.
+    Each item of `pairs` is a signature's header and the signature itself. A key id that no reviewer can have is
+    returned as "?" (Rule 2): nodes ignore such a signature, and so does the ledger. Raise ValueError if a header is
+    malformed.
     """
     headers = [header_of(protected) for protected, _ in pairs]
     return [[kid if is_kid(kid) else "?", issued_at] for kid, issued_at in headers]
@@ -70,10 +71,10 @@ def _pairs(proof: ApprovalProof) -> list[tuple[str, str]]:
 
 
 def record_of(raw: RawEntry, reviewers: Reviewers | None = None) -> tuple[Members, Content] | None:
-    """Return the members and the content of an entry's record, or None if the entry gets no record.
+    """Return the members of the record for a log entry, and its content. Return None if the entry gets no record.
 
-    Only alerts and their cancels get one: tombstones (cancels without an alert) and entries of other kinds, such as
-    calls, do not. Without `reviewers`, signatures are not checked.
+    Only alerts and their cancels get a record: tombstones (cancels without an alert) and entries of other kinds, such
+    as calls, do not. Without `reviewers`, signatures are not checked.
     """
     entry = raw.entry
     if isinstance(entry, OtherKind) or (isinstance(entry, Cancel) and entry.is_tombstone):
@@ -109,7 +110,7 @@ def record_of(raw: RawEntry, reviewers: Reviewers | None = None) -> tuple[Member
 
 
 def _distrust_reason(proof: ApprovalProof, reviewers: Reviewers) -> str:
-    """Return the reason why the record of an entry is untrusted; "" if at least one reviewer has signed the proof.
+    """Return the reason not to trust an entry with this proof; "" if at least one reviewer has signed the proof.
 
     The number of signatures that an alert needs depends on the policy, which the ledger does not know.
     """
@@ -120,9 +121,10 @@ def _distrust_reason(proof: ApprovalProof, reviewers: Reviewers) -> str:
 
 
 def _break_glass_keys(signed: list[list[Any]], reviewers: Reviewers | None) -> Members:
-    """Return the member `break_glass` with the emergency keys among the signing keys, or no member if there are none.
+    """Return a dict with the member `break_glass`, a list of the emergency keys that were used to sign.
 
-    Emergency keys are kept in sealed envelopes.
+    Return {} if there are none. Emergency keys are kept in sealed envelopes. Each item of `signed` is a key id and a
+    time.
     """
     kids = out_of_envelopes((kid for kid, _ in signed), reviewers or NO_REVIEWERS)
     return {"break_glass": kids} if kids else {}
@@ -158,20 +160,23 @@ def name_of(raw: RawEntry) -> str:
 
 
 def _may_be_written(members: Mapping[str, str]) -> bool:
-    """Return whether source, category and status match their grammars (Rule 2). The codec has checked the severity."""
+    """Return whether the source, the category and the status of a record match their grammars (Rule 2).
+
+    The codec has checked the severity.
+    """
     words = [members[key] for key in ("category", "status") if key in members]
     return is_id(members["source"]) and all(_WORD.fullmatch(word) for word in words)
 
 
 class RecordedEntries:
-    """The entries that a ledger has already recorded (Rule 3), as far back as the log may deliver them again."""
+    """Remembers which entries a ledger has recorded, as far back as the log may deliver them again (Rule 3)."""
 
     def __init__(self) -> None:
         self._digests: dict[tuple[str, int], set[bytes | None]] = {}
         self._last: tuple[int, int] = (0, 0)  # highest epoch (which grows when the log loses entries) and position
 
     def has(self, raw: RawEntry, content: Content) -> bool:
-        """Return whether an entry was recorded. If its content was deleted, only id and revision are compared."""
+        """Return whether an entry was recorded. If the recorded content was deleted, compare only id and revision."""
         digests = self._digests.get((name_of(raw), raw.revision), set())
         return None in digests or _digest(content.data) in digests
 
@@ -187,11 +192,17 @@ class RecordedEntries:
         return is_new and raw.position <= position
 
     def add(self, alert_id: str, revision: int, data: bytes | None) -> None:
-        """Remember that an entry with this content was recorded. `data` is None if the content has been deleted."""
+        """Remember that the entry with this id, revision and content was recorded.
+
+        `data` is the content, or None if it was deleted.
+        """
         self._digests.setdefault((alert_id, revision), set()).add(None if data is None else _digest(data))
 
     def reached(self, epoch: int, position: int, *, rewound: bool = False) -> None:
-        """Remember that the log has reached this position. If it was `rewound`, forget all earlier positions."""
+        """Remember that the log has delivered the entry at this position.
+
+        `rewound` says that the log began a new history; all earlier positions are then forgotten.
+        """
         self._last = (epoch, position) if rewound else max(self._last, (epoch, position))
 
 
@@ -200,7 +211,7 @@ def _digest(data: bytes) -> bytes:
 
 
 class LedgerRecorder:
-    """The writer of records. It turns each raw entry into a record, once."""
+    """Writes a record of each log entry, once, even if the log delivers the entry several times."""
 
     def __init__(
         self,
@@ -208,17 +219,17 @@ class LedgerRecorder:
         known: RecordedEntries,
         reviewers: Reviewers | None = None,
     ) -> None:
-        """Prepare to record entries.
+        """Prepare to record entries that are not in `known` yet.
 
-        Without `reviewers`, signatures are not checked. `write` is called with the members of a record, and those of
-        its content or None.
+        `write` is called with the members of a record, and with those of its content or None. Without `reviewers`,
+        signatures are not checked.
         """
         self._write = write
         self._known = known
         self._reviewers = reviewers
 
     def take(self, raw: RawEntry) -> bool:
-        """Record an entry if it is new. Return whether it is new and untrusted."""
+        """Record an entry unless it was recorded before. Return True if it is new and its record says `untrusted`."""
         found = record_of(raw, self._reviewers)
         is_new = found is not None and not self._known.has(raw, found[1])
         place = {"epoch": raw.epoch} if raw.epoch else {}

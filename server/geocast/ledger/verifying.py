@@ -17,7 +17,7 @@ from .recording import Members, approvals, salted
 
 
 class Misfit(Exception):  # noqa: N818 (the mistake is in the ledger, not in the program)
-    """Raised if the parts of a ledger do not match. Its text names the first such line, and the reason."""
+    """Raised if the lines of a ledger do not match. The error's text names the first wrong line, and the reason."""
 
 
 class Verified(NamedTuple):
@@ -34,10 +34,11 @@ class Verified(NamedTuple):
 
 
 def verify(folder: Path, head: ChainHead | None = None, reviewers: Reviewers | None = None) -> Verified:
-    """Check the whole ledger in `folder`.
+    """Check the whole ledger in `folder`, and return what was checked.
 
-    Raise Misfit if its parts do not match, and OSError if a file can't be read. `head` is the number and hash of a
-    record, kept elsewhere; the chain must contain this record. Without `reviewers`, signatures are not checked.
+    `head` is the number and hash of a record that were kept elsewhere; the chain must contain this record. Without
+    `reviewers`, signatures are not checked. Raise Misfit if the lines of the ledger do not match, and OSError if a file
+    can't be read.
     """
     check = _Check(folder, head, reviewers)
     all_days = days(folder)
@@ -48,7 +49,7 @@ def verify(folder: Path, head: ChainHead | None = None, reviewers: Reviewers | N
 
 
 class _Check:
-    """A check in progress: the last record read so far, and the counts."""
+    """The state of a check: the last record read so far, and the numbers of what was checked."""
 
     def __init__(self, folder: Path, wanted: ChainHead | None, reviewers: Reviewers | None) -> None:
         self._folder, self._wanted, self._reviewers = folder, wanted, reviewers
@@ -56,9 +57,9 @@ class _Check:
         self._first = self._records = self._contents = self._signatures = 0
 
     def check_day(self, day: str, *, at_end: bool) -> None:
-        """Check the files of a day.
+        """Check the files of one day, such as "2031-05-01".
 
-        `at_end`: whether a process is writing to them, so that incomplete last lines are ignored.
+        `at_end` says that a process may be writing to these files, so that an incomplete last line is ignored.
         """
         path, content_path = self._folder / f"{day}{CHAIN}", self._folder / f"{day}{CONTENT}"
         # Read the chain first. A content is written before its record, so every record that was read here has a
@@ -78,7 +79,11 @@ class _Check:
             raise Misfit(f"{content_path}:{number}: belongs to no record of that day (a crash may leave one such line)")
 
     def result(self) -> Verified:
-        """Return the result. Raise Misfit if the record that was kept elsewhere is beyond either end of the chain."""
+        """Return the result of the check.
+
+        Raise Misfit if the record whose number and hash were kept elsewhere is outside the chain: it was cut off or
+        deleted.
+        """
         head, wanted = self._head or chain.NOTHING, self._wanted
         if wanted is not None and wanted.n > head.n:
             raise Misfit(f"the chain ends at record {head.n}: its end was cut off, since there was a record {wanted.n}")
@@ -101,7 +106,10 @@ class _Check:
         return members
 
     def _check_content(self, path: Path, number: int, kept: Members, members: dict[str, Any]) -> None:
-        """Raise Misfit if a content does not match its record."""
+        """Raise Misfit if a content does not match its record, or has other signatures than the record names.
+
+        `kept` has the members of the content's line, and `members` those of the record.
+        """
         try:
             if {"form", "entry"} <= kept.keys():
                 raise ValueError
@@ -117,8 +125,8 @@ class _Check:
     def _check_signatures(self, where: str, kept: Members, said: object) -> None:
         """Raise Misfit if a content's signatures are not those that its record names.
 
-        If there are reviewers, also raise it if a signature is invalid, or by somebody else. `said` is the member
-        `approvals` of the record.
+        If there are reviewers, also raise Misfit if a signature is invalid, or was not made by a reviewer. `said` is
+        the member `approvals` of the record.
         """
         pairs = kept.get("signatures", [])
         try:
@@ -138,9 +146,9 @@ class _Check:
 
 
 def _whole(path: Path, *, at_end: bool) -> list[tuple[int, bytes]]:
-    """Return the complete lines of a file with their numbers.
+    """Return the complete lines of a file, each with its number.
 
-    Raise Misfit if the last line is incomplete, unless `at_end`.
+    If the last line is incomplete, raise Misfit, unless a process may be writing it (`at_end`).
     """
     found = list(lines(path))
     if found and not found[-1][1].endswith(b"\n"):
@@ -151,9 +159,10 @@ def _whole(path: Path, *, at_end: bool) -> list[tuple[int, bytes]]:
 
 
 def _contents(path: Path, *, at_end: bool) -> dict[int, tuple[int, Members]]:
-    """Return the contents of a day by record number, each with the number of its line.
+    """Return the contents in a file as a dict from record number to (line number, members).
 
-    Raise Misfit if a line is invalid, or has the same record number as another.
+    Raise Misfit if a line is invalid, or has the same record number as another one. `at_end` says that a process may be
+    writing the last line.
     """
     found: dict[int, tuple[int, Members]] = {}
     for number, line in _whole(path, at_end=at_end):

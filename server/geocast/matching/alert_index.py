@@ -1,7 +1,7 @@
-"""An index of live areas, which finds the areas that contain a place.
+"""An index of the areas of live alerts, which finds the areas that contain a place.
 
 Circles are found by `circle_index` without any further test. Polygons are found there by their bounding circles, and
-then tested exactly by `spherical_polygon`.
+are then tested exactly by `spherical_polygon`.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ INITIAL_CAPACITY = 1 << 12  # number of polygons for which address space is rese
 
 
 class AlertIndex(Generic[T]):
-    """An index of areas. Each area belongs to an item, such as an alert."""
+    """An index of areas, which finds the areas that contain a place. Each area belongs to an item, such as an alert."""
 
     def __init__(self) -> None:
         self._circles: CircleIndex[T] = CircleIndex()
@@ -39,9 +39,9 @@ class AlertIndex(Generic[T]):
             self._rings.discard(ring)
 
     def containing(self, place: Vector, reach_m: float) -> list[T]:
-        """Return the items whose areas contain the place or come within `reach_m` metres of it.
+        """Return the items whose areas contain the place, or come within `reach_m` metres of it.
 
-        If several polygons of an area match, its item is returned several times.
+        If several polygons of an area do so, the item is in the list more than once.
         """
         found = self._circles.containing(place, reach_m)
         if len(self._rings):

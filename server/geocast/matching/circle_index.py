@@ -1,17 +1,19 @@
-"""An index of circles, which finds the live areas that may contain a place: cubes -> candidates -> exact test.
+"""An index of circles, which finds the areas of live alerts that may contain a place.
 
-An area is indexed by circles: a circle by itself, any other shape by its bounding circle. Space is divided into cubes
-in eight ways, called levels. The cubes of the first level are 1 km wide. Those of each further level are four times as
-wide as before, and those of the last level wider than the earth. A circle is stored in the cube that contains its
-centre, on the first level whose cubes are at least four times as wide as the circle's radius. For example, a circle
-with a radius of 800 m is on the level with a width of 4 km. A search goes through all levels, and examines the cubes
-whose circles may contain the place. These are nearly always one to eight cubes per level.
+A search has three steps: cubes -> candidates -> exact test.
+
+Each shape of an area is indexed as a circle: a circle by itself, any other shape by its bounding circle. Space is
+divided into cubes in eight ways, called levels. The cubes of the first level are 1 km wide. On each further level they
+are four times as wide as on the level before, and on the last level they are wider than the earth. A circle is stored
+in the cube that contains its centre, on the first level whose cubes are at least four times as wide as the circle's
+radius. For example, a circle with a radius of 800 m is on the level with a width of 4 km. On each level, a search
+examines the cubes whose circles may contain the place, which are nearly always one to eight cubes.
 
 Rule 1  The cubes divide the space around the unit sphere, not its surface. So poles, the antimeridian and pentagons are
         not special cases: two places that are at most `d` metres apart on the sphere differ by at most `d / R` in each
         of x, y and z.
-Rule 2  Only the exact test decides, by the formula of Rule 1 of `sphere`. If the shape is not a circle, the result only
-        means that its bounding circle contains the place, and the caller must test the shape itself.
+Rule 2  Only the exact test decides whether a circle contains the place (with the formula in Rule 1 of `sphere`). If the
+        shape is not a circle, only its bounding circle was tested, and the caller must test the shape itself.
 Rule 3  The cost of a search depends on the number of areas nearby, not on the number of all areas.
 """
 
@@ -67,13 +69,13 @@ class Bounded(Protocol):
 
 
 class CircleIndex(Generic[T]):
-    """An index of areas.
-
-    Each area belongs to an item. Items are found by the circles around the shapes of their areas.
-    """
+    """An index that finds areas by the circles around their shapes. Each area belongs to an item, such as an alert."""
 
     def __init__(self, capacity: int = INITIAL_CAPACITY) -> None:
-        """Reserve address space for `capacity` circles. If there are more circles, the arrays are copied."""
+        """Create an index with address space for `capacity` circles.
+
+        If there are more circles, the arrays are copied.
+        """
         self._levels = [_Level(width_m) for width_m in WIDTHS_M]
         # Each circle has a slot, which is its index into these columns: x, y, z and radius; the position in its cube's
         # array; the next slot of the same area.
@@ -97,7 +99,7 @@ class CircleIndex(Generic[T]):
         return number
 
     def discard(self, number: int) -> None:
-        """Remove the area with this number."""
+        """Remove the area for which `add` returned this number."""
         while number != NONE:
             *place, radius_m = self._circles.items[4 * number : 4 * number + 4].tolist()
             self._level(radius_m).take(number, (place[0], place[1], place[2]), self._at.items)
@@ -106,7 +108,10 @@ class CircleIndex(Generic[T]):
             number = self._next.items[number]
 
     def containing(self, place: Vector, reach_m: float) -> list[T]:
-        """Return the items whose circles come within `reach_m` metres of the place, each item once."""
+        """Return the items with a circle that contains the place or comes within `reach_m` metres of it.
+
+        Each item is in the list once.
+        """
         found: dict[T, None] = {}
         for level in self._levels:
             if level.cubes:
@@ -158,7 +163,7 @@ class CircleIndex(Generic[T]):
 
 
 class _Level:
-    """All cubes of one width that have circles, by their keys."""
+    """One level of the index: the cubes of one width that have circles, by the cubes' keys."""
 
     __slots__ = ("cubes", "greatest_m", "width")
 
@@ -168,7 +173,7 @@ class _Level:
         self.greatest_m = 0.0  # the greatest radius since the level was last empty, so never too small
 
     def put(self, slot: int, place: Vector, radius_m: float, at: memoryview) -> None:
-        """Put a circle into its cube, and store its position in the cube's array in `at`."""
+        """Put a circle into the cube that contains its centre. Store its position in the cube's array in `at[slot]`."""
         key = self._key(place)
         held = self.cubes.get(key)
         self.greatest_m = max(self.greatest_m, radius_m) if self.cubes else radius_m
@@ -182,7 +187,7 @@ class _Level:
         held.append(slot)
 
     def take(self, slot: int, place: Vector, at: memoryview) -> None:
-        """Remove a circle from its cube. The last circle of the cube's array takes over its position."""
+        """Remove a circle from its cube. The last circle in the cube's array moves to its position."""
         key = self._key(place)
         held = self.cubes[key]
         if not isinstance(held, int) and len(held) > 1:
@@ -194,7 +199,11 @@ class _Level:
             del self.cubes[key]
 
     def near(self, place: Vector, reach_m: float) -> Iterable[Slots]:
-        """Return the circles of all cubes whose circles may come within `reach_m` metres of the place."""
+        """Return the contents of all cubes with circles that may come within `reach_m` metres of the place.
+
+        The content of a cube is the slot of its only circle, or an array of slots. The result may also have cubes that
+        are farther away.
+        """
         reach = (self.greatest_m + reach_m) / EARTH_RADIUS_M + ROUNDING
         width, cubes = self.width, self.cubes
         low = [math.floor((each - reach) / width) for each in place]

@@ -1,8 +1,8 @@
-"""The filters of subscribers, stored in arrays, so that one expression finds all filters that let an alert pass.
+"""The filters of subscribers, stored in arrays, so that one expression finds all filters that an alert passes.
 
 Many sessions share a few different filters. So each different filter has a number, the hub stores one number for each
-session, and each alert is compared once with each filter. The filter with the number 0 lets every alert pass. Every
-filter lets an alert of severity extreme pass (rule R7).
+session, and each alert is compared once with each filter. Every alert passes the filter with the number 0. An alert of
+severity extreme passes every filter (rule R7).
 """
 
 from typing import NamedTuple
@@ -14,13 +14,12 @@ from ..model.alert import EXTREME
 
 
 class Filter(NamedTuple):
-    """The wishes of one subscriber.
+    """The filter of one subscriber: the alerts that the subscriber wants to be sent.
 
-    An alert must match both `categories` and `min_rank`.
-
-    `categories` are keys of the policy's categories; None for all. `min_rank` is the rank of the lowest severity that
-    is wanted; 0 for all. `languages` do not filter: they decide which text is sent (rule LA3). They are the result of
-    `languages.understood`, the most wanted first.
+    An alert must match both `categories` and `min_rank`. `categories` are keys of the policy's categories; None for
+    all. `min_rank` is the rank (the severity as a number) of the lowest severity that is wanted; 0 for all. `languages`
+    do not filter: they decide which text is sent (rule LA3). They are the result of `languages.understood`, the most
+    wanted first.
     """
 
     categories: frozenset[str] | None = None
@@ -28,7 +27,7 @@ class Filter(NamedTuple):
     languages: tuple[str, ...] = ()
 
     def passes(self, category: str, rank: int) -> bool:
-        """Return whether an alert of this category and severity (a rank) passes the filter."""
+        """Return whether an alert of this category and rank (its severity as a number) passes the filter."""
         if rank == EXTREME:
             return True
         return rank >= self.min_rank and (self.categories is None or category in self.categories)
@@ -38,9 +37,9 @@ EVERYTHING = Filter()
 
 
 class Filters:
-    """The distinct filters in use, each with a number.
+    """The distinct filters in use, each with a number that sessions store.
 
-    The number of a filter that is no longer used is given to a new filter.
+    When a filter is no longer used, its number becomes free for a new filter.
     """
 
     def __init__(self) -> None:
@@ -54,7 +53,7 @@ class Filters:
         ] = {}  # by category: for each filter number, whether it wants the category
 
     def take(self, wanted: Filter) -> int:
-        """Return the number of this filter, and count one more use.
+        """Return the number of this filter, and count one more use of it.
 
         The caller must call `give_back` when the session gets another filter or ends.
         """
@@ -65,7 +64,10 @@ class Filters:
         return number
 
     def give_back(self, number: int) -> None:
-        """Count one use less. When the last use ends, the number becomes free."""
+        """Count one use less of the filter with this number.
+
+        When there is no use left, the number becomes free for a new filter.
+        """
         self._uses[number] -= 1
         if self._uses[number] == 0:
             del self._numbers[self._filters[number]]
@@ -76,9 +78,9 @@ class Filters:
         return self._filters[number]
 
     def passing(self, category: str, rank: int) -> NDArray[np.bool_]:
-        """Return an array of bools, one for each filter number: whether an alert of this category and severity passes.
+        """Return an array of bool, one for each filter number: whether an alert passes the filter.
 
-        `rank` is the rank of the severity.
+        `category` and `rank` (the severity as a number) describe the alert.
         """
         n = len(self._filters)
         if rank == EXTREME:

@@ -1,10 +1,10 @@
-"""An index of places, which finds the sessions inside an area: cover -> pages -> candidates -> exact test.
+"""An index of places, which finds the sessions inside an area.
 
 A place has coordinates and a *reach*, which is its uncertainty in metres. It is identified by a *slot*, a number that
 never changes, and it is stored in a *page*, which may change. Pages are like the leaves of a B-tree: each page has the
 places of one range of keys, and is split in two when it is full. A place's key is its H3 cell, so the places of a page
-are neighbours. Each page also has a *ball*: a ball in space that contains all its places with their reach. A circle is
-matched in four steps:
+are neighbours. Each page also has a *ball*: a bounding sphere in space around all its places with their reach. The
+places inside a circle are found in four steps:
 
     cover        find the cells in which a place inside the circle may be, as ranges of keys
     pages        find the pages with such keys whose ball the circle touches
@@ -15,17 +15,18 @@ Both cover and balls are necessary. For example, a page whose keys lie in two la
 country, and the cover excludes this page. The cover of a small circle contains a whole city, and the balls exclude most
 of the city.
 
-Rule 1  Cover and balls may include too much, but never too little. A ball's radius is, as a chord of the unit sphere,
-        at least |place - centre| + reach for each of its places. The chord of a sum of arcs is at most the sum of their
-        chords, so a circle that contains a place touches the place's ball, also at the poles, across the antimeridian
-        and around pentagons. A ball grows when a place is written, and shrinks to fit when its page is filled again.
+Rule 1  Cover and balls may include too much, but never too little. The radius of a ball is measured as a chord of the
+        unit sphere. It is at least |place - centre| + reach for each of its places. The chord of a sum of arcs is at
+        most the sum of their chords, so a circle that contains a place touches the place's ball, also at the poles,
+        across the antimeridian and around pentagons. A ball grows when a place is written, and shrinks to fit when its
+        page is filled again.
 Rule 2  Only the exact test decides, with the current coordinates of a place (`sphere`, Rule 1).
-Rule 3  If a position of a page has no place, all its numbers are NaN. Such a position is inside nothing, and does not
-        reveal where somebody was.
+Rule 3  If a position in a page has no place, all its numbers are NaN. Such a position is inside no area, and does not
+        reveal where a subscriber was before.
 Rule 4  Except `match`, each method works on one or two pages, however many places there are. The index is never rebuilt
         or copied as a whole (except by `Column`, when it grows). So a `move` never blocks the event loop.
-Rule 5  Places with a great reach are in pages of their own. In a page with other places, one such place would widen the
-        ball, and nearly every circle would touch the page.
+Rule 5  Places with a great reach are in pages of their own: their keys have bit 63 set. In a page with other places,
+        one such place would make the ball so wide that nearly every circle would touch the page.
 """
 
 import math
@@ -85,15 +86,14 @@ _NOBODY: tuple[Ints, Floats] = np.empty(0, np.int32), np.empty(0)
 
 
 class PlaceIndex:
-    """An index of the places of a node's sessions.
+    """An index of the places of a node's sessions, which finds the sessions inside an area.
 
-    A place has coordinates and a reach, which is its uncertainty.
+    A place has coordinates and a reach, which is its uncertainty in metres. Places are stored in pages, which are
+    blocks of neighbouring places. A place is identified by its slot, a number that never changes. Each page has a
+    bounding sphere around all its places, its *ball*. The docstring of the module explains how an area is matched.
 
-    Places are stored in pages of neighbours. A place is identified by its slot, and each page has a ball around all its
-    places. The docstring of the module explains how an area is matched.
-
-    `capacity` is the number of places for which address space is reserved. If there are more, the arrays are copied.
-    `page_size` is for tests: small pages split and merge often.
+    `capacity` is the number of places for which address space is reserved. If there are more places, the arrays are
+    copied. `page_size` is the number of places in a page; tests use small pages, which are split and merged often.
     """
 
     def __init__(self, capacity: int = INITIAL_CAPACITY, page_size: int = PAGE_SIZE) -> None:
@@ -125,9 +125,9 @@ class PlaceIndex:
     # ---- adding, moving and removing places ------------------------------------------------------------------------
 
     def add(self, row: int, lat: float, lng: float, reach_m: float) -> int:
-        """Add a place of the session in `row`: its coordinates in degrees, and its reach (uncertainty) in metres.
+        """Add a place of the session in `row`, and return its slot, the number that identifies it in the other methods.
 
-        Return the place's slot, which identifies it in the other methods.
+        `lat` and `lng` are in degrees. `reach_m` is the place's uncertainty in metres.
         """
         slot = self._free_slots.pop() if self._free_slots else self._new_slot()
         self._rows.items[slot] = row
@@ -135,10 +135,10 @@ class PlaceIndex:
         return slot
 
     def move(self, slot: int, lat: float, lng: float, reach_m: float) -> None:
-        """Move a place to new coordinates (degrees), with a new reach (uncertainty) in metres.
+        """Move a place to new coordinates in degrees, with a new reach (uncertainty) in metres.
 
-        If the new key is in the range of the place's page, as it is for people on foot, only the coordinates are
-        written. That takes 3 µs (`bench match`, "move near").
+        If the place stays in the same page (block of neighbouring places), as it does for people on foot, only its
+        coordinates and reach are written. That takes 3 µs (`bench match`, "move near").
         """
         key, position = _key(lat, lng, reach_m), self._positions.items[slot]
         point = unit_vector(lat, lng)
@@ -164,10 +164,10 @@ class PlaceIndex:
     # ---- finding the places inside an area -------------------------------------------------------------------------
 
     def match(self, area: Sequence[KnownShape]) -> tuple[Ints, Floats]:
-        """Return the rows (session numbers) that have a place inside the area, and each row's distance in metres.
+        """Return two arrays: the rows (session numbers) with a place inside the area, and their distances in metres.
 
-        The rows are distinct and ascending. A row's distance is the smallest distance between one of its places inside
-        a shape and the centre of this shape.
+        The rows are distinct and ascending. A row's distance is the smallest distance from any of its places inside a
+        shape to the centre of that shape.
         """
         found = [part for shape in area for part in self._inside(shape) if len(part[0])]
         if not found:  # this is frequent: many alerts concern no session of this process
@@ -178,7 +178,10 @@ class PlaceIndex:
         return rows, chord2_to_m(chords2)
 
     def _inside(self, shape: KnownShape) -> list[tuple[Ints, Floats]]:
-        """Return the slots of all places inside the shape, and their squared chords to its centre, in several parts."""
+        """Return the places inside the shape, as a list of pairs of arrays.
+
+        The first array has the places' slots, the second their squared chords to the shape's centre.
+        """
         return self._inside_circle(shape) if isinstance(shape, Circle) else self._inside_polygon(shape)
 
     def _inside_polygon(self, polygon: Polygon) -> list[tuple[Ints, Floats]]:
@@ -211,7 +214,11 @@ class PlaceIndex:
         ]
 
     def _pages_near(self, circle: Bounded, centre: Vector) -> Ints:
-        """Return the pages that may have a place inside: with keys in the cover, and a ball that the circle touches."""
+        """Return the pages (blocks of neighbouring places) that may have a place inside the circle.
+
+        The keys of these pages are in the circle's cover (the cells in which a place inside may be), and their bounding
+        spheres touch the circle.
+        """
         reach_m = self._greatest_reach_m
         pages = self._pages_in(cover(circle.lat, circle.lng, circle.radius_m + reach_m, KEY_RESOLUTION))
         x, y, z, radius = self._balls.view[pages].T
@@ -220,9 +227,10 @@ class PlaceIndex:
         return near
 
     def _pages_in(self, key_ranges: Sequence[tuple[int, int]]) -> Ints:
-        """Return the pages that may have keys in these ranges, or the same keys with the bit for a great reach.
+        """Return the pages (blocks of neighbouring places) that may have a place with a key in one of these ranges.
 
-        Each page is returned once. There is at least one.
+        Pages of places with a great reach are included: their keys are the same except for one bit (Rule 5). No page is
+        returned twice, and at least one is returned.
         """
         order: Ints = np.array(self._order)
         parts, end = [], 0
@@ -235,11 +243,11 @@ class PlaceIndex:
         return np.concatenate(parts)
 
     def _inside_pages(self, pages: Ints, centre: Vector, radius_m: float) -> tuple[Ints, Floats]:
-        """Return the slots and the squared chords of the places in these pages that are inside (Rule 2).
+        """Return the slots of the places in these pages that are inside a circle, and their squared chords.
 
-        The first comparison excludes all places that would be outside even with the greatest reach of all places. The
-        remaining places are inside if they are within the radius without any reach. For the others, each place's own
-        reach is added.
+        A squared chord is measured from the place to the circle's centre. The first comparison excludes all places that
+        would be outside even with the greatest reach of all places. The remaining places are inside if they are within
+        the radius without any reach. For the others, each place's own reach is added (Rule 2).
         """
         places = self._places.view[pages]
         all_chords2 = chord2(places[:, X], places[:, Y], places[:, Z], centre).ravel()
@@ -256,11 +264,14 @@ class PlaceIndex:
     # ---- a place and its page ----------------------------------------------------------------------------
 
     def _find(self, key: int) -> int:
-        """Return the index in `_order` of the page for a place with this key."""
+        """Return the index in `_order` of the page (block of neighbouring places) in which this key belongs."""
         return bisect_right(self._lows, key) - 1
 
     def _put_in(self, slot: int, key: int, point: Vector, reach_m: float) -> None:
-        """Give the place a position at the end of the page for its key."""
+        """Add the place to the page (block of neighbouring places) in which its key belongs.
+
+        If the page is full, split it first.
+        """
         at = self._find(key)
         if self._counts[self._order[at]] == self._size:
             self._split(at)
@@ -274,7 +285,10 @@ class PlaceIndex:
         self._write(position, point, reach_m)
 
     def _take_out(self, slot: int) -> None:
-        """Clear the place's position. The last place of the page moves there, so that the page has no gaps."""
+        """Remove the place from its page (block of neighbouring places).
+
+        The last place of the page moves to its position, so that the page has no gaps.
+        """
         position = self._positions.items[slot]
         assert position >= 0, "no such place"
         page = position // self._size
@@ -291,7 +305,11 @@ class PlaceIndex:
             self._merge(page, self._keys.items[slot])
 
     def _write(self, position: int, point: Vector, reach_m: float) -> None:
-        """Write the coordinates of a place, and widen the ball of its page if necessary (Rule 1)."""
+        """Store the coordinates and the reach of a place at this position.
+
+        If necessary, enlarge the bounding sphere of the page (block of neighbouring places) that has the position (Rule
+        1).
+        """
         x, y, z = point
         places, at, size = self._places.items, self._first_of(position), self._size
         places[at] = x
@@ -308,13 +326,19 @@ class PlaceIndex:
             balls[ball + 3] = radius
 
     def _first_of(self, position: int) -> int:
-        """Return the index in `places.items` of a position's x. Its y, z and reach follow, each a page size farther."""
+        """Return the index in `places.items` of a position's x coordinate.
+
+        Its y, z and reach follow at distances of one page size each.
+        """
         return position + position // self._size * 3 * self._size
 
     # ---- splitting, joining and filling pages ----------------------------------------------------------------------
 
     def _split(self, at: int) -> None:
-        """Split a full page: the half of its places with the greater keys moves to a new page after it."""
+        """Split a full page (block of neighbouring places) in two.
+
+        The half of its places with the greater keys moves to a new page, which comes next in `_order`.
+        """
         page, new = self._order[at], self._new_page()
         places, slots = self._places.view[page].copy(), self._slots.view[page].copy()
         keys = self._keys.view[slots]
@@ -326,10 +350,11 @@ class PlaceIndex:
         self._order.insert(at + 1, new)
 
     def _merge(self, page: int, key: int) -> None:
-        """Join a nearly empty page with a neighbour, if both together fill at most half a page.
+        """Join a nearly empty page (block of neighbouring places) with the next or previous one, if possible.
 
-        `key` is one of the keys in the page's range. If very many places have this key, it is in the range of several
-        consecutive pages, so the search for the page starts at the first of them.
+        The two pages together must fill at most half a page. `key` is a key in the page's range. If very many places
+        have this key, it is in the range of several consecutive pages, so the search for the page starts at the first
+        of them.
         """
         at = self._order.index(page, max(0, bisect_left(self._lows, key) - 1))
         for left in (at, at - 1):
@@ -341,7 +366,7 @@ class PlaceIndex:
         return sum(self._counts[page] for page in self._order[left : left + 2]) <= self._size // 2
 
     def _join(self, left: int) -> None:
-        """Move all places of the page after `left` into the page at `left`, and free the emptied page."""
+        """Move all places of the page at `left` + 1 in `_order` into the page at `left`, and free the emptied page."""
         page, emptied = self._order[left], self._order[left + 1]
         pages = [(each, self._counts[each]) for each in (page, emptied)]
         places = np.concatenate([self._places.view[each, :, :count] for each, count in pages], axis=1)
@@ -352,7 +377,7 @@ class PlaceIndex:
         self._free_pages.append(emptied)
 
     def _fill(self, page: int, places: Floats, slots: Ints) -> None:
-        """Replace all places of a page, and make its ball as small as they allow."""
+        """Replace all places of a page (block of neighbouring places), and shrink its bounding sphere to fit."""
         count = len(slots)
         self._places.view[page, :, :count] = places
         self._places.view[page, :, count:] = math.nan
@@ -362,7 +387,7 @@ class PlaceIndex:
         self._balls.view[page] = _ball(places) if count else NO_BALL
 
     def _new_page(self) -> int:
-        """Return the number of an empty page, which the caller must insert into `_order`."""
+        """Return the number of an empty page (block of places), which the caller must insert into `_order`."""
         if self._free_pages:
             return self._free_pages.pop()
         page = len(self._counts)
@@ -384,11 +409,11 @@ class PlaceIndex:
 
 
 def nearest_first(rows: Ints, distances: Floats, count: int) -> Ints:
-    """Return the `count` nearest rows (session numbers), sorted by distance, then the others in their given order.
+    """Return all rows (session numbers), with the nearest `count` of them moved to the front, sorted by distance.
 
-    `distances` may be in any unit. Sorting all rows would make the sending slower: rows sorted by distance are sockets
-    in random order in memory, for which sending takes a quarter longer (ADR 6). So the last recipients would wait
-    longer.
+    The other rows keep their order. `distances` has the distance of each row, in any unit. Sorting all rows would make
+    the sending slower: rows sorted by distance are sockets in random order in memory, for which sending takes a quarter
+    longer (ADR 6). So the last recipients would wait longer.
     """
     nearest = np.argpartition(distances, count - 1)[:count] if 0 < count < len(rows) else np.arange(len(rows))
     nearest = nearest[np.argsort(distances[nearest], kind="stable")][: max(0, count)]
@@ -401,9 +426,9 @@ def _key(lat: float, lng: float, reach_m: float) -> int:
 
 
 def _ball(places: Floats) -> tuple[float, float, float, float]:
-    """Return the centre and radius of a ball around places with their reach (Rule 1).
+    """Return a bounding sphere of these places with their reach, as (x, y, z, radius) (Rule 1).
 
-    `places` has rows x, y, z, and reach in metres.
+    `places` is an array with four rows: x, y, z, and the reach in metres.
     """
     x, y, z = (float(axis.mean()) for axis in places[:REACH])
     radius = np.sqrt(chord2(places[X], places[Y], places[Z], (x, y, z))) + places[REACH] / EARTH_RADIUS_M
@@ -411,7 +436,10 @@ def _ball(places: Floats) -> tuple[float, float, float, float]:
 
 
 def _nearest_of_each(rows: Ints, chords2: Floats) -> tuple[Ints, Floats]:
-    """Return each row once, in ascending order, with the smallest of its squared chords."""
+    """Return the distinct rows in ascending order, and the smallest squared chord of each row.
+
+    A row is the number of a session. `chords2` has one value for each item of `rows`.
+    """
     if len(rows) < 2:
         return rows, chords2
     by_row = np.argsort(rows)

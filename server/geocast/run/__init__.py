@@ -1,9 +1,9 @@
-"""Running a node, and the commands that run beside a node.
+"""The processes of a node, and the commands that run beside a node.
 
 node       a node in one process: the log, the api listener and the stream listener on one event loop
 workers    a node in several processes, for more sessions than one core can serve: a supervisor, an api process and
-           stream processes, which send each other datagrams over a `channel` (`links`) and are made by `forking`
-runtime_config, key_source   what a reload replaces: keys, policy, publishers, sources of CAP messages
+           stream processes, which are started by `forking` and send each other datagrams (`channel`, `links`)
+runtime_config, key_source   the values that a reload replaces: keys, policy, publishers, sources of CAP messages
 reload_mailbox               how all processes of a node get the same configuration after a reload
 ledger, push, push_workers   `geocast ledger` and `geocast push`
 supervising, threads         replacing processes that died; threads for slow work

@@ -1,17 +1,17 @@
-"""Child processes by fork: they start with everything imported, in memory that they share with their parent.
+"""Start child processes by fork, with everything imported, in memory that they share with their parent.
 
 Starting Python and importing the modules of a node takes 0.5 s of CPU and 50 MiB for each process; a fork takes neither
 (`bench idle`). But a child inherits more than it should, and this module handles that:
 
-Threads and loops   A child has none of its parent's threads, and would share the descriptors of its parent's event
-                    loop. So the parent has neither threads nor a loop: it waits in system calls, and `run/__init__.py`
-                    keeps numpy's library from starting threads.
-Signals             The parent blocks the signals that it waits for, so that no handler runs as well. A child unblocks
-                    them, and ignores SIGHUP and SIGUSR1, which are for the parent: if such a signal is sent to all
-                    processes by mistake, it ends none of them.
+Threads and loops   A forked child has none of its parent's threads, and would share the descriptors of its parent's
+                    event loop. So the parent must have neither threads nor an event loop: it waits in system calls, and
+                    `run/__init__.py` prevents numpy's library from starting threads.
+Signals             The parent blocks the signals for which it waits, so that no handler runs. A child unblocks them,
+                    and ignores SIGHUP and SIGUSR1, which are only for the parent. So if such a signal is sent to all
+                    processes by mistake, it does not end them.
 Descriptors         A child closes all descriptors that are not its own. Example: if it kept a copy of another process's
-                    listening socket, the kernel would go on accepting connections on it after that process has died.
-The terminal        A child has a session of its own, so that Ctrl-C reaches only the parent.
+                    listening socket, the kernel would continue to accept connections on it after that process died.
+The terminal        A child is in a terminal session of its own, so that Ctrl-C reaches only the parent.
 Memory              Pages stay shared until they are written to. The garbage collector writes to each object that it
                     examines, so all objects are frozen (`gc.freeze`) before the fork.
 Random numbers      `random` seeds itself again in a child; `secrets`, `uuid` and OpenSSL ask the kernel.
@@ -37,11 +37,11 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # options of prctl(2), from <linux/prct
 
 
 def fork(name: str, descriptors: Collection[int], work: Callable[[], None]) -> int:
-    """Start a process called `name` that does `work` and exits. Return its pid. Raise OSError if the kernel can't fork.
+    """Start a child process called `name` that runs `work` and exits. Return its pid. Raise OSError if the fork fails.
 
-    The process keeps these descriptors open, and standard input, output and error. It gets SIGTERM when its parent
-    dies. Its exit status is 0; 2 after a ConfigError or an OSError, which is logged in one line; 1 after any other
-    exception.
+    The child keeps `descriptors` open, and standard input, output and error; all others are closed. It gets SIGTERM
+    when its parent dies. Its exit status is 0 if `work` returns. It is 2 if `work` raises ConfigError or OSError, which
+    is logged in one line, and 1 for any other exception.
     """
     parent = os.getpid()
     gc.collect()
@@ -53,7 +53,10 @@ def fork(name: str, descriptors: Collection[int], work: Callable[[], None]) -> i
 
 
 def _run_child(parent: int, name: str, descriptors: Collection[int], work: Callable[[], None]) -> NoReturn:
-    """Run as the child process. Never return, so that the child does not go on with the parent's work."""
+    """Run as the child process: prepare the process, call `work`, and exit.
+
+    Never return, so that the child does not continue with the parent's work.
+    """
     status = 1
     try:
         os.setsid()
@@ -85,7 +88,10 @@ def _close_all_but(descriptors: Collection[int]) -> None:
 
 
 def _end_with_parent(parent: int) -> None:
-    """Have the kernel send this process SIGTERM when its parent dies. If it has died already, send SIGTERM now."""
+    """Make the kernel send this process SIGTERM when its parent dies.
+
+    If the parent has died already, send SIGTERM now.
+    """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)

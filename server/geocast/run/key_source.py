@@ -1,12 +1,12 @@
-"""The key set (JWKS) at a URL, which is fetched regularly while a process of the node runs (`--keys https://…`).
+"""Fetch the set of signing keys (JWKS) from a URL, regularly while the node runs (`--keys https://…`).
 
 Rule 1  The last valid set stays in use even while the server fails. A key is dropped only if a fetched set lacks it.
         Example: the server is down for a day. All tokens of known keys are accepted during that day.
-Rule 2  The set is fetched every `every_s`, which is how long a withdrawn key may still be accepted. It is fetched at
-        once when the operator asks for it (SIGHUP). It is also fetched when a token with an unknown key arrives, at
-        most once in AGAIN_S.
-        Example: somebody sends 1,000 tokens with invented key ids a second. The server sees a fetch every 30 s.
-Rule 3  Only one fetch runs at a time. After a failure, the set is fetched again within AGAIN_S.
+Rule 2  The set is fetched every `every_s` seconds, which is how long a withdrawn key may still be accepted. It is
+        fetched at once when the operator asks for it (SIGHUP). It is also fetched when a token with an unknown key
+        arrives, but for this reason at most once every AGAIN_S seconds.
+        Example: somebody sends 1,000 tokens with invented key ids every second. The set is fetched every 30 s.
+Rule 3  Only one fetch runs at a time. After a failure, the set is fetched again within AGAIN_S seconds.
 """
 
 import asyncio
@@ -31,7 +31,10 @@ AGAIN_S = 30.0  # least time between two fetches for unknown keys; longest time 
 
 
 class KeySource:
-    """The task that fetches the key set. Connections and requests that need newer keys wait with `newer`."""
+    """Fetches the key set from a URL, regularly and on demand.
+
+    Connections and requests that need newer keys wait with `newer`.
+    """
 
     def __init__(
         self,
@@ -41,10 +44,13 @@ class KeySource:
         changed: Callable[[bytes], None],
         settled: Callable[[], None] = lambda: None,
     ) -> None:
-        """Create a source that fetches `url` every `every_s` seconds once `run` is running.
+        """Create a source for the key set at `url`.
 
-        `have` returns the set that is in use, as `fetch_keys` returned it. `changed` is called with a fetched set that
-        differs from it. `settled` is called if a fetch returns the same set, fails, or is not due yet.
+        While the coroutine `run` is running, the set is fetched every `every_s` seconds.
+
+        The function `have` returns the key set in use, as the bytes that were fetched. `changed` is called with a
+        fetched set that differs from it. `settled` is called when a fetch brings no new set: the set is the same, or
+        the fetch fails, or was requested too soon after the last one.
         """
         self.newer = NewerKeys(self.ask)
         self._url = url
@@ -60,13 +66,13 @@ class KeySource:
         self._is_failing = False
 
     def fetch_now(self) -> None:
-        """Fetch the set as soon as possible, because the operator has asked for it."""
+        """Fetch the key set as soon as possible, because the operator has asked for it."""
         self._wanted.set()
 
     def ask(self) -> None:
-        """Fetch the set because a token with an unknown key has arrived.
+        """Fetch the key set soon, because a token with an unknown key has arrived.
 
-        Do nothing if a fetch for that reason was made recently (Rule 2).
+        Do nothing except call `settled` if this was requested less than AGAIN_S seconds ago (Rule 2).
         """
         now = time.monotonic()
         if self._is_fetching or self._wanted.is_set():
@@ -78,7 +84,7 @@ class KeySource:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Fetch the set regularly and on demand (Rule 2), until cancelled."""
+        """Fetch the key set regularly and on demand (Rule 2), until the task is cancelled."""
         while True:
             # Fetch a little earlier than necessary, at a random time, so that not all nodes fetch at the same moment.
             pause_s = self._every_s * random.uniform(0.8, 0.95)  # noqa: S311
@@ -119,7 +125,7 @@ class KeySource:
         self._settled()
 
     def metrics(self) -> Iterator[Metric]:
-        """Yield the number of fetches by result, and the time of the last successful one, for Prometheus."""
+        """Yield metrics for Prometheus: the number of fetches by result, and the time of the last successful fetch."""
         yield counters("key_fetches", "Times that the keys at a URL were fetched", "result", self._results.items())
         yield gauge("keys_fetched_timestamp_seconds", "When the keys at a URL were last fetched", self._good_at)
 
@@ -130,7 +136,10 @@ def source_of(
     changed: Callable[[bytes], None],
     settled: Callable[[], None] = lambda: None,
 ) -> KeySource | None:
-    """Return a KeySource if `--keys` is a URL, otherwise None."""
+    """Return a KeySource if the option `--keys` is a URL, otherwise None.
+
+    The functions `changed` and `settled` are those of `KeySource`.
+    """
     if not isinstance(settings.keys, KeyUrl):
         return None
     return KeySource(settings.keys, settings.keys_refresh_s, lambda: in_force.keys, changed, settled)

@@ -1,4 +1,4 @@
-"""`geocast ledger`: a process that only reads the alert log, and writes a ledger until SIGTERM or SIGINT."""
+"""The command `geocast ledger`: follows the alert log and writes a ledger of it, until SIGTERM or SIGINT."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,10 @@ AGAIN_S = 1.0  # from a failure to read the log to the next attempt
 
 
 def observer_of(log: str) -> LogTail:
-    """Return a reader of the alert log that `--log` names. Raise ConfigError if `--log` is not valid."""
+    """Return an object that follows the alert log named by `--log`.
+
+    Raise ConfigError if the value of `--log` is not valid.
+    """
     scheme, _, rest = log.partition(":")
     if scheme in REDIS_SCHEMES:
         from ..alertlog.redis_streams.tail import RedisTail
@@ -34,10 +37,12 @@ def observer_of(log: str) -> LogTail:
 
 
 async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
-    """Write a ledger until SIGTERM or SIGINT, and return its head (number and hash of its last record).
+    """Follow the alert log and write a ledger into `folder`, until SIGTERM or SIGINT.
 
-    If `reviewers` is None, no signatures are checked. Raise ConfigError if the log can't be read as configured, and
-    OSError if the ledger can't be written.
+    Return the ledger's head (the number and the hash of its last record) as text.
+
+    If `reviewers` is None, no signatures are checked. Raise ConfigError if the value of `log` is not valid or the log
+    can't be opened, and OSError if the ledger can't be written.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -63,7 +68,8 @@ async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
 async def _follow(observer: LogTail, recorder: LedgerRecorder) -> None:
     """Write the entries of the log to the ledger, forever.
 
-    No record is cut off, because no await interrupts its writing.
+    If the log can't be read, try again after AGAIN_S seconds. There is no await while a record is written, so
+    cancelling this coroutine can't cut off a record.
     """
     trouble = ""
     while True:

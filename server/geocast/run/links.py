@@ -1,8 +1,8 @@
-"""The links between processes with one supervisor: the link of the front, and the link of a process behind it.
+"""The links between the processes of one supervisor: the link of the front, and the links of the processes behind it.
 
-The *front* is the process that answers /metrics and /readyz for all. Both kinds of links apply a configuration that the
-supervisor has read (Rule 8 of `workers`) when they receive a datagram about it. They also check for one every second,
-because datagrams may be lost.
+The *front* is the process that answers /metrics and /readyz for all. A link sends and receives datagrams. When a
+datagram says that the supervisor has read a new configuration (Rule 8 of `workers`), the link applies it. Each link
+also checks for a new configuration every second, because datagrams may be lost.
 """
 
 import abc
@@ -30,9 +30,9 @@ logger = logging.getLogger(__name__)
 
 
 class _Link(abc.ABC):
-    """The channel of a process that is not the supervisor, and the mailbox that it reads.
+    """Base class of the links: a process's channel, and the mailbox in which it finds a new configuration.
 
-    The mailbox is the file in which the supervisor leaves a configuration.
+    The mailbox is a file. The supervisor writes the new configuration to it after a reload.
     """
 
     def __init__(self, part: WorkerSpec, in_force: RuntimeConfig, stop: Stop) -> None:
@@ -53,10 +53,13 @@ class _Link(abc.ABC):
 
     @abc.abstractmethod
     def _take(self, data: bytes) -> None:
-        """Handle a datagram other than LOOK."""
+        """Handle a datagram. (LOOK, which announces a new configuration, is handled by the base class.)"""
 
     def _look(self) -> None:
-        """Apply the configuration that the supervisor has read, if it is new. End this process if that fails."""
+        """Apply the configuration in the supervisor's mailbox, if it is new.
+
+        Stop this process if that fails; the supervisor then starts another.
+        """
         try:
             self._mailbox.look(self._in_force.take)
         except Exception as error:
@@ -65,9 +68,9 @@ class _Link(abc.ABC):
 
 
 class FrontLink(_Link):
-    """The link of the *front*, the process that answers /metrics and /readyz for all.
+    """The link of the *front*, the process that answers /metrics and /readyz for all processes.
 
-    It receives the reports of the others, and fetches the keys if they are at a URL.
+    The front receives the reports of the other processes, and fetches the signing keys if they are at a URL.
     """
 
     def __init__(
@@ -79,9 +82,10 @@ class FrontLink(_Link):
         stop: Stop,
         ending: Callable[[], None],
     ) -> None:
-        """Create the link. `names` are the processes behind the front.
+        """Create the link.
 
-        `ending` is called when the supervisor is about to end these processes.
+        `names` are the names of the other processes, except the supervisor. `ending` is called when the supervisor is
+        about to end those processes.
         """
         super().__init__(part, in_force, stop)
         self.reports = Reports(names)
@@ -92,12 +96,15 @@ class FrontLink(_Link):
             in_force.watch(self.source.newer.settle)
 
     def send_to_all(self, data: bytes) -> None:
-        """Send a datagram to each process behind the front."""
+        """Send a datagram to all other processes except the supervisor."""
         for name in self._names:
             self.send(name, data)
 
     def upkeep(self) -> list[Coroutine[Any, Any, None]]:
-        """Return the coroutines that have to run for as long as the link is used."""
+        """Return coroutines that must run for as long as the link is in use.
+
+        They check the mailbox, and fetch the keys if they are at a URL.
+        """
         return [self._look_for_ever(), *([] if self.source is None else [self.source.run()])]
 
     def _take(self, data: bytes) -> None:
@@ -110,7 +117,7 @@ class FrontLink(_Link):
             self._ending()
 
     def _fetched(self, keys: bytes) -> None:
-        """Pass a fetched key set to the supervisor (Rule 8 of `workers`)."""
+        """Write a fetched key set to a file, and tell the supervisor by SIGUSR1 to apply it (Rule 8 of `workers`)."""
         ReloadMailbox(self._part.folder, FETCHED).write(keys)
         if os.getppid() == self._part.supervisor:  # otherwise the supervisor has died, and this process will end, too
             os.kill(self._part.supervisor, signal.SIGUSR1)
@@ -122,9 +129,10 @@ class FrontLink(_Link):
 
 
 class WorkerLink(_Link):
-    """The link of a process behind the *front*, the process that answers /metrics and /readyz for all.
+    """The link of a process behind the *front*, the process that answers /metrics and /readyz for all processes.
 
-    `newer_keys` waits for keys that the front fetches from a URL.
+    Connections that need newer signing keys wait with `newer_keys` until the front has fetched them. `newer_keys` is
+    None if the keys are not at a URL.
     """
 
     def __init__(
@@ -136,9 +144,9 @@ class WorkerLink(_Link):
         stop: Stop,
         appended: Callable[[], None] = lambda: None,
     ) -> None:
-        """Create the link. `front` is the name of the front.
+        """Create the link.
 
-        `appended` is called when another process has appended to the log.
+        `front` is the name of the front. `appended` is called when another process has appended to the log.
         """
         super().__init__(part, in_force, stop)
         self._front = front
@@ -149,7 +157,10 @@ class WorkerLink(_Link):
             in_force.watch(self.newer_keys.settle)
 
     async def report_for_ever(self, metrics: Metrics, state: Callable[[], Mapping[str, Any]]) -> None:
-        """Send the front a report every REPORT_S: the metrics, and the dict that `state` returns."""
+        """Every REPORT_S seconds, send the front a report with the metrics and the dict that `state` returns.
+
+        Also check the mailbox for a new configuration.
+        """
         while True:
             self._look()
             report = {"name": self._part.name, "pid": os.getpid(), **state(), "metrics": export(metrics.registry)}

@@ -1,6 +1,6 @@
-"""A node in one process: the log, the api listener and the stream listener on one event loop.
+"""A node in one process: the alert log, the API listener and the stream listener on one event loop.
 
-A node in several processes is in `workers.py`. Only this module knows the backends of the log.
+A node in several processes is in `workers.py`. Only this module chooses a backend of the log.
 """
 
 import asyncio
@@ -43,9 +43,10 @@ logger = logging.getLogger(__name__)
 
 
 def open_log(settings: Settings, verifier: EntryVerifier | None = None) -> AlertLog:
-    """Return the alert log that `--log` names, not started yet. Raise ConfigError if `--log` is not valid.
+    """Create the alert log named by `--log`, without starting it.
 
-    Readers get only the entries that `verifier` accepts, or all entries if it is None.
+    Raise ConfigError if the value of `--log` is not valid. Readers of the log get only the entries that `verifier`
+    accepts, or all entries if it is None.
     """
     scheme, colon, rest = settings.log.partition(":")
     if scheme in REDIS_SCHEMES:
@@ -65,7 +66,7 @@ def open_log(settings: Settings, verifier: EntryVerifier | None = None) -> Alert
 
 @contextlib.asynccontextmanager
 async def opened_log(settings: Settings, verifier: EntryVerifier | None = None) -> AsyncIterator[AlertLog]:
-    """Open the alert log that `--log` names while the block runs. Raise ConfigError if it can't be used."""
+    """Open the alert log named by `--log` while the block runs. Raise ConfigError if the log can't be used."""
     alert_log = open_log(settings, verifier)
     await alert_log.start()
     try:
@@ -75,7 +76,10 @@ async def opened_log(settings: Settings, verifier: EntryVerifier | None = None) 
 
 
 class Stop:
-    """The handler of SIGTERM and SIGINT: the first signal sets `asked` (drain), the second sets `hurry`."""
+    """Handles SIGTERM and SIGINT.
+
+    The first signal sets `asked`, which starts the drain. Every later signal sets `hurry`, which cuts the drain short.
+    """
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -84,7 +88,7 @@ class Stop:
             asyncio.get_running_loop().add_signal_handler(number, self.ask)
 
     def ask(self) -> None:
-        """Handle a signal: the first sets `asked`, every later one `hurry`."""
+        """Handle SIGTERM or SIGINT: the first signal sets `asked`, every later one `hurry`."""
         if self.asked.is_set():
             logger.warning("a second signal to stop has arrived; closing the open connections at once")
             self.hurry.set()
@@ -92,7 +96,7 @@ class Stop:
 
 
 async def purge_for_ever(keeper: LogHealth) -> None:
-    """Have the log forget old alerts every PURGE_S, starting now. Only one process of a node may run this."""
+    """Make the log delete old alerts now and every PURGE_S seconds. Only one process of a node may run this."""
     while True:
         await keeper.purge()
         await asyncio.sleep(PURGE_S)
@@ -140,11 +144,11 @@ def api_of(
     share: float,
     degraded: Callable[[], int],
 ) -> ApiContext:
-    """Return the context of the api listener of this process, which is updated by every reload.
+    """Create the context of the API listener: the services that its routes use. Every reload updates it.
 
-    `appended` is called with each entry that was appended. `unready` returns the reasons why the node is not ready.
-    `share` is the part of each limited resource that one subject may use (rule HD6). `degraded` returns how many calls
-    have entries that no key decrypts (rule HD8).
+    `appended` is called with each entry after it was appended to the log. `unready` returns the reasons why the node is
+    not ready. `share` is the fraction of each limited resource that one subject may use (rule HD6). `degraded` returns
+    the number of calls for help with entries that no key decrypts (rule HD8).
     """
     threads = Threads(share)
     publishing = Publishing(
@@ -183,7 +187,10 @@ def calls_of(
     metrics: Metrics,
     appended: Callable[[Entry | CallEntry], None],
 ) -> MakeErrands | None:
-    """Return a function that makes this process's worker for calls for help, or None without `--call-keys`."""
+    """Return a function that creates this process's worker for calls for help.
+
+    Return None if `--call-keys` is not given: then there are no calls.
+    """
     if settings.call_keys is None:
         return None
 
@@ -197,7 +204,7 @@ def calls_of(
 def _cap_ingest_of(
     in_force: RuntimeConfig, alert_log: AlertLog, clock: Clock, appended: Callable[[Entry], None], aside: RunInThread
 ) -> "CapIngest | None":
-    """Return the service that accepts CAP messages in this process, or None without `--cap-sources`."""
+    """Return the service that accepts CAP messages in this process, or None if `--cap-sources` is not given."""
     if in_force.sources is None:
         return None
     from ..ingest.cap.service import CapIngest  # importing the XML reader takes 0.2 s and 10 MB
@@ -208,7 +215,7 @@ def _cap_ingest_of(
 
 
 async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners) -> None:
-    """Run a node on these listening sockets until it is told to stop.
+    """Run a node on these listening sockets until SIGTERM or SIGINT.
 
     Raise ConfigError if the settings can't be used.
     """

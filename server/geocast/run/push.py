@@ -1,10 +1,16 @@
-"""`geocast push`: a process that follows the alert log, keeps push devices, and sends pushes, until it is told to stop.
+"""The command `geocast push`: a process that follows the alert log and sends alerts to push devices.
 
-At the start :    1. The log is read to its end. :    2. The devices are loaded, together with the records of what each
-was sent. :    3. The process starts sending all live alerts to the devices that lack them, and accepts registrations.
+At the start:
 
-At the end (drain) :    1. Registrations are refused with 503. :    2. The process waits for pushes under way, for at
-most `drain_s`. :    3. The results of these pushes are stored.
+1. The log is read to its end.
+2. The devices are loaded, together with the records of what each was sent.
+3. The process starts sending all live alerts to the devices that lack them, and accepts registrations.
+
+At the end (drain, after SIGTERM or SIGINT):
+
+1. Registrations are refused with 503.
+2. The process waits for pushes under way, for at most `drain_s`.
+3. The results of these pushes are stored.
 """
 
 import asyncio
@@ -63,7 +69,10 @@ _TOOK_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
 @dataclass(frozen=True, slots=True)
 class PushContext:
-    """The settings, keys and configuration, which are read once and shared by all processes of one supervisor."""
+    """The settings, keys and configuration of a push process.
+
+    They are read once and shared by all processes of one supervisor.
+    """
 
     settings: PushSettings
     node: Settings
@@ -75,7 +84,7 @@ class PushContext:
 
 
 def read_means(settings: PushSettings) -> PushContext:
-    """Read the keys and the configuration. Raise ConfigError if a file can't be used."""
+    """Read the keys and the configuration for the settings. Raise ConfigError if a file can't be used."""
     settings.check()
     keyring = parse_push_keys(read("--push-keys", settings.push_keys), settings.push_keys)
     vapid = Vapid(parse_vapid(read("--vapid", settings.vapid), settings.vapid), settings.contact)
@@ -86,9 +95,10 @@ def read_means(settings: PushSettings) -> PushContext:
 
 
 def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Shards]:
-    """Return the device store that `--devices` names, not open yet, and the shards that this process serves.
+    """Return the device store named by `--devices`, not opened yet, and the shards that this process serves.
 
-    A shard is a part of all devices. Raise ConfigError if `--devices` is not valid.
+    A shard is one part of all devices. With Redis, processes lease shards; otherwise this process serves all of them.
+    Raise ConfigError if the value of `--devices` is not valid.
     """
     scheme, _, rest = settings.devices.partition(":")
     if scheme in REDIS_SCHEMES:
@@ -100,7 +110,7 @@ def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Sha
 
 
 async def run_alone(means: PushContext, listener: socket.socket, metrics_listener: socket.socket | None) -> None:
-    """Run in one process until SIGTERM or SIGINT. Raise ConfigError if the settings can't be used."""
+    """Run `geocast push` in one process until SIGTERM or SIGINT. Raise ConfigError if the settings can't be used."""
     in_force, metrics = means.in_force, Metrics()
     source = source_of(means.node, in_force, in_force.take_keys)
     if source is not None:
@@ -124,10 +134,13 @@ def _of(source: KeySource | None) -> list[Coroutine[Any, Any, None]]:
 
 
 class PushProcess:
-    """A push process: the alert log, the devices, the push client and the HTTP listener, put together."""
+    """A push process, which connects the alert log, the devices, the client of push services and the HTTP listener."""
 
     def __init__(self, means: PushContext, metrics: Metrics, newer: NewerKeys | None) -> None:
-        """Create the process. If the keys are at a URL, requests wait for newer keys with `newer`."""
+        """Create the process.
+
+        Requests whose token has an unknown key wait for newer keys with `newer`; if it is None, they don't wait.
+        """
         self._means = means
         self._metrics = metrics
         self._newer = newer
@@ -140,9 +153,10 @@ class PushProcess:
         shards: Shards,
         beside: Callable[[DevicesContext], contextlib.AbstractAsyncContextManager[None]],
     ) -> None:
-        """Run until told to stop. Raise ConfigError if the log or the device store can't be used.
+        """Run the process until SIGTERM or SIGINT. Raise ConfigError if the log or the device store can't be used.
 
-        The context that `beside` returns is open while the listener is open.
+        `stop` receives the signals. `beside` returns a context manager, which is entered after the listener was opened
+        and left before it is closed.
         """
         clock, in_force, settings = SystemClock(), self._means.in_force, self._means.settings
         async with contextlib.AsyncExitStack() as opened:
@@ -186,7 +200,7 @@ class PushProcess:
             await shards.stop()
 
     async def _drain(self, waking: DeviceManager, keeper: LogHealth, hurry: asyncio.Event) -> None:
-        """Wait for the pushes under way, for at most `drain_s`, and store their results."""
+        """Wait for the pushes under way, for at most `drain_s` seconds, and store their results."""
         logger.info("stopping; waiting for %d pushes under way", waking.sending.under_way)
         waking.sending.end()
         with contextlib.suppress(TimeoutError):
@@ -245,9 +259,10 @@ class PushProcess:
 
 @contextlib.contextmanager
 def listening(settings: PushSettings) -> Iterator[tuple[Sequence[socket.socket], socket.socket | None]]:
-    """Open the listening sockets while the block runs: one for each process, and one for `--metrics`.
+    """Open the listening sockets of `geocast push` while the block runs.
 
-    Raise ConfigError if an address can't be used.
+    Yield a list with one socket for each process, and the socket for `--metrics` or None. Raise ConfigError if an
+    address can't be used.
     """
     with contextlib.ExitStack() as opened:
         bound = (
@@ -295,14 +310,17 @@ async def _sweep(waking: DeviceManager, collector: GcFreezer, arrivals: Callable
 
 
 async def _store_counts_for_ever(waking: DeviceManager, keeper: LogHealth) -> None:
-    """Store the counts of pushes every second. That also notices when the log works again after a failure."""
+    """Store the counts of pushes in the log every second.
+
+    This also detects that the log can be used again after a failure.
+    """
     while True:
         await asyncio.sleep(FLUSH_S)
         await waking.store_counts(keeper.store)
 
 
 async def _purge(waking: DeviceManager, store: DeviceStore, shards: Shards, clock: Clock) -> None:
-    """Have the store forget, every PURGE_S, what devices were sent of alerts that are over."""
+    """Every PURGE_S seconds, delete the delivery records of alerts that have ended from the device store."""
     while True:
         with contextlib.suppress(StoreUnavailable):
             await store.purge(shards.terms.keys(), clock.now().wall_ms, waking.what_is_over())
@@ -310,7 +328,7 @@ async def _purge(waking: DeviceManager, store: DeviceStore, shards: Shards, cloc
 
 
 async def _recheck(waking: DeviceManager, reloaded: asyncio.Event) -> None:
-    """After each reload, forget the devices whose tokens are no longer valid (WPR9)."""
+    """After each reload, check the tokens of all devices, and forget those whose tokens are no longer valid (WPR9)."""
     while True:
         await reloaded.wait()
         reloaded.clear()
@@ -335,9 +353,9 @@ async def _first_of(*events: asyncio.Event) -> None:
 
 
 def comparable(in_force: RuntimeConfig) -> Iterator[Metric]:
-    """Return the metrics of the configuration, without the digests of files.
+    """Return the metrics of the configuration, without the digests of the configuration files.
 
-    A node has files that this process does not have, and alerting rules compare the digests of all processes.
+    The digests are used to compare all processes, but a node has files that a push process does not have.
     """
     return (metric for metric in in_force.metrics() if metric.name != "geocast_settings_digest")
 

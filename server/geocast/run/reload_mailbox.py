@@ -1,9 +1,9 @@
-"""The handling of SIGHUP, by which a running node reads its keys, revoked tokens, policy and publishers again (BA2).
+"""Handle SIGHUP, which makes a running node read its keys, revoked tokens, policy and publishers again (BA2).
 
-The signal never ends a process. If the node is one process, its event loop handles the signal. If there are several,
-the supervisor does: it reads and parses the files, writes the result to a file in the folder of the channels (the
-*mailbox*), and sends the other processes a datagram. These read the mailbox; they also check it once a second, in case
-the datagram was lost. A process that is started later is forked with the new values.
+The signal never ends a process. If the node is one process, its event loop handles the signal. If the node has several
+processes, the supervisor handles it: it reads and parses the files, writes their contents to one file (the *mailbox*),
+and sends the other processes a datagram. The other processes then read the mailbox; they also check it once a second,
+in case the datagram was lost. A process that is started later is forked with the new values.
 """
 
 import asyncio
@@ -19,10 +19,12 @@ from .runtime_config import RuntimeConfig
 
 @contextlib.asynccontextmanager
 async def reloading(in_force: RuntimeConfig, source: KeySource | None) -> AsyncIterator[None]:
-    """Reload at each SIGHUP while the block runs. If `source` is not None, also have it fetch the keys at a URL.
+    """Reload the configuration at each SIGHUP while the block runs.
 
-    Several signals that arrive at once cause one reload. The caller has blocked the signal, so a signal that comes too
-    early waits. After the block, the signal is ignored.
+    If `source` is not None, also have it fetch the keys.
+
+    Several signals that arrive at once cause one reload. The caller must have blocked SIGHUP, so that a signal that
+    arrives before the block starts is not lost. After the block, the signal is ignored.
     """
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -48,20 +50,23 @@ async def reloading(in_force: RuntimeConfig, source: KeySource | None) -> AsyncI
 
 
 class ReloadMailbox:
-    """A file through which one process passes bytes to others. Readers get the newest version, always complete."""
+    """A file through which one process passes bytes to others.
+
+    Readers always get the latest version, and never a part of it.
+    """
 
     def __init__(self, folder: Path, name: str = "in-force") -> None:
         self._path = folder / name
         self._seen = (0, 0)  # inode and modification time of the version that was read last
 
     def write(self, packed: bytes) -> None:
-        """Replace the content atomically. Raise OSError if that fails."""
+        """Replace the content of the file atomically. Raise OSError if that fails."""
         beside = self._path.with_suffix(".new")
         beside.write_bytes(packed)
         beside.replace(self._path)
 
     def look(self, take: Callable[[bytes], None]) -> None:
-        """Call `take` with the content, if this reader has not seen this version yet."""
+        """Call `take` with the content of the file, unless this object has passed on the same version before."""
         with contextlib.suppress(FileNotFoundError):
             found = self._path.stat()
             if (found.st_ino, found.st_mtime_ns) != self._seen:

@@ -6,10 +6,10 @@ encrypt calls (BA2, BA3). The configuration *in force* is the one in use.
 Rule 1  A reload changes everything or nothing. All files are read, then all are parsed, and only then is everything put
         in force, in one step. No token and no request is checked by a mix of old and new.
         Example: a new policy demands two approvals, and a new file of reviewers has the second reviewer. If the policy
-        came first, nobody could publish for a moment.
+        were applied first, nobody could publish for a moment.
 Rule 2  All processes of a node have the same configuration. One process reads and parses the files and passes on the
         bytes that it has read. The others parse the same bytes, which can't fail. If each process read the files
-        itself, a file could change in between.
+        itself, a file could change between two of these reads.
 Rule 3  A failed reload changes nothing. If a file can't be read or used, the present configuration stays in force, one
         log line gives the reason, and the counter `geocast_reloads_total{result="failed"}` is increased.
 """
@@ -60,10 +60,11 @@ _BETWEEN = AESGCM(AESGCM.generate_key(256))
 
 
 class RawConfig(NamedTuple):
-    """The contents of the configuration files, as bytes. None means that there is no such file.
+    """The contents of the configuration files as bytes. None means that the file is not configured.
 
-    Without the respective file, nothing is revoked, the policy is the built-in one, all publishers have the same
-    rights, no CAP messages are accepted, no reviewer's signature counts, and calls can't be encrypted.
+    This is what a missing file means: without `revoked`, no token is revoked. Without `policy`, the built-in policy is
+    used. Without `publishers`, all publishers have the same rights. Without `cap_sources`, no CAP messages are
+    accepted. Without `reviewers`, no reviewer's signature counts. Without `call_keys`, calls can't be encrypted.
     """
 
     keys: bytes
@@ -76,7 +77,7 @@ class RawConfig(NamedTuple):
 
 
 class ParsedConfig(NamedTuple):
-    """The parsed contents of the configuration files, which can be put in force."""
+    """The parsed contents of the configuration files, ready to be applied."""
 
     keys: Mapping[str, Key]
     revoked: Mapping[str, float]
@@ -88,16 +89,16 @@ class ParsedConfig(NamedTuple):
 
 
 class RuntimeConfig:
-    """The configuration in force in this process.
+    """The configuration that this process uses at the moment (that is *in force*), and how to reload it.
 
-    A reload changes the contents of the objects `tokens` and `trust`, and replaces everything else.
+    A reload changes the contents of the objects `tokens` and `trust`, and replaces all other values.
     """
 
     def __init__(self, settings: Settings, keys: bytes = b"", *, opens_calls: bool = True) -> None:
         """Read all files for the first time. Raise ConfigError if a file can't be read or used.
 
-        `keys` is the JWKS to use if `--keys` is not given. If `opens_calls`, this process is a node, whose policy may
-        have calls only if there is a key to encrypt them.
+        `keys` is the key set (JWKS) to use if the option `--keys` is not given. If `opens_calls` is true, this process
+        is a node, and its policy may allow calls only if there is a key to encrypt them.
         """
         if isinstance(settings.keys, KeyUrl):
             # Use a loop of asyncio, not of uvloop, which would leave a thread. A process with threads must not fork.
@@ -116,14 +117,14 @@ class RuntimeConfig:
         self._warn()
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call `changed` whenever the configuration in force has changed."""
+        """Register a function that is called whenever the configuration in force has changed."""
         self._watchers.append(changed)
 
     def reload(self, share: Callable[[bytes], None] = lambda _packed: None) -> None:
-        """Read all files again and apply them, all or none (Rules 1 and 3). Never raise an exception.
+        """Read all files again and apply either all of them or none (Rules 1 and 3). Never raise an exception.
 
-        Before they are applied, `share` is called with bytes for `take` in the other processes. If it raises, the
-        reload fails.
+        Before the new configuration is applied here, `share` is called with bytes that the other processes pass to
+        `take`. If `share` raises an exception, the reload fails.
         """
         results, now = self._results | {"ok": self._results["ok"] + 1}, time.time()
         try:
@@ -139,7 +140,12 @@ class RuntimeConfig:
             self._warn()
 
     def take_keys(self, keys: bytes, share: Callable[[bytes], None] = lambda _packed: None) -> None:
-        """Apply keys that were fetched from a URL and checked; keep everything else. Never raise an exception."""
+        """Apply a key set that was fetched from a URL and checked, and leave everything else as it is.
+
+        Never raise an exception.
+
+        Before the keys are applied here, `share` is called with bytes that the other processes pass to `take`.
+        """
         try:
             changes = self._share_and_apply(self._texts._replace(keys=keys), self._results, self._read_at, share)
         except Exception as error:
@@ -149,22 +155,22 @@ class RuntimeConfig:
 
     @property
     def policy(self) -> Policy:
-        """The policy: what may be published at all."""
+        """The policy, which says what may be published at all."""
         return self._parsed_now.policy
 
     @property
     def publishers(self) -> Publishers | None:
-        """The publishers and what each may publish. None means that all have the same rights."""
+        """The publishers, and what each of them may publish; None if all have the same rights."""
         return self._parsed_now.publishers
 
     @property
     def sources(self) -> "CapSources | None":
-        """The allowed senders of CAP messages. None means that there is no HTTP route for such messages."""
+        """The sources from which CAP messages are accepted; None if there is no HTTP route for such messages."""
         return self._parsed_now.sources
 
     @property
     def reviewers(self) -> Reviewers:
-        """The reviewers whose signatures count, by the `kid` of their keys."""
+        """The reviewers whose signatures count, by the key ids (`kid`) of their keys."""
         return self._parsed_now.reviewers
 
     @property
@@ -174,17 +180,17 @@ class RuntimeConfig:
 
     @property
     def keys(self) -> bytes:
-        """The JWKS in force, as the bytes that were read."""
+        """The key set (JWKS) in force, as the bytes that were read."""
         return self._texts.keys
 
     def take(self, packed: bytes) -> None:
-        """Apply the configuration that another process has shared, given as these bytes (Rule 2)."""
+        """Apply a configuration that another process has shared in the form of these bytes (Rule 2)."""
         nonce, sealed = packed[:NONCE_BYTES], packed[NONCE_BYTES:]
         texts, self._results, self._read_at = msgpack.unpackb(_BETWEEN.decrypt(nonce, sealed, None))
         self._apply(RawConfig(*texts), self._parsed(RawConfig(*texts)))
 
     def metrics(self) -> Iterator[Metric]:
-        """Yield the metrics of the configuration, for Prometheus. Only one process of a node shows them."""
+        """Yield metrics about the configuration for Prometheus. Only one process of a node exposes them."""
         text = "Times that keys, revoked tokens, policy, who may do what, and call keys were read anew"
         yield counters("reloads", text, "result", self._results.items())
         yield gauge("last_reload_timestamp_seconds", "When what is in force was read", self._read_at)
@@ -204,7 +210,7 @@ class RuntimeConfig:
     # ---- reading, parsing and applying the files -------------------------------------------------------------
 
     def _read(self, keys: bytes) -> RawConfig:
-        """Read all files. `keys` is the JWKS to use if it is not in a file."""
+        """Read all files, and return their contents. `keys` is the key set (JWKS) to use if it is not in a file."""
         settings, read = self._settings, _read("keys", self._file)
         return RawConfig(
             keys if read is None else read,
@@ -219,7 +225,10 @@ class RuntimeConfig:
     def _share_and_apply(
         self, texts: RawConfig, results: Mapping[str, int], read_at: float, share: Callable[[bytes], None]
     ) -> str:
-        """Parse the contents, share them, and only then apply them here. Return a summary of the changes."""
+        """Parse these file contents, share them with other processes, and then apply them here.
+
+        Return a summary of the changes. Raise an exception, and apply nothing, if parsing or sharing fails.
+        """
         parsed = self._parsed(texts)
         share(_packed(texts, results, read_at))
         return self._apply(texts, parsed)
@@ -241,7 +250,7 @@ class RuntimeConfig:
         return parsed
 
     def _apply(self, texts: RawConfig, parsed: ParsedConfig) -> str:
-        """Apply the parsed contents. Return a summary of the changes."""
+        """Apply the parsed file contents in this process. Return a summary of the changes."""
         before, had, had_keys = self._texts, self._parsed_now, self.tokens.keys
         if texts != before:
             self.tokens.replace(parsed.keys, parsed.revoked)
@@ -285,7 +294,7 @@ def _sources(text: bytes, path: Path | None) -> "CapSources":
 
 
 def _error_text(error: Exception) -> str:
-    """Return the text of an expected error, or the type and traceback of any other error, for the operator."""
+    """Return the text of an error for the operator. For an unexpected type of error, return its type and traceback."""
     return str(error) if isinstance(error, ConfigError | OSError) else trace(error)
 
 
@@ -306,5 +315,5 @@ def _difference(what: str, before: Set[Any], after: Set[Any]) -> str:
 
 
 def _digest(text: bytes | None) -> int:
-    """Return a number that is equal for equal contents of a file; 0 if there is no file."""
+    """Return a number computed from a file's contents, so equal contents have equal numbers; 0 without a file."""
     return 0 if text is None else int.from_bytes(hashlib.sha256(text).digest()[:DIGEST_BYTES])

@@ -1,11 +1,13 @@
-"""Threads for work that takes milliseconds and must not block the event loop, divided fairly among subjects (HD6).
+"""Run work that takes milliseconds in threads, so that it does not block the event loop, and share them fairly (HD6).
 
-The threads are daemons and belong to no executor of asyncio. So a process that ends does not wait for them, and work
-that is still in the queue is never started. The clients that wait for such work get no answer (rule HD3).
+Each piece of work is done for a *subject*, the client that has caused it, and no subject can occupy all threads. The
+threads are daemons and belong to no executor of asyncio. So a process that ends does not wait for them, and work that
+is still in the queue is never started. The clients that wait for such work get no answer (rule HD3).
 
-A thread competes with the loop for the interpreter. So after work of more than LONG_S of CPU time, the same subject's
-work has to pause for as long as that work took. Example: a source sends nothing but messages that take 170 ms each. It
-gets at most half of the interpreter's time, however many messages it sends. Short work is never delayed.
+A thread competes with the event loop for the interpreter. So after work that took more than LONG_S seconds of CPU, the
+next work for the same subject must wait for as long as that work took. Example: a source sends nothing but messages
+that take 170 ms each. It gets at most half of the interpreter's time, however many messages it sends. Short work is
+never delayed.
 """
 
 import asyncio
@@ -27,14 +29,15 @@ _T = TypeVar("_T")
 
 
 class Threads:
-    """A pool of `number` threads that run work while the event loop goes on."""
+    """A pool of `number` threads for work that would block the event loop."""
 
     def __init__(
         self, share: float = SHARE, number: int = THREADS, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
-        """Create the pool. Its threads start when there is work.
+        """Create the pool. Its threads are started when there is work.
 
-        `share` is the part of the pool that one subject may use. `sleep` waits for a number of seconds.
+        `share` is the fraction of the pool that one subject may use. `sleep` is a function that waits for a number of
+        seconds.
         """
         self._turns = Turns("requests that are worked out beside the others", MAX_WORKS, number, share)
         self._number = number
@@ -44,9 +47,10 @@ class Threads:
         self._paused: dict[Hashable, float] = {}  # subject -> end of its pause, by the loop's clock
 
     async def __call__(self, work: Callable[[], _T], subject: Hashable, /) -> _T:
-        """Run `work` in a thread and return its result or raise its error.
+        """Run `work` in a thread, and return its result or raise its exception.
 
-        Raise a Problem (429) if the subject has too much work here.
+        `subject` is the client for whom the work is done. Raise a Problem (429) if too much work of this subject is
+        queued or running already.
         """
         cpu_s = 0.0
 

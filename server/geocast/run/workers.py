@@ -2,28 +2,29 @@
 
     supervisor ── opens all listening sockets, starts the others and replaces them; handles no alert
        ├── api      publishes, purges, answers /metrics and /readyz for all
-       └── stream   × N: the same address by SO_REUSEPORT; each follows the log and serves its own sessions
+       └── stream   × N: all listen on one address (SO_REUSEPORT); each follows the log and serves its own sessions
 
-Rule 1  The supervisor binds each port without SO_REUSEPORT first, which fails if the port is in use.
+Rule 1  The supervisor first binds each port without SO_REUSEPORT, which fails if the port is in use.
         Example: an old node still runs on port 8765. With SO_REUSEPORT alone, both nodes would get connections.
 Rule 2  The supervisor has no event loop and no thread, so that it can fork the other processes at any time. They share
         the modules that it has imported, and the settings, keys and policy that it has read (`forking.py`).
 Rule 3  The supervisor keeps every listening socket open and passes it on.
         Example: a stream process dies with 50 connections in the queue of its socket. Its replacement accepts them.
-Rule 4  After each append to the log, the api process sends the stream processes a nudge (a datagram that says so). A
-        stream process that has appended a responder's answer does the same. If a nudge is lost, the entry is found a
-        moment later by polling the log.
-Rule 5  Each stream process reports its metrics and whether it is ready, once a second. If its report is missing, the
-        node is not ready. The counters of a process that has died still count.
+Rule 4  After each append to the log, the api process sends the stream processes a *nudge*: a datagram which says that
+        the log has a new entry. A stream process that has appended a responder's answer does the same. If a nudge is
+        lost, the entry is found a moment later by polling the log.
+Rule 5  Each stream process reports its metrics and whether it is ready, once a second. If a report is missing, the node
+        is not ready. The counters of a process that has died are still included.
 Rule 6  When the node drains (ends), the api process answers "not ready", the stream processes drain at the same time,
         and the api process ends last. If the supervisor dies, the others drain too.
-Rule 7  Only the supervisor tells the others to end: each of them once, and a second time to make it hurry. Each is in a
-        session of its own, because Ctrl-C in a terminal reaches all processes of the terminal's session.
-        Example: otherwise Ctrl-C would reach the stream processes twice, and they would drop their sessions at once.
+Rule 7  Only the supervisor tells the others to end: it signals each of them once, and a second time to make it hurry.
+        Each process is in a terminal session of its own, so that Ctrl-C reaches only the supervisor.
+        Example: otherwise the stream processes would get two signals, one from the terminal and one from the
+        supervisor, and they would drop their connections at once.
 Rule 8  The supervisor alone reads keys, revoked tokens, policy and publishers, at the start and at each SIGHUP. The
         other processes get the bytes that it has read (`reload_mailbox.py`). A process that can't switch to them while
         running exits, and its replacement is forked with them already loaded. If keys are at a URL, the api process
-        fetches them, because it has an event loop. It leaves them in a file and sends the supervisor SIGUSR1. A process
+        fetches them, because it has an event loop. It writes them to a file and sends the supervisor SIGUSR1. A process
         that receives a token with an unknown key asks the api process to fetch.
 """
 
@@ -56,16 +57,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """Settings and configuration from the supervisor, which reads them once, so that no two processes differ."""
+    """The settings and configuration of all processes.
+
+    The supervisor reads them once, so that no two processes differ.
+    """
 
     settings: Settings
     in_force: RuntimeConfig
 
 
 def supervise(settings: Settings, in_force: RuntimeConfig, listeners: Listeners, run: Run) -> None:
-    """Run all processes of a node until told to stop.
+    """Run all processes of a node until SIGTERM or SIGINT.
 
-    Raise ConfigError before any is started, if the settings can't be used.
+    Raise ConfigError, before any process is started, if the settings can't be used.
     """
     shared = _Shared(settings, in_force)
     open_log(settings)  # imports the backend once, before the forks
@@ -137,7 +141,7 @@ async def _run_api(part: WorkerSpec, shared: _Shared) -> None:
 
 
 class _ApiProcess:
-    """The api process: the api listener of a node whose sessions are in other processes."""
+    """The API process of a node, whose sessions are in the stream processes."""
 
     def __init__(self, part: WorkerSpec, shared: _Shared, alert_log: AlertLog, stop: Stop) -> None:
         clock, in_force = SystemClock(), shared.in_force
@@ -163,7 +167,7 @@ class _ApiProcess:
 
     @contextlib.asynccontextmanager
     async def running(self, listeners: Mapping[str, socket.socket]) -> AsyncIterator[None]:
-        """Serve on these sockets while the block runs."""
+        """Serve the API, the metrics and the public feed on these sockets while the block runs."""
         api = self.api
         following = [self._follow_for_ever()] if self._settings.reviewers is not None else []
         upkeep = background(self._watch_log(), purge_for_ever(self._keeper), *self._link.upkeep(), *following)
@@ -188,8 +192,8 @@ class _ApiProcess:
     async def _follow_for_ever(self) -> None:
         """Follow the log, so that this process's verifier knows the same live alerts as those of the stream processes.
 
-        Example: an alert is live with one approval when a reload demands two approvals. The stream processes keep it,
-        and the api process must accept it too, so that it can be cancelled (HD7).
+        Example: an alert with one approval is live when a reload makes two approvals mandatory. The stream processes
+        keep the alert, and the API process must accept it too, so that it can be cancelled (HD7).
         """
         live, clock = LiveAlerts(1), self.api.clock
 

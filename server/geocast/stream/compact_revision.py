@@ -1,8 +1,8 @@
-"""The compact form of a revision, in which a live alert keeps it after the fan-out has sent it.
+"""A compact form in bytes for the revision of a live alert, which is used after the fan-out has sent it.
 
-As objects a revision takes 1.3 KiB, and nearly all live alerts concern no session of a process. The bytes never leave
-this process, so they have values without names, in the order in which the fields are declared. They do not contain the
-alert's id: callers keep it beside the bytes.
+As Python objects, a revision takes 1.3 KiB, and most live alerts concern no session of the process. The bytes never
+leave the process, so they contain only values, in the order in which the fields are declared, and no field names. The
+alert's id is not in the bytes: the caller stores it separately.
 """
 
 from dataclasses import astuple
@@ -39,7 +39,7 @@ _text = attrgetter(*(each.name for each in members_of(AlertText)))
 
 
 def pack(revision: Revision) -> bytes:
-    """Return a revision, without its alert's id, as bytes in the compact form."""
+    """Return the revision in the compact form, as bytes that do not contain the alert's id."""
     alert, optional = revision.alert, _optional(revision.alert)
     packed: bytes = msgpack.packb(
         (
@@ -59,7 +59,10 @@ def pack(revision: Revision) -> bytes:
 
 
 def unpack(alert_id: str, data: bytes) -> Revision:
-    """Return the revision that `pack` made into these bytes, with this alert id."""
+    """Return the revision from which `pack` made `data`.
+
+    The bytes do not contain the alert's id, so it is a parameter.
+    """
     head, needed, optional, area, approval, confirm, *more = msgpack.unpackb(data, strict_map_key=False)
     number, source, issued_at, issuer = head
     area_km2, kinds = confirm
@@ -85,10 +88,10 @@ def _proof(plain: Any) -> ApprovalProof | None:
 
 
 def _plain(shape: Shape) -> Any:
-    """Return a shape as simple values that `_shape` turns back into the shape.
+    """Return a shape as plain lists, tuples and numbers, from which `_shape` restores it.
 
-    A circle becomes three numbers, a polygon its buffer and a flat list of coordinates, any other shape its dict of
-    fields.
+    A circle becomes a tuple of three numbers. A polygon becomes a list with its buffer and a flat list of coordinates.
+    Any other shape becomes the dict of its fields.
     """
     if isinstance(shape, Circle):
         return shape.lat, shape.lng, shape.radius_m

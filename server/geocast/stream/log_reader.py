@@ -4,19 +4,19 @@
 make reading harder than a loop over entries:
 
 The event loop      The log may deliver thousands of entries at a time, for example after a repair, while sessions need
-                    the event loop. So the reader yields to the loop after APPLY_AT_ONCE entries or APPLY_S, but never
-                    between two entries of one alert that follow each other. Example: the log restores revision 1 and
-                    its cancel (LogF4). If the loop ran between them, the fan-out would send revision 1 although the
-                    alert is cancelled.
-A wall clock ahead  Entries of alerts that have ended are not read at the start, because there may be many. If the clock
-                    was ahead then, alerts that are live were left out. Example: a node starts at 10:00 with a clock
-                    that says 12:00, and leaves out an alert that expires at 11:00. When the clock is set right at
+                    the event loop. So the reader lets the loop run after APPLY_AT_ONCE entries or APPLY_S seconds, but
+                    never between two consecutive entries of one alert. Example: the log restores revision 1 and its
+                    cancel (LogF4). If the loop ran between them, the fan-out would send revision 1 although the alert
+                    is cancelled.
+A wall clock ahead  At the start, entries of alerts that have ended are not read, because there may be many. If the wall
+                    clock was ahead at the start, live alerts were left out. Example: a node starts at 10:00 with a
+                    clock that says 12:00, and leaves out an alert that expires at 11:00. When the clock is set right at
                     10:05, the reader reads the log again and applies that alert.
-Other keys          Whether an entry is believed depends on the reviewers' keys and the policy (the *verifier*). When
-                    they change, live alerts are verified again from memory at once, even if the log fails (HD17), and
-                    the log is read again for entries that were not believed (NC3).
+Changed keys        An entry is *believed* if the verifier accepts its approvals, which depends on the reviewers' keys
+                    and the policy. When they change, live alerts are verified again from memory at once, even if the
+                    log fails (HD17), and the log is read again for entries that were not believed (NC3).
 Missing chains      Verifying an entry needs the kinds of all earlier entries of its alert, its *chain* (HD1). If some
-                    of them had ended when the log was read, they are unknown to this process, and the reader asks the
+                    of them had ended when the log was read, this process does not know them, and the reader asks the
                     log for the alert's history.
 """
 
@@ -47,7 +47,10 @@ _ChainAndHistory = tuple[Sequence[Followed], Sequence[Entry | OtherKind]]  # (en
 
 
 class LogHealth:
-    """The state of the alert log as its readers and writers see it: whether it can be used, and if not, why."""
+    """Tracks whether the alert log can be used, and if not, why.
+
+    All readers and writers of the log in a process share it.
+    """
 
     def __init__(self, alert_log: AlertLog, clock: Clock) -> None:
         self.error: str | None = None  # why the last attempt to write or read failed; None if it succeeded
@@ -55,9 +58,9 @@ class LogHealth:
         self._clock = clock
 
     async def store(self, counts: Mapping[str, Counts]) -> bool:
-        """Store delivery counts in the log and return whether that succeeded.
+        """Store delivery counts in the log, and return whether that succeeded.
 
-        Call this even without counts: that is how the process notices that the log works again.
+        Call this method regularly, even with no counts: it detects that the log can be used again after a failure.
         """
         try:
             await self._log.add_counts(counts)
@@ -70,7 +73,7 @@ class LogHealth:
         return True
 
     async def purge(self) -> None:
-        """Have the log forget old alerts (LogR1).
+        """Make the log delete old alerts (LogR1).
 
         If the log can't be used now, do nothing; the next call will do it.
         """
@@ -78,21 +81,21 @@ class LogHealth:
             await self._log.purge(self._clock.now().wall_ms)
 
     def failed(self, what: str, error: LogUnavailable) -> None:
-        """Record that the alert log could not be `what` ("read" or "written").
+        """Record that an attempt to use the alert log failed.
 
-        Only the first of consecutive failures is logged.
+        `what` is "read" or "written". Only the first of several failures in a row is logged.
         """
         if self.error is None:
             logger.error("the alert log can't be %s (%s); trying again", what, error)
         self.error = str(error)
 
     def unready(self) -> list[str]:
-        """Return the reasons why a process that needs the log is not ready; [] if the log can be used."""
+        """Return the reasons why a process that needs the log is not ready; an empty list if the log can be used."""
         return [] if self.error is None else [f"log unreachable: {self.error}"]
 
 
 class LogReader:
-    """The reader of the log for the live alerts of a process (see the module's docstring).
+    """Applies the entries of the log to the live alerts of a process (see the module's docstring).
 
     `caught_up` is set when the reader has reached the end of the log for the first time. `position` is the position of
     the last entry applied, `applied` the number of entries applied.
@@ -109,8 +112,9 @@ class LogReader:
     ) -> None:
         """Create a reader that calls `apply` for each entry of an alert and `calls` for each entry of a call for help.
 
-        `apply` must pass the entry to `live`. Both functions are called again if entries are read again. `keeper`
-        records failures to read. `live` gets the verifier of the log.
+        `apply` must pass the entry to `live.apply`. If an entry is read a second time, the functions are called with it
+        again. Failures to read are reported to `keeper`. `live` is given the verifier of the log, which decides whether
+        the approvals of an entry are accepted.
         """
         self.caught_up = asyncio.Event()
         self.position = 0
@@ -129,14 +133,14 @@ class LogReader:
         self._last_batch_at = time.monotonic()  # when the last batch came, in seconds of the monotonic clock
 
     def unready(self) -> list[str]:
-        """Return the reasons why entries of the log may not have been read; [] if the reader is up to date."""
+        """Return the reasons why recent entries may not have been read; an empty list if the reader works."""
         stuck = time.monotonic() - self._last_batch_at > DEAF_S
         return [f"log reader stuck for more than {DEAF_S:g} s"] if stuck else []
 
     async def read_for_ever(self) -> None:
-        """Apply every entry of the log, forever, except entries of alerts that ended before the start.
+        """Apply every entry of the log as it appears, forever, except entries of alerts that ended before the start.
 
-        No error ends the reading: the error is logged, and the reader continues after the last entry applied.
+        After an error, which is logged, reading continues with the entry after the last one applied.
         """
         self._left_out_until = self._clock.now().wall_ms
         verifying = asyncio.get_running_loop().create_task(self._verify_live_for_ever())
@@ -153,7 +157,7 @@ class LogReader:
             verifying.cancel()
 
     async def _verify_live_for_ever(self) -> None:
-        """Verify the live alerts again, from memory, whenever the verifier has changed (HD17).
+        """Check the approvals of the live alerts again, from memory, whenever keys or policy change (HD17).
 
         Example: Redis is down, and a reviewer's key is revoked. The alerts that only this reviewer approved must be
         withdrawn without waiting for Redis.
@@ -167,16 +171,17 @@ class LogReader:
                 logger.error("verifying the live alerts under the new keys or policy failed: %s", trace(error))
 
     async def _verify_live(self) -> None:
-        """Verify the live alerts again. Let the event loop run after every VERIFY_AT_ONCE alerts."""
+        """Check the approvals of all live alerts again. Let the event loop run after every VERIFY_AT_ONCE alerts."""
         for number, alert in enumerate(list(self._live), start=1):
             self._live.verify_again(alert)
             if number % VERIFY_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
     async def _read(self) -> None:
-        """Follow the log from `position` until it can't be read. An empty batch means that its end is reached (LogF2).
+        """Follow the log from `position` until reading fails.
 
-        The clock and the verifier are checked after every batch, which comes at least once a second.
+        An empty batch means that its end is reached (LogF2). After every batch, which comes at least once a second,
+        check whether the clock was ahead and whether the verifier has changed.
         """
         batches = self._log.follow(self.position, self._left_out_until)
         async with contextlib.aclosing(batches):
@@ -190,7 +195,10 @@ class LogReader:
                 await self._verify_again()
 
     async def _apply_all(self, batch: Sequence[Positioned]) -> None:
-        """Apply a batch. Let the event loop run now and then, but only between two alerts (LogF4)."""
+        """Apply a batch of entries.
+
+        Let the event loop run regularly, but never between two entries of one alert (LogF4).
+        """
         histories = await self._histories([entry for _, entry in batch])
         turn = _Turn()
         # Take each entry together with the one that follows it in the batch, to see whether both are of the same alert.
@@ -202,9 +210,10 @@ class LogReader:
                 turn = _Turn()
 
     async def _histories(self, entries: Sequence[Followed]) -> dict[str, Sequence[Entry | OtherKind]]:
-        """Read the histories of alerts whose earlier entries are unknown here; return them by alert id (HD1).
+        """Read the histories of the alerts with earlier entries that this process does not know (HD1).
 
-        If the previous entry of the alert is in the same batch, no history is needed: `live` knows the chain by then.
+        Return them by alert id. If the previous entry of an alert is in the same batch, its history is not read,
+        because `live` will know the earlier entries by then.
         """
         found: dict[str, Sequence[Entry | OtherKind]] = {}
         last: dict[str, int] = {}
@@ -218,7 +227,7 @@ class LogReader:
         return found
 
     def _apply(self, entry: Followed, history: Sequence[Entry | OtherKind]) -> None:
-        """Apply one entry. `history` is the history of its alert, or empty if `live` knows the chain already."""
+        """Apply one entry. `history` has all entries of its alert; empty if `live` knows the earlier ones already."""
         self.applied += 1
         if isinstance(entry, CallEntry):
             self._take_call(entry)
@@ -228,15 +237,15 @@ class LogReader:
         self._take(entry)
 
     async def _reread_if_clock_was_ahead(self) -> None:
-        """Read the log again if entries left out at the start have not ended after all: the wall clock was ahead.
+        """Read the log again if it left out entries of alerts that have not ended, because the wall clock was ahead.
 
-        If the clock now shows a time before the ends of the entries left out, it was ahead. Then every alert is applied
-        that may have an entry among them. Testing only its last entry would be wrong: that entry may not be believed,
-        and may name any end. An alert that was applied before and has ended since does not become live again (Rule 3 of
-        `live_alerts`).
+        If the wall clock now shows a time before the ends of the entries that were left out, it was ahead. Then every
+        alert that may have an entry among them is applied. Testing only the alert's last entry would be wrong: that
+        entry may not be believed, and may name any end. An alert that was applied before and has ended since does not
+        become live again (Rule 3 of `live_alerts`).
 
-        The log may fail meanwhile. `_left_out_until` is lowered only when everything has been applied, so that the next
-        batch starts this work again.
+        The log may fail during this work. `_left_out_until` is lowered only when everything has been applied, so in
+        that case the work is repeated after the next batch.
         """
         now = self._clock.now()
         until = max(self._left_out_until, self._live.missed_until)
@@ -254,7 +263,7 @@ class LogReader:
         self._left_out_until = now.wall_ms
 
     async def _verify_again(self) -> None:
-        """Verify everything again if the verifier has changed since the last time (NC3).
+        """Check the approvals of all entries again if the keys or the policy have changed since the last check (NC3).
 
         Live alerts are verified from memory. Entries that were not believed are not in memory, so the log is read
         again: with a new reviewer's key they may be believed now.
@@ -267,10 +276,10 @@ class LogReader:
         self._verified_by = version
 
     async def _chains(self, ended_before_ms: int) -> list[list[Followed]]:
-        """Return the entries of all alerts and calls in the log that did not end before this time, grouped by id.
+        """Return the entries of all alerts and calls that did not end before this time, grouped by alert or call.
 
-        The first empty batch means that the end of the log is reached (LogF2). `position` does not change: the reader
-        continues after it, and applying an entry twice changes nothing.
+        The log is read from its beginning until the first empty batch, which means that its end is reached (LogF2).
+        `position` does not change: the reader continues after it, and applying an entry twice changes nothing.
         """
         chains: dict[str, list[Followed]] = {}
         batches = self._log.follow(0, ended_before_ms)
@@ -283,9 +292,10 @@ class LogReader:
         return list(chains.values())
 
     async def _with_histories(self, chains: Sequence[Sequence[Followed]]) -> list[_ChainAndHistory]:
-        """Return each chain (the entries of one alert) with the history that is needed to verify it.
+        """Return each chain (the entries of one alert) together with the history that is needed to verify it.
 
-        The log is asked now, before anything is applied, so that a failing log can't interrupt the applying.
+        All histories are read before any entry is applied, so a failure of the log can't leave the entries half
+        applied.
         """
         found: list[_ChainAndHistory] = []
         for chain in chains:
@@ -299,7 +309,10 @@ class LogReader:
         return found
 
     async def _apply_chains(self, chains: Sequence[_ChainAndHistory]) -> None:
-        """Apply chains that were read again. Let the event loop run now and then between two alerts."""
+        """Apply chains (the entries of one alert or call each) that were read again.
+
+        Let the event loop run regularly, but only between two chains.
+        """
         turn = _Turn()
         for chain, history in chains:
             for entry in chain:
@@ -310,7 +323,7 @@ class LogReader:
 
 
 class _Turn:
-    """How much the reader may do in one turn of the event loop: APPLY_AT_ONCE items, or what takes APPLY_S seconds."""
+    """Limits the work of the reader between two runs of the event loop: APPLY_AT_ONCE items, or APPLY_S seconds."""
 
     def __init__(self) -> None:
         self._left = APPLY_AT_ONCE

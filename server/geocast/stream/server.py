@@ -1,11 +1,16 @@
 """The stream side of a process: it follows the log, has the hub send alerts, and starts and drains the listener.
 
-At the start :    1. The log is read to its end, so that the first subscriber is sent every live alert. :    2. The
-listener accepts connections.
+At the start:
 
-At the end (drain) :    1. New connections are refused with 503. :    2. Flights (alerts on their way to their
-recipients) are completed. :    3. Sessions are closed with 1012, in batches, so that not all clients reconnect to the
-other nodes at once. :    4. The listener closes, and clients have the rest of the time to close their connections. :
+1. The log is read to its end, so that the first subscriber is sent every live alert.
+2. The listener accepts connections.
+
+At the end (drain):
+
+1. New connections are refused with 503.
+2. Alerts that are being sent are sent to all of their recipients.
+3. Sessions are closed with 1012, in batches, so that not all clients reconnect to the other nodes at once.
+4. The listener closes, and clients have the rest of the time to close their connections.
 5. Delivery counts are stored.
 
 A second signal, or the end of `drain_s`, cuts steps 2 to 4 short.
@@ -64,11 +69,12 @@ MakeErrands = Callable[[int, Callable[[Mapping[str, Counts]], Awaitable[bool]]],
 
 
 class Pump:
-    """The driver of the fan-out: it calls the hub's `turn` while there is something to send, SLICE_S in each loop turn.
+    """Drives the fan-out: calls the hub's `turn` repeatedly for as long as there is something to send.
 
-    Between two of its turns the loop handles its sockets, so that `hello`, `move` and requests of publishers don't have
-    to wait for the end of a fan-out. `asked` returns whether requests are under way; if they are, less is sent at a
-    time (ROWS_WHILE_ASKED). `idle` is set while there is nothing to send.
+    After every SLICE_S seconds of sending, the event loop handles its sockets, so that `hello`, `move` and requests of
+    publishers don't have to wait for the end of a fan-out. The function `asked` returns whether the API is handling
+    requests; if it is, each call of `turn` sends to fewer sessions (ROWS_WHILE_ASKED). The event `idle` is set while
+    there is nothing to send.
     """
 
     def __init__(self, hub: Hub, clock: Clock, asked: Callable[[], bool] = lambda: False) -> None:
@@ -80,14 +86,20 @@ class Pump:
         self.idle.set()
 
     def wake(self) -> None:
-        """Start in the next turn of the loop, because there is something to send. Do nothing while already running."""
+        """Start sending in the next iteration of the event loop, because there is something to send.
+
+        Do nothing if the pump is running already.
+        """
         if not self._running:
             self._running = True
             self.idle.clear()
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        """Send for SLICE_S; then let the loop handle its sockets, and call this again if there is more to send."""
+        """Send for SLICE_S seconds.
+
+        If more remains to be sent, schedule another run for the next iteration of the event loop.
+        """
         now = self._clock.now()
         until = now.monotonic + SLICE_S
         try:
@@ -107,12 +119,12 @@ class Pump:
 
 
 class GcFreezer:
-    """The decision when to collect garbage and to freeze objects, so that the collector skips them (`gc.freeze`).
+    """Schedules garbage collections, and freezes objects so that the collector skips them (`gc.freeze`).
 
-    Without it the collector would examine all sessions again and again, even during a fan-out, which takes 22 ms for
-    15,000 sessions. The objects of sessions and of live alerts can be frozen: they leave no reference cycles
+    Otherwise the collector would examine all sessions again and again, even in the middle of a fan-out; for 15,000
+    sessions that takes 22 ms. The objects of sessions and live alerts can be frozen: they leave no reference cycles
     (stream/connection.py, Rule 5), so they are freed without the collector when they end. Other frozen objects that
-    become garbage in a cycle are found when everything is thawed (unfrozen), once in THAW_S.
+    become garbage in a cycle are found when everything is thawed (unfrozen), every THAW_S seconds.
 
     Every freeze is preceded by a collection, because garbage that is frozen stays until the thaw.
 
@@ -127,16 +139,16 @@ class GcFreezer:
         self._thaw_at = float("inf")  # infinite until `start`
 
     def start(self) -> None:
-        """Freeze the objects that exist after the start. Call this when the process is ready."""
+        """Freeze all objects that exist now. Call this when the process is ready."""
         self._thaw_at = self._clock.now().monotonic + THAW_S
         self._worth_a_thaw = gc.get_freeze_count() == 0  # otherwise the frozen memory is shared with the parent process
         _collect_and_freeze()
 
     def look(self, arrivals: int, idle: bool) -> None:
-        """Thaw (unfreeze) or freeze all objects if that is due.
+        """Thaw (unfreeze) or freeze all objects if that is due. Call this regularly.
 
-        `arrivals` is the number of connections and entries since the start. `idle` says that nothing is being sent, so
-        that the pause of a thaw delays no alert.
+        `arrivals` is the number of connections and log entries that have arrived since the start. `idle` must be true
+        only while nothing is being sent, because a thaw delays everything else.
         """
         if idle and self._clock.now().monotonic >= self._thaw_at:
             self.thaw()
@@ -146,7 +158,7 @@ class GcFreezer:
             _collect_and_freeze()
 
     def thaw(self) -> None:
-        """Collect the garbage among all objects, including frozen ones, and freeze the rest."""
+        """Collect garbage among all objects, including the frozen ones, and freeze the objects that remain."""
         self._thaw_at = self._clock.now().monotonic + THAW_S
         if self._worth_a_thaw:
             gc.unfreeze()
@@ -159,7 +171,10 @@ def _collect_and_freeze() -> None:
 
 
 class StreamServer:
-    """The stream side of a process: its hub, its connections and its reader of the log (see the module's docstring)."""
+    """Runs the stream side of a process: its hub, its connections and its reader of the log.
+
+    The module's docstring describes how it starts and ends.
+    """
 
     def __init__(
         self,
@@ -172,11 +187,11 @@ class StreamServer:
         newer_keys: NewerKeys | None = None,
         calls: MakeErrands | None = None,
     ) -> None:
-        """Create the stream side; `serving` starts it.
+        """Create the stream side of the process; `serving` starts it.
 
-        `asked` returns whether requests of the api listener are under way in this process. `calls` makes the worker for
-        calls for help, from the number of sessions and a function that stores delivery counts; if it is None, there are
-        no calls.
+        The function `asked` returns whether the API listener in this process is handling requests. `calls` is a
+        function that creates the worker for calls for help; its arguments are the maximum number of sessions, and a
+        function that stores delivery counts. If `calls` is None, there are no calls for help.
         """
         self.keeper = LogHealth(alert_log, clock)
         self._settings = settings
@@ -215,9 +230,10 @@ class StreamServer:
 
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket, stop: asyncio.Event, hurry: asyncio.Event) -> AsyncIterator[None]:
-        """Serve on this socket while the block runs, then drain. `hurry` cuts the drain short.
+        """Serve on the socket `listener` while the block runs, then drain (end all sessions within `drain_s` seconds).
 
-        The block starts when the log has been read and connections are accepted, or earlier if `stop` is set.
+        The block starts when the log has been read and connections are accepted, or when `stop` is set earlier. Setting
+        `hurry` cuts the drain short.
         """
         more = [] if self._errands is None else [self._errands.run()]
         async with background(
@@ -233,37 +249,43 @@ class StreamServer:
             self._sender.close()
 
     def reloaded(self) -> None:
-        """Within a second, end the sessions whose tokens are no longer valid under the new keys and revocations."""
+        """Start to check all sessions' tokens again, after a reload has changed keys or revocations.
+
+        Within a second, the sessions whose tokens are no longer valid are ended.
+        """
         self._reloaded.set()
         if self._errands is not None:
             self._errands.adopt()
 
     def unready(self) -> list[str]:
-        """Return the reasons why the stream side is not ready, for `/readyz`; [] if it is ready."""
+        """Return the reasons why the stream side is not ready, for `/readyz`; an empty list if it is ready."""
         reasons = ["draining"] if self._stream.draining else []
         reasons += [] if self._reader.caught_up.is_set() else ["starting: reading the log"]
         reasons += self.keeper.unready()
         return reasons + self._reader.unready()
 
     def degraded(self) -> int:
-        """Return how many calls for help have entries that no key of this process can decrypt (HD8)."""
+        """Return the number of calls for help with entries that this process has no key to decrypt (HD8)."""
         return 0 if self._errands is None else self._errands.degraded()
 
     # ---- entries of the log, and delivery counts -----------------------------------------------------------------
 
     def expect(self, entry: Entry | CallEntry | None = None) -> None:
-        """Send little at a time until an entry that was just appended has been read from the log.
+        """Send to fewer sessions at a time until an entry that was just appended has been read from the log.
 
-        `entry` is that entry, if the caller knows it. With SQLite, the reader of the log may have read it before its
-        publisher continues. If so, do nothing: it would only slow down the entry's own fan-out, by a fifteenth (`bench
-        fanout`).
+        `entry` is that entry, or None if the caller does not know it. With SQLite, the reader of the log may have read
+        the entry before this method is called. In that case do nothing, because small groups would only slow down the
+        entry's own fan-out, by a fifteenth (`bench fanout`).
         """
         if isinstance(entry, Revision | Cancel) and self._hub.live.knows(entry):
             return
         self._expected_until = self._clock.now().monotonic + EXPECTED_S
 
     def _apply(self, entry: Entry | Untrusted) -> None:
-        """Pass an entry of an alert to the hub, and start sending it. It may be the entry that `expect` announced."""
+        """Apply an entry of an alert, and start sending it.
+
+        If `expect` was called, end its effect, because this may be the expected entry.
+        """
         self._expected_until = float("-inf")
         self._hub.deliver(entry, self._clock.now())
         self._pump.wake()
@@ -279,7 +301,10 @@ class StreamServer:
             await self._store_counts()
 
     async def _store_counts(self) -> None:
-        """Store the delivery counts since the last call. If the log can't be used, keep them for the next call."""
+        """Store the delivery counts of the time since the last call.
+
+        If the log can't be used, keep them for the next call.
+        """
         counts = self._hub.take_counts()
         if not await self.keeper.store(counts):
             self._hub.live.put_back_counts(counts)
@@ -287,7 +312,7 @@ class StreamServer:
     # ---- periodic work -------------------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        """Do the periodic work forever, and measure how late the loop is."""
+        """Do the periodic work forever, and measure how late the event loop runs its timers."""
         while True:
             pause_s = self._pause_s()
             due = time.monotonic() + pause_s
@@ -303,9 +328,10 @@ class StreamServer:
                 logger.error("the periodic check of sessions and alerts failed: %s", trace(error))
 
     async def _recheck_for_ever(self) -> None:
-        """After each reload, check the tokens of all sessions again; let the loop run in between.
+        """After each reload, check the tokens of all sessions again, forever.
 
-        Sessions that start meanwhile need no check: their tokens are verified with the new keys already.
+        Let the event loop run between groups of sessions. Sessions that start meanwhile need no check, because their
+        tokens are verified with the new keys already.
         """
         while True:
             await self._reloaded.wait()
@@ -317,16 +343,17 @@ class StreamServer:
                 await asyncio.sleep(0)
 
     def _pause_s(self) -> float:
-        """Return the seconds until the next check of deadlines: few if a deadline is near or may become near meanwhile.
+        """Return the number of seconds until deadlines must be checked again.
 
-        Only the deadline of a token may be nearer. It is noticed at most half a second late, and T6 allows a second.
+        The pause is short if a deadline is near, or may become near during the pause. Only the expiry of a token may
+        come earlier than the next check. It is noticed at most half a second late, and T6 allows a second.
         """
         if self._hub.busy or self._hub.live.behind or self._stream.unsaid or self._stream.lingering:
             return TICK_S
         return LOOK_S if self._stream.connections else REST_S
 
     def _watch_the_clock(self) -> None:
-        """Log each change of the wall clock, and how many alerts are live or have ended depending on it."""
+        """If somebody has set the wall clock, log by how much, and how many alerts have ended only by this clock."""
         now = self._clock.now()
         if step_s := self._steps.look(now):
             logger.warning(
@@ -337,7 +364,7 @@ class StreamServer:
             )
 
     def _finished(self, flight: Flight) -> None:
-        """Measure how long it took to send an alert, since it was read from the log and since it was accepted."""
+        """Record how long sending an alert took, since it was read from the log and since it was accepted."""
         now = self._clock.now()  # read again: the time of the slice is older than its writes
         alert = flight.alert
         accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
@@ -371,7 +398,7 @@ class StreamServer:
     # ---- draining ------------------------------------------------------------------------------------------------
 
     async def _drain(self, servers: Sequence[asyncio.Server], hurry: asyncio.Event) -> None:
-        """End all connections within `drain_s`, in the steps of the module's docstring."""
+        """End all connections within `drain_s` seconds, in the steps that the module's docstring lists."""
         logger.info("stopping; closing %d sessions", len(self._hub))
         deadline = time.monotonic() + self._settings.drain_s
         self._stream.draining = True
@@ -401,7 +428,7 @@ def _recheck(connection: Connection) -> None:
 
 
 async def _first_of(deadline: float, *events: asyncio.Event) -> None:
-    """Return when one of the events is set, or at the deadline, a time of the monotonic clock."""
+    """Wait until one of the events is set, or until the deadline, a time of the monotonic clock in seconds."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     within_s = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
     await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
@@ -415,7 +442,7 @@ def _labels(values: Mapping[int, int]) -> list[tuple[str, float]]:
 
 @contextlib.asynccontextmanager
 async def background(*coroutines: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    """Run these coroutines while the block runs, and cancel them when it ends, with or without an error."""
+    """Run these coroutines as tasks while the block runs. Cancel them when the block ends, with or without an error."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         yield

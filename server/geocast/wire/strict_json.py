@@ -1,9 +1,9 @@
 """Strict parsers for JSON and MessagePack (protocol, sections 2 "Lexical rules" and 5 "Messages").
 
 The parsers of web frameworks accept NaN, duplicate keys and lone surrogates. If two programs read a message in
-different ways, the message can get past the policy. For example, of `{"severity": "minor", "severity": "extreme"}` one
-program may check the first value and another publish the second. So these parsers repair nothing and guess nothing.
-They return plain dict, list, str, int, float, bool and None, nested at most 32 levels deep.
+different ways, the message can get past the policy. For example, if a message is `{"severity": "minor", "severity":
+"extreme"}`, one program may check the first value and another may publish the second. So these parsers repair nothing
+and guess nothing. They return plain dict, list, str, int, float, bool and None, nested at most 32 levels deep.
 """
 
 import json
@@ -21,10 +21,12 @@ MAX_INT_DIGITS = 308
 
 
 def load_json(data: bytes) -> dict[str, Any]:
-    """Return the JSON object in `data` (UTF-8). Numbers too large for a double become infinite; no field accepts them.
+    """Parse UTF-8 data as one strict JSON object.
 
-    Raise UnicodeDecodeError for invalid UTF-8, and Malformed for everything else that is not a strict JSON object. The
-    text of Malformed says where and why, and repeats nothing of the data.
+    Numbers too large for a double become infinite; no field accepts infinity.
+
+    Raise UnicodeDecodeError for invalid UTF-8, and Malformed for any other data that is not a strict JSON object. The
+    text of Malformed says where the data is wrong and why, and repeats nothing of the data.
     """
     text = data.decode("utf-8")
     try:
@@ -39,9 +41,10 @@ def load_json(data: bytes) -> dict[str, Any]:
 
 
 def load_msgpack(data: bytes) -> dict[str, Any]:
-    """Return the MessagePack map in `data`, or raise Malformed.
+    """Parse data as one strict MessagePack map.
 
-    Keys and texts must be str. Binary data, extension types, NaN and bytes after the map are refused.
+    Raise Malformed if it is not one. Keys and texts must be str. Binary data, extension types, NaN and bytes after the
+    map are refused.
     """
     try:
         value = msgpack.unpackb(
@@ -63,10 +66,10 @@ def load_msgpack(data: bytes) -> dict[str, Any]:
 
 
 def _checked_map(value: object, brackets: int) -> dict[str, Any]:
-    """Return `value` if it is a dict of at most 32 levels, otherwise raise Malformed.
+    """Return `value` if it is a dict with at most 32 levels of nesting, otherwise raise Malformed.
 
-    `brackets` is an upper bound of the number of dicts and lists. If it is at most 32, the value cannot be deeper, so
-    its depth is not computed. This is the case for nearly every message.
+    `brackets` is an upper limit for the number of dicts and lists in the value. If it is at most 32, the value cannot
+    be nested deeper, so its depth is not computed. This is the case for nearly every message.
     """
     if not isinstance(value, dict):
         raise Malformed("not an object")
@@ -76,7 +79,7 @@ def _checked_map(value: object, brackets: int) -> dict[str, Any]:
 
 
 def _depth(value: object) -> int:
-    """Return how deep dicts and lists are nested, or 33 if they are nested deeper than 32 levels."""
+    """Return the number of levels of nested dicts and lists, or 33 if there are more than 32."""
     level, depth = [value], 0
     while level and depth <= MAX_DEPTH:
         inner = [v for v in level if isinstance(v, dict | list)]
@@ -88,9 +91,10 @@ def _depth(value: object) -> int:
 
 
 def _plain(value: object) -> bool:
-    """Return whether the value contains no bytes, ext type, time stamp or NaN, and all keys are str.
+    """Return whether the value contains only what JSON can express, and only str keys.
 
-    NaN is recognized as the only value that is not equal to itself.
+    Bytes, extension types, time stamps and NaN are not allowed. NaN is recognized as the only value that is not equal
+    to itself.
     """
     if isinstance(value, dict):
         return all(type(k) is str and _plain(v) for k, v in value.items())

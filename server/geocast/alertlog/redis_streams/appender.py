@@ -23,7 +23,11 @@ MAX_SCRIPT = 500  # the largest number of entries that one script stores
 
 @dataclass(slots=True)
 class _Waiting:
-    """An append that waits to be sent."""
+    """An append that has not been answered yet.
+
+    `token` is random and identifies the append if it is sent again. `future` gets the result: whether the entry was
+    stored. `deadline` is in seconds of the monotonic clock.
+    """
 
     stored: Stored
     token: str
@@ -32,10 +36,10 @@ class _Waiting:
 
 
 class Appender:
-    """The queue of appends, and the tasks that send them."""
+    """Queues appends, and sends them to Redis in batches, from up to APPENDERS tasks at once."""
 
     def __init__(self, writer: Writer, problem: Callable[[], str | None], keep: Callable[[Stored], None]) -> None:
-        """Send appends through `writer`.
+        """Create an empty queue, whose appends are sent through `writer`.
 
         `problem` returns why nothing can be appended now, or None. `keep` is called with each stored entry, to keep a
         copy in memory.
@@ -50,7 +54,7 @@ class Appender:
         """Store the entry and return True once it is durable, or return False if its number is not the next one.
 
         Raise LogUnavailable if the log can't be used now, the queue is full, or the entry is not durable within
-        APPEND_S.
+        APPEND_S seconds.
         """
         if problem := self._problem():
             raise LogUnavailable(problem)
@@ -90,11 +94,11 @@ class Appender:
                     waiting.future.set_result(was_stored)
 
     async def _send(self, batch: Sequence[_Waiting]) -> list[bool]:
-        """Send a batch repeatedly until Redis answers. Return for each append whether its entry was stored.
+        """Send a batch to Redis, repeatedly if necessary. Return for each append whether its entry was stored.
 
-        All attempts use the same tokens. Example: Redis stores an entry, and the reply is lost. At the second attempt
-        the script answers `ours`, which counts as stored (LogA2). Raise LogUnavailable if Redis does not answer in
-        time.
+        All attempts use the same tokens. Raise LogUnavailable if Redis does not answer in time.
+        Example: Redis stores an entry, and the reply is lost. At the second attempt the script answers `ours`, which
+        counts as stored (LogA2).
         """
         deadline = batch[0].deadline
         entries = [waiting.stored.arguments(waiting.token, more=False) for waiting in batch]

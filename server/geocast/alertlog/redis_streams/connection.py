@@ -45,7 +45,7 @@ _REFUSALS = (exceptions.AuthenticationError, exceptions.AuthorizationError, exce
 
 
 class Unfit(LogUnavailable):
-    """The error for a Redis server that can't keep a log as configured, or that refuses the credentials."""
+    """Raised if a Redis server can't keep a log as configured, or refuses the credentials."""
 
 
 class Reader:
@@ -55,9 +55,9 @@ class Reader:
         self._client = client
 
     async def ask(self, *command: Any, within_s: float = ANSWER_S) -> Any:
-        """Return Redis' answer to a command.
+        """Send one command to Redis, and return the answer.
 
-        Raise LogUnavailable if Redis fails or does not answer within `within_s`.
+        Raise LogUnavailable if Redis fails or does not answer within `within_s` seconds.
         """
         with _unavailable():
             async with asyncio.timeout(within_s):
@@ -96,9 +96,9 @@ class Primary:
             self._sentinels = [self._connect(host, db=0, **secret) for host in target.hosts]
 
     async def call(self, *command: Any, within_s: float = ANSWER_S) -> Any:
-        """Return Redis' answer to one command.
+        """Send one command to the primary, and return its answer.
 
-        Raise LogUnavailable if Redis fails or does not answer within `within_s`.
+        Raise LogUnavailable if Redis fails or does not answer within `within_s` seconds.
         """
         [answer] = await self.pipe([command], within_s=within_s)
         return answer
@@ -161,10 +161,10 @@ class Primary:
 
     @contextlib.asynccontextmanager
     async def _borrowed(self) -> AsyncIterator[tuple[Redis, Address]]:
-        """Yield the current client and its address.
+        """Provide the current client and the address of its server to the body of a `with` statement.
 
-        A client that was dropped meanwhile (`leave`) may still be in use by others, or still be connecting. So the last
-        user closes it.
+        Connect first if there is no client. If the client is dropped meanwhile (`leave`), other bodies may still be
+        using it. So the last body that uses it closes it.
         """
         if self._client is None:
             where = await self._locate()
@@ -206,7 +206,11 @@ class Primary:
             raise LogUnavailable("Redis is in a failover")
 
     async def _ask_sentinels(self, within_s: float) -> list[tuple[int, Address, bool]]:
-        """Return, for each Sentinel that answers: configuration epoch, primary, and whether it is in a failover."""
+        """Return a tuple of three values for each Sentinel that answers within `within_s` seconds.
+
+        The values are the number of the Sentinel's configuration (its epoch), the address of the primary that this
+        configuration names, and whether a failover is in progress.
+        """
 
         async def ask(sentinel: Redis) -> tuple[int, Address, bool]:
             async with asyncio.timeout(within_s):
@@ -234,7 +238,7 @@ class Primary:
 
 @contextlib.contextmanager
 def _unavailable() -> Iterator[None]:
-    """Turn errors of the redis library into LogUnavailable or Unfit."""
+    """Turn errors of the redis library in the `with` block into LogUnavailable or Unfit."""
     try:
         yield
     except _REFUSALS:

@@ -18,10 +18,10 @@ MAX_COUNTED = 10_000  # the largest number of alerts whose counts are kept in me
 
 
 class DeliveryCounts:
-    """The delivery counts of this process, and access to the sums over all processes."""
+    """Stores the delivery counts of this process in Redis, and reads the sums over all processes."""
 
     def __init__(self, primary: Primary, keys: str) -> None:
-        """Write to `primary`. `keys` is the prefix of all keys of the log."""
+        """Use the Redis server `primary`. `keys` is the prefix of all keys of the log."""
         self.sums: dict[str, Counts] = {}  # by alert id: what this process has counted under its current name
         self._primary = primary
         self._keys = keys
@@ -29,22 +29,25 @@ class DeliveryCounts:
         self._writing = asyncio.Lock()  # makes sure that an older sum is never written after a newer one
 
     async def add(self, counts: Mapping[str, Counts]) -> None:
-        """Add `counts` to this process's sums of each id, and write the sums. Raise LogUnavailable if this fails."""
+        """Add `counts`, a mapping by id, to the sums of this process, and write these sums to Redis.
+
+        Raise LogUnavailable if they can't be written.
+        """
         async with self._writing:
             await self._write({i: self.sums.get(i, Counts()).plus(more) for i, more in counts.items()})
 
     async def write_again(self) -> None:
-        """Write all sums of this process again, because the log may have lost them.
+        """Write all sums of this process to Redis again, because Redis may have lost them.
 
-        Raise LogUnavailable if this fails.
+        Raise LogUnavailable if they can't be written.
         """
         async with self._writing:
             await self._write(dict(self.sums))
 
     async def total(self, alert_id: str) -> Counts:
-        """Return the delivery counts of one id, added up over all processes.
+        """Return the delivery counts of one alert, call or revision, added up over all processes.
 
-        Raise LogUnavailable if they can't be read.
+        `alert_id` is an id, or a key from `under_revision`. Raise LogUnavailable if the counts can't be read.
         """
         total = Counts()
         for value in await self._primary.call("HVALS", self._key(alert_id)):

@@ -45,12 +45,12 @@ READ_AT_ONCE = BATCH_BYTES >> 16
 
 
 class Deaf(LogUnavailable):
-    """The error of a follower (a reader of the stream) that does not receive what this process writes to the log."""
+    """Raised if a follower (a reader of the stream) does not receive what this process writes to the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class FollowedStream:
-    """The stream that all followers (readers of the log) of a process read, and the parts of the log that they use."""
+    """The key of the log's stream, and the objects that every follower (reader of the stream) in this process uses."""
 
     stream: str  # the key of the stream
     writer: Writer
@@ -61,9 +61,9 @@ class FollowedStream:
 
 
 class Following:
-    """The followers of a process, and the state that they share.
+    """Runs the followers of this process, and keeps the state that they share.
 
-    A follower reads the stream for one call of `follow`. Followers run one after another.
+    A follower is a reader of the stream. Every call of `follow` starts one; only one runs at a time.
     """
 
     def __init__(self, primary: Primary, source: FollowedStream) -> None:
@@ -74,11 +74,11 @@ class Following:
         self._left: ReadPosition | None = None  # up to where the last follower has yielded entries
 
     async def follow(self, after: int, ended_before_ms: int) -> AsyncGenerator[Sequence[Positioned], None]:
-        """Yield the entries after position `after`, without end (LogF1 to LogF4).
+        """Yield batches of the entries with positions above `after`, without end (LogF1 to LogF4).
 
-        If the caller wants the entries that come right after those of the previous follower, continue from there.
-        Otherwise read the stream from its start, and yield only the entries after `after`. Raise LogUnavailable if the
-        stream can't be read.
+        If the previous call of `follow` stopped at `after`, continue to read the stream there. Otherwise read the
+        stream from its start, and yield only the entries after `after`. Raise LogUnavailable if the stream can't be
+        read.
         """
         reader = await self._primary.reader()
         try:
@@ -130,12 +130,13 @@ class _Follower:
         self._more = False  # whether the next entry belongs to the same alert and has to be in the same batch (LogF4)
 
     async def begin(self, before: ReadPosition | None, *, rewound: bool = False) -> None:
-        """Continue where `before` stopped, or begin at the start of the stream. Raise LogUnavailable if Redis fails.
+        """Begin to read where an earlier follower stopped (`before`), or at the start of the stream if it is None.
 
-        Continue only if the log is still in the same epoch and has everything that `before` has read. Otherwise the log
-        was rewound, that is, it has lost entries. Then make the log begin a new epoch, unless another process has
-        already done so: `new_epoch` names the epoch that is to end, so if two followers notice the same loss, only one
-        begins an epoch.
+        Continue after `before` only if the log is still in the same epoch and has everything that the earlier follower
+        has read. Otherwise the log was rewound, that is, it has lost entries. Then make the log begin a new epoch,
+        unless another process has already done so, and begin at the start: `new_epoch` names the epoch that is to end,
+        so if two followers notice the same loss, only one begins an epoch. `rewound` says that the earlier follower has
+        already noticed a loss. Raise LogUnavailable if Redis fails.
         """
         source, reading = self._source, self.reading
         reading.server = admit(await self._reader.ask("INFO", *SECTIONS), volatile=source.volatile)
@@ -149,7 +150,7 @@ class _Follower:
         reading.begin(epoch, seq, top)
 
     async def _has(self, before: ReadPosition) -> bool:
-        """Return whether the log on this server has the last entry that `before` has read."""
+        """Return whether the log on this server has the last entry that an earlier follower (`before`) has read."""
         if before.last == ZERO:
             return True
         place = text_of(before.last)
@@ -160,9 +161,9 @@ class _Follower:
     async def read(self) -> tuple[list[Positioned], bool]:
         """Return the next entries, and whether the end of the stream was reached.
 
-        If the end was reached, the next call waits up to HEARTBEAT_S for entries. If several entries of one alert were
-        put back together, all of them are returned together, even if the batch gets too large (LogF4). Raise Rewound if
-        entries have been lost, and LogUnavailable if Redis fails.
+        If the end was reached, the next call waits up to HEARTBEAT_S seconds for entries. If several entries of one
+        alert were put back together (after the log had lost them), all of them are returned together, even if the batch
+        gets too large (LogF4). Raise Rewound if entries have been lost, and LogUnavailable if Redis fails.
         """
         found: list[Positioned] = []
         size = 0
@@ -182,7 +183,7 @@ class _Follower:
         return found, at_end
 
     async def _read_some(self, count: int) -> Any:
-        """Return up to `count` items of the stream after the current place. Heartbeats count as items."""
+        """Return the next items of the stream as Redis returns them, at most `count`. Heartbeats are items too."""
         block_ms, self._block_ms = self._block_ms, 0
         block = ("BLOCK", block_ms) if block_ms else ()
         command = ("XREAD", "COUNT", count, *block, "STREAMS", self._source.stream, text_of(self.reading.place))
@@ -225,7 +226,8 @@ class _Follower:
     def _check_hearing(self) -> None:
         """Check, at the end of the stream, that this is the stream to which this process writes.
 
-        Raise Deaf if heartbeats that Redis has accepted did not arrive, and Rewound if the log is in a later epoch.
+        Raise Deaf if heartbeats (items that this process writes every second) did not arrive although Redis has
+        accepted them. Raise Rewound if the log is in a later epoch, which means that it has lost entries.
         """
         if self.reading.is_deaf(self._source.history):
             raise Deaf("the stream that is read is not the one that is written")

@@ -27,10 +27,10 @@ SECTIONS = ("server", "memory", "persistence", "replication", "cluster")
 
 
 def admit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> Server:
-    """Return the identity of the server that answered INFO with `info`.
+    """Check that a Redis server is suitable for a log, and return the server's identity.
 
-    `keeps` names the stored data for error messages, as in `target.unfit`. Raise Unfit if the server's configuration is
-    not suitable, and LogUnavailable if the server is a replica.
+    `info` is the server's answer to INFO. `keeps` names the stored data in error messages, such as "alerts". Raise
+    Unfit if the server's configuration is not suitable, and LogUnavailable if the server is a replica.
     """
     if reason := target.unfit(info, volatile=volatile, keeps=keeps):
         raise Unfit(reason)
@@ -58,10 +58,10 @@ def refuse_never_syncing(mode: str, *, volatile: bool = False) -> None:
 
 
 class Heartbeat:
-    """The task that writes a heartbeat each second. A heartbeat is an item that shows that Redis can store entries.
+    """Writes a heartbeat every second: an item in the stream, which shows that Redis can store entries.
 
-    If a heartbeat fails, the task remembers why the log can't be used. An *epoch* is a number that rises when the log
-    has lost entries.
+    After a failure, the attribute `problem` says why the log can't be used. An *epoch* is a number that rises when the
+    log has lost entries.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class Heartbeat:
         replicas: int,
         volatile: bool,
     ) -> None:
-        """Write heartbeats through `writer`.
+        """Prepare to write heartbeats through `writer`.
 
-        `beaten` is called after each successful heartbeat. Its argument is true if the log is on another server or in
-        another epoch than at the heartbeat before: the log may then lack entries that this process has. `replicas` and
-        `volatile` have the same meaning as in `RedisStreamsLog`.
+        `beaten` is called after each successful heartbeat. Its argument is true if the server or the epoch has changed
+        since the previous heartbeat: the log may then lack entries that this process has. `replicas` and `volatile`
+        have the same meaning as in `RedisStreamsLog`.
         """
         self.problem: str | None = None  # why the last heartbeat failed; None if it succeeded
         self.info: Mapping[str, Any] = {}  # the primary's last answer to INFO
@@ -93,7 +93,10 @@ class Heartbeat:
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Write a heartbeat now and then one each second. Raise Unfit if this Redis can't keep a log."""
+        """Write the first heartbeat, and start a task that writes another one every second.
+
+        If Redis is unavailable now, the task tries again. Raise Unfit if this Redis server can't keep a log.
+        """
         try:
             await self.beat()
         except Unfit:
@@ -110,7 +113,7 @@ class Heartbeat:
             await asyncio.gather(self._beating, return_exceptions=True)
 
     async def examine(self, keys: str) -> str:
-        """Return a description of the Redis server. Write nothing.
+        """Return a description of the Redis server for the operator. Write nothing to the server.
 
         `keys` is the prefix of all keys of the log; no other program may use such keys. Raise Unfit if the server or
         its keys can't be used for a log, and LogUnavailable if Redis fails or has too few replicas.
@@ -129,9 +132,9 @@ class Heartbeat:
         return f"release {info['redis_version']}, {kept}, {replicas} replicas"
 
     async def beat(self) -> None:
-        """Check that Redis is suitable, writable and durable. If the log has lost entries, begin a new epoch.
+        """Check, with a heartbeat, that Redis is suitable for a log and stores writes durably.
 
-        Raise LogUnavailable if a check fails.
+        If the log has lost entries, make it begin a new epoch. Raise LogUnavailable if a check fails.
         """
         await self._primary.look()
         server, self.info = await self._read_info()
@@ -168,8 +171,8 @@ class Heartbeat:
     async def _check_sync_mode(self, *, is_new_server: bool) -> None:
         """Read the server's setting `appendfsync`, which may change at any time. Raise Unfit if the server never syncs.
 
-        `is_new_server`: whether this server is not the one of the previous heartbeat. If a server has refused to show
-        the setting, it is not asked again.
+        `is_new_server` says that the previous heartbeat went to another server. If a server has refused to show the
+        setting, it is not asked again.
         """
         before = None if is_new_server else self._sync_mode
         mode = before if before == "unknown" else await ask_sync_mode(self._primary)

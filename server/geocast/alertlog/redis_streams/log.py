@@ -50,9 +50,9 @@ class RedisStreamsLog:
     def __init__(
         self, url: str, *, replicas: int = 0, volatile: bool = False, verifier: EntryVerifier | None = None
     ) -> None:
-        """Use the log at `url`. Raise ConfigError if the URL is not valid.
+        """Prepare to use the log at `url`, without connecting. Raise ConfigError if the URL is not valid.
 
-        An append waits until the entry is on `replicas` replicas. If `volatile` is true, a server without an
+        An append waits until its entry is on `replicas` replicas. If `volatile` is true, a server without an
         append-only file may be used, although it loses alerts when it crashes. `verifier` checks the entries that are
         read; without a verifier, all entries are accepted.
         """
@@ -84,10 +84,10 @@ class RedisStreamsLog:
     # ---- starting and stopping -------------------------------------------------------------------------------------
 
     async def examine(self) -> str:
-        """Return a description of the Redis server.
+        """Return a description of the Redis server for the operator.
 
-        Raise ConfigError if it can't be used for a log as configured, or if another program uses the log's keys. Raise
-        LogUnavailable if it can't be used now.
+        Raise ConfigError if the server can't be used for a log as configured, or if another program uses the log's
+        keys. Raise LogUnavailable if the server can't be used now.
         """
         try:
             return f"{self._name}: {await self._heart.examine(self._keys)}"
@@ -152,11 +152,11 @@ class RedisStreamsLog:
             raise LogUnavailable(problem)
 
     async def purge(self, now_ms: int) -> int:
-        """Delete alerts that ended RETENTION_MS ago, and the places of calls that ended PLACE_MS ago.
+        """Delete alerts that ended at least RETENTION_MS ago, and places of calls that ended at least PLACE_MS ago.
 
-        Return the number of deleted entries. Each script deletes at most PURGE_BATCH alerts. An alert has ended if
-        three clocks agree: this machine's, Redis', and the trusted time (LogR1). For the places of calls the trusted
-        time is not needed (LogC4).
+        (The place of a call for help is the place of its incident.) Return the number of deleted entries. Each script
+        deletes at most PURGE_BATCH alerts. An alert counts as ended only if three clocks agree: this machine's, Redis',
+        and the trusted time (LogR1). For the places of calls the trusted time is not needed (LogC4).
         """
         arguments: tuple[int, ...] = (now_ms, PLACE_MS, PURGE_BATCH)
         total = await self._purge(scripts.PURGE_PLACES, arguments)
@@ -196,7 +196,10 @@ class RedisStreamsLog:
         return [there[0] for place, fields in entries if (there := self._aside.readable(place, fields)) is not None]
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
-        """Return a page of the live alerts, once all entries in it are durable (LogA4)."""
+        """Return a page of up to `limit` live alerts, once all entries in it are durable (LogA4).
+
+        `after` is where the previous page ended, or None for the first page.
+        """
         epoch = durable = b""
         newest = 0
 
@@ -218,14 +221,17 @@ class RedisStreamsLog:
         return found
 
     async def _verified_chain(self, alert_id: bytes) -> _Chain:
-        """Return all entries of an alert, the last one first, with an `Untrusted` for each not accepted (LogJ1)."""
+        """Return the stream id and the entry for each entry of an alert, the last one first.
+
+        The entry is an `Untrusted` if it is not accepted (LogJ1), and None if it can't be read.
+        """
         _, _, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         chain, _ = self._chain(raw)
         entries = drop_unverified_cancels([entry for _, entry in chain], self.verifier)
         return [(place, entry) for (place, _), entry in zip(chain, entries, strict=True)][::-1]
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """Return the ids of the open calls, once all entries that are in the log now are durable."""
+        """Return the ids of the calls for help open at `now_ms`, once all entries now in the log are durable."""
         epoch, durable, seq, ids = await self._primary.call("EVAL", scripts.OPEN_CALLS, 1, self._keys, now_ms)
         await self._wait_until_durable(int(seq), epoch, durable)
         return [call_id.decode() for call_id in ids]
@@ -240,14 +246,18 @@ class RedisStreamsLog:
         return await self._counting.total(alert_id)
 
     def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
-        """Yield the entries after the position `after`, in batches, without end."""
+        """Yield batches of the entries with positions above `after`, without end."""
         return self._following.follow(after, ended_before_ms)
 
     def nudge(self) -> None:
         """Do nothing: Redis sends new entries to waiting followers at once."""
 
     def _chain(self, raw: _Raw) -> tuple[_Chain, int]:
-        """Return the entries of one alert in Redis' answer, and the highest of their sequence numbers in the log."""
+        """Decode the entries of one alert in `raw`, which is part of an answer of Redis.
+
+        Return a list with the stream id and the entry (None if it can't be read) of each, and the highest of their
+        sequence numbers in the log.
+        """
         newest = 0
         chain: _Chain = []
         for place, flat in raw:
@@ -258,10 +268,11 @@ class RedisStreamsLog:
         return chain, newest
 
     async def _wait_until_durable(self, seq: int, epoch: bytes, durable: bytes) -> None:
-        """Wait until the entries up to sequence number `seq` are durable (LogA4).
+        """Wait until the entries up to sequence number `seq` are durable, that is, on enough disks (LogA4).
 
         `epoch` and `durable` come from the log: entries up to number `durable` of that epoch are known to be durable.
-        If this is not enough, write a heartbeat; when it is synced, all entries before it are.
+        If this is not enough, write a heartbeat (an item in the stream); when it is synced, all entries before it are
+        synced too.
         """
         known = self._history.seq if int(epoch or 0) == self._history.epoch else 0
         if not self._heart.at_once and seq > max(known, int(durable or 0)):

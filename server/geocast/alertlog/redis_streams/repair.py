@@ -47,7 +47,7 @@ Chain = Sequence[Stored]
 
 
 class _Alert:
-    """The entries of one alert, by number, and what the two clocks showed when the entries arrived."""
+    """The kept entries of one alert, by number, and what two clocks showed when the entries arrived."""
 
     __slots__ = ("_learnt", "_wall_ahead_ms", "entries")
 
@@ -66,15 +66,16 @@ class _Alert:
         self._wall_ahead_ms = min(self._wall_ahead_ms, time.time_ns() / 1_000_000 - time.monotonic() * 1000)
 
     def forget_places(self) -> None:
-        """If the call has an `end`, drop its `call` entries, because they contain a place (Rule 4)."""
+        """If this is a call for help with an `end`, drop its `call` entries, which contain a place (Rule 4)."""
         if any(stored.kind == "end" for stored in self.entries.values()):
             self.entries = {number: stored for number, stored in self.entries.items() if stored.kind != "call"}
 
     def ended(self, now_ms: float, now: float) -> bool:
-        """Return whether the alert has ended, by two estimates of the current time, or is older than any alert can be.
+        """Return whether the alert has ended according to two estimates of the current time.
 
-        The first estimate is `now_ms`, in ms since 1970. The second is the wall clock's time when the alert arrived,
-        plus the time that has passed since then by the monotonic clock. `now` is the monotonic clock in seconds.
+        Also return True if the alert is older than any alert can be. The first estimate is `now_ms`, in ms since 1970.
+        The second is the wall clock's time when the alert arrived, plus the time that has passed since then by the
+        monotonic clock. `now` is the monotonic clock in seconds.
         """
         now_ms = min(now_ms, now * 1000 + self._wall_ahead_ms)
         last_ms = max(stored.ends_at for stored in self.entries.values())
@@ -91,9 +92,10 @@ class StoredEntries:
     3. the newest id of the stream, which is a time of Redis' clock. If that clock was ahead once, the ids stay ahead,
        because they never decrease.
 
-    Example: the clock of this machine jumps a day ahead. By clock 1 all alerts are over. By clocks 2 and 3 they are
-    not, so all copies are kept. Example: Redis' clock was a day ahead once. By clock 3 all later alerts end a day too
-    early, but clocks 1 and 2 are right.
+    Example: the clock of this machine jumps a day ahead. According to clock 1 all alerts are over. According to
+    clocks 2 and 3 they are not, so all copies are kept.
+    Example: Redis' clock was a day ahead once. According to clock 3 all later alerts end a day too early, but clocks 1
+    and 2 are right.
 
     An alert that arrived longer ago than any alert can last is dropped in any case.
     """
@@ -107,22 +109,25 @@ class StoredEntries:
         return alert_id in self._alerts
 
     def keep(self, stored: Stored) -> None:
-        """Keep an entry until its alert has ended.
+        """Keep an entry in memory until its alert has ended.
 
-        If another entry with this number is known already, keep the other one.
+        If another entry with the same id and number is kept already, that one stays.
         """
         alert = self._alert(stored.id)
         alert.entries.setdefault(stored.revision, stored)
         alert.forget_places()
 
     def replace(self, stored: Stored) -> None:
-        """Keep this entry in place of a known entry with the same number, because the log has this one (Rule 3)."""
+        """Replace the kept entry that has the same id and number with `stored`, the entry in the log (Rule 3)."""
         alert = self._alert(stored.id)
         alert.entries[stored.revision] = stored
         alert.forget_places()
 
     def _alert(self, alert_id: str) -> _Alert:
-        """Return the alert with this id, added if it is new. Record what the clocks show now."""
+        """Return the kept entries of the alert with this id, which are none if the alert is new.
+
+        Also record what the clocks show now.
+        """
         if alert_id not in self._alerts:
             self._alerts[alert_id] = _Alert()
         alert = self._alerts[alert_id]
@@ -130,7 +135,7 @@ class StoredEntries:
         return alert
 
     def forget_ended_now_and_then(self) -> None:
-        """Drop alerts that have ended, unless the last search for them was less than FORGET_S ago."""
+        """Drop alerts that have ended. Do nothing if this was last done less than FORGET_S seconds ago."""
         if time.monotonic() - self._forgot >= FORGET_S:
             self.forget_ended()
 
@@ -141,18 +146,18 @@ class StoredEntries:
         self._alerts = {i: alert for i, alert in self._alerts.items() if not alert.ended(now_ms, now)}
 
     def before(self, stored: Stored) -> Chain:
-        """Return the known entries of this entry's alert that have lower numbers, in order."""
+        """Return the kept entries of the same alert whose numbers are lower than that of `stored`, in order."""
         alert = self._alerts.get(stored.id)
         entries = {} if alert is None else alert.entries
         return [entries[number] for number in sorted(entries) if number < stored.revision]
 
     def chains(self) -> list[Chain]:
-        """Return a list with the known entries of each alert, ordered by number."""
+        """Return one list for each alert: its kept entries, ordered by number."""
         return [[alert.entries[number] for number in sorted(alert.entries)] for alert in self._alerts.values()]
 
 
 class Repairer:
-    """The task that puts lost entries back into the log. `begin` starts it, or restarts it if it is running."""
+    """Puts lost entries back into the log, in a task that `begin` starts, or restarts if it is running."""
 
     def __init__(
         self,
@@ -163,10 +168,10 @@ class Repairer:
         chain_of: Callable[[str], Awaitable[Chain]],
         aside: Quarantine,
     ) -> None:
-        """Put back the entries in `known`, and the delivery counts in `counting`.
+        """Prepare to put back the entries in `known`, and the delivery counts in `counting`.
 
         `name` is the name of the log for log messages. `chain_of(id)` returns the readable entries that the log has
-        under an id. `aside` checks which entries are accepted.
+        under an id. `aside` decodes entries and checks whether they are accepted.
         """
         self._aside = aside
         self.put_back = 0  # how many lost entries have been put back
@@ -179,7 +184,7 @@ class Repairer:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Start to put back the entries that the log has lost, and repeat this until it succeeds."""
+        """Start or restart the task that puts back what the log has lost. It repeats the repair until it succeeds."""
         if self._task is not None:
             self._task.cancel()
         self._task = asyncio.get_running_loop().create_task(self._mend_until_done())
@@ -205,10 +210,11 @@ class Repairer:
                 return None
 
     async def _mend(self) -> None:
-        """Put back all known entries that the log has lost: first the alerts and calls that are over (Rule 2).
+        """Put back all known entries that the log has lost: first the alerts and calls that are over, then the others.
 
-        Before the others there is a pause, in which the other processes put back the cancels that they know. Without
-        the pause, a process that knows an alert but not its cancel could bring the alert back to life for a moment.
+        Between the two steps there is a pause, in which the other processes put back the cancels that they know (Rule
+        2). Without the pause, a process that knows an alert but not its cancel could bring the alert back to life for a
+        moment.
         """
         self._known.forget_ended()
         chains = [accepted for chain in self._known.chains() if (accepted := self._accepted(chain))]
@@ -234,7 +240,10 @@ class Repairer:
         return [stored for stored, entry in zip(chain, entries, strict=True) if not isinstance(entry, Untrusted)]
 
     async def _put_back(self, chains: Sequence[Chain]) -> None:
-        """Put back the entries of some alerts with one script, and handle its answers (Rule 3)."""
+        """Put the entries of some alerts back into the log with one script, and handle its answers (Rule 3).
+
+        Each item of `chains` has the entries of one alert, ordered by number.
+        """
         entries = [(stored, stored is not chain[-1]) for chain in chains for stored in chain]
         token = uuid.uuid4().hex
         arguments = [stored.arguments(token, more=more) for stored, more in entries]
@@ -265,10 +274,11 @@ class Repairer:
                         self._known.replace(there)
 
     async def _append_again(self, stored: Stored, last: int, last_kind: bytes) -> bool:
-        """Append an entry under the number after the last one (Rule 3). Return whether the entry is in the log now.
+        """Append a lost entry under a new number, the one after the last entry in the log (Rule 3).
 
-        The entry is not appended if its alert or call is over, or if the log has it under another number already.
-        `last` and `last_kind` are the number and the kind of the last entry in the log.
+        Return whether the entry is in the log now. The entry is not appended if its alert or call is over, or if the
+        log has it under another number already. `last` and `last_kind` are the number and the kind of the last entry in
+        the log.
         Example: two nodes know a `claim` with the number 2, which the log has lost, and the log has another entry 2.
         Node A appends the claim as entry 3. Node B finds A's entry by its encrypted part, and appends nothing.
         Example: before this node appends its entry as number 3, a third node appends another entry 3. The script
@@ -288,10 +298,10 @@ class Repairer:
         return True
 
     async def _is_there(self, stored: Stored) -> bool:
-        """Return whether the log has this entry of a call under any number.
+        """Return whether the log already has this entry of a call, under its own number or another one.
 
-        The log is not searched for a cancel: the script refuses a second cancel anyway, because nothing follows a
-        cancel (LogA1).
+        Return False for a cancel, without a search: the script refuses a second cancel anyway, because nothing follows
+        a cancel (LogA1).
         """
         if stored.kind not in MOVED:
             return False

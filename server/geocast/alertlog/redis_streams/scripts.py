@@ -7,7 +7,7 @@ _FOLDER = Path(__file__).parent / "lua"
 
 
 def read_script(folder: Path, name: str, flags: str = "") -> str:
-    """Return the source of the script `name`, with the prelude in the same folder before it.
+    """Return the source of the Lua script `name` in `folder`, preceded by the source of `prelude.lua`.
 
     `flags` are Redis' script flags, such as " flags=no-writes".
     """

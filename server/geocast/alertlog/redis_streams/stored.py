@@ -19,13 +19,13 @@ ZERO: Id = (0, 0)
 
 
 def parse_id(text: bytes) -> Id:
-    """Parse an id of a stream item, such as b"1700000000000-0"."""
+    """Return the id of a stream item, such as b"1700000000000-0", as a tuple of two integers."""
     ms, _, number = text.partition(b"-")
     return int(ms), int(number)
 
 
 def text_of(place: Id) -> str:
-    """Return an id in the text form that Redis expects, such as "1700000000000-0"."""
+    """Return the id of a stream item in the text form that Redis expects, such as "1700000000000-0"."""
     return f"{place[0]}-{place[1]}"
 
 
@@ -50,7 +50,7 @@ class Stored(NamedTuple):
 
     @classmethod
     def read(cls, fields: Fields) -> "Stored":
-        """Return the stored entry in these fields of a stream item. Raise ValueError if they are damaged."""
+        """Return the stored entry that the fields of a stream item contain. Raise ValueError if they are damaged."""
         try:
             alert_id, revision, payload = fields[b"i"].decode(), int(fields[b"r"]), fields[b"p"]
             if codec.checksum(alert_id, revision, payload) != int(fields[b"c"]):
@@ -74,13 +74,14 @@ class Stored(NamedTuple):
         return entry.sealed if isinstance(entry, CallEntry) else b""
 
     def renumbered(self, revision: int) -> "Stored":
-        """Return this entry with the number `revision`."""
+        """Return a copy of this entry with the number `revision`."""
         return self._replace(revision=revision, payload=codec.renumbered(self.payload, revision))
 
     def arguments(self, token: str, *, more: bool) -> tuple[Any, ...]:
-        """Return the arguments of `append.lua` for this entry.
+        """Return the arguments that the script `append.lua` takes for this entry.
 
-        `more`: whether the next entry in the list belongs to the same alert or call.
+        `token` is random and identifies the append. `more` says whether the next entry in the same call of the script
+        belongs to the same alert or call for help.
         """
         checksum = codec.checksum(self.id, self.revision, self.payload)
         entry = self.entry() if self.kind == "end" else None
@@ -88,10 +89,10 @@ class Stored(NamedTuple):
 
 
 class Quarantine:
-    """The decoder of stored entries. It logs and counts each unreadable entry once (LogR2)."""
+    """Decodes stored entries. Each unreadable entry is logged and counted once (LogR2)."""
 
     def __init__(self, name: str, verifier: EntryVerifier) -> None:
-        """Use `name` as the name of the log in log messages. `verifier` checks which entries are accepted."""
+        """Create a decoder. `name` is the log's name in log messages; `verifier` says which entries are accepted."""
         self.verifier = verifier
         self._name = name
         self._places: set[Id] = set()
@@ -100,7 +101,10 @@ class Quarantine:
         return len(self._places)
 
     def readable(self, place: Id, fields: Fields) -> tuple[Stored, Entry | OtherKind] | None:
-        """Return the entry in these fields of a stream item, stored and decoded; None if it can't be read."""
+        """Return the entry that the fields of a stream item contain, as (stored, decoded).
+
+        `place` is the item's id. If the entry can't be read, count and log it, and return None.
+        """
         try:
             stored = Stored.read(fields)
             return stored, self.believed(stored, f"{place[0]}-{place[1]} of the stream")
@@ -109,9 +113,9 @@ class Quarantine:
             return None
 
     def believed(self, stored: Stored, place: str) -> Entry | OtherKind:
-        """Return the decoded entry, or an `Untrusted` if it is not accepted.
+        """Return the decoded entry, or an `Untrusted` if the verifier does not accept it.
 
-        `place` describes the entry's place for log messages. Raise ValueError if the entry can't be decoded.
+        `place` says in words where the entry is, for log messages. Raise ValueError if the entry can't be decoded.
         """
         entry = stored.entry()
         return (
@@ -119,7 +123,7 @@ class Quarantine:
         )
 
     def add(self, place: Id, error: ValueError) -> None:
-        """Count and log the item at this place as unreadable because of `error`."""
+        """Count and log the item with the id `place` as unreadable because of `error`, unless this was done before."""
         if place not in self._places:
             self._places.add(place)
             logger.error("log %s: item %d-%d of the stream is unreadable and is skipped: %s", self._name, *place, error)

@@ -24,7 +24,7 @@ class RedisTail:
     """A reader of the entries of a log in a Redis stream."""
 
     def __init__(self, url: str) -> None:
-        """Read the log at `url`, which has the form of `--log`. Raise ConfigError if the URL is not valid."""
+        """Prepare to read the log at `url`, a URL as in the option `--log`. Raise ConfigError if it is not valid."""
         where = target.parse(url)
         self._name = str(where)
         self._stream = f"{{{where.prefix}}}:stream"
@@ -49,7 +49,11 @@ class RedisTail:
         await self._primary.close()
 
     async def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
-        """Yield the entries after the last one that was yielded, or all entries if the log no longer has that entry."""
+        """Yield batches of entries, beginning after the last entry that was yielded, without end.
+
+        Begin with the first entry of the log if nothing was yielded yet, or if the log no longer has the last entry
+        that was yielded. Raise LogUnavailable if the log can't be read, or no heartbeat comes for SILENCE_S seconds.
+        """
         reader = await self._primary.reader()
         try:
             place, heard = await self._begin(reader), time.monotonic()
@@ -67,9 +71,10 @@ class RedisTail:
             await reader.close()
 
     async def _begin(self, reader: Reader) -> Id:
-        """Return the id after which to read: that of the last entry if the log still has it unchanged, otherwise ZERO.
+        """Return the id of the stream item after which to begin to read.
 
-        If the last entry is still there, all new entries have higher ids.
+        This is the last entry that was yielded, if the log still has it unchanged: all new entries then have higher
+        ids. Otherwise it is ZERO, which is before the first item.
         """
         if self._last is None:
             return ZERO
@@ -85,7 +90,7 @@ class RedisTail:
 
 
 def _raw_entry(fields: Fields) -> RawEntry | None:
-    """Return the entry in these fields, or None if epoch, number, id, revision or payload is missing."""
+    """Return the entry that the fields of a stream item contain, or None if they are not those of an entry."""
     try:
         epoch, seq = int(fields[b"e"]), int(fields[b"n"])
         alert_id, revision, payload = fields[b"i"].decode(), int(fields[b"r"]), fields[b"p"]

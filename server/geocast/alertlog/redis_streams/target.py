@@ -1,4 +1,4 @@
-"""The parser for Redis URLs, and the requirements for a server that keeps durable data. Nothing connects here.
+"""The parser for Redis URLs, and the requirements for a server that keeps durable data. It opens no connections.
 
     redis://[[USER]:PASSWORD@]HOST[:PORT][/DB][?…]
     redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],HOST[:PORT],…/SERVICE[/DB][?…]     the hosts are Sentinels
@@ -48,7 +48,7 @@ class Target:
     sentinel_password: str | None
 
     def exposes(self, host: Address) -> bool:
-        """Return whether a Redis on this host could be reached over a network without TLS and without a password."""
+        """Return whether a Redis server on this host could be reached over a network without TLS and a password."""
         return not (self.tls or self.password or host.is_loopback)
 
     def __str__(self) -> str:
@@ -59,8 +59,8 @@ class Target:
 def parse(url: str, option: str = "--log", prefix: str = "geocast") -> Target:
     """Return the parts of a Redis URL.
 
-    Raise ConfigError if it is not valid, or if the Redis would be open to a network. `option` is the command line
-    option with this URL, for error messages. `prefix` is the default prefix of the keys.
+    Raise ConfigError if the URL is not valid, or if anybody in the network could use the Redis server. `option` is the
+    command line option with this URL, for error messages. `prefix` is the default prefix of the keys.
     """
     parts = _URL.fullmatch(url)
     if parts is None:
@@ -109,9 +109,10 @@ def _address(text: str, port: int, option: str) -> Address:
 
 
 def unfit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> str | None:
-    """Return the reason why a server that answers INFO with `info` can't keep durable data; None if it can.
+    """Return the reason why a Redis server can't keep durable data, or None if it can.
 
-    If `info` lacks a member, the requirement counts as not met. `keeps` names the data in words, for the error message.
+    `info` is the server's answer to INFO. If it lacks a member, the requirement counts as not met. `keeps` names the
+    data for the returned text, such as "alerts".
     """
     version = tuple(int(part) for part in re.findall(r"\d+", str(info.get("redis_version", "")))[:2])
     if version < OLDEST:

@@ -25,7 +25,7 @@ BEAT_MS = 900  # no heartbeat is written if the last one is younger than this
 
 
 class Unsynced(LogUnavailable):
-    """The error for a write that was not on enough disks in time."""
+    """Raised if a write is not on enough disks in time."""
 
 
 async def run_durably(
@@ -50,14 +50,14 @@ async def run_durably(
 
 
 class Writer:
-    """The runner of scripts that write to the log. After each script it waits until the writes are durable.
+    """Runs scripts that write to the log, and waits after each script until its writes are durable.
 
     A *heartbeat* is an item that is written to the stream every second, to check that Redis can store entries. An
     *epoch* is a number that rises when the log has lost entries.
     """
 
     def __init__(self, primary: Primary, keys: str, history: History, *, replicas: int, volatile: bool) -> None:
-        """Write to `primary`. `keys` is the prefix of all keys of the log.
+        """Use the Redis server `primary`. `keys` is the prefix of all keys of the log.
 
         `replicas` and `volatile` have the same meaning as in `RedisStreamsLog`.
         """
@@ -84,10 +84,11 @@ class Writer:
         return answers
 
     async def beat(self, young_ms: int = BEAT_MS, ended: int | str = "", least: int = 0) -> tuple[int, int, Id]:
-        """Write a heartbeat unless the last one is younger than `young_ms`, and wait until all entries are durable.
+        """Write a heartbeat (an item in the stream), and wait until it and all entries before it are durable.
 
-        Return the log's epoch, the number of its last entry, and the id of the last item in the stream. If `ended` is
-        given and the log is still in the epoch `ended`, the log begins a new epoch above `least`.
+        Write none if the last heartbeat is younger than `young_ms`. Return the log's epoch, the number of its last
+        entry, and the id of the last item in the stream. If `ended` is given, and the log is still in this epoch, the
+        log begins a new epoch above `least`.
         """
         epoch, seq, place = await self._durably(scripts.BEAT, young_ms, ended, least)
         top = parse_id(place)
@@ -106,9 +107,9 @@ class Writer:
         return epoch, seq
 
     async def new_epoch(self, ended: int, least: int) -> tuple[int, int, Id]:
-        """Make the log begin an epoch above `least`, because it has lost entries; return the same values as `beat`.
+        """Make the log begin a new epoch above `least`, because it has lost entries. Return the same values as `beat`.
 
-        Do nothing if the log is not in the epoch `ended` any more, because another process was faster.
+        If the log is not in the epoch `ended` any more, another process was faster, and no epoch begins.
         """
         return await self.beat(BEAT_MS, ended, least)
 
