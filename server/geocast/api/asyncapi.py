@@ -132,7 +132,10 @@ class ExactPlaceOut(BaseModel):
 
 
 class AedOut(BaseModel):
-    """A defibrillator. `open` is null if the hours are unknown. Only the responder who fetches it gets the `code`."""
+    """A defibrillator.
+
+    `open` is null if the opening hours are unknown. Only the responder who fetches it gets the `code`.
+    """
 
     id: Annotated[str, Field(min_length=1)]
     lat: Latitude
@@ -145,7 +148,7 @@ class AedOut(BaseModel):
 
 
 class TaskMessage(BaseModel):
-    """A task for a responder with a seat among those who go (M22). `fetch`: the index in `aeds` of the one to bring."""
+    """A task for a responder with a seat among those who go (M22). `fetch`: the AED to bring, an index in `aeds`."""
 
     type: Literal["task"]
     id: Id
@@ -160,7 +163,7 @@ class TaskMessage(BaseModel):
 
 
 class StanddownMessage(BaseModel):
-    """The end of a call or task for this responder, or the refusal of a seat among those who go (M23)."""
+    """The end of a call or task for this responder, or the refusal of their request to be among those who go (M23)."""
 
     type: Literal["standdown"]
     id: Id
@@ -333,7 +336,7 @@ One WebSocket serves one subscriber. `docs/protocol.md` is the contract; this do
 
 
 def _client_schemas() -> dict[str, Any]:
-    """Return the schemas of clients' messages by model name, each with the field `type` added."""
+    """Return the JSON Schemas of clients' messages: model name -> schema, with the field `type` added."""
     found = schemas_of(*MESSAGES.values())
     for kind, model in MESSAGES.items():
         schema = found[model.__name__]
@@ -364,7 +367,11 @@ _CHANNEL = {"$ref": "#/channels/stream"}
 
 
 def _operations() -> dict[str, Any]:
-    """Return the node's operations: it receives clients' messages and answers them, and sends messages unasked."""
+    """Return the AsyncAPI operations of the node: name -> operation.
+
+    The node receives each message of clients and answers it. It also sends alerts and messages about calls, without
+    being asked.
+    """
     operations: dict[str, Any] = {}
     for kind in MESSAGES:
         operations[kind] = {"action": "receive", "channel": _CHANNEL, "messages": _to_channel([kind])}

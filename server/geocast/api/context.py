@@ -31,7 +31,7 @@ MAX_CAP = 64  # CAP messages in progress: those that are complete, or already la
 
 
 class Places:
-    """The limits on concurrent work of the api listener.
+    """The limits on concurrent work of the api listener: how many requests of each kind may be in progress at once.
 
     One subject (the owner of a token, or a CAP source) may use only a fraction of each limit (rule HD6).
     """
@@ -45,7 +45,10 @@ class Places:
         self.starts = Starts()
 
     def judging(self, subject: Hashable, *, dry_run: bool) -> AbstractAsyncContextManager[None]:
-        """Return the context manager in which to decide on a request to publish. A dry run waits in it for its turn."""
+        """Return a context manager for the decision about a request to publish.
+
+        For a dry run, entering it waits while too many other dry runs are being processed. Otherwise it does nothing.
+        """
         return self.dry_runs.turn(subject) if dry_run else nullcontext()
 
 
@@ -53,9 +56,9 @@ class Places:
 class ApiContext:
     """The services and settings that the routes of the api listener use.
 
-    `unready` returns the reasons why the node is not ready; empty if it is. `degraded` returns the number of calls that
-    have entries which no key can decrypt; such calls don't make the node unready (rule HD8). `taking` processes CAP
-    messages; it is None on a node that accepts none.
+    `unready` returns the reasons why the node is not ready, or an empty list if it is ready. `degraded` returns the
+    number of calls with entries that no key can decrypt; such calls don't make the node unready (rule HD8). `taking`
+    processes CAP messages; it is None on a node that accepts none.
     """
 
     publishing: Publishing

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 
 class Drain:
-    """The state of a listener's shutdown, and the time limits of all waits for request bodies."""
+    """The state of a listener's shutdown. It limits all waits for request bodies."""
 
     def __init__(self) -> None:
         """Create the state of a listener that is not shutting down."""
@@ -21,9 +21,9 @@ class Drain:
 
     @asynccontextmanager
     async def waiting(self, seconds: float) -> AsyncIterator[None]:
-        """Limit the wait in the `with` block to `seconds`.
+        """Limit how long the `with` block may wait for a request body.
 
-        Raise TimeoutError then, or as soon as the shutdown begins.
+        Raise TimeoutError after `seconds`, or as soon as the shutdown begins.
         """
         async with asyncio.timeout(0 if self.begun else seconds) as awaited:
             self._awaited.add(awaited)

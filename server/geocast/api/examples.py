@@ -24,7 +24,7 @@ Named = dict[str, dict[str, Any]]
 
 
 def examples(policy: Policy, now_ms: int) -> dict[str, Named]:
-    """Return the examples as OpenAPI Example Objects: model name -> name of the example -> example."""
+    """Return the examples as OpenAPI Example Objects: name of the model -> name of the example -> example."""
     key, category = max(policy.categories.items(), key=lambda item: item[1].max_age_s - item[1].min_life_s)
     began_ms = now_ms - now_ms % STEP_MS
     began, ends = format_time(began_ms), format_time(began_ms + category.lasting.max_age_ms)
@@ -93,7 +93,10 @@ def _answers(sent: dict[str, Any], category: Category, began: str, ends: str) ->
 
 
 def _calls(policy: Policy, began_ms: int) -> dict[str, Named]:
-    """Return the examples about one call for help, whose status is `test` too; {} if the policy has no calls."""
+    """Return the examples about one call for help, which has the status `test`.
+
+    Return an empty dict if the policy has no calls.
+    """
     if not policy.calls:
         return {}
     key, category = max(policy.calls.items(), key=lambda item: item[1].max_age_s)

@@ -1,4 +1,4 @@
-"""The HTTP server of the api listener, with limits on what a connection may cost outside of requests (protocol, BA1).
+"""The HTTP server of the api listener, with limits for slow, idle and excessive connections (protocol, BA1).
 
 uvicorn serves each connection with h11, which follows RFC 9112 strictly. This module adds limits that neither of them
 has.
@@ -16,9 +16,9 @@ has.
 Rule 1  The parser never holds more bytes than one head may have, so a longer head is refused without being parsed.
 Rule 2  A request that arrives before an earlier one is answered waits unparsed, up to MAX_AHEAD_BYTES.
 Rule 3  The number of connections is limited. If a new connection exceeds the limit, another one is closed for it: the
-        one that has been without a request for the longest time. If all have a request in progress, the one that has
-        left its answer unread for the longest time is closed (rule HD6). If no answer is unread either, the new
-        connection is refused with 503.
+        one that has been idle, without a request, for the longest time. If all have a request in progress, the one
+        whose client has left an answer unread for the longest time is closed (rule HD6). If no answer is unread either,
+        the new connection is refused with 503.
 Rule 4  A refused connection lingers: the server writes the refusal and closes its sending side, and then discards input
         until the peer closes. If the server closed both sides at once, the kernel would answer unread bytes with a
         reset, and the reset could overtake the refusal.
@@ -63,10 +63,10 @@ logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Inval
 
 
 class HttpListener:
-    """The connections of one listener, and their number."""
+    """Counts the connections of one listening socket, and limits their number."""
 
     def __init__(self, metrics: Metrics, capacity: int) -> None:
-        """Create a listener without connections. `capacity` is the highest number of connections."""
+        """Create a listener without connections. `capacity` is the maximum number of connections."""
         self._metrics = metrics
         self._capacity = capacity
         self._all = 0
@@ -92,7 +92,10 @@ class HttpListener:
         self.unread.pop(connection, None)
 
     def refusal(self, why: ProblemType) -> bytes:
-        """Return a complete answer in bytes, with a problem document, for input that is not a valid request."""
+        """Count a refusal with the problem type `why`, and return a complete HTTP response for it, as bytes.
+
+        The response is for input that is not a valid request, and for connections that exceed the limit.
+        """
         self._metrics.refused.labels(why.slug).inc()
         problem = Problem.later(why, RETRY_AFTER_S) if why.status == 503 else Problem(why)
         body = json.dumps(problem.body()).encode()
@@ -107,12 +110,16 @@ class HttpListener:
 
 
 class _Requests(h11.Connection):
-    """h11's parser, which also refuses bodies that are expensive to parse and requests that are ambiguous."""
+    """h11's parser, extended: it also refuses ambiguous requests, and bodies that are expensive to parse."""
 
     _chunks = 0
 
     def next_event(self) -> Any:
-        """Return h11's next event. Raise h11.RemoteProtocolError if the input is not a valid request."""
+        """Return h11's next event.
+
+        Raise h11.RemoteProtocolError if the input is not a valid request, or if its body has more than MAX_CHUNKS
+        chunks.
+        """
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
@@ -138,7 +145,7 @@ def _hint(error: BaseException | None) -> int:
 
 
 def _checked(request: h11.Request) -> h11.Request:
-    """Return the request with a target such as `/path` (origin form, RFC 9112, 3.2).
+    """Return the request. If its target is a whole URL, replace it with the path (origin form, RFC 9112, 3.2).
 
     Raise h11.RemoteProtocolError if the request states its length in two ways (RFC 9112, 6.1).
     """
@@ -157,7 +164,10 @@ class HttpConnection(H11Protocol):
     """One connection of the api listener."""
 
     def __init__(self, listener: HttpListener, **uvicorns: Any) -> None:
-        """Create a connection of `listener`. `uvicorns` are the arguments that uvicorn passes to every connection."""
+        """Create a connection that counts for `listener`.
+
+        `uvicorns` are the arguments that uvicorn passes to a connection.
+        """
         super().__init__(**uvicorns)
         self.conn = _Requests(h11.SERVER, MAX_HEAD_BYTES - 1)  # h11 accepts one byte more than this argument
         self.timeout_keep_alive = IDLE_S
@@ -189,7 +199,7 @@ class HttpConnection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the received bytes. If the connection was refused, discard them (Rule 4)."""
+        """Parse the received bytes. If the connection has been refused, discard them (Rule 4)."""
         if self._refused:
             return
         self._unset_keepalive_if_required()
@@ -225,7 +235,11 @@ class HttpConnection(H11Protocol):
         return len(self.conn.trailing_data[0])
 
     def on_response_complete(self) -> None:
-        """Continue after an answer: uvicorn with the bytes in the parser, this class with the bytes not parsed yet."""
+        """Continue after an answer with the requests that have arrived in the meantime.
+
+        uvicorn processes the bytes that the parser already has. Then this class gives the parser the bytes that had to
+        wait (Rule 2).
+        """
         super().on_response_complete()
         self._parse()
         if self._half and self._answered:
@@ -245,7 +259,7 @@ class HttpConnection(H11Protocol):
         self._refuse(_BY_HINT.get(_hint(sys.exception()), problems.BAD_REQUEST))
 
     def _refuse(self, why: ProblemType) -> None:
-        """Send a refusal, unless another answer is half written, and let the connection linger (Rule 4)."""
+        """Send a refusal and let the connection linger (Rule 4). If another answer is half written, send no refusal."""
         if self.transport.is_closing():
             return
         self._refused = True
@@ -268,7 +282,10 @@ class HttpConnection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _await(self) -> None:
-        """Start the timer for the peer's next step if it is the peer's turn (see the table in the module docstring)."""
+        """Start a timer for the peer's next step (see the table in the module docstring).
+
+        Stop the timer of the last step.
+        """
         awaited = None if (seconds := self._patience()) is None else (seconds, self.cycle)
         if awaited == self._awaited:
             return
@@ -282,7 +299,7 @@ class HttpConnection(H11Protocol):
             self._timer = self.loop.call_later(awaited[0], self._late)
 
     def _patience(self) -> float | None:
-        """Return the seconds that the peer has for its next step, or None if it is the server's turn."""
+        """Return how many seconds the peer has for its next step, or None if the server has to do something next."""
         if self._refused:
             return LINGER_S
         if not self._answered:
@@ -292,7 +309,7 @@ class HttpConnection(H11Protocol):
         return HEAD_S if self.cycle is None or self._buffered else IDLE_S
 
     def _late(self) -> None:
-        """Refuse, close or drop a connection whose peer was too slow."""
+        """Refuse a request, or close or drop the connection, because the peer was too slow (see the module's table)."""
         if self._refused:
             self.transport.abort()
         elif self.conn.their_state is h11.IDLE and self._buffered:
@@ -307,13 +324,13 @@ class HttpConnection(H11Protocol):
         self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Start the timer for an answer that is not sent completely: the peer has UNREAD_S to read more of it."""
+        """Handle an answer that could not be sent completely: the peer has UNREAD_S seconds to read the rest."""
         super().pause_writing()
         self._listener.unread[self] = None
         self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Stop the timer for unsent bytes, because the peer has read them in time."""
+        """Stop the timer for an unsent answer, because the peer has read it in time."""
         super().resume_writing()
         self._listener.unread.pop(self, None)
         if self._unread is not None:
@@ -325,7 +342,7 @@ class HttpConnection(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the node, which owns the event loop."""
+    """A uvicorn server that handles no signals: the node owns the event loop and handles them."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -336,7 +353,7 @@ class _Server(uvicorn.Server):
 async def serve(
     app: ASGIApp, bound: socket.socket, metrics: Metrics, capacity: int = config.MAX_API_CONNECTIONS
 ) -> AsyncIterator[None]:
-    """Serve `app` on a bound socket while the `with` block runs. `capacity` is the highest number of connections."""
+    """Serve `app` on a bound socket while the `with` block runs. `capacity` is the maximum number of connections."""
     room = config.api_connections_for(config.raise_descriptor_limit())
     listener = HttpListener(metrics, min(capacity, room))
     settings = uvicorn.Config(

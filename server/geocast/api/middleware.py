@@ -5,9 +5,9 @@
 Bodies are parsed by our own strict parser, because a framework's parser accepts NaN and duplicate keys.
 
 The number of requests in progress is limited, and each subject (the owner of a token) may use only a part of it (rule
-HD6). A request counts from the moment when its token is verified. Requests without a token don't count: requests for
-public pages read no body, refused requests are answered at once, and `newer_keys` limits the requests that wait for a
-new key. `http_server` limits the number of connections.
+HD6). A request counts as soon as its token is verified. Requests without a token don't count: requests for public pages
+read no body, refused requests are answered at once, and `newer_keys` limits the requests that wait for a new key.
+`http_server` limits the number of connections.
 """
 
 import asyncio
@@ -56,7 +56,10 @@ _LIMIT = re.compile("[1-9][0-9]{0,3}")
 
 
 class Middleware:
-    """The checks before any route: 503 during a shutdown, 401 for unknown callers, 429 for too many requests."""
+    """Checks each request before its route.
+
+    It answers with 503 during a shutdown, 401 to unknown senders, and 429 to those with too many requests.
+    """
 
     def __init__(self, app: ASGIApp, api: ApiContext) -> None:
         self._app = app
@@ -101,9 +104,9 @@ class Middleware:
     async def _place(self, subject: Hashable) -> AsyncIterator[None]:
         """Count a request of `subject` as in progress while the `with` block runs.
 
-        If `subject` has too many requests in progress, wait REFUSED_S and raise Problem (429). Example: a publisher
-        keeps 2,000 connections busy and sends a new request after each refusal. Without the delay, the refusals alone
-        would use all of the event loop's time (rule HD6).
+        If `subject` already has too many requests in progress, wait REFUSED_S seconds and raise Problem (429). Example:
+        a publisher keeps 2,000 connections busy and sends a new request after each refusal. Without the delay, the
+        refusals alone would use all of the event loop's time (rule HD6).
         """
         with contextlib.ExitStack() as held:
             try:
@@ -117,7 +120,7 @@ class Middleware:
             yield
 
     async def _subject(self, scope: Scope) -> Hashable:
-        """Find out who sends the request. Return the subject by which to count it.
+        """Return the subject (token owner or CAP source) who sends a request, and for whom it counts.
 
         Store the token's permissions as `grant`, or the CAP source as `cap_source`, in `scope`. Raise Problem: 503 if
         the node is shutting down, 401 if the token is not valid.
@@ -140,7 +143,7 @@ class Middleware:
     def _by_secret(self, scope: Scope) -> "CapSource | None":
         """Return the CAP source whose secret is in the request, or None.
 
-        A token takes precedence over a secret (rule CP1).
+        If the request also has a token, the token decides, and the result is None (rule CP1).
         """
         headers = [(name, value) for name, value in scope["headers"] if name in (b"authorization", b"cap-webhook-auth")]
         if scope["path"] != CAP_PATH or self._api.taking is None or len(headers) != 1:
@@ -154,7 +157,10 @@ def _is_public(path: str) -> bool:
 
 
 def bearer(scope: Scope) -> str:
-    """Return the bearer token in a request (RFC 6750), or "" if it has no Authorization header, or more than one."""
+    """Return the bearer token of a request (RFC 6750).
+
+    Return an empty string if the request has no Authorization header, or more than one.
+    """
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     kind, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
     return token.strip() if kind.lower() == "bearer" else ""
@@ -172,7 +178,7 @@ def granted(request: Request, *scopes: str) -> Grant:
 
 
 def publishing_as(request: Request, *scopes: str) -> Requester:
-    """Return the caller, who wants to publish.
+    """Return the sender of a request to publish.
 
     Raise Problem (403) unless the token has one of `scopes` and its `sub` has the form of an id (rule T5).
     """
@@ -218,9 +224,10 @@ def without_query(request: Request) -> None:
 
 
 def page_asked(request: Request) -> tuple[Cursor | None, int]:
-    """Return the cursor after which the page begins (or None), and the maximum number of alerts on it (rule H14).
+    """Return which page of the live alerts a request asks for: a cursor and the maximum number of alerts (rule H14).
 
-    Raise Problem (422) if the query is not valid.
+    The page begins after the cursor, or with the first alert if the cursor is None. Raise Problem (422) if the query is
+    not valid.
     """
     parameters = list(request.query_params.multi_items())
     given = dict(parameters)
@@ -247,7 +254,7 @@ def unauthorized(detail: str = "") -> Problem:
 
 
 async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any]:
-    """Return the request's body, which must be one strict JSON object.
+    """Return the request's body, which must be one JSON object in strict JSON.
 
     Raise Problem, checked in this order: 413 (over `most` bytes), 408 (too slow), 415 (media type), 400 (not valid).
     """
@@ -263,16 +270,16 @@ async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any
 
 
 def _malformed(reason: str) -> Problem:
-    """Return the problem for a body that is not strict JSON, with the place where parsing failed."""
+    """Return the problem for a body that is not strict JSON. `reason` says where parsing failed and why."""
     return Problem(problems.MALFORMED_JSON, f"{problems.MALFORMED_JSON.explanation} In this body: {reason}.")
 
 
 async def cap_of(request: Request, take_place: Callable[[], None]) -> tuple[bytes, str | None]:
-    """Return the XML body of a request, and the charset in its media type or None.
+    """Return the XML body of a request, and the charset that its media type names, or None.
 
-    `take_place` is called when the body is complete, or as soon as it exceeds MAX_BODY_BYTES. So a small body that
-    never arrives occupies none of the places for CAP messages (rule HD3). Raise Problem: 413 (too large), 408 (too
-    slow), 429 (from `take_place`), 415 (media type).
+    `take_place` counts the request against the limit on CAP messages in progress. It is called when the body is
+    complete, or as soon as the body exceeds MAX_BODY_BYTES. So a small body that never arrives does not count (rule
+    HD3). Raise Problem: 413 (too large), 408 (too slow), 429 (from `take_place`), 415 (media type).
     """
     data = await _received(request, MAX_CAP_BYTES, take_place)
     if _media_type(request) not in CAP_TYPES:
@@ -286,10 +293,10 @@ def _media_type(request: Request) -> str:
 
 
 async def _received(request: Request, most: int, take_place: Callable[[], None] | None = None) -> bytes:
-    """Return the whole body, of at most `most` bytes. `take_place` is called as described in `cap_of`.
+    """Return the whole body of a request, which may have at most `most` bytes.
 
-    Raise Problem: 413 if the body is too large, 408 if it is too slow, 503 if the node shuts down, and whatever
-    `take_place` raises.
+    `take_place` is called as described in `cap_of`. Raise Problem: 413 if the body is too large, 408 if it is too slow,
+    503 if the node shuts down. Errors that `take_place` raises are passed on.
     """
     drain: Drain = request.scope["drain"]
     chunks, size = [], 0

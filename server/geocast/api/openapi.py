@@ -44,9 +44,9 @@ _TOKEN: list[dict[str, list[str]]] = [{"token": []}]
 
 
 class ApiRoute(Route):
-    """A route for one method.
+    """A route for one HTTP method and path.
 
-    `description` is its operation in the OpenAPI document. If it is None, the document does not list the route.
+    `description` is the OpenAPI operation of the route. If it is None, the OpenAPI document does not list the route.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ApiRoute(Route):
         endpoint: Callable[[Request], Awaitable[Response]],
         description: Mapping[str, Any] | None = None,
     ) -> None:
-        """Create the route. Unlike Starlette's own routes, a GET route does not answer HEAD."""
+        """Create the route. A GET route does not answer HEAD requests, unlike Starlette's own routes."""
         super().__init__(path, endpoint, methods=[method])
         self.methods = {method}
         self.method = method.lower()
@@ -64,11 +64,11 @@ class ApiRoute(Route):
 
 
 class Schemas(GenerateJsonSchema):
-    """A generator of JSON Schemas that match our strict parser and have no redundant keywords.
+    """Generates JSON Schemas that match our strict parser and have no redundant keywords.
 
     - Defaults are omitted: in our models a default only says that the client did not send the field.
     - A map whose keys must match a pattern accepts no other keys, so its schema is closed.
-    - Fields get no title, because their names say enough.
+    - Fields get no title, because their names are clear enough.
 
     The results are valid in JSON Schema Draft 7 and 2020-12.
     """
@@ -88,7 +88,7 @@ class Schemas(GenerateJsonSchema):
 
 
 def schemas_of(*models: type) -> dict[str, Any]:
-    """Return the JSON Schemas of these models, and of all models that they contain, by name."""
+    """Return the JSON Schemas of these models, and of all models that they contain: model name -> schema."""
     adapters: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
         (model.__name__, "validation", TypeAdapter(model)) for model in models
     ]
@@ -98,7 +98,10 @@ def schemas_of(*models: type) -> dict[str, Any]:
 
 
 def problems_of(*statuses: int) -> dict[int, dict[str, Any]]:
-    """Return the descriptions of the error responses with these statuses, each with its problem types, by status."""
+    """Return OpenAPI descriptions of the error responses with these statuses: status -> description.
+
+    A description lists the problem types that have this status.
+    """
     return {status: _problem(status) for status in statuses}
 
 
@@ -117,14 +120,15 @@ def _json_of(model: type) -> dict[str, Any]:
 
 
 def answer(model: type, description: str) -> dict[str, Any]:
-    """Return the description of a response with a JSON body of type `model`."""
+    """Return the OpenAPI description of a response with a JSON body of type `model`."""
     return {"description": description, **_json_of(model)}
 
 
 def answers_to_read(model: type, description: str, *statuses: int) -> dict[int, dict[str, Any]]:
-    """Return the responses of an operation that reads, by status.
+    """Return the OpenAPI responses of an operation that only reads: status -> response.
 
-    `statuses` are errors in addition to the usual ones.
+    `model` is the type of the body for status 200. `statuses` are possible errors in addition to those of every such
+    operation.
     """
     return {200: answer(model, description), **_READ, **problems_of(*statuses)}
 
@@ -132,23 +136,27 @@ def answers_to_read(model: type, description: str, *statuses: int) -> dict[int, 
 def answers_to_write(
     model: type, repeated: str, *statuses: int, linked: Mapping[str, Any] = {}
 ) -> dict[int, dict[str, Any]]:
-    """Return the responses of an operation that stores an entry, by status. 200 means that it was stored before.
+    """Return the OpenAPI responses of an operation that stores an entry in the log: status -> response.
 
-    `repeated` is the description of the 200, `statuses` are errors in addition to the usual ones, and `linked` is added
-    to the 201.
+    201 means that the entry was stored, and 200 that it had been stored before. `model` is the type of the body for
+    both. `repeated` is the description of the 200, `statuses` are possible errors in addition to those of every such
+    operation, and `linked` is added to the 201.
     """
     stored = {**answer(model, "On stable storage"), **linked}
     return {201: stored, 200: answer(model, repeated), **_READ, **_WRITE, **problems_of(*statuses)}
 
 
 def links(parameter: str, *operations: str) -> dict[str, Any]:
-    """Return OpenAPI links to operations that use the `id` in the response. Tools such as schemathesis follow them."""
+    """Return OpenAPI links from a response to operations that take its `id` as their parameter `parameter`.
+
+    Tools such as schemathesis follow them.
+    """
     parameters = {parameter: "$response.body#/id"}
     return {"links": {name: {"operationId": name, "parameters": parameters} for name in operations}}
 
 
 def in_path(name: str, **schema: Any) -> dict[str, Any]:
-    """Return the description of a path parameter. It is an id unless another schema is given."""
+    """Return the OpenAPI description of a path parameter. It must be an id, unless another JSON Schema is given."""
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string", **(schema or _ID)}}
 
 
@@ -161,9 +169,10 @@ def described(
     body: type | dict[str, Any] | None = None,
     security: Sequence[dict[str, list[str]]] = _TOKEN,
 ) -> dict[str, Any]:
-    """Return an OpenAPI operation.
+    """Return the OpenAPI description of an operation.
 
-    `answers` maps statuses to responses; `body` is a model (for JSON) or a map of media types.
+    `name` is its operationId. `answers` maps statuses to responses; `body` is a model (for a JSON body) or a dict of
+    media types.
     """
     content = {"content": body} if isinstance(body, dict) else _json_of(body) if body else {}
     return {
@@ -276,7 +285,7 @@ _ANSWERS = (
 def openapi(routes: Iterable[ApiRoute], policy: Policy, now_ms: int, models: Sequence[type] = ()) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of these routes, with examples for the minute that contains `now_ms`.
 
-    `models` are the models of bodies and answers of operations that other modules describe.
+    `models` are the types of bodies and answers of operations that other modules describe.
     """
     shown, paths = examples(policy, now_ms), dict[str, dict[str, Any]]()
     for route in routes:
@@ -298,7 +307,7 @@ def openapi(routes: Iterable[ApiRoute], policy: Policy, now_ms: int, models: Seq
 
 
 def _show(call: dict[str, Any], shown: dict[str, Named]) -> None:
-    """Add the examples in `shown` to the bodies and path parameters of an operation."""
+    """Add the examples in `shown` to the bodies and path parameters of the operation `call`."""
     for part in (call.get("requestBody", {}), *call["responses"].values()):
         for media in part.get("content", {}).values():
             model = media["schema"].get("$ref", "").rpartition("/")[2]

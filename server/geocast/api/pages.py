@@ -1,7 +1,7 @@
 """The public content of the api listener: two documentation pages, the files that they load, and the API documents.
 
-Content is sent from memory in slices: if a client does not read, only one slice waits in memory, and no file is open.
-Browsers ask each time whether their copy is still current (ETag). Pages may load and run only content from this
+Content is sent from memory in slices, so for a client that reads slowly only one slice has to wait, and no file is
+open. Browsers ask each time whether their copy is still current (ETag). Pages may load and run only content from this
 listener.
 """
 
@@ -49,18 +49,18 @@ class Shown:
 
     @classmethod
     def of(cls, content: bytes, media_type: str) -> "Shown":
-        """Return the content with an ETag made from its hash."""
+        """Return a `Shown` with this content, and an ETag made from the content's hash."""
         return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
     def answer(self, request: Request) -> Response:
-        """Return 200 with the content, or 304 if the client already has it."""
+        """Return a response with status 200 and the content, or 304 if the client already has it."""
         return unless_known(request, self.content, {**_HEADERS, "ETag": self.tag}, self.media_type)
 
 
 def page_routes(made: Mapping[str, Callable[[], Shown]]) -> list[ApiRoute]:
-    """Return the routes of `/`, `/docs` and the files under it, and of content that is generated.
+    """Return the routes of `/`, `/docs`, the files under `/docs/`, and generated content.
 
-    `made` maps the path of generated content to the function that returns it.
+    `made` maps the path of each generated content to a function that returns it.
     """
 
     async def start(_: Request) -> Response:

@@ -38,7 +38,7 @@ LEAST_COUNT = 20
 
 
 def accepted(entry: Revision) -> AcceptedOut:
-    """Return the body of the answer about a revision that is stored in the log."""
+    """Return the JSON body of the answer to a request whose revision is stored in the log."""
     return {
         "id": entry.id,
         "revision": entry.revision,
@@ -49,19 +49,22 @@ def accepted(entry: Revision) -> AcceptedOut:
 
 
 def preview(entry: Revision) -> AcceptedOut:
-    """Return the body of the answer about a revision that a dry run has computed, but not stored."""
+    """Return the JSON body of the answer to a dry run. `entry` is the revision that it would have stored."""
     return {"id": entry.id, "expires_at": format_time(entry.ends_at), "area": area_out(entry.alert.area)}
 
 
 def answer_of(entry: Entry) -> AcceptedOut | CancelledOut:
-    """Return the body of the answer about an entry (a revision or a cancel) that is stored in the log."""
+    """Return the JSON body of the answer to a request whose entry (a revision or a cancel) is stored in the log."""
     if isinstance(entry, Cancel):
         return {"id": entry.id, "revision": entry.revision, "cancelled_at": format_time(entry.cancelled_at)}
     return accepted(entry)
 
 
 def dry(outcome: PublishOutcome[Any]) -> Response:
-    """Return 200 with the result of a dry run, and with the text (form) that reviewers have to sign."""
+    """Return a response (200) with the result of a dry run.
+
+    If the policy asks for approvals, the body contains the text (`form`) that reviewers have to sign.
+    """
     entry: Entry = outcome.entry
     answer: AcceptedOut | CancelledOut
     if isinstance(entry, Cancel):
@@ -76,7 +79,10 @@ def dry(outcome: PublishOutcome[Any]) -> Response:
 
 
 def written(api: ApiContext, outcome: PublishOutcome[Any], kind: str) -> Response:
-    """Return 201 for a new entry and count it, or return 200 if the request repeats an earlier one."""
+    """Return the response to a request that stores an entry.
+
+    It is 201 for a new entry, which is counted under `kind`, and 200 if the request repeats an earlier one.
+    """
     if not outcome.created:
         return JSONResponse(answer_of(outcome.entry))
     api.metrics.accepted.labels(kind).inc()
@@ -87,7 +93,7 @@ def written(api: ApiContext, outcome: PublishOutcome[Any], kind: str) -> Respons
 
 
 def stored(answer: Mapping[str, Any], where: str) -> Response:
-    """Return 201 for an entry that is on stable storage. `where` is the path at which it can be read."""
+    """Return a response (201) for an entry that is on stable storage. `where` is the path at which it can be read."""
     return _Accepted(answer, 201, {"Location": where})
 
 
@@ -98,9 +104,9 @@ class _Accepted(JSONResponse):
 
 
 async def listed(page: Page, limit: int) -> Response:
-    """Return 200 with a page of the live alerts, and a link to the next page if there is one (rule H14).
+    """Return a response (200) with a page of the live alerts, and a link to the next page if there is one (rule H14).
 
-    Let other tasks run after every RENDERED alerts.
+    Other tasks can run each time RENDERED alerts have been converted.
     """
     pieces = []
     for start in range(0, len(page.revisions), RENDERED):
@@ -116,7 +122,10 @@ def _next(after: Cursor, limit: int) -> str:
 
 
 def state(history: Sequence[Entry | OtherKind], now_ms: int) -> StateWord:
-    """Return the state of an alert with these entries. A cancelled alert stays `cancelled` after its expiry."""
+    """Return the state of an alert whose entries in the log are `history`.
+
+    A cancelled alert never becomes `expired`.
+    """
     if any(isinstance(entry, Cancel) for entry in history):
         return "cancelled"
     last = [entry for entry in history if isinstance(entry, Revision)][-1]
@@ -129,7 +138,7 @@ def exact(counts: Counts) -> DeliveryOut:
 
 
 def rounded(counts: Counts) -> DeliveryOut:
-    """Return delivery counts that are rounded so that they reveal nothing about a single person (rule H11)."""
+    """Return delivery counts, rounded down so that they reveal nothing about a single person (rule H11)."""
     return {
         "sent": _down(counts.sent),
         "acked": _down(counts.acked),
@@ -139,16 +148,19 @@ def rounded(counts: Counts) -> DeliveryOut:
 
 
 def _down(number: int) -> int:
-    """Round a count down to two digits, or to tens if it has fewer than three. Return 0 below LEAST_COUNT.
+    """Round a count down to its two leading digits, or to a multiple of 10 if it is below 1,000.
 
-    Example: 1,987 becomes 1,900.
+    Return 0 if it is below LEAST_COUNT. Examples: 1,987 becomes 1,900, and 45 becomes 40.
     """
     unit = max(10, 10 ** (len(str(number)) - 2))
     return number // unit * unit if number >= LEAST_COUNT else 0
 
 
 def as_problem(error: Exception) -> Problem:
-    """Return the problem with which to answer an error: `internal` if the error is unexpected."""
+    """Return the problem with which to answer a request that raised `error`.
+
+    The problem's type is `internal` if the error is unexpected.
+    """
     match error:
         case Problem():
             return error
@@ -162,16 +174,16 @@ def as_problem(error: Exception) -> Problem:
 
 
 def allowed(routes: Sequence[BaseRoute], path: str) -> str:
-    """Return the methods of a path for the header `Allow` (RFC 9110, 15.5.6).
+    """Return the methods that a path supports, for the header `Allow` (RFC 9110, 15.5.6).
 
-    Starlette would list only the methods of the first matching route.
+    Starlette would list only the methods of the first route that matches the path.
     """
     found = [route for route in routes if isinstance(route, Route) and route.path_regex.match(path)]
     return ", ".join(sorted({method for route in found for method in route.methods or ()}))
 
 
 def problem_answer(api: ApiContext, problem: Problem) -> Response:
-    """Return the answer with this problem document, and count the problem by its type."""
+    """Return a response with this problem, and count the problem by its type."""
     api.metrics.refused.labels(problem.slug).inc()
     for kind in {each.members["kind"] for each in problem.violations if "kind" in each.members}:
         api.metrics.held.labels(kind).inc()
@@ -179,12 +191,12 @@ def problem_answer(api: ApiContext, problem: Problem) -> Response:
 
 
 def problem_document(problem: Problem) -> Response:
-    """Return the answer with this problem document (RFC 9457), without counting the problem."""
+    """Return a response with this problem as its body (RFC 9457), without counting the problem."""
     return JSONResponse(problem.body(), problem.status, problem.headers, "application/problem+json")
 
 
 def unless_known(request: Request, content: bytes, headers: dict[str, str], media_type: str) -> Response:
-    """Return 200 with the content, or 304 if the client already has it (RFC 9110, 13.1.2).
+    """Return a response with status 200 and the content, or 304 if the client already has it (RFC 9110, 13.1.2).
 
     `headers` must have the `ETag` of the content.
     """
@@ -195,7 +207,7 @@ def unless_known(request: Request, content: bytes, headers: dict[str, str], medi
 
 
 def in_slices(content: bytes, headers: Mapping[str, str], media_type: str) -> Response:
-    """Return 200 with the content, sent in slices, so that only one slice waits in memory for a slow client."""
+    """Return a response (200) that sends the content in slices. For a slow client only one slice waits in memory."""
 
     async def slices() -> AsyncIterator[bytes]:
         for start in range(0, len(content), SLICE_BYTES):

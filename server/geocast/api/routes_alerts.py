@@ -59,9 +59,9 @@ def make_metrics_app(api: ApiContext) -> ASGIApp:
 async def serving(
     api: ApiContext, listener: socket.socket, metrics_listener: socket.socket | None
 ) -> AsyncIterator[None]:
-    """Serve the api while the `with` block runs.
+    """Serve the HTTP API while the `with` block runs.
 
-    The metrics are on `metrics_listener`, or on the api's socket if it is None.
+    Metrics are served on `metrics_listener`, or on the API's own socket if it is None.
     """
     async with contextlib.AsyncExitStack() as both:
         await both.enter_async_context(
@@ -198,9 +198,10 @@ def _metrics(api: ApiContext) -> ApiRoute:
 
 
 def _documents(api: ApiContext, documented: Sequence[ApiRoute]) -> list[ApiRoute]:
-    """Return the routes of the pages and documents. `documented` are the routes that the OpenAPI document describes.
+    """Return the routes of the documentation pages, the OpenAPI document and the AsyncAPI document.
 
-    Documents are cached: making one takes 3 ms, and anybody may request one without a token.
+    `documented` are the routes that the OpenAPI document describes. Documents are cached: making one takes 3 ms, and
+    anybody may request one without a token.
     """
     made: tuple[Policy, int, Shown] | None = None
 

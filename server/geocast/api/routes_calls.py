@@ -58,14 +58,20 @@ def call_routes(api: ApiContext) -> list[ApiRoute]:
 
 
 def _dispatching(request: Request) -> Requester:
-    """Return the dispatcher who sends the request. Raise Problem: 403 without the scope, 422 if there is a query."""
+    """Return the dispatcher who sends the request.
+
+    Raise Problem: 403 if the token lacks the scope for dispatchers, 422 if the request has a query.
+    """
     dispatcher = publishing_as(request, DISPATCH)
     without_query(request)
     return dispatcher
 
 
 def _written(api: ApiContext, outcome: CallOutcome, kind: str) -> Response:
-    """Return 201 for a new entry and count it, or return 200 if the request repeats an earlier one."""
+    """Return the response to a request that stores an entry of a call.
+
+    It is 201 for a new entry, which is counted under `kind`, and 200 if the request repeats an earlier one.
+    """
     if not outcome.created:
         return JSONResponse(outcome.answer)
     api.metrics.calls_accepted.labels(kind).inc()

@@ -76,7 +76,7 @@ def _cap_ingest(api: ApiContext) -> CapIngest:
 
 
 def _create_counters(api: ApiContext, sources: CapSources) -> None:
-    """Create the counters of each source and outcome at 0, so that Prometheus sees the first increase."""
+    """Create the counters for each source and outcome with the value 0, so that Prometheus sees the first increase."""
     for name in sources.names:
         for outcome in (*OUTCOMES, REFUSED, FAILED):
             api.metrics.cap_messages.labels(name, outcome)
@@ -107,7 +107,10 @@ def _body(answer: CapOutcome, *, dry_run: bool) -> CapOut:
 
 
 def _in_words(answer: CapOutcome) -> str:
-    """Return the result of a CAP message in fixed words, numbers and ids, without any text from the message."""
+    """Return a one-line summary of the result of a CAP message.
+
+    It consists of fixed words, numbers and ids, without any text from the message.
+    """
     return " ".join(
         [
             answer.outcome + (f" ({answer.why})" if answer.why else ""),
@@ -124,7 +127,10 @@ def _ids(name: str, ids: Iterable[str]) -> list[str]:
 
 
 def _violations_in_words(problem: Problem) -> str:
-    """Return the slugs of the first violations with their places, and the number of further violations (rule HD14)."""
+    """Return the slugs (short names) of the violations, and where in the message they are (rule HD14).
+
+    At most MAX_NAMED are named, followed by the number of the others.
+    """
     where = [f"{each.slug} at {each.pointer}" for each in problem.violations[:MAX_NAMED]]
     more = len(problem.violations) - len(where)
     return ", ".join([*where, *([f"and {more} more"] if more else [])]) or problem.slug

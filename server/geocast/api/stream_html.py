@@ -128,7 +128,7 @@ def _table(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 
 def _described(schema: _Map) -> str:
-    """Return a description of a JSON Schema as one line of HTML."""
+    """Return one line of HTML that describes a JSON Schema: its type, and its description if it has one."""
     about = f": {_inline(schema['description'])}" if "description" in schema else ""
     return _kind(schema) + about
 
@@ -191,7 +191,7 @@ _TYPES: dict[str, Callable[[_Map], str]] = {"string": _text, "number": _number, 
 
 
 def _markdown(text: str) -> str:
-    """Render the small part of Markdown that our descriptions use: one paragraph, then one list, with bold terms."""
+    """Render text as HTML. It may use a small part of Markdown: one paragraph, then one list, with bold terms."""
     first, _, rest = text.strip().partition("\n\n- ")
     items = "".join(f"<li>{_inline(item)}</li>" for item in rest.split("\n- "))
     return f"<p>{_inline(first)}</p><ul>{items}</ul>"

@@ -6,7 +6,8 @@ usable, the server does not start.
 
 Rule 1  Only the fields of `Aed` are sent. So nothing else that a mapper has written, such as a warden's name or
         telephone number, can be sent.
-Rule 2  A record is used only if it says that it is a defibrillator, and where it is: somebody would run there.
+Rule 2  A record is used only if it says that it is a defibrillator, and where it is, because somebody would run to that
+        place.
 """
 
 import json
@@ -52,10 +53,10 @@ class Aed(NamedTuple):
     code: str | None  # the code that opens the defibrillator's box
 
     def to_map(self, with_code: bool) -> dict[str, Any]:
-        """Return the JSON object for a task (RI3), the message that tells a responder where to go.
+        """Return the defibrillator as a JSON object for a task, the message that tells a responder where to go (RI3).
 
-        `open` is always present. `with_code` is true only for the responder who fetches this defibrillator: only they
-        get the code of its box.
+        `open` is always present. `with_code` is True only for the responder who fetches this defibrillator, because
+        only they get the code of its box.
         """
         fields = self._asdict() if with_code else self._asdict() | {"code": None}
         return {key: value for key, value in fields.items() if value is not None or key == "open"}
@@ -65,7 +66,7 @@ class Aeds:
     """The usable defibrillators of a file, indexed by place."""
 
     def __init__(self, aeds: Sequence[Aed], unusable: int = 0) -> None:
-        """Index these defibrillators. `unusable`: the number of records of the file that were skipped."""
+        """Index these defibrillators by place. `unusable` is the number of records of the file that were skipped."""
         self.unusable = unusable
         x, y, z = unit_vectors(np.array([aed.lat for aed in aeds], float), np.array([aed.lng for aed in aeds], float))
         # Sorted by z, so all defibrillators near a place are in one slice of the arrays: the belt around its latitude.
@@ -100,11 +101,11 @@ NO_AEDS = Aeds([])
 def fetch_of(
     aeds: Sequence[Aed], responder: tuple[float, float], patient: tuple[float, float], taken: Collection[str]
 ) -> int | None:
-    """Return the index of the defibrillator that makes the shortest detour (RI2).
+    """Return the index in `aeds` of the defibrillator that a responder should fetch (RI2).
 
-    The route leads from the responder by way of the defibrillator to the patient. Places are latitude and longitude in
-    degrees. `taken` has the ids of the defibrillators that other responders fetch. Return None if all of `aeds` are
-    taken.
+    It is the one with the shortest route from the responder by way of the defibrillator to the patient, whose places
+    are latitudes and longitudes in degrees. `taken` has the ids of the defibrillators that other responders fetch.
+    Return None if all of `aeds` are taken.
     """
     free = (n for n, aed in enumerate(aeds) if aed.id not in taken)
     return min(
@@ -118,9 +119,9 @@ def fetch_of(
 
 
 class _Unusable(Exception):  # noqa: N818
-    """The reason why a record of the file is skipped.
+    """Raised if a record of the file has to be skipped. The message is the reason.
 
-    `expected`: whether even a file without mistakes has such records.
+    `expected` says whether even a file without mistakes has such records.
     """
 
     def __init__(self, why: str, expected: bool = False) -> None:
@@ -187,7 +188,7 @@ def _no_number(_: str) -> NoReturn:
 
 
 def _of_overpass(record: Any) -> Aed:
-    """Read an element of an Overpass result: a node, or a way or relation with its `center`."""
+    """Return the defibrillator in an element of an Overpass result: a node, or a way or relation with its `center`."""
     element = _map(record)
     tags = _map(element.get("tags", {}))
     if tags.get("emergency") != "defibrillator":
@@ -200,9 +201,9 @@ def _of_overpass(record: Any) -> Aed:
 
 
 def _of_geojson(record: Any) -> Aed:
-    """Read a GeoJSON feature whose geometry is a point.
+    """Return the defibrillator in a GeoJSON feature whose geometry is a point.
 
-    Its properties are the tags themselves, or contain the tags under `tags`. The id may be a property.
+    The tags are the feature's properties, or are in the property `tags`. The id may be a property.
     """
     feature = _map(record)
     properties, geometry = _map(feature.get("properties") or {}), _map(feature.get("geometry") or {})
@@ -216,7 +217,10 @@ def _of_geojson(record: Any) -> Aed:
 
 
 def _aed(name: Any, lat: Any, lng: Any, tags: Mapping[str, Any]) -> Aed:
-    """Return the defibrillator of a record. Raise _Unusable if the record can't be used."""
+    """Return the defibrillator with this id (`name`), location and tags.
+
+    Raise _Unusable if the record can't be used.
+    """
     if not isinstance(name, str) or _ID.fullmatch(name) is None:
         raise _Unusable("must have an id: a number, or 1 to 128 characters of ASCII without blanks")
     if {type(lat), type(lng)} - {int, float} or not (abs(lat) <= 90 and abs(lng) <= 180):
@@ -246,7 +250,7 @@ def _map(value: Any) -> dict[str, Any]:
 
 
 def _word(value: Any) -> str:
-    """Return a tag's value in lower case, for a comparison.
+    """Return a tag's value in lower case, for a comparison. True becomes "yes" and False "no".
 
     GeoJSON may have true or false where OpenStreetMap has "yes" or "no".
     """

@@ -17,7 +17,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class CallAcceptedOut(TypedDict):
-    """The answer about the stored content of a call.
+    """The answer to a request that opened a call or gave it new content.
 
     `headline` is "replaced" if responders see the category's title instead of the requested headline.
     """
@@ -31,7 +31,7 @@ class CallAcceptedOut(TypedDict):
 
 
 class CallEndedOut(TypedDict):
-    """The answer about the stored end of a call."""
+    """The answer to a request to end a call."""
 
     id: str
     revision: Number
@@ -55,7 +55,7 @@ class SeatOut(TypedDict):
 
 
 class LeftOut(TypedDict):
-    """A responder who gave a seat back, with the time when they took it. They know the exact place (RZ8)."""
+    """A responder who agreed to go, but is no longer going. They know the exact place (RZ8)."""
 
     responder: str
     accepted_at: TimeOut
@@ -68,10 +68,10 @@ StateWord = Literal["ringing", "full", "ended", "expired"]
 class CallStateOut(TypedDict):
     """The state of a call.
 
-    It has the radius in metres, the numbers of sessions that were notified (`rung`), have seen the call, and have
-    declined it, the number of people who were not notified because they are at another call or rest after one
-    (`resting`, RQ7), and the responders who go. A request for new content must set `replaces` to the value of `content`
-    here.
+    It has the radius in metres and the responders who go. It also has three numbers of sessions: those that were
+    notified (`rung`), those that have seen the call, and those that have declined it. `resting` is the number of people
+    who were not notified because they are at another call or rest after one (RQ7). A request for new content must set
+    `replaces` to the value of `content` here.
     """
 
     state: StateWord
@@ -98,7 +98,10 @@ def is_open(call: CallState, now: Now) -> bool:
 
 
 def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAcceptedOut:
-    """Return the answer about the content that `entry` has stored. `asked`: the headline in the request (RY3)."""
+    """Return the answer to a request that opened a call or gave it new content.
+
+    `entry` is the entry that has stored the content, and `asked` the headline in the request (RY3).
+    """
     answer: CallAcceptedOut = {
         "id": entry.id,
         "revision": entry.revision,
@@ -112,12 +115,12 @@ def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAccept
 
 
 def end_answer(entry: CallEntry, ending: Ending) -> CallEndedOut:
-    """Return the answer about the end of a call that `entry` has stored."""
+    """Return the answer to a request to end a call. `entry` is the entry that ended it."""
     return {"id": entry.id, "revision": entry.revision, "ended_at": format_time(ending.at)}
 
 
 def state_map(call: CallState, counts: Counts, resting: int, now: Now) -> CallStateOut:
-    """Return the state of a call: how many sessions were notified, and who goes, but not where they are (RZ7)."""
+    """Return the state of a call: the numbers of sessions, and the responders who go, but not their locations (RZ7)."""
     shown: CallStateOut = {
         "state": _word(call, now),
         "content": call.content,
@@ -146,7 +149,7 @@ def _word(call: CallState, now: Now) -> StateWord:
 
 
 def _in_order(seat: Seat) -> tuple[bool, int, int]:
-    """Return the sort key of a seat: by number, additional seats last (RV7)."""
+    """Return the key by which responders are sorted: by the number of the seat, additional seats last (RV7)."""
 
     return seat.number == 0, seat.number, seat.entry_number
 

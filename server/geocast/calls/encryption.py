@@ -33,13 +33,13 @@ class CantOpen(GeocastError):  # noqa: N818
 
 
 class CallKeys:
-    """The keys of `--call-keys`, in their order: the first encrypts, all decrypt.
+    """The keys of `--call-keys`, in their order. The first key encrypts, all keys decrypt.
 
-    The object is false if there is no key.
+    An object without keys is false in a boolean context.
     """
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
-        """Use these keys of 32 bytes, given by `kid` (the id of the key)."""
+        """Use these keys, given as a dict from `kid` (the id of the key) to the 32 bytes of the key."""
         self.kids = tuple(keys)
         self._ciphers = [AESGCM(key) for key in keys.values()]
 
@@ -47,7 +47,7 @@ class CallKeys:
         return bool(self.kids)
 
     def seal(self, id: str, number: int, kind: Kind, plain: bytes, secret: bytes) -> bytes:  # noqa: A002
-        """Return `secret`, encrypted for the entry with this id, number, kind and public body.
+        """Return `secret` in encrypted form, for the entry with this id, number, kind and public body (`plain`).
 
         Raise ValueError if there is no key.
         """
@@ -57,7 +57,10 @@ class CallKeys:
         return nonce + self._ciphers[0].encrypt(nonce, secret, _bound(id, number, kind, plain))
 
     def open(self, entry: CallEntry) -> bytes:
-        """Return the decrypted secret of an entry. Raise CantOpen if no key decrypts it, or it was moved or changed."""
+        """Return the decrypted secret of an entry.
+
+        Raise CantOpen if no key decrypts it, or if the entry was changed or given another number.
+        """
         number = entry.sealed_as or entry.revision
         if number != entry.revision and not (entry.kind in MOVED and number < entry.revision):
             raise CantOpen("an entry was moved")
@@ -76,9 +79,9 @@ NO_CALL_KEYS = CallKeys({})
 
 
 def _bound(id: str, number: int, kind: Kind, plain: bytes) -> bytes:  # noqa: A002
-    """Return the parts of an entry that the encryption protects against changes, as additional authenticated data.
+    """Return the parts of an entry that the encryption protects against changes, as one byte string.
 
-    MessagePack writes lengths, so different parts never give the same data.
+    They are the associated data of AES-GCM. MessagePack writes lengths, so different parts never give the same bytes.
     """
     bound: bytes = msgpack.packb((id, number, kind, plain))
     return bound

@@ -19,18 +19,17 @@ Rule 1  What a session is owed about a call follows from the state of the call a
         Example: a phone's socket is full while a call is opened, corrected and widened. When the socket has drained,
         the phone is sent one `call` message with the newest revision, as if the phone had just connected. So no
         revision is sent twice on a connection (RJ2, RJ6).
-Rule 2  Sessions of people who have a seat, or have just lost one, are served first. Then come the sessions that the
-        call notifies, the nearest first.
-Rule 3  Whom a call notifies is decided only by the conditions in `_is_notified` (RJ1). If the content of the call is
-        corrected later, a notified session is sent the correction, wherever the session is by then (RJ5). Two
-        exceptions: a session whose person has a seat is sent a new task instead, and a session that has declined is
-        sent nothing.
+Rule 2  Sessions of people who have a seat, or have just lost one, are sent their messages first. Then come the sessions
+        that the call notifies, the nearest first.
+Rule 3  Only the conditions in `_is_notified` decide which sessions a call notifies (RJ1). If the content of the call is
+        corrected later, each notified session is sent the correction, wherever it is by then (RJ5). Two exceptions: a
+        session whose person has a seat is sent a new task instead, and a session that has declined is sent nothing.
         Example: a responder is notified and walks out of the radius. Then the headline is corrected, so the responder
         is sent the correction. When the next wave widens the radius, the responder is not notified a second time.
 Rule 4  A call is over when its end was read from the log, or when either clock says that it has expired. From then on
         the only message about the call is `over` (RJ7, RJ9). If the log has the end, and the call has not expired yet,
-        `over` is sent once to each session that has a task, or that was notified and has not declined. It is also the
-        answer to every later `accept`.
+        `over` is sent once to each session that has a task, or that was notified and has not declined. Every later
+        `accept` is answered with `over`, too.
 Rule 5  The exact place is decrypted only while a task is written, and is not kept in memory (RZ2). A responder's
         location leaves this hub only in a `SeatRequest`, while this process decides about the seat (RZ7).
 Rule 6  A seat belongs to a person, who is identified by issuer and `sub`. A session is sent the person's task, and may
@@ -74,9 +73,9 @@ INITIAL_CAPACITY = 1 << 10  # number of circles for which address space is reser
 
 
 class AcceptRequest(NamedTuple):
-    """A request for a seat for this session.
+    """Asks the worker to request a seat (a place among those who go) for a session that has sent `accept`.
 
-    `CallHub.seat_request` returns the details. The answer goes to `CallHub.on_answer`.
+    `CallHub.seat_request` returns the details. The worker passes the answer to `CallHub.on_answer`.
     """
 
     responder: Responder
@@ -84,7 +83,10 @@ class AcceptRequest(NamedTuple):
 
 
 class ReleaseRequest(NamedTuple):
-    """A request to release this person's seat, if it was accepted at this time (ms since 1970; None: at any time)."""
+    """Asks the worker to release a person's seat (a place among the responders who go to a call).
+
+    If `accepted_at` (ms since 1970) is not None, only a seat that was accepted at that time is released.
+    """
 
     call_id: str
     person: Person
@@ -92,7 +94,7 @@ class ReleaseRequest(NamedTuple):
 
 
 class ReportRequest(NamedTuple):
-    """A request to store the progress that a person with a seat has reported."""
+    """Asks the worker to store the progress (`state`) that a responder on the way to a call has reported."""
 
     call_id: str
     person: Person
@@ -100,9 +102,10 @@ class ReportRequest(NamedTuple):
 
 
 class RestoreRequest(NamedTuple):
-    """A request to restore seats of this call that the log has lost after this process read them.
+    """Asks the worker to restore seats (places among the responders who go) of a call.
 
-    `CallHub.lost` lists these seats.
+    This process has read the entries that gave these seats, but the log has lost the entries. `CallHub.lost` lists the
+    seats.
     """
 
     call_id: str
@@ -112,7 +115,7 @@ LogRequest = AcceptRequest | ReleaseRequest | ReportRequest | RestoreRequest
 
 
 class CallHub:
-    """The calls and the responders of this process.
+    """The calls and the responders of one process. Decides which messages about calls each session is sent.
 
     A row is the number of a session. A session is owed a message if it should get the message and was not sent it yet.
     A seat is a place among the responders who go to a call. The docstring of the module has the rules.
@@ -126,11 +129,11 @@ class CallHub:
         aeds: Aeds = NO_AEDS,
         observe: Callable[[str, float], None] = lambda _what, _seconds: None,
     ) -> None:
-        """Serve sessions with rows (session numbers) from 0 to `capacity` - 1.
+        """Create a hub without calls, for sessions with rows (session numbers) from 0 to `capacity` - 1.
 
         `open_` decrypts an entry, or returns None if no key does. `ask` accepts a request for a change of the log, and
-        must return before the request is carried out. `observe` is called with the name of a duration (`first_ring`,
-        `accept` or `first_seat`) and the duration in seconds.
+        must return before the request is carried out. `aeds` are the known defibrillators. `observe` is called with the
+        name of a duration (`first_ring`, `accept` or `first_seat`) and the duration in seconds.
         """
         self.rings = self.acks = self.failed = (
             0  # numbers of `call` messages sent, of acknowledgements, of undecryptable entries
@@ -157,15 +160,18 @@ class CallHub:
     # ---- the life of a session -------------------------------------------------------------------------------------
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        """Set the rights that the session's token gives from now on."""
+        """Set the rights of a session, as its current token grants them."""
         self._responders.set_rights(row, rights)
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set where the session says that it is; None takes the session off duty (RQ4)."""
+        """Set the location of a session, as its client has sent it (RQ4).
+
+        None means that the client no longer shares its location. The session is then off duty, and gets no calls.
+        """
         self._responders.move(row, here)
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """Process `holding`: the revision of each call that a new session says it already has (RJ8)."""
+        """Process `holding` of a new session: the calls that it says it already has, as call id -> revision (RJ8)."""
         responder = self._responders.find(row)
         for call_id, held in holding.items():
             call = self._calls.get(call_id)
@@ -184,10 +190,10 @@ class CallHub:
             del call.deliveries[row]
 
     def _trust_holding(self, responder: Responder, call: LiveCall, state: CallState, held: int, now: Now) -> None:
-        """Record that a session already has a revision of a call, as a `call` message or as a task (R5).
+        """Record that a session already has revision `held` of a call, as a `call` message or as a task (R5).
 
-        The record is also made if only one of the two clocks (wall and monotonic) has ended the call, because that
-        clock may be wrong (Rule 4).
+        Do nothing if the session may not see the call, or if both clocks (wall and monotonic) say that the call has
+        expired. One clock alone may be wrong (Rule 4).
         """
         if call.expired_for_sure(now) or not may_see(state, responder.may_test):
             return
@@ -203,7 +209,10 @@ class CallHub:
     # ---- messages from sessions ------------------------------------------------------------------------------------
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Process an `accept` (M18). `frames` returns the answer, at once or after the log has decided."""
+        """Process an `accept` (M18), a responder's request to go.
+
+        The answer is a message that `frames` returns, either soon or after the log has decided.
+        """
         self.answers["accept"] += 1
         responder, call = self._responders.get(row), self._calls.get(call_id)
         delivery = None if call is None else call.deliveries.get(row)
@@ -223,26 +232,30 @@ class CallHub:
             pending.last_sent = None  # so that this `accept` gets an answer, too
 
     def _has_task(self, responder: Responder, call: LiveCall, now: Now) -> bool:
-        """Return whether the session may be sent a task: its person has a seat, and the call is not over."""
+        """Return whether the session may be sent a task of a call, the message with the exact place.
+
+        Its person must have a seat among those who go, its qualifications and rights must fit, and the call must not be
+        over.
+        """
         state = call.state
         if state is None or self._is_over(call, now) or not may_see(state, responder.may_test):
             return False
         return is_wanted(state, responder.quals) and call.seat_of(responder.person) is not None
 
     def _own_seat(self, responder: Responder, call: LiveCall) -> Seat | None:
-        """Return the seat that the session may release or report on: the seat of its person (Rule 6).
+        """Return the seat (place among the responders who go) that a session may release or report on, or None.
 
-        Return None if there is none. A session that was sent the task may do so even after its qualification has
-        lapsed.
+        It is the seat of the session's person (Rule 6). A session that was sent the task may do so even after its
+        qualification has lapsed.
         """
         delivery = call.deliveries.get(responder.row, _NOTHING)
         may = delivery.task > 0 or (call.state is not None and is_wanted(call.state, responder.quals))
         return call.seat_of(responder.person) if may else None
 
     def _refusal(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> Refusal | None:
-        """Return why an `accept` can be refused at once, without asking the log.
+        """Return the reason to refuse an `accept` at once, without asking the log.
 
-        Return None if the log has to decide (RV4).
+        Return None if there is none; then the log decides (RV4).
         """
         if responder.person is None or not responder.quals:
             return "over"
@@ -267,7 +280,11 @@ class CallHub:
             self._ask(ReleaseRequest(call_id, responder.person, None if seat is None else seat.accepted_at))
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Process a `report` (M20). It counts only if the session's person has a seat, and once per REPORT_S."""
+        """Process a `report` (M20): the progress of a responder on the way to a call.
+
+        It is ignored unless the session's person has a seat among those who go, and counts at most once in REPORT_S
+        seconds.
+        """
         responder, call = self._responders.find(row), self._calls.get(call_id)
         if responder is None or responder.person is None or call is None or self._is_over(call, now):
             return
@@ -282,19 +299,23 @@ class CallHub:
             self.acks += call.note_ack(call.deliveries[row], revision)
 
     def seat_request(self, request: AcceptRequest, now: Now) -> SeatRequest | None:
-        """Return the session's request for a seat with its present location; None if it has left or was answered."""
+        """Return the details of a session's request for a seat (a place among those who go), with its current location.
+
+        Return None if the session has left or no longer waits for an answer.
+        """
         responder, pending = request
         return self._seat_request(responder, pending.call_id, pending.eta_s, now) if pending.waiting else None
 
     def on_answer(self, request: AcceptRequest, reason: Refusal | None, now: Now) -> bool:
-        """Process the log's answer to an `accept`.
+        """Process the log's answer to an `accept`, by which a session asks for a seat (a place among those who go).
 
         `reason` is None if the log has stored the seat (RV1), and otherwise the reason why the seat is refused. The
         session is sent its task only when the seat is read from the log.
 
-        Return False if the log must be asked again: the call has notified the session in the meantime, so the refusal
-        is older than what the session knows. Example: node A learns that the call is full. Before the answer arrives,
-        somebody at node B releases a seat, and the session is notified again. So "full" is no longer true.
+        Return True if the answer counts, and False if the log must be asked again. The latter happens if the call has
+        notified the session in the meantime, so the refusal is older than the message that the session has. Example:
+        node A learns that the call is full. Before the answer arrives, somebody at node B releases a seat, and the
+        session is notified again. So "full" is no longer true.
         """
         responder, pending = request
         if reason is None:
@@ -316,7 +337,10 @@ class CallHub:
         return True
 
     def give_up(self, request: AcceptRequest) -> None:
-        """Forget a pending `accept` after a programming error. The client may accept again."""
+        """Forget an `accept` that waits for its answer, because a programming error has occurred.
+
+        The client may accept again.
+        """
         if request.responder.pending is request.pending:
             request.responder.end_pending(AcceptEvent.FAIL)
 
@@ -346,11 +370,11 @@ class CallHub:
     # ---- changes of calls ------------------------------------------------------------------------------------------
 
     def knows(self, call_id: str) -> bool:
-        """Return whether this process knows a call of this id."""
+        """Return whether this process knows a call with this id."""
         return call_id in self._calls
 
     def take(self, entry: CallEntry, now: Now) -> None:
-        """Process an entry of the log, and remember which sessions it may concern."""
+        """Process an entry of a call from the log, and remember which sessions may be owed a message because of it."""
         call = self._calls.get(entry.id)
         if call is None:
             self._arrivals += 1
@@ -362,7 +386,10 @@ class CallHub:
             self._ask(RestoreRequest(call.id))
 
     def lost(self, call_id: str) -> list[Seat]:
-        """Return the seats that the log has lost after this process read them (RV7)."""
+        """Return the lost seats (places among the responders who go) of a call (RV7).
+
+        This process has read the entries that gave these seats, but the log has lost the entries.
+        """
         call = self._calls.get(call_id)
         return [] if call is None else list(call.lost.values())
 
@@ -375,9 +402,10 @@ class CallHub:
 
     @contextlib.contextmanager
     def _changing(self, call: LiveCall, now: Now) -> Iterator[None]:
-        """Change a call in the body of the `with`.
+        """Return a context manager for code that changes a call.
 
-        Afterwards, remember which sessions the change concerns, and count the entries that could not be decrypted.
+        When its block ends, remember which sessions the change concerns, and count the entries that could not be
+        decrypted.
         """
         before, undecrypted_before = call.summary, set(call.undecrypted)
         yield
@@ -400,7 +428,10 @@ class CallHub:
         self._note_concerned(call, state, before, after)
 
     def _note_concerned(self, call: LiveCall, state: CallState, before: CallSummary, after: CallSummary) -> None:
-        """Remember the sessions that a change of an open call may concern, in the order of Rule 2."""
+        """Remember the sessions that may be owed a message because an open call has changed.
+
+        Their order is that of Rule 2.
+        """
         new = after.content != before.content
         notified: list[int] = []
         if not after.full and (new or after.wave != before.wave or after.revision != before.revision):
@@ -418,7 +449,8 @@ class CallHub:
     def _finish(self, call: LiveCall, state: CallState, now: Now) -> None:
         """Process the end of a call.
 
-        Its sessions will be sent `over` (RJ7), and people with a seat are excluded from other calls for a while (RQ7).
+        Its sessions will be sent `over` (RJ7). People who went to the call are excluded from other calls for a while
+        (RQ7).
         """
         end = state.end
         assert end is not None
@@ -437,7 +469,10 @@ class CallHub:
                 self._note(row, call, first=True)
 
     def _apply_kept_holding(self, call: LiveCall, state: CallState, now: Now) -> None:
-        """Process `holding` for a call that this process has just read, if sessions have named it before (R5e)."""
+        """Process what sessions said in `holding` about a call that this process reads only now (R5e).
+
+        `holding` lists the calls that a session already has.
+        """
         for _, responder in self._returning:
             held = responder.unknown.pop(call.id, None)
             if held is not None and not responder.gone:
@@ -445,7 +480,10 @@ class CallHub:
                 self._note(responder.row, call)
 
     def _update_seated(self, call: LiveCall, before: CallSummary, after: CallSummary) -> None:
-        """Update `_seated`: which people have a seat in which calls without an end in the log (RQ7)."""
+        """Update `_seated`: a dict from each person to the calls to which they go, because they have a seat (RQ7).
+
+        Calls whose end was read from the log are left out.
+        """
         held, holds = ({person for person, _ in each.holders} for each in (before, after))
         for person in held if after.over else held - holds:
             calls = self._seated.get(person, set())
@@ -456,7 +494,10 @@ class CallHub:
             self._seated.setdefault(person, set()).add(call)
 
     def _update_index(self, call: LiveCall, state: CallState) -> None:
-        """Keep the call's circle in the index while the call is open and has a free seat, and only then."""
+        """Update the index of circles, and the set of calls whose radius can grow, after a call has changed.
+
+        The index has the circle of each call that has not ended and that still needs responders.
+        """
         self._near.discard(call.index_slot)
         call.index_slot = NONE
         if state.end is None and not state.full:
@@ -475,18 +516,21 @@ class CallHub:
 
     @property
     def busy(self) -> bool:
-        """Whether there may be a message about a call to send to any session."""
+        """Whether there may be messages about calls that sessions should get and were not sent yet."""
         return bool(self._noted)
 
     def take_noted(self, count: int) -> list[tuple[int, Iterable[LiveCall]]]:
-        """Remove and return up to `count` rows (session numbers) for which there may be messages about these calls."""
+        """Return up to `count` sessions for which there may be messages about calls, and forget them.
+
+        The result is a list of pairs: the row (number) of a session, and the calls. `frames` returns the messages.
+        """
         return [self._noted.popitem(last=False) for _ in range(min(count, len(self._noted)))]
 
     def frames(self, row: int, wire: int, now: Now, calls: Iterable[LiveCall] | None = None) -> list[bytes]:
-        """Return the messages that a session should get now about these calls, and count them as sent.
+        """Return the messages about calls that a session should get now, as frames, and count them as sent.
 
-        `calls`: None for all calls. `wire`: the number of the session's frame format. Messages that withdraw a call
-        (`standdown`) come first, then tasks, then `call` messages (RJ3).
+        If `calls` is None, consider all calls. `wire` is the number of the session's frame format. Messages that
+        withdraw a call (`standdown`) come first, then tasks, then `call` messages (RJ3).
         """
         responder = self._responders.find(row)
         if calls is None:
@@ -511,7 +555,7 @@ class CallHub:
         return [each.frames[wire] for each in sorted(said, key=lambda each: each.order)]
 
     def _candidates(self, responder: Responder | None, person: Person | None) -> set[LiveCall]:
-        """Return the calls about which there may be messages for a session."""
+        """Return all calls about which a session may be owed messages."""
         calls = set(self._seated.get(person, ())) if person is not None else set()
         if responder is not None:
             calls |= responder.calls
@@ -559,8 +603,8 @@ class CallHub:
     def _is_notified(self, responder: Responder, call: LiveCall, state: CallState, now: Now) -> bool:
         """Return whether the call notifies the session at its present location (RJ1).
 
-        The caller has already checked seats, rights and earlier `decline` messages. A person who is only excluded
-        because of another call is counted, for the dispatcher.
+        The caller has already checked seats, rights and earlier `decline` messages. If the session is not notified only
+        because its person is excluded (RQ7), count the person: the dispatcher is shown the number.
         """
         here = responder.here if responder.on_duty and is_wanted(state, responder.quals) else None
         if here is None or not is_near(state, here):
@@ -571,7 +615,7 @@ class CallHub:
         return True
 
     def _task(self, responder: Responder, call: LiveCall, state: CallState, seat: Seat, now: Now) -> "_Message | None":
-        """Return the message `task` for a seat; None if the place can't be decrypted.
+        """Return the `task` message, which tells a responder where to go, or None if the place can't be decrypted.
 
         The exact place is in memory only until the frame is made (RZ2).
         """
@@ -589,9 +633,10 @@ class CallHub:
         return _Message(TASK, in_each_format(task_message(state, seat, place_of(opened), self._aeds)))
 
     def _not_qualified(self, responder: Responder, call: LiveCall, delivery: CallDelivery) -> "_Message | None":
-        """Return a `standdown` with the reason `over` if the session waits for an answer, else None.
+        """Return a message for a session whose person goes to a call, but whose token does not qualify (Rule 6).
 
-        The person has a seat, but the session's token does not qualify for the call (Rule 6).
+        It is a `standdown` with the reason `over` if the session waits for the answer to an `accept`, and otherwise
+        None.
         """
         if responder.pending_for(call.id):
             responder.end_pending(AcceptEvent.ANSWER)
@@ -607,7 +652,10 @@ class CallHub:
         reason: Reason,
         rest_until: int | None = None,
     ) -> "_Message":
-        """Return the message `standdown` with this content, and record that the session's call or task is withdrawn."""
+        """Return a `standdown` message with this reason, and record that the session's call or task is withdrawn.
+
+        `rest_until` is the time until which the person is excluded from other calls, in ms since 1970, or None.
+        """
         delivery.over = delivery.again = False
         delivery.full = reason == "full"
         delivery.task = 0
@@ -619,12 +667,16 @@ class CallHub:
 
     @staticmethod
     def _note_last_sent(responder: Responder, call: LiveCall, what: Reason | Literal["call"]) -> None:
-        """Record what the session was last sent about a call. A pending `accept` needs it for its answer."""
+        """Record which message about a call a session was sent last.
+
+        The record is needed for the answer to an `accept`, and is kept only while an `accept` of this call waits for
+        its answer.
+        """
         if pending := responder.pending_for(call.id):
             pending.last_sent = what
 
     def _delivery(self, call: LiveCall, responder: Responder) -> CallDelivery:
-        """Return the record of what the session was sent about a call; create it if there is none."""
+        """Return the record of what the session was sent about a call. Create it if there is none."""
         found = call.deliveries.get(responder.row)
         if found is None:
             found = call.deliveries[responder.row] = CallDelivery()
@@ -632,20 +684,26 @@ class CallHub:
         return found
 
     def rest_until(self, row: int, now: Now) -> int | None:
-        """Return until when the session's person is excluded after a call (RQ7), in ms since 1970; None if not."""
+        """Return the time until which a session's person is not called again, after helping at a call (RQ7).
+
+        It is in ms since 1970, or None if there is no such time.
+        """
         person = self._responders.person_of(row)
         until = self._resting.get(person, 0.0) if person is not None else 0.0
         return None if until <= now.monotonic else now.wall_ms + ceil((until - now.monotonic) * 1000)
 
     def _is_busy(self, person: Person | None, now: Now) -> bool:
-        """Return whether a person is excluded: they have a seat in another actual call, or had one recently (RQ7)."""
+        """Return whether a person is excluded from other calls (RQ7).
+
+        They are if they go to an actual call (neither a test nor an exercise), or went to one recently.
+        """
         if person is None or self._resting.get(person, 0.0) > now.monotonic:
             return person is not None
         return any(call.is_actual for call in self._seated.get(person, ()))
 
     @staticmethod
     def _clock_ended(responder: Responder, call: LiveCall) -> bool:
-        """Return whether only a clock, and no entry of the log, has ended a call that is over for this session."""
+        """Return whether a call that is over for this session has expired, but has no end in the log."""
         state = call.state
         return (
             state is not None
@@ -656,13 +714,19 @@ class CallHub:
 
     @staticmethod
     def _is_over(call: LiveCall, now: Now) -> bool:
-        """Return whether the call is over: by its end in the log, or because either clock says so (Rule 4)."""
+        """Return whether the call is over (Rule 4).
+
+        It is if its end was read from the log, or if either clock says that it has expired.
+        """
         return call.summary.over or call.expired(now)
 
     # ---- checks by time --------------------------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
-        """Do everything that depends on time alone. The stream's hub calls this whenever it sweeps its sessions."""
+        """Forget expired calls, and people who are no longer excluded. The stream's hub calls this regularly.
+
+        If a call seemed to be over because a clock was wrong, offer it to its sessions again.
+        """
         if now.monotonic < self._look_at:
             return
         self._look_at = now.monotonic + LOOK_S
@@ -681,7 +745,7 @@ class CallHub:
     def _drop(self, call: LiveCall) -> None:
         """Forget an expired call.
 
-        Its end was read, or it can't be decrypted, or it is so old that the log has forgotten it.
+        Either its end was read, or it can't be decrypted, or it is so old that the log has forgotten it.
         """
         del self._calls[call.id]
         self._near.discard(call.index_slot)
@@ -708,7 +772,7 @@ class CallHub:
     def due_to_widen(self, now: Now) -> list[LiveCall]:
         """Return the calls whose next wave (a wider radius) may be due (RN2).
 
-        The caller must check the number of notified sessions.
+        Whether it is due also depends on the number of notified sessions, which the caller must check.
         """
         return [each for each in self._widening if each.widens_at(0) <= now.monotonic and not each.expired(now)]
 
@@ -728,18 +792,21 @@ class CallHub:
         return call is None or not self._is_over(call, now)
 
     def is_open_for(self, seat_request: SeatRequest, now: Now) -> bool:
-        """Return whether this process has read the call, and it is not over for the person who asks for a seat."""
+        """Return whether this process has read the call, and the call is not over for the person of this request."""
         call = self._calls.get(seat_request.call_id)
         if call is None or call.state is None or self._is_over(call, now):
             return False
         return refusal(call.state, seat_request, now) != "over"
 
     def open_calls(self, now: Now) -> list[LiveCall]:
-        """Return the calls that have not ended."""
+        """Return the calls that are neither ended nor expired."""
         return [each for each in self._calls.values() if each.state is not None and not self._is_over(each, now)]
 
     def unanswered(self, now: Now) -> int:
-        """Return the number of calls that were opened at least UNANSWERED_S ago and in which nobody has a seat."""
+        """Return the number of open calls to which nobody goes.
+
+        Calls that were opened less than UNANSWERED_S seconds ago don't count.
+        """
         since = now.wall_ms - UNANSWERED_S * 1000
         return sum(not call.holders() and call.opened_at <= since for call in self.open_calls(now))
 
@@ -753,9 +820,9 @@ class CallHub:
         return self._responders.on_duty
 
     def take_counts(self) -> dict[str, Counts]:
-        """Return what was sent, acknowledged and declined since the last time, by call and by revision (HD16).
+        """Return how many messages were sent, acknowledged and declined since this method was last called (HD16).
 
-        The counts start again from zero.
+        The keys of the dict name a call or a revision of a call. The counts start again from zero.
         """
         for call in self._calls.values():
             self.put_back_counts(call.take_counts())
@@ -769,7 +836,7 @@ class CallHub:
 
 
 class _Message(NamedTuple):
-    """A message to write: its rank in the order of messages, and its frames, one for each wire format."""
+    """A message to write: its rank in the order of messages, and its encoding in each wire format."""
 
     order: int
     frames: tuple[bytes, ...]
@@ -780,6 +847,9 @@ _NOBODY = Person("")  # a session without a token
 
 
 def _circle(call: CallState) -> Circle:
-    """Return the circle within which the call notifies now. Its centre is that of the published circle `near` (RZ6)."""
+    """Return the circle inside which the call notifies sessions now.
+
+    Its centre is that of the published circle (RZ6).
+    """
 
     return Circle(call.opening.near.lat, call.opening.near.lng, call.reach_m)

@@ -1,4 +1,4 @@
-"""A call in one process: its chain as far as it was read, its end, and what each session was sent about it.
+"""A call as one process knows it: the entries read so far, its end, and what each session was sent about it.
 
 The chain of a call is all of its entries in the log, numbered from 1. A seat is a place among the responders who go.
 
@@ -11,8 +11,8 @@ Rule 2  A call has ended when its `end` was read, or when either clock says so: 
         Example: a node starts with a wall clock that is two hours slow, and reads a call that lives 30 minutes. By the
         wall clock the call would live for 2.5 hours there. By the deadline it lives for at most 30 minutes.
 Rule 3  A responder keeps a seat that this process has read, even if the log then loses its entry and stores another
-        entry under the same number: the responder knows where to go, and is not called off (RV7). The lost entry is put
-        back under a higher number, by the log (LogC5) or by the call worker. From then on the new entry counts.
+        entry under the same number: the responder knows where to go, and is not called off (RV7). The log (LogC5) or
+        the call worker stores the lost entry again under a higher number. From then on the new entry counts.
 Rule 4  When the `end` is read, everything encrypted is dropped (RZ4).
 """
 
@@ -38,12 +38,12 @@ Open = Callable[[CallEntry], DecryptedEntry | None]  # decrypts an entry; return
 
 @dataclass(slots=True)
 class CallDelivery:
-    """A record of the messages about a call that one session has: sent by this process, or named in its `holding`.
+    """The messages about a call that one session has: this process has sent them, or `holding` has named them.
 
-    `notified`: the newest revision of the call that the session has; 0 if it has none and so is no recipient. `task`:
-    the revision of the session's task; 0 if it has none. `full`: the session was sent a standdown with the reason
-    `full`, and was not notified after that. `unsure`: the session has either a `call`, or the task of a seat that was
-    released. Therefore `call` is sent again (HD18).
+    `notified` is the newest revision of the call that the session has, or 0 if it has none and so is no recipient.
+    `task` is the revision of the session's task, or 0 if it has none. `full` says whether the session was sent a
+    standdown with the reason `full`, and was not notified after that. `unsure` says that it is not known whether the
+    session has a `call`, or the task of a seat that was released; therefore `call` is sent again (HD18).
     """
 
     notified: int = 0
@@ -59,9 +59,9 @@ class CallDelivery:
 
 
 class CallSummary(NamedTuple):
-    """The properties of a call that decide who is sent something.
+    """The properties of a call that decide which sessions are sent a message.
 
-    Comparing two summaries shows what an entry has changed.
+    Comparing the summaries before and after an entry shows what the entry has changed.
     """
 
     content: int = 0
@@ -75,7 +75,7 @@ class CallSummary(NamedTuple):
 
 
 class LiveCall:
-    """A call, from its first entry until it has ended and expired.
+    """A call from its first entry in the log until it has ended and expired.
 
     The chain of a call is all its entries in the log. A seat is a place among the responders who go.
     """
@@ -111,7 +111,10 @@ class LiveCall:
     # ---- applying the entries of the call -------------------------------------------------------------------------
 
     def take(self, entry: CallEntry, open_: Open, now: Now) -> None:
-        """Process an entry. If another entry had the same number before, the log has lost the other one (Rule 3)."""
+        """Process an entry of the call.
+
+        If this process has read another entry with the same number before, the log has lost that one (Rule 3).
+        """
         known = self._chain.get(entry.revision)
         if self.summary.over or any(entry.sealed == each.sealed for each in self._chain.values()):
             return  # already known, or a copy made by somebody who can write to the log
@@ -152,7 +155,10 @@ class LiveCall:
         return opened
 
     def _note(self, opened: DecryptedEntry) -> None:
-        """Record what `CallState` does not: released seats, and seats restored after the log had lost them."""
+        """Record two changes that `CallState` does not record: seats that were released, and lost seats that are back.
+
+        A seat is a place among the responders who go.
+        """
         if isinstance(opened.body, Acceptance):
             self.first_acceptance = self.first_acceptance or opened.entry.revision
         if isinstance(opened.secret, Person):
@@ -191,7 +197,10 @@ class LiveCall:
     # ---- the state of the call -------------------------------------------------------------------------------------
 
     def holders(self) -> dict[Person, Seat]:
-        """Return the seats of the responders who go, by person. Seats that the log has lost are included (Rule 3)."""
+        """Return the seats (places among the responders who go) that are taken: person -> seat.
+
+        Seats that the log has lost are included (Rule 3).
+        """
         return self.lost | self.state.seats if self.state is not None else {}
 
     @property
@@ -203,7 +212,7 @@ class LiveCall:
         return self.state is not None and self.state.opening.status == "actual"
 
     def seat_of(self, person: Person | None) -> Seat | None:
-        """Return the seat of a person, or None."""
+        """Return the seat of a person (a place among the responders who go), or None if they have none."""
         if person is None or self.state is None:
             return None
         return self.state.seats.get(person) or self.lost.get(person)
@@ -217,13 +226,19 @@ class LiveCall:
         return now.monotonic >= self.deadline and now.wall_ms >= self._expires_at
 
     def frames(self, state: CallState) -> tuple[bytes, ...]:
-        """Return the `call` message as frames, one for each wire format. They are encoded when first used."""
+        """Return the `call` message as a tuple of frames, one for each wire format.
+
+        They are encoded when first needed.
+        """
         if not self._frames:
             self._frames = in_each_format(call_message(state))
         return self._frames
 
     def standdown(self, reason: Reason, rest_until: int | None = None) -> tuple[bytes, ...]:
-        """Return the message `standdown` with this content as frames, one for each wire format."""
+        """Return the `standdown` message, which withdraws the call or a task, as one frame for each wire format.
+
+        `rest_until` is the time until which the person is excluded from other calls, in ms since 1970, or None.
+        """
         found = self._standdowns.get((reason, rest_until))
         if found is None:
             message = standdown_message(self.id, reason, rest_until)
@@ -231,9 +246,9 @@ class LiveCall:
         return found
 
     def rest_until(self, person: Person | None) -> int | None:
-        """Return until when the end of this call excludes a person from other calls (RQ7), in ms since 1970.
+        """Return the time until which a person is not called again, because they helped at this call (RQ7).
 
-        Return None if the call has not ended, or excludes this person from nothing.
+        It is in ms since 1970. Return None if the call has not ended, or if its end doesn't exclude this person.
         """
         state = self.state
         if state is None or state.end is None or not self.is_actual or self.seat_of(person) is None:
@@ -241,16 +256,20 @@ class LiveCall:
         return state.end.at + state.opening.terms.rest_s * 1000 if state.opening.terms.rest_s else None
 
     def note_resting(self, person: Person) -> None:
-        """Count a person whom the call would notify, if they were not excluded after another call (RQ7)."""
+        """Count a person whom the call would notify if they were not excluded because of another call (RQ7).
+
+        Each person is counted once.
+        """
         if person not in self._resting:
             self._resting.add(person)
             name = under_revision(self.id, RESTING)
             self._counts[name] = self._counts.get(name, Counts()).plus(Counts(sent=1))
 
     def widens_at(self, called: int) -> float:
-        """Return the monotonic time at which the radius grows next if `called` sessions were notified (RN2).
+        """Return the time at which the radius grows next, in seconds of the monotonic clock (RN2).
 
-        Return infinity if the call is full or over, or if the radius is the last one.
+        `called` is the number of sessions that were notified. Return infinity if the call is full or over, or if the
+        radius is the last one.
         """
         state = self.state
         if state is None or state.end is not None or state.full or state.wave + 1 >= len(state.opening.terms.rings_m):
@@ -261,7 +280,7 @@ class LiveCall:
     def called_of(self, counts: Counts) -> int:
         """Return the number of sessions that were notified of the current revision and have not declined (HD16).
 
-        `counts`: the counts of all processes, stored in the log under `count_name`.
+        `counts` are the counts of all processes, which the log stores under `count_name`.
         """
         return max(self.called, counts.sent - counts.declined)
 
@@ -273,18 +292,18 @@ class LiveCall:
     # ---- what was sent and answered --------------------------------------------------------------------------------
 
     def begin_revision(self) -> None:
-        """Reset the number of notified sessions, because a new revision begins."""
+        """Set the number of notified sessions to 0, because a new revision begins."""
         self.called = 0
 
     def note_notified(self, delivery: CallDelivery, revision: int) -> None:
-        """Record that `call` was handed to the session's transport."""
+        """Record that the `call` message with this revision was handed to the session's transport."""
         delivery.notified, delivery.called, delivery.full, delivery.unsure = revision, revision, False, False
         delivery.unacked = [*delivery.unacked, revision][-ACKS_KEPT:]
         self.called += 1
         self._count(Counts(sent=1), revision)
 
     def note_ack(self, delivery: CallDelivery, revision: int) -> bool:
-        """Count an acknowledgement of a revision.
+        """Count a session's acknowledgement of a revision, and return True.
 
         Return False, and count nothing, if the revision was not sent on this connection or is counted already (M5).
         """
@@ -295,7 +314,7 @@ class LiveCall:
         return True
 
     def note_declined(self, delivery: CallDelivery) -> None:
-        """Record that the session has declined. It no longer counts as notified (RN2)."""
+        """Record that the session has declined. From now on it does not count as notified (RN2)."""
         if self.state is not None and delivery.called == self.state.revision:
             self.called -= 1
             delivery.called = 0
@@ -305,12 +324,12 @@ class LiveCall:
         delivery.declined = True
 
     def _count(self, more: Counts, revision: int = 1) -> None:
-        """Add to the counts of the call, and to those of the revision."""
+        """Add `more` to the counts of the call, and to those of this revision."""
         for name in {self.id, under_revision(self.id, revision)}:
             self._counts[name] = self._counts.get(name, Counts()).plus(more)
 
     def take_counts(self) -> dict[str, Counts]:
-        """Return what was counted since the last time, by the name under which it is stored.
+        """Return what was counted since this method was last called: name under which it is stored -> counts.
 
         The counts start again from zero.
         """

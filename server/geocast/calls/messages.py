@@ -37,12 +37,12 @@ class CallOut(TypedDict):
 
 
 def near_map(near: Near) -> CircleOut:
-    """Return the published circle as JSON, in the same form as the circle of an alert."""
+    """Return the published circle as a JSON object, in the same form as the circle of an alert."""
     return {"type": "circle", "lat": near.lat, "lng": near.lng, "radius_m": near.radius_m}
 
 
 def call_map(call: CallState) -> CallOut:
-    """Return a call as responders see it (M21): without its exact place, and without the people who go."""
+    """Return a call as responders see it (M21), without its exact place and without the responders who go."""
     opening = call.opening
     return {
         "id": call.id,
@@ -61,19 +61,22 @@ def call_map(call: CallState) -> CallOut:
 
 
 def call_message(call: CallState) -> dict[str, Any]:
-    """Return the message `call`, which is the same for everybody (M21)."""
+    """Return the `call` message, which is the same for everybody (M21)."""
     return {"type": "call", "call": call_map(call)}
 
 
 def task_revision(call: CallState, seat: Seat) -> int:
-    """Return the revision of a task (M22): the number of the entry that gave the seat, or that of newer content."""
+    """Return the revision of a responder's task (M22).
+
+    It is the number of the entry that let the responder go, or of the entry with the newest content if that is newer.
+    """
     return max(seat.entry_number, call.content)
 
 
 def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> dict[str, Any]:
-    """Return the message `task` (M22), which gives a responder with a seat the exact place.
+    """Return the `task` message (M22), which gives a responder with a seat the exact place.
 
-    Only the responder who fetches a defibrillator gets its code (RI3).
+    A seat is a place among the responders who go. Only the responder who fetches a defibrillator gets its code (RI3).
     """
     near = aeds.near(place.lat, place.lng, call.opening.terms.aed_m)
     message: dict[str, Any] = {
@@ -93,17 +96,17 @@ def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> 
 
 
 def standdown_message(call_id: str, reason: Reason, rest_until: int | None = None) -> dict[str, Any]:
-    """Return the message that withdraws a call or a task (M23).
+    """Return the `standdown` message, which withdraws a call or a task (M23).
 
-    `rest_until`: if this call is the reason why the responder is not called for a while (RQ7), the end of that time in
-    ms since 1970.
+    If this call is the reason why the responder is excluded from other calls for a while (RQ7), `rest_until` is the end
+    of that time in ms since 1970.
     """
     message = {"type": "standdown", "id": call_id, "reason": reason}
     return message if rest_until is None else message | {"rest_until": format_time(rest_until)}
 
 
 def in_each_format(message: Mapping[str, Any]) -> tuple[bytes, ...]:
-    """Return a message as frames, one for each wire format.
+    """Return a message as a tuple of frames, one for each wire format.
 
     Sessions that ask for signed alerts get the same frames, because calls have no signatures.
     """

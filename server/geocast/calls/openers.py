@@ -1,4 +1,4 @@
-"""The openers of open calls (the dispatchers who opened them), and the number that each may have open (rule HD6).
+"""The openers of open calls (the dispatchers who opened them), and a limit on the open calls of each (rule HD6).
 
 The open calls are read from the log, so the limit holds for all nodes together, and after a restart. Each node reads
 the entries of an open call once, and keeps its opener in memory for as long as the call is open. Two requests at the
@@ -21,16 +21,19 @@ READS_AT_ONCE = 16
 
 
 class Openers:
-    """The dispatchers who opened the open calls of a log."""
+    """Finds out which dispatcher opened each open call of a log, and counts the open calls of a dispatcher."""
 
     def __init__(self, alert_log: AlertLog, share: float = SHARE) -> None:
-        """Read nothing yet. `share`: the fraction of MAX_OPEN_CALLS that one dispatcher may have open."""
+        """Create the object without reading the log.
+
+        `share` is the fraction of MAX_OPEN_CALLS that each dispatcher may use.
+        """
         self.shares = Shares("open calls", MAX_OPEN_CALLS, share, RETRY_AFTER_S)
         self._log = alert_log
         self._known: dict[str, Hashable] = {}
 
     async def count(self, opener: Hashable, now_ms: int) -> tuple[int, int]:
-        """Return the number of calls of `opener` that are open at `now_ms`, and the number of all open calls.
+        """Return the number of calls that `opener` has open at `now_ms`, and the number of all open calls.
 
         Raise LogUnavailable if the log can't be read.
         """
@@ -46,7 +49,7 @@ class Openers:
     async def _opener(self, call_id: str) -> Hashable:
         """Return the dispatcher who opened a call.
 
-        Return None, which equals no dispatcher, if its first entry can't be read.
+        Return None if the call's first entry can't be read. The call then counts for no dispatcher.
         """
         for entry in await self._log.history(call_id):
             if isinstance(entry, CallEntry):

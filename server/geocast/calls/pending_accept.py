@@ -29,7 +29,7 @@ from .eligibility import Reason
 
 
 class AcceptState(Enum):
-    """The state of an `accept`: what the log has decided, and what the session waits for."""
+    """The state of an `accept` (a responder's request to go): the log's decision, and what the session waits for."""
 
     ASKED = "the log has not answered yet"
     WITHDRAWN = "the log has not answered yet, and the session has declined since"
@@ -39,7 +39,7 @@ class AcceptState(Enum):
 
 
 class AcceptEvent(Enum):
-    """An event that changes the state of an `accept`."""
+    """An event that changes the state of an `accept` (a responder's request to go)."""
 
     ACCEPT = "the session accepts again"
     DECLINE = "the session declines"
@@ -82,11 +82,11 @@ RELEASING = {
 
 
 class PendingAccept:
-    """An `accept` that waits for its answer.
+    """An `accept` message that waits for its answer.
 
-    `since`: when it was read, in seconds of the monotonic clock. `eta_s`: the seconds until arrival, according to the
-    responder. `last_sent`: what the session was sent about the call after `since`. A refusal with the same meaning is
-    then not sent.
+    `since` is the time at which the message was received, in seconds of the monotonic clock. `eta_s` is the number of
+    seconds until arrival, according to the responder. `last_sent` is the last message that the session was sent about
+    the call after `since`. If a refusal would say the same, it is not sent.
     """
 
     __slots__ = ("call_id", "eta_s", "last_sent", "since", "state")
@@ -104,7 +104,10 @@ class PendingAccept:
         return self.state not in (AcceptState.UNWANTED, AcceptState.DONE)
 
     def on(self, event: AcceptEvent) -> bool:
-        """Change the state by an event. Return True if the seat must be released now."""
+        """Change the state according to an event.
+
+        Return True if the responder's seat (place among those who go) must be released now.
+        """
         releases = (self.state, event) in RELEASING
         self.state = NEXT[self.state][event]
         return releases

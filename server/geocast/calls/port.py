@@ -18,19 +18,22 @@ class Calls(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether there may be a message about a call to send to any session."""
+        """Whether there may be messages about calls that sessions should get and were not sent yet."""
         ...
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        """Set the rights that the session's token gives."""
+        """Set the rights of a session, as its current token grants them."""
         ...
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set where the session says that it is; None takes the session off duty (RQ4)."""
+        """Set the location of a session, as its client has sent it (RQ4).
+
+        None means that the client no longer shares its location. The session is then off duty, and gets no calls.
+        """
         ...
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """Process `holding`: the revision of each call that a new session says it already has (RJ8)."""
+        """Process `holding` of a new session: the calls that it says it already has, as call id -> revision (RJ8)."""
         ...
 
     def leave(self, row: int) -> None:
@@ -38,15 +41,18 @@ class Calls(Protocol):
         ...
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Process the session's `accept` (M18). `frames` returns the answer, at once or after the log has decided."""
+        """Process an `accept` (M18), a responder's request to go.
+
+        The answer is a message that `frames` returns, either soon or after the log has decided.
+        """
         ...
 
     def decline(self, row: int, call_id: str) -> None:
-        """Process the session's `decline` (M19)."""
+        """Process a `decline` (M19): the responder is not going, or is no longer going."""
         ...
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Process the session's `report` (M20)."""
+        """Process a `report` (M20): the progress of a responder."""
         ...
 
     def acknowledge(self, row: int, call_id: str, revision: int) -> None:
@@ -54,29 +60,35 @@ class Calls(Protocol):
         ...
 
     def take_noted(self, count: int) -> Sequence[tuple[int, Iterable[Any]]]:
-        """Remove and return up to `count` rows (session numbers) for which there may be messages about these calls."""
+        """Return up to `count` sessions for which there may be messages about calls, and forget them.
+
+        The result is a list of pairs: the row (number) of a session, and the calls. `frames` returns the messages.
+        """
         ...
 
     def frames(self, row: int, wire: int, now: Now, calls: Iterable[Any] | None = None) -> list[bytes]:
-        """Return the messages that a session should get now about these calls (None: all), and count them as sent.
+        """Return the messages about calls that a session should get now, and count them as sent.
 
-        They are frames in the format with the number `wire`.
+        If `calls` is None, consider all calls. The messages are frames in the wire format with the number `wire`.
         """
         ...
 
     def rest_until(self, row: int, now: Now) -> int | None:
-        """Return until when the session's person is excluded after a call (RQ7), in ms since 1970; None if not."""
+        """Return the time until which a session's person is not called again, after helping at a call (RQ7).
+
+        It is in ms since 1970, or None if there is no such time.
+        """
         ...
 
     def sweep(self, now: Now) -> None:
-        """Do everything that depends only on the passing of time."""
+        """Do everything that depends only on the passing of time, such as forgetting expired calls."""
         ...
 
 
 class NoCalls(Calls):
-    """The calls of a process without calls.
+    """Implements `Calls` for a process without calls.
 
-    Every `accept` is answered with `over` (M18), and nothing else is ever sent.
+    It answers every `accept` with `over` (M18), and sends nothing else.
     """
 
     @property

@@ -7,7 +7,7 @@
 
 Rule 1  The exact place is written only into the encrypted part of an entry: no answer, log line or error contains it
         (RZ2). For the same reason, the `repr` of a request does not show it.
-Rule 2  The circle depends only on the cell, by the rules for the circles of alerts (RZ6; B1, B2, B11).
+Rule 2  The circle depends only on the cell, according to the rules for the circles of alerts (RZ6; B1, B2, B11).
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ _Model = TypeVar("_Model", bound=StrictModel)
 
 
 class PlaceRequest(StrictModel):
-    """The exact place where help is needed, in degrees, and how to get there. Only responders with a seat see it."""
+    """The exact place where help is needed, in degrees, and how to get there. It is shown only to responders who go."""
 
     lat: Latitude
     lng: Longitude
@@ -96,13 +96,16 @@ class RequestedCall:
     replaces: int
 
     def near(self, resolution: int, held: Near | None) -> Near:
-        """Return the circle to publish (RZ6). `held`: the circle of the previous content; None if there is none."""
+        """Return the circle to publish instead of the exact place (RZ6).
+
+        `held` is the circle of the previous content, or None if there is none.
+        """
         before = [] if held is None else [(held.lat, held.lng, held.radius_m)]
         [disc] = publish_area([(self.place.lat, self.place.lng, 0.0)], resolution, before)
         return Near(*disc)
 
     def facts(self) -> PolicyFacts:
-        """Return the part of the request that the policy checks."""
+        """Return the parts of the request that the policy checks."""
         return _facts(self.category, self.occurred_at, self.expires_at, takes_default=self.expires_at is None)
 
 

@@ -1,4 +1,4 @@
-"""The sessions that calls may concern: which person they belong to, their qualifications, and their locations.
+"""The sessions that may be called to help: which person they belong to, their qualifications, and their locations.
 
 A session is identified by its row, which is its number in the stream's hub.
 
@@ -46,7 +46,7 @@ class ResponderRights(Protocol):
 
 
 class Responder:
-    """A session that calls may concern."""
+    """A session that may be sent messages about calls for help, and what is known about it."""
 
     __slots__ = (
         "calls", "gone", "here", "may_test", "pending", "person", "quals", "refused", "reported", "row", "slot",
@@ -73,11 +73,11 @@ class Responder:
         return self.slot >= 0
 
     def pending_for(self, call_id: str) -> PendingAccept | None:
-        """Return the `accept` of this call that waits for an answer; None if there is none."""
+        """Return the session's `accept` of this call if it still waits for an answer, else None."""
         return self.pending if self.pending is not None and self.pending.call_id == call_id else None
 
     def end_pending(self, event: AcceptEvent) -> None:
-        """Apply an event to the pending `accept`, if there is one, and end the session's wait for an answer."""
+        """Apply an event to the session's pending `accept`, if there is one, and stop waiting for its answer."""
         if self.pending is not None:
             self.pending.on(event)
             self.pending = None
@@ -86,11 +86,11 @@ class Responder:
 class Responders:
     """All sessions with a token, by row (the session's number) and by person.
 
-    The responders among them are those that calls may concern.
+    A session that may be sent messages about calls for help also has a `Responder`.
     """
 
     def __init__(self, capacity: int) -> None:
-        """Serve sessions with rows (session numbers) from 0 to `capacity` - 1."""
+        """Create an object without sessions, for rows (session numbers) from 0 to `capacity` - 1."""
         self._persons: list[Person | None] = [None] * capacity  # each session's person, by row
         self._rows: dict[Person, int | set[int]] = {}  # by person: the row, or a set of several rows
         self._known: dict[int, Responder] = {}  # the responders, by row
@@ -102,11 +102,11 @@ class Responders:
         return len(self._here)
 
     def find(self, row: int) -> Responder | None:
-        """Return the responder with this row (session number); None if calls do not concern the session."""
+        """Return the `Responder` of the session with this row (session number), or None if it has none."""
         return self._known.get(row)
 
     def get(self, row: int) -> Responder:
-        """Return the responder with this row (session number); create it if there is none."""
+        """Return the `Responder` of the session with this row (session number). Create it if there is none."""
         found = self._known.get(row)
         if found is None:
             found = self._known[row] = Responder(row, self._persons[row])
@@ -117,13 +117,13 @@ class Responders:
         return self._persons[row]
 
     def rows_of(self, persons: Iterable[Person]) -> Iterator[int]:
-        """Yield the rows (numbers) of all sessions that belong to these people."""
+        """Yield the rows (session numbers) of all sessions that belong to these people."""
         for person in persons:
             rows = self._rows.get(person, ())
             yield from (rows,) if isinstance(rows, int) else rows
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        """Set the rights that the session's token gives from now on."""
+        """Set the rights of a session, as its current token grants them."""
         subject = rights.subject
         self._name(row, None if subject is None else Person(subject.sub, subject.issuer))
         found = self._known.get(row)
@@ -134,17 +134,17 @@ class Responders:
             self._file(found)
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set where the session says that it is; None if it no longer says so."""
+        """Set the location of a session, as its client has sent it.
+
+        None means that the client no longer shares its location.
+        """
         found = self._known.get(row) if here is None else self.get(row)
         if found is not None:
             found.here = None if here is None else (here[0], here[1], min(here[2], MAX_REACH_M))
             self._file(found)
 
     def leave(self, row: int) -> Responder | None:
-        """Forget a session that has ended, and its location.
-
-        Return its responder; None if calls did not concern the session.
-        """
+        """Forget a session that has ended, and its location. Return its `Responder`, or None if it had none."""
         self._name(row, None)
         found = self._known.pop(row, None)
         if found is not None:
@@ -154,17 +154,20 @@ class Responders:
         return found
 
     def within(self, circle: Circle) -> list[int]:
-        """Return the rows (numbers) of the sessions on duty inside a circle, the nearest first."""
+        """Return the rows (session numbers) of the sessions on duty inside a circle, the nearest first."""
         rows, distance_m = self._here.match([circle])
         found: list[int] = rows[np.argsort(distance_m, kind="stable")].tolist()
         return found
 
     def point_of(self, responder: Responder) -> tuple[Vector, float]:
-        """Return the location of a session on duty: a point on the unit sphere, and its uncertainty in metres."""
+        """Return the location of a session on duty.
+
+        It is a unit vector from the centre of the earth, and an uncertainty in metres.
+        """
         return self._here.place(responder.slot)
 
     def _name(self, row: int, person: Person | None) -> None:
-        """Set the person to whom a session belongs."""
+        """Set the person to whom a session belongs; None if it has no token."""
         old = self._persons[row]
         if old == person:
             return
@@ -179,7 +182,7 @@ class Responders:
                 self._rows[person] = {rows, row}
 
     def _forget(self, person: Person, row: int) -> None:
-        """Remove a session from the sessions of a person."""
+        """Remove a session from the set of sessions of a person."""
         rows = self._rows[person]
         if isinstance(rows, set) and len(rows) > 1:
             rows.discard(row)
@@ -187,7 +190,7 @@ class Responders:
             del self._rows[person]
 
     def _file(self, responder: Responder) -> None:
-        """Keep the session's location in the index while the session is on duty, and only then (Rule 2)."""
+        """Update the index of locations, which has the locations of all sessions on duty, and no others (Rule 2)."""
 
         here = responder.here if responder.quals else None
         if here is None:

@@ -75,9 +75,9 @@ _OVERTAKEN = "this call is being written by others, or its last entry can't be r
 
 
 class CallOutcome(NamedTuple):
-    """The answer to a dispatcher.
+    """The result of a dispatcher's request: the answer, and whether this request has stored the entry.
 
-    `created`: whether this request has stored the entry (201), or an earlier one has (200).
+    If `created` is True, this request has stored it (201). Otherwise an earlier, equal request has (200).
     """
 
     answer: CallAcceptedOut | CallEndedOut
@@ -85,7 +85,7 @@ class CallOutcome(NamedTuple):
 
 
 class CallService:
-    """The decisions about calls, for the requests of dispatchers and of the responders of this process.
+    """Makes all decisions about calls, for the requests of dispatchers and of the responders of this process.
 
     The methods for dispatchers raise Problem if the request is refused. All methods raise LogUnavailable if the outcome
     is unknown, for instance because this node can't decrypt the entries.
@@ -101,7 +101,7 @@ class CallService:
         aeds: Aeds = NO_AEDS,
         openers: Openers | None = None,
     ) -> None:
-        """Write calls to `alert_log`, encrypted with the first of `keys`.
+        """Create a service that writes calls to `alert_log`, encrypted with the first of `keys`.
 
         `appended` is called with each entry that was stored, to wake the processes that follow the log. `aeds` are the
         defibrillators that can be fetched. `openers` counts the open calls of each dispatcher.
@@ -115,7 +115,10 @@ class CallService:
         self._openers = openers or Openers(alert_log)
 
     def with_config(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "CallService":
-        """Return a copy with another policy and other keys. Requests in progress keep the old ones."""
+        """Return a copy with another policy, other keys and maybe other defibrillators.
+
+        Requests in progress keep the old ones.
+        """
         after: CallService = copy(self)
         after._policy, after._keys = policy, keys
         after._aeds = self._aeds if aeds is None else aeds
@@ -146,7 +149,7 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._log.history(request.id), decide, append)
 
     async def revise(self, call_id: str, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
-        """Give a call new content."""
+        """Give a call new content. If the same request has done so already, return the same answer."""
         try:
             request = parse_content(body, call_id)
         except Invalid as invalid:
@@ -169,7 +172,7 @@ class CallService:
     async def end(self, call_id: str, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
         """End a call.
 
-        If it has ended already, return the answer about its first end. An expired call can still be ended.
+        If it has ended already, return the answer for the `end` that is in the log. An expired call can still be ended.
         """
         try:
             reason = Reason(parse_end(body))
@@ -188,15 +191,15 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def state(self, call_id: str, dispatcher: Requester) -> CallStateOut:
-        """Return a call as its dispatcher sees it: who goes and how many sessions were notified, but not the place."""
+        """Return the state of a call for its dispatcher, with the responders who go, but without the exact place."""
         _, call = self._visible(await self._chain(call_id), dispatcher)
         return await self._state_answer(call)
 
     async def open_calls(self, dispatcher: Requester) -> AsyncIterator[CallStateOut]:
-        """Yield the open calls of a dispatcher in the order in which they were opened.
+        """Yield the open calls of a dispatcher, in the order in which they were opened.
 
-        A token that may change the calls of others gets all open calls. There may be a thousand, so other tasks may run
-        between any two.
+        If the dispatcher's token may change the calls of others, yield all open calls. There may be a thousand, so
+        other tasks may run between any two.
         """
         for call_id in await self._log.open_calls(self._now_ms()):
             await asyncio.sleep(0)  # let other tasks run, which reading a log in memory does not
@@ -231,12 +234,11 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._complete_chain(seat_request.call_id), decide)
 
     async def release(self, call_id: str, person: Person, accepted_at: int | None = None) -> None:
-        """Give a seat back (RV5).
+        """Release a person's seat, which is a place among the responders who go (RV5).
 
-        Do nothing if this person has no seat, or the call is over.
-
-        `accepted_at`: give back only the seat that was accepted at that time (ms since 1970), not a later one. Raise
-        LogUnavailable if the log lacks the call: lost entries will be put back.
+        Do nothing if the person has no seat, or the call is over. If `accepted_at` is not None, release only a seat
+        that was accepted at that time (ms since 1970), not a later one. Raise LogUnavailable if the log lacks the call:
+        lost entries will be put back.
         """
 
         def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
@@ -248,9 +250,9 @@ class CallService:
         await self._append_if_open(call_id, decide)
 
     async def report(self, call_id: str, person: Person, state: SeatState) -> None:
-        """Store the progress of a person with a seat (M20).
+        """Store the progress that a responder with a seat (a place among those who go) has reported (M20).
 
-        Drop a report that says nothing new, or that comes within 5 s of the last one.
+        Ignore a report that says nothing new, or that comes within 5 s of the last one.
         """
 
         def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
@@ -262,10 +264,10 @@ class CallService:
         await self._append_if_open(call_id, decide)
 
     async def widen(self, call_id: str, ring: int) -> None:
-        """Widen the search to the radius with the index `ring` in `rings_m` (RN2).
+        """Widen a call's search radius to `rings_m[ring]` (RN2).
 
-        Do nothing if `ring` is not the next index, or if no seat is free. If another entry is stored first, do not try
-        again: that entry may have widened the search already.
+        Do nothing if `ring` is not the next index, or if the call needs no more responders. If another entry is stored
+        first, do not try again, because that entry may have widened the radius already.
         """
         chain, now = await self._complete_chain(call_id), self._clock.now()
         call = _open_call(chain, now)
@@ -286,10 +288,11 @@ class CallService:
         await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def restore(self, call_id: str, seat: Seat) -> None:
-        """Put back a seat that this process has read and that the log has lost (RV7).
+        """Store a seat again: this process has read it, but the log has lost its entry (RV7).
 
-        Example: a failover of Redis lost the entry that gave seat 2 to r-1, and r-2 has accepted seat 2 since. Both
-        responders are on their way. So r-1 gets seat 0, and is not called off.
+        A seat is a place among the responders who go. Example: a failover of Redis lost the entry that gave seat 2 to
+        r-1, and r-2 has accepted seat 2 since. Both responders are on their way. So r-1 gets seat 0, and is not called
+        off.
         """
 
         def decide(call: CallState, _now: Now) -> tuple[Body, Secret] | None:
@@ -304,10 +307,10 @@ class CallService:
     async def _append_if_open(
         self, call_id: str, decide: Callable[[CallState, Now], tuple[Body, Secret] | None]
     ) -> None:
-        """Append the entry that `decide` makes for an open call.
+        """Append the entry that `decide` makes for a call, if the call is open.
 
-        Append nothing if `decide` returns None, or if the call is over. Raise LogUnavailable if the log lacks the call:
-        lost entries will be put back.
+        Append nothing if `decide` returns None. Raise LogUnavailable if the log lacks the call: lost entries will be
+        put back.
         """
 
         def plan(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
@@ -326,9 +329,10 @@ class CallService:
         return opened_chain(self._keys, await self._log.history(call_id))
 
     async def _complete_chain(self, call_id: str) -> DecryptedChain | None:
-        """Return all entries of a call if every entry was decrypted, so that a seat may be given.
+        """Return all entries of a call, after checking that each of them could be decrypted.
 
-        Return None if the log has no such call. Raise LogUnavailable if an entry can't be decrypted.
+        Only then may a seat be given away (Rule 1). Return None if the log has no such call. Raise LogUnavailable if an
+        entry can't be decrypted.
         """
         chain = await self._chain(call_id)
         if chain is not None and not chain.whole:
@@ -336,9 +340,9 @@ class CallService:
         return chain
 
     def _visible(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
-        """Return the entries and the state of a call that this dispatcher may see.
+        """Return the entries and the state of a call, if this dispatcher may see it.
 
-        Raise Problem: 404 if there is no such call, 403 if it belongs to somebody else.
+        Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher.
         """
         if chain is None:
             raise Problem(problems.UNKNOWN_CALL)
@@ -349,9 +353,9 @@ class CallService:
         return chain, chain.call
 
     def _changeable(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
-        """Return the entries and the state of a call that this dispatcher may change now.
+        """Return the entries and the state of a call, if this dispatcher may change it now.
 
-        Raise Problem: 404 if there is no such call, 403 if it belongs to somebody else, 410 if it is over.
+        Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher, 410 if it is over.
         """
         chain, call = self._visible(chain, dispatcher)
         if not is_open(call, self._clock.now()):
@@ -369,9 +373,9 @@ class CallService:
     # ---- the contents of calls -------------------------------------------------------------------------------------
 
     def _repeated_opening(self, request: RequestedCall, chain: DecryptedChain | None) -> CallOutcome:
-        """Return the answer to a request to open a call whose id exists.
+        """Return the answer to a request to open a call whose id is already used.
 
-        Raise Problem if the existing call or alert is another one.
+        Raise Problem if the id belongs to an alert, or to a call with other content.
         """
         if chain is None:
             raise Problem(problems.ID_CONFLICT)
@@ -385,7 +389,7 @@ class CallService:
         raise LogUnavailable("this node has no key for this call")
 
     async def _policy_violations(self, invalid: Invalid, call_id: str, dispatcher: Requester) -> list[Violation]:
-        """Return the policy's rules that a malformed request for new content breaks.
+        """Return the violations of the policy in a request for new content that is malformed as well.
 
         The list is empty if the call is unknown, or may not be changed.
         """
@@ -408,12 +412,10 @@ class CallService:
     def _new_opening(
         self, request: RequestedCall, dispatcher: Requester, call: CallState | None = None, kind: str | None = None
     ) -> Opening:
-        """Return the content that `request` becomes.
+        """Return the public content for a request to open a call or to give it new content.
 
-        Raise Problem (422) with every rule that the request breaks.
-
-        `call`: the call that gets new content; None if the request opens a call. `kind`: the kind of the call's present
-        place.
+        Raise Problem (422) with every rule that the request breaks. `call` is the call that gets new content, or None
+        if the request opens a call. `kind` is the kind of the call's present place.
         """
         if call is None:
             violations = self._opening_violations(request)
@@ -443,9 +445,9 @@ class CallService:
         )
 
     def _published_headline(self, headline: str, terms: CallTerms) -> str:
-        """Return the headline for responders.
+        """Return the headline that responders see.
 
-        It is the category's title if the requested words may identify somebody (RY3).
+        It is the category's title if the requested headline may identify somebody (RY3).
         """
         pii = self._policy.pii
         return terms.title if pii is not None and pii.find(headline) else headline
@@ -453,7 +455,8 @@ class CallService:
     def _has_same_content(self, request: RequestedCall, body: Opening, place: Secret) -> bool:
         """Return whether a request has the same content as `body` and `place` (H5).
 
-        Times and headlines are compared under the terms of the call (RO3).
+        An expiry that is missing in the request, and a headline that would be replaced, are determined by the terms of
+        the call before the comparison (RO3).
         """
         return (
             place == request.place
@@ -467,7 +470,11 @@ class CallService:
     # ---- assigning responders to a call's free seats ---------------------------------------------------------------
 
     def _new_seat(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest, now: Now) -> Acceptance:
-        """Return the body of an entry that gives the lowest free seat, with its role (RV5)."""
+        """Return the body of an entry that gives a responder the free seat with the lowest number (RV5).
+
+        A seat is a place among the responders who go. The body also has the role of the responder. It is `cpr` instead
+        of `aed` if there is no defibrillator to fetch.
+        """
         number = call.free_seat
         assert number is not None, "a call that is full was refused"
         role: Role = call.opening.terms.seats[number - 1]
@@ -475,9 +482,9 @@ class CallService:
         return Acceptance(number, "cpr" if aed is None else role, now.wall_ms, seat_request.eta_s, aed)
 
     def _aed_to_fetch(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest) -> str | None:
-        """Return the id of the defibrillator that this responder should fetch; None if there is none (RI2).
+        """Return the id of the defibrillator that this responder should fetch, or None if there is none (RI2).
 
-        It is the one that makes the shortest detour, and that nobody else fetches.
+        It is the one with the shortest detour among those that nobody else fetches.
         """
         place = _exact_place(chain, call)
         if place is None or seat_request.here is None:
@@ -497,20 +504,20 @@ class CallService:
 
 
 def _open_call(chain: DecryptedChain | None, now: Now) -> CallState | None:
-    """Return the state of a call if it is open now, otherwise None."""
+    """Return the state of a call if it is open now, else None."""
     call = chain.call if chain is not None else None
     return call if call is not None and is_open(call, now) else None
 
 
 def _exact_place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
-    """Return the exact place of the current content; None if the place was deleted."""
+    """Return the exact place of the call's current content, or None if the place was deleted."""
     found = (each.secret for each in chain.entries if each.entry.revision == call.content)
     place = next(found, None)
     return place if isinstance(place, ExactPlace) else None
 
 
 def _seats_released(chain: DecryptedChain, person: Person) -> int:
-    """Return the number of seats of the call that this person has given back (RV5)."""
+    """Return how many times this person has released a seat (a place among those who go) of the call (RV5)."""
     return sum(isinstance(body, Release) and secret == person for _, body, secret in chain.entries)
 
 
@@ -524,7 +531,7 @@ def _expires_at(request: RequestedCall, terms: CallTerms) -> int:
 
 
 def _changed_fields(request: RequestedCall, opening: Opening, kind: str | None) -> list[Violation]:
-    """Return a violation for each field that must not change but did.
+    """Return a violation for each field that a request changes, but that must stay the same.
 
     They are in the order of the protocol's table of fields.
     """

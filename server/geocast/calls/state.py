@@ -47,10 +47,10 @@ class DecryptedEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A seat: a person's place among the responders who go to a call.
+    """A person's seat: a place among the responders who go to a call.
 
-    `number`: from 1; 0 for an additional seat (RV7). `entry_number`: the number of the entry that gave the seat. Times
-    are in ms since 1970. `changed_at` is the time of the last report; None if there was none.
+    `number` starts at 1; it is 0 for an additional seat (RV7). `entry_number` is the number of the entry that gave the
+    seat. Times are in ms since 1970. `changed_at` is the time of the person's last report, or None if there was none.
     """
 
     number: int
@@ -65,7 +65,7 @@ class Seat:
 
 
 class Left(NamedTuple):
-    """The times at which a person accepted a seat and gave it back, in ms since 1970."""
+    """The times at which a person agreed to go to a call and later gave that up, in ms since 1970."""
 
     accepted_at: int
     at: int
@@ -75,9 +75,9 @@ class Left(NamedTuple):
 class CallState:
     """The state of a call after the entries that were applied so far.
 
-    `number`: the number of the last entry. `content`: the number of the entry with the newest content. `entry`: this
-    entry, with its place encrypted; None for a call that ended long ago (RZ4). `revision`: see Rule 2 of the module.
-    `wave`: the index of the current radius in `rings_m`.
+    `number` is the number of the last entry, and `content` that of the entry with the newest content. `entry` is the
+    latter entry, with its place encrypted, or None for a call that ended long ago (RZ4). `revision` is explained in
+    Rule 2 of the module. `wave` is the index of the current radius in `rings_m`.
     """
 
     id: str
@@ -105,13 +105,13 @@ class CallState:
 
     @property
     def free_seat(self) -> int | None:
-        """The lowest number of a free seat (RV5); None if the call is full."""
+        """The lowest number of a free seat (a place among the responders who go), or None if the call is full (RV5)."""
         held = {seat.number for seat in self.seats.values()}
         return next((number for number in range(1, len(self.opening.terms.seats) + 1) if number not in held), None)
 
     @property
     def full(self) -> bool:
-        """Whether no seat is free (RV6)."""
+        """Whether no seat (place among the responders who go) is free (RV6)."""
         return self.free_seat is None
 
     def take(self, opened: DecryptedEntry) -> None:
@@ -150,7 +150,10 @@ class CallState:
 
 
 def first_state(first: DecryptedEntry) -> CallState | None:
-    """Return the state after a first entry: a `call`, or an `end` if the place was deleted. None for other kinds."""
+    """Return the state of a call after its first entry, or None if the entry is of the wrong kind.
+
+    The entry must be a `call`, or an `end` if the entries with the exact place were deleted.
+    """
     entry, body, _ = first
     if isinstance(body, Opening):
         return CallState(entry.id, body, entry, entry.revision, entry.revision, entry.revision)
@@ -161,7 +164,7 @@ def first_state(first: DecryptedEntry) -> CallState | None:
 
 
 def fold(chain: Iterable[DecryptedEntry]) -> CallState | None:
-    """Return the state after all entries of a call, in order; None if no entry says what the call is about.
+    """Return the state of a call after all its entries, in order; None if no entry says what the call is about.
 
     Some time after the end, the entries with the exact place are deleted. Then the `end` says what the call was about.
     """

@@ -12,7 +12,7 @@ Rule 2  Every process tries to widen a call when that is due (RN2). This depends
 Rule 3  New counts are stored at each check, and before this process decides whether to widen a call.
 Rule 4  If Redis loses entries, the log itself puts them back, including those that gave seats. There is one exception:
         somebody else has taken and released the same seat in the meantime. Then this worker gives the person a seat
-        again, because a responder who knows where to go must not be called off by a loss (RV7).
+        again, because a responder who knows where to go must not be called off because of a loss (RV7).
 Rule 5  An entry that no key decrypts is skipped, counted, and logged. The process stays ready: otherwise, somebody who
         can write to the log could put it out of service (HD8).
 Rule 6  A call that has expired by both clocks is ended in the log (RZ4), by the first process that notices it.
@@ -56,7 +56,7 @@ ANSWERS = ("accept", "decline")
 
 
 class CallDecisions(Protocol):
-    """Decisions about calls, made from all entries of a call in the log.
+    """Makes decisions about calls, from all entries of a call in the log.
 
     All methods may raise LogUnavailable. `service.CallService` implements this protocol. The worker imports only the
     protocol, because `CallService` handles the exact places that dispatchers send, and no module that delivers messages
@@ -64,32 +64,41 @@ class CallDecisions(Protocol):
     """
 
     async def accept(self, seat_request: SeatRequest) -> Refusal | None:
-        """Try to give a person a seat. Return None if the person has one now, otherwise the reason for the refusal."""
+        """Try to give a person a seat, which is a place among the responders who go.
+
+        Return None if the person has a seat now, otherwise the reason for the refusal.
+        """
         ...
 
     async def release(self, call_id: str, person: Person, accepted_at: int | None) -> None:
-        """Release this person's seat, if the person accepted at this time (ms since 1970; None: at any time)."""
+        """Release a person's seat, which is a place among the responders who go.
+
+        If `accepted_at` (ms since 1970) is not None, release only a seat that was accepted at that time.
+        """
         ...
 
     async def report(self, call_id: str, person: Person, state: SeatState) -> None:
-        """Store the progress of a person who has a seat."""
+        """Store the progress (`state`) that a responder on the way to a call has reported."""
         ...
 
     async def widen(self, call_id: str, ring: int) -> None:
-        """Widen the search to the radius with the index `ring` in `rings_m`, if it is the next one."""
+        """Widen a call's search radius to `rings_m[ring]`, if that is the next radius."""
         ...
 
     async def restore(self, call_id: str, seat: Seat) -> None:
-        """Put back a seat that the log has lost, unless its person has a seat."""
+        """Store a seat (a place among the responders who go) again that the log has lost.
+
+        Do nothing if its person has a seat.
+        """
         ...
 
     async def expire(self, call_id: str) -> None:
-        """End a call that has expired."""
+        """Store the end of a call that has expired."""
         ...
 
 
 class CallWorker:
-    """The call hub of a process, and the tasks that carry out the hub's requests in the log."""
+    """Runs the call hub of a process, and the tasks that carry out the hub's requests in the log."""
 
     def __init__(
         self,
@@ -101,7 +110,7 @@ class CallWorker:
         metrics: Metrics,
         aeds: Aeds = NO_AEDS,
     ) -> None:
-        """Serve sessions with rows (session numbers) from 0 to `capacity` - 1.
+        """Create a worker and its hub, for sessions with rows (session numbers) from 0 to `capacity` - 1.
 
         `config` returns the service and the keys of the current configuration. `store` stores counts, and returns
         whether it succeeded.
@@ -125,13 +134,16 @@ class CallWorker:
         self._end_at = 0.0
 
     def adopt(self) -> None:
-        """Use the current configuration, and try again to decrypt what could not be decrypted before (RZ5)."""
+        """Use the current configuration.
+
+        With its keys, try again to decrypt entries that could not be decrypted (RZ5).
+        """
         self._service, keys = self._config()
         self.hub.adopt(partial(opened, keys), self._clock.now())
         self.wake()
 
     def read(self, entry: CallEntry, position: int = 0) -> None:
-        """Process an entry of the log. `position`: its position in the log."""
+        """Process an entry of a call from the log. `position` is its position in the log."""
         failed = self.hub.failed
         self.hub.take(entry, self._clock.now())
         if self.hub.failed > failed:
@@ -142,7 +154,10 @@ class CallWorker:
         self.wake()
 
     async def run(self) -> None:
-        """Do what is due until cancelled. Then cancel the running tasks, and store the last counts."""
+        """Store counts, widen radii and end expired calls, until cancelled.
+
+        When cancelled, cancel the running tasks and store the last counts.
+        """
         try:
             while True:
                 self._stirred.clear()
@@ -166,7 +181,7 @@ class CallWorker:
     def degraded(self) -> int:
         """Return the number of calls with entries that no key decrypts.
 
-        `/readyz` reports it, but stays 200 (Rule 5).
+        `/readyz` reports the number, but still answers 200 (Rule 5).
         """
         return self.hub.degraded(self._clock.now())
 
@@ -185,7 +200,7 @@ class CallWorker:
                 self._start_once(call_id, self._expire(call_id))
 
     async def _widen(self, call: LiveCall) -> None:
-        """Widen the radius of a call, if that is due by the number of notified sessions."""
+        """Widen the radius of a call, if the number of notified sessions shows that this is due."""
         await self._store()
         try:
             called = call.called_of(await self._log.counts(call.count_name))
@@ -201,7 +216,7 @@ class CallWorker:
             await self._service.expire(call_id)
 
     async def _store(self) -> None:
-        """Add the counts of this process to the counts of all processes in the log (RN3)."""
+        """Add the counts of this process to the counts in the log, which are those of all processes (RN3)."""
         if (counts := self.hub.take_counts()) and not await self._store_counts(counts):
             self.hub.put_back_counts(counts)
 
@@ -222,7 +237,10 @@ class CallWorker:
                 self._start(self._report(call_id, person))
 
     async def _accept(self, request: AcceptRequest) -> None:
-        """Ask the log for a seat until it answers (Rule 1), and pass the answer to the hub."""
+        """Ask the log for a seat (a place among those who go) until it answers, and pass the answer to the hub.
+
+        The log is asked again while it is unavailable (Rule 1).
+        """
         pause_s = RETRY_S
         while (seat_request := self.hub.seat_request(request, self._clock.now())) is not None:
             try:
@@ -244,7 +262,10 @@ class CallWorker:
                 return
 
     async def _report(self, call_id: str, person: Person) -> None:
-        """Store a person's newest report. An older one is dropped: a report right after it would not count (M20)."""
+        """Store a responder's newest report of progress.
+
+        If an older report waits to be stored, it is dropped: a report right after it would not count (M20).
+        """
 
         async def store() -> None:
             state = self._reports.pop((call_id, person), None)
@@ -260,7 +281,7 @@ class CallWorker:
             self._reports.pop((call_id, person), None)
 
     async def _restore(self, call_id: str) -> None:
-        """Put back the seats that the log has lost and has not put back by itself (RV7)."""
+        """Store seats (places among those who go) again that the log has lost and not put back by itself (RV7)."""
         await asyncio.sleep(RESTORE_S)
         for seat in self.hub.lost(call_id):
             await self._retry(call_id, partial(self._put_back, call_id, seat))
@@ -284,7 +305,10 @@ class CallWorker:
         return False
 
     def _start_once(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task for a call, unless another task in `_looked_at` is still running for this call."""
+        """Start a task for a call.
+
+        Do nothing if the task that this method last started for the call is still running.
+        """
         if call_id in self._looked_at:
             work.close()
             return
@@ -328,6 +352,6 @@ class CallWorker:
 
 
 def _each(names: Iterable[str], counted: Mapping[Any, int]) -> list[tuple[str, float]]:
-    """Return each name with its count; 0 if the name was not counted yet."""
+    """Return a list of pairs: each name with its count, which is 0 if the name was not counted yet."""
 
     return [(name, counted.get(name, 0)) for name in names]

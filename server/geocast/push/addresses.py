@@ -1,7 +1,8 @@
-"""Where pushes may go: only to push services that the operator allows, and to no internal address (rules WPR3, WPO4).
+"""The endpoints to which pushes may be sent: only push services that the operator allows, and no internal addresses.
 
-A stranger chooses the endpoint that the server connects to. So the endpoint's host must be on a list of names, and the
-name must resolve to a global address. The connection goes to the very address that was checked.
+A stranger chooses the endpoint that the server connects to. So the endpoint's host must be on the operator's list (rule
+WPR3), and its name must resolve to a global IP address (rule WPO4). The server then connects to the address that was
+checked, without resolving the name again.
 """
 
 import ipaddress
@@ -38,7 +39,7 @@ class Service(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """The URL to which pushes for one device are sent. It has passed the check of `Services.allowed`."""
+    """A URL to which the pushes for one device are sent. `Services.allowed` has checked it."""
 
     url: str
     host: str
@@ -73,7 +74,7 @@ class Services:
     def allowed(self, url: str) -> Endpoint | None:
         """Return the endpoint with this URL, or None if pushes may not go there.
 
-        No reason is given, so that no answer to a client repeats a host.
+        The caller doesn't learn why, so no answer to a client can repeat the name of a host.
         """
         if len(url.encode(errors="surrogatepass")) > MAX_ENDPOINT_BYTES or _PLAIN.fullmatch(url) is None:
             return None
@@ -118,7 +119,7 @@ def _service(entry: str) -> Service:
 def is_global(text: str) -> bool:
     """Return whether an IP address is on the public internet.
 
-    If an IPv6 address embeds an IPv4 address, the embedded one decides.
+    For an IPv6 address that contains an IPv4 address, return whether the IPv4 address is.
     """
     try:
         address = ipaddress.ip_address(text)
@@ -134,9 +135,9 @@ def is_global(text: str) -> bool:
 
 
 def allowed_addresses(host: str, resolved: Iterable[str], private: Iterable[str]) -> list[str]:
-    """Return the resolved addresses of a host that may be connected to.
+    """Return those of the `resolved` addresses of a host that the server may connect to.
 
-    These are the global ones, or all of them if the host is in `private`.
+    They are the global ones, or all of them if the host is in `private` (hosts that may have internal addresses).
     """
     addresses = list(resolved)
     return addresses if host in private else [each for each in addresses if is_global(each)]

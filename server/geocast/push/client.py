@@ -9,8 +9,8 @@ from .service_limits import PushOutcome
 class Push(NamedTuple):
     """A request to a push service (RFC 8030, 5).
 
-    `ttl_s` is how many seconds the service may keep the message. `is_known` is True if the host has accepted a push
-    before, or if the operator allowed this very host by name.
+    `ttl_s` is how many seconds the service may keep the message. `is_known` is True if the endpoint's host has accepted
+    a push before, or if the operator allowed this very host by name.
     """
 
     endpoint: Endpoint
@@ -25,8 +25,8 @@ class Push(NamedTuple):
 class PushResponse(NamedTuple):
     """The result of a push.
 
-    `status` is the HTTP status, or a word for what went wrong, as metrics show it. `retry_after_s` is the time in
-    seconds that the service asked to wait, or None.
+    `status` is the HTTP status as a string or, if no valid answer came, a few words that say what went wrong; metrics
+    show it. `retry_after_s` is how many seconds the service asked to wait, or None.
     """
 
     outcome: PushOutcome
@@ -35,11 +35,11 @@ class PushResponse(NamedTuple):
 
 
 class PushClient(Protocol):
-    """A client that sends pushes.
+    """Sends pushes to push services.
 
-    Whatever a service does or fails to do becomes an outcome; `send` never raises for it.
+    If a push fails, `send` doesn't raise an exception: the returned `PushResponse` says what went wrong.
     """
 
     async def send(self, push: Push, within_s: float) -> PushResponse:
-        """Send a push and return its result within `within_s` seconds."""
+        """Send a push and return its result, after at most `within_s` seconds."""
         ...

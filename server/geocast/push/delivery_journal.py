@@ -1,17 +1,17 @@
-"""The journal: what each device was sent, written to the device store before and after each request (WPS2, WPS4).
+"""The journal: a record of what each device was sent, written before and after each push request (WPS2, WPS4).
 
 A *line* (`DeliveryRecord`) says what one device was sent of one alert: MAYBE before the request, SENT after the push
 service has accepted it. Devices are divided into shards, and each shard belongs to one process at a time. The *term* of
 a shard is a number that grows whenever the shard gets another owner.
 
-Rule 1  Lines are written in the order in which they came, one transaction at a time.
-Rule 2  The outcome of a request is written with the next transaction, at most SETTLE_S later. So one sync of the disk
-        serves many requests.
-Rule 3  An unavailable store delays no alert. Lines that could not be written are counted, and written together with
-        later ones.
+Rule 1  Lines are written in the order in which they were recorded, one transaction at a time.
+Rule 2  The outcome of a request is written with the next transaction, at most SETTLE_S seconds later. So one sync of
+        the disk serves many requests.
+Rule 3  An unavailable store delays no alert. Lines that could not be written are counted, and are written together with
+        later lines.
 Rule 4  The store refuses a line if a later term of its shard has begun, and the line is then dropped. The new owner of
-        the shard relies on what was recorded before the request: the alert may have been sent (rule WPN1). If only
-        lines of an earlier term are refused, and this process owns the shard again, it keeps the shard.
+        the shard relies on what was recorded before the request: the alert may have been sent (rule WPN1). If a line of
+        an earlier term is refused and this process has since become the owner again, it keeps the shard.
 
 Example for Rule 2: 256 requests start together. One transaction records all of them as MAYBE. Their answers come within
 the next 30 ms, and one more transaction records them as SENT.
@@ -38,16 +38,17 @@ _T = TypeVar("_T")
 
 
 class DeliveryJournal:
-    """The writer of the journal, which records in the device store what each device was sent.
+    """Writes the journal: the device store's record of what each device was sent.
 
     A *line* says what one device was sent of one alert. `error` is the reason why the last write failed, or None if it
     succeeded.
     """
 
     def __init__(self, store: DeviceStore, shards: Shards) -> None:
-        """Create a journal.
+        """Create a journal that writes to `store`.
 
-        It reports to `shards` for which shards (parts of all devices) the store refuses records (Rule 4).
+        Devices are divided into shards, and each shard belongs to one process. If the store refuses records of a shard
+        because it belongs to another process now, the journal calls `shards.refused` (Rule 4).
         """
         self.error: str | None = None
         self.unrecorded = 0  # number of lines that could not be written in time (Rule 3)
@@ -60,15 +61,15 @@ class DeliveryJournal:
         self._flushing: asyncio.Task[None] | None = None
 
     async def before(self, lines: Sequence[DeliveryRecord]) -> None:
-        """Record that these alerts may be sent.
+        """Record that devices are about to be sent alerts. Call this before the requests are sent.
 
-        The record is on stable storage on return, unless the store is unavailable (Rule 3).
+        When this returns, the records are on stable storage, unless the store is unavailable (Rule 3).
         """
         self._add(lines)
         await self.flush()
 
     def after(self, line: DeliveryRecord) -> None:
-        """Record the outcome of a request. It is written with the next transaction (Rule 2)."""
+        """Record the outcome of a push request. The record is written with the next transaction (Rule 2)."""
         self._add([line])
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._flush_now)
@@ -80,7 +81,7 @@ class DeliveryJournal:
         self._flushing = asyncio.get_running_loop().create_task(self.flush())
 
     async def flush(self) -> None:
-        """Write all records that wait.
+        """Write all records that have not been written yet.
 
         If there are none but the last write failed, check whether the store works again.
         """
@@ -115,19 +116,26 @@ class DeliveryJournal:
         note: bytes,
         lines: Sequence[DeliveryRecord],
     ) -> Put:
-        """Store a device, as `DeviceStore.put` does. Raise StoreUnavailable if the store can't be used."""
+        """Store a device in the device store, and return the result of `DeviceStore.put`.
+
+        Raise StoreUnavailable if the store can't be used.
+        """
         return await self._written(self._store.put(device, was, limits=limits, note=note, lines=lines))
 
     async def rename(self, was: StoredDevice, device: StoredDevice, lines: Sequence[DeliveryRecord]) -> None:
-        """Store a device, and what it was sent, under a new digest and forget the old one.
+        """Move a device in the store from an old digest to a new one.
 
-        Raise StoreUnavailable if the store can't be used.
+        Store `device`, with `lines` (what it was sent), under its new digest; then delete `was`, which is the same
+        device under its old digest. Raise StoreUnavailable if the store can't be used.
         """
         await self._written(self._store.put(device, None, lines=lines))
         await self.forget([was.known])
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget devices, as `DeviceStore.forget` does. Raise StoreUnavailable if the store can't be used."""
+        """Delete devices from the device store, as `DeviceStore.forget` does.
+
+        Raise StoreUnavailable if the store can't be used.
+        """
         await self._written(self._store.forget(devices))
 
     async def _written(self, write: Awaitable[_T]) -> _T:

@@ -1,4 +1,4 @@
-"""The devices of this process: loading them, applying changes, leases, and leaving (rules WPR9, WPS5, WPN1, WPN2).
+"""The devices of this process: loading, changing, renewing and removing them (rules WPR9, WPS5, WPN1, WPN2).
 
 Devices are divided into 64 shards, and each shard belongs to one process at a time. The fan-out decides who is sent
 which alert; each device of this process has a row (an index) in it. The *lease* of a device is the time until which its
@@ -11,8 +11,8 @@ registration is valid.
 Rule 1  This process uses a device in the state that it last read from the store. A change is written to the store
         first; then the owner of the device's shard, which may be this or another process, reads the device again. So if
         there are two changes, the later one wins.
-Rule 2  Devices are read and applied one at a time. If a device is read while its shard is being loaded, it is read
-        again after the load, because a batch of the load may be older than the read.
+Rule 2  Devices are read from the store and applied here one at a time. If a device is read while its shard is being
+        loaded, it is read again after the load, because the data in a batch of the load may be older.
 Rule 3  A device that is to be forgotten leaves this process at once, and is removed from the store as soon as the store
         can be written. If the store has a newer registration of the device, that registration stays, and comes back to
         this process as a change.
@@ -86,8 +86,8 @@ AGAIN_S = 1.0  # pause after the store was unreachable
 class Changed(NamedTuple):
     """The result of `DeviceManager.put`.
 
-    `result` says whether the store has stored the device; None if there was nothing to store. `before` is the device as
-    it was, or None. `live` is the number of pushes that the device will now be sent.
+    `result` is the store's result, or None if there was nothing to store. `before` is the device before the change, or
+    None if it was not in the store. `live` is the number of pushes that the device will be sent now.
     """
 
     result: PutResult | None
@@ -96,7 +96,7 @@ class Changed(NamedTuple):
 
 
 class DeviceManager:
-    """The devices of this process: it loads them, applies changes and removes them; `scheduler` sends the pushes.
+    """Loads the devices of this process, applies changes to them and removes them; `PushScheduler` sends the pushes.
 
     The *lease* of a device is the time until which its registration is valid. A *shard* is a part of all devices, which
     belongs to one process at a time. The module's docstring has the rules.
@@ -117,9 +117,10 @@ class DeviceManager:
     ) -> None:
         """Create a manager without devices, for at most `capacity` devices.
 
-        `stands` returns whether the token that a device registered with is still valid, or None if this process does
-        not know the key that signed it. `recheck` forgets devices in both cases; after a single read, only devices with
-        an invalid token are forgotten.
+        `stands` is called with a device's record. It returns whether the token that the device registered with is still
+        valid, or None if this process does not know the key that signed the token. `recheck` forgets the device if the
+        result is False or None. When a single device is read from the store, it is forgotten only if the result is
+        False.
         """
         self.devices = Devices()
         self.recorder = DeliveryJournal(store, shards)
@@ -159,13 +160,13 @@ class DeviceManager:
 
     @property
     def live(self) -> LiveAlerts:
-        """The live alerts of this process."""
+        """The live alerts (neither cancelled nor expired) that this process knows."""
         return self.fanout.live
 
     # ---- entries of the alert log, and work that is due ----------------------------------------------------------
 
     def deliver(self, entry: Entry | Untrusted) -> None:
-        """Apply an entry of the alert log, and push it to the devices that it concerns."""
+        """Process an entry (a revision or a cancel) of the alert log, and push it to the devices that it concerns."""
         self._ids = None
         self.fanout.deliver(entry, self.sending.tick())
         self.sending.wake()
@@ -189,9 +190,10 @@ class DeviceManager:
         await self.write_out()
 
     async def write_out(self) -> None:
-        """Retry the writes that failed earlier, and read the devices whose stored state is therefore uncertain.
+        """Retry the writes to the device store that failed earlier.
 
-        The order is: forget devices, read uncertain devices, write the lines of the journal (what devices were sent).
+        First delete the devices that could not be deleted. Then read the devices whose stored state is uncertain
+        because a write failed. Then write the lines of the journal (what devices were sent).
         """
         if self._to_forget:
             await self._forget_in_store(())
@@ -202,10 +204,10 @@ class DeviceManager:
         await self.recorder.flush()
 
     async def store_counts(self, store: Callable[[Mapping[str, Counts]], Awaitable[bool]]) -> None:
-        """Pass the number of pushes of each alert to `store`; keep the numbers if it returns False (rule H7).
+        """Pass the number of accepted pushes of each alert to `store`. If it returns False, keep the numbers (rule H7).
 
         The journal of what devices were sent is written first. So a push is recorded in the device store before it is
-        counted, and if it is repeated after a kill, it still counts once.
+        counted. If the process is killed and the push is repeated, it still counts once.
 
         Example: the services have accepted 100 pushes, these are in the journal, and the process is killed before it
         counts them. The next process doesn't send them again, so they are never counted. The count is too low, but
@@ -217,7 +219,7 @@ class DeviceManager:
             self.sending.pushed.update(taken)
 
     def _check_leases(self, now: Now) -> list[Device]:
-        """Return the devices whose leases (registrations) have ended; remind those whose lease ends soon (WPR9)."""
+        """Return the devices whose leases (registrations) have ended; remind those whose leases end soon (WPR9)."""
         over = []
         for device in self._leases.take(now.wall_ms):
             device.looked_at_ms = None
@@ -230,10 +232,10 @@ class DeviceManager:
         return over
 
     def _schedule_check(self, device: Device, at_ms: int) -> None:
-        """Have `_check_leases` check a device at `at_ms`, in ms since 1970.
+        """Schedule a check of a device's lease (its registration) at `at_ms`, in ms since 1970.
 
-        If an earlier check is scheduled already, nothing is added. So a device that registers often is in `_leases`
-        only once or a few times.
+        If an earlier check is scheduled already, do nothing. So a device that registers often is in `_leases` only once
+        or a few times.
         """
         if device.looked_at_ms is None or at_ms < device.looked_at_ms:
             device.looked_at_ms = at_ms
@@ -242,7 +244,8 @@ class DeviceManager:
     def _remind(self, device: Device, now: Now) -> None:
         """Push one reminder that the device's lease (its registration) is about to end (rule WPR9).
 
-        If the device is busy or its push service fails, try again a minute later.
+        If the device has a request under way or the push service does not accept the reminder, schedule another try a
+        minute later.
         """
         until_ms = device.until_ms
 
@@ -259,8 +262,9 @@ class DeviceManager:
     async def _rewrite(self, device: Device, rewrite: Callable[[Record], Record]) -> None:
         """Change the record of a device, in this process and in the store.
 
-        If the store can't be used, the change lasts until this process ends; the next process learns the same thing
-        from the next push. If the store has a newer registration of the device, the stored one is left unchanged.
+        `rewrite` returns the new record for an old one. If the store can't be used, the change lasts until this process
+        ends; the process that has the device next will learn the same from the answer to its first push. If the store
+        has a newer registration of the device, the stored record is left unchanged.
         """
         device.record = rewrite(device.record)
         known = device.known
@@ -276,10 +280,11 @@ class DeviceManager:
     # ---- loading and removing the devices of shards --------------------------------------------------------------
 
     async def take(self, terms: Mapping[int, int]) -> None:
-        """Load the devices of these shards (shard -> lease number), and push what they lack (rules WPS5, WPO3).
+        """Load the devices of new shards (parts of all devices), and push the alerts that they lack (rules WPS5, WPO3).
 
-        The caller has read the alert log to its end, so an alert that has been cancelled meanwhile is never sent. Raise
-        StoreUnavailable if the store can't be used; then this process keeps none of these devices.
+        `terms` maps each shard to the number of its term. The caller has read the alert log to its end, so an alert
+        that has been cancelled meanwhile is never sent. Raise StoreUnavailable if the store can't be used; then this
+        process keeps none of these devices.
 
         Example: the previous owner died while pushes were under way. The store says MAYBE for these pushes, so their
         devices are recipients that may lack the current revision: they are sent it again, or the cancel if the alert
@@ -310,8 +315,8 @@ class DeviceManager:
 
         If the device was encrypted with an older key, it is stored again with the first key instead. That changes its
         digest and maybe its shard (the part of all devices that it belongs to). So its new digest is added to `again`,
-        and the device is read again after the load. If another process owns the new shard, the store announces the
-        change to that process.
+        and the caller reads the device under this digest after the load. If another process owns the new shard, the
+        store announces the change to that process.
 
         Example: the operator puts a new key first in the file and restarts. Device D moves from shard 3 to shard 40,
         together with the record of what it was sent of all live alerts, so the owner of shard 40 sends D nothing twice.
@@ -341,10 +346,10 @@ class DeviceManager:
         self._enter(OpenedDevice(stored, record, lines), {})
 
     async def let_go(self, shards: Collection[int]) -> None:
-        """Remove the devices of these shards (parts of all devices), after their requests under way or LET_GO_S.
+        """Remove the devices of these shards (parts of all devices) from this process.
 
-        The outcomes of the requests are written before this returns, so the next owner of the shards reads SENT rather
-        than MAYBE.
+        Wait up to LET_GO_S seconds for requests under way, and write their outcomes to the store before returning. So
+        the next owner of the shards reads SENT rather than MAYBE.
         """
         await self.sending.ended(self._leave_shards(shards), LET_GO_S)
         await self.recorder.flush()
@@ -359,8 +364,8 @@ class DeviceManager:
     def _launch_all(self) -> None:
         """Start sending every live alert to the devices that lack it (rule WPO3).
 
-        The devices that were just added are not offered their alerts one device after the other. The fan-out sends the
-        alerts in order of urgency instead.
+        The most urgent alert is sent to all these devices first, then the next one. If each device were sent all its
+        alerts before the next device, the last devices would get the urgent alert late.
         """
         now = self.sending.tick()
         for alert in list(self.live):
@@ -384,13 +389,13 @@ class DeviceManager:
             return self._apply(digest, await self.records.find(digest), holding or {})
 
     async def count_owed(self, digest: bytes, holding: Mapping[str, int]) -> int:
-        """Return how many pushes another process will send to a device.
+        """Return how many pushes a device of another process will be sent.
+
+        The answer to a registration contains this number, whichever process received the request (rule WPN2). `holding`
+        maps the ids of the alerts that the device says it has to their revisions. The device is entered into this
+        process's fan-out just for the counting, so the same code decides as in the process that sends.
 
         Raise StoreUnavailable if the store can't be used.
-
-        The answer to a registration contains this number, whichever process received the request (rule WPN2). The
-        device is entered into this process's fan-out just for the counting, so the same code decides as in the process
-        that sends.
         """
         kept = await self.records.find(digest)
         if kept is None:
@@ -405,10 +410,10 @@ class DeviceManager:
         return len(owed)
 
     def _apply(self, digest: bytes, kept: OpenedDevice | None, holding: Mapping[str, int]) -> int | None:
-        """Add, change or remove a device here so that it agrees with the store.
+        """Add, change or remove a device in this process, so that it agrees with the store.
 
         Return how many pushes the device will now be sent, or None if it does not belong to this process. `kept` is the
-        stored device, or None if the store does not have it. If its secret has changed, the device was forgotten and
+        stored device, or None if it is not in the store. If the secret of a device has changed, it was forgotten and
         has registered again, so what it was sent earlier no longer counts.
 
         Example: the owner of a device deletes it and registers it again through another process, and this process reads
@@ -436,8 +441,8 @@ class DeviceManager:
         """Add a device, which can then be offered its alerts. Return None if it can't be used or its lease has ended.
 
         The lease is the time for which the registration is valid. A device can't be used if its push service is no
-        longer allowed, if the VAPID key of its subscription is gone, or if there is no capacity. It stays in the store,
-        because the operator may undo such a change.
+        longer allowed, if the VAPID key of its subscription is gone, or if this process has as many devices as it may
+        have. It stays in the store, because the operator may change that.
         """
         stored, record = kept.stored, kept.record
         endpoint = self._services.allowed(record.endpoint)
@@ -460,7 +465,7 @@ class DeviceManager:
         return device
 
     def _held_revisions(self, lines: Iterable[DeliveryRecord]) -> dict[str, int]:
-        """Return which revisions a device has according to the records of what it was sent: alert id -> revision.
+        """Return the revisions that a device has, according to the records of what it was sent: alert id -> revision.
 
         Revision 0 means that the device may lack the current revision. It then counts as a recipient, so it is sent the
         current entry of the alert, or its cancel (rule WPS3).
@@ -470,10 +475,10 @@ class DeviceManager:
         return {alert_id: line.number if line.state is State.SENT else 0 for alert_id, line in found.items()}
 
     def _known_ids(self) -> Sequence[Mapping[bytes, str]]:
-        """Return the ids of the live alerts by their digests: one dict for each key of the keyring.
+        """Return one dict for each key of the keyring: digest of the id of a live alert -> the id.
 
         The store names alerts only by digests, which can't be inverted. So this process computes the digests of all
-        alerts that it knows, and computes them again when the log has a new entry.
+        live alerts, and computes them again when the log has a new entry.
         """
         if self._ids is None:
             self._ids = [
@@ -485,8 +490,9 @@ class DeviceManager:
     def _change(self, device: Device, kept: OpenedDevice, holding: Mapping[str, int]) -> None:
         """Apply a new registration to a device of this process.
 
-        If a request under way sends an alert that the device reports to have, a failure of that request must not undo
-        the report. `Owed` (the alert of the request) records the report until the request ends.
+        `holding` maps the ids of the alerts that the device says it has to their revisions. If one of them is being
+        sent right now, the failure of that request must not undo the report. So `device.owed` (the alert of the
+        request) records the report.
         """
         before, record, now = device.record, kept.record, self.sending.tick()
         device.record, device.until_ms = record, kept.stored.until_ms
@@ -509,7 +515,7 @@ class DeviceManager:
     async def put(
         self, digest: bytes, change: Change, limits: Limits | None = None, holding: Mapping[str, int] | None = None
     ) -> Changed:
-        """Change a device in the store; then apply the change here, or in the process that owns its shard.
+        """Change a device in the store; then apply the change in the process that owns the device's shard.
 
         The arguments are those of `DeviceRepository.change`. Other devices with the same endpoint are forgotten (rule
         WPR8). Raise StoreUnavailable if the store can't be used.
@@ -530,7 +536,7 @@ class DeviceManager:
         return Changed(put.result, before, live)
 
     async def forget_asked(self, devices: Sequence[RegistrationKey]) -> None:
-        """Forget devices at the request of their owner, whichever process has them (rule WPN2).
+        """Forget devices at the request of their owner, even if other processes have them (rule WPN2).
 
         Raise StoreUnavailable if the store can't be used.
         """
@@ -542,10 +548,11 @@ class DeviceManager:
 
     @contextlib.contextmanager
     def _reread_if_it_fails(self, digests: Collection[bytes]) -> Iterator[None]:
-        """If the block fails, have `sweep` read these devices again: the store may have done the write all the same.
+        """Return a context manager. If its block raises an exception, `sweep` will read these devices again.
 
-        Example: the connection to Redis breaks after the script ran and before the answer arrived. The client gets a
-        503, but the store has the new registration, so this process must use it.
+        The store may have done the write although an exception was raised. Example: the connection to Redis breaks
+        after the script ran and before the answer arrived. The client gets a 503, but the store has the new
+        registration, so this process must use it.
         """
         try:
             yield
@@ -582,8 +589,8 @@ class DeviceManager:
     async def _read_all(self) -> None:
         """Read all devices again, because changes were missed or the store lost data.
 
-        If the store lost data, the devices of this process are stored again first. Only devices that differ from the
-        store are applied. At the end, what all devices were sent is recorded again.
+        If the store lost data, store the devices of this process again first. Apply only devices that differ from the
+        store. Finally, record again what each device was sent.
         """
         logger.warning("device store: updates were missed; reading all devices of this process again")
         if self._store.lost:
@@ -603,7 +610,7 @@ class DeviceManager:
     def _is_up_to_date(self, stored: StoredDevice) -> bool:
         """Return whether this process has a device exactly as it is stored.
 
-        Return False if no key decrypts the record.
+        Return False if no key decrypts the stored record.
         """
         device = self.devices.find(stored.device)
         if device is None or device.until_ms != stored.until_ms:
@@ -629,8 +636,8 @@ class DeviceManager:
     async def forget(self, devices: Sequence[Device], why: str) -> None:
         """Forget devices: remove them here, and delete their records and what they were sent (rule WPR9).
 
-        `why` is the reason that metrics count. If the store can't be used, it is asked again later (Rule 3); the
-        devices are sent nothing from now on in any case.
+        `why` is the reason under which metrics count them. If the store can't be used, the deletion is retried later
+        (Rule 3); the devices are sent nothing from now on in any case.
         """
         known = [device.known for device in devices if device.is_here]
         for device in devices:
@@ -638,7 +645,7 @@ class DeviceManager:
         await self._forget_in_store(known)
 
     async def _forget_in_store(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget devices in the store, together with those that the store could not forget before."""
+        """Delete devices from the store, together with those that could not be deleted before."""
         self._to_forget.update(devices)
         gone = list(self._to_forget)
         if gone:
@@ -649,7 +656,7 @@ class DeviceManager:
     def _leave(self, device: Device, why: str | None = None) -> None:
         """Remove a device from this process.
 
-        `why` is the reason if it is forgotten, or None if it only moves to another process.
+        `why` is the reason if the device is forgotten, or None if it only moves to another process.
         """
         if device.is_here:
             if why is not None:
@@ -669,7 +676,7 @@ class DeviceManager:
             await asyncio.sleep(0)
 
     def what_is_over(self) -> Callable[[bytes], bool]:
-        """Return a function that takes an alert's digest and returns whether no live alert has it.
+        """Return a function that takes the digest of an alert's id and returns whether the alert is no longer live.
 
         The alerts that are live at the function's first call count. The store calls the function to find out which
         records of deliveries can be removed. So the digests of all live alerts are computed only if the store has
@@ -683,14 +690,17 @@ class DeviceManager:
         return lambda alert: alert not in known()
 
     def _watch(self, device: Device) -> None:
-        """Schedule the next check of a device's registration, and the withdrawal of its right to receive tests."""
+        """Schedule the next check of a device's registration.
+
+        If the device may receive tests, also schedule the time at which it loses that right.
+        """
         self._schedule_check(device, device.lease_due_ms)
         if device.record.may_test:
             self._tests.put(device.record.expires_at_ms, device)
 
 
 def _places(record: Record) -> list[Place]:
-    """Return the centre and the extent of each H3 cell of a record, as places of the fan-out."""
+    """Return the places of a record, as the fan-out needs them: the centre and the extent of each H3 cell."""
     return [cell_place(int(cell, 16)) for cell in record.cells]
 
 
@@ -700,5 +710,8 @@ def _filter(record: Record) -> Filter:
 
 
 def _may_test(record: Record, now: Now) -> bool:
-    """Return whether a device is sent tests and exercises. Its right ends with its token (rule R6)."""
+    """Return whether a device with this record may be sent test and exercise alerts (rule R6).
+
+    The right ends when the device's token expires.
+    """
     return record.may_test and now.wall_ms < record.expires_at_ms

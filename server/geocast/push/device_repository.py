@@ -1,7 +1,7 @@
-"""The stored devices, decrypted: any process may read, change and forget them (rule WPN2).
+"""Access to the stored devices, decrypted: any process may read, change and forget any device (rule WPN2).
 
-Two processes may change a device at once. So each change names the state that it was based on, and the process whose
-change comes second reads the device again.
+Two processes may change a device at once. So each change names the state that it was based on, and if another process
+was faster, the device is read again and the change is made again.
 """
 
 import json
@@ -35,10 +35,13 @@ Held = Callable[[StoredDevice, Sequence[DeliveryRecord]], Sequence[DeliveryRecor
 
 
 class DeviceRepository:
-    """Access to all devices of a store, for a process that has the store's keys."""
+    """Reads, changes and deletes the devices of a store, for a process that has the store's keys."""
 
     def __init__(self, store: DeviceStore, recorder: DeliveryJournal, keyring: Keyring) -> None:
-        """Create a repository that writes through `recorder`, which tracks whether the store can be written."""
+        """Create a repository of the devices in `store`.
+
+        It writes through `recorder`, which tracks whether the store can be written.
+        """
         self._store = store
         self._recorder = recorder
         self._keyring = keyring
@@ -56,7 +59,7 @@ class DeviceRepository:
         return None if found is None else self._opened(*found)
 
     async def knowing(self, secret: bytes) -> OpenedDevice | None:
-        """Return the device whose secret has this SHA-256, or None.
+        """Return the device whose secret has this SHA-256, or None if there is none or no key decrypts it.
 
         Raise StoreUnavailable if the store can't be used.
         """
@@ -80,13 +83,13 @@ class DeviceRepository:
     ) -> tuple[Put | None, OpenedDevice | None]:
         """Store the new state of a device, which `change` makes from the old one.
 
-        Return the store's result and the device as it was before. `change` is called with the stored device or None,
-        and called again if another process has changed the device in the meantime. If `change` returns None, nothing is
-        stored, and the result is None.
+        Return the store's result, and the device before the change or None. `change` is called with the stored device
+        or None, and called again if another process has changed the device in the meantime. If `change` returns None,
+        nothing is stored, and the returned result is None.
 
         `holding` maps the ids of the alerts that the device says it has to their revisions. It is passed on to the
-        process that is responsible for the device (rule WPN2). `held` makes delivery records (lines) of it, which are
-        stored with the device.
+        process that is responsible for the device (rule WPN2). `held` is called with the new stored device and its
+        delivery records so far, and returns the delivery records to store with the device.
 
         Raise StoreUnavailable if the store can't be used, or if other processes were faster TRIES times in a row.
         """
@@ -105,14 +108,14 @@ class DeviceRepository:
         raise StoreUnavailable("other processes keep changing the device")
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget these registrations, but keep any device that has registered again in the meantime.
+        """Delete these registrations. If a device has registered again in the meantime, it stays.
 
         Raise StoreUnavailable if the store can't be used.
         """
         await self._recorder.forget(devices)
 
     def sealed(self, record: Record, until_ms: int) -> StoredDevice:
-        """Return a device in the encrypted form in which it is stored."""
+        """Return a device in the encrypted form in which it is stored. Its registration ends at `until_ms`."""
         digest = self.digest_of(record.subject, record.id)
         return StoredDevice(
             digest,
@@ -124,7 +127,7 @@ class DeviceRepository:
         )
 
     def holding(self, change: devicestore.Change) -> Mapping[str, int]:
-        """Return the alerts that a device has reported with a change, as a dict from alert id to revision.
+        """Return the alerts that a device reported to have when it changed its registration: alert id -> revision.
 
         The report is in the encrypted note of the change. Return an empty dict if no key decrypts it.
         """
@@ -146,8 +149,8 @@ class DeviceRepository:
 
 
 def _issuer_of(owner: Subject) -> tuple[str, ...]:
-    """Return what a digest contains of the owner's issuer.
+    """Return the part of a digest that depends on the owner's issuer, as a tuple of strings.
 
-    That is nothing if the issuer is empty, so that digests of earlier releases stay the same (rule HD5).
+    The tuple is empty if the issuer is empty, so that digests of earlier releases stay the same (rule HD5).
     """
     return (owner.issuer,) if owner.issuer else ()

@@ -22,10 +22,11 @@ Urgency = tuple[int, bool]  # (minus the severity's rank, not a cancel); the sma
 
 
 class Owed:
-    """The alert or cancel that the request under way sends to a device.
+    """The alert or cancel that is being sent to a device, while the request is under way.
 
-    `recipient`: whether the device was a recipient of the alert before the request. `held`: whether the device has
-    registered during the request and reported that it has this revision; then a failure of the request changes nothing.
+    `recipient` says whether the device was a recipient of the alert before the request. `held` is True if the device
+    has registered again during the request, and has reported that it has this revision. A failure of the request then
+    changes nothing.
     """
 
     __slots__ = ("alert", "held", "message", "recipient")
@@ -75,8 +76,8 @@ class Device:
     ) -> None:
         """Create an idle device that is not in the fan-out yet.
 
-        `until_ms` is the end of its lease (how long the registration is valid), in ms since 1970. `term` is the number
-        of this process's lease of the device's shard.
+        `until_ms` is the time at which its registration ends, in ms since 1970. `term` is the number of this process's
+        lease of the device's shard (a part of all devices).
         """
         self.digest = digest
         self.record = record
@@ -99,15 +100,15 @@ class Device:
 
     @property
     def lease_due_ms(self) -> int:
-        """When the device's lease needs attention next, in ms since 1970.
+        """The time at which the device's lease (its registration) needs attention next, in ms since 1970.
 
-        First it is the time of the reminder, then the end of the lease (rule WPR9).
+        First this is the time of the reminder, then the end of the lease (rule WPR9).
         """
         return self.until_ms if self.record.renewed else self.until_ms - RENEW_MS
 
     @property
     def owner(self) -> Subject:
-        """The subject that the device belongs to. Limits count by owner (rule HD5)."""
+        """The owner of the device: the subject of the token it registered with. Limits count by owner (rule HD5)."""
         return self.record.subject
 
     @property
@@ -117,7 +118,7 @@ class Device:
 
     @property
     def known(self) -> RegistrationKey:
-        """The key that identifies this registration in the store."""
+        """The key that identifies this registration of the device in the store."""
         return RegistrationKey(self.digest, self.record.secret, self.endpoint_digest, self.until_ms)
 
     @property
@@ -171,7 +172,7 @@ class Times:
         return len(self._heap)
 
     def put(self, at: float, device: Device) -> None:
-        """Have `take` return the device once this time has come."""
+        """Add a device. `take` will return it once the time `at` has come."""
         heappush(self._heap, (at, next(self._order), device))
 
     def take(self, now: float) -> list[Device]:
@@ -187,8 +188,8 @@ class Times:
 def new_secret() -> str:
     """Return a random secret for a device's service worker.
 
-    The service worker identifies itself with it when the browser changes the subscription: its token may have expired
-    by then.
+    When the browser changes the subscription, the service worker identifies itself with this secret, because its token
+    may have expired by then.
     """
     return secrets.token_urlsafe(SECRET_BYTES)
 

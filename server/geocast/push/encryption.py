@@ -2,12 +2,12 @@
 
 A device's lease is the time until which its registration is valid. A record is encrypted with AES-256-GCM under a
 random nonce, and padded to a multiple of 2 KiB. The device's digest and the end of its lease are associated data, so a
-record can't be copied to another device or live longer. A digest is an HMAC-SHA-256 under a key that is derived from
-the store's key: equal values have equal digests, and digests show nothing else.
+record can't be copied to another device or be given a later end. A digest is an HMAC-SHA-256 under a key that is
+derived from the store's key: equal values have equal digests, and digests reveal nothing else.
 
-The first key of the file encrypts; all keys decrypt. When `device_manager` loads a record of an older key, the record
-is encrypted again with the first key, and its digests are computed again. After that, the old key can be removed from
-the file.
+The first key of the file encrypts; all keys decrypt. When `device_manager` loads a record that was encrypted with an
+older key, the record is encrypted again with the first key, and its digests are computed again. After that, the old key
+can be removed from the file.
 """
 
 import functools
@@ -39,11 +39,12 @@ class Record:
     """All that is stored about a device.
 
     `p256dh` and `auth` are the keys of the subscription; `vapid` is the public key of this server that the subscription
-    was made with. `cells` are H3 cells in hexadecimal. `kid` names the key of the device's token, `issuer` the token's
-    issuer (rule HD5; empty in records of earlier releases). `issued_at_s` and `expires_at_ms` are the times of the
-    token; `issued_at_s` is None if the token has no such time. `small`: the service accepts only small bodies.
-    `renewed`: the device was reminded that its registration ends soon. `worked`: the host of the endpoint has accepted
-    a push.
+    was made with. `cells` are H3 cells in hexadecimal. `kid` names the key of the device's token, and `issuer` the
+    token's issuer (rule HD5); it is empty in records of earlier releases. `issued_at_s` and `expires_at_ms` are the
+    times of the token; `issued_at_s` is None if the token has no such time.
+
+    `small` says whether the push service accepts only small bodies, `renewed` whether the device was reminded that its
+    registration ends soon, and `worked` whether the host of the endpoint has accepted a push.
     """
 
     id: str
@@ -74,13 +75,13 @@ class Record:
         return Subject(self.issuer, self.sub)
 
     def packed(self) -> bytes:
-        """Return the record as bytes for `unpacked`."""
+        """Return the record as bytes. `unpacked` makes a record from these bytes again."""
         data: bytes = msgpack.packb(asdict(self))
         return data
 
 
 def unpacked(data: bytes) -> Record:
-    """Return the record that `packed` made into these bytes.
+    """Return the record that `Record.packed` has turned into these bytes.
 
     Fields that this release doesn't know are dropped. Raise ValueError if the bytes are not a record.
     """
@@ -95,9 +96,9 @@ def unpacked(data: bytes) -> Record:
 
 @functools.lru_cache(1_024)
 def _shared(value: Any) -> Any:
-    """Return the first value seen that equals this one.
+    """Return an object equal to `value`: always the same object for equal values.
 
-    Most devices share these values, so sharing the objects saves memory.
+    Most devices have equal values here, so sharing one object saves memory.
     """
     return value
 
@@ -113,7 +114,7 @@ class _Key(NamedTuple):
 
 
 class Keyring:
-    """The keys of the device store, which encrypt records and compute digests."""
+    """Encrypts and decrypts the records of the device store, and computes digests, with the store's keys."""
 
     def __init__(self, keys: Iterable[bytes]) -> None:
         """Create a keyring from keys of 32 bytes each. The first key encrypts."""
@@ -123,16 +124,16 @@ class Keyring:
         return len(self._keys)
 
     def digest(self, what: str, *values: str, key: int = 0) -> bytes:
-        """Return the digest of these values.
+        """Return a digest of these values.
 
-        `what` is the kind of thing, such as `device` or `alert`, so that equal values of different kinds have different
-        digests. `key` is the index of the key.
+        `what` is the kind of thing that they identify, such as `device` or `alert`, so that equal values of different
+        kinds have different digests. `key` is the index of the key.
         """
         data = b"".join(len(each).to_bytes(4, "big") + each for each in (what.encode(), *map(str.encode, values)))
         return hmac.digest(self._keys[key].digesting, data, hashlib.sha256)[:DIGEST_BYTES]
 
     def seal(self, record: Record, device: bytes, until_ms: int) -> bytes:
-        """Encrypt the record of the device with this digest, whose registration ends at `until_ms`."""
+        """Return the encrypted record of a device. `device` is its digest, `until_ms` the end of its registration."""
         return self._seal(record.packed(), _bound(device, until_ms))
 
     def open(self, sealed: bytes, device: bytes, until_ms: int) -> tuple[Record, int]:

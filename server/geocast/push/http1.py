@@ -1,9 +1,9 @@
-"""The part of HTTP/1.1 (RFC 9112) that a push needs: POST over TLS, heads of answers, and persistent connections.
+"""An HTTP/1.1 client (RFC 9112) with only what a push needs: POST over TLS, response heads, persistent connections.
 
-A connection has one request under way at a time. llhttp, the parser of Node.js, reads the answers (through the package
-httptools). The head of an answer may have up to MAX_HEAD_BYTES; a small body is skipped. The connection is closed after
-any other answer. It is also closed if bytes arrive while no request is under way, because they could be taken for the
-answer to the next request.
+A connection has at most one request under way. llhttp, the parser of Node.js, parses the answers (through the package
+httptools). The head of an answer (its status line and header fields) may have up to MAX_HEAD_BYTES. The body is
+discarded, and may have up to MAX_REST_BYTES. After a longer answer, the connection is closed. It is also closed if
+bytes arrive while no request is under way, because these bytes could be taken for the answer to the next request.
 
 A complete HTTP client was tried: aiohttp takes about 240 µs of CPU for each push, and the budget of a push is 300 µs.
 """
@@ -22,14 +22,17 @@ MAX_KEPT = 1_024  # number of idle connections; beyond it, the one that has been
 
 
 class ResponseHead(NamedTuple):
-    """The parts of an answer's head that the caller needs."""
+    """The parts of an answer's head that the caller needs: the status and the value of `Retry-After`, if any."""
 
     status: int
     retry_after: str | None  # the value of the field; if it occurs several times, the last one
 
 
 def request(authority: str, target: str, fields: Mapping[str, str], body: bytes) -> bytes:
-    """Return the bytes of a POST request. Callers must make sure that no argument contains a line break."""
+    """Return the bytes of a POST request.
+
+    Callers must make sure that no argument but the body contains a line break.
+    """
     lines = "".join([f"{name}: {text}\r\n" for name, text in fields.items()])
     head = f"POST {target} HTTP/1.1\r\nHost: {authority}\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
     return head.encode("ascii") + body
@@ -41,7 +44,7 @@ class ServiceConnection(asyncio.Protocol):
     def __init__(self, where: tuple[str, int], connections: "ServiceConnections") -> None:
         """Create a connection to `where`, a host and a port.
 
-        It registers itself with `connections` while it is open.
+        While it is open, the connection is registered with `connections`.
         """
         self.where = where
         self._connections = connections
@@ -54,10 +57,11 @@ class ServiceConnection(asyncio.Protocol):
         self._head_left = self._rest_left = 0  # numbers of bytes that the answer may still have
 
     async def exchange(self, data: bytes, until: float) -> ResponseHead:
-        """Send a request and return the head of its answer. `until` is the deadline, by the loop's clock.
+        """Send a request and return the head of its answer.
 
-        Raise TimeoutError at the deadline, OSError if the connection ends, and ValueError if the answer is not valid
-        HTTP. In all three cases the service may have received the request.
+        `until` is the deadline, by the event loop's clock. Raise TimeoutError at the deadline, OSError if the
+        connection ends, and ValueError if the answer is not valid HTTP. In all three cases the service may have
+        received the request.
         """
         answer: asyncio.Future[ResponseHead] = self._loop.create_future()
         self._answer = answer
@@ -80,7 +84,7 @@ class ServiceConnection(asyncio.Protocol):
         self._transport.abort()
 
     def is_slow(self, now: float) -> bool:
-        """Return whether the body of an answer is still incomplete long after its head arrived."""
+        """Return whether the body of an answer is still incomplete about KEPT_S seconds after its head arrived."""
         return self._answer is None and self._parser is not None and now - self._head_at >= KEPT_S - TIDY_S
 
     # ---- methods that the transport calls ----------------------------------------------------------------------------
@@ -111,7 +115,7 @@ class ServiceConnection(asyncio.Protocol):
         self._fail(exc if isinstance(exc, OSError) else ConnectionResetError())
 
     def _skip(self, data: bytes) -> None:
-        """Skip bytes that follow a head: the body and its framing.
+        """Discard bytes that follow a head: the body, and the sizes of its chunks.
 
         Close the connection after more than MAX_REST_BYTES.
         """
@@ -122,7 +126,7 @@ class ServiceConnection(asyncio.Protocol):
             self._feed(data)
 
     def _feed(self, data: bytes) -> None:
-        """Parse more bytes. Raise ValueError if no request is under way."""
+        """Pass more bytes to the parser. Raise ValueError if no request is under way."""
         if not data:
             return
         if self._parser is None:
@@ -137,18 +141,18 @@ class ServiceConnection(asyncio.Protocol):
     # ---- methods that the parser calls -------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Raise ValueError if an answer begins although no request is under way."""
+        """Handle the start of an answer. Raise ValueError if no request is under way."""
         if self._answer is None:
             raise ValueError("an answer without a request")
         self._retry_after = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Remember the value of the field `Retry-After`."""
+        """Handle a header field of an answer: remember the value of `Retry-After`, and ignore all others."""
         if name.lower() == b"retry-after":
             self._retry_after = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """Hand the head of the answer to `exchange`, which waits for it."""
+        """Handle the end of an answer's head: make it the result of `exchange`, which waits for it."""
         assert self._parser is not None
         status = self._parser.get_status_code()
         if status < 200:
@@ -161,14 +165,14 @@ class ServiceConnection(asyncio.Protocol):
             self.abort()
 
     def on_message_complete(self) -> None:
-        """Keep the connection for another request, now that the whole answer has been read."""
+        """Handle the end of an answer: keep the connection for another request."""
         if self._answer is None and self._parser is not None:
             self._parser = None
             self._connections.keep(self)
 
 
 def pass_over_late_writes(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """Handle an uncaught error as the loop does by default, but ignore TLS errors on connections closed here.
+    """Handle an uncaught error as the event loop does by default, but ignore TLS errors of closed connections.
 
     Example: a service announces that it will close the connection, so this process closes it. uvloop may still have
     bytes to write, finds the connection closed, and would log a traceback.
@@ -179,7 +183,7 @@ def pass_over_late_writes(loop: asyncio.AbstractEventLoop, context: dict[str, ob
 
 
 class ServiceConnections:
-    """The open connections to all push services. They belong to one event loop."""
+    """All open connections to push services. They belong to one event loop."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
@@ -190,10 +194,9 @@ class ServiceConnections:
         self._tidying: asyncio.TimerHandle | None = None
 
     def kept(self, host: str, port: int) -> ServiceConnection | None:
-        """Hand an idle connection to this host and port to the caller; return None if there is none.
+        """Return an idle connection to this host and port, or None if there is none.
 
-        The connection is no longer kept for other requests. If there are several, the one that became idle last is
-        chosen.
+        The caller gets the connection for itself. If there are several, it gets the one that became idle last.
         """
         kept = self._kept.get((host, port))
         if not kept:
@@ -203,14 +206,14 @@ class ServiceConnections:
         return connection
 
     def keep(self, connection: ServiceConnection) -> None:
-        """Keep a connection, which is idle now, for another request."""
+        """Make an idle connection available to `kept`, for another request."""
         self._waiting[connection] = asyncio.get_running_loop().time()
         self._kept.setdefault(connection.where, {})[connection] = None
         if len(self._waiting) > MAX_KEPT:
             next(iter(self._waiting)).abort()
 
     def take(self, connection: ServiceConnection) -> None:
-        """Stop keeping a connection. Do nothing if it is not kept."""
+        """Make a connection unavailable to `kept`. Do nothing if it is not available."""
         if self._waiting.pop(connection, None) is not None:
             kept = self._kept[connection.where]
             del kept[connection]
@@ -239,7 +242,7 @@ class ServiceConnections:
             connection.abort()
 
     def _tidy(self) -> None:
-        """Close connections that have waited too long, for a request or for the rest of an answer."""
+        """Close the connections that have been idle for too long, and those whose answers take too long to arrive."""
         loop = asyncio.get_running_loop()
         for connection in [each for each in self.everyone if each.is_slow(loop.time())]:
             connection.abort()

@@ -28,12 +28,13 @@ NAMES, LOOKUPS = 1_024, 64  # limits on the names that are cached and on the loo
 
 
 class HttpPushClient:
-    """A client for the push services of the internet, used as an asynchronous context manager."""
+    """Sends pushes to push services on the internet. Use it as an asynchronous context manager."""
 
     def __init__(self, clock: Clock, private: Collection[str] = (), tls: ssl.SSLContext | None = None) -> None:
         """Create a client.
 
-        Hosts in `private` may have internal addresses. If `tls` is None, the system's CAs are trusted.
+        Hosts in `private` may have internal addresses. If `tls` is None, the system's certificate authorities are
+        trusted.
         """
         self._clock = clock
         self._names = _Names(frozenset(private))  # addresses of known hosts
@@ -71,7 +72,10 @@ class HttpPushClient:
         return PushResponse(outcome_of(head.status), str(head.status), self._retry_after_s(head.retry_after))
 
     async def _connect(self, endpoint: Endpoint, names: "_Names") -> ServiceConnection:
-        """Return a connection to the first address of the host that accepts one. Raise OSError if none does."""
+        """Return a connection to the first of the host's addresses that accepts one.
+
+        Raise OSError if no address accepts a connection.
+        """
         failed = OSError("no address that may be connected to")
         addresses = await names.addresses(endpoint.host, endpoint.port)
         for address in addresses:
@@ -110,7 +114,7 @@ def _request(push: Push) -> bytes:
 
 
 class _Name:
-    """The addresses that the last lookup of a host name found, and the lookup that is under way, if any."""
+    """The addresses that the last lookup of a host name found, and the lookup that is in progress, if any."""
 
     def __init__(self) -> None:
         self.addresses: list[str] | None = None
@@ -121,8 +125,9 @@ class _Name:
 class _Names:
     """A cache of the addresses of host names. Addresses that may not be connected to are left out.
 
-    The system's resolver may take half a minute for a name. So each lookup has a thread of its own, at most LOOKUPS are
-    under way, and if an earlier lookup has found addresses, callers wait at most REFRESH_S for the new ones.
+    The system's resolver may take half a minute for a name. So each lookup has a thread of its own, and at most LOOKUPS
+    lookups run at once. If an earlier lookup has found addresses, callers wait at most REFRESH_S seconds for newer
+    ones.
     """
 
     def __init__(self, private: Collection[str]) -> None:
@@ -131,7 +136,10 @@ class _Names:
         self._lookups = 0
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """Return the addresses of a host that may be connected to. Raise OSError if the lookup fails."""
+        """Return the addresses of a host that may be connected to.
+
+        Raise OSError if the lookup fails, or if too many lookups are in progress.
+        """
         now = asyncio.get_running_loop().time()
         name = self._names.get((host, port))
         if name is None:

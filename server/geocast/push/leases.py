@@ -1,4 +1,4 @@
-"""The shards that this process holds, if several processes share a store of devices (rule WPN1).
+"""The shards (parts of all devices) that this process holds, if several processes share a device store (rule WPN1).
 
 Devices are divided into 64 shards. A process holds a shard by a *lease*: for a limited time it alone sends pushes to
 the devices of the shard, and it renews the lease while it runs.
@@ -7,13 +7,13 @@ the devices of the shard, and it renews the lease while it runs.
                           └──> lost: another process has the shard
 
 Rule 1  A lease lasts LEASE_S and is renewed every RENEW_S. The store's clock decides when a lease has ended, so it
-        doesn't matter if the processes' clocks differ. A process counts from the moment before it asked for the
-        renewal, by its monotonic clock, and sends nothing in the last MARGIN_S of a lease. So it stops before another
-        process may start.
+        doesn't matter if the processes' clocks differ. A process counts a lease from the moment just before it asked
+        for the renewal, by its monotonic clock, and sends nothing in the last MARGIN_S of the lease. So it stops before
+        another process may start.
 Rule 2  Each lease of a shard has a greater number than the lease before it. The store refuses a write or a renewal with
         a lower number. So a process learns that it has lost the shard.
-Rule 3  A lease that has ended still belongs to its holder until another process takes the shard. So after the store was
-        unreachable, all processes go on with the devices that they have in memory.
+Rule 3  A lease that has ended still belongs to its holder until another process takes the shard. So when the store is
+        back after an outage, all processes continue with the devices that they have in memory.
 Rule 4  A process takes free shards until it has ⌈64 / number of running processes⌉. If it has more than that, it lets
         go of one shard after the other: it stops sending, waits for requests under way, and only then frees the shard.
 Rule 5  After the store was unreachable or has lost data, no shard is taken for LEASE_S. Only the holders of the shards
@@ -59,10 +59,10 @@ LATE_S = 0.05  # how long after the end of another process's lease to ask for th
 
 
 class Leased(NamedTuple):
-    """The store's answer to the renewal of leases.
+    """The store's answer to a request to renew leases.
 
     A lease gives a process a shard (a part of all devices) for a limited time. `numbers` maps each shard that this
-    process now has to the number of its lease.
+    process has now to the number of its lease.
     """
 
     numbers: Mapping[int, int]
@@ -73,22 +73,24 @@ class Leased(NamedTuple):
 
 
 class LeaseStore(Protocol):
-    """The operations that leases of shards (parts of all devices) need of a store.
+    """The methods that a store must have so that processes can lease shards (parts of all devices) in it.
 
-    Both operations raise StoreUnavailable if the store can't be used.
+    Both methods raise StoreUnavailable if the store can't be used.
     """
 
     async def lease(self, process: str, held: Mapping[int, int], *, may_take: bool) -> Leased:
-        """Renew the leases of `held` (shard -> number).
+        """Renew a process's leases of shards (parts of all devices), and return the leases that it has now.
 
-        If `may_take`, also take free shards, up to this process's share of them.
+        `held` maps each shard that the process holds to the number of its lease. If `may_take`, also take free shards,
+        until the process has its share of all shards (Rule 4).
         """
         ...
 
     async def release(self, process: str, held: Mapping[int, int], *, leaving: bool) -> None:
-        """Free the shards of `held` (shard -> number).
+        """Free shards (parts of all devices), so that other processes can take them.
 
-        If `leaving`, this process is about to exit and no longer counts.
+        `held` maps each of them to the number of its lease. If `leaving`, the process is about to exit and no longer
+        counts as running.
         """
         ...
 
@@ -100,13 +102,13 @@ class _Lease:
 
 
 class LeasedShards:
-    """The shards (parts of all devices) that this process holds by leases: an implementation of `Shards`.
+    """Holds shards (parts of all devices) by leases: an implementation of `Shards`.
 
     The module's docstring has the rules.
     """
 
     def __init__(self, store: LeaseStore, clock: Clock) -> None:
-        """Create the object without any shards; `attach` takes them."""
+        """Create the object without any shards (parts of all devices). `attach` will take some."""
         self.error: str | None = None  # why the last renewal failed; None if it succeeded
         self._process = secrets.token_hex(8)
         self._store = store
@@ -122,7 +124,10 @@ class LeasedShards:
 
     @property
     def terms(self) -> Mapping[int, int]:
-        """The shards that this process holds, including those being let go, with the numbers of their leases."""
+        """The shards (parts of all devices) that this process holds, with the numbers of their leases.
+
+        Shards that are about to be freed are included.
+        """
         return self._terms
 
     def may_send(self, shard: int) -> bool:
@@ -132,17 +137,23 @@ class LeasedShards:
         return is_held and lease is not None and self._clock.now().monotonic < lease.until - MARGIN_S
 
     def refused(self, shards: Collection[int]) -> None:
-        """Drop these shards: the store has refused a write for them, so other processes hold them (Rule 2)."""
+        """Give up these shards (parts of all devices): the store has refused a write for them (Rule 2).
+
+        The refusal means that other processes hold the shards.
+        """
         self._lose([shard for shard in shards if shard in self._leases])
 
     async def attach(self, owner: ShardOwner) -> None:
-        """Take shards, renew their leases and let go of shards, forever. `owner` loads and removes their devices."""
+        """Take, renew and free shards (parts of all devices), forever. `owner` loads and removes their devices."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._renew_for_ever())
             tasks.create_task(self._serve_for_ever(owner))
 
     async def stop(self) -> None:
-        """Free all shards. The caller must first stop the owner of the devices and write its journal."""
+        """Free all shards (parts of all devices), so that other processes can take them.
+
+        Before this, the caller must stop the object that has the devices, and write the journal of what they were sent.
+        """
         async with self._turn:
             numbers = {shard: lease.number for shard, lease in self._leases.items()}
             self._leases.clear()
@@ -166,7 +177,7 @@ class LeasedShards:
             await asyncio.sleep(pause_s)
 
     async def renew(self) -> float:
-        """Renew the leases once and return the seconds until the next renewal.
+        """Renew the leases of all shards (parts of all devices) once. Return the seconds until the next renewal.
 
         Raise StoreUnavailable if the store can't be used.
         """
@@ -188,10 +199,10 @@ class LeasedShards:
         return self._pause_s(leased)
 
     def _settle(self, leased: Leased, before: Mapping[int, _Lease], now: float) -> None:
-        """Apply the store's answer to a renewal.
+        """Apply the store's answer to a request to renew leases.
 
-        The request was made at `now` (monotonic) for the leases in `before`. If a shard of `before` is no longer in
-        `_leases`, it was lost while the request was under way, and stays lost.
+        The request was made at `now` (monotonic clock) for the leases in `before`. If a shard of `before` is no longer
+        in `_leases`, it was lost during the request, and stays lost.
         """
         if self.error is not None:
             logger.warning("device shards: leases are being renewed again")
@@ -207,7 +218,7 @@ class LeasedShards:
         self._news.set()
 
     def _pause_s(self, leased: Leased) -> float:
-        """Return the seconds until the next renewal: few if this process lacks shards and may soon get one."""
+        """Return the seconds until the next renewal: few if this process has too few shards and may soon get one."""
         if len(self._leases) >= leased.share:
             return RENEW_S
         if leased.crowded:
@@ -238,10 +249,11 @@ class LeasedShards:
                 )
 
     async def serve(self, owner: ShardOwner) -> bool:
-        """Have the owner remove the devices of some shards or load them; return False if there is nothing to do.
+        """Take the next step in loading or removing devices. Return False if there is nothing to do.
 
-        The owner is the object that has this process's devices. Lost shards are removed first; then new ones are
-        loaded; then one shard beyond this process's share is freed. Raise StoreUnavailable if the store can't be used.
+        `owner` is the object that has this process's devices. The step is the first of these that is needed: have
+        `owner` remove the devices of lost shards (parts of all devices), have it load the devices of new shards, or
+        free one shard that this process has beyond its share. Raise StoreUnavailable if the store can't be used.
         """
         lost = [shard for shard, number in self._terms.items() if self._number(shard) != number]
         if lost:
@@ -264,7 +276,10 @@ class LeasedShards:
         return None if lease is None else lease.number
 
     async def _take(self, owner: ShardOwner, fresh: Mapping[int, int]) -> None:
-        """Have the owner load the devices of these shards, which count as held from now on."""
+        """Have `owner` load the devices of new shards, which count as held from now on.
+
+        `fresh` maps each of these shards to the number of its lease.
+        """
         self._terms.update(fresh)
         try:
             await owner.take(fresh)
@@ -274,7 +289,7 @@ class LeasedShards:
             raise
 
     async def _let_go(self, owner: ShardOwner, shards: Collection[int]) -> None:
-        """Have the owner remove the devices of these shards. Meanwhile they are sent nothing."""
+        """Have `owner` remove the devices of these shards. Until that is done, no new pushes to them start."""
         self._going.update(shards)
         try:
             await owner.let_go(shards)
@@ -284,7 +299,7 @@ class LeasedShards:
             self._terms.pop(shard, None)
 
     async def _release(self, shard: int) -> None:
-        """Free a shard in the store, after the owner has removed its devices (Rule 4)."""
+        """Free a shard (a part of all devices) in the store, after `_let_go` has removed its devices (Rule 4)."""
         async with self._turn:
             lease = self._leases.pop(shard, None)
             if lease is not None:

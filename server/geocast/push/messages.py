@@ -1,4 +1,4 @@
-"""Messages for devices: the messages of the WebSocket stream, cut to the size of a push (rules WPT1, WPT3, WPT4)."""
+"""Messages for devices: those of the WebSocket stream, shortened to fit into a push (rules WPT1, WPT3, WPT4)."""
 
 import hashlib
 import hmac
@@ -27,10 +27,10 @@ class PushMessage(NamedTuple):
 
 
 def plaintext(message: PushMessage, now_ms: int, body_bytes: int = BODY_BYTES) -> bytes:
-    """Return the plaintext of a push, for an encrypted body of `body_bytes`.
+    """Return the text of a push, short enough for an encrypted body of `body_bytes`.
 
-    The plaintext is the whole message, or a shortened one, or just a notice that the device should fetch the alert
-    (rule WPT1).
+    The text is the whole message, or a shortened one, or just a notice that the device should fetch the alert (rule
+    WPT1).
     """
     now = b'"now":"' + format_time(now_ms).encode() + b'",'
     whole = b"{" + now + message.payload[1:]
@@ -40,12 +40,12 @@ def plaintext(message: PushMessage, now_ms: int, body_bytes: int = BODY_BYTES) -
 
 
 def renewal(until_ms: int, now_ms: int) -> bytes:
-    """Return the plaintext that reminds a device that its registration ends soon, at `until_ms`."""
+    """Return the text of a push that reminds a device that its registration ends soon, at `until_ms`."""
     return _json({"type": RENEW, "now": format_time(now_ms), "until": format_time(until_ms)})
 
 
 def _shortened_message(message: PushMessage, now: str, most: int) -> bytes:
-    """Return the message with fewer words, in at most `most` bytes (rule WPT1).
+    """Return the message with its texts shortened, so that it has at most `most` bytes (rule WPT1).
 
     If the message has a proof, return a notice that the device should fetch the alert instead: a shortened text would
     not match the proof (rule C13).
@@ -62,10 +62,10 @@ def _shortened_message(message: PushMessage, now: str, most: int) -> bytes:
 
 
 def _shortened_to_fit(message: dict[str, Any], part: dict[str, Any], name: str, words: str, most: int) -> bytes:
-    """Return the message with `part[name]` shortened until the whole fits into `most` bytes.
+    """Return the message as JSON of at most `most` bytes, after shortening its text `words` as far as needed.
 
-    `part` is the message itself or an object inside it. If not even one character fits, return a notice that the device
-    should fetch the alert.
+    The text is `part[name]`, where `part` is the message itself or an object inside it. If not even one character fits,
+    return a notice that the device should fetch the alert.
     """
     low, high = 0, len(words)  # how many characters fit is within this range
     while low < high:
@@ -85,13 +85,17 @@ def _json(message: dict[str, Any]) -> bytes:
 
 
 def topic(key: bytes, alert_id: str) -> str:
-    """Return the Topic of an alert, by which a push service replaces an older message.
+    """Return the value of the header `Topic` for an alert and a device.
 
-    No two devices share a Topic (rule WPT3).
+    A push replaces an older one that has the same Topic and was not delivered yet. `key` belongs to the device, so no
+    two devices share a Topic (rule WPT3).
     """
     return encoded(hmac.digest(key, alert_id.encode(), hashlib.sha256))[:TOPIC_CHARACTERS]
 
 
 def ttl_s(expires_at_ms: int, now_ms: int) -> int:
-    """Return how many whole seconds a push service may keep a message. Below 1, the message is not sent (rule WPT3)."""
+    """Return how many whole seconds a push service may keep a message.
+
+    If the result is below 1, the message must not be sent (rule WPT3).
+    """
     return (expires_at_ms - now_ms) // 1000

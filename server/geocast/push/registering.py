@@ -48,7 +48,7 @@ _ID = re.compile("[A-Za-z0-9_-]{16,64}")
 
 
 class SubscriptionKeys(StrictModel):
-    """The keys of a subscription, to which messages are encrypted (RFC 8291), in base64url."""
+    """The keys of a subscription, with which messages are encrypted (RFC 8291), in base64url."""
 
     p256dh: Annotated[str, Field(max_length=128)]
     auth: Annotated[str, Field(max_length=64)]
@@ -88,10 +88,10 @@ class Readdressing(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class RegistrationTerms:
-    """The limits that the operator sets.
+    """The limits on registrations that the operator sets.
 
-    `finest_cell` is an H3 resolution. `lease_days` is how long a registration lasts at most. `max_devices` is the
-    number of devices of all owners together.
+    `finest_cell` is an H3 resolution. `lease_days` is the maximum number of days that a registration lasts.
+    `max_devices` is the maximum number of devices of all owners together.
     """
 
     services: Services
@@ -101,14 +101,14 @@ class RegistrationTerms:
 
 
 class Registered(NamedTuple):
-    """The result of a PUT: the body of the answer, and whether the device is new."""
+    """The result of a PUT: the body of the answer, and whether the device was not registered before."""
 
     answer: dict[str, Any]
     is_new: bool
 
 
 class Registering:
-    """The service that registers devices and shows owners what is stored about their devices."""
+    """Registers devices, and shows owners what is stored about their devices."""
 
     def __init__(self, waking: DeviceManager, vapid: Vapid, terms: RegistrationTerms, clock: Clock) -> None:
         self._waking = waking
@@ -119,7 +119,7 @@ class Registering:
         self._limits = Limits(MAX_DEVICES, terms.max_devices)
 
     def offer(self) -> dict[str, Any]:
-        """Return what a client has to know before it subscribes to a push service."""
+        """Return what a client has to know before it subscribes to a push service, as a JSON object."""
         return {
             "vapid": self._vapid.public,
             "cells": [COARSEST_CELL, self._terms.finest_cell],
@@ -129,7 +129,8 @@ class Registering:
     async def put(self, device_id: str, body: Mapping[str, Any], grant: Grant) -> Registered:
         """Register a device, or replace its registration.
 
-        Raise Problem (see the order in the module's docstring) if it is refused.
+        `grant` has the rights of the caller's token. Raise Problem (see the order in the module's docstring) if the
+        request is refused.
         """
         asked = self._read(Registration, body)
         now = self._clock.now()
@@ -154,7 +155,8 @@ class Registering:
     async def readdress(self, device: OpenedDevice, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """Give a device another subscription without extending its registration.
 
-        Return None if the device was forgotten meanwhile. Raise Problem if the request is refused.
+        Return the body of the answer, or None if the device was forgotten meanwhile. Raise Problem if the request is
+        refused.
         """
         asked = self._read(Readdressing, body).subscription
         self._rates.claim(device.record.subject, RATES, self._clock.now().monotonic)
@@ -234,7 +236,10 @@ class Registering:
         return asked
 
     def _broken(self, asked: Registration | Readdressing) -> Iterator[Violation]:
-        """Yield the violations of rules that the types of the fields can't express (rules WPR2 to WPR4)."""
+        """Yield a violation for each rule that the request breaks, except those that the types of its fields express.
+
+        The rules are WPR2 to WPR4.
+        """
         subscription = asked.subscription
         if self._terms.services.allowed(subscription.endpoint) is None:
             wanted = "must be an https URL of at most 1,000 bytes at a push service that this server allows"
@@ -255,9 +260,9 @@ class Registering:
 
     @staticmethod
     def _until(subscription: Subscription, lease_ms: int) -> int:
-        """Return when a registration ends, in ms since 1970 (rule WPR4).
+        """Return the time at which a registration ends, in ms since 1970 (rule WPR4).
 
-        The end is `lease_ms`, or the time at which the subscription expires if that is earlier.
+        It is `lease_ms`, or the time at which the subscription expires if that is earlier.
         """
         expires_ms = subscription.expirationTime
         return lease_ms if expires_ms is None else min(lease_ms, int(expires_ms))
@@ -304,9 +309,10 @@ def _record(device_id: str, asked: Registration, grant: Grant, vapid: str, secre
 
 
 def _reregistered(record: Record, before: Record) -> Record:
-    """Return the record of a device that registers again.
+    """Return the record of a device that registers again, made from its new record and the record before.
 
-    It keeps the secret and the Topic key. If the endpoint is the same, it also keeps what is known about the endpoint.
+    The device keeps its secret and its Topic key. If the endpoint is the same, it also keeps what is known about the
+    endpoint.
     """
     record = replace(record, secret=before.secret, topic_key=before.topic_key)
     if record.endpoint != before.endpoint:

@@ -45,19 +45,19 @@ OFFER = "/v1/push"
 
 
 def requests_of(share: float) -> Shares:
-    """Return the limit on requests under way.
+    """Return a limit on how many requests may be in progress at once.
 
-    `share` is the part of it that one subject may use, from 0 to 1 (rule HD6).
+    `share` is the fraction (0 to 1) of the limit that one subject (token owner) may use (rule HD6).
     """
     return Shares("requests under way", MAX_REQUESTS, share)
 
 
 @dataclass(slots=True)
 class DevicesContext:
-    """The services and settings of the listener.
+    """The services and settings that the routes use.
 
-    `registering` is None until the devices are loaded; until then, `unready` returns the reasons why the process is not
-    ready.
+    `registering` is None until the devices are loaded. `unready` returns the reasons why the process is not ready yet,
+    empty if it is.
     """
 
     tokens: TokenVerifier
@@ -133,7 +133,7 @@ def make_app(calls: DevicesContext) -> ASGIApp:
 
 
 def make_metrics_app(unready: Callable[[], list[str]], of: Metrics) -> ASGIApp:
-    """Return the ASGI application of `--metrics`: `/metrics`, `/healthz` and `/readyz`."""
+    """Return the ASGI application that serves `/metrics`, `/healthz` and `/readyz` on the address of `--metrics`."""
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -163,7 +163,7 @@ def _refused(calls: DevicesContext, problem: Problem) -> Response:
 
 @dataclass(slots=True)
 class _Gate:
-    """The checks before every route: number of requests, shutdown, origin of the page, and token."""
+    """The checks before every route: shutdown, origin of the page, token or secret, and number of requests."""
 
     app: ASGIApp
     calls: DevicesContext
@@ -203,9 +203,9 @@ class _Gate:
                 await _refused(self.calls, Problem(problems.INTERNAL))(scope, receive, noted)
 
     async def _answer(self, scope: Scope, headers: Headers, origin: str | None) -> tuple[ASGIApp, Hashable]:
-        """Return the application that answers the request, and the subject that the request counts for.
+        """Return the application that answers the request, and the subject (token owner) that the request counts for.
 
-        Each subject has a limit on its requests under way (rule HD6).
+        Each subject has a limit on its requests in progress (rule HD6).
         """
         subject: Hashable = STRANGERS
         try:
@@ -224,7 +224,7 @@ class _Gate:
         return self.app, subject
 
     async def _admit(self, scope: Scope) -> Hashable:
-        """Check the token or the device's secret, store the result in `scope` and return the subject.
+        """Check the token or the device's secret, store the result in `scope`, and return the subject (owner).
 
         Raise Problem (401) if the check fails, and StoreUnavailable if the device store can't be used.
         """

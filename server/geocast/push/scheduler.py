@@ -17,28 +17,28 @@ Rule 2  When the fan-out offers an alert to a device, the device takes or declin
         fan-out records as sent was sent, is under way, or may have been sent. If a request fails, that record is undone
         (`retract`).
 Rule 3  The fan-out takes turns only while one of the SLOTS is free. If a device's host is at its limit or closed, the
-        device waits without a slot, in the order of the most urgent alert that each waiting device lacks. So a host
-        that hangs delays no other host, and an extreme alert waits only for a slot. A device takes one of SPARE_SLOTS
-        instead if its host is not known to work (`service_limits`), or if its owner has OF_ONE requests under way
-        already (rule HD2).
-Rule 4  Of the alerts that a device lacks, it is sent the most severe one first; cancels come first among alerts of the
-        same severity.
-Rule 5  A request is sent only if, after all preparation, its entry is still the current one, the alert has not ended,
-        and at least one whole second is left (rule E1). No answer is awaited beyond the alert's end.
-Rule 6  A device waits in the queue of one gate: its host, or the slots. When a request ends, its host and the spare
-        slots move as many waiting devices as they have free places to the queue of SLOTS. From that queue, each turn
-        takes the most urgent device.
+        device waits without a slot; the device that lacks the most urgent alert comes first. So a host that hangs
+        delays no other host, and an extreme alert waits only for a slot. A device takes one of the SPARE_SLOTS instead
+        if its host is not known to work (`service_limits`), or if its owner already has OF_ONE requests under way (rule
+        HD2).
+Rule 4  A device is sent the most severe of the alerts that it lacks first. Among alerts of the same severity, cancels
+        come first.
+Rule 5  Right before a request is sent, it is checked again: its entry must still be the current one of the alert, and
+        the alert must not end within the next second (rule E1). Nobody waits for an answer beyond the alert's end.
+Rule 6  A waiting device is in the queue of one gate: that of its host, or that of a set of slots. When a request ends,
+        its host and the SPARE_SLOTS move as many waiting devices as they have free places to the queue of SLOTS. From
+        that queue, the most urgent device is tried next.
 Rule 7  No request starts for a device whose shard (part of all devices) another process may have taken (`shards`). The
-        device waits until this process is sure of the shard.
+        device waits until this process is certain to hold the shard.
 
 Example for Rules 1 and 2: alerts A (severe) and B (minor) are offered to an idle device at once. The device takes A and
 declines B, and the fan-out records both. The service answers 201: the row is resumed, B is computed again, offered and
 taken. If the answer had been 503, A would have been retracted, and the device would be offered A and B again after the
 pause.
 
-Example for Rule 3: a host that is allowed by a `*.name` hangs, and 5,000 devices there lack an extreme alert. Two of
-them have a request under way, in spare slots; all others wait in the queue of that host. A device at another host that
-lacks a minor alert still finds 256 free slots.
+Example for Rule 3: a host that is allowed by a `*.name` hangs, and 5,000 devices at that host lack an extreme alert.
+Two of them have a request under way, in spare slots; all others wait in the queue of that host. A device at another
+host that lacks a minor alert still finds 256 free slots.
 
 Example for Rule 5: a request waits for the disk while revision 7 is recorded as "maybe sent". Meanwhile revision 8
 arrives. The request ends without being sent, revision 7 is retracted, and the device is offered revision 8.
@@ -100,7 +100,7 @@ UNDER_WAY = (DeviceState.UNDER_WAY, DeviceState.LEAVING)
 
 
 class PushScheduler:
-    """The sender of all push requests. Each device is a row of a fan-out, which finds the recipients of each alert.
+    """Sends all push requests. Each device is a row (an index) of a fan-out, which finds the recipients of each alert.
 
     A *gate* is a limit on requests under way, with a queue of waiting devices: the limit of one push service host, or a
     set of *slots* for requests to all hosts. The module's docstring has the rules.
@@ -123,9 +123,9 @@ class PushScheduler:
     ) -> None:
         """Create a scheduler for at most `capacity` devices at once.
 
-        The scheduler calls `gone` with a device whose service answered that the subscription is gone, `too_large` with
-        a device whose service accepts only small bodies, and `worked` with a device whose stored record should say that
-        its host has accepted a push. `chance` returns a random number from 0 to 1.
+        The scheduler calls `gone` with a device whose push service answered that the subscription is gone, and
+        `too_large` with a device whose service accepts only small bodies. It calls `worked` with a device whose push
+        was accepted, so that its stored record can say so. `chance` returns a random number from 0 to 1.
 
         Callers may set two attributes. `took` is called for each accepted push, with the seconds since the node
         accepted the alert or cancel. `answered` is called with the push service and the status of each answer.
@@ -165,11 +165,14 @@ class PushScheduler:
 
     @property
     def under_way(self) -> int:
-        """The number of requests under way."""
+        """The number of push requests under way."""
         return self._slots.under_way + self._spare.under_way
 
     def _count_at_host(self, device: Device) -> None:
-        """Count a device among those of its endpoint's host."""
+        """Add a device to the number of devices at the host of its endpoint.
+
+        Create the limit on requests to this host if the device is the first one there.
+        """
         endpoint = device.endpoint
         lane = self.lanes.get(endpoint.authority)
         if lane is None:
@@ -182,7 +185,10 @@ class PushScheduler:
             self._mark(device)
 
     def _uncount_at_host(self, device: Device) -> None:
-        """Stop counting a device among those of its host. Forget the host if it has no devices left."""
+        """Subtract a device from the number of devices at its host.
+
+        Forget the limit on requests to this host if the device was the last one there.
+        """
         lane = device.lane
         lane.devices -= 1
         lane.marked -= device.marked
@@ -192,10 +198,10 @@ class PushScheduler:
             self._closed.discard(lane)
 
     def moved(self, device: Device) -> None:
-        """Count a device among those of its new host, after it has registered with another endpoint.
+        """Move a device to the limit of its new host, after it has registered with another endpoint.
 
         If the device is paused, the pause ends, because the failure concerned the old endpoint. If it waits, it joins
-        the queue of SLOTS, so the next turn finds out which limit of the new host it has to wait for.
+        the queue of SLOTS, and when its turn comes, it waits at whichever limit of the new host prevents its request.
         """
         self._uncount_at_host(device)
         self._count_at_host(device)
@@ -207,14 +213,15 @@ class PushScheduler:
             self._put(self._slots, device.urgency, device)
 
     def _mark(self, device: Device) -> None:
-        """Record that a device's stored record says that its host has accepted a push. That makes the host known."""
+        """Count a device whose stored record says that its host has accepted a push. Trust the host from now on."""
         device.marked, device.lane.marked = True, device.lane.marked + 1
         device.lane.known = True
 
     def open_shares(self) -> dict[str, float]:
         """Return, for each entry of `--push-services`, the fraction (0 to 1) of its devices whose host is open.
 
-        Only hosts that have worked before count. An entry without devices on such hosts has the fraction 1.
+        A host is closed after too many failures. Only devices whose host has accepted a push before count. The fraction
+        is 1 for an entry without such devices.
         """
         devices, behind_open = Counter[str](), Counter[str]()
         for lane in self.lanes.values():
@@ -226,18 +233,18 @@ class PushScheduler:
     # ---- devices that enter and leave the fan-out ----------------------------------------------------------------
 
     def enter(self, device: Device, row: int) -> None:
-        """Add a device, which has this row (index) in the fan-out.
+        """Add a device that has this row (index) in the fan-out.
 
-        The caller then informs the fan-out which alerts the device has already, and calls `send_owed`.
+        After this, the caller tells the fan-out which alerts the device already has, and calls `send_owed`.
         """
         device.row, self._devices[row] = row, device
         self._count_at_host(device)
 
     def leave(self, device: Device) -> None:
-        """Remove a device, also from the fan-out.
+        """Remove a device from the scheduler and the fan-out.
 
-        If it has a request under way, that request goes on and gives back its slot when it ends. Its outcome is
-        recorded, but the device is not offered anything more.
+        If the device has a request under way, the request continues and gives back its slot when it ends. Its outcome
+        is recorded, but the device is not offered anything more.
         """
         device.on(DeviceEvent.LEAVE)
         self._uncount_at_host(device)
@@ -262,14 +269,14 @@ class PushScheduler:
                 self._resume(device)
 
     def send_owed(self, device: Device) -> int:
-        """Offer a device the alerts that it lacks; return the number of these alerts, cancels included (rule R8)."""
+        """Offer a device the alerts and cancels that it lacks; return their number (rule R8)."""
         self.tick()
         owed = self._offer(device)
         self.wake()
         return owed
 
     def end(self) -> None:
-        """Start no more requests. `idle` is set when the requests under way have ended."""
+        """Start no more requests. The event `idle` is set when the requests under way have ended."""
         self._ending = True
 
     async def ended(self, devices: Sequence[Device], within_s: float) -> None:
@@ -287,10 +294,10 @@ class PushScheduler:
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        """Offer alerts until none is left, no slot is free or TURN_S is over; then send what the devices took.
+        """Offer alerts to devices, then send what the devices took.
 
-        All devices that took an alert share one write to the journal, so one sync of the disk serves up to 256
-        requests.
+        Offer them until no alert or waiting device is left, no slot is free or TURN_S seconds have passed. All devices
+        that took an alert share one write to the journal, so one sync of the disk serves up to 256 requests.
         """
         self._scheduled = False
         now = self._now = self._clock.now()
@@ -310,14 +317,14 @@ class PushScheduler:
             self._start(self._send(devices))
 
     def _step(self, now: Now) -> bool:
-        """Do the most urgent thing that can be done (Rule 3). Return False if there is nothing to do.
+        """Take the most urgent step that is possible (Rule 3). Return False if there is nothing to do.
 
-        Either the most urgent flight (an alert on its way) gets a turn, or the most urgent device in the queue of SLOTS
-        is tried.
+        The step is a turn of the most urgent flight (an alert on its way), or an attempt to send to the most urgent
+        device that waits for a slot.
 
-        Example: 10,000 devices wait for a host with a minor alert, and an extreme alert is published. Its flight is
-        more urgent than the first waiting device, so it gets a turn, and each idle device takes the extreme alert. A
-        waiting device is queued again with the new urgency, and gets the extreme alert when it is tried.
+        Example: 10,000 devices that lack a minor alert wait for their host, and an extreme alert is published. Its
+        flight is more urgent than the first waiting device, so it gets a turn, and each idle device takes the extreme
+        alert. A waiting device is queued again with the new urgency, and gets the extreme alert when it is tried.
         """
         flight, first = self.fanout.most_urgent(), self._first_waiting()
         if flight is not None and (first is None or flight[:2] <= first):
@@ -333,17 +340,17 @@ class PushScheduler:
         return True
 
     def take(self, rows: Rows, alerts: Sequence[LiveAlert], texts: Sequence[int]) -> Sequence[Rows]:
-        """Offer the most urgent of these alerts to the devices of these rows (indices in the fan-out).
+        """Offer the most urgent of these alerts to the devices with these rows (indices in the fan-out).
 
-        Return, for each alert, the rows that took it. A device has one request under way (Rule 1), so each device
-        declines all other alerts. `texts` are the indices of the alerts' texts (languages).
+        Return one array for each alert: the rows whose devices took it. A device has one request under way (Rule 1), so
+        all devices decline the other alerts. `texts` has the index of the text (language) to send for each alert.
         """
         first = min(range(len(alerts)), key=lambda n: _urgency(alerts[n]))
         took = [row for row in rows.tolist() if self._takes(self._at(row), alerts[first], texts[first])]
         return [np.array(took if n == first else [], np.int32) for n in range(len(alerts))]
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
-        """Return the indices of the rows in their present order: devices are not ordered by age."""
+        """Return the indices of these rows in their present order. Devices need not be sent alerts by age."""
         return np.arange(len(rows))
 
     def _at(self, row: int) -> Device:
@@ -352,7 +359,7 @@ class PushScheduler:
         return device
 
     def _resume(self, device: Device) -> None:
-        """Make a device idle, and offer it the alerts that it lacks."""
+        """End a device's pause or wait, and offer it the alerts that it lacks."""
         device.on(DeviceEvent.RESUME)
         self.fanout.resume(device.row)
         self._offer(device)
@@ -360,7 +367,7 @@ class PushScheduler:
     def _offer(self, device: Device) -> int:
         """Offer a device the most urgent alert that it lacks; return how many alerts and cancels it lacks.
 
-        It declines all other alerts for now, and the fan-out finds them again after the request (Rule 1).
+        The device declines all others for now. The fan-out finds them again when the request has ended (Rule 1).
 
         Example: a device comes back from a pause of 300 s, and lacks revision 4 of alert A and a cancel of B. Both are
         computed from the current state, so revisions 2 and 3 of A, which came during the pause, are never sent.
@@ -375,10 +382,9 @@ class PushScheduler:
         return len(owed)
 
     def _takes(self, device: Device, alert: LiveAlert, text: int) -> bool:
-        """Return whether a device takes an alert's current entry. If not, have the device wait.
+        """Start a device's request for an alert's current entry, if that is possible now, and return True.
 
-        The device takes the entry only if its request can start now. `text` is the index of the alert's text
-        (language).
+        Otherwise pause the device or let it wait, and return False. `text` is the index of the alert's text (language).
         """
         if self._begin(device):
             recipient = bool(alert.flags(device.row) & RECIPIENT)
@@ -392,7 +398,10 @@ class PushScheduler:
         return False
 
     def _begin(self, device: Device) -> bool:
-        """Start an idle or waiting device's request, if its host and the slots allow that; return whether they do."""
+        """Occupy a slot and a place at the host for a device's request. Return whether that was possible.
+
+        The device must be idle or waiting, and its host and the slots must have a free place.
+        """
         is_free = device.state in (DeviceState.IDLE, DeviceState.WAITING)
         if not is_free or self._ending or not self._shards.may_send(device.shard):
             return False
@@ -409,9 +418,10 @@ class PushScheduler:
         return True
 
     def _gate(self, device: Device) -> tuple[Gate, bool]:
-        """Return the slots that the device's request would take, or its host's limit if the host has no free place.
+        """Return the limit that decides about a device's next request, and whether it lets the request start.
 
-        Also return whether the request may start: True only with slots that have a free place.
+        The limit is that of the host if the host has no free place, and otherwise the set of slots that the request
+        would use.
         """
         lane, owner = device.lane, device.owner
         if not lane.has_room(self._now.monotonic, served=device.served):
@@ -420,9 +430,9 @@ class PushScheduler:
         return slots, slots.free() > 0 and slots.allows(owner)
 
     def _wait(self, device: Device, how: Urgency) -> None:
-        """Queue a device at the gate (limit) that prevents its request.
+        """Put a device into the queue of the limit that prevents its request.
 
-        If it waits there already for a less urgent alert, it gets a new place in the queue.
+        If it already waits there for a less urgent alert, it gets a place further ahead.
         """
         gate, _ = self._gate(device)
         is_waiting = device.state is DeviceState.WAITING
@@ -434,18 +444,18 @@ class PushScheduler:
     def _put(self, gate: Gate, how: Urgency, device: Device) -> None:
         """Put a device into the queue of a gate (limit), with this urgency.
 
-        An older entry of the device may remain in a queue. `_waits_so` returns False for such an entry, so readers of
-        queues skip it.
+        An older entry of the device may remain in a queue. Code that reads a queue skips entries for which `_waits_so`
+        returns False.
         """
         device.on(DeviceEvent.WAIT)
         device.urgency, device.gate = how, gate
         heappush(gate.waiting, (how, next(self._order), device, None))
 
     def _admit(self, gate: Gate) -> None:
-        """Let as many devices as there are free places leave the queue of a gate (limit) for that of SLOTS (Rule 6).
+        """Move the first devices that wait at a gate (a limit on requests) to the queue of SLOTS (Rule 6).
 
-        `coming` counts the devices that were moved and have not been tried yet: their places are promised, so the next
-        call moves no further devices for the same places.
+        Move as many as the gate has free places. `coming` counts the devices that were moved and not tried yet, so the
+        next call does not count their places as free.
         """
         count = gate.free(self._now.monotonic) - gate.coming if gate.waiting else 0
         while count > 0 and gate.waiting:
@@ -457,11 +467,11 @@ class PushScheduler:
                 heappush(self._slots.waiting, (how, order, device, gate))
 
     def _test_host(self, lane: ServiceLimit, now: Now) -> None:
-        """Test a closed host with a request, if it is time.
+        """Test a closed host (one that failed, so no other requests go there) with one push, if the next test is due.
 
         If possible, the request is for a waiting device whose last push was accepted, because only the answer to such a
-        device shows whether the host works. After GRACE_S without such a device, any device will do (`service_limits`,
-        Rule 3).
+        device shows whether the host works. If there is no such device for GRACE_S seconds, the test uses any device
+        (`service_limits`, Rule 3).
         """
         if lane.is_open:
             self._closed.discard(lane)
@@ -476,9 +486,9 @@ class PushScheduler:
                 self._put(self._slots, how, device)
 
     def _first_waiting(self) -> Urgency | None:
-        """Return the urgency of the first device in the queue of SLOTS, or None if no device waits there.
+        """Return the urgency of the first device that waits for a free slot, or None if no device waits for one.
 
-        Entries that are no longer valid are dropped.
+        A slot lets one request run. Remove entries at the front of the queue that are no longer valid.
         """
         heap = self._slots.waiting
         while heap and not _waits_so(heap[0][2], heap[0][0], self._slots):
@@ -486,7 +496,7 @@ class PushScheduler:
         return heap[0][0] if heap else None
 
     def _next_waiting(self) -> Device:
-        """Remove the first entry from the queue of SLOTS and return its device."""
+        """Remove the first entry from the queue of devices that wait for a free slot, and return its device."""
         device: Device
         _, _, device, gate = heappop(self._slots.waiting)
         if gate is not None:
@@ -494,7 +504,7 @@ class PushScheduler:
         return device
 
     def waiting(self) -> int:
-        """Return how many devices wait for their host or for a slot."""
+        """Return how many devices wait because the limit of their host, or that of all hosts, is reached."""
         gates: list[Gate] = [self._slots, self._spare, *self.lanes.values()]
         return sum(_waits_so(device, how, gate) for gate in gates for how, _, device, _ in gate.waiting)
 
@@ -512,7 +522,7 @@ class PushScheduler:
             self._start(self._request(device, owed))
 
     async def _request(self, device: Device, owed: Owed) -> None:
-        """Send the alert that a device took, unless it is out of date by now; record the outcome and act on it.
+        """Send the alert that a device took, record the outcome and act on it. Don't send an alert that is out of date.
 
         Every path ends in `_record_outcome`, which gives back the slot and the place at the host.
 
@@ -545,10 +555,10 @@ class PushScheduler:
     async def _answered(
         self, device: Device, topic: str, text: Callable[[], bytes], ttl_s: int, how: str, now: Now
     ) -> PushResponse:
-        """Encrypt a text, push it to a device, count the answer and return it.
+        """Encrypt a message, push it to a device, count the answer and return it.
 
-        `topic` is the alert's id, from which the Topic is made; `how` is the Urgency of RFC 8030; `text` returns the
-        message. This method never raises, so no slot is lost.
+        `topic` is the alert's id, from which the Topic is made; `how` is the Urgency of RFC 8030; `text` is called and
+        returns the message. This method never raises, so no slot is lost.
         """
         record, endpoint = device.record, device.endpoint
         try:
@@ -566,10 +576,11 @@ class PushScheduler:
         return answer
 
     def _note_answer(self, device: Device, endpoint: Endpoint, outcome: PushOutcome, began: Now) -> None:
-        """Record an outcome for the host, and for the device if it still has the endpoint that the request went to.
+        """Record the outcome of a request for the host, and for the device.
 
-        The first accepted push makes a host known. Its devices then no longer wait for the few SPARE_SLOTS, but may use
-        the regular SLOTS.
+        If the device has another endpoint by now, record it only for the host. The first accepted push makes a host
+        known (trusted): its devices no longer wait for the few SPARE_SLOTS, which limit requests to unknown hosts, but
+        may use the regular SLOTS.
         """
         lane, now = device.place[0], self._clock.now().monotonic
         was_known, is_same = lane.known, endpoint is device.endpoint
@@ -591,7 +602,8 @@ class PushScheduler:
     def _pause_s(self, device: Device, answer: PushResponse, record: Record, left_s: float) -> float:
         """Return for how many seconds to pause a device after an answer.
 
-        `record` is the device's record at the request.
+        `record` is the device's record at the start of the request. If the device has another endpoint by now, return
+        0. `left_s` is the number of seconds until the alert ends.
         """
         if device.record.endpoint != record.endpoint:
             return 0.0  # the failure concerned the old endpoint
@@ -602,15 +614,16 @@ class PushScheduler:
         return wait_s(outcome, device.failures, answer.retry_after_s, left_s, self._chance())
 
     def _record_outcome(self, device: Device, owed: Owed, outcome: PushOutcome | None, pause_s: float) -> None:
-        """Record the outcome of an alert's request (None: it was not sent), then free the device, after a pause.
+        """Record the outcome of the request for an alert, then free the device for the next request.
 
-        The *line* is the stored record of what the device was sent of the alert.
+        `outcome` is None if the request was not sent. If `pause_s` is not 0, the device is paused for as many seconds
+        first. The *line* is the stored record of what the device was sent of the alert.
 
         - A revision was sent: the line becomes SENT.
         - A cancel was sent: the line is removed, because the device is no longer a recipient.
         - Nothing was sent: the fan-out retracts the entry (Rule 2), and the line is removed, unless the device was a
           recipient before.
-        - It may have been sent: the entry is retracted too, but the device counts as a recipient, so it will get the
+        - The entry may have been sent: it is retracted too, but the device counts as a recipient, so it will get the
           cancel of the alert.
         """
         device.owed = None
@@ -627,9 +640,10 @@ class PushScheduler:
         self._free(device, pause_s)
 
     def _free(self, device: Device, pause_s: float) -> None:
-        """Stop counting a device's request, which has ended; then pause the device, or offer it its next alert.
+        """Give back the slot of a device's request, which has ended; then pause the device, or offer it its next alert.
 
-        The devices that wait in queues get the free places first, through the queue of SLOTS.
+        Before that, as many waiting devices as there are free places are moved to the queue of SLOTS, and are tried
+        soon.
         """
         self._now = self._clock.now()
         device.on(DeviceEvent.END)
@@ -661,8 +675,9 @@ class PushScheduler:
     async def _act_on_answer(self, device: Device, record: Record, outcome: PushOutcome) -> None:
         """Act on an answer that concerns the device itself, not only this one push.
 
-        The answer may say that the subscription is gone or that bodies must be small; an accepted push shows that the
-        host works. The answer is ignored if the device has another endpoint by now.
+        The answer may say that the subscription is gone or that bodies must be small. If it accepts the push, the host
+        is known to work. The answer is ignored if the device has another endpoint by now. `record` is the device's
+        record at the start of the request.
         """
         if not device.is_here or device.record.endpoint != record.endpoint:
             return
@@ -676,9 +691,10 @@ class PushScheduler:
             await self._too_large(device)
 
     def renew(self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]) -> bool:
-        """Push an idle device the message that its lease (its registration) ends at `until_ms`, if a request can start.
+        """Push a reminder to an idle device that its registration ends at `until_ms`, if a request can start now.
 
-        Return whether it started. When it has ended, `came` is called with whether the service accepted the push.
+        Return whether the request started. When it has ended, `came` is called with True if the service accepted the
+        push, otherwise with False.
         """
         if device.state is not DeviceState.IDLE or not self._begin(device):
             return False
@@ -688,7 +704,10 @@ class PushScheduler:
     async def _request_renewal(
         self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]
     ) -> None:
-        """Push the message that the lease ends soon, free the device, and call `came`."""
+        """Push a reminder that a device's registration ends soon, and free the device for other requests.
+
+        Then call `came` with True if the service accepted the push, otherwise with False.
+        """
         record = device.record
         text = functools.partial(messages.renewal, until_ms, now.wall_ms)
         ttl_s = messages.ttl_s(until_ms, now.wall_ms)
@@ -706,10 +725,10 @@ class PushScheduler:
     ) -> list[DeliveryRecord]:
         """Return the journal lines to store with a registration, for the alerts that the device says it has.
 
-        A line says what one device was sent of one alert. `holding` maps the ids of the alerts to their revisions. A
-        device that has an alert is a recipient, and has to stay one even if the process that is responsible for it dies
-        (rules R5, WPR10). `told` are the lines that are stored already: if they say the same of an alert, it needs no
-        new line.
+        A line says what one device was sent of one alert. `holding` maps the ids of the alerts to their revisions.
+        `told` are the lines that are stored already; if one of them says the same about an alert, no new line is
+        returned for it. A device that has an alert is a recipient, and has to stay one even if the process that is
+        responsible for it dies (rules R5, WPR10).
 
         Example: a phone receives alert A over a WebSocket, then registers for pushes with `holding: {A: 3}`, and the
         responsible process dies before it reads that. The next process finds the line of A in the store, so it sends
@@ -731,9 +750,10 @@ class PushScheduler:
         return lines
 
     def note_held(self, device: Device, holding: Iterable[str]) -> None:
-        """Record in the journal which alerts a device says it has.
+        """Record which alerts a device says it has, in the journal (the record of what devices were sent).
 
-        So it still counts as a recipient of these alerts after a restart (rules R5, WPR10).
+        `holding` has the ids of these alerts. The device then counts as a recipient of these alerts even after a
+        restart (rules R5, WPR10).
         """
         for alert_id in holding:
             alert = self.fanout.live.find(alert_id, self._now)
@@ -744,8 +764,8 @@ class PushScheduler:
     def _record_of(self, device: Device, alert: LiveAlert) -> DeliveryRecord | None:
         """Return the record of what a device was sent of an alert, or None if the device is not a recipient.
 
-        The record says SENT only if the device has the current revision, and not while the request with that revision
-        is under way.
+        The record says SENT if the device has the current revision, and otherwise MAYBE. It also says MAYBE while a
+        request for the alert is under way.
         """
         told = alert.flags(device.row)
         if not told & RECIPIENT:
@@ -769,22 +789,24 @@ class PushScheduler:
 
 
 def _waits_so(device: Device, how: Urgency, gate: Gate) -> bool:
-    """Return whether an entry of a gate's queue is valid: the device still waits there with this urgency.
+    """Return whether an entry of a gate's queue is valid: the device still waits at this gate with this urgency.
 
-    A device that starts a request, leaves, or is queued again keeps its old entries, which are skipped here.
+    A gate is a limit on requests. When a device starts a request, leaves or is queued again, its old entries stay in
+    the queues but are no longer valid.
     """
     return device.state is DeviceState.WAITING and device.urgency == how and device.gate is gate
 
 
 def _urgency(alert: LiveAlert) -> Urgency:
-    """Return the sort key of an alert: the most severe first, and cancels first within a severity (Rule 4)."""
+    """Return the key by which alerts are sorted: the most severe first; among equals, cancels first (Rule 4)."""
     return -alert.rank, alert.cancel is None
 
 
 def _message(alert: LiveAlert, text: int, *, signed: bool) -> PushMessage:
-    """Return the message for an alert's current entry, in the text with this index.
+    """Return the message for an alert's current entry, in the text (language) with this index.
 
-    The JSON is encoded once for each text, on first use.
+    `signed` says whether the message contains the proof of the approvals. The JSON is encoded once for each text, when
+    it is first needed.
     """
     payloads = alert.encoded.get(text)
     if payloads is None:

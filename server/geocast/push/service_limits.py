@@ -17,16 +17,16 @@ host by name rather than by a `*.name`. Requests to known hosts share one set of
 share a small set of their own, with at most UNKNOWN requests for each host. So a host that doesn't work takes no slot
 from a host that works.
 
-Rule 1  Besides its width, a known lane has a *pace*: also a limit on the requests that run at once. It starts at FIRST,
-        and each push that is accepted within QUICK_S adds one. After IDLE_S without an accepted push, it is FIRST
-        again. So a host that hangs or is slow uses few slots.
-Rule 2  The outcomes busy, away and maybe count against the host if the device's push before was accepted. For each of
-        the last OWNERS owners of devices, only the latest outcome counts. When more than half of these outcomes, and at
-        least BAD of them, are against the host, the width is halved, at most once in HALVE_S. After GOOD accepted
-        pushes without an outcome against the host, the width grows by one.
-Rule 3  A closed lane is tested with one request at a time: first after FIRST_LOOK_S, then after twice as long each
-        time, up to LAST_LOOK_S. The test is a push to a device whose last push was accepted. If there is no such device
-        for GRACE_S, the push may be to any device.
+Rule 1  Besides its width, a known lane has a *pace*, which also limits the requests that run at once. The pace starts
+        at FIRST and grows by one with each push that is accepted within QUICK_S. After IDLE_S without an accepted push,
+        it is reset to FIRST. So a host that hangs or is slow uses few slots.
+Rule 2  The outcomes busy, away and maybe count against the host if the previous push to the same device was accepted.
+        For each of the last OWNERS owners of devices, only the latest outcome counts. When more than half of these
+        outcomes, and at least BAD of them, are against the host, the width is halved, at most once in HALVE_S. After
+        GOOD accepted pushes, with no outcome against the host in between, the width grows by one.
+Rule 3  A closed lane is tested with one request at a time: first after FIRST_LOOK_S; the wait doubles with each test,
+        up to LAST_LOOK_S. The test is a push to a device whose last push was accepted. If there is no such device for
+        GRACE_S, the push may be to any device.
 
 Example for Rule 1: a host accepts each push in 50 ms. Its pace grows from 32 to 200 within about 170 pushes, far less
 than a second. Another host accepts connections and never answers: 32 requests wait for their timeouts, and the other
@@ -79,7 +79,7 @@ OF_THE_SERVICE = frozenset({PushOutcome.BUSY, PushOutcome.AWAY, PushOutcome.MAYB
 
 
 def outcome_of(status: int) -> PushOutcome:
-    """Return the outcome of an answer with this HTTP status."""
+    """Return the outcome of a push to which the service answered with this HTTP status."""
     if 200 <= status < 300:
         return PushOutcome.SENT
     named = {
@@ -95,9 +95,9 @@ def outcome_of(status: int) -> PushOutcome:
 def wait_s(outcome: PushOutcome, failures: int, retry_after_s: float | None, left_s: float, chance: float) -> float:
     """Return how many seconds a device waits after an outcome before it is sent anything more.
 
-    `failures` is the number of failures in a row, including this one. `left_s` is the time until the alert ends: a
-    longer `Retry-After` is cut to LAST_TRY_S before the end (rule HD19). `chance` is a random number from 0 to 1, which
-    spreads the waits of many devices.
+    `failures` is the number of failures in a row, including this one. `retry_after_s` is the wait that the service
+    asked for in `Retry-After`, or None. It is shortened so that it ends LAST_TRY_S seconds before the alert, which ends
+    in `left_s` seconds (rule HD19). `chance` is a random number from 0 to 1, which spreads the waits of many devices.
     """
     if outcome in (PushOutcome.SENT, PushOutcome.LARGE):
         return 0.0
@@ -125,12 +125,12 @@ class Gate(ABC):
 
 
 class Slots(Gate):
-    """A limit on requests under way to all hosts together, and on those to the devices of one owner."""
+    """Limits how many requests may be under way to all hosts together, and how many to the devices of one owner."""
 
     __slots__ = ("_at_most", "_of", "_of_one")
 
     def __init__(self, at_most: int, of_one: int) -> None:
-        """Allow `at_most` requests under way, and `of_one` to the devices of each owner."""
+        """Allow `at_most` requests under way in total, and `of_one` requests to the devices of each owner."""
         super().__init__()
         self._at_most, self._of_one = at_most, of_one
         self._of: dict[Hashable, int] = {}
@@ -157,7 +157,7 @@ class Slots(Gate):
 
 
 class ServiceLimit(Gate):
-    """The limit on requests that run at once to one push service host (called its *lane* in this package)."""
+    """Limits how many requests run at once to one push service host. This package calls such a limit a *lane*."""
 
     __slots__ = (
         "_halve_at",
@@ -177,7 +177,7 @@ class ServiceLimit(Gate):
     )
 
     def __init__(self, host: str, service: str, *, named: bool = True) -> None:
-        """Create an open limit.
+        """Create a limit for a host that is open.
 
         `host` is a host name with its port, `service` the entry of `--push-services` that allows it. `named` says that
         the entry is this host's own name, not a `*.name`; then the host is trusted from the start.
@@ -198,7 +198,7 @@ class ServiceLimit(Gate):
 
     @property
     def is_open(self) -> bool:
-        """Whether requests to the host may run. If False, the host is only tested now and then (Rule 3)."""
+        """Whether the host is open for requests. If False, the host is only tested from time to time (Rule 3)."""
         return self.width > 0
 
     def free(self, _now_s: float) -> int:
@@ -210,7 +210,7 @@ class ServiceLimit(Gate):
         return min(self.width, self._pace) - self.under_way
 
     def has_room(self, now_s: float, *, served: bool = True) -> bool:
-        """Return whether a request may start now. `served`: whether the last push to its device was accepted."""
+        """Return whether a request may start now. `served` says whether the last push to the device was accepted."""
         if self.is_open:
             return self.free(now_s) > 0
         return self.under_way == 0 and now_s >= self._test_at + (0.0 if served else GRACE_S)
@@ -226,7 +226,11 @@ class ServiceLimit(Gate):
     def end(
         self, outcome: PushOutcome, owner: Hashable, now_s: float, *, served: bool = True, took_s: float = 0.0
     ) -> None:
-        """Record the outcome of a request to a device of this owner, and how many seconds the request took."""
+        """Stop counting a request to a device of this owner, and record its outcome.
+
+        `served` says whether the previous push to the device was accepted. `took_s` is how many seconds the request
+        took.
+        """
         self.under_way -= 1
         is_taken = outcome is PushOutcome.SENT
         if is_taken:
@@ -249,7 +253,10 @@ class ServiceLimit(Gate):
                 self._halve(now_s)
 
     def _note(self, owner: Hashable, *, is_bad: bool) -> None:
-        """Record an owner's latest outcome, and drop the oldest outcome if there are more than OWNERS."""
+        """Record the latest outcome for an owner of devices. `is_bad` says whether it counts against the host (Rule 2).
+
+        If there are more than OWNERS owners, forget the one whose outcome is the oldest.
+        """
         self._latest.pop(owner, None)
         self._latest[owner] = is_bad
         if len(self._latest) > OWNERS:
@@ -264,7 +271,11 @@ class ServiceLimit(Gate):
             self._test_at = now_s + FIRST_LOOK_S
 
     def _record_test(self, now_s: float, *, is_back: bool) -> None:
-        """Record the end of a test of a closed host, or of a request that started before it was closed (Rule 3)."""
+        """Record the outcome of a request that ends while the host is closed (Rule 3).
+
+        `is_back` says whether the outcome shows that the host works again. The request was a test, or it started before
+        the host was closed.
+        """
         if is_back:
             self.width, self._test_at = 1, float("inf")
         elif now_s >= self._test_at:

@@ -1,6 +1,6 @@
 """The settings of `geocast push`, and checks of them.
 
-A setting that can't work raises a ConfigError that names its option.
+A setting that can't work raises a ConfigError that names its command-line option.
 """
 
 import re
@@ -46,7 +46,7 @@ class PushSettings:
     share: float = SHARE
 
     def check(self) -> None:
-        """Raise ConfigError if these settings can't work."""
+        """Raise ConfigError if a setting can't work, or if two settings can't work together."""
         if problems := list(self.problems()):
             raise ConfigError(*problems)
 
@@ -68,7 +68,7 @@ class PushSettings:
             yield f"two listeners can't share an address: {self.listen}"
 
     def as_node(self) -> Settings:
-        """Return a node's settings with the values of these, for the settings that both have."""
+        """Return settings for a node, with the values of all settings that nodes and push processes have in common."""
         return Settings(
             stream=self.listen,
             api=self.listen,
@@ -82,9 +82,10 @@ class PushSettings:
 
 
 def trusted(path: Path | None) -> ssl.SSLContext:
-    """Return a TLS context that trusts the system's certificates, and those in the file of `--push-ca` if it is given.
+    """Return a TLS context that trusts the system's certificates.
 
-    Raise ConfigError if that file can't be read or holds no certificate.
+    If `path`, the value of `--push-ca`, is not None, it also trusts the certificates in that file. Raise ConfigError if
+    the file can't be read or holds no certificate.
     """
     context = ssl.create_default_context()
     if path is not None:
@@ -96,7 +97,10 @@ def trusted(path: Path | None) -> ssl.SSLContext:
 
 
 def read(option: str, path: Path) -> bytes:
-    """Return the content of the file that an option names. Raise ConfigError if it can't be read."""
+    """Return the content of the file at `path`.
+
+    Raise ConfigError if the file can't be read. The error names the command-line option `option`.
+    """
     try:
         return path.read_bytes()
     except OSError as error:

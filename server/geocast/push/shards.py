@@ -1,12 +1,13 @@
 """The division of devices among processes: 64 shards by a device's digest, each held by at most one process.
 
-Rule 1  A process holds a shard for a *term*, which has a number. Each later term of the shard has a higher number. What
-        is recorded about a device names the term, and the store refuses a record if a later term has begun (DevS7).
+Rule 1  A process holds a shard for a *term*, which has a number. Each later term of the shard has a higher number. A
+        record of what a device was sent names the term, and the store refuses the record if a later term has begun
+        (DevS7).
 Rule 2  Devices of a shard are sent nothing if its term may have ended: `may_send` returns False well before another
         process can get the shard.
-Rule 3  `take` loads the devices of shards that this process has taken. `let_go` removes the devices of shards that are
-        lost or about to be freed; when it returns, other processes may have the shards. Requests still under way then
-        are recorded as maybe sent (rule WPS3).
+Rule 3  `ShardOwner.take` loads the devices of shards that this process has taken. `ShardOwner.let_go` removes the
+        devices of shards that are lost or about to be freed; when it returns, other processes may have the shards.
+        Requests that are still under way then are recorded as maybe sent (rule WPS3).
 """
 
 import asyncio
@@ -23,17 +24,21 @@ AGAIN_S = 1.0  # pause after the store was unreachable
 
 
 class ShardOwner(Protocol):
-    """The object that loads and removes the devices of this process's shards (parts of all devices)."""
+    """Loads and removes the devices of this process's shards (parts of all devices)."""
 
     async def take(self, terms: Mapping[int, int]) -> None:
-        """Load the devices of these shards (shard -> number of its term), and push what they lack.
+        """Load the devices of new shards (parts of all devices), and push the alerts that they lack.
 
-        Raise StoreUnavailable if the store can't be used; then none of these devices stays loaded.
+        `terms` maps each shard to the number of its term. Raise StoreUnavailable if the store can't be used; then none
+        of these devices stays loaded.
         """
         ...
 
     async def let_go(self, shards: Collection[int]) -> None:
-        """Remove the devices of these shards, and record the outcomes of the requests that end in time."""
+        """Remove the devices of these shards (parts of all devices), because this process gives them up.
+
+        Wait a limited time for requests under way to end, and record their outcomes.
+        """
         ...
 
 
@@ -47,7 +52,7 @@ class Shards(Protocol):
 
     @property
     def terms(self) -> Mapping[int, int]:
-        """The shards that this process holds, each with the number of its term (Rule 1)."""
+        """The shards (parts of all devices) that this process holds: shard -> number of the term (Rule 1)."""
         ...
 
     def may_send(self, shard: int) -> bool:
@@ -55,23 +60,30 @@ class Shards(Protocol):
         ...
 
     def refused(self, shards: Collection[int]) -> None:
-        """Drop these shards: the store has refused records of their devices, so other processes hold the shards.
+        """Give up these shards (parts of all devices): the store has refused records of their devices.
 
-        `may_send` returns False from now on, and the `let_go` of the devices' owner is called soon.
+        The refusal means that other processes hold the shards. `may_send` returns False from now on, and
+        `ShardOwner.let_go` is called soon.
         """
         ...
 
     async def attach(self, owner: ShardOwner) -> None:
-        """Take shards, keep them and let go of them, forever (Rule 3)."""
+        """Take and free shards (parts of all devices), forever; `owner` loads and removes their devices (Rule 3)."""
         ...
 
     async def stop(self) -> None:
-        """Free all shards. The caller must first stop the owner of the devices and write its journal."""
+        """Free all shards (parts of all devices), so that other processes can take them.
+
+        Before this, the caller must stop the object that has the devices, and write the journal of what they were sent.
+        """
         ...
 
 
 class StaticShards:
-    """Shards that never change: every `workers`th shard (part of all devices), starting with the worker's number."""
+    """A set of shards that never changes: this worker's share of all shards (parts of all devices).
+
+    With N workers, each worker has every N-th shard, starting with the worker's number.
+    """
 
     error: str | None = None
 

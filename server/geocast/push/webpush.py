@@ -1,4 +1,4 @@
-"""The request to a push service: a body that only the device can decrypt, and a signed token of this server.
+"""The request to a push service: a body that only the device can decrypt, and a token signed by this server.
 
     RFC 8291   the message is encrypted to the key of the subscription: ECDH on P-256, HKDF with SHA-256
     RFC 8188   the content coding `aes128gcm`: a header of 86 bytes, then one record, padded
@@ -96,37 +96,41 @@ def _encoded_point(key: EllipticCurvePublicKey) -> bytes:
 
 
 class VapidKey(NamedTuple):
-    """A key that identifies this server to push services. `public` is the `applicationServerKey` of browsers."""
+    """A key with which this server identifies itself to push services.
+
+    `public` is the public key in the form that browsers expect as `applicationServerKey`.
+    """
 
     public: str
     private: PyJWK
 
 
 class Vapid:
-    """The server's VAPID keys, and the `Authorization` headers made with them (rule WPT5).
+    """The server's VAPID keys. Makes the `Authorization` headers that are signed with them (rule WPT5).
 
     The first key is for new subscriptions.
     """
 
     def __init__(self, keys: Sequence[VapidKey], contact: str) -> None:
-        """Create headers with these keys. `contact` is the operator's address, `mailto:` or `https:`."""
+        """Use these keys. `contact` is the operator's address, which starts with `mailto:` or `https:`."""
         self._keys = {key.public: key for key in keys}
         self._contact = contact
         self.public = keys[0].public
         self._headers: dict[tuple[str, str], tuple[int, str]] = {}  # (key, origin) -> (made at, header); oldest first
 
     def has(self, public: str) -> bool:
-        """Return whether this public key is one of the server's.
+        """Return whether this public key is one of the server's keys.
 
-        Subscriptions made with other keys can't be pushed to.
+        The server can't push to subscriptions that were made with other keys.
         """
         return public in self._keys
 
     def header(self, public: str, origin: str, now_s: int) -> str:
-        """Return the value of `Authorization` for requests to a push service, signed with the key `public`.
+        """Return the value of the header `Authorization` for requests to a push service.
 
-        `origin` is the origin of the service, such as https://push.example. A header is cached for an hour. Raise
-        KeyError if the key is not one of the server's.
+        It is signed with the private key that belongs to the public key `public`. `origin` is the origin of the
+        service, such as https://push.example. A value is cached for an hour. Raise KeyError if the key is not one of
+        the server's.
         """
         made_s, header = self._headers.get((public, origin), (-RENEW_S, ""))
         if not 0 <= now_s - made_s < RENEW_S:

@@ -1,16 +1,17 @@
-"""The store of devices and of what each was sent: what must survive a restart or be known to other processes.
+"""The store of devices and of what each device was sent, which survives restarts and is shared by processes.
 
 This module is the interface, written as a specification. The modules beside it implement it, and one test suite runs on
 all of them (`tests/push/devicestore/contract.py`). A store sees only digests and encrypted bytes, never an endpoint, a
 place or a `sub` (`encryption`).
 
 A *line* (`DeliveryRecord`) says what one device was sent of one alert. A *registration* ends with its lease, unless the
-device registers again. Devices are divided into 64 shards, and each shard belongs to one process at a time; a *term* is
-the time of that, and has a number that grows with each term of the shard.
+device registers again. Devices are divided into 64 shards, and each shard belongs to one process at a time. A *term* is
+the time for which a process has a shard. The terms of a shard are numbered, and each has a higher number than the term
+before.
 
 Devices
-    DevS1   When `put` returns STORED, the device is on stable storage and replaces the device with its digest, if any.
-            Another device with the same endpoint is forgotten in the same transaction (rule WPR8).
+    DevS1   When `put` returns STORED, the device is on stable storage, and has replaced the device that had the same
+            digest, if any. Another device with the same endpoint is forgotten in the same transaction (rule WPR8).
     DevS2   If the stored device is not the one that the caller read, `put` changes nothing and returns CHANGED. So no
             change is based on an outdated device. `put` returns TOO_MANY or FULL for a new device that would exceed
             the given limit of its owner or of the whole store.
@@ -22,20 +23,21 @@ Devices
 Lines
     DevS5   There is at most one line for each device and alert. When `note` returns, its lines are on stable storage,
             all or none, in their order. A line whose state is None removes the stored line.
-    DevS6   A line for a registration that is not in the store is ignored: the device was forgotten meanwhile.
-    DevS7   If the term that a line names is not the newest of its shard, the line is refused, and `note` returns the
-            shard (`shards`).
+    DevS6   A line for a registration that is not in the store is ignored, because the device was forgotten meanwhile.
+    DevS7   If the term that a line names is not the newest term of its shard, the line is refused, and `note` returns
+            the shard.
 
 All
-    DevS8   When a method raises StoreUnavailable or the process dies, the operation is done as a whole or not at all. A
-            store that was unreachable may be called again.
-    DevS9   `load` yields each device of these shards once, with all its lines, if it was there the whole time.
+    DevS8   When a method raises StoreUnavailable or the process dies, the operation was either done completely or not
+            done at all. A store that was unreachable may be called again.
+    DevS9   `load` yields each device of the given shards once, with all its lines, if the device was stored during the
+            whole call.
     DevS10  `follow` yields what other processes have put or forgotten since this store's `start`, in order, with the
             notes of the changes. `find` sees a change that was yielded. If changes are lost, `follow` yields None.
-    DevS11  A store for one process is locked by that process until it is closed or dies.
+    DevS11  A store that only one process may use is locked by that process until the process closes the store or dies.
     DevS12  If stored data may have been lost, for instance when a replica takes over, the store sets `lost`, and
             `follow` yields None. The process that holds a shard then calls `restore` with its devices, writes their
-            lines again, and clears `lost`. `restore` overwrites nothing newer, and is refused if the term is over.
+            lines again, and clears `lost`. `restore` overwrites no newer data, and is refused if the term is over.
 
 Example for DevS2: a phone changes its places through process A while its service worker changes the endpoint through
 process B. Both processes read the same device. A puts first; B gets CHANGED, reads again, and applies the endpoint to
@@ -56,14 +58,15 @@ SHARDS = 64
 
 
 def shard_of(device: bytes) -> int:
-    """Return the shard, 0 to 63, of the device with this digest."""
+    """Return the shard (one of 64 parts of all devices, numbered from 0) of the device with this digest."""
     return device[0] % SHARDS
 
 
 class RegistrationKey(NamedTuple):
-    """The key that identifies one registration of a device, made of digests and the end of its lease.
+    """The key that identifies one registration of a device: three digests, and the time at which the registration ends.
 
-    `secret` is the SHA-256 of the device's secret. `until_ms` is the end of the lease, in ms since 1970.
+    The digests are those of the device, its secret (a SHA-256) and its endpoint. `until_ms` is the time, in ms since
+    1970.
     """
 
     device: bytes
@@ -73,7 +76,7 @@ class RegistrationKey(NamedTuple):
 
 
 class StoredDevice(NamedTuple):
-    """A device as a store sees it: three digests, the end of its registration, and everything else encrypted."""
+    """A device as it is stored: digests, the time at which its registration ends, and everything else encrypted."""
 
     device: bytes
     owner: bytes
@@ -84,15 +87,16 @@ class StoredDevice(NamedTuple):
 
     @property
     def known(self) -> RegistrationKey:
-        """The registration key, by which `forget` identifies the registration."""
+        """The key that identifies this registration, for instance for `forget`."""
         return RegistrationKey(self.device, self.secret, self.endpoint, self.until_ms)
 
 
 class State(IntEnum):
-    """How certain it is that a device was sent the current entry of an alert.
+    """How certain it is that a device was sent the current entry (revision or cancel) of an alert.
 
-    MAYBE: a request was sent or about to be sent, or only an older revision was sent. The device is a recipient that
-    may lack the current entry. SENT: the push service has accepted the current entry.
+    - MAYBE: the device may lack the current entry. A request with it was sent or is about to be sent, or the device was
+      only sent an older revision. It counts as a recipient of the alert.
+    - SENT: the push service has accepted a request with the current entry.
     """
 
     MAYBE = 1
@@ -100,10 +104,10 @@ class State(IntEnum):
 
 
 class DeliveryRecord(NamedTuple):
-    """A line: what one device was sent of one alert.
+    """A line of the journal: what one device was sent of one alert.
 
-    `number` is the revision's number, `ends_at_ms` the end of the alert as known then, and `secret` the SHA-256 of the
-    registration's secret.
+    `number` is the number of the revision, `ends_at_ms` the time at which the alert ended according to that revision,
+    and `secret` the SHA-256 of the registration's secret.
     """
 
     device: bytes
@@ -132,14 +136,14 @@ class Put(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """How many devices one owner may have, and how many the store may have."""
+    """The maximum number of devices of one owner, and of all devices in the store."""
 
     owned: int
     devices: int
 
 
 class Change(NamedTuple):
-    """A device that was put or forgotten, with the note of the change."""
+    """A change that another process has made: the device that was put or forgotten, and the note of the change."""
 
     device: bytes
     note: bytes
@@ -167,7 +171,10 @@ class DeviceStore(Protocol):
         ...
 
     def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """Yield the devices of these shards in batches, each device with the records of what it was sent (DevS9)."""
+        """Yield the devices of these shards (parts of all devices) in batches (DevS9).
+
+        Each device comes with the records of what it was sent.
+        """
         ...
 
     async def find(self, device: bytes) -> Found | None:
@@ -191,32 +198,41 @@ class DeviceStore(Protocol):
         note: bytes = b"",
         lines: Sequence[DeliveryRecord] = (),
     ) -> Put:
-        """Store a device (DevS1, DevS2). `was` is the stored device that the caller read, or None if there was none.
+        """Store a device (DevS1, DevS2).
 
-        `note` is passed to other processes together with the change (DevS10). The delivery records `lines` are stored
-        with the device.
+        `was` is the stored device that the caller read, or None if there was none. `note` is passed to other processes
+        together with the change (DevS10). The delivery records `lines` are stored with the device.
         """
         ...
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget these registrations. Devices that have registered again meanwhile stay (DevS3)."""
+        """Delete these registrations, and the records of what their devices were sent (DevS3).
+
+        If a device has registered again meanwhile, its newer registration stays.
+        """
         ...
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write records of what devices were sent (DevS5, DevS6); return the shards that were refused (DevS7)."""
+        """Write records of what devices were sent (DevS5, DevS6).
+
+        Return the shards (parts of all devices) whose records were refused, because another process has taken the shard
+        (DevS7).
+        """
         ...
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
-        """Put back devices that may have been lost, each with the term of its shard (DevS12).
+        """Store devices again that may have been lost, each with the number of its shard's term (DevS12).
 
-        Return the shards that were refused because their term is over (DevS7).
+        A shard is a part of all devices, which a process has for a term. Return the shards that were refused because
+        their term is over (DevS7).
         """
         ...
 
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool], /) -> int:
-        """Remove the delivery records of alerts whose end has passed and for which `is_over` is true.
+        """Remove the delivery records of alerts whose end has passed and for which `is_over` returns True.
 
-        Return their number. `is_over` gets the digest of an alert. Records of other shards may be removed too.
+        `is_over` is called with the digest of an alert. At least the records of `shards` are checked. Return how many
+        were removed.
         """
         ...
 

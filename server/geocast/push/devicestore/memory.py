@@ -1,6 +1,6 @@
 """Devices in this process's memory, for tests and trials.
 
-They are lost when the process ends; all other rules are kept.
+Devices are lost when the process ends. Apart from that, all rules of `DeviceStore` are kept.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ KEPT = 1_000  # limit on the changes that are kept for `follow`
 
 
 class _Memory:
-    """The data that several stores of one memory share."""
+    """The stored devices and the records of what they were sent, which several `MemoryDevices` can share."""
 
     def __init__(self) -> None:
         self.devices: dict[bytes, StoredDevice] = {}
@@ -34,13 +34,13 @@ class MemoryDevices:
         self._position = 0
 
     def other(self) -> "MemoryDevices":
-        """Return another store of the same devices, which acts like the store of another process."""
+        """Return another store with the same devices, which behaves like the store of another process."""
         return MemoryDevices(self._memory)
 
     def begin_term(self, shard: int) -> int:
         """Begin a new term of a shard (as if another process took it) and return the term's number.
 
-        Lines of older terms are refused from now on.
+        A shard is a part of all devices. Records that name an older term are refused from now on.
         """
         number = self._memory.terms[shard] = self._memory.terms.get(shard, 0) + 1
         return number

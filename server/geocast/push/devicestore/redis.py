@@ -101,7 +101,10 @@ class RedisDevices:
     # ---- finding and storing devices -------------------------------------------------------------------------
 
     async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """Yield the devices of these shards in batches, each device with the records of what it was sent (DevS9)."""
+        """Yield the devices of these shards (parts of all devices) in batches (DevS9).
+
+        Each device comes with the records of what it was sent.
+        """
         for shard in list(shards):
             told = await self._stored_lines(shard)
             given: set[bytes] = set()  # digests of devices that were yielded; HSCAN may return a device twice
@@ -150,14 +153,21 @@ class RedisDevices:
         return Put(PutResult(came.decode()), tuple(replaced))
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget these registrations. Devices that have registered again meanwhile stay (DevS3)."""
+        """Delete these registrations, and the records of what their devices were sent (DevS3).
+
+        If a device has registered again meanwhile, its newer registration stays.
+        """
         if devices:
             await self._write(_FORGET, self._writer, *[part for each in devices for part in each])
 
     # ---- records of what devices were sent -------------------------------------------------------------------
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write records of what devices were sent (DevS5, DevS6); return the shards that were refused (DevS7)."""
+        """Write records of what devices were sent (DevS5, DevS6).
+
+        Return the shards (parts of all devices) whose records were refused, because another process has taken the shard
+        (DevS7).
+        """
         parts = [
             part
             for line in lines
@@ -167,16 +177,20 @@ class RedisDevices:
         return frozenset(refused)
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
-        """Put back devices that may have been lost, each with the number of its shard's lease (DevS12).
+        """Store devices again that may have been lost, each with the number of its shard's lease (DevS12).
 
-        Return the shards that were refused because another process has taken them.
+        A shard is a part of all devices, which a process leases. Return the shards that were refused because another
+        process has taken them.
         """
         parts = [part for device, term in devices for part in (term, device.device, _value(device))]
         [refused] = await self._write(_RESTORE, *parts)
         return frozenset(refused)
 
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool]) -> int:
-        """Remove the delivery records of alerts that are over and whose end has passed; return their number."""
+        """Remove the delivery records of alerts whose end has passed and for which `is_over` returns True.
+
+        `is_over` is called with the digest of an alert. Return how many records were removed.
+        """
         shards = list(shards)
         asked = [("ZRANGE", self._key(f"alerts:{shard}"), "-inf", now_ms, "BYSCORE") for shard in shards]
         ended = await self._ask(*asked) if asked else []
@@ -202,9 +216,11 @@ class RedisDevices:
             await asyncio.sleep(AGAIN_S)
 
     async def lease(self, process: str, held: Mapping[int, int], *, may_take: bool) -> Leased:
-        """Renew the leases of `held` (shard -> number) and, if `may_take`, take free shards (rule WPN1).
+        """Renew this process's leases, and return the leases that it has now (rule WPN1).
 
-        Raise StoreUnavailable if Redis can't be used.
+        A lease gives a process a shard (a part of all devices) for a limited time. `held` maps each shard that the
+        process holds to the number of its lease. If `may_take`, take free shards too. Raise StoreUnavailable if Redis
+        can't be used.
         """
         parts = [part for each in held.items() for part in each]
         with _unavailable():
@@ -225,9 +241,10 @@ class RedisDevices:
         return Leased(numbers, share, bool(crowded), first_ms / 1000 if first_ms >= 0 else None, is_lost)
 
     async def release(self, process: str, held: Mapping[int, int], *, leaving: bool) -> None:
-        """Free the shards of `held` (shard -> number). If `leaving`, this process is about to exit.
+        """Free shards (parts of all devices), so that other processes can take them.
 
-        Raise StoreUnavailable if Redis can't be used.
+        `held` maps each of them to the number of its lease. If `leaving`, this process is about to exit. Raise
+        StoreUnavailable if Redis can't be used.
         """
         parts = [part for each in held.items() for part in each]
         with _unavailable():
@@ -236,7 +253,7 @@ class RedisDevices:
     # ---- commands to Redis ---------------------------------------------------------------------------------------
 
     async def _check_server(self) -> object:
-        """Check the server and return its identity.
+        """Check the Redis server and return an object that identifies it.
 
         Raise Unfit if the server can't be used as it is configured, and LogUnavailable if it can't be reached.
         """
@@ -244,7 +261,7 @@ class RedisDevices:
         return admit(await self._primary.call("INFO", *SECTIONS), volatile=False, keeps=KEEPS)
 
     async def _write(self, script: str, *arguments: Any) -> list[Any]:
-        """Run a script that writes, wait until its writes are durable, and return its answer."""
+        """Run a script that writes, wait until its writes are durable, and return the script's result."""
         call = ("EVAL", script, 1, self._keys, *arguments)
         failpoints.hit("push-in-commit")
         with _unavailable():
@@ -349,13 +366,13 @@ def _device(device: bytes, value: bytes) -> StoredDevice:
 
 
 def _packed(line: DeliveryRecord) -> bytes:
-    """Return the stored form of a delivery record; empty if the record is to be removed."""
+    """Return the stored form of a delivery record, or empty bytes if the record is to be removed."""
     value: bytes = b"" if line.state is None else msgpack.packb((line.number, int(line.state), line.ends_at_ms))
     return value
 
 
 def _lines(device: StoredDevice, told: Mapping[bytes, bytes]) -> list[DeliveryRecord]:
-    """Return the delivery records of a device from their stored form: alert -> packed record."""
+    """Return the delivery records of a device, decoded from `told`: digest of the alert -> packed record."""
     found = []
     for alert, value in told.items():
         number, state, ends_at_ms = msgpack.unpackb(value)

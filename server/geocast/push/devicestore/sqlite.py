@@ -88,8 +88,8 @@ class SqliteDevices:
     def __init__(self, path: Path, *, alone: bool = True, max_pages: int | None = None) -> None:
         """Create a store for the file at `path`.
 
-        If `alone`, no other process uses the file. Otherwise a supervisor holds the lock, and its processes share the
-        file. `max_pages` limits the size of the file, in pages, so that tests can fill the disk.
+        `alone` says that no other process uses the file. Otherwise a supervisor holds the lock, and its processes share
+        the file. `max_pages` limits the size of the file, in pages, so that tests can fill the disk.
         """
         self._path = path
         self._alone = alone
@@ -203,7 +203,7 @@ class SqliteDevices:
     # ---- changes that other processes read -----------------------------------------------------------------------
 
     def _announce(self, db: sqlite3.Connection, changes: Collection[tuple[bytes, bytes]]) -> None:
-        """Record these changes, pairs of a device's digest and a note, for other processes."""
+        """Record changes (pairs of a device's digest and a note) for other processes."""
         if not self._alone and changes:
             rows = [(self._writer, *each) for each in changes]
             db.executemany("INSERT INTO change (writer, device, note) VALUES (?, ?, ?)", rows)
@@ -316,7 +316,10 @@ def _begin(db: sqlite3.Connection) -> None:
 
 
 def _exceeded_limit(db: sqlite3.Connection, device: StoredDevice, limits: Limits, replaced: int) -> PutResult | None:
-    """Return which limit a new device would exceed, or None. `replaced` devices make room for it."""
+    """Return the limit that a new device would exceed, or None.
+
+    `replaced` is the number of devices that the new device replaces, which no longer count.
+    """
     owned = "SELECT count(*) FROM device WHERE owner = ? AND endpoint <> ?"
     if db.execute(owned, (device.owner, device.endpoint)).fetchone()[0] >= limits.owned:
         return PutResult.TOO_MANY
@@ -329,7 +332,7 @@ def _exceeded_limit(db: sqlite3.Connection, device: StoredDevice, limits: Limits
 
 
 def _forget(db: sqlite3.Connection, devices: Collection[RegistrationKey]) -> list[bytes]:
-    """Delete those of these registrations that are still stored; return the digests of their devices."""
+    """Delete these registrations if they are still stored; return the digests of the deleted devices."""
     gone = [device for known in devices for (device,) in db.execute(_FORGET, known)]
     db.executemany("DELETE FROM told WHERE device = ?", [(device,) for device in gone])
     return gone
