@@ -1,4 +1,4 @@
-"""Test vectors about calls for help (what a responder's client computes and sends), for `make_vectors`."""
+"""Test vectors about calls for help: what the client of a responder computes and sends. For `make_vectors`."""
 
 import random
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Calculations on the sphere with 50 digits, for the test vectors. They need mpmath and h3.
+"""Computes distances and areas on the sphere to 50 digits, for the test vectors. Needs mpmath and h3.
 
 They share no formula and no code with the server or a client, on purpose. Distances use the spherical law of cosines
 instead of chords and haversines. The reach of a cell uses H3's centre and boundary. The test whether a point is inside

@@ -1,4 +1,4 @@
-"""The generator of the test vectors: `python -m client_demo.conformance.make_vectors`.
+"""Generates the test vectors: `python -m client_demo.conformance.make_vectors`.
 
 It needs only mpmath, h3 and cryptography. Cases within 1 cm of an edge are left out, because there both "inside" and
 "outside" are right (D3).

@@ -1,4 +1,7 @@
-"""Test vectors about the notifications for pushes (docs/guide/push.md, WPC1 to WPC5), for `make_vectors`."""
+"""Test vectors about the notifications that phones show for pushes (docs/guide/push.md, WPC1 to WPC5).
+
+They are for `make_vectors`.
+"""
 
 from collections.abc import Iterator
 from typing import Any

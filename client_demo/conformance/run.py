@@ -1,4 +1,4 @@
-"""The player, which plays scenarios to a client and reports the results.
+"""Plays scenarios to a client, and reports which duties of a client it meets.
 
 If a command that starts the client is given, each scenario has a server and a client process of its own. Several run at
 a time, because they spend most of the time waiting. Without a command, the scenarios are played one after the other to

@@ -1,4 +1,4 @@
-"""An issuer of tokens for the demo's phones: JWTs, signed with the private key that `geocast keygen` has made."""
+"""Issues tokens for the demo's phones: JWTs, signed with the private key that `geocast keygen` has made."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The simulated subscribers, who form a city around the places of incidents.
+"""Makes the simulated subscribers, who form a city around the places of incidents.
 
 No I/O. The same seed gives the same city.
 """

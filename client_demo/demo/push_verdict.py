@@ -1,4 +1,4 @@
-"""The judge of the demo's sleeping phones: which pushes each phone had to get, and whether it got them. No I/O.
+"""Judges the pushes to the demo's sleeping phones: which each phone had to get, and whether it got them. No I/O.
 
 The judge follows push-rules.md with a distance formula of its own (haversine), and uses nothing of the code of
 `geocast push`. Times are in ms since 1970.

@@ -1,4 +1,4 @@
-"""The server of `web/respond/`: the page of a responder, who is called to people in need nearby.
+"""Serves `web/respond/`: the page of a responder, who is called to people in need nearby.
 
 The page is a client like any other: it talks only to the node. Its token is in the page's address after the #, a part
 that browsers send to no server, not even to this one.

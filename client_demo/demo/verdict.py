@@ -1,4 +1,4 @@
-"""The judge of the demo: did everybody who had to get an alert get it, and nobody else? No I/O.
+"""Judges the deliveries in the demo: did everybody who had to get an alert get it, and nobody else? No I/O.
 
 The judge follows the protocol ("Who is sent what") with a distance formula of its own (haversine), and uses nothing of
 a node's code. It reads the events that `crowd` has recorded for each subscriber. Times are in ns of one monotonic

@@ -1,4 +1,4 @@
-"""The desk's connection to the node. It sends each decision again until the node answers, and follows the live alerts.
+"""Connects the desk to the node: repeats each decision until the node answers, and follows the live alerts.
 
 Only this module has the publisher's token.
 """

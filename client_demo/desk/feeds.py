@@ -1,4 +1,4 @@
-"""The reader of dispatch records. It makes incidents, which have a nature (what happened), a place and a time.
+"""Reads dispatch records, and makes incidents of them, which have a nature (what happened), a place and a time.
 
 Rule 1  A feed is CSV with a header, or a JSON list of records. What its columns mean is given by a description
         (`feed_format`). If no description is given, one of those that come with the desk is chosen by the columns; the

@@ -1,4 +1,4 @@
-"""Detection of private text: street addresses, units and their number, telephone numbers, case numbers.
+"""Finds private text: street addresses, units and their number, telephone numbers, case numbers.
 
 Rule 1  A column that is known to contain private text is struck out as a whole. Its value is also struck out wherever
         it appears in another column of the row.

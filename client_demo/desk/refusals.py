@@ -1,4 +1,4 @@
-"""Translation of the node's refusals into sentences for a reviewer, each with the form's field that it concerns."""
+"""Translates the node's refusals into sentences for a reviewer, each with the field of the form that it is about."""
 
 import re
 from collections.abc import Iterator, Mapping

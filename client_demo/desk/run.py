@@ -1,4 +1,4 @@
-"""The start of a desk, for the command line and for the demo: connects the node, the stored state, the feed and page.
+"""Starts a desk, for the command line and for the demo: connects the node, the stored state, the feed and page.
 
 async with open_desk(DeskSettings(api_url=…, token=…, feed="calls.csv")) as desk:
     print(desk.links)  # reviewer -> the address that signs them in

@@ -1,4 +1,6 @@
-"""The calls of a responder, with their tasks and the responder's answers. No I/O; callers pass the time.
+"""Keeps the calls for help of a responder, with their tasks and the responder's answers. No I/O.
+
+There is no clock here: callers pass the time.
 
 A responder who accepts a call gets a seat (a place among those who go) and a `task`, which says where to go.
 

@@ -1,6 +1,7 @@
-"""The sphere of the protocol ("Distance"), computed without the server's code so that clients decide independently.
+"""Distances on the sphere, as the protocol defines them in the section "Distance".
 
-Coordinates are in degrees, distances in metres.
+They are computed without the server's code, so that clients decide independently. Coordinates are in degrees, distances
+in metres.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,6 @@
-"""The alerts that a client has. It is given alerts, cancels and the time, and returns changes to show. No I/O.
+"""Keeps the alerts that a client has received, and decides which changes to show to the person. No I/O.
+
+It is given alerts, cancels and the time.
 
 Rule 1  A higher revision replaces a lower one; every other revision of the same id is ignored.
 Rule 2  No alert is shown after its `expires_at`. The clock for that is the client's own clock, corrected by the

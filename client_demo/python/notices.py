@@ -1,4 +1,6 @@
-"""The notifications that a phone shows for pushes. The code is given messages and the time, and does no I/O.
+"""Decides which notifications a phone shows for pushes.
+
+The code is given messages and the time, and does no I/O.
 
     taken = notices.take(subscription.read(pushed), own_ms())
     show(taken.notice)                 # replaces the notification with the same tag

@@ -1,6 +1,6 @@
-"""The depth of a place in a published polygon (docs/guide/areas.md, D4 and D5), computed without the server's code.
+"""Computes how deep a place is inside a published polygon (docs/guide/areas.md, D4 and D5).
 
-Coordinates are in degrees, and distances in metres.
+The server's code is not used. Coordinates are in degrees, and distances in metres.
 """
 
 from collections.abc import Mapping, Sequence

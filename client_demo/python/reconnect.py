@@ -1,4 +1,6 @@
-"""Decisions about reconnecting, from the protocol's table "Close codes". No I/O, no clock and no randomness.
+"""Decides whether and when a client reconnects, according to the protocol's table "Close codes".
+
+It does no I/O, and has neither a clock nor randomness of its own.
 
 Rule 1  The close code decides, never the text of the close reason. After a code that is not in the table, a client
         reconnects within the window (see Rule 3).

@@ -1,4 +1,4 @@
-"""Times as the protocol writes them, and as integers of milliseconds since 1970 (UTC)."""
+"""Converts between times as the protocol writes them, and integers of ms since 1970 (UTC)."""
 
 import time
 from datetime import UTC, datetime

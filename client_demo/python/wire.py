@@ -1,4 +1,4 @@
-"""The two formats of the stream: one map per message, as text (JSON) or as bytes (MessagePack)."""
+"""The two formats of messages on the stream: each message is a map, in JSON (text) or MessagePack (bytes)."""
 
 import json
 from collections.abc import Callable, Mapping
