@@ -355,7 +355,7 @@ class Talk:
         return self.is_open()
 
     async def _ends(self, within_s: float) -> None:
-        """Wait until the connection has ended, but for at most `within_s` seconds."""
+        """Wait until the connection has ended, for at most `within_s` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._socket.wait_closed()

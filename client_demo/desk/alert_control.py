@@ -194,7 +194,7 @@ class AlertControl:
         self._changed(item.id)
 
     async def answered(self, item: Item, most_s: float) -> None:
-        """Wait until the node has answered the item's pending request, but for at most `most_s` seconds."""
+        """Wait until the node has answered the item's pending request, for at most `most_s` seconds."""
         await self._requests.answered(item.id, most_s)
 
     # ---- sending requests to the node ----------------------------------------------------------------------

@@ -226,7 +226,7 @@ class Client:
 
     @property
     def rest_until(self) -> int | None:
-        """Until when we are not called because we have just helped somebody; None if we may be called.
+        """The time until which we are not called, because we have just helped somebody; None if we may be called.
 
         The time is in ms since 1970, by the server's clock.
         """
@@ -560,10 +560,7 @@ class Client:
 
 
 async def _set_or_due(event: asyncio.Event, due_ms: int | None) -> None:
-    """Wait until `event` is set, or the client's own clock reaches `due_ms`, but for at most a minute.
-
-    If `due_ms` is None, wait for the event without a limit.
-    """
+    """Wait until `event` is set, or the client's own clock reaches `due_ms`. With `due_ms`, wait a minute at most."""
     # Wait at most a minute: the loop's clock may stop while the machine sleeps, but `own_ms` does not.
     delay_s = None if due_ms is None else min(60.0, max(0.0, (due_ms - own_ms()) / 1000))
     # `wait_for` would not do: in Python 3.11 it loses a cancellation that comes together with the event.

@@ -25,7 +25,7 @@ NO_CLOSE_FRAME = 1006
 
 
 class After(Enum):
-    """What a client does after a connection has ended."""
+    """The action that a client takes after a connection has ended."""
 
     NEVER = "do not reconnect"
     WINDOW = "reconnect within the window"

@@ -88,7 +88,7 @@ class Turns:
     """
 
     def __init__(self, things: str, bound: int, at_once: int, share: float = SHARE) -> None:
-        """Prepare `bound` places for requests, of which up to `at_once` are processed at the same time.
+        """Prepare `bound` places for requests. Up to `at_once` requests are processed at the same time.
 
         One subject (client) may use the fraction `share` of both numbers. `things` is the plural noun for the places in
         error texts.
