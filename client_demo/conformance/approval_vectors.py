@@ -54,7 +54,7 @@ CANCEL: Json = {
 
 
 def base64url(data: bytes) -> str:
-    """Return bytes as base64url without padding (RFC 7515, 2)."""
+    """Return bytes as base64url text without padding (RFC 7515, 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
@@ -64,36 +64,36 @@ def text(form: Json) -> str:
 
 
 def sign(form: str, kid: str, iat: int = IAT, by: str | None = None, **header: object) -> Json:
-    """Return one entry of `signatures`.
+    """Return a signature of `form`, in the form of an item of a proof's `signatures`.
 
-    `header` has fields of the signature's header to set, or to leave out (None). `by` is the person whose key really
-    signs.
+    `header` has members that replace those of the signature's header; a member that is None is left out. `by` is the
+    reviewer whose key really signs, if that is not `kid`.
     """
     members = {"alg": "Ed25519", "typ": "geocast-approval", "kid": kid, "iat": iat} | header
     return sign_header(form, {name: value for name, value in members.items() if value is not None}, by or kid)
 
 
 def sign_header(form: str, header: object, by: str) -> Json:
-    """Return an entry of `signatures` with this header, which may be invalid."""
+    """Return a signature of `form` by the key of `by`, with `header` as its header, which may be invalid."""
     protected = base64url(json.dumps(header).encode())
     signature = Ed25519PrivateKey.from_private_bytes(SEEDS[by]).sign(f"{protected}.{base64url(form.encode())}".encode())
     return {"protected": protected, "signature": base64url(signature)}
 
 
 def proof(form: Json | str, *signatures: Json) -> Json:
-    """Return the proof for a form. If no `signatures` are given, the reviewers r-7 and r-9 sign it."""
+    """Return a proof: a form with its signatures. If no signatures are given, the reviewers r-7 and r-9 sign."""
     said = form if isinstance(form, str) else text(form)
     return {"form": said, "signatures": list(signatures or (sign(said, SEVEN), sign(said, NINE)))}
 
 
 def alert(proof: object, **beside: object) -> Json:
-    """Return an `alert` message (F9) with this proof. `beside` has fields of the alert outside the proof."""
+    """Return an `alert` message with a proof (F9). `beside` has members of its alert outside the proof."""
     fields = {"id": ALERT["id"], "revision": 2, "issued_at": "2031-05-01T11:59:06.482Z"} | beside
     return {"type": "alert", "alert": fields} | ({} if proof is None else {"proof": proof})
 
 
 def cancel(proof: object, **beside: object) -> Json:
-    """Return a `cancel` message (F9) with this proof. `beside` has fields of the message outside the proof."""
+    """Return a `cancel` message with a proof (F9). `beside` has members of the message outside the proof."""
     fields = {"type": "cancel", "id": CANCEL["id"], "revision": 3, "cancelled_at": "2031-05-01T12:20:01.003Z"} | beside
     return fields | ({} if proof is None else {"proof": proof})
 
@@ -105,7 +105,7 @@ def taken(form: Json, **more: object) -> Json:
 
 
 def called_off(**more: object) -> Json:
-    """Return the fields that a client copies from a `cancel` message that it has verified."""
+    """Return the members of a proved cancel that a client must use. `more` replaces some of them."""
     said = {"id": CANCEL["id"], "revision": 3, "reason": CANCEL["reason"]}
     return said | {"cancelled_at": APPROVED_AT} | more
 
@@ -272,7 +272,7 @@ def malformed() -> Iterator[Case]:
 
 
 def approvals() -> Json:
-    """Return the content of `approvals.json`."""
+    """Return the content of the file `approvals.json`."""
     cases = [*good(), *forged(), *malformed()]
     return {
         "about": "The result of each message in a client that verifies (C11 to C15), with these reviewers and this "

@@ -32,7 +32,7 @@ def ring(dice: random.Random, lat: float, lng: float, size_m: float, corners: in
 
 
 def polygon(corners: list[list[float]], buffer_m: float = 0.0) -> Json:
-    """Return a polygon as a shape of an area."""
+    """Return a polygon in the JSON form of a shape in an area."""
     return {"type": "Polygon", "coordinates": [corners]} | ({"buffer_m": buffer_m} if buffer_m else {})
 
 
@@ -103,7 +103,7 @@ def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def polygons() -> Json:
-    """Return the content of `polygons.json`."""
+    """Return the content of the file `polygons.json`."""
     cases = []
     for why, places, area in [*near_edges(), *others()]:
         margins = [margin_m(place, shape) for place in places for shape in area]

@@ -120,7 +120,7 @@ def _held(talk: Talk) -> dict[str, int]:
 
 
 async def basics(server: ScriptedServer) -> None:
-    """Play a welcome with an unknown field, an unknown message and an unknown shape."""
+    """Play a welcome with an unknown field, a message of an unknown type, and an alert with an unknown shape."""
     talk = await server.client()
     await talk.welcome(mood="good")
     await talk.say({"type": "weather", "outlook": "sunny"})
@@ -211,7 +211,7 @@ async def wrong_clock(server: ScriptedServer) -> None:
 
 
 async def inside(server: ScriptedServer) -> None:
-    """Play alerts at the client's place and far away, and repeat one of them."""
+    """Play alerts at the client's place and far away from it, and repeat one of them."""
     talk = await server.client()
     await talk.welcome()
     await talk.alert("here")
@@ -227,7 +227,7 @@ async def inside(server: ScriptedServer) -> None:
 
 
 async def polygons(server: ScriptedServer) -> None:
-    """Play polygons around and beside the place, some that move, and some for a client that has reconnected."""
+    """Play alerts with polygons: around the client's place and beside it, with revisions, and after a reconnection."""
     talk, found = await server.client(), server.findings
     await talk.welcome()
     await talk.polygon("away", AROUND, inside=False)
@@ -265,7 +265,7 @@ async def polygons(server: ScriptedServer) -> None:
 
 
 async def many(server: ScriptedServer) -> None:
-    """Play 260 alerts with ends in random order."""
+    """Play 260 alerts that end at different times, in random order."""
     ends = random.sample(range(600, 600 + 260), 260)
     talk = await server.client()
     await talk.welcome()
@@ -282,7 +282,7 @@ async def many(server: ScriptedServer) -> None:
 
 
 async def silence(server: ScriptedServer) -> None:
-    """Play a server that is silent, and then one that has stopped answering."""
+    """Play a server that sends nothing for a while, and then one that does not answer any more."""
     heartbeat_s, found = 1.0, server.findings
     talk = await server.client()
     await talk.welcome(heartbeat_s=heartbeat_s)
@@ -325,7 +325,7 @@ async def window(server: ScriptedServer) -> None:
 
 
 async def backoff(server: ScriptedServer) -> None:
-    """Refuse eight connection attempts."""
+    """Refuse eight attempts of the client to connect, so that its delays must grow."""
     found, attempts, high = server.findings, 8, 0.1
     talk = await server.client()
     await talk.welcome(min_ms=50, max_ms=100)
@@ -359,7 +359,7 @@ def no_return(code: int) -> Callable[[ScriptedServer], Awaitable[None]]:
 
 
 async def new_token(server: ScriptedServer) -> None:
-    """Play a server that refuses the token."""
+    """Play a server that refuses the client's token, so that the client must fetch another one."""
     talk, found = await server.client(), server.findings
     refused = talk.hello.get("token")
     if refused is None:
@@ -398,7 +398,7 @@ async def later(server: ScriptedServer) -> None:
 
 
 async def at_once(server: ScriptedServer) -> None:
-    """Close the connection twice, because the client reads too slowly."""
+    """Close the connection twice, with the code for a client that reads too slowly."""
     talk, found = await server.client(), server.findings
     await talk.welcome(min_ms=3000, max_ms=4000)
     await talk.alert("kept")
@@ -441,14 +441,14 @@ async def languages(server: ScriptedServer) -> None:
 
 
 def _is_here(message: Message) -> bool:
-    """Return whether a place in this message has the field `here`, which means that the client is on duty."""
+    """Return whether a message has a place with `here`, which puts the responder on duty."""
     return any("here" in place for place in message.get("places", []))
 
 
 async def _on_duty(server: ScriptedServer, talk: Talk) -> None:
-    """Welcome a responder, and wait until it sends a place with `here`.
+    """Welcome a responder, and wait until the client sends a place with `here`.
 
-    Raise Over if the client never does, because it is not a responder's.
+    Raise Over if it does not, because it is not a responder's client.
     """
     await talk.welcome(quals=["cpr"])
     if not _is_here(talk.hello) and await talk.heard(_is_here, SLACK_S) is None:
@@ -471,7 +471,7 @@ async def _accepted(talk: Talk, call_id: str) -> float:
 
 
 async def duty(server: ScriptedServer) -> None:
-    """Play a server that does not mention qualifications, and then one that does."""
+    """Play a server that does not mention the responder's qualifications, and then one that does."""
     talk = await server.client()
     if _is_here(talk.hello):
         server.findings.unmet("on-duty", "sends `here` to an unknown server")
@@ -519,7 +519,10 @@ async def called(server: ScriptedServer) -> None:
 
 
 async def tasked(server: ScriptedServer) -> None:
-    """Play a task until its standdown. Then play a task whose call expires, with a clock that is an hour ahead."""
+    """Play a responder's task that ends with a standdown, and one that ends because the call expires.
+
+    The server's clock is an hour ahead.
+    """
     server.skew_ms = 3_600_000
     talk, found = await server.client(), server.findings
     await _on_duty(server, talk)
@@ -553,7 +556,7 @@ async def tasked(server: ScriptedServer) -> None:
 
 
 async def crowded(server: ScriptedServer) -> None:
-    """Play a call, and 260 alerts that all end later than the call."""
+    """Play a call for help, and 260 alerts that all end later than the call."""
     talk = await server.client()
     await _on_duty(server, talk)
     await talk.call("help", lasts_s=300)

@@ -1,4 +1,4 @@
-"""The judge of the demo's call for help: were the right responders called and sent the place, and nobody else? No I/O.
+"""Judges the demo's call for help: were the right responders called and sent the place, and nobody else? No I/O.
 
 The judge follows call-rules.md with a distance formula of its own (haversine), and uses nothing of a node's code. It
 reads the events that `crowd` has recorded for each phone; times are in ns of one monotonic clock. A seat is a place

@@ -43,7 +43,7 @@ def where(record: Record) -> Point:
 
 
 def write_aeds(path: Path, arrests: Sequence[Record]) -> Path:
-    """Write a GeoJSON file of invented defibrillators around the places of these records; return the path."""
+    """Write a GeoJSON file with invented defibrillators around the places of these records, and return its path."""
     features: list[dict[str, Any]] = []
     for record in arrests:
         for number, away in enumerate(AEDS_M):
@@ -85,9 +85,9 @@ class Call:
         self.missing, self.frames = 0, 0  # phones without a standdown at the end; searched frames
 
     async def go(self) -> Called:
-        """Open the call, wait until enough responders have accepted and have arrived, and end the call.
+        """Open the call, wait until enough responders have accepted and arrived, and end it.
 
-        Return what the judge needs to know.
+        Return the facts that the verdict needs.
         """
         await all_do(self._crowd, "search", needles=needles(self._place))
         body = {

@@ -75,7 +75,7 @@ _quiet.setLevel(logging.ERROR)
 
 
 class Subscriber(asyncio.Protocol):
-    """One simulated subscriber, with at most one connection at a time."""
+    """One simulated subscriber, which has at most one connection at a time."""
 
     __slots__ = (
         "_answer",
@@ -120,7 +120,7 @@ class Subscriber(asyncio.Protocol):
 
     @property
     def is_mover(self) -> bool:
-        """Whether the subscriber moves, because it has more than one list of places."""
+        """Whether the subscriber moves: it has more than one step (a list of places)."""
         return len(self._steps) > 1
 
     @property
@@ -130,7 +130,7 @@ class Subscriber(asyncio.Protocol):
 
     @property
     def is_moving(self) -> bool:
-        """Whether the subscriber has sent a move that the node has not answered yet."""
+        """Whether the subscriber has sent a `move` that the node has not answered yet."""
         return self._asked is not None
 
     @property
@@ -143,7 +143,7 @@ class Subscriber(asyncio.Protocol):
         return self._events
 
     async def connect(self, host: str, port: int) -> None:
-        """Connect or reconnect; wait for the welcome and for the messages that the welcome announces."""
+        """Connect or reconnect; wait for the `welcome`, and for the messages that it announces."""
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
         await loop.create_connection(lambda: self, host, port)
@@ -162,7 +162,7 @@ class Subscriber(asyncio.Protocol):
         self._send({"type": "move", "ref": self._asked, "places": places})
 
     def vanish(self) -> None:
-        """Drop the connection without a close frame."""
+        """Drop the connection without a close frame, as if the network were lost."""
         assert self._transport is not None
         self._leaving = True
         self._transport.abort()
@@ -375,11 +375,11 @@ class Crowd:
         return any(needle in frame for needle in self._needles)
 
     def owes(self, call_id: str, subscriber: Subscriber) -> None:
-        """Record that this subscriber must get a standdown when the call is over."""
+        """Record that a subscriber must receive a standdown at the end of a call."""
         self._owed.setdefault(call_id, set()).add(subscriber)
 
     def stood_down(self, call_id: str, subscriber: Subscriber) -> None:
-        """Record that this subscriber got the standdown at the end of the call."""
+        """Record that a subscriber has received its standdown at the end of a call."""
         self._owed.get(call_id, set()).discard(subscriber)
         self._all_stood.set()
 
@@ -415,7 +415,7 @@ class Crowd:
             _say({"connected": len(self._all)})
 
     async def freeze(self) -> Message:
-        """Stop all moves, and wait until every move is answered."""
+        """Stop all moves, and wait until every `move` is answered."""
         if self._walking is not None:
             self._walking.cancel()
             self._walking = None
@@ -430,7 +430,7 @@ class Crowd:
         return {}
 
     async def thaw(self) -> Message:
-        """Let the moving subscribers move again."""
+        """Let the subscribers that move continue to do so."""
         self._walking = self._walking or asyncio.create_task(self._walk())
         return {}
 
@@ -442,9 +442,9 @@ class Crowd:
             await asyncio.sleep(TICK_S)
 
     async def settle(self, id: str, revision: int, area: list[Any] | None) -> Message:  # noqa: A002 (the field's name)
-        """Wait until the subscribers who should have this revision have it.
+        """Wait until all subscribers that should have a revision have received it, but at most 2 s.
 
-        The answer counts those who have it and those who don't.
+        Return how many have received it, and how many have not.
         """
         await asyncio.sleep(BEFORE_COUNTING_S)
         self._awaited = id, revision
@@ -525,9 +525,9 @@ class Crowd:
         return {}
 
     async def stood(self, id: str) -> Message:  # noqa: A002 (the field's name)
-        """Wait for the standdowns at the end of a call.
+        """Wait until all subscribers that must receive a standdown have received it, but at most 2 s.
 
-        The answer has the number of subscribers without one, and the number of frames searched so far.
+        Return how many have not, and the number of frames that were searched so far.
         """
         owed = self._owed.get(id, set())
         with contextlib.suppress(TimeoutError):

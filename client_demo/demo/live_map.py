@@ -87,9 +87,9 @@ class View:
 
 
 class LiveMap:
-    """The events for the pages that are open.
+    """Sends events to the open pages of the map.
 
-    `publisher` is used only to read the live alerts; it should give up quickly when the node does not answer.
+    `publisher` is only used for reading, and should give up soon if the node does not answer.
     """
 
     def __init__(self, publisher: Publisher, view: View) -> None:
@@ -108,7 +108,7 @@ class LiveMap:
             await asyncio.sleep(EVERY_S)
 
     def close(self) -> None:
-        """End the streams of events of all open pages."""
+        """Close the streams of events to all pages."""
         for page in self._pages:
             page.put_nowait(None)
 
@@ -123,7 +123,7 @@ class LiveMap:
             self._tell("published", published)
 
     def people(self, cells: Mapping[str, int]) -> None:
-        """Send the pages the number of simulated subscribers in each H3 cell."""
+        """Send to the pages how many simulated subscribers are in each H3 cell."""
         self._last["people"] = {"cells": cells}
         self._tell("people", self._last["people"])
 
@@ -204,7 +204,7 @@ def fan_out(cells: Cells, sent: int | None) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def live_map(api_url: str, token: str, view: View, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[LiveMap]:
-    """Serve the live map during the `with` block. Raise OSError if the port is taken."""
+    """Serve the map for the duration of an `async with` block. Raise OSError if the port is taken."""
     async with Publisher(api_url, token, patience_s=0) as publisher:
         shown = LiveMap(publisher, view)
         routes = [*files(FILES), *shown.routes()]

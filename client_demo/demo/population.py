@@ -1,4 +1,4 @@
-"""The simulated subscribers, who form a city around the places of incidents.
+"""Makes the simulated subscribers, who form a city around the places of incidents.
 
 No I/O. The same seed gives the same city.
 """
@@ -29,10 +29,10 @@ KINDS = {"a point": 45, "a point and its accuracy": 15, "an H3 cell only": 15, "
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """A simulated subscriber: its wire format, and the lists of places through which it moves.
+    """One simulated subscriber: the format of its messages, and its steps.
 
-    With only one list it does not move. A responder also has a token, and an `answer` to calls: the message that it
-    sends, and the delays in seconds (see `crowd`).
+    A step is a list of places that it has at the same time. With a single step, it does not move. A responder also has
+    a token, and an `answer` to calls: what it says, and after how many seconds (see `crowd`).
     """
 
     kind: str

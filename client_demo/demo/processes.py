@@ -45,7 +45,10 @@ def free_ports(count: int) -> list[int]:
 
 
 class Geocast:
-    """A `geocast` process of the demo, which works in `folder` and is ready when `ready_url` answers 200."""
+    """A process of the demo that runs a `geocast` command.
+
+    It works in `folder`, and is ready when `ready_url` answers with 200.
+    """
 
     what = "geocast"  # the name in messages for people
     ready_url: str
@@ -106,7 +109,7 @@ class Geocast:
         return " / ".join([line for line in self._printed if line][-3:]) or "it printed nothing"
 
     async def watch(self) -> None:
-        """Wait until the process ends, which it should not do by itself; then raise ProcessError."""
+        """Wait until the process ends, and raise ProcessError, because it should not end before `stop`."""
         await self._process.wait()
         raise ProcessError(f"{self.what} ended with status {self._process.returncode}: {self._last_words()}")
 
@@ -185,7 +188,7 @@ class PushProcess(Geocast):
 
 
 class CrowdProcess:
-    """A child process that plays some of the subscribers. The module `crowd` lists the commands."""
+    """A child process that plays some of the simulated subscribers. The module `crowd` lists its commands."""
 
     async def start(self) -> None:
         """Start the process, which then waits for commands."""
@@ -200,7 +203,10 @@ class CrowdProcess:
         )
 
     async def do(self, command: str, told: Callable[[dict[str, Any]], None] | None = None, **fields: Any) -> Any:
-        """Send a command, and return the answer. `told` is called with each line that comes before the answer."""
+        """Send a command, and return its answer.
+
+        `told` is called with each line that comes before the answer.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": command, "with": fields}).encode() + b"\n")
@@ -215,7 +221,7 @@ class CrowdProcess:
         raise ProcessError("a process that plays subscribers has died")
 
     async def stop(self) -> None:
-        """Tell the process to end, and wait until it has ended."""
+        """Stop the process, and wait until it has ended."""
         if hasattr(self, "_process"):
             await _end(self._process)
 

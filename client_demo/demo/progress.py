@@ -38,11 +38,11 @@ class Progress:
         self._bars.stop()
 
     def bar(self, name: str, total: int) -> None:
-        """Add a progress bar."""
+        """Add a progress bar with this name, which is full at `total`."""
         self._tasks[name] = self._bars.add_task(name, total=total)
 
     def advance(self, name: str, done: int) -> None:
-        """Set the progress bar with this name to `done` steps."""
+        """Set the progress bar with this name to `done`."""
         self._bars.update(self._tasks[name], completed=done)
 
     def say(self, line: str, style: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The judge of the demo's sleeping phones: which pushes each phone had to get, and whether it got them. No I/O.
+"""Judges the pushes to the demo's sleeping phones: which each phone had to get, and whether it got them. No I/O.
 
 The judge follows push-rules.md with a distance formula of its own (haversine), and uses nothing of the code of
 `geocast push`. Times are in ms since 1970.
@@ -54,7 +54,7 @@ class PushVerdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether all phones that had to get an alert got it, and no other phone did."""
+        """Whether every phone that had to get an alert got it, and no other phone did."""
         return self.told > 0 and not (self.outside or self.missed or self.faults)
 
     def line(self) -> str:
@@ -89,7 +89,7 @@ def check_pushes(
 
 
 def _check(found: PushVerdict, sleeper: Sleeper, depth: float, told: int | None, newest: int, *, lives: bool) -> None:
-    """Judge one phone and one alert, and add the result to `found`."""
+    """Judge one phone and one alert, and count the result in `found`."""
     if told is not None and depth < -EDGE_M:
         found.outside += 1
         return

@@ -54,7 +54,10 @@ class Responder:
 
 
 def responders(arrests: Sequence[Point], token_of: TokenOf, seed: int = SEED) -> list[Responder]:
-    """Return simulated responders around the places of these arrests. `token_of` makes their tokens."""
+    """Return the responders around the places of cardiac arrests.
+
+    `token_of` returns a token for a responder, from its `sub`, its qualifications and the token's life in seconds.
+    """
     dice = random.Random(seed)
     found: list[Responder] = []
     for where in arrests[:MOST_ARRESTS]:

@@ -106,7 +106,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdicts on all alerts, on the call for help, and on the pushes."""
+    """The verdicts of the demo: on all alerts, on the call for help, and on the pushes."""
 
     alerts: int
     rows: list[Row]
@@ -120,14 +120,14 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """Whether everybody who had to get an alert, a call or a push got it, and nobody else did."""
+        """Whether everybody who had to get an alert, call or push got it, and nobody else did."""
         if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push)):
             return False
         wrong = self.total("outside") + self.total("missed") + len(self.faults)
         return self.total("delivered") > 0 and not wrong
 
     def last_line(self) -> str:
-        """Return the result as one line for programs."""
+        """Return the outcome as one line for programs."""
         p99_ms = percentile([ms for row in self.rows for ms in row.latencies_ms], 0.99)
         counts = " ".join(f"{name}={self.total(name)}" for name in ("expected", "delivered", "outside", "missed"))
         return f"demo: alerts={self.alerts} {counts} p99_ms={p99_ms:.1f}"
@@ -170,7 +170,7 @@ def run_demo(console: Console, programme: Programme) -> int:
 async def _perform(
     progress: Progress, programme: Programme, incidents: Sequence[Incident], arrests: Sequence[Record]
 ) -> Outcome:
-    """Start the processes and the pages, run the show, judge it, and stop everything."""
+    """Start the processes and pages, run the show, judge it, and clean up. Return the outcome."""
     ends_at = time.monotonic() + programme.seconds - ENDING_S
     crowd = [CrowdProcess() for _ in range(PROCESSES)]
     async with contextlib.AsyncExitStack() as cleanup:
@@ -215,7 +215,7 @@ async def _perform(
 async def _phones_that_sleep(
     progress: Progress, node: Node, folder: Path, cleanup: contextlib.AsyncExitStack
 ) -> "Sleepers | None":
-    """Return the sleeping phones, or None if aiohttp is not installed."""
+    """Return the sleeping phones; or None if aiohttp is not installed, which they need."""
     try:
         from .sleepers import sleeping
     except ModuleNotFoundError as error:
@@ -257,9 +257,9 @@ async def _serve_calls(
     arrests: Sequence[Record],
     cleanup: contextlib.AsyncExitStack,
 ) -> None:
-    """Serve the page of a responder near the newest arrest, and a dispatch page.
+    """Serve the page of a responder near the newest cardiac arrest, and a dispatch page.
 
-    Calls from the dispatch page also reach the crowd.
+    Calls that are opened on the dispatch page also reach the simulated responders.
     """
     view = View(node.stream_url, place=offset(*where(arrests[0]), *FROM_THE_ARREST_M), style_url=programme.map_style)
     settings = DispatchSettings(
@@ -362,7 +362,7 @@ class Show:
             progress.say(f"desk: {triage.retimed()}", "yellow")
 
     def _open_map(self, case: Case) -> None:
-        """Let the map first show the surroundings of the case that has the most other cases near it."""
+        """Print the address of the map, which opens near the case that has the most other cases around it."""
         self._map.view = replace(self._map.view, place=offset(*_where(case), *FROM_THE_MIDDLE_M))
         lacks = missing(FILES)
         if lacks is None:
@@ -416,9 +416,9 @@ class Show:
         return self._node.issuer.token(sub, ["alerts:receive"], life_s, quals)
 
     def _that_fit(self, count: int) -> int:
-        """Return how many of `count` subscribers the node can serve.
+        """Return how many of `count` subscribers can connect.
 
-        The node needs a file descriptor for each, and the hard limit may be low.
+        The node needs a file descriptor for each of them, and a process may have only a limited number.
         """
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         fit = count if hard == resource.RLIM_INFINITY else max(1, min(count, hard - SPARE_DESCRIPTORS))
@@ -464,7 +464,10 @@ class Show:
         await all_do(self._crowd, "thaw")
 
     async def _show_arrivals(self, published: Sequence[Published]) -> None:
-        """Send the map the deliveries since the last call. Those of the revisions in `published` have latencies."""
+        """Send to the map the deliveries since the last call.
+
+        Those of alerts that were just published, which are in `published`, are sent with their latencies.
+        """
         answers = await all_do(self._crowd, "arrivals")
         await self._map.refresh()
         self._map.people(sum((Counter(answer["people"]) for answer in answers), Counter[str]()))
@@ -474,7 +477,7 @@ class Show:
                 self._map.told({**self._what(*key), **fan_out(cells, sent.get(key))})
 
     def _what(self, alert_id: str, revision: int) -> dict[str, Any]:
-        """Return the fields of the map's event `told` that describe the alert."""
+        """Return the members of an event `told` for the map that describe the alert."""
         alert = self._sent[alert_id]
         is_cancel = any(item.key == (alert_id, revision) and item.area is None for item in self._published)
         title = self._policy.categories[alert["category"]]["title"]
@@ -535,7 +538,7 @@ class Show:
             self._progress.say(f"revised {self._sent[second]['category']} in place: {took}", "bold")
 
     async def _leave_tunnel(self) -> None:
-        """Reconnect those subscribers. They send in `holding` what they have, and the node sends the difference."""
+        """Reconnect the subscribers that were dropped. They send their `holding`, and the node sends what they lack."""
         answers = await all_do(self._crowd, "emerge")
         total = {name: sum(answer[name] for answer in answers) for name in answers[0] if name != "done"}
         self._progress.say(
@@ -641,7 +644,7 @@ class Show:
 
 
 def outcome_of(evidence: Evidence) -> Outcome:
-    """Judge the evidence and return the outcome."""
+    """Return the verdicts on the evidence."""
     found = DeliveryCheck(evidence.published, evidence.end)
     for steps, events in evidence.records:
         found.take(steps, events)

@@ -70,7 +70,7 @@ class _Sleeper:
 
 
 class Sleepers:
-    """The phones and their push service. Every second phone sleeps until `wake`."""
+    """The sleeping phones, and their push service. Every other phone sleeps until `wake` is called."""
 
     def __init__(self, node: Node, push: PushProcess, service: PushService) -> None:
         self.push = push
@@ -90,7 +90,7 @@ class Sleepers:
         await self.push.stop()
 
     async def watch(self) -> None:
-        """Wait until `geocast push` ends, then raise ProcessError.
+        """Wait until `geocast push` ends, and raise ProcessError, because it should not end before `stop`.
 
         Also raise ProcessError if it could not be started.
         """
@@ -99,9 +99,9 @@ class Sleepers:
         await self.push.watch()
 
     async def register(self, incidents: Sequence[Point]) -> str:
-        """Register phones around these places, and return a line about it.
+        """Register phones around the places of incidents, and return a line of text about this.
 
-        Raise ProcessError if `geocast push` did not start, and PublishError if a registration fails.
+        Raise ProcessError if `geocast push` could not be started, and PublishError if it refuses a registration.
         """
         assert self._starting is not None
         await self._starting
@@ -123,7 +123,7 @@ class Sleepers:
             await devices.register(new_device_id(), one.phone.subscription(), one.places, resolution=RESOLUTION)
 
     async def settle(self, item: Published) -> None:
-        """Wait at most 2 s until the push service has all pushes for this revision or cancel."""
+        """Wait until the push service has received all pushes for a revision or cancel, but at most 2 s."""
         sent_at = time.time() - (time.monotonic_ns() - item.sent) / 1e9
         due = [one for one in self._all if one.owes(item)]
         for one in due:
@@ -146,7 +146,7 @@ class Sleepers:
 
     @property
     def faults(self) -> list[str]:
-        """The faults that the push service has found in pushes."""
+        """The faults that the push service has found in pushes, each as a line of text."""
         return [f"the push service found a fault: {what}" for what in sorted(set(self._service.wrong))]
 
     def forget(self) -> None:
@@ -164,7 +164,7 @@ def _lacks(one: _Sleeper) -> bool:
 
 @contextlib.asynccontextmanager
 async def sleeping(node: Node, folder: Path) -> AsyncIterator[Sleepers]:
-    """Run the push service during the `with` block, and stop `geocast push` at the end."""
+    """Run the push service for the duration of an `async with` block. At its end, stop `geocast push`."""
     certificate = make_certificate(folder / "push-ca.pem")
     with PushService(certificate) as service:
         sleepers = Sleepers(node, PushProcess(folder, node, f"localhost:{service.port}", certificate.crt), service)

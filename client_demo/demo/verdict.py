@@ -1,4 +1,4 @@
-"""The judge of the demo: did everybody who had to get an alert get it, and nobody else? No I/O.
+"""Judges the deliveries in the demo: did everybody who had to get an alert get it, and nobody else? No I/O.
 
 The judge follows the protocol ("Who is sent what") with a distance formula of its own (haversine), and uses nothing of
 a node's code. It reads the events that `crowd` has recorded for each subscriber. Times are in ns of one monotonic
@@ -31,9 +31,9 @@ Event = Sequence[Any]  # (kind, time in ns, more), see crowd.Subscriber
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A revision that a node has accepted, or a cancel if `area` is None.
+    """A revision, or a cancel (if `area` is None), that a node has accepted.
 
-    `sent` and `accepted` are the times of the request and of the response in ns.
+    `sent` and `accepted` are the times of the request and of the answer, in ns of the monotonic clock.
     """
 
     id: str
@@ -46,13 +46,13 @@ class Published:
 
     @property
     def key(self) -> Key:
-        """The alert's id and the number of the revision."""
+        """The id of the alert, and the number of the revision."""
         return self.id, self.revision
 
 
 @dataclass(slots=True)
 class Row:
-    """The verdict on one revision or cancel: counts of subscribers, and the latencies of deliveries in ms."""
+    """The verdict on one revision or cancel: numbers of subscribers, and latencies in ms."""
 
     published: Published
     until: int  # when the revision was replaced, or observation ended (ns)
@@ -91,7 +91,10 @@ class _Connection:
         self.stays[-1].end = min(at, self.stays[-1].end)
 
     def newest(self, alert_id: str) -> int:
-        """Return the newest revision of an alert that was sent on this connection or held at its start, or 0."""
+        """Return the newest revision of an alert that the subscriber has received; 0 if there is none.
+
+        Revisions count that were sent on this connection, or listed in the `holding` at its start.
+        """
         sent = (revision for known, revision in self.got if known == alert_id)
         return max(max(sent, default=0), self.held.get(alert_id, 0))
 
@@ -129,7 +132,7 @@ class _Subscriber:
         return self._depths[where]
 
     def had_to_get(self, row: Row) -> bool:
-        """Return whether the subscriber had to get this revision or cancel (Rules 2 and 3)."""
+        """Return whether the subscriber had to receive a revision or cancel (Rules 2 and 3)."""
         return any(self._had_to_get(link, row) for link in self.connections)
 
     def _had_to_get(self, link: _Connection, row: Row) -> bool:
@@ -145,7 +148,10 @@ class _Subscriber:
 
 
 class DeliveryCheck:
-    """The check of all subscribers, one after the other. `end` is the time at which the observation ended, in ns."""
+    """Judges the deliveries to subscribers, one subscriber after the other.
+
+    `end` is the time at which the observation ended, in ns of the monotonic clock.
+    """
 
     def __init__(self, published: Iterable[Published], end: int) -> None:
         self._end = end

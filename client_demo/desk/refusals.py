@@ -1,4 +1,4 @@
-"""Translation of the node's refusals into sentences for a reviewer, each with the form's field that it concerns."""
+"""Translates the node's refusals into sentences for a reviewer, each with the field of the form that it is about."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -68,10 +68,7 @@ _RULES = {  # protocol, section 2
 
 
 def troubles(refusal: Refused) -> list[Trouble]:
-    """Return one trouble for each rule that the request has broken.
-
-    A trouble is a sentence, with the field of the form that it concerns.
-    """
+    """Return a sentence for a reviewer, and the field of the form, for each broken rule in a refusal."""
     return list(_troubles(refusal.problem)) or [Trouble("", "; ".join(refusal.lines))]
 
 
@@ -100,9 +97,9 @@ def _field(pointer: str) -> str:
 
 
 def _sentence(slug: str, field: str, error: Mapping[str, Any]) -> str:
-    """Return a sentence for a reviewer.
+    """Return a sentence for a reviewer about a violation.
 
-    It is made from the fields of a violation (protocol, H8a), not from its text.
+    It is made from the members of the violation (protocol, H8a), not from the node's text.
     """
     if sentence := _particular(slug, field, error):
         return sentence
@@ -113,9 +110,9 @@ def _sentence(slug: str, field: str, error: Mapping[str, Any]) -> str:
 
 
 def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
-    """Return a sentence with details of the violation.
+    """Return a sentence with the details of a violation.
 
-    It is empty if the type of violation has none, or if the node sent too little.
+    Return "" if there are none for its type, or if the node has sent too little.
     """
     match slug, error:
         case "radius-out-of-range", {"min_radius_m": int() | float() as least, "max_radius_m": int() | float() as most}:
@@ -146,7 +143,7 @@ def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
 
 
 def span(seconds: int) -> str:
-    """Return a duration in words, such as "2 hours"."""
+    """Return a duration in words, such as "5 minutes" or "an hour"."""
     minutes, rest = divmod(seconds, 60)
     if rest:
         return f"{seconds} seconds"

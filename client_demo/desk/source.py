@@ -34,12 +34,15 @@ MOST_INCIDENTS = 2000  # the newest of one edition that are read; four times the
 
 
 def as_recorded(records: Records) -> list[Sighting]:
-    """Return the newest incidents of a feed as sightings, with their recorded times."""
+    """Return the newest incidents of a feed, with the times that the feed has."""
     return [sighting(group, records, group.incident.occurred_at) for group in records.groups[-MOST_INCIDENTS:]]
 
 
 class Replay:
-    """A replay of a file (Rule 1). Times are in ms. Incidents without a time come first, and stay without a time."""
+    """Replays a feed's file, as if its incidents happened now (Rule 1).
+
+    Times are in ms since 1970. Incidents without a time come first, and get none.
+    """
 
     def __init__(self, records: Records, opened_at: int, *, speed: float, ahead: int) -> None:
         self._records, self._opened_at, self._speed = records, opened_at, speed
@@ -50,7 +53,7 @@ class Replay:
 
     @property
     def title(self) -> str:
-        """The title of the replay that the page shows."""
+        """The title of the replay on the page."""
         first, last = self._span
         days = first if first == last else f"{first} to {last}"
         pace = "" if self._speed == 1 else f", {self._speed:g} times as fast"
@@ -77,7 +80,7 @@ class Replay:
 
 
 class Poll:
-    """The feed at a URL, which is fetched again and again (Rule 2)."""
+    """Polls a URL for new editions of a feed (Rule 2)."""
 
     def __init__(
         self,
@@ -102,9 +105,9 @@ class Poll:
         await self._http.aclose()
 
     async def fetch(self) -> Records | None:
-        """Return the feed, or None if it has not changed.
+        """Return the feed, or None if it has not changed since the last fetch.
 
-        Set `wait_s` to the seconds until the next fetch. Raise FeedError if the feed can't be fetched or used.
+        Set `wait_s`, the number of seconds until the next fetch. Raise FeedError if the feed can't be fetched or used.
         """
         self._retry_after_s = 0.0
         try:

@@ -1,4 +1,6 @@
-"""Decisions about reconnecting, from the protocol's table "Close codes". No I/O, no clock and no randomness.
+"""Decides whether and when a client reconnects, according to the protocol's table "Close codes".
+
+It does no I/O, and has neither a clock nor randomness of its own.
 
 Rule 1  The close code decides, never the text of the close reason. After a code that is not in the table, a client
         reconnects within the window (see Rule 3).
@@ -23,7 +25,7 @@ NO_CLOSE_FRAME = 1006
 
 
 class After(Enum):
-    """The action to take after a connection has ended."""
+    """The action that a client takes after a connection has ended."""
 
     NEVER = "do not reconnect"
     WINDOW = "reconnect within the window"
@@ -61,10 +63,11 @@ def after_close(code: int) -> After:
 
 
 def after_refusal(status: int, welcomed_before: bool) -> After:
-    """Return what to do after a handshake was answered with this HTTP status.
+    """Return what to do after the server has answered the WebSocket handshake with this HTTP status.
 
-    After a first welcome, the URL is known to be right. A proxy may then be at fault, and a client that gives up would
-    get no alerts.
+    `welcomed_before`: whether the server has sent a `welcome` at this URL before. Then the URL is known to be right,
+    and a proxy in between may be at fault. In this case the client always reconnects, because giving up would leave
+    somebody without alerts.
     """
     if status in HOPELESS_STATUS and not welcomed_before:
         return After.NEVER
@@ -85,7 +88,7 @@ def _is_window(min_ms: float, max_ms: float) -> bool:
 
 
 class Backoff:
-    """The delays between attempts to connect. `draw` returns a random float in [0, 1)."""
+    """Computes the delays between attempts to connect. `draw` returns random floats in [0, 1)."""
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
@@ -102,7 +105,11 @@ class Backoff:
             self._last = None  # the new token worked, so after the next 4401 a token is fetched at once again
 
     def delay_s(self, after: After, retry_after_s: float = 0.0) -> float:
-        """Return the seconds to wait, and double the upper end of the window for the next attempt."""
+        """Return the number of seconds to wait before the next attempt.
+
+        The window for the next delay is then longer: its upper end is doubled. `after` is what the last connection's
+        end requires, and `retry_after_s` the least number of seconds that the server has asked for.
+        """
         again, self._last = after is self._last, after
         if not again and after in (After.AT_ONCE, After.NEW_TOKEN):
             return retry_after_s

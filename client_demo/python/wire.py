@@ -1,4 +1,4 @@
-"""The two formats of the stream: one map per message, as text (JSON) or as bytes (MessagePack)."""
+"""The two formats of messages on the stream: each message is a map, in JSON (text) or MessagePack (bytes)."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -15,14 +15,14 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One format of the stream: its subprotocol, and the functions that encode and decode messages."""
+    """A format of messages: its WebSocket subprotocol, and the functions that encode and decode messages."""
 
     subprotocol: str
     encode: Callable[[Mapping[str, Any]], str | bytes]
     decode: Callable[[str | bytes], Message]
 
     def signed(self) -> "Wire":
-        """Return this format with the reviewers' signatures in the messages (protocol, F9)."""
+        """Return the same format, with the subprotocol of the stream that has reviewers' signatures (protocol, F9)."""
         return replace(self, subprotocol=f"{self.subprotocol}.signed")
 
 

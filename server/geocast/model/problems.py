@@ -1,4 +1,4 @@
-"""The problem types of the API (RFC 9457), with slug, HTTP status, title and explanation.
+"""The problem types of the API (RFC 9457). Each has a slug, an HTTP status, a title and an explanation.
 
 Every unsuccessful response has one of these types. `GET /problems/<slug>` describes one type. A test compares this list
 with the table in `docs/protocol.md`, section "Problems".
@@ -94,7 +94,7 @@ class ProblemType:
     explanation: str
 
     def to_map(self) -> ProblemTypeOut:
-        """Return the description with which `GET /problems/<slug>` answers."""
+        """Return the description of the problem type, with which `GET /problems/<slug>` answers."""
         return {
             "type": f"/problems/{self.slug}",
             "title": self.title,
@@ -499,15 +499,15 @@ BY_SLUG = {each.slug: each for each in ALL}
 
 
 def digits(number: float) -> str:
-    """Return a number as text without an exponent, such as 3000000 or 250.5."""
+    """Return a number in decimal notation without an exponent, such as "3000000" or "250.5"."""
     return f"{number:.15g}"
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken rule: problem type, JSON Pointer (RFC 6901) to the field, and a sentence for people.
+    """A broken rule: the problem type, a JSON Pointer (RFC 6901) to the field, and a sentence for people.
 
-    `members` has further members of the response, for programs.
+    `members` has the further members that the violation has in a response, for programs.
     """
 
     type: ProblemType
@@ -523,7 +523,7 @@ class Violation:
 
 @dataclass(slots=True)
 class Problem(GeocastError):  # noqa: N818
-    """An unsuccessful response.
+    """Raised if a request is refused or fails: it becomes an unsuccessful response.
 
     Its type decides the HTTP status and the title.
 
@@ -554,11 +554,11 @@ class Problem(GeocastError):  # noqa: N818
 
     @classmethod
     def of(cls, violations: Sequence[Violation]) -> "Problem":
-        """Return a 422 that lists all violations. It has the type of the first violation."""
+        """Return a problem with the status 422 that lists all violations. Its type is that of the first violation."""
         return cls(violations[0].type, violations[0].detail, violations)
 
     def body(self) -> ProblemOut:
-        """Return the members of the problem document (RFC 9457, section 3)."""
+        """Return the problem document: the JSON body of the response (RFC 9457, section 3)."""
         body: ProblemOut = {
             "type": f"/problems/{self.slug}",
             "title": self.type.title,
