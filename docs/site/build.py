@@ -46,7 +46,8 @@ NAVIGATION = {  # pages that are not named here come last
         *("client_demo", "client_demo/python", "client_demo/web/geocast", "client_demo/conformance", "comparison"),
     ],
     "Reference": [
-        *("protocol", "approval-rules", "call-rules", "call-api", "defibrillators", "cap-rules", "push-rules"),
+        *("protocol", "approval-rules", "call-rules", "call-api", "defibrillators"),
+        *("cap-rules", "cap-categories", "push-rules"),
         *("settings", "commands", "policy", "keys", "behaviour", "limits", "log", "metrics"),
     ],
     "Operations": [
@@ -60,8 +61,8 @@ NAVIGATION = {  # pages that are not named here come last
 }
 RULES = (  # the pages that define rules
     *("protocol", "areas", "languages", "cap", "cap-rules", "feed", "calls", "call-rules", "call-api"),
-    "defibrillators",
-    *("push", "push-rules", "publishers", "approval-rules", "ledger", "privacy", "threats", "limits"),
+    *("defibrillators", "cap-categories", "push", "push-rules", "publishers", "approval-rules", "ledger", "privacy"),
+    *("threats", "limits"),
 )
 MOVED = HERE / "moved.json"  # by page: the headings that were moved away from it, each with its present page
 _ID = "[A-Z]{1,3}[0-9]+[a-z]?"
