@@ -1,4 +1,4 @@
-"""A launcher that runs a command and forbids certain system calls to it.
+"""A launcher that runs a command in which certain system calls fail.
 
 Usage: `python bench/forbid.py io_uring_setup,io_setup COMMAND …`. In the command and in its child processes, these
 calls fail with EPERM. That is done with a seccomp filter, as container runtimes do. The default profiles of Docker and
@@ -29,9 +29,9 @@ class _Program(ctypes.Structure):
 
 
 def forbid(*calls: str) -> None:
-    """Forbid these system calls to this process permanently.
+    """From now on, make these system calls fail in this process and in its child processes.
 
-    Raise OSError if a call is unknown, or if the kernel accepts no filter.
+    Raise OSError if the name of a call is unknown, or if the kernel rejects the filter.
     """
     known = NUMBERS.get(platform.machine(), {})
     if unknown := [call for call in calls if call not in known]:

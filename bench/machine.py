@@ -28,7 +28,7 @@ class Cores:
 
 
 def cores() -> Cores:
-    """Return the assignment of cores: the server gets the first core that this process may use."""
+    """Return which cores are used for what: the server gets the first core that this process may use."""
     first, *others = sorted(_ALLOWED)
     return Cores(frozenset({first}), frozenset(others or {first}))
 

@@ -45,7 +45,7 @@ def drip(session: socket.socket) -> None:
 
 
 def ping(session: socket.socket) -> None:
-    """Send a ping of the largest size."""
+    """Send a ping of the largest size that WebSocket allows."""
     try:
         session.send(PING)
     except OSError:
