@@ -68,10 +68,7 @@ class Receiver:
         return cast(list[int], self._counters.tolist())
 
     def ask(self, count: int) -> None:
-        """Make each of the first `count` connections send its `later` text (see Joining), unless that was done before..
-
-
-        """
+        """Make each of the first `count` connections send its `later` text (see Joining), unless it did so before."""
         self._asked[0] = count
 
     def take(self) -> Any:

@@ -1,12 +1,12 @@
-"""A process that plays simulated subscribers (`python -m client_demo.demo.crowd`), controlled by the demo.
+"""A process that runs simulated subscribers (`python -m client_demo.demo.crowd`), controlled by the demo.
 
 Commands come as JSON lines on stdin, and are carried out one after the other. Each is answered by one line on stdout.
 
     connect  {url, subscribers}      connect these subscribers; lines {"connected": n} report the progress
     freeze                           stop all moves, and wait until every move that was sent has its `ok`
     thaw                             let the moving subscribers move again
-    settle   {id, revision, area}    wait at most 2 s until all who should get this revision have it (a cancel has null
-                                     as its `area`)
+    settle   {id, revision, area}    wait at most 2 s until all who should get this revision have it (`area` is null for
+                                     a cancellation)
     tunnel   {ids, most}             drop connections of some subscribers who have one of these alerts, without a close
                                      frame
     emerge                           reconnect those subscribers; they say in `holding` which alerts they have
@@ -15,11 +15,12 @@ Commands come as JSON lines on stdin, and are carried out one after the other. E
     search   {needles}               from now on, search every frame for these bytes (the needles), each given as hex
     stood    {id}                    wait at most 2 s until all who were called got a standdown at the end of the call
     report                           return the record of each subscriber, a list of events
-    forget                           delete the records, when the show goes on after its verdict
+    forget                           delete the records (used when the demo goes on after its verdict)
 
 The events of a record, in the order in which they happened, each with the time in ns of the monotonic clock:
 
-    ["hello", at, step, held]  welcomed at the list of places number `step`, having the alerts `held` (id -> revision)
+    ["hello", at, step, held]  got `welcome`. `step` is the number of the list of places where it was, and `held` are
+                               the alerts that it already had (id -> revision)
     ["move", at, step]         a move was sent          ["ok", at, step]              and took effect
     ["alert", at, id, revision]                         ["cancel", at, id, revision]
     ["lost", at]               the connection ended
@@ -120,7 +121,7 @@ class Subscriber(asyncio.Protocol):
 
     @property
     def is_mover(self) -> bool:
-        """Whether the subscriber moves: it has more than one step (a list of places)."""
+        """Whether the subscriber ever moves, because it has more than one step (list of places)."""
         return len(self._steps) > 1
 
     @property
@@ -130,12 +131,12 @@ class Subscriber(asyncio.Protocol):
 
     @property
     def is_moving(self) -> bool:
-        """Whether the subscriber has sent a `move` that the node has not answered yet."""
+        """Whether the subscriber has sent a `move` message that the node has not answered yet."""
         return self._asked is not None
 
     @property
     def places(self) -> list[Place]:
-        """The subscriber's present places. While a move is not answered, these are the places before it."""
+        """The subscriber's present places. While a `move` is not answered, these are the places that it had before."""
         return self._steps[self.step]
 
     def record(self) -> list[tuple[Any, ...]]:
@@ -150,9 +151,9 @@ class Subscriber(asyncio.Protocol):
         await self.ready
 
     def move(self) -> None:
-        """Move to the next list of places, or from the last list to the first.
+        """Send a `move` to the next list of places, or from the last list to the first.
 
-        While a move is not answered, do nothing.
+        Do nothing while an earlier `move` is not answered.
         """
         if self._asked is not None or not self.is_connected:
             return
@@ -195,7 +196,7 @@ class Subscriber(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Record that the connection has ended. Count a fault if `vanish` was not called before."""
+        """Record that the connection has ended. Count a fault, unless `vanish` has ended it on purpose."""
         self._transport = None
         if not self.ready.done():
             self.ready.set_exception(ConnectionError(str(error or self._socket.handshake_exc or "closed")))
@@ -291,7 +292,7 @@ class Subscriber(asyncio.Protocol):
         self._counted()
 
     def _counted(self) -> None:
-        """Count a received message as one of those that the last `welcome` or `ok` announced."""
+        """Count a received message as one of those whose number the last `welcome` or `ok` announced."""
         if self._behind:
             self._behind -= 1
             if not self._behind:
@@ -319,7 +320,7 @@ class Subscriber(asyncio.Protocol):
 
 
 class Crowd:
-    """All subscribers that this process plays, and a method for each command."""
+    """All subscribers that this process simulates, and a method for each command."""
 
     def __init__(self) -> None:
         self.uri: WebSocketURI
@@ -345,7 +346,7 @@ class Crowd:
     def decode(self, decode: Callable[[str | bytes], Message], data: bytes) -> Message:
         """Return the message in a frame.
 
-        Frames with an alert or a cancel are the same for many subscribers, so they are decoded only once.
+        Frames with an `alert` or a `cancel` are the same for many subscribers, so they are decoded only once.
         """
         known = self._decoded.get(data)
         if known is None:
@@ -384,14 +385,14 @@ class Crowd:
         self._all_stood.set()
 
     def answered(self) -> None:
-        """Wake the command `freeze` if no move is unanswered any more."""
+        """Wake the command `freeze` if every `move` has been answered."""
         if self._walking is None and not any(mover.is_moving for mover in self._movers):
             self._still.set()
 
     # ---- the commands of the demo ----------------------------------------------------------------------------
 
     async def connect(self, url: str, subscribers: Sequence[dict[str, Any]]) -> Message:
-        """Connect all subscribers. `order` in the answer lists the numbers of those who are connected."""
+        """Connect all subscribers. In the answer, `order` lists the numbers of those that are connected."""
         self.uri = parse_uri(url)
         everybody = [Subscriber(self, **subscriber) for subscriber in subscribers]
         gate = asyncio.Semaphore(AT_ONCE)
@@ -442,7 +443,7 @@ class Crowd:
             await asyncio.sleep(TICK_S)
 
     async def settle(self, id: str, revision: int, area: list[Any] | None) -> Message:  # noqa: A002 (the field's name)
-        """Wait until all subscribers that should have a revision have received it, but at most 2 s.
+        """Wait, for at most 2 s, until all subscribers that should have a revision have received it.
 
         Return how many have received it, and how many have not.
         """
@@ -459,7 +460,10 @@ class Crowd:
         return {"got": self._got[id, revision], "missing": len(self._missing)}
 
     async def tunnel(self, ids: Sequence[str], most: int) -> Message:
-        """Drop the connections of some subscribers who have received one of these alerts. The answer counts them."""
+        """Drop the connections of some subscribers that have received one of these alerts.
+
+        The answer has their number.
+        """
         for alert_id in ids:
             stay = [one for one in self._all if not one.is_mover and not one.is_responder]
             holders = [one for one in stay if one.is_connected and alert_id in one.held]
@@ -471,7 +475,7 @@ class Crowd:
     async def emerge(self) -> Message:
         """Reconnect the subscribers whose connections `tunnel` has dropped.
 
-        The answer counts the messages that they are sent.
+        The answer counts the messages that they are sent after reconnecting.
         """
         gate = asyncio.Semaphore(AT_ONCE)
         back, self._tunnel = self._tunnel, []
@@ -501,7 +505,7 @@ class Crowd:
                 self.faults[f"could not reconnect: {str(error) or 'no answer'}"] += 1
 
     async def arrivals(self) -> Message:
-        """Return the deliveries since the last call, and the number of subscribers, both by H3 cell.
+        """Return the deliveries since the last call of this method, and the number of subscribers, both by H3 cell.
 
         A row of `told` is for one revision and one cell: id, revision, cell, number of deliveries, and the times of the
         first and the last delivery (ns). The deliveries are counted here and not when frames arrive, because counting
@@ -525,7 +529,7 @@ class Crowd:
         return {}
 
     async def stood(self, id: str) -> Message:  # noqa: A002 (the field's name)
-        """Wait until all subscribers that must receive a standdown have received it, but at most 2 s.
+        """Wait, for at most 2 s, until all subscribers that must receive a `standdown` have received it.
 
         Return how many have not, and the number of frames that were searched so far.
         """

@@ -36,7 +36,7 @@ TokenOf = Callable[[str, Sequence[str], int], str]  # (sub, quals, life in s) ->
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """A simulated responder: the subscriber who is one, and in `counts` the qualifications that count.
+    """A simulated responder: its subscriber, and in `counts` those of its qualifications for which it may be called.
 
     `sort` is a key of SORTS, and `says` is the answer to calls.
     """

@@ -99,7 +99,8 @@ class _Strict(BaseModel):
 class Nature(_Strict):
     """Where a row has the nature of an incident: the feed's own words for the kind of incident.
 
-    It is the text in `column`, after `after` and before `until`, without `without_end` at its end.
+    The nature is the text in `column` after the text `after` and before the text `until`. If it ends with
+    `without_end`, this ending is removed.
     """
 
     column: _Column
@@ -257,7 +258,7 @@ class Description(_Strict):
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of feed. Its `name` distinguishes its incidents from those of other feeds, even after a restart."""
+    """A kind of feed. Its `name` keeps its incidents apart from those of other feeds, even after a restart."""
 
     name: str
     told: Description
@@ -416,6 +417,6 @@ def _is_wild(nature: str) -> bool:
 def _pattern(nature: str) -> re.Pattern[str]:
     """Compile a shell pattern to a regular expression that takes time proportional to the length of the text.
 
-    `fnmatch` translates the pattern's parts to groups that do not backtrack.
+    The function `fnmatch` translates the parts of the pattern to regular-expression groups that do not backtrack.
     """
     return re.compile(fnmatch.translate(nature))

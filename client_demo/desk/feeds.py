@@ -183,6 +183,6 @@ def _is_empty(incident: Incident) -> bool:
 def is_near(earlier: int | None, later: int | None) -> bool:
     """Return whether two rows, with these times in ms, are near enough in time to belong to one incident.
 
-    This is asked only about rows without a number that have the same nature and place. A time may be None.
+    Use it only for rows without a number that have the same nature and place. A time may be None.
     """
     return earlier is None or later is None or abs(later - earlier) <= SAME_INCIDENT_MS

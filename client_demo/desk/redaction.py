@@ -1,4 +1,4 @@
-"""Finds private text: street addresses, units and their number, telephone numbers, case numbers.
+"""Finds private text: street addresses, names and numbers of units, telephone numbers, case numbers.
 
 Rule 1  A column that is known to contain private text is struck out as a whole. Its value is also struck out wherever
         it appears in another column of the row.
@@ -94,7 +94,10 @@ def kept(text: str) -> str:
 
 
 def questions(text: str) -> Iterator[Part]:
-    """Yield those parts of a reviewer's own text that look like private information (Rule 3)."""
+    """Yield those parts of a reviewer's own text that look like private information (Rule 3).
+
+    The reviewer has to confirm them.
+    """
     return (part for part in _by_pattern(text, _WRITTEN) if part.why is not None)
 
 

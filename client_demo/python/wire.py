@@ -22,7 +22,7 @@ class Wire:
     decode: Callable[[str | bytes], Message]
 
     def signed(self) -> "Wire":
-        """Return the same format, with the subprotocol of the stream that has reviewers' signatures (protocol, F9)."""
+        """Return a copy of this format that uses the subprotocol for the stream with reviewers' signatures (F9)."""
         return replace(self, subprotocol=f"{self.subprotocol}.signed")
 
 

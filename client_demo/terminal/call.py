@@ -55,7 +55,10 @@ def call_options(command: Command) -> Command:
 
 
 def _said(path: Path | None, fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the call in the file as a dict. Options that are given replace its fields."""
+    """Return the call that is described in the file, as a dict.
+
+    The options that the user has given replace its fields.
+    """
     place = {name: fields.pop(name) for name in ("lat", "lng", "kind", "address", "access")}
     said = _read(path)
     at = said.get("place", {})

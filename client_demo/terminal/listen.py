@@ -58,9 +58,9 @@ def change_line(change: Change, holdings: Holdings, now_ms: int) -> Text:
 
 
 def details(alert: Alert) -> Text:
-    """Return further lines about an official warning.
+    """Return further lines about an alert that is an official warning.
 
-    They are its instruction, and the host of the page with more information (C9).
+    They show its instruction, and the host of the page with more information (C9).
     """
     found = Text()
     if instruction := alert.get("instruction"):
@@ -83,7 +83,7 @@ def host_of(url: object) -> str | None:
 def held_table(holdings: Holdings, status: str, now_ms: int) -> Table:
     """Return a table of the alerts that the client has.
 
-    Those whose areas contain us come first; both groups are sorted by their ends.
+    Alerts whose areas contain the person come first; both groups are sorted by their ends.
     """
     table = Table(box=None, pad_edge=False, header_style="bold underline", expand=True, caption=Text(plain(status)))
     for name, options in (("alert", {"ratio": 1}), ("where", {}), ("left", {"justify": "right"}), ("rev", {})):
@@ -132,7 +132,7 @@ class Screen:
             yield
 
     def redraw(self) -> None:
-        """Draw the table in its present state. Otherwise, printing a line would redraw an older one."""
+        """Draw the table in its present state. Without this, printing a line would draw the table as it was before."""
         if self._live is not None:
             self._live.refresh()
 
@@ -235,7 +235,7 @@ def stream_options(command: Command) -> Command:
 
 
 def make_client(screen: Screen, places: Sequence[Place], options: dict[str, Any], **more: Any) -> Client:
-    """Return a client with the given options of `stream_options`, and with the arguments in `more`."""
+    """Return a client with those options that `stream_options` has added, and with the arguments in `more`."""
     source = _token_source(options.pop("token"), options.pop("token_command"))
     pinned = [options.pop(name) for name in PINNED]
     categories, languages = options.pop("categories") or None, options.pop("languages") or None
@@ -261,9 +261,9 @@ def make_client(screen: Screen, places: Sequence[Place], options: dict[str, Any]
 def _verifier(
     reviewers: Path | None, audience: str | None, approvals: int | None, cancel_approvals: int
 ) -> Verifier | None:
-    """Return a verifier with the options that the user has given, or None without such options.
+    """Return a verifier with the options that the user has given, or None if none were given.
 
-    Exit if they are not valid.
+    Exit if the options are not valid.
     """
     if reviewers is None:
         if audience is not None or approvals is not None:
@@ -389,7 +389,7 @@ def listen(
 
 
 def _sleep(screen: Screen, holdings: Holdings, url: str, port: int, ca: Path, options: dict[str, Any]) -> None:
-    """Play a sleeping phone, until cancelled."""
+    """Act as a sleeping phone, until cancelled."""
     try:
         from .sleeping_phone import SleepingPhone, certificate_at, start_clock
     except ModuleNotFoundError as error:
@@ -459,7 +459,7 @@ class Point(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
     name = "LAT,LNG"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
-        """Return the latitude and the longitude. Report a usage error for any other text."""
+        """Return the latitude and the longitude in degrees. Report a usage error for any other text."""
         try:
             lat, lng = (float(part) for part in value.split(","))
         except ValueError:
