@@ -70,8 +70,20 @@ def needles(place: dict[str, Any]) -> list[str]:
 class Call:
     """A call for help that is opened on a running node, while a crowd of simulated phones is connected."""
 
-    def __init__(self, dispatcher: Dispatcher, crowd: Sequence[CrowdProcess], record: Record) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        crowd: Sequence[CrowdProcess],
+        record: Record,
+        full_s: float = FULL_S,
+        there_s: float = THERE_S,
+    ) -> None:
+        """Prepare a call from a record.
+
+        `full_s` and `there_s` are the longest times to wait until the call is full, and then until all have arrived.
+        """
         self._dispatcher, self._crowd = dispatcher, crowd
+        self._full_s, self._there_s = full_s, there_s
         lat, lng = offset(*where(record), *DOOR_M)
         self._place = {
             "lat": lat,
@@ -100,8 +112,8 @@ class Call:
         }
         sent = time.monotonic_ns()
         await self._dispatcher.open_call(body)
-        await self._until("full", FULL_S)
-        await self._until("arrived", THERE_S)
+        await self._until("full", self._full_s)
+        await self._until("arrived", self._there_s)
         held = self.state
         await self._dispatcher.end_call(self._id, "The crew is there.")
         stood = await all_do(self._crowd, "stood", id=self._id)

@@ -13,6 +13,7 @@ Commands come as JSON lines on stdin, and are carried out one after the other. E
     arrivals                         return the deliveries since the last such command, and the number of subscribers,
                                      both by H3 cell
     search   {needles}               from now on, search every frame for these bytes (the needles), each given as hex
+    hesitate {seconds}               from now on, accept calls this much later
     stood    {id}                    wait at most 2 s until all who were called got a standdown at the end of the call
     report                           return the record of each subscriber, a list of events
     forget                           delete the records (used when the demo goes on after its verdict)
@@ -250,7 +251,8 @@ class Subscriber(asyncio.Protocol):
             case "call":
                 self._events.append((what, at, call_id, message["call"]["revision"]))
                 if says:
-                    self._later(answer["after_s"], {"type": says, "id": call_id})
+                    more_s = self._crowd.hesitates_s if says == "accept" else 0.0
+                    self._later(answer["after_s"] + more_s, {"type": says, "id": call_id})
                 if says != "decline":
                     self._crowd.owes(call_id, self)
             case "task":
@@ -338,6 +340,7 @@ class Crowd:
         self._arrivals: list[tuple[list[Place], int, str, int]] = []  # places, time (ns), id, revision
         self._needles: list[bytes] = []
         self._searched = 0  # number of searched frames
+        self.hesitates_s = 0.0  # how much later than `after_s` calls are accepted
         self._owed: dict[str, set[Subscriber]] = {}  # call -> subscribers without a standdown at its end
         self._all_stood = asyncio.Event()
 
@@ -528,6 +531,11 @@ class Crowd:
         self._needles = [bytes.fromhex(needle) for needle in needles]
         return {}
 
+    async def hesitate(self, seconds: float) -> Message:
+        """Accept calls this much later from now on, so that somebody else can take a seat first."""
+        self.hesitates_s = seconds
+        return {}
+
     async def stood(self, id: str) -> Message:  # noqa: A002 (the field's name)
         """Wait, for at most 2 s, until all subscribers that must receive a `standdown` have received it.
 
@@ -545,6 +553,7 @@ class Crowd:
         """Delete all records. In a demo that runs for hours, they would fill the memory."""
         for one in self._all:
             one.record().clear()
+        self._owed = {call_id: who for call_id, who in self._owed.items() if who}
         return {}
 
     async def report(self) -> Message:

@@ -77,6 +77,9 @@ FROM_THE_ARREST_M = (150.0, -120.0)  # north, east: the first place of the respo
 NEIGHBOUR_M = 1500.0
 AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # after the verdict: seconds between two acts, and the number of live alerts
 
+AGAIN_S, KEPT_S = 90.0, 20.0  # between two calls for help; how long the simulated responders leave the seats
+CALL_FULL_S, CALL_THERE_S = 30.0, 20.0  # the longest times until such a call is full, and then until all have arrived
+
 Act = Callable[[], Coroutine[Any, Any, None]]
 Page = TypeVar("Page")
 
@@ -192,8 +195,13 @@ async def _perform(
         )
         show = Show(progress, node, crowd, publisher, shown, dispatcher, arrests, sleepers)
         watch = [node.watch, *([] if sleepers is None else [sleepers.watch])]
-        if arrests and missing({**RESPONDER_PAGE, **DISPATCH_PAGE}) is None:
-            await _serve_calls(progress, node, programme, arrests, cleanup)
+        links = {"live map": shown.url}
+        has_calls = bool(arrests) and missing({**RESPONDER_PAGE, **DISPATCH_PAGE}) is None
+        if has_calls:
+            calls = await _serve_calls(node, programme, arrests, cleanup)
+            for name, link in calls.items():
+                progress.say(f"{name}: {link}", "bold")
+            links |= calls
         try:
             with progress:
                 playing = show.play(incidents, programme.subscribers, ends_at)
@@ -202,11 +210,12 @@ async def _perform(
             _tell(progress, outcome)
             if programme.stays and missing(FILES) is None:
                 desk = await cleanup.enter_async_context(_serve_desk(node, programme, Path(folder)))
-                progress.say(f"The city goes on. Map: {shown.url}   End it with Ctrl-C.", "bold")
-                for name, link in desk.links.items():
-                    progress.say(f"A desk where you decide what is published, as {name}: {link}", "bold")
+                links |= {f"review desk, where you decide, as {name}": link for name, link in desk.links.items()}
+                _tell_links(progress, links, has_calls=has_calls)
+                await show.keep_seats()
+                going = [show.go_on(), *([show.call_again()] if has_calls else [])]
                 with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is a normal end
-                    await first_to_end(show.go_on(), *(each() for each in watch))
+                    await first_to_end(*going, *(each() for each in watch))
         except PublishError as error:
             raise ProcessError(f"the desk could not publish: {error}") from None
         return outcome
@@ -251,13 +260,9 @@ def _serve_map(
 
 
 async def _serve_calls(
-    progress: Progress,
-    node: Node,
-    programme: Programme,
-    arrests: Sequence[Record],
-    cleanup: contextlib.AsyncExitStack,
-) -> None:
-    """Serve the page of a responder near the newest cardiac arrest, and a dispatch page.
+    node: Node, programme: Programme, arrests: Sequence[Record], cleanup: contextlib.AsyncExitStack
+) -> dict[str, str]:
+    """Serve the page of a responder near the newest cardiac arrest, and a dispatch page; return links by name.
 
     Calls that are opened on the dispatch page also reach the simulated responders.
     """
@@ -274,9 +279,8 @@ async def _serve_calls(
     opening = _on_port(DISPATCH_PORT, lambda port: open_dispatch(replace(settings, port=port)))
     page = await cleanup.enter_async_context(opening)
     token = node.issuer.token("r-you", ["alerts:receive"], LIFE_S, ["cpr", "medic"])
-    progress.say(f"responder's page, for you: {signed_in(url, token)}", "bold")
-    for name, link in page.links.items():
-        progress.say(f"dispatch page, as {name}: {link}", "bold")
+    dispatch = {f"dispatch page, as {name}": link for name, link in page.links.items()}
+    return {"responder's page, for you": signed_in(url, token), **dispatch}
 
 
 def _serve_desk(node: Node, programme: Programme, folder: Path) -> contextlib.AbstractAsyncContextManager[OpenPage]:
@@ -291,6 +295,19 @@ def _serve_desk(node: Node, programme: Programme, folder: Path) -> contextlib.Ab
         style_url=programme.map_style,
     )
     return _on_port(DESK_PORT, lambda port: open_desk(replace(settings, port=port)))
+
+
+def _tell_links(progress: Progress, links: dict[str, str], *, has_calls: bool) -> None:
+    """Print the links of all pages together, as the last lines of the demo."""
+    progress.say("\nThe city goes on until Ctrl-C. Open in a browser:", "bold")
+    width = max(map(len, links))
+    for name, link in links.items():
+        progress.say(f"  {name:{width}}  {link}", "bold")
+    if has_calls:
+        progress.say(
+            f"Go on duty on the responder's page: every {AGAIN_S:g} s there is a call for help, "
+            f"and for {KEPT_S:g} s a seat is kept for you."
+        )
 
 
 def _tell(progress: Progress, outcome: Outcome) -> None:
@@ -610,6 +627,18 @@ class Show:
                 self._sleepers.forget()
             await self._while_nobody_moves(partial(self._replace_oldest, live, case))
             await asyncio.sleep(AFTERWARDS_S)
+
+    async def keep_seats(self) -> None:
+        """Let the simulated responders accept calls only after KEPT_S, so that a visitor can take a seat."""
+        await all_do(self._crowd, "hesitate", seconds=KEPT_S)
+
+    async def call_again(self) -> None:
+        """Open a call for help every AGAIN_S, without output, until cancelled."""
+        while True:
+            began = time.monotonic()
+            with contextlib.suppress(Refused):  # somebody has ended the call on the dispatch page
+                await Call(self._dispatcher, (), self._arrests[0], CALL_FULL_S, CALL_THERE_S).go()
+            await asyncio.sleep(max(0.0, began + AGAIN_S - time.monotonic()))
 
     async def _replace_oldest(self, live: list[str], case: Case) -> None:
         for alert_id in live[: max(0, min(2, len(live) - AFTERWARDS_LIVE))]:
