@@ -37,9 +37,9 @@ def forbid(*calls: str) -> None:
     if unknown := [call for call in calls if call not in known]:
         raise OSError(f"the number of {', '.join(unknown)} on {platform.machine()} is not known")
     numbers = [known[call] for call in calls]
-    program = struct.pack("=HBBI", _LOAD, 0, 0, 0)  # load the number of the call, the first field of seccomp_data
+    program = struct.pack("=HBBI", _LOAD, 0, 0, 0)  # load the system call's number, the first field of seccomp_data
     for left, number in zip(reversed(range(len(numbers))), numbers, strict=True):
-        program += struct.pack("=HBBI", _JUMP_IF, left + 1, 0, number)  # skip the other comparisons and "allow"
+        program += struct.pack("=HBBI", _JUMP_IF, left + 1, 0, number)  # if equal, jump to the refusal at the end
     program += struct.pack("=HBBI", _RETURN, 0, 0, _ALLOW) + struct.pack("=HBBI", _RETURN, 0, 0, _REFUSE)
     libc = ctypes.CDLL(None, use_errno=True)
     filter_ = _Program(len(program) // 8, program)

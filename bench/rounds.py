@@ -23,7 +23,7 @@ from bench.runs import Place
 
 NEAREST = 100
 PATIENCE_S = 60.0
-SETTLE_S = 0.005  # wait after the last message, so that the work that follows it is counted, too
+SETTLE_S = 0.005  # wait after the last message, so that the CPU for the work after it is counted, too
 REST_S = 0.05  # wait between two rounds
 IDLE_S = 0.5
 PUBLISHERS = 8
@@ -70,10 +70,10 @@ class Round:
     number: int
     cpu_us: float  # CPU of the server for each message to a session inside the area
     first_ms: float
-    nearest_ms: float  # until the last of the nearest 100 sessions has it
+    nearest_ms: float  # time until the last of the nearest 100 sessions has the alert
     last_ms: float
     latencies_ms: Any
-    connections: Any  # the connection of each latency
+    connections: Any  # for each latency, the index of the connection
     waited: float  # fraction of the time until the last message in which other programs had the server's core
 
     def until(self, connections: Any) -> float:

@@ -42,7 +42,7 @@ from client_demo.python.subscription import Subscription
 from client_demo.python.wire import Message
 
 HOST = "localhost"
-SIZES = (3_000, 1_024)  # lengths of a body: normal, and for phones that accept only small messages
+SIZES = (3_000, 1_024)  # longest bodies: of most phones, and of phones that accept only small messages
 CLOSING_TURNS = 10  # turns of the loop until every aborted transport with TLS is closed
 HANG, RESET, LONG_HEAD = "hang", "reset", "long head"  # scripted failures in place of an answer
 START_S = 20.0
@@ -121,7 +121,7 @@ class Phone:
         self.kept: dict[str, Push] = {}  # unread messages by Topic, while the phone sleeps
         self.told: list[Message] = []
         self.requests: list[Push] = []  # all accepted pushes
-        self.answers: list[Answer] = []  # the next answers for this phone, used before the service's
+        self.answers: list[Answer] = []  # the next answers for this phone, used before those of the service
 
     @property
     def endpoint(self) -> str:

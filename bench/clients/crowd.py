@@ -18,9 +18,9 @@ import numpy as np
 from bench import processes
 from bench.clients.websocket import Joining
 
-HEADER = 4096  # must match receiver.c, as must the layout of RECORD
+HEADER = 4096  # this, and the layout of RECORD, must be the same as in receiver.c
 RECORD = np.dtype([("when_ns", "u8"), ("connection", "u4"), ("number", "u4")])
-PER_PROCESS = 18_000  # connections; receiver.c spreads them over addresses to have enough ports
+PER_PROCESS = 18_000  # connections; receiver.c uses several addresses, so that there are enough ports
 INFLIGHT = 256  # handshakes in progress at once, over all processes
 RETRY_MS = (50, 250)
 PATIENCE_S = 5.0

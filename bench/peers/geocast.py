@@ -51,7 +51,7 @@ class Geocast(System):
     ) -> None:
         super().__init__(home, cpus)
         private, public = make_key("bench")
-        self._key = PyJWK(dict(private))  # made once, because there may be a million tokens
+        self._key = PyJWK(dict(private))  # made only once, because it may have to sign a million tokens
         (self.home / "keys.jwks").write_text(json.dumps({"keys": [public]}))
         desk = self.token("desk", ["alerts:publish", "alerts:manage"])
         self.headers = {"Authorization": f"Bearer {desk}", "Content-Type": "application/json"}
@@ -177,7 +177,7 @@ class Geocast(System):
         if self._payload_bytes > PLAIN_BYTES:
             self._corners = min(MOST_CORNERS, (self._payload_bytes - PLAIN_BYTES // 2) // CORNER_BYTES)
         missing = self._payload_bytes - len(self._sample()) - len(',"description":""')
-        wide = min(PADDING, max(0, missing - PADDING + 2) // 3)  # each takes three bytes more than the letter x
+        wide = min(PADDING, max(0, missing - PADDING + 2) // 3)  # each is three bytes longer than the letter x
         self._description = "🌊" * wide + "x" * min(PADDING - wide, max(0, missing - 4 * wide))
         number = next_number()
         return Payload(self._sample(number), alert_id(number))
@@ -206,7 +206,7 @@ class Geocast(System):
 
     def kill(self) -> None:
         """Kill all processes at once, because draining a million sessions would take minutes."""
-        for pid in self.pids():  # the supervisor comes first, because it would replace killed processes
+        for pid in self.pids():  # the supervisor is killed first, because it would restart killed processes
             os.kill(pid, signal.SIGKILL)
 
 

@@ -59,13 +59,13 @@ rest_s = 0
 """
 SEATS, AT_ONCE = 4, 8
 FIRST_RING, FIRST_RING_M = 100, 50.0
-IN_LAST_RING_M = 1_450.0  # distance that only the last radius reaches, wherever in its cell the place of the call is
+IN_LAST_RING_M = 1_450.0  # a distance that only the last radius reaches, wherever the call is in its cell
 LAST_RING_ROUNDS = 5
 LISTS = 5
 SEALINGS, SEALED_BYTES = 20_000, {"a place": 200, "the most": 16_000}
 SETTLE_S, IDLE_S = 5.0, 2.0  # after a thousand calls were opened, the remaining work takes some seconds
 REST_S = 0.02  # wait between two rounds
-NAP_MS = 0.5  # sleep of the receivers, which leaves a core for the client that waits for the 201
+NAP_MS = 0.5  # the receivers sleep this long, so that the client that waits for the 201 has a core
 GOAL_RING_MS = {"SQLite": 10, "Redis": 50}
 GOAL_TASK_MS, GOAL_LAST_RING_MS = 50, 1_500
 

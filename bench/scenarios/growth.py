@@ -50,10 +50,10 @@ CROWD, CROWD_M = 1_000, 2_000_000.0
 AT_ONCE = 1_000  # appends in progress at the same time
 PATIENCE_S = 120.0
 RADIUS_M = 500.0
-FOREIGN, FOREIGN_S = 5_000, 6.0  # entries appended while the node runs, and the time for them
+FOREIGN, FOREIGN_S = 5_000, 6.0  # number of entries appended while the node runs, and the seconds for that
 GOAL_RATIO, GOAL_BYTES, GOAL_FOREIGN_US, GOAL_HELD_MS, GOAL_START_S = 1.3, 1024, 100, 5.0, 10
 DOINGS = ("visit", "move", "filter", "token")
-BURST = 250  # messages on one connection; more than 300 at once are refused (F7)
+BURST = 250  # messages sent on one connection; a node refuses more than 300 at once (F7)
 VISITS = 100  # per round
 
 

@@ -25,7 +25,7 @@ HEARTBEAT_S = 25.0
 REST_S = 10.0  # duration of the measurement without sessions
 GOAL_REST, GOAL_EACH_REST = 10.0, 0.2  # % of a core, for 40 processes together and for one
 GOAL_SESSIONS = 1.5  # % of a core, for 15,000 sessions of one process
-GOAL_PSS_MIB, GOAL_READY_S = 15.0, 0.3  # for each further process
+GOAL_PSS_MIB, GOAL_READY_S = 15.0, 0.3  # for each further stream process
 
 
 def measure(place: Place, workers: tuple[int, ...], sessions: int, redis: bool) -> dict[str, Any]:

@@ -40,7 +40,7 @@ JOIN_S = 60.0  # time to join after the ramp-up
 GRACE_S = 5.0  # after the last alert, for messages still under way
 TICK_S = 0.25
 MAX_RADIUS_M = 20_000.0  # of the default policy
-ROUNDED_M = 250.0  # the published circle may be this much larger
+ROUNDED_M = 250.0  # the node may enlarge the published circle by this much
 SHOWN = (50.0, 90.0, 99.0, 99.9, 100.0)
 
 

@@ -30,7 +30,7 @@ from bench.runs import Bench, Place
 
 SPREAD_M = 14_000.0
 PER_WORKER = 18_000  # less than the limit of 20,000 descriptors, because the kernel spreads connections unevenly
-INFLIGHT = 2_048  # handshakes in progress at once: so many that a process that wakes up finds several
+INFLIGHT = 2_048  # handshakes in progress at once: many, so that each process finds several when it wakes up
 NAP_MS = 5.0
 SETTLE_S = 3.0
 SAMPLES = 300  # number of samples that are kept for the plot
@@ -80,14 +80,14 @@ def measure(place: Place, sessions: int, rounds: int, hold_s: float, moves: int,
     }
 
 
-# ---- while the sessions stay connected ---------------------------------------------------------------------------
+# ---- measurements while sessions are connected -------------------------------------------------------------------
 
 
 class _Watch:
     """A sampler that records the sessions, memory and CPU once a second, and tells sessions to move."""
 
     def __init__(self, node: Geocast, crowd: Crowd) -> None:
-        self.samples: list[tuple[float, int, int, float, int]] = []  # s, ready, bytes available, CPU s, pongs
+        self.samples: list[tuple[float, int, int, float, int]] = []  # s, ready sessions, bytes available, CPU s, pongs
         self.moves, self.moves_begin, self.moves_s = 0, 0.0, 1.0
         self._node, self._crowd, self.begun, self._said = node, crowd, time.monotonic(), 0.0
 

@@ -31,7 +31,7 @@ from geocast.matching.place_index import PlaceIndex
 from geocast.model.alert import Circle, Polygon
 
 RADII_M = (100.0, 1_000.0, 10_000.0, 50_000.0, 100_000.0, 500_000.0)
-POLYGONS_M = (100_000.0, 2_000_000.0)  # sizes of polygons among places by population
+POLYGONS_M = (100_000.0, 2_000_000.0)  # sizes of the polygons among places distributed by population
 REGION_M, IN_REGION_M = 100_000.0, (1_000.0, 10_000.0, 50_000.0)  # radius of the region, and sizes of polygons in it
 CORNERS = 250
 SEED = 7

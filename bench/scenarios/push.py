@@ -40,7 +40,7 @@ SOON = 100
 PATIENCE_S = 120.0
 SETTLE_S = 0.3  # wait after the last push, until its result is stored
 URGENT_ROUNDS = 3
-MIDDLE = 0.2  # fraction of a fan-out after which the benchmark interferes
+MIDDLE = 0.2  # the benchmark interferes when this fraction of the pushes has been sent
 HANGING = 1  # number of the service that hangs
 
 GOAL_CPU_US, GOAL_SOON_MS, GOAL_LAST_MS, GOAL_URGENT_MS = 300, 150, 4_000, 250

@@ -117,7 +117,7 @@ class _Reader:
             now_ns = time.monotonic_ns()
             for place, fields in answer[0][1] if answer else ():
                 self._place = place
-                if fields[4] == b"i":  # the entry is no heartbeat: append.lua writes the id as the third field
+                if fields[4] == b"i":  # an alert, not a heartbeat: append.lua writes its id as the third field
                     self.got.append((fields[5], now_ns))
             self._ask(self._place)
 

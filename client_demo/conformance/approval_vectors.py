@@ -17,7 +17,7 @@ from .exact import Json
 AUDIENCE = "alerts.harbour.example"
 IAT = 1_935_403_145
 APPROVED_AT = "2031-05-01T11:59:05.000Z"
-# The owner of each key, by `kid`. The reviewer r-7 has two keys. The key of the stranger is not in the published set.
+# The owner of each key, by `kid`. The reviewer r-7 has two keys. The stranger's key is not among the published keys.
 PEOPLE = {"8f3a91c2d4e5f607": "r-7", "11aa22bb33cc44dd": "r-7", "0c4e77d1a9b3f285": "r-9", "5566778899aabbcc": "desk-7"}
 SEVEN, SEVEN_TOO, NINE, DESK = PEOPLE
 STRANGER = "ffffffffffffffff"

@@ -82,7 +82,7 @@ def _winds_around(lat: float, lng: float, ring: Sequence[Sequence[float]]) -> bo
     The polygon must be on the same half of the earth as the point.
     """
     if max(distance_m(lat, lng, corner[1], corner[0]) for corner in ring) > 2 * EARTH_RADIUS_M:
-        return False  # too far away: no polygon of these vectors is that wide
+        return False  # too far away: no polygon in the test vectors is that wide
     ways = [bearing(lat, lng, corner[1], corner[0]) for corner in ring]
     turns = [(after - before + 3 * pi) % (2 * pi) - pi for before, after in pairwise(ways)]
     return bool(abs(sum(turns)) > pi)

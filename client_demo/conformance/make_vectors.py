@@ -300,7 +300,7 @@ def holding() -> Json:
     }
     cases = []
     for why, alerts in sets.items():
-        live = {a["id"]: a for a in alerts if a["expires_at"] > stamp(0)}  # times in the same format sort as text
+        live = {a["id"]: a for a in alerts if a["expires_at"] > stamp(0)}  # times of one format can be compared as text
         last = sorted(live, key=lambda key: live[key]["expires_at"])[-256:]
         cases.append(
             {
@@ -319,7 +319,7 @@ def holding() -> Json:
     }
 
 
-# ---- revisions and cancels -----------------------------------------------------------------------------------------
+# ---- revisions and cancellations -----------------------------------------------------------------------------------
 
 
 def revisions() -> Json:

@@ -49,7 +49,7 @@ def beside_edges(corners: list[list[float]], beyond_m: mpf) -> Iterator[tuple[st
     (before_lng, before_lat), (lng, lat), (after_lng, after_lat) = corners[:3]
     back, on = bearing(lat, lng, before_lat, before_lng), bearing(lat, lng, after_lat, after_lng)
     turn = (on - back) % (2 * pi)
-    if beyond_m > 0 and turn > pi:  # a convex corner: beyond its buffer, away from both edges
+    if beyond_m > 0 and turn > pi:  # a convex corner: the point is beyond it, away from both edges
         yield "a corner", walk(lat, lng, degrees(back + turn / 2), beyond_m)
 
 

@@ -70,10 +70,10 @@ SLACK_S = 3.0  # added to the protocol's upper bounds, for slow machines
 EARLY_S = 0.005  # subtracted from its lower bounds, for the granularity of timers
 NEVER_CODES = (1002, 1003, 1007, 1009, 4400, 4403)
 WINDOW_CODES = (1012, 1001, 1006, 1011, 4408, 4999)
-LATER_S = 20.0  # how long we wait for a "later", which has no upper bound
+LATER_S = 20.0  # how long we wait for a client that must come "later", for which there is no upper bound
 DRAWS = 16
-AGAIN_S = 5.0  # RU3, M20
-LATE_S = 1.0  # tolerance between two messages of a client, as the first may have come late
+AGAIN_S = 5.0  # pause before an answer or a report is repeated (RU3, M20)
+LATE_S = 1.0  # tolerance for the time between two messages, because the first may have come late
 NO_RESPONDER = "the client marks no place as `here`, so it is not a responder's"
 # The corners of polygons, in km east and north of the client's first place. The reach of a client's place is less than
 # 4 km. AROUND contains the place. SOUTH is 4.5 km away, and contains the place only with BUFFER_M. BEND surrounds the
@@ -272,7 +272,7 @@ async def many(server: ScriptedServer) -> None:
     await talk.welcome()
     for number, lasts_s in enumerate(ends):
         await talk.alert(f"a{number}", lasts_s=lasts_s)
-    await talk.fence(30.0)  # acknowledging them all takes time (F7)
+    await talk.fence(30.0)  # acknowledging all the alerts takes time (F7)
     back = await _return(server, talk, 1012)
     held = {key for key in _held(back) if key.startswith("a")}
     last = sorted(range(260), key=lambda number: ends[number])[260 - len(held) :]
@@ -513,7 +513,7 @@ async def called(server: ScriptedServer) -> None:
     await talk.standdown("a", "full")
     await talk.fence()
     count = len(await talk.heard_often(_says("accept", "a"), 1, 0.0))
-    await asyncio.sleep(AGAIN_S + MOMENT_S)  # part of the scenario: after the answer the client must send no accept
+    await asyncio.sleep(AGAIN_S + MOMENT_S)  # part of the scenario: the answered client must not repeat its accept
     more = len(await talk.heard_often(_says("accept", "a"), 1, 0.0)) - count
     found.check("accept", more == 0, "repeated an answered accept")
     talk = await _return(server, talk, 1012)

@@ -44,9 +44,9 @@ TOKEN_PATH = "/token"
 MAX_HELLO_BYTES, MAX_MESSAGE_BYTES = 64 * 1024, 16 * 1024  # F6
 RATE_PER_S, BURST = 10.0, 300  # F7
 HELLO_S = 10.0  # S5
-FENCE_S = 3.0  # the wait for the acknowledgement of an alert; longer after many alerts
-MOMENT_S = 0.5  # the wait for a client that acknowledges nothing
-LIE = "not allowed, never come back"  # Rule 3
+FENCE_S = 3.0  # how long to wait for the acknowledgement of an alert; longer after many alerts
+MOMENT_S = 0.5  # how long to wait for a client that acknowledges nothing
+LIE = "not allowed, never come back"  # the text of a close reason (Rule 3)
 FROM_CLIENTS = ("hello", "move", "filter", "token", "ack", "ping", "accept", "decline", "report")
 
 
@@ -130,7 +130,7 @@ class Talk:
         self.hello: Message = {}
         self.said: list[Message] = []  # messages after the hello
         self.said_at: list[float] = []  # their times, by the monotonic clock
-        self.answers_pings = True  # whether the protocol's pings are answered; the library answers WebSocket pings
+        self.answers_pings = True  # whether `ping` messages are answered; the library answers WebSocket pings
         self._socket = socket
         self._is_text = socket.subprotocol == WIRES["json"].subprotocol
         self._wire = next(wire for wire in WIRES.values() if wire.subprotocol == socket.subprotocol)
@@ -331,7 +331,7 @@ class Talk:
         Return whether the client acknowledges alerts.
         """
         self.server.fences += 1
-        alert_id = f"fence-{self.server.fences}"  # a new id each time, as the client may hold the last alert
+        alert_id = f"fence-{self.server.fences}"  # a new id each time, because the client may still have the last alert
         await self.alert(alert_id)
         if await self.heard(lambda message: message.get("id") == alert_id, within_s):
             return True

@@ -25,8 +25,8 @@ from client_demo.python.geo import EDGE_M, Place, distance_m
 
 from .verdict import Event, percentile
 
-MAX_REACH_M = 500.0  # limit of a `here` place's reach (RQ5)
-FINDING = "place"  # the event that a frame contained the place
+MAX_REACH_M = 500.0  # the largest allowed reach of a place with `here` (RQ5)
+FINDING = "place"  # kind of the event that says that a frame contained the place
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def check_call(called: Called, phones: Iterable[ResponderPhone], frames: int) ->
         _check(found, called, phone)
     if len(set(called.holders)) != len(called.holders):
         found.faults.append("somebody holds two seats")
-    found.taken += sum(holder not in known for holder in called.holders)  # a page that a person has open
+    found.taken += sum(holder not in known for holder in called.holders)  # such as the page of a real person
     if not frames:
         found.faults.append("no frame was searched for the place")
     return found

@@ -94,7 +94,7 @@ class Call:
         }
         self._id = uuid.uuid4().hex
         self.state: dict[str, Any] = {}
-        self.missing, self.frames = 0, 0  # phones without a standdown at the end; searched frames
+        self.missing, self.frames = 0, 0  # numbers of phones without a standdown, and of searched frames
 
     async def go(self) -> Called:
         """Open the call, wait until enough responders have accepted and arrived, and end it.

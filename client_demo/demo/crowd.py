@@ -69,7 +69,7 @@ BEFORE_COUNTING_S = 0.1  # so that counting does not delay frames that are just 
 MOVE_EVERY_S, TICK_S = 2.0, 0.05
 MAP_RESOLUTION = 9  # H3 cells of about 350 m across
 MAX_LINE = 1 << 26
-COUNTED = ("alert", "cancel", "call", "task", "standdown")  # messages that `live` of `welcome` and `ok` counts
+COUNTED = ("alert", "cancel", "call", "task", "standdown")  # the messages that `live` in `welcome` and `ok` counts
 
 # The WebSocket library gets this silent logger, because logging each frame would cause most of the load.
 _quiet = logging.getLogger("client_demo.demo.crowd.frames")
@@ -336,12 +336,12 @@ class Crowd:
         self._settled, self._still = asyncio.Event(), asyncio.Event()
         self._walking: asyncio.Task[None] | None = None
         self._decoded: dict[bytes, Message] = {}
-        self._areas: dict[tuple[str, int], list[Any]] = {}  # the areas as sent, once for each kind of frame
+        self._areas: dict[tuple[str, int], list[Any]] = {}  # (id, revision) -> the areas that were received, one for each format
         self._arrivals: list[tuple[list[Place], int, str, int]] = []  # places, time (ns), id, revision
         self._needles: list[bytes] = []
         self._searched = 0  # number of searched frames
         self.hesitates_s = 0.0  # how much later than `after_s` calls are accepted
-        self._owed: dict[str, set[Subscriber]] = {}  # call -> subscribers without a standdown at its end
+        self._owed: dict[str, set[Subscriber]] = {}  # call -> subscribers that still lack its standdown
         self._all_stood = asyncio.Event()
 
     # ---- the methods that subscribers call -------------------------------------------------------------------

@@ -43,7 +43,7 @@ QUIET_S = 15.0  # seconds without an event until a comment is sent, to notice th
 BEHIND = 256  # the most events that may wait for one page; beyond that, the page has to reconnect
 FILES = {
     **page_files("map", "list", "scene"),
-    "/worker.js": WEB / "map" / "worker.js",  # at the root, so that its scope contains the page
+    "/worker.js": WEB / "map" / "worker.js",  # at the root, so that the page is in the worker's scope
     **LIBRARY,
 }
 

@@ -19,7 +19,7 @@ SEED = 911
 NEAR_SHARE, NEAR_M = (
     0.6,
     900.0,
-)  # the share of subscribers near an incident, and the standard deviation of their distance; the others live anywhere
+)  # the fraction of subscribers near an incident, and the standard deviation of their distance; others are anywhere
 OUTSKIRTS_M = 3000.0
 STEPS, STEP_M = 12, 500.0  # number of a walker's places, and their mean distance
 

@@ -344,7 +344,7 @@ class Show:
         self._published: list[Published] = []
         self._sent: dict[str, dict[str, Any]] = {}  # id -> the desk's last request
         self._ends_ms: dict[str, int] = {}  # id -> end of the alert
-        self._cast: list[list[Simulated]] = []  # for each process, the subscribers that it plays
+        self._cast: list[list[Simulated]] = []  # for each process, the subscribers that it simulates
 
     async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> None:
         """Run the whole show.

@@ -27,7 +27,7 @@ from .verdict import Published
 PHONES = 48
 RESOLUTION = 8
 SEED = 1042
-NEAR_M = 900.0  # standard deviation of their distance from an incident
+NEAR_M = 900.0  # standard deviation of the phones' distance from an incident
 PATIENCE_S = 10.0  # seconds for which a registration is repeated
 SETTLE_S = 2.0  # the same as in `crowd`
 LATE_S = 5.0
@@ -107,7 +107,7 @@ class Sleepers:
         await self._starting
         began, dice = time.monotonic(), random.Random(SEED)
         for number in range(PHONES):
-            near = incidents[:2] if number % 4 < 2 else incidents  # the first two are always published
+            near = incidents[:2] if number % 4 < 2 else incidents  # alerts for the first two are always published
             spot = offset(*dice.choice(near), dice.gauss(0, NEAR_M), dice.gauss(0, NEAR_M))
             place, slept = Place.in_cell(h3.latlng_to_cell(*spot, RESOLUTION)), number % 2 == 1
             self._all.append(_Sleeper(self._service.phone(asleep=slept), [place], slept))

@@ -81,7 +81,7 @@ class _Connection:
     held: Mapping[str, int]
     end: int
     stays: list[_Stay]
-    got: dict[Key, int] = field(default_factory=dict)  # -> time of delivery
+    got: dict[Key, int] = field(default_factory=dict)  # (id, revision) -> time of delivery
 
     def leave(self, at: int) -> None:
         """End the last stay, because a move was sent or the connection was lost.

@@ -24,7 +24,7 @@ log = logging.getLogger("client_demo")
 LOOK_EVERY_S = 1.0
 POLICY_EVERY_S = 30.0
 AGAIN_S = 1.0
-MOST_ASKED = 8  # the number of unsigned forms that are kept for each item, because somebody may be reading them
+MOST_ASKED = 8  # unsigned forms kept for each item, because somebody may be reading them before signing
 SILENT = "The node does not answer. Decisions are stored and will be sent."
 CHANGED_ELSEWHERE = ("id-conflict", "revision-conflict", "alert-ended", "unknown-alert")
 

@@ -19,7 +19,7 @@ from .triage import read_toml
 
 GRID = 0.01  # degrees, about a kilometre
 MOST_EXAMPLES = 3
-SIMILAR = 0.8  # least similarity to a category that may be misspelt
+SIMILAR = 0.8  # how similar a word must be to a category to count as a misspelling of it
 NO_NUMBER, NO_TIME, NO_PLACE = "without a number", "without a time", "without a place"
 OTHER_PLACE = "with an invalid place: only one coordinate, 0/0, or beyond 90 and 180 degrees"
 

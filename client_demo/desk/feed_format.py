@@ -43,7 +43,7 @@ MOST_ENTRIES, MOST_PATTERNS = 5000, 100
 MOST_ERRORS = 3  # the most errors that one message lists
 FOLDER = Path(__file__).with_name("feed_formats")
 ISO, UNIX_S, UNIX_MS = "iso", "unix_s", "unix_ms"  # formats of a time besides the patterns of strptime
-_PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # an afternoon, whose hour differs on a 12-hour clock
+_PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # an afternoon: its hour shows whether a pattern lacks AM and PM
 _DIGITS = r"([-+]?\d{1,4}(?:\.\d{0,20})?)"
 # A pattern for two coordinates: `(37.7, -122.4)`, `37.7 -122.4`, or a point written as WKT or GeoJSON.
 _PAIR = re.compile(rf"(?:POINT ?|\{{'type': 'Point', 'coordinates': )?[(\[]?{_DIGITS}(?:, ?| ){_DIGITS}[)\]]?\}}?")
@@ -403,7 +403,7 @@ def _is_pattern(form: str) -> bool:
     """Return whether a time that is written with this `strptime` pattern and parsed again has the same day and hour."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python warns of days without a year, which are refused anyway
+            warnings.simplefilter("ignore")  # Python warns about patterns without a year, which are refused anyway
             again = datetime.strptime(_PROBE.strftime(form), form)  # noqa: DTZ007
     except ValueError:
         return False

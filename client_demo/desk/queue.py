@@ -81,7 +81,7 @@ class Sighting:
     recorded_at: int | None
     latest: int | None
     is_retimed: bool
-    nature: str  # in the feed's own words, complete
+    nature: str  # in the feed's own words, not shortened
     district: str
     rows: list[list[Cell]]
     row_count: int
@@ -140,12 +140,12 @@ class Item:
     state: str = "waiting"  # waiting, dismissed, live, cancelled, expired
     version: int = 1
     alert_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    revision: int = 0  # the last accepted one
-    form: Form | None = None  # of the last accepted revision
+    revision: int = 0  # the last revision that the node has accepted
+    form: Form | None = None  # the form of that revision
     signing: SigningRequest | None = None  # the request that waits for signatures
     pending: Pending | None = None
     published: dict[str, Any] | None = None  # the node's last answer: area, issued_at, expires_at
-    delivery: dict[str, int] | None = None  # the node's counts; `rounded` without alerts:audit
+    delivery: dict[str, int] | None = None  # the node's counts; with `rounded` unless the token has alerts:audit
     troubles: list[Trouble] = field(default_factory=list)  # reasons why the last decision was refused
     waits: str = ""  # the reason why the pending request has no answer yet
     history: list[Decision] = field(default_factory=list)
@@ -226,7 +226,7 @@ class Queue:
             return item
         if seen.rows == item.sighting.rows and seen.row_count == item.sighting.row_count:
             return None
-        # The item keeps its incident, because time and place must not change while a reviewer looks at them.
+        # The item keeps its incident, because the time and the place must not change while a reviewer looks at them.
         item.sighting = replace(item.sighting, rows=seen.rows, row_count=seen.row_count, latest=seen.latest)
         return item
 
@@ -430,8 +430,8 @@ class Queue:
             signing = asked
         elif signing.has(signature.kid):
             return False  # a repeated signature
-        # The version is not checked here: a reviewer signs the text itself, so the signature is valid for this text
-        # even if their page shows an older version of the item.
+        # The item's version is not checked here. The signature covers exactly the text that the reviewer saw, so it is
+        # valid for that text and no other, even if the reviewer's page is out of date.
         signing.signatures.append(signature)
         if signing.is_enough:
             item.signing = None

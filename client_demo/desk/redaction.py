@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .feed_format import ADDRESS, CASE, PHONE, UNITS
 
-SHORTEST_REPEATED = 4  # characters; a shorter private value ("3", "B04") would strike parts of other words
+SHORTEST_REPEATED = 4  # characters; a shorter private value ("3", "B04") is not struck out in other columns
 MOST_CHARACTERS = 400  # the longest text of one value that is shown
 
 _STREET = (
@@ -41,7 +41,7 @@ _PATTERNS = {
     rf"|{_NUMBER}{_NAME}{_STREET}"
     r"|\b(?:apartment|apt|suite|ste|room|flat)\b\.?[ ]*+#?[ ]*+[^\W\d]*+\d\w*+",
 }
-# A match may begin only at the beginning of a word of _NAME: trying each dot would take time quadratic in the length.
+# A match may begin only where a word begins: trying each dot of a name would take time quadratic in the length.
 _CROSSING = rf"(?<![\w.'’-]){_NAME}{_STREET}[ ]*+(?:&|/|\band\b|\bat\b)[ ]*+{_NAME}{_STREET}"
 _KINDS = {kind.replace(" ", "_"): kind for kind in _PATTERNS}
 

@@ -13,13 +13,13 @@ FIELDS = ("headline", "description", "category", "severity", "place", "radius_m"
 AREA = "area"  # the kind of a confirmation about the size of an area
 
 
-_POINTERS = (  # a JSON Pointer's beginning -> the field
+_POINTERS = (  # the beginning of a JSON Pointer -> the field of the form
     (re.compile(r"/area(/\d+)?/radius_m"), "radius_m"),
     (re.compile(r"/area(/\d+)?/(coordinates|type)"), "corners"),
     (re.compile(r"/area"), "place"),
     (re.compile(r"/(headline|description|category|severity|reason)$"), r"\1"),
 )
-_READS_LIKE = {  # kinds of words that a node refuses, some of them unless confirmed (protocol, P24)
+_READS_LIKE = {  # kinds of words that a node refuses, some only if not confirmed (protocol, P24)
     "address": "a street address",
     "units": "units that were sent, or how many",
     "phone": "a telephone number",

@@ -33,7 +33,7 @@ class SigningRequest:
     body: dict[str, Any]  # as in the dry run that returned the form
     form: str
     needed: int
-    draft: dict[str, Any]  # the typed form, as in a decision
+    draft: dict[str, Any]  # the form that the reviewer filled in, as in a decision
     signatures: list[Signature] = field(default_factory=list)
 
     @property

@@ -30,7 +30,7 @@ MOST_BYTES = 16 << 20
 FETCH_S = 30.0
 LEAST_EVERY_S = 5.0
 LONGEST_WAIT_S = 900.0
-MOST_INCIDENTS = 2000  # the newest of one edition that are read; four times the undecided items of a desk
+MOST_INCIDENTS = 2000  # of one edition of a feed, only the newest are read; four times what a desk keeps undecided
 
 
 def as_recorded(records: Records) -> list[Sighting]:

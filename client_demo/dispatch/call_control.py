@@ -27,7 +27,7 @@ from .records import Record
 
 LOOK_EVERY_S = 1.0
 AGAIN_S = 1.0
-RETIMED_BY_MS = 30_000  # how long ago a re-timed record counts as having happened
+RETIMED_BY_MS = 30_000  # a record that is re-timed is treated as if it had happened this long ago
 OVER = ("ended", "expired")
 STATUSES = ("actual", "exercise", "test")
 KINDS = ("public", "residence")
@@ -48,7 +48,7 @@ class CallCase:
     id: str
     record: str | None
     by: str
-    form: Form | None = None  # the last form, with the place; None after the end, and for a call from elsewhere
+    form: Form | None = None  # the last form, with the place; None after the end, or if opened elsewhere
     sent: dict[str, Any] = field(default_factory=dict)  # the pending request, with the place
     pending: str = ""  # open, correct, end
     near: Mapping[str, Any] | None = None

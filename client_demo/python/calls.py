@@ -33,11 +33,11 @@ from .times import parse_time
 from .wire import Message
 
 AGAIN_MS = 5_000  # pause before an answer is repeated (protocol, RU3)
-REPORT_MS = 6_000  # the server allows one in 5 s (M20), and the second may travel faster than the first
+REPORT_MS = 6_000  # pause between two reports: the server allows one in 5 s (M20), and the second may travel faster
 MAX_LIFE_MS = 7_200_000  # a call is open for two hours at most: protocol, `max_age_s`
 MAX_ETA_S = 7_200
 MAX_REMEMBERED = 1_024  # ids kept for Rules 3 and 5, of at most 128 characters each
-DECLINES = 3  # on each connection, when no seat is known
+DECLINES = 3  # how often a decline is sent on each connection if no seat is known
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -71,7 +71,7 @@ class CallChange:
 @dataclass(slots=True)
 class _Held:
     expires_at: int  # ms since 1970, the server's time
-    keep_until: int  # own clock
+    keep_until: int  # by the client's own clock, in ms
     call: Mapping[str, Any] | None = None
     task: Mapping[str, Any] | None = None
     report: State | None = None
@@ -87,7 +87,7 @@ class _Held:
 class _Answer:
     message: Message
     at: int  # when to send it (again), by the client's own clock
-    until: int  # own clock
+    until: int  # by the client's own clock, in ms
     left: int | None = None  # how many more times on this connection; None: until answered
 
 
@@ -125,7 +125,7 @@ class Calls:
         self._answers: dict[str, _Answer] = {}
         self._once: list[Message] = []  # declines of calls in which this responder has no seat
         self._declined: OrderedDict[str, None] = OrderedDict()
-        self._over: OrderedDict[str, int] = OrderedDict()  # id -> the last revision that was held
+        self._over: OrderedDict[str, int] = OrderedDict()  # id -> the last revision that was received
 
     def __len__(self) -> int:
         return len(self._held)
@@ -185,7 +185,7 @@ class Calls:
             raise TypeError("place is no map")
         answer = self._answers.get(key)
         if answer is not None and answer.message["type"] == "decline":
-            answer.left = None  # a seat must be given back; the task may have crossed our decline
+            answer.left = None  # give the seat back: the task may have been sent before the decline came
             return []
         held = self._held.get(key)
         if expires_at <= now_ms or (held is None and revision <= self._over.get(key, 0)):

@@ -53,13 +53,13 @@ __all__ = ["Client", "ClientError", "RequestRefused"]
 log = logging.getLogger("client_demo")
 
 HANDSHAKE_S = 10.0
-HEARTBEAT_S = 25.0  # if the welcome has no valid interval
+HEARTBEAT_S = 25.0  # used if the welcome has no valid interval
 MAX_HEARTBEAT_S = 3600.0  # with a longer interval a dead connection would go unnoticed
 MALFORMED = 4400
 MAX_LANGUAGES = 8
 _TAG = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
-HERE_REF = 0  # `ref` of the `move` with `here` after a welcome; a link counts from 1
-RENEW_S = 60.0  # a token is renewed this long before it expires, or after 80 % of its life if that is later
+HERE_REF = 0  # `ref` of the `move` that `_offer_here` sends; the other requests of a link count from 1
+RENEW_S = 60.0  # a token is renewed this long before it expires, or after 80 % of its lifetime if that is later
 RENEW_AGAIN_S = 5.0  # after a failed renewal
 
 OnChange = Callable[[Change], object]
@@ -123,7 +123,7 @@ class Client:
         self._filter["languages"] = _tags(languages)
         self._says_languages = True  # whether a `hello` contains languages (Rule 5)
         self._says_here = False  # whether places contain `here` (Rule 5)
-        self._hello_may_be_too_new = False  # whether the last hello had languages or `here` and is unanswered
+        self._hello_may_be_too_new = False  # whether the last `hello` had languages or `here`, and was not answered
         self._on_call, self._locate = on_call, locate
         self._rang, self._calls_changed = asyncio.Event(), asyncio.Event()
         self._on_change, self._on_status, self._on_untrusted = on_change, on_status, on_untrusted
@@ -280,7 +280,7 @@ class Client:
             self._url,
             subprotocols=[Subprotocol(self._wire.subprotocol)],
             compression=None,
-            ping_interval=None,  # the link sends pings, at the server's interval
+            ping_interval=None,  # `Link` sends the pings, at the interval that the server asks for
             open_timeout=HANDSHAKE_S,
             close_timeout=2.0,
             proxy=None if is_loopback(self._url) else True,
@@ -288,7 +288,7 @@ class Client:
         try:
             return await self._talk(socket)
         finally:
-            await socket.close()  # with 1000, also after `stop`; does nothing if the server has closed
+            await socket.close()  # with the code 1000; does nothing if the server has already closed it
 
     async def _talk(self, socket: ClientConnection) -> Ending:
         if socket.subprotocol is None:
@@ -567,7 +567,7 @@ async def _set_or_due(event: asyncio.Event, due_ms: int | None) -> None:
     """
     # Wait at most a minute: the loop's clock may stop while the machine sleeps, but `own_ms` does not.
     delay_s = None if due_ms is None else min(60.0, max(0.0, (due_ms - own_ms()) / 1000))
-    # `wait_for` would not do: in Python 3.11 it loses a cancellation that comes together with the event.
+    # `wait_for` can't be used: in Python 3.11 it loses a cancellation that comes together with the event.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(delay_s):
             await event.wait()

@@ -13,7 +13,7 @@ import h3
 from .api import Answer, ApiClient, in_path
 from .geo import Place, cell_reach_m
 
-RESOLUTION = 8  # of the cells that the server gets; the reach of such a cell is about 0.6 km
+RESOLUTION = 8  # resolution of the cells that are sent to the server; the reach of such a cell is about 0.6 km
 COARSEST = 5
 MAX_PLACES = 8
 

@@ -75,10 +75,10 @@ class _Held:
     alert: Alert
     revision: int
     expires_at: int  # ms since 1970, the server's time
-    keep_until: int  # own clock: the alert is over by then, whatever the server's clock says
+    keep_until: int  # by the client's own clock, in ms: by then the alert is over, whatever the server's clock says
     here: bool = False
     shown: bool = False
-    over: bool = False  # by the server's clock
+    over: bool = False  # whether the alert has ended by the server's clock
 
     def reassess(self, places: Sequence[Place], revised: bool) -> Kind | None:
         """Update whether one of `places` is inside the alert's area, and return the kind of the change, or None.

@@ -95,7 +95,7 @@ class Notices:
     ) -> None:
         self.holdings = holdings
         self._verify, self._words, self._time_of = verify, words or Words(), time_of or local_time
-        self._cut: dict[str, Alert] = {}  # alerts that were pushed in part: without an area they can't be held
+        self._cut: dict[str, Alert] = {}  # alerts pushed only in part: without an area, `holdings` can't keep them
         self._cancelled: dict[str, Notice] = {}  # by id; a cancelled id does not come back
         self._open: dict[
             str, int

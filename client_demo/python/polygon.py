@@ -72,7 +72,7 @@ def _angle_to_arc(place: Vector, a: Vector, b: Vector) -> float:
     """Return the angle in radians from a place to the nearest point of the great-circle arc from a to b."""
     normal = _cross(
         _minus(a, b), (a[0] + b[0], a[1] + b[1], a[2] + b[2])
-    )  # equals 2 (a × b), without cancellation of digits
+    )  # equals 2 (a × b), without loss of digits if a and b are close
     if any(normal):
         normal = _normalised(normal)
         if _dot(place, _cross(normal, a)) >= 0 and _dot(place, _cross(b, normal)) >= 0:

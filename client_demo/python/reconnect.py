@@ -19,7 +19,7 @@ from enum import Enum
 from typing import TypeGuard
 
 FIRST_WINDOW_S = (1.0, 30.0)
-LEAST_WINDOW_S, LONGEST_WINDOW_S = 0.1, 3600.0  # limits of the upper end that a server may ask for
+LEAST_WINDOW_S, LONGEST_WINDOW_S = 0.1, 3600.0  # limits for the upper end of a window that a server asks for
 MAX_WINDOW_S = 120.0
 NO_CLOSE_FRAME = 1006
 

@@ -29,7 +29,7 @@ ALGORITHM, TYPE = "Ed25519", "geocast-approval"
 MAX_FORM_BYTES = 20 * 1024
 MAX_SIGNATURES = 8
 MAX_APPROVALS = MAX_SIGNATURES
-MAX_PROTECTED = 1024  # characters, ample as a `kid` is short
+MAX_PROTECTED = 1024  # characters; enough, because a `kid` is short
 MAX_IAT = 253_402_300_799  # the last second of the year 9999
 
 _KIND = {"kty": "OKP", "crv": "Ed25519", "alg": ALGORITHM}
@@ -218,7 +218,7 @@ def _bytes(text: str) -> bytes:
         raise _Reason("signature") from None
 
 
-# ---- the options that the app fixes ----------------------------------------------------------------------------------
+# ---- the settings that the app sets ----------------------------------------------------------------------------------
 
 
 def _count(name: str, value: object, least: int) -> int:

@@ -73,7 +73,7 @@ class SignIn:
 async def read_body(request: Request) -> Json | Response:
     """Return the JSON object in a request or, if the request must be refused, the response that refuses it (Rule 1)."""
     host = request.headers.get("host", "")
-    if request.headers.get("origin") not in (f"http://{host}", f"https://{host}"):  # compared as text, without parsing
+    if request.headers.get("origin") not in (f"http://{host}", f"https://{host}"):  # compared as text, not parsed
         return error_response(403, "This request does not come from the desk's own page.")
     body = bytearray()
     async for chunk in request.stream():

@@ -109,7 +109,7 @@ def _left(alert: Alert, holdings: Holdings, now_ms: int) -> str:
 class Screen:
     """The output of `listen`: a table that is kept up to date in a terminal, or lines in a pipe."""
 
-    is_wiped = False  # whether the table is erased at the end
+    is_wiped = False  # whether the table is erased when the command ends
 
     def __init__(self, console: Console) -> None:
         self._console, self._status = console, ""
@@ -294,7 +294,7 @@ def _printed_by(command: str) -> str:
     return done.stdout.strip()
 
 
-# ---- the command listen ----------------------------------------------------------------------------------------------
+# ---- the `listen` command --------------------------------------------------------------------------------------------
 
 
 @click.command()

@@ -95,7 +95,7 @@ def publish(
 
     If the policy requires signatures, run the same command twice: with --form, and then with --signature too.
     """
-    now = format_time(wall_ms())  # before the time of approval, which `Signing` sets
+    now = format_time(wall_ms())  # taken before the time of approval, which `Signing` sets
     signing = Signing(reviewer, form_path, signature_paths)
     given = {"id": alert_id, "occurred_at": occurred_at}
     alert = {
@@ -181,7 +181,7 @@ def cancel(
     run(work())
 
 
-# ---- desk ----------------------------------------------------------------------------------------------------------
+# ---- the `desk` command --------------------------------------------------------------------------------------------
 
 
 @click.command()

@@ -201,7 +201,7 @@ def listen_for_keys(put: Callable[[str], object]) -> None:
     threading.Thread(target=read, daemon=True).start()
 
 
-# ---- the command respond ---------------------------------------------------------------------------------------------
+# ---- the `respond` command -------------------------------------------------------------------------------------------
 
 
 @click.command()
