@@ -336,7 +336,7 @@ class Crowd:
         self._settled, self._still = asyncio.Event(), asyncio.Event()
         self._walking: asyncio.Task[None] | None = None
         self._decoded: dict[bytes, Message] = {}
-        self._areas: dict[tuple[str, int], list[Any]] = {}  # (id, revision) -> the areas that were received, one for each format
+        self._areas: dict[tuple[str, int], list[Any]] = {}  # (id, revision) -> the received areas, one for each format
         self._arrivals: list[tuple[list[Place], int, str, int]] = []  # places, time (ns), id, revision
         self._needles: list[bytes] = []
         self._searched = 0  # number of searched frames
