@@ -48,7 +48,7 @@ class Counters:
 class Receiver:
     """A process that runs receiver.c with thousands of connections.
 
-    It writes its results to memory that is shared with it.
+    The process writes its results to memory that it shares with the benchmark.
     """
 
     def __init__(self, shared: Path, count: int, capacity: int) -> None:

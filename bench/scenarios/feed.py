@@ -6,8 +6,8 @@ another. Meanwhile a timer fires every millisecond, and a reader requests the tw
 Atom).
 
 Measures the longest delay of the timer, and the most CPU that the thread of the loop used between two ticks. A delay
-may be caused by other programs of the machine; a run without any alert shows how much of it. Also measures the longest
-time until a request was answered, and the time until all alerts were drawn.
+may be caused by other programs of the machine; a run without any alert shows how large such delays are. Also measures
+the longest time until a request was answered, and the time until all alerts were drawn.
 """
 
 import asyncio

@@ -5,12 +5,13 @@ others are circles of 500 m spread over a continent, none of them near. The aler
 starts, and all end at the same time. A crowd of 1,000 sessions is spread over the continent; about one in a hundred of
 them is inside an alert.
 
-Measures the time until the node has read its log, and its memory. Measures the CPU of the node for one session that
-connects, says hello, gets the ten alerts and disconnects; for each message `move`, `filter` and `token` of a session;
-and for each new log entry that concerns no session (read, decoded, applied, matched). When all alerts end, measures the
-most CPU that the node uses while a client waits for a pong: so long was the event loop blocked. In a hub (the part of
-a node that knows the sessions and sends alerts to them) with the same alerts, measures the cost of sending a slow
-client the alerts that it has missed, and the longest sweep, which is the periodic call that removes ended alerts.
+Measures the time until the node has read its log, and the memory of the node. Measures the CPU of the node for one
+session that connects, says hello, gets the ten alerts and disconnects; for each message `move`, `filter` and `token` of
+a session; and for reading, decoding, applying and matching each new log entry whose alert is sent to no session. When
+all alerts end, measures the most CPU that the node uses while a client waits for a pong, which shows for how long the
+event loop was blocked. In a hub (the part of a node that knows the sessions and sends alerts to them) with the same
+alerts, measures the cost of sending a slow client the alerts that it has missed, and the longest sweep. (A sweep is the
+periodic call that removes ended alerts.)
 
 Leaves out: the cost of an alert that concerns a session (see `fanout`).
 """
@@ -201,7 +202,7 @@ class Doings:
 
 
 def _foreign_us(node: Geocast, count: int, ends_at: int) -> float:
-    """Return the CPU in µs that the node uses for a new log entry that no session has to be sent."""
+    """Return the CPU in µs that the node uses for a new log entry, if its alert has to be sent to no session."""
     alerts = _alerts(FOREIGN, ends_at, first=count + NEAR)
     idle = _spent_s(node, time.monotonic() + FOREIGN_S, 0)
     due = node.metrics()["geocast_log_applied_total"] + FOREIGN

@@ -29,7 +29,7 @@ def distance_m(lat1: float, lng1: float, lat2: float, lng2: float) -> mpf:
 
 
 def walk(lat: float, lng: float, bearing_deg: float, metres: mpf) -> tuple[float, float]:
-    """Return the point that is reached from a point at this bearing and distance, its degrees rounded to doubles."""
+    """Return the point at this bearing and distance from a point, in degrees rounded to the nearest doubles."""
     a, angle, bearing = radians(mpf(lat)), metres / EARTH_RADIUS_M, radians(mpf(bearing_deg))
     there = asin(max(mpf(-1), min(mpf(1), sin(a) * cos(angle) + cos(a) * sin(angle) * cos(bearing))))
     turned = atan2(sin(bearing) * sin(angle) * cos(a), cos(angle) - sin(a) * sin(there))

@@ -348,7 +348,10 @@ async def backoff(server: ScriptedServer) -> None:
 
 
 def no_return(code: int) -> Callable[[ScriptedServer], Awaitable[None]]:
-    """Return a scenario's function that closes the connection with a code after which a client must not reconnect."""
+    """Return a function that closes the connection with a code after which the client must not reconnect.
+
+    The function is used in a scenario, and checks that the client obeys.
+    """
 
     async def play(server: ScriptedServer) -> None:
         talk = await server.client()

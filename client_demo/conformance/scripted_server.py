@@ -7,7 +7,7 @@
         …
 
 Rule 1  Each message of a client is checked against docs/asyncapi.json and the limits, in every scenario.
-Rule 2  No verdict depends on a guess how much a client has read. `fence` sends a last alert and waits until the client
+Rule 2  No verdict depends on guessing how much a client has read. `fence` sends a last alert and waits until the client
         acknowledges that alert: the client has then read everything that was sent before. If a client acknowledges
         nothing, `fence` just waits for a moment.
 Rule 3  The text of a close reason contradicts the close code, because clients must decide by the code.

@@ -51,8 +51,8 @@ class Called:
 class ResponderPhone:
     """A simulated phone, as the judge of a call sees it.
 
-    `quals` are the owner's qualifications that count, and `here` is the place where the owner is on duty, or None when
-    off duty. `says` is the answer to calls, and `events` is the phone's record.
+    `quals` are those of the owner's qualifications for which the owner may be called, and `here` is the place where the
+    owner is on duty, or None when off duty. `says` is the answer to calls, and `events` is the phone's record.
     """
 
     sub: str
@@ -84,7 +84,7 @@ class CallVerdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether the right responders were called, a seat was taken, and the place was sent to nobody else."""
+        """Whether exactly the right responders were called, a seat was taken, and nobody else was sent the place."""
         return self.taken > 0 and not (self.outside or self.missed or self.others or self.faults)
 
     def line(self) -> str:

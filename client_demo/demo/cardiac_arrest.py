@@ -80,7 +80,8 @@ class Call:
     ) -> None:
         """Prepare a call from a record.
 
-        `full_s` and `there_s` are the longest times to wait until the call is full, and then until all have arrived.
+        `full_s` is the longest time, in seconds, to wait until the call has enough responders; `there_s` is the longest
+        time to wait after that until all of them have arrived.
         """
         self._dispatcher, self._crowd = dispatcher, crowd
         self._full_s, self._there_s = full_s, there_s

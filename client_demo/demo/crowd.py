@@ -532,7 +532,7 @@ class Crowd:
         return {}
 
     async def hesitate(self, seconds: float) -> Message:
-        """Accept calls this much later from now on, so that somebody else can take a seat first."""
+        """From now on, let responders accept calls this many seconds later, so that somebody else can be first."""
         self.hesitates_s = seconds
         return {}
 
@@ -557,7 +557,7 @@ class Crowd:
         return {}
 
     async def report(self) -> Message:
-        """Return the records of all subscribers, and the faults with their numbers."""
+        """Return the records of all subscribers, and how often each kind of fault has happened."""
         return {"records": [one.record() for one in self._all], "faults": dict(self.faults)}
 
 

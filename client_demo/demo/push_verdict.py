@@ -39,8 +39,8 @@ class Sleeper:
 class PushVerdict:
     """The verdict on all pushes, as counts of pairs of a phone and an alert.
 
-    `expected` counts the pairs in which the phone should have got the newest revision or cancel, and `told` those in
-    which it got it. `slept` counts those of `told` in which the phone had slept and got the message when it woke.
+    `expected` counts the pairs in which the phone should have got the newest revision or cancellation, and `told` those
+    in which it got it. `slept` counts those of `told` in which the phone had slept and got the message when it woke.
     """
 
     phones: int = 0

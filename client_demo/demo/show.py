@@ -262,9 +262,10 @@ def _serve_map(
 async def _serve_calls(
     node: Node, programme: Programme, arrests: Sequence[Record], cleanup: contextlib.AsyncExitStack
 ) -> dict[str, str]:
-    """Serve the page of a responder near the newest cardiac arrest, and a dispatch page; return links by name.
+    """Serve the page of a responder near the newest cardiac arrest, and a dispatch page.
 
-    Calls that are opened on the dispatch page also reach the simulated responders.
+    Return the links to the pages, by name. Calls that are opened on the dispatch page also reach the simulated
+    responders.
     """
     view = View(node.stream_url, place=offset(*where(arrests[0]), *FROM_THE_ARREST_M), style_url=programme.map_style)
     settings = DispatchSettings(
@@ -629,11 +630,14 @@ class Show:
             await asyncio.sleep(AFTERWARDS_S)
 
     async def keep_seats(self) -> None:
-        """Let the simulated responders accept calls only after KEPT_S, so that a visitor can take a seat."""
+        """From now on, let the simulated responders accept calls KEPT_S seconds later than usual.
+
+        So a visitor can accept first, and be assigned.
+        """
         await all_do(self._crowd, "hesitate", seconds=KEPT_S)
 
     async def call_again(self) -> None:
-        """Open a call for help every AGAIN_S, without output, until cancelled."""
+        """Open a call for help every AGAIN_S seconds, without output, until cancelled."""
         while True:
             began = time.monotonic()
             with contextlib.suppress(Refused):  # somebody has ended the call on the dispatch page

@@ -265,14 +265,14 @@ class Format:
 
     @property
     def title(self) -> str:
-        """The name of the feed that people are shown."""
+        """The name of the feed, as it is shown to people."""
         return self.told.title
 
     @functools.cached_property
     def needed(self) -> dict[str, str]:
         """The columns that a feed of this kind must have.
 
-        Each is mapped to the key of the description that names it.
+        Each column is mapped to the key of the description that contains its name.
         """
         told = self.told
         keys = {"nature": [told.nature.column], "time": [time.column for time in told.time]}

@@ -81,7 +81,7 @@ class Policy:
 
     @property
     def is_signed(self) -> bool:
-        """Whether reviewers must sign the alerts of any category."""
+        """Whether there is a category whose alerts reviewers must sign."""
         return any(self.approvals(each) or self.approvals(each, of_cancel=True) for each in self.categories)
 
     def clamp_m(self, category: str, radius_m: float) -> float:

@@ -131,7 +131,7 @@ class Calls:
         return len(self._held)
 
     def call(self, call_id: str) -> Mapping[str, Any] | None:
-        """Return the newest revision of a call that was received; None if there is no such call, or if it is over."""
+        """Return the newest received revision of a call; None if the call is unknown or over."""
         held = self._held.get(call_id)
         return None if held is None else held.call
 

@@ -86,9 +86,9 @@ class Client:
     `token` returns a token; it may be a coroutine function. It is called before each connection, before the token
     expires and after the server has refused a token. `languages` are tags such as "de-AT", the preferred one first: the
     server sends each alert in one of its languages. `on_status` is called with a line of text whenever the connection
-    opens or ends. With `verify` the client asks for the signed stream, and `on_untrusted` is called for each alert and
-    cancel that is dropped because its signatures do not suffice. Raise ValueError if a language is not a tag, or if
-    there are more than 8.
+    opens or ends. With `verify` the client asks for the stream with reviewers' signatures, and `on_untrusted` is called
+    for each `alert` or `cancel` message that is dropped because its signatures do not suffice. Raise ValueError if a
+    language is not a tag, or if there are more than 8.
 
     A responder has a place with `here`. `on_call` is called for changes of calls, as `on_change` is for alerts.
     `locate` returns the place where the person is now; it may be a coroutine function. It is called whenever a new call

@@ -15,11 +15,11 @@ Rule 4  A server sends the same frame to everybody. Whether the person is inside
 Rule 5  Alerts that do not fit into `holding` are dropped before it is sent, so that the server knows every alert that
         we show, or may show again.
 
-The changes that are reported when a revision comes, or when we move:
+The changes that are reported when a revision comes, or when the person moves:
 
     shown before   here before   here now    reported
     no             -             yes         new
-    no             -             no          nothing; the alert is kept, in case we walk in or a revision moves it here
+    no             -             no          nothing; the alert is kept: the person may walk in, or it may be moved here
     yes            yes           yes         updated, if it is a higher revision
     yes            yes           no          no_longer_here
     yes            no            yes         back_here

@@ -1,6 +1,6 @@
 """Decides which notifications a phone shows for pushes.
 
-The code is given messages and the time, and does no I/O.
+Callers pass the messages and the time. No I/O.
 
     taken = notices.take(subscription.read(pushed), own_ms())
     show(taken.notice)                 # replaces the notification with the same tag

@@ -3,7 +3,8 @@
     verifier = Verifier(reviewers, "alerts.harbour.example", approvals=2)  # the keys come with the app, not from a node
     message = verifier.read(message)                                       # or Untrusted, with a reason
 
-Rule 1  The signed form is checked as the bytes that came, and parsed afterwards. It is never serialised for a check.
+Rule 1  A signature is checked over the bytes of the form that came, and the form is parsed afterwards. The form is
+        never serialised for a check.
 Rule 2  The returned message contains only what the proof contains: the fields of the form and, as its time, that of the
         newest approval. The only exception is the revision number of a cancellation, which may be higher than in the
         form (AP8).
@@ -262,7 +263,7 @@ def _key(jwk: object, where: str) -> tuple[str, _Key]:
 
 
 def _checker(raw: bytes) -> _Check:
-    """Return a function that checks signatures made by the key with these bytes.
+    """Return a function that checks signatures with a public key, which is given as bytes.
 
     Raise ClientError if the library `cryptography` is missing.
     """

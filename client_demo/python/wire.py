@@ -49,7 +49,7 @@ WIRES: dict[WireName, Wire] = {
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether the URL names this machine. A proxy that is set in the environment could not reach it."""
+    """Return whether the URL names this machine. If so, a proxy that is set in the environment must not be used."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback

@@ -93,9 +93,10 @@ def error_response(status: int, detail: str) -> Response:
 
 
 def _value_of(cookies: str, name: str) -> str | None:
-    """Return a cookie's value in a `Cookie` header.
+    """Return the value of a cookie, from a `Cookie` header.
 
-    Our values have no quotes, so quotes are not parsed. Python's own parser takes time quadratic in their length.
+    Our values have no quotes, so quotes are not parsed. Python's own parser of quoted values takes time quadratic in
+    their length.
     """
     pairs = (part.strip().partition("=") for part in cookies.split(";"))
     return next((value for key, _, value in pairs if key == name), None)

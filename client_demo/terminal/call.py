@@ -108,7 +108,7 @@ def _with(api: str, token: str, work: Callable[[Dispatcher], Awaitable[None]]) -
 @click.option("--id", "call_id", help="The call's id, never a case number. Default: a random one.")
 @call_options
 def open_call(api: str, token: str, call_id: str | None, path: Path | None, **fields: Any) -> None:
-    """Open a call and print the answer; `near` is the part of the place that responders see."""
+    """Open a call and print the answer; `near` is the approximate place that all notified responders are shown."""
     said = {"id": uuid.uuid4().hex, "occurred_at": format_time(wall_ms()), **_said(path, {**fields, "id": call_id})}
     _need(said, ("category", "headline"))
 

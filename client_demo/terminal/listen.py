@@ -359,11 +359,11 @@ def listen(
 ) -> None:
     """Show alerts as they arrive, until Ctrl-C.
 
-    In a terminal the command shows a table of the held alerts. Each line says what happened, whether you are inside,
-    and how long the alert is still live.
+    In a terminal the command shows a table of the alerts that it has. Each line says what happened, whether you are
+    inside, and how long the alert is still live.
 
-    With --push there is no connection: the command plays a sleeping phone, and the push service behind it. Each line is
-    a notification: `heard` or `silent`, and `replaced` if it replaces an earlier one.
+    With --push there is no connection: the command acts as a sleeping phone, and as the push service behind it. Each
+    line is a notification: `heard` or `silent`, and `replaced` if it replaces an earlier one.
     """
     if (lat is None) != (lng is None) or (lat is None and not cells):
         raise click.UsageError("say where you are: --lat and --lng, or --cell")

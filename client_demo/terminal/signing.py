@@ -65,7 +65,10 @@ class Signing:
         return {"approval": {"form": text, "signatures": signatures}}
 
     def of_form(self, *names: str) -> dict[str, Any]:
-        """Return those of these fields that the signed form has; an empty dict if there is no form."""
+        """Return the values of these fields in the signed form.
+
+        Fields that the form lacks are left out; the result is empty if there is no form.
+        """
         return {name: self._form[name] for name in names if name in self._form}
 
     def answered(self, answer: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ MODULES = WEB / "node_modules"  # installed by `npm ci` from the lock file
 
 
 def beside(*names: str) -> dict[str, Path]:
-    """Return files of this folder, as a dict from the path of each to the file. The path is the file's own name."""
+    """Return files of this folder, by their URL paths. The path of each file is a slash and the file's name."""
     return {f"/{name}": WEB / name for name in names}
 
 
@@ -71,7 +71,7 @@ MAP_LIBRARIES = {f"/npm/{name}": MODULES / name for name in _MAP_MODULES}
 
 
 def page_files(page: str, *modules: str) -> dict[str, Path]:
-    """Return the files of a page by their paths: its HTML, style and scripts, and the files that all pages share."""
+    """Return the files of a page by their URL paths: its HTML, style and scripts, and files that all pages share."""
     own = (f"{page}.css", f"{page}.js", *(f"{module}.js" for module in modules))
     return {"/": WEB / page / f"{page}.html", **beside(*(f"{page}/{name}" for name in own)), **SHARED, **MAP_LIBRARIES}
 
