@@ -49,7 +49,7 @@ _E = TypeVar("_E", bound=Entry | CallEntry)
 
 
 class Plan(NamedTuple, Generic[_Answer, _E]):
-    """A decision: the entries to append, in order, and the answer to give once all of them are stored."""
+    """What was decided about a request: the entries to append, in order, and the answer to give once all are stored."""
 
     answer: _Answer
     entries: Sequence[_E] = ()
@@ -88,9 +88,10 @@ class OptimisticWriter(Generic[_E]):
         raise LogUnavailable(self._overtaken)
 
     async def append(self, entries: Sequence[_E]) -> bool:
-        """Append entries in order. Return True if all were stored, or False as soon as the log refuses one.
+        """Append entries in order.
 
-        The log refuses an entry if its number is taken. The entries before it stay stored.
+        Return True if all were stored; stop and return False when the log refuses one. The log refuses an entry if its
+        number is taken. The entries that come before the refused one stay stored.
         """
         for entry in entries:
             if not await self._log.append(entry):

@@ -140,7 +140,10 @@ _Row = tuple[int, str, int, int, bytes, int]
 
 
 class SqliteLog:
-    """A log in one SQLite file. The module's docstring says how it keeps the rules of the `alertlog` package."""
+    """A log of alerts in one SQLite file.
+
+    The module's docstring says how it keeps the rules of the `alertlog` package.
+    """
 
     def __init__(self, path: Path, *, max_pages: int | None = None, verifier: EntryVerifier | None = None) -> None:
         """Prepare to use the log at `path`, without opening it.
@@ -177,7 +180,7 @@ class SqliteLog:
     async def examine(self) -> str:
         """Return a description of the file at the log's path, for the operator.
 
-        Raise ConfigError or LogUnavailable if it can't be used as a log.
+        Raise ConfigError or LogUnavailable if the path can't be used for a log.
         """
         try:
             return f"{self._path}: {await asyncio.to_thread(sqlite_file.examined, self._path)}"
@@ -217,7 +220,7 @@ class SqliteLog:
         self._reader_thread.shutdown()
 
     async def _open(self) -> None:
-        """Open the three connections and watch the write-ahead log.
+        """Open three connections to the file, and watch the write-ahead log for writes.
 
         Raise ConfigError or LogUnavailable if a connection can't be opened.
         """
@@ -358,10 +361,10 @@ class SqliteLog:
                 return total
 
     async def _purge_places(self, now_ms: int) -> int:
-        """Delete the `call` entries, which contain a place, of calls that ended PLACE_MS ago or earlier (LogC4).
+        """Delete the `call` entries, which contain a place, of the calls with these ids.
 
-        Return the number of deleted entries. The write-ahead log may still have their bytes, so it is truncated. If
-        another process is reading the write-ahead log now, it is truncated at one of the next purges.
+        Return the number of deleted entries. `secure_delete` overwrites their bytes with zeros in the pages of the
+        file.
         """
         ends = [entry for _, entry in self._readable(await self._select(_ENDS)) if isinstance(entry, CallEntry)]
         over = [end.id for end in ends if ended_at(end) <= now_ms - PLACE_MS]
@@ -420,9 +423,9 @@ class SqliteLog:
         ]
 
     async def _last_known_entry(self, alert_id: str) -> tuple[int, Entry | OtherKind | None]:
-        """Return (position, entry) for the last entry of an alert that is accepted and of a kind known to this release.
+        """Return (position, entry) for the last entry of an alert that is accepted and of a known kind.
 
-        Return (0, None) if there is no such entry. The entry is None if it is damaged.
+        Return (0, None) if there is no such entry. If the last entry is damaged, return its position and None.
         """
         found = [each for each in await self._chain(alert_id) if not isinstance(each[1], OtherKind)]
         return found[-1] if found else (0, None)
@@ -516,7 +519,10 @@ class SqliteLog:
                     await woken.wait()
 
     def _pause_s(self, deadline: float) -> float:
-        """Return how many seconds a follower may wait before it reads `data_version` again."""
+        """Return how many seconds a follower may wait until it reads `data_version` again.
+
+        (A follower is a reader that waits for new entries.)
+        """
         now = time.monotonic()
         if self._written is None or now < self._busy_until:
             return POLL_S
@@ -524,7 +530,7 @@ class SqliteLog:
         return deadline - now
 
     def _on_write(self) -> None:
-        """Poll `data_version` for the next BUSY_S seconds, because a process has written to the write-ahead log."""
+        """Begin to poll `data_version` for BUSY_S seconds, because a process has written to the write-ahead log."""
         self._busy_until = time.monotonic() + BUSY_S
         self._wake()
 
@@ -533,15 +539,15 @@ class SqliteLog:
         self._woken = asyncio.Event()
 
     async def counts(self, alert_id: str) -> Counts:
-        """Return the delivery counts stored for an id, or for a key from `under_revision`."""
+        """Return the delivery counts stored for an alert, a call, or a revision of a call.
+
+        `alert_id` is the id of the alert or call, or a key from `under_revision`.
+        """
         rows = await self._select("SELECT sent, acked, declined, pushed FROM delivery WHERE id = ?", alert_id)
         return Counts(*rows[0]) if rows else Counts()
 
     async def _select(self, query: str, *values: str | int) -> list[Any]:
-        """Return the rows of a query, which runs in the reader thread.
-
-        Raise LogUnavailable if the file can't be read.
-        """
+        """Run a query in the reader thread, and return its rows. Raise LogUnavailable if the file can't be read."""
         self._check()
         return await self._in(self._reader_thread, lambda: _select(self._reader, query, *values))
 
@@ -557,7 +563,7 @@ class SqliteLog:
             raise _unavailable(error) from None
 
     def _readable(self, rows: Sequence[_Row]) -> Iterator[tuple[_Row, Entry | OtherKind | None]]:
-        """Yield (row, entry) for each row.
+        """Yield a pair (row, entry) for each of these rows of the log.
 
         The entry is None if it can't be read (LogR2), and an `Untrusted` if it is not accepted (LogJ1).
         """
@@ -574,7 +580,7 @@ class SqliteLog:
                 yield row, None
 
     def _set_aside(self, position: int, error: ValueError) -> None:
-        """Count and log an unreadable row when it is read for the first time (LogR2)."""
+        """Count and log an unreadable row, unless it was counted before (LogR2)."""
         if position not in self._bad_rows:
             self._bad_rows.add(position)
             self.quarantined += 1
@@ -596,7 +602,10 @@ def _write_ahead_log(path: Path) -> Path:
 
 
 def _watched(path: Path, on_write: Callable[[], None]) -> FileWatch | None:
-    """Return a watch on the file at `path`, or None if inotify is unavailable. Followers then poll all the time."""
+    """Return a watch on the file at `path`, or None if inotify is unavailable.
+
+    Without a watch, followers poll all the time.
+    """
     try:
         return FileWatch(path, on_write)
     except OSError as error:
@@ -609,9 +618,9 @@ def _cap(db: sqlite3.Connection, max_pages: int | None) -> None:
 
 
 def _probe(db: sqlite3.Connection) -> None:
-    """Write a row that is larger than any entry, to test whether there is enough space.
+    """Write a row that is larger than any entry, to test whether the disk has enough space.
 
-    Raise sqlite3.Error if there is not.
+    Raise sqlite3.Error if there is too little.
     """
     db.execute("INSERT OR REPLACE INTO delivery (id, sent, acked) VALUES (?, 0, 0)", (_PROBE,))
 
@@ -638,10 +647,10 @@ def _select(connection: sqlite3.Connection, query: str, *values: str | int) -> l
 
 
 def _batch(connection: sqlite3.Connection, query: str, *values: int) -> tuple[list[_Row], bool]:
-    """Run a query, and return a batch of its rows and whether the batch is full, so that there may be more rows.
+    """Run a query, and return a batch of its rows, and whether there may be more rows.
 
-    A batch is full when its entries have BATCH_BYTES, or when it has as many rows as the query's limit (the last item
-    of `values`). So one read never takes more than a few MB of memory, even if every entry has 64 KiB.
+    There may be more if the batch is full: its entries have BATCH_BYTES, or it has as many rows as the query's limit
+    (the last item of `values`). So one read never takes more than a few MB of memory, even if every entry has 64 KiB.
     """
     rows: list[_Row] = []
     size = 0
@@ -745,7 +754,7 @@ def _truncate(db: sqlite3.Connection) -> bool:
 
 
 def _read(row: _Row) -> Entry | OtherKind:
-    """Return the entry in a row. Raise ValueError if the row is damaged."""
+    """Return the decoded entry in a row of the log. Raise ValueError if the row is damaged."""
     _, alert_id, revision, ends_at, payload, checksum = row
     if not isinstance(payload, bytes) or codec.checksum(alert_id, revision, payload) != checksum:
         raise ValueError("checksum differs")

@@ -21,7 +21,7 @@ _NEXT = f"SELECT {COLUMNS} FROM entry WHERE position > ? ORDER BY position LIMIT
 
 
 class SqliteTail:
-    """A reader of the entries of a log in a SQLite file."""
+    """Reads the entries of a log in a SQLite file, without writing to the file."""
 
     def __init__(self, path: Path) -> None:
         """Prepare to read the file at `path`, which need not exist yet."""

@@ -35,7 +35,10 @@ class RawEntry(NamedTuple):
 
 
 class LogTail(Protocol):
-    """The interface for programs that only read the log. Its rules (Obs1 to Obs3) are in the module's docstring."""
+    """The interface of objects that read a log without writing to it.
+
+    Its rules (Obs1 to Obs3) are in the module's docstring.
+    """
 
     async def start(self) -> None:
         """Check that the log can be read. Raise ConfigError if the configuration makes this impossible.
@@ -45,7 +48,7 @@ class LogTail(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Close all files or connections."""
+        """Close all files and connections that are open."""
         ...
 
     def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:

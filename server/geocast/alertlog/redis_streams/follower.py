@@ -50,7 +50,7 @@ class Deaf(LogUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class FollowedStream:
-    """The key of the log's stream, and the objects that every follower (reader of the stream) in this process uses."""
+    """The key of the log's stream, and the objects shared by all followers (readers of the stream) in this process."""
 
     stream: str  # the key of the stream
     writer: Writer
@@ -150,7 +150,10 @@ class _Follower:
         reading.begin(epoch, seq, top)
 
     async def _has(self, before: ReadPosition) -> bool:
-        """Return whether the log on this server has the last entry that an earlier follower (`before`) has read."""
+        """Return whether the log on this server still has the last entry that an earlier follower has read.
+
+        `before` is the point at which the earlier follower stopped.
+        """
         if before.last == ZERO:
             return True
         place = text_of(before.last)
@@ -183,7 +186,10 @@ class _Follower:
         return found, at_end
 
     async def _read_some(self, count: int) -> Any:
-        """Return the next items of the stream as Redis returns them, at most `count`. Heartbeats are items too."""
+        """Return the next items of the stream, at most `count`, in the form in which Redis returns them.
+
+        Heartbeats (items that this and other processes write every second) are included.
+        """
         block_ms, self._block_ms = self._block_ms, 0
         block = ("BLOCK", block_ms) if block_ms else ()
         command = ("XREAD", "COUNT", count, *block, "STREAMS", self._source.stream, text_of(self.reading.place))

@@ -27,10 +27,10 @@ SECTIONS = ("server", "memory", "persistence", "replication", "cluster")
 
 
 def admit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> Server:
-    """Check that a Redis server is suitable for a log, and return the server's identity.
+    """Check that a Redis server is suitable for a log, and return an identification of the server.
 
-    `info` is the server's answer to INFO. `keeps` names the stored data in error messages, such as "alerts". Raise
-    Unfit if the server's configuration is not suitable, and LogUnavailable if the server is a replica.
+    `info` is the server's answer to the command INFO. `keeps` names the stored data in error messages, such as
+    "alerts". Raise Unfit if the server's configuration is not suitable, and LogUnavailable if the server is a replica.
     """
     if reason := target.unfit(info, volatile=volatile, keeps=keeps):
         raise Unfit(reason)
@@ -40,7 +40,7 @@ def admit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> 
 
 
 async def ask_sync_mode(primary: Primary) -> str:
-    """Return the value of Redis' setting `appendfsync`, or "unknown" if this user may not read it.
+    """Return the value of Redis' setting `appendfsync`, or "unknown" if our Redis user may not read the setting.
 
     The setting says when writes are synced to disk. Raise LogUnavailable if Redis does not answer.
     """
@@ -161,7 +161,7 @@ class Heartbeat:
                 )
 
     async def _read_info(self) -> tuple[Server, Mapping[str, Any]]:
-        """Return the identity of the primary, and its answer to INFO.
+        """Return an identification of the primary Redis server, and its answer to the command INFO.
 
         Raise Unfit if the server is not suitable, and LogUnavailable if it does not answer.
         """
@@ -169,10 +169,10 @@ class Heartbeat:
         return admit(info, volatile=self._volatile), info
 
     async def _check_sync_mode(self, *, is_new_server: bool) -> None:
-        """Read the server's setting `appendfsync`, which may change at any time. Raise Unfit if the server never syncs.
+        """Read the server's setting `appendfsync`, which may change at any time.
 
-        `is_new_server` says that the previous heartbeat went to another server. If a server has refused to show the
-        setting, it is not asked again.
+        Raise Unfit if the server never syncs. `is_new_server` says that the previous heartbeat went to another server.
+        A server that has refused to show the setting is not asked again.
         """
         before = None if is_new_server else self._sync_mode
         mode = before if before == "unknown" else await ask_sync_mode(self._primary)
