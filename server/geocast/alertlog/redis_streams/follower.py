@@ -130,13 +130,14 @@ class _Follower:
         self._more = False  # whether the next entry belongs to the same alert and has to be in the same batch (LogF4)
 
     async def begin(self, before: ReadPosition | None, *, rewound: bool = False) -> None:
-        """Begin to read where an earlier follower stopped (`before`), or at the start of the stream if it is None.
+        """Begin to read the stream: at its start, or where an earlier follower stopped.
 
-        Continue after `before` only if the log is still in the same epoch and has everything that the earlier follower
-        has read. Otherwise the log was rewound, that is, it has lost entries. Then make the log begin a new epoch,
-        unless another process has already done so, and begin at the start: `new_epoch` names the epoch that is to end,
-        so if two followers notice the same loss, only one begins an epoch. `rewound` says that the earlier follower has
-        already noticed a loss. Raise LogUnavailable if Redis fails.
+        `before` is the point at which the earlier follower stopped, or None to begin at the start. Continue after
+        `before` only if the log is still in the same epoch and has everything that the earlier follower has read.
+        Otherwise the log was rewound, that is, it has lost entries. Then make the log begin a new epoch, unless another
+        process has already done so, and read from the start: `new_epoch` names the epoch that is to end, so if two
+        followers notice the same loss, only one begins an epoch. `rewound` says that the earlier follower has already
+        noticed a loss. Raise LogUnavailable if Redis fails.
         """
         source, reading = self._source, self.reading
         reading.server = admit(await self._reader.ask("INFO", *SECTIONS), volatile=source.volatile)
