@@ -1,4 +1,7 @@
-"""The check of environment variables: one that begins with GEOCAST_ and is unknown is reported as a mistake."""
+"""The check of environment variables.
+
+A variable whose name begins with GEOCAST_, but which is unknown, is a mistake.
+"""
 
 import re
 from collections.abc import Collection, Iterator
@@ -37,9 +40,9 @@ _SERVICE_LINK = re.compile(
 
 
 def unknown(names: Collection[str], settings: Collection[str]) -> Iterator[str]:
-    """Yield a line of text for each variable in `names` that begins with GEOCAST_ and is not known.
+    """Yield a line of text for each name in `names` that begins with GEOCAST_ but is unknown.
 
-    `settings` are the variables of the command's own options.
+    `names` are the names of environment variables, and `settings` the variables of the command's own options.
     """
     known = {*settings, *ELSEWHERE}
     for name in sorted(names):

@@ -56,7 +56,7 @@ def _serve(settings: Settings) -> None:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end, in a new event loop of uvloop."""
+    """Run a coroutine in a new event loop of uvloop until the coroutine ends."""
     import asyncio
 
     import uvloop
@@ -67,7 +67,10 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def _dev_keys() -> tuple[bytes, str]:
-    """Return a JWKS for --dev, and a token with all scopes. The private key is not kept."""
+    """Return a JWKS for a node with --dev, and a token with all scopes.
+
+    The private key that signed the token is not kept.
+    """
     from ..auth.tokens import make_key, sign
 
     private, public = make_key("dev")

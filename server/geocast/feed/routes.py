@@ -139,7 +139,7 @@ class Feed:
         return cache.of_one(content, picture, alert, self._clock.now())
 
     def metrics(self) -> Iterator[Metric]:
-        """Yield the metric with the number of alerts in the feed, and the counters of its answers by status."""
+        """Yield two metrics: the number of alerts in the feed, and the counts of its answers by status."""
         yield gauge("feed_alerts", "Alerts that the public feed has, cancelled ones included", len(self.live))
         answers = [(str(status), number) for status, number in sorted(self.answers.items())]
         yield counters("feed_answers", "Answers of the public feed", "status", answers)
@@ -174,9 +174,9 @@ def make_app(feed: Feed, clock: Clock) -> ASGIApp:
 
 @dataclass(slots=True)
 class _Bounds:
-    """ASGI middleware that refuses a request if there are too many, if it has a query, or if the feed is incomplete.
+    """ASGI middleware that refuses some requests: one too many, one with a query, or any while the feed is incomplete.
 
-    It also counts the answers and adds the headers that all of them have.
+    It also counts the answers, and adds the headers that all of them have.
     """
 
     app: ASGIApp
