@@ -96,7 +96,7 @@ def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | O
         if kind in calls.KINDS:
             return _to_call(fields, alert_id, revision)
         return _to_revision(fields) if kind == "revision" else _to_cancel(fields)
-    # msgpack raises its own errors, and members with wrong values raise KeyError, TypeError and others.
+    # Catch all exceptions: msgpack raises its own, and members with wrong values raise KeyError, TypeError and others.
     except Exception as error:
         raise ValueError(f"not an entry: {type(error).__name__}") from None
 
@@ -126,7 +126,7 @@ def _unpack(data: bytes) -> dict[Any, Any]:
 
 def _revision(entry: Revision) -> dict[str, Any]:
     alert = entry.alert
-    # `rules` is not stored if it is 1, so that entries from older releases are restored with the same bytes.
+    # Don't store `rules` if it is 1. Entries of older releases, which lack it, thus have the same bytes when restored.
     rules = {"rules": entry.terms.rules} if entry.terms.rules != 1 else {}
     return {
         "kind": "revision",
@@ -369,8 +369,8 @@ def _time(value: object) -> int:
 # ---- how the members of alerts and texts are stored, by type -------------------------------------------------------
 
 _Convert = Callable[[Any], Any]
-# _READ needs an item for the type of every member; otherwise importing this module raises KeyError. Values of types
-# that are not in _WRITE are stored unchanged.
+# _WRITE and _READ convert values, by the type of the member. _READ needs an item for every type that members have;
+# otherwise importing this module raises KeyError. Values of types that are not in _WRITE are stored unchanged.
 _READ: Mapping[Any, _Convert] = {
     **CHECKS,
     TimeMs: _time,

@@ -101,7 +101,7 @@ MAX_WAITING = 10_000  # when so many appends are in the queue, further appends r
 MAX_COMMIT = 500  # the largest number of appends in one transaction
 PURGE_BATCH = 500  # the largest number of alerts that one transaction deletes
 
-# The next alerts in the order of `live` (LogL1), each with its last entry and with the latest end of its entries.
+# Selects the next alerts in the order of `live` (LogL1), each with its last entry and the latest end of its entries.
 #
 # The inner query reads the index on (ends_at, id) in order, beginning after the cursor. It skips a row if another row
 # of the same alert ends later, so it finds each alert once, at its latest end. The outer query adds the last entry of
@@ -119,15 +119,16 @@ SELECT {COLUMNS}, latest FROM (
 ORDER BY latest, id
 """
 _OF_A_CALL = " OR ".join(map(is_of_kind, KINDS))
-# The ids of calls that have a `call` entry, have no `end` entry and have not expired. `one` has the same condition as
-# the partial index `entry_with_a_place`, so SQLite reads only the entries in this index, not the whole log.
+# Selects the ids of calls that have a `call` entry, have no `end` entry and have not expired. The condition on `one` is
+# that of the partial index `entry_with_a_place`, so SQLite reads only the entries in this index, not the whole log.
 _OPEN = f"""
 SELECT id FROM entry AS one WHERE {is_of_kind("call", "one")}
 AND NOT EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND {is_of_kind("end", "other")})
 AND EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND other.ends_at > ?)
 GROUP BY id ORDER BY min(position)
 """
-# The `end` entries of calls whose place is still in a `call` entry, found by the index `entry_with_a_place`.
+# Selects the `end` entries of those calls whose `call` entry (with the place of the incident) has not been deleted yet.
+# The index `entry_with_a_place` finds these calls.
 _ENDS = f"""
 SELECT DISTINCT {", ".join(f"last.{column}" for column in COLUMNS.split(", "))}
 FROM entry AS one CROSS JOIN entry AS last ON last.id = one.id AND {is_of_kind("end", "last")}
@@ -463,8 +464,8 @@ class SqliteLog:
         at_end = False
         while True:
             self._check()
-            # Get the event and the version before reading the rows. Then a commit after the rows were read sets this
-            # event or changes the version, so `_wait_for_commit` notices it.
+            # Get the event and the version before reading the rows. Any commit after the rows were read then sets this
+            # event or changes the version, so `_wait_for_commit` notices the commit.
             appended, seen = self._appended, self._data_version()
             limit = FEW if at_end else BATCH
             values = after, there, ended_before_ms, limit
@@ -506,8 +507,8 @@ class SqliteLog:
         """
         deadline = time.monotonic() + HEARTBEAT_S
         while not appended.is_set() and time.monotonic() < deadline:
-            # Get the event and set up the watch before reading the version. Then a write by another process is either
-            # included in this version or will set the event.
+            # Get the event and set up the watch before reading the version. A write by another process then either has
+            # changed this version already, or will set the event.
             woken, pause_s = self._woken, self._pause_s(deadline)
             if self._data_version() != seen:
                 self._busy_until = 0.0
@@ -776,5 +777,6 @@ def _entry_in_place(row: _Row) -> Entry | OtherKind:
 
 
 def _unavailable(error: sqlite3.Error) -> LogUnavailable:
-    # SQLite's messages name conditions ("database or disk is full"), never stored values.
+    # SQLite's error messages describe conditions such as "database or disk is full". They never contain stored values,
+    # so they can be logged.
     return LogUnavailable(str(error))

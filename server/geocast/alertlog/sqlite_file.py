@@ -91,7 +91,8 @@ _PASSING_ERRNOS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     *(errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT),
 }
-# SQLITE_CANTOPEN may pass: its permanent causes have been ruled out, by opening the file without SQLite first.
+# SQLITE_CANTOPEN counts as an error that may pass. Its permanent causes have been ruled out before, because the file
+# was opened without SQLite first.
 _PASSING_CODES = {
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR),
     *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN),
@@ -110,7 +111,7 @@ def opened(path: Path) -> tuple[sqlite3.Connection, int]:
             raise ConfigError(_NO_LOG)
         # Several processes may start at once. The lock lets one of them at a time check and repair the file.
         with _lock(path) as lock:
-            # Open the file without SQLite, because the operating system's error says why it can't be opened.
+            # Try to open the file without SQLite first: the operating system's error says why it can't be opened.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))
             db, lost = _create_or_repair(path)
             try:
@@ -179,7 +180,8 @@ def reason_of(error: Exception) -> ConfigError | LogUnavailable:
 
     `error` comes from the operating system or from SQLite. The caller raises the returned error in its place.
     """
-    # SQLite's messages name conditions such as "database or disk is full", and never stored values.
+    # SQLite's error messages describe conditions such as "database or disk is full". They never contain stored values,
+    # so they can be logged.
     reason = str(getattr(error, "strerror", None) or error)
     if isinstance(error, sqlite3.Error):
         passing = getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING_CODES
@@ -419,7 +421,8 @@ def _rows_of(path: Path) -> Iterator[Sequence[object]]:
         return
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         try:
-            # Without this setting, SQLite reads nothing from a file that is shorter than its header says.
+            # The setting is needed for a file that is shorter than its header says. SQLite reads nothing from such a
+            # file otherwise.
             db.execute("PRAGMA writable_schema = ON")
             last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()[0]
         except (sqlite3.Error, TypeError):

@@ -210,7 +210,8 @@ _ANSWERS: dict[str, type[BaseModel]] = {
     "pong": Pong,
     "error": Error,
 }
-# The possible answers to each type of message from a client. `ack` and `report` are not answered.
+# For each type of message from a client, the messages with which the node may answer. It does not answer `ack` and
+# `report`.
 _REPLIES = {
     "hello": ["welcome"],
     "move": ["ok", "error"],

@@ -47,9 +47,9 @@ from ..model.problems import Problem, ProblemType
 from .responses import RETRY_AFTER_S
 
 MAX_HEAD_BYTES = 32 * 1024  # the request line and the header fields
-HEAD_S = 10.0  # from accepting the connection, or from the first byte of a later head, to the end of the head
-IDLE_S = 60  # between an answer and the next request
-REST_S = 10.0  # for the rest of a body, if the request was answered before its end
+HEAD_S = 10.0  # the time for a whole head, from accepting the connection or from the first byte of a later head
+IDLE_S = 60  # the time between an answer and the next request
+REST_S = 10.0  # the time for the rest of a body, if the request was answered before the body was complete
 UNREAD_S = 30.0  # how long some bytes of an answer may stay unsent
 LINGER_S = 5.0  # how long a peer may take to close after a refusal
 MAX_CHUNKS = 2_000  # per body: parsing a chunk of one byte takes as long as parsing a thousand ordinary bytes
@@ -126,8 +126,8 @@ class _Requests(h11.Connection):
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
-            # Without this, the error's traceback and a frame would form a reference cycle that keeps the connection in
-            # memory.
+            # Clear the traceback. Otherwise it would form a reference cycle with a stack frame, which would keep the
+            # connection in memory.
             raise error.with_traceback(None) from None
         if isinstance(event, h11.Request):
             self._chunks = 0

@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 1
 SLICE_BYTES = 64 * 1024
 RENDERED = 100  # how many alerts of a page are rendered before other tasks may run
-# Delivery counts below this are shown as 0. So publishers who want to find out whether somebody is inside an area would
-# need almost as many sessions of their own there.
+# Delivery counts below this number are shown as 0. To find out whether somebody is inside an area, a publisher would
+# have to place almost this number of its own sessions there.
 LEAST_COUNT = 20
 
 

@@ -138,7 +138,7 @@ def read(text: str) -> Form:
         members = load_json(data)
         text_of(members).encode()  # raises an error for escaped lone surrogates and infinite numbers
         return _read(members)
-    # Members of a wrong type lead to many types of errors besides Malformed. All of them mean "not a form".
+    # Catch all exceptions: a member of a wrong type can raise many besides Malformed. All mean "this is not a form".
     except Exception as error:
         raise ValueError(f"not a form: {type(error).__name__}") from None
 
@@ -201,13 +201,14 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-# How to read each type of member. If a type is missing here, importing this module raises KeyError.
+# For each type of member, the function that reads it. If a type is missing, importing this module raises KeyError.
 _READ: Mapping[Any, Callable[[Any], Any]] = {
     **CHECKS,
     TimeMs: parse_time,
     tuple[Shape, ...]: lambda area: tuple(map(_shape, _list(area))),
 }
-# The members of an alert that reviewers sign, each with its reader; without those that a form stores differently.
+# The members of an alert that reviewers sign, each with the function that reads it. The members that a form stores
+# differently are missing.
 _SIGNED = tuple(
     (each, _READ[each.type]) for each in members_of(Alert, without=("id", "approval", "confirm", *OF_WARNINGS))
 )

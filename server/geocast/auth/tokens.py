@@ -32,11 +32,11 @@ ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "RS256", "PS256", "HS256")
 
 MAX_QUALIFIED_S = 86_400  # the longest lifetime of a token whose qualifications count (rule RQ2)
 
-# The members of a JWK that are kept: they define the key and its permissions.
+# The members of a JWK that `published` keeps: those that define the key and its permissions.
 _MEMBERS = ("kty", "kid", "alg", "crv", "x", "y", "n", "e", "iss", "quals")
 
-# For how many publishers' tokens the verified claims are kept, so that each signature is checked only once. A check
-# takes 160 µs (`timeit`) of the 1,200 µs of a POST (`bench ingest`).
+# The number of publishers' tokens whose verified claims are remembered, so that each signature is checked only once. A
+# check takes 160 µs (`timeit`) of the 1,200 µs that a POST takes (`bench ingest`).
 _SEEN_AGAIN = 64
 
 _OPTIONS: Any = {"require": ["aud", "sub", "exp"], "verify_exp": False, "verify_nbf": False, "verify_iat": False}
@@ -201,7 +201,7 @@ class TokenVerifier:
             return None
         try:
             key, claims = self._claims_once(token) if again else self._claims(token)
-        # PyJWT raises not only its own errors for hostile input, but also KeyError, TypeError, ValueError and
+        # For hostile input, PyJWT raises not only its own errors, but also KeyError, TypeError, ValueError and
         # RecursionError.
         except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
             return None

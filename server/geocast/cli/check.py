@@ -22,7 +22,8 @@ from .options import node_options, unknown_variables
 
 WONT_START, WOULD_WAIT = 2, 1  # exit statuses: a node would refuse to start, or would start and wait for its log
 
-# The pattern of URLs in which the secret parts can be found: user, password, and parameters except `prefix` and `ca`.
+# Matches URLs in which the secret parts can be found: the user, the password, and all parameters except `prefix` and
+# `ca`.
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?"
 _URL = re.compile(rf"([a-z+]+://)([^@/?#\s]*@)?({_HOST}(?:,{_HOST})*(?:/[\w./-]*)?)(\?[^\s#]*)?")
 _PARAMETER = re.compile(r"([?&])(?!prefix=|ca=)((?:[\w.-]+=)?)[^&]*")

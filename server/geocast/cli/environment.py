@@ -27,7 +27,7 @@ ELSEWHERE = frozenset(
         ),
         *("FEED_FORMAT", "LAT", "LNG", "ACCURACY", "CELL", "REVIEWER", "PAGE_TOKEN", "MAP_PORT", "MAP_STYLE"),
         *("PAGE_BIND", "LOAD_TOKEN", "LOAD_PUBLISH_TOKEN", "DISPATCH_TOKEN", "PUSH_URL"),
-        # The variables of the options of `geocast push`.
+        # The variables that set the options of `geocast push`.
         *("LISTEN", "DEVICES", "PUSH_KEYS", "VAPID", "CONTACT", "PUSH_SERVICES", "PUSH_PRIVATE", "FINEST_CELL"),
         *("LEASE_DAYS", "MAX_DEVICES", "PUSH_CA"),
         *("FAILPOINT", "SLOW_FSYNC", "SOAK_EXAMPLES", "SOAK_STEPS", "SOAK_SEED", "SOAK_MINUTES"),

@@ -19,8 +19,9 @@ from . import journal
 from .options import node_options, unknown_variables
 
 DEV_TOKEN_S = 365 * 86_400  # the lifetime of the token that --dev prints
-# After how long a thread that waits for the GIL interrupts the running thread. The log's threads need the GIL about six
-# times for an append. With Python's default of 5 ms, each of these waits could take 5 ms while alerts are sent.
+# The time after which a thread that waits for the GIL interrupts the running thread. The log's threads need the GIL
+# about six times for an append. With Python's default of 5 ms, each of these waits could take 5 ms while alerts are
+# sent.
 SWITCH_S = 0.0001
 
 logger = logging.getLogger(__name__)

@@ -57,7 +57,7 @@ def feed(entries: Iterable[bytes], updated_ms: int, site: Site) -> bytes:
     _add(author, "name", site.sender)
     etree.SubElement(root, "link", rel="self", type=MEDIA_TYPE, href=link)
     head: bytes = etree.tostring(root, encoding="UTF-8", xml_declaration=True)
-    # The entries are bytes already, so remove the end tag here and put it after them.
+    # The entries are bytes already, so remove the end tag from `head` and put it after the entries.
     return joined(head.removesuffix(b"</feed>"), b"\n", entries, b"</feed>\n")
 
 

@@ -64,7 +64,7 @@ def draft(current: Revision, cancel: Cancel | None, issuer: Issuer) -> bytes:
 
 def complete(drafted: bytes, earlier: Sequence[Revision], sender: str) -> bytes:
     """Return a message that `draft` made, with its type and its references to the earlier revisions added."""
-    # The two empty elements can't occur inside a text, because a "<" in a text is written as "&lt;".
+    # Replace the two empty elements in the draft. They can't occur inside a text, where "<" is written as "&lt;".
     messages = (f"{sender},{_identifier(each.id, each.revision)},{_time(each.issued_at)}" for each in earlier)
     references = f"<references>{escape(' '.join(messages))}</references>" if earlier else ""
     kind = f"<msgType>{'Update' if earlier else 'Alert'}</msgType>"

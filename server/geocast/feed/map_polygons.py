@@ -24,11 +24,12 @@ from ..geometry.spherical_polygon import angle_between
 CORNERS = 64  # the corners of the polygon that is drawn for a circle
 OFF_M = 10.0  # the greatest distance between a straight line and its arc
 MOST_PIECES = 1024  # the most pieces of one arc; close to a pole no number of pieces would be enough
-MOST_CROSSINGS = 1_000  # of a ring with itself; splitting it there takes 30 ms, and the time grows quadratically
-MOST_POSITIONS = 5_000  # of all shapes of one alert; a shape that has too many is drawn as a box (rule HD4)
-DECIMALS = 6  # of a degree, which is 0.1 m
+MOST_CROSSINGS = 1_000  # how often a ring may cross itself; splitting so many takes 30 ms, and grows quadratically
+MOST_POSITIONS = 5_000  # for all shapes of one alert; a shape that has too many is drawn as a box (rule HD4)
+DECIMALS = 6  # the decimal places of a coordinate in degrees; the last one is 0.1 m
 _WORLD = [[-180.0, -90.0], [180.0, -90.0], [180.0, 90.0], [-180.0, 90.0], [-180.0, -90.0]]
-# A circle with a greater radius would have corners on the other half of the sphere. The whole map is drawn instead.
+# The largest radius of a circle that is drawn as a polygon. For a larger circle, the polygon's corners would be on the
+# other half of the sphere, so the whole map is drawn.
 _WHOLE_M = math.pi / 2 * EARTH_RADIUS_M * 0.98
 
 Rings = list[list[list[float]]]  # the coordinates of a GeoJSON polygon: rings of [longitude, latitude]
@@ -120,7 +121,7 @@ def _filled(flat: Floats) -> shapely.Geometry:
 def _crosses_much(lines: NDArray[np.object_]) -> bool:
     """Return whether the lines of a ring cross each other more than MOST_CROSSINGS times."""
     tree = shapely.STRtree(lines)
-    left = 2 * MOST_CROSSINGS + 3 * len(lines)  # each pair is found twice, and each line with itself and two neighbours
+    left = 2 * MOST_CROSSINGS + 3 * len(lines)  # each pair is found twice; a line also finds itself and two neighbours
     for start in range(0, len(lines), 100):  # in small steps, because 5,000 lines may all cross each other
         left -= len(tree.query(lines[start : start + 100], "intersects")[0])
         if left < 0:

@@ -39,8 +39,8 @@ from .picture import Picture, PictureRequest
 logger = logging.getLogger(__name__)
 
 MAX_REQUESTS = 500  # in progress at once; further requests are answered with 429
-# A connection has one request in progress. If connections don't read their answers, the HTTP server closes them to make
-# room for new ones. So strangers can't use up all requests by not reading (rule HD6).
+# A connection has at most one request in progress. If clients don't read their answers, the HTTP server closes their
+# connections to make room for new ones. So nobody can block the feed by not reading answers (rule HD6).
 MAX_CONNECTIONS = MAX_REQUESTS
 SWEEP_S = 1.0  # the pause between two removals of ended alerts
 _EVERYWHERE = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "nosniff"}

@@ -65,8 +65,8 @@ class _Check:
         `at_end` says that a process may be writing to these files; an incomplete last line is then ignored.
         """
         path, content_path = self._folder / f"{day}{CHAIN}", self._folder / f"{day}{CONTENT}"
-        # Read the chain first. A content is written before its record, so every record that was read here has a
-        # content.
+        # Read the chain before the contents. The content of a record is written before the record itself, so the
+        # contents of all records that were read here are in the file by now.
         chain_lines = _whole(path, at_end=at_end)
         contents = _contents(content_path, at_end=at_end) if content_path.exists() else None
         for number, line in chain_lines:

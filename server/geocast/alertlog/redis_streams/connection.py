@@ -249,7 +249,7 @@ def _unavailable() -> Iterator[None]:
     except (exceptions.RedisError, OSError, TimeoutError, RuntimeError) as error:
         if "ACL failure in script" in str(error):
             raise Unfit(_FORBIDDEN) from None
-        # Only the first word of Redis' error is used, because the rest may repeat what was sent.
+        # Use only the first word of Redis' error message, because the rest may repeat data that was sent to Redis.
         word = str(error).partition(" ")[0]
         reason = next((text for kind, text in _REASONS if isinstance(error, kind)), None)
         raise LogUnavailable(

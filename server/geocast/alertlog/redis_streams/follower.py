@@ -158,7 +158,7 @@ class _Follower:
         if before.last == ZERO:
             return True
         place = text_of(before.last)
-        # Another entry may have got this id meanwhile, so the sequence numbers are compared too.
+        # Compare the sequence numbers too, because another entry may have got the same id meanwhile.
         found = await self._reader.ask("XRANGE", self._source.stream, place, place)
         return bool(found) and int(found[0][1].get(b"n", 0)) == before.seq
 

@@ -54,7 +54,7 @@ class _Alert:
     def __init__(self) -> None:
         self.entries: dict[int, Stored] = {}
         self._learnt = time.monotonic()
-        # The smallest difference (wall clock minus monotonic clock, in ms) at the arrival of an entry.
+        # The wall clock minus the monotonic clock, in ms: the smallest difference seen when an entry arrived.
         self._wall_ahead_ms = float("inf")
 
     def look_at_the_clocks(self) -> None:
@@ -261,18 +261,19 @@ class Repairer:
             is_lost = what in (b"other", b"refused") and stored not in given_back
             moved = False
             if is_lost and stored.kind in ("cancel", *MOVED):
-                # Somebody relies on this entry, because it was stored once. So it is appended under another number.
+                # The log once had this entry, so somebody may rely on it. It is appended again, under another number.
                 moved = await self._append_again(stored, last, last_kind)
             if what == b"other":
-                # If the entry belongs to a call for help and was appended under another number, it is not lost, so no
-                # error is logged.
+                # No error is logged for an entry of a call for help that was appended under another number, because
+                # nothing is lost then.
                 if not (moved and stored.kind in MOVED):
                     self.conflicts += 1
                     logger.error(
                         "log %s: a lost entry can't be put back: another entry now has its number",
                         self._name,
                     )
-                # From now on this process keeps the log's entry under this number in memory, if it is accepted.
+                # Keep in memory the entry that the log has under this number, in place of the lost one, if it is
+                # accepted.
                 kind, ends_at, payload = theirs
                 with contextlib.suppress(ValueError):
                     there = stored._replace(kind=kind.decode(), ends_at=int(ends_at), payload=payload)

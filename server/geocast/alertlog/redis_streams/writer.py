@@ -37,8 +37,8 @@ async def run_durably(
     server has no append-only file, so only the replicas count. Raise Unsynced if the writes were not synced in time,
     and LogUnavailable if Redis fails.
     """
-    # A replica reports how far it has synced when a wait begins, and otherwise only once a second. So there are several
-    # waits of growing length, and each asks again. When enough replicas have synced, the remaining waits end at once.
+    # A replica reports how much it has synced only once a second, and whenever Redis begins a wait. So send several
+    # waits of growing length: each makes the replicas report again. Once enough have synced, the others end at once.
     waits_ms = [*(ASK_REPLICAS_MS if replicas else ()), max(1, int(min(SYNC_S, within_s / 2) * 1000))]
     command = ("WAIT",) if volatile else ("WAITAOF", 1)
     waits = [(*command, replicas, wait_ms) for wait_ms in waits_ms]
