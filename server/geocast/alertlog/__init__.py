@@ -214,26 +214,27 @@ class EntryVerifier(Protocol):
         ...
 
     def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
-        """Return the entry if the approvals in it are valid. Otherwise return an `Untrusted` that replaces the entry.
+        """Return the entry if its approvals are valid, or otherwise an `Untrusted`, which takes the entry's place.
 
-        `stands_under` is the id and the number under which the log stores the entry. `place` says in words where the
-        entry is, for log messages.
+        (An `Untrusted` has the number of the entry, but its content is ignored.) `stands_under` is the id and the
+        number under which the log stores the entry. `place` says in words where the entry is, for log messages.
         """
         ...
 
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
         """Return whether a revision has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `verify` has already accepted the revision by itself. `behind` is the set of the kinds (categories) of the
-        alert's earlier revisions.
+        `verify` has already accepted the revision, without knowing the earlier ones. `behind` is the set of the kinds
+        (categories) of the alert's earlier revisions.
         """
         ...
 
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
         """Return whether a cancel has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `verify` has already accepted the cancel by itself. `alert` is the alert's last accepted revision, or None if no
-        revision was accepted. `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        `verify` has already accepted the cancel, without knowing these revisions. `alert` is the alert's last accepted
+        revision, or None if no revision was accepted. `behind` is the set of the kinds (categories) of the alert's
+        earlier revisions.
         """
         ...
 
@@ -321,7 +322,10 @@ class AlertLog(Protocol):
         ...
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """Return the ids of the calls for help open at `now_ms`, in the order in which they were opened (LogC3)."""
+        """Return the ids of the calls for help that are open at `now_ms`, in ms since 1970 (LogC3).
+
+        The ids are in the order in which the calls were opened.
+        """
         ...
 
     async def tail(self) -> int:
@@ -331,9 +335,8 @@ class AlertLog(Protocol):
     def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
         """Yield batches of the entries with positions above `after`, without end (LogF1 to LogF4).
 
-        Some entries are omitted: those that are in the log when `follow` begins and that ended before
-        `ended_before_ms`. A caller that finds out that its clock was ahead can call `follow` again with an earlier
-        time.
+        An entry that ended before `ended_before_ms` (ms since 1970) is omitted if it is already in the log when
+        `follow` begins. A caller that finds out that its clock was ahead can call `follow` again with an earlier time.
 
         Entries of kinds that this release does not know are also omitted (LogG1), but entries of calls never are
         (LogC1). An entry whose approvals are not accepted is yielded only if it contains a revision (LogJ1).
@@ -345,10 +348,10 @@ class AlertLog(Protocol):
         ...
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add `counts` to the stored delivery counts.
+        """Add `counts` to the stored delivery counts of alerts and calls.
 
         Each key of `counts` is the id of an alert or call, or comes from `under_revision`. If `counts` is empty and the
-        last write to the log failed, test whether the log can be written again.
+        last write to the log failed, test whether the log accepts writes again.
         """
         ...
 
@@ -421,9 +424,10 @@ def drop_unverified_cancels(
 ) -> list[Entry | OtherKind | None]:
     """Return an alert's entries, with an `Untrusted` in place of each revision or cancel that is not accepted.
 
-    A revision or cancel is not accepted if it has too few approvals for its alert, or if it follows a cancel that is
-    accepted (LogJ1). `chain` has the alert's entries, ordered by number, with None in place of each entry that can't be
-    read. `verify` has already checked each entry by itself.
+    (An `Untrusted` has the number of the entry, but its content is ignored.) A revision or cancel is not accepted if it
+    has too few approvals for its alert, or if it follows a cancel that is accepted (LogJ1). `chain` has the alert's
+    entries, ordered by number, with None in place of each entry that can't be read. `verify` has already checked each
+    entry without regard to the others.
     """
     found: list[Entry | OtherKind | None] = []
     before, alert, over = Chain(), None, False

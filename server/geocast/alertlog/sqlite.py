@@ -404,7 +404,7 @@ class SqliteLog:
         return await page(self._look, now_ms, after, limit)
 
     async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
-        """Return the next `count` alerts after the place `after`, whether or not they are live.
+        """Return the `count` alerts that come after the cursor `after` in the list, whether or not they are live.
 
         Usually only the last entry of an alert is read. All entries of an alert are read if its last entry was written
         by a later release, or if only the earlier entries can show whether the last one is accepted.
@@ -432,9 +432,9 @@ class SqliteLog:
         return found[-1] if found else (0, None)
 
     async def _chain(self, alert_id: str) -> list[tuple[int, Entry | OtherKind | None]]:
-        """Return (position, entry) for each entry of an alert or call, ordered by number.
+        """Return a pair (position, entry) for each entry of an alert or call, ordered by number.
 
-        The entry is None if it can't be read, and an `Untrusted` if it is not accepted.
+        If an entry can't be read, the pair has None in its place; if it is not accepted, an `Untrusted`.
         """
         rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
         chain = drop_unverified_cancels([entry for _, entry in self._readable(rows)], self.verifier)
@@ -566,7 +566,8 @@ class SqliteLog:
     def _readable(self, rows: Sequence[_Row]) -> Iterator[tuple[_Row, Entry | OtherKind | None]]:
         """Yield a pair (row, entry) for each of these rows of the log.
 
-        The entry is None if it can't be read (LogR2), and an `Untrusted` if it is not accepted (LogJ1).
+        If an entry can't be read, the pair has None in its place (LogR2); if it is not accepted, an `Untrusted`
+        (LogJ1).
         """
         for row in rows:
             try:
@@ -739,10 +740,11 @@ def _purge_places(db: sqlite3.Connection, over: Sequence[str]) -> int:
 
 
 def _truncate(db: sqlite3.Connection) -> bool:
-    """Write the write-ahead log back to the file and truncate it. Return False if another process is still reading it.
+    """Copy the write-ahead log into the database file, and then truncate the write-ahead log.
 
-    A process in the middle of a query needs the old pages in the write-ahead log. Truncating waits for such processes,
-    but only for TRUNCATE_S, because no process can write meanwhile.
+    Return False if another process is still reading the write-ahead log. A process in the middle of a query needs the
+    old pages in it. Truncating waits for such processes, but only for TRUNCATE_S, because no process can write
+    meanwhile.
     """
     db.execute(f"PRAGMA busy_timeout = {TRUNCATE_S * 1000:.0f}")
     try:

@@ -103,11 +103,11 @@ class Middleware:
 
     @contextlib.asynccontextmanager
     async def _place(self, subject: Hashable) -> AsyncIterator[None]:
-        """Count a request of `subject` as in progress while the `with` block runs.
+        """Count a request as in progress while the `with` block runs, for the subject that sends it.
 
-        If `subject` already has too many requests in progress, wait REFUSED_S seconds and raise Problem (429). Example:
-        a publisher keeps 2,000 connections busy and sends a new request after each refusal. Without the delay, the
-        refusals alone would use all of the event loop's time (rule HD6).
+        If `subject` (a token owner or CAP source) already has too many requests in progress, wait REFUSED_S seconds and
+        raise Problem (429). Example: a publisher keeps 2,000 connections busy and sends a new request after each
+        refusal. Without the delay, the refusals alone would use all of the event loop's time (rule HD6).
         """
         with contextlib.ExitStack() as held:
             try:
@@ -300,8 +300,9 @@ def _media_type(request: Request) -> str:
 async def _received(request: Request, most: int, take_place: Callable[[], None] | None = None) -> bytes:
     """Return the whole body of a request, which may have at most `most` bytes.
 
-    `take_place` is called as described in `cap_of`. Raise Problem: 413 if the body is too large, 408 if it is too slow,
-    503 if the node shuts down. Errors that `take_place` raises are passed on.
+    `take_place` counts the request against a limit. It is called when the body is complete, or as soon as the body
+    exceeds MAX_BODY_BYTES. Raise Problem: 413 if the body is too large, 408 if it is too slow, 503 if the node shuts
+    down. Errors that `take_place` raises are passed on.
     """
     drain: Drain = request.scope["drain"]
     chunks, size = [], 0

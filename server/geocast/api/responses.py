@@ -138,7 +138,7 @@ def state(history: Sequence[Entry | OtherKind], now_ms: int) -> StateWord:
 
 
 def exact(counts: Counts) -> DeliveryOut:
-    """Return an alert's exact delivery counts (rule H12)."""
+    """Return an alert's exact delivery counts, as they are in the answer (rule H12)."""
     return {"sent": counts.sent, "acked": counts.acked, "pushed": counts.pushed}
 
 

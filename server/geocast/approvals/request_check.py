@@ -52,7 +52,10 @@ class ApprovalCheck:
         return asked(self.policy, entry, behind)
 
     def form(self, entry: Entry, category: str) -> str | None:
-        """Return the form of an entry, which is the text to sign, or None if the policy names no audience."""
+        """Return the form of an entry, which is the text to sign; None if the policy names no audience.
+
+        (The audience is the name of the deployment for which approvals are valid.)
+        """
         if self.policy.audience is None:
             return None
         return form.text_of(form.form_of(entry, self.policy.audience, category))

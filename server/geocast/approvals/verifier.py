@@ -103,9 +103,10 @@ class ApprovalVerifier:
     def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
         """Return an entry with the content of its form (rule NC1), or an `Untrusted` if its check fails (rule NC2).
 
-        `stands_under` is the id and revision number under which the log has the entry; `place` says in words where the
-        entry is, for log messages. A revision must have as many approvals as its own kind needs. For a cancel, only the
-        signatures are verified. `verify_revision` and `verify_cancel` check the rest (Rule 3).
+        The form is the text that reviewers signed. An `Untrusted` has the number of the entry, but its content is
+        ignored. `stands_under` is the id and revision number under which the log has the entry; `place` says in words
+        where the entry is, for log messages. A revision must have as many approvals as its own kind needs. For a
+        cancel, only the signatures are verified. `verify_revision` and `verify_cancel` check the rest (Rule 3).
         """
         said: Entry | None = None
         try:
@@ -130,8 +131,8 @@ class ApprovalVerifier:
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
         """Return whether a revision has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `verify` has already accepted the revision by itself. `behind` is the set of the kinds (categories) of the
-        alert's earlier revisions.
+        `verify` has already accepted the revision, without knowing the earlier ones. `behind` is the set of the kinds
+        (categories) of the alert's earlier revisions.
         """
         if behind <= kinds_of(revision):
             return True  # there are no other kinds, so `verify` has already checked for enough approvals
@@ -140,8 +141,9 @@ class ApprovalVerifier:
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
         """Return whether a cancel has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `verify` has already accepted the cancel by itself. `alert` is the alert's last accepted revision, or None if no
-        revision was accepted. `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        `verify` has already accepted the cancel, without knowing these revisions. `alert` is the alert's last accepted
+        revision, or None if no revision was accepted. `behind` is the set of the kinds (categories) of the alert's
+        earlier revisions.
         """
         if cancel.is_tombstone and alert is None:
             return True

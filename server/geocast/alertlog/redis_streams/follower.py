@@ -77,8 +77,7 @@ class Following:
         """Yield batches of the entries with positions above `after`, without end (LogF1 to LogF4).
 
         If the previous call of `follow` stopped at `after`, continue to read the stream there. Otherwise read the
-        stream from its start, and yield only the entries after `after`. Raise LogUnavailable if the stream can't be
-        read.
+        stream from its start, and skip the entries up to `after`. Raise LogUnavailable if the stream can't be read.
         """
         reader = await self._primary.reader()
         try:

@@ -74,7 +74,7 @@ class Heartbeat:
         replicas: int,
         volatile: bool,
     ) -> None:
-        """Prepare to write heartbeats through `writer`.
+        """Prepare to write heartbeats (items in the stream) through `writer`, one every second.
 
         `beaten` is called after each successful heartbeat. Its argument is true if the server or the epoch has changed
         since the previous heartbeat: the log may then lack entries that this process has. `replicas` and `volatile`
@@ -93,7 +93,7 @@ class Heartbeat:
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Write the first heartbeat, and start a task that writes another one every second.
+        """Write the first heartbeat (an item in the stream), and start a task that writes another one every second.
 
         If Redis is unavailable now, the task tries again. Raise Unfit if this Redis server can't keep a log.
         """
@@ -132,9 +132,9 @@ class Heartbeat:
         return f"release {info['redis_version']}, {kept}, {replicas} replicas"
 
     async def beat(self) -> None:
-        """Check, with a heartbeat, that Redis is suitable for a log and stores writes durably.
+        """Write a heartbeat (an item in the stream), to check that Redis can keep a log and stores writes durably.
 
-        If the log has lost entries, make it begin a new epoch. Raise LogUnavailable if a check fails.
+        If the log has lost entries, make it begin a new epoch (a higher number). Raise LogUnavailable if a check fails.
         """
         await self._primary.look()
         server, self.info = await self._read_info()

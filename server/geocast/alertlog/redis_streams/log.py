@@ -102,10 +102,10 @@ class RedisStreamsLog:
             await self._primary.close()
 
     async def start(self) -> None:
-        """Connect, and begin to write heartbeats. Raise ConfigError if this Redis server can't keep a log.
+        """Connect to Redis, and begin to write heartbeats (items in the stream that show that Redis works).
 
-        If Redis can't be reached, no error is raised here; all other methods raise LogUnavailable until it can be
-        reached.
+        Raise ConfigError if this Redis server can't keep a log. If Redis can't be reached, no error is raised here; all
+        other methods raise LogUnavailable until it can be reached.
         """
         try:
             await self._heart.start()
@@ -232,7 +232,8 @@ class RedisStreamsLog:
     async def _verified_chain(self, alert_id: bytes) -> _Chain:
         """Return a pair (stream id, entry) for each entry of an alert, the last one first.
 
-        The entry is an `Untrusted` if it is not accepted (LogJ1), and None if it can't be read.
+        If an entry is not accepted, the pair has an `Untrusted` in its place (LogJ1). If it can't be read, the pair has
+        None.
         """
         _, _, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         chain, _ = self._chain(raw)

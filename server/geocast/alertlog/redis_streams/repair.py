@@ -236,7 +236,7 @@ class Repairer:
             logger.warning("log %s had lost %d entries, which were put back", self._name, self.put_back - before)
 
     def _accepted(self, chain: Chain) -> Chain:
-        """Return the entries of an alert that are accepted now; the others are not put back (LogJ3).
+        """Return those entries of an alert that are accepted now; the others are not put back (LogJ3).
 
         Example: a reviewer's key was revoked after the reviewer had approved an alert. The alert's revision is not put
         back.

@@ -110,9 +110,10 @@ class Writer:
         return epoch, seq
 
     async def new_epoch(self, ended: int, least: int) -> tuple[int, int, Id]:
-        """Make the log begin a new epoch above `least`, because it has lost entries. Return the same values as `beat`.
+        """Make the log begin a new epoch above `least`, because it has lost entries.
 
-        If the log is not in the epoch `ended` any more, another process was faster, and no epoch begins.
+        If the log is not in the epoch `ended` any more, another process was faster, and no epoch begins. Return the
+        log's epoch, the number of its last entry, and the id of the last item in the stream.
         """
         return await self.beat(BEAT_MS, ended, least)
 
