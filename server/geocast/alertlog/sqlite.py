@@ -262,9 +262,10 @@ class SqliteLog:
                 )
 
     def _check(self) -> None:
-        """Raise LogUnavailable if the file is not open, or if the file or a companion was deleted or replaced.
+        """Raise LogUnavailable if the file is not open, or if it or a companion was deleted or replaced.
 
-        Every method calls this one before it uses the file. A call takes three stat(2) system calls, some microseconds.
+        The companions are the files `-wal` and `-shm`. Every method calls this one before it uses the file. A call
+        takes three stat(2) system calls, some microseconds.
         """
         if self._problem is not None:
             raise LogUnavailable(self._problem)
@@ -364,8 +365,8 @@ class SqliteLog:
     async def _purge_places(self, now_ms: int) -> int:
         """Delete the `call` entries, which contain a place, of the calls with these ids.
 
-        Return the number of deleted entries. `secure_delete` overwrites their bytes with zeros in the pages of the
-        file.
+        Return the number of deleted entries. Their bytes are overwritten with zeros in the pages of the file, because
+        the connection has the setting `secure_delete`.
         """
         ends = [entry for _, entry in self._readable(await self._select(_ENDS)) if isinstance(entry, CallEntry)]
         over = [end.id for end in ends if ended_at(end) <= now_ms - PLACE_MS]

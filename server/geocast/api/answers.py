@@ -1,8 +1,8 @@
 """The types of the JSON bodies in the api listener's answers.
 
 Routes build these bodies, and the OpenAPI document describes them. At runtime the bodies are plain dicts; mypy checks
-that the routes build what the document promises. The types for calls for help are in `calls/dispatcher_view`, and those for problem
-documents in `model/problems`. The docstrings appear in the OpenAPI document as descriptions.
+that the routes build what the document promises. The types for calls for help are in `calls/dispatcher_view`, and those
+for problem documents in `model/problems`. The docstrings appear in the OpenAPI document as descriptions.
 """
 
 from typing import Annotated, Literal, NotRequired

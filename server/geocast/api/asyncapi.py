@@ -115,7 +115,7 @@ class CancelMessage(BaseModel):
 
 
 class CallMessage(BaseModel):
-    """A call for help nearby, the same for every responder (M21). The client computes its own distance."""
+    """A call for help near the responder (M21). All responders get the same text; each client computes its distance."""
 
     type: Literal["call"]
     call: CallOut

@@ -103,7 +103,7 @@ class Middleware:
 
     @contextlib.asynccontextmanager
     async def _place(self, subject: Hashable) -> AsyncIterator[None]:
-        """Count a request as in progress while the `with` block runs, for the subject that sends it.
+        """While the `with` block runs, count a request of `subject` as in progress.
 
         If `subject` (a token owner or CAP source) already has too many requests in progress, wait REFUSED_S seconds and
         raise Problem (429). Example: a publisher keeps 2,000 connections busy and sends a new request after each

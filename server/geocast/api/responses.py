@@ -138,12 +138,15 @@ def state(history: Sequence[Entry | OtherKind], now_ms: int) -> StateWord:
 
 
 def exact(counts: Counts) -> DeliveryOut:
-    """Return an alert's exact delivery counts, as they are in the answer (rule H12)."""
+    """Return the JSON object with an alert's exact delivery counts (rule H12)."""
     return {"sent": counts.sent, "acked": counts.acked, "pushed": counts.pushed}
 
 
 def rounded(counts: Counts) -> DeliveryOut:
-    """Return an alert's delivery counts, rounded down so that they reveal nothing about a single person (rule H11)."""
+    """Return the JSON object with an alert's delivery counts, rounded down (rule H11).
+
+    The rounded counts reveal nothing about a single person.
+    """
     return {
         "sent": _down(counts.sent),
         "acked": _down(counts.acked),

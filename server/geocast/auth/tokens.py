@@ -282,7 +282,8 @@ def is_date(value: object) -> TypeGuard[float]:
 def load_keys(path: Path) -> dict[str, Key]:
     """Return the keys in a JWKS file (RFC 7517) as a dict from `kid` to key.
 
-    Raise ConfigError, with the path and the key's number in the file, if the file can't be read or a key is not valid.
+    Raise ConfigError if the file can't be read or a key is not valid. The error names the path and the number of the
+    key in the file.
     """
     try:
         return parse_keys(path.read_bytes(), path)
@@ -293,7 +294,7 @@ def load_keys(path: Path) -> dict[str, Key]:
 def parse_keys(data: bytes, source: object) -> dict[str, Key]:
     """Return the keys in a JWKS (RFC 7517) as a dict from `kid` to key.
 
-    Raise ConfigError, with `source` and the key's number, if the JWKS or a key is not valid.
+    Raise ConfigError if the JWKS or a key is not valid. The error names `source` and the number of the key in the set.
     """
     return _key_set(keys_of(data, f"keys {source}"), source)
 

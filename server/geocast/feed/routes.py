@@ -174,9 +174,10 @@ def make_app(feed: Feed, clock: Clock) -> ASGIApp:
 
 @dataclass(slots=True)
 class _Bounds:
-    """ASGI middleware that refuses some requests: one too many, one with a query, or any while the feed is incomplete.
+    """ASGI middleware that refuses requests with a query, and all requests while the feed is incomplete.
 
-    It also counts the answers, and adds the headers that all of them have.
+    It also refuses requests if too many are in progress, counts the answers, and adds the headers that all of them
+    have.
     """
 
     app: ASGIApp

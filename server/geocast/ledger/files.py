@@ -101,7 +101,10 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        """Prepare to use the ledger in `folder`. The folder is created on entering if it does not exist."""
+        """Prepare to use the ledger in `folder`.
+
+        If the folder does not exist, it is created when the `with` block begins.
+        """
         self.head = NOTHING
         self.known = RecordedEntries()
         self._folder, self._clock = folder, clock
