@@ -109,7 +109,7 @@ class MemoryLog:
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """Return a page of up to `limit` live alerts.
 
-        `after` is where the previous page ended, or None for the first page.
+        `after` is the attribute `after` of the previous page, or None for the first page.
         """
         return await page(self._look, now_ms, after, limit)
 
@@ -164,7 +164,10 @@ class MemoryLog:
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 
     async def counts(self, alert_id: str) -> Counts:
-        """Return the delivery counts stored for an id, or for a key from `under_revision`."""
+        """Return the delivery counts stored for an alert, a call, or a revision of a call.
+
+        `alert_id` is the id of the alert or call, or a key from `under_revision`.
+        """
         return self._counts.get(alert_id, Counts())
 
     async def purge(self, now_ms: int) -> int:

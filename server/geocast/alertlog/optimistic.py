@@ -56,7 +56,7 @@ class Plan(NamedTuple, Generic[_Answer, _E]):
 
 
 class OptimisticWriter(Generic[_E]):
-    """Appends entries that depend on an alert's history, and decides again if another writer was faster."""
+    """Decides from an alert's history what to append to it, and decides again if another writer was faster."""
 
     def __init__(self, alert_log: AlertLog, appended: Callable[[_E], None], overtaken: str) -> None:
         """Create a writer to `alert_log`.

@@ -400,7 +400,7 @@ class SqliteLog:
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """Return a page of up to `limit` live alerts.
 
-        `after` is where the previous page ended, or None for the first page.
+        `after` is the attribute `after` of the previous page, or None for the first page.
         """
         return await page(self._look, now_ms, after, limit)
 
@@ -435,14 +435,15 @@ class SqliteLog:
     async def _chain(self, alert_id: str) -> list[tuple[int, Entry | OtherKind | None]]:
         """Return a pair (position, entry) for each entry of an alert or call, ordered by number.
 
-        If an entry can't be read, the pair has None in its place; if it is not accepted, an `Untrusted`.
+        The pair of an entry that can't be read has None in place of the entry. The pair of an entry that is not
+        accepted has an `Untrusted`, whose content is ignored.
         """
         rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
         chain = drop_unverified_cancels([entry for _, entry in self._readable(rows)], self.verifier)
         return [(row[0], entry) for row, entry in zip(rows, chain, strict=True)]
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """Return the ids of the open calls, ordered by the positions of their first entries."""
+        """Return the ids of the open calls for help, in the order in which they were opened."""
         return [call_id for (call_id,) in await self._select(_OPEN, now_ms)]
 
     async def tail(self) -> int:
@@ -567,8 +568,8 @@ class SqliteLog:
     def _readable(self, rows: Sequence[_Row]) -> Iterator[tuple[_Row, Entry | OtherKind | None]]:
         """Yield a pair (row, entry) for each of these rows of the log.
 
-        If an entry can't be read, the pair has None in its place (LogR2); if it is not accepted, an `Untrusted`
-        (LogJ1).
+        The pair of an entry that can't be read has None in place of the entry (LogR2). The pair of an entry that is not
+        accepted has an `Untrusted`, whose content is ignored (LogJ1).
         """
         for row in rows:
             try:

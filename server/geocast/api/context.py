@@ -45,10 +45,10 @@ class Places:
         self.starts = Starts()
 
     def judging(self, subject: Hashable, *, dry_run: bool) -> AbstractAsyncContextManager[None]:
-        """Return a context manager, in which a request to publish is decided.
+        """Return a context manager for the `with` block in which a request to publish is decided.
 
-        For a dry run, entering the context waits while too many other dry runs are in progress. For other requests it
-        does nothing.
+        For a dry run, entering the block waits while too many other dry runs are in progress. For other requests the
+        context manager does nothing.
         """
         return self.dry_runs.turn(subject) if dry_run else nullcontext()
 

@@ -264,7 +264,7 @@ class HttpConnection(H11Protocol):
         self._refuse(_BY_HINT.get(_hint(sys.exception()), problems.BAD_REQUEST))
 
     def _refuse(self, why: ProblemType) -> None:
-        """Send a refusal and let the connection linger (Rule 4).
+        """Send a refusal, and then discard all input until the peer closes the connection (Rule 4).
 
         If another answer was sent only in part, send no refusal.
         """

@@ -55,7 +55,7 @@ class Signed(NamedTuple):
 
 
 def is_kid(text: str) -> bool:
-    """Return whether a string can be the id of a reviewer's key: 1 to 128 printable ASCII characters, no blanks."""
+    """Return whether a string can be the id of a reviewer's key: 1 to 128 printable ASCII characters, but no spaces."""
     return _KID.fullmatch(text) is not None
 
 

@@ -30,7 +30,7 @@ class Body:
     """The body of an answer, with its ETag and three times.
 
     `changed_ms` is when the content last changed, in ms since 1970. `made` is when the body was made, and `until` is
-    how long it may be kept; both are times of the monotonic clock, in seconds.
+    when it must no longer be used; both are times of the monotonic clock, in seconds.
     """
 
     content: bytes

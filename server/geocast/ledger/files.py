@@ -144,7 +144,7 @@ class Ledger:
     # ---- reading and repair at the start ---------------------------------------------------------------------------
 
     def _repair(self) -> None:
-        """Remove the incomplete line and the content without a record that a crash may have left (Rule 1).
+        """Remove what a crash may have left (Rule 1): an incomplete last line, and a content without a record.
 
         Set the head to the number and hash of the last complete line.
         """

@@ -51,7 +51,7 @@ class Content(NamedTuple):
 
 
 def salted(salt: bytes, data: bytes) -> str:
-    """Return the SHA-256 of a salt followed by a content, in hex. This is the hash of its content that a record has."""
+    """Return the SHA-256 of a salt followed by a content, in hex. Each record contains this hash of its content."""
     return hashlib.sha256(salt + data).hexdigest()
 
 

@@ -178,7 +178,7 @@ class ReadPosition:
         self.place = place
 
     def take(self, place: Id, epoch: int, seq: int, *, is_beat: bool) -> int:
-        """Move on to the next item of the stream.
+        """Move on to the next item of the stream, which is an entry or a heartbeat (a periodic item).
 
         Return the entry's position in the log, or 0 for a heartbeat. The items up to `top`, the end of the stream when
         reading began, are not checked. For a later item, raise Rewound if it has another epoch, or if its number is not

@@ -207,7 +207,7 @@ class RedisStreamsLog:
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """Return a page of up to `limit` live alerts, once all entries in it are durable (LogA4).
 
-        `after` is where the previous page ended, or None for the first page.
+        `after` is the attribute `after` of the previous page, or None for the first page.
         """
         epoch = durable = b""
         newest = 0
@@ -232,8 +232,8 @@ class RedisStreamsLog:
     async def _verified_chain(self, alert_id: bytes) -> _Chain:
         """Return a pair (stream id, entry) for each entry of an alert, the last one first.
 
-        If an entry is not accepted, the pair has an `Untrusted` in its place (LogJ1). If it can't be read, the pair has
-        None.
+        The pair of an entry that can't be read has None in place of the entry. The pair of an entry that is not
+        accepted has an `Untrusted`, whose content is ignored (LogJ1).
         """
         _, _, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         chain, _ = self._chain(raw)
@@ -269,7 +269,7 @@ class RedisStreamsLog:
         """Decode the entries of one alert in `raw`, which is part of an answer from Redis.
 
         Return a list with a pair (stream id, entry) for each of them, and the highest of their sequence numbers in the
-        log. An entry that can't be read is None.
+        log. The pair of an entry that can't be read has None in place of the entry.
         """
         newest = 0
         chain: _Chain = []

@@ -83,7 +83,7 @@ class _Alert:
 
 
 class StoredEntries:
-    """The entries of all alerts that have not ended, in their stored form (Rule 2).
+    """Copies of the entries of all alerts that have not ended, in this process's memory (Rule 2).
 
     If a copy is dropped too early, it cannot be put back. So an alert counts as ended only if three clocks agree:
 
@@ -160,7 +160,7 @@ class StoredEntries:
 
 
 class Repairer:
-    """Puts entries that the log has lost back into it, in a task.
+    """Restores entries that the log has lost, in a background task.
 
     The method `begin` starts the task, or restarts it if it is running.
     """
