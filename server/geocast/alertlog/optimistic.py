@@ -49,7 +49,7 @@ _E = TypeVar("_E", bound=Entry | CallEntry)
 
 
 class Plan(NamedTuple, Generic[_Answer, _E]):
-    """What was decided about a request: the entries to append, in order, and the answer to give once all are stored."""
+    """The decision about a request: the entries to append, in order, and the answer to give once all are stored."""
 
     answer: _Answer
     entries: Sequence[_E] = ()

@@ -363,10 +363,10 @@ class SqliteLog:
                 return total
 
     async def _purge_places(self, now_ms: int) -> int:
-        """Delete the `call` entries, which contain a place, of the calls with these ids.
+        """Delete the `call` entries, which contain a place, of calls that ended PLACE_MS ago or earlier (LogC4).
 
-        Return the number of deleted entries. Their bytes are overwritten with zeros in the pages of the file, because
-        the connection has the setting `secure_delete`.
+        Return the number of deleted entries. The write-ahead log may still have the bytes of these entries, so it is
+        truncated. If another process is reading the write-ahead log now, it is truncated at one of the next purges.
         """
         ends = [entry for _, entry in self._readable(await self._select(_ENDS)) if isinstance(entry, CallEntry)]
         over = [end.id for end in ends if ended_at(end) <= now_ms - PLACE_MS]
@@ -733,9 +733,10 @@ def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
 
 
 def _purge_places(db: sqlite3.Connection, over: Sequence[str]) -> int:
-    """Delete the `call` entries, which contain a place, of the calls with these ids. Return how many there were.
+    """Delete the `call` entries, which contain a place, of the calls with these ids.
 
-    `secure_delete` overwrites their bytes with zeros in the pages of the file.
+    Return the number of deleted entries. Their bytes are overwritten with zeros in the pages of the file, because the
+    connection has the setting `secure_delete`.
     """
     statement = f"DELETE FROM entry WHERE id = ? AND {is_of_kind('call')}"
     return sum(db.execute(statement, (call_id,)).rowcount for call_id in over)

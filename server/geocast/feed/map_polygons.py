@@ -67,8 +67,8 @@ def _around(lat: float, lng: float, angle: float) -> list[tuple[float, float]]:
 def of_ring(ring: Sequence[tuple[float, float]], most: int = MOST_POSITIONS) -> list[Rings]:
     """Return polygons of the flat map that cover the area inside a ring of arcs on the sphere.
 
-    The ring is a list of corners (longitude, latitude), counter-clockwise, of which the last equals the first. If more
-    than `most` positions would be necessary, a box around the ring is returned (rule HD4).
+    The ring is a list of corners (longitude, latitude), counter-clockwise; the last one equals the first. If more than
+    `most` positions would be necessary, a box around the ring is returned (rule HD4).
     """
     corners = np.array(ring)
     points = np.array(unit_vectors(corners[:, 1], corners[:, 0]))

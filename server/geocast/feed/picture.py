@@ -8,7 +8,7 @@ from . import atom, cap, geojson
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What the feed shows, until `ends_at`, for one revision of an alert or its cancel.
+    """The parts of the feed's documents that show one revision of an alert, or its cancel, until `ends_at`.
 
     Times are in ms since 1970. `number` is the number of the revision or cancel. `feature` is the GeoJSON feature, or
     b"" for a cancel. `entry` is the Atom entry. `message` is the CAP message without its type and references, which
