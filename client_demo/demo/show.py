@@ -301,9 +301,9 @@ def _serve_desk(node: Node, programme: Programme, folder: Path) -> contextlib.Ab
 def _tell_links(progress: Progress, links: dict[str, str], *, has_calls: bool) -> None:
     """Print the links of all pages together, as the last lines of the demo."""
     progress.say("\nThe city goes on until Ctrl-C. Open in a browser:", "bold")
-    width = max(map(len, links))
+    width = max(map(len, links)) + 1
     for name, link in links.items():
-        progress.say(f"  {name:{width}}  {link}", "bold")
+        progress.say(f"  {name + ':':{width}} {link}", "bold")
     if has_calls:
         progress.say(
             f"Go on duty on the responder's page: every {AGAIN_S:g} s there is a call for help, "

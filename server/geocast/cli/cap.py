@@ -36,7 +36,7 @@ def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
 
 
 def _print_file(path: Path, assume_offset: str | None) -> int:
-    """Print what one file contains and return 0, or print what is wrong with it and return BROKEN."""
+    """Print what the messages in one file contain and return 0, or print what is wrong with them and return BROKEN."""
     from ..errors import ConfigError
     from ..ingest.cap import language_groups, message
     from ..model.problems import Problem
@@ -84,9 +84,9 @@ def _block(block: Block) -> Iterator[str]:
 
 
 def _where(block: Block) -> str:
-    """Return a text with the numbers of polygons, circles and area codes of one alert in a message.
+    """Return a line of text that says how many polygons, circles and area codes an alert in a message has.
 
-    Area codes are counted separately for each code list.
+    The codes of each code list are counted separately.
     """
     from ..ingest.cap.shapes import CapRing
 
