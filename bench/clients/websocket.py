@@ -31,7 +31,7 @@ class Joining:
 
 
 class Made(Sequence[bytes]):
-    """A sequence of texts, each of which is made when it is accessed.
+    """A sequence of texts. Each text is made when it is accessed.
 
     Storing the texts of a million sessions would take half a GB.
     """

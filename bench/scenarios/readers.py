@@ -52,7 +52,7 @@ def _alert(at: int) -> Revision:
 
 
 def _append(url: str, count: int, pipe: Connection) -> None:
-    """Run `count` logs, each of which writes heartbeats, and append alerts when a request comes from the pipe.
+    """Run `count` logs with heartbeats, and append alerts when a request comes from the pipe.
 
     A request is a tuple (number of the first alert, alerts per second, seconds). The reply is a list with the two times
     (due, answered) of each alert, in ns.

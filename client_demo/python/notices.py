@@ -64,7 +64,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What to do after a push.
+    """The actions to take after a push.
 
     It has the notification to show, the tags of the notifications to close before that, and the changes for an open
     page. If `whole` is False, the alert did not fit into the push: fetch the rest over one short connection.
