@@ -52,9 +52,9 @@ class Progress:
 
 
 def verdict_table(rows: Iterable[Row], width: int) -> Table:
-    """Return a table with one row for each revision and cancel.
+    """Return a table with one row for each revision and cancellation.
 
-    In a narrow terminal it has no column for the headlines.
+    In a narrow terminal the table has no column for the headlines.
     """
     is_wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold underline")

@@ -10,7 +10,7 @@
     5  In a terminal, it goes on until Ctrl-C, so that there is time to look at the map.
 
 Subscribers don't move while an alert is being published, from before the request until everybody inside has the alert.
-So it is exactly known who has to get it. Between two acts, subscribers move in and out of the areas of live alerts.
+So it is known exactly who has to get it. Between two acts, subscribers move in and out of the areas of live alerts.
 """
 
 import asyncio
@@ -90,9 +90,9 @@ class DemoError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The evidence for the verdict.
+    """Everything that was observed in the demo and that the verdicts need.
 
-    Its main parts are the published alerts, and the places and the record of each subscriber up to the time `end` (ns).
+    The main parts are the published alerts, and the places and the record of each subscriber up to the time `end` (ns).
     """
 
     published: list[Published]
@@ -118,7 +118,7 @@ class Outcome:
     push: PushVerdict | None = None
 
     def total(self, name: str) -> int:
-        """Return the sum of a count, such as `missed`, over all revisions and cancels."""
+        """Return the sum of a count, such as `missed`, over all revisions and cancellations."""
         return sum(getattr(row, name) for row in self.rows)
 
     @property
@@ -262,9 +262,10 @@ def _serve_map(
 async def _serve_calls(
     node: Node, programme: Programme, arrests: Sequence[Record], cleanup: contextlib.AsyncExitStack
 ) -> dict[str, str]:
-    """Serve the page of a responder near the newest cardiac arrest, and a dispatch page; return links by name.
+    """Serve the page of a responder near the newest cardiac arrest, and a dispatch page.
 
-    Calls that are opened on the dispatch page also reach the simulated responders.
+    Return the links to the pages, by name. Calls that are opened on the dispatch page also reach the simulated
+    responders.
     """
     view = View(node.stream_url, place=offset(*where(arrests[0]), *FROM_THE_ARREST_M), style_url=programme.map_style)
     settings = DispatchSettings(
@@ -284,7 +285,7 @@ async def _serve_calls(
 
 
 def _serve_desk(node: Node, programme: Programme, folder: Path) -> contextlib.AbstractAsyncContextManager[OpenPage]:
-    """Serve a review desk with the demo's feed. Its alerts also reach the map and the crowd."""
+    """Serve a review desk with the demo's feed. The alerts of this desk also reach the map and the crowd."""
     settings = DeskSettings(
         api_url=node.api_url,
         token=node.token,
@@ -344,7 +345,7 @@ class Show:
         self._published: list[Published] = []
         self._sent: dict[str, dict[str, Any]] = {}  # id -> the desk's last request
         self._ends_ms: dict[str, int] = {}  # id -> end of the alert
-        self._cast: list[list[Simulated]] = []  # for each process, the subscribers that it plays
+        self._cast: list[list[Simulated]] = []  # for each process, the subscribers that it simulates
 
     async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> None:
         """Run the whole show.
@@ -379,7 +380,7 @@ class Show:
             progress.say(f"desk: {triage.retimed()}", "yellow")
 
     def _open_map(self, case: Case) -> None:
-        """Print the address of the map, which opens near the case that has the most other cases around it."""
+        """Print the address of the map, which first shows the case that has the most other cases around it."""
         self._map.view = replace(self._map.view, place=offset(*_where(case), *FROM_THE_MIDDLE_M))
         lacks = missing(FILES)
         if lacks is None:
@@ -481,9 +482,9 @@ class Show:
         await all_do(self._crowd, "thaw")
 
     async def _show_arrivals(self, published: Sequence[Published]) -> None:
-        """Send to the map the deliveries since the last call.
+        """Send to the map the deliveries since this method was last called.
 
-        Those of alerts that were just published, which are in `published`, are sent with their latencies.
+        Deliveries of alerts in `published`, which were published just now, are sent with their latencies.
         """
         answers = await all_do(self._crowd, "arrivals")
         await self._map.refresh()
@@ -494,7 +495,7 @@ class Show:
                 self._map.told({**self._what(*key), **fan_out(cells, sent.get(key))})
 
     def _what(self, alert_id: str, revision: int) -> dict[str, Any]:
-        """Return the members of an event `told` for the map that describe the alert."""
+        """Return those members of the map's event `told` that describe the alert."""
         alert = self._sent[alert_id]
         is_cancel = any(item.key == (alert_id, revision) and item.area is None for item in self._published)
         title = self._policy.categories[alert["category"]]["title"]
@@ -506,7 +507,7 @@ class Show:
         }
 
     def _script(self, cases: Sequence[Case], ends_at: float) -> list[tuple[Act, bool]]:
-        """Return the acts in order, each with whether it must be played even if time is short.
+        """Return the acts in order, each with a flag: whether it must be played even if time is short.
 
         As many alerts are published as there is time for.
         """
@@ -565,7 +566,10 @@ class Show:
         )
 
     async def _cardiac_arrest(self) -> None:
-        """Call responders to a home. Those who get a seat are sent the exact place; at the end all get a standdown."""
+        """Call responders to a patient's home.
+
+        Those who are assigned to the call are sent the exact place; at the end all are sent a `standdown`.
+        """
         call = Call(self._dispatcher, self._crowd, self._arrests[0])
         self._called = await call.go()
         self._searched = call.frames
@@ -587,7 +591,10 @@ class Show:
         return max(item.revision for item in self._published if item.id == alert_id)
 
     async def _send(self, request: Coroutine[Any, Any, dict[str, Any]], alert: dict[str, Any]) -> str:
-        """Send a request, wait until the subscribers who should have the alert have it, and return a line about it."""
+        """Send a request to the node, and wait until the subscribers who should have the alert have it.
+
+        Return a line of text about the result.
+        """
         sent = time.monotonic_ns()
         answer = await request
         accepted = time.monotonic_ns()
@@ -623,11 +630,14 @@ class Show:
             await asyncio.sleep(AFTERWARDS_S)
 
     async def keep_seats(self) -> None:
-        """Let the simulated responders accept calls only after KEPT_S, so that a visitor can take a seat."""
+        """From now on, let the simulated responders accept calls KEPT_S seconds later than usual.
+
+        So a visitor can accept first, and be assigned.
+        """
         await all_do(self._crowd, "hesitate", seconds=KEPT_S)
 
     async def call_again(self) -> None:
-        """Open a call for help every AGAIN_S, without output, until cancelled."""
+        """Open a call for help every AGAIN_S seconds, without output, until cancelled."""
         while True:
             began = time.monotonic()
             with contextlib.suppress(Refused):  # somebody has ended the call on the dispatch page
@@ -644,7 +654,7 @@ class Show:
         live.append(alert["id"])
 
     async def evidence(self) -> Evidence:
-        """Collect the evidence for the verdict from the crowd and the sleeping phones, and return it."""
+        """Collect what the verdicts need from the crowd and the sleeping phones, and return it."""
         reports = await all_do(self._crowd, "report")
         end = time.monotonic_ns()
         records = [
@@ -673,7 +683,7 @@ class Show:
 
 
 def outcome_of(evidence: Evidence) -> Outcome:
-    """Return the verdicts on the evidence."""
+    """Judge the deliveries, the call for help and the pushes that were observed in the demo; return the verdicts."""
     found = DeliveryCheck(evidence.published, evidence.end)
     for steps, events in evidence.records:
         found.take(steps, events)
