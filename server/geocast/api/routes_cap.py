@@ -132,5 +132,5 @@ def _violations_in_words(problem: Problem) -> str:
     At most MAX_NAMED are named, followed by the number of the others. If there are none, return the problem's slug.
     """
     where = [f"{each.slug} at {each.pointer}" for each in problem.violations[:MAX_NAMED]]
-    more = len(problem.violations) - len(where)
+    more = problem.total - len(where)
     return ", ".join([*where, *([f"and {more} more"] if more else [])]) or problem.slug

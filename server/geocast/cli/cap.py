@@ -56,6 +56,8 @@ def _print_file(path: Path, assume_offset: str | None) -> int:
         for each in problem.violations:
             where = f" at {each.pointer}" if each.pointer else ""
             click.echo(f"{path}: {each.slug}{where}: {each.detail}")
+        if problem.total > len(problem.violations):
+            click.echo(f"{path}: and {problem.total - len(problem.violations)} more")
         if not problem.violations:
             click.echo(f"{path}: {problem.slug}: {problem.detail or problem.type.explanation}")
         return BROKEN

@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from ..config import SHARE
+from ..errors import GeocastError, without_frames
 from ..policy.shares import Turns
 
 THREADS = 4  # more threads would only wait for the interpreter's lock
@@ -89,6 +90,8 @@ class Threads:
                 continue
             try:
                 result, error = work(), None
+            except GeocastError as refused:
+                result, error = None, without_frames(refused)  # frees what the work had made here, and not in the loop
             except BaseException as raised:
                 result, error = None, raised
             with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits for the result

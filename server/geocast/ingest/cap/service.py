@@ -30,6 +30,7 @@ from ...alertlog.chain import NO_KINDS
 from ...alertlog.optimistic import OptimisticWriter, Plan
 from ...approvals.request_check import unsigned
 from ...clock import MAX_MS, Clock
+from ...errors import without_frames
 from ...model import problems
 from ...model.alert import Approval, Cancel, Entry, Origin, Revision
 from ...model.problems import Problem, Violation
@@ -64,7 +65,7 @@ CANCEL_REASON = "Cancelled by the issuer."
 TOMBSTONE_REASON = "Referred to by a newer message."
 TOMBSTONE_MS = 24 * 3_600_000  # a tombstone is remembered at least this long after its message was sent (CP13)
 READS_AT_ONCE = 32  # the largest number of histories that are read at the same time
-_TIME_RULES = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # rules that a valid message may break at a later time
+_TIME_RULES = {problems.STALE, problems.EXPIRY_OUT_OF_RANGE}  # rules that a valid message may break at a later time
 CHANGES = (PUBLISHED, UPDATED, REPLACED, CANCELLED)  # outcomes that are answered with 201
 _OVERTAKEN = "other writers keep changing the alerts that this message is about, or their last entries can't be read"
 
@@ -272,7 +273,7 @@ def read_message(
         try:
             return replace(reading, drafts=drafts(message, left, source, policy, bounds, now_ms, zones))
         except Problem as problem:
-            return replace(reading, refusal=problem)
+            return replace(reading, refusal=without_frames(problem))
     return replace(reading, ended=ended and message.type == "Alert")
 
 
@@ -388,7 +389,7 @@ class PlannedEntries:
         """
         made, refusal = self._decision.made, self._reading.refusal
         if refusal is not None:
-            return bool(made) and any(each.type not in _TIME_RULES for each in refusal.violations)
+            return bool(made) and not refusal.types <= _TIME_RULES
         # Blocks that have ended since then no longer have a draft. The drafts are sorted with the latest end first, so
         # the remaining drafts are compared with the alerts of the same blocks.
         return any(
