@@ -205,15 +205,17 @@ def export(registry: CollectorRegistry) -> Export:
 
 
 def lasting(exported: Export) -> Export:
-    """Return the metrics that still count after their process has died: counters and histograms, but not gauges."""
+    """Return the metrics of a process that must still be counted after it has died.
+
+    These are counters and histograms, but not gauges.
+    """
     return [family for family in exported if family[1] in ("counter", "histogram")]
 
 
 def merged(exports: Iterable[Export]) -> Export:
-    """Return the metrics of several processes as one export.
+    """Add up the metrics of several processes, and return the result as one export.
 
-    Values are added up, except for the metrics in _GREATEST and _LEAST. For those, the greatest or the least value is
-    taken.
+    The metrics in _GREATEST and _LEAST are not added up: the greatest or the least value is taken.
     """
     families: dict[str, tuple[str, str]] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}

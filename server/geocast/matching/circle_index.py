@@ -110,7 +110,7 @@ class CircleIndex(Generic[T]):
     def containing(self, place: Vector, reach_m: float) -> list[T]:
         """Return the items with a circle that contains the place or comes within `reach_m` metres of it.
 
-        Each item is in the list once.
+        No item is in the list twice.
         """
         found: dict[T, None] = {}
         for level in self._levels:
@@ -163,7 +163,7 @@ class CircleIndex(Generic[T]):
 
 
 class _Level:
-    """One level of the index: the cubes of one width that have circles, by the cubes' keys."""
+    """One level of the index. `cubes` has all cubes of this level's width that contain circles, by their keys."""
 
     __slots__ = ("cubes", "greatest_m", "width")
 
@@ -173,7 +173,11 @@ class _Level:
         self.greatest_m = 0.0  # the greatest radius since the level was last empty, so never too small
 
     def put(self, slot: int, place: Vector, radius_m: float, at: memoryview) -> None:
-        """Put a circle into the cube that contains its centre. Store its position in the cube's array in `at[slot]`."""
+        """Put the circle `slot` into the cube that contains its centre.
+
+        A cube with several circles has an array of them. In this case the circle's index in the array is stored in
+        `at[slot]`.
+        """
         key = self._key(place)
         held = self.cubes.get(key)
         self.greatest_m = max(self.greatest_m, radius_m) if self.cubes else radius_m
@@ -187,7 +191,10 @@ class _Level:
         held.append(slot)
 
     def take(self, slot: int, place: Vector, at: memoryview) -> None:
-        """Remove a circle from its cube. The last circle in the cube's array moves to its position."""
+        """Remove the circle `slot` from its cube.
+
+        If the cube has an array of circles, the last circle in the array moves to the place that becomes free.
+        """
         key = self._key(place)
         held = self.cubes[key]
         if not isinstance(held, int) and len(held) > 1:
@@ -199,10 +206,10 @@ class _Level:
             del self.cubes[key]
 
     def near(self, place: Vector, reach_m: float) -> Iterable[Slots]:
-        """Return the contents of all cubes with circles that may come within `reach_m` metres of the place.
+        """Return the contents of all cubes that may have a circle within `reach_m` metres of the place.
 
-        The content of a cube is the slot of its only circle, or an array of slots. The result may also have cubes that
-        are farther away.
+        The content of a cube is the slot (number) of its only circle, or an array of the slots of its circles. Some of
+        the cubes may be farther away.
         """
         reach = (self.greatest_m + reach_m) / EARTH_RADIUS_M + ROUNDING
         width, cubes = self.width, self.cubes

@@ -38,10 +38,10 @@ _T = TypeVar("_T")
 
 
 class DeliveryJournal:
-    """Writes the journal: the device store's record of what each device was sent.
+    """Writes the journal: the records, in the device store, of what each device was sent.
 
-    A *line* says what one device was sent of one alert. `error` is the reason why the last write failed, or None if it
-    succeeded.
+    A *line* is one record: what one device was sent of one alert. `error` is the reason why the last write failed, or
+    None if it succeeded.
     """
 
     def __init__(self, store: DeviceStore, shards: Shards) -> None:
@@ -123,10 +123,10 @@ class DeliveryJournal:
         return await self._written(self._store.put(device, was, limits=limits, note=note, lines=lines))
 
     async def rename(self, was: StoredDevice, device: StoredDevice, lines: Sequence[DeliveryRecord]) -> None:
-        """Move a device in the store from an old digest to a new one.
+        """Store a device under a new digest, and delete it under its old digest.
 
-        Store `device`, with `lines` (what it was sent), under its new digest; then delete `was`, which is the same
-        device under its old digest. Raise StoreUnavailable if the store can't be used.
+        `device` is the device with its new digest, `lines` says what it was sent, and `was` is the device as it is
+        stored now. Raise StoreUnavailable if the store can't be used.
         """
         await self._written(self._store.put(device, None, lines=lines))
         await self.forget([was.known])

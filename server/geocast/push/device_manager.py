@@ -98,8 +98,8 @@ class Changed(NamedTuple):
 class DeviceManager:
     """Loads the devices of this process, applies changes to them and removes them; `PushScheduler` sends the pushes.
 
-    The *lease* of a device is the time until which its registration is valid. A *shard* is a part of all devices, which
-    belongs to one process at a time. The module's docstring has the rules.
+    The *lease* of a device is the time until which its registration is valid. A *shard* is a subset of the devices,
+    which belongs to one process at a time. The module's docstring has the rules.
     """
 
     def __init__(
@@ -117,10 +117,10 @@ class DeviceManager:
     ) -> None:
         """Create a manager without devices, for at most `capacity` devices.
 
-        `stands` is called with a device's record. It returns whether the token that the device registered with is still
-        valid, or None if this process does not know the key that signed the token. `recheck` forgets the device if the
-        result is False or None. When a single device is read from the store, it is forgotten only if the result is
-        False.
+        `stands` is called with a device's record. It returns whether the token with which the device registered is
+        still valid, or None if this process does not know the key that signed the token. `recheck` forgets the device
+        if the result is False or None. When a single device is read from the store, the device is forgotten only if the
+        result is False.
         """
         self.devices = Devices()
         self.recorder = DeliveryJournal(store, shards)
@@ -166,13 +166,15 @@ class DeviceManager:
     # ---- entries of the alert log, and work that is due ----------------------------------------------------------
 
     def deliver(self, entry: Entry | Untrusted) -> None:
-        """Process an entry (a revision or a cancel) of the alert log, and push it to the devices that it concerns."""
+        """Process an entry (a revision or a cancel) of the alert log: push it to the devices that it concerns."""
         self._ids = None
         self.fanout.deliver(entry, self.sending.tick())
         self.sending.wake()
 
     async def sweep(self) -> None:
-        """Do everything that depends on time alone. Call this several times a second.
+        """Do everything that is due at a certain time.
+
+        Call this several times a second.
 
         Forget alerts that have ended, resume devices whose pause is over, withdraw the right to receive tests from
         devices whose tokens have expired, remind devices whose registrations end soon, forget devices whose
@@ -204,7 +206,9 @@ class DeviceManager:
         await self.recorder.flush()
 
     async def store_counts(self, store: Callable[[Mapping[str, Counts]], Awaitable[bool]]) -> None:
-        """Pass the number of accepted pushes of each alert to `store`. If it returns False, keep the numbers (rule H7).
+        """Pass to `store` how many pushes of each alert were accepted.
+
+        If `store` returns False, keep the numbers (H7).
 
         The journal of what devices were sent is written first. So a push is recorded in the device store before it is
         counted. If the process is killed and the push is repeated, it still counts once.
@@ -234,8 +238,8 @@ class DeviceManager:
     def _schedule_check(self, device: Device, at_ms: int) -> None:
         """Schedule a check of a device's lease (its registration) at `at_ms`, in ms since 1970.
 
-        If an earlier check is scheduled already, do nothing. So a device that registers often is in `_leases` only once
-        or a few times.
+        Do nothing if a check is already scheduled for an earlier time. So a device that registers often is in `_leases`
+        only once or a few times.
         """
         if device.looked_at_ms is None or at_ms < device.looked_at_ms:
             device.looked_at_ms = at_ms
@@ -262,9 +266,9 @@ class DeviceManager:
     async def _rewrite(self, device: Device, rewrite: Callable[[Record], Record]) -> None:
         """Change the record of a device, in this process and in the store.
 
-        `rewrite` returns the new record for an old one. If the store can't be used, the change lasts until this process
-        ends; the process that has the device next will learn the same from the answer to its first push. If the store
-        has a newer registration of the device, the stored record is left unchanged.
+        `rewrite` is called with the old record and returns the new one. If the store can't be used, the change is lost
+        when this process ends; but the next process that has the device will learn the same from the answer to its
+        first push. If the store has a newer registration of the device, the stored record is left unchanged.
         """
         device.record = rewrite(device.record)
         known = device.known
@@ -280,7 +284,7 @@ class DeviceManager:
     # ---- loading and removing the devices of shards --------------------------------------------------------------
 
     async def take(self, terms: Mapping[int, int]) -> None:
-        """Load the devices of new shards (parts of all devices), and push the alerts that they lack (rules WPS5, WPO3).
+        """Load the devices of new shards (subsets of the devices), and push them what they lack (rules WPS5, WPO3).
 
         `terms` maps each shard to the number of its term. The caller has read the alert log to its end, so an alert
         that has been cancelled meanwhile is never sent. Raise StoreUnavailable if the store can't be used; then this
@@ -314,9 +318,9 @@ class DeviceManager:
         """Add a device that was loaded, unless this process has it already or has lost its shard meanwhile.
 
         If the device was encrypted with an older key, it is stored again with the first key instead. That changes its
-        digest and maybe its shard (the part of all devices that it belongs to). So its new digest is added to `again`,
-        and the caller reads the device under this digest after the load. If another process owns the new shard, the
-        store announces the change to that process.
+        digest and maybe its shard (the subset of the devices that it belongs to). So its new digest is added to
+        `again`, and the caller reads the device under this digest after the load. If another process owns the new
+        shard, the store announces the change to that process.
 
         Example: the operator puts a new key first in the file and restarts. Device D moves from shard 3 to shard 40,
         together with the record of what it was sent of all live alerts, so the owner of shard 40 sends D nothing twice.
@@ -346,7 +350,7 @@ class DeviceManager:
         self._enter(OpenedDevice(stored, record, lines), {})
 
     async def let_go(self, shards: Collection[int]) -> None:
-        """Remove the devices of these shards (parts of all devices) from this process.
+        """Remove the devices of these shards (subsets of the devices) from this process.
 
         Wait up to LET_GO_S seconds for requests under way, and write their outcomes to the store before returning. So
         the next owner of the shards reads SENT rather than MAYBE.
@@ -392,8 +396,8 @@ class DeviceManager:
         """Return how many pushes a device of another process will be sent.
 
         The answer to a registration contains this number, whichever process received the request (rule WPN2). `holding`
-        maps the ids of the alerts that the device says it has to their revisions. The device is entered into this
-        process's fan-out just for the counting, so the same code decides as in the process that sends.
+        maps the ids of the alerts that the device says it has to their revisions. To count them, the device is entered
+        into this process's fan-out for a moment. So the same code decides as in the process that sends.
 
         Raise StoreUnavailable if the store can't be used.
         """
@@ -438,7 +442,7 @@ class DeviceManager:
         return None if device is None else self.sending.send_owed(device)
 
     def _enter(self, kept: OpenedDevice, holding: Mapping[str, int]) -> Device | None:
-        """Add a device, which can then be offered its alerts. Return None if it can't be used or its lease has ended.
+        """Add a device, so that it can be offered alerts. Return None if it can't be used or its lease has ended.
 
         The lease is the time for which the registration is valid. A device can't be used if its push service is no
         longer allowed, if the VAPID key of its subscription is gone, or if this process has as many devices as it may
@@ -465,17 +469,17 @@ class DeviceManager:
         return device
 
     def _held_revisions(self, lines: Iterable[DeliveryRecord]) -> dict[str, int]:
-        """Return the revisions that a device has, according to the records of what it was sent: alert id -> revision.
+        """Return the revisions that a device has, as a dict by alert id, from the records of what it was sent.
 
-        Revision 0 means that the device may lack the current revision. It then counts as a recipient, so it is sent the
-        current entry of the alert, or its cancel (rule WPS3).
+        Revision 0 means that the device may lack the current revision. The device then counts as a recipient, so it is
+        sent the current entry of the alert, or its cancel (rule WPS3).
         """
         ids = self._known_ids()[0]
         found = {ids[line.alert]: line for line in lines if line.alert in ids}
         return {alert_id: line.number if line.state is State.SENT else 0 for alert_id, line in found.items()}
 
     def _known_ids(self) -> Sequence[Mapping[bytes, str]]:
-        """Return one dict for each key of the keyring: digest of the id of a live alert -> the id.
+        """Return one dict for each key of the keyring, which maps the digests of the ids of live alerts to the ids.
 
         The store names alerts only by digests, which can't be inverted. So this process computes the digests of all
         live alerts, and computes them again when the log has a new entry.
@@ -490,9 +494,9 @@ class DeviceManager:
     def _change(self, device: Device, kept: OpenedDevice, holding: Mapping[str, int]) -> None:
         """Apply a new registration to a device of this process.
 
-        `holding` maps the ids of the alerts that the device says it has to their revisions. If one of them is being
-        sent right now, the failure of that request must not undo the report. So `device.owed` (the alert of the
-        request) records the report.
+        `holding` maps the ids of the alerts that the device says it has to their revisions. If one of these alerts is
+        being sent to the device right now and the request fails, the device still has the alert. So `device.owed`,
+        which describes the request, records that.
         """
         before, record, now = device.record, kept.record, self.sending.tick()
         device.record, device.until_ms = record, kept.stored.until_ms
@@ -536,7 +540,7 @@ class DeviceManager:
         return Changed(put.result, before, live)
 
     async def forget_asked(self, devices: Sequence[RegistrationKey]) -> None:
-        """Forget devices at the request of their owner, even if other processes have them (rule WPN2).
+        """Forget devices because their owner has asked for it, even if other processes have them (rule WPN2).
 
         Raise StoreUnavailable if the store can't be used.
         """
@@ -610,7 +614,7 @@ class DeviceManager:
     def _is_up_to_date(self, stored: StoredDevice) -> bool:
         """Return whether this process has a device exactly as it is stored.
 
-        Return False if no key decrypts the stored record.
+        Return False if no key can decrypt the stored record.
         """
         device = self.devices.find(stored.device)
         if device is None or device.until_ms != stored.until_ms:
@@ -700,7 +704,10 @@ class DeviceManager:
 
 
 def _places(record: Record) -> list[Place]:
-    """Return the places of a record, as the fan-out needs them: the centre and the extent of each H3 cell."""
+    """Return the places of a device's record in the form that the fan-out uses.
+
+    Each place is the centre and the extent of an H3 cell.
+    """
     return [cell_place(int(cell, 16)) for cell in record.cells]
 
 

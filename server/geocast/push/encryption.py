@@ -96,9 +96,10 @@ def unpacked(data: bytes) -> Record:
 
 @functools.lru_cache(1_024)
 def _shared(value: Any) -> Any:
-    """Return an object equal to `value`: always the same object for equal values.
+    """Return an object that is equal to `value`.
 
-    Most devices have equal values here, so sharing one object saves memory.
+    For equal values it is always the same object. Most devices have equal values here, so sharing one object saves
+    memory.
     """
     return value
 
@@ -126,8 +127,8 @@ class Keyring:
     def digest(self, what: str, *values: str, key: int = 0) -> bytes:
         """Return a digest of these values.
 
-        `what` is the kind of thing that they identify, such as `device` or `alert`, so that equal values of different
-        kinds have different digests. `key` is the index of the key.
+        `what` says what the values identify, such as `device` or `alert`. So equal values that identify different kinds
+        of things have different digests. `key` is the index of the key to use.
         """
         data = b"".join(len(each).to_bytes(4, "big") + each for each in (what.encode(), *map(str.encode, values)))
         return hmac.digest(self._keys[key].digesting, data, hashlib.sha256)[:DIGEST_BYTES]
@@ -149,7 +150,7 @@ class Keyring:
         return self._seal(data, device)
 
     def open_note(self, sealed: bytes, device: bytes) -> bytes:
-        """Decrypt a note that `seal_note` has made. Raise ValueError if no key decrypts it."""
+        """Return the decrypted note that `seal_note` has encrypted. Raise ValueError if no key decrypts it."""
         return self._open(sealed, device)[0]
 
     def _seal(self, data: bytes, bound: bytes) -> bytes:

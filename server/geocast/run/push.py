@@ -97,7 +97,7 @@ def read_means(settings: PushSettings) -> PushContext:
 def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Shards]:
     """Return the device store named by `--devices`, not opened yet, and the shards that this process serves.
 
-    A shard is one part of all devices. With Redis, processes lease shards; otherwise this process serves all of them.
+    A shard is a subset of the devices. With Redis, processes lease shards; otherwise this process serves all of them.
     Raise ConfigError if the value of `--devices` is not valid.
     """
     scheme, _, rest = settings.devices.partition(":")

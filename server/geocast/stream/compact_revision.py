@@ -88,7 +88,7 @@ def _proof(plain: Any) -> ApprovalProof | None:
 
 
 def _plain(shape: Shape) -> Any:
-    """Return a shape as plain lists, tuples and numbers, from which `_shape` restores it.
+    """Turn a shape into plain lists, tuples and numbers, from which `_shape` makes the shape again.
 
     A circle becomes a tuple of three numbers. A polygon becomes a list with its buffer and a flat list of coordinates.
     Any other shape becomes the dict of its fields.

@@ -170,7 +170,7 @@ class Stream:
     def pause(self, connection: "Connection", payload: bytes) -> bool:
         """Make `connection` wait for newer signing keys before the message `payload` is handled.
 
-        Return whether it waits.
+        Return False if the message can be handled at once.
 
         At the end of the wait, `connection.take_again` is called. Example: the signing keys are rotated, and a client
         presents a token signed with the new key before this node has fetched that key. Without the wait, the connection
@@ -194,8 +194,9 @@ class Stream:
         """Register a new connection, and return whether it is accepted.
 
         Return False if there are too many connections even to refuse this one with a response. If too many connections
-        have not received `hello` yet, the oldest of them is ended. So a flood of silent connections only pushes out
-        other silent connections. Honest clients send `hello` within a second and are not affected.
+        have not received `hello` yet, the oldest of them is ended. So if somebody opens many connections and sends
+        nothing, these connections only push out each other. Honest clients send `hello` within a second and are not
+        affected.
         """
         self.arrivals += 1
         self.all.add(connection)
@@ -207,10 +208,10 @@ class Stream:
         return True
 
     def answer(self, request: Request, parser: ServerProtocol) -> tuple[int, str] | tuple[Wire, Response]:
-        """Check a handshake request (S2).
+        """Check a handshake request (S2), and return how to answer it.
 
-        Return a refusal as its HTTP status and text, or accept the handshake by returning the wire format and a 101
-        response. If the request breaks several rules, the first one in the order of the checks counts.
+        To refuse the request, the result is an HTTP status and a text. To accept it, the result is the wire format and
+        a 101 response. If the request breaks several rules, the rule that is checked first decides.
         """
         path, mark, _ = request.path.partition("?")
         if self.draining or self.connections > self._capacity:
@@ -307,9 +308,9 @@ class Connection(asyncio.Protocol):
             self._read(self._unread + data if self._unread else data)
 
     def eof_received(self) -> None:
-        """Return None, which makes the transport close when the peer has closed its side.
+        """Return None, which tells the transport to close the connection, because the peer has closed its side.
 
-        So no session stays half open.
+        So no connection stays half open.
         """
 
     def pause_writing(self) -> None:
@@ -345,7 +346,7 @@ class Connection(asyncio.Protocol):
                 self._read(self._unread)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Remove the connection from all collections, and drop its references to other objects (Rule 5)."""
+        """Remove the connection from all collections, and drop the references that it has to other objects (Rule 5)."""
         self._stream.all.discard(self)
         self._stream.slow.discard(self)
         self._stream.unsaid.pop(self, None)
@@ -462,8 +463,8 @@ class Connection(asyncio.Protocol):
         """Handle one complete frame, which is all of `data`.
 
         If the frame is longer than allowed, `data` may end early, but it contains the frame's header, which is enough
-        for the parser to refuse the frame. The checks that need no parser come first: the rate of frames, pings and
-        pongs, and the type of the frame.
+        for the parser to refuse the frame. Some things need no parser and come first: the limit on the rate of frames,
+        the answers to pings and pongs, and the check of the frame's type.
         """
         assert self._session is not None
         if self._too_fast(data):
@@ -493,7 +494,10 @@ class Connection(asyncio.Protocol):
             self.write(pong)
 
     def _take(self, frame: Frame) -> None:
-        """Collect the fragments of a message, and handle the message when it is complete. Ignore control frames."""
+        """Collect the fragments of a message until it is complete, then handle the message.
+
+        Control frames are ignored.
+        """
         if frame.opcode not in (Opcode.CONT, Opcode.TEXT, Opcode.BINARY):
             return
         # Don't keep empty fragments, except the first: the limit on bytes would not limit their number.
@@ -555,7 +559,7 @@ class Connection(asyncio.Protocol):
     def close(self, close: Close) -> None:
         """End the session with this close frame.
 
-        Do nothing if the connection is ending already, so that the first reason counts.
+        Do nothing if the connection is already ending, so that the client gets the first reason.
         """
         if self in self._stream.lingering or self._transport.is_closing():
             return

@@ -271,7 +271,7 @@ class StreamServer:
     # ---- entries of the log, and delivery counts -----------------------------------------------------------------
 
     def expect(self, entry: Entry | CallEntry | None = None) -> None:
-        """Send to fewer sessions at a time until an entry that was just appended has been read from the log.
+        """Send to fewer sessions at a time until an entry that was just appended to the log has been read from it.
 
         `entry` is that entry, or None if the caller does not know it. With SQLite, the reader of the log may have read
         the entry before this method is called. In that case do nothing, because small groups would only slow down the
@@ -301,9 +301,9 @@ class StreamServer:
             await self._store_counts()
 
     async def _store_counts(self) -> None:
-        """Store the delivery counts of the time since the last call.
+        """Store in the log how often alerts were sent and acknowledged since the last call.
 
-        If the log can't be used, keep them for the next call.
+        If the log can't be used, keep the counts for the next call.
         """
         counts = self._hub.take_counts()
         if not await self.keeper.store(counts):
@@ -353,7 +353,7 @@ class StreamServer:
         return LOOK_S if self._stream.connections else REST_S
 
     def _watch_the_clock(self) -> None:
-        """If somebody has set the wall clock, log by how much, and how many alerts have ended only by this clock."""
+        """If somebody has set the wall clock, log by how much, and how many alerts have ended only because of that."""
         now = self._clock.now()
         if step_s := self._steps.look(now):
             logger.warning(
@@ -364,7 +364,10 @@ class StreamServer:
             )
 
     def _finished(self, flight: Flight) -> None:
-        """Record how long sending an alert took, since it was read from the log and since it was accepted."""
+        """Record, for the metrics, how long sending an alert took.
+
+        One time counts from when the alert was read from the log, the other from when it was accepted.
+        """
         now = self._clock.now()  # read again: the time of the slice is older than its writes
         alert = flight.alert
         accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
@@ -428,7 +431,7 @@ def _recheck(connection: Connection) -> None:
 
 
 async def _first_of(deadline: float, *events: asyncio.Event) -> None:
-    """Wait until one of the events is set, or until the deadline, a time of the monotonic clock in seconds."""
+    """Wait until one of the events is set, or until the monotonic clock reaches `deadline` (in seconds)."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     within_s = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
     await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)

@@ -154,10 +154,7 @@ class Audience(Protocol):
         ...
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Record a responder's progress in a call for help.
-
-        `state` says whether the responder has a defibrillator, or has arrived.
-        """
+        """Record what a responder reports during a call for help: having a defibrillator, or having arrived."""
         ...
 
     def rest_until(self, row: int, now: Now) -> int | None:
@@ -189,7 +186,10 @@ class Rights(Protocol):
 
     @property
     def deadline(self) -> float:
-        """When the session's token expires, in seconds of the monotonic clock; infinity if there is no token."""
+        """The time at which the session's token expires, in seconds on the monotonic clock.
+
+        It is infinity if there is no token.
+        """
         ...
 
     @property
@@ -311,13 +311,16 @@ class Hello(Message):
 
 
 class Move(Answered):
-    """A message with all places of the subscriber, which replace the old ones."""
+    """A message with all places of the subscriber. They replace all places of earlier messages."""
 
     places: Places
 
 
 class FilterBy(Answered):
-    """A change of the filter: null clears a field, and a field left out does not change. At least one is required."""
+    """A change of the filter: null clears a field, and an omitted field stays as it is.
+
+    At least one field must be given.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={"anyOf": [{"required": [name]} for name in ("categories", "min_severity", "languages")]}
@@ -349,13 +352,13 @@ class Accept(Message):
 
 
 class Decline(Message):
-    """A responder's refusal of a call, even after accepting it, so that another responder can go instead."""
+    """A responder's refusal of a call, so that another responder can go instead. It may follow an earlier `accept`."""
 
     id: Id
 
 
 class Progress(Message):
-    """A responder's progress in a call: the responder has a defibrillator, or has arrived."""
+    """What a responder reports during a call: that it has a defibrillator, or has arrived."""
 
     id: Id
     state: Literal["aed", "arrived"]

@@ -58,12 +58,12 @@ SHARDS = 64
 
 
 def shard_of(device: bytes) -> int:
-    """Return the shard (one of 64 parts of all devices, numbered from 0) of the device with this digest."""
+    """Return the shard (one of 64 subsets of the devices, numbered from 0) of the device with this digest."""
     return device[0] % SHARDS
 
 
 class RegistrationKey(NamedTuple):
-    """The key that identifies one registration of a device: three digests, and the time at which the registration ends.
+    """Identifies one registration of a device by three digests and the time at which the registration ends.
 
     The digests are those of the device, its secret (a SHA-256) and its endpoint. `until_ms` is the time, in ms since
     1970.
@@ -136,7 +136,7 @@ class Put(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """The maximum number of devices of one owner, and of all devices in the store."""
+    """How many devices one owner may have at most, and how many the whole store may have."""
 
     owned: int
     devices: int
@@ -155,8 +155,8 @@ Found = tuple[StoredDevice, Sequence[DeliveryRecord]]
 class DeviceStore(Protocol):
     """The interface of a store of devices.
 
-    A *line* (`DeliveryRecord`) says what one device was sent of one alert. A *shard* is a part of all devices, which
-    one process at a time holds, for a *term* that has a number. The rules DevS1 to DevS12 are in the module's
+    A *line* (`DeliveryRecord`) says what one device was sent of one alert. A *shard* is a subset of the devices. One
+    process at a time holds a shard, for a *term* that has a number. The rules DevS1 to DevS12 are in the module's
     docstring. All methods except `start` and `stop` may raise StoreUnavailable.
     """
 
@@ -167,26 +167,26 @@ class DeviceStore(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Close the store. Everything that was written stays stored."""
+        """Close the store. Data that was written stays in the store."""
         ...
 
     def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """Yield the devices of these shards (parts of all devices) in batches (DevS9).
+        """Yield the devices of these shards (subsets of the devices) in batches (DevS9).
 
-        Each device comes with the records of what it was sent.
+        Each device comes with the records of what the device was sent.
         """
         ...
 
     async def find(self, device: bytes) -> Found | None:
-        """Return the device with this digest and the records of what it was sent, or None."""
+        """Return the device with this digest, and the records of what the device was sent; None if it is not stored."""
         ...
 
     async def knowing(self, secret: bytes) -> StoredDevice | None:
-        """Return the device whose secret has this SHA-256, or None."""
+        """Return the device that has a secret with this SHA-256, or None if there is no such device."""
         ...
 
     async def owned(self, owner: bytes) -> Sequence[StoredDevice]:
-        """Return all devices of the owner with this digest."""
+        """Return all devices that belong to the owner with this digest."""
         ...
 
     async def put(
@@ -215,24 +215,26 @@ class DeviceStore(Protocol):
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         """Write records of what devices were sent (DevS5, DevS6).
 
-        Return the shards (parts of all devices) whose records were refused, because another process has taken the shard
-        (DevS7).
+        Return the shards (subsets of the devices) whose records were refused, because another process has taken the
+        shard (DevS7).
         """
         ...
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
         """Store devices again that may have been lost, each with the number of its shard's term (DevS12).
 
-        A shard is a part of all devices, which a process has for a term. Return the shards that were refused because
-        their term is over (DevS7).
+        A shard is a subset of the devices, and a process has it for a *term*. Return the shards whose devices were
+        refused because the term is over (DevS7).
         """
         ...
 
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool], /) -> int:
         """Remove the delivery records of alerts whose end has passed and for which `is_over` returns True.
 
-        `is_over` is called with the digest of an alert. At least the records of `shards` are checked. Return how many
-        were removed.
+        Return how many records were removed.
+
+        `is_over` is called with the digest of an alert. Records of other shards than those in `shards` may be left
+        unchecked.
         """
         ...
 
