@@ -638,7 +638,7 @@ class DeviceManager:
         self._store.lost = False
 
     async def forget(self, devices: Sequence[Device], why: str) -> None:
-        """Forget devices: remove them here, and delete their records and what they were sent (rule WPR9).
+        """Forget devices: remove them from this process, and from the store with all that they were sent (rule WPR9).
 
         `why` is the reason under which metrics count them. If the store can't be used, the deletion is retried later
         (Rule 3); the devices are sent nothing from now on in any case.

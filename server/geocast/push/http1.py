@@ -243,7 +243,7 @@ class ServiceConnections:
             connection.abort()
 
     def _tidy(self) -> None:
-        """Close the connections that have been idle for too long, and those whose answers take too long to arrive."""
+        """Close connections that have been idle for too long, and those whose answers take too long to be complete."""
         loop = asyncio.get_running_loop()
         for connection in [each for each in self.everyone if each.is_slow(loop.time())]:
             connection.abort()

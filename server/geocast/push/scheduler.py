@@ -224,10 +224,10 @@ class PushScheduler:
         device.lane.known = True
 
     def open_shares(self) -> dict[str, float]:
-        """Return, for each entry of `--push-services`, the fraction (0 to 1) of its devices whose host is open.
+        """Return, for each entry of `--push-services`, the fraction (0 to 1) of its devices that can be sent pushes.
 
-        A host is closed after too many failures. Only devices whose host has accepted a push before count. The fraction
-        is 1 for an entry without such devices.
+        A device can't be sent pushes while its host is closed because of too many failures. Only devices at hosts that
+        have accepted a push before count. The fraction is 1 for an entry without such devices.
         """
         devices, behind_open = Counter[str](), Counter[str]()
         for lane in self.lanes.values():
@@ -358,7 +358,7 @@ class PushScheduler:
         return [np.array(took if n == first else [], np.int32) for n in range(len(alerts))]
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
-        """Return the indices of these rows in their present order. Devices need not be sent alerts by age."""
+        """Return the indices of these rows in their present order, because the order doesn't matter for devices."""
         return np.arange(len(rows))
 
     def _at(self, row: int) -> Device:

@@ -95,7 +95,7 @@ def read_means(settings: PushSettings) -> PushContext:
 
 
 def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Shards]:
-    """Return the device store named by `--devices`, not opened yet, and the shards that this process serves.
+    """Return the device store that `--devices` names, without opening it, and the shards that this process serves.
 
     A shard is a subset of the devices. With Redis, processes lease shards; otherwise this process serves all of them.
     Raise ConfigError if the value of `--devices` is not valid.
@@ -139,7 +139,8 @@ class PushProcess:
     def __init__(self, means: PushContext, metrics: Metrics, newer: NewerKeys | None) -> None:
         """Create the process.
 
-        Requests whose token has an unknown key wait for newer keys with `newer`; if it is None, they don't wait.
+        A request whose token has an unknown key waits for newer keys by means of `newer`. If `newer` is None, such a
+        request does not wait.
         """
         self._means = means
         self._metrics = metrics
@@ -155,8 +156,8 @@ class PushProcess:
     ) -> None:
         """Run the process until SIGTERM or SIGINT. Raise ConfigError if the log or the device store can't be used.
 
-        `stop` receives the signals. `beside` returns a context manager, which is entered after the listener was opened
-        and left before it is closed.
+        `stop` receives the signals. `beside` returns a context manager for work beside the listener: it is entered
+        after the listener was opened, and left before the listener is closed.
         """
         clock, in_force, settings = SystemClock(), self._means.in_force, self._means.settings
         async with contextlib.AsyncExitStack() as opened:
@@ -353,9 +354,10 @@ async def _first_of(*events: asyncio.Event) -> None:
 
 
 def comparable(in_force: RuntimeConfig) -> Iterator[Metric]:
-    """Return the metrics of the configuration, without the digests of the configuration files.
+    """Return the metrics of the configuration, except the digests of the configuration files.
 
-    The digests are used to compare all processes, but a node has files that a push process does not have.
+    Operators compare the digests of all processes. A push process lacks some of a node's files, so its digests would
+    always differ.
     """
     return (metric for metric in in_force.metrics() if metric.name != "geocast_settings_digest")
 

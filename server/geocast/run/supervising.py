@@ -44,7 +44,7 @@ GRACE_S = 10.0  # how long a process may take beyond the drain before it is kill
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """The name of a process, and everything that the supervisor passes to it."""
+    """What the supervisor passes to a process that it starts, including the name of the process."""
 
     name: str  # "api", or "stream-0" and so on
     listeners: Mapping[str, socket.socket]  # by the option that names the address
@@ -80,9 +80,10 @@ class Process:
             logger.error("process %s can't be started (%s); trying again in a second", self.part.name, error.strerror)
 
     def ended(self, now: float) -> None:
-        """Record that the process has ended.
+        """Record that the process has ended, so that another one is started in its place.
 
-        The next one is started at once, or after a second if this one ended within QUICK_DEATH_S seconds of its start.
+        The new process is started at once, or after a second if the old one ended within QUICK_DEATH_S seconds of its
+        start.
         """
         self.pid = None
         self.start_at = now + (1.0 if now - self._started < QUICK_DEATH_S else 0.0)
@@ -132,9 +133,9 @@ class Supervisor:
             self._wait(float("inf"))
 
     def _wait(self, until: float) -> bool:
-        """Wait for a signal, at most until this time of the monotonic clock, and handle it.
+        """Wait for a signal and handle it.
 
-        Return whether the signal was SIGTERM or SIGINT.
+        Stop waiting when the monotonic clock reaches `until`. Return True if the signal was SIGTERM or SIGINT.
         """
         if until == float("inf"):
             number: int = signal.sigwait(WAITED_FOR)
@@ -211,8 +212,8 @@ class Reports:
     def take(self, data: bytes) -> None:
         """Store a report that a process has sent.
 
-        If the process has replaced another one of the same name, the counters of that one are kept and added, so that
-        no counter goes back.
+        If the process has replaced a process of the same name, the counters of the dead process are kept and added to
+        the new ones. So no counter ever goes down.
         """
         report = msgpack.unpackb(data)
         name = report["name"]
@@ -232,14 +233,14 @@ class Reports:
         return reasons
 
     def degraded(self) -> int:
-        """Return the number of calls for help with entries that no key decrypts (HD8).
+        """Return how many calls for help have entries that no key decrypts (HD8).
 
         If the processes report different numbers, return the greatest.
         """
         return max((report.get("degraded", 0) for report in self._last.values()), default=0)
 
     def missing(self) -> list[str]:
-        """Return the names of the processes that have not reported for LATE_S seconds."""
+        """Return the names of the processes from which no report has come for LATE_S seconds."""
         now = time.monotonic()
         return [name for name in self._names if now - self._heard.get(name, -LATE_S) > LATE_S]
 
@@ -259,9 +260,9 @@ def keep_alive(
     """Start these processes, keep them running until SIGTERM or SIGINT, then end them.
 
     `mains` maps the name of each process to its main function. The first process is the front, which answers /metrics
-    and /readyz for all and ends last. `listeners` has the listening sockets of each process in the same order, by
-    option. `files` are descriptors that all processes except the front keep open. `run` runs a main function's
-    coroutine to its end.
+    and /readyz for all and ends last. `listeners` has, for each process in the same order, its listening sockets by
+    option. `files` are descriptors that all processes except the front keep open. `run` is called with the coroutine of
+    a main function, and runs it to its end.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
@@ -277,7 +278,7 @@ def keep_alive(
 
 
 def check(name: str, look: Callable[[], Coroutine[Any, Any, None]], run: Run) -> None:
-    """Run `look`, which opens what the other processes will open, once before they start.
+    """Run `look` once before the processes start; it opens the files that they will open.
 
     Raise ConfigError if that fails.
 

@@ -34,7 +34,9 @@ class Threads:
     def __init__(
         self, share: float = SHARE, number: int = THREADS, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
-        """Create the pool. Its threads are started when there is work.
+        """Create the pool.
+
+        The threads themselves are started when there is work.
 
         `share` is the fraction of the pool that one subject may use. `sleep` is a function that waits for a number of
         seconds.

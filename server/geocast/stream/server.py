@@ -265,7 +265,7 @@ class StreamServer:
         return reasons + self._reader.unready()
 
     def degraded(self) -> int:
-        """Return the number of calls for help with entries that this process has no key to decrypt (HD8)."""
+        """Return how many calls for help have entries that this process has no key to decrypt (HD8)."""
         return 0 if self._errands is None else self._errands.degraded()
 
     # ---- entries of the log, and delivery counts -----------------------------------------------------------------
