@@ -191,8 +191,8 @@ _GREATEST = (
     "geocast_redis_max_memory_bytes",
     "geocast_redis_replicas",
 )
-# A node started when its oldest process did. A push service counts as reachable only as far as every process can send
-# to it.
+# The least value is taken for these metrics. A node started when its oldest process did. The share of a push service's
+# devices that can be reached is that of the process with the smallest share.
 _LEAST = ("_created", "process_start_time_seconds", "_lane_open")
 
 

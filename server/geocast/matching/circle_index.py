@@ -36,16 +36,16 @@ NONE = -1  # returned by `add` for an area without a shape
 # The number of circles for which address space is reserved at the start: 4 MiB. Each circle takes 40 bytes of memory.
 INITIAL_CAPACITY = 1 << 17
 FEW = 24  # for at most this many candidates, a loop is faster than numpy
-# Larger than the rounding errors, which are about 1e-16 on the unit sphere. It is added to distances, so that no cube
-# is missed.
+# A margin larger than the rounding errors (about 1e-16 on the unit sphere). It is added to distances so that no cube of
+# the index is missed.
 ROUNDING = 1e-12
-# Cubes are numbered along each axis, from the centre of the earth. A cube's key combines its three numbers, as digits
-# to this base.
+# A cube has a number along each axis, counted from the centre of the earth. The cube's key combines the three numbers,
+# like digits in a number system with this base.
 _BASE = 1 << 20
 
 T = TypeVar("T")
-# The slots of the circles in a cube. Nearly every cube has one circle. For this, a plain number takes a third of the
-# memory of an array.
+# The slots of the circles in a cube. Nearly every cube has only one circle; its slot is then stored as a plain number,
+# which takes a third of the memory of an array.
 Slots: TypeAlias = "int | array[int]"
 
 

@@ -58,8 +58,8 @@ from .polygons import PolygonMatcher
 Ints: TypeAlias = NDArray[np.int32]
 
 PAGE_SIZE = 256  # places per page; `bench match` is about as fast with 128 and with 512
-# The resolution of the cells that are used as keys. A cell is 130 m wide, so a crowd in a stadium is spread over
-# several pages. H3 takes the same time for all resolutions.
+# The H3 resolution of the cells that are used as keys. A cell is 130 m wide, so a stadium has several cells, and the
+# crowd in it is spread over several pages. A finer resolution would take no more time.
 KEY_RESOLUTION = 10
 # A place counts as having a great reach (Rule 5) if its reach is at least this long, which is about the width of a page
 # in a city. The keys of such places have bit 63 set. This bit is 0 in all H3 cells, so these keys sort after all
@@ -69,14 +69,14 @@ GREAT_REACH_KEY = 1 << 63
 # The number of pages that are tested at a time: 512 KiB of coordinates, which fit into the processor's second-level
 # cache.
 PAGES_AT_A_TIME = 64
-# With at most this many pages, test all their places, without sorting the pages into inside, outside and unsure first.
-# This is as fast (`bench match`).
+# With at most this many pages, test all their places at once, without first sorting the pages into inside, outside and
+# unsure. Sorting so few pages saves no time (`bench match`).
 FEW_PAGES = 128
 # The number of places for which address space is reserved at the start: 95 MB of addresses. Each place takes 72 bytes
 # of memory.
 INITIAL_CAPACITY = 1 << 20
-# Larger than the rounding errors, which are about 1e-16 on the unit sphere. It is added to distances, so that no page
-# is missed.
+# A margin larger than the rounding errors (about 1e-16 on the unit sphere). It is added to distances so that no page is
+# missed.
 ROUNDING = 1e-12
 # The ball of an empty page. Its radius is so far below zero that no circle touches it.
 NO_BALL = (0.0, 0.0, 0.0, -9.0)
@@ -321,7 +321,7 @@ class PlaceIndex:
         if reach_m > self._greatest_reach_m:
             self._greatest_reach_m = reach_m
         balls, ball = self._balls.items, position // size * 4
-        if balls[ball + 3] < 0:  # the first place of the page becomes its ball
+        if balls[ball + 3] < 0:  # the first place of the page becomes the centre of its ball
             balls[ball], balls[ball + 1], balls[ball + 2], balls[ball + 3] = x, y, z, 0.0
         radius = math.dist(point, balls[ball : ball + 3]) + reach_m / EARTH_RADIUS_M
         if radius > balls[ball + 3]:

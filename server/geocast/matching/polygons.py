@@ -60,8 +60,8 @@ class PolygonMatcher:
         """
         x, y, z, radius = balls.T
         length = np.sqrt(x * x + y * y + z * z)
-        # Part of the sphere may be inside a ball: a cap around the direction of the ball's centre. This is an upper
-        # bound of the cap's radius.
+        # The part of the sphere's surface inside a ball is a cap around the direction of the ball's centre. `wide` is
+        # an upper bound of the cap's radius.
         wide = 2 * np.arcsin(np.clip((radius + np.abs(1 - length) + ROUNDING) / 2, 0.0, 1.0))
         centres = balls[:, :3].T / np.where(length > 0, length, 1.0)
         x, y = self._ring.plane.to_plane(*centres)

@@ -18,7 +18,7 @@ DEFAULT_SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.
 HTTPS_PORT = 443
 
 _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_NAME = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*(?![0-9.]*$){_LABEL}")  # not an address: its last label is no number
+_NAME = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*(?![0-9.]*$){_LABEL}")  # no IP address: the last label is no number
 _PLAIN = re.compile(r"[A-Za-z0-9._~:/?@!$&'()*+,;=%-]*")  # RFC 3986 without brackets (IPv6) and `#`
 _BEFORE_PATH = re.compile(r"https://[^/?]*", re.IGNORECASE)
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # NAT64 (RFC 6052): an IPv4 address in the last 32 bits

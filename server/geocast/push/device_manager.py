@@ -182,7 +182,7 @@ class DeviceManager:
         """
         now = self.sending.tick()
         self.fanout.sweep(now)
-        self.live.take_counts()  # not needed: `pushed` counts what services accepted, not what devices were offered
+        self.live.take_counts()  # drop these counts of offers: `pushed` counts what services accepted
         self.sending.resume_due()
         for device in self._tests.take(now.wall_ms):
             self.fanout.set_rights(device.row, may_test=_may_test(device.record, now))
@@ -327,8 +327,8 @@ class DeviceManager:
         """
         stored, lines = found
         shard = shard_of(stored.device)
-        # If the device is here already, it is newer than the batch (Rule 2). If the shard's number has changed, the
-        # shard was lost meanwhile.
+        # If the device is here already, it is newer than the batch (Rule 2). If the shard has another term than at the
+        # start of the load, this process has lost the shard meanwhile.
         if self.devices.find(stored.device) is not None or self._shards.terms.get(shard) != terms[shard]:
             return
         try:
@@ -338,7 +338,7 @@ class DeviceManager:
             return
         if key > 0:  # encrypted with an older key
             renamed = self.records.sealed(record, stored.until_ms)
-            told = self._known_ids()[key]  # alert digests by the old key; lines of other alerts are dropped
+            told = self._known_ids()[key]  # digest by the old key -> alert id; lines of other alerts are dropped
             renamed_lines = [
                 line._replace(device=renamed.device, alert=self._keyring.digest("alert", told[line.alert]))
                 for line in lines
@@ -602,7 +602,8 @@ class DeviceManager:
         digests = {device.digest for device in self.devices}
         async for batch in self._store.load(self._shards.terms):
             for stored, _ in batch:
-                # The devices that are left differ, or only this process or only the store has them.
+                # After the loop, these are the devices that differ here and in the store, or that only one of the two
+                # has.
                 (digests.discard if self._is_up_to_date(stored) else digests.add)(stored.device)
         for digest in digests:
             await self.read(digest)

@@ -26,11 +26,12 @@ class OpenedDevice(NamedTuple):
     lines: Sequence[DeliveryRecord]
 
 
-# A function that takes the stored device, or None if there is none, and returns its new record and the end of its
-# lease, or None to leave the device unchanged.
+# A function that decides how to change a device. It takes the stored device, or None if there is none. It returns the
+# device's new record and the end of its lease, or None to leave the device unchanged.
 Change = Callable[[OpenedDevice | None], tuple[Record, int] | None]
-# A function that takes the stored device and its stored delivery records (one for each alert that the device was sent),
-# and returns the delivery records to store with a registration, for the alerts that the device says it has.
+# A function that is called when a device registers. It takes the stored device and its delivery records (one for each
+# alert that was sent to the device). It returns the delivery records to store with the registration: those of the
+# alerts that the device says it has.
 Held = Callable[[StoredDevice, Sequence[DeliveryRecord]], Sequence[DeliveryRecord]]
 
 

@@ -18,7 +18,7 @@ from .service_limits import Gate, ServiceLimit, Slots
 SECRET_BYTES = 24
 RENEW_MS = 3 * 86_400_000  # how long before the end of its lease a device is sent a reminder
 
-Urgency = tuple[int, bool]  # (minus the severity's rank, not a cancel); the smallest is sent first
+Urgency = tuple[int, bool]  # (minus the severity's rank, False for a cancel); the smallest is sent first
 
 
 class Owed:

@@ -115,7 +115,7 @@ class LeasedShards:
         self._clock = clock
         self._share = 0
         self._leases: dict[int, _Lease] = {}  # shard -> lease: this process's leases, as far as it knows
-        self._has_taken = False  # whether `owner.take` has been called, be it without a shard
+        self._has_taken = False  # whether `owner.take` has been called, even with no shard
         self._terms: dict[int, int] = {}  # shard -> lease number: the shards whose devices are loaded
         self._going: set[int] = set()  # shards whose devices are being removed
         self._take_from = float("-inf")  # no shard is taken before this time (Rule 5)

@@ -91,7 +91,7 @@ logger = logging.getLogger(__name__)
 
 SLOTS, SPARE_SLOTS = 256, 64  # limits on requests under way in a process: to known hosts; to all others
 OF_ONE = 2  # limit on the slots of each kind for the devices of one owner
-MARKS = 5  # this many stored records that a host has accepted a push are enough
+MARKS = 5  # when so many stored records say that a host has accepted a push, no more are needed
 LOOKED_THROUGH = 1_000  # limit on the waiting devices that are searched for one to test a closed host with
 TURN_S = 0.001  # after this time in `_run`, other tasks of the event loop run
 LATE_S = 1.0  # pause of a device whose request can't start for a reason other than a gate
@@ -338,7 +338,7 @@ class PushScheduler:
         elif first is not None:
             device = self._next_waiting()
             self._resume(device)
-            if device.state is not DeviceState.UNDER_WAY:  # it found no free place, so the gates choose again
+            if device.state is not DeviceState.UNDER_WAY:  # it could not start, so let others have its turn
                 self._admit(device.lane)
                 self._admit(self._spare)
         else:

@@ -118,7 +118,7 @@ class Gate(ABC):
     def __init__(self) -> None:
         self.under_way = 0
         self.waiting: list[Any] = []  # a heap of waiting devices, which `scheduler` fills and empties
-        self.coming = 0  # number of devices moved from this queue to that of the slots, and not tried yet
+        self.coming = 0  # number of devices moved from this queue to the queue for slots, and not tried yet
 
     @abstractmethod
     def free(self, _now_s: float) -> int:

@@ -60,8 +60,8 @@ logger = logging.getLogger(__name__)
 SWEEP_S = 0.1  # time between two sweeps, which do what depends on time alone
 PURGE_S = 60.0  # time between two purges of the device store
 MAX_CONNECTIONS = 1_000  # limit on the listener's connections
-# Number of new objects before the garbage collector runs. While 256 requests are under way, some 10,000 objects exist
-# for them, and with Python's default the collector would examine these again and again.
+# The garbage collector runs when this many new objects exist. While 256 requests are under way, some 10,000 objects
+# exist for them, and with Python's default the collector would examine these again and again.
 YOUNG = 50_000
 MAX_SCRAPERS = 16
 _TOOK_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)

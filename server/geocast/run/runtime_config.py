@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DIGEST_BYTES = 6  # length of a part of a SHA-256 that a metric, which is a float, can represent exactly
+DIGEST_BYTES = 6  # number of bytes of a SHA-256 in a metric: a float can represent them exactly
 
 
 # The processes of a node pass the configuration to each other in a file, which remains if the node is killed. The

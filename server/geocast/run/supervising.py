@@ -32,8 +32,9 @@ Run = Callable[[Coroutine[Any, Any, None]], None]  # runs a coroutine to its end
 REPORT_S = 1.0  # time between two reports of a process
 LATE_S = 4.0  # a process whose last report is older than this is missing
 QUICK_DEATH_S = 5.0  # a process that has lived for less than this is replaced only after a second
-# Nudges are datagrams that only say that there is something to do. An empty nudge means that the log has a new entry,
-# except from the supervisor to the front (the process with the api): then all processes are about to end.
+# Nudges are datagrams that only say that there is something to do. An empty nudge from the supervisor to the front (the
+# process with the api) means that all processes are about to end. Any other empty nudge means that the log has a new
+# entry.
 LOOK = b"look"  # from the supervisor: read the mailbox of reloads
 FETCH = b"fetch"  # from the supervisor to the front: fetch the keys now
 ASK = b"ask"  # from a process to the front: a token with an unknown key has arrived

@@ -132,7 +132,7 @@ class Stream:
         self.refusals: Counter[int] = Counter()  # HTTP status -> number of handshakes refused with it
         self.arrivals = 0  # number of connections since the start
         self.all: set[Connection] = set()
-        # These dicts are in the order of insertion, so the oldest connection is the first. Times are of the monotonic
+        # These dicts are in the order of insertion, so the oldest connection is the first. Times are on the monotonic
         # clock.
         self.unsaid: dict[Connection, float] = {}  # connection before its `hello` -> the deadline of its next step
         self.lingering: dict[Connection, float] = {}  # connection that the node has ended -> when it is dropped
@@ -220,8 +220,8 @@ class Stream:
             return 404, f"The stream is at {PATH}."
         if mark:
             return 400, "No query string is allowed: a token goes into the hello message."
-        # The library refuses with 405, 505, 426 and 400, in this order. Its texts are not used, because they repeat
-        # parts of the request.
+        # The library checks for errors with the statuses 405, 505, 426 and 400, in this order. Its error texts are not
+        # used, because they repeat parts of the request.
         response = parser.accept(request)
         if response.status_code != 101:
             return response.status_code, "This is not a WebSocket handshake (RFC 6455)."
@@ -268,7 +268,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._parser: ServerProtocol | None = None  # Rule 2
+        self._parser: ServerProtocol | None = None  # None while it is not needed (Rule 2)
         self._session: Session | None = None  # set when the 101 is sent
         self._unread = b""  # an incomplete head or frame, or bytes that came while the connection was slow
         self._parts: list[bytes] = []  # the fragments of a message that is not complete yet
@@ -336,8 +336,8 @@ class Connection(asyncio.Protocol):
         self._stream.slow.discard(self)
         if self in self._stream.lingering or self._transport.is_closing():
             return
-        # The alerts that the session lacks are written before the messages that have waited are handled. So these
-        # alerts are chosen by the old places, and come before the `ok` of a `move` that has waited.
+        # The alerts that the session lacks are written before the waiting messages are handled. So if one of these
+        # messages is a `move`, the alerts are those for the old places, and come before the `ok`.
         if self._session is not None and self._session.row >= 0:
             self._stream.hub.on_drained(self._session.row, self._stream.clock.now())
         if not self._slow and self not in self._stream.held:
@@ -439,7 +439,7 @@ class Connection(asyncio.Protocol):
             at = end
         self._unread = data[at:]
         if self._parser is not None and not self._parts and self._parser.current_size is None:
-            self._drop_parser()  # Rule 2
+            self._drop_parser()  # it is not needed any more (Rule 2)
 
     def _drop_parser(self) -> None:
         if self._parser is not None:

@@ -113,7 +113,8 @@ class Flight:
     def __init__(self, alert: LiveAlert, order: int, now: Now) -> None:
         self.alert = alert
         self.number = alert.number
-        # The urgency never changes: the order in a heap must stay valid, and the alert's severity may change meanwhile.
+        # The urgency is never computed again, because the order in a heap must stay valid. (The alert's severity may
+        # change meanwhile.)
         self.urgency: Urgency = (-alert.rank, alert.cancel is None, order)
         self.delivered = now
         self.rows: Rows = np.empty(0, np.int32)
@@ -159,7 +160,7 @@ class FanOut:
         # objects are in lists.
         self._slots: list[tuple[int, ...]] = [()] * capacity  # where the row's places are in the index
         self.ready = np.zeros(capacity, np.bool_)  # whether a recipient has the row
-        self.paused = np.zeros(capacity, np.bool_)  # Rule 3
+        self.paused = np.zeros(capacity, np.bool_)  # rows to which nothing is sent at the moment (Rule 3)
         self._may_test = np.zeros(capacity, np.bool_)
         self._filter = np.zeros(capacity, np.int32)
         self._epoch = np.zeros(capacity, np.int64)  # how many recipients have had the row and left
@@ -485,7 +486,10 @@ class FanOut:
         return max((now.monotonic - flight.delivered.monotonic for flight in flights), default=0.0)
 
     def in_flight(self, rows: slice) -> NDArray[np.bool_]:
-        """Return an array of bool, one for each row (recipient) in this range: whether an alert is on its way to it."""
+        """Return whether an alert is being sent to each of these rows (recipients), as an array of bool.
+
+        `rows` is a range of rows.
+        """
         in_flight: NDArray[np.bool_] = self._owed[rows] & self._alive != 0
         return in_flight
 

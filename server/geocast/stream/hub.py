@@ -383,11 +383,11 @@ class Hub:
         for peer in self._peers_of(np.flatnonzero(silent)):
             peer.abort()
         idle = mono - self._last_write[:n] >= self.heartbeat_s
-        # A session that waits for its turn in a fan-out is about to be sent an alert, which does the work of a ping.
-        # Pings to such sessions would only slow down a fan-out to very many.
+        # A session to which a fan-out is about to send an alert needs no ping: the alert does the work of a ping. Pings
+        # to such sessions would only slow down a fan-out to very many sessions.
         idle &= ~self._fanout.in_flight(slice(n))
         # A session that is sent an alert every few seconds is never idle, and if its client only listens, no byte comes
-        # from it. Ping it as well, so that the client can answer before it counts as dead.
+        # from the client. Ping it as well, so that the client can answer before it counts as dead.
         quiet = mono - self._last_read[:n] >= self.heartbeat_s + QUIET_S
         quiet &= mono - self._last_ping[:n] >= SILENCE_S - QUIET_S
         pinged = np.flatnonzero(ready & ~slow & (idle | quiet))[:PINGS]

@@ -96,13 +96,13 @@ RECIPIENT, CURRENT, SENT, ACKED = 1, 2, 4, 8
 _GENERATIONS = 3  # number of revisions whose SENT and ACKED are kept: the current one and two before
 _SENT_AND_ACKED = 0b1111_1100  # SENT and ACKED of these revisions: two bits each, the current one lowest
 
-MAX_DOUBTED = 256  # see Rule 4; nearly all of them have really ended
+MAX_DOUBTED = 256  # limit on doubted alerts (Rule 4); nearly all of them have really ended
 AT_ONCE = 150  # limit on the alerts that one call of `expire` lets go (Rule 5): 1 to 2 ms
 GONE_S = 86_400.0  # `_Gone` remembers an alert for at least this long: the log keeps it for a day (LogR1)
 MAX_GONE = 100_000  # … unless more alerts than this have ended; about 100 bytes each
 GONE_PARTS = 32
-MAX_EARLY = 10_000  # see Rule 6
-MAX_UNBELIEVED = 10_000  # see Rule 9
+MAX_EARLY = 10_000  # limit on cancels that are kept because they came before their alerts (Rule 6)
+MAX_UNBELIEVED = 10_000  # limit on alerts without a believed revision (Rule 9)
 HOLDING_S = 30.0  # how long a client's statement that it has an unknown alert is remembered
 MAX_HOLDINGS = 100_000  # limit on such statements that are remembered at a time
 
@@ -114,7 +114,7 @@ class _Shared:
 
     def __init__(self, capacity: int) -> None:
         self.departures = Departures(capacity)
-        self.suspended: set[LiveAlert] = set()  # alerts that were not sent because of the wall clock (Rules 3, 7)
+        self.suspended: set[LiveAlert] = set()  # alerts that may be sent again later (Rules 3, 7)
         self.doubted: set[LiveAlert] = set()  # alerts whose deadlines were not computed from the wall clock (Rule 4)
         self.unbelieved: set[LiveAlert] = set()  # alerts without a believed revision (Rule 9)
         self.counted: set[LiveAlert] = set()  # alerts with `sent` or `acked` that `take_counts` has not returned yet
@@ -160,7 +160,7 @@ class LiveAlert:
         self.order = order  # number of the alert in the order of arrival in this process
         self.area: Filed = NONE  # its entry in the index of areas
         self._shared = shared
-        self._flags: DeliveryFlags | None = None  # None until a session is sent it: most concern none
+        self._flags: DeliveryFlags | None = None  # None until the alert is sent to a session
         self.cancel: Cancel | None = None
         self.chain = Chain()  # of all entries that this process knows, including unbelieved ones (Rule 8)
         self.behind: Kinds = NO_KINDS  # the kinds of the entries before the newest revision (Rule 8)
@@ -287,8 +287,8 @@ class LiveAlert:
         newer = max(0, revision.revision - self.revision_number)  # 0 if the same revision is believed only now (Rule 9)
         steps = min(2 * newer, 8)  # in bits; numbers may be missing after a restart
         self.restore()
-        # The deadline moves by as much as the end does. If it were computed from the wall clock, it would be wrong if
-        # that clock has been set since the first revision.
+        # The deadline moves by as much as the end does. It is not computed from the wall clock again: the result would
+        # be wrong if somebody has set that clock since the first revision.
         self.deadline += (revision.ends_at - self.expires_at) / 1000
         self._set_revision(revision, now)
         if self.doubted:
@@ -753,8 +753,9 @@ class LiveAlerts:
 
         Such alerts may become live again (Rules 3 and 4).
         """
-        # This avoids a loop over all alerts. A deadline comes from the wall clock, so an alert that has ended by that
-        # clock is in the heap before `until`. Doubted alerts are the exception: their deadlines don't come from it.
+        # This avoids a loop over all alerts. Deadlines are computed from the wall clock, so an alert that has ended
+        # according to that clock comes before `until` in the heap. Doubted alerts are the exception: their deadlines
+        # are not computed from that clock.
         until = now.wall_ms / 1000 + self._clock_gap_s + 0.001
         maybe = (self._ends.until(until) | self._shared.doubted) - self._shared.unbelieved
         return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)

@@ -260,7 +260,8 @@ class LogReader:
         )
         found = await self._chains(now.wall_ms)
         chains = await self._with_histories([each for each in found if any(entry.ends_at <= until for entry in each)])
-        # From here on the log is not needed. `correct` resets `missed_until`, so keep `until`, in case applying fails.
+        # The log is not read any more from here on. `correct` resets `missed_until`, so `until` is stored first. If
+        # applying the entries fails, this method is then repeated.
         self._left_out_until = until
         self._live.correct(now)
         await self._apply_chains(chains)

@@ -46,8 +46,8 @@ from .log_reader import LogHealth, LogReader
 
 logger = logging.getLogger(__name__)
 
-# After this time no further slice (a group of sessions) is handled in the same turn of the loop. A full slice takes 1.1
-# ms, so a turn of the loop handles one full slice, or several small ones.
+# After this time, no further slice (a group of sessions) is handled in the same turn of the event loop. A full slice
+# takes 1.1 ms, so a turn of the loop handles one full slice, or several small ones.
 SLICE_S = 0.0005
 # Number of rows per slice while api requests are under way in this process, or an entry is on its way from the log. A
 # request needs a dozen turns of the loop until its alert is in the log, and some more until it is read from there. With

@@ -55,8 +55,9 @@ from ..wire.fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, 
 from ..wire.frames import Wire
 
 HEARTBEAT_S = 25  # the default of --heartbeat-s
-# The window in which clients spread their reconnects. Without it, all 20,000 clients of a node that restarts would
-# reconnect in the same second. Responders reconnect sooner, because a call for help can't wait (RQ8).
+# A client that has lost its connection reconnects after a random time between these two. Otherwise all 20,000 clients
+# of a node that restarts would reconnect in the same second. Responders reconnect sooner, because a call for help can't
+# wait (RQ8).
 RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000
 RESPONDERS_MIN_MS, RESPONDERS_MAX_MS = 200, 3_000
 MAX_ETA_S = 7_200
@@ -98,7 +99,7 @@ class Peer(Protocol):
 class Audience(Protocol):
     """The methods of the hub that a session calls. `row` is always the number that `enter` returned for the session."""
 
-    heartbeat_s: int  # W8
+    heartbeat_s: int  # a session is pinged when nothing was sent to it for so long (W8)
 
     def enter(
         self,
@@ -440,7 +441,7 @@ class Session:
         except Malformed:
             raise SessionClosed(close_codes.MALFORMED) from None
         kind = fields.pop("type", None)
-        # `hello` comes first and once, any other message after it (X3).
+        # `hello` must be the first message, and no other message may be a `hello` (X3).
         if not isinstance(kind, str) or (kind == "hello") == (self.row >= 0):
             raise SessionClosed(close_codes.MALFORMED)
         try:

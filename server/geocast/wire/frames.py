@@ -85,7 +85,7 @@ def _sent_fields(*sources: type) -> tuple[_Sent, ...]:
     `sources` are dataclasses. The value of a field comes from the first dataclass that declares the field.
     """
     declared = {each.name: (n, each.type) for n, kind in reversed([*enumerate(sources)]) for each in members_of(kind)}
-    declared["languages"] = (sources.index(Alert), None)  # a property
+    declared["languages"] = (sources.index(Alert), None)  # a property of `Alert`, not a field
     found = [(name, *declared[name]) for name in AlertOut.__annotations__ if name in declared]
     return tuple(_Sent(name, source, _WRITE.get(kind)) for name, source, kind in found)
 

@@ -399,8 +399,8 @@ class ConfirmRequest(StrictModel):
     text: Kinds = Field(default_factory=list)
 
 
-# An area is one shape, or a list of 1 to 16 shapes. The tags contain a blank, by which `fields.broken_fields`
-# recognizes them.
+# An area is one shape, or a list of 1 to 16 shapes. These names are the tags of the two unions. They contain a space,
+# so that `fields.broken_fields` can tell them from the names of fields.
 _ONE, _MANY, _CIRCLE, _POLYGON = "one shape", "list of shapes", "a circle", "a polygon"
 
 

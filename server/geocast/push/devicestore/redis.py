@@ -72,7 +72,7 @@ class RedisDevices:
         self.lost = False  # whether Redis may have lost data (DevS12)
         self._writer = secrets.token_bytes(8)
         self._server: object = None  # the server that answered last
-        self._life = b""  # the number of the data set there; if the data starts from scratch, it is greater
+        self._life = b""  # the number of the data set there; it becomes greater if Redis starts with no data
         self._writes = 0  # number of confirmed writes to that data set
         self._seen: tuple[bytes | None, int] | None = None  # (data set, number) of the last change that was read
 
@@ -228,8 +228,8 @@ class RedisDevices:
             is_another = self._server is not None and server != self._server
             known = self._life, self._writes
             arguments = (process, int(LEASE_S * 1000), int(may_take and not is_another), *known, *parts)
-            # Wait for replicas, too. Otherwise this process could renew its leases at an old primary that no other
-            # process can reach.
+            # Wait until replicas have the renewal, too. Otherwise this process could renew its leases at an old primary
+            # that no other process can reach.
             call = ("EVAL", _LEASE, 1, self._keys, *arguments)
             answer = await run_durably(self._primary, call, replicas=self._replicas, volatile=False)
         life, writes, share, crowded, first_ms, *rest = answer
