@@ -205,9 +205,9 @@ def export(registry: CollectorRegistry) -> Export:
 
 
 def lasting(exported: Export) -> Export:
-    """Return the metrics of a process that must still be counted after it has died.
+    """Return the metrics of a process that must still be counted when the process has died: counters and histograms.
 
-    These are counters and histograms, but not gauges.
+    Gauges are left out.
     """
     return [family for family in exported if family[1] in ("counter", "histogram")]
 

@@ -74,7 +74,7 @@ class CircleIndex(Generic[T]):
     def __init__(self, capacity: int = INITIAL_CAPACITY) -> None:
         """Create an index with address space for `capacity` circles.
 
-        If there are more circles, the arrays are copied.
+        If there are more circles, the arrays are copied into larger ones.
         """
         self._levels = [_Level(width_m) for width_m in WIDTHS_M]
         # Each circle has a slot, which is its index into these columns: x, y, z and radius; the position in its cube's

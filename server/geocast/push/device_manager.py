@@ -172,13 +172,11 @@ class DeviceManager:
         self.sending.wake()
 
     async def sweep(self) -> None:
-        """Do everything that is due at a certain time.
+        """Do all work that is due by now.
 
-        Call this several times a second.
-
-        Forget alerts that have ended, resume devices whose pause is over, withdraw the right to receive tests from
-        devices whose tokens have expired, remind devices whose registrations end soon, forget devices whose
-        registrations have ended, and retry failed writes.
+        Call this several times a second. Forget alerts that have ended, resume devices whose pause is over, withdraw
+        the right to receive tests from devices whose tokens have expired, remind devices whose registrations end soon,
+        forget devices whose registrations have ended, and retry failed writes.
         """
         now = self.sending.tick()
         self.fanout.sweep(now)
@@ -479,7 +477,7 @@ class DeviceManager:
         return {alert_id: line.number if line.state is State.SENT else 0 for alert_id, line in found.items()}
 
     def _known_ids(self) -> Sequence[Mapping[bytes, str]]:
-        """Return one dict for each key of the keyring, which maps the digests of the ids of live alerts to the ids.
+        """Return, for each key of the keyring, a dict that maps the digests of the ids of live alerts to the ids.
 
         The store names alerts only by digests, which can't be inverted. So this process computes the digests of all
         live alerts, and computes them again when the log has a new entry.
@@ -683,9 +681,9 @@ class DeviceManager:
     def what_is_over(self) -> Callable[[bytes], bool]:
         """Return a function that takes the digest of an alert's id and returns whether the alert is no longer live.
 
-        The alerts that are live at the function's first call count. The store calls the function to find out which
-        records of deliveries can be removed. So the digests of all live alerts are computed only if the store has
-        records of alerts whose end has passed.
+        An alert counts as live if it is live when the function is called for the first time. The store calls the
+        function to find out which records of deliveries can be removed. So the digests of all live alerts are computed
+        only if the store has records of alerts whose end has passed.
         """
 
         @functools.cache

@@ -113,9 +113,10 @@ class DeviceRepository:
         raise StoreUnavailable("other processes keep changing the device")
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Delete these registrations. If a device has registered again in the meantime, it stays.
+        """Delete these registrations.
 
-        Raise StoreUnavailable if the store can't be used.
+        If a device has registered again in the meantime, its newer registration stays. Raise StoreUnavailable if the
+        store can't be used.
         """
         await self._recorder.forget(devices)
 
@@ -157,8 +158,8 @@ class DeviceRepository:
 
 
 def _issuer_of(owner: Subject) -> tuple[str, ...]:
-    """Return what the owner's issuer adds to the values from which digests are computed, as a tuple of strings.
+    """Return the strings that stand for the owner's issuer when a digest is computed.
 
-    The tuple is empty if the issuer is empty, so that digests of earlier releases stay the same (rule HD5).
+    There is none if the issuer is empty, so that digests of earlier releases stay the same (rule HD5).
     """
     return (owner.issuer,) if owner.issuer else ()

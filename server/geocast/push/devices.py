@@ -199,8 +199,8 @@ def new_secret() -> str:
 
 
 def digest_of_secret(secret: str) -> bytes:
-    """Return the SHA-256 of a secret, for storing.
+    """Return the SHA-256 of a secret.
 
-    The secret has 192 random bits, so it can't be guessed from its digest.
+    It is stored instead of the secret. The secret has 192 random bits, so it can't be guessed from its digest.
     """
     return hashlib.sha256(secret.encode(errors="replace")).digest()

@@ -38,9 +38,9 @@ _MARK_BYTES = 4  # length of the start of an encrypted record, which tells its k
 class Record:
     """All that is stored about a device.
 
-    `p256dh` and `auth` are the keys of the subscription; `vapid` is the public key of this server that the subscription
-    was made with. `cells` are H3 cells in hexadecimal. `kid` names the key of the device's token, and `issuer` the
-    token's issuer (rule HD5); it is empty in records of earlier releases. `issued_at_s` and `expires_at_ms` are the
+    `p256dh` and `auth` are the keys of the subscription; `vapid` is the public key of this server with which the
+    subscription was made. `cells` are H3 cells in hexadecimal. `kid` names the key of the device's token, and `issuer`
+    the token's issuer (rule HD5); it is empty in records of earlier releases. `issued_at_s` and `expires_at_ms` are the
     times of the token; `issued_at_s` is None if the token has no such time.
 
     `small` says whether the push service accepts only small bodies, `renewed` whether the device was reminded that its

@@ -1,4 +1,4 @@
-"""The shards (parts of all devices) that this process holds, if several processes share a device store (rule WPN1).
+"""The shards (subsets of the devices) that this process holds, if several processes share a device store (rule WPN1).
 
 Devices are divided into 64 shards. A process holds a shard by a *lease*: for a limited time it alone sends pushes to
 the devices of the shard, and it renews the lease while it runs.

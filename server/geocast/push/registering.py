@@ -155,10 +155,8 @@ class Registering:
     async def readdress(self, device: OpenedDevice, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """Give a device another subscription.
 
-        The end of its registration stays the same.
-
-        Return the body of the answer, or None if the device was forgotten meanwhile. Raise Problem if the request is
-        refused.
+        The end of its registration stays the same. Return the body of the answer, or None if the device was forgotten
+        meanwhile. Raise Problem if the request is refused.
         """
         asked = self._read(Readdressing, body).subscription
         self._rates.claim(device.record.subject, RATES, self._clock.now().monotonic)
@@ -264,7 +262,7 @@ class Registering:
     def _until(subscription: Subscription, lease_ms: int) -> int:
         """Return the time at which a registration ends, in ms since 1970 (rule WPR4).
 
-        If the subscription expires before `lease_ms`, it is the time of that, otherwise `lease_ms`.
+        It ends at `lease_ms`, or earlier if the subscription expires before that.
         """
         expires_ms = subscription.expirationTime
         return lease_ms if expires_ms is None else min(lease_ms, int(expires_ms))

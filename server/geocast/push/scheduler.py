@@ -28,8 +28,8 @@ Rule 5  Right before a request is sent, it is checked again: its entry must stil
 Rule 6  A waiting device is in the queue of one gate: that of its host, or that of a set of slots. When a request ends,
         its host and the SPARE_SLOTS move as many waiting devices as they have free places to the queue of SLOTS. From
         that queue, the most urgent device is tried next.
-Rule 7  No request starts for a device whose shard (part of all devices) another process may have taken (`shards`). The
-        device waits until this process is certain to hold the shard.
+Rule 7  No request starts for a device whose shard (subset of the devices) another process may have taken (`shards`).
+        The device waits until this process is certain to hold the shard.
 
 Example for Rules 1 and 2: alerts A (severe) and B (minor) are offered to an idle device at once. The device takes A and
 declines B, and the fan-out records both. The service answers 201: the row is resumed, B is computed again, offered and
@@ -348,10 +348,9 @@ class PushScheduler:
     def take(self, rows: Rows, alerts: Sequence[LiveAlert], texts: Sequence[int]) -> Sequence[Rows]:
         """Offer one alert, the most urgent of these, to the devices in these rows (indices in the fan-out).
 
-        A device can have only one request under way (Rule 1), so all devices decline the other alerts.
-
-        Return one array for each alert: the rows of the devices that took it. So the array is empty for all alerts but
-        one. `texts` has, for each alert, the index of the text (language) to send.
+        A device can have only one request under way (Rule 1), so all devices decline the other alerts. Return one array
+        for each alert: the rows of the devices that took it. So the array is empty for all alerts but one. `texts` has,
+        for each alert, the index of the text (language) to send.
         """
         first = min(range(len(alerts)), key=lambda n: _urgency(alerts[n]))
         took = [row for row in rows.tolist() if self._takes(self._at(row), alerts[first], texts[first])]
@@ -407,11 +406,10 @@ class PushScheduler:
         return False
 
     def _begin(self, device: Device) -> bool:
-        """Use up a slot, and one of the requests that the host allows, for a request to a device.
+        """Reserve a slot for a request to a device, and count the request against the limit of the device's host.
 
-        Return False if that is not possible now.
-
-        It is possible if the device is idle or waiting, its host allows another request, and a slot is free.
+        Return False if that is not possible now. It is possible if the device is idle or waiting, its host allows
+        another request, and a slot is free.
         """
         is_free = device.state in (DeviceState.IDLE, DeviceState.WAITING)
         if not is_free or self._ending or not self._shards.may_send(device.shard):
@@ -480,11 +478,9 @@ class PushScheduler:
     def _test_host(self, lane: ServiceLimit, now: Now) -> None:
         """Test a closed host with one push, if the next test is due.
 
-        A closed host has failed, so no other requests are sent to it.
-
-        If possible, the request is for a waiting device whose last push was accepted, because only the answer to such a
-        device shows whether the host works. If there is no such device for GRACE_S seconds, the test uses any device
-        (`service_limits`, Rule 3).
+        A closed host has failed, so no other requests are sent to it. If possible, the request is for a waiting device
+        whose last push was accepted, because only the answer to such a device shows whether the host works. If there is
+        no such device for GRACE_S seconds, the test uses any device (`service_limits`, Rule 3).
         """
         if lane.is_open:
             self._closed.discard(lane)
@@ -524,7 +520,10 @@ class PushScheduler:
     # ---- sending one request and recording its outcome -----------------------------------------------------------
 
     async def _send(self, devices: Sequence[Device]) -> None:
-        """Record on stable storage that these devices may be sent their alerts; then start the requests (rule WPS2)."""
+        """Record on stable storage that these devices may have been sent their alerts; then start the requests.
+
+        The record comes first, so that it is never missing after a crash (rule WPS2).
+        """
         going = [(device, device.owed) for device in devices if device.owed is not None]
         try:
             await self._recorder.before([self._line(device, owed, State.MAYBE) for device, owed in going])
@@ -705,9 +704,8 @@ class PushScheduler:
     def renew(self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]) -> bool:
         """Push a reminder to an idle device that its registration ends at `until_ms`.
 
-        Return False if no request can start now.
-
-        When the request has ended, `came` is called with True if the service accepted the push, otherwise with False.
+        Return False if no request can start now. When the request has ended, `came` is called with True if the service
+        accepted the push, otherwise with False.
         """
         if device.state is not DeviceState.IDLE or not self._begin(device):
             return False
@@ -765,10 +763,8 @@ class PushScheduler:
     def note_held(self, device: Device, holding: Iterable[str]) -> None:
         """Record in the journal which alerts a device says it has.
 
-        The journal is the record of what devices were sent.
-
-        `holding` has the ids of these alerts. With the record, the device counts as a recipient of these alerts even
-        after a restart (rules R5, WPR10).
+        The journal is the record of what devices were sent. `holding` has the ids of the alerts. With this record, the
+        device counts as a recipient of the alerts even after a restart (rules R5, WPR10).
         """
         for alert_id in holding:
             alert = self.fanout.live.find(alert_id, self._now)
@@ -820,10 +816,8 @@ def _urgency(alert: LiveAlert) -> Urgency:
 def _message(alert: LiveAlert, text: int, *, signed: bool) -> PushMessage:
     """Return the push message for an alert's current entry.
 
-    `text` is the index of the text (language) to use.
-
-    `signed` says whether the message contains the proof of the approvals. The JSON is encoded once for each text, when
-    it is first needed.
+    `text` is the index of the text (language) to use. `signed` says whether the message contains the proof of the
+    approvals. The JSON is encoded once for each text, when it is first needed.
     """
     payloads = alert.encoded.get(text)
     if payloads is None:

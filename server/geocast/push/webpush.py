@@ -112,7 +112,10 @@ class Vapid:
     """
 
     def __init__(self, keys: Sequence[VapidKey], contact: str) -> None:
-        """Use these keys. `contact` is the operator's address, which starts with `mailto:` or `https:`."""
+        """Create the object from these keys.
+
+        `contact` is the operator's address, which starts with `mailto:` or `https:`.
+        """
         self._keys = {key.public: key for key in keys}
         self._contact = contact
         self.public = keys[0].public

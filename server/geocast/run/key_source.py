@@ -33,7 +33,7 @@ AGAIN_S = 30.0  # least time between two fetches for unknown keys; longest time 
 class KeySource:
     """Fetches the key set from a URL, regularly and on demand.
 
-    Connections and requests that need newer keys wait with `newer`.
+    A connection or request that needs newer keys uses `newer` to wait for them.
     """
 
     def __init__(
@@ -72,9 +72,8 @@ class KeySource:
     def ask(self) -> None:
         """Fetch the key set soon.
 
-        Call this when a token with an unknown key has arrived.
-
-        If the last fetch for this reason was less than AGAIN_S seconds ago, only call `settled` (Rule 2).
+        Call this when a token with an unknown key has arrived. If the last fetch for this reason was less than AGAIN_S
+        seconds ago, only call `settled` (Rule 2).
         """
         now = time.monotonic()
         if self._is_fetching or self._wanted.is_set():

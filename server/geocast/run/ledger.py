@@ -68,8 +68,8 @@ async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
 async def _follow(observer: LogTail, recorder: LedgerRecorder) -> None:
     """Write the entries of the log to the ledger, forever.
 
-    If the log can't be read, try again after AGAIN_S seconds. A record is written without an await, so no half of a
-    record is left if this coroutine is cancelled.
+    If the log can't be read, try again after AGAIN_S seconds. A record is written without an await, so this coroutine
+    can't be cancelled in the middle of a record.
     """
     trouble = ""
     while True:

@@ -21,7 +21,7 @@ from .runtime_config import RuntimeConfig
 async def reloading(in_force: RuntimeConfig, source: KeySource | None) -> AsyncIterator[None]:
     """Reload the configuration at each SIGHUP while the block runs.
 
-    If `source` is not None, it also fetches the keys at each SIGHUP.
+    Also have `source` fetch the keys, if it is not None.
 
     Several signals that arrive at once cause one reload. The caller must have blocked SIGHUP, so that a signal that
     arrives before the block starts is not lost. After the block, the signal is ignored.

@@ -199,8 +199,8 @@ def _send(processes: Sequence[Process], number: int) -> None:
 class Reports:
     """The latest report of each process.
 
-    The *front*, the process that answers /metrics for all, collects them (Rule 5 of `workers`). There are no reports of
-    the supervisor and the front.
+    The *front*, the process that answers /metrics for all, collects them (Rule 5 of `workers`). The supervisor and the
+    front send no reports.
     """
 
     def __init__(self, names: Sequence[str]) -> None:

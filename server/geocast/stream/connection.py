@@ -170,11 +170,10 @@ class Stream:
     def pause(self, connection: "Connection", payload: bytes) -> bool:
         """Make `connection` wait for newer signing keys before the message `payload` is handled.
 
-        Return False if the message can be handled at once.
+        Return whether it waits. At the end of the wait, `connection.take_again` is called.
 
-        At the end of the wait, `connection.take_again` is called. Example: the signing keys are rotated, and a client
-        presents a token signed with the new key before this node has fetched that key. Without the wait, the connection
-        would be closed with code 4401.
+        Example: the signing keys are rotated, and a client presents a token signed with the new key before this node
+        has fetched that key. Without the wait, the connection would be closed with code 4401.
         """
         if self._newer_keys is None or not self._newer_keys.wait(connection.take_again):
             return False

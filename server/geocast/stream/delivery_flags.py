@@ -1,4 +1,4 @@
-"""The delivery flags of one alert: a byte for each recipient, in memory that grows with the recipients that have flags.
+"""The delivery flags of one alert: a byte for each recipient. Recipients without flags take little or no memory.
 
 A *row* is the number of one recipient of this process: a WebSocket session or a push device. There may be 100,000 live
 alerts and 20,000 rows, and most alerts concern few rows or none. So the flags of an alert have one of three forms:
@@ -15,7 +15,7 @@ Rule 1  When a session leaves, no alert is changed: `Departures` records that th
         one operation.
         Example: a node with 100,000 live alerts loses 5,000 sessions in a second. No alert is changed at that moment.
         When one of them gets a revision an hour later, the flags of the 5,000 rows are cleared first.
-Rule 2  The form makes no difference to any result.
+Rule 2  Results never depend on which of the three forms the flags have.
 """
 
 from array import array
@@ -34,8 +34,8 @@ MANY = 8
 class Departures:
     """Records, for each row (the number of a session or push device), when the last session in that row left.
 
-    A time is not in seconds: it is how many calls of `note` there had been. All alerts of a process share one object of
-    this class.
+    Such a time is a count, not seconds: the number of calls of `note` so far. All alerts of a process share one object
+    of this class.
     """
 
     __slots__ = ("count", "of_row")

@@ -392,9 +392,9 @@ class FanOut:
         return min((flight.urgency for flight in (*self._flying[:1], *self._waiting[:1])), default=None)
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
-        """Send one slice: the most urgent alert to the next `rows` of its recipients (by default SLICE).
+        """Send the most urgent alert to the next `rows` of its recipients (by default SLICE).
 
-        Before that, start the most urgent alert that is waiting to be started. Return whether anything remains to be
+        Before that, start the most urgent of the alerts that wait to be started. Return whether anything remains to be
         sent by further calls.
         """
         size = SLICE if rows is None else rows

@@ -279,10 +279,8 @@ class Hub:
     def turn(self, now: Now, rows: int | None = None) -> bool:
         """Write the next frames of calls for help (Rule 3).
 
-        If there are none, send an alert to its next recipients.
-
-        Return whether more remains to be sent. `rows` is the number of recipients of the alert to handle; the default
-        is the fan-out's SLICE.
+        If there are none, send an alert to the next `rows` of its recipients (by default the fan-out's SLICE). Return
+        whether more remains to be sent.
         """
         if self._calls.busy:
             self._send_calls(min(rows or CALLS_SLICE, CALLS_SLICE), now)
@@ -355,12 +353,11 @@ class Hub:
     # ---- periodic work for all sessions --------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
-        """Do the work that depends only on time, for all alerts, calls and sessions.
+        """Do the work that is due at certain times, for all alerts, calls and sessions.
 
-        Call this twenty times a second.
-
-        Every call forgets the alerts that have ended. Deadlines of sessions are checked only every LOOK_S seconds. A
-        wrong wall clock may have made alerts look as if they had ended. If they are live after all, they are sent now.
+        Call this twenty times a second. Every call forgets the alerts that have ended. Deadlines of sessions are
+        checked only every LOOK_S seconds. A wrong wall clock may have made alerts look as if they had ended. If they
+        are live after all, they are sent now.
         """
         self._fanout.sweep(now)
         self._calls.sweep(now)

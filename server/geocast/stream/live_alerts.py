@@ -210,7 +210,7 @@ class LiveAlert:
     def doubted(self) -> bool:
         """Whether the alert had ended already when this node learnt of it, according to the wall clock (Rule 4).
 
-        It becomes False when that clock is set back to a time before the alert's end.
+        It becomes False once that clock shows a time before the alert's end.
         """
         return self in self._shared.doubted
 
@@ -557,9 +557,9 @@ class LiveAlerts:
         return self.verifier.needs_chain and (entry.revision > chain.last + 1 or chain.kinds >= UNKNOWN)
 
     def learn(self, entry: Entry | Untrusted, history: Iterable[Entry | OtherKind]) -> None:
-        """Remember the kinds of an alert's entries before `entry`, which the caller must apply next (Rule 8).
+        """Remember the kinds of those entries of an alert that come before `entry` (Rule 8).
 
-        `history` has the entries of the alert in the log.
+        The caller must apply `entry` next. `history` has the entries of the alert in the log.
         """
         self._chains_before = {entry.id: Chain.of(each for each in history if each.revision < entry.revision)}
 

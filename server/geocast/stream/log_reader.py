@@ -180,8 +180,8 @@ class LogReader:
     async def _read(self) -> None:
         """Follow the log from `position` until reading fails.
 
-        An empty batch means that its end is reached (LogF2). After every batch, which comes at least once a second,
-        check whether the clock was ahead and whether the verifier has changed.
+        An empty batch means that the end of the log is reached (LogF2). After every batch, which comes at least once a
+        second, check whether the clock was ahead and whether the verifier has changed.
         """
         batches = self._log.follow(self.position, self._left_out_until)
         async with contextlib.aclosing(batches):
@@ -241,9 +241,9 @@ class LogReader:
         self._take(entry)
 
     async def _reread_if_clock_was_ahead(self) -> None:
-        """Read the log again if it left out entries of alerts that have not ended, because the wall clock was ahead.
+        """Read the log again if live alerts were left out, because the wall clock was ahead.
 
-        If the wall clock now shows a time before the ends of the entries that were left out, it was ahead. Then every
+        The wall clock was ahead if it now shows a time before the ends of the entries that were left out. Then every
         alert that may have an entry among them is applied. Testing only the alert's last entry would be wrong: that
         entry may not be believed, and may name any end. An alert that was applied before and has ended since does not
         become live again (Rule 3 of `live_alerts`).

@@ -353,7 +353,7 @@ class StreamServer:
         return LOOK_S if self._stream.connections else REST_S
 
     def _watch_the_clock(self) -> None:
-        """If somebody has set the wall clock, log by how much, and how many alerts have ended only because of that."""
+        """If somebody has set the wall clock, log by how much, and how many alerts have ended according to it alone."""
         now = self._clock.now()
         if step_s := self._steps.look(now):
             logger.warning(

@@ -68,7 +68,7 @@ Place = tuple[float, float, float]  # latitude and longitude in degrees, reach i
 
 
 class Peer(Protocol):
-    """The interface of a session's connection that the hub and the session use."""
+    """The interface through which the hub and a session use the session's connection."""
 
     @property
     def write(self) -> Callable[[bytes], None]:
@@ -99,7 +99,7 @@ class Peer(Protocol):
 class Audience(Protocol):
     """The methods of the hub that a session calls. `row` is always the number that `enter` returned for the session."""
 
-    heartbeat_s: int  # a session is pinged when nothing was sent to it for so long (W8)
+    heartbeat_s: int  # the interval of pings to an idle session, in seconds (W8)
 
     def enter(
         self,

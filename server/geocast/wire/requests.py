@@ -180,11 +180,10 @@ class Publication:
 class PolicyFacts:
     """The values in a request that the policy checks.
 
-    If a field is missing or invalid, its attribute is None (rule P9).
-
-    Times are in ms since 1970. `radii` lists the requested radii of circles in metres, each with its JSON Pointer.
-    `polygons` lists the requested polygons, each with its pointer. `takes_default` says that `expires_at` was left out.
-    `texts` lists the texts that people will read, each with its pointer; a text is None if it is invalid.
+    If a field is missing or invalid, its attribute is None (rule P9). Times are in ms since 1970. `radii` lists the
+    requested radii of circles in metres, each with its JSON Pointer. `polygons` lists the requested polygons, each with
+    its pointer. `takes_default` says that `expires_at` was left out. `texts` lists the texts that people will read,
+    each with its pointer; a text is None if it is invalid.
     """
 
     category: str | None

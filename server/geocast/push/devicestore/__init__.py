@@ -231,10 +231,8 @@ class DeviceStore(Protocol):
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool], /) -> int:
         """Remove the delivery records of alerts whose end has passed and for which `is_over` returns True.
 
-        Return how many records were removed.
-
-        `is_over` is called with the digest of an alert. Records of other shards than those in `shards` may be left
-        unchecked.
+        Return how many records were removed. `is_over` is called with the digest of an alert. Records of other shards
+        than those in `shards` may be left unchecked.
         """
         ...
 

@@ -285,7 +285,10 @@ class RedisDevices:
                 return
 
     async def _stored_lines(self, shard: int) -> dict[bytes, dict[bytes, bytes]]:
-        """Return what the devices of a shard were sent, as stored: device -> alert -> packed `DeliveryRecord`."""
+        """Return the stored records of what the devices of a shard were sent.
+
+        The result is a dict of dicts: device -> alert -> packed `DeliveryRecord`.
+        """
         found: dict[bytes, dict[bytes, bytes]] = {}
         [alerts] = await self._ask(("ZRANGE", self._key(f"alerts:{shard}"), 0, -1))
         for alert in alerts:
