@@ -318,7 +318,7 @@ class Move(Answered):
 
 
 class FilterBy(Answered):
-    """A change of the filter: null clears a field, and an omitted field stays as it is.
+    """A change of the filter: null clears a field, an omitted field stays the same.
 
     At least one field must be given.
     """
