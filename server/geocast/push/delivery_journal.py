@@ -11,7 +11,7 @@ Rule 3  An unavailable store delays no alert. Lines that could not be written ar
         later lines.
 Rule 4  The store refuses a line if a later term of its shard has begun, and the line is then dropped. The new owner of
         the shard relies on what was recorded before the request: the alert may have been sent (rule WPN1). If a line of
-        an earlier term is refused and this process has since become the owner again, it keeps the shard.
+        an earlier term is refused and the shard belongs to this process again, it keeps the shard.
 
 Example for Rule 2: 256 requests start together. One transaction records all of them as MAYBE. Their answers come within
 the next 30 ms, and one more transaction records them as SENT.

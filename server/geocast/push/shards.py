@@ -1,4 +1,4 @@
-"""The division of devices among processes: 64 shards by a device's digest, each held by at most one process.
+"""Divides the devices among processes: into 64 shards by their digests, each held by at most one process at a time.
 
 Rule 1  A process holds a shard for a *term*, which has a number. Each later term of the shard has a higher number. A
         record of what a device was sent names the term, and the store refuses the record if a later term has begun

@@ -1,4 +1,4 @@
-"""The links between the processes of one supervisor: the link of the front, and the links of the processes behind it.
+"""The links between the processes of one supervisor: the front has a link of one kind, the others of another kind.
 
 The *front* is the process that answers /metrics and /readyz for all. A link sends and receives datagrams. When a
 datagram says that the supervisor has read a new configuration (Rule 8 of `workers`), the link applies it. Each link

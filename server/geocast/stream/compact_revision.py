@@ -1,4 +1,4 @@
-"""A compact form in bytes for the revision of a live alert, which is used after the fan-out has sent it.
+"""A compact encoding as bytes for the newest revision of a live alert, used after the fan-out has sent the revision.
 
 As Python objects, a revision takes 1.3 KiB, and most live alerts concern no session of the process. The bytes never
 leave the process, so they contain only values, in the order in which the fields are declared, and no field names. The

@@ -53,9 +53,9 @@ Rule 6  A cancel may arrive before the alert that it cancels. The cancel is kept
         cancelled from the first moment. At most MAX_EARLY such cancels are kept.
         Example: Redis loses the last entries. Node A has appended the cancel and has no other entry of the alert. It
         restores the cancel before node B restores the revision. No node may send the revision in between.
-Rule 7  If an alert is no longer believed (LogJ1), it is *withdrawn*: it is treated as if it had ended by the wall
-        clock, until it is believed again or a later entry arrives. A believed cancel stays, because recipients have
-        been sent it.
+Rule 7  If an alert is no longer believed (LogJ1), it is *withdrawn*: it is treated as if it had ended according
+        to the wall clock, until it is believed again or a later entry arrives. A believed cancel stays, because
+        recipients have been sent it.
         Example: a reviewer's key is removed by mistake, and the alerts that need it are withdrawn at once. The key is
         added again a minute later. The next call of `expire` returns the alerts, and they are sent to the sessions that
         connected in that minute.

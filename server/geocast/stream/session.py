@@ -318,10 +318,7 @@ class Move(Answered):
 
 
 class FilterBy(Answered):
-    """A change of the filter: null clears a field, an omitted field stays the same.
-
-    At least one field must be given.
-    """
+    """A filter change: null clears a field, an omitted field stays the same. At least one field must be given."""
 
     model_config = ConfigDict(
         json_schema_extra={"anyOf": [{"required": [name]} for name in ("categories", "min_severity", "languages")]}
