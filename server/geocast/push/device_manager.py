@@ -193,7 +193,7 @@ class DeviceManager:
         """Retry the writes to the device store that failed earlier.
 
         First delete the devices that could not be deleted. Then read the devices whose stored state is uncertain
-        because a write failed. Then write the lines of the journal (what devices were sent).
+        because a write failed. Then write the lines of the journal (which alerts the devices were sent).
         """
         if self._to_forget:
             await self._forget_in_store(())
@@ -208,8 +208,8 @@ class DeviceManager:
 
         If `store` returns False, keep the numbers (H7).
 
-        The journal of what devices were sent is written first. So a push is recorded in the device store before it is
-        counted. If the process is killed and the push is repeated, it still counts once.
+        The journal of the alerts that devices were sent is written first. So a push is recorded in the device store
+        before it is counted. If the process is killed and the push is repeated, it still counts once.
 
         Example: the services have accepted 100 pushes, these are in the journal, and the process is killed before it
         counts them. The next process doesn't send them again, so they are never counted. The count is too low, but
@@ -321,7 +321,7 @@ class DeviceManager:
         shard, the store announces the change to that process.
 
         Example: the operator puts a new key first in the file and restarts. Device D moves from shard 3 to shard 40,
-        together with the record of what it was sent of all live alerts, so the owner of shard 40 sends D nothing twice.
+        together with its delivery records (which alerts it was sent), so the owner of shard 40 sends D nothing twice.
         """
         stored, lines = found
         shard = shard_of(stored.device)
@@ -415,8 +415,8 @@ class DeviceManager:
         """Add, change or remove a device in this process, so that it agrees with the store.
 
         Return how many pushes the device will now be sent, or None if it does not belong to this process. `kept` is the
-        stored device, or None if it is not in the store. If the secret of a device has changed, it was forgotten and
-        has registered again, so what it was sent earlier no longer counts.
+        stored device, or None if it is not in the store. If the secret of a device has changed, the device was
+        forgotten and has registered again, so the alerts that it was sent earlier no longer count.
 
         Example: the owner of a device deletes it and registers it again through another process, and this process reads
         it only once, after both changes. The new secret shows that the device must start afresh.
@@ -467,7 +467,9 @@ class DeviceManager:
         return device
 
     def _held_revisions(self, lines: Iterable[DeliveryRecord]) -> dict[str, int]:
-        """Return the revisions that a device has, as a dict by alert id, from the records of what it was sent.
+        """Return the revisions that a device has, as a dict by alert id.
+
+        They come from its delivery records (which alerts it was sent).
 
         Revision 0 means that the device may lack the current revision. The device then counts as a recipient, so it is
         sent the current entry of the alert, or its cancel (rule WPS3).
@@ -592,7 +594,7 @@ class DeviceManager:
         """Read all devices again, because changes were missed or the store lost data.
 
         If the store lost data, store the devices of this process again first. Apply only devices that differ from the
-        store. Finally, record again what each device was sent.
+        store. Finally, write the delivery records of the devices (which alerts they were sent) again.
         """
         logger.warning("device store: updates were missed; reading all devices of this process again")
         if self._store.lost:
@@ -637,7 +639,7 @@ class DeviceManager:
         self._store.lost = False
 
     async def forget(self, devices: Sequence[Device], why: str) -> None:
-        """Forget devices: remove them from this process, and from the store with all that they were sent (rule WPR9).
+        """Forget devices: remove them from this process, and from the store with their delivery records (WPR9).
 
         `why` is the reason under which metrics count them. If the store can't be used, the deletion is retried later
         (Rule 3); the devices are sent nothing from now on in any case.

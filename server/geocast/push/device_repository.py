@@ -19,7 +19,10 @@ TRIES = 20  # attempts at one change before StoreUnavailable is raised
 
 
 class OpenedDevice(NamedTuple):
-    """A stored device with its decrypted record. Each of `lines` says what the device was sent of one alert."""
+    """A stored device with its decrypted record.
+
+    Each of `lines` says which revision of an alert the device was sent.
+    """
 
     stored: StoredDevice
     record: Record
@@ -86,7 +89,7 @@ class DeviceRepository:
         holding: Mapping[str, int] | None = None,
         held: Held = lambda _stored, _lines: (),
     ) -> tuple[Put | None, OpenedDevice | None]:
-        """Store the new state of a device, which `change` makes from the old one.
+        """Store a new state of a device. The function `change` makes it from the old state.
 
         Return the store's result, and the device before the change (None if it was not stored). `change` is called with
         the stored device or None, and called again if another process has changed the device in the meantime. If

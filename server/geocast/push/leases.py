@@ -152,7 +152,7 @@ class LeasedShards:
     async def stop(self) -> None:
         """Free all shards (subsets of the devices), so that other processes can take them.
 
-        Before this, the caller must stop the object that has the devices, and write the journal of what they were sent.
+        Before this, the caller must stop the object that has the devices, and write their delivery records.
         """
         async with self._turn:
             numbers = {shard: lease.number for shard, lease in self._leases.items()}

@@ -629,7 +629,7 @@ class PushScheduler:
         """Record the outcome of the request for an alert, then free the device for the next request.
 
         `outcome` is None if the request was not sent. If `pause_s` is not 0, the device is paused for that many seconds
-        first. The *line* is the stored record of what the device was sent of the alert.
+        first. The *line* is the device's delivery record for the alert.
 
         - A revision was sent: the line becomes SENT.
         - A cancel was sent: the line is removed, because the device is no longer a recipient.
@@ -728,7 +728,7 @@ class PushScheduler:
         await self._act_on_answer(device, record, answer.outcome)
 
     def lines_of(self, device: Device) -> list[DeliveryRecord]:
-        """Return a delivery record for each live alert that the device was sent, or may have been sent."""
+        """Return the delivery records of a device: one for each live alert that it was sent, or may have been sent."""
         return [line for alert in self.fanout.live if (line := self._record_of(device, alert)) is not None]
 
     def held(
@@ -736,7 +736,7 @@ class PushScheduler:
     ) -> list[DeliveryRecord]:
         """Return the journal lines to store with a registration, for the alerts that the device says it has.
 
-        A line is a record of what one device was sent of one alert. `holding` maps the ids of the alerts to their
+        A line records which revision of an alert a device was sent. `holding` maps the ids of the alerts to their
         revisions. `told` are the lines that are stored already. If one of them already says what is known about an
         alert, no new line is returned for that alert. A device that has an alert is a recipient, and has to stay one
         even if the process that is responsible for it dies (rules R5, WPR10).
@@ -763,8 +763,8 @@ class PushScheduler:
     def note_held(self, device: Device, holding: Iterable[str]) -> None:
         """Record in the journal which alerts a device says it has.
 
-        The journal is the record of what devices were sent. `holding` has the ids of the alerts. With this record, the
-        device counts as a recipient of the alerts even after a restart (rules R5, WPR10).
+        The journal records which alerts the devices were sent. `holding` has the ids of the alerts. With this record,
+        the device counts as a recipient of the alerts even after a restart (rules R5, WPR10).
         """
         for alert_id in holding:
             alert = self.fanout.live.find(alert_id, self._now)
@@ -773,7 +773,7 @@ class PushScheduler:
                 self._recorder.after(line)
 
     def _record_of(self, device: Device, alert: LiveAlert) -> DeliveryRecord | None:
-        """Return the record of what a device was sent of an alert, or None if the device is not a recipient.
+        """Return the delivery record of a device for an alert, or None if the device is not a recipient of the alert.
 
         The record says SENT if the device has the current revision, and otherwise MAYBE. It also says MAYBE while a
         request for the alert is under way.

@@ -3,7 +3,7 @@
 At the start:
 
 1. The log is read to its end.
-2. The devices are loaded, together with the records of what each was sent.
+2. The devices are loaded, together with the records of the alerts that they were sent.
 3. The process starts sending all live alerts to the devices that lack them, and accepts registrations.
 
 At the end (drain, after SIGTERM or SIGINT):

@@ -297,7 +297,7 @@ class FanOut:
         return bool(self._skipped[row])
 
     def take_owed_by(self, row: int, now: Now) -> list[LiveAlert]:
-        """Return the alerts that the caller must now send to the recipient in this row, in this order.
+        """Return the alerts that the caller must now send to the recipient in this row, in the right order.
 
         Cancels come first, then revisions from the most to the least severe. No fan-out in progress will send the
         recipient any of these alerts. Therefore the caller must immediately report which of them the recipient took

@@ -279,7 +279,7 @@ class LiveAlert:
         self.deadline = max(self.deadline, min(self.latest, now.deadline(self.ends_at)))
 
     def revise(self, revision: Revision, now: Now) -> None:
-        """Replace the newest revision, and clear the flag CURRENT of all clients that do not have the new one.
+        """Replace the newest revision, and clear the flag CURRENT of all clients that lack the new one.
 
         A client may have it already, if another node has sent it while this process was behind. The rows of such
         clients are in `ahead` (R5c).

@@ -4,10 +4,10 @@ This module is the interface, written as a specification. The modules beside it 
 all of them (`tests/push/devicestore/contract.py`). A store sees only digests and encrypted bytes, never an endpoint, a
 place or a `sub` (`encryption`).
 
-A *line* (`DeliveryRecord`) says what one device was sent of one alert. A *registration* ends with its lease, unless the
-device registers again. Devices are divided into 64 shards, and each shard belongs to one process at a time. A *term* is
-the time for which a process has a shard. The terms of a shard are numbered, and each has a higher number than the term
-before.
+A *line* (`DeliveryRecord`) says which revision of an alert a device was sent. A *registration* ends with its lease,
+unless the device registers again. Devices are divided into 64 shards, and each shard belongs to one process at a time.
+A *term* is the time for which a process has a shard. The terms of a shard are numbered, and each has a higher number
+than the term before.
 
 Devices
     DevS1   When `put` returns STORED, the device is on stable storage, and has replaced the device that had the same
@@ -104,7 +104,7 @@ class State(IntEnum):
 
 
 class DeliveryRecord(NamedTuple):
-    """A line of the journal: what one device was sent of one alert.
+    """A line of the journal: which revision of an alert a device was sent.
 
     `number` is the number of the revision, `ends_at_ms` the time at which the alert ended according to that revision,
     and `secret` the SHA-256 of the registration's secret.
@@ -155,9 +155,9 @@ Found = tuple[StoredDevice, Sequence[DeliveryRecord]]
 class DeviceStore(Protocol):
     """The interface of a store of devices.
 
-    A *line* (`DeliveryRecord`) says what one device was sent of one alert. A *shard* is a subset of the devices. One
-    process at a time holds a shard, for a *term* that has a number. The rules DevS1 to DevS12 are in the module's
-    docstring. All methods except `start` and `stop` may raise StoreUnavailable.
+    A *line* (`DeliveryRecord`) says which revision of an alert a device was sent. A *shard* is a subset of the
+    devices. One process at a time holds a shard, for a *term* that has a number. The rules DevS1 to DevS12 are in the
+    module's docstring. All methods except `start` and `stop` may raise StoreUnavailable.
     """
 
     lost: bool  # whether the store may have lost data (DevS12)
@@ -173,12 +173,12 @@ class DeviceStore(Protocol):
     def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
         """Yield the devices of these shards (subsets of the devices) in batches (DevS9).
 
-        Each device comes with the records of what the device was sent.
+        Each device comes with its delivery records (which alerts it was sent).
         """
         ...
 
     async def find(self, device: bytes) -> Found | None:
-        """Return the device with this digest, and the records of what the device was sent; None if it is not stored."""
+        """Return the device with this digest and its delivery records (which alerts it was sent), or None."""
         ...
 
     async def knowing(self, secret: bytes) -> StoredDevice | None:
@@ -206,14 +206,14 @@ class DeviceStore(Protocol):
         ...
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Delete these registrations, and the records of what their devices were sent (DevS3).
+        """Delete these registrations, with the delivery records of their devices (DevS3).
 
         If a device has registered again meanwhile, its newer registration stays.
         """
         ...
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write records of what devices were sent (DevS5, DevS6).
+        """Write delivery records: which revisions of alerts devices were sent (DevS5, DevS6).
 
         Return the shards (subsets of the devices) whose records were refused, because another process has taken the
         shard (DevS7).

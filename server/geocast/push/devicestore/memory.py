@@ -13,7 +13,10 @@ KEPT = 1_000  # limit on the changes that are kept for `follow`
 
 
 class _Memory:
-    """The stored devices and the records of what they were sent. Several `MemoryDevices` can share them."""
+    """The stored devices and their delivery records (which alerts they were sent).
+
+    Several `MemoryDevices` can share them.
+    """
 
     def __init__(self) -> None:
         self.devices: dict[bytes, StoredDevice] = {}

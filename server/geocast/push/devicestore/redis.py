@@ -103,7 +103,7 @@ class RedisDevices:
     async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
         """Yield the devices of these shards (subsets of the devices) in batches (DevS9).
 
-        Each device comes with the records of what the device was sent.
+        Each device comes with its delivery records (which alerts it was sent).
         """
         for shard in list(shards):
             told = await self._stored_lines(shard)
@@ -115,7 +115,7 @@ class RedisDevices:
                     yield [(each, _lines(each, told.get(each.device, {}))) for each in fresh]
 
     async def find(self, device: bytes) -> Found | None:
-        """Return the device with this digest, and the records of what the device was sent; None if it is not stored."""
+        """Return the device with this digest and its delivery records (which alerts it was sent), or None."""
         shard = shard_of(device)
         value, alerts = await self._ask(
             ("HGET", self._key(f"devices:{shard}"), device), ("ZRANGE", self._key(f"alerts:{shard}"), 0, -1)
@@ -153,7 +153,7 @@ class RedisDevices:
         return Put(PutResult(came.decode()), tuple(replaced))
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Delete these registrations, and the records of what their devices were sent (DevS3).
+        """Delete these registrations, with the delivery records of their devices (DevS3).
 
         If a device has registered again meanwhile, its newer registration stays.
         """
@@ -163,7 +163,7 @@ class RedisDevices:
     # ---- records of what devices were sent -------------------------------------------------------------------
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write records of what devices were sent (DevS5, DevS6).
+        """Write delivery records: which revisions of alerts devices were sent (DevS5, DevS6).
 
         Return the shards (subsets of the devices) whose records were refused, because another process has taken the
         shard (DevS7).
@@ -285,7 +285,7 @@ class RedisDevices:
                 return
 
     async def _stored_lines(self, shard: int) -> dict[bytes, dict[bytes, bytes]]:
-        """Return the stored records of what the devices of a shard were sent.
+        """Return the stored delivery records of the devices of a shard.
 
         The result is a dict of dicts: device -> alert -> packed `DeliveryRecord`.
         """

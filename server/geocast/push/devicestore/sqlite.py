@@ -359,7 +359,7 @@ def _line(row: tuple[bytes, bytes, int, int, int], secret: bytes) -> DeliveryRec
 
 
 def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> list[Found]:
-    """Return the next devices of these shards, each with the records of what it was sent.
+    """Return the next devices of these shards, each with its delivery records (which alerts it was sent).
 
     At most BATCH devices are returned, in the order of their digests, starting after the digest `after`.
     """
