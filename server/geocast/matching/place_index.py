@@ -228,7 +228,7 @@ class PlaceIndex:
         return near
 
     def _pages_in(self, key_ranges: Sequence[tuple[int, int]]) -> Ints:
-        """Return the pages (blocks of neighbouring places) in which a place may have a key in one of these ranges.
+        """Return the pages (blocks of neighbouring places) that may have a place whose key is in one of these ranges.
 
         Pages of places with a great reach are included: their keys are the same except for one bit (Rule 5). No page is
         returned twice, and at least one page is returned.
