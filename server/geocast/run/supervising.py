@@ -45,7 +45,7 @@ GRACE_S = 10.0  # how long a process may take beyond the drain before it is kill
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """What the supervisor passes to a process that it starts, including the name of the process."""
+    """The data that the supervisor passes to a process that it starts, including the name of the process."""
 
     name: str  # "api", or "stream-0" and so on
     listeners: Mapping[str, socket.socket]  # by the option that names the address

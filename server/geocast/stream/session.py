@@ -356,7 +356,7 @@ class Decline(Message):
 
 
 class Progress(Message):
-    """What a responder reports during a call: that it has a defibrillator, or has arrived."""
+    """A responder's report during a call: the responder has a defibrillator, or has arrived."""
 
     id: Id
     state: Literal["aed", "arrived"]

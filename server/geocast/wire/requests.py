@@ -389,9 +389,9 @@ Kinds = Annotated[
 
 
 class ConfirmRequest(StrictModel):
-    """What a person has confirmed.
+    """The confirmations of a person.
 
-    `area_km2` is the size of a large area, and `text` lists the kinds of suspicious words that are intended.
+    `area_km2` confirms a large area by its size, and `text` lists the kinds of suspicious words that are intended.
     """
 
     area_km2: Annotated[float, Field(gt=0, le=MAX_AREA_KM2, allow_inf_nan=False)] = 0.0  # 0 means "left out"
