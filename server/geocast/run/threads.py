@@ -35,10 +35,10 @@ class Threads:
     def __init__(
         self, share: float = SHARE, number: int = THREADS, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
-        """Create the pool. Its threads are started when there is work.
+        """Create the pool.
 
-        `share` is the fraction of the pool that one subject may use. `sleep` is a function that waits for a number of
-        seconds.
+        The threads themselves are started when there is work. `share` is the fraction of the pool that one subject may
+        use. `sleep` is a function that waits for a number of seconds.
         """
         self._turns = Turns("requests that are worked out beside the others", MAX_WORKS, number, share)
         self._number = number
