@@ -9,7 +9,7 @@ follows the entry of the kind `end`. Each entry has two parts:
 Both are MessagePack maps whose keys are the names of the fields here. Keys that this release does not know are ignored
 (rule G4).
 
-A *seat* is a place among the responders who go to a call. Times are in ms since 1970.
+A *seat* is the assignment of one responder to a call. Times are in ms since 1970.
 """
 
 from collections.abc import Mapping
@@ -121,7 +121,7 @@ class Widening:
 class Acceptance:
     """The public part of an entry `claim`: a person accepts the call, and gets a seat and a role (rule RV1).
 
-    A seat is a place among the responders who go to the call. `aed` is the id of the defibrillator to fetch, or None.
+    A seat is the person's assignment to the call. `aed` is the id of the defibrillator to fetch, or None.
     """
 
     seat: int
@@ -133,10 +133,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The public part of an entry `release`: a person gives back a seat.
-
-    A seat is a place among the responders who go to the call.
-    """
+    """The public part of an entry `release`: a person gives up a seat (the person's assignment to the call)."""
 
     seat: int
     at: int
@@ -144,9 +141,9 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The public part of an entry `report`: the progress of a person who goes to the call.
+    """The public part of an entry `report`: the progress of a responder who is assigned to the call.
 
-    `seat` is the person's place among the responders who go. `state` is the progress, such as having arrived.
+    `seat` is the number of the person's assignment. `state` is the progress, for instance that the person has arrived.
     """
 
     seat: int
@@ -156,10 +153,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The public part of an entry `end`: the end of a call.
+    """The public part of an entry `end`, with which a call ends.
 
-    `source` is the dispatcher who ended the call; None if the call expired. `call` is the last content of the call,
-    which thus remains readable after the older entries were deleted (rule RZ4).
+    `source` is the dispatcher who ended the call; None if the call expired. `call` is the final content of the call. It
+    is repeated here so that it stays readable after the older entries are deleted (rule RZ4).
     """
 
     source: str | None

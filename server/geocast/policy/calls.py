@@ -37,7 +37,7 @@ _Seats = Annotated[list[Role], Field(min_length=1, max_length=16)]
 class CallCategory(BaseModel):
     """The limits of one category of calls: which responders are notified, up to which distance, and which seats exist.
 
-    A seat is a place among the responders who go. Ages and times are in seconds, `rings_m` and `aed_m` in metres. If
+    A seat is the assignment of one responder. Ages and times are in seconds, `rings_m` and `aed_m` in metres. If
     fewer than `enough` responders were notified and have not declined, the search radius grows at once to the next of
     `rings_m`. Otherwise it grows after `answer_s`. `location_resolution` is the H3 resolution of the cell that
     responders without a seat are shown (rule RZ6). `residence_quals` are the qualifications for calls to a residence,
