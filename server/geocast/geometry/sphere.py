@@ -96,7 +96,7 @@ def limit_chord2(limit_m: float) -> float: ...
 @overload
 def limit_chord2(limit_m: Floats) -> Floats: ...
 def limit_chord2(limit_m: Floats | float) -> Floats | float:
-    """Return, for each distance on the sphere in metres, the squared length of the chord: 4 sin²(d / 2R).
+    """Return, for each distance in metres on the sphere, the squared length of the chord: 4 sin²(d / 2R).
 
     The chord is the straight line between two points at this distance, on a sphere of radius 1. The result is infinite
     for half the circumference and more, because no two points are farther apart. (Within 3 m of the antipode the
@@ -167,8 +167,8 @@ def _farthest_m(lat: float, lng: float, cells: Sequence[int]) -> float:
 def publish_circle(lat: float, lng: float, radius_m: float, resolution: int) -> Disc:
     """Return the circle to publish instead of a requested circle (protocol, rules B1 and B2).
 
-    The published circle contains the requested circle. If radii are equal, it is the same for all requested centres in
-    one cell.
+    The published circle contains the requested circle. It is the same for all requested circles of one radius whose
+    centres are in one cell.
     """
     return _publish((lat, lng, radius_m), resolution, None, 0.0)[0]
 

@@ -138,7 +138,10 @@ class SphericalPolygon:
         return Edges(self.corners[:, :-1], self.corners[:, 1:])
 
     def contains(self, place: Vector, reach_m: float) -> bool:
-        """Return whether a place (a unit vector), or any point within `reach_m` metres of it, is inside."""
+        """Return whether a place is inside the polygon or its buffer.
+
+        `place` is a unit vector. The place counts as inside if any point within `reach_m` metres of it is inside.
+        """
         x, y = self.plane.at(place)
         if winding(x, y, self.xy[:, :-1], self.xy[:, 1:]).sum(dtype=np.int32) != 0:
             return True
@@ -153,10 +156,10 @@ class SphericalPolygon:
         return bool((edges.apart(*place) <= allowed).any())
 
     def contains_all(self, places: Floats, reach_m: Floats) -> Bools:
-        """Return an array of bool: for each place, whether it is inside.
+        """Return an array of bool: for each place, whether it is inside the polygon or its buffer.
 
-        Each place is compared with each edge. `places` are unit vectors, (3, n). `reach_m` has the uncertainty of each
-        place in metres: a place is inside if any point within this distance of it is.
+        `places` are unit vectors, (3, n). `reach_m` has the uncertainty of each place in metres: a place counts as
+        inside if any point within this distance of it is inside. Each place is compared with each edge.
         """
         x, y = (each[:, np.newaxis] for each in self.plane.to_plane(*places))
         found: Bools = winding(x, y, self.xy[:, :-1], self.xy[:, 1:]).sum(axis=1, dtype=np.int32) != 0
@@ -198,10 +201,10 @@ def margins(x: Floats, y: Floats, angle: Floats) -> Floats:
 
 
 def overlap(x: Floats | float, y: Floats | float, margin: Floats | float, low: Floats, high: Floats) -> Bools:
-    """Return whether points are within `margin` of boxes on the plane, as an array of bool.
+    """Return, for each point and each box on the plane, whether the point is within `margin` of the box.
 
-    `low` and `high` are the corners of the boxes: the least and the greatest (x, y). If a margin is infinite, the
-    result is True for every box. The arguments are broadcast.
+    The result is an array of bool. `low` and `high` have the smallest and the largest x and y of each box. If a margin
+    is infinite, the result is True for every box. The arguments are broadcast against each other, as in numpy.
     """
     beside = (low[0] <= x + margin) & (high[0] >= x - margin) & (low[1] <= y + margin) & (high[1] >= y - margin)
     found: Bools = beside | np.isinf(margin)
