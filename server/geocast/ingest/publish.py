@@ -161,7 +161,7 @@ class Publishing:
         return granted(tables, publisher.sub, "The token's sub is not among the publishers of this node.")
 
     def break_glass(self, entry: Entry) -> list[str]:
-        """Return the `kid`s of the emergency keys with which `entry` was approved; none if it was approved as usual."""
+        """Return the ids (`kid`) of the emergency keys with which an entry was approved; none if it has none."""
         return self._approvals.break_glass(entry)
 
     async def publish(
@@ -343,8 +343,8 @@ class Publishing:
     async def _append_counted(self, entries: Sequence[Entry]) -> bool:
         """Append the single entry in `entries` to the log, and count it against its publisher's rates.
 
-        Return whether it was stored: if not, another writer has taken its number. Raise Problem (429) if a rate of the
-        publisher is used up (rule PG2).
+        A rate limits how often a publisher may publish. Return False if the entry was not stored, because another
+        writer has taken its number; otherwise True. Raise Problem (429) if a rate is used up (rule PG2).
         """
         [entry] = entries
         stored, counted_s = False, self._count_against_rate(entry)

@@ -32,7 +32,7 @@ MOVED: tuple[Kind, ...] = ("claim", "end")  # the kinds of entries whose number 
 
 @dataclass(frozen=True, slots=True)
 class CallEntry(OtherKind):
-    """An entry of a call for help, as it is stored.
+    """A log entry of a call for help, as it is stored.
 
     Code that only knows alerts treats it as an entry of an unknown kind.
 
@@ -86,9 +86,9 @@ class CallTerms:
 class Opening:
     """The public part of an entry `call`: the content of the call without the exact place.
 
-    `source` is the dispatcher who opened the call. `by` is the dispatcher who sent this content; None if it is the same
-    one. `issuer` and `by_issuer` are the issuers of the tokens of these two (rule HD5). `replaces` is the number of the
-    entry with the previous content; 0 if this is the first content.
+    `source` is the dispatcher who opened the call. `by` is the dispatcher who sent this content; None if both are the
+    same. `issuer` and `by_issuer` are the issuers of the two dispatchers' tokens (rule HD5). `replaces` is the number
+    of the entry with the previous content; 0 if this is the first content.
     """
 
     category: str
@@ -108,9 +108,9 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Widening:
-    """The public part of an entry `widen`: the new search radius, and the time.
+    """The public part of an entry `widen`: the search radius grew, to which value and when.
 
-    `ring` is the index of the radius in `rings_m` of the call's terms. `at` is in ms since 1970.
+    `ring` is the index of the new radius in `rings_m` of the call's terms. `at` is in ms since 1970.
     """
 
     ring: int
@@ -173,7 +173,7 @@ Body = Opening | Widening | Acceptance | Release | Report | Ending
 
 @dataclass(frozen=True, slots=True)
 class ExactPlace:
-    """The exact place where help is needed: degrees, the kind of place, and directions in words."""
+    """The exact place where help is needed: coordinates in degrees, the kind of place, and directions in words."""
 
     lat: float
     lng: float
@@ -199,14 +199,14 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """The reason that a dispatcher gave for ending a call; None if the call expired. It is kept for the audit."""
+    """The reason that a dispatcher gave for ending a call, kept for audits; None if the call expired."""
 
     reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """An empty secret. Entries without a secret have it, so that every entry has an encrypted part."""
+    """The secret of entries that have nothing to hide. It is empty, but is encrypted like any other secret."""
 
 
 Secret = ExactPlace | Person | Reason | Nothing
@@ -234,28 +234,31 @@ _READERS: Mapping[type[Any], TypeAdapter[Any]] = {
 
 
 def kind_of(body: Body) -> Kind:
-    """Return the kind of entry (such as "claim") to which a body, its public part, belongs."""
+    """Return the kind of entry (such as "claim") whose public part is of the type of `body`."""
     return _KIND_OF[type(body)]
 
 
 def packed(part: Body | Secret) -> bytes:
-    """Return the public or the secret part of an entry as bytes, which `body_of` or `secret_of` can read."""
+    """Return the public or the secret part of an entry as bytes, for storing.
+
+    `body_of` and `secret_of` read such bytes.
+    """
     found: bytes = msgpack.packb(asdict(part))
     return found
 
 
 def body_of(entry: CallEntry) -> Body:
-    """Return the body (public part) of an entry.
+    """Return the public part (body) of an entry, decoded from its bytes.
 
-    Raise ValueError if the bytes in the entry are not a body of the entry's kind.
+    Raise ValueError if the bytes do not have the form that belongs to the entry's kind.
     """
     return cast(Body, _read(_BODIES[entry.kind], entry.plain))
 
 
 def secret_of(kind: Kind, opened: bytes) -> Secret:
-    """Return the secret of an entry of the kind `kind`, from the decrypted bytes `opened`.
+    """Return the secret of an entry, decoded from its decrypted bytes `opened`.
 
-    Raise ValueError if the bytes are not a secret of this kind.
+    Raise ValueError if the bytes do not have the form that belongs to `kind`, the kind of the entry.
     """
     return cast(Secret, _read(_SECRETS[kind], opened))
 

@@ -69,7 +69,7 @@ from ...model.problems import Problem, Violation
 from . import ids
 
 MAX_VISITED = 1_000  # the search for one decision visits at most this number of ids, to limit its time
-MAX_GENERATIONS = 500  # the largest number of messages of one name that were published as new and are still remembered (HD14)
+MAX_GENERATIONS = 500  # the largest number of messages of one name published as new and not forgotten yet (HD14)
 FULL_RETRY_S = 3_600
 
 PUBLISHED, UPDATED, REPLACED, CANCELLED = "published", "updated", "replaced", "cancelled"

@@ -301,7 +301,7 @@ _POINTERS = {
     "/area": "{at}/area",
     "/approval": "{at}/event",  # the category, which follows from the event, decides which approval is needed
 }
-_UNSIMPLIFIED_M = 20.0  # the widest buffer of a shape that is not simplified; it makes up for edges that are not arcs (B9)
+_UNSIMPLIFIED_M = 20.0  # the widest buffer without simplification; it makes up for edges that are not arcs (B9)
 
 
 class _Placed:

@@ -142,7 +142,7 @@ class _Reader:
         self.violations: list[Violation] = []
         self._assume_offset = assume_offset
         self._notes: set[str] = set()
-        self._read: dict[str, Any] = {}  # by text: the parsed shape; each language of the message repeats the same texts
+        self._read: dict[str, Any] = {}  # by text: the parsed shape; each language repeats the same texts
         self._work = 0
 
     # ---- elements of a message ---------------------------------------------------------------------------

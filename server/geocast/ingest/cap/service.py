@@ -298,7 +298,8 @@ def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> Messa
     own = ids.base(source.name, message.sender, message.identifier)
     references, names_itself = [], False
     for each in message.references:
-        # Some issuers use a different sender name when they refer to their own messages, so both names are tried (CP11).
+        # Some issuers use a different sender name when they refer to their own messages, so both names are tried
+        # (CP11).
         readings = [ids.base(source.name, sender, each.identifier) for sender in (each.sender, message.sender)]
         if readings[0] != own:
             references.append(tuple(dict.fromkeys(readings)))
@@ -388,9 +389,9 @@ class PlannedEntries:
         made, refusal = self._decision.made, self._reading.refusal
         if refusal is not None:
             return bool(made) and any(each.type not in _TIME_RULES for each in refusal.violations)
-        # Blocks of the message that have ended since it was published have no draft any more. Both drafts and alerts are
-        # sorted by end, latest first. So only drafts at the end are missing, and each of the others still belongs to
-        # the alert at the same index.
+        # Blocks of the message that have ended since it was published have no draft any more. Drafts and alerts are
+        # both sorted by end, latest first. So only the last drafts are missing, and each of the others still belongs
+        # to the alert at the same index.
         return any(
             draft.accept(each.id, each.terms, before) != each.alert
             for draft, (each, before) in zip(self._reading.drafts, made, strict=False)

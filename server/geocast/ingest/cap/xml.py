@@ -27,7 +27,7 @@ _DECLARED = re.compile(rb"""<\?xml\s[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._
 
 @dataclass(slots=True)
 class Element:
-    """An XML element: its namespace ("" for none), local name, text before the first child, and children."""
+    """An XML element: its namespace ("" for none), local name, children, and the text before the first child."""
 
     namespace: str
     name: str
@@ -58,9 +58,9 @@ def parse(body: bytes, charset: str | None = None) -> Element:
     except etree.XMLSyntaxError as error:
         line, _ = error.position
         _malformed(f"is not well-formed XML (line {line})")
-    # The parser does not stop at namespace errors, so refuse the document if the parser's error log has one. Example: if the prefix x
-    # is not declared, the parser reads `<x:info>` as an `info` in no namespace. `Element.all` would then ignore this
-    # element, and part of the CAP alert would be lost silently (HD11).
+    # The parser does not stop at namespace errors, so refuse the document if the parser's error log has one. Example:
+    # if the prefix x is not declared, the parser reads `<x:info>` as an `info` in no namespace. `Element.all` would
+    # then ignore this element, and part of the CAP alert would be lost silently (HD11).
     for entry in parser.feed_error_log:
         if entry.type_name.startswith("NS_ERR"):
             _malformed(f"is not namespace-well-formed XML (line {entry.line})")
@@ -112,7 +112,7 @@ class _Tree:
         pass
 
     def _end_text(self) -> None:
-        """Add the collected text to the innermost open element, unless this element already has a child."""
+        """Store the collected text as that of the innermost open element, unless this element already has a child."""
         if self._open and not self._open[-1].children:
             self._open[-1].text += "".join(self._text)
         self._text.clear()

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 MAX_SHAPES = 64  # the largest number of shapes in the area of an alert from CAP (rule P12)
 MAX_NAME = 200  # the largest number of characters of `code` and of `value`
-WORK_TOLERANCES_M = (500, 1_000, 2_000, 5_000)  # metres; zones are simplified by the first tolerance with which they are not too much work to join
+WORK_TOLERANCES_M = (500, 1_000, 2_000, 5_000)  # metres; tried in this order if zones are too much work to join
 PROGRESS_S = 5.0  # seconds between two log lines on the progress of reading
 
 
@@ -262,7 +262,7 @@ class _Collection:
             raise ConfigError(f"zones {self._path}: must be a FeatureCollection with features (GeoJSON)")
 
     def _items(self, begin: str, end: str) -> Iterator[Any]:
-        """Go through the object or list at the current position, which begins and ends with these characters.
+        """Go through the object or list at the current position. It begins and ends with the two given characters.
 
         Yield the name of each member of an object, or None for each item of a list. Before the caller asks for the next
         item, it has to decode the value that follows.
