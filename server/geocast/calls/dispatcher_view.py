@@ -56,7 +56,7 @@ class SeatOut(TypedDict):
 
 
 class LeftOut(TypedDict):
-    """A responder who agreed to go, but is no longer going. They know the exact place (RZ8)."""
+    """A responder who accepted the call, but has given it up since. The responder knows the exact place (RZ8)."""
 
     responder: str
     accepted_at: TimeOut
@@ -94,7 +94,7 @@ class CallsOut(TypedDict):
 
 
 def is_open(call: CallState, now: Now) -> bool:
-    """Return whether a call has neither ended nor expired."""
+    """Return whether a call is open at the time `now`: it has neither ended nor expired."""
     return call.end is None and now.wall_ms < call.opening.expires_at
 
 

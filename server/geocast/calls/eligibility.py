@@ -16,7 +16,7 @@ Here = tuple[float, float, float]  # where a responder is: latitude and longitud
 
 
 class SeatRequest(NamedTuple):
-    """A request to assign a person to a call, which is called a seat. It is made after a session has sent `accept`.
+    """A request for a seat, which is a person's assignment to a call. It is made after a session has sent `accept`.
 
     `quals` are those qualifications of the session that count for calls. `here` is the session's location, or None if
     the session is off duty. `busy` says whether the person is excluded because of another call (RQ7). `eta_s` is the

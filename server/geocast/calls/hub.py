@@ -215,7 +215,7 @@ class CallHub:
     # ---- messages from sessions ------------------------------------------------------------------------------------
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Process an `accept` (M18), with which a responder offers to go.
+        """Process an `accept` (M18), with which a responder offers to help.
 
         The answer is a message that `frames` returns later: soon if this process can decide, otherwise after the log
         has decided.
@@ -226,7 +226,7 @@ class CallHub:
         if delivery is not None:
             delivery.declined = False
         if call is not None and self._has_task(responder, call, now):
-            self._delivery(call, responder).again = True  # the same seat is confirmed (RV3)
+            self._delivery(call, responder).again = True  # confirm the seat that the person already has (RV3)
             self._note(row, call, first=True)
         elif reason := self._refusal(responder, call_id, eta_s, now):
             self._refuse(responder, call_id, reason)
@@ -273,7 +273,7 @@ class CallHub:
         return "over" if self._is_over(call, now) else refusal(call.state, seat_request, now)
 
     def decline(self, row: int, call_id: str) -> None:
-        """Process a `decline` (M19): the responder is not going, or is no longer going."""
+        """Process a `decline` (M19): a responder is not coming, or is no longer coming."""
         self.answers["decline"] += 1
         responder, call = self._responders.get(row), self._calls.get(call_id)
         pending, seat = responder.pending_for(call_id), None
@@ -381,7 +381,10 @@ class CallHub:
         return call_id in self._calls
 
     def take(self, entry: CallEntry, now: Now) -> None:
-        """Process an entry of a call from the log, and remember which sessions may be owed a message because of it."""
+        """Process an entry of a call from the log.
+
+        Remember the sessions that may have to be sent a message because of it.
+        """
         call = self._calls.get(entry.id)
         if call is None:
             self._arrivals += 1
@@ -500,7 +503,7 @@ class CallHub:
             self._seated.setdefault(person, set()).add(call)
 
     def _update_index(self, call: LiveCall, state: CallState) -> None:
-        """Update, after a call has changed, the index of the calls' circles and the set of calls whose radius can grow.
+        """Update the index of the calls' circles, and the set of calls whose radius can grow, after a call has changed.
 
         The index has the circle of each call that has not ended and that still needs responders.
         """

@@ -30,8 +30,8 @@ from .state import CallState, DecryptedEntry, Seat, fold
 
 MAX_LIFE_S = 7_200.0  # longest lifetime that a policy can give a call; assumed for a call that can't be decrypted
 WIDEN_S = 0.2  # time from one wave to the next if fewer than `enough` sessions were notified (RN2)
-RESTING = 0  # the number in place of a revision under which the log counts people who rest (RQ7)
-ACKS_KEPT = 3  # a session can acknowledge only the newest revisions, up to this number, as for alerts (M5)
+RESTING = 0  # used instead of a revision in the name under which the log counts people who rest (RQ7)
+ACKS_KEPT = 3  # a session can acknowledge only this number of newest revisions, as for alerts (M5)
 
 Open = Callable[[CallEntry], DecryptedEntry | None]  # decrypts an entry; returns None if no key does
 
@@ -84,7 +84,7 @@ class LiveCall:
         self.id = first.id
         self.order = order  # number of this call in the order in which this process has read calls
         self.opened_at = 0  # when the first content that was read was issued, in ms since 1970
-        self.first_acceptance = 0  # the number of the first seat request that was read
+        self.first_acceptance = 0  # the number of the first entry that gave a seat
         self.state: CallState | None = None  # None while no content can be decrypted
         self.deliveries: dict[int, CallDelivery] = {}  # by row, the session's number
         self.released: dict[Person, int] = {}  # by person: the number of the entry that released the seat
@@ -228,7 +228,7 @@ class LiveCall:
     def frames(self, state: CallState) -> tuple[bytes, ...]:
         """Return the `call` message as a tuple of frames, one for each wire format.
 
-        The frames are encoded when this method is first called, and kept.
+        The frames are encoded when they are first needed after a change of the call.
         """
         if not self._frames:
             self._frames = in_each_format(call_message(state))
@@ -292,7 +292,7 @@ class LiveCall:
     # ---- what was sent and answered --------------------------------------------------------------------------------
 
     def begin_revision(self) -> None:
-        """Set the number of notified sessions to 0, because a new revision begins."""
+        """Set the number of sessions that were notified of the current revision to 0, because a new revision begins."""
         self.called = 0
 
     def note_notified(self, delivery: CallDelivery, revision: int) -> None:
@@ -305,7 +305,8 @@ class LiveCall:
     def note_ack(self, delivery: CallDelivery, revision: int) -> bool:
         """Count a session's acknowledgement of a revision, and return True.
 
-        Return False, and count nothing, if the revision was not sent on this connection or is counted already (M5).
+        Return False, without counting, if the revision was not sent on this connection or has been acknowledged already
+        (M5).
         """
         if revision not in delivery.unacked:
             return False
@@ -314,7 +315,7 @@ class LiveCall:
         return True
 
     def note_declined(self, delivery: CallDelivery) -> None:
-        """Record that the session has declined. From now on it does not count as notified (RN2)."""
+        """Record that the session has declined. From now on, it is not counted among the notified sessions (RN2)."""
         if self.state is not None and delivery.called == self.state.revision:
             self.called -= 1
             delivery.called = 0

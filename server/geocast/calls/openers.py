@@ -1,4 +1,4 @@
-"""The openers of open calls (the dispatchers who opened them), and a limit on the open calls of each (rule HD6).
+"""Which dispatcher has opened which open call, and a limit on the open calls of each dispatcher (rule HD6).
 
 The open calls are read from the log, so the limit holds for all nodes together, and after a restart. Each node reads
 the entries of an open call once, and keeps its opener in memory for as long as the call is open. Two requests at the
@@ -33,7 +33,7 @@ class Openers:
         self._known: dict[str, Hashable] = {}
 
     async def count(self, opener: Hashable, now_ms: int) -> tuple[int, int]:
-        """Return two numbers of calls that are open at `now_ms`: of those opened by `opener`, and of all.
+        """Return how many calls of `opener` are open at `now_ms` (ms since 1970), and how many calls are open in all.
 
         Raise LogUnavailable if the log can't be read.
         """

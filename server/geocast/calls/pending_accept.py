@@ -29,7 +29,7 @@ from .eligibility import Reason
 
 
 class AcceptState(Enum):
-    """The state of an `accept` (a responder's offer to go): the log's decision, and what the session waits for."""
+    """The state of an `accept` (a responder's offer to help): the log's decision, and what the session waits for."""
 
     ASKED = "the log has not answered yet"
     WITHDRAWN = "the log has not answered yet, and the session has declined since"
@@ -39,7 +39,7 @@ class AcceptState(Enum):
 
 
 class AcceptEvent(Enum):
-    """An event that changes the state of an `accept` (a responder's offer to go)."""
+    """An event that changes the state of an `accept` (a responder's offer to help)."""
 
     ACCEPT = "the session accepts again"
     DECLINE = "the session declines"

@@ -45,7 +45,7 @@ class Calls(Protocol):
         ...
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Process an `accept` (M18), with which a responder offers to go.
+        """Process an `accept` (M18), with which a responder offers to help.
 
         The answer is a message that `frames` returns later: soon if this process can decide, otherwise after the log
         has decided.
@@ -53,7 +53,7 @@ class Calls(Protocol):
         ...
 
     def decline(self, row: int, call_id: str) -> None:
-        """Process a `decline` (M19): the responder is not going, or is no longer going."""
+        """Process a `decline` (M19): a responder is not coming, or is no longer coming."""
         ...
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:

@@ -93,7 +93,7 @@ class CallDecisions(Protocol):
         ...
 
     async def expire(self, call_id: str) -> None:
-        """Store the end of a call that has expired."""
+        """Store in the log that a call has ended because it has expired."""
         ...
 
 

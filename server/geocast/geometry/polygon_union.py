@@ -158,7 +158,7 @@ class _Metres:
         A polygon that is joined with no other is yielded unchanged.
         """
         beyond_m = max(piece.beyond_m for piece in near)
-        # The plane stretches distances, and most where it is farthest from its centre.
+        # Distances on the plane are longer than on the sphere, most of all far from the plane's centre.
         stretch = 1 / math.cos(self.spread) ** 2
         wide_m, back_m = (beyond_m + 1.0 + gap_m / 2) * stretch, (beyond_m + 1.0) * stretch
         polygons = np.array([_valid(shapely.polygons(xy)) for xy in self.corners])

@@ -308,7 +308,7 @@ def split_edges(lng: Floats, lat: Floats, most: int = MAX_PIECES) -> tuple[Float
 
 
 def split_rings(rings: Sequence[tuple[Floats, Floats]], most: int) -> list[tuple[Floats, Floats, float]]:
-    """Split the edges of several closed rings. Return, for each ring, the result of `split_edges`.
+    """Split the edges of several closed rings at once. Return, for each ring, what `split_edges` would return.
 
     Raise TooComplex if there would be more than `most` edges in all rings together.
     """

@@ -264,11 +264,11 @@ def cover(lat: float, lng: float, radius_m: float, resolution: int) -> list[tupl
 
 
 def _descendants(cell: int, own: int, resolution: int) -> tuple[int, int]:
-    """Return the smallest and the largest H3 index that a descendant of a cell at `resolution` may have.
+    """Return the smallest and the largest H3 index that a descendant of a cell may have.
 
-    `own` is the resolution of the cell itself, which is the same or coarser. In an H3 index, bits 52 to 55 are the
-    resolution. Below bit 45 there are fifteen digits of three bits, the coarsest first: 0 to 6, or 7 for digits that
-    are finer than the resolution (h3geo.org, "H3Index").
+    `resolution` is the resolution of the descendants. `own` is that of the cell itself, which is the same or coarser.
+    In an H3 index, bits 52 to 55 are the resolution. Below bit 45 there are fifteen digits of three bits, the coarsest
+    first: 0 to 6, or 7 for digits that are finer than the resolution (h3geo.org, "H3Index").
     """
     digits = (1 << 3 * (resolution - own)) - 1 << 3 * (15 - resolution)
     last = cell + (resolution - own << 52)

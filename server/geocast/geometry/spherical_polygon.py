@@ -44,7 +44,7 @@ class Plane:
         `points` are unit vectors: an array of shape (3, n).
         """
         # Plain Python numbers are faster here than arrays. With arrays each step would take a few µs, which is 10 % of
-        # the time for the whole of a small ring.
+        # the time that a small ring takes altogether.
         x, y, z = points.sum(axis=1).tolist()
         self.centre = _unit(x, y, z)
         # Any direction except the centre's own could define east. The axis farthest from the centre is used.

@@ -259,7 +259,7 @@ class Publishing:
             if publisher is None or not has_polygons(body):
                 return parse()
             return await self._run_in_thread(parse, publisher.subject)
-        except Invalid as invalid:  # bind no other name to it: its traceback would keep this frame alive
+        except Invalid as invalid:  # don't let another name refer to it: its traceback would keep this frame alive
             current = None
             if alert_id is not None:
                 with suppress(LogUnavailable):  # an invalid body is refused even if the log can't be read

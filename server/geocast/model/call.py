@@ -27,7 +27,7 @@ Role = Literal["cpr", "aed"]
 SeatState = Literal["going", "aed", "arrived"]
 PlaceKind = Literal["public", "residence"]
 
-MOVED: tuple[Kind, ...] = ("claim", "end")  # the kinds of entries whose number may grow after their encryption
+MOVED: tuple[Kind, ...] = ("claim", "end")  # kinds of entries that may get a higher number after they were encrypted
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class CallEntry(OtherKind):
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """The approximate place of a call, which is shown to the people who are called (rule RZ6).
+    """The approximate location of a call, which is shown to the responders who are notified (rule RZ6).
 
     It is a circle: its centre in degrees, and its radius in metres.
     """
@@ -108,7 +108,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Widening:
-    """The public part of an entry `widen`: the search radius grew, to which value and when.
+    """The public part of an entry `widen`, which says to which radius the search was widened, and when.
 
     `ring` is the index of the new radius in `rings_m` of the call's terms. `at` is in ms since 1970.
     """
@@ -188,7 +188,7 @@ class ExactPlace:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A responder, identified by the `sub` and the issuer of the responder's token (rule HD5).
+    """A person who may respond, identified by the `sub` and the issuer of the person's token (rule HD5).
 
     An empty issuer, as in entries from before rule HD5, means that the token is verified with the node's own keys.
     """
@@ -234,7 +234,7 @@ _READERS: Mapping[type[Any], TypeAdapter[Any]] = {
 
 
 def kind_of(body: Body) -> Kind:
-    """Return the kind of entry (such as "claim") whose public part is of the type of `body`."""
+    """Return the kind of entry (such as "claim") to which this public part of an entry (the body) belongs."""
     return _KIND_OF[type(body)]
 
 

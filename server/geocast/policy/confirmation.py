@@ -58,8 +58,8 @@ def unconfirmed_area(area_km2: float, hold_km2: float | None, confirm: Confirm) 
 def unconfirmed_texts(pii: PiiDetector | None, texts: Texts, confirm: Confirm) -> Iterator[Violation]:
     """Yield a violation for each part of a text that looks like personal data and is not confirmed (P24).
 
-    Also yield one for each confirmation without such a part (A21). `pii` finds the parts; if it is None, none are
-    found. `confirm` has what a person has confirmed about the request.
+    Also yield one for each kind of data that was confirmed although no text has a part of this kind (A21). `pii` finds
+    the parts; if it is None, none are found. `confirm` has what a person has confirmed about the request.
     """
     found = [(at, each) for at, text in texts if pii and text is not None for each in pii.find(text)]
     if all(text is not None for _, text in texts):

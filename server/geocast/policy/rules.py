@@ -164,7 +164,7 @@ class Policy(BaseModel):
         return replace(terms, location_resolution=min(terms.location_resolution, finest))
 
     def cap_categories(self) -> dict[str, str]:
-        """Return a dict from the key of each category that has a CAP category to this CAP category (rule PF5)."""
+        """Return a dict: for each category with a CAP category, its key and the CAP category (rule PF5)."""
         named = ((key, category.cap_name()) for key, category in self.categories.items())
         return {key: name for key, name in named if name is not None}
 

@@ -78,7 +78,7 @@ OUTCOMES = (PUBLISHED, UPDATED, REPLACED, CANCELLED, REPEATED, SUPERSEDED, NOTED
 
 
 class KnownHistories:
-    """The histories of alerts (their entries) that were read from the log so far, by id.
+    """The histories of alerts (their entries in the log) that were read so far. They are found by the alert's id.
 
     `missing` has the ids of the histories that are needed but were not read yet.
 
@@ -182,8 +182,8 @@ class Decision:
 
     `into` is the id of the alert that takes the place of the cancelled ones; "" if there is none. The log remembers the
     cancels and tombstones at least until `until`, in ms since 1970. `called_off` is the time of the latest message that
-    has called off one of the alerts (has ended it without a replacement); 0 or less if there is none. If that time is
-    later than this message, it is used for the cancels and tombstones (Rule 4).
+    has called off one of the alerts (has ended it without a replacement); 0 or less if there is none. If it is later
+    than the time of this message, it becomes the time of the cancels and tombstones (Rule 4).
 
     If the message is repeated, `made` has the revisions that were made from it earlier, each with the revision before
     it (or None), and `cancelled` has the cancels that were made from it.

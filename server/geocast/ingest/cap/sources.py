@@ -26,7 +26,7 @@ from ...errors import ConfigError, did_you_mean
 from ...model.alert import ID_PATTERN
 from .message import is_name
 
-ANY = "*"  # in `senders`: the source may send messages of any sender, as aggregators do
+ANY = "*"  # in `senders`: the source may send messages for any sender, as aggregators do
 MIN_SECRET = 32  # the smallest number of characters of a secret
 MAX_SECRET = 255  # the largest number of characters of a secret, which is CAP Composer's limit for its header
 _NAME = re.compile(ID_PATTERN)

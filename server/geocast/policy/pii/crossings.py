@@ -61,7 +61,7 @@ def crossings(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
-    """Yield each crossing of streets as a range of tokens: the index of the first one, and the index after the last.
+    """Yield each crossing of streets as a range of tokens: the index of its first token, and the index after its last.
 
     `titled`: whether all longer words of the text begin with capitals.
     """
@@ -246,8 +246,9 @@ def _name(tokens: TokenList, at: int) -> int | None:
 def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
     """Find a phrase such as "corner of Elm" or "cross street: Elm" that begins at token `at`.
 
-    Return the index of the first token after it, and after a second street ("corner of Elm and Oak"); None if there is
-    no such phrase. `titled`: whether all longer words of the text begin with capitals.
+    If a second street follows ("corner of Elm and Oak"), it belongs to the phrase. Return the index of the first token
+    after the phrase, or None if there is no such phrase. `titled`: whether all longer words of the text begin with
+    capitals.
     """
     word, name = tokens[at].lower, at + 1
     if word in _CROSSES:
@@ -426,9 +427,9 @@ def _plural(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_sure(tokens: TokenList, start: int, end: int, *, titled: bool) -> bool:
-    """Return whether the tokens from `start` to `end` are certainly a street.
+    """Return whether the tokens from `start` to the one before `end` certainly name a street.
 
-    If they are, a name beside them must be a street as well. `titled`: whether all longer words of the text begin with
+    If they do, a name beside them must be a street as well. `titled`: whether all longer words of the text begin with
     capitals.
     """
     if route(tokens, start) is not None:

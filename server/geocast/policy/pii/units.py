@@ -316,7 +316,7 @@ def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> i
 
 
 def _is_labelled(tokens: TokenList, at: int) -> bool:
-    """Return whether a word before a code, or before a list of codes, shows that the code is not a unit: "Gate B12"."""
+    """Return whether a word before a code, or before a list of codes, shows that it is no unit's code: "Gate B12"."""
     if at > 0 and tokens[at - 1].text == "-" and tokens[at - 1].end == tokens[at].start:
         return at > 1 and tokens[at - 2].word and tokens[at - 2].end == tokens[at - 1].start  # as in "zone SFO-E12"
     first = at

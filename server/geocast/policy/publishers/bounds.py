@@ -34,8 +34,8 @@ DRY_RUNS = (Rate(DRY_PER_MINUTE, 60),)
 class Bounds:
     """The limits of one publisher, as in one table of the publishers' file.
 
-    A limit that is None allows everything. A rate that is None is the default rate. The table may also be that of all
-    publishers without a table of their own.
+    If a limit is None, everything is allowed. If a rate is None, the default rate applies. The table may also be that
+    of all publishers without a table of their own.
     """
 
     categories: frozenset[str] | None = None

@@ -63,7 +63,7 @@ def read_publishers(path: Path | None) -> bytes | None:
 
 @lru_cache(maxsize=1)  # keep the result, so that a reload of unchanged files takes no time
 def parse_publishers(read: bytes, path: Path | None) -> Publishers:
-    """Return the publishers in `read`, a result of `read_publishers`.
+    """Return the publishers described by `read`, which is a result of `read_publishers`.
 
     Raise ConfigError if it is invalid, with one line for each mistake in the tables. `path` is only used in error
     messages.
