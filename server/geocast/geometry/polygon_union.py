@@ -91,10 +91,10 @@ def pieces(rings: Sequence[Floats]) -> list[Piece]:
 
 
 def _split(ring: Floats) -> tuple[Floats, Floats, float]:
-    """Return a ring with long edges split by `split_edges`. Skip the call if all edges are short, as in real zones.
+    """Return a ring after its long edges were split by `split_edges`; unchanged if all edges are short.
 
-    The result is that of `split_edges`: longitudes, latitudes, and the width of the buffer. For real zones, the calls
-    would take half of the total time.
+    The result has the form of that of `split_edges`: longitudes, latitudes, and the width of the buffer. The edges of
+    real zones are short. For such zones, the calls would take half of the total time.
     """
     lng, lat = ring
     return (lng, lat, 0.0) if (np.abs(np.diff(ring)) <= SHORT_DEG).all() else split_edges(lng, lat, MAX_EDGES)
@@ -185,7 +185,7 @@ def _tidy(piece: Piece) -> Piece:
 
 
 def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
-    """Yield groups of polygons that may touch each other, to judge by their bounding spheres.
+    """Yield groups of polygons that may touch each other, according to their bounding spheres.
 
     Two polygons are in one group if their bounding spheres touch or nearly touch, directly or through a chain of other
     polygons. Whether the polygons themselves touch is tested later, on the group's plane.

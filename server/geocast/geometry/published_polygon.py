@@ -221,7 +221,7 @@ def _number(pairs: "Sequence[tuple[RequestedPolygon, Corners]]") -> int:
 
 
 class Corners:
-    """The corners of a ring, rounded as they would be published, with tests whether the ring may be published."""
+    """The corners of a ring, rounded as they would be published. Tests whether the ring may be published."""
 
     def __init__(self, lng: Floats, lat: Floats) -> None:
         """Make the corners from the longitudes and latitudes of a closed ring. Round them and drop repeated ones."""
@@ -391,10 +391,10 @@ class _Lines:
         return enough, stray_m
 
     def _stray_m(self, which: Ints, pieces: Ints) -> Floats:
-        """Return how far each line is from the arcs between the ends of its pieces, if it is split into equal pieces.
+        """Return, for each line, its greatest distance in metres from the arcs into which it is turned by splitting it.
 
-        The result is the greatest distance for each line, in metres. `which` has the indices of the lines, and `pieces`
-        the number of pieces for each of them.
+        Each line is split into equal pieces, and each piece becomes an arc between its ends. `which` has the indices of
+        the lines, and `pieces` the number of pieces for each of them.
         """
         piece, begin = _evenly(pieces)
         size, line = 1 / pieces[piece], which[piece]

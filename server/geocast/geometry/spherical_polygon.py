@@ -87,7 +87,7 @@ class Plane:
 
 
 class SphericalPolygon:
-    """A polygon with a buffer, prepared for tests whether places are inside.
+    """A polygon with a buffer, prepared for testing whether places are inside it.
 
     `lat`, `lng` (degrees) and `radius_m` describe a circle that contains the whole polygon with its buffer.
     """

@@ -161,7 +161,7 @@ class Publishing:
         return granted(tables, publisher.sub, "The token's sub is not among the publishers of this node.")
 
     def break_glass(self, entry: Entry) -> list[str]:
-        """Return the ids (`kid`) of the emergency keys with which an entry was approved; none if it has none."""
+        """Return the ids (`kid`) of the emergency keys that were used to approve an entry. Usually there are none."""
         return self._approvals.break_glass(entry)
 
     async def publish(
@@ -425,7 +425,7 @@ class Publishing:
         violations: Sequence[Violation],
         behind: Kinds,
     ) -> _E:
-        """Check an entry's approval. Return the entry; if the approval has signatures, with the proof of its approval.
+        """Check an entry's approval, and return the entry, with a proof of its approval if the approval has signatures.
 
         `alert` is the new revision itself, or the revision that a cancel ends. `behind` has, for each earlier revision,
         its category and whether a person has confirmed something in it. Only in a dry run may `approved` be None. Raise
@@ -483,7 +483,7 @@ def _changed_fields(request: Publication, current: Revision) -> list[Violation]:
 
 
 def _as_believed(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
-    """Return an alert's history as processes that accept other signatures may read it (HD7).
+    """Return an alert's history as it may look to processes that accept other signatures (HD7).
 
     If this process accepts a revision of the alert that has not expired, return the history unchanged. Otherwise,
     return it as if this process accepted the signatures of every revision.

@@ -141,8 +141,8 @@ class ApprovalProof:
 class Confirm:
     """What a person has confirmed about a request that the policy would otherwise refuse (rule A21).
 
-    `area_km2` is the confirmed size of the area; None if no size is confirmed. `text` lists the kinds of suspicious
-    words (such as "phone") that look like personal data in the texts, but that the person has confirmed to be harmless.
+    `area_km2` is the confirmed size of the area; None if no size is confirmed. `text` lists kinds (such as "phone") of
+    words that look like personal data in the texts, but that the person has confirmed to be harmless.
     """
 
     area_km2: float | None = None

@@ -164,7 +164,7 @@ class Policy(BaseModel):
         return replace(terms, location_resolution=min(terms.location_resolution, finest))
 
     def cap_categories(self) -> dict[str, str]:
-        """Return a dict: for each category with a CAP category, its key and the CAP category (rule PF5)."""
+        """Return the CAP category of each category that has one, as a dict by the category's key (rule PF5)."""
         named = ((key, category.cap_name()) for key, category in self.categories.items())
         return {key: name for key, name in named if name is not None}
 
@@ -273,7 +273,7 @@ class Policy(BaseModel):
 
 
 def _lets_slip(category: Category) -> bool:
-    """Return whether an alert would be published if its radius in metres was typed in kilometres by mistake.
+    """Return whether an alert would be published even if kilometres were typed for metres in its radius.
 
     Such an alert is published if it is neither refused (P7) nor held until a person confirms its area (P23).
     """

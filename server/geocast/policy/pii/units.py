@@ -181,7 +181,7 @@ def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
 
 
 def _is_not_sent(tokens: TokenList, at: int, end: int) -> bool:
-    """Return whether something else than sent units is counted: people who were hurt, dwellings or goods.
+    """Return whether something other than sent units is counted: people who were hurt, dwellings or goods.
 
     The count consists of the tokens from `at` to the one before `end`.
     """

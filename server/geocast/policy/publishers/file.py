@@ -121,7 +121,7 @@ def _read(path: Path, file: Path, left: int) -> tuple[bytes, int]:
 def _tables(text: bytes, path: Path | None) -> dict[tuple[str, str], Any]:
     """Return the tables of the publishers' file, not checked yet, by issuer and `sub` (rule HD5).
 
-    Raise ConfigError if `text` is not TOML, or has anything else than tables of publishers.
+    Raise ConfigError if `text` is not TOML, or has anything other than tables of publishers.
     """
     try:
         found = tomllib.loads(text.decode())
@@ -140,7 +140,7 @@ def _tables(text: bytes, path: Path | None) -> dict[tuple[str, str], Any]:
 def _section(section: object) -> dict[str, Any]:
     """Return the tables of publishers in a section of the file, as a dict with `sub` as the key.
 
-    The dict is empty if the section has anything else than `publishers`.
+    The dict is empty if the section has anything other than `publishers`.
     """
     match section:
         case {"publishers": dict(tables), **others} if not others:
