@@ -1,4 +1,4 @@
-"""Test vectors about calls for help: what the client of a responder computes and sends. For `make_vectors`."""
+"""Test vectors about calls for help, for `make_vectors`: what the client of a responder computes and sends."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -91,7 +91,7 @@ def standdown(reason: str) -> Json:
 
 
 def person(kind: str, **fields: object) -> Json:
-    """Return a step of a case: the person gives an answer, which the client must send as a message."""
+    """Return a step of a case: the responder gives an answer, which the client must send as a message."""
     return {"person": {"type": kind, "id": "c", **fields}}
 
 
@@ -103,11 +103,11 @@ def at(
     place: bool = False,
     says: list[Json] | None = None,
 ) -> Json:
-    """Return a step at the time `own_ms` of the client's own clock, with the results that are expected after it.
+    """Return a step that happens when the client's clock shows `own_ms`, with the results that are expected after it.
 
-    `event` is what happens. `told` is the change to show, `held` the revision of the call that the client has (0:
-    none), and `place` whether it has the place. `says` has the messages that the client must send; if it is None, the
-    client may send anything.
+    `event` is what happens. `told` is the change that the client must show, `held` the revision of the call that it
+    must then have (0: none), and `place` whether it must then have the exact place. `says` has the messages that the
+    client must send; if it is None, the client may send anything.
     """
     after = {"told": told, "holding": {"c": held} if held else {}, "place": place}
     return {"own_ms": own_ms, **(event or {}), **after, **({} if says is None else {"says": says})}

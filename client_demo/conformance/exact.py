@@ -1,8 +1,8 @@
 """Computes distances and areas on the sphere to 50 digits, for the test vectors. Needs mpmath and h3.
 
-They share no formula and no code with the server or a client, on purpose. Distances use the spherical law of cosines
-instead of chords and haversines. The reach of a cell uses H3's centre and boundary. The test whether a point is inside
-a polygon uses bearings instead of projections.
+The functions share no formula and no code with the server or a client, on purpose. Distances use the spherical law of
+cosines instead of chords and haversines. The reach of a cell uses H3's centre and boundary. The test whether a point is
+inside a polygon uses bearings instead of projections.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def distance_m(lat1: float, lng1: float, lat2: float, lng2: float) -> mpf:
 
 
 def walk(lat: float, lng: float, bearing_deg: float, metres: mpf) -> tuple[float, float]:
-    """Return the point at this bearing and distance from a point, with its degrees rounded to the nearest doubles."""
+    """Return the point at this bearing and distance from a point, in degrees rounded to the nearest doubles."""
     a, angle, bearing = radians(mpf(lat)), metres / EARTH_RADIUS_M, radians(mpf(bearing_deg))
     there = asin(max(mpf(-1), min(mpf(1), sin(a) * cos(angle) + cos(a) * sin(angle) * cos(bearing))))
     turned = atan2(sin(bearing) * sin(angle) * cos(a), cos(angle) - sin(a) * sin(there))
@@ -82,7 +82,7 @@ def _winds_around(lat: float, lng: float, ring: Sequence[Sequence[float]]) -> bo
     The polygon must be on the same half of the earth as the point.
     """
     if max(distance_m(lat, lng, corner[1], corner[0]) for corner in ring) > 2 * EARTH_RADIUS_M:
-        return False  # too far away: no polygon of these vectors is that wide
+        return False  # too far away: no polygon in the test vectors is that wide
     ways = [bearing(lat, lng, corner[1], corner[0]) for corner in ring]
     turns = [(after - before + 3 * pi) % (2 * pi) - pi for before, after in pairwise(ways)]
     return bool(abs(sum(turns)) > pi)

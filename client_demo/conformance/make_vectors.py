@@ -25,7 +25,7 @@ EDGE_M = mpf("0.01")
 
 
 def circle(lat: float, lng: float, radius_m: float) -> Json:
-    """Return a circle in the JSON form of a shape in an area."""
+    """Return a circle as a JSON object, in the format of a shape of an area."""
     return {"type": "circle", "lat": lat, "lng": lng, "radius_m": radius_m}
 
 
@@ -188,7 +188,7 @@ MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 
 def kept() -> Json:
-    """Return the content of `kept.json`, about alerts that are kept while a clock is wrong.
+    """Return the content of the file `kept.json`, about alerts that a client keeps while a clock is wrong.
 
     The client's own clock is right, and starts at 0 at noon; the server's clock may be `ahead_ms` ahead.
     """
@@ -300,7 +300,7 @@ def holding() -> Json:
     }
     cases = []
     for why, alerts in sets.items():
-        live = {a["id"]: a for a in alerts if a["expires_at"] > stamp(0)}  # times in the same format sort as text
+        live = {a["id"]: a for a in alerts if a["expires_at"] > stamp(0)}  # times of one format can be compared as text
         last = sorted(live, key=lambda key: live[key]["expires_at"])[-256:]
         cases.append(
             {
@@ -319,7 +319,7 @@ def holding() -> Json:
     }
 
 
-# ---- revisions and cancels -----------------------------------------------------------------------------------------
+# ---- revisions and cancellations -----------------------------------------------------------------------------------
 
 
 def revisions() -> Json:

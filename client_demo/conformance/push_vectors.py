@@ -1,6 +1,6 @@
-"""Test vectors about the notifications that phones show for pushes (docs/guide/push.md, WPC1 to WPC5).
+"""Test vectors, for `make_vectors`, about the notifications that phones show for pushes.
 
-They are for `make_vectors`.
+They check the rules WPC1 to WPC5 of docs/guide/push.md.
 """
 
 from collections.abc import Iterator
@@ -60,18 +60,18 @@ def cancel(revision: int = 2, key: str = "a", *, at_ms: int = 0, reason: str | N
 
 
 def shown(tag: str | None = "a", *text: str, sound: bool | None = False, **more: Any) -> Json:
-    """Return an expected notification, in the form that the member `about` of the file explains."""
+    """Return an expected notification, in the format that the member `about` of the file explains."""
     return {"tag": tag, "sound": sound, "stays": False, "text": list(text), **more}
 
 
 def news(tag: str = "a", *text: str, ends_ms: int = ENDS_MS, **more: Any) -> Json:
-    """Return the expected notification, with a sound, for an alert that is new to the person."""
+    """Return the expected notification, with a sound, for an alert that the person has not seen before."""
     said: dict[str, Any] = {"sound": True, "until": stamp(ends_ms), "outside": False, **more}
     return shown(tag, *(text or (TITLE, HEADLINE)), **said)
 
 
 def step(what: str, message: object, shows: Json | None, opened: list[str], at_ms: int = 0, **more: Any) -> Json:
-    """Return a step of a case. `opened` lists the alerts whose notifications must be shown after it."""
+    """Return a step of a case. `opened` lists the alerts whose notifications must be open after the step."""
     return {"at": stamp(at_ms), what: message, **more, "shows": shows, "open": opened}
 
 
@@ -140,7 +140,7 @@ def shared() -> Iterator[tuple[str, str, Story]]:
 
 
 def ends() -> Iterator[tuple[str, str, Story]]:
-    """Yield cases about cancels, about alerts that have ended, and about closing their notifications."""
+    """Yield cases about cancelled and ended alerts, and about closing their notifications."""
     first = push(alert(1), news(), ["a"])
     off = shown("a", "Called off", TITLE, "The fire is out.")
     yield (

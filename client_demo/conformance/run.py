@@ -1,8 +1,8 @@
-"""Plays scenarios to a client, and reports which duties of a client it meets.
+"""Runs scenarios with a client, and reports which of a client's duties this client meets.
 
 If a command that starts the client is given, each scenario has a server and a client process of its own. Several run at
-a time, because they spend most of the time waiting. Without a command, the scenarios are played one after the other to
-any client that connects.
+a time, because they spend most of the time waiting. Without a command, the scenarios run one after the other with any
+client that connects.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ StartClient = Callable[[str, str], AbstractAsyncContextManager[Callable[[], str]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on one duty of a client: the outcome, and the faults (or why the duty could not be seen)."""
+    """The verdict on one duty of a client: the outcome, and the faults (or the reason why it could not be checked)."""
 
     duty: str
     outcome: str
@@ -44,7 +44,7 @@ class Verdict:
 
 
 async def play(scenario: Scenario, server: ScriptedServer) -> Findings:
-    """Play one scenario on a server that is running, and return its findings."""
+    """Run one scenario on a server that has been started, and return its findings."""
     findings = Findings()
     server.begin(findings)
     try:
@@ -57,7 +57,7 @@ async def play(scenario: Scenario, server: ScriptedServer) -> Findings:
 
 
 async def play_alone(scenario: Scenario, start: StartClient, host: str, wait_s: float) -> Findings:
-    """Start a server and a client for one scenario, play the scenario, and return what was found."""
+    """Start a server and a client for one scenario, run the scenario, and return its findings."""
     server = ScriptedServer(wait_s)
     async with (
         server.serve(host, 0) as address,
@@ -77,7 +77,7 @@ async def play_all(
     wait_s: float,
     jobs: int = JOBS,
 ) -> list[Findings]:
-    """Play all scenarios, up to `jobs` at a time, and return their findings."""
+    """Run all scenarios, up to `jobs` at a time, and return their findings."""
     free = asyncio.Semaphore(jobs)
 
     async def one(scenario: Scenario) -> Findings:
@@ -88,10 +88,10 @@ async def play_all(
 
 
 def started_by(command: Sequence[str]) -> StartClient:
-    """Return a function that starts a client by this command.
+    """Return a function that starts a client with this command.
 
-    `{url}` and `{token_url}` in the command are replaced by the addresses of the server. The environment of the client
-    has them, too.
+    `{url}` and `{token_url}` in the command are replaced by the addresses of the server. The client also has these
+    addresses in its environment.
     """
 
     @contextlib.asynccontextmanager
@@ -126,7 +126,7 @@ def _last_line(output: IO[bytes]) -> str:
 def verdicts(scenarios: Iterable[Scenario], found: Iterable[Findings]) -> list[Verdict]:
     """Return one verdict for each duty that these scenarios check.
 
-    A duty that they do not check has a verdict if a fault was found in it.
+    Any other duty has a verdict only if a fault was found in it.
     """
     found = list(found)
     looked_at = {duty for scenario in scenarios for duty in scenario.duties} | {d for f in found for d in f.wrong}

@@ -1,4 +1,4 @@
-"""The processes of the demo: a node, `geocast push`, and the processes that play the crowd of subscribers.
+"""The processes of the demo: a node, `geocast push`, and the processes that simulate the crowd of subscribers.
 
 Each process runs in a POSIX session of its own. So Ctrl-C reaches only the demo, which ends the processes in order.
 """
@@ -59,7 +59,10 @@ class Geocast:
         self._printed: deque[str] = deque(maxlen=20)
 
     async def _start(self, *arguments: str) -> None:
-        """Start the process, and wait until it is ready. Raise ProcessError if it ends before or takes too long."""
+        """Start the process, and wait until it is ready.
+
+        Raise ProcessError if it ends before it is ready, or takes too long.
+        """
         self._process = await self._geocast(*arguments)
         self._reader = asyncio.create_task(self._read())
         try:
@@ -121,7 +124,7 @@ class Geocast:
 
 
 class Node(Geocast):
-    """The process `geocast serve --dev` on loopback.
+    """The process `geocast serve --dev`, which listens only on this machine.
 
     Its keys, its log and a policy with calls for help are in `folder`. `aeds` is a file of defibrillators, or None.
     `token` is for a review desk, `phone_token` for any subscriber, and `dispatch_token` for a dispatcher.
@@ -188,7 +191,7 @@ class PushProcess(Geocast):
 
 
 class CrowdProcess:
-    """A child process that plays some of the simulated subscribers. The module `crowd` lists its commands."""
+    """A child process that simulates some of the subscribers. The module `crowd` lists its commands."""
 
     async def start(self) -> None:
         """Start the process, which then waits for commands."""

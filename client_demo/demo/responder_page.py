@@ -17,7 +17,7 @@ PAGE = page_files("respond", "card", "alarm") | LIBRARY
 
 @contextlib.asynccontextmanager
 async def responder_page(view: View, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[str]:
-    """Serve the page for the duration of an `async with` block; yield its address.
+    """Serve the page for the duration of an `async with` block; yield the address of the page.
 
     Raise OSError if the port is taken.
     """

@@ -27,7 +27,7 @@ from .verdict import Published
 PHONES = 48
 RESOLUTION = 8
 SEED = 1042
-NEAR_M = 900.0  # standard deviation of their distance from an incident
+NEAR_M = 900.0  # standard deviation of the phones' distance from an incident
 PATIENCE_S = 10.0  # seconds for which a registration is repeated
 SETTLE_S = 2.0  # the same as in `crowd`
 LATE_S = 5.0
@@ -49,16 +49,16 @@ class _Sleeper:
     taken_ms: list[float] = field(default_factory=list)
 
     def owes(self, item: Published) -> bool:
-        """Return whether the phone must get a push about this revision or cancel.
+        """Return whether the phone must be sent a push about this revision or cancellation.
 
-        Once an alert has reached one of the phone's places, that holds for all later revisions, too.
+        Once an alert has reached one of the phone's places, the phone must be sent all later revisions, too.
         """
         if item.area is not None and is_inside(item.area, self.places):
             self.ids.add(item.id)
         return item.id in self.ids
 
     def record(self) -> Sleeper:
-        """Return the phone with the messages that it has read, in the form for the verdict."""
+        """Return what the verdict needs to know about the phone, including the messages that it has read."""
         told = [
             (message["alert"]["id"], message["alert"]["revision"])
             if message["type"] == "alert"
@@ -79,7 +79,7 @@ class Sleepers:
         self._starting: asyncio.Task[None] | None = None
 
     def start(self, origins: Sequence[str]) -> None:
-        """Start `geocast push` in the background. Pages of these origins may register there, too."""
+        """Start the process `geocast push` in the background. Pages of these origins may register with it, too."""
         self._starting = asyncio.create_task(self.push.start(origins))
 
     async def stop(self) -> None:
@@ -99,7 +99,7 @@ class Sleepers:
         await self.push.watch()
 
     async def register(self, incidents: Sequence[Point]) -> str:
-        """Register phones around the places of incidents, and return a line of text about this.
+        """Register phones around the places of incidents, and return a line of text about the registrations.
 
         Raise ProcessError if `geocast push` could not be started, and PublishError if it refuses a registration.
         """
@@ -107,7 +107,7 @@ class Sleepers:
         await self._starting
         began, dice = time.monotonic(), random.Random(SEED)
         for number in range(PHONES):
-            near = incidents[:2] if number % 4 < 2 else incidents  # the first two are always published
+            near = incidents[:2] if number % 4 < 2 else incidents  # alerts for the first two are always published
             spot = offset(*dice.choice(near), dice.gauss(0, NEAR_M), dice.gauss(0, NEAR_M))
             place, slept = Place.in_cell(h3.latlng_to_cell(*spot, RESOLUTION)), number % 2 == 1
             self._all.append(_Sleeper(self._service.phone(asleep=slept), [place], slept))
@@ -123,7 +123,7 @@ class Sleepers:
             await devices.register(new_device_id(), one.phone.subscription(), one.places, resolution=RESOLUTION)
 
     async def settle(self, item: Published) -> None:
-        """Wait until the push service has received all pushes for a revision or cancel, but at most 2 s."""
+        """Wait, for at most 2 s, until the push service has received all pushes for a revision or cancellation."""
         sent_at = time.time() - (time.monotonic_ns() - item.sent) / 1e9
         due = [one for one in self._all if one.owes(item)]
         for one in due:

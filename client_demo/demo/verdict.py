@@ -10,8 +10,8 @@ Rule 2  A stay is the time between the `ok` of one move and the sending of the n
         revision if, during a stay inside the area, the revision was accepted and not yet replaced or cancelled. That
         also holds for a subscriber who walks into the area later. In the demo nobody moves from the publication of an
         alert until everybody inside has it (at most 2 s), so no stay is too short for a node to notice.
-Rule 3  A subscriber who has got a revision has to get every later revision and the cancel: at once while connected,
-        otherwise after reconnecting and saying in `holding` what it has.
+Rule 3  A subscriber who has got a revision has to get every later revision and the cancellation: at once while
+        connected, otherwise after reconnecting and saying in `holding` what it has.
 Rule 4  Within 1 cm of the edge of an area, both are right: that the subscriber got the alert, and that it did not. Such
         a delivery counts as expected only if it happened.
 Rule 5  A latency is measured from the sending of the request, for subscribers who were inside then. A delivery to a
@@ -31,7 +31,7 @@ Event = Sequence[Any]  # (kind, time in ns, more), see crowd.Subscriber
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A revision, or a cancel (if `area` is None), that a node has accepted.
+    """A revision, or a cancellation (if `area` is None), that a node has accepted.
 
     `sent` and `accepted` are the times of the request and of the answer, in ns of the monotonic clock.
     """
@@ -52,7 +52,7 @@ class Published:
 
 @dataclass(slots=True)
 class Row:
-    """The verdict on one revision or cancel: numbers of subscribers, and latencies in ms."""
+    """The verdict on one revision or cancellation: numbers of subscribers, and latencies in ms."""
 
     published: Published
     until: int  # when the revision was replaced, or observation ended (ns)
@@ -81,7 +81,7 @@ class _Connection:
     held: Mapping[str, int]
     end: int
     stays: list[_Stay]
-    got: dict[Key, int] = field(default_factory=dict)  # -> time of delivery
+    got: dict[Key, int] = field(default_factory=dict)  # (id, revision) -> time of delivery
 
     def leave(self, at: int) -> None:
         """End the last stay, because a move was sent or the connection was lost.
@@ -93,7 +93,7 @@ class _Connection:
     def newest(self, alert_id: str) -> int:
         """Return the newest revision of an alert that the subscriber has received; 0 if there is none.
 
-        Revisions count that were sent on this connection, or listed in the `holding` at its start.
+        That includes the revisions sent on this connection, and those listed in the `holding` at its start.
         """
         sent = (revision for known, revision in self.got if known == alert_id)
         return max(max(sent, default=0), self.held.get(alert_id, 0))
@@ -101,7 +101,7 @@ class _Connection:
     def had_earlier(self, item: Published) -> bool:
         """Return whether the subscriber had an earlier revision of the alert when this one was sent.
 
-        The earlier one may be from this connection, or held at its start.
+        The earlier one may have been sent on this connection, or be listed in the `holding` at its start.
         """
         sent = (
             at < item.sent
@@ -112,7 +112,7 @@ class _Connection:
 
 
 class _Subscriber:
-    """A subscriber under judgement: its places, its connections, and the keys of its right and wrong deliveries."""
+    """A subscriber under judgement: its places and connections, and which of its deliveries were right or wrong."""
 
     def __init__(self, steps: Sequence[Sequence[Place]]) -> None:
         self._steps = steps
@@ -132,7 +132,7 @@ class _Subscriber:
         return self._depths[where]
 
     def had_to_get(self, row: Row) -> bool:
-        """Return whether the subscriber had to receive a revision or cancel (Rules 2 and 3)."""
+        """Return whether the subscriber had to receive a revision or cancellation (Rules 2 and 3)."""
         return any(self._had_to_get(link, row) for link in self.connections)
 
     def _had_to_get(self, link: _Connection, row: Row) -> bool:

@@ -24,7 +24,7 @@ log = logging.getLogger("client_demo")
 LOOK_EVERY_S = 1.0
 POLICY_EVERY_S = 30.0
 AGAIN_S = 1.0
-MOST_ASKED = 8  # the number of unsigned forms that are kept for each item, because somebody may be reading them
+MOST_ASKED = 8  # unsigned forms kept for each item, because somebody may be reading them before signing
 SILENT = "The node does not answer. Decisions are stored and will be sent."
 CHANGED_ELSEWHERE = ("id-conflict", "revision-conflict", "alert-ended", "unknown-alert")
 
@@ -61,7 +61,7 @@ class AlertControl:
     # ---- incidents of the feed -----------------------------------------------------------------------------
 
     def take(self, sightings: Iterable[Sighting]) -> None:
-        """Add incidents, as the feed reports them, to the desk."""
+        """Add incidents to the desk as the feed reports them, or update those that are there already."""
         new = [item for seen in sightings if (item := self.queue.take(seen)) is not None]
         gone = set(self.queue.trim())
         for item in new:
@@ -71,7 +71,7 @@ class AlertControl:
             self._changed("")
 
     def tell_feed(self, title: str, trouble: str) -> None:
-        """Set the title of the feed that the page shows, and the feed's problem ("" if it has none)."""
+        """Set the title of the feed, as the page shows it, and the feed's problem ("" if it has none)."""
         if (title, trouble) != (self.feed_title, self.feed_trouble):
             self.feed_title, self.feed_trouble = title, trouble
             self._changed("")
@@ -79,7 +79,7 @@ class AlertControl:
     # ---- decisions of reviewers ----------------------------------------------------------------------------
 
     async def preview(self, item: Item, form: Form, by: str) -> dict[str, Any]:
-        """Return a preview of the alert in the form, and all reasons why it can't be published.
+        """Return a preview of the alert that the reviewer has filled in, and all reasons why it can't be published.
 
         The desk's own reasons come first, then those of the node, which are found by a dry run.
         """
@@ -164,9 +164,9 @@ class AlertControl:
         return signing
 
     def sign(self, item: Item, version: int, form: str, signature: Signature) -> None:
-        """Add a reviewer's signature. If it is the last one that is needed, send the request.
+        """Add a reviewer's signature. If no more signatures are needed, send the request to the node.
 
-        Raise Conflict if the signed text is no longer the one to sign.
+        Raise Conflict if the text that was signed is no longer the one to sign.
         """
         asked = item.signing if item.signing and item.signing.form == form else self._asked.get(item.id, {}).get(form)
         if asked is None:

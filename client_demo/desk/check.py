@@ -19,16 +19,17 @@ from .triage import read_toml
 
 GRID = 0.01  # degrees, about a kilometre
 MOST_EXAMPLES = 3
-SIMILAR = 0.8  # least similarity to a category that may be misspelt
+SIMILAR = 0.8  # how similar a word must be to a category to count as a misspelling of it
 NO_NUMBER, NO_TIME, NO_PLACE = "without a number", "without a time", "without a place"
 OTHER_PLACE = "with an invalid place: only one coordinate, 0/0, or beyond 90 and 180 degrees"
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """A meaning that the description gives to natures, which are the feed's own words for kinds of incidents.
+    """A meaning that the description of a feed gives to natures (the feed's own words for kinds of incidents).
 
-    It is a category, or a key of kept_back.toml, with a note on its use, and the number of incidents with this meaning.
+    The meaning is a category, or a key of kept_back.toml. With it come a note on the use of the meaning, and the number
+    of incidents that have it.
     """
 
     key: str
@@ -81,7 +82,7 @@ def report(records: Records) -> Report:
 
 
 def _gaps(kind: Format, row: Row) -> Iterator[str]:
-    """Yield one description for each fact (nature, place, time and so on) that a row lacks."""
+    """Yield a short text for each fact (nature, place, time and so on) that is missing in a row."""
     found, told = kind.incident(row), kind.told
     if not found.nature:
         yield "without a nature"

@@ -43,7 +43,7 @@ MOST_ENTRIES, MOST_PATTERNS = 5000, 100
 MOST_ERRORS = 3  # the most errors that one message lists
 FOLDER = Path(__file__).with_name("feed_formats")
 ISO, UNIX_S, UNIX_MS = "iso", "unix_s", "unix_ms"  # formats of a time besides the patterns of strptime
-_PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # an afternoon, whose hour differs on a 12-hour clock
+_PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # an afternoon: its hour shows whether a pattern lacks AM and PM
 _DIGITS = r"([-+]?\d{1,4}(?:\.\d{0,20})?)"
 # A pattern for two coordinates: `(37.7, -122.4)`, `37.7 -122.4`, or a point written as WKT or GeoJSON.
 _PAIR = re.compile(rf"(?:POINT ?|\{{'type': 'Point', 'coordinates': )?[(\[]?{_DIGITS}(?:, ?| ){_DIGITS}[)\]]?\}}?")
@@ -99,7 +99,8 @@ class _Strict(BaseModel):
 class Nature(_Strict):
     """Where a row has the nature of an incident: the feed's own words for the kind of incident.
 
-    It is the text in `column`, after `after` and before `until`, without `without_end` at its end.
+    The nature is the text in `column` after the text `after` and before the text `until`. If it ends with
+    `without_end`, this ending is removed.
     """
 
     column: _Column
@@ -257,21 +258,21 @@ class Description(_Strict):
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of feed. Its `name` distinguishes its incidents from those of other feeds, even after a restart."""
+    """A kind of feed. Its `name` keeps its incidents apart from those of other feeds, even after a restart."""
 
     name: str
     told: Description
 
     @property
     def title(self) -> str:
-        """The name of the feed that people are shown."""
+        """The name of the feed, as it is shown to people."""
         return self.told.title
 
     @functools.cached_property
     def needed(self) -> dict[str, str]:
         """The columns that a feed of this kind must have.
 
-        Each is mapped to the key of the description that names it.
+        Each column is mapped to the key of the description that contains its name.
         """
         told = self.told
         keys = {"nature": [told.nature.column], "time": [time.column for time in told.time]}
@@ -402,7 +403,7 @@ def _is_pattern(form: str) -> bool:
     """Return whether a time that is written with this `strptime` pattern and parsed again has the same day and hour."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python warns of days without a year, which are refused anyway
+            warnings.simplefilter("ignore")  # Python warns about patterns without a year, which are refused anyway
             again = datetime.strptime(_PROBE.strftime(form), form)  # noqa: DTZ007
     except ValueError:
         return False
@@ -416,6 +417,6 @@ def _is_wild(nature: str) -> bool:
 def _pattern(nature: str) -> re.Pattern[str]:
     """Compile a shell pattern to a regular expression that takes time proportional to the length of the text.
 
-    `fnmatch` translates the pattern's parts to groups that do not backtrack.
+    The function `fnmatch` translates the parts of the pattern to regular-expression groups that do not backtrack.
     """
     return re.compile(fnmatch.translate(nature))

@@ -27,7 +27,7 @@ from .feed_format import FeedError, Format, Incident, Row, known_formats, lackin
 
 SAMPLE = Path(__file__).with_name("sample_feed.csv")
 SAME_INCIDENT_MS = 3_600_000
-MOST_COLUMNS, MOST_CHARACTERS = 200, 1000  # the widest of the known feeds has 60 columns, with values up to 200
+MOST_COLUMNS, MOST_CHARACTERS = 200, 1000  # the largest known feed has 60 columns, and values of up to 200 characters
 
 
 @dataclass(slots=True)
@@ -183,6 +183,6 @@ def _is_empty(incident: Incident) -> bool:
 def is_near(earlier: int | None, later: int | None) -> bool:
     """Return whether two rows, with these times in ms, are near enough in time to belong to one incident.
 
-    This is asked only about rows without a number that have the same nature and place. A time may be None.
+    Use it only for rows without a number that have the same nature and place. A time may be None.
     """
     return earlier is None or later is None or abs(later - earlier) <= SAME_INCIDENT_MS

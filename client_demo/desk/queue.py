@@ -22,7 +22,7 @@ Rule 4  An incident is locked if the policy never alerts it, or if it concerns o
 
 Rule 5  If the policy requires signatures, a decision is a text that reviewers sign. The text is stored with its item
         (`signing`) until as many keys have signed as the node requires. Then the request becomes pending. Until then,
-        the only other decision that is possible is a cancel, which replaces the text of a revision.
+        the only other possible decision is to cancel the alert; its text then replaces that of a revision.
 """
 
 import secrets
@@ -81,7 +81,7 @@ class Sighting:
     recorded_at: int | None
     latest: int | None
     is_retimed: bool
-    nature: str  # in the feed's own words, complete
+    nature: str  # in the feed's own words, not shortened
     district: str
     rows: list[list[Cell]]
     row_count: int
@@ -140,12 +140,12 @@ class Item:
     state: str = "waiting"  # waiting, dismissed, live, cancelled, expired
     version: int = 1
     alert_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    revision: int = 0  # the last accepted one
-    form: Form | None = None  # of the last accepted revision
+    revision: int = 0  # the last revision that the node has accepted
+    form: Form | None = None  # the form of that revision
     signing: SigningRequest | None = None  # the request that waits for signatures
     pending: Pending | None = None
     published: dict[str, Any] | None = None  # the node's last answer: area, issued_at, expires_at
-    delivery: dict[str, int] | None = None  # the node's counts; `rounded` without alerts:audit
+    delivery: dict[str, int] | None = None  # the node's counts; with `rounded` unless the token has alerts:audit
     troubles: list[Trouble] = field(default_factory=list)  # reasons why the last decision was refused
     waits: str = ""  # the reason why the pending request has no answer yet
     history: list[Decision] = field(default_factory=list)
@@ -157,7 +157,7 @@ class Item:
 
     @property
     def draft(self) -> Form | None:
-        """The form of a decision that is pending or was refused, so that nobody has to type it again; or None."""
+        """The form of a decision that is pending or was refused, so that nobody has to fill it in again; or None."""
         if self.signing is not None:
             return self.signing.draft
         is_open = self.pending is not None or bool(self.troubles)
@@ -190,7 +190,7 @@ class Item:
 class Queue:
     """Keeps all items of the desk, and applies the rules for decisions.
 
-    `status` is that of the desk's alerts: actual, exercise or test.
+    `status` is the status that the desk's alerts have: actual, exercise or test.
     """
 
     def __init__(self, policy: Policy, status: str, items: Iterable[Item] = ()) -> None:
@@ -226,7 +226,7 @@ class Queue:
             return item
         if seen.rows == item.sighting.rows and seen.row_count == item.sighting.row_count:
             return None
-        # The item keeps its incident, because time and place must not change while a reviewer looks at them.
+        # The item keeps its incident, because the time and the place must not change while a reviewer looks at them.
         item.sighting = replace(item.sighting, rows=seen.rows, row_count=seen.row_count, latest=seen.latest)
         return item
 
@@ -284,8 +284,8 @@ class Queue:
     def stale_at(self, item: Item, category: str | None = None) -> int | None:
         """Return the time from which the incident is too old to be published, in ms since 1970.
 
-        Return None if the incident's time is unknown. `category` is the one that a reviewer has chosen; if it is None,
-        the item's category counts.
+        Return None if the time of the incident is unknown. `category` is the one that a reviewer has chosen; if it is
+        None, the item's own category is used.
         """
         occurred_at = item.sighting.incident.occurred_at
         category = item.category if category is None else category
@@ -298,8 +298,8 @@ class Queue:
     def troubles(self, item: Item, form: Form, now_ms: int, asked: Collection[tuple[str, str]] = ()) -> list[Trouble]:
         """Return the desk's own reasons why this form can't be published (Rule 4).
 
-        `asked` has pairs: the field and the kind of each text about which the node already asks, so that nobody is
-        asked twice.
+        `asked` has a pair (field, kind of private-looking words) for each text that the node already asks the reviewer
+        to confirm. The desk does not ask about the same words again.
         """
         found: list[Trouble] = []
         if item.is_locked:
@@ -354,8 +354,8 @@ class Queue:
     def approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> bool:
         """Decide to publish the item's alert, or to revise it if it is live.
 
-        Return False if this decision was made before. Raise Conflict if the item has changed meanwhile, and NotAllowed
-        if the form can't be published.
+        Return False if the same person has already made this decision. Raise Conflict if the item has changed
+        meanwhile, and NotAllowed if the form can't be published.
         """
         decision = Decision("revise" if item.revision else "publish", by, now_ms, version, form)
         if _is_repeated(item, decision):
@@ -364,7 +364,7 @@ class Queue:
         return True
 
     def to_approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> dict[str, Any]:
-        """Return the request that publishes or revises the item's alert.
+        """Return the request with which the item's alert is published or revised.
 
         Raise Conflict if the item has changed meanwhile, and NotAllowed if the form can't be published.
         """
@@ -385,8 +385,9 @@ class Queue:
     ) -> bool:
         """Decide to cancel the item's alert.
 
-        Return False if this decision was made before. `confirm` has the confirmations, as `read_confirm` returns them.
-        Raise Conflict if the item has changed meanwhile, and NotAllowed if the reason is missing or looks private.
+        Return False if the same person has already made this decision. `confirm` has the reviewer's confirmations, as
+        `read_confirm` returns them. Raise Conflict if the item has changed meanwhile, and NotAllowed if the reason is
+        missing or looks private.
         """
         decision = Decision("cancel", by, now_ms, version, {"reason": reason, **_confirm(confirm)})
         if _is_repeated(item, decision):
@@ -404,7 +405,7 @@ class Queue:
         now_ms: int,
         confirm: Form | None = None,
     ) -> dict[str, Any]:
-        """Return the request that cancels the item's alert.
+        """Return the request with which the item's alert is cancelled.
 
         Raise Conflict if the item has changed meanwhile, and NotAllowed if the reason is missing or looks private.
         """
@@ -419,9 +420,9 @@ class Queue:
         return body | _confirm(confirm)
 
     def sign(self, item: Item, version: int, asked: SigningRequest, signature: Signature) -> bool:
-        """Add a signature (Rule 5). Return whether it was the last one that is needed.
+        """Add a signature (Rule 5). Return whether there are now enough signatures.
 
-        The request is then pending, and can be sent. Raise Conflict if the item has changed meanwhile.
+        If so, the request is pending, and can be sent. Raise Conflict if the item has changed meanwhile.
         """
         signing = item.signing if item.signing and item.signing.form == asked.form else None
         if signing is None:
@@ -429,8 +430,8 @@ class Queue:
             signing = asked
         elif signing.has(signature.kid):
             return False  # a repeated signature
-        # The version is not checked here: a reviewer signs the text itself, so the signature is valid for this text
-        # even if their page shows an older version of the item.
+        # The item's version is not checked here. The signature covers exactly the text that the reviewer saw, so it is
+        # valid for that text and no other, even if the reviewer's page is out of date.
         signing.signatures.append(signature)
         if signing.is_enough:
             item.signing = None
@@ -452,7 +453,8 @@ class Queue:
     def set_aside(self, item: Item, version: int, what: str, by: str, now_ms: int) -> bool:
         """Dismiss the item if `what` is "dismiss", or reopen it if `what` is "reopen".
 
-        Return False if this decision was made before. Raise Conflict if the item has changed meanwhile.
+        Return False if the same person has already made this decision. Raise Conflict if the item has changed
+        meanwhile.
         """
         decision = Decision(what, by, now_ms, version)
         if _is_repeated(item, decision):
@@ -481,7 +483,7 @@ def _shape_troubles(form: Form) -> Iterator[Trouble]:
 
 
 def _shape(form: Form) -> dict[str, Any]:
-    """Return the shape to request: a circle, or the polygon that the reviewer has drawn."""
+    """Return the shape to request from the node: a circle, or the polygon that the reviewer has drawn."""
     if ring := form.get("ring"):
         return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
     return {"type": "circle", **{key: form[key] for key in NUMBER_FIELDS}}
@@ -491,7 +493,7 @@ def _shape(form: Form) -> dict[str, Any]:
 
 
 def accept(item: Item, answer: Mapping[str, Any]) -> None:
-    """Record that the node has accepted the pending request, with its answer."""
+    """Record that the node has accepted the item's pending request. `answer` is the node's answer."""
     assert item.pending is not None
     item.revision = answer["revision"]
     if item.pending.what == "cancel":
@@ -503,7 +505,10 @@ def accept(item: Item, answer: Mapping[str, Any]) -> None:
 
 
 def refuse(item: Item, troubles: list[Trouble]) -> None:
-    """Record that the node has refused the pending request, for these reasons. The item is as it was before."""
+    """Record that the node has refused the item's pending request, and why.
+
+    The item is then in the same state as before the decision.
+    """
     _settle(item, troubles)
 
 
@@ -526,7 +531,7 @@ def observe(item: Item, seen: Mapping[str, Any]) -> bool:
 def may_live(item: Item, now_ms: int) -> bool:
     """Return whether the item's alert may be live.
 
-    If the node says "expired" before the alert's end, its clock may be wrong, and may be corrected later.
+    If the node says "expired" before the alert's end, the node's clock may be wrong, and may be corrected later.
     """
     if item.state != "expired" or item.published is None:
         return item.state == "live"
@@ -585,7 +590,10 @@ def confirmed_kinds(confirm: Form | None) -> list[str]:
 
 
 def _confirm(confirm: Form | None) -> dict[str, Any]:
-    """Return the confirmations in the form that the node expects, without empty ones."""
+    """Return the member `confirm` of a request to the node: the confirmations that are not empty.
+
+    Return an empty dict if all confirmations are empty.
+    """
     named = {key: value for key, value in (confirm or {}).items() if value}
     return {"confirm": named} if named else {}
 
@@ -604,7 +612,7 @@ def _text_troubles(
 
 
 def read_form(sent: Mapping[str, Any]) -> Form:
-    """Return the form in a request of the page.
+    """Return the form that the reviewer has filled in, as the page has sent it.
 
     Its values are texts, finite numbers or None, and the confirmations. `ring` has the corners of a polygon as
     longitude and latitude, without the first one repeated at the end; it is None for a circle. Raise ValueError if a
@@ -625,9 +633,10 @@ def read_form(sent: Mapping[str, Any]) -> Form:
 
 
 def read_confirm(sent: object) -> Form:
-    """Return the confirmations in a request: `area_km2` (a number or None) and `text` (a list of kinds of words).
+    """Return what a reviewer has confirmed, from a request of the page.
 
-    Raise ValueError if a value is of the wrong kind.
+    `area_km2` is the size of the confirmed area (a number or None), and `text` lists the kinds of private-looking words
+    (such as an address) that the reviewer has confirmed. Raise ValueError if a value is of the wrong kind.
     """
     if sent is None:
         return {"area_km2": None, "text": []}
@@ -660,7 +669,10 @@ def _read_ring(ring: object) -> list[list[float]]:
 
 
 def require_text(key: str, value: object) -> str:
-    """Return the value if it is a string that can be sent. Raise ValueError if it is not, or has lone surrogates."""
+    """Return the value if it is a string that can be sent.
+
+    Raise ValueError if it is not a string, or contains lone surrogates.
+    """
     if isinstance(value, str) and value.encode("utf-8", "replace").decode() == value:
         return value
     raise ValueError(f"{key}: a text is expected")

@@ -1,4 +1,4 @@
-"""Finds private text: street addresses, units and their number, telephone numbers, case numbers.
+"""Finds private text: street addresses, names and numbers of units, telephone numbers, case numbers.
 
 Rule 1  A column that is known to contain private text is struck out as a whole. Its value is also struck out wherever
         it appears in another column of the row.
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .feed_format import ADDRESS, CASE, PHONE, UNITS
 
-SHORTEST_REPEATED = 4  # characters; a shorter private value ("3", "B04") would strike parts of other words
+SHORTEST_REPEATED = 4  # characters; a shorter private value ("3", "B04") is not struck out in other columns
 MOST_CHARACTERS = 400  # the longest text of one value that is shown
 
 _STREET = (
@@ -41,7 +41,7 @@ _PATTERNS = {
     rf"|{_NUMBER}{_NAME}{_STREET}"
     r"|\b(?:apartment|apt|suite|ste|room|flat)\b\.?[ ]*+#?[ ]*+[^\W\d]*+\d\w*+",
 }
-# A match may begin only at the beginning of a word of _NAME: trying each dot would take time quadratic in the length.
+# A match may begin only where a word begins: trying each dot of a name would take time quadratic in the length.
 _CROSSING = rf"(?<![\w.'’-]){_NAME}{_STREET}[ ]*+(?:&|/|\band\b|\bat\b)[ ]*+{_NAME}{_STREET}"
 _KINDS = {kind.replace(" ", "_"): kind for kind in _PATTERNS}
 
@@ -94,7 +94,10 @@ def kept(text: str) -> str:
 
 
 def questions(text: str) -> Iterator[Part]:
-    """Yield those parts of a reviewer's own text that look like private information (Rule 3)."""
+    """Yield those parts of a reviewer's own text that look like private information (Rule 3).
+
+    The reviewer has to confirm them.
+    """
     return (part for part in _by_pattern(text, _WRITTEN) if part.why is not None)
 
 

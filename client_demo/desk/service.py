@@ -42,7 +42,8 @@ Act = Callable[[Item, str, Json], Awaitable[Response]]
 class DeskService(StaffService):
     """The HTTP routes of the desk.
 
-    `keys` maps each reviewer to the key for signing in. `labels` has members that the page shows unchanged.
+    `keys` maps each reviewer to the key for signing in. `labels` has members that are sent to the page, which shows
+    them unchanged.
     """
 
     def __init__(
@@ -77,7 +78,10 @@ class DeskService(StaffService):
         return {**self._desk(), "me": name, "items": [self._view(item) for item in self._control.queue]}
 
     def news_for(self, name: str, ids: set[str]) -> Iterator[tuple[str, Json]]:
-        """Return the items that have changed, and the state of the desk if it has changed or items were removed."""
+        """Return the items that have changed.
+
+        The state of the desk comes with them if it has changed, or if items were removed.
+        """
         del name
         known = [item for each in ids if (item := self._control.queue.get(each))]
         for item in known:

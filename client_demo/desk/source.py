@@ -30,7 +30,7 @@ MOST_BYTES = 16 << 20
 FETCH_S = 30.0
 LEAST_EVERY_S = 5.0
 LONGEST_WAIT_S = 900.0
-MOST_INCIDENTS = 2000  # the newest of one edition that are read; four times the undecided items of a desk
+MOST_INCIDENTS = 2000  # of one edition of a feed, only the newest are read; four times what a desk keeps undecided
 
 
 def as_recorded(records: Records) -> list[Sighting]:
@@ -39,9 +39,9 @@ def as_recorded(records: Records) -> list[Sighting]:
 
 
 class Replay:
-    """Replays a feed's file, as if its incidents happened now (Rule 1).
+    """Replays the incidents of a feed's file as if they were happening now (Rule 1).
 
-    Times are in ms since 1970. Incidents without a time come first, and get none.
+    Times are in ms since 1970. Incidents without a time come first, and are not given a time.
     """
 
     def __init__(self, records: Records, opened_at: int, *, speed: float, ahead: int) -> None:
@@ -60,7 +60,7 @@ class Replay:
         return f"Replay of {self._records.format.title}, recorded {days}{pace}; the times are moved to now"
 
     def due(self, now_ms: int) -> Iterator[Sighting]:
-        """Yield the incidents that have happened since the last call, according to the replay."""
+        """Yield the incidents that have happened, according to the replay, since the last call of this method."""
         groups = self._records.groups
         while self._shown < len(groups):
             group = groups[self._shown]
@@ -163,8 +163,8 @@ def open_feed(
 ) -> Feed:
     """Return a function that brings the incidents of a file or of a URL to the desk, until cancelled.
 
-    A file is replayed or, with `is_as_recorded`, its incidents are all taken at once; a URL is polled. `kind` describes
-    the feed. Raise FeedError if a file can't be used.
+    A file is replayed or, with `is_as_recorded`, its incidents are all taken at once; a URL is polled. `kind` is the
+    format of the feed. Raise FeedError if a file can't be used.
     """
     if "://" in where:
         return partial(_run_poll, Poll(where, every_s, kind=kind))

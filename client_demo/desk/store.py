@@ -49,7 +49,7 @@ class Store:
         self._db.close()
 
     def items(self, now_ms: int) -> list[Item]:
-        """Return the items with decisions of the last 7 days. Older items are deleted."""
+        """Return the items whose last decision is at most 7 days old. Delete all older items."""
         self._db.execute("DELETE FROM items WHERE decided_at < ?", (now_ms - KEPT_MS,))
         rows = self._db.execute("SELECT item FROM items ORDER BY rowid").fetchall()
         try:

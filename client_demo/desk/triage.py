@@ -37,7 +37,7 @@ def read_toml(name: str) -> dict[str, Any]:
 
 
 class Reason(StrEnum):
-    """The kinds of reasons why an incident is not published."""
+    """The kinds of reasons for which an incident is not published."""
 
     UNKNOWN_NATURE = "unknown nature"
     NEVER_ALERTED = "never alerted"
@@ -62,7 +62,7 @@ class Policy:
     def from_map(cls, policy: Mapping[str, Any]) -> "Policy":
         """Return the policy from the node's answer.
 
-        The list of categories that are never alerted may have reasons or not.
+        In the answer, the categories that are never alerted may come with or without reasons.
         """
         never = policy.get("never", {})
         reasons = never if isinstance(never, Mapping) else dict.fromkeys(never, "")
@@ -73,12 +73,15 @@ class Policy:
         return int(self.categories[category].get("max_age_s", DEFAULT_MAX_AGE_S) * 1000)
 
     def approvals(self, category: str, *, of_cancel: bool = False) -> int:
-        """Return the number of reviewers who must sign an alert of this category, or (with `of_cancel`) its cancel."""
+        """Return the number of reviewers who must sign an alert of this category.
+
+        With `of_cancel`, return the number of those who must sign its cancellation.
+        """
         return int(self.categories.get(category, {}).get("cancel_approvals" if of_cancel else "approvals", 0))
 
     @property
     def is_signed(self) -> bool:
-        """Whether reviewers must sign the alerts of any category."""
+        """Whether there is a category whose alerts reviewers must sign."""
         return any(self.approvals(each) or self.approvals(each, of_cancel=True) for each in self.categories)
 
     def clamp_m(self, category: str, radius_m: float) -> float:
@@ -121,7 +124,7 @@ class Triage:
         return Counter(f"{refusal.reason}: {refusal.detail}" for refusal in self.refusals).most_common()
 
     def retimed(self) -> str:
-        """Return one line of text about the cases with a new time, or "" if there are none (Rule 4)."""
+        """Return a line of text about the cases whose time has been changed, or "" if there are none (Rule 4)."""
         times = [case.incident.occurred_at for case in self.cases if case.retimed]
         if not times:
             return ""
@@ -133,7 +136,7 @@ class Triage:
 class Desk:
     """A simulated desk, which decides on incidents and writes alerts.
 
-    `policy` is that of the node. With `retime`, old incidents are treated as if they had just happened.
+    `policy` is the policy of the node. With `retime`, old incidents are treated as if they had just happened.
     """
 
     def __init__(self, policy: Policy, *, retime: bool) -> None:
@@ -163,7 +166,7 @@ class Desk:
         return self._dated(incident, category, now_ms)
 
     def category_of(self, incident: Incident) -> str | Refusal:
-        """Return the category of the policy that the incident's nature means, or the refusal with its reason."""
+        """Return the category that the incident's nature means, or a refusal with the reason why it means none."""
         key = incident.means
         if not key:
             return Refusal(incident, Reason.UNKNOWN_NATURE, f'"{incident.nature}" is not in the table')
@@ -189,7 +192,7 @@ class Desk:
     def write(self, case: Case, now_ms: int) -> dict[str, Any]:
         """Return the approved alert for a case, ready to be published.
 
-        If the case was given a new time, it happened just before `now_ms`.
+        If the time of the case has been changed, the alert says that it happened just before `now_ms`.
         """
         occurred_at = now_ms - AGE_AFTER_RETIMING_MS if case.retimed else case.occurred_at
         wording = self.wording(case.category)
@@ -222,7 +225,7 @@ class Desk:
 
 
 def circle(where: Incident, radius_m: float) -> dict[str, Any]:
-    """Return a circle around the place of an incident, which must have one."""
+    """Return a circle around the place of an incident. The incident must have a place."""
     return {"type": "circle", "lat": where.lat, "lng": where.lng, "radius_m": radius_m}
 
 

@@ -148,9 +148,9 @@ class ApiClient:
             wait_s = min(LAST_WAIT_S, 2 * wait_s)
 
     async def _try(self, request: httpx.Request) -> tuple[httpx.Response | None, str, float]:
-        """Send a request once. Return the answer; or None if the request has to be repeated.
+        """Send a request once. Return the answer, or None if the request has to be repeated.
 
-        In that case, also return the cause in words, and the seconds that the server's `Retry-After` asks for (0
+        In the second case, also return the cause in words, and the seconds that the server's `Retry-After` asks for (0
         without one). Raise Refused if the server refuses the request.
         """
         try:
@@ -170,14 +170,14 @@ def _wait(response: httpx.Response) -> float:
 
 
 def in_path(own_id: str) -> str:
-    """Return an id, quoted for use as one segment of a path."""
+    """Return an id, quoted so that it can be used as one segment of a URL's path."""
     return quote(own_id, safe="")
 
 
 def json_of(response: httpx.Response) -> Answer:
     """Return the body of a response as a dict.
 
-    If it is not a JSON object, such as an error page of a proxy, return a dict with the status.
+    If the body is not a JSON object (but, for example, an error page of a proxy), return a dict with the HTTP status.
     """
     try:
         body = response.json()

@@ -33,11 +33,11 @@ from .times import parse_time
 from .wire import Message
 
 AGAIN_MS = 5_000  # pause before an answer is repeated (protocol, RU3)
-REPORT_MS = 6_000  # the server allows one in 5 s (M20), and the second may travel faster than the first
+REPORT_MS = 6_000  # pause between two reports: the server allows one in 5 s (M20), and the second may travel faster
 MAX_LIFE_MS = 7_200_000  # a call is open for two hours at most: protocol, `max_age_s`
 MAX_ETA_S = 7_200
 MAX_REMEMBERED = 1_024  # ids kept for Rules 3 and 5, of at most 128 characters each
-DECLINES = 3  # on each connection, when no seat is known
+DECLINES = 3  # how often a decline is sent on each connection if no seat is known
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -45,7 +45,7 @@ State = Literal["aed", "arrived"]
 
 
 class CallKind(StrEnum):
-    """The kind of a change of a call for help, as it concerns one responder."""
+    """The kind of a change of a call for help, as one responder sees the call."""
 
     CALL = "call"  # the call is new, its content has changed, or a seat is free again
     TASK = "task"  # this responder has a seat, and the task says where to go
@@ -57,8 +57,8 @@ class CallChange:
     """One change to show to a responder.
 
     `call` and `task` are the call and the task after the change, each None if there is none. After a STANDDOWN there is
-    no task: remove its place from the screen, and its notifications, too. `reason` is the one that the server gave, or
-    "expired" when the call reached its end, about which the server sends no message.
+    no task: remove the exact place from the screen, and from notifications, too. `reason` is the reason that the server
+    gave, or "expired" if the call has reached its end, about which the server sends no message.
     """
 
     kind: CallKind
@@ -71,7 +71,7 @@ class CallChange:
 @dataclass(slots=True)
 class _Held:
     expires_at: int  # ms since 1970, the server's time
-    keep_until: int  # own clock
+    keep_until: int  # by the client's own clock, in ms
     call: Mapping[str, Any] | None = None
     task: Mapping[str, Any] | None = None
     report: State | None = None
@@ -87,7 +87,7 @@ class _Held:
 class _Answer:
     message: Message
     at: int  # when to send it (again), by the client's own clock
-    until: int  # own clock
+    until: int  # by the client's own clock, in ms
     left: int | None = None  # how many more times on this connection; None: until answered
 
 
@@ -125,18 +125,18 @@ class Calls:
         self._answers: dict[str, _Answer] = {}
         self._once: list[Message] = []  # declines of calls in which this responder has no seat
         self._declined: OrderedDict[str, None] = OrderedDict()
-        self._over: OrderedDict[str, int] = OrderedDict()  # id -> the last revision that was held
+        self._over: OrderedDict[str, int] = OrderedDict()  # id -> the last revision that was received
 
     def __len__(self) -> int:
         return len(self._held)
 
     def call(self, call_id: str) -> Mapping[str, Any] | None:
-        """Return the newest revision of a call that was received; None if there is no such call, or if it is over."""
+        """Return the newest received revision of a call; None if the call is unknown or over."""
         held = self._held.get(call_id)
         return None if held is None else held.call
 
     def task(self, call_id: str) -> Mapping[str, Any] | None:
-        """Return the task of this call, which says where to go.
+        """Return this responder's task in a call, which says where to go.
 
         Return None if the responder has no seat (place among those who go).
         """
@@ -152,7 +152,7 @@ class Calls:
         return [held.call for held in self._held.values() if held.call is not None and held.task is None]
 
     def unanswered(self, call_id: str) -> bool:
-        """Return whether the server has not yet answered an accept, or the decline of a seat."""
+        """Return whether the server has not yet answered an `accept`, or a `decline` that gave a seat back."""
         return call_id in self._answers
 
     # ---- messages from the server; incomplete ones raise KeyError, TypeError or ValueError ----------------------
@@ -185,7 +185,7 @@ class Calls:
             raise TypeError("place is no map")
         answer = self._answers.get(key)
         if answer is not None and answer.message["type"] == "decline":
-            answer.left = None  # a seat must be given back; the task may have crossed our decline
+            answer.left = None  # give the seat back: the task may have been sent before the decline came
             return []
         held = self._held.get(key)
         if expires_at <= now_ms or (held is None and revision <= self._over.get(key, 0)):
@@ -230,7 +230,7 @@ class Calls:
     def decline(self, call_id: str, own_ms: int) -> None:
         """Decline a call, and remove it.
 
-        After an accept, this gives the seat back. Raise ValueError if the id is malformed.
+        If the call was accepted before, this gives the seat back. Raise ValueError if the id is malformed.
         """
         until, message = self._until(call_id, own_ms), {"type": "decline", "id": _checked(call_id)}
         held, answer = self._held.pop(call_id, None), self._answers.pop(call_id, None)
@@ -302,9 +302,9 @@ class Calls:
         return min(held + [answer.until for answer in self._answers.values()], default=None)
 
     def expire(self, own_ms: int, now_ms: int) -> list[CallChange]:
-        """Remove the calls that are over by one of the two clocks, and return the changes (Rule 4).
+        """Remove the calls that are over by at least one of the two clocks, and return the changes (Rule 4).
 
-        Their answers are removed, too.
+        The responder's answers to these calls are removed, too.
         """
         for key in [key for key, answer in self._answers.items() if answer.until <= own_ms]:
             del self._answers[key]
@@ -316,9 +316,9 @@ class Calls:
         return changes
 
     def holding(self, limit: int) -> dict[str, int]:
-        """Return the calls to list in the `holding` of a `hello`: a dict from id to highest revision (RU3).
+        """Return the calls to list in the `holding` of a `hello`: a dict from id to highest received revision (RU3).
 
-        It has at most `limit` entries: calls with a task first, then those that end last.
+        It has at most `limit` entries: calls with a task come first, then the other calls, those that end last first.
         """
         first = sorted(self._held, key=lambda key: (self._held[key].task is None, -self._held[key].expires_at))
         return {key: self._held[key].revision for key in first[:limit]}

@@ -53,13 +53,13 @@ __all__ = ["Client", "ClientError", "RequestRefused"]
 log = logging.getLogger("client_demo")
 
 HANDSHAKE_S = 10.0
-HEARTBEAT_S = 25.0  # if the welcome has no valid interval
+HEARTBEAT_S = 25.0  # used if the welcome has no valid interval
 MAX_HEARTBEAT_S = 3600.0  # with a longer interval a dead connection would go unnoticed
 MALFORMED = 4400
 MAX_LANGUAGES = 8
 _TAG = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
-HERE_REF = 0  # `ref` of the `move` with `here` after a welcome; a link counts from 1
-RENEW_S = 60.0  # a token is renewed this long before it expires, or after 80 % of its life if that is later
+HERE_REF = 0  # `ref` of the `move` that `_offer_here` sends; the other requests of a link count from 1
+RENEW_S = 60.0  # a token is renewed this long before it expires, or after 80 % of its lifetime if that is later
 RENEW_AGAIN_S = 5.0  # after a failed renewal
 
 OnChange = Callable[[Change], object]
@@ -86,9 +86,9 @@ class Client:
     `token` returns a token; it may be a coroutine function. It is called before each connection, before the token
     expires and after the server has refused a token. `languages` are tags such as "de-AT", the preferred one first: the
     server sends each alert in one of its languages. `on_status` is called with a line of text whenever the connection
-    opens or ends. With `verify` the client asks for the signed stream, and `on_untrusted` is called for each alert and
-    cancel that is dropped because its signatures do not suffice. Raise ValueError if a language is not a tag, or if
-    there are more than 8.
+    opens or ends. With `verify` the client asks for the stream with reviewers' signatures, and `on_untrusted` is called
+    for each `alert` or `cancel` message that is dropped because its signatures do not suffice. Raise ValueError if a
+    language is not a tag, or if there are more than 8.
 
     A responder has a place with `here`. `on_call` is called for changes of calls, as `on_change` is for alerts.
     `locate` returns the place where the person is now; it may be a coroutine function. It is called whenever a new call
@@ -123,7 +123,7 @@ class Client:
         self._filter["languages"] = _tags(languages)
         self._says_languages = True  # whether a `hello` contains languages (Rule 5)
         self._says_here = False  # whether places contain `here` (Rule 5)
-        self._hello_may_be_too_new = False  # whether the last hello had languages or `here` and is unanswered
+        self._hello_may_be_too_new = False  # whether the last `hello` had languages or `here`, and was not answered
         self._on_call, self._locate = on_call, locate
         self._rang, self._calls_changed = asyncio.Event(), asyncio.Event()
         self._on_change, self._on_status, self._on_untrusted = on_change, on_status, on_untrusted
@@ -172,8 +172,8 @@ class Client:
     async def move(self, places: Sequence[Place]) -> None:
         """Replace the places of the subscriber.
 
-        The alerts that the client has are compared with the new places at once. On return, the server knows the new
-        places; or the connection is lost, and the next `hello` will send them.
+        The alerts that the client has are compared with the new places at once. When this method returns, either the
+        server knows the new places, or the connection is lost and the next `hello` will send them.
         """
         self._report(self.holdings.expire(own_ms()) + self.holdings.move(places))
         await self._ask({"type": "move", "places": self._said_places()})
@@ -209,7 +209,7 @@ class Client:
         self._wake_for_calls()
 
     def decline(self, call_id: str) -> None:
-        """Decline a call for help, even if it was accepted before: then the seat becomes free again.
+        """Decline a call for help, or give the seat back if the call was accepted before.
 
         `on_call` is not called for this call any more.
         """
@@ -226,17 +226,17 @@ class Client:
 
     @property
     def rest_until(self) -> int | None:
-        """The time until which we are not called, because we have just helped somebody; None if we may be called.
+        """The time until which this responder is not called, after having just helped somebody.
 
-        The time is in ms since 1970, by the server's clock.
+        It is in ms since 1970, by the server's clock; None if calls may come.
         """
         return self._rest_until if self._rest_until > self._clocks()[1] else None
 
     def away_m(self, call: Mapping[str, Any]) -> float | None:
         """Return the distance, in metres, to the centre of a call's circle `near`; None if it is unknown.
 
-        It is measured from the place with `here`; if there is none, from the nearest place. The person who needs help
-        is somewhere in the circle `near`; only the task has the exact place.
+        It is measured from the place that has `here`; if there is none, from the place that is nearest to the centre.
+        The person who needs help is somewhere in the circle `near`; only the task has the exact place.
         """
         places = [place for place in self.holdings.places if place.here] or self.holdings.places
         try:
@@ -280,7 +280,7 @@ class Client:
             self._url,
             subprotocols=[Subprotocol(self._wire.subprotocol)],
             compression=None,
-            ping_interval=None,  # the link sends pings, at the server's interval
+            ping_interval=None,  # `Link` sends the pings, at the interval that the server asks for
             open_timeout=HANDSHAKE_S,
             close_timeout=2.0,
             proxy=None if is_loopback(self._url) else True,
@@ -288,7 +288,7 @@ class Client:
         try:
             return await self._talk(socket)
         finally:
-            await socket.close()  # with 1000, also after `stop`; does nothing if the server has closed
+            await socket.close()  # with the code 1000; does nothing if the server has already closed it
 
     async def _talk(self, socket: ClientConnection) -> Ending:
         if socket.subprotocol is None:
@@ -330,9 +330,10 @@ class Client:
                 link.say({"type": "filter", "languages": self._filter["languages"]})
 
     def _offer_here(self, link: Link, welcome: Message) -> bool:
-        """Send the place with `here` in a `move`, if the server takes us for a responder (Rule 5).
+        """Send the place with `here` in a `move`, if the server knows that this client is a responder's (Rule 5).
 
-        Nothing is sent if the `hello` had `here` already, or if no place has it. Return whether a `move` was sent.
+        Nothing is sent if the `hello` already contained `here`, or if no place has it. Return whether a `move` was
+        sent.
         """
         said = self._says_here
         self.quals = _quals(welcome)
@@ -348,7 +349,7 @@ class Client:
         return [(place if self._says_here else replace(place, here=False)).to_map() for place in places]
 
     def _holding(self) -> dict[str, int]:
-        """Return the `holding` of a `hello`, which lists what we have: calls first (protocol, RU3), then alerts."""
+        """Return the `holding` of a `hello`, which lists what the client has: calls (protocol, RU3), then alerts."""
         self._report_calls(self._expired_calls())
         calls = self.calls.holding(MAX_HOLDING)
         alerts, dropped = self.holdings.holding(own_ms(), MAX_HOLDING - len(calls))
@@ -447,7 +448,7 @@ class Client:
         return now, self.holdings.server_ms(now)
 
     def _ask_the_time(self) -> None:
-        """Ask the server for its time.
+        """Ask the server what time its clock shows.
 
         This is done if an alert arrives that has already ended, according to the last known time of the server.
         """
@@ -490,7 +491,7 @@ class Client:
     # ---- outgoing messages ---------------------------------------------------------------------------------
 
     async def _answer_calls(self, link: Link) -> None:
-        """Send a responder's answers, and repeat them, at the times that `calls` decides on. Never returns."""
+        """Send the responder's answers, and repeat them, at the times that `calls` decides on. Never returns."""
         while True:
             self._calls_changed.clear()
             for message in self.calls.due(own_ms()):
@@ -498,7 +499,7 @@ class Client:
             await _set_or_due(self._calls_changed, self.calls.next_due())
 
     async def _come_near(self) -> None:
-        """Send the place where the person is now, whenever a new call arrives (protocol, RU1). Never returns."""
+        """Whenever a new call arrives, send the place where the person is now (protocol, RU1). Never returns."""
         while True:
             await self._rang.wait()
             self._rang.clear()
@@ -518,7 +519,7 @@ class Client:
             await self._link.ask(message)
 
     async def _fresh_token(self) -> str | None:
-        """Return a token from the caller's function, or None without such a function.
+        """Return a token from the function that the caller has given, or None if there is no such function.
 
         Raise ClientError if the server has refused this token before (Rule 3).
         """
@@ -560,10 +561,13 @@ class Client:
 
 
 async def _set_or_due(event: asyncio.Event, due_ms: int | None) -> None:
-    """Wait until `event` is set, or the client's own clock reaches `due_ms`. With `due_ms`, wait a minute at most."""
+    """Wait until `event` is set, or the client's own clock reaches `due_ms`.
+
+    If `due_ms` is given, wait for a minute at most.
+    """
     # Wait at most a minute: the loop's clock may stop while the machine sleeps, but `own_ms` does not.
     delay_s = None if due_ms is None else min(60.0, max(0.0, (due_ms - own_ms()) / 1000))
-    # `wait_for` would not do: in Python 3.11 it loses a cancellation that comes together with the event.
+    # `wait_for` can't be used: in Python 3.11 it loses a cancellation that comes together with the event.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(delay_s):
             await event.wait()
@@ -572,7 +576,8 @@ async def _set_or_due(event: asyncio.Event, due_ms: int | None) -> None:
 def _tags(languages: Sequence[str] | None) -> list[str] | None:
     """Return the languages as a list.
 
-    Raise ValueError if a language is not a tag, or if there are more than 8: the server would close every connection.
+    Raise ValueError if a language is not a tag, or if there are more than 8, because the server would then close every
+    connection.
     """
     if languages is None:
         return None
@@ -590,7 +595,7 @@ def _window_ms(welcome: Message) -> tuple[object, object]:
 
 
 def _time(said: object) -> int | None:
-    """Return a time of the protocol in ms since 1970; None for anything else."""
+    """Return a time, written as in the protocol, in ms since 1970; None for any other value."""
     with contextlib.suppress(ValueError):
         return parse_time(said) if isinstance(said, str) else None
     return None

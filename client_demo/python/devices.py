@@ -13,7 +13,7 @@ import h3
 from .api import Answer, ApiClient, in_path
 from .geo import Place, cell_reach_m
 
-RESOLUTION = 8  # of the cells that the server gets; the reach of such a cell is about 0.6 km
+RESOLUTION = 8  # resolution of the cells that are sent to the server; the reach of such a cell is about 0.6 km
 COARSEST = 5
 MAX_PLACES = 8
 
@@ -43,10 +43,10 @@ def _cell(place: Place, resolution: int) -> str:
 
 
 class Devices(ApiClient):
-    """A connection to the service `geocast push`, where phones register for pushes.
+    """A connection to the service `geocast push`, with which phones register for pushes.
 
-    It is an async context manager. It needs a token with alerts:receive. Its methods raise Refused if a request is
-    refused, and Unanswered if it is not answered in time.
+    It is an async context manager. It needs a token with the scope alerts:receive. Its methods raise Refused if a
+    request is refused, and Unanswered if it is not answered in time.
     """
 
     async def offer(self) -> Answer:
@@ -69,8 +69,8 @@ class Devices(ApiClient):
     ) -> Answer:
         """Register a phone for pushes, or renew its registration.
 
-        The answer has `until` and `live`, and after the first registration also `secret`. `more` may contain
-        `categories`, `min_severity`, `languages` and `proofs`. Raise ValueError if there are more than 8 places.
+        The answer has `until` and `live`, and at the first registration also `secret`. `more` may contain `categories`,
+        `min_severity`, `languages` and `proofs`. Raise ValueError if there are more than 8 places.
         """
         body = {
             "subscription": subscription,

@@ -11,23 +11,23 @@ __all__ = ["Dispatcher"]
 class Dispatcher(ApiClient):
     """A connection to the server's HTTP API for a dispatcher, who opens and ends calls for help.
 
-    It is an async context manager. It needs a token with calls:dispatch. A call says exactly where somebody needs help.
-    No answer contains this place, and it is not stored here.
+    It is an async context manager. It needs a token with the scope calls:dispatch. A call says exactly where somebody
+    needs help. No answer of the server contains this place, and it is not stored here.
     """
 
     async def open_call(self, call: Mapping[str, Any]) -> Answer:
         """Open a call, so that responders near its place are notified.
 
         `id`, `category`, `headline`, `occurred_at` and `place` (with `lat`, `lng` and `kind`) are required. The answer
-        has `id`, `revision`, `issued_at`, `expires_at` and `near`: the circle that responders are shown before they
-        have a seat. If the request is repeated, no second call is opened.
+        has `id`, `revision`, `issued_at`, `expires_at` and `near`: the circle that responders are shown before they get
+        a task. If the request is repeated, no second call is opened.
         """
         return await self._call("POST", "/v1/calls", call)
 
     async def revise_call(self, call: Mapping[str, Any], replaces: int) -> Answer:
         """Correct the place or the text of a call, by sending the whole call again.
 
-        Its `replaces` must be the `content` that `call_state` has returned.
+        The call's field `replaces` must be the value of `content` that `call_state` returned last.
         """
         path = f"/v1/calls/{in_path(call['id'])}/revisions"
         return await self._call("POST", path, {**call, "replaces": replaces})
@@ -48,6 +48,6 @@ class Dispatcher(ApiClient):
         return await self._call("GET", f"/v1/calls/{in_path(call_id)}")
 
     async def calls(self) -> list[Answer]:
-        """Return the states of this dispatcher's open calls, each in the form that `call_state` returns."""
+        """Return the states of this dispatcher's open calls, each as a dict like that from `call_state`."""
         answer = await self._call("GET", "/v1/calls")
         return list(answer["calls"])

@@ -1,6 +1,6 @@
 """Distances on the sphere, as the protocol defines them in the section "Distance".
 
-They are computed without the server's code, so that clients decide independently. Coordinates are in degrees, distances
+The server's code is not used, so that clients decide independently of the server. Coordinates are in degrees, distances
 in metres.
 """
 
@@ -79,7 +79,10 @@ class Place:
 
     @classmethod
     def at(cls, lat: float, lng: float, accuracy_m: float = 0.0, *, here: bool = False) -> "Place":
-        """Return a place at a point. An accuracy above 2,000 m counts as 2,000 m (protocol, "Messages")."""
+        """Return a place at a point, with this accuracy.
+
+        An accuracy above 2,000 m counts as 2,000 m (protocol, "Messages").
+        """
         return cls(lat, lng, min(max(accuracy_m, 0.0), MAX_ACCURACY_M), here=here)
 
     @classmethod
@@ -118,10 +121,10 @@ def margin_m(shape: Shape, place: Place) -> float:
 
 
 def depth_m(area: Iterable[Shape], places: Sequence[Place]) -> float:
-    """Return how deep the places are inside an area, in metres: the result for the place that is deepest inside.
+    """Return how deep the places are inside an area, in metres: the depth of the place that is deepest inside.
 
-    The result is negative if all places are outside, and -inf if there are none. A shape of an unknown type counts as
-    containing every place, so that the alert is shown (protocol, "Growing").
+    The result is negative if all places are outside, and -inf if there are no places. A shape of an unknown type counts
+    as containing every place, so that the alert is shown (protocol, "Growing").
     """
     best = float("-inf")
     for shape in area:
@@ -137,7 +140,7 @@ def is_inside(area: Iterable[Shape], places: Sequence[Place]) -> bool:
 
 
 def away_m(area: Iterable[Shape], places: Sequence[Place]) -> float | None:
-    """Return the smallest distance, in metres, between a place and the centre of a shape.
+    """Return the smallest distance, in metres, between any of the places and the centre of any of the shapes.
 
     Return None if there are no places, or no shapes with a centre.
     """

@@ -1,6 +1,6 @@
 """Keeps the alerts that a client has received, and decides which changes to show to the person. No I/O.
 
-It is given alerts, cancels and the time.
+Callers pass the `alert` and `cancel` messages that arrive, and the time.
 
 Rule 1  A higher revision replaces a lower one; every other revision of the same id is ignored.
 Rule 2  No alert is shown after its `expires_at`. The clock for that is the client's own clock, corrected by the
@@ -11,15 +11,15 @@ Rule 2  No alert is shown after its `expires_at`. The clock for that is the clie
         an alert ends. The client reconnects to node B, whose `welcome` has the right time, and the alert is shown
         again.
 Rule 3  An alert that was cancelled is not shown again, because a node that is behind may still send it.
-Rule 4  A server sends the same frame to everybody. Whether we are inside is decided here, by the places that we know.
+Rule 4  A server sends the same frame to everybody. Whether the person is inside is decided here, by their own places.
 Rule 5  Alerts that do not fit into `holding` are dropped before it is sent, so that the server knows every alert that
         we show, or may show again.
 
-The changes that are reported when a revision comes, or when we move:
+The changes that are reported when a revision comes, or when the person moves:
 
     shown before   here before   here now    reported
     no             -             yes         new
-    no             -             no          nothing; the alert is kept, in case we walk in or a revision moves it here
+    no             -             no          nothing; the alert is kept: the person may walk in, or it may be moved here
     yes            yes           yes         updated, if it is a higher revision
     yes            yes           no          no_longer_here
     yes            no            yes         back_here
@@ -46,7 +46,7 @@ _ANYWHERE = Place.at(0.0, 0.0)
 
 
 class Kind(StrEnum):
-    """The kind of a change of an alert that is shown to the person, or was shown before."""
+    """The kinds of changes of an alert that is shown to the person, or was shown before."""
 
     NEW = "new"
     UPDATED = "updated"
@@ -62,7 +62,7 @@ SHOWN = (Kind.NEW, Kind.UPDATED, Kind.BACK_HERE)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change to show: the alert after the change, whether we are inside, and the reason if it was cancelled."""
+    """One change to show: the alert after the change, whether the person is inside, and why it was cancelled."""
 
     kind: Kind
     alert: Alert
@@ -75,16 +75,16 @@ class _Held:
     alert: Alert
     revision: int
     expires_at: int  # ms since 1970, the server's time
-    keep_until: int  # own clock: the alert is over by then, whatever the server's clock says
+    keep_until: int  # by the client's own clock, in ms: by then the alert is over, whatever the server's clock says
     here: bool = False
     shown: bool = False
-    over: bool = False  # by the server's clock
+    over: bool = False  # whether the alert has ended by the server's clock
 
     def reassess(self, places: Sequence[Place], revised: bool) -> Kind | None:
         """Update whether one of `places` is inside the alert's area, and return the kind of the change, or None.
 
-        The table in the module's docstring says which change it is. `revised`: whether a higher revision has just
-        arrived.
+        The table in the module's docstring says which kind it is. `revised` says whether a higher revision of the alert
+        has just arrived.
         """
         was_here, self.here = self.here, is_inside(self.alert["area"], places)
         if self.over:
@@ -123,9 +123,9 @@ def _life_ms(alert: Alert) -> int:
 
 
 def _check_area(area: object) -> None:
-    """Raise an error if places can't be compared with `area`.
+    """Raise an error if `area` is so malformed that places can't be compared with it.
 
-    So an alert with such an area is rejected at once, and no later move fails.
+    So an alert with such an area is rejected at once, and no later move fails because of it.
     """
     if not isinstance(area, list) or not all(isinstance(shape, Mapping) for shape in area):
         raise TypeError("area is no list of shapes")
@@ -133,7 +133,7 @@ def _check_area(area: object) -> None:
 
 
 class Holdings:
-    """Keeps the alerts of one client. Iterating yields those that are live (have not ended).
+    """Keeps the alerts that one client has received. Iterating yields those that are live (have not ended).
 
     In all methods, `own_ms` is the time of the client's own clock, in ms since any moment.
     """
@@ -160,7 +160,7 @@ class Holdings:
 
     @property
     def kept(self) -> int:
-        """The number of alerts that have ended by the server's clock, but are kept because it may be wrong (Rule 2)."""
+        """The number of alerts that are kept although they have ended by the server's clock (Rule 2)."""
         return sum(held.over for held in self._held.values())
 
     @property
@@ -188,7 +188,7 @@ class Holdings:
     def next_expiry(self) -> int | None:
         """Return the time at which `expire` must be called next; None if there are no alerts.
 
-        The time is that of the client's own clock, in ms. An alert then ends, or is deleted.
+        The time is that of the client's own clock, in ms. At that time an alert ends, or is deleted.
         """
         return min(
             (held.keep_until if held.over else held.expires_at - self._correction_ms for held in self._held.values()),
@@ -196,9 +196,9 @@ class Holdings:
         )
 
     def expire(self, own_ms: int) -> list[Change]:
-        """Find the alerts that have ended, and those that are live again; return the changes to show.
+        """Find the alerts that have ended, and those that have become live again; return the changes to show.
 
-        For an alert that was never shown, there is no change.
+        There is no change for an alert that was never shown.
         """
         now = self.server_ms(own_ms)
         looked = [(held, held.look(now)) for held in self._held.values()]
@@ -206,7 +206,7 @@ class Holdings:
         return [held.change(kind) for held, kind in looked if kind is not None]
 
     def _forget(self, own_ms: int) -> None:
-        """Delete alerts that have ended by both clocks. None of them is shown.
+        """Delete the alerts that have ended by both clocks. None of them is shown any more.
 
         Alerts that have ended only by the server's clock are deleted, too, if there are more than MAX_HOLDING of them.
         """
@@ -270,10 +270,10 @@ class Holdings:
     def holding(self, own_ms: int, limit: int = MAX_HOLDING) -> tuple[dict[str, int], list[Change]]:
         """Return the `holding` of a `hello`, a dict from id to revision, and the changes to show (Rules 2 and 5).
 
-        At most `limit` alerts are listed; further ones are dropped, so that calls have space, too. Alerts whose area we
-        have left are listed: a cancel, or a revision that brings the alert back, is still for us. Alerts that have
-        ended only by the server's clock are listed, too: such an alert may become live again, and may have been
-        cancelled meanwhile.
+        At most `limit` alerts are listed; further ones are dropped, so that calls have space, too. Alerts whose area
+        the person has left are listed: a cancellation, or a revision that brings the alert back, still concerns the
+        person. Alerts that have ended only by the server's clock are listed, too: such an alert may become live again,
+        and may have been cancelled meanwhile.
         """
         changes = self.expire(own_ms)
         latest_first = self._latest_end_first(self._held)
@@ -296,9 +296,9 @@ class Holdings:
     def restore(self, saved: Sequence[Mapping[str, Any]], own_ms: int, wall_minus_own_ms: int = 0) -> None:
         """Restore the alerts that `saved` has returned in an earlier run.
 
-        Alerts that have ended since are dropped when the server's clock is next set (Rule 2). The wall clock decides
-        how long an alert is kept; but the wall clock may be wrong, so no alert is kept for longer than it can live.
-        Raise KeyError, TypeError or ValueError if `saved` is anything else.
+        Alerts that have ended since then are dropped when the server's clock is next set (Rule 2). The wall clock
+        decides how long an alert is kept; but the wall clock may be wrong, so no alert is kept for longer than it can
+        live. Raise KeyError, TypeError or ValueError if `saved` is anything else.
         """
         for each in saved:
             alert = each["alert"]

@@ -27,7 +27,10 @@ class ClientError(Exception):
 
 
 class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours)
-    """Raised if the server has answered a `move`, `filter` or `token` with an `error`. Nothing of it was applied."""
+    """Raised if the server has answered a `move`, `filter` or `token` with an `error`.
+
+    No part of the message was applied.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"the server refuses this: {detail} ({code})")
@@ -120,9 +123,9 @@ class Link:
         self._socket.transport.abort()
 
     def let_go(self) -> None:
-        """Let all requests that wait for an answer return, after the connection has ended.
+        """Make all requests that wait for an answer return, because the connection has ended.
 
-        They need no answer any more, because the next `hello` has their content.
+        They need no answer any more: the next `hello` has their content.
         """
         for answer in self._asked.values():
             if not answer.done():
@@ -189,7 +192,7 @@ class Link:
 async def first_to_end(*coroutines: Coroutine[Any, Any, object]) -> None:
     """Run coroutines concurrently until one of them ends, and cancel the others.
 
-    If the one that has ended has raised an error, raise this error.
+    If the coroutine that ended first raised an error, raise this error.
     """
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:

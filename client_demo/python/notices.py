@@ -1,6 +1,6 @@
 """Decides which notifications a phone shows for pushes.
 
-The code is given messages and the time, and does no I/O.
+Callers pass the messages and the time. No I/O.
 
     taken = notices.take(subscription.read(pushed), own_ms())
     show(taken.notice)                 # replaces the notification with the same tag
@@ -12,8 +12,8 @@ Rule 2  Pushes and the WebSocket share the phone's alerts (`holdings`), so an al
         once (WPC1).
 Rule 3  A notification makes a sound only when the phone learns something new (WPC3, WPC4).
 Rule 4  No code runs while a phone sleeps. So a notification whose alert has ended is closed at the next push, and so
-        are notifications of cancels and of alerts that had ended before they arrived. Each text says until when the
-        alert is valid (WPC4, WPC5).
+        are notifications of cancellations and of alerts that had ended before they arrived. Each text says until when
+        the alert is valid (WPC4, WPC5).
 Rule 5  A push may come late, so the present time is taken to be at least the `now` of the push (WPC5).
 """
 
@@ -32,7 +32,7 @@ SOMETHING, RENEWAL = "-something", "-renewal"  # tags that no alert has: an id b
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The texts around an alert's own words. Names in braces are replaced by values."""
+    """The texts that a notification adds to an alert's own words. Names in braces are replaced by values."""
 
     exercise: str = "Exercise: {title}"
     test: str = "Test: {title}"
@@ -49,9 +49,9 @@ class Words:
 class Notice:
     """A notification to show on a phone.
 
-    `sound`: whether a sound is played. `stays`: whether the notification stays until a person dismisses it. `lang` is
-    the language of the alert's own words. For a browser's `showNotification`, `sound` means `renotify` and not
-    `silent`, and `stays` means `requireInteraction`.
+    `sound` says whether a sound is played, and `stays` whether the notification stays until a person dismisses it.
+    `lang` is the language of the alert's own words. For a browser's `showNotification`, `sound` means `renotify` and
+    not `silent`, and `stays` means `requireInteraction`.
     """
 
     tag: str
@@ -64,10 +64,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The result of a push.
+    """The actions to take after a push.
 
-    It has the notification to show, the tags of notifications to close before, and the changes for an open page. If
-    `whole` is False, the alert did not fit into the push: fetch the rest over one short connection.
+    It has the notification to show, the tags of the notifications to close before that, and the changes for an open
+    page. If `whole` is False, the alert did not fit into the push: fetch the rest over one short connection.
     """
 
     notice: Notice
@@ -79,10 +79,10 @@ class Taken:
 class Notices:
     """Decides which notifications a phone shows for the pushes that it receives.
 
-    `holdings` has the alerts of the phone. It is that of the phone's `Client`, if there is one, and has the phone's own
-    places, which are more exact than the places that the server has. If no socket has set its clock, the caller must
-    call `holdings.set_clock`. `time_of(moment, now)` formats a moment in ms since 1970 for the person; `now` is in the
-    same unit.
+    `holdings` has the alerts of the phone. If the phone has a `Client`, it is the `holdings` of this client. It
+    contains the phone's own places, which are more exact than those that the server has. If no WebSocket has set its
+    clock, the caller must call `holdings.set_clock`. `time_of(moment, now)` formats a moment in ms since 1970 for the
+    person; `now` is in the same unit.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Notices:
     ) -> None:
         self.holdings = holdings
         self._verify, self._words, self._time_of = verify, words or Words(), time_of or local_time
-        self._cut: dict[str, Alert] = {}  # alerts that were pushed in part: without an area they can't be held
+        self._cut: dict[str, Alert] = {}  # alerts pushed only in part: without an area, `holdings` can't keep them
         self._cancelled: dict[str, Notice] = {}  # by id; a cancelled id does not come back
         self._open: dict[
             str, int
@@ -107,9 +107,9 @@ class Notices:
         return list(self._open)
 
     def take(self, message: Message, own_ms: int, *, visible: bool = False) -> Taken:
-        """Return the notification for a push, and what else is to be done.
+        """Return the notification for a push, and what else must be done.
 
-        `visible`: whether the app is on the screen; then the notification makes no sound.
+        `visible` says whether the app is on the screen; if so, the notification makes no sound.
         """
         now = max(self.holdings.server_ms(own_ms), _said(message))
         changes, closed = self.holdings.expire(own_ms), self._close(now)
@@ -119,7 +119,7 @@ class Notices:
         return Taken(notice, [tag for tag in closed if tag != notice.tag], changes + more, whole)
 
     def opened(self, own_ms: int) -> list[str]:
-        """Return the tags of the notifications to close when the app is opened: those whose alert has ended."""
+        """Return the tags of the notifications to close when the person opens the app: those whose alert has ended."""
         return self._close(self.holdings.server_ms(own_ms))
 
     def _close(self, now: int) -> list[str]:
@@ -136,7 +136,7 @@ class Notices:
     # ---- the content of a push ---------------------------------------------------------------------------------
 
     def _decide(self, message: Message, own_ms: int, now: int) -> tuple[Notice, list[Change], bool]:
-        """Return the notification, the changes for an open page, and whether the push had the whole alert."""
+        """Return the notification, the changes for an open page, and whether the push contained the whole alert."""
         try:
             read = message if self._verify is None else self._verify.read(message)
             match read["type"]:
@@ -186,7 +186,7 @@ class Notices:
         return notice
 
     def _again(self, alert: Alert, now: int, *, sound: bool) -> Notice:
-        """Return the notification of an alert in its present state."""
+        """Return the notification for an alert that the phone already has, in the alert's present state."""
         end = _end(alert)
         if end <= now:
             return self._shown(Notice(alert["id"], self._words.ended), 0)

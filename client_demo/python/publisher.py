@@ -32,28 +32,28 @@ __all__ = [
 class Publisher(ApiClient):
     """A connection to the server's HTTP API for a publisher of alerts.
 
-    It is an async context manager. It needs a token with alerts:publish.
+    It is an async context manager. It needs a token with the scope alerts:publish.
     """
 
     async def publish(self, alert: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
         """Publish an alert (its revision 1).
 
-        With `dry_run`, only return the answer that the server would give.
+        With `dry_run`, publish nothing, but return the answer that the server would give.
         """
         return await self._call("POST", "/v1/alerts" + ("?dry_run=true" if dry_run else ""), alert)
 
     async def revise(self, alert: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
         """Publish the next revision of an alert: the whole alert with its `id` and the new `revision`.
 
-        With `dry_run`, only return the answer that the server would give.
+        With `dry_run`, publish nothing, but return the answer that the server would give.
         """
         path = f"/v1/alerts/{in_path(alert['id'])}/revisions"
         return await self._call("POST", path + ("?dry_run=true" if dry_run else ""), alert)
 
     async def cancel(self, alert_id: str, cancel: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
-        """Cancel an alert. The request needs `revision` (the alert's next number), `reason` and `approval`.
+        """Cancel an alert. The request needs `revision` (the next revision number), `reason` and `approval`.
 
-        With `dry_run`, only return the answer that the server would give.
+        With `dry_run`, cancel nothing, but return the answer that the server would give.
         """
         path = f"/v1/alerts/{in_path(alert_id)}/cancel"
         return await self._call("POST", path + ("?dry_run=true" if dry_run else ""), cancel)
@@ -67,7 +67,7 @@ class Publisher(ApiClient):
         return await self._call("GET", f"/v1/alerts/{in_path(alert_id)}")
 
     async def live(self) -> list[Answer]:
-        """Return the newest revision of each live alert, reading all pages of the list."""
+        """Return the newest revision of each live alert. All pages of the server's list are read."""
         found: dict[str, Answer] = {}
         path: str | None = "/v1/alerts"
         while path is not None:

@@ -47,9 +47,9 @@ class Subscription:
         self._public = _bytes_of(self.private.public_key())
 
     def to_map(self) -> dict[str, Any]:
-        """Return the subscription in the form in which phones register it.
+        """Return the subscription as a dict, in the format in which phones register it.
 
-        It is the form of a browser's `PushSubscription.toJSON()`.
+        It is the format of a browser's `PushSubscription.toJSON()`.
         """
         return {"endpoint": self.endpoint, "keys": {"p256dh": encoded(self._public), "auth": encoded(self.auth)}}
 

@@ -16,7 +16,7 @@ def wall_ms() -> int:
 def own_ms() -> int:
     """Return the present time of the client's own clock, in ms since some moment.
 
-    The server's `now` shows how it differs from the time of day.
+    The difference between this clock and the time of day is known only from the server's `now`.
     """
     return time.clock_gettime_ns(_OWN_CLOCK) // 1_000_000
 

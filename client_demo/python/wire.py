@@ -22,7 +22,7 @@ class Wire:
     decode: Callable[[str | bytes], Message]
 
     def signed(self) -> "Wire":
-        """Return the same format, with the subprotocol of the stream that has reviewers' signatures (protocol, F9)."""
+        """Return a copy of this format that uses the subprotocol for the stream with reviewers' signatures (F9)."""
         return replace(self, subprotocol=f"{self.subprotocol}.signed")
 
 
@@ -49,7 +49,7 @@ WIRES: dict[WireName, Wire] = {
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether the URL names this machine. A proxy that is set in the environment could not reach it."""
+    """Return whether the URL names this machine. If so, a proxy that is set in the environment must not be used."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback

@@ -149,7 +149,7 @@ def test_checker_reports_delivery_of_a_refused_revision():
     assert found(story) == {"outside": 1}
 
 
-def test_checker_accepts_later_revisions_to_recipients_anywhere():
+def test_checker_accepts_revisions_sent_to_earlier_recipients_outside_the_area():
     """A client that already had a revision, or was sent one, gets later revisions wherever it is (rules 1 and 5)."""
     story = Story()
     story.visit("bob", {"a": 1}).events.extend([AWAY, told(2)])
