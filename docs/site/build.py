@@ -46,7 +46,8 @@ NAVIGATION = {  # pages that are not named here come last
         *("client_demo", "client_demo/python", "client_demo/web/geocast", "client_demo/conformance", "comparison"),
     ],
     "Reference": [
-        *("protocol", "approval-rules", "call-rules", "call-api", "cap-rules", "push-rules"),
+        *("protocol", "approval-rules", "call-rules", "call-api", "defibrillators"),
+        *("cap-rules", "cap-categories", "push-rules"),
         *("settings", "commands", "policy", "keys", "behaviour", "limits", "log", "metrics"),
     ],
     "Operations": [
@@ -60,7 +61,8 @@ NAVIGATION = {  # pages that are not named here come last
 }
 RULES = (  # the pages that define rules
     *("protocol", "areas", "languages", "cap", "cap-rules", "feed", "calls", "call-rules", "call-api"),
-    *("push", "push-rules", "publishers", "approval-rules", "ledger", "privacy", "threats", "limits"),
+    *("defibrillators", "cap-categories", "push", "push-rules", "publishers", "approval-rules", "ledger", "privacy"),
+    *("threats", "limits"),
 )
 MOVED = HERE / "moved.json"  # by page: the headings that were moved away from it, each with its present page
 _ID = "[A-Z]{1,3}[0-9]+[a-z]?"
@@ -118,15 +120,30 @@ class Site:
 
     def _target(self, path: str, target: str) -> str:
         """Return the target on the site for the target of a link in a file."""
-        if re.match(r"[a-z]+:|#", target):
+        if re.match(r"[a-z]+:", target):
             return target
         file, _, heading = target.partition("#")
+        if not file:
+            return f"#{self._heading(path, heading)}"
         there = os.path.normpath(os.path.join(os.path.dirname(path), file))
         page = self.pages.get(there) or self.pages.get(f"{there}/README.md")
         if page is None and (self.root / there).is_dir():
             self.listed.add(there)
             page = _name(there)
-        return f"/{page}.md{'#' * bool(heading)}{heading}" if page else f"/repository/{there}"
+        if page is None:
+            return f"/repository/{there}"
+        source = there if there in self.pages else f"{there}/README.md"
+        return f"/{page}.md#{self._heading(source, heading)}" if heading else f"/{page}.md"
+
+    def _heading(self, path: str, anchor: str) -> str:
+        """Return the anchor that Sphinx knows for an anchor in a file.
+
+        Sphinx checks links only against the anchors that it makes from headings. So return the anchor of the heading
+        that follows `<a id="...">`, where a heading was renamed and has kept its old anchor.
+        """
+        text = (self.root / path).read_text("utf-8") if path in self.pages else ""
+        found = re.search(rf'^<a id="{re.escape(anchor)}"></a>\n(?:<a id=.*\n|\n)*#+ (.+)$', text, re.MULTILINE)
+        return re.sub(r"[^\w\- ]", "", found[1].lower()).replace(" ", "-") if found else anchor
 
     def _picture(self, path: str, dark: str, light: str, about: str) -> str:
         about = " ".join(about.split())

@@ -170,6 +170,7 @@ PROVED = (
     "calls.md",
     "call-rules.md",
     "call-api.md",
+    "defibrillators.md",
     "languages.md",
     "publishers.md",
     "approval-rules.md",
