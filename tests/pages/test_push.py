@@ -220,7 +220,7 @@ def cancel_of(alert_id: str, revision: int, reason: str = "The fire is out.") ->
 
 
 def test_revision_and_cancel_replace_a_notification(app: App):
-    """Each push shows one notification, and a known revision is silent (rules WPC1, WPC2, WPC3, WPC4, WPM5)."""
+    """Each push shows one notification, and a known revision is silent (rules WPC1, WPC2, WPC3, WPC4)."""
     app.sleep()
     first = alert_of("a")
     app.push(first)
@@ -386,7 +386,7 @@ def test_concurrent_changes_of_the_store_are_serialized(app: App):
 def test_alert_reaches_a_notification_through_node_and_push(
     show: Callable[..., Shown], site: Site, certificate: Certificate, tmp_path: Path
 ):
-    """An alert is published, pushed, decrypted and shown once (rules WPC1, WPC2, WPC3, WPC6, WPM5)."""
+    """An alert is published, pushed, decrypted and shown once (rules WPC1, WPC2, WPC3, WPC6)."""
     spot = ground()
     with (
         PushService(certificate) as service,

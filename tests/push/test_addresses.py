@@ -1,4 +1,4 @@
-"""Where pushes may go (rule WPM3): the table of everything that a stranger may try."""
+"""Where pushes may go (rules WPR3, WPO4): the table of everything that a stranger may try."""
 
 import pytest
 

@@ -57,7 +57,7 @@ def test_opened_record_equals_sealed_record(keyring, record):
 
 
 def test_sealed_record_shows_nothing_of_its_content(keyring):
-    """Not the endpoint, cells, `sub` or keys (rule WPM4)."""
+    """Not the endpoint, cells, `sub` or keys (rule WPP2)."""
     sealed = keyring.seal(RECORD, b"device", UNTIL_MS)
     for word in (RECORD.sub, RECORD.id, *RECORD.cells, "fcm.googleapis.com", "fire_structure"):
         assert word.encode() not in sealed

@@ -1,4 +1,4 @@
-"""Random steps with devices, checked against the model of the rules in `tests/support/model.py` (rule WPM1).
+"""Random steps with devices, checked against the model of the rules in `tests/support/model.py`.
 
 Each push is checked against the model at the moment when it goes out; the test chooses its outcome. When all requests
 and pauses are over, no device is owed anything. A process may be killed at any step, and a new one starts with the
@@ -555,7 +555,7 @@ class PushesOfTwo(Pushes):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("machine", "settle_s"), [(Pushes, 3_600), (PushesOfTwo, 0)])
 def test_devices_get_what_the_model_owes_them(machine, settle_s, monkeypatch):
-    """Random events follow the rules (WPM1, R1 to R8, E1, WPS3, WPN1, WPN2).
+    """Random events follow the rules (R1 to R8, E1, WPS3, WPN1, WPN2).
 
     The events are registrations, alerts, answers, pauses, kills and hand-overs. Outcomes are noted at once or with the
     next write. Anything between would depend on the machine's clock.

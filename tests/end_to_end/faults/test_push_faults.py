@@ -42,7 +42,7 @@ def services(certificate: Certificate, seed: int) -> Iterator[list[Service]]:
 @pytest.mark.slow
 @seeds(1)
 def test_push_process_killed_repeatedly_misses_no_phone(keys: Keys, tmp_path: Path, services: list[Service], seed: int):
-    """No alert or cancel is missed, none comes after the end, and only a kill repeats one (WPM2, WPS3)."""
+    """No alert or cancel is missed, none comes after the end, and only a kill repeats one (WPS3)."""
     options = policy_in(tmp_path)
     with Node(tmp_path, keys, *options) as node, Push(node, *services, options=options[:2]) as push:
         judge(PushRun(node, services, Processes([push]), seed, SECONDS))
@@ -53,7 +53,7 @@ def test_push_process_killed_repeatedly_misses_no_phone(keys: Keys, tmp_path: Pa
 def test_killing_one_or_all_of_two_push_workers_misses_no_phone(
     keys: Keys, tmp_path: Path, services: list[Service], seed: int
 ):
-    """Two workers share one file; the survivor goes on, and no phone is pushed to by both (WPM2, WPN1)."""
+    """Two workers share one file; the survivor goes on, and no phone is pushed to by both (WPN1)."""
     options = policy_in(tmp_path)
     pushing = (*options[:2], "--workers", "2")
     with Node(tmp_path, keys, *options) as node, Push(node, *services, options=pushing) as push:
@@ -66,7 +66,7 @@ def test_killing_one_or_all_of_two_push_workers_misses_no_phone(
 def test_killing_or_pausing_one_of_two_push_processes_on_redis_misses_no_phone(
     keys: Keys, tmp_path: Path, services: list[Service], seed: int
 ):
-    """A process paused beyond its lease pushes nothing that the other has pushed meanwhile (WPM2, WPN1, WPN2)."""
+    """A process paused beyond its lease pushes nothing that the other has pushed meanwhile (WPN1, WPN2)."""
     options = policy_in(tmp_path)
     only = () if IS_LONG else ("process 0 killed", "process 1 paused")
     with Node(tmp_path, keys, *options) as node, RedisServer(tmp_path / "redis") as redis:
@@ -76,7 +76,7 @@ def test_killing_or_pausing_one_of_two_push_processes_on_redis_misses_no_phone(
 
 
 def test_kill_in_the_middle_of_push_fan_out_misses_no_phone(keys: Keys, tmp_path: Path, certificate: Certificate):
-    """The process is killed once while an alert is pushed and once while its cancel is (WPM2, WPS3, WPS5).
+    """The process is killed once while an alert is pushed and once while its cancel is (WPS3, WPS5).
 
     All phones sleep meanwhile, and wake up at the end.
     """

@@ -396,7 +396,7 @@ def test_new_store_key_encrypts_all_rows_again_and_keeps_deliveries(node: Node, 
 
 
 def test_data_of_a_device_is_in_no_file_log_line_or_metric(node: Node, push: Push, service: PushService):
-    """The search covers endpoint, place, `sub`, id, key and secret (rules WPM4, WPP2, M9)."""
+    """The search covers endpoint, place, `sub`, id, key and secret (rules WPP2, M9)."""
     spot, phone = ground(), service.phone()
     phone.answers = [500]
     answer = push.register(phone, cell(spot), token=push.token(sub="sub-of-somebody"))
