@@ -157,7 +157,7 @@ def test_smallest_and_largest_radius_are_accepted(node: Node, radius: float):
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_every_category_of_the_default_policy_is_accepted(node: Node, category: str):
-    """The default policy has twelve categories (section 3)."""
+    """The protocol lists the categories (section 3)."""
     node.publish(alert(ground(), category=category))
 
 
