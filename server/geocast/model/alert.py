@@ -173,7 +173,7 @@ class AlertText:
 class Alert:
     """The content of one revision in accepted form: defaults filled in, times as numbers, the area as published.
 
-    Only official warnings have the members after `confirm`: publishers cannot send them (rule A12). `texts` keeps the
+    Only official warnings have the members in OF_WARNINGS: publishers cannot send them (rule A12). `texts` keeps the
     issuer's order. In an alert with texts, `headline` and `description` equal those of the first text.
 
     The members are declared in the order in which they are stored (see `members`).

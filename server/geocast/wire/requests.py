@@ -403,7 +403,7 @@ Approving = Annotated[
 
 
 class AlertRequest(StrictModel):
-    """The body of `POST /v1/alerts`. The defaults of `description` and `expires_at` mean "left out"."""
+    """The body of `POST /v1/alerts`. As defaults, an empty text and the time 0 mean "left out"."""
 
     id: Id
     category: Text
