@@ -111,7 +111,7 @@ def without_secrets(text: str) -> str:
     If the password in a malformed URL can't be found, only the scheme is shown.
     """
     scheme, colon, _ = text.partition(":")
-    if not colon or scheme in ("sqlite", "memory") or not re.fullmatch(r"[a-z+]+", scheme):
+    if not colon or scheme in config.PATH_SCHEMES or not re.fullmatch(r"[a-z+]+", scheme):
         return text
     url = _URL.fullmatch(text)
     if url is None:
