@@ -2,14 +2,12 @@
 
 import pytest
 
-from geocast.alertlog.trusted_time import TrustedTime
-
 
 @pytest.fixture(autouse=True)
-def _time_passes_for_all(request, monkeypatch):
+def _time_passes_for_all(request):
     """Let only the clock passed to `purge` count, except in tests with `trusted_time` in their names."""
     if "trusted_time" not in request.function.__name__:
-        monkeypatch.setattr(TrustedTime, "at_least", lambda _self, _newest, now: now.wall_ms)
+        request.getfixturevalue("time_passes_for_all")
 
 
 @pytest.fixture
