@@ -37,9 +37,11 @@ class LogContract(KindsContract, abc.ABC):
         """Store an entry in `log` as a later release does, by another process if possible."""
 
     @pytest.fixture(autouse=True)
-    def _patches(self, monkeypatch, caplog, time_passes_for_all):
+    def _patches(self, request, monkeypatch, caplog):
         self._monkeypatch = monkeypatch
         self._caplog = caplog
+        if "trusted_time" not in request.function.__name__:
+            request.getfixturevalue("time_passes_for_all")
 
     def without_time_outs(self):
         """Disable all time-outs that wake a follower of this log."""
@@ -557,6 +559,12 @@ class DurableContract(LogContract):
             assert len(await entries(log)) == 20
 
         self.reopened(tmp_path, before, after)
+
+    async def test_purge_uses_earlier_of_clock_and_trusted_time(self, log):
+        """A process with a clock days ahead deletes nothing early (LogR1)."""
+        await log.append(a_revision())
+        assert await log.purge(NOON_MS + 10 * RETENTION_MS) == 0
+        assert await entries(log) == [a_revision()]
 
     async def test_release_without_calls_skips_their_entries(self, log):
         """It skips them silently (LogG1, LogG4). Such a release is played by this one with a shorter list of kinds."""
