@@ -1,8 +1,8 @@
-# Two images: a node (the default), and `--target demo`, in which compose.yaml runs a map and a review desk. Both are built
-# on BASE: any image with Python 3.11 or later, its venv with pip, and certificates.
+# Two images: a node (the default), and `--target demo`, in which compose.yaml runs a map and a review desk. BASE, from which
+# both are built, may be any image with Python 3.11 or later, its modules venv and pip, and certificates.
 ARG BASE=docker.io/library/python:3.13-slim-trixie
 
-# ---- what is installed: the wheel and its locked dependencies, in a folder that has no pip
+# ---- build: the wheel and its locked dependencies, in a folder without pip
 FROM ${BASE} AS build
 ENV PIP_CACHE_DIR=/var/cache/pip NPM_CONFIG_CACHE=/var/cache/npm
 WORKDIR /src
@@ -19,7 +19,7 @@ ARG COMMIT=
 RUN COMMIT=${COMMIT} /build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /build/bin/pip --python /opt/geocast/bin/python install --quiet --no-deps /wheels/*.whl
 
-# ---- the demo: what its clients need beside the node; Node.js gets the pages' packages, and goes
+# ---- the demo: the packages that its clients need besides the node; Node.js installs the pages' packages and is removed
 FROM build AS demo-build
 COPY requirements/demo.txt requirements/push.txt requirements/
 RUN --mount=type=cache,target=/var/cache/pip \
@@ -38,7 +38,7 @@ RUN chmod -R a+rX client_demo && python3 -m compileall -q client_demo
 FROM ${BASE} AS demo
 COPY --from=demo-build /opt/geocast /opt/geocast
 COPY --from=demo-build /src/client_demo /opt/demo/client_demo
-# A volume that is mounted there takes over whose the folder is.
+# A volume that is mounted on one of these folders takes over the folder's owner.
 RUN install -d -o 65532 -g 65532 -m 750 /demo/private /demo/node /demo/push /demo/clients /demo/desk
 ENV PATH=/opt/geocast/bin:$PATH \
     PYTHONPATH=/opt/demo \
@@ -48,7 +48,7 @@ USER 65532:65532
 ENTRYPOINT ["python", "-m", "client_demo"]
 CMD ["--help"]
 
-# ---- the node; `geocast push` with another command
+# ---- the node; with the command `push` it is `geocast push`
 FROM ${BASE} AS node
 COPY --from=build /opt/geocast /opt/geocast
 RUN install -d -o 65532 -g 65532 -m 700 /var/lib/geocast

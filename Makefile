@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make demo` and `make test`. `make help` lists the rest.
+# `make demo` and `make test` install everything that they need. `make help` lists all targets.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -13,7 +13,7 @@ SECONDS ?= 60
 SEED ?= 1
 LOG ?= sqlite
 ON ?=
-# Most tests of whole processes wait: one more process than there are CPUs keeps these busy.
+# The number of test processes. Tests of whole programs mostly wait, so one more process than CPUs keeps the CPUs busy.
 AT_ONCE ?= $(shell echo $$(( $$(nproc) + 1 )))
 SOAK_MINUTES ?= 5
 UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli feed geometry ingest ledger matching model policy push run stream wire)
@@ -21,10 +21,10 @@ SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 
 .PHONY: help install demo image test quick soak soak-faults soak-abuse check format bench bench-peers pictures asyncapi grafana docs dist sbom lock clean
-help:            ## this list
+help:            ## print this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-# Each stamp is newer than the locks that it was installed from.
+# Each stamp file is newer than the lock files from which its packages were installed.
 $(VENV)/bin/python:
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh requirements/venv.sh
 
@@ -54,43 +54,43 @@ $(VENV)/.bench: $(VENV)/.demo requirements/bench.txt
 	@$(PIP) --require-hashes -r requirements/bench.txt
 	@touch $@
 
-# Packages for the web pages and their tests. Who can't reach a package index of npm has the rest of geocast.
+# Packages for the web pages and their tests. Without access to an npm registry, everything except the web pages works.
 $(WEB): $(VENV)/.demo client_demo/web/package-lock.json
 	@$(NPM) ci --prefix client_demo/web --ignore-scripts --silent && touch $@ || \
-	  echo "geocast: no npm packages could be had; the web pages will lack them, and their tests are skipped" >&2
+	  echo "geocast: the npm packages could not be installed; the web pages do not work, and their tests are skipped" >&2
 
-install: $(VENV)/.runtime  ## make .venv with the `geocast` command in it
+install: $(VENV)/.runtime  ## install geocast and its command `geocast` into .venv
 
-demo: $(VENV)/.demo $(VENV)/.push $(WEB)  ## a node, subscribers, phones that sleep, a desk, a live map, a call for help; DEMO_FEED=path DEMO_SECONDS=45
+demo: $(VENV)/.demo $(VENV)/.push $(WEB)  ## run a node, subscribers, sleeping phones, a desk, a live map and a call for help; DEMO_FEED=path DEMO_SECONDS=45
 	@$(BIN)/python -m client_demo demo
 
-image:           ## build a container image by docker, podman or buildah; IMAGE=geocast TARGET=node (or demo) BASE=…
+image:           ## build a container image with docker, podman or buildah; IMAGE=geocast TARGET=node (or demo) BASE=…
 	@sh requirements/image.sh
 
-# With the checks of `-X dev` except the allocator's, which take a third of a unit test's time: `make soak` has all.
-test: $(VENV)/.test $(WEB)  ## all tests, AT_ONCE=3 files at a time; installs what they need of Debian, if it may
+# All checks of `-X dev` except the allocator's, which take a third of a unit test's time; `make soak` has these too.
+test: $(VENV)/.test $(WEB)  ## run all tests, AT_ONCE=3 files at a time; installs the Debian packages that they need, if possible
 	@sh requirements/system.sh
 	@PYTHONMALLOC=pymalloc $(BIN)/python -X dev -m pytest -p no:schemathesis --dist loadfile --no-loadscope-reorder \
 	  --tx "$(AT_ONCE)*popen//python=$(BIN)/python -X dev"
 
-quick: $(VENV)/.test  ## unit tests of the server, a minute: what takes long, and what needs a Redis, is left to `test`
+quick: $(VENV)/.test  ## run the server's unit tests in a minute, without slow tests and without those that need Redis
 	@$(BIN)/python -m pytest -q -p no:schemathesis --hypothesis-profile quick -m "not slow" --ignore-glob "*redis*" $(UNIT_TESTS) \
 	  --dist loadfile --no-loadscope-reorder --tx "$(AT_ONCE)*popen//python=$(BIN)/python"
 
-soak: $(VENV)/.test  ## the model, the random walk, waves of clients, for long; SOAK_EXAMPLES=5000 SOAK_MINUTES=5
+soak: $(VENV)/.test  ## run the model, the random walk and waves of clients for long; SOAK_EXAMPLES=5000 SOAK_MINUTES=5
 	@GEOCAST_SOAK_EXAMPLES=$(SOAK_EXAMPLES) GEOCAST_SOAK_STEPS=100 GEOCAST_SOAK_MINUTES=$(SOAK_MINUTES) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s \
 	  tests/test_model.py tests/push/test_model.py tests/end_to_end/stream/test_random_walk.py tests/end_to_end/stream/test_waves.py
 
-soak-faults: $(VENV)/.test  ## faults at random; MINUTES=30 for each set-up, or ON=sqlite, three_nodes, sentinels or push
+soak-faults: $(VENV)/.test  ## run nodes under random faults; MINUTES=30 for each set-up; ON=sqlite, three_nodes, sentinels or push for one
 	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/faults/test_nemesis.py tests/end_to_end/faults/test_push_faults.py -k "$(ON)"
 
-soak-abuse: $(VENV)/.test  ## attacks beside good parties, who must not notice; SECONDS=60 for each, SEED=1, ON=open-calls, LOG=redis
+soak-abuse: $(VENV)/.test  ## run attacks that normal clients must not notice; SECONDS=60 for each, SEED=1, ON=open-calls, LOG=redis
 	@ABUSE_SECONDS=$(SECONDS) ABUSE_SEED=$(SEED) ABUSE_LOG=$(LOG) \
 	  $(BIN)/python -m pytest --timeout 0 -s --tb short tests/end_to_end/faults/test_abuse.py -k "$(ON)"
 
-check: $(VENV)/.test  ## lint, format, types
+check: $(VENV)/.test  ## check lint, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -99,26 +99,26 @@ format: $(VENV)/.test  ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.bench  ## a short round of all benches; rewrites the tables in bench/
+bench: $(VENV)/.bench  ## run a short round of all benchmarks; rewrites the tables in bench/
 	@$(BIN)/python -m bench all --short
 
-bench-peers: $(VENV)/.bench  ## install what geocast is measured against (root or sudo)
+bench-peers: $(VENV)/.bench  ## install the programs that the benchmarks compare geocast with (root or sudo)
 	@sh bench/peers.sh
 	@$(PIP) --require-hashes -r requirements/bench-peers.txt
 
-pictures: $(VENV)/.test $(WEB)  ## renew the pictures in docs/images from a demo
+pictures: $(VENV)/.test $(WEB)  ## remake the pictures in docs/images from a demo
 	@PYTHONPATH=.:tests $(BIN)/python -m pages.pictures
 
-asyncapi: $(VENV)/.runtime  ## renew docs/asyncapi.json
+asyncapi: $(VENV)/.runtime  ## regenerate docs/asyncapi.json
 	@$(BIN)/python -m geocast.api.asyncapi > docs/asyncapi.json
 
-grafana: $(VENV)/.test  ## renew docs/deploy/grafana.json
+grafana: $(VENV)/.test  ## regenerate docs/deploy/grafana.json
 	@$(BIN)/python docs/deploy/grafana.py > docs/deploy/grafana.json
 
-docs: $(VENV)/.docs $(WEB)  ## a site of the documents, in SITE=build/site; a broken link or anchor is an error
+docs: $(VENV)/.docs $(WEB)  ## build a site of the documents in SITE=build/site; a broken link or anchor is an error
 	@$(BIN)/python docs/site/build.py $(SITE)
 
-dist: $(VENV)/.test $(WEB)  ## the packages of the server and both clients and a bill of materials, into dist/
+dist: $(VENV)/.test $(WEB)  ## build the packages of the server and both clients and a bill of materials, in dist/
 	@rm -rf dist && mkdir dist
 	@$(BIN)/python -m hatchling build -d dist >/dev/null
 	@cd client_demo/python && "$(abspath $(BIN))/python" -m hatchling build -d "$(CURDIR)/dist" >/dev/null
@@ -126,13 +126,13 @@ dist: $(VENV)/.test $(WEB)  ## the packages of the server and both clients and a
 	@$(NPM) pack --silent --pack-destination dist ./client_demo/web/geocast
 	@$(MAKE) --no-print-directory sbom
 
-sbom: $(VENV)/.test  ## what a node is made of, from its lock: dist/geocast.cdx.json (CycloneDX)
+sbom: $(VENV)/.test  ## write a node's bill of materials from its lock: dist/geocast.cdx.json (CycloneDX)
 	@mkdir -p dist && BIN="$(BIN)" sh requirements/sbom.sh dist/geocast.cdx.json
 
-lock:            ## renew the hash-pinned locks (needs uv)
+lock:            ## regenerate the lock files with hashes in requirements/ (needs uv)
 	@for name in build runtime push demo docs test bench bench-peers; do \
 	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    requirements/$$name.in -o requirements/$$name.txt; done
 
-clean:           ## remove what the other targets made
+clean:           ## remove the files that the other targets made
 	rm -rf $(VENV) build dist client_demo/web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis test-output

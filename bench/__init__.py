@@ -1,4 +1,1 @@
-"""The benchmarks of geocast: measurements on this machine, beside other servers that push to many sockets.
-
-README.md has the results.
-"""
+"""Benchmarks of geocast, and of other servers that push messages to many sockets. The results are in README.md."""

@@ -1,7 +1,7 @@
-"""The command line of the bench: one subcommand for each measurement, `all`, and `table`.
+"""The command line of the benchmarks: one subcommand for each measurement, plus `all` and `table`.
 
-Every subcommand is bounded in count and time, shows its progress, and writes a JSON file and a PNG to the results
-folder.
+Every measurement limits its size and its duration, shows its progress, and writes a JSON file and a PNG image to the
+folder of the results.
 """
 
 import sys
@@ -62,55 +62,55 @@ _seconds = click.FloatRange(0.5, 3600)
 
 
 class Peers(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
-    """A list of peers, such as `raw,nats`, or `none`."""
+    """The type of an option that lists peers (servers to compare geocast with), such as `raw,nats`, or is `none`."""
 
     name = "LIST"
 
     def convert(self, value: Any, _param: Any, _context: Any) -> tuple[str, ...]:
-        """Return the names of the peers. Raise BadParameter."""
+        """Return the names of the peers. Raise BadParameter if a name is unknown."""
         if isinstance(value, tuple):
             return value
         return () if value == "none" else tuple(peer_names(value))
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
-    """A list of numbers, such as `1,8,64`."""
+    """The type of an option that lists integers from `least` to `most`, such as `1,8,64`."""
 
     name = "LIST"
     least, most = 1, 1024
 
     def convert(self, value: Any, param: Any, context: Any) -> tuple[int, ...]:
-        """Return the numbers, each from `least` to `most`. Raise BadParameter."""
+        """Parse the comma-separated integers. Raise BadParameter if one is not between `least` and `most`."""
         if isinstance(value, tuple):
             return value
         return tuple(click.IntRange(self.least, self.most).convert(each, param, context) for each in value.split(","))
 
 
 class Counts(Numbers):
-    """A list of numbers up to a million, such as `10,100000`."""
+    """The type of an option that lists integers from 1 to a million, such as `10,100000`."""
 
     most = 1_000_000
 
 
 class Few(Numbers):
-    """A list of numbers from 0 to 1,000, such as `0,1000`."""
+    """The type of an option that lists integers from 0 to 1,000, such as `0,1000`."""
 
     least, most = 0, 1_000
 
 
 class Sizes(Numbers):
-    """A list of frame sizes in bytes, such as `400,15000`."""
+    """The type of an option that lists frame sizes from 300 to 15,000 bytes, such as `400,15000`."""
 
     least, most = 300, 15_000
 
 
 class Point(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
-    """A position in degrees, `LAT,LNG`."""
+    """The type of an option that is a position in degrees, written `LAT,LNG`."""
 
     name = "LAT,LNG"
 
     def convert(self, value: Any, param: Any, context: Any) -> tuple[float, float]:
-        """Return latitude and longitude. Raise BadParameter."""
+        """Return the latitude and the longitude in degrees. Raise BadParameter if the value is not two numbers."""
         if isinstance(value, tuple):
             return value
         try:
@@ -131,12 +131,12 @@ class Point(click.ParamType):  # type: ignore[type-arg]  # has none before click
 )
 @click.pass_context
 def cli(context: click.Context, folder: Path) -> None:
-    """Measure geocast on this machine, beside other servers that push to many sockets. Results: bench/README.md."""
+    """Measure geocast, and other servers that push to many sockets, on this machine. Results are in bench/README.md."""
     context.obj = folder
 
 
 def _command(name: str, *options: Callable[[Any], Any]) -> None:
-    """Add the subcommand of a Bench; its module's docstring becomes the help text."""
+    """Add the subcommand that runs the benchmark `name`; the docstring of its module becomes the help text."""
 
     @click.pass_obj
     def run(folder: Path, /, **parameters: Any) -> None:
@@ -150,13 +150,19 @@ def _command(name: str, *options: Callable[[Any], Any]) -> None:
 
 
 _vs = click.option(
-    "--vs", type=Peers(), default="raw,container,transports,websockets,uws,nchan,nats", help="Peers, or none."
+    "--vs",
+    type=Peers(),
+    default="raw,container,transports,websockets,uws,nchan,nats",
+    help="Servers to compare with, or none.",
 )
 _command(
     "fanout",
     click.option("--sessions", type=_sessions, default=10_000),
     click.option(
-        "--share", type=click.FloatRange(0.001, 1), default=1.0, help="Share of the sessions that are inside."
+        "--share",
+        type=click.FloatRange(0.001, 1),
+        default=1.0,
+        help="Fraction of the sessions that are inside the area.",
     ),
     click.option("--rounds", type=click.IntRange(1, 1000), default=20),
     click.option(
@@ -164,9 +170,12 @@ _command(
     ),
     _vs,
     click.option(
-        "--deliveries-per-s", type=click.IntRange(1, 1_000_000), default=50_000, help="Rate of the steady part."
+        "--deliveries-per-s",
+        type=click.IntRange(1, 1_000_000),
+        default=50_000,
+        help="Rate of the part at a steady rate.",
     ),
-    click.option("--seconds", type=_seconds, default=5.0, help="Duration of the steady part."),
+    click.option("--seconds", type=_seconds, default=5.0, help="Duration of the part at a steady rate."),
     click.option("--flat-out", type=click.IntRange(1, 60), default=20, help="Alerts published at full speed."),
 )
 _command(
@@ -185,60 +194,74 @@ _command(
 _command(
     "memory",
     click.option("--sessions", type=_sessions, default=15_000),
-    click.option("--vs", type=Peers(), default="websockets,uws,nchan,nats", help="Peers, or none."),
-    click.option("--settle-s", type=click.FloatRange(0, 60), default=3.0, help="Seconds before memory is read."),
+    click.option("--vs", type=Peers(), default="websockets,uws,nchan,nats", help="Servers to compare with, or none."),
+    click.option(
+        "--settle-s", type=click.FloatRange(0, 60), default=3.0, help="Seconds to wait before memory is read."
+    ),
 )
 _command(
     "many",
     click.option("--sessions", type=click.IntRange(1, 2_000_000), default=100_000),
     click.option("--rounds", type=click.IntRange(1, 100), default=5, help="Alerts to all sessions."),
-    click.option("--hold-s", type=click.FloatRange(1, 3600), default=60.0, help="Seconds to hold the sessions."),
-    click.option("--moves", type=click.IntRange(0, 1_000_000), default=2_000, help="Sessions that move while held."),
-    click.option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="The node's option."),
+    click.option(
+        "--hold-s", type=click.FloatRange(1, 3600), default=60.0, help="Seconds to keep the sessions connected."
+    ),
+    click.option("--moves", type=click.IntRange(0, 1_000_000), default=2_000, help="Sessions that move in that time."),
+    click.option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="The option of the node."),
 )
 _command(
     "storm",
     click.option("--sessions", type=_sessions, default=10_000),
-    click.option("--held", type=click.IntRange(1, 256), default=3, help="Alerts that each session holds."),
-    click.option("--window-ms", type=click.IntRange(1, 120_000), default=1_000, help="Delay before each attempt."),
-    click.option("--inflight", type=_sessions, default=10_000, help="Handshakes under way at once."),
+    click.option("--held", type=click.IntRange(1, 256), default=3, help="Alerts that each session already has."),
+    click.option(
+        "--window-ms", type=click.IntRange(1, 120_000), default=1_000, help="Longest random delay before a reconnect."
+    ),
+    click.option("--inflight", type=_sessions, default=10_000, help="Largest number of handshakes at once."),
 )
 _command(
     "match",
     click.option("--count", type=click.IntRange(1_000, 5_000_000), default=1_000_000, help="Number of places."),
     click.option("--queries", type=click.IntRange(1, 1_000), default=50, help="Queries for each radius."),
-    click.option("--moves", type=click.IntRange(1, 1_000_000), default=100_000, help="Moves, at most `count`."),
+    click.option(
+        "--moves", type=click.IntRange(1, 1_000_000), default=100_000, help="Number of moves, at most `count`."
+    ),
     click.option("--redis/--no-redis", default=True),
 )
 _command(
     "growth",
     click.option("--alerts", type=Counts(), default="10,10000,100000", help="Numbers of live alerts, ascending."),
-    click.option("--rounds", type=click.IntRange(1, 100), default=7, help="Rounds of visits, moves and so on."),
+    click.option("--rounds", type=click.IntRange(1, 100), default=7, help="Rounds of connects, moves and so on."),
     click.option("--redis/--no-redis", default=True),
 )
 _command(
     "shapes",
     click.option("--alerts", type=click.IntRange(10, 20_000), default=2_000, help="Number of live alerts."),
-    click.option("--rounds", type=click.IntRange(1, 100), default=7, help="Rounds of visits, moves and so on."),
+    click.option("--rounds", type=click.IntRange(1, 100), default=7, help="Rounds of connects, moves and so on."),
 )
 _command(
     "areas",
-    click.option("--rounds", type=click.IntRange(1, 100), default=3, help="Rounds of each message and request."),
+    click.option(
+        "--rounds", type=click.IntRange(1, 100), default=3, help="Times that each message or request is processed."
+    ),
 )
 _command(
     "feed",
     click.option("--alerts", type=click.IntRange(10, 20_000), default=1_000, help="Alerts that become live at once."),
-    click.option("--reads-s", type=_seconds, default=0.5, help="Seconds between reads of both documents."),
+    click.option("--reads-s", type=_seconds, default=0.5, help="Seconds between two reads of the feed's documents."),
 )
 _command(
     "idle",
-    click.option("--workers", type=Numbers(), default="1,10,40", help="Stream processes of each node."),
-    click.option("--sessions", type=_sessions, default=15_000, help="Sessions of each node, all processes together."),
+    click.option(
+        "--workers", type=Numbers(), default="1,10,40", help="Numbers of stream processes, each for a node of its own."
+    ),
+    click.option("--sessions", type=_sessions, default=15_000, help="Sessions of each node, over all its processes."),
     click.option("--redis/--no-redis", default=True),
 )
 _command(
     "ingest",
-    click.option("--concurrency", type=Numbers(), default="1,8,64,256", help="Numbers of publishers at once."),
+    click.option(
+        "--concurrency", type=Numbers(), default="1,8,64,256", help="Numbers of publishers that publish at once."
+    ),
     click.option("--seconds", type=click.FloatRange(0.5, 60), default=5.0, help="Seconds for each concurrency."),
 )
 _command(
@@ -264,27 +287,34 @@ _command(
 )
 _command(
     "calls",
-    click.option("--sessions", type=_sessions, default=2_000, help="Sessions on duty, far away."),
+    click.option("--sessions", type=_sessions, default=2_000, help="Responders on duty far away."),
     click.option("--rounds", type=click.IntRange(4, 1000), default=200),
-    click.option("--opened", type=Few(), default="0,100,1000", help="Numbers of open calls near nobody, ascending."),
+    click.option(
+        "--opened", type=Few(), default="0,100,1000", help="Numbers of open calls far from everybody, ascending."
+    ),
     click.option("--redis/--no-redis", default=True),
 )
 _command(
     "push",
     click.option("--devices", type=click.IntRange(10, MOST_SESSIONS), default=10_000),
     click.option("--rounds", type=click.IntRange(1, 1000), default=20, help="Alerts to all devices."),
-    click.option("--many", type=click.IntRange(10, 200_000), default=100_000, help="Devices for memory and start."),
+    click.option(
+        "--many", type=click.IntRange(10, 200_000), default=100_000, help="Devices when memory and start are measured."
+    ),
 )
 _command(
     "load",
     click.option("--url", required=True, help="ws:// or wss://, with the path."),
     click.option("--api-url", required=True, help="http:// or https://, without a path."),
-    click.option("--token", envvar="GEOCAST_LOAD_TOKEN", help="For subscribers, if the node requires tokens."),
+    click.option("--token", envvar="GEOCAST_LOAD_TOKEN", help="Token of the subscribers, if the node requires one."),
     click.option("--publish-token", envvar="GEOCAST_LOAD_PUBLISH_TOKEN", required=True),
     click.option("--sessions", type=click.IntRange(1, 18_000), default=500),
     click.option("--center", type=Point(), default="32.7767,-96.797"),
     click.option(
-        "--spread-km", type=click.FloatRange(0.01, 500), default=10.0, help="Largest distance of sessions from it."
+        "--spread-km",
+        type=click.FloatRange(0.01, 500),
+        default=10.0,
+        help="Largest distance of a session from the center.",
     ),
     click.option("--rate", type=click.FloatRange(0.01, 1000), default=2.0, help="Alerts a second."),
     click.option("--seconds", type=_seconds, default=30.0),
@@ -305,12 +335,10 @@ _command(
 
 
 @cli.command(name="all")
-@click.option(
-    "--short", is_flag=True, help="Smaller runs, about nine minutes in all; rewrites README.md's table and tables.md."
-)
+@click.option("--short", is_flag=True, help="Make smaller runs, which take about nine minutes in all.")
 @click.pass_obj
 def run_all(folder: Path, short: bool) -> None:
-    """Run every measurement except `load`, one after the other."""
+    """Run every measurement except `load`, one after the other, then rewrite tables.md and the table in README.md."""
     for name, bench in _without_load().items():
         parameters = bench.short if short else _defaults(name)
         bench.run(folder, **parameters)
@@ -330,7 +358,7 @@ def _defaults(name: str) -> dict[str, Any]:
 @cli.command()
 @click.pass_obj
 def table(folder: Path) -> None:
-    """Rewrite the table in README.md, tables.md and the plots from the existing results."""
+    """From the existing results, rewrite tables.md, the table in README.md, and the plots."""
     for name, bench in _without_load().items():
         path = folder / f"{name}.json"
         if path.exists():
@@ -345,9 +373,9 @@ def _rewrite(folder: Path) -> None:
         tables = [BENCHES[each.name].table(each) for each in found]
         results.rewrite(results.TABLES, results.markdown(found, tables))
         results.rewrite(results.README, summary.markdown(found, tables))
-        screen.say(f"{results.README.name} and {results.TABLES.name} now show {', '.join(there)}")
+        screen.say(f"rewrote {results.README.name} and {results.TABLES.name} from the results of {', '.join(there)}")
 
 
 def main() -> None:
-    """Run the command line of the bench."""
+    """Run the command line of the benchmarks."""
     cli(prog_name="python -m bench")

@@ -1,8 +1,8 @@
-"""A launcher for a command that may not make certain system calls.
+"""A launcher that runs a command and forbids certain system calls to it.
 
-Usage: `python bench/forbid.py io_uring_setup,io_setup COMMAND …`. A seccomp filter, as in containers, makes the calls
-fail with EPERM in the command and in its child processes. The default profiles of Docker and containerd forbid
-io_uring_setup and allow io_setup.
+Usage: `python bench/forbid.py io_uring_setup,io_setup COMMAND …`. In the command and in its child processes, these
+calls fail with EPERM. That is done with a seccomp filter, as container runtimes do. The default profiles of Docker and
+containerd forbid io_uring_setup and allow io_setup.
 """
 
 import ctypes
@@ -29,7 +29,10 @@ class _Program(ctypes.Structure):
 
 
 def forbid(*calls: str) -> None:
-    """Forbid these system calls to this process permanently. Raise OSError where that is not possible."""
+    """Forbid these system calls to this process permanently.
+
+    Raise OSError if a call is unknown, or if the kernel accepts no filter.
+    """
     known = NUMBERS.get(platform.machine(), {})
     if unknown := [call for call in calls if call not in known]:
         raise OSError(f"the number of {', '.join(unknown)} on {platform.machine()} is not known")
@@ -41,7 +44,7 @@ def forbid(*calls: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     filter_ = _Program(len(program) // 8, program)
     if libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(_SECCOMP, _FILTER, ctypes.byref(filter_)):
-        raise OSError(ctypes.get_errno(), "the kernel takes no seccomp filter")
+        raise OSError(ctypes.get_errno(), "the kernel accepts no seccomp filter")
 
 
 if __name__ == "__main__":

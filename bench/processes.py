@@ -28,7 +28,7 @@ _libc = ctypes.CDLL(None)
 
 @contextmanager
 def repeating(look: Callable[[], None], every_s: float) -> Iterator[None]:
-    """Call `look` in a thread every `every_s` seconds while the block runs."""
+    """Run `look` in a thread every `every_s` seconds while the `with` block runs."""
     over = threading.Event()
 
     def repeat() -> None:
@@ -49,7 +49,7 @@ class Unavailable(click.ClickException):
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the limit of open descriptors to the maximum, also for child processes; return the limit."""
+    """Raise the limit of open file descriptors, also for child processes, to the maximum; return that limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = 1_048_576 if hard == resource.RLIM_INFINITY else hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
@@ -59,7 +59,7 @@ def raise_descriptor_limit() -> int:
 def start(
     command: Sequence[object], cpus: Iterable[int], output: Path, cwd: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a process on these cores. It gets SIGTERM when this process dies."""
+    """Start a process on these cores. The process gets SIGTERM when the calling process dies."""
     cpus = set(cpus)
 
     def prepare() -> None:
@@ -79,10 +79,11 @@ def start(
 
 @contextmanager
 def beside(work: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
-    """Run `work(*arguments, pipe)` in a process of its own; yield the other end of the pipe.
+    """Run `work(*arguments, pipe)` in a separate process; yield the other end of the pipe.
 
-    The pipe is all that the two processes share. If the process dies, `recv` raises EOFError instead of waiting
-    forever. After the block the process has PATIENCE_S to end by itself; after an error it is killed at once.
+    The two processes share nothing but the pipe. If the separate process dies, `recv` raises EOFError instead of
+    waiting forever. After the `with` block, the separate process has PATIENCE_S seconds to end by itself; if the block
+    raises an exception, the process is killed at once.
     """
     context = multiprocessing.get_context("spawn")
     pipe, other = context.Pipe()
@@ -97,7 +98,7 @@ def beside(work: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
 
 
 def stop(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, patience_s: float = 5.0) -> None:
-    """Send the process a signal, wait, and kill it if it does not end in time."""
+    """Send the process a signal, and kill it if it is still running after `patience_s` seconds."""
     if process.poll() is None:
         process.send_signal(number)
         try:
@@ -122,12 +123,15 @@ def cpu_s(pids: Iterable[int]) -> float:
 
 
 def waited_s(pids: Iterable[int]) -> float:
-    """Return the seconds in which the main threads were ready but others had their cores (/proc/PID/schedstat)."""
+    """Return the seconds in which these processes were ready to run, but others had their cores.
+
+    Only their main threads count; the values come from /proc/PID/schedstat.
+    """
     return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) for pid in pids) / 1e9
 
 
 def rss_bytes(pids: Iterable[int]) -> int:
-    """Return the resident memory of these processes in bytes."""
+    """Return the total resident memory of these processes in bytes."""
     return sum(_rss_kib(pid) for pid in pids) * 1024
 
 
@@ -139,7 +143,7 @@ def _rss_kib(pid: int) -> int:
 
 
 def wait_until(done: Callable[[], object], what: str, patience_s: float = PATIENCE_S, pause_s: float = 0.01) -> None:
-    """Call `done` repeatedly until it returns true. Raise ClickException when the time is over."""
+    """Call `done` repeatedly until it returns a true value. Raise ClickException after `patience_s` seconds."""
     end = time.monotonic() + patience_s
     while not done():
         if time.monotonic() > end:
@@ -148,7 +152,7 @@ def wait_until(done: Callable[[], object], what: str, patience_s: float = PATIEN
 
 
 def free_ports(count: int) -> list[int]:
-    """Return loopback ports that are free now, outside the range of automatically assigned ports."""
+    """Return `count` loopback ports that are free now and that the system does not assign automatically."""
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found: set[int] = set()
     while len(found) < count:
@@ -177,7 +181,7 @@ def listens(port: int) -> bool:
 
 
 def find_program(name: str) -> str:
-    """Return the path of a program; /usr/sbin is searched as well. Raise Unavailable."""
+    """Return the path of a program, which may also be in /usr/sbin. Raise Unavailable if it is not installed."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
     if found is None:
         raise Unavailable(f"{name} is not installed (make bench-peers)")
@@ -185,7 +189,7 @@ def find_program(name: str) -> str:
 
 
 def compile_c(source: Path, home: Path) -> Path:
-    """Compile one C file; return the path of the program. Raise Unavailable without a compiler."""
+    """Compile one C file; return the path of the program. Raise Unavailable if there is no C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise Unavailable(f"no C compiler for {source.name} (make bench-peers)")
@@ -197,6 +201,6 @@ def compile_c(source: Path, home: Path) -> Path:
 
 @contextmanager
 def workplace() -> Iterator[Path]:
-    """Yield a temporary folder for one run."""
+    """Yield a temporary folder for one run, which is removed after the `with` block."""
     with tempfile.TemporaryDirectory(prefix="geocast-bench-") as home:
         yield Path(home)

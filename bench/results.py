@@ -19,7 +19,7 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of one run of one subcommand."""
+    """The result of one run of a benchmark: what was measured (`found`), and the parameters and the environment."""
 
     name: str
     parameters: dict[str, Any]
@@ -30,7 +30,7 @@ class Result:
     versions: dict[str, str] = field(default_factory=this.versions)
 
     def save(self, folder: Path = FOLDER) -> Path:
-        """Write the result to `folder`, replacing the last one of this name; return the path."""
+        """Write the result to `folder`/NAME.json, replacing an earlier result; return the path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.json"
         path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -38,13 +38,16 @@ class Result:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a result from its file. Raise OSError, ValueError or TypeError."""
+        """Read a result from its file.
+
+        Raise OSError if the file can't be read; ValueError or TypeError if it is not a result.
+        """
         return cls(**json.loads(path.read_text("utf-8")))
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under column heads, with `notes` below."""
+    """A table of texts: a title, the heads of the columns, the rows, and notes to be printed below."""
 
     title: str
     columns: Sequence[str]
@@ -52,7 +55,7 @@ class Table:
     notes: Sequence[str] = ()
 
     def for_screen(self) -> rich.table.Table:
-        """Return the table for the terminal."""
+        """Return the table in the form in which rich prints it on the terminal, without the notes."""
         drawn = rich.table.Table(title=self.title, title_justify="left")
         for at, column in enumerate(self.columns):
             drawn.add_column(column, justify="left" if at == 0 else "right")
@@ -61,7 +64,10 @@ class Table:
         return drawn
 
     def markdown(self) -> str:
-        """Return the table as Markdown, under a heading of the title's first word, whose anchor never changes."""
+        """Return the table and its notes as Markdown.
+
+        The heading is the first word of the title, so that its anchor never changes.
+        """
         name, _, about = self.title.partition(": ")
         lines = [f"## {name}", "", *([about, ""] if about else []), _row(self.columns)]
         lines += [_row(["---", *["--:"] * (len(self.columns) - 1)]), *(_row(row) for row in self.rows)]
@@ -74,7 +80,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def between_markers(text: str, new: str) -> str:
-    """Return `text` with the part between the markers replaced. Raise ValueError without markers."""
+    """Return `text` with the part between BEGIN and END replaced by `new`. Raise ValueError if a marker is missing."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -83,12 +89,12 @@ def between_markers(text: str, new: str) -> str:
 
 
 def rewrite(path: Path, new: str) -> None:
-    """Replace the part of a document between the markers."""
+    """Replace the part of a document between the markers BEGIN and END by `new`."""
     path.write_text(between_markers(path.read_text("utf-8"), new), "utf-8")
 
 
 def markdown(results: Sequence[Result], tables: Sequence[Table]) -> str:
-    """Return all tables as Markdown, each with a note about its date, commit and machine."""
+    """Return all tables as Markdown, each with a note that names its date, commit, machine and versions."""
     pairs = zip(results, tables, strict=True)
     return "\n".join(replace(table, notes=[*table.notes, _provenance(result)]).markdown() for result, table in pairs)
 
@@ -113,6 +119,6 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def parameters_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options in a form that JSON can hold, without tokens."""
+    """Return the options as values that JSON can hold, without the tokens."""
     kept = {name: value for name, value in options.items() if not name.endswith("token")}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}

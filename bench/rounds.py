@@ -1,4 +1,8 @@
-"""One alert to one crowd and its results: shared by all measurements of a fan-out."""
+"""Steps that all benchmarks of a fan-out share.
+
+A fan-out is the sending of one alert to many sessions. The functions here start servers, connect a crowd of sessions,
+publish alerts, and measure when each session gets them.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,33 +23,36 @@ from bench.runs import Place
 
 NEAREST = 100
 PATIENCE_S = 60.0
-SETTLE_S = 0.005  # after the last message, so that the work that it leaves behind counts too
-REST_S = 0.05  # between rounds
+SETTLE_S = 0.005  # wait after the last message, so that the work that follows it is counted, too
+REST_S = 0.05  # wait between two rounds
 IDLE_S = 0.5
 PUBLISHERS = 8
 
 
 @dataclass(slots=True)
 class Audience:
-    """A system under measurement, and the crowd connected to it."""
+    """A server under measurement, and the crowd of sessions connected to it."""
 
     system: System
     crowd: Crowd
     places: Places
     connect_cpu_us: float
     connect_s: float
-    idle_cpu: float  # share of a core that the server uses while nothing happens
-    hearing: int  # sessions that get an alert: those inside, or all if the system can't match by place
+    idle_cpu: float  # fraction of a core that the server uses while nothing happens
+    hearing: int  # sessions that get an alert: those inside the area, or all if the server can't match by place
     heard: int = 0  # messages received so far
     missing: int = 0  # messages that should have come and did not
 
     @property
     def wanted(self) -> int:
-        """The number of sessions that an alert is meant for."""
+        """The number of sessions inside the area, for which an alert is meant."""
         return int(np.count_nonzero(self.places.inside))
 
     def listen(self, alerts: int) -> Any:
-        """Wait for all messages of this many alerts; return the records of sessions that should get them."""
+        """Wait for all messages of the next `alerts` alerts.
+
+        Return the records, one for each message to a session inside the area, as a numpy array.
+        """
         due = self.heard + alerts * self.hearing
         self.heard = self.crowd.wait_records(due)
         self.missing += max(0, due - self.heard)
@@ -55,24 +62,30 @@ class Audience:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The measurements of one alert, published alone. Times in ms start just before the publication."""
+    """The measurements of one alert, published while no other is sent.
+
+    Times are in ms since just before the publication.
+    """
 
     number: int
-    cpu_us: float  # of the server, for each message to a session inside
+    cpu_us: float  # CPU of the server for each message to a session inside the area
     first_ms: float
     nearest_ms: float  # until the last of the nearest 100 sessions has it
     last_ms: float
     latencies_ms: Any
     connections: Any  # the connection of each latency
-    waited: float  # share of the time until the last message in which others had the server's core
+    waited: float  # fraction of the time until the last message in which other programs had the server's core
 
     def until(self, connections: Any) -> float:
-        """Return the time in ms until the last of these connections has the alert."""
+        """Return the time in ms until the last of these connections had the alert."""
         return float(self.latencies_ms[np.isin(self.connections, connections)].max())
 
 
 def one_round(audience: Audience, nearest: Any, **options: Any) -> Round:
-    """Publish one alert, and wait until every session that should get it has it."""
+    """Publish one alert, wait until every session that should get it has it, and return the measurements.
+
+    `nearest` are the indices of the sessions that are nearest to the centre of the alert.
+    """
     number = next_number()
     cpu, waited, start = audience.system.cpu_s(), audience.system.waited_s(), time.monotonic_ns()
     audience.system.publish(number, **options)
@@ -95,16 +108,16 @@ def one_round(audience: Audience, nearest: Any, **options: Any) -> Round:
 
 
 def ms_since(start_ns: Any, when_ns: Any) -> Any:
-    """Return the milliseconds from `start_ns` to each of `when_ns`."""
+    """Return the milliseconds from `start_ns` to each entry of `when_ns`."""
     return (when_ns.astype(np.int64) - start_ns) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """The measurements of many alerts published at a rate.
+    """The measurements of many alerts, published at a steady rate or at full speed.
 
-    Latencies in ms start when each alert should have been published, so that delays of the publisher count as well (no
-    coordinated omission).
+    A latency is in ms since the time at which the alert should have been published, so that delays of the publisher
+    count as well (no coordinated omission).
     """
 
     alerts: int
@@ -115,7 +128,10 @@ class Stretch:
 
 
 def stretch(audience: Audience, alerts: int, rate: float | None) -> Stretch:
-    """Publish alerts at a rate per second, or all at once if `rate` is None, and wait until all messages have come."""
+    """Publish alerts at a rate per second, or at full speed if `rate` is None; return the measurements.
+
+    The function returns when all messages have come.
+    """
     numbers = [next_number() for _ in range(alerts)]
     cpu, start = audience.system.cpu_s(), time.monotonic_ns() + 50_000_000
     due = [start + round(at * 1e9 / rate) if rate else start for at in range(alerts)]
@@ -135,13 +151,13 @@ def _publish_at(system: System, number: int, due_ns: int) -> None:
     system.publish(number)
 
 
-# ---- setting it up -----------------------------------------------------------------------------------------------
+# ---- starting servers and connecting sessions --------------------------------------------------------------------
 
 
 def gather(stack: ExitStack, place: Place, system: System, places: Places, expected: int, **options: Any) -> Audience:
-    """Connect one session for each place to a running system, and wait until all have joined.
+    """Connect one session for each place to a running server, and wait until all have joined.
 
-    `expected` and `options` are the parameters of Crowd.
+    `expected` and `options` are passed to Crowd.
     """
     joining = system.joining(places)
     cpu, start = system.cpu_s(), time.monotonic()
@@ -165,7 +181,7 @@ def _idle_cpu(system: System) -> float:
 
 @contextmanager
 def geocast_alone(place: Place, **options: Any) -> Iterator[Geocast]:
-    """Run one node, and take a sample so that its alerts have the size asked for."""
+    """Run one node of geocast, and take a sample so that its alerts have the size asked for."""
     with Geocast(place.home, place.cores.server, **options) as node:
         node.take_sample()
         yield node
@@ -174,7 +190,10 @@ def geocast_alone(place: Place, **options: Any) -> Iterator[Geocast]:
 def start_peers(
     stack: ExitStack, place: Place, names: Sequence[str], payload: Payload
 ) -> tuple[list[System], dict[str, str]]:
-    """Start peers by name. Return those that run, and the reason for each that is unavailable."""
+    """Start peers (servers to compare geocast with) by name.
+
+    Return the peers that run, and for each unavailable peer its name and the reason.
+    """
     running: list[System] = []
     missing: dict[str, str] = {}
     for name in names:
@@ -185,12 +204,12 @@ def start_peers(
             running.append(stack.enter_context(peer))
         except processes.Unavailable as reason:
             missing[name] = reason.format_message()
-            screen.say(f"[yellow]without {name}: {missing[name]}[/yellow]")
+            screen.say(f"[yellow]{name} is left out: {missing[name]}[/yellow]")
     return running, missing
 
 
 def peer_names(text: str) -> list[str]:
-    """Return the names in a text such as `raw,nats`. Raise BadParameter."""
+    """Parse a list of peer names such as `raw,nats`. Raise BadParameter if a name is unknown."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in PEERS:

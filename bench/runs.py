@@ -1,4 +1,4 @@
-"""The steps that all subcommands share: measure, save, show and plot."""
+"""The steps that all benchmarks share: measure, save, show and plot."""
 
 import os
 import time
@@ -18,14 +18,14 @@ from matplotlib import pyplot as plt
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The temporary folder of a run, and the cores of server and clients."""
+    """The temporary folder of a run, and the CPU cores of the server and of the clients."""
 
     home: Path
     cores: machine.Cores
 
 
 def plot_rounds(figure: Any, found: dict[str, Any], keys: Sequence[str], title: str) -> None:
-    """Plot the time of each round (`found[key]`, in ms), one line for each key."""
+    """Plot the time of each round: one line for each key, from the list `found[key]` in ms."""
     axes = figure.subplots()
     for key in keys:
         axes.plot(found[key], "o-", label=key.removesuffix("_ms"))
@@ -36,7 +36,7 @@ def plot_rounds(figure: Any, found: dict[str, Any], keys: Sequence[str], title: 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One subcommand: its name, its description, and the functions that measure, tabulate and plot."""
+    """A benchmark: its name, its description, and the functions that measure, tabulate and plot."""
 
     name: str
     about: str

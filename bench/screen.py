@@ -11,7 +11,10 @@ console = Console()
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar; call the yielded function with the number of steps done so far."""
+    """Show a progress bar during the `with` block.
+
+    The block calls the yielded function with the number of steps done so far.
+    """
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)

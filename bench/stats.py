@@ -9,7 +9,7 @@ PERCENTILES = {"p50": 50.0, "p99": 99.0, "p999": 99.9}
 
 
 def summary(values: Sequence[float] | Any) -> dict[str, float]:
-    """Return p50, p99, p99.9 and the maximum; all 0 without values."""
+    """Return p50, p99, p99.9 and the maximum of the values, by name. Without values, all are 0."""
     array = np.asarray(values, dtype=float)
     if not array.size:
         return dict.fromkeys([*PERCENTILES, "max"], 0.0)
@@ -18,7 +18,7 @@ def summary(values: Sequence[float] | Any) -> dict[str, float]:
 
 
 def median(values: Sequence[float] | Any) -> float:
-    """Return the median, or 0 without values."""
+    """Return the median of the values, or 0 if there are none."""
     return float(np.median(values)) if len(values) else 0.0
 
 

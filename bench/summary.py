@@ -1,4 +1,4 @@
-"""The table of README.md: the key figures of each bench, their goals, and the reason why a goal was missed."""
+"""The table of README.md: the key figures of each benchmark, their goals, and the reasons for missed goals."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from bench.stats import median
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One row of the summary.
+    """One row of the table in README.md.
 
-    A goal begins with ≤ or ≥, or is the number that all values must equal. `reason` is shown if a value misses the
-    goal.
+    A goal begins with ≤ or ≥, or is the number that all values must equal. `reason` says why a goal is missed; it is
+    shown only then.
     """
 
     what: str
@@ -52,9 +52,9 @@ def _fanout(found: dict[str, Any]) -> Iterator[Figure]:
     yield Figure("publish → the last, ms", [ours["last_ms"]])
     if raw:
         yield Figure("CPU for each delivery: geocast ÷ raw", [ours["cpu_us"] / raw["cpu_us"]], "≤ 1",
-                     "slices, finding and ordering who is inside, and the alert's own way")  # fmt: skip
+                     "geocast also stores the alert, finds and sorts its recipients, and sends in batches")  # fmt: skip
         yield Figure("publish → the last: geocast ÷ raw", [ours["last_ms"] / raw["last_ms"]], "≤ 1.2",
-                     "5 to 6 ms pass before the first write; raw is handed the bytes")  # fmt: skip
+                     "5 to 6 ms pass before geocast's first write; raw gets the finished bytes")  # fmt: skip
 
 
 def _frames(found: dict[str, Any]) -> Iterator[Figure]:
@@ -66,7 +66,7 @@ def _frames(found: dict[str, Any]) -> Iterator[Figure]:
 def _urgent(found: dict[str, Any]) -> Iterator[Figure]:
     yield Figure("publish → the nearest 100, median ms", [median(found["nearest_ms"])], "≤ 10")
     yield Figure("`extreme` while `minor` is sent → its first 100, median ms", [median(found["extreme_first_100_ms"])],
-                 "≤ 10", "7 ms are an alert's own way; the minor one is sent between its steps")  # fmt: skip
+                 "≤ 10", "an alert alone takes 7 ms, and the minor one is sent between its steps")  # fmt: skip
     yield Figure("timers that are at most 5 ms late, %", [found["loop_lag"]["0.005"] * 100], "≥ 99.9")
 
 
@@ -78,20 +78,20 @@ def _memory(found: dict[str, Any]) -> Iterator[Figure]:
 
 
 def _many(found: dict[str, Any]) -> Iterator[Figure]:
-    yield Figure("memory of the machine, both ends, GiB", [found["machine_bytes"] / 2**30], "≤ 18")
+    yield Figure("memory of the machine for the node and the clients, GiB", [found["machine_bytes"] / 2**30], "≤ 18")
     yield Figure("sessions dropped / messages missing", [found["dropped"], found["missing"]], "0")
     yield Figure("publish → the nearest 100 of each process, ms", [median(found["near_each_ms"])], "≤ 100",
-                 "all processes share one core, and the first turn of each waits for the others")  # fmt: skip
+                 "all processes share one core, so each waits for the others before its first send")  # fmt: skip
     yield Figure("publish → the last, ms", [median(found["last_ms"])], "≤ 10,000",
-                 "a delivery costs 15 µs there instead of 5, presumably for want of caches")  # fmt: skip
+                 "a delivery costs 15 µs here instead of 5, presumably because of cache misses")  # fmt: skip
 
 
 def _storm(found: dict[str, Any]) -> Iterator[Figure]:
     yield Figure("kill → all sessions are back, ms", [found["back_ms"]["max"]], "≤ 5,000",
-                 "all connect on one core, at the cost below")  # fmt: skip
+                 "all sessions connect on one core, each at the cost in the next row")  # fmt: skip
     yield Figure("CPU for each connect with token and `holding`, µs", [found["connect_cpu_us"]], "≤ 300",
-                 "OpenSSL's Ed25519 check alone takes 107")  # fmt: skip
-    yield Figure("never told / sent again / dropped",
+                 "OpenSSL's check of the Ed25519 signature alone takes 107 µs")  # fmt: skip
+    yield Figure("sessions without the alert / alerts sent again / sessions dropped",
                  [found["never_told"], found["sent_again"], found["dropped"]], "0")  # fmt: skip
 
 
@@ -116,10 +116,10 @@ def _growth(found: dict[str, Any]) -> Iterator[Figure]:
     ratios = [last[key] / first[key] for key in ("visit", "move", "filter", "token")]
     yield Figure(f"connect / move / filter / token: {int(most):,} live ÷ {int(few):,} live", ratios, "≤ 1.3")
     yield Figure("CPU of an entry that concerns nobody, µs", [last["foreign_us"]], "≤ 100",
-                 "84 of them in the hub; packing an entry has become 7.5 µs faster since")  # fmt: skip
+                 "84 µs of these in the hub; since this run, packing an entry has become 7.5 µs faster")  # fmt: skip
     yield Figure("memory of a live alert, bytes", [each], "≤ 1,024")
-    yield Figure("ready after, SQLite / Redis, s", starts, "≤ 10")
-    yield Figure("all end at once: longest sweep, ms", [last["let_go_ms"]], "≤ 5")
+    yield Figure("time until ready, SQLite / Redis, s", starts, "≤ 10")
+    yield Figure("all alerts end at once: longest sweep for ended alerts, ms", [last["let_go_ms"]], "≤ 5")
     yield Figure("… CPU of the node before it answers a ping, ms", [last["ending_ms"]["spent"]["max"]], "≤ 5")
 
 
@@ -130,8 +130,8 @@ def _shapes(found: dict[str, Any]) -> Iterator[Figure]:
 
 def _idle(found: dict[str, Any]) -> Iterator[Figure]:
     goals = {
-        "1": ("≤ 0.2", "waking costs more on this machine: 0.19 with SQLite on another"),
-        "40": ("≤ 10", "each asks Redis once a second whether it is fit, which takes 0.5 ms"),
+        "1": ("≤ 0.2", "waking a process costs more on this machine than on another, which had 0.19 with SQLite"),
+        "40": ("≤ 10", "each process checks its Redis once a second, which takes 0.5 ms"),
     }
     for name, it in found["nodes"].items():
         values = [it[key] for key in ("rest_percent", "redis_percent") if key in it]
@@ -142,7 +142,7 @@ def _idle(found: dict[str, Any]) -> Iterator[Figure]:
     what = f"a further process of {' / '.join(further)}"
     yield Figure(f"{what}: CPU until ready, s", [it["ready_cpu_each_s"] for it in further.values()], "≤ 0.3")
     yield Figure(f"{what}: memory, MiB", [it["pss_each_mib"] for it in further.values()], "≤ 15",
-                 "what is shared is divided among fewer")  # fmt: skip
+                 "the memory that all share is divided among fewer processes")  # fmt: skip
 
 
 def _ingest(found: dict[str, Any]) -> Iterator[Figure]:
@@ -169,31 +169,31 @@ def _calls(found: dict[str, Any]) -> Iterator[Figure]:
         yield Figure(f"201 → the last of the first wave, {name}, p99 ms", [it["ring_ms"]["p99"]], goal)
     names = " / ".join(stores)
     for what, key, of, goal in (
-        ("201 → somebody in the last wave only", "last_ring_ms", "max", "≤ 1,500"),
+        ("201 → a responder in the last wave only", "last_ring_ms", "max", "≤ 1,500"),
         ("`accept` → `task`", "accept_ms", "p99", "≤ 50"),
-        ("8 accept at once → the last of 4 tasks", "at_once_ms", "p99", "≤ 50"),
+        ("8 responders accept at once → the last of 4 tasks", "at_once_ms", "p99", "≤ 50"),
     ):
         yield Figure(f"{what}, {names}, {of} ms", [it[key][of] for it in stores.values()], goal)
     held = [it["list"]["busy"]["spent"]["max"] for it in stores.values()]
     yield Figure(f"list of the open calls, {names}: CPU of the node before it answers a ping, ms", held, "≤ 5",
-                 "presumably the thread that reads the log, on the same core")  # fmt: skip
+                 "presumably because the thread that reads the log runs on the same core")  # fmt: skip
     ratios = [opened[-1][key] / opened[0][key] for key in ("visit_with", "visit_without", "move_with", "move_without")]
-    yield Figure("connect, move: most open calls ÷ fewest, at most", [max(ratios)], "≤ 1.3")
+    yield Figure("connect and move: most open calls ÷ fewest, largest ratio", [max(ratios)], "≤ 1.3")
 
 
 def _push(found: dict[str, Any]) -> Iterator[Figure]:
     killed = found["killed"]
-    yield Figure("CPU of a push, all in, µs", [found["cpu_us"]], "≤ 300")
+    yield Figure("total CPU of a push, µs", [found["cpu_us"]], "≤ 300")
     yield Figure("201 → the first 100 handed over, p99 ms", [found["soon_ms"]["p99"]], "≤ 150")
     yield Figure("201 → the last handed over, max ms", [found["last_ms"]["max"]], "≤ 4,000")
     yield Figure("`extreme` while `minor` is sent / one service hangs: → its first, max ms",
                  [found["urgent_ms"]["max"], found["hanging_ms"]["max"]], "≤ 250")  # fmt: skip
-    yield Figure("many devices: ready after, s", [found["many"]["ready_s"]], "≤ 20")
-    yield Figure("… KiB for each", [found["many"]["kib"]], "≤ 2.5")
+    yield Figure("many devices: time until ready, s", [found["many"]["ready_s"]], "≤ 20")
+    yield Figure("… memory of each, KiB", [found["many"]["kib"]], "≤ 2.5")
     yield Figure(
         "killed in an alert / in its cancel: devices without it", [killed["missed"], killed["without_cancel"]], "0"
     )
-    yield Figure("… told twice", [killed["twice"], killed["cancel_twice"]], "≤ 512")
+    yield Figure("… devices that got it twice", [killed["twice"], killed["cancel_twice"]], "≤ 512")
 
 
 FIGURES: dict[str, Callable[[dict[str, Any]], Iterator[Figure]]] = {
@@ -206,7 +206,10 @@ FIGURES: dict[str, Callable[[dict[str, Any]], Iterator[Figure]]] = {
 
 
 def markdown(results: Sequence[Result], tables: Sequence[Table]) -> str:
-    """Return the summary: the machines with the benches measured on each, and the figures of each bench."""
+    """Return the summary.
+
+    It lists the machines, each with the benchmarks that ran on it, and the key figures of each benchmark.
+    """
     machines: dict[str, list[str]] = {}
     for result in results:
         on = result.machine

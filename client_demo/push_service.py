@@ -6,11 +6,11 @@ It runs on loopback with TLS in a thread of its own, and needs aiohttp.
         phone = service.phone()  # phone.subscription() is for its registration
         service.until(lambda: phone.told)
 
-For phones that sleep the service keeps the newest message of each Topic until its TTL has passed. It checks the
-headers, the length and the sender (RFC 8292) of each push and records what is wrong. Its answers can be scripted, for
-one phone or for all.
+For sleeping phones, the service stores the newest message of each Topic until its TTL has passed. It checks the
+headers, the length and the sender (RFC 8292) of each push, and records all faults. The program that runs the service
+can set its answers, for one phone or for all phones.
 
-It differs from a real service: its owner decides which phones are awake, accepted messages arrive at once, and nobody
+It differs from a real service: the program decides which phones are awake, accepted messages arrive at once, and nobody
 else can subscribe.
 """
 
@@ -43,7 +43,7 @@ from client_demo.python.wire import Message
 
 HOST = "localhost"
 SIZES = (3_000, 1_024)  # lengths of a body: normal, and for phones that accept only small messages
-CLOSING_TURNS = 10  # most turns of the loop until an aborted transport with TLS is closed
+CLOSING_TURNS = 10  # turns of the loop until every aborted transport with TLS is closed
 HANG, RESET, LONG_HEAD = "hang", "reset", "long head"  # scripted failures in place of an answer
 START_S = 20.0
 A_DAY_S = 86_400
@@ -69,9 +69,9 @@ class Certificate(NamedTuple):
 
 
 def make_certificate(path: Path, days: int = 1, names: Sequence[str] = (HOST,)) -> Certificate:
-    """Make a certificate for `names` in the file `path`, with its key beside it (.key).
+    """Make a certificate for these names in the file `path`, and its key in a file beside it (.key).
 
-    It is a CA, and signs itself.
+    The certificate is its own certificate authority.
     """
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
     now = dt.datetime.now(dt.UTC)
@@ -95,7 +95,7 @@ def make_certificate(path: Path, days: int = 1, names: Sequence[str] = (HOST,)) 
 
 @dataclass(slots=True)
 class Push:
-    """A message that the service accepted: the visible headers, and the body. `at` is in s since 1970."""
+    """A message that the service has accepted: its headers and its body. `at` is the time in s since 1970."""
 
     topic: str
     ttl_s: int
@@ -105,9 +105,10 @@ class Push:
 
 
 class Phone:
-    """A subscription, and the phone that reads its messages.
+    """A phone with a push subscription.
 
-    `told` has the messages that were read, in order; `on_told` is called with each, in the service's thread.
+    `told` has the messages that the phone has read, in order. `on_told` is called with each of them, in the service's
+    thread.
     """
 
     def __init__(
@@ -124,12 +125,12 @@ class Phone:
 
     @property
     def endpoint(self) -> str:
-        """The URL to which messages for this phone are pushed."""
+        """The URL to which pushes for this phone are sent."""
         return self._keys.endpoint
 
     @property
     def private(self) -> ec.EllipticCurvePrivateKey:
-        """The private key for which messages are encrypted."""
+        """The private key of the phone, with which messages are decrypted."""
         return self._keys.private
 
     @property
@@ -142,7 +143,10 @@ class Phone:
         return self._keys.to_map()
 
     def take(self, push: Push) -> None:
-        """Keep a message, or read it if awake. A newer message replaces an unread one of the same Topic."""
+        """Read a message if the phone is awake, otherwise store it.
+
+        A stored message is replaced by a newer one with the same Topic.
+        """
         self.requests.append(push)
         self.kept.pop(push.topic, None)
         self.kept[push.topic] = push
@@ -150,7 +154,7 @@ class Phone:
             self.wake()
 
     def wake(self) -> None:
-        """Wake the phone, and read the kept messages that have not expired."""
+        """Wake the phone, and read the stored messages that have not expired."""
         self.asleep = False
         kept, self.kept = self.kept, {}
         for push in kept.values():
@@ -160,11 +164,11 @@ class Phone:
                     self._on_told(self.told[-1])
 
     def read(self, body: bytes) -> Message:
-        """Return the decrypted message. Raises ValueError."""
+        """Return the decrypted message. Raise ValueError if it can't be decrypted."""
         return self._keys.read(body)
 
     def alerts(self) -> list[tuple[str, int]]:
-        """Return (id, revision) of all alerts that were read, in order."""
+        """Return the (id, revision) of each alert that was read, in order."""
         return [(m["alert"]["id"], m["alert"]["revision"]) for m in self.told if m["type"] == "alert"]
 
     def cancels(self) -> list[str]:
@@ -174,9 +178,10 @@ class Phone:
 
 @dataclass
 class PushService:
-    """The service, at `port` or any free one. It gives `answers` first, to any phone; then `always`, or 201.
+    """The push service, on `port` or on any free port.
 
-    Entering it raises OSError if the port is taken.
+    It answers requests with the entries of `answers` first, then with `always`, or with 201 if that is None. Entering
+    it raises OSError if the port is taken.
     """
 
     certificate: TlsFiles
@@ -202,7 +207,7 @@ class PushService:
         self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()
         if not self._started.wait(START_S):
-            raise TimeoutError(f"the push service was not there after {START_S:g} s")
+            raise TimeoutError(f"the push service did not start within {START_S:g} s")
         if self._trouble is not None:
             raise self._trouble
         return self
@@ -283,7 +288,7 @@ class PushService:
         return web.Response(status=status, headers=headers)
 
     def _checked(self, request: web.Request, body: bytes) -> Push:
-        """Return the push, and record everything that is wrong with it."""
+        """Return the push in a request, and record everything that is wrong with it."""
         headers = request.headers
         good = {
             "the length of the body": len(body) in SIZES,
@@ -300,7 +305,10 @@ class PushService:
         return Push(headers.get("Topic", ""), ttl_s, headers.get("Urgency", ""), body, time.time())
 
     def knows(self, authorization: str) -> bool:
-        """Return whether this header names the sender, for this service and for a day at most (RFC 8292)."""
+        """Return whether this header proves who sent the push.
+
+        Its token must be for this service, and valid for at most a day (RFC 8292).
+        """
         scheme, _, rest = authorization.partition(" ")
         parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
         try:
@@ -314,24 +322,30 @@ class PushService:
     # ---- for the owner -------------------------------------------------------------------------------------------
 
     def phone(self, asleep: bool = False, on_told: Callable[[Message], object] | None = None) -> Phone:
-        """Return a phone with a new subscription."""
+        """Return a new phone with a subscription of its own."""
         phone = self.phone_type(self, asleep, on_told)
         self.phones[phone.name] = phone
         return phone
 
     def forget(self, phone: Phone) -> None:
-        """End the subscription: its endpoint answers 404 from now on."""
+        """End the subscription of a phone. From then on, its endpoint answers 404."""
         del self.phones[phone.name]
 
     def until(self, done: Callable[[], object], seconds: float = 60.0) -> None:
-        """Wait until `done` returns a true value; it is called after each request. Raises AssertionError."""
+        """Wait until `done`, which is called after each request, returns a true value.
+
+        Raise AssertionError if it takes too long.
+        """
         with self.changed:
             if not self.changed.wait_for(done, seconds):
-                raise AssertionError("it has not come to that")
+                raise AssertionError("the expected state was not reached in time")
 
 
 async def _let_go() -> None:
-    """End all tasks and close aborted transports, which would raise errors if the loop closed before them."""
+    """End all tasks, and close the transports of aborted connections.
+
+    They would raise errors if the event loop were closed before them.
+    """
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()
@@ -341,7 +355,10 @@ async def _let_go() -> None:
 
 
 def _signed_claims(token: str, key: str) -> dict[str, Any]:
-    """Return the claims of an ES256 token (RFC 7515; RFC 7518, 3.4). Raises ValueError or InvalidSignature."""
+    """Return the claims of a token signed with ES256 (RFC 7515; RFC 7518, 3.4).
+
+    Raise ValueError if it is malformed, and InvalidSignature if the signature is wrong.
+    """
     signed, _, signature = token.rpartition(".")
     raw = decoded(signature)
     r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")

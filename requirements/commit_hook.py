@@ -8,14 +8,14 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FILE = "server/geocast/commit.txt"  # in an sdist; a wheel that is built from the sdist takes it over
+FILE = "server/geocast/commit.txt"  # in an sdist; a wheel that is built from the sdist contains it, too
 
 
 class CommitHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Add commit.txt to a wheel or an sdist that is built from a git checkout, or with COMMIT in the environment."""
+    """A hook that adds commit.txt to a package that is built from a git checkout or with COMMIT in the environment."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Write the file beside the tree, so that the tree stays clean, and include it."""
+        """Write the commit to a temporary file, so that the source tree stays clean, and include it as FILE."""
         commit = os.environ.get("COMMIT", "")[:12] or self._commit()
         if version == "editable" or not commit or (Path(self.root) / FILE).exists():
             return

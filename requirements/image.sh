@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds the image $IMAGE, of the Dockerfile's $TARGET, with the first of docker, podman and buildah that works here (or
-# with $BUILDER), and says which. $BASE: another base image; $BUILD_OPTIONS: more options of that program's `build`.
+# Build the image $IMAGE from the Dockerfile's $TARGET with $BUILDER or, by default, with the first of docker, podman and
+# buildah that works here, and print which was used. $BASE is another base image; $BUILD_OPTIONS are further options for the
+# program's `build`.
 set -eu
 works() {
     case $1 in
@@ -13,7 +14,7 @@ works() {
 for program in ${BUILDER:-docker podman buildah}; do
     works "$program" || continue
     echo "geocast: building $IMAGE with $program"
-    [ "$program" = docker ] || BUILD_OPTIONS="--format docker ${BUILD_OPTIONS:-}" # OCI's format knows no health check
+    [ "$program" = docker ] || BUILD_OPTIONS="--format docker ${BUILD_OPTIONS:-}" # the OCI format has no health check
     # shellcheck disable=SC2086 # a list of options
     exec "$program" build --file Dockerfile --target "${TARGET:-node}" --tag "$IMAGE" \
         --build-arg "COMMIT=$(git rev-parse --short=12 HEAD 2>/dev/null || true)" ${BASE:+--build-arg "BASE=$BASE"} ${BUILD_OPTIONS:-} .

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes to $1 what a node is made of (CycloneDX 1.6, checked against its schema): each package of the lock, with hashes.
-# $BIN has cyclonedx-py. The version, which pyproject.toml leaves to the build, is put where the tool looks for it.
+# Write the bill of materials of a node to $1 (CycloneDX 1.6, checked against its schema): each package of the lock with its
+# hashes. $BIN contains cyclonedx-py. pyproject.toml leaves the version to the build, so it is filled in for the tool.
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,18 +1,18 @@
 #!/bin/sh
-# What `make test` needs beside Python. What is missing is installed if we may, and named in one line if we may not or if
-# it can't be had; then the tests that need it are skipped. The tests run servers of their own, so the services that
-# Debian makes of these packages are neither started nor left enabled; what was installed before is left as it is.
+# Install the programs that `make test` needs besides Python. If a missing program can't be installed, one line names its
+# package, and the tests that need it are skipped. The tests run servers of their own, so the services of newly installed
+# Debian packages are neither started nor left enabled; packages that were installed before are not touched.
 set -u
-sbin="${SBIN:-/usr/sbin}" # where Debian keeps daemons, and who asks for no root has no PATH to; a test has its own
-policy="$sbin/policy-rc.d" # asked by Debian's packages before they start anything; 101 means no
+sbin="${SBIN:-/usr/sbin}" # Debian's folder of daemons, which is not in the PATH of ordinary users; a test sets SBIN
+policy="$sbin/policy-rc.d" # Debian's packages run it before they start a service; status 101 forbids the start
 PATH="$PATH:$sbin"
 
-# command, the Debian packages that bring it, and the services that these would enable
+# command, the Debian packages that contain it, the services that these would enable, and the tests that need the command
 table() {
     cat <<'ROWS'
 redis-server    redis-server    redis-server   the log in Redis
 chromium        chromium        -              the web pages
-cc              gcc,libc6-dev   -              processes that have a wall clock of their own
+cc              gcc,libc6-dev   -              processes with a wall clock of their own
 haproxy         haproxy         haproxy        docs/deploy/haproxy.cfg
 nginx           nginx           nginx          docs/deploy/nginx.conf
 caddy           caddy           caddy          the Caddyfile of docs/operations/one-node.md
@@ -20,18 +20,18 @@ promtool        prometheus      prometheus     docs/deploy/geocast.rules.yml
 prometheus      prometheus      prometheus     docs/deploy/grafana.json
 systemd-analyze systemd         -              docs/deploy/geocast.service
 buildah         buildah,netavark -             the container image
-mmdebstrap      mmdebstrap      -              the image that it is built on, there
+mmdebstrap      mmdebstrap      -              the base image of the container image
 docker-compose  docker-compose  -              compose.yaml
 kubectl         kubectl         -              docs/deploy/kubernetes
 curl            curl            -              the steps of README.md
-ip              iproute2        -              a Redis whose cable is pulled
-mount           mount           -              a disk that is full
+ip              iproute2        -              a Redis whose network is cut off
+mount           mount           -              a full disk
 nft             nftables        nftables       docs/deploy/push-egress.nft
 dnsmasq         dnsmasq-base    -              docs/deploy/push-egress.dnsmasq.conf
 ROWS
 }
 
-# missing COLUMN: that column of the rows whose command is not here
+# missing COLUMN: print this column (packages or services) of the rows whose command is missing
 missing() {
     table | while read -r command packages services _; do
         command -v "$command" >/dev/null 2>&1 && continue
@@ -41,7 +41,7 @@ missing() {
 
 apt() { DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$@"; }
 
-# install PACKAGE…: all at once; if that fails, whichever can be had
+# install PACKAGE…: install all at once; if that fails, install each of them that can be installed
 install() {
     $as_root apt-get update -qq || return 1
     ours=""

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the virtual environment $VENV with $PYTHON. Debian keeps venv's pip in a package of its own:
-# where that is missing it is installed if we may, and named in one line if we may not.
+# Make the virtual environment $VENV with $PYTHON. Debian has venv's pip in a separate package. If this package is missing,
+# it is installed; if it can't be installed, one line names it.
 set -u
 if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     echo "geocast: needs Python 3.11 or later as '$PYTHON' (choose another with make PYTHON=…)" >&2

@@ -83,7 +83,7 @@ def test_parse_time_returns_milliseconds(text, expected):
         b"2026-01-31T12:00:00Z",
     ],
 )
-def test_parse_time_refuses_other_texts(text):
+def test_parse_time_refuses_texts_that_are_not_rfc_3339_times(text):
     """There is one grammar. A time must exist, be in 1970 or later, and have no second 60 (rules L7 and L8)."""
     with pytest.raises(ValueError, match="not a time"):
         parse_time(text)
@@ -115,20 +115,20 @@ def test_parse_time_is_inverse_of_format_time(ms):
     st.integers(-1439, 1439),
 )
 @settings(deadline=None, max_examples=100)
-def test_parse_time_subtracts_offset(naive, minutes):
+def test_parse_time_subtracts_the_utc_offset(naive, minutes):
     """The result agrees with the standard library (rules L7 and L8)."""
     moment = naive.replace(tzinfo=dt.timezone(dt.timedelta(minutes=minutes)))
     expected = (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
     assert parse_time(moment.isoformat(timespec="microseconds")) == expected
 
 
-def test_deadline_is_on_monotonic_clock():
-    """So a change of the wall clock does not move the deadline (protocol, section 3)."""
+def test_deadline_is_a_time_of_the_monotonic_clock():
+    """A change of the wall clock does not move the deadline (protocol, section 3)."""
     assert Now(1_000, 50.0).deadline(3_500) == 52.5
     assert Now(1_000, 50.0).deadline(0) == 49.0
 
 
-def test_system_clock_reads_both_clocks():
+def test_system_clock_reads_the_wall_clock_and_the_monotonic_clock():
     """`now` in a welcome is the server's clock, in UTC (protocol, section 5)."""
     before = dt.datetime.now(dt.UTC)
     first, second = SystemClock().now(), SystemClock().now()

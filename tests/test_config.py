@@ -33,7 +33,7 @@ def settings(**changes):
 # ---- origins -------------------------------------------------------------------------------------------------
 
 
-def test_parse_origins_accepts_what_browsers_and_apps_send():
+def test_parse_origins_accepts_origins_that_browsers_and_apps_send():
     """A web page, a page with a port, IPv6, and the scheme of an app (protocol, section 7)."""
     sent = (
         "https://app.example",
@@ -52,7 +52,7 @@ https://a.example:65536 https://u@a.example https://a.example?x"""
 
 
 @pytest.mark.parametrize("origin", [*NO_ORIGINS.split(), "http://a b"])
-def test_parse_origins_refuses_what_no_browser_sends(origin):
+def test_parse_origins_refuses_texts_that_no_browser_sends_as_origin(origin):
     """The error names the entry and does not repeat it (rule S2)."""
     with pytest.raises(ConfigError, match=r"^entry 2 is no origin as browsers send it, such as ") as refused:
         parse_origins(f"https://app.example,{origin}")
@@ -86,7 +86,7 @@ NO_PORTS = ["", "http", "0", "65536", "-1", "+1", " 80", "8_0", "８０", "²"]
 @pytest.mark.parametrize(
     "text", ["", ":", "8765", ":8765", "[]:8765", "127.0.0.1", "[::1]", *(f"127.0.0.1:{port}" for port in NO_PORTS)]
 )
-def test_parse_address_refuses_other_texts(text):
+def test_parse_address_refuses_texts_other_than_host_and_port(text):
     """The error is one line that says what is expected (rule K1)."""
     with pytest.raises(ConfigError, match=r"^expected HOST:PORT, such as "):
         parse_address(text)
@@ -112,7 +112,7 @@ def test_is_loopback_is_true_only_for_this_machine(host, is_loopback):
     assert Address(host, 80).is_loopback is is_loopback
 
 
-# ---- starting safely -----------------------------------------------------------------------------------------
+# ---- checks before a node starts -----------------------------------------------------------------------------
 
 
 def test_settings_without_keys_need_dev_mode(tmp_path):
@@ -124,8 +124,8 @@ def test_settings_without_keys_need_dev_mode(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["stream", "api", "metrics"])
-def test_dev_mode_refuses_other_addresses_than_loopback(option, tmp_path):
-    """This holds with and without keys (rule T7)."""
+def test_dev_mode_refuses_to_listen_on_addresses_other_than_loopback(option, tmp_path):
+    """Such an address is refused with and without keys (rule T7)."""
     public = Address("0.0.0.0", 8765)
     with pytest.raises(ConfigError, match=rf"^--{option} 0\.0\.0\.0:8765 is not a loopback address"):
         settings(**{option: public}).check()
@@ -141,7 +141,7 @@ def test_two_listeners_with_one_address_are_refused():
 
 
 @pytest.mark.parametrize("option", ["stream", "api", "metrics"])
-def test_exposed_dev_mode_needs_consent_and_gives_warning(option, tmp_path):
+def test_dev_mode_on_public_addresses_is_allowed_with_its_option_and_warns(option, tmp_path):
     """An example is a container. The warning names the exposed addresses and the consequences (rule T7)."""
     exposed = settings(**{option: Address("0.0.0.0", 8765), "allow_exposed_dev": True})
     exposed.check()
@@ -159,7 +159,7 @@ def test_allow_exposed_dev_without_dev_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"log_replicas": 1}, {"allow_volatile_log": True}])
-def test_redis_options_are_refused_for_other_logs(changes):
+def test_redis_options_are_refused_if_the_log_is_not_in_redis(changes):
     """An option without effect is refused, before somebody relies on it (protocol, section 7)."""
     for log in ("memory:", "sqlite:x.db"):
         with pytest.raises(ConfigError, match=r"^--log-replicas and --allow-volatile-log are for a log in Redis$"):
@@ -171,7 +171,7 @@ def test_redis_options_are_refused_for_other_logs(changes):
 # ---- sockets -------------------------------------------------------------------------------------------------
 
 
-def test_bind_returns_listening_socket():
+def test_bind_returns_a_listening_socket():
     """Connections wait to be accepted from the start (protocol, section 7)."""
     address = Address("127.0.0.1", a_free_port())
     with closing(bind("--api", address)) as listener, closing(socket.create_connection(tuple_of(address))):
@@ -189,7 +189,7 @@ def test_port_in_use_is_refused_with_one_line():
             bind_shared("--stream", address, 2)
 
 
-def test_bind_shared_returns_sockets_with_one_port():
+def test_bind_shared_returns_several_sockets_with_the_same_port():
     """With `--workers`, processes share the stream listener (protocol, section 7)."""
     address = Address("127.0.0.1", a_free_port())
     with ExitStack() as stack:
@@ -197,7 +197,7 @@ def test_bind_shared_returns_sockets_with_one_port():
         assert [listener.getsockname() for listener in listeners] == [tuple_of(address)] * 3
 
 
-def test_bind_shared_refuses_port_of_other_node():
+def test_bind_shared_refuses_a_port_that_another_node_uses():
     """SO_REUSEPORT alone would silently share the port (rule K1)."""
     address = Address("127.0.0.1", a_free_port())
     with ExitStack() as stack:
@@ -222,10 +222,10 @@ def tuple_of(address):
     return address.host, address.port
 
 
-# ---- descriptors ---------------------------------------------------------------------------------------------
+# ---- file descriptors ----------------------------------------------------------------------------------------
 
 
-def test_raise_descriptor_limit_sets_soft_to_hard_limit():
+def test_raise_descriptor_limit_sets_the_soft_limit_to_the_hard_limit():
     """Each connection needs a descriptor (protocol, section 7)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -238,7 +238,7 @@ def test_raise_descriptor_limit_sets_soft_to_hard_limit():
 
 
 @pytest.mark.parametrize("descriptors", [1, 8, 100, 1_024, 11_024, 20_000, 1_048_576])
-def test_descriptors_suffice_for_both_listeners_and_log(descriptors):
+def test_connection_limits_leave_enough_descriptors_for_both_listeners_and_the_log(descriptors):
     """However many clients connect to the API, each accepted subscriber has a descriptor (rule BA1d)."""
     api = api_connections_for(descriptors)
     assert 1 <= api <= 2_500

@@ -47,7 +47,7 @@ SEED = int(os.environ.get("GEOCAST_SOAK_SEED", random.randrange(2**32)))
 STEPS = int(os.environ.get("GEOCAST_SOAK_STEPS", "50"))
 ROWS = 6  # rows of the hub; each is reused many times
 
-# ---- the parties -------------------------------------------------------------------------------------------------
+# ---- the modelled publisher, phones and node ---------------------------------------------------------------------
 
 KEY = {"kty": "oct", "kid": "k", "alg": "HS256", "k": "c2VjcmV0" * 8}
 TOKENS = TokenVerifier({"k": Key(KEY, "HS256")})
@@ -95,7 +95,7 @@ class ModelPeer(FakePeer):
 
 
 def opened(message):
-    """Return the message with the content of its proof in the usual members, if it has a proof."""
+    """Return the message with the content of its proof in the usual fields, if it has a proof."""
     if "proof" not in message:
         return message
     said = json.loads(message["proof"]["form"])
@@ -143,7 +143,8 @@ def is_in(message, language):
     return all(text.endswith(f" in {language}") if language else " in " not in text for text in words)
 
 
-# Random values. Repetition is a weight. Most values are in one town, as otherwise hardly any alert would reach a phone.
+# Random values. A value that is listed several times is drawn more often. Most places and areas are in one town,
+# because otherwise hardly any alert would reach a phone.
 IN_TOWN = st.sampled_from([*(circle for circle in CIRCLES if circle[:2] == DALLAS), *POLYGONS[:2], *POLYGONS[-2:]])
 SHAPE = st.sampled_from([*CIRCLES, *POLYGONS])
 AREA = (IN_TOWN.map(lambda shape: [shape]) | st.lists(SHAPE, min_size=1, max_size=3)).map(tuple)
@@ -267,7 +268,7 @@ class Geocast(RuleBasedStateMachine):
             self.rules.read(item, self.now)
             self.hub.deliver(entry(item), self.now)
 
-    # ---- the publisher -------------------------------------------------------------------------------------------
+    # ---- steps of the publisher ----------------------------------------------------------------------------------
 
     @property
     def true_ms(self):
@@ -324,7 +325,7 @@ class Geocast(RuleBasedStateMachine):
         old = _one_of(self.can_follow(), which)
         self.append(replace(old, number=old.number + 1, cancels=True), turns)
 
-    # ---- the phones ----------------------------------------------------------------------------------------------
+    # ---- steps of the phones -------------------------------------------------------------------------------------
 
     def reading(self):
         """Return the phones that read their messages."""
@@ -454,7 +455,7 @@ class Geocast(RuleBasedStateMachine):
         known = {alert_id: phone.client.has[alert_id] for alert_id in sorted(phone.client.recipient_of)}
         return known | {alert_id: held for alert_id, (held, _) in phone.client.claims.items()}
 
-    # ---- the node ------------------------------------------------------------------------------------------------
+    # ---- steps of the node ---------------------------------------------------------------------------------------
 
     def has_news(self):
         """Return whether a phone or the publisher has acted since time last passed.
@@ -507,9 +508,9 @@ class Geocast(RuleBasedStateMachine):
     @precondition(has_news)
     @rule(seconds=WAITS_S, hours_off=HOURS_OFF, again=st.booleans())
     def wait_for_a_sweep(self, seconds, hours_off, again):
-        """Let time pass, change the wall clock perhaps, and sweep.
+        """Let time pass, perhaps change the wall clock, and run the periodic check of the hub.
 
-        The clock may be corrected at a second sweep before any turn.
+        The clock may be corrected, and the check run again, before the next turn of the fan-out.
         """
         self.wait(seconds)
         for hours in hours_off or [self.skew_ms // HOUR_MS]:
@@ -606,14 +607,14 @@ def _list(items):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Make the hub's limits small, so that few sessions fill a slice and few alerts use up the bits."""
+    """Make the hub's limits small. Then few sessions fill a batch of the fan-out, and few alerts use up its 64 bits."""
     for name, number in {"SLICE": 1, "NEAREST": 2, "FLIGHTS": 3, "FLIGHTS_BELOW_EXTREME": 2}.items():
         monkeypatch.setattr(fanout, name, number)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
-def test_random_steps_send_each_client_exactly_the_messages_of_the_model():
+def test_random_steps_send_each_client_exactly_what_the_model_predicts():
     """The rules are 1 to 8 of section 5, "Who is sent what", and "Nothing is sent after expires_at" of section 3."""
     if SOAK:
         print(f"GEOCAST_SOAK_SEED={SEED} GEOCAST_SOAK_EXAMPLES={EXAMPLES} GEOCAST_SOAK_STEPS={STEPS}")

@@ -15,7 +15,7 @@ class Story(Geocast):
         return self.phones[-1]
 
     def goes(self, phone):
-        """Disconnect a phone; its row becomes free."""
+        """Disconnect a phone; its row (place in the hub's tables) becomes free."""
         self.leaves(phone)
         self.sweep()
 
@@ -44,8 +44,11 @@ def story(small):  # noqa: F811
     return Story()
 
 
-def test_unknown_held_id_is_remembered_for_thirty_seconds_of_its_own_session(story):
-    """The time of an earlier session with the same row and the same `holding` does not count (Rule 5, the last row)."""
+def test_unknown_alert_named_in_hello_is_remembered_for_30_s_of_its_own_session(story):
+    """An earlier session had the same row (place in the hub's tables) and the same `holding`.
+
+    Its time does not count (Rule 5, the last row of the table).
+    """
     story.goes(story.comes(ABROAD, a=1))
     story.waits(20.0)
     phone = story.comes(ABROAD, a=1)
@@ -57,7 +60,7 @@ def test_unknown_held_id_is_remembered_for_thirty_seconds_of_its_own_session(sto
     assert phone.client.newest == {"a": 2}
 
 
-def test_unknown_held_id_does_not_count_for_next_session_of_row(story):
+def test_unknown_alert_named_in_hello_does_not_count_for_the_next_session(story):
     """A session without `holding` is no recipient (Rule 5, the last row)."""
     story.goes(story.comes(ABROAD, a=1))
     phone = story.comes(ABROAD)
@@ -68,8 +71,8 @@ def test_unknown_held_id_does_not_count_for_next_session_of_row(story):
     assert phone.client.newest == {}
 
 
-def test_newer_held_revision_does_not_count_for_next_session_of_row(story):
-    """A session may hold a revision from a node that is ahead of this one (Rule 5, "node behind"; Rule 1)."""
+def test_newer_revision_that_one_client_has_does_not_count_for_the_next_session(story):
+    """A client may have a revision from a node that is ahead of this one (Rule 5, "node behind"; Rule 1)."""
     story.publishes()
     story.revises()
     story.reads()
@@ -79,7 +82,7 @@ def test_newer_held_revision_does_not_count_for_next_session_of_row(story):
     assert phone.client.newest == {"a": 2}
 
 
-def test_acknowledgement_counts_once_for_a_sent_and_visible_revision(story):
+def test_ack_counts_once_and_only_for_a_revision_that_was_sent_and_is_visible(story):
     """Section 5, "Messages", `ack`, and Rule 6 say which acknowledgements count."""
     story.publishes("test")
     story.reads()

@@ -24,8 +24,8 @@ WORST = 4  # the second round uses the texts that took longest in the first roun
 CPU_S = 3.0
 FUNCTIONS = ("compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn")
 
-# Modules that build patterns at runtime. Their compiled constants are tested, and one pattern built from difficult
-# values with the method that the module calls.
+# Modules that build patterns at runtime. For each, the test covers the compiled constants, and one pattern that is
+# built from difficult values, with the method that the module calls on it.
 MADE = {
     "client_demo/desk/redaction.py": (
         lambda redaction: redaction._anywhere(["a", "aa", "a a", "a a a", "aaaa", "- -", "1" * 400]),
@@ -40,7 +40,7 @@ MADE = {
 OF_OPERATORS = {"server/geocast/policy/rules.py"}  # patterns that operators write; the documents warn them
 
 
-# ---- all patterns ----------------------------------------------------------------------------------------------------
+# ---- collecting all patterns -----------------------------------------------------------------------------------------
 
 
 def python_files():
@@ -115,7 +115,7 @@ def script_patterns():
 ALL = [*python_patterns(), *script_patterns()]
 
 
-# ---- difficult texts -------------------------------------------------------------------------------------------------
+# ---- texts on which slow patterns take long --------------------------------------------------------------------------
 
 SAMPLES = " a1-_.,:;/'\"<>=&#(\n"
 
@@ -203,7 +203,7 @@ def assert_is_fast(pattern, method, cpu_s=CPU_S):
 
 
 @pytest.mark.parametrize(("where", "pattern", "method"), ALL, ids=[where for where, _, _ in ALL])
-def test_pattern_takes_linear_time(where, pattern, method):
+def test_regular_expression_takes_linear_time(where, pattern, method):
     del where
     assert_is_fast(pattern, method)
 
@@ -218,13 +218,13 @@ def test_pattern_takes_linear_time(where, pattern, method):
         r"<a\s.*?</a>",
     ],
 )
-def test_slow_pattern_is_detected(source):
+def test_slow_regular_expression_is_detected(source):
     """Patterns that this project once had, and worse ones, fail this test."""
     with pytest.raises(AssertionError, match="of CPU"):
         assert_is_fast(re.compile(source, re.IGNORECASE | re.DOTALL), "search", cpu_s=0.5)
 
 
-def test_search_for_patterns_finds_them():
+def test_search_for_regular_expressions_finds_those_of_all_folders():
     """A change of the search must not lead to an empty list."""
     found = {where.partition(":")[0] for where, _, _ in ALL}
     assert {"client_demo/desk/redaction.py", "server/geocast/clock.py", "client_demo/web/geocast/options.js"} <= found

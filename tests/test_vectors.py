@@ -30,7 +30,7 @@ def cases(name):
 
 
 @pytest.mark.parametrize("name", make_vectors.FILES)
-def test_files_agree_with_make_vectors(name):
+def test_vector_file_equals_the_output_of_make_vectors(name):
     """`python -m client_demo.conformance.make_vectors` renews the files."""
     assert (VECTORS / f"{name}.json").read_text("utf-8") == make_vectors.text(make_vectors.FILES[name]())
 
@@ -43,7 +43,7 @@ def server_place(place):
 
 
 @pytest.mark.parametrize("case", [case for case in cases("inside") if "clients_only" not in case.values[0]])
-def test_server_agrees_with_vectors_of_circles(case):
+def test_server_matches_places_with_circles_as_in_the_test_vectors(case):
     """The formula is the one that the server matches with (rules D1 to D3, M7 and M8)."""
     inside = False
     for lat, lng, reach_m in map(server_place, case["places"]):
@@ -59,7 +59,7 @@ def test_server_agrees_with_vectors_of_circles(case):
 
 
 @pytest.mark.parametrize("case", cases("polygons"))
-def test_server_agrees_with_vectors_of_polygons(case):
+def test_server_matches_places_with_polygons_as_in_the_test_vectors(case):
     """Both indexes agree: the index of places, and the index of live areas for new sessions (rules D4 and D5)."""
     areas: AlertIndex = AlertIndex()
     shapes = [
@@ -88,7 +88,7 @@ AFTER_CLOSE = {
 
 
 @pytest.mark.parametrize("close", close_codes.ALL, ids=lambda close: str(close.code))
-def test_every_close_code_has_a_vector(close):
+def test_every_close_code_has_a_test_vector(close):
     """The vector tells clients to reconnect in the same way (rules W1 to W7)."""
     first = [case["steps"][1] for case in vectors("reconnect")["cases"] if case["steps"][1].get("closed") == close.code]
     assert any(AFTER_CLOSE[close.reconnect](step) for step in first)

@@ -1,1 +1,1 @@
-"""The clients of a measurement: a crowd that uses little CPU, publishers, and misbehaving clients."""
+"""The clients of the benchmarks: a crowd of sessions that uses little CPU, publishers, and misbehaving clients."""

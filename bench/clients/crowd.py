@@ -1,4 +1,4 @@
-"""A crowd of subscribers: processes of receiver.c, whose results are read through shared memory."""
+"""A crowd of subscribers: processes that run receiver.c, whose results are read through shared memory."""
 
 import itertools
 import mmap
@@ -18,10 +18,10 @@ import numpy as np
 from bench import processes
 from bench.clients.websocket import Joining
 
-HEADER = 4096  # this and the layout below are as in receiver.c
+HEADER = 4096  # must match receiver.c, as must the layout of RECORD
 RECORD = np.dtype([("when_ns", "u8"), ("connection", "u4"), ("number", "u4")])
 PER_PROCESS = 18_000  # connections; receiver.c spreads them over addresses to have enough ports
-INFLIGHT = 256  # handshakes under way at once, in all processes together
+INFLIGHT = 256  # handshakes in progress at once, over all processes
 RETRY_MS = (50, 250)
 PATIENCE_S = 5.0
 SOURCE = Path(__file__).with_name("receiver.c")
@@ -30,7 +30,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 @dataclass(slots=True)
 class Counters:
-    """The counters of the receivers, as in receiver.c."""
+    """The counters that receiver.c writes to the shared memory, in the same order."""
 
     ready: int = 0
     readied: int = 0
@@ -46,7 +46,7 @@ class Counters:
 
 
 class Receiver:
-    """One process of receiver.c, and its shared memory."""
+    """A process that runs receiver.c and has thousands of connections, and the memory shared with that process."""
 
     def __init__(self, shared: Path, count: int, capacity: int) -> None:
         size = HEADER + 8 * count + RECORD.itemsize * capacity
@@ -65,17 +65,20 @@ class Receiver:
         return cast(list[int], self._counters.tolist())
 
     def ask(self, count: int) -> None:
-        """Let the first `count` connections send their `later` text, each only once."""
+        """Make each of the first `count` connections send its `later` text (see Joining), unless it already has."""
         self._asked[0] = count
 
     def take(self) -> Any:
-        """Return the records since the last call."""
+        """Return the records since the last call, one for each message that was received."""
         start, self._taken = self._taken, int(self._counters[4])
         return self._records[start : self._taken].copy()
 
 
 class Crowd:
-    """Many sessions, used in a `with` statement: they connect at its start and disconnect at its end."""
+    """Many subscribed sessions.
+
+    Use a crowd in a `with` statement: its sessions connect at the start and disconnect at the end.
+    """
 
     def __init__(
         self,
@@ -89,10 +92,10 @@ class Crowd:
         retry_ms: tuple[int, int] = RETRY_MS,
         nap_ms: float = 0.0,
     ) -> None:
-        """Connect one session for each entry of `joining`.
+        """Prepare one session for each entry of `joining`.
 
-        `expected` is the most messages that a session may get, which decides the size of the shared memory. `nap_ms`
-        is the time that receivers sleep when nothing has come; use 0 if there are as many cores as receivers.
+        `expected` is the largest number of messages for one session; it decides the size of the shared memory. `nap_ms`
+        is the time for which receivers sleep when no message has come; use 0 if there are as many cores as receivers.
         """
         self._port, self._joining, self._cpus, self._home = port, joining, frozenset(cpus), home
         self._nap_us = round(nap_ms * 1000)
@@ -137,17 +140,17 @@ class Crowd:
         receiver.process = processes.start(command, self._cpus, self._folder / f"output-{part}")
         return receiver
 
-    # ---- reading results ---------------------------------------------------------------------------------------
+    # ---- results of the receivers ------------------------------------------------------------------------------
 
     def counters(self) -> Counters:
-        """Return the sums over all processes. Raise ClickException if a process has ended."""
+        """Return the sums of the counters over all processes. Raise ClickException if a process has ended."""
         for receiver in self._receivers:
             if receiver.process and receiver.process.poll() is not None:
-                raise click.ClickException(f"a receiver ended with {receiver.process.returncode}")
+                raise click.ClickException(f"a receiver process ended with exit code {receiver.process.returncode}")
         return Counters(*np.sum([receiver.counters() for receiver in self._receivers], axis=0).tolist())
 
     def ask(self, count: int) -> None:
-        """Let at least `count` sessions send their `later` text, evenly spread over the receivers."""
+        """Make at least `count` sessions, evenly spread over the receivers, send their `later` text (see Joining)."""
         for receiver in self._receivers:
             receiver.ask(-(-count // len(self._receivers)))
 
@@ -156,16 +159,19 @@ class Crowd:
         return np.concatenate([receiver.ready_ns for receiver in self._receivers])
 
     def take(self) -> Any:
-        """Return the records since the last call."""
+        """Return the records since the last call, one for each message that was received, as a numpy array."""
         return np.concatenate([receiver.take() for receiver in self._receivers])
 
     def wait_ready(self, show: Callable[[int], None] = lambda _done: None) -> None:
-        """Wait until all sessions are ready at once, for at most two minutes plus two seconds per thousand sessions."""
+        """Wait until all sessions are ready at once.
+
+        Give up after two minutes plus two seconds for each thousand sessions, and raise ClickException.
+        """
         patience_s = 120.0 + len(self) / 500
         self.wait(lambda counters: counters.ready == len(self), "all sessions are ready", patience_s, show)
 
     def wait_records(self, total: int, patience_s: float = PATIENCE_S) -> int:
-        """Wait until this many messages have come since the start; return the number that came.
+        """Wait until the sessions have received `total` messages since they connected; return the number received.
 
         Give up when no message has come for `patience_s` seconds.
         """
@@ -185,7 +191,11 @@ class Crowd:
         patience_s: float,
         show: Callable[[int], None] = lambda _done: None,
     ) -> Counters:
-        """Wait until the counters satisfy `done`; return them. Raise ClickException when the time is over."""
+        """Wait until `done` returns true for the counters; return them.
+
+        Raise ClickException after `patience_s` seconds. `what` describes the awaited state in the error message. `show`
+        is called with the number of ready sessions.
+        """
         end = time.monotonic() + patience_s
         while not done(counters := self.counters()):
             if time.monotonic() > end:
@@ -197,9 +207,9 @@ class Crowd:
 
     @property
     def _pause_s(self) -> float:
-        """The seconds between two reads of the counters.
+        """The seconds to wait between two reads of the counters.
 
-        Reading many receivers takes time on the core that they need.
+        The pause grows with the number of receivers, because reading takes time on the core that the receivers need.
         """
         return 0.005 * len(self._receivers)
 

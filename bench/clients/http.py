@@ -1,4 +1,4 @@
-"""Cheap HTTP POST: one connection for each thread, or many connections in one event loop."""
+"""HTTP clients that only POST and use little CPU: one for threads, and one for an event loop."""
 
 import asyncio
 import http.client
@@ -16,7 +16,7 @@ class Poster:
         self._connections: list[http.client.HTTPConnection] = []
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Return status and body of the answer. Raise OSError."""
+        """POST the body; return the status and the body of the response. Raise OSError if the connection fails."""
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
@@ -42,7 +42,7 @@ def _exchange(
 
 
 class AsyncPoster:
-    """One persistent connection for use in an event loop."""
+    """A client that posts to one server over one persistent connection, for use in an event loop."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -53,7 +53,7 @@ class AsyncPoster:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """Return the status of the answer, which must have a Content-Length."""
+        """POST the body; return the status of the response, which must have a Content-Length."""
         lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self._writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)

@@ -1,7 +1,8 @@
-"""Sessions that do harm: some never read, some read 1 KB a second, and one pings without reading.
+"""Sessions that misbehave: some never read, some read 1 KB a second, and some send pings without reading.
 
 Runs as a process of its own: `python -P misbehaving.py PORT OPENINGS NEVER DRIP PING`. OPENINGS is a JSON file with the
-request and one `hello` for each session. The process prints "ready" when all sessions have joined.
+handshake request and one `hello` for each session. NEVER, DRIP and PING are the numbers of sessions of each kind. The
+process prints "ready" when all sessions have joined.
 """
 
 import base64
@@ -19,7 +20,7 @@ PATIENCE_S = 30.0
 
 
 def join(port: int, request: bytes, hello: bytes) -> socket.socket:
-    """Connect, send `hello`, and wait for the welcome."""
+    """Connect, send `hello`, and wait for the welcome. Return the socket of the session, in non-blocking mode."""
     session = socket.socket()
     session.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     session.settimeout(PATIENCE_S)
@@ -36,7 +37,7 @@ def join(port: int, request: bytes, hello: bytes) -> socket.socket:
 
 
 def drip(session: socket.socket) -> None:
-    """Read up to DRIP_BYTES bytes."""
+    """Read at most DRIP_BYTES bytes from a session."""
     try:
         session.recv(DRIP_BYTES)
     except OSError:
@@ -52,7 +53,7 @@ def ping(session: socket.socket) -> None:
 
 
 def main(port: int, openings: Path, never: int, dripping: int, pinging: int) -> None:
-    """Let the sessions misbehave until the process is killed."""
+    """Connect the sessions, and let them misbehave until the process is killed."""
     texts = json.loads(openings.read_text())
     request, hellos = base64.b64decode(texts["request"]), [base64.b64decode(hello) for hello in texts["hellos"]]
     sessions = [join(port, request, hello) for hello in hellos[: never + dripping + pinging]]

@@ -1,4 +1,4 @@
-"""One session that waits for each answer, without an event loop."""
+"""A client with one session, which sends a message and blocks until it is answered."""
 
 import json
 import socket
@@ -8,12 +8,12 @@ from bench.clients.websocket import PATH, SUBPROTOCOL, handshake, masked
 
 
 def frame(**message: Any) -> bytes:
-    """Return a message as a masked client frame."""
+    """Return a message as the WebSocket frame that a client sends: JSON, masked."""
     return masked(json.dumps(message).encode())
 
 
 class Phone:
-    """A session with a connection of its own. Use it in a `with` statement, or close it."""
+    """A client with one session of its own. Use it in a `with` statement, or close it."""
 
     def __init__(self, port: int, hello: bytes) -> None:
         """Connect to the node, send `hello`, and wait for the welcome."""
@@ -42,18 +42,18 @@ class Phone:
         self._socket.sendall(data)
 
     def ask(self, data: bytes) -> None:
-        """Send a message and wait for `ok` or `pong`."""
+        """Send a message, and wait until it is answered with `ok` or `pong`."""
         self.say(data)
         self.hear("ok", "pong")
 
     def hear(self, *kinds: str) -> dict[str, Any]:
-        """Return the next message, which must be of one of these kinds."""
+        """Wait for the next message, and return it. Its type must be one of these kinds."""
         message = self._next()
         assert message["type"] in kinds, message
         return message
 
     def _next(self) -> dict[str, Any]:
-        """Return the next message, ignoring pings."""
+        """Wait for the next text message, ignoring pings, and return it as a dict."""
         while True:
             while len(self._data) < 2:
                 self._more()

@@ -1,8 +1,8 @@
 /* A crowd of WebSocket clients that uses as little CPU as possible: one thread, one epoll, no allocation per message.
 
-   The program connects, sends openings, answers pings, and records in shared memory which connection received which
-   alert, and when. It recognizes an alert by "bench-" and digits anywhere in the payload, so the same program receives
-   from geocast and from every peer.
+   The program connects, sends openings (the texts by which a session joins), answers pings, and records in shared memory
+   which connection received which alert, and when. It recognizes an alert by "bench-" and digits anywhere in the payload,
+   so the same program receives from geocast and from every other server.
 
    Shared memory: HEADER bytes of counters (see `struct counters`), one u64 per connection (the time at which it became
    ready), then records. Times are CLOCK_MONOTONIC in ns, which all processes of a machine share. The parent only reads

@@ -1,4 +1,4 @@
-"""The bytes that a client sends, made in advance: a handshake and masked frames (RFC 6455). No I/O."""
+"""Functions that return the bytes of WebSocket handshakes and frames (RFC 6455). No I/O."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,16 +7,18 @@ from typing import overload
 from websockets.typing import Subprotocol
 
 SUBPROTOCOL = Subprotocol("geocast.v1.json")
-PATH = "/v1/stream"  # of a node's stream
+PATH = "/v1/stream"  # the path of a node's WebSocket
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # from RFC 6455, 1.3; no server here checks that it is random
 
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """How the sessions of a crowd join: one request for all, and the first text of each after the 101.
+    """The bytes that the sessions of a crowd send to join a server.
 
-    `ready` is text in the frame that shows that a session has joined; if empty, the 101 shows it. `later` is the text
-    of each session when it returns or is asked to send; if empty, `first` is sent again.
+    All sessions send the same handshake, `request`. When it has been answered with 101, each session sends its text in
+    `first`. A session has joined when it receives a frame that contains `ready`; if `ready` is empty, the 101 is
+    enough. A session sends its text in `later` when it reconnects, or when it is asked to; if `later` is empty, it
+    sends the text in `first` again.
     """
 
     request: bytes
@@ -29,7 +31,7 @@ class Joining:
 
 
 class Made(Sequence[bytes]):
-    """A sequence whose texts are made on each access: those of a million sessions would take half a GB."""
+    """A sequence whose texts are made on each access. The stored texts of a million sessions would take half a GB."""
 
     def __init__(self, count: int, make: Callable[[int], bytes]) -> None:
         self._count, self._make = count, make
@@ -47,7 +49,7 @@ class Made(Sequence[bytes]):
 
 
 def handshake(port: int, path: str, subprotocol: str | None = None) -> bytes:
-    """Return the request of an opening handshake."""
+    """Return the request of an opening handshake, by which a client asks for a WebSocket."""
     lines = [
         f"GET {path} HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
@@ -62,12 +64,12 @@ def handshake(port: int, path: str, subprotocol: str | None = None) -> bytes:
 
 
 def masked(payload: bytes, opcode: int = 1) -> bytes:
-    """Return one frame of a client; its masking key is zero, which leaves the payload unchanged."""
+    """Return one frame as a client sends it. Its masking key is zero, which leaves the payload unchanged."""
     return _head(opcode, len(payload), 0x80) + bytes(4) + payload
 
 
 def unmasked(payload: bytes, opcode: int = 1) -> bytes:
-    """Return one frame of a server."""
+    """Return one frame as a server sends it, without a mask."""
     return _head(opcode, len(payload), 0) + payload
 
 

@@ -1,7 +1,7 @@
-"""The systems under measurement: geocast, and other servers that push one message to many sockets.
+"""The servers under measurement: geocast, and its peers, which are other servers that push a message to many sockets.
 
 The same WebSocket client connects to all of them. Each module configures its peer as well as possible for this one
-task, and lists in `lacks` the features of geocast that the peer does not have.
+task; its attribute `lacks` names the features of geocast that the peer does not have.
 """
 
 from bench.peers.base import System

@@ -1,4 +1,4 @@
-"""The interface of every system under measurement."""
+"""The interface of every server under measurement."""
 
 import itertools
 import socket
@@ -16,7 +16,10 @@ from bench.places import Places
 
 
 class System(ABC):
-    """A server in processes and on cores of its own. Use it in a `with` statement."""
+    """A server under measurement, which runs in processes and on cores of its own.
+
+    Use it in a `with` statement. `lacks` names the features of geocast that the server does not have.
+    """
 
     name: ClassVar[str]
     lacks: ClassVar[str] = ""
@@ -51,7 +54,7 @@ class System(ABC):
         return processes.listens(self.port)
 
     def last_words(self) -> str:
-        """Return the end of the server's output."""
+        """Return the last 500 characters of the server's output."""
         return (self.home / "output.txt").read_text(errors="replace")[-500:].strip()
 
     def pids(self) -> list[int]:
@@ -60,7 +63,7 @@ class System(ABC):
         return processes.with_children(self.process.pid)
 
     def cpu_s(self) -> float:
-        """Return the CPU time used so far, in seconds."""
+        """Return the CPU time that the server's processes have used so far, in seconds."""
         return processes.cpu_s(self.pids())
 
     def waited_s(self) -> float:
@@ -68,7 +71,7 @@ class System(ABC):
         return processes.waited_s(self.pids())
 
     def rss_bytes(self) -> int:
-        """Return the resident memory in bytes."""
+        """Return the resident memory of the server's processes in bytes."""
         return processes.rss_bytes(self.pids())
 
     @abstractmethod
@@ -77,33 +80,36 @@ class System(ABC):
 
     @abstractmethod
     def joining(self, places: Places) -> Joining:
-        """Return how sessions join, one for each place."""
+        """Return what clients send to join, one session for each place."""
 
     @abstractmethod
     def publish(self, number: int, **options: Any) -> None:
-        """Publish alert `number` to the sessions."""
+        """Publish alert number `number` to the sessions."""
 
 
 class Peer(System):
-    """A system other than geocast, which gets the finished payload and sends it to all sessions."""
+    """A server other than geocast. It gets each alert as finished bytes, and sends these to all sessions."""
 
     payload: "Payload"
 
     def joining(self, places: Places) -> Joining:
-        """Return how sessions join: a session has joined when the server answers 101."""
+        """Return what clients send to join: only the handshake. The answer 101 shows that a session has joined."""
         return Joining(handshake(self.port, "/"), [b""] * len(places))
 
     @abstractmethod
     def send(self, payload: bytes) -> None:
-        """Send the payload to all sessions."""
+        """Send the payload, the finished bytes of one alert, to all sessions."""
 
     def publish(self, number: int, **_options: Any) -> None:
-        """Send alert `number` to all sessions, with exactly the bytes that geocast would send."""
+        """Send alert number `number` to all sessions, with exactly the bytes that geocast would send."""
         self.send(self.payload.of(number))
 
 
 class ControlledPeer(Peer):
-    """A peer written for the bench, which reads payloads from a control port: u32 length, then the bytes."""
+    """A peer written for the benchmarks.
+
+    It reads payloads from a control port, each as its length (u32, little-endian) and the bytes.
+    """
 
     def start(self) -> None:
         """Start the peer, and connect to its control port."""
@@ -124,14 +130,17 @@ class ControlledPeer(Peer):
 
 
 class Payload:
-    """The bytes that geocast sends for an alert, for any number: taken from a real message once."""
+    """The bytes that geocast sends for an alert.
+
+    They are made from a sample, the message of a real alert, by replacing the id of the alert.
+    """
 
     def __init__(self, sample: bytes, alert_id: str) -> None:
         self._before, _, self._after = sample.partition(alert_id.encode())
         assert self._after, "the sample holds the id"
 
     def of(self, number: int) -> bytes:
-        """Return the payload of alert `number`. The size is the same for every number."""
+        """Return the payload of alert number `number`. It has the same size for every number."""
         return self._before + alert_id(number).encode() + self._after
 
     def __len__(self) -> int:
@@ -147,5 +156,5 @@ def next_number() -> int:
 
 
 def alert_id(number: int) -> str:
-    """Return the id of alert `number`, which receiver.c recognizes."""
+    """Return the id of alert number `number`, in the form that receiver.c recognizes."""
     return f"bench-{number:07d}"

@@ -27,8 +27,8 @@ from geocast.auth.tokens import AUDIENCE, make_key
 
 LIFETIME_S = 3600
 RADIUS_M = 15_000.0
-# A description has at most 1,000 characters. Larger alerts have a ring with many corners, for which the policy must
-# allow polygons; characters of four bytes fill the rest.
+# To reach the wanted size of an alert, its description is filled with characters of up to four bytes. It can have 1,000
+# characters. For still larger alerts, the area is a polygon with many corners, so the policy must allow polygons.
 PLAIN_BYTES, PADDING, MOST_CORNERS, CORNER_BYTES = 1_400, 1_000, 499, 22
 POLICY = 'name = "bench"\n[categories]\nrobbery = { title = "Robbery", polygons = true }\n'
 START_S = 120.0  # time for all processes of a node to become ready
@@ -39,9 +39,9 @@ MOVED_DEGREES = 0.0001  # 11 m to the north
 class Geocast(System):
     """One node of geocast.
 
-    `payload_bytes` is the size that an alert's frame should have, 15,000 at most. A longer description pads smaller
-    alerts; from 1,400 bytes on the area is a ring with as many corners as necessary. `workers` is the number of stream
-    processes. `heartbeat_s` is the number of seconds without a write after which the node pings a session.
+    `payload_bytes` is the size that the frame of an alert should have, 15,000 at most. The description is made as long
+    as necessary; above 1,400 bytes the area is a polygon with as many corners as necessary. `workers` is the number of
+    stream processes. `heartbeat_s` is the number of seconds without a write after which the node pings a session.
     """
 
     name = "geocast"
@@ -95,17 +95,21 @@ class Geocast(System):
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
-    # ---- sessions ------------------------------------------------------------------------------------------------
+    # ---- what sessions send --------------------------------------------------------------------------------------
 
     def token(self, sub: str, scopes: Sequence[str] = ("alerts:receive",), quals: Sequence[str] = ()) -> str:
-        """Return an EdDSA token with these scopes and qualifications."""
+        """Return an EdDSA token for the subject `sub`, with these scopes and qualifications."""
         now_s = int(time.time())
         claims = {"aud": AUDIENCE, "sub": sub, "scope": " ".join(scopes), "iat": now_s, "exp": now_s + LIFETIME_S}
         claims |= {"quals": [*quals]} if quals else {}
         return jwt.encode(claims, self._key, "EdDSA", {"kid": self._key.key_id})
 
     def joining(self, places: Places, holding: Mapping[str, int] | None = None) -> Joining:
-        """Return how sessions join, each with its own place and token; a returning session sends `holding`."""
+        """Return what clients send to join; each session has its own place and token.
+
+        If `holding` is given, a session that reconnects sends it: the alerts that it already has, each with its
+        revision.
+        """
         first, later = [], []
         for at in range(len(places)):
             hello = self._hello(places, at)
@@ -115,9 +119,10 @@ class Geocast(System):
         return Joining(handshake(self.port, PATH, SUBPROTOCOL), first, READY, later)
 
     def joining_and_moving(self, places: Places) -> Joining:
-        """Return how sessions join, each with its own place and token, and move 11 m when they are asked to.
+        """Return what clients send to join and, when they are asked to, to move 11 m.
 
-        The messages are made when they are needed, because there may be a million sessions.
+        Each session has its own place and token. The messages are made only when they are needed, because there may be
+        a million sessions.
         """
 
         def hello(at: int) -> bytes:
@@ -134,10 +139,10 @@ class Geocast(System):
     def _hello(self, places: Places, at: int) -> dict[str, Any]:
         return {"type": "hello", "token": self.token(f"phone-{at}"), "places": [places.to_map(at)]}
 
-    # ---- alerts --------------------------------------------------------------------------------------------------
+    # ---- publishing alerts ---------------------------------------------------------------------------------------
 
     def publish(self, number: int, **options: Any) -> None:
-        """Publish alert `number` over HTTP. Raise ClickException unless the node accepts it."""
+        """Publish alert number `number` over HTTP. Raise ClickException if the node does not accept it."""
         status, answer = self._poster.post("/v1/alerts", self.body(number, **options), self.headers)
         if status != 201:
             raise click.ClickException(f"the alert was refused with {status}: {answer[:300]!r}")
@@ -145,7 +150,7 @@ class Geocast(System):
     def body(
         self, number: int, severity: str = "severe", radius_m: float = RADIUS_M, lifetime_s: float = LIFETIME_S
     ) -> bytes:
-        """Return the body of the request that publishes alert `number`."""
+        """Return the JSON body of the request that publishes alert number `number`."""
         time_now = datetime.now(UTC)
         now = time_now.isoformat(timespec="milliseconds")
         alert = {
@@ -164,9 +169,9 @@ class Geocast(System):
         return json.dumps(alert).encode()
 
     def take_sample(self) -> Payload:
-        """Publish an alert and return the payload that a subscriber gets.
+        """Adjust the alerts published from now on to the requested size; return the payload of such an alert.
 
-        From then on all alerts have the size asked for.
+        To measure payloads, two alerts are published, received and cancelled.
         """
         self._description = ""
         if self._payload_bytes > PLAIN_BYTES:
@@ -193,7 +198,7 @@ class Geocast(System):
         return text.encode()
 
     def cancel(self, number: int) -> None:
-        """Cancel alert `number`, which must have one revision."""
+        """Cancel alert number `number`, which must have one revision."""
         approval = {"reviewer": "bench", "approved_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         body = json.dumps({"revision": 2, "reason": "called off", "approval": approval}).encode()
         status, answer = self._poster.post(f"/v1/alerts/{alert_id(number)}/cancel", body, self.headers)
@@ -206,10 +211,10 @@ class Geocast(System):
 
 
 class GeocastInContainer(Geocast):
-    """The same node with io_uring forbidden, as in a container."""
+    """Like Geocast, but with the system call io_uring_setup forbidden, as it is in a container."""
 
     name = "geocast in a container"
-    lacks = "io_uring, as in the default profiles of Docker and containerd"
+    lacks = "no io_uring, as in the default profiles of Docker and containerd"
     forbidden: ClassVar[Sequence[str]] = (forbid.IO_URING,)
 
     def command(self) -> Sequence[str | Path]:
@@ -218,18 +223,24 @@ class GeocastInContainer(Geocast):
 
 
 class GeocastByTransports(GeocastInContainer):
-    """The same node with AIO forbidden as well: it sends to one session after the other, as before ADR 6."""
+    """Like GeocastInContainer, but with Linux AIO forbidden as well.
+
+    So the node sends to one session after the other, as every node did before ADR 6.
+    """
 
     name = "geocast one by one"
-    lacks = "io_uring and Linux AIO, so that each send is a call of its own"
+    lacks = "no io_uring and no Linux AIO, so that each send is a system call of its own"
     forbidden = (forbid.IO_URING, forbid.AIO)
 
 
 class GeocastOnRedis(Geocast):
-    """The same node with its log in its own Redis, which syncs each alert. The CPU of Redis is not counted."""
+    """Like Geocast, but with the log in a Redis of its own, which syncs each alert to disk.
+
+    The CPU of Redis is not counted.
+    """
 
     name = "geocast on redis"
-    lacks = "the CPU of its Redis: that is not in its numbers"
+    lacks = "the CPU of its Redis is not counted"
 
     def start(self) -> None:
         """Start Redis, then the node."""
@@ -256,7 +267,7 @@ def _circle(radius_m: float) -> dict[str, Any]:
 
 
 def _ring(corners: int, radius_m: float) -> dict[str, Any]:
-    """Return a ring around the centre with its edges no nearer to the centre than the radius."""
+    """Return a closed ring around the centre, none of whose edges is nearer to the centre than `radius_m`."""
     turn = np.append(np.arange(corners), 0) * 2 * np.pi / corners
     far_m = radius_m / np.cos(np.pi / corners)
     lat, lng = offset(*CENTRE, far_m * np.sin(turn), far_m * np.cos(turn))

@@ -1,4 +1,4 @@
-"""`geocast push` as an operator would run it, with any number of devices."""
+"""A process of `geocast push` as an operator would run it, with any number of devices."""
 
 import asyncio
 import json
@@ -36,10 +36,16 @@ _MEMORY = Path("/dev/shm")
 
 
 class Population:
-    """A device store that push processes get copies of, and the keys that belong to it."""
+    """A store of registered push devices, and the keys that the store was made with.
+
+    Each push process gets a copy of the store.
+    """
 
     def __init__(self, home: Path, services: PushServices, places: Places, show: Callable[[int], None]) -> None:
-        """Make one device for each place, with a key pair of its own, in a cell of resolution 9."""
+        """Make one device for each place.
+
+        A device has a key pair of its own, and is registered for the H3 cell of resolution 9 that contains the place.
+        """
         self.home = Path(tempfile.mkdtemp(prefix="population-", dir=home))
         self.services = services
         self.size = len(places)
@@ -95,7 +101,10 @@ def _record(at: int, endpoint: str, vapid: str, cell: str) -> Record:
 
 
 class GeocastPush:
-    """One push process beside a node, on a copy of a population's store. Use it in a `with` statement."""
+    """One process of `geocast push` for a node, with a copy of the store of a population.
+
+    Use it in a `with` statement.
+    """
 
     def __init__(self, node: Geocast, population: Population, cpus: Iterable[int]) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="push-", dir=node.home))
@@ -146,7 +155,7 @@ class GeocastPush:
             processes.stop(self._process, signal.SIGKILL)
 
     def cpu_s(self) -> float:
-        """Return the CPU time used so far, in seconds."""
+        """Return the CPU time that the process has used so far, in seconds."""
         return processes.cpu_s([self._pid])
 
     def waited_s(self) -> float:
@@ -154,7 +163,7 @@ class GeocastPush:
         return processes.waited_s([self._pid])
 
     def rss_bytes(self) -> int:
-        """Return the resident memory in bytes."""
+        """Return the resident memory of the process in bytes."""
         return processes.rss_bytes([self._pid])
 
     @property

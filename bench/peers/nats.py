@@ -1,6 +1,6 @@
-"""NATS (Go) with its WebSocket listener: one subject of core NATS without JetStream.
+"""NATS (Go) with its WebSocket listener.
 
-The publisher uses NATS' own protocol.
+It uses one subject of core NATS, without JetStream. The publisher uses NATS' own protocol.
 """
 
 import socket
@@ -28,7 +28,7 @@ class Nats(Peer):
     """The peer nats-server, configured for WebSocket clients."""
 
     name = "nats"
-    lacks = "no match by place, no token of one's own checked here, no expiry, no log (core NATS)"
+    lacks = "no matching by place, no expiry, no log (core NATS); tokens are not used here"
 
     def command(self) -> Sequence[str | Path]:
         """Return the command that starts nats-server with a configuration file."""
@@ -48,12 +48,15 @@ class Nats(Peer):
             pass
 
     def joining(self, places: Places) -> Joining:
-        """Return how sessions join: each subscribes, and has joined when its PING is answered."""
+        """Return what clients send to join.
+
+        Each session subscribes; the answer to its PING shows that it has joined.
+        """
         opening = masked(_OPENING + f"SUB {SUBJECT} 1\r\nPING\r\n".encode(), opcode=2)
         return Joining(handshake(self.port, "/"), [opening] * len(places), "PONG")
 
     def send(self, payload: bytes) -> None:
-        """Publish the payload with PUB."""
+        """Publish the payload with the command PUB."""
         with self._lock:
             self._publisher.sendall(f"PUB {SUBJECT} {len(payload)}\r\n".encode() + payload + b"\r\n")
 

@@ -1,4 +1,4 @@
-"""nchan (C, in nginx): one worker, one channel, and no stored messages."""
+"""nchan (C, a module of nginx) with one worker and one channel. It stores no messages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ class Nchan(Peer):
     """The peer nginx with the module nchan."""
 
     name = "nchan"
-    lacks = "no match by place, no token, no expiry; nothing is stored here (its store would cost more)"
+    lacks = "no matching by place, no tokens, no expiry; messages are not stored here (storing them would cost more)"
 
     def command(self) -> Sequence[str | Path]:
         """Return the command that runs nginx in the foreground."""
@@ -73,15 +73,15 @@ class Nchan(Peer):
         super().__exit__(*exc)
 
     def pids(self) -> list[int]:
-        """Return the id of the worker only: the master process does nothing."""
+        """Return only the id of the worker, because the master process does nothing."""
         return super().pids()[1:]
 
     def joining(self, places: Places) -> Joining:
-        """Return how sessions join: the path names the channel, so the answer 101 is enough."""
+        """Return what clients send to join: only the handshake, because its path names the channel."""
         return Joining(handshake(self.port, "/sub"), [b""] * len(places))
 
     def send(self, payload: bytes) -> None:
-        """POST the payload. nchan answers 200, or 201 and 202 if nobody listens."""
+        """POST the payload. nchan answers 200, or 201 or 202 if nobody listens."""
         status, _ = self._poster.post("/pub", payload, {"Content-Type": "text/plain"})
         if status >= 300:
-            raise click.ClickException(f"nchan refused a message with {status}")
+            raise click.ClickException(f"nchan refused a message with HTTP status {status}")

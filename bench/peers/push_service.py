@@ -1,8 +1,8 @@
-"""Two push services that accept every push, and their phones: cheap enough not to slow down the measured process.
+"""Two push services that accept every push, and use little CPU, so that they don't slow down the measured process.
 
-The services use TLS, keep connections open and answer 201 to each POST. They record when a push came, for which phone
-and under which Topic. They verify and decrypt nothing, because the tests do that. A service can be told to hang: it
-then accepts requests and answers none.
+The services use TLS, keep connections open and answer 201 to each POST. They record when each push came, for which
+phone, and with which Urgency and Topic. They verify and decrypt nothing, because the tests do that. A service can be
+made to hang: it then accepts requests and answers none.
 """
 
 import asyncio
@@ -37,7 +37,10 @@ _CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
 
 
 class Taken(NamedTuple):
-    """A push that a service received. `when_ns` is the monotonic clock, which all processes share."""
+    """A push that a service received.
+
+    `when_ns` is a time of the monotonic clock, which is the same in all processes.
+    """
 
     when_ns: int
     service: int
@@ -47,7 +50,7 @@ class Taken(NamedTuple):
 
 
 class PushServices:
-    """The push services, in a process of their own."""
+    """The push services, which run in a process of their own, and the pipe to that process."""
 
     def __init__(self, pipe: Connection, certificate: Path) -> None:
         self._pipe = pipe
@@ -55,25 +58,25 @@ class PushServices:
         self.ports: list[int] = pipe.recv()
 
     def endpoint(self, phone: int) -> str:
-        """Return the push endpoint of a phone. Each service has every second phone."""
+        """Return the URL at which a phone gets its pushes. The phones are divided evenly among the services."""
         return f"https://{HOST}:{self.ports[phone % SERVICES]}/{phone}"
 
     def count(self) -> int:
-        """Return the number of pushes since the last call of `take`."""
+        """Return the number of pushes received since the last call of `take`."""
         return int(self._ask("count"))
 
     def take(self) -> list[Taken]:
-        """Return the pushes since the last call, in the order in which they came."""
+        """Return the pushes received since the last call, in the order in which they came."""
         return [Taken(*each) for each in self._ask("take")]
 
     def hang(self, service: int, *, hangs: bool) -> None:
-        """Let a service stop answering, or answer again."""
+        """Make a service leave requests unanswered (`hangs`), or answer again."""
         self._ask("hang", service, hangs)
 
     def _ask(self, *words: object) -> Any:
         self._pipe.send(words)
         if not self._pipe.poll(processes.PATIENCE_S):
-            raise click.ClickException("the push services of the bench do not answer")
+            raise click.ClickException("the push services of the benchmark do not answer")
         return self._pipe.recv()
 
     def end(self) -> None:
@@ -92,7 +95,7 @@ def push_services(home: Path) -> Iterator[PushServices]:
 
 
 def _make_certificate(home: Path) -> Path:
-    """Write a self-signed certificate and its key to one file, valid for a day; return its path."""
+    """Write a self-signed certificate and its key, valid for a day, to one file; return the path of the file."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
     now = dt.datetime.now(dt.UTC)
     signed = (
@@ -110,7 +113,7 @@ def _make_certificate(home: Path) -> Path:
     return path
 
 
-# ---- in the process of the services --------------------------------------------------------------------------------
+# ---- code that runs in the process of the services -----------------------------------------------------------------
 
 
 def _serve(certificate: str, pipe: Connection) -> None:
@@ -135,9 +138,10 @@ async def _answer(certificate: str, pipe: Connection) -> None:
     pipe.send([server.sockets[0].getsockname()[1] for server in servers])
 
     def hear() -> None:
-        """Answer commands from the pipe.
+        """Answer commands from the pipe until the command `end`.
 
-        Runs in a thread: an event loop would make the pipe non-blocking, and the answers are large.
+        This function runs in a thread, because an event loop would make the pipe non-blocking, and the answers are
+        large.
         """
         what, *words = pipe.recv()
         while what != "end":

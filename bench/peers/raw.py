@@ -1,4 +1,4 @@
-"""The bare send loop in C: the lower limit of what a fan-out costs."""
+"""A bare loop of `send()` in C, which shows the least that a fan-out can cost."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +11,10 @@ SOURCE = Path(__file__).with_name("raw.c")
 
 
 class Raw(ControlledPeer):
-    """The peer raw.c, which gets whole frames instead of payloads."""
+    """The peer that runs raw.c. It gets whole WebSocket frames instead of payloads."""
 
     name = "raw"
-    lacks = (
-        "everything but send(): no match by place, no token, no expiry, no HTTP, no WebSocket parser, no slow clients"
-    )
+    lacks = "only send(): no matching by place, tokens, expiry, HTTP, WebSocket parser or handling of slow clients"
 
     def command(self) -> Sequence[str | Path]:
         """Compile raw.c; return the command that runs it."""

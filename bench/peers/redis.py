@@ -1,4 +1,4 @@
-"""Redis for its GEOSEARCH: a server on a Unix socket, and the part of its protocol that the bench needs."""
+"""A redis-server on a Unix socket, and the part of its protocol that the benchmark of GEOSEARCH needs."""
 
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,7 +45,7 @@ class Redis:
         return True
 
     def add(self, lat: NDArray[np.float64], lng: NDArray[np.float64]) -> Iterator[int]:
-        """Add all places with GEOADD, named by their index; yield the number added so far."""
+        """Add all places with GEOADD, each named by its index. Yield the number of places added so far."""
         for start in range(0, len(lat), ADD_AT_ONCE):
             words: list[bytes] = [b"GEOADD", KEY]
             for at in range(start, min(start + ADD_AT_ONCE, len(lat))):
@@ -54,7 +54,7 @@ class Redis:
             yield min(start + ADD_AT_ONCE, len(lat))
 
     def move(self, number: int, lat: float, lng: float) -> None:
-        """Move an existing place with GEOADD."""
+        """Move the place named `number` with GEOADD."""
         self.call([b"GEOADD", KEY, b"%.9f" % lng, b"%.9f" % lat, b"%d" % number])
 
     def search(self, lat: float, lng: float, radius_m: float) -> list[bytes]:
@@ -63,7 +63,7 @@ class Redis:
         return cast(list[bytes], self.call([b"GEOSEARCH", KEY, *where, b"BYRADIUS", b"%.6f" % radius_m, b"m"]))
 
     def server_us(self, command: str) -> float:
-        """Return the median time of a command inside the server since the last `reset`, in µs."""
+        """Return the median time in µs that Redis itself took for a command since the last `reset`."""
         for line in self.call([b"INFO", b"latencystats"]).decode().splitlines():
             if line.startswith(f"latency_percentiles_usec_{command}:"):
                 return float(line.split("p50=")[1].split(",")[0])
@@ -74,7 +74,7 @@ class Redis:
         self.call([b"CONFIG", b"RESETSTAT"])
 
     def call(self, words: Sequence[bytes]) -> Any:
-        """Send one command and return its answer (RESP 2)."""
+        """Send one command, and return its answer, parsed according to RESP 2."""
         head = b"*%d\r\n" % len(words)
         self._socket.sendall(head + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words))
         return self._answer()

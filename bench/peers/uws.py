@@ -1,4 +1,4 @@
-"""uWebSockets (C++) through socketify: its publish/subscribe, with a WebSocket connection as the publisher."""
+"""uWebSockets (C++) through the package socketify. It uses publish/subscribe; a WebSocket connection publishes."""
 
 import importlib.util
 import socket
@@ -15,10 +15,10 @@ SERVER = Path(__file__).with_name("uws_server.py")
 
 
 class Uws(Peer):
-    """The peer in uws_server.py."""
+    """The peer that runs uws_server.py."""
 
     name = "uws"
-    lacks = "no match by place, no token, no expiry, no log, no HTTP to publish by here"
+    lacks = "no matching by place, no tokens, no expiry, no log, no publishing over HTTP here"
 
     def command(self) -> Sequence[str | Path]:
         """Return the command that runs uws_server.py."""

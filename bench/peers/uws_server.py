@@ -1,6 +1,6 @@
-"""A server that sends each message from /publish to all connections to /, with uWebSockets' publish/subscribe.
+"""A server that sends each message that it gets at /publish to all connections at /.
 
-Usage: PORT.
+It uses publish/subscribe of uWebSockets. Usage: `python uws_server.py PORT`.
 """
 
 import resource

@@ -13,10 +13,10 @@ SERVER = Path(__file__).with_name("websockets_server.py")
 
 
 class Websockets(ControlledPeer):
-    """The peer in websockets_server.py."""
+    """The peer that runs websockets_server.py."""
 
     name = "websockets"
-    lacks = "no match by place, no token, no expiry, no log; buffers without bound for slow clients"
+    lacks = "no matching by place, no tokens, no expiry, no log; unbounded buffers for slow clients"
 
     def command(self) -> Sequence[str | Path]:
         """Return the command that runs websockets_server.py."""

@@ -1,6 +1,6 @@
 """A server that broadcasts each payload from the control port to all connections.
 
-Usage: STREAM_PORT CONTROL_PORT.
+Usage: `python websockets_server.py STREAM_PORT CONTROL_PORT`.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ async def stay(connection: ServerConnection) -> None:
 
 
 async def obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Broadcast each payload that comes on the control port."""
+    """Read payloads from the control port, and broadcast each to all connections."""
     with contextlib.suppress(asyncio.IncompleteReadError):
         while True:
             size = int.from_bytes(await reader.readexactly(4), "little")

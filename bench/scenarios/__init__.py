@@ -1,1 +1,1 @@
-"""The scenarios of the bench, one module for each subcommand."""
+"""The benchmarks, one module for each subcommand."""

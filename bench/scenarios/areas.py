@@ -1,7 +1,8 @@
-"""`areas`: the CPU of one message or request with the hardest polygons that we could think of (rule HD3).
+"""`areas`: the CPU of one message or request whose polygons are as hard to process as possible.
 
-Measures: parsing, drafting and deciding a CAP message under the policy for official warnings, and parsing and checking
-a publisher's request, as the API does in a thread. Nothing is stored, and no other thread works meanwhile.
+Measures how much CPU it takes to parse a CAP message under the policy for official warnings and to decide which alerts
+follow from it; and to parse and check a publisher's request. The API does both in a thread. Nothing is stored, and no
+other thread is working. The CPU must not exceed LIMIT_S (rule HD3).
 """
 
 import asyncio
@@ -127,7 +128,7 @@ def _request(rings: list[Ring]) -> Callable[[], str]:
 
 
 def table(result: Result) -> Table:
-    """Return one row for each message and request."""
+    """Return the table of the result: one row for each message and request."""
     rows = [
         [name, f"{case['least_s']:.2f}", f"{case['most_s']:.2f}", case["outcome"]]
         for name, case in result.found["cases"].items()
@@ -137,7 +138,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot the least CPU of each message and request, and the limit."""
+    """Plot the least CPU of each message and request, and the limit as a line."""
     cases = result.found["cases"]
     axes = figure.subplots()
     axes.barh(list(cases), [case["least_s"] for case in cases.values()])

@@ -1,14 +1,19 @@
-"""`calls`: how soon responders are notified and told where to go, and what open calls cost everybody else.
+"""`calls`: how soon responders are notified of a call for help and told where to go, and what open calls cost others.
 
-A node with its log in SQLite, and one with its log in Redis: a hundred responders around the place of a call, who are
-its first wave, and a crowd on duty far away. Then nodes with 0, 100 and 1,000 open calls that are near nobody.
+A call for help notifies the nearest responders first. Until enough have accepted, its radius is widened step by step;
+each step notifies one more wave of responders. A responder who accepts gets a seat (a place among those who go) and a
+`task`, which says where to go.
 
-Measures: from the 201 of a call until the last of the first wave has it; until somebody who is only in the last wave
-has it; from an `accept` until its `task`, alone, and for the last of the seats when eight accept at once. CPU to
-encrypt and to decrypt an entry. The CPU of the node for a session, with a qualification and without, that connects,
-says hello and disconnects, and for a move. The list of 1,000 open calls, and how long the event loop is blocked
-meanwhile: the most CPU that the node uses while a client waits for a pong. Memory for each open call and each session
-on duty.
+The first measurements use a node with its log in SQLite, and one with its log in Redis. A hundred responders are around
+the place of a call and are its first wave; a crowd is on duty far away. They measure the time from the 201 of a call
+until the last responder of the first wave has it, and until a responder whom only the last wave reaches has it; and the
+time from an `accept` until its `task`, for one responder, and for the last of four tasks when eight accept at once.
+
+Then there are nodes with 0, 100 and 1,000 open calls that are near nobody. Here, measures the CPU of the node for a
+session, with a qualification and without, that connects, says hello and disconnects, and for a move; the time to list
+1,000 open calls, and how long that blocks the event loop (the most CPU that the node uses while a client waits for a
+pong); and the memory for each open call and each session on duty. Also measures the CPU to encrypt and to decrypt an
+entry.
 
 Leaves out: several nodes, which would decide together when the radius is widened.
 """
@@ -53,22 +58,22 @@ rest_s = 0
 """
 SEATS, AT_ONCE = 4, 8
 FIRST_RING, FIRST_RING_M = 100, 50.0
-IN_LAST_RING_M = 1_450.0  # from the place: reached by the last radius only, wherever in its cell the place lies
+IN_LAST_RING_M = 1_450.0  # distance that only the last radius reaches, wherever in its cell the place of the call is
 LAST_RING_ROUNDS = 5
 LISTS = 5
 SEALINGS, SEALED_BYTES = 20_000, {"a place": 200, "the most": 16_000}
-SETTLE_S, IDLE_S = 5.0, 2.0  # the work left after opening a thousand calls takes some seconds
-REST_S = 0.02  # between rounds
+SETTLE_S, IDLE_S = 5.0, 2.0  # after a thousand calls were opened, the remaining work takes some seconds
+REST_S = 0.02  # wait between two rounds
 NAP_MS = 0.5  # sleep of the receivers, which leaves a core for the client that waits for the 201
 GOAL_RING_MS = {"SQLite": 10, "Redis": 50}
 GOAL_TASK_MS, GOAL_LAST_RING_MS = 50, 1_500
 
 
-# ---- nodes -------------------------------------------------------------------------------------------------------
+# ---- nodes that accept calls -------------------------------------------------------------------------------------
 
 
 class Calling(Geocast):
-    """A node with calls, whose sessions are on duty if `quals` is not empty."""
+    """A node that accepts calls for help. If `quals` is not empty, its sessions are responders on duty."""
 
     def __init__(self, home: Path, cpus: Any) -> None:
         super().__init__(home, cpus)
@@ -85,7 +90,7 @@ class Calling(Geocast):
         self.dispatching = {"Authorization": f"Bearer {desk}", "Content-Type": "application/json"}
 
     def hello(self, sub: str, where: Mapping[str, float]) -> dict[str, Any]:
-        """Return the first message of a session."""
+        """Return the `hello` message of a session as a dict."""
         place = {**where, "here": True} if self.quals else where
         return {"type": "hello", "token": self.token(sub, quals=self.quals), "places": [place]}
 
@@ -118,7 +123,7 @@ class Calling(Geocast):
             raise click.ClickException(f"the call was refused with {status}: {answer[:300]!r}")
 
     def open_calls(self) -> int:
-        """Return the length of the list of open calls."""
+        """Request the list of open calls; return its length."""
         connection = http.client.HTTPConnection("127.0.0.1", self.control_port, timeout=60)
         connection.request("GET", "/v1/calls", headers=self.dispatching)
         answer = connection.getresponse()
@@ -128,20 +133,23 @@ class Calling(Geocast):
 
 
 class _OnRedis(GeocastOnRedis, Calling):
-    """The same node with its log in Redis."""
+    """Like Calling, but with the log in Redis."""
 
     def take_sample(self) -> Any:
-        """Do nothing: this bench needs no sample."""
+        """Do nothing: this benchmark needs no sample."""
 
 
 STORES: dict[str, type[Calling]] = {"SQLite": Calling, "Redis": _OnRedis}
 
 
-# ---- waves and seats -----------------------------------------------------------------------------------------------
+# ---- how soon responders get calls and tasks -----------------------------------------------------------------------
 
 
 def _answering(place: Place, store: str, sessions: int, rounds: int) -> dict[str, Any]:
-    """Return how soon responders of one node get calls and tasks."""
+    """Return how soon the responders of one node get calls and tasks.
+
+    A task tells a responder who has accepted a call where to go.
+    """
     with STORES[store](place.home, place.cores.server) as node:
         with ExitStack() as stack:
             near = places.around(FIRST_RING, FIRST_RING_M)
@@ -158,7 +166,10 @@ def _answering(place: Place, store: str, sessions: int, rounds: int) -> dict[str
 
 
 def _rings(node: Calling, audience: Audience, rounds: int) -> dict[str, Any]:
-    """Measure the time until the 201 of a call, and from there until the last of the first wave has the call."""
+    """Open calls one after the other.
+
+    Measure the time until the 201 of a call, and from the 201 until the last responder of the first wave has the call.
+    """
     accepted, last = [], []
     with screen.progress("the first wave", rounds) as show:
         for done in range(rounds):
@@ -176,7 +187,7 @@ def _rings(node: Calling, audience: Audience, rounds: int) -> dict[str, Any]:
 
 
 def _heard(audience: Audience) -> Any:
-    """Wait until everybody in the first wave has one more message; return the records."""
+    """Wait until each responder of the first wave has received one more message; return the records of the messages."""
     due = audience.heard + FIRST_RING
     audience.heard = audience.crowd.wait_records(due)
     audience.missing += max(0, due - audience.heard)
@@ -184,7 +195,7 @@ def _heard(audience: Audience) -> Any:
 
 
 def _accepts_ms(node: Calling, rounds: int) -> list[float]:
-    """Return the ms from `accept` to `task` for a single responder, by round."""
+    """Return the time in ms from `accept` to `task` for a single responder, one value for each round."""
     found, where = [], places.offset(*CENTRE, 200_000.0, 0.0)
     with node.phone("alone", *where) as phone:
         for _ in range(rounds):
@@ -201,7 +212,10 @@ def _accepts_ms(node: Calling, rounds: int) -> list[float]:
 
 
 def _at_once_ms(node: Calling, rounds: int) -> list[float]:
-    """Return the ms until the last `task`, by round, when more responders accept at once than there are seats."""
+    """Let more responders accept at once than may go to a call.
+
+    Return the time in ms until the last `task`, one value for each round.
+    """
     found, where = [], places.offset(*CENTRE, 300_000.0, 0.0)
     for _ in range(rounds):
         with ExitStack() as stack:
@@ -221,7 +235,7 @@ def _at_once_ms(node: Calling, rounds: int) -> list[float]:
 
 
 def _last_ring_ms(node: Calling) -> dict[str, float]:
-    """Return the ms from a call's 201 until somebody who is only in the last wave has it."""
+    """Return the time in ms from the 201 of a call until a responder whom only the last wave reaches has the call."""
     found, where = [], places.offset(*CENTRE, 400_000.0, 0.0)
     with node.phone("far", *places.offset(*where, IN_LAST_RING_M, 0.0)) as phone:
         for _ in range(LAST_RING_ROUNDS):
@@ -234,12 +248,15 @@ def _last_ring_ms(node: Calling) -> dict[str, float]:
     return stats.summary(found)
 
 
-# ---- what open calls cost ----------------------------------------------------------------------------------------
+# ---- the cost of open calls --------------------------------------------------------------------------------------
 
 
 @contextmanager
 def _holding(place: Place, store: str, count: int) -> Iterator[tuple[Calling, dict[str, Any]]]:
-    """Yield a node with open calls near nobody, all at their widest radius, and what the calls cost."""
+    """Yield a node with `count` open calls that are near nobody, and a dict of what these calls cost.
+
+    The calls have reached their widest radius.
+    """
     dice = random.Random(count)
     with STORES[store](place.home, place.cores.server) as node:
         before, took = node.rss_bytes(), []
@@ -265,7 +282,7 @@ def _widenings(node: Geocast) -> float:
 
 
 def _costs(place: Place, counts: Sequence[int], rounds: int) -> dict[str, Any]:
-    """Return the cost of sessions by the number of open calls, and the cost of listing the most calls."""
+    """Return the cost of sessions for each number of open calls, and the cost of listing the most calls."""
     found: dict[str, Any] = {}
     took: dict[str, dict[str, list[float]]] = {}
     with ExitStack() as stack:
@@ -285,7 +302,10 @@ def _costs(place: Place, counts: Sequence[int], rounds: int) -> dict[str, Any]:
 
 
 def _visits_us(node: Calling) -> dict[str, float]:
-    """Return the CPU of the node in µs for a visit and a move, with a qualification and without."""
+    """Return the node's CPU time in µs for a visit and a move of a session, with a qualification and without.
+
+    A visit is connecting, saying hello and disconnecting.
+    """
     found = {}
     for kind, quals in (("with", QUALS), ("without", ())):
         node.quals = quals
@@ -307,7 +327,7 @@ def _visits_us(node: Calling) -> dict[str, float]:
 
 
 def _listed(node: Calling, count: int) -> dict[str, Any]:
-    """Return the time of listing open calls, and how long the event loop is blocked meanwhile."""
+    """Return how long it takes to list the open calls, the CPU for that, and how long the event loop is blocked."""
     took: list[float] = []
 
     def list_them() -> None:
@@ -338,11 +358,11 @@ def _on_redis(place: Place, sessions: int, rounds: int, count: int) -> dict[str,
         return found | {"opened_ms": opened["accepted_ms"], "list": _listed(node, count)}
 
 
-# ---- memory, and sealing -----------------------------------------------------------------------------------------
+# ---- memory and encryption ---------------------------------------------------------------------------------------
 
 
 def _memory(place: Place, sessions: int) -> dict[str, float]:
-    """Return resident bytes for each session of a node with calls, on duty and without a qualification."""
+    """Return the resident bytes for each session of a node with calls, without a qualification and on duty."""
     found = {}
     with Calling(place.home, place.cores.server) as node, ExitStack() as stack:
         gather(stack, place, node, places.around(100, 14_000.0), 1)
@@ -355,7 +375,7 @@ def _memory(place: Place, sessions: int) -> dict[str, float]:
 
 
 def _sealing_us() -> dict[str, dict[str, float]]:
-    """Return the CPU in µs to encrypt and to decrypt one entry, by the size of its secret."""
+    """Return the CPU time in µs to encrypt and to decrypt one entry, by the size of its secret part."""
     keys = parse_call_keys(json.dumps({"keys": [make_call_key()]}).encode(), "bench")
     plain, found = bytes(300), {}
     for what, size in SEALED_BYTES.items():
@@ -379,7 +399,7 @@ def _each_us(do: Callable[[], object]) -> float:
 
 
 def measure(place: Place, sessions: int, rounds: int, opened: tuple[int, ...], redis: bool) -> dict[str, Any]:
-    """Measure both stores, then the cost of open calls, memory, and encryption."""
+    """Measure nodes with both kinds of log; then the cost of open calls, of memory, and of encryption."""
     found: dict[str, Any] = {"stores": {"SQLite": _answering(place, "SQLite", sessions, rounds)}, "missing": {}}
     if redis:
         try:
@@ -391,13 +411,13 @@ def measure(place: Place, sessions: int, rounds: int, opened: tuple[int, ...], r
     return found | {"open": costs["open"], "session_bytes": _memory(place, sessions), "sealing_us": _sealing_us()}
 
 
-# ---- showing it --------------------------------------------------------------------------------------------------
+# ---- table and plot ----------------------------------------------------------------------------------------------
 
 
 def table(result: Result) -> Table:
-    """Return one row for each measured value, and one column for each store.
+    """Return the table of the result: one row for each measured value, and one column for each kind of log.
 
-    Values that do not depend on the store are in the first column.
+    Values that do not depend on the kind of log are in the first column.
     """
     stores, opened = result.found["stores"], result.found["open"]
     most = f"{int(list(opened)[-1]):,}"
@@ -407,12 +427,12 @@ def table(result: Result) -> Table:
             ("request → 201, p50 ms", "accepted_ms", "p50", ""),
             ("201 → the last of the first wave, p50 ms", "ring_ms", "p50", ""),
             ("… p99 ms", "ring_ms", "p99", " / ".join(f"≤ {ms}" for ms in GOAL_RING_MS.values())),
-            ("201 → somebody in the last wave only, max ms", "last_ring_ms", "max", f"≤ {GOAL_LAST_RING_MS:,}"),
+            ("201 → a responder in the last wave only, max ms", "last_ring_ms", "max", f"≤ {GOAL_LAST_RING_MS:,}"),
             ("accept → task, p50 ms", "accept_ms", "p50", ""),
             ("… p99 ms", "accept_ms", "p99", f"≤ {GOAL_TASK_MS}"),
-            (f"{AT_ONCE} accept at once → the last of {SEATS} tasks, p50 ms", "at_once_ms", "p50", ""),
+            (f"{AT_ONCE} responders accept at once → the last of {SEATS} tasks, p50 ms", "at_once_ms", "p50", ""),
             ("… p99 ms", "at_once_ms", "p99", f"≤ {GOAL_TASK_MS}"),
-            (f"request → 201 while {most} are open, p50 ms", "opened_ms", "p50", ""),
+            (f"request → 201 while {most} calls are open, p50 ms", "opened_ms", "p50", ""),
         )
     ]
     rows += [
@@ -433,16 +453,16 @@ def table(result: Result) -> Table:
     others = [""] * (len(stores) - 1)
     counts = " / ".join(f"{int(name):,}" for name in opened)
     for title, key in (
-        ("connect, hello, leave", "visit_with"),
-        ("… without a qualification", "visit_without"),
-        ("move of somebody on duty", "move_with"),
-        ("… without a qualification", "move_without"),
+        ("a responder on duty connects and leaves", "visit_with"),
+        ("a session without a qualification connects and leaves", "visit_without"),
+        ("a responder on duty moves", "move_with"),
+        ("a session without a qualification moves", "move_without"),
     ):
         costs = [it[key] for it in opened.values()]
-        rows.append([f"{title}, CPU µs while {counts} are open", " / ".join(map(number, costs)), *others,
+        rows.append([f"{title}, CPU µs while {counts} calls are open", " / ".join(map(number, costs)), *others,
                      f"≤ {GOAL_RATIO} × (is {number(costs[-1] / costs[0])})"])  # fmt: skip
     idle = " / ".join(number(it["idle"]) for it in opened.values())
-    rows.append([f"at rest while {counts} are open, % of a core", idle, *others, ""])
+    rows.append([f"at rest while {counts} calls are open, % of a core", idle, *others, ""])
     rows.append(["KiB for each open call, of the node", number(list(opened.values())[-1]["bytes_per_call"] / 1024),
                  *others, ""])  # fmt: skip
     rows += [
@@ -450,7 +470,7 @@ def table(result: Result) -> Table:
         for kind, each in (result.found["session_bytes"].items())
     ]
     rows += [
-        [f"to seal / to open {what} ({SEALED_BYTES[what]:,} bytes), CPU µs",
+        [f"encrypt / decrypt {what} ({SEALED_BYTES[what]:,} bytes), CPU µs",
          f"{number(it['seal'])} / {number(it['open'])}", *others, ""]
         for what, it in result.found["sealing_us"].items()
     ]  # fmt: skip
@@ -463,11 +483,11 @@ def _notes(result: Result) -> list[str]:
     waited = ", ".join(f"{name} {it['waited']:.0%}" for name, it in stores.items())
     notes = [f"Time in which others had the server's core: {waited}."]
     notes += [f"{name}: {it['missing']} messages never came." for name, it in stores.items() if it["missing"]]
-    return notes + [f"without {name}: {reason}." for name, reason in result.found["missing"].items()]
+    return notes + [f"{name} is left out: {reason}." for name, reason in result.found["missing"].items()]
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot waiting times by store, and the cost of a session over the number of open calls."""
+    """Plot the waiting times for each kind of log, and the cost of a session over the number of open calls."""
     waits, cost = figure.subplots(1, 2)
     stores, opened = result.found["stores"], result.found["open"]
     measures = {"ring": "ring_ms", "task": "accept_ms", "last of the tasks": "at_once_ms"}
@@ -487,7 +507,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "calls",
-    "how soon responders are notified and told where to go, and what open calls cost.",
+    "how soon responders are notified of a call and told where to go, and what open calls cost others.",
     measure,
     table,
     plot,

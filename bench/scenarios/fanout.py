@@ -1,12 +1,13 @@
-"""`fanout`: what one alert to many sessions costs, and how long it takes; beside servers that push the same bytes.
+"""`fanout`: the cost and the time of sending one alert to many sessions, for geocast and servers that push its bytes.
 
-Measures: CPU of all processes of the server for each message to a session inside, from before the alert is published
-(over HTTP, made durable) until all sessions have it; publish -> received by the first, the nearest 100 and the last, by
-the clock of the receivers; the same at a steady rate and at full speed. All systems run at once and take turns, so that
-a busy machine affects all of them. Each system has the same core, and the receivers have the others.
+Measures the CPU of all processes of a server for each message to a session inside the area. It is counted from before
+the alert is published (over HTTP, and stored durably) until all sessions have it. Also measures the time from
+publishing until the first session, the nearest 100 and the last have the alert, by the clock of the receivers. Then
+measures the same at a steady rate and at full speed. All servers run at once and take turns, so that a busy machine
+affects all of them. All servers use the same core, and the receivers use the others.
 
-Leaves out: any network except loopback, TLS, and clients that process what they get. Peers get the finished payload;
-they match no place, check no token, let nothing expire and store nothing.
+Leaves out: any network except loopback, TLS, and clients that process what they get. The other servers get the finished
+payload: they match no place, check no token, expire nothing and store nothing.
 """
 
 from contextlib import ExitStack
@@ -31,7 +32,10 @@ def measure(
     seconds: float,
     flat_out: int,
 ) -> dict[str, Any]:
-    """Publish single alerts in turns; then, for each system, alerts at a rate and at full speed."""
+    """Publish single alerts to all servers in turns.
+
+    Then, for each server, publish alerts at a steady rate and at full speed.
+    """
     where = places.around(sessions, SPREAD_M, share)
     steady = max(1, round(deliveries_per_s / sessions * seconds))
     expected = rounds + 1 + steady + flat_out
@@ -52,7 +56,10 @@ def measure(
 
 
 def _in_turns(audiences: list[Audience], nearest: Any, rounds: int) -> dict[str, list[Round]]:
-    """Warm each system up with one round, then run `rounds` rounds for each in turns."""
+    """Run `rounds` rounds for each server, in turns, and return them by server.
+
+    A round is one alert, published while no other is sent. One more round at the beginning warms each server up.
+    """
     for audience in audiences:
         one_round(audience, nearest)
     found: dict[str, list[Round]] = {audience.system.name: [] for audience in audiences}
@@ -93,7 +100,7 @@ def _stretch(audience: Audience, alerts: int, rate: float | None) -> dict[str, A
     }
 
 
-# ---- showing it --------------------------------------------------------------------------------------------------
+# ---- table and plot ----------------------------------------------------------------------------------------------
 
 _COLUMNS = (
     "",
@@ -113,7 +120,7 @@ _COLUMNS = (
 
 
 def table(result: Result) -> Table:
-    """Return one row for each system."""
+    """Return the table of the result: one row for each server."""
     systems, parameters = result.found["systems"], result.parameters
     ours = systems["geocast"]
     rows = [
@@ -158,11 +165,11 @@ def _notes(result: Result) -> list[str]:
     lacks = [f"{name}: {it['lacks']}." for name, it in systems.items() if it["lacks"]]
     others = ", ".join(f"{name} {it['waited']:.0%}" for name, it in systems.items())
     lost.append(f"Of the time to the last, others had the server's core (0 % on a quiet machine): {others}.")
-    return lost + lacks + [f"without {name}: {reason}." for name, reason in result.found["missing"].items()]
+    return lost + lacks + [f"{name} is left out: {reason}." for name, reason in result.found["missing"].items()]
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot CPU per delivery, and the times."""
+    """Plot the CPU per delivery, and the times until the first, the nearest 100 and the last session have an alert."""
     systems = result.found["systems"]
     cost, times = figure.subplots(1, 2)
     cost.boxplot(
@@ -178,7 +185,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "fanout",
-    "what one alert to many sessions costs, and how long it takes; beside peers that push the same bytes.",
+    "the cost and the time of sending one alert to many sessions, for geocast and servers that push its bytes.",
     measure,
     table,
     plot,

@@ -1,11 +1,13 @@
 """`feed`: how long the public feed blocks its event loop while many polygons become live and the feed is read.
 
-The feed of a node, with its drawer, runs on an event loop of its own. Alerts of 500 corners, 20 km and 40° across, are
-appended to the log all at once. Meanwhile a timer fires every millisecond, and a reader requests both documents.
+The feed of a node runs on an event loop of its own; another process draws the shapes of its alerts. Alerts
+with polygons of 500 corners are appended to the log all at once; the polygons are 20 km across in one run and 40° in
+another. Meanwhile a timer fires every millisecond, and a reader requests the two documents of the feed (GeoJSON and
+Atom).
 
-Measures: the longest delay of the timer, and the most CPU that the loop's thread used in one turn (the delay includes
-other programs of the machine; a row without any alert shows how much); the longest answer; the time until all alerts
-were drawn.
+Measures the longest delay of the timer, and the most CPU that the thread of the loop used between two ticks. A delay
+may be caused by other programs of the machine; a run without any alert shows how much of it. Also measures the longest
+time until a request was answered, and the time until all alerts were drawn.
 """
 
 import asyncio
@@ -43,7 +45,7 @@ PATIENCE_S = 600.0
 
 
 def _alerts(kind: str, count: int) -> list[Revision]:
-    """Return alerts with rings around 45° N, whose corners vary in their distance from the middle."""
+    """Return `count` alerts, each a ring around 45° N whose corners vary in their distance from the middle."""
     dice, far, ends_at = random.Random(count), KINDS[kind], time.time_ns() // 1_000_000 + LIFE_MS
     found = []
     for at in range(count):
@@ -56,7 +58,7 @@ def _alerts(kind: str, count: int) -> list[Revision]:
 
 
 async def _again(awaited: Callable[[], Awaitable[object]], found: list[tuple[float, float]]) -> None:
-    """Await again and again; record the duration and the CPU of this thread each time, in ms."""
+    """Await `awaited()` forever. Append to `found` the duration and the CPU of this thread each time, in ms."""
     while True:
         start, cpu = time.perf_counter(), time.thread_time()
         await awaited()
@@ -111,7 +113,7 @@ async def _until(done: Callable[[], bool]) -> None:
 
 
 def measure(_place: Place, alerts: int, reads_s: float) -> dict[str, Any]:
-    """Measure each kind of polygon in turn."""
+    """Measure one kind of polygon after the other."""
     found: dict[str, Any] = {}
     with screen.progress("kinds", len(KINDS)) as show:
         for done, kind in enumerate(KINDS, start=1):
@@ -122,7 +124,7 @@ def measure(_place: Place, alerts: int, reads_s: float) -> dict[str, Any]:
 
 
 def table(result: Result) -> Table:
-    """Return one row for each kind of polygon."""
+    """Return the table of the result: one row for each kind of polygon."""
     rows = [
         [
             kind,
@@ -148,7 +150,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot the delay of the timer over the run."""
+    """Plot how late the timer was, over the run."""
     axes = figure.subplots()
     for kind, it in result.found["kinds"].items():
         axes.plot(it["stall_ms"], label=kind)

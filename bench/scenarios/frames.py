@@ -1,10 +1,10 @@
-"""`frames`: how the size of an alert affects a fan-out; beside the bare send loop, which gets the same bytes.
+"""`frames`: how the size of an alert affects a fan-out, compared with a bare send loop, which sends the same bytes.
 
-Each size has a node and a loop. Where 1,000 characters of a description are too few, the corners of a ring fill the
-rest, so that the ring decides who is inside. Rounds of one alert alternate between the two.
+For each size there are a node and a send loop, which take turns to send one alert to all sessions. If 1,000 characters
+of description are too few for a size, the area is a polygon with many corners instead of a circle.
 
-Measures: CPU of the server for each message to a session inside; publish -> received by the first, the nearest 100 and
-the last. Leaves out the same as `fanout`.
+Measures the CPU of the server for each message to a session inside the area, and the time from publishing until the
+first session, the nearest 100 and the last have the alert. Leaves out the same as `fanout`.
 """
 
 from contextlib import ExitStack
@@ -19,7 +19,7 @@ SPREAD_M = 14_000.0
 
 
 def measure(place: Place, sessions: int, rounds: int, payloads: tuple[int, ...]) -> dict[str, Any]:
-    """Measure one size after the other."""
+    """Measure one size of frames after the other."""
     return {"sizes": [_size(place, sessions, rounds, payload) for payload in payloads]}
 
 
@@ -50,7 +50,7 @@ def _medians(rounds: list[Any]) -> dict[str, float]:
 
 
 def table(result: Result) -> Table:
-    """Return one row for each size and system."""
+    """Return the table of the result: one row for each combination of size and server."""
     rows = []
     for size in result.found["sizes"]:
         ours = size["systems"]["geocast"]
@@ -82,7 +82,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot CPU and times over the size."""
+    """Plot the CPU per delivery, and the time until the last session has an alert, over the size of the frame."""
     sizes = result.found["sizes"]
     cost, times = figure.subplots(1, 2)
     for name in sizes[0]["systems"]:
@@ -98,7 +98,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "frames",
-    "how the size of an alert affects a fan-out, beside the bare send loop.",
+    "how the size of an alert affects a fan-out, compared with a bare send loop.",
     measure,
     table,
     plot,

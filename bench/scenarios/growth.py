@@ -1,17 +1,18 @@
-"""`growth`: what a session and a process pay when many alerts are live, far away from all sessions.
+"""`growth`: how the cost of a session and of a process grows with the number of live alerts that are far away.
 
-Each number of live alerts has its own node. Ten alerts contain the place of the sessions that are measured; the others
-are circles of 500 m spread over a continent, none near by. The alerts are in the log before the node starts, and all
-end at the same moment. A crowd of 1,000 sessions is spread over the continent; about one in a hundred of them is inside
-an alert.
+There is one node for each number of live alerts. Ten alerts contain the place of the sessions that are measured; the
+others are circles of 500 m spread over a continent, none of them near. The alerts are in the log before the node
+starts, and all end at the same time. A crowd of 1,000 sessions is spread over the continent; about one in a hundred of
+them is inside an alert.
 
-Measures: until the node has read its log; its memory. The CPU of the node for one session that connects, says hello,
-gets the ten alerts and disconnects; for each move, filter and token of a session; and for each new entry that concerns
-nobody (read, decoded, applied, matched). When all alerts end: the most CPU that the node uses while a client waits for
-a pong, which is how long its event loop was blocked. In a hub with the same alerts: the cost of sending a slow client
-what is owed to it, and the longest sweep that removes ended alerts.
+Measures the time until the node has read its log, and its memory. Measures the CPU of the node for one session that
+connects, says hello, gets the ten alerts and disconnects; for each message `move`, `filter` and `token` of a session;
+and for each new log entry that concerns no session (read, decoded, applied, matched). When all alerts end, measures the
+most CPU that the node uses while a client waits for a pong: so long was the event loop blocked. In a hub (the part of
+a node that knows the sessions and sends alerts to them) with the same alerts, measures the cost of sending a slow
+client the alerts that it has missed, and the longest sweep, which is the periodic call that removes ended alerts.
 
-Leaves out: the cost of an alert that concerns somebody (`fanout`).
+Leaves out: the cost of an alert that concerns a session (see `fanout`).
 """
 
 import asyncio
@@ -46,7 +47,7 @@ from geocast.wire.frames import JSON
 
 NEAR = 10  # alerts that contain the place of the measured sessions
 CROWD, CROWD_M = 1_000, 2_000_000.0
-AT_ONCE = 1_000  # appends under way at the same time
+AT_ONCE = 1_000  # appends in progress at the same time
 PATIENCE_S = 120.0
 RADIUS_M = 500.0
 FOREIGN, FOREIGN_S = 5_000, 6.0  # entries appended while the node runs, and the time for them
@@ -56,11 +57,11 @@ BURST = 250  # messages on one connection; more than 300 at once are refused (F7
 VISITS = 100  # per round
 
 
-# ---- the alerts --------------------------------------------------------------------------------------------------
+# ---- making alerts and filling the log ---------------------------------------------------------------------------
 
 
 def alert_of(name: str, area: Sequence[KnownShape], ends_at: int) -> Revision:
-    """Return an alert as a publisher sends it, live at once."""
+    """Return an alert as a publisher sends it, which is live at once and ends at `ends_at` (ms since 1970)."""
     now_ms = time.time_ns() // 1_000_000
     alert = Alert(
         id=name,
@@ -78,7 +79,10 @@ def alert_of(name: str, area: Sequence[KnownShape], ends_at: int) -> Revision:
 
 
 def _alerts(count: int, ends_at: int, first: int = 0) -> list[Revision]:
-    """Return alerts at least 50 km away from the centre; if `first` is 0, the first ten contain the centre."""
+    """Return alerts numbered from `first`.
+
+    Alerts with a number below 10 contain the centre, and the others are far away from it.
+    """
     dice = random.Random(first + 1)
     found = []
     for at in range(first, first + count):
@@ -88,7 +92,7 @@ def _alerts(count: int, ends_at: int, first: int = 0) -> list[Revision]:
 
 
 def far_away(dice: random.Random) -> tuple[float, float]:
-    """Return a place on the continent, at least 50 km from the centre."""
+    """Return a random place on the continent, in degrees, that is at least 50 km away from the centre."""
     while True:
         lat, lng = dice.uniform(25, 49), dice.uniform(-124, -67)
         if abs(lat - CENTRE[0]) > 0.5 or abs(lng - CENTRE[1]) > 0.5:
@@ -96,7 +100,7 @@ def far_away(dice: random.Random) -> tuple[float, float]:
 
 
 def _append(url: str, alerts: Sequence[Revision]) -> None:
-    """Append alerts to a log."""
+    """Append alerts to the log at a URL."""
     asyncio.run(_append_to(_log(url), alerts))
 
 
@@ -114,13 +118,13 @@ async def _append_to(log: AlertLog, alerts: Sequence[Revision]) -> None:
 
 
 class Filled(Geocast):
-    """A node whose log contains alerts when it starts."""
+    """A node of geocast whose log already contains alerts when the node starts."""
 
     alerts: Sequence[Revision] = ()
     start_s = 0.0
 
     def start(self) -> None:
-        """Fill the log, start the node, and wait until the node has read its log."""
+        """Append the alerts to the log, start the node, and wait until the node has read its log."""
         _append(self.log(), self.alerts)
         start = time.monotonic()
         super().start()
@@ -136,17 +140,17 @@ class Filled(Geocast):
 
 
 class _FilledOnRedis(GeocastOnRedis, Filled):
-    """The same node with its log in Redis."""
+    """Like Filled, but with the log in Redis."""
 
     def take_sample(self) -> Any:
-        """Do nothing: this bench needs no sample, and the sample would be one more alert."""
+        """Do nothing: this benchmark needs no sample, and a sample would be one more alert."""
 
 
-# ---- one session from outside ------------------------------------------------------------------------------------
+# ---- the cost of a session, measured from outside ----------------------------------------------------------------
 
 
 def _phone(node: Geocast, hello: bytes, live: int) -> Phone:
-    """Return a session that has received `live` alerts."""
+    """Return a session that has joined and has received `live` alerts."""
     phone = Phone(node.port, hello)
     for _ in range(live):
         phone.hear("alert")
@@ -159,7 +163,10 @@ def _hello(node: Geocast) -> bytes:
 
 
 class Doings:
-    """The actions of one session of a node, and the CPU that each takes."""
+    """The actions of one session, and the CPU of the node for each.
+
+    The actions are a visit (connect, get the near alerts, disconnect), a move, a filter and a token.
+    """
 
     def __init__(self, node: Geocast) -> None:
         self._node, self._hello, burst = node, _hello(node), range(BURST)
@@ -174,7 +181,7 @@ class Doings:
         self._took: dict[str, list[float]] = {name: [] for name in DOINGS}
 
     def round(self) -> None:
-        """Measure some visits, moves, filters and tokens."""
+        """Do each action many times, and record the CPU that the node used for one of them on average."""
         node, took = self._node, self._took
         cpu = node.cpu_s()
         for _ in range(VISITS):
@@ -189,12 +196,12 @@ class Doings:
             phone.close()
 
     def found(self) -> dict[str, float]:
-        """Return the CPU of the node for each action in µs: the median of all rounds except the first."""
+        """Return the CPU of the node in µs for each action: the median of all rounds except the first."""
         return {name: stats.median(each[1:]) for name, each in self._took.items()}
 
 
 def _foreign_us(node: Geocast, count: int, ends_at: int) -> float:
-    """Return the CPU of the node in µs for an entry that concerns nobody."""
+    """Return the CPU of the node in µs for a new log entry that concerns no session."""
     alerts = _alerts(FOREIGN, ends_at, first=count + NEAR)
     idle = _spent_s(node, time.monotonic() + FOREIGN_S, 0)
     due = node.metrics()["geocast_log_applied_total"] + FOREIGN
@@ -207,7 +214,10 @@ def _foreign_us(node: Geocast, count: int, ends_at: int) -> float:
 
 
 def _spent_s(node: Geocast, until: float, applied: float) -> float:
-    """Return the CPU that the node uses until `until` and until it has applied `applied` entries, in seconds."""
+    """Wait until the time `until` (monotonic), and until the node has applied `applied` entries.
+
+    Return the CPU that the node used meanwhile, in seconds.
+    """
     cpu = node.cpu_s()
     time.sleep(max(0.0, until - time.monotonic()))
     while node.metrics()["geocast_log_applied_total"] < applied:
@@ -216,7 +226,10 @@ def _spent_s(node: Geocast, until: float, applied: float) -> float:
 
 
 def pongs_ms(node: Geocast, going_on: Callable[[], object]) -> dict[str, dict[str, float]]:
-    """Ping repeatedly while `going_on()`; return the time of each ping and the CPU of the node meanwhile, in ms."""
+    """Ping the node repeatedly while `going_on()` is true.
+
+    Return, in ms, the time from a ping to its pong (`took`) and the CPU that the node used in that time (`spent`).
+    """
     took, spent = [], []
     ping, hello = frame(type="ping"), frame(type="hello", token=node.token("pinger"), places=[])
     while going_on():
@@ -237,17 +250,17 @@ def _before(until_s: float) -> Callable[[], bool]:
     return lambda: time.time() < until_s
 
 
-# ---- inside one hub ------------------------------------------------------------------------------------------------
+# ---- costs inside a hub --------------------------------------------------------------------------------------------
 
 
 class _Nobody:
-    """A connection that drops everything."""
+    """A connection that discards everything."""
 
     descriptor = -1
     may_test, deadline, subject, quals = False, math.inf, None, frozenset[str]()
 
     def write(self, data: bytes) -> None:
-        """Drop the data without sending it."""
+        """Discard the data."""
 
     def close(self, _close: Any) -> None:
         """Do nothing: there is no connection to close."""
@@ -283,7 +296,7 @@ def _inside(count: int, cores: set[int], pipe: Connection) -> None:
 
 
 def _let_go_ms(hub: Hub, now: Now) -> float:
-    """Sweep until the hub has removed all alerts; return the duration of the longest sweep."""
+    """Sweep until the hub has removed all ended alerts; return the duration of the longest sweep in ms."""
     later, longest = Now(now.wall_ms + 2 * 3_600_000, now.monotonic + 7_200), 0.0
     while len(hub.live):
         start = time.perf_counter()
@@ -302,7 +315,10 @@ def _in_a_hub(place: Place, count: int) -> dict[str, float]:
 
 
 def measure(place: Place, alerts: tuple[int, ...], rounds: int, redis: bool) -> dict[str, Any]:
-    """Measure a hub for each number of live alerts; then nodes, all running at once and measured in turns."""
+    """Measure a hub for each number of live alerts.
+
+    Then measure one node for each number, in turns while all nodes run.
+    """
     found: dict[str, Any] = {"counts": {}, "missing": {}}
     for count in alerts:
         it = found["counts"][str(count)] = _in_a_hub(place, count)
@@ -318,7 +334,7 @@ def measure(place: Place, alerts: tuple[int, ...], rounds: int, redis: bool) -> 
 
 
 def _from_outside(stack: ExitStack, place: Place, counts: Sequence[int], rounds: int) -> list[dict[str, Any]]:
-    # Filling and reading a log takes about 100 µs for each alert, and a round about a second for each node.
+    # Filling and reading a log takes about 100 µs for each alert. A round takes about a second for each node.
     ends_s = math.ceil(time.time() + 30 + sum(counts) / 4_000 + len(counts) * (25 + 3 * rounds))
     ends = [ends_s + sum(5 + count / 4_000 for count in counts[:at]) for at in range(len(counts))]
     nodes, found = [], list[dict[str, Any]]()
@@ -360,25 +376,25 @@ def _redis(place: Place, count: int) -> dict[str, float]:
         return {"redis_start_s": node.start_s, "redis_start_cpu_s": node.cpu_s()}
 
 
-# ---- showing it --------------------------------------------------------------------------------------------------
+# ---- table and plot ----------------------------------------------------------------------------------------------
 
 _ROWS = (
     ("connect, hello and leave, CPU µs", "visit", f"≤ {GOAL_RATIO} ×"),
     ("move, CPU µs", "move", f"≤ {GOAL_RATIO} ×"),
     ("filter, CPU µs", "filter", f"≤ {GOAL_RATIO} ×"),
     ("token, CPU µs", "token", f"≤ {GOAL_RATIO} ×"),
-    ("a slow one recovers, CPU µs (in a hub)", "recovered_us", f"≤ {GOAL_RATIO} ×"),
+    ("a slow session recovers, CPU µs (in a hub)", "recovered_us", f"≤ {GOAL_RATIO} ×"),
     ("an entry that concerns nobody, CPU µs", "foreign_us", f"≤ {GOAL_FOREIGN_US}"),
     ("… decoded, applied, matched (in a hub)", "apply_us", ""),
-    ("ready after, s (SQLite)", "start_s", f"≤ {GOAL_START_S}"),
-    ("ready after, s (Redis)", "redis_start_s", f"≤ {GOAL_START_S}"),
-    ("longest sweep while all are let go, ms of the wall clock (in a hub)", "let_go_ms", f"≤ {GOAL_HELD_MS:g}"),
+    ("time until ready, s (SQLite)", "start_s", f"≤ {GOAL_START_S}"),
+    ("time until ready, s (Redis)", "redis_start_s", f"≤ {GOAL_START_S}"),
+    ("longest sweep when all alerts have ended, ms of the wall clock (in a hub)", "let_go_ms", f"≤ {GOAL_HELD_MS:g}"),
     ("RSS of the node, MiB", "rss_mib", ""),
 )
 
 
 def table(result: Result) -> Table:
-    """Return one row for each measured value, and one column for each number of alerts."""
+    """Return the table of the result: one row for each measured value, and one column for each number of alerts."""
     counts = result.found["counts"]
     names, few = list(counts), next(iter(counts.values()))
     rows = []
@@ -392,9 +408,9 @@ def table(result: Result) -> Table:
                  f"≤ {GOAL_BYTES:,}"])  # fmt: skip
     for title, key, what, goal in (
         ("CPU of the node while a client waits for a pong, ms, at most: at rest", "quiet_ms", "spent", ""),
-        ("… while all end", "ending_ms", "spent", f"≤ {GOAL_HELD_MS:g}"),
+        ("… while all alerts end", "ending_ms", "spent", f"≤ {GOAL_HELD_MS:g}"),
         ("longest wait for a pong, ms: at rest", "quiet_ms", "took", ""),
-        ("… while all end", "ending_ms", "took", ""),
+        ("… while all alerts end", "ending_ms", "took", ""),
     ):
         rows.append([title, *(number(it[key][what]["max"]) for it in counts.values()), "", goal])
     columns = ("", *(f"{int(name):,} live" for name in names), "last ÷ first", "goal")
@@ -403,13 +419,13 @@ def table(result: Result) -> Table:
 
 def _notes(result: Result) -> list[str]:
     left = {name: it["left"] for name, it in result.found["counts"].items() if it["left"]}
-    notes = [f"{name} live: {number(it)} alerts had ended and were not let go yet." for name, it in left.items()]
-    notes.append("What a wait has beyond the node's CPU is the machine's: others had the core.")
-    return notes + [f"without {name}: {reason}." for name, reason in result.found["missing"].items()]
+    notes = [f"{name} live: {number(it)} alerts had ended and were not removed yet." for name, it in left.items()]
+    notes.append("Where a wait is longer than the CPU of the node, other programs had the core.")
+    return notes + [f"{name} is left out: {reason}." for name, reason in result.found["missing"].items()]
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot the cost of a session, and memory, over the number of live alerts."""
+    """Plot the cost of a session's actions, and the memory of the node, over the number of live alerts."""
     counts = result.found["counts"]
     many = [int(name) for name in counts]
     cost, memory = figure.subplots(1, 2)
@@ -424,7 +440,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "growth",
-    "what a session and a process pay when many alerts are live.",
+    "how the cost of a session and of a process grows with the number of live alerts.",
     measure,
     table,
     plot,

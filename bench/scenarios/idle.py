@@ -1,8 +1,8 @@
-"""`idle`: what an idle node uses: processes without work, and sessions that are only kept alive.
+"""`idle`: what an idle node uses, without sessions and with sessions that are only kept alive.
 
-Measures: CPU of all processes of a node until it is ready; then, while nothing happens, CPU and memory, without
-sessions and with them. The measurement with sessions lasts as long as a heartbeat, so that each session is pinged once
-and answers. Memory is PSS, which counts memory that several processes share only once.
+Measures the CPU of all processes of a node until it is ready. Then, while nothing happens, measures the CPU and the
+memory without sessions, and the CPU with sessions. The measurement with sessions lasts as long as a heartbeat, so that
+each session is pinged once and answers. Memory is PSS: memory that several processes share is divided among them.
 
 Leaves out: the kernel's work for a packet that comes in over a network, and TLS.
 """
@@ -29,9 +29,9 @@ GOAL_PSS_MIB, GOAL_READY_S = 15.0, 0.3  # for each further process
 
 
 def measure(place: Place, workers: tuple[int, ...], sessions: int, redis: bool) -> dict[str, Any]:
-    """Measure one node for each number of workers.
+    """Measure one node for each number of stream processes.
 
-    With `redis`, measure each node again with its log in Redis and without sessions.
+    With `redis`, measure such nodes also with their logs in Redis, without sessions.
     """
     nodes = {str(count): _node(place, count, sessions) for count in workers}
     missing = {}
@@ -69,14 +69,14 @@ def _node(place: Place, workers: int, sessions: int) -> dict[str, float]:
 
 
 def _streams(node: Geocast) -> list[int]:
-    """Return the ids of the processes that serve sessions."""
+    """Return the ids of the stream processes, which serve sessions."""
     there = node.pids()
     named = [pid for pid in there if Path(f"/proc/{pid}/comm").read_text().startswith("stream-")]
     return named or there
 
 
 def _percent(node: Geocast, seconds: float) -> float:
-    """Return the CPU of all processes together, in percent of a core."""
+    """Return the CPU that all processes of the node use in the next `seconds` seconds, in percent of a core."""
     cpu, begun = node.cpu_s(), time.monotonic()
     time.sleep(seconds)
     return (node.cpu_s() - cpu) / (time.monotonic() - begun) * 100
@@ -95,28 +95,28 @@ _ROWS = (
         "rest_percent",
         f"≤ {GOAL_REST:g} of 40, ≤ {GOAL_EACH_REST:g} of 1",
     ),
-    ("… with their log in Redis, whose CPU is left out", "redis_percent", "as above"),
-    ("with them, % of a core, all processes", "sessions_percent", f"≤ {GOAL_SESSIONS:g} of 1"),
-    ("pongs meanwhile", "pongs", ""),
+    ("… with the log in Redis, without the CPU of Redis", "redis_percent", "as above"),
+    ("with sessions, % of a core, all processes", "sessions_percent", f"≤ {GOAL_SESSIONS:g} of 1"),
+    ("… pings answered meanwhile", "pongs", ""),
     ("CPU until ready, s: a stream process", "ready_cpu_each_s", f"≤ {GOAL_READY_S:g} (further ones)"),
     ("… all processes", "ready_cpu_s", ""),
-    ("ready after, s, on one core", "ready_s", ""),
+    ("time until ready, s, on one core", "ready_s", ""),
     ("PSS without sessions, MiB: a stream process", "pss_each_mib", f"≤ {GOAL_PSS_MIB:g} (further ones)"),
     ("… all processes", "pss_mib", ""),
 )
 
 
 def table(result: Result) -> Table:
-    """Return one column for each node."""
+    """Return the table of the result: one row for each measured value, and one column for each node."""
     nodes = result.found["nodes"]
     rows = [[title, *(number(it.get(key)) for it in nodes.values()), goal] for title, key, goal in _ROWS]
-    notes = [f"without {name}: {reason}." for name, reason in result.found.get("missing", {}).items()]
+    notes = [f"{name} is left out: {reason}." for name, reason in result.found.get("missing", {}).items()]
     columns = ("", *(f"--workers {name}" for name in nodes), "goal")
     return Table(f"idle: nothing happens; {result.parameters['sessions']:,} sessions", columns, rows, notes)
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot CPU and memory over the number of processes."""
+    """Plot the CPU and the memory of a node over the number of its processes."""
     nodes = result.found["nodes"]
     many = [int(name) for name in nodes]
     cpu, memory = figure.subplots(1, 2)
@@ -131,7 +131,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "idle",
-    "what an idle node uses, and sessions that are only kept alive.",
+    "what an idle node uses, without sessions and with sessions that are only kept alive.",
     measure,
     table,
     plot,

@@ -1,9 +1,10 @@
-"""`ingest`: how many alerts a node accepts, each on stable storage before it is answered (SQLite).
+"""`ingest`: how many alerts a second a node accepts, if each is on stable storage before it is answered (SQLite).
 
-Measures: POST /v1/alerts -> 201 by several publishers at once: alerts a second, p50 and p99, and the server's CPU for
-each alert. A publisher sends its next alert after the last answer. Nobody is subscribed.
+Several publishers send POST /v1/alerts at once; each sends its next alert when the last one has been answered with 201.
+Nobody is subscribed. Measures the alerts accepted per second, the p50 and p99 of the time until the 201, and the
+server's CPU for each alert. The time of an fsync depends on the disk, so it is measured as well.
 
-Leaves out: the cost of delivering an alert (`fanout`). The time of an fsync depends on the disk, so it is measured too.
+Leaves out: the cost of delivering an alert (see `fanout`).
 """
 
 import asyncio
@@ -23,7 +24,7 @@ FSYNCS = 50
 
 
 def measure(place: Place, concurrency: tuple[int, ...], seconds: float) -> dict[str, Any]:
-    """Publish for some seconds at each concurrency, each on a new node."""
+    """Publish for `seconds` seconds with each number of publishers, each time to a new node."""
     found: dict[str, Any] = {}
     with screen.progress("publishers at once", len(concurrency)) as show:
         for done, publishers in enumerate(concurrency, start=1):
@@ -46,7 +47,7 @@ def _stretch(node: Geocast, publishers: int, seconds: float) -> dict[str, Any]:
 
 
 async def _publish(node: Geocast, publishers: int, seconds: float) -> tuple[list[float], float]:
-    """Return the duration of each request in ms, and the duration of all together in seconds."""
+    """Run the publishers. Return the duration of each request in ms, and the duration of the whole run in seconds."""
     start = time.perf_counter()
     end = start + seconds
     took = await asyncio.gather(*(_publisher(node, end) for _ in range(publishers)))
@@ -66,7 +67,7 @@ async def _publisher(node: Geocast, end: float) -> list[float]:
 
 
 def _fsync_ms(place: Place) -> dict[str, float]:
-    """Time an append of 4 KiB with fsync, in the folder of the log."""
+    """Return the time in ms for appending 4 KiB to a file and syncing it, in the folder of the run."""
     took = []
     with (place.home / "fsync").open("wb") as file:
         for _ in range(FSYNCS):
@@ -79,7 +80,7 @@ def _fsync_ms(place: Place) -> dict[str, float]:
 
 
 def table(result: Result) -> Table:
-    """Return one row for each concurrency."""
+    """Return the table of the result: one row for each number of publishers."""
     rows = [
         [
             publishers,
@@ -97,7 +98,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot rate and latency over concurrency."""
+    """Plot the rate and the latency over the number of publishers."""
     found = result.found["by_concurrency"]
     rate, latency = figure.subplots(1, 2)
     rate.plot(list(found), [it["alerts_per_s"] for it in found.values()], "o-")
@@ -111,7 +112,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "ingest",
-    "how many alerts are accepted, each durable before it is answered.",
+    "how many alerts a second a node accepts, if each is durable before it is answered.",
     measure,
     table,
     plot,

@@ -1,13 +1,13 @@
-"""`load`: how a running deployment behaves under load, from outside, over its own protocol, TLS included.
+"""`load`: how a running deployment behaves under load, measured from outside over its own protocol, including TLS.
 
 Subscribers join during the ramp-up; then alerts are published at a fixed rate, whether or not the last one has arrived
-everywhere. Latencies start when an alert was due to be published, so that a server that stalls can't hide it (no
-coordinated omission), end when a subscriber has it, and go into an HDR histogram. Missing messages are counted: the
-subscribers compute for themselves whether they are inside.
+everywhere. A latency is measured from the time at which an alert was due to be published until a subscriber has it, and
+is recorded in an HDR histogram. So a server that stalls can't hide the stall (no coordinated omission). The benchmark
+computes which subscribers are inside an area, and counts the messages that are missing.
 
-Alerts have the status `test` unless another is given: only sessions whose token has the scope `alerts:test` can see
-them, so give --token one that has it. This process affects the result: it can run a few thousand sessions without
-distorting the latencies; `own lag` says how late its own event loop was. Run several processes for more sessions.
+Alerts have the status `test` unless another is given. Only sessions whose token has the scope `alerts:test` can see
+them, so the token in --token must have it. This process affects the result: it can run a few thousand sessions without
+distorting the latencies. The result says how late its own event loop was. Run several processes for more sessions.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ SHOWN = (50.0, 90.0, 99.0, 99.9, 100.0)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The deployment to load, and the parameters of the load."""
+    """The deployment on which the load is put, and the parameters of the load."""
 
     url: str
     api_url: str
@@ -66,7 +66,7 @@ class Target:
 
     @property
     def radius(self) -> float:
-        """The radius of the alerts in m: by default large enough for all sessions, if the policy allows that."""
+        """The radius of the alerts in m. By default it is large enough for all sessions, if the policy allows that."""
         return self.radius_m or min(self.spread_km * 1000 + ROUNDED_M, MAX_RADIUS_M)
 
 
@@ -86,7 +86,7 @@ class Tally:
 
 
 class Load:
-    """One run of the load."""
+    """One run: the sessions that subscribe, and the publisher."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -99,7 +99,10 @@ class Load:
         self.tally = Tally()
 
     async def run(self, show: Callable[[], None]) -> None:
-        """Connect the sessions, publish the alerts, and wait for the remaining messages."""
+        """Connect the sessions, publish the alerts, and wait for the last messages.
+
+        `show` is called repeatedly to update the display.
+        """
         sessions = [asyncio.create_task(self._session(at)) for at in range(self._target.sessions)]
         watch = asyncio.create_task(self._watch(show))
         try:
@@ -119,7 +122,7 @@ class Load:
             self.tally.own_lag_ms = max(self.tally.own_lag_ms, (time.monotonic() - due) * 1000)
             show()
 
-    # ---- subscribers ---------------------------------------------------------------------------------------------
+    # ---- the sessions that subscribe -----------------------------------------------------------------------------
 
     async def _session(self, at: int) -> None:
         target = self._target
@@ -158,7 +161,7 @@ class Load:
                     self._all_came.set()
 
     def _has_tried(self) -> None:
-        """Count a session that has joined or failed."""
+        """Count a session that has joined or has failed to."""
         self._tried += 1
         if self._tried == self._target.sessions:
             self._all_tried.set()
@@ -167,7 +170,7 @@ class Load:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_tried.wait(), JOIN_S)
 
-    # ---- publisher -----------------------------------------------------------------------------------------------
+    # ---- publishing ----------------------------------------------------------------------------------------------
 
     async def _publish_all(self) -> None:
         target, start = self._target, time.monotonic() + 0.05
@@ -218,7 +221,7 @@ class Load:
         }
 
     def _inside(self, area: list[dict[str, Any]]) -> int:
-        """Return the number of present sessions that are inside an area."""
+        """Return how many of the connected sessions are inside an area, a list of published circles."""
         return sum(any(_holds(circle, self._where.to_map(at)) for circle in area) for at in self._present)
 
     async def _wait_for_rest(self) -> None:
@@ -243,11 +246,11 @@ def _us(seconds: float) -> int:
     return min(max(1, round(seconds * 1e6)), LONGEST_US)
 
 
-# ---- one run and its display -------------------------------------------------------------------------------------
+# ---- the measurement and its display -----------------------------------------------------------------------------
 
 
 def measure(_place: Place, publish_token: str, token: str | None, **options: Any) -> dict[str, Any]:
-    """Run the load with a live table of its progress."""
+    """Run the load, showing its progress in a live table; return the counts and the percentiles."""
     load = Load(Target(token=token, publish_token=publish_token, **options))
     with Live(console=screen.console, refresh_per_second=4) as live:
         uvloop.run(load.run(lambda: live.update(_drawn(load.tally))))
@@ -282,7 +285,7 @@ def _drawn(tally: Tally) -> Drawn:
 
 
 def table(result: Result) -> Table:
-    """Return the latencies, with notes about missing messages and failures."""
+    """Return the table of the result: the latencies, with notes about missing messages and failures."""
     found = result.found
     rows = [
         [name, *(number(value) for value in found[key].values())]
@@ -292,7 +295,7 @@ def table(result: Result) -> Table:
         f"{found['received']:,} of {found['expected']:,} messages came.",
         f"{found['accepted']} of {found['due']} alerts were accepted.",
         f"{found['joined']:,} of {result.parameters['sessions']:,} sessions joined.",
-        f"The loop of the load itself was at most {number(found['own_lag_ms'])} ms late.",
+        f"The event loop of the benchmark itself was at most {number(found['own_lag_ms'])} ms late.",
         *(f"{count} × {what}" for what, count in found["failures"].items()),
     ]
     return Table(f"load: {result.parameters['url']}", ("", *(f"p{each:g}" for each in SHOWN)), rows, notes)
@@ -308,4 +311,6 @@ def plot(result: Result, figure: Any) -> None:
     figure.suptitle(table(result).title)
 
 
-BENCH = Bench("load", "a running deployment, from outside.", measure, table, plot, {}, own_server=False)
+BENCH = Bench(
+    "load", "a running deployment under load, measured from outside.", measure, table, plot, {}, own_server=False
+)

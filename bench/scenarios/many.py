@@ -1,17 +1,17 @@
-"""`many`: as many sessions as a machine carries, in several stream processes, held for a while.
+"""`many`: as many sessions as a machine can carry, in several stream processes, kept connected for a while.
 
-Each session has a place in the index and has sent an EdDSA token of its own. While the sessions are held, they answer
-the node's pings, some of them move, and alerts for all of them are published, one at a time; the last alert is
-cancelled. The stream processes share one core, and the receivers have the others: a machine with more cores runs more
-stream processes at the same time.
+A stream process is a process of the node that serves sessions. Each session has a place in the index and has sent an
+EdDSA token of its own. While the sessions are connected, they answer the node's pings, some of them move, and alerts
+for all of them are published, one at a time; the last alert is cancelled. The stream processes share one core, and the
+receivers use the others. (On a machine with more cores, more stream processes would run at the same time.)
 
-Measures: seconds and CPU for each connect; resident memory of the node's processes for each session, without what they
-had before; the memory that the kernel gave to both ends, receivers included (MemAvailable); dropped sessions, and
-whether pings and moves were answered; publish -> received by the first, by the nearest 100, by the nearest 100 for each
-process, and by the last; and CPU for each delivery.
+Measures the time until all are connected and the CPU for each connect; how much the resident memory of the node's
+processes grows for each session; how much memory the node, the receivers and the kernel take together (MemAvailable);
+dropped sessions, and whether pings and moves were answered; the time from publishing until the first session, the
+nearest 100, the nearest 100 for each process, and the last have an alert; and the CPU for each delivery.
 
-Leaves out: a network, TLS, fragmentation over a long time. A hundred receivers on one core can't all be awake: they
-sleep for NAP_MS at a time when nothing comes, and record messages late by up to that time.
+Leaves out: a network, TLS, and fragmentation over a long time. A hundred receivers on one core can't all stay awake:
+when no message has come, they sleep for NAP_MS, so they record messages up to that much late.
 """
 
 import time
@@ -29,17 +29,20 @@ from bench.rounds import NEAREST, Audience, geocast_alone, ms_since, one_round
 from bench.runs import Bench, Place
 
 SPREAD_M = 14_000.0
-PER_WORKER = 18_000  # fewer than the 20,000 descriptors: the kernel spreads connections unevenly, by a hash
-INFLIGHT = 2_048  # handshakes under way at once, so that a process that wakes up finds several
+PER_WORKER = 18_000  # less than the limit of 20,000 descriptors, because the kernel spreads connections unevenly
+INFLIGHT = 2_048  # handshakes in progress at once: so many that a process that wakes up finds several
 NAP_MS = 5.0
 SETTLE_S = 3.0
-SAMPLES = 300  # of the whole run, for the plot
-SAY_S = 30.0  # between lines about the progress, without a terminal
+SAMPLES = 300  # number of samples that are kept for the plot
+SAY_S = 30.0  # time between two lines about the progress, if the output is not a terminal
 GOAL_LAST_MS, GOAL_NEAREST_MS, GOAL_GIB = 10_000, 100, 18
 
 
 def measure(place: Place, sessions: int, rounds: int, hold_s: float, moves: int, heartbeat_s: int) -> dict[str, Any]:
-    """Connect all sessions, then hold them."""
+    """Connect all sessions, and keep them connected for `hold_s` seconds.
+
+    In that time, publish alerts and let sessions move. Return what was measured.
+    """
     workers = max(2, -(-sessions // PER_WORKER))
     where = places.around(sessions, SPREAD_M)
     unused = machine.available_bytes()
@@ -77,11 +80,11 @@ def measure(place: Place, sessions: int, rounds: int, hold_s: float, moves: int,
     }
 
 
-# ---- while sessions are held -------------------------------------------------------------------------------------
+# ---- while the sessions stay connected ---------------------------------------------------------------------------
 
 
 class _Watch:
-    """A sampler of sessions, memory and CPU, once a second, which also asks sessions to move."""
+    """A sampler that records sessions, memory and CPU once a second, and asks sessions to move."""
 
     def __init__(self, node: Geocast, crowd: Crowd) -> None:
         self.samples: list[tuple[float, int, int, float, int]] = []  # s, ready, bytes available, CPU s, pongs
@@ -89,7 +92,7 @@ class _Watch:
         self._node, self._crowd, self.begun, self._said = node, crowd, time.monotonic(), 0.0
 
     def look(self) -> None:
-        """Take a sample, and ask the sessions whose turn it is to move."""
+        """Take a sample, and ask the sessions that are due to move."""
         now, counters = time.monotonic(), self._crowd.counters()
         since = now - self.begun
         left = machine.available_bytes()
@@ -98,8 +101,8 @@ class _Watch:
             self._crowd.ask(round(self.moves * min(1.0, (now - self.moves_begin) / self.moves_s)))
         if since - self._said >= SAY_S and not screen.console.is_terminal:
             self._said = since
-            screen.say(f"{since:.0f} s: {counters.ready:,} sessions have joined, {counters.closed:,} were dropped, "
-                       f"{left / 2**30:.1f} GiB left, {counters.pongs:,} pongs")  # fmt: skip
+            screen.say(f"{since:.0f} s: {counters.ready:,} sessions connected, {counters.closed:,} dropped, "
+                       f"{left / 2**30:.1f} GiB of memory free, {counters.pongs:,} pings answered")  # fmt: skip
 
 
 @contextmanager
@@ -110,7 +113,10 @@ def _watching(node: Geocast, crowd: Crowd) -> Iterator[_Watch]:
 
 
 def _hold(audience: Audience, watch: _Watch, workers: int, rounds: int, hold_s: float, moves: int) -> dict[str, Any]:
-    """Hold the sessions for `hold_s` seconds, and publish alerts at even intervals."""
+    """Keep the sessions connected for `hold_s` seconds, and return what was measured.
+
+    Alerts are published at even intervals in that time.
+    """
     node, crowd = audience.system, audience.crowd
     assert isinstance(node, Geocast)
     nearest = audience.places.nearest(NEAREST * workers)
@@ -150,39 +156,39 @@ def _hold(audience: Audience, watch: _Watch, workers: int, rounds: int, hold_s: 
 
 
 def _rest_until(due: float, begun: float, show: Any) -> None:
-    """Sleep until `due` on the monotonic clock, updating the progress."""
+    """Sleep until the time `due` of the monotonic clock, updating the progress bar."""
     while (now := time.monotonic()) < due:
         show(round(now - begun))
         time.sleep(min(1.0, due - now))
 
 
 def _cancel(audience: Audience, number: int) -> float:
-    """Cancel an alert; return the ms until all sessions have the cancel."""
+    """Cancel an alert; return the time in ms until the last session has the cancel."""
     assert isinstance(audience.system, Geocast)
     start = time.monotonic_ns()
     audience.system.cancel(number)
     return float(ms_since(start, audience.listen(1)["when_ns"]).max())
 
 
-# ---- showing it --------------------------------------------------------------------------------------------------
+# ---- table and plot ----------------------------------------------------------------------------------------------
 
 
 def table(result: Result) -> Table:
-    """Return one row for each measured value."""
+    """Return the table of the result: one row for each measured value."""
     found, sessions, heartbeat_s = result.found, result.parameters["sessions"], result.parameters["heartbeat_s"]
     each_ms = stats.median(found["near_each_ms"])
     rows = [
         ["stream processes, all on one core", str(found["workers"]), ""],
-        ["seconds until all were in", number(found["connect_s"]), ""],
+        ["seconds until all were connected", number(found["connect_s"]), ""],
         ["CPU for each connect, µs", number(found["connect_cpu_us"]), ""],
         ["resident KiB for each session, of all processes", number(found["rss_bytes_per_session"] / 1024), ""],
-        ["KiB of the machine for each session, both ends", number(found["machine_bytes_per_session"] / 1024), ""],
-        ["GiB of the machine at most, all in all", number(found["machine_bytes"] / 2**30), f"≤ {GOAL_GIB}"],
-        ["held for, s", number(found["held_s"]), ""],
-        ["… dropped meanwhile, or before", f"{found['dropped']:,}", "0"],
-        [f"… pings answered, one after {heartbeat_s} s of silence", f"{found['pongs']:,}", ""],
-        ["… moved, and had an answer", f"{found['moves_answered']:,} of {found['moved']:,}", "all"],
-        ["… CPU of the node, % of a core, deliveries included", number(found["held_cpu"] * 100), ""],
+        ["KiB of the machine for each session and its client", number(found["machine_bytes_per_session"] / 1024), ""],
+        ["GiB of the machine for the whole run, at most", number(found["machine_bytes"] / 2**30), f"≤ {GOAL_GIB}"],
+        ["seconds for which all stayed connected", number(found["held_s"]), ""],
+        ["… sessions dropped meanwhile, or before", f"{found['dropped']:,}", "0"],
+        [f"… pings answered; a ping follows {heartbeat_s} s of silence", f"{found['pongs']:,}", ""],
+        ["… moves that were answered", f"{found['moves_answered']:,} of {found['moved']:,}", "all"],
+        ["… CPU of the node, deliveries included, % of a core", number(found["held_cpu"] * 100), ""],
         ["publish → the first, ms", number(stats.median(found["first_ms"])), ""],
         [f"publish → the nearest {NEAREST}, ms", number(stats.median(found["nearest_ms"])), ""],
         [f"publish → the nearest {NEAREST} × {found['workers']}, ms", number(each_ms), f"≤ {GOAL_NEAREST_MS}"],
@@ -191,12 +197,15 @@ def table(result: Result) -> Table:
         ["CPU for each delivery, µs", number(stats.median(found["cpu_us"])), ""],
         ["messages that never came", f"{found['missing']:,}", "0"],
     ]
-    notes = [f"Receivers that find nothing sleep for {NAP_MS:g} ms; what comes meanwhile is noted that late."]
+    notes = [f"Receivers without a message sleep for {NAP_MS:g} ms, so they record messages up to that much late."]
     return Table(f"many: {sessions:,} sessions, all in the area", ("", "", "goal"), rows, notes)
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot sessions and CPU over the run, and the share of sessions that have an alert over time."""
+    """Plot the sessions and the CPU over the run.
+
+    A second plot shows the percentage of sessions that have an alert, over the time since it was published.
+    """
     found, thousands = result.found, result.parameters["sessions"] / 1000
     seconds, ready, _, cpu_s, _ = np.array(found["samples"]).T
     seconds = (seconds + found["watched_from_s"]) / 60
@@ -219,7 +228,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "many",
-    "as many sessions as a machine carries, in several stream processes, and alerts for all of them.",
+    "as many sessions as a machine can carry, in several stream processes, and alerts for all of them.",
     measure,
     table,
     plot,

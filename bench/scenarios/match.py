@@ -1,13 +1,15 @@
 """`match`: finding the subscribers inside a circle or a polygon, among places distributed like the world's population.
 
-Measures: geocast.matching.place_index.PlaceIndex, which the server uses, against GEOSEARCH of a real Redis and a brute
-force in numpy, on the same points; inserts, moves and removals; and the longest call of each kind. Every answer of the
-index is compared with the answer of the brute force: both use the same formula, so they must be equal. Polygons of 250
-corners are matched among these places and among as many places in one region, each beside the circle around it.
+Compares the index of the server (geocast.matching.place_index.PlaceIndex) with GEOSEARCH of a real Redis, and with a
+brute force in numpy that tests every place, on the same points. Measures matches, inserts, moves and removals, and the
+longest call of each kind. Every answer of the index is compared with the answer of the brute force: both use the same
+formula, so they must be equal. Polygons of 250 corners are matched among these places, and among as many places in one
+region. Each polygon is compared with the circle around it.
 
-Redis: the time inside the server (INFO latencystats), which leaves out the socket and the client, and beside it the
-whole call as a client sees it. Redis keeps 52 bits of each point (0.6 m) and uses an earth radius of its own, to which
-radii are scaled; differing answers are counted, but are no error. Redis and the index have a core each.
+For Redis, the table has the time inside the server (INFO latencystats), which leaves out the socket and the client, and
+the time of the whole call as a client sees it. Redis keeps 52 bits of each point (0.6 m), and has another earth radius,
+to which radii are scaled. So its answers may differ; the differences are counted, but are no error. Redis and the index
+have a core each.
 """
 
 import math
@@ -30,7 +32,7 @@ from geocast.model.alert import Circle, Polygon
 
 RADII_M = (100.0, 1_000.0, 10_000.0, 50_000.0, 100_000.0, 500_000.0)
 POLYGONS_M = (100_000.0, 2_000_000.0)  # sizes of polygons among places by population
-REGION_M, IN_REGION_M = 100_000.0, (1_000.0, 10_000.0, 50_000.0)  # evenly spread places, and sizes of polygons there
+REGION_M, IN_REGION_M = 100_000.0, (1_000.0, 10_000.0, 50_000.0)  # radius of the region, and sizes of polygons in it
 CORNERS = 250
 SEED = 7
 MOVE_M = 100.0
@@ -39,7 +41,7 @@ CHANGES = ("insert", "move_near", "move_away", "remove")
 
 
 def measure(place: Place, count: int, queries: int, moves: int, redis: bool) -> dict[str, Any]:
-    """Fill the index and Redis with the same places; then match, move and remove."""
+    """Fill the index and Redis with the same places; then match shapes, and move and remove places."""
     lat, lng = places.by_population(count)
     vectors = unit_vectors(lat, lng)
     index = PlaceIndex()
@@ -75,7 +77,10 @@ def _insert(index: PlaceIndex, lat: Any, lng: Any) -> tuple[list[int], dict[str,
 
 
 def _changes(took_ns: Any) -> dict[str, float]:
-    """Return the mean in µs, calls per second, p99.9 and maximum of these calls."""
+    """Return statistics of calls with these durations.
+
+    They are the mean in µs, the calls per second, and the p99.9 and the maximum in µs.
+    """
     mean = float(took_ns.mean()) / 1000
     return {"us": mean, "per_s": 1e6 / mean, "p999_us": float(np.percentile(took_ns, 99.9)) / 1000} | {
         "longest_us": float(took_ns.max()) / 1000
@@ -94,11 +99,14 @@ def _start_redis(stack: ExitStack, place: Place, lat: Any, lng: Any, missing: di
     return peer
 
 
-# ---- matching ----------------------------------------------------------------------------------------------------
+# ---- matching circles --------------------------------------------------------------------------------------------
 
 
 def _ask_all(index: PlaceIndex, vectors: Any, peer: Redis | None, circles: Sequence[Circle]) -> dict[str, Any]:
-    """Match the same circles with all systems; return times and the number of wrong answers."""
+    """Match the same circles with the index, with brute force and with Redis.
+
+    Return the times, and the number of wrong answers of the index.
+    """
     ours, ours_us = _timed(circles, lambda circle: index.match([circle])[0])
     brute, brute_us = _timed(circles, lambda circle: _brute_force(vectors, circle))
     wrong = sum(not np.array_equal(a, b) for a, b in zip(ours, brute, strict=True))
@@ -122,7 +130,7 @@ def _timed(shapes: Sequence[_S], ask: Callable[[_S], Any]) -> tuple[list[Any], l
 
 
 def _brute_force(vectors: Any, circle: Circle) -> Any:
-    """Return the places inside a circle, by the same formula applied to every place."""
+    """Return the places inside a circle, found by applying the formula of the index to every place."""
     x, y, z = vectors
     return np.flatnonzero(chord2(x, y, z, unit_vector(circle.lat, circle.lng)) <= limit_chord2(circle.radius_m))
 
@@ -138,7 +146,7 @@ def _ask_redis(peer: Redis, circles: Sequence[Circle], brute: Sequence[Any]) -> 
     return {"redis_server_us": server_us, "redis_call_us": stats.median(took_us), "redis_differs": differ}
 
 
-# ---- polygons ----------------------------------------------------------------------------------------------------
+# ---- matching polygons -------------------------------------------------------------------------------------------
 
 
 def _in_region(count: int, queries: int) -> dict[str, Any]:
@@ -150,9 +158,9 @@ def _in_region(count: int, queries: int) -> dict[str, Any]:
 
 
 def _polygons(index: PlaceIndex, lat: Any, lng: Any, sizes_m: Sequence[float], queries: int) -> dict[str, Any]:
-    """Match polygons around some places, and the circles around these polygons, by size.
+    """Match polygons around some of the places, and the circles around these polygons; return the results by size.
 
-    The brute force tests every place.
+    To check the answers, a brute force tests every place.
     """
     found, points = {}, np.array(unit_vectors(lat, lng))
     dice = np.random.default_rng(SEED)
@@ -174,10 +182,11 @@ def _polygons(index: PlaceIndex, lat: Any, lng: Any, sizes_m: Sequence[float], q
 def _by_turns(
     index: PlaceIndex, polygons: Sequence[Polygon], circles: Sequence[Circle]
 ) -> tuple[list[Any], list[float], list[float]]:
-    """Return the places inside each polygon, the µs for each polygon, and the µs for each circle around one.
+    """Match each polygon and the circle around it.
 
-    In every other pair the circle comes first, because the second shape of a pair finds the same places in the
-    processor's caches.
+    Return the places inside each polygon, the µs that each polygon took, and the µs that each circle took. In every
+    other pair the circle comes first, because the second shape of a pair finds the same places in the processor's
+    caches.
     """
     pairs = [pair if at % 2 else pair[::-1] for at, pair in enumerate(zip(polygons, circles, strict=True))]
     shapes: list[Polygon | Circle] = [shape for pair in pairs for shape in pair]
@@ -189,7 +198,10 @@ def _by_turns(
 
 
 def polygon(dice: Any, lat: float, lng: float, size_m: float) -> Polygon:
-    """Return a polygon of CORNERS corners, as ragged as a coast; large ones get a buffer as long edges do."""
+    """Return a polygon of CORNERS corners, as ragged as a coast.
+
+    A large polygon gets a buffer, as polygons with long edges do.
+    """
     turn = np.arange(CORNERS) * 2 * math.pi / CORNERS
     waves = sum(np.sin(n * turn + dice.random() * 7) / n for n in (1, 2, 3, 5, 8, 13, 21, 34, 55))
     far = size_m * (0.8 + 0.1 * waves)
@@ -199,17 +211,17 @@ def polygon(dice: Any, lat: float, lng: float, size_m: float) -> Polygon:
 
 
 def _each_asked(ring: SphericalPolygon, points: Any) -> Any:
-    """Return the places inside a polygon by testing every place in the circle around it."""
+    """Return the places inside a polygon, found by testing every place in the circle around the polygon."""
     near = np.flatnonzero(chord2(points[0], points[1], points[2], ring.centre) <= limit_chord2(ring.radius_m))
     parts = np.array_split(near, max(1, len(near) // 1_000))
     return np.concatenate([part[ring.contains_all(points[:, part], np.zeros(len(part)))] for part in parts])
 
 
-# ---- changing ----------------------------------------------------------------------------------------------------
+# ---- inserts, moves and removals ---------------------------------------------------------------------------------
 
 
 def _change(index: PlaceIndex, slots: list[int], lat: Any, lng: Any, moves: int) -> dict[str, Any]:
-    """Move places by about 100 m, move them to another city, and remove them."""
+    """Move places by about 100 m, then to another city, then remove them; return the costs of each."""
     dice = np.random.default_rng(SEED)
     which = dice.choice(len(slots), moves, replace=False).tolist()
     near = places.offset(lat[which], lng[which], dice.normal(0, MOVE_M, moves), dice.normal(0, MOVE_M, moves))
@@ -240,18 +252,18 @@ def _remove(index: PlaceIndex, slots: list[int]) -> dict[str, float]:
 
 
 def _redis_moves(peer: Redis, lat: Any, lng: Any, moves: int) -> float:
-    """Return the median µs of a GEOADD of one place inside Redis."""
+    """Return the median time in µs that Redis itself takes to move one place with GEOADD."""
     peer.reset()
     for at in range(min(moves, 20_000)):
         peer.move(at, float(lat[at]) + 0.001, float(lng[at]))
     return peer.server_us("geoadd")
 
 
-# ---- showing it --------------------------------------------------------------------------------------------------
+# ---- table and plot ----------------------------------------------------------------------------------------------
 
 
 def table(result: Result) -> Table:
-    """Return one row for each radius and polygon size."""
+    """Return the table of the result: one row for each radius and each size of polygons."""
     found = result.found
     rows = []
     for radius, it in found["radii"].items():
@@ -296,15 +308,17 @@ def _notes(found: dict[str, Any]) -> list[str]:
     if "redis_move_us" in found:
         differ = sum(it.get("redis_differs", 0) for it in found["radii"].values())
         notes.append(f"A move inside Redis: {number(found['redis_move_us'])} µs.")
-        notes.append(f"Places that Redis judges otherwise: {differ}.")
+        notes.append(f"Places for which the answer of Redis differs: {differ}.")
     wrong = sum(it["wrong"] for part in ("radii", "polygons") for it in found.get(part, {}).values())
     if "polygons" in found:
-        notes.append(f"Polygons have {CORNERS} corners; ÷ circle: the time of the circle around each in theirs.")
-    return [*notes, f"Answers of the index that are not the brute force's: {wrong} (has to be 0)."]
+        notes.append(
+            f"Polygons have {CORNERS} corners; ÷ circle: their time divided by that of the circle around each."
+        )
+    return [*notes, f"Answers of the index that differ from the brute force: {wrong} (has to be 0)."]
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot times over the radius."""
+    """Plot the time of a match over the radius."""
     radii = result.found["radii"]
     km = [float(radius) / 1000 for radius in radii]
     axes = figure.subplots()
@@ -319,7 +333,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "match",
-    "finding who is inside a circle or a polygon, against Redis and brute force; and the cost of moves.",
+    "finding who is inside a circle or a polygon, compared with Redis and brute force; and the cost of moves.",
     measure,
     table,
     plot,

@@ -1,10 +1,11 @@
-"""`memory`: resident memory for each idle, subscribed session, of geocast and of other servers.
+"""`memory`: the resident memory for each idle, subscribed session, of geocast and of other servers.
 
-Measures: the growth of RSS (all processes of the server) from 100 sessions to all of them, divided by the number of new
-sessions, some seconds after the last one; and the CPU for each connect on the way. A session of geocast has a place in
-the index and has sent a token; a session of a peer has a subscription.
+A first 100 sessions connect, then many more. Measures how much the resident memory of all processes of the server has
+grown some seconds after the last session connected, divided by the number of new sessions; and the CPU for each connect
+of a new session. A session of geocast has a place in the index and has sent a token; a session of another server has a
+subscription.
 
-Leaves out: the kernel's memory (about 4 KB a socket, the same for all), and fragmentation over a long time.
+Leaves out: the kernel's memory (about 4 KB for each socket of any server), and fragmentation over a long time.
 """
 
 import time
@@ -22,7 +23,7 @@ SPREAD_M = 14_000.0
 
 
 def measure(place: Place, sessions: int, vs: tuple[str, ...], settle_s: float) -> dict[str, Any]:
-    """Measure one system after the other."""
+    """Measure one server after the other."""
     with geocast_alone(place) as node:
         payload = node.take_sample()
         found = {node.name: _grow(place, node, sessions, settle_s)}
@@ -53,7 +54,7 @@ def _grow(place: Place, system: System, sessions: int, settle_s: float) -> dict[
 
 
 def table(result: Result) -> Table:
-    """Return one row for each system."""
+    """Return the table of the result: one row for each server."""
     systems = result.found["systems"]
     ours = systems["geocast"]["bytes_per_session"]
     rows = [
@@ -68,12 +69,12 @@ def table(result: Result) -> Table:
     ]
     columns = ("", "KiB/session", "geocast ÷ it", f"MiB with {FIRST} sessions", "connect CPU µs")
     notes = [f"geocast loses in memory to {name}." for name, it in systems.items() if it["bytes_per_session"] < ours]
-    notes += [f"without {name}: {reason}." for name, reason in result.found["missing"].items()]
+    notes += [f"{name} is left out: {reason}." for name, reason in result.found["missing"].items()]
     return Table(f"memory: {result.parameters['sessions']:,} idle sessions (goal ≤ 2.5 KiB)", columns, rows, notes)
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot one bar for each system."""
+    """Plot the memory of a session as one bar for each server."""
     systems = result.found["systems"]
     axes = figure.subplots()
     axes.barh(list(systems), [it["bytes_per_session"] / 1024 for it in systems.values()])
@@ -83,7 +84,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "memory",
-    "resident memory for each idle, subscribed session.",
+    "the resident memory for each idle, subscribed session.",
     measure,
     table,
     plot,

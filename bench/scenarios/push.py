@@ -1,17 +1,18 @@
-"""`push`: what it costs to wake a phone, how soon phones are woken, and what is lost when the process is killed.
+"""`push`: the cost of waking a phone by Web Push, the time until phones are woken, and what is lost by a kill.
 
-A node, and one process of `geocast push` on a core of its own, with devices in SQLite. Two push services run on the
-other core: they use TLS, keep connections open and answer 201 to every push at once. Each device has a key of its own,
-in a cell of resolution 9 that is inside every alert.
+A node runs together with one process of `geocast push`, which has a core of its own and keeps its devices in SQLite.
+Two push services run on the other core: they use TLS, keep connections open and answer 201 to every push at once. Each
+device has a key of its own, and an H3 cell of resolution 9 that is inside every alert.
 
-Measures: the total CPU of the process for each push; from the 201 of an alert until the services have the first 100
-pushes, and the last; from the 201 of an extreme alert, in the middle of a minor one to all, until they have its first
-push; the same with one service while the other accepts requests and answers none. With many devices: CPU and time until
-the process is ready, and memory. Pushes that devices miss or get twice when the process is killed during a fan-out, and
-again during that of the cancel.
+Measures the total CPU of the process for each push; the time from the 201 of an alert until the services have the first
+100 pushes and the last; and the time from the 201 of an extreme alert, published while a minor one is being sent to
+all, until the services have its first push. The latter is repeated while one of the services accepts requests and
+answers none. With many devices, measures the CPU and the time until the process is ready, and its memory. The process
+is killed while an alert is being sent, and again while its cancel is being sent: counts the devices that miss a push or
+get it twice.
 
-Leaves out: the way to a real service and its time to answer: with 200 requests under way, a service that takes 50 ms
-gets at most 4,000 a second. A node does not depend on push; what it costs alone is in `fanout`.
+Leaves out: the network to a real service and the time in which the service answers. (With 200 requests at once, a
+service that takes 50 ms gets at most 4,000 pushes a second.) A node does not depend on push; `fanout` has its cost.
 """
 
 import time
@@ -35,9 +36,9 @@ from bench.runs import Bench, Place
 SPREAD_M = 14_000.0
 SOON = 100
 PATIENCE_S = 120.0
-SETTLE_S = 0.3  # after the last push, until its result is stored
+SETTLE_S = 0.3  # wait after the last push, until its result is stored
 URGENT_ROUNDS = 3
-MIDDLE = 0.2  # share of a fan-out after which the test interferes
+MIDDLE = 0.2  # fraction of a fan-out after which the benchmark interferes
 HANGING = 1  # number of the service that hangs
 
 GOAL_CPU_US, GOAL_SOON_MS, GOAL_LAST_MS, GOAL_URGENT_MS = 300, 150, 4_000, 250
@@ -46,7 +47,7 @@ GOAL_READY_S, GOAL_KIB, GOAL_TWICE = 20, 2.5, 512
 
 @contextmanager
 def _running(place: Place, population: Population) -> Iterator[tuple[Geocast, GeocastPush]]:
-    """Run a node on the clients' cores, and on the server's core the push process with these devices."""
+    """Run a node on the clients' cores, and on the server's core a push process with the devices of the population."""
     with Geocast(place.home, place.cores.clients) as node, GeocastPush(node, population, place.cores.server) as push:
         yield node, push
 
@@ -57,24 +58,24 @@ def _population(place: Place, services: PushServices, size: int) -> Population:
 
 
 def _published(node: Geocast, severity: str = "severe") -> tuple[int, int]:
-    """Publish an alert to all devices; return its number and the time of its 201."""
+    """Publish an alert to all devices. Return its number, and the monotonic time in ns at which it was accepted."""
     alert = next_number()
     node.publish(alert, severity=severity)
     return alert, time.monotonic_ns()
 
 
 def _wait_for(services: PushServices, count: int) -> None:
-    """Wait until the services have received `count` pushes since the last `take`."""
+    """Wait until the services have received `count` pushes since the last call of `take`."""
     processes.wait_until(lambda: services.count() >= count, f"{count:,} pushes", PATIENCE_S)
 
 
-# ---- alerts to all -------------------------------------------------------------------------------------------------
+# ---- alerts to all devices -----------------------------------------------------------------------------------------
 
 
 def _fanouts(place: Place, population: Population, rounds: int) -> dict[str, Any]:
-    """Publish alerts to all devices, one after the other.
+    """Publish alerts to all devices, one after the other, and return what was measured.
 
-    The first alert, during which connections are made, is reported separately.
+    The first alert, during which connections are opened, is reported separately.
     """
     services, size = population.services, population.size
     cpu_us, soon_ms, last_ms, waited, took = [], [], [], 0.0, 0.0
@@ -107,9 +108,10 @@ def _fanouts(place: Place, population: Population, rounds: int) -> dict[str, Any
 
 
 def _urgent_ms(node: Geocast, services: PushServices, reached: int) -> list[float]:
-    """Return ms from the 201 of an extreme alert until its first push, while a minor alert is sent to all.
+    """Publish extreme alerts while minor ones are sent to all.
 
-    `reached` is the number of phones whose service answers.
+    Return the time in ms from the 201 of each extreme alert until its first push. `reached` is the number of phones
+    whose service answers.
     """
     found = []
     for _ in range(URGENT_ROUNDS):
@@ -123,11 +125,14 @@ def _urgent_ms(node: Geocast, services: PushServices, reached: int) -> list[floa
     return found
 
 
-# ---- a kill --------------------------------------------------------------------------------------------------------
+# ---- killing the process -------------------------------------------------------------------------------------------
 
 
 def _killed(place: Place, population: Population) -> dict[str, int]:
-    """Kill and restart the process in the middle of an alert, and again in the middle of its cancel."""
+    """Kill and restart the push process while an alert is being sent, and again while its cancel is being sent.
+
+    Return the numbers of devices that missed a message or got it twice.
+    """
     services, size = population.services, population.size
     with _running(place, population) as (node, push):
         numbers: list[int] = []
@@ -144,7 +149,10 @@ def _killed(place: Place, population: Population) -> dict[str, int]:
 def _told_in_spite(
     push: GeocastPush, services: PushServices, size: int, publish: Callable[[], object]
 ) -> Counter[tuple[int, bytes]]:
-    """Publish, and kill the process in the middle; return how often each phone got each message."""
+    """Publish a message, and kill and restart the process while the message is being sent.
+
+    Return how often each phone got each message.
+    """
     services.take()
     publish()
     _wait_for(services, int(size * MIDDLE))
@@ -169,11 +177,11 @@ def _twice(told: Counter[tuple[int, bytes]]) -> int:
     return sum(times > 1 for times in told.values())
 
 
-# ---- many devices --------------------------------------------------------------------------------------------------
+# ---- start and memory with many devices ----------------------------------------------------------------------------
 
 
 def _many(place: Place, services: PushServices, size: int) -> dict[str, float]:
-    """Return the time and CPU of a start with many devices, and their memory."""
+    """Return the time and the CPU of starting with `size` devices, and the memory for each."""
     nobody, everybody = _population(place, services, 0), _population(place, services, size)
     with Geocast(place.home, place.cores.clients) as node:
         with GeocastPush(node, nobody, place.cores.server) as push:
@@ -197,7 +205,7 @@ def _many(place: Place, services: PushServices, size: int) -> dict[str, float]:
 
 
 def measure(place: Place, devices: int, rounds: int, many: int) -> dict[str, Any]:
-    """Measure alerts to all devices, then kills, then a start with many devices."""
+    """Measure alerts to all devices, then kills of the process, then a start with many devices."""
     with push_services(place.home) as services:
         population = _population(place, services, devices)
         found = _fanouts(place, population, rounds)
@@ -205,12 +213,12 @@ def measure(place: Place, devices: int, rounds: int, many: int) -> dict[str, Any
 
 
 def table(result: Result) -> Table:
-    """Return each figure beside its goal."""
+    """Return the table of the result: one row for each figure, with its goal."""
     found, devices, many = result.found, result.parameters["devices"], result.parameters["many"]
     killed, of_many = found["killed"], found["many"]
     rows = [
-        ["CPU of a push, all in, µs", number(found["cpu_us"]), f"≤ {GOAL_CPU_US}"],
-        ["… pushes a second and core", number(1e6 / found["cpu_us"]), ""],
+        ["total CPU of a push, µs", number(found["cpu_us"]), f"≤ {GOAL_CPU_US}"],
+        ["… pushes per second and core", number(1e6 / found["cpu_us"]), ""],
         *(
             [title, number(found[key][of]), goal]
             for title, key, of, goal in (
@@ -227,25 +235,26 @@ def table(result: Result) -> Table:
                 ("… of one service while the other hangs, max ms", "hanging_ms", "max", f"≤ {GOAL_URGENT_MS}"),
             )
         ),
-        [f"with no connection yet: 201 → the first {SOON}, ms", number(found["cold"]["soon_ms"]), ""],
-        ["… the last, ms", number(found["cold"]["last_ms"]), ""],
-        [f"ready after, with {many:,} devices, s", number(of_many["ready_s"]), f"≤ {GOAL_READY_S}"],
+        [f"before connections are open: 201 → the first {SOON}, ms", number(found["cold"]["soon_ms"]), ""],
+        ["… 201 → the last, ms", number(found["cold"]["last_ms"]), ""],
+        [f"time until ready with {many:,} devices, s", number(of_many["ready_s"]), f"≤ {GOAL_READY_S}"],
         ["… CPU s", number(of_many["ready_cpu_s"]), ""],
-        ["KiB for each of them", number(of_many["kib"]), f"≤ {GOAL_KIB}"],
-        ["MiB without any", number(of_many["alone_mib"]), ""],
-        [f"killed in an alert to {devices:,}: never told", str(killed["missed"]), "0"],
-        ["… told twice", str(killed["twice"]), f"≤ {GOAL_TWICE}"],
-        ["… killed again in its cancel: without it", str(killed["without_cancel"]), "0"],
-        ["… told that twice", str(killed["cancel_twice"]), f"≤ {GOAL_TWICE}"],
+        ["… memory of each device, KiB", number(of_many["kib"]), f"≤ {GOAL_KIB}"],
+        ["memory of the process without devices, MiB", number(of_many["alone_mib"]), ""],
+        [f"killed during an alert to {devices:,}: devices without it", str(killed["missed"]), "0"],
+        ["… devices that got it twice", str(killed["twice"]), f"≤ {GOAL_TWICE}"],
+        ["killed again during its cancel: devices without the cancel", str(killed["without_cancel"]), "0"],
+        ["… devices that got the cancel twice", str(killed["cancel_twice"]), f"≤ {GOAL_TWICE}"],
     ]
     waited = (
-        f"Others had the server's core: {found['waited']:.0%} in alerts to all, {of_many['waited']:.0%} at the start."
+        f"Other programs had the server's core for {found['waited']:.0%} of the time in alerts to all, and "
+        f"{of_many['waited']:.0%} at the start."
     )
     return Table(f"push: {devices:,} devices, two push services", ("", "", "goal"), rows, [waited])
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot the waiting times beside their goals."""
+    """Plot the waiting times, each beside its goal."""
     found, axes = result.found, figure.subplots()
     waits = {
         f"first {SOON}": (found["soon_ms"]["p99"], GOAL_SOON_MS),
@@ -263,7 +272,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "push",
-    "what it costs to wake a phone, how soon phones are woken, and what is lost by a kill.",
+    "the cost of waking a phone by Web Push, the time until phones are woken, and what is lost by a kill.",
     measure,
     table,
     plot,

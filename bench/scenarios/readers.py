@@ -1,14 +1,15 @@
 """`readers`: how many stream processes can follow one log in Redis.
 
-Each process is represented by two parts: a reader, which sends the same command as the log (XREAD COUNT, BLOCK, on a
-connection of its own), and the log itself (`geocast.alertlog.redis_streams`), which writes a heartbeat once a second.
-Alerts are appended through the logs in turn, at a steady rate, durably (`appendfsync always`).
+Two objects stand for each stream process: a log (`geocast.alertlog.redis_streams`), which writes a heartbeat once a
+second, and a reader, which sends the same command as the process would (XREAD with COUNT and BLOCK, on a connection of
+its own). Alerts are appended through the logs in turn, at a steady rate and durably (`appendfsync always`).
 
-Measures: CPU of Redis without appends; then at each rate its CPU, the bytes that it sends, and the time from when an
-append was due until it was answered, and until each reader had it.
+Measures the CPU of Redis without appends. Then, at each rate of appends, measures the CPU of Redis, the bytes that it
+sends, and the time from when an append was due until it was answered and until each reader had it.
 
-Leaves out: what a process does with an entry (`fanout`), replicas, a network. The readers are plain sockets in one
-process that parses answers with hiredis: with a process for each reader, the clients' cores would be the limit.
+Leaves out: what a process does with an entry (see `fanout`), replicas, and a network. The readers are plain sockets in
+one process, which parses the answers with hiredis. If each reader were a process, the clients' cores would be the
+limit.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ STREAM = b"{geocast}:stream"
 LIFETIME_MS = 3_600_000
 
 
-# ---- appending, in a process of its own ----------------------------------------------------------------------------
+# ---- the process that appends alerts -------------------------------------------------------------------------------
 
 
 def _alert(at: int) -> Revision:
@@ -51,9 +52,10 @@ def _alert(at: int) -> Revision:
 
 
 def _append(url: str, count: int, pipe: Connection) -> None:
-    """Run `count` logs with heartbeats.
+    """Run `count` logs, each with heartbeats, and append alerts on request.
 
-    For each (first, rate, seconds) from the pipe append alerts, and send the list of (due, answered) in ns.
+    A request from the pipe is (number of the first alert, alerts per second, seconds). The reply is a list with the
+    times (due, answered) of each alert, in ns.
     """
     asyncio.run(_append_on(url, count, pipe))
 
@@ -91,11 +93,11 @@ def _appender(url: str, count: int) -> Iterator[Connection]:
         pipe.send(None)
 
 
-# ---- reading -------------------------------------------------------------------------------------------------------
+# ---- the readers and their Redis -----------------------------------------------------------------------------------
 
 
 class _Reader:
-    """One connection that follows the stream from its current end."""
+    """A connection that reads the log's stream in Redis, beginning at the current end."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -109,7 +111,7 @@ class _Reader:
         self.socket.sendall(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub wants one part
 
     def take(self) -> None:
-        """Read the available answers, and ask for more."""
+        """Read the answers that have come, and send the next XREAD after each."""
         self._parser.feed(self.socket.recv(1 << 20))
         while (answer := self._parser.gets()) is not False:
             now_ns = time.monotonic_ns()
@@ -121,7 +123,7 @@ class _Reader:
 
 
 class _Redis:
-    """A redis-server that syncs before it answers, alone on its core."""
+    """A redis-server that syncs each write to disk before it answers, alone on its core."""
 
     def __init__(self, stack: ExitStack, place: Place) -> None:
         [self.port] = processes.free_ports(1)
@@ -137,11 +139,11 @@ class _Redis:
 
     @property
     def url(self) -> str:
-        """The URL of this Redis, for `--log`."""
+        """The URL of this Redis, as the option `--log` takes it."""
         return f"redis://127.0.0.1:{self.port}"
 
     def spent(self) -> tuple[float, float, int]:
-        """Return the time, the CPU in seconds and the bytes sent so far."""
+        """Return the time now, and the CPU seconds used and the bytes sent by this Redis so far."""
         return time.monotonic(), processes.cpu_s([self._process.pid]), self._bytes_out()
 
     def _bytes_out(self) -> int:
@@ -155,7 +157,7 @@ class _Redis:
 
 
 def measure(place: Place, readers: tuple[int, ...], rates: tuple[int, ...], seconds: float) -> dict[str, Any]:
-    """Start a Redis for each number of readers; measure it without appends, then at each rate."""
+    """Start a Redis for each number of readers. Measure it without appends, then at each rate of appends."""
     found = []
     with screen.progress("stretches", len(readers) * (1 + len(rates))) as show:
         for count in readers:
@@ -197,7 +199,10 @@ def _stretch(redis: _Redis, readers: list[_Reader], pipe: Connection, order: tup
 
 
 def _read_all(readers: list[_Reader], pipe: Connection, expected: int) -> list[tuple[int, int]]:
-    """Read until the appender is done and all readers have everything; return (due, answered) of appends in ns."""
+    """Read until the appender is done and all readers have all entries.
+
+    Return, in ns, when each append was due and when it was answered.
+    """
     times: list[tuple[int, int]] | None = None
     deadline = None
     with selectors.DefaultSelector() as selector:
@@ -216,7 +221,7 @@ def _read_all(readers: list[_Reader], pipe: Connection, expected: int) -> list[t
 
 
 def table(result: Result) -> Table:
-    """Return one row for each number of readers and rate."""
+    """Return the table of the result: one row for each number of readers and each rate."""
     rows = [
         [
             str(it["readers"]),
@@ -241,7 +246,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot CPU and latency over the rate, for each number of readers."""
+    """Plot the CPU of Redis and the latency over the rate of appends, one line for each number of readers."""
     cpu, latency = figure.subplots(1, 2)
     stretches = result.found["stretches"]
     for readers in dict.fromkeys(it["readers"] for it in stretches):

@@ -1,12 +1,13 @@
-"""`shapes`: what a session pays where each of many live alerts has eight shapes: circles, or rings.
+"""`shapes`: the cost of a session when each of many live alerts has eight shapes: circles, or polygons (rings).
 
-Three nodes have the same number of live alerts: with one circle each, with eight circles, and with eight rings of 62
-corners, about as many as an area may have (500). Ten alerts contain, in one of their shapes, the place of the measured
-sessions; all other shapes, of 500 m, are spread over a continent. The alerts are in the log before the node starts.
+Three nodes have the same number of live alerts. On the first node each alert has one circle, on the second eight
+circles, and on the third eight rings of 62 corners, which is about as many as an area may have (500). Ten alerts have a
+shape that contains the place of the measured sessions. All other shapes are spread over a continent; each has a radius
+of 500 m. The alerts are in the log before a node starts.
 
-Measures: until the node has read its log; its memory; the CPU of the node for one session that connects, says hello,
-gets the ten alerts and disconnects, and for each move, filter and token of a session. The nodes run at once and take
-turns.
+Measures the time until a node has read its log; its memory; and the CPU of the node for one session that connects, says
+hello, gets the ten alerts and disconnects, and for each message `move`, `filter` and `token` of a session. The nodes
+run at once and are measured in turns.
 """
 
 import math
@@ -37,7 +38,7 @@ def _circle(lat: float, lng: float) -> KnownShape:
 
 
 def _ring(lat: float, lng: float) -> KnownShape:
-    """Return a ring in which every second corner is nearer to the middle."""
+    """Return a star-like ring: every second corner is nearer to the middle than the corners beside it."""
     turn = np.append(np.arange(CORNERS), 0) * 2 * math.pi / CORNERS
     far_m = RADIUS_M * np.where(np.arange(CORNERS + 1) % 2, 0.8, 1.0)
     far_m[-1] = far_m[0]
@@ -65,7 +66,7 @@ def _alerts(kind: str, count: int) -> list[Revision]:
 
 
 def measure(place: Place, alerts: int, rounds: int) -> dict[str, Any]:
-    """Run a node for each kind of shape; measure them in turns."""
+    """Run one node for each kind of shape, all at once, and measure them in turns."""
     found: dict[str, Any] = {}
     doings = {}
     with ExitStack() as stack:
@@ -84,11 +85,13 @@ def measure(place: Place, alerts: int, rounds: int) -> dict[str, Any]:
 
 
 def table(result: Result) -> Table:
-    """Return one row for each measured value, and one column for each kind of shape."""
+    """Return the table of the result: one row for each measured value, and one column for each kind of shape."""
     kinds = result.found["kinds"]
     one, *others = kinds.values()
     titles = ("connect, hello and leave, CPU µs", "move, CPU µs", "filter, CPU µs", "token, CPU µs")
-    measures = dict(zip((*DOINGS, "start_s", "rss_bytes"), (*titles, "ready after, s", "RSS of the node"), strict=True))
+    measures = dict(
+        zip((*DOINGS, "start_s", "rss_bytes"), (*titles, "time until ready, s", "RSS of the node"), strict=True)
+    )
     rows = [
         [title, *(_shown(key, it[key]) for it in kinds.values()), *(number(it[key] / one[key]) for it in others)]
         for key, title in measures.items()
@@ -103,7 +106,7 @@ def _shown(key: str, value: float) -> str:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot the cost of a session by kind of shape."""
+    """Plot the cost of a session's actions for each kind of shape."""
     kinds = result.found["kinds"]
     axes = figure.subplots()
     width = 0.8 / len(kinds)
@@ -117,7 +120,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "shapes",
-    "what a session pays where live alerts have eight circles or eight rings each.",
+    "the cost of a session when live alerts have eight circles or eight rings each.",
     measure,
     table,
     plot,

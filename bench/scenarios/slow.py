@@ -1,11 +1,12 @@
-"""`slow`: how clients that don't read affect the others.
+"""`slow`: how clients that don't read affect the other clients.
 
-Two runs of the same alerts at the same rate to the same crowd: one alone, and one beside 1 % of sessions that never
-read, 1 % that read 1 KB a second, and one that pings without reading. All sessions are inside every area.
+There are two runs, in which the same alerts are sent at the same rate to the same crowd. In the first run the crowd is
+alone. In the second run misbehaving sessions are connected as well: 1 % of the number of sessions never read, another
+1 % read 1 KB a second, and one session pings without reading. All sessions are inside the area of every alert.
 
-Measures: p50 and p99 of the other sessions, from when an alert was due until it was received, in both runs; the growth
-of the server's resident memory in each; the sessions that the server counts as slow, and those that it closed (with
-4420 after 30 s).
+Measures, in both runs, the p50 and p99 of the time from when an alert was due until a session of the crowd received it;
+the growth of the server's resident memory; and the sessions that the server counts as slow or has closed. (It closes
+slow sessions with the code 4420 after 30 s.)
 """
 
 import base64
@@ -28,7 +29,7 @@ SAMPLE_S = 0.05
 
 
 def measure(place: Place, sessions: int, percent: float, payload: int, rate: float, seconds: float) -> dict[str, Any]:
-    """Measure the crowd alone, then beside misbehaving sessions."""
+    """Measure the crowd alone, then together with misbehaving sessions."""
     bad = max(1, round(sessions * percent / 100))
     alerts = max(1, round(rate * seconds))
     found = {}
@@ -78,14 +79,14 @@ def _text(data: bytes) -> str:
 
 @contextmanager
 def _watched_memory(node: Geocast) -> Iterator[list[int]]:
-    """Sample the server's resident memory repeatedly; the list has at least one value."""
+    """Yield a list to which the server's resident memory is appended repeatedly. The list has at least one value."""
     found = [node.rss_bytes()]
     with processes.repeating(lambda: found.append(node.rss_bytes()), SAMPLE_S):
         yield found
 
 
 def table(result: Result) -> Table:
-    """Return one row for each run."""
+    """Return the table of the result: one row for each run."""
     runs = result.found["runs"]
     rows = [
         [
@@ -117,11 +118,16 @@ def table(result: Result) -> Table:
         "CPU µs/delivery",
     )
     title = f"slow: {result.parameters['sessions']:,} sessions beside 2 × {result.found['slow']} slow ones"
-    return Table(title, columns, rows, [f"The others' p99 changes by {change:+.0%} (goal: within 10 %)."])
+    return Table(
+        title,
+        columns,
+        rows,
+        [f"The slow ones change the p99 of the others by {change:+.0%} (goal: within 10 %)."],
+    )
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot percentiles and memory of both runs."""
+    """Plot the percentiles of the latency, and the growth of memory, of both runs."""
     runs = result.found["runs"]
     latency, memory = figure.subplots(1, 2)
     for name, it in runs.items():
@@ -135,7 +141,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "slow",
-    "how clients that don't read affect the others.",
+    "how clients that don't read affect the other clients.",
     measure,
     table,
     plot,

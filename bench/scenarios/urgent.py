@@ -1,8 +1,9 @@
-"""`urgent`: who gets an alert first: the nearest hundred, and an `extreme` alert published while a `minor` one is sent.
+"""`urgent`: how soon the nearest sessions get an alert, and how soon an `extreme` alert overtakes a `minor` one.
 
-Measures, for geocast alone (the peers send in the order of their lists): publish -> received by the nearest 100 of all
-sessions; publish of an extreme alert -> received by its first 100, when a fifth of the sessions have a minor alert that
-goes to all of them; and how late timers of the server's event loop were meanwhile, by its own metrics.
+Measures geocast alone, because the other servers send in the order of their lists. The first time is from publishing an
+alert until the nearest 100 of all sessions have it. For the second time, an extreme alert is published when a fifth of
+the sessions have a minor alert that goes to all; the time ends when 100 sessions have the extreme alert. Meanwhile, the
+metrics of the server tell how late timers of its event loop were.
 """
 
 import time
@@ -22,7 +23,7 @@ LAG = "geocast_loop_lag_seconds"
 
 
 def measure(place: Place, sessions: int, rounds: int) -> dict[str, Any]:
-    """Publish alerts alone, then extreme alerts during minor ones."""
+    """Publish alerts one at a time; then publish extreme alerts while minor ones are being sent."""
     where = places.around(sessions, SPREAD_M)
     with ExitStack() as stack:
         node = stack.enter_context(geocast_alone(place))
@@ -50,7 +51,11 @@ def measure(place: Place, sessions: int, rounds: int) -> dict[str, Any]:
 
 
 def _overtake(audience: Audience) -> tuple[float, float, float]:
-    """Return ms until the extreme alert's first 100, until its last, and until the minor alert's last."""
+    """Publish a minor alert, and in the middle of its fan-out an extreme one.
+
+    Return three times in ms: until the first 100 sessions have the extreme alert, until the last has it, and until the
+    last has the minor alert.
+    """
     minor, extreme = next_number(), next_number()
     start = time.monotonic_ns()
     audience.system.publish(minor, severity="minor")
@@ -65,14 +70,14 @@ def _overtake(audience: Audience) -> tuple[float, float, float]:
 
 
 def _lags(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """Return the share of timers that were at most this late, by the upper bound in seconds."""
+    """Return, for each upper bound in seconds, the fraction of timers that were at most that late."""
     buckets = {name: after[name] - before.get(name, 0) for name in after if name.startswith(f"{LAG}_bucket")}
     total = max(buckets.values(), default=0)
     return {name.split('le="')[1].split('"')[0]: count / total for name, count in buckets.items()} if total else {}
 
 
 def table(result: Result) -> Table:
-    """Return one row for each measured value."""
+    """Return the table of the result: one row for each measured value."""
     found = result.found
     goals = {"nearest_ms": "≤ 10", "extreme_first_100_ms": "≤ 10"}
     names = {
@@ -81,28 +86,28 @@ def table(result: Result) -> Table:
         "last_ms": "alone: to the last",
         "extreme_first_100_ms": f"extreme during minor: to its first {NEAREST}",
         "extreme_last_ms": "extreme during minor: to its last",
-        "minor_last_ms": "the minor one meanwhile: to its last",
+        "minor_last_ms": "extreme during minor: the minor one to its last",
     }
     rows = [
         [text, number(stats.median(found[key])), number(max(found[key])), goals.get(key, "")]
         for key, text in names.items()
     ]
     lag = next((f"{share:.1%}" for limit, share in found["loop_lag"].items() if float(limit) == 0.005), "–")
-    rows.append(["timers of the loop at most 5 ms late", lag, "", "≥ 99.9 %"])
+    rows.append(["timers of the event loop at most 5 ms late", lag, "", "≥ 99.9 %"])
     rows.append(["time that others had the server's core", f"{found['waited']:.0%}", "", ""])
     title = f"urgent: {result.parameters['sessions']:,} sessions, all in the area"
     return Table(title, ("", "median ms", "max ms", "goal"), rows)
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot the times of each round."""
+    """Plot the measured times of each round."""
     keys = ("nearest_ms", "extreme_first_100_ms", "last_ms", "minor_last_ms")
     plot_rounds(figure, result.found, keys, table(result).title)
 
 
 BENCH = Bench(
     "urgent",
-    "how soon the nearest get an alert, and an extreme alert that overtakes a minor one.",
+    "how soon the nearest sessions get an alert, and how soon an extreme alert overtakes a minor one.",
     measure,
     table,
     plot,

@@ -17,7 +17,7 @@ from .exact import Json
 AUDIENCE = "alerts.harbour.example"
 IAT = 1_935_403_145
 APPROVED_AT = "2031-05-01T11:59:05.000Z"
-# kid -> owner. r-7 has two keys, and the stranger's key is not in the set.
+# The owner of each key, by `kid`. The reviewer r-7 has two keys. The key of the stranger is not in the published set.
 PEOPLE = {"8f3a91c2d4e5f607": "r-7", "11aa22bb33cc44dd": "r-7", "0c4e77d1a9b3f285": "r-9", "5566778899aabbcc": "desk-7"}
 SEVEN, SEVEN_TOO, NINE, DESK = PEOPLE
 STRANGER = "ffffffffffffffff"
@@ -59,52 +59,53 @@ def base64url(data: bytes) -> str:
 
 
 def text(form: Json) -> str:
-    """Return the text of a form that is signed."""
+    """Return the text of a form, as reviewers sign it."""
     return json.dumps(form, ensure_ascii=False, separators=(",", ":"))
 
 
 def sign(form: str, kid: str, iat: int = IAT, by: str | None = None, **header: object) -> Json:
-    """Return one of the `signatures`.
+    """Return one entry of `signatures`.
 
-    `header` changes its header (None: left out), `by` is the real owner of the key.
+    `header` has fields of the signature's header to set, or to leave out (None). `by` is the person whose key really
+    signs.
     """
     members = {"alg": "Ed25519", "typ": "geocast-approval", "kid": kid, "iat": iat} | header
     return sign_header(form, {name: value for name, value in members.items() if value is not None}, by or kid)
 
 
 def sign_header(form: str, header: object, by: str) -> Json:
-    """Return a signature with any header."""
+    """Return an entry of `signatures` with this header, which may be invalid."""
     protected = base64url(json.dumps(header).encode())
     signature = Ed25519PrivateKey.from_private_bytes(SEEDS[by]).sign(f"{protected}.{base64url(form.encode())}".encode())
     return {"protected": protected, "signature": base64url(signature)}
 
 
 def proof(form: Json | str, *signatures: Json) -> Json:
-    """Return a proof; without `signatures` r-7 and r-9 sign."""
+    """Return the proof for a form. If no `signatures` are given, the reviewers r-7 and r-9 sign it."""
     said = form if isinstance(form, str) else text(form)
     return {"form": said, "signatures": list(signatures or (sign(said, SEVEN), sign(said, NINE)))}
 
 
 def alert(proof: object, **beside: object) -> Json:
-    """Return an `alert` message (F9)."""
+    """Return an `alert` message (F9) with this proof. `beside` has fields of the alert outside the proof."""
     fields = {"id": ALERT["id"], "revision": 2, "issued_at": "2031-05-01T11:59:06.482Z"} | beside
     return {"type": "alert", "alert": fields} | ({} if proof is None else {"proof": proof})
 
 
 def cancel(proof: object, **beside: object) -> Json:
-    """Return a `cancel` message (F9)."""
+    """Return a `cancel` message (F9) with this proof. `beside` has fields of the message outside the proof."""
     fields = {"type": "cancel", "id": CANCEL["id"], "revision": 3, "cancelled_at": "2031-05-01T12:20:01.003Z"} | beside
     return fields | ({} if proof is None else {"proof": proof})
 
 
 def taken(form: Json, **more: object) -> Json:
-    """Return the alert that a client shows for a form."""
+    """Return the alert that a client shows when it has verified the proof with this form."""
     about = ("v", "what", "aud", "confirm", "location_resolution")
     return {name: value for name, value in form.items() if name not in about} | {"issued_at": APPROVED_AT} | more
 
 
 def called_off(**more: object) -> Json:
-    """Return the members that a client takes from a cancel."""
+    """Return the fields that a client copies from a `cancel` message that it has verified."""
     said = {"id": CANCEL["id"], "revision": 3, "reason": CANCEL["reason"]}
     return said | {"cancelled_at": APPROVED_AT} | more
 
@@ -115,11 +116,11 @@ Case = tuple[
 
 
 def good() -> Iterator[Case]:
-    """Yield messages that a client must show."""
+    """Yield cases with messages that a client must show."""
     form = text(ALERT)
-    yield "two have signed", alert(proof(ALERT)), {"alert": taken(ALERT)}
+    yield "two reviewers have signed", alert(proof(ALERT)), {"alert": taken(ALERT)}
     yield (
-        "one is enough where one is asked for",
+        "one signature is enough if the client requires one",
         alert(proof(form, sign(form, NINE))),
         {
             "approvals": 1,
@@ -127,29 +128,29 @@ def good() -> Iterator[Case]:
         },
     )
     three = proof(form, sign(form, SEVEN), sign(form, STRANGER), sign(form, NINE))
-    yield "a key that is not known here is passed over", alert(three), {"alert": taken(ALERT)}
+    yield "a signature by an unknown key is ignored", alert(three), {"alert": taken(ALERT)}
     later = proof(form, sign(form, SEVEN), sign(form, NINE, IAT + 60))
     issued = {"issued_at": "2031-05-01T12:00:05.000Z"}
-    yield "it is as old as its newest approval says", alert(later), {"alert": taken(ALERT, **issued)}
+    yield "`issued_at` is the time of the newest approval", alert(later), {"alert": taken(ALERT, **issued)}
     spaced = json.dumps(ALERT, indent=1)
-    yield "the bytes count, however they are written", alert(proof(spaced)), {"alert": taken(ALERT)}
+    yield "the form is verified as bytes, whatever its spacing", alert(proof(spaced)), {"alert": taken(ALERT)}
     grown = ALERT | {"confirm": {"area_km2": 3.3}, "description": "Two\nlines.", "later": [1]}
-    yield "fields that are not known stay, those about the form go", alert(proof(grown)), {"alert": taken(grown)}
+    yield "unknown members are kept, members about the form are removed", alert(proof(grown)), {"alert": taken(grown)}
     beside = alert(proof(ALERT), headline="All is well", expires_at="2031-05-02T12:45:00.000Z", area=[])
-    yield "what stands beside the proof is not shown", beside, {"alert": taken(ALERT)}
+    yield "members beside the proof are not shown", beside, {"alert": taken(ALERT)}
     old = alert(proof(ALERT), issued_at="2030-01-01T00:00:00.000Z")
-    yield "nor is the time that a node says", old, {"alert": taken(ALERT)}
+    yield "`issued_at` beside the proof is not shown", old, {"alert": taken(ALERT)}
     yield "a cancel", cancel(proof(CANCEL, *[sign(text(CANCEL), NINE)])), {"cancel": called_off()}
     yield (
-        "a cancel that stands under a higher number than was signed",
+        "a cancel with a higher number than the signed one",
         cancel(proof(CANCEL), revision=7),
         {"cancel": called_off(revision=7)},
     )
     worded = cancel(proof(CANCEL), reason="A drill.")
-    yield "the reason is the form's", worded, {"cancel": called_off()}
+    yield "the reason is that of the form", worded, {"cancel": called_off()}
     bare = cancel(None, reason="The fire is out.")
     yield (
-        "a bare cancel, where none has to be approved",
+        "a cancel without a proof, if cancels need no approval",
         bare,
         {
             "cancel_approvals": 0,
@@ -159,7 +160,7 @@ def good() -> Iterator[Case]:
 
 
 def forged() -> Iterator[Case]:
-    """Yield messages that a client must drop, also after any change by a relay."""
+    """Yield cases with messages that a client must drop, because their proofs were forged or changed on the way."""
     form = text(ALERT)
     by_seven, by_nine = sign(form, SEVEN), sign(form, NINE)
 
@@ -168,49 +169,52 @@ def forged() -> Iterator[Case]:
 
     plain = {name: value for name, value in taken(ALERT).items() if name not in ("id", "revision")}
     yield dropped("no proof", alert(None, **plain), "unsigned")
-    yield dropped("null is no proof", {**alert(None, **plain), "proof": None}, "unsigned")
-    yield dropped("a bare cancel", cancel(None, reason="All is well."), "unsigned")
+    yield dropped("a proof that is null", {**alert(None, **plain), "proof": None}, "unsigned")
+    yield dropped("a cancel without a proof", cancel(None, reason="All is well."), "unsigned")
     unknown = cancel(proof(text(CANCEL), sign(text(CANCEL), STRANGER)))
-    yield dropped("a cancel that nobody has signed whose word counts", unknown, "unknown-key")
-    yield dropped("one has signed, two are asked for", alert(proof(form, by_seven)), "too-few")
+    yield dropped("a cancel that only a stranger has signed", unknown, "unknown-key")
+    yield dropped("one signature if two are required", alert(proof(form, by_seven)), "too-few")
     yield dropped("the same signature twice", alert(proof(form, by_seven, by_seven)), "too-few")
     yield dropped("the same person with two keys", alert(proof(form, by_seven, sign(form, SEVEN_TOO))), "too-few")
-    yield dropped("one of the two is who publishes", alert(proof(form, by_seven, sign(form, DESK))), "too-few")
-    yield dropped("one and a stranger", alert(proof(form, by_seven, sign(form, STRANGER))), "unknown-key")
+    yield dropped("one of two signers is the publisher", alert(proof(form, by_seven, sign(form, DESK))), "too-few")
+    yield dropped("one reviewer and a stranger", alert(proof(form, by_seven, sign(form, STRANGER))), "unknown-key")
     stranger = alert(proof(form, by_seven, sign(form, NINE, by=STRANGER)))
-    yield dropped("a stranger who says to be r-9", stranger, "signature")
+    yield dropped("a stranger who claims to be r-9", stranger, "signature")
     third = proof(form, by_seven, by_nine, sign(form, DESK, by=STRANGER))
-    yield dropped("a third that is wrong spoils two that are right", alert(third), "signature")
+    yield dropped("two valid signatures and a wrong third one", alert(third), "signature")
     changes: dict[str, Json] = {
         "reworded": {"headline": "All is well."},
         "moved": {"area": [{"type": "circle", "lat": 40.0, "lng": -96.79535520104106, "radius_m": 1020.0}]},
         "prolonged": {"expires_at": "2031-05-02T12:45:00.000Z"},
-        "numbered anew": {"revision": 3},
+        "renumbered": {"revision": 3},
     }
     for what, change in changes.items():
         changed = alert(proof(text(ALERT | change), by_seven, by_nine), revision=(ALERT | change)["revision"])
         yield dropped(f"{what} after it was signed", changed, "signature")
     spaced = proof(json.dumps(ALERT), by_seven, by_nine)
-    yield dropped("written anew, though it says the same", alert(spaced), "signature")
+    yield dropped("the same content with other spacing", alert(spaced), "signature")
     exchanged = [{**by_seven, "signature": by_nine["signature"]}, {**by_nine, "signature": by_seven["signature"]}]
-    yield dropped("the signatures of two are exchanged", alert(proof(form, *exchanged)), "signature")
+    yield dropped("two reviewers' signatures are exchanged", alert(proof(form, *exchanged)), "signature")
     training = ALERT | {"aud": "training.harbour.example"}
-    yield dropped("of another deployment", alert(proof(training)), "other-place")
-    yield dropped("under another id", alert(proof(ALERT), id="desk-7.other"), "other-place")
-    yield dropped("under a higher revision", alert(proof(ALERT), revision=3), "other-place")
-    yield dropped("under a lower revision", alert(proof(ALERT), revision=1), "other-place")
-    yield dropped("a cancel under a lower number than was signed", cancel(proof(CANCEL), revision=2), "other-place")
+    yield dropped("an alert of another deployment", alert(proof(training)), "other-place")
+    yield dropped("an alert with another id than its form", alert(proof(ALERT), id="desk-7.other"), "other-place")
+    yield dropped("an alert with a higher revision than its form", alert(proof(ALERT), revision=3), "other-place")
+    yield dropped("an alert with a lower revision than its form", alert(proof(ALERT), revision=1), "other-place")
+    yield dropped("a cancel with a lower number than its form", cancel(proof(CANCEL), revision=2), "other-place")
     yield dropped("a cancel of another alert", cancel(proof(CANCEL), id="desk-7.other"), "other-place")
     yield dropped("an alert's form in a cancel", cancel(proof(ALERT)), "other-place")
     yield dropped("a cancel's form in an alert", alert(proof(CANCEL), revision=3), "other-place")
     yield dropped("a form of a later version", alert(proof(ALERT | {"v": 2})), "other-place")
-    yield dropped("signed, and no JSON", alert(proof("{")), "other-place")
-    yield dropped("signed, and no map", alert(proof("[]")), "other-place")
-    yield dropped("signed, with a number that JSON lacks", alert(proof(form[:-1] + ',"x":NaN}')), "other-place")
+    yield dropped("a signed form that is not JSON", alert(proof("{")), "other-place")
+    yield dropped("a signed form that is not a map", alert(proof("[]")), "other-place")
+    yield dropped("a signed form with NaN, which JSON lacks", alert(proof(form[:-1] + ',"x":NaN}')), "other-place")
 
 
 def malformed() -> Iterator[Case]:
-    """Yield malformed proofs and headers: a header has exactly four members, and one algorithm."""
+    """Yield cases with malformed proofs and headers.
+
+    A valid header has exactly four fields, and names one algorithm.
+    """
     form = text(ALERT)
     by_seven, by_nine = sign(form, SEVEN), sign(form, NINE)
     headers: dict[str, dict[str, Any]] = {
@@ -221,57 +225,62 @@ def malformed() -> Iterator[Case]:
         "another typ": {"typ": "JWT"},
         "no typ": {"typ": None},
         "no kid": {"kid": None},
-        "a kid that is no text": {"kid": 7},
+        "a kid that is not a string": {"kid": 7},
         "no iat": {"iat": None},
-        "an iat that is no whole number": {"iat": IAT + 0.5},
-        "an iat that is a text": {"iat": str(IAT)},
+        "an iat that is not an integer": {"iat": IAT + 0.5},
+        "an iat that is a string": {"iat": str(IAT)},
         "an iat before 1970": {"iat": -1},
-        "an iat behind the year 9999": {"iat": 253_402_300_800},
-        "a member more": {"exp": IAT + 60},
-        "a key of its own": {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": base64url(bytes(32))}},
+        "an iat after the year 9999": {"iat": 253_402_300_800},
+        "an extra member": {"exp": IAT + 60},
+        "an embedded key": {"jwk": {"kty": "OKP", "crv": "Ed25519", "x": base64url(bytes(32))}},
         "crit": {"crit": ["b64"]},
-        "content that is not encoded": {"b64": False},
+        "unencoded content": {"b64": False},
     }
     for why, change in headers.items():
         kid = change.get("kid", SEVEN) or SEVEN
         bad = sign(form, **{"kid": kid, "by": SEVEN, **change})
         yield f"a header with {why}", alert(proof(form, bad, by_nine)), {"dropped": "signature"}
-    yield "a header that is no map", alert(proof(form, sign_header(form, [], SEVEN), by_nine)), {"dropped": "signature"}
+    yield (
+        "a header that is not a map",
+        alert(proof(form, sign_header(form, [], SEVEN), by_nine)),
+        {"dropped": "signature"},
+    )
     signatures: dict[str, object] = {
-        "that is cut off": {**by_seven, "signature": by_seven["signature"][:-2]},
+        "that is truncated": {**by_seven, "signature": by_seven["signature"][:-2]},
         "that is empty": {**by_seven, "signature": ""},
         "of zeros": {**by_seven, "signature": base64url(bytes(64))},
         "with padding": {**by_seven, "signature": by_seven["signature"] + "=="},
-        "with a blank": {**by_seven, "signature": by_seven["signature"][:40] + " " + by_seven["signature"][40:]},
-        "that is no text": {**by_seven, "signature": 7},
+        "with a space": {**by_seven, "signature": by_seven["signature"][:40] + " " + by_seven["signature"][40:]},
+        "that is not a string": {**by_seven, "signature": 7},
         "without a header": {"signature": by_seven["signature"]},
-        "with its header unprotected": {"header": {"kid": SEVEN}, "signature": by_seven["signature"]},
-        "that is a text": "eyJ",
+        "with an unprotected header": {"header": {"kid": SEVEN}, "signature": by_seven["signature"]},
+        "that is a string instead of a map": "eyJ",
     }
     for why, signature in signatures.items():
         yield f"a signature {why}", alert({"form": form, "signatures": [signature, by_nine]}), {"dropped": "signature"}
     proofs: dict[str, object] = {
         "no signatures": {"form": form, "signatures": []},
         "nine signatures": {"form": form, "signatures": [by_seven] * 8 + [by_nine]},
-        "signatures that are no list": {"form": form, "signatures": {"0": by_seven, "1": by_nine}},
+        "signatures that are not a list": {"form": form, "signatures": {"0": by_seven, "1": by_nine}},
         "no form": {"signatures": [by_seven, by_nine]},
         "a form that is a map": {"form": ALERT, "signatures": [by_seven, by_nine]},
         "a form of more than 20 KiB": proof(ALERT | {"description": "ü" * 10_240}),
     }
     for why, one in proofs.items():
         yield f"a proof with {why}", alert(one), {"dropped": "signature"}
-    yield "a proof that is a text", alert("yes"), {"dropped": "signature"}
+    yield "a proof that is a string", alert("yes"), {"dropped": "signature"}
 
 
 def approvals() -> Json:
     """Return the content of `approvals.json`."""
     cases = [*good(), *forged(), *malformed()]
     return {
-        "about": "What a client makes of a message that verifies (C11 to C15), with these reviewers and this audience. "
-        "It wants `approvals` (2 if left out) for an alert and `cancel_approvals` (1 if left out) for a cancel. What "
-        "comes of it: the `alert` as it is shown, with the time of the newest approval for `issued_at`; what is taken "
-        "of the `cancel`; or `dropped`, with a reason (a client needs no reasons, ours tell their pages). "
-        "Keys are of seeds: 32 bytes of 0 for the first, of 1 for the second, and so on.",
+        "about": "The result of each message in a client that verifies (C11 to C15), with these reviewers and this "
+        "audience. The client requires `approvals` (default 2) for an alert and `cancel_approvals` (default 1) for a "
+        "cancel. The result is one of: `alert`, the alert as it is shown, whose `issued_at` is the time of the newest "
+        "approval; `cancel`, the members that the client takes from the cancel; `dropped`, the reason (a client needs "
+        "no reasons, but this project's clients report them). The seeds of the keys are 32 bytes of 0 for the first "
+        "key, 32 bytes of 1 for the second, and so on.",
         "audience": AUDIENCE,
         "reviewers": {"keys": [_jwk(kid, sub) for kid, sub in PEOPLE.items()]},
         "cases": [{"why": why, "message": message, **then} for why, message, then in cases],

@@ -21,17 +21,17 @@ SPOTS = {
 
 
 def stamp(ms: int) -> str:
-    """Return the time `ms` after noon, in the server's format."""
+    """Return the time `ms` milliseconds after noon, in the format of the server."""
     return (NOON + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def circle(lat: float, lng: float) -> Json:
-    """Return the circle `near` of a call."""
+    """Return the circle `near` of a call, which contains the place of the person in need."""
     return {"type": "circle", "lat": lat, "lng": lng, "radius_m": RADIUS_M}
 
 
 def away_m(place: Json, near: Json) -> mpf:
-    """Return the metres from a place to the centre of `near`."""
+    """Return the distance in metres from a place to the centre of the circle `near`."""
     lat, lng = cell_place(place["cell"])[:2] if "cell" in place else (place["lat"], place["lng"])
     return distance_m(lat, lng, near["lat"], near["lng"])
 
@@ -46,22 +46,23 @@ def near() -> Json:
         for metres in (0, 3, 121.5, 1500, 20_000):
             spot = walk(lat, lng, dice.uniform(0, 360), mpf(metres))
             place = {"lat": spot[0], "lng": spot[1], "accuracy_m": dice.choice([5, 300]), "here": True}
-            asked.append((f"{where}, {metres} m away: the accuracy counts for nothing", [place], circle(lat, lng)))
+            asked.append((f"{where}, {metres} m away: the accuracy does not matter", [place], circle(lat, lng)))
         cell = h3.latlng_to_cell(*walk(lat, lng, dice.uniform(0, 360), mpf(900)), 9)
-        asked.append((f"{where}, from the middle of a cell", [{"cell": cell, "here": True}], circle(lat, lng)))
+        asked.append((f"{where}, from the centre of a cell", [{"cell": cell, "here": True}], circle(lat, lng)))
     home, here = {"lat": 47.679, "lng": 8.831}, {"lat": 47.6772, "lng": 8.83, "here": True}
     ring = circle(*SPOTS["in Ossingen"])
-    asked.append(("from here, though another place is nearer", [home, here], ring))
-    asked.append(("from the nearest place of who is nowhere", [{"lat": 47.0, "lng": 8.0}, home], ring))
+    asked.append(("from the place that is `here`, although another place is nearer", [home, here], ring))
+    asked.append(("from the nearest place if none is `here`", [{"lat": 47.0, "lng": 8.0}, home], ring))
     cases: list[Json] = []
     for why, places, ring in asked:
         counted = [place for place in places if place.get("here")] or places
         metres = float(min(away_m(place, ring) for place in counted))
         cases.append({"why": why, "places": places, "near": ring, "away_m": round(metres, 4)})
-    cases.append({"why": "from nowhere", "places": [], "near": ring, "away_m": None})
+    cases.append({"why": "without a place", "places": [], "near": ring, "away_m": None})
     return {
-        "about": "How far is it to who needs help (RU1)? away_m: from the place that is `here`, or else the nearest, "
-        "to the middle of `near`, in metres; null without a place. Half a centimetre more or less is right.",
+        "about": "The distance to the person in need (RU1). away_m: the metres from the place that is `here`, or else "
+        "from the nearest place, to the centre of `near`; null without a place. Half a centimetre more or less is "
+        "right.",
         "cases": cases,
     }
 
@@ -90,7 +91,7 @@ def standdown(reason: str) -> Json:
 
 
 def person(kind: str, **fields: object) -> Json:
-    """Return a step in which the person answers; the client must send the same message."""
+    """Return a step in which the person gives an answer, which the client must send as this message."""
     return {"person": {"type": kind, "id": "c", **fields}}
 
 
@@ -102,7 +103,7 @@ def at(
     place: bool = False,
     says: list[Json] | None = None,
 ) -> Json:
-    """Return one step with its expected results; without `says` the client may send anything."""
+    """Return one step with what is expected after it. If `says` is not given, the client may send anything."""
     after = {"told": told, "holding": {"c": held} if held else {}, "place": place}
     return {"own_ms": own_ms, **(event or {}), **after, **({} if says is None else {"says": says})}
 
@@ -141,33 +142,33 @@ def _stories() -> dict[str, list[Json]]:
             ]
             for reason in ("full", "over", "far", "held-off")
         },
-        "an accept is not repeated beyond the end": [
+        "an accept is not repeated after the call's end": [
             at(0, now),
             at(0, call(ends_ms=7_000), "call", 1),
             at(1_000, going, held=1, says=[accept]),
             at(6_000, None, held=1, says=[accept]),
             at(12_000, None, "standdown", says=[]),
         ],
-        "who has declined is not told again": [
+        "a person who has declined is not asked again": [
             *rings,
             at(1_000, leaving, says=[decline]),
             at(2_000, call(7)),
             at(3_000, again),
             at(3_100, call(7)),
         ],
-        "who has declined may go after all": [
+        "a person who has declined may still accept": [
             *rings,
             at(1_000, leaving, says=[decline]),
             at(2_000, going, says=[accept]),
             at(2_100, task(4), "task", 4, True),
         ],
-        "a seat is given back, and its place is gone at once": [
+        "giving a seat back deletes its place at once": [
             *goes,
             at(2_000, leaving, says=[decline]),
             at(2_100, standdown("left"), "standdown"),
             at(20_000, None, says=[]),
         ],
-        "nobody has heard that a seat is given back": [
+        "the decline of a seat is repeated until it is answered": [
             *goes,
             at(2_000, leaving, says=[decline]),
             at(7_000, None, says=[decline]),
@@ -177,46 +178,46 @@ def _stories() -> dict[str, list[Json]]:
             at(20_000, None, says=[]),
         ],
         "another device has accepted": [at(0, now), at(0, task(2), "task", 2, True)],
-        "a standdown takes the place away": [*goes, at(9_000, standdown("over"), "standdown")],
-        "the end takes the place away": [
+        "a standdown deletes the place": [*goes, at(9_000, standdown("over"), "standdown")],
+        "the end of the call deletes the place": [
             at(0, now),
             at(0, call(ends_ms=9_000), "call", 1),
             at(100, task(2, ends_ms=9_000), "task", 2, True),
             at(8_999, None, held=2, place=True),
             at(9_000, None, "standdown"),
         ],
-        "the end is by the server's clock, an hour ahead": [
+        "the end counts by the server's clock, an hour ahead": [
             at(0, {"now": stamp(HOUR_MS)}),
             at(0, call(issued_ms=HOUR_MS, ends_ms=HOUR_MS + 9_000), "call", 1),
             at(100, task(2, ends_ms=HOUR_MS + 9_000), "task", 2, True),
             at(8_999, None, held=2, place=True),
             at(9_000, None, "standdown"),
         ],
-        "what is over when it comes is not told": [
+        "a call that is over on arrival is not reported": [
             at(10_000, {"now": stamp(10_000)}),
             at(10_000, call(ends_ms=10_000)),
             at(10_000, task(2, ends_ms=10_000)),
         ],
-        "a higher revision is told, the same and a lower one are not": [
+        "only a higher revision is reported": [
             at(0, now),
             at(0, call(9), "call", 9),
             at(1, call(9), held=9),
             at(2, call(10), "call", 10),
             at(3, call(9), held=10),
         ],
-        "a task is told again with a higher revision": [
+        "a task with a higher revision is reported again": [
             *goes,
             at(2_000, task(5), "task", 5, True),
             at(2_001, task(5), held=5, place=True),
             at(2_002, task(2), held=5, place=True),
         ],
-        "a full call rings again under a new revision": [
+        "a full call is reported again with a new revision": [
             *rings,
             at(1_000, standdown("full"), "standdown"),
             at(2_000, call(7), "call", 7),
         ],
-        "a standdown of what is not held means nothing": [at(0, now), at(0, standdown("over"))],
-        "reports are 5 s apart, or they do not count": [
+        "a standdown of a call that is not held has no effect": [at(0, now), at(0, standdown("over"))],
+        "reports are at least 5 s apart, as the server ignores others": [
             *goes,
             at(2_000, person("report", state="aed"), held=2, place=True, says=[has_aed]),
             at(3_000, person("report", state="arrived"), held=2, place=True, says=[]),
@@ -230,10 +231,11 @@ def _stories() -> dict[str, list[Json]]:
 def calls() -> Json:
     """Return the content of `calls.json`."""
     return {
-        "about": "What a responder is told, what is held, and what is said and said again (RU1 to RU3, M18 to M23). "
-        "Each step is at own_ms by the own clock: a `now` (of a `welcome` or `pong`) comes, a message comes, there is "
-        "a new connection, the person says something, or time has passed. Afterwards: told, what the person is told by "
-        "it (nothing: an empty text); holding, what a `hello` would list; place, whether a task's place is still here; "
-        "says, all that the client sends, where the rules leave no choice.",
+        "about": "What a responder's client reports to the person, holds, sends and repeats (RU1 to RU3, M18 to M23). "
+        "Each step happens at own_ms by the client's own clock: a `now` (of a `welcome` or `pong`) arrives, a message "
+        "arrives, the client has a new connection, the person answers, or time has passed. Results of a step: told, "
+        "the kind of change that the person is shown (empty for none); holding, what a `hello` would list; place, "
+        "whether the place of a task is still held; says, all messages that the client sends, if the rules leave no "
+        "choice.",
         "cases": [{"why": why, "steps": steps} for why, steps in _stories().items()],
     }

@@ -1,8 +1,8 @@
-"""The sphere to 50 digits, for the test vectors. Needs mpmath and h3.
+"""Calculations on the sphere with 50 digits, for the test vectors. They need mpmath and h3.
 
-It is independent on purpose: it shares no formula and no line with the server or with a client. Distances are computed
-with the spherical law of cosines in place of chords and haversines, the reach of a cell from H3's centre and boundary,
-and the inside of a polygon from bearings in place of projections.
+They share no formula and no code with the server or a client, on purpose. Distances use the spherical law of cosines
+instead of chords and haversines. The reach of a cell uses H3's centre and boundary. The test whether a point is inside
+a polygon uses bearings instead of projections.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,17 @@ Json = dict[str, Any]
 
 
 def distance_m(lat1: float, lng1: float, lat2: float, lng2: float) -> mpf:
-    """Return the great-circle distance. The law of cosines loses half the digits for near points; 50 leave enough."""
+    """Return the great-circle distance in metres.
+
+    For points that are near each other, the law of cosines loses half of the digits, so 50 digits are enough.
+    """
     a, b, between = radians(mpf(lat1)), radians(mpf(lat2)), radians(mpf(lng2) - mpf(lng1))
     cosine = sin(a) * sin(b) + cos(a) * cos(b) * cos(between)
     return EARTH_RADIUS_M * acos(max(mpf(-1), min(mpf(1), cosine)))
 
 
 def walk(lat: float, lng: float, bearing_deg: float, metres: mpf) -> tuple[float, float]:
-    """Return the point at this bearing and distance, rounded to the nearest doubles."""
+    """Return the point at this bearing and distance from a point, with its degrees rounded to the nearest doubles."""
     a, angle, bearing = radians(mpf(lat)), metres / EARTH_RADIUS_M, radians(mpf(bearing_deg))
     there = asin(max(mpf(-1), min(mpf(1), sin(a) * cos(angle) + cos(a) * sin(angle) * cos(bearing))))
     turned = atan2(sin(bearing) * sin(angle) * cos(a), cos(angle) - sin(a) * sin(there))
@@ -35,13 +38,13 @@ def walk(lat: float, lng: float, bearing_deg: float, metres: mpf) -> tuple[float
 
 
 def cell_place(cell: str) -> tuple[float, float, mpf]:
-    """Return the centre and the reach of an H3 cell."""
+    """Return the centre of an H3 cell, and its reach: the distance from the centre to its farthest corner."""
     lat, lng = h3.cell_to_latlng(cell)
     return lat, lng, max(distance_m(lat, lng, *corner) for corner in h3.cell_to_boundary(cell))
 
 
 def margin_m(place: Json, shape: Json) -> mpf:
-    """Return how far inside the shape the place is, in metres; negative outside."""
+    """Return how far inside the shape the place is, in metres. A negative value means outside."""
     if "cell" in place:
         lat, lng, reach = cell_place(place["cell"])
     else:
@@ -60,7 +63,10 @@ def bearing(lat1: float, lng1: float, lat2: float, lng2: float) -> mpf:
 
 
 def _to_arc_m(lat: float, lng: float, a: Sequence[float], b: Sequence[float]) -> mpf:
-    """Return the distance to the nearest point of a great-circle arc, from the angles at the arc's ends."""
+    """Return the distance in metres to the nearest point of a great-circle arc.
+
+    It is computed from the angles at the ends of the arc.
+    """
     (a_lng, a_lat), (b_lng, b_lat) = a, b
     to_a, to_b = distance_m(lat, lng, a_lat, a_lng), distance_m(lat, lng, b_lat, b_lng)
     at_a = bearing(a_lat, a_lng, lat, lng) - bearing(a_lat, a_lng, b_lat, b_lng)
@@ -71,9 +77,12 @@ def _to_arc_m(lat: float, lng: float, a: Sequence[float], b: Sequence[float]) ->
 
 
 def _winds_around(lat: float, lng: float, ring: Sequence[Sequence[float]]) -> bool:
-    """Return whether the bearings of the corners make a full turn; the polygon must be on this half of the earth."""
+    """Return whether the bearings of the corners make a full turn around the point.
+
+    The polygon must be on the same half of the earth.
+    """
     if max(distance_m(lat, lng, corner[1], corner[0]) for corner in ring) > 2 * EARTH_RADIUS_M:
-        return False  # no polygon of these vectors is that wide
+        return False  # too far away: no polygon of these vectors is that wide
     ways = [bearing(lat, lng, corner[1], corner[0]) for corner in ring]
     turns = [(after - before + 3 * pi) % (2 * pi) - pi for before, after in pairwise(ways)]
     return bool(abs(sum(turns)) > pi)

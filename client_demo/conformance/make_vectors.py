@@ -1,6 +1,7 @@
-"""Generator of the test vectors: `python -m client_demo.conformance.make_vectors`.
+"""The generator of the test vectors: `python -m client_demo.conformance.make_vectors`.
 
-Needs only mpmath, h3 and cryptography. Cases within 1 cm of an edge are left out, as either answer is right (D3).
+It needs only mpmath, h3 and cryptography. Cases within 1 cm of an edge are left out, because there both "inside" and
+"outside" are right (D3).
 """
 
 import json
@@ -45,7 +46,10 @@ OFFSETS_M = (mpf("-100"), mpf("-1"), mpf("-0.02"), mpf("0.02"), mpf("1"), mpf("1
 
 
 def points() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Yield cases with points near the edges of circles: from centimetres to 100 m away, on both sides."""
+    """Yield cases with points near the edges of circles.
+
+    The points are inside and outside, from centimetres to 100 m away from the edge.
+    """
     dice = random.Random(1)
     for where, (lat, lng) in CENTRES.items():
         for radius_m in RADII_M:
@@ -65,7 +69,10 @@ def points() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def cells() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Yield cases with cells, whose reach goes to the farthest corner, among them pentagons and distorted hexagons."""
+    """Yield cases with H3 cells.
+
+    The reach of a cell is the distance to its farthest corner; some cells are pentagons or distorted hexagons.
+    """
     dice = random.Random(2)
     named = [
         (f"an ordinary cell of resolution {r}", h3.latlng_to_cell(dice.uniform(-70, 70), dice.uniform(-180, 180), r))
@@ -95,15 +102,15 @@ def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
     """Yield cases with several places, several shapes, and very large circles."""
     dallas, tokyo = {"lat": 32.7767, "lng": -96.797}, {"lat": 35.68, "lng": 139.76}
     at_dallas, at_tokyo = circle(32.78, -96.8, 1020.0), circle(35.68, 139.76, 110.0)
-    yield "no place is inside nothing", [], [at_dallas]
-    yield "one place of two is enough", [tokyo, dallas], [at_dallas]
-    yield "one shape of two is enough", [dallas], [at_tokyo, at_dallas]
-    yield "no place in any of the shapes", [{"lat": 0, "lng": 0}, {"lat": 1, "lng": 1}], [at_tokyo, at_dallas]
+    yield "without a place the answer is outside", [], [at_dallas]
+    yield "one of two places is inside", [tokyo, dallas], [at_dallas]
+    yield "a place is inside one of two shapes", [dallas], [at_tokyo, at_dallas]
+    yield "no place is in any of the shapes", [{"lat": 0, "lng": 0}, {"lat": 1, "lng": 1}], [at_tokyo, at_dallas]
     yield "longitudes 180 and -180 are the same meridian", [{"lat": 10, "lng": -180}], [circle(10.0, 180.0, 110.0)]
-    yield "at a pole the longitude says nothing", [{"lat": 90, "lng": 17}], [circle(90.0, -120.0, 110.0)]
-    yield "half of the world", [{"lat": 0, "lng": 89}], [circle(0.0, 0.0, 10_000_000.0)]
-    yield "not the other half", [{"lat": 0, "lng": 91}], [circle(0.0, 0.0, 10_000_000.0)]
-    yield "a radius that goes round the world", [{"lat": -32, "lng": 83}], [circle(32.0, -97.0, 20_100_000.0)]
+    yield "at a pole the longitude does not matter", [{"lat": 90, "lng": 17}], [circle(90.0, -120.0, 110.0)]
+    yield "a circle of a hemisphere, inside", [{"lat": 0, "lng": 89}], [circle(0.0, 0.0, 10_000_000.0)]
+    yield "a circle of a hemisphere, outside", [{"lat": 0, "lng": 91}], [circle(0.0, 0.0, 10_000_000.0)]
+    yield "a circle of the whole earth", [{"lat": -32, "lng": 83}], [circle(32.0, -97.0, 20_100_000.0)]
 
 
 def inside() -> Json:
@@ -123,14 +130,14 @@ def inside() -> Json:
         cases.append(case)
     strange = {"type": "polygon", "points": [[1, 2], [3, 4], [5, 6]]}
     for why, area in (
-        ("a shape that is not known: show the alert all the same", [strange]),
-        ("one that is not known beside one that we are outside of", [circle(0.0, 0.0, 110.0), strange]),
+        ("a shape of unknown type: the alert is shown", [strange]),
+        ("a shape of unknown type, and a circle elsewhere", [circle(0.0, 0.0, 110.0), strange]),
     ):
         places = [{"lat": 32.7767, "lng": -96.797}]
         cases.append({"why": why, "rule": "G2", "places": places, "area": area, "inside": True, "clients_only": True})
     return {
-        "about": "Is one of the places inside the area (D1 to D3, M7, M8)? margin_m: metres inside the best circle, "
-        "negative outside. cell_place: what a cell stands for. Nothing is within 1 cm of an edge.",
+        "about": "Whether one of the places is inside the area (D1 to D3, M7, M8). margin_m: metres inside the best "
+        "circle, negative outside. cell_place: the point and the reach of a cell. No case is within 1 cm of an edge.",
         "cases": cases,
     }
 
@@ -148,7 +155,7 @@ def clock() -> Json:
             server_then = skew_ms + waited_ms  # ms after noon
             cases.append(
                 {
-                    "why": f"the own clock is {what}; by the server's, {left_ms} ms are left",
+                    "why": f"the client's clock is {what}; by the server's clock {left_ms} ms are left",
                     "readings": [{"own_ms": own_at_welcome, "now": stamp(skew_ms)}],
                     "expires_at": stamp(server_then + left_ms),
                     "own_ms": own_at_welcome + waited_ms,
@@ -159,7 +166,7 @@ def clock() -> Json:
     for left_ms in (-1, 1):
         cases += [
             {
-                "why": f"a later `now`, of a `pong`, counts from then on; {left_ms} ms are left",
+                "why": f"a later `now`, of a `pong`, replaces the first one; {left_ms} ms are left",
                 "readings": [{"own_ms": 1_000, "now": stamp(0)}, {"own_ms": 61_000, "now": stamp(62_500)}],
                 "expires_at": stamp(63_500 + left_ms),
                 "own_ms": 62_000,
@@ -168,8 +175,9 @@ def clock() -> Json:
             }
         ]
     return {
-        "about": "Is an alert live, by the own clock corrected by the server's `now` (C2)? readings: what the own "
-        "clock, in ms since any moment, said when a `welcome` or `pong` with this `now` came. live: now < expires_at.",
+        "about": "Whether an alert is live by the client's own clock, corrected by the server's `now` (C2). readings: "
+        "the client's own clock, in ms since any moment, when a `welcome` or `pong` with this `now` came. live: "
+        "whether the server's time is before expires_at.",
         "cases": cases,
     }
 
@@ -180,9 +188,9 @@ MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 
 def kept() -> Json:
-    """Return the content of `kept.json`.
+    """Return the content of `kept.json`, about alerts that are kept while a clock is wrong.
 
-    The own clock starts at 0 at noon and is right; the server's may be `ahead_ms`.
+    The client's own clock is right, and starts at 0 at noon; the server's clock may be `ahead_ms` ahead.
     """
     place = {"lat": 32.7767, "lng": -96.797}
 
@@ -201,7 +209,7 @@ def kept() -> Json:
     cancel = {"type": "cancel", "id": "a", "revision": 2, "reason": "Over.", "cancelled_at": stamp(20_000)}
     ahead = 2 * HOUR_MS
     stories = {
-        "ahead for a while: it is not shown meanwhile, and then again": [
+        "the server's clock is ahead for a while: the alert is hidden meanwhile, and then shown again": [
             at(0, now(0), {}),
             at(1_000, alert(), {"a": 1}),
             at(10_000, now(10_000, ahead), {}, {"a": 1}),
@@ -209,12 +217,12 @@ def kept() -> Json:
             at(30 * MINUTE_MS, {}, {}, {"a": 1}),
             at(30 * MINUTE_MS + 1_000, {}, {}),
         ],
-        "it comes while the last `now` is wrong": [
+        "an alert comes while the last `now` is wrong": [
             at(0, now(0, ahead), {}),
             at(1_000, alert(), {}, {"a": 1}),
             at(2_000, now(2_000), {"a": 1}),
         ],
-        "kept until it has lived as long as it can, counted from when it came": [
+        "an alert is kept for its longest possible life, counted from its arrival": [
             at(0, now(0), {}),
             at(10_000, alert(issued_ms=-20_000, ends_ms=MINUTE_MS), {"a": 1}),
             at(MINUTE_MS - 1, {}, {"a": 1}),
@@ -223,33 +231,33 @@ def kept() -> Json:
             at(90_000, {}, {}),
             at(90_001, now(90_001, -HOUR_MS), {}),
         ],
-        "over by both clocks when it comes: issued as it ended": [
+        "an alert that was issued at its end is over by both clocks on arrival": [
             at(0, now(0), {}),
             at(1_000, alert(ends_ms=0), {}),
             at(2_000, now(2_000, -HOUR_MS), {}),
         ],
-        "what lives by the server's clock is kept, however long it has lived": [
+        "an alert that is live by the server's clock is kept, even beyond its longest possible life": [
             at(0, now(0), {}),
             at(0, alert(ends_ms=MINUTE_MS), {"a": 1}),
             at(30_000, now(30_000, -HOUR_MS), {"a": 1}),
             at(10 * MINUTE_MS, {}, {"a": 1}),
             at(11 * MINUTE_MS, now(11 * MINUTE_MS), {}),
         ],
-        "cancelled meanwhile": [
+        "a hidden alert is cancelled": [
             at(0, now(0), {}),
             at(0, alert(), {"a": 1}),
             at(10_000, now(10_000, ahead), {}, {"a": 1}),
             at(20_000, {"message": cancel}, {}),
             at(30_000, now(30_000), {}),
         ],
-        "revised meanwhile": [
+        "a hidden alert is revised": [
             at(0, now(0), {}),
             at(0, alert(), {"a": 1}),
             at(10_000, now(10_000, ahead), {}, {"a": 1}),
             at(20_000, alert(revision=2, issued_ms=20_000), {}, {"a": 2}),
             at(30_000, now(30_000), {"a": 2}),
         ],
-        "a revision that lives by the server's clock is shown": [
+        "a hidden alert gets a revision that is live by the server's clock": [
             at(0, now(0), {}),
             at(0, alert(), {"a": 1}),
             at(10_000, now(10_000, ahead), {}, {"a": 1}),
@@ -257,10 +265,11 @@ def kept() -> Json:
         ],
     }
     return {
-        "about": "What is shown while the server's `now` is wrong and when it is right again (C2), and what is kept "
-        "and listed in `holding` by a client that keeps what only the server's clock has ended (C2a). Each step is at "
-        "own_ms by the own clock, which nobody sets: a `now` (of a `welcome` or `pong`) comes, or a message, or time "
-        "has just passed; then this is shown, and a `hello` would list this. The client is at `place` all the time.",
+        "about": "The alerts that are shown while the server's `now` is wrong and after it is corrected (C2), and "
+        "those that are kept and listed in `holding` by a client that keeps alerts which only the server's clock has "
+        "ended (C2a). Each step happens at own_ms by the client's own clock, which nobody sets: a `now` (of a "
+        "`welcome` or `pong`) comes, or a message, or time has passed. Afterwards the alerts in `shown` are shown, and "
+        "a `hello` would list those in `holding`. The client is at `place` all the time.",
         "place": place,
         "cases": [{"why": why, "steps": steps} for why, steps in stories.items()],
     }
@@ -282,12 +291,12 @@ def holding() -> Json:
 
     sets = {
         "nothing is held": [],
-        "what is held is listed with its revision": [held("a", 1, 60_000), held("b", 7, 61_000)],
-        "what has ended is not": [held("a", 1, -1), held("b", 1, 0), held("c", 1, 1)],
-        "256 are listed": crowd(256),
-        "of 257, all but the one that ends first": crowd(257),
-        "of 400, the 256 that end last": crowd(400),
-        "what has ended does not count": [*crowd(256), held("ended", 1, -5)],
+        "held alerts are listed with their revisions": [held("a", 1, 60_000), held("b", 7, 61_000)],
+        "ended alerts are not listed": [held("a", 1, -1), held("b", 1, 0), held("c", 1, 1)],
+        "256 alerts are listed": crowd(256),
+        "of 257 alerts all except the one that ends first are listed": crowd(257),
+        "of 400 alerts the 256 that end last are listed": crowd(400),
+        "ended alerts do not count towards the limit": [*crowd(256), held("ended", 1, -5)],
     }
     cases = []
     for why, alerts in sets.items():
@@ -303,9 +312,9 @@ def holding() -> Json:
             }
         )
     return {
-        "about": "Which of what is held is listed in `holding` at `now`, the server's time (C5)? What is live and not "
-        "listed is dropped first. No two end at the same time. What has ended is over by all clocks (C2a): it came "
-        "long ago.",
+        "about": "Which of the held alerts are listed in `holding` at `now`, the server's time (C5). Live alerts that "
+        "are not listed are dropped first. No two alerts end at the same time. Ended alerts came long ago, so they are "
+        "over by all clocks (C2a).",
         "cases": cases,
     }
 
@@ -328,16 +337,19 @@ def revisions() -> Json:
         return {"type": "cancel", "id": key, "revision": revision, "reason": "Over.", "cancelled_at": stamp(0)}
 
     stories: dict[str, list[tuple[Json, str, dict[str, int]]]] = {
-        "a higher revision replaces": [(alert(1), "shown", {"a": 1}), (alert(2), "shown", {"a": 2})],
-        "revisions may be left out": [(alert(1), "shown", {"a": 1}), (alert(5), "shown", {"a": 5})],
-        "the same and a lower one are ignored": [
+        "a higher revision replaces a lower one": [(alert(1), "shown", {"a": 1}), (alert(2), "shown", {"a": 2})],
+        "revision numbers may be skipped": [(alert(1), "shown", {"a": 1}), (alert(5), "shown", {"a": 5})],
+        "the same and a lower revision are ignored": [
             (alert(3), "shown", {"a": 3}),
             (alert(3), "nothing", {"a": 3}),
             (alert(2), "nothing", {"a": 3}),
         ],
-        "10 is higher than 9: numbers, not text": [(alert(9), "shown", {"a": 9}), (alert(10), "shown", {"a": 10})],
-        "a cancel ends it": [(alert(1), "shown", {"a": 1}), (cancel(2), "cancelled", {})],
-        "a cancel for something that is not held means nothing": [
+        "revisions are compared as numbers: 10 is higher than 9": [
+            (alert(9), "shown", {"a": 9}),
+            (alert(10), "shown", {"a": 10}),
+        ],
+        "a cancel ends the alert": [(alert(1), "shown", {"a": 1}), (cancel(2), "cancelled", {})],
+        "a cancel of an alert that is not held has no effect": [
             (alert(1), "shown", {"a": 1}),
             (cancel(2, "b"), "nothing", {"a": 1}),
         ],
@@ -346,15 +358,15 @@ def revisions() -> Json:
             (alert(1, "A"), "shown", {"a": 1, "A": 1}),
             (cancel(2, "A"), "cancelled", {"a": 1}),
         ],
-        "what has ended is not shown when it comes": [(alert(1, ends_ms=0, issued_ms=0), "nothing", {})],
+        "an alert that has ended on arrival is not shown": [(alert(1, ends_ms=0, issued_ms=0), "nothing", {})],
         "a revision may end later": [
             (alert(1, ends_ms=1_000), "shown", {"a": 1}),
             (alert(2, ends_ms=9_000), "shown", {"a": 2}),
         ],
     }
     return {
-        "about": "What messages do to what is held (C1 to C3). The client is at `place` and reads the messages at "
-        "`now`, the server's time. effect: shown, cancelled or nothing; held: id to revision afterwards.",
+        "about": "The effects of messages on the held alerts (C1 to C3). The client is at `place` and reads the "
+        "messages at `now`, the server's time. effect: shown, cancelled or nothing; held: id -> revision afterwards.",
         "now": stamp(0),
         "place": place,
         "cases": [
@@ -385,11 +397,11 @@ def reconnect() -> Json:
         return [welcome(2_000, 9_000), welcome(low, high), closed(1012, 2_000, 9_000)]
 
     stories = {
-        **{f"{c}: no": [welcome(2_000, 9_000), closed(c, None)] for c in NEVER},
+        **{f"{c}: do not reconnect": [welcome(2_000, 9_000), closed(c, None)] for c in NEVER},
         **{f"{c}: within the window": [welcome(2_000, 9_000), closed(c, 2_000, 9_000)] for c in WINDOW},
         **{f"{c}: later; no upper bound": [welcome(2_000, 9_000), closed(c, 2_000)] for c in LATER},
-        "4401: with a new token": [welcome(2_000, 9_000), closed(4401, 0, 9_000, new_token=True)],
-        "4420: at once, and later if it happens again": [
+        "4401: reconnect with a new token": [welcome(2_000, 9_000), closed(4401, 0, 9_000, new_token=True)],
+        "4420: at once the first time, later the second time": [
             welcome(2_000, 9_000),
             closed(4420, 0, 0),
             welcome(2_000, 9_000),
@@ -417,14 +429,15 @@ def reconnect() -> Json:
             welcome(3_000, 4_000),
             closed(1012, 3_000, 4_000),
         ],
-        "a retry of nothing is none: without a pause, nodes that fail are run over": odd(0, 0),
-        "a retry of ages is none: nobody stays away for good": odd(1_000, 1e300),
-        "a retry whose ends are the wrong way round is none": odd(9_000, 2_000),
-        "a retry of texts is none": odd("2000", "9000"),
+        "a `retry` of 0 is ignored, because clients without a pause would overload failing nodes": odd(0, 0),
+        "a `retry` of ages is ignored, because clients would never return": odd(1_000, 1e300),
+        "a `retry` with reversed ends is ignored": odd(9_000, 2_000),
+        "a `retry` of strings is ignored": odd("2000", "9000"),
     }
     return {
-        "about": "How long to wait after a connection has ended (W1 to W7), in ms, drawn at random from all of "
-        "delay_ms; null: do not come back; an upper end of null: there is none. 1006: no close frame, no connection.",
+        "about": "The delay before reconnecting after a close (W1 to W7), in ms, drawn at random from the whole range "
+        "delay_ms. null: do not reconnect; an upper end of null: no limit. Code 1006: the connection ended without a "
+        "close frame, or none could be made.",
         "cases": [{"why": why, "steps": steps} for why, steps in stories.items()],
     }
 

@@ -23,7 +23,7 @@ OFFSETS_M = (mpf("-40"), mpf("-0.02"), mpf("0.02"), mpf("40"))
 
 
 def ring(dice: random.Random, lat: float, lng: float, size_m: float, corners: int) -> list[list[float]]:
-    """Return a random polygon ring around a point, counter-clockwise and without self-crossings."""
+    """Return a random ring around a point, counter-clockwise, whose edges do not cross."""
     points = []
     for n in range(corners):
         spot = walk(lat, lng, 360 - 360 * (n + dice.random() / 2) / corners, mpf(size_m) * dice.uniform(0.4, 1))
@@ -37,7 +37,11 @@ def polygon(corners: list[list[float]], buffer_m: float = 0.0) -> Json:
 
 
 def beside_edges(corners: list[list[float]], beyond_m: mpf) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Yield points `beyond_m` to the right of the middles of edges, which is outside, and beyond a corner."""
+    """Yield points near the ring, each with what it is near.
+
+    One point lies `beyond_m` to the right of the middle of each of some edges (outside, or inside if negative), and one
+    beyond a corner.
+    """
     for (a_lng, a_lat), (b_lng, b_lat) in list(pairwise(corners))[:: max(1, len(corners) // 3)]:
         half = distance_m(a_lat, a_lng, b_lat, b_lng) / 2
         middle = walk(a_lat, a_lng, degrees(bearing(a_lat, a_lng, b_lat, b_lng)), half)
@@ -67,7 +71,11 @@ def near_edges() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Yield cases with the middle, the far side of the earth, many corners, several shapes, a dent, and cells."""
+    """Yield further cases.
+
+    They are about the middle of a polygon, the other side of the earth, many corners, several shapes, a dent, and
+    cells.
+    """
     dice = random.Random(5)
     for where, (lat, lng) in CENTRES.items():
         shape = polygon(ring(dice, lat, lng, 2_000_000.0, 7))
@@ -84,14 +92,14 @@ def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
     yield "at the height of a corner, outside", [{"lat": 50.1, "lng": 10.05}], [dent]
     yield "at the height of a corner, inside", [{"lat": 50.02, "lng": 10.02}], [dent]
     circle = {"type": "circle", "lat": 0.0, "lng": 0.0, "radius_m": 1020.0}
-    yield "one shape of two is enough", [{"lat": 0.001, "lng": 0.0}], [dent, circle]
-    yield "one place of two is enough", [{"lat": 5, "lng": 5}, {"lat": 50.01, "lng": 10.05}], [circle, dent]
+    yield "a place is inside one of two shapes", [{"lat": 0.001, "lng": 0.0}], [dent, circle]
+    yield "one of two places is inside", [{"lat": 5, "lng": 5}, {"lat": 50.01, "lng": 10.05}], [circle, dent]
     wide = polygon([[-60, 60], [-60, 50], [60, 50], [60, 60], [-60, 60]])
     yield "edges are arcs: 60° N between them is inside", [{"lat": 61, "lng": 0}], [wide]
     yield "edges are arcs: 55° N in the middle is outside", [{"lat": 55, "lng": 0}], [wide]
-    yield "a cell that touches it", [{"cell": "881f1d4887fffff"}], [many]
+    yield "a cell that touches the polygon", [{"cell": "881f1d4887fffff"}], [many]
     turned = polygon([[10, 50], [10, 50.1], [10.1, 50.1], [10.1, 50], [10, 50]])
-    yield "a clockwise ring is no other ring", [{"lat": 50.05, "lng": 10.05}], [turned]
+    yield "a clockwise ring is the same polygon", [{"lat": 50.05, "lng": 10.05}], [turned]
 
 
 def polygons() -> Json:
@@ -103,7 +111,8 @@ def polygons() -> Json:
             margin = round(float(max(margins)), 4)
             cases.append({"why": why, "places": places, "area": area, "inside": margin > 0, "margin_m": margin})
     return {
-        "about": "Is one of the places inside the area (docs/guide/areas.md, D4 and D5)? margin_m: metres inside the "
-        "best shape, its buffer and the accuracy counted; negative outside. Nothing is within 1 cm of an edge.",
+        "about": "Whether one of the places is inside the area (docs/guide/areas.md, D4 and D5). margin_m: metres "
+        "inside the best shape, including its buffer and the accuracy; negative outside. No case is within 1 cm of an "
+        "edge.",
         "cases": cases,
     }

@@ -19,7 +19,10 @@ Story = list[Json]
 
 
 def alert(revision: int = 1, key: str = "a", *, at_ms: int = 0, ends_ms: int = ENDS_MS, **more: Any) -> Json:
-    """Return an `alert` message that was pushed at a moment (ms after noon); with `cut=True` one that did not fit."""
+    """Return an `alert` message that was pushed at `at`, in ms after noon.
+
+    With `cut=True`, it is one that did not fit into a push.
+    """
     content: Json = {
         "id": key,
         "revision": revision,
@@ -54,18 +57,18 @@ def cancel(revision: int = 2, key: str = "a", *, at_ms: int = 0, reason: str | N
 
 
 def shown(tag: str | None = "a", *text: str, sound: bool | None = False, **more: Any) -> Json:
-    """Return a notification, in the form that `about` in the file explains."""
+    """Return a notification in the form that the key `about` of the file explains."""
     return {"tag": tag, "sound": sound, "stays": False, "text": list(text), **more}
 
 
 def news(tag: str = "a", *text: str, ends_ms: int = ENDS_MS, **more: Any) -> Json:
-    """Return the notification of an alert that is news."""
+    """Return the notification of an alert that is new to the person, so it makes a sound."""
     said: dict[str, Any] = {"sound": True, "until": stamp(ends_ms), "outside": False, **more}
     return shown(tag, *(text or (TITLE, HEADLINE)), **said)
 
 
 def step(what: str, message: object, shows: Json | None, opened: list[str], at_ms: int = 0, **more: Any) -> Json:
-    """Return one step; `open` lists the alerts whose notifications are shown afterwards."""
+    """Return one step. `opened` lists the alerts whose notifications are shown after it."""
     return {"at": stamp(at_ms), what: message, **more, "shows": shows, "open": opened}
 
 
@@ -78,18 +81,18 @@ def push(message: Json, shows: Json, opened: list[str], at_ms: int = 0, **more: 
 
 
 def revisions() -> Iterator[tuple[str, str, Story]]:
-    """Yield cases about news, and about which notification replaces which."""
+    """Yield cases about the sound of notifications, and about which notification replaces which."""
     first = push(alert(1), news(), ["a"])
-    yield "WPC2", "an alert: its id is the tag", [first]
+    yield "WPC2", "the tag of a notification is the alert's id", [first]
     yield (
         "WPC3",
-        "a revision takes its place, and is heard",
+        "a revision replaces the notification, with sound",
         [first, push(alert(2, headline="More."), news("a", TITLE, "More."), ["a"])],
     )
-    yield "WPC3", "the same again is shown again, and not heard", [first, push(alert(1), news(sound=False), ["a"])]
+    yield "WPC3", "a repeated push is shown again, without sound", [first, push(alert(1), news(sound=False), ["a"])]
     yield (
         "WPC3",
-        "a lower revision: the one that is held is shown again, and not heard",
+        "a push of a lower revision shows the held revision again, without sound",
         [
             push(alert(2, headline="More."), news("a", TITLE, "More."), ["a"]),
             push(alert(1), news("a", TITLE, "More.", sound=False), ["a"]),
@@ -101,27 +104,31 @@ def revisions() -> Iterator[tuple[str, str, Story]]:
         [first, push(alert(1, "b", headline="Flood."), news("b", TITLE, "Flood."), ["a", "b"])],
     )
     extreme = alert(1, severity="extreme")
-    yield "WPC3", "an extreme one stays", [push(extreme, news(stays=True), ["a"])]
+    yield "WPC3", "the notification of an extreme alert stays", [push(extreme, news(stays=True), ["a"])]
     yield (
         "WPC3",
-        "a page is visible: it shows it, so the phone is not heard",
+        "a visible page shows the alert, so the notification has no sound",
         [push(alert(1), news(sound=False), ["a"], visible=True)],
     )
     yield (
         "WPC3",
-        "a page was visible: what it was handed is no news later",
+        "an alert that a visible page has shown makes no sound later",
         [push(alert(1), news(sound=False), ["a"], visible=True), push(alert(1), news(sound=False), ["a"])],
     )
 
 
 def shared() -> Iterator[tuple[str, str, Story]]:
-    """Yield cases about alerts that the socket has already delivered."""
+    """Yield cases about alerts that the phone has already received over its WebSocket."""
     by_socket = step("socket", alert(1), None, [])
-    yield "WPC1", "the socket has told it: no news", [by_socket, push(alert(1), news(sound=False), ["a"])]
-    yield "WPC1", "the socket has told an earlier one: news", [by_socket, push(alert(2), news(), ["a"])]
     yield (
         "WPC1",
-        "the socket has told a newer one: that is shown",
+        "the socket has delivered the same revision: no sound",
+        [by_socket, push(alert(1), news(sound=False), ["a"])],
+    )
+    yield "WPC1", "the socket has delivered an earlier revision: sound", [by_socket, push(alert(2), news(), ["a"])]
+    yield (
+        "WPC1",
+        "the socket has delivered a newer revision: the newer one is shown",
         [
             step("socket", alert(2, headline="More."), None, []),
             push(alert(1), news("a", TITLE, "More.", sound=False), ["a"]),
@@ -130,12 +137,12 @@ def shared() -> Iterator[tuple[str, str, Story]]:
 
 
 def ends() -> Iterator[tuple[str, str, Story]]:
-    """Yield cases about cancels, ended alerts, and when their notifications are closed."""
+    """Yield cases about cancels, about alerts that have ended, and about closing their notifications."""
     first = push(alert(1), news(), ["a"])
     off = shown("a", "Called off", TITLE, "The fire is out.")
     yield (
         "WPC4",
-        "a cancel takes the alert's place, with its reason, and is not heard",
+        "a cancel replaces the alert's notification, with its reason and without sound",
         [first, push(cancel(), off, ["a"])],
     )
     yield (
@@ -145,17 +152,17 @@ def ends() -> Iterator[tuple[str, str, Story]]:
     )
     yield (
         "WPC4",
-        "a cancel of what is not held is shown all the same",
+        "a cancel of an alert that is not held is shown too",
         [push(cancel(), shown("a", "Called off", "The fire is out."), ["a"])],
     )
     yield (
         "WPC4",
-        "a cancel that is not newer than what is held is none",
+        "a cancel that is not newer than the held revision is ignored",
         [push(alert(2), news(), ["a"]), push(cancel(2), news(sound=False), ["a"])],
     )
     yield (
         "WPC4",
-        "what was called off does not come back",
+        "a cancelled alert does not come back",
         [
             first,
             push(cancel(), off, ["a"]),
@@ -165,15 +172,19 @@ def ends() -> Iterator[tuple[str, str, Story]]:
     )
     yield (
         "WPC4",
-        "what was called off is closed at the next wake",
+        "the notification of a cancel is closed at the next push",
         [first, push(cancel(), off, ["a"]), push(alert(1, "b"), news("b"), ["b"])],
     )
     over = shown("a", "ended")
     late = ENDS_MS + MINUTE_MS
-    yield "WPC4", "it had ended when it came: that is said, and not heard", [push(alert(1), over, ["a"], late)]
     yield (
         "WPC4",
-        "what had ended when it came is closed at the next wake",
+        "an alert that ended before it came is shown as ended, without sound",
+        [push(alert(1), over, ["a"], late)],
+    )
+    yield (
+        "WPC4",
+        "the notification of an alert that ended before it came is closed at the next push",
         [
             push(alert(1), over, ["a"], late),
             push(alert(1, "b", ends_ms=2 * ENDS_MS), news("b", ends_ms=2 * ENDS_MS), ["b"], late),
@@ -181,58 +192,66 @@ def ends() -> Iterator[tuple[str, str, Story]]:
     )
     yield (
         "WPC5",
-        "what has ended stays until the next wake, and is closed then",
+        "the notification of an ended alert is closed at the next push",
         [first, push(alert(1, "b", ends_ms=2 * ENDS_MS), news("b", ends_ms=2 * ENDS_MS), ["b"], late)],
     )
-    yield "WPC5", "and when the app is opened", [first, step("opened", True, None, [], late)]
-    yield "WPC5", "what lives stays when the app is opened", [first, step("opened", True, None, ["a"], MINUTE_MS)]
+    yield (
+        "WPC5",
+        "the notification of an ended alert is closed when the app is opened",
+        [first, step("opened", True, None, [], late)],
+    )
+    yield (
+        "WPC5",
+        "the notification of a live alert stays when the app is opened",
+        [first, step("opened", True, None, ["a"], MINUTE_MS)],
+    )
 
 
 def words() -> Iterator[tuple[str, str, Story]]:
     """Yield cases about the text of a notification, and about the clock."""
     yield (
         "WPC5",
-        "the phone's clock is slow: the `now` of a push is later, and has ended it",
+        "the phone's clock is slow: by the later `now` of the push the alert has ended",
         [push(alert(1, at_ms=ENDS_MS), shown("a", "ended"), ["a"])],
     )
     yield (
         "WPC5",
-        "a push is late: its `now` turns no clock back",
+        "a push is late: its earlier `now` does not set the clock back",
         [push(alert(1, at_ms=0), shown("a", "ended"), ["a"], ENDS_MS)],
     )
-    yield "WPC5", "an exercise says so first", [push(alert(status="exercise"), news(first="exercise"), ["a"])]
-    yield "WPC5", "so does a test", [push(alert(status="test"), news(first="test"), ["a"])]
+    yield "WPC5", "an exercise is named as such first", [push(alert(status="exercise"), news(first="exercise"), ["a"])]
+    yield "WPC5", "a test is named as such first", [push(alert(status="test"), news(first="test"), ["a"])]
     text = "<b>Fire</b> & smoke: https://city.example"
-    yield "WPC5", "text is text", [push(alert(headline=text), news("a", TITLE, text), ["a"])]
+    yield "WPC5", "markup is shown as plain text", [push(alert(headline=text), news("a", TITLE, text), ["a"])]
     spanish: dict[str, Any] = {"language": "es", "title": "Incendio", "headline": "Cierre las ventanas."}
     yield (
         "WPC5",
-        "the language of its words is named",
+        "the notification has the language of the alert's words",
         [push(alert(**spanish), news("a", "Incendio", "Cierre las ventanas.", lang="es"), ["a"])],
     )
 
 
 def rest() -> Iterator[tuple[str, str, Story]]:
-    """Yield cases about alerts that can't be shown in full, and about messages that are no alerts."""
+    """Yield cases about alerts that can't be shown in full, and about messages that are not alerts."""
     cut = alert(cut=True)
-    yield "WPC3", "what is cut is shown as far as it goes", [push(cut, news(), ["a"])]
+    yield "WPC3", "a cut alert is shown with the members that it has", [push(cut, news(), ["a"])]
     yield (
         "WPC3",
-        "and it is no news when it comes again",
+        "a cut alert that comes again makes no sound",
         [push(cut, news(), ["a"]), push(cut, news(sound=False), ["a"])],
     )
     near = shown(None, sound=True)
     yield (
         "WPC5",
-        "nothing but that there is something: one notification, without a word of it",
+        "a push without an alert shows one notification without details",
         [push({"type": "fetch", "now": stamp(0)}, near, [])],
     )
     yield (
         "WPC2",
-        "a lease that ends shows something, too",
+        "the end of a lease shows a notification too",
         [push({"type": "renew", "now": stamp(0), "until": stamp(72 * 60 * MINUTE_MS)}, shown(None, sound=None), [])],
     )
-    yield "WPC2", "so does a message that nobody knows", [push({"type": "later", "now": stamp(0)}, near, [])]
+    yield "WPC2", "an unknown message shows a notification too", [push({"type": "later", "now": stamp(0)}, near, [])]
 
 
 def notices() -> Json:
@@ -244,18 +263,18 @@ def notices() -> Json:
     ]
     outside = push(alert(), news(outside=True), ["a"])
     cases.append(
-        {"rule": "WPC5", "why": "the phone knows that it is outside", "places": [ELSEWHERE], "steps": [outside]}
+        {"rule": "WPC5", "why": "the phone's places are outside the area", "places": [ELSEWHERE], "steps": [outside]}
     )
     cases.append(
-        {"rule": "WPC5", "why": "it does not know where it is", "places": [], "steps": [push(alert(), news(), ["a"])]}
+        {"rule": "WPC5", "why": "the phone has no place", "places": [], "steps": [push(alert(), news(), ["a"])]}
     )
     believed = signed.alert(signed.proof(signed.ALERT)) | {"now": stamp(0)}
     headline, key = signed.ALERT["headline"], signed.ALERT["id"]
     for why, message, shows, opened in (
-        ("two have signed it", believed, news(key, TITLE, headline), [key]),
-        ("nobody has signed it", alert(), shown(None, sound=True), []),
+        ("two reviewers have signed", believed, news(key, TITLE, headline), [key]),
+        ("nobody has signed", alert(), shown(None, sound=True), []),
         (
-            "one has signed it",
+            "one reviewer has signed",
             signed.alert(signed.proof(signed.ALERT, signed.sign(signed.text(signed.ALERT), signed.NINE))),
             shown(None, sound=True),
             [],
@@ -272,15 +291,16 @@ def notices() -> Json:
             }
         )
     return {
-        "about": "What a phone shows for each push (docs/guide/push.md, WPC1 to WPC5). At each step, which is `at` by "
-        "the phone's own clock, a `push` comes, with somebody who looks at the app if `visible`; or the app's "
-        "`socket` is told a message of the same kind; or the app is `opened`. Then this one notification is "
-        "shown, or none (null), and afterwards those of these alerts are `open`. `tag`: null is any that is no "
-        "alert's id. `sound`: it is heard, also if it takes the place of one that is open; null is as you like. "
-        "`stays`: until somebody has looked. `text`: what title and text have in them, in this order; for 'Called "
-        "off' and 'ended' a client may have other words. `first`: exercise or test is said before anything else. "
-        "`until`: the text ends with this time, by the person's clock. `outside`: it says that the phone is not "
-        "there. `lang`: of the alert's words. With `verifies` two of the reviewers have to have signed.",
+        "about": "The notification that a phone shows for each push (docs/guide/push.md, WPC1 to WPC5). Each step "
+        "happens `at` a time of the phone's own clock: a `push` arrives (with the app on the screen if `visible`), or "
+        "the app's `socket` receives the same kind of message, or the app is `opened`. Then the phone `shows` this one "
+        "notification, or none (null). Afterwards the notifications of the alerts in `open` are open. `tag`: null "
+        "means any tag that is no alert's id. `sound`: whether the notification makes a sound, even if it replaces an "
+        "open one; null allows both. `stays`: whether it stays until a person dismisses it. `text`: parts that title "
+        "and body contain, in this order; clients may have other words for 'Called off' and 'ended'. `first`: the "
+        "notification begins with the word for exercise or test. `until`: the body ends with this time, by the "
+        "person's clock. `outside`: whether it says that the phone is not in the area. `lang`: the language of the "
+        "alert's words. With `verifies` two reviewers must have signed.",
         "audience": signed.AUDIENCE,
         "reviewers": signed.approvals()["reviewers"],
         "cases": cases,

@@ -1,7 +1,8 @@
-"""The player of scenarios to a client, and the report of the results.
+"""The player, which plays scenarios to a client and reports the results.
 
-With a command, each scenario has a server and a client process of its own, and several run at a time: nearly all of the
-time is waiting. Without a command, scenarios are played one after the other to any client that connects.
+If a command that starts the client is given, each scenario has a server and a client process of its own. Several run at
+a time, because they spend most of the time waiting. Without a command, the scenarios are played one after the other to
+any client that connects.
 """
 
 import asyncio
@@ -28,13 +29,17 @@ JOBS = 6
 PASS, FAIL, NOT_APPLICABLE, UNSEEN = "pass", "fail", "not applicable", "not observable"
 _STYLES = {PASS: "green", FAIL: "bold red", NOT_APPLICABLE: "yellow", UNSEEN: "dim"}
 
-# Runs a client during a block: (stream URL, token URL) -> context, which yields a function for its last output line.
+# A function that runs a client during a `with` block: (stream URL, token URL) -> context manager. It yields a function
+# that returns the client's last line of output.
 StartClient = Callable[[str, str], AbstractAsyncContextManager[Callable[[], str]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on one duty: the outcome, with the faults or the reason why it could not be seen."""
+    """The verdict on one duty.
+
+    It has the outcome, and the faults that were found, or the reason why it could not be seen whether the duty is met.
+    """
 
     duty: str
     outcome: str
@@ -42,7 +47,7 @@ class Verdict:
 
 
 async def play(scenario: Scenario, server: ScriptedServer) -> Findings:
-    """Play one scenario on a running server, and return its findings."""
+    """Play one scenario on a server that is running, and return what was found."""
     findings = Findings()
     server.begin(findings)
     try:
@@ -55,7 +60,7 @@ async def play(scenario: Scenario, server: ScriptedServer) -> Findings:
 
 
 async def play_alone(scenario: Scenario, start: StartClient, host: str, wait_s: float) -> Findings:
-    """Play one scenario to a client that is started for it."""
+    """Start a server and a client for one scenario, play the scenario, and return what was found."""
     server = ScriptedServer(wait_s)
     async with (
         server.serve(host, 0) as address,
@@ -75,7 +80,7 @@ async def play_all(
     wait_s: float,
     jobs: int = JOBS,
 ) -> list[Findings]:
-    """Play all scenarios, `jobs` at a time."""
+    """Play all scenarios, `jobs` of them at a time, and return what was found in each."""
     free = asyncio.Semaphore(jobs)
 
     async def one(scenario: Scenario) -> Findings:
@@ -88,14 +93,14 @@ async def play_all(
 def started_by(command: Sequence[str]) -> StartClient:
     """Return a function that starts this command as a client.
 
-    `{url}` and `{token_url}` in the command are filled in; the environment has them too.
+    `{url}` and `{token_url}` in the command are replaced by the URLs; environment variables have them, too.
     """
 
     @contextlib.asynccontextmanager
     async def start(url: str, token_url: str) -> AsyncIterator[Callable[[], str]]:
         words = [word.replace("{url}", url).replace("{token_url}", token_url) for word in command]
         environment = {**os.environ, "GEOCAST_STREAM_URL": url, "GEOCAST_TOKEN_URL": token_url}
-        with tempfile.TemporaryFile() as output:  # a full pipe that nobody reads would block the client
+        with tempfile.TemporaryFile() as output:  # a file, because a full pipe would block the client
             process = await asyncio.create_subprocess_exec(
                 *words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
             )
@@ -121,7 +126,10 @@ def _last_line(output: IO[bytes]) -> str:
 
 
 def verdicts(scenarios: Iterable[Scenario], found: Iterable[Findings]) -> list[Verdict]:
-    """Return one verdict for each duty that these scenarios check, or about which something was found."""
+    """Return one verdict for each duty that these scenarios check.
+
+    A duty that they do not check has a verdict if a fault was found in it.
+    """
     found = list(found)
     looked_at = {duty for scenario in scenarios for duty in scenario.duties} | {d for f in found for d in f.wrong}
     return [_verdict(duty, found) for duty in DUTIES if duty in looked_at or duty in NOT_OBSERVABLE]
@@ -129,7 +137,7 @@ def verdicts(scenarios: Iterable[Scenario], found: Iterable[Findings]) -> list[V
 
 def _verdict(duty: str, found: Sequence[Findings]) -> Verdict:
     if duty in NOT_OBSERVABLE:
-        return Verdict(duty, UNSEEN, ("it is not to be seen from the wire: look at the screen",))
+        return Verdict(duty, UNSEEN, ("it cannot be seen from the wire; look at the screen",))
     wrong = [findings.wrong[duty] for findings in found if duty in findings.wrong]
     details = tuple(dict.fromkeys(detail for details in wrong for detail in details))
     if wrong:
@@ -170,5 +178,5 @@ def as_json(results: Iterable[Verdict], command: Sequence[str]) -> str:
 
 
 def named(names: Iterable[str]) -> list[Scenario]:
-    """Return the scenarios with these names; all scenarios if there are no names."""
+    """Return the scenarios with these names, or all scenarios if no names are given."""
     return [SCENARIOS[name] for name in names] or list(SCENARIOS.values())

@@ -1,8 +1,8 @@
 """The scenarios that are played to a client, and the duties that each checks.
 
-A duty is met if no scenario that checks it finds a fault. Duties that can't be seen from the wire are listed as such. A
-correct client may fail by chance: one that draws its delays as the protocol requires fails `window` once in 45,000
-runs, `backoff` once in 11,000 (simulated).
+A duty is met if no scenario that checks it finds a fault. Some duties can't be checked by the messages of a client;
+they are listed as such. A correct client may fail by chance, because delays are random: according to a simulation, it
+fails `window` once in 45,000 runs, and `backoff` once in 11,000.
 """
 
 import asyncio
@@ -19,48 +19,50 @@ from .scripted_server import MOMENT_S, Over, ScriptedServer, Talk
 
 
 class Duty(NamedTuple):
-    """A duty of a client, and the rules of docs/protocol.md that demand it."""
+    """A duty of a client, with the rules of docs/protocol.md that require it."""
 
     rules: str
     what: str
 
 
 DUTIES = {
-    "handshake": Duty("S1 S2", "asks for /v1/stream, without a query, and offers a subprotocol of geocast"),
-    "hello": Duty("M1 S5", "says hello first, once, within 10 s"),
-    "form": Duty("G3 F1-F6", "sends nothing but what the contract names, in the format that was agreed on"),
-    "pace": Duty("F7", "sends 10 messages a second on average, and 300 in a burst, at most"),
+    "handshake": Duty("S1 S2", "requests /v1/stream without a query, and offers a subprotocol of geocast"),
+    "hello": Duty("M1 S5", "sends `hello` first, only once, and within 10 s"),
+    "form": Duty("G3 F1-F6", "sends only messages of the contract, in the agreed format"),
+    "pace": Duty("F7", "sends at most 10 messages a second on average, and at most 300 in a burst"),
     "pong": Duty("W8", "answers the WebSocket's pings"),
-    "unknown": Duty("G2", "skips fields and messages that it does not know, and shows alerts of unknown shape"),
-    "unknown-cancel": Duty("C3", "takes a cancel for something it does not hold as nothing"),
-    "revisions": Duty("C1", "replaces by a higher revision, ignores the same and lower ones, drops what is cancelled"),
-    "expiry": Duty("C2 E4", "drops an alert when it ends, and does not show one that ended before it came"),
+    "unknown": Duty("G2", "ignores unknown fields and messages, and shows alerts of unknown shape"),
+    "unknown-cancel": Duty("C3", "ignores a cancel of an alert that it does not hold"),
+    "revisions": Duty("C1", "replaces an alert only by a higher revision, and drops cancelled alerts"),
+    "expiry": Duty("C2 E4", "drops an alert at its end, and shows no alert that ended before it came"),
     "clock": Duty("C2", "corrects its clock by the server's `now`"),
-    "wrong-clock": Duty("C2 C2a", "does not show what a clock has ended, and shows it when that clock was wrong"),
-    "inside": Duty("C4 M5", "acknowledges what it has shown, once, and shows only what it is inside of"),
-    "polygons": Duty("C4 D4", "knows whether it is inside a polygon, its buffer counted"),
-    "holding": Duty("C5", "lists in `holding` what it goes on showing"),
-    "at-most-256": Duty("C5", "lists at most 256, those that end last"),
+    "wrong-clock": Duty(
+        "C2 C2a", "hides alerts that the server's clock has ended, and shows them again if it was wrong"
+    ),
+    "inside": Duty("C4 M5", "shows only alerts that it is inside of, and acknowledges each of them once"),
+    "polygons": Duty("C4 D4", "decides correctly whether it is inside a polygon with its buffer"),
+    "holding": Duty("C5", "lists in `holding` the alerts that it still shows"),
+    "at-most-256": Duty("C5", "lists at most 256 alerts, those that end last"),
     "ping": Duty("W9", "sends `ping` after `heartbeat_s` without a message"),
-    "dead": Duty("W9", "gives up a connection on which nothing comes 10 s after its `ping`"),
-    "window": Duty("W2 W5 C8", "comes back within the window, at random over all of it, whatever the text says"),
+    "dead": Duty("W9", "gives up a connection on which nothing comes within 10 s of its `ping`"),
+    "window": Duty("W2 W5 C8", "reconnects at a random time in the whole window, whatever the close reason says"),
     "backoff": Duty("W6", "doubles the window's upper end after each failed attempt"),
-    "no-return": Duty("W3", "does not come back after 1002, 1003, 1007, 1009, 4400, 4403"),
-    "new-token": Duty("W3", "comes back after 4401 with a new token, never with the old one"),
-    "later": Duty("W7", "comes back after 1013 and 4429, in no hurry"),
-    "at-once": Duty("W4", "comes back at once after the first 4420, with `holding`; later after the second"),
-    "languages": Duty("LA2", "leaves `languages` out where they are not known, until a `welcome` shows them"),
-    "on-duty": Duty("RQ4", "says which place is `here` once a `welcome` had `quals`, and of one at most"),
-    "near": Duty("RU1", "says a fresh `here` at once when it is called"),
+    "no-return": Duty("W3", "does not reconnect after 1002, 1003, 1007, 1009, 4400, 4403"),
+    "new-token": Duty("W3", "reconnects after 4401 with a new token, never with the old one"),
+    "later": Duty("W7", "reconnects without hurry after 1013 and 4429"),
+    "at-once": Duty("W4", "reconnects at once, with `holding`, after the first 4420, and later after the second"),
+    "languages": Duty("LA2", "omits `languages` after an older server has refused them, until a `welcome` has them"),
+    "on-duty": Duty("RQ4", "marks at most one place as `here`, and only after a `welcome` with `quals`"),
+    "near": Duty("RU1", "sends a fresh `here` at once when a call comes"),
     "accept": Duty("RU3 M18", "repeats an `accept` after 5 s and after each reconnect until it is answered"),
-    "called": Duty("RJ2 M5", "acknowledges a call that it has shown, once for each revision"),
-    "let-go": Duty("RU2", "holds nothing of a call after its `standdown` and its `expires_at`"),
+    "called": Duty("RJ2 M5", "acknowledges each revision of a shown call once"),
+    "let-go": Duty("RU2", "deletes everything about a call at its `standdown` or `expires_at`"),
     "calls-first": Duty("RU3 C5", "lists calls in `holding` before alerts"),
-    "report": Duty("M20 RU3", "reports from a seat alone, and not twice in 5 s"),
-    "ring": Duty("RU1", "rings so that it wakes, and shows `near` and one's own distance"),
-    "secret": Duty("RU2", "shows a place to who holds the seat, not on a lock screen, and keeps no copy"),
-    "status": Duty("C6", "shows `exercise` and `test` for what they are"),
-    "text": Duty("C7", "treats text as text"),
+    "report": Duty("M20 RU3", "sends reports only with a seat, and not twice within 5 s"),
+    "ring": Duty("RU1", "plays a sound that wakes the person, and shows `near` and the distance to it"),
+    "secret": Duty("RU2", "shows a place only to the holder of the seat, not on a lock screen, and keeps no copy"),
+    "status": Duty("C6", "shows `exercise` and `test` as such"),
+    "text": Duty("C7", "shows texts as plain text, never as markup"),
 }
 NOT_OBSERVABLE = ("ring", "secret", "status", "text")
 
@@ -72,10 +74,10 @@ LATER_S = 20.0  # how long we wait for a "later", which has no upper bound
 DRAWS = 16
 AGAIN_S = 5.0  # RU3, M20
 LATE_S = 1.0  # tolerance between two messages of a client, as the first may have come late
-NO_RESPONDER = "says of no place that it is `here`: it is no responder"
-# Polygons by their corners, in km east and north of the client's first place. No client's reach is 4 km.
-# The first is around the place. The second is 4.5 km away, and contains the place with BUFFER_M. The third bends
-# around the place without containing it.
+NO_RESPONDER = "the client marks no place as `here`, so it is not a responder's"
+# The corners of polygons, in km east and north of the client's first place. The reach of a client's place is less than
+# 4 km. AROUND contains the place. SOUTH is 4.5 km away, and contains the place only with BUFFER_M. BEND surrounds the
+# place on three sides without containing it.
 AROUND = ((-10, -10), (10, -10), (10, 10), (-10, 10))
 SOUTH = ((-10, -20), (10, -20), (10, -4.5), (-10, -4.5))
 BEND = (
@@ -93,7 +95,7 @@ BUFFER_M = 5020.0
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario: its name, the duties that it checks, and the function that plays it."""
+    """A scenario: its name, the duties that it checks, and the function that plays it to a client."""
 
     name: str
     duties: tuple[str, ...]
@@ -101,12 +103,15 @@ class Scenario:
 
 
 async def _return(server: ScriptedServer, talk: Talk, code: int, max_ms: int = 300) -> Talk:
-    """Close with a code that means "within the window", and wait for the client. Raises Over if it stays away."""
+    """Close the connection with a code after which a client reconnects within the window, and wait for the client.
+
+    Raise Over if it does not reconnect.
+    """
     within_s = max_ms / 1000 + SLACK_S
     back = await server.back(await talk.close(code), within_s)
     if back is None:
-        server.findings.unmet("window", f"did not come back within {within_s:g} s of a close with {code}")
-        raise Over("the client did not come back")
+        server.findings.unmet("window", f"did not reconnect within {within_s:g} s of a close with {code}")
+        raise Over("the client did not reconnect")
     return back
 
 
@@ -122,16 +127,16 @@ async def basics(server: ScriptedServer) -> None:
     await talk.alert("strange", area=[{"type": "polygon", "points": [[1, 2], [3, 4], [5, 6]]}], colour="red")
     found = server.findings
     if await talk.fence():
-        found.check("unknown", talk.acks()["strange", 1] > 0, "did not show an alert whose shape it does not know")
-    found.check("unknown", talk.is_open(), "ended the connection over something that it does not know")
+        found.check("unknown", talk.acks()["strange", 1] > 0, "did not show an alert of unknown shape")
+    found.check("unknown", talk.is_open(), "ended the connection because of something unknown")
     await talk.cancel("never-heard-of", 3)
     await talk.alert("plain")
     await talk.fence()
-    found.check("unknown-cancel", talk.is_open(), "ended the connection over a cancel of something unknown")
+    found.check("unknown-cancel", talk.is_open(), "ended the connection because of a cancel of an unknown alert")
     found.check("pong", await talk.pings(5.0), "no pong came within 5 s")
     held = _held(await _return(server, talk, 1012))
-    found.check("holding", held.get("plain") == 1, "`holding` lacks what was shown")
-    found.check("unknown", held.get("strange") == 1, "did not keep an alert whose shape it does not know")
+    found.check("holding", held.get("plain") == 1, "`holding` lacks a shown alert")
+    found.check("unknown", held.get("strange") == 1, "did not keep an alert of unknown shape")
     found.check("unknown-cancel", "never-heard-of" not in held, "`holding` lists an id that was only cancelled")
 
 
@@ -149,9 +154,9 @@ async def revisions(server: ScriptedServer) -> None:
         found.check("revisions", acks["a", 2] < 2, "showed the same revision twice")
         found.check("revisions", acks["a", 10] > 0, "did not show a higher revision")
     held = _held(await _return(server, talk, 1012))
-    found.check("revisions", held.get("a") == 10, "does not hold the highest revision that came (10)")
-    found.check("revisions", "b" not in held, "holds what was cancelled")
-    found.check("holding", held.get("c") == 1, "`holding` lacks what was shown")
+    found.check("revisions", held.get("a") == 10, "does not hold the highest received revision (10)")
+    found.check("revisions", "b" not in held, "holds a cancelled alert")
+    found.check("holding", held.get("c") == 1, "`holding` lacks a shown alert")
 
 
 async def clock(server: ScriptedServer) -> None:
@@ -163,20 +168,22 @@ async def clock(server: ScriptedServer) -> None:
     await talk.alert("half-an-hour", lasts_s=1800)
     await talk.alert("ended", lasts_s=-1)
     if is_shown := await talk.fence():
-        found.check("clock", talk.acks()["half-an-hour", 1] > 0, "did not show what is live by the server's clock")
+        found.check(
+            "clock", talk.acks()["half-an-hour", 1] > 0, "did not show an alert that is live by the server's clock"
+        )
         found.check("expiry", talk.acks()["ended", 1] == 0, "showed an alert that ended before it came")
     talk = await _return(server, talk, 1012)
-    found.check("clock", "half-an-hour" in _held(talk), "dropped what is live by the server's clock")
+    found.check("clock", "half-an-hour" in _held(talk), "dropped an alert that is live by the server's clock")
     found.check("expiry", "ended" not in _held(talk), "holds an alert that ended before it came")
     server.skew_ms = 3_600_000
     await talk.welcome()
     await talk.alert("brief", lasts_s=1.5)
     await talk.alert("long")
     if await talk.fence() and not is_shown:
-        found.unmet("clock", "did not show what is live by the server's clock, an hour behind")
+        found.unmet("clock", "did not show an alert that is live by the server's clock, an hour behind")
     await asyncio.sleep(3.0)  # part of the scenario: 2.5 s pass from `issued_at` to `expires_at` (C2a)
     held = _held(await _return(server, talk, 1012))
-    found.check("holding", "long" in held, "`holding` lacks what was shown")
+    found.check("holding", "long" in held, "`holding` lacks a shown alert")
     found.check("expiry", "brief" not in held, "holds an alert after its end")
 
 
@@ -198,11 +205,13 @@ async def wrong_clock(server: ScriptedServer) -> None:
     if await talk.heard(lambda message: message.get("id") == "lives", heartbeat_s + SLACK_S):
         found.met("wrong-clock")
     else:
-        found.not_seen("wrong-clock", "did not show it when the clock was right: no must, but the person is told less")
+        found.not_seen(
+            "wrong-clock", "did not show the alert again after the clock was corrected: recommended, not required"
+        )
 
 
 async def inside(server: ScriptedServer) -> None:
-    """Play alerts here and far away, and one that is repeated."""
+    """Play alerts at the client's place and far away, and repeat one of them."""
     talk = await server.client()
     await talk.welcome()
     await talk.alert("here")
@@ -232,13 +241,17 @@ async def polygons(server: ScriptedServer) -> None:
         return
     acks = talk.acks()
     if acks["away", 1]:
-        found.not_seen("polygons", "shows polygons on the other side of the world, as who knows none has to (G2)")
+        found.not_seen(
+            "polygons", "shows polygons on the other side of the world, as a client without polygon support must (G2)"
+        )
         return
     found.check("polygons", acks["around", 1] > 0, "did not show a polygon around its place")
     found.check("polygons", acks["south", 1] > 0, "did not show a polygon that reaches its place by `buffer_m`")
     found.check("polygons", acks["coming", 2] > 0, "did not show a polygon that came to its place with a revision")
     if talk.is_in_one_spot():
-        found.check("polygons", acks["bend", 1] == 0, "showed a polygon that bends round its place, and leaves it out")
+        found.check(
+            "polygons", acks["bend", 1] == 0, "showed a polygon that bends around its place without containing it"
+        )
     talk = await _return(server, talk, 1012)
     found.check("polygons", "around" in _held(talk), "`holding` lacks a polygon that was shown")
     await talk.welcome(live=2)
@@ -263,9 +276,9 @@ async def many(server: ScriptedServer) -> None:
     held = {key for key in _held(back) if key.startswith("a")}
     last = sorted(range(260), key=lambda number: ends[number])[260 - len(held) :]
     found = server.findings
-    found.check("at-most-256", 0 < len(_held(back)) <= 256, f"`holding` lists {len(_held(back))}")
+    found.check("at-most-256", 0 < len(_held(back)) <= 256, f"`holding` lists {len(_held(back))} alerts")
     kept_well = len(held) == 260 or held == {f"a{number}" for number in last}
-    found.check("at-most-256", kept_well, "`holding` leaves out some that end later than others that it lists")
+    found.check("at-most-256", kept_well, "`holding` omits alerts that end later than others that it lists")
 
 
 async def silence(server: ScriptedServer) -> None:
@@ -275,7 +288,7 @@ async def silence(server: ScriptedServer) -> None:
     await talk.welcome(heartbeat_s=heartbeat_s)
     if await talk.heard(lambda message: message.get("type") == "ping", heartbeat_s + SLACK_S) is None:
         for duty in ("ping", "dead"):
-            found.not_seen(duty, "sends no `ping`: then it has to see the WebSocket's own, and to judge by them")
+            found.not_seen(duty, "the client sends no `ping`, so it must rely on the WebSocket's own pings")
         return
     found.met("ping")
     stays = await talk.stays(heartbeat_s, SLACK_S)
@@ -283,11 +296,14 @@ async def silence(server: ScriptedServer) -> None:
     talk.freeze()
     within_s = heartbeat_s + 10 + SLACK_S
     back = await server.back(time.monotonic(), within_s)
-    found.check("dead", back is not None, f"had not given up a dead connection after {within_s:g} s")
+    found.check("dead", back is not None, f"did not give up a dead connection within {within_s:g} s")
 
 
 async def window(server: ScriptedServer) -> None:
-    """Close again and again: each delay must lie in the window, and together they must fill it."""
+    """Close the connection many times.
+
+    Each delay before the client reconnects must lie in the window, and together they must cover the window.
+    """
     low, high, found = 0.4, 1.0, server.findings
     talk = await server.client()
     delays = []
@@ -298,12 +314,14 @@ async def window(server: ScriptedServer) -> None:
         talk = await _return(server, talk, code, 1000)
         delays.append(talk.arrived_at - left_at)
         if delays[-1] < low - EARLY_S:
-            found.unmet("window", f"came back {delays[-1]:.2f} s after a close with {code}: sooner than {low} s")
+            found.unmet("window", f"reconnected {delays[-1]:.2f} s after a close with {code}, sooner than {low} s")
     middle = (low + high) / 2
     spread = max(delays) - min(delays)
-    found.check("window", min(delays) < middle, f"of {DRAWS} delays none lies in the lower half of the window")
-    found.check("window", max(delays) > middle, f"of {DRAWS} delays none lies in the upper half of the window")
-    found.check("window", spread > 0.35 * (high - low), f"{DRAWS} delays lie within {spread:.2f} s: not at random")
+    found.check("window", min(delays) < middle, f"none of {DRAWS} delays lies in the lower half of the window")
+    found.check("window", max(delays) > middle, f"none of {DRAWS} delays lies in the upper half of the window")
+    found.check(
+        "window", spread > 0.35 * (high - low), f"{DRAWS} delays lie within {spread:.2f} s, so they are not random"
+    )
 
 
 async def backoff(server: ScriptedServer) -> None:
@@ -318,24 +336,24 @@ async def backoff(server: ScriptedServer) -> None:
         within_s = high * 2**number + SLACK_S
         arrival = await server.arrival(before + within_s - time.monotonic())
         if arrival is None:
-            found.unmet("backoff", f"attempt {number + 1} did not come within {within_s:.1f} s of the one before")
+            found.unmet("backoff", f"attempt {number + 1} did not come within {within_s:.1f} s of the previous one")
             return
         delays.append(arrival.at - before)
         before = arrival.at
     took_s = sum(delays[3:])
-    found.check("backoff", took_s > 1.5, f"the delays do not grow: the last five took {took_s:.1f} s together")
-    found.check("backoff", min(delays) >= 0.05 - EARLY_S, "came back sooner than the window's lower end")
+    found.check("backoff", took_s > 1.5, f"the delays do not grow: the last five took {took_s:.1f} s in total")
+    found.check("backoff", min(delays) >= 0.05 - EARLY_S, "reconnected sooner than the window's lower end")
 
 
 def no_return(code: int) -> Callable[[ScriptedServer], Awaitable[None]]:
-    """Return a play that closes with a code after which the client must not reconnect."""
+    """Return a function that plays the end of a connection, with a code after which the client must not reconnect."""
 
     async def play(server: ScriptedServer) -> None:
         talk = await server.client()
         await talk.welcome()
         await talk.pings(SLACK_S)
         back = await server.back(await talk.close(code), SLACK_S)
-        server.findings.check("no-return", back is None, f"came back after {code}")
+        server.findings.check("no-return", back is None, f"reconnected after {code}")
 
     return play
 
@@ -345,22 +363,22 @@ async def new_token(server: ScriptedServer) -> None:
     talk, found = await server.client(), server.findings
     refused = talk.hello.get("token")
     if refused is None:
-        found.not_seen("new-token", "the client sends no token: let it fetch one from the token URL")
+        found.not_seen("new-token", "the client sends no token; it should fetch one from the token URL")
         return
     await talk.welcome()
     await talk.pings(SLACK_S)
     fetched = server.tokens
     back = await server.back(await talk.close(4401), 0.3 + SLACK_S)
     if back is not None:
-        found.check("new-token", back.hello.get("token") != refused, "came back with the token that was refused")
+        found.check("new-token", back.hello.get("token") != refused, "reconnected with the refused token")
     elif server.tokens > fetched:
-        found.unmet("new-token", "fetched a new token, and did not come back")
+        found.unmet("new-token", "fetched a new token, but did not reconnect")
     else:
-        found.not_seen("new-token", "the client has no other token: let it fetch one from the token URL")
+        found.not_seen("new-token", "the client has no other token; it should fetch one from the token URL")
 
 
 async def later(server: ScriptedServer) -> None:
-    """Play an overloaded server, and one that has received too many messages."""
+    """Play a server that is overloaded, and then one that has received too many messages from the client."""
     talk, found = await server.client(), server.findings
     for code in (1013, 4429):
         await talk.welcome(min_ms=1500, max_ms=2500)
@@ -368,15 +386,19 @@ async def later(server: ScriptedServer) -> None:
         left_at = await talk.close(code)
         back = await server.back(left_at, LATER_S)
         if back is None:
-            found.not_seen("later", f"did not come back within {LATER_S:g} s of {code}, and may still do so")
+            found.not_seen("later", f"did not reconnect within {LATER_S:g} s of {code}, and may still do so")
             return
         delay = back.arrived_at - left_at
-        found.check("later", delay >= 1.5 - EARLY_S, f"came back {delay:.2f} s after {code}: sooner than the window")
+        found.check(
+            "later",
+            delay >= 1.5 - EARLY_S,
+            f"reconnected {delay:.2f} s after {code}, sooner than the window's lower end",
+        )
         talk = back
 
 
 async def at_once(server: ScriptedServer) -> None:
-    """Close twice because the client reads too slowly."""
+    """Close the connection twice, because the client reads too slowly."""
     talk, found = await server.client(), server.findings
     await talk.welcome(min_ms=3000, max_ms=4000)
     await talk.alert("kept")
@@ -384,53 +406,56 @@ async def at_once(server: ScriptedServer) -> None:
     left_at = await talk.close(4420)
     back = await server.back(left_at, 4.0 + SLACK_S)
     if back is None:
-        found.unmet("at-once", "did not come back after 4420")
+        found.unmet("at-once", "did not reconnect after 4420")
         return
     delay = back.arrived_at - left_at
-    found.check("at-once", delay < 2.5, f"came back {delay:.1f} s after the first 4420: not at once")
-    found.check("at-once", "kept" in _held(back), "came back without `holding`")
+    found.check("at-once", delay < 2.5, f"reconnected {delay:.1f} s after the first 4420, not at once")
+    found.check("at-once", "kept" in _held(back), "reconnected without `holding`")
     await back.welcome(min_ms=3000, max_ms=4000)
     await back.pings(SLACK_S)
     again = await server.back(await back.close(4420), 2.5)
-    found.check("at-once", again is None, "came back at once after the second 4420, too")
+    found.check("at-once", again is None, "reconnected at once after the second 4420 too")
 
 
 async def languages(server: ScriptedServer) -> None:
     """Play a server that does not know languages, and then one that does."""
     found, talk = server.findings, await server.client()
     if not talk.hello.get("languages"):
-        found.not_seen("languages", "the client asks for no language: let it ask for one, or more")
+        found.not_seen("languages", "the client asks for no language; it should ask for at least one")
         return
     back = await server.back(await talk.close(4400), 30.0 + SLACK_S)  # before any `welcome` the window ends at 30 s
     if back is None:
-        found.unmet("languages", "did not come back after 4400 to a `hello` with `languages`")
+        found.unmet("languages", "did not reconnect after 4400 to a `hello` with `languages`")
         return
-    found.check("languages", "languages" not in back.hello, "said `languages` again to a server that knows none")
+    found.check(
+        "languages", "languages" not in back.hello, "sent `languages` again to a server that does not know them"
+    )
     await back.welcome()
     talk = await _return(server, back, 1012)
-    found.check("languages", "languages" not in talk.hello, "said `languages` though no `welcome` had shown them")
+    found.check("languages", "languages" not in talk.hello, "sent `languages` although no `welcome` had them")
     await talk.welcome(languages=[])
     said = await talk.heard(lambda message: message.get("type") == "filter" and "languages" in message, SLACK_S)
-    found.check("languages", said is not None, "did not say `languages` by `filter` after a `welcome` that shows them")
+    found.check("languages", said is not None, "did not send `languages` in a `filter` after a `welcome` with them")
     talk = await _return(server, talk, 1012)
-    found.check(
-        "languages", bool(talk.hello.get("languages")), "left `languages` out after a `welcome` that shows them"
-    )
+    found.check("languages", bool(talk.hello.get("languages")), "omitted `languages` after a `welcome` with them")
 
 
 def _is_here(message: Message) -> bool:
-    """Return whether this message says that the client is on duty."""
+    """Return whether a place in this message has the field `here`, which means that the client is on duty."""
     return any("here" in place for place in message.get("places", []))
 
 
 async def _on_duty(server: ScriptedServer, talk: Talk) -> None:
-    """Welcome a responder and wait for its `here`. Raises Over for a client that is no responder."""
+    """Welcome a responder, and wait until it sends a place with `here`.
+
+    Raise Over if the client never does, because it is not a responder's.
+    """
     await talk.welcome(quals=["cpr"])
     if not _is_here(talk.hello) and await talk.heard(_is_here, SLACK_S) is None:
         raise Over(NO_RESPONDER)
     said = [message for message in (talk.hello, *talk.said) if _is_here(message)]
     heres = max(sum(place.get("here") is True for place in message["places"]) for message in said)
-    server.findings.check("on-duty", heres == 1, f"says of {heres} places that it is there now")
+    server.findings.check("on-duty", heres == 1, f"marks {heres} places as `here`")
 
 
 def _says(kind: str, call_id: str) -> Callable[[Message], bool]:
@@ -438,10 +463,10 @@ def _says(kind: str, call_id: str) -> Callable[[Message], bool]:
 
 
 async def _accepted(talk: Talk, call_id: str) -> float:
-    """Return when the client accepted. Raises Over if it does not accept."""
+    """Wait until the client accepts the call; return the time. Raise Over if it does not accept."""
     accepts = await talk.heard_often(_says("accept", call_id), 1, SLACK_S)
     if not accepts:
-        raise Over("accepts no call: let it accept all of them")
+        raise Over("the client accepts no call; it should accept every call")
     return accepts[0]
 
 
@@ -449,19 +474,19 @@ async def duty(server: ScriptedServer) -> None:
     """Play a server that does not mention qualifications, and then one that does."""
     talk = await server.client()
     if _is_here(talk.hello):
-        server.findings.unmet("on-duty", "says `here` to a server of which it knows nothing")
+        server.findings.unmet("on-duty", "sends `here` to an unknown server")
     await talk.welcome()
     await talk.fence()
     if any(map(_is_here, talk.said)):
-        server.findings.unmet("on-duty", "says `here` though no `welcome` had `quals`")
+        server.findings.unmet("on-duty", "sends `here` although no `welcome` had `quals`")
     talk = await _return(server, talk, 1012)
     await _on_duty(server, talk)
     talk = await _return(server, talk, 1012)
-    server.findings.check("on-duty", _is_here(talk.hello), "its next hello does not say `here`")
+    server.findings.check("on-duty", _is_here(talk.hello), "the next `hello` has no place that is `here`")
 
 
 async def called(server: ScriptedServer) -> None:
-    """Play a call without an answer, on two connections, and a standdown at the end."""
+    """Play a call that is not answered, on two connections, and a standdown at its end."""
     talk, found = await server.client(), server.findings
     await _on_duty(server, talk)
     moves = sum(map(_is_here, talk.said))
@@ -469,13 +494,13 @@ async def called(server: ScriptedServer) -> None:
     await talk.call("a")
     first = await _accepted(talk, "a")
     fresh = await talk.heard_often(_is_here, moves + 1, SLACK_S)
-    found.check("near", len(fresh) > moves, "did not say where it is when it was called")
+    found.check("near", len(fresh) > moves, "sent no fresh position when a call came")
     accepts = await talk.heard_often(_says("accept", "a"), 2, AGAIN_S + SLACK_S)
-    found.check("accept", len(accepts) > 1, "did not repeat an accept that was not answered")
+    found.check("accept", len(accepts) > 1, "did not repeat an unanswered accept")
     if len(accepts) > 1:
-        found.check("accept", accepts[1] - first >= AGAIN_S - LATE_S, "repeated an accept before 5 s were over")
+        found.check("accept", accepts[1] - first >= AGAIN_S - LATE_S, "repeated an accept before 5 s had passed")
     if acks := talk.acks()["a", 1]:
-        found.check("called", acks == 1, "acknowledged a call twice")
+        found.check("called", acks == 1, "acknowledged a call more than once")
     else:
         found.not_seen("called", "the client acknowledges no call")
     talk = await _return(server, talk, 1012)
@@ -486,15 +511,15 @@ async def called(server: ScriptedServer) -> None:
     await talk.standdown("a", "full")
     await talk.fence()
     count = len(await talk.heard_often(_says("accept", "a"), 1, 0.0))
-    await asyncio.sleep(AGAIN_S + MOMENT_S)  # part of the scenario: after the answer nothing more may be said
+    await asyncio.sleep(AGAIN_S + MOMENT_S)  # part of the scenario: after the answer the client must send no accept
     more = len(await talk.heard_often(_says("accept", "a"), 1, 0.0)) - count
-    found.check("accept", more == 0, "repeated an accept that was answered")
+    found.check("accept", more == 0, "repeated an answered accept")
     talk = await _return(server, talk, 1012)
     found.check("let-go", "a" not in _held(talk), "holds a call after its standdown")
 
 
 async def tasked(server: ScriptedServer) -> None:
-    """Play a seat until it is called off, and one whose call expires, with a clock that is an hour ahead."""
+    """Play a task until its standdown. Then play a task whose call expires, with a clock that is an hour ahead."""
     server.skew_ms = 3_600_000
     talk, found = await server.client(), server.findings
     await _on_duty(server, talk)
@@ -510,9 +535,9 @@ async def tasked(server: ScriptedServer) -> None:
         gaps = [after - before for before, after in pairwise(reports)]
         found.check("report", all(gap >= AGAIN_S - LATE_S for gap in gaps), "reported twice within 5 s")
     else:
-        found.not_seen("report", "reports nothing: let it report `arrived` once it has a task")
+        found.not_seen("report", "the client sends no report; it should report `arrived` once it has a task")
     count = len(await talk.heard_often(_says("accept", "a"), 1, 0.0))
-    found.check("accept", count < 2, "repeated an accept that was answered by a task")
+    found.check("accept", count < 2, "repeated an accept that a task had answered")
     talk = await _return(server, talk, 1012)
     found.check("calls-first", _held(talk).get("a") == 2, "`holding` lacks a call with a task, or its revision")
     await talk.welcome(quals=["cpr"])
@@ -528,7 +553,7 @@ async def tasked(server: ScriptedServer) -> None:
 
 
 async def crowded(server: ScriptedServer) -> None:
-    """Play a call, and 260 alerts that all end later."""
+    """Play a call, and 260 alerts that all end later than the call."""
     talk = await server.client()
     await _on_duty(server, talk)
     await talk.call("help", lasts_s=300)
@@ -537,7 +562,7 @@ async def crowded(server: ScriptedServer) -> None:
     await talk.fence(30.0)
     held = _held(await _return(server, talk, 1012))
     server.findings.check("calls-first", "help" in held, "`holding` lists alerts in place of a call")
-    server.findings.check("at-most-256", len(held) <= 256, f"`holding` lists {len(held)}")
+    server.findings.check("at-most-256", len(held) <= 256, f"`holding` lists {len(held)} entries")
 
 
 SCENARIOS = {

@@ -7,9 +7,10 @@
         …
 
 Rule 1  Each message of a client is checked against docs/asyncapi.json and the limits, in every scenario.
-Rule 2  No verdict is based on a guess about what a client has read. `fence` waits until the client must have read all:
-        until it acknowledges an alert that was sent last or, if it acknowledges nothing, for a moment.
-Rule 3  The reasons in close frames are lies, because clients must decide by the code.
+Rule 2  No verdict depends on a guess how much a client has read. `fence` sends a last alert and waits until the client
+        acknowledges that alert: the client has then read everything that was sent before. If a client acknowledges
+        nothing, `fence` just waits for a moment.
+Rule 3  The text of a close reason contradicts the close code, because clients must decide by the code.
 """
 
 import asyncio
@@ -43,49 +44,52 @@ TOKEN_PATH = "/token"
 MAX_HELLO_BYTES, MAX_MESSAGE_BYTES = 64 * 1024, 16 * 1024  # F6
 RATE_PER_S, BURST = 10.0, 300  # F7
 HELLO_S = 10.0  # S5
-FENCE_S = 3.0  # for the acknowledgement of an alert; longer after many others
-MOMENT_S = 0.5  # for a client that acknowledges nothing
+FENCE_S = 3.0  # the wait for the acknowledgement of an alert; longer after many alerts
+MOMENT_S = 0.5  # the wait for a client that acknowledges nothing
 LIE = "not allowed, never come back"  # Rule 3
 FROM_CLIENTS = ("hello", "move", "filter", "token", "ack", "ping", "accept", "decline", "report")
 
 
 class Over(Exception):  # noqa: N818 (an outcome)
-    """The scenario can't go on; its findings so far stay."""
+    """Raised if the scenario can't go on. What has been found so far counts."""
 
 
 @dataclass
 class Findings:
-    """The result of one scenario: duty -> its faults (none: it is met), or why it could not be seen."""
+    """The result of one scenario.
+
+    It has the faults in each duty (none if the duty is met), or the reason why the duty could not be seen.
+    """
 
     wrong: dict[str, list[str]] = field(default_factory=dict)
     unseen: dict[str, str] = field(default_factory=dict)
 
     def met(self, *duties: str) -> None:
-        """Count these duties as met, unless a fault is found."""
+        """Record that these duties are met, unless a fault in them is found."""
         for duty in duties:
             self.wrong.setdefault(duty, [])
 
     def unmet(self, duty: str, detail: str) -> None:
-        """Record a fault in this duty."""
+        """Record a fault in a duty."""
         details = self.wrong.setdefault(duty, [])
         if detail not in details:
             details.append(detail)
 
     def check(self, duty: str, holds: bool, detail: str) -> None:
-        """Count the duty as met if `holds`; otherwise record the fault."""
+        """Record that the duty is met if `holds` is true, and a fault in it otherwise."""
         if holds:
             self.met(duty)
         else:
             self.unmet(duty, detail)
 
     def not_seen(self, duty: str, why: str) -> None:
-        """Record why the duty could not be seen."""
+        """Record why it could not be seen whether the duty is met."""
         self.unseen.setdefault(duty, why)
 
 
 @cache
 def validators() -> dict[str, Draft202012Validator]:
-    """Return the schema of each message that a client may send."""
+    """Return a validator for each type of message that a client may send, made from docs/asyncapi.json."""
     components = json.loads(ASYNCAPI.read_text("utf-8"))["components"]
     return {
         kind: Draft202012Validator({**components["messages"][kind]["payload"], "components": components})
@@ -95,16 +99,19 @@ def validators() -> dict[str, Draft202012Validator]:
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     if len(dict(pairs)) != len(pairs):
-        raise ValueError("a key twice in one map")
+        raise ValueError("a duplicate key in a map")
     return dict(pairs)
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _parsed(frame: str | bytes) -> Message:
-    """Return the map in a frame, read strictly (L1, F5). Raises ValueError and others for an invalid frame."""
+    """Return the message in a frame, read strictly (L1, F5).
+
+    Raise ValueError or another exception if the frame is invalid.
+    """
     if isinstance(frame, str):
         value = json.loads(frame, object_pairs_hook=_unique, parse_constant=_no_constant)
     else:
@@ -115,14 +122,14 @@ def _parsed(frame: str | bytes) -> Message:
 
 
 class Talk:
-    """One connection, from its `hello` on."""
+    """One connection of a client, from its `hello` on."""
 
     def __init__(self, server: "ScriptedServer", socket: ServerConnection, arrived_at: float) -> None:
         self.server, self.arrived_at = server, arrived_at
         self.hello: Message = {}
         self.said: list[Message] = []  # messages after the hello
         self.said_at: list[float] = []  # their times, by the monotonic clock
-        self.answers_pings = True  # the protocol's pings; the library answers those of WebSocket
+        self.answers_pings = True  # whether the protocol's pings are answered; the library answers WebSocket pings
         self._socket = socket
         self._is_text = socket.subprotocol == WIRES["json"].subprotocol
         self._wire = next(wire for wire in WIRES.values() if wire.subprotocol == socket.subprotocol)
@@ -132,7 +139,7 @@ class Talk:
     # ---- messages from the client ----------------------------------------------------------------------------------
 
     async def greet(self) -> bool:
-        """Wait for the hello, and return whether it came."""
+        """Wait for the client's `hello`; return whether it has come."""
         findings = self.server.findings
         try:
             async with asyncio.timeout(HELLO_S):
@@ -145,7 +152,7 @@ class Talk:
         return message.get("type") == "hello"
 
     async def listen(self) -> None:
-        """Receive messages and answer them like a server, until the connection ends."""
+        """Receive messages until the connection ends, and answer them as a server does."""
         with contextlib.suppress(ConnectionClosed):
             async for frame in self._socket:
                 message = self._read(frame)
@@ -157,7 +164,7 @@ class Talk:
                 await self._answer(message)
 
     def _read(self, frame: str | bytes) -> Message:
-        """Return the message in a frame, or {} for an invalid one. Faults are recorded as findings."""
+        """Return the message in a frame, or {} if the frame is invalid. Record the faults in it."""
         findings, size = self.server.findings, len(frame.encode() if isinstance(frame, str) else frame)
         findings.met("form", "pace")
         if self._pace.wait_s(time.monotonic()) > 0:
@@ -168,12 +175,12 @@ class Talk:
         try:
             message = _parsed(frame)
         except Exception as error:  # msgpack may raise any error
-            findings.unmet("form", f"a frame that is no message: {error or type(error).__name__}")
+            findings.unmet("form", f"a frame that is not a message: {error or type(error).__name__}")
             return {}
         kind = message.get("type")
         limit = MAX_HELLO_BYTES if kind == "hello" else MAX_MESSAGE_BYTES
         if size > limit:
-            findings.unmet("form", f"a message of {size} bytes, {limit} are allowed")
+            findings.unmet("form", f"a message of {size} bytes; at most {limit} are allowed")
         if not isinstance(kind, str) or kind not in validators():
             findings.unmet("form", "a message of a type that the contract does not name")
             return {}
@@ -197,7 +204,10 @@ class Talk:
                 await self.say({"type": "pong", "now": self.server.now(), **ref})
 
     async def heard(self, wanted: Callable[[Message], bool], within_s: float) -> Message | None:
-        """Return the first message that satisfies `wanted`, received before or within `within_s`; otherwise None."""
+        """Return the first message that satisfies `wanted`, or None.
+
+        Messages that have come before count; otherwise wait at most `within_s` seconds.
+        """
         await self._wait(lambda: any(map(wanted, self.said)), within_s)
         return next(filter(wanted, self.said), None)
 
@@ -209,7 +219,10 @@ class Talk:
                     await self._heard.wait()
 
     async def heard_often(self, wanted: Callable[[Message], bool], count: int, within_s: float) -> list[float]:
-        """Return the times of messages that satisfy `wanted`, after `count` of them or after `within_s` seconds."""
+        """Wait for `count` messages that satisfy `wanted`, at most `within_s` seconds.
+
+        Return the times of those that have come.
+        """
         await self._wait(lambda: sum(map(wanted, self.said)) >= count, within_s)
         return [at for message, at in zip(self.said, self.said_at, strict=True) if wanted(message)]
 
@@ -220,12 +233,12 @@ class Talk:
     # ---- messages from the server ----------------------------------------------------------------------------------
 
     async def say(self, message: Mapping[str, Any]) -> None:
-        """Send one message; a closed connection is no error."""
+        """Send one message. If the connection is closed, do nothing."""
         with contextlib.suppress(ConnectionClosed):
             await self._socket.send(self._wire.encode(message))
 
     async def welcome(self, min_ms: int = 100, max_ms: int = 300, heartbeat_s: float = 25, **more: Any) -> None:
-        """Send a welcome with this window for reconnecting."""
+        """Send a `welcome`, in which the window for reconnecting is `min_ms` to `max_ms`."""
         fields = {"session": "kit", "now": self.server.now(), "live": 0, "heartbeat_s": heartbeat_s}
         expiry = {"token_expires_at": self.server.now(36_000)} if "token" in self.hello else {}
         await self.say({"type": "welcome", **fields, "retry": {"min_ms": min_ms, "max_ms": max_ms}, **expiry, **more})
@@ -260,9 +273,10 @@ class Talk:
         buffer_m: float = 0.0,
         inside: bool = True,
     ) -> None:
-        """Send an alert with a polygon, in km east and north of the client's first place or of a far one.
+        """Send an alert with a polygon around the client's first place or, unless `inside`, around a place far away.
 
-        `ring_km` is counter-clockwise, without the first corner repeated at the end.
+        `ring_km` has the corners in km east and north of that place. They are counter-clockwise, and the first one is
+        not repeated at the end.
         """
         lat, lng = self._centre() if inside else self._elsewhere()
         ring = [offset(lat, lng, 1000 * north, 1000 * east)[::-1] for east, north in (*ring_km, ring_km[0])]
@@ -303,7 +317,7 @@ class Talk:
         await self.say({"type": "task", "id": call_id, "revision": revision, **fields, **expiry})
 
     async def standdown(self, call_id: str, reason: str) -> None:
-        """Send a standdown from this call."""
+        """Send the standdown that ends this call for the client."""
         await self.say({"type": "standdown", "id": call_id, "reason": reason})
 
     async def fence(self, within_s: float = FENCE_S) -> bool:
@@ -317,7 +331,7 @@ class Talk:
         return False
 
     async def pings(self, within_s: float) -> bool:
-        """Send a WebSocket ping, and return whether the pong comes."""
+        """Send a WebSocket ping; return whether the pong comes."""
         with contextlib.suppress(TimeoutError, ConnectionClosed):
             async with asyncio.timeout(within_s):
                 await (await self._socket.ping())
@@ -340,13 +354,13 @@ class Talk:
         return self.is_open()
 
     async def _ends(self, within_s: float) -> None:
-        """Return when the connection has ended, or the time is over."""
+        """Return when the connection has ended or the time is over, whichever is first."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._socket.wait_closed()
 
     async def close(self, code: int) -> float:
-        """Close with this code (1006: without a close frame), and return the time by the monotonic clock."""
+        """Close the connection with this code (1006: without a close frame). Return the time on the monotonic clock."""
         at = time.monotonic()
         if code == 1006:
             self._socket.transport.abort()
@@ -380,21 +394,24 @@ class Talk:
         return place.lat, place.lng
 
     def _elsewhere(self) -> tuple[float, float]:
-        """Return the spot, of some around the world, that is farthest from the client's places."""
+        """Return, of some places around the world, the one that is farthest from the client's places."""
         spots = [(float(lat), float(lng)) for lat in range(-60, 90, 30) for lng in range(-180, 180, 45)]
         return max(spots, key=lambda spot: min(distance_m(spot[0], spot[1], p.lat, p.lng) for p in self._places()))
 
 
 @dataclass(eq=False)
 class Arrival:
-    """A request for the stream: its time, and its result (None: it was refused, or no hello came)."""
+    """A request to open the stream.
+
+    It has its time, and the resulting connection, which is None if the request was refused or no `hello` came.
+    """
 
     at: float
     talk: "asyncio.Future[Talk | None]"
 
 
 class ScriptedServer:
-    """A stream listener that follows a scenario."""
+    """A server of the stream that does what a scenario tells it to."""
 
     def __init__(self, wait_s: float) -> None:
         self.findings = Findings()
@@ -403,16 +420,16 @@ class ScriptedServer:
         self.refuse = 0  # number of handshakes still to be answered with 502
         self.tokens = 0  # number of tokens that were fetched
         self.fences = 0  # number of alerts that `fence` has sent
-        self.came = False  # whether any client has requested the stream
+        self.came = False  # whether a client has requested the stream
         self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
         self._by_socket: dict[ServerConnection, Arrival] = {}
 
     def now(self, later_s: float = 0) -> str:
-        """Return the time by the server's clock, `later_s` seconds from now."""
+        """Return the time `later_s` seconds from now, according to the server's clock."""
         return format_time(wall_ms() + self.skew_ms + round(later_s * 1000))
 
     def begin(self, findings: Findings) -> None:
-        """Begin a new scenario, and drop all connections."""
+        """Drop all connections, and begin a new scenario."""
         self.findings, self.skew_ms, self.refuse = findings, 0, 0
         self._arrivals = asyncio.Queue()
         for socket in self._by_socket:
@@ -421,14 +438,14 @@ class ScriptedServer:
     # ---- connections -----------------------------------------------------------------------------------------------
 
     async def arrival(self, within_s: float) -> Arrival | None:
-        """Return the next request for the stream, or None."""
+        """Return the next request to open the stream, or None if none comes in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, within_s)):
                 return await self._arrivals.get()
         return None
 
     async def client(self) -> Talk:
-        """Return the first client of a scenario. Raises Over if none connects and says hello."""
+        """Return the first connection of a scenario. Raise Over if no client connects and says hello."""
         talk = await self.back(time.monotonic(), self.wait_s)
         if talk is None:
             why = f"no client connected and said hello within {self.wait_s:g} s"
@@ -437,7 +454,10 @@ class ScriptedServer:
         return talk
 
     async def back(self, since: float, within_s: float) -> Talk | None:
-        """Return the client if it reconnects within `within_s` of `since` and says hello; otherwise return None."""
+        """Return the connection of a client that reconnects within `within_s` seconds after `since` and says hello.
+
+        Return None if it does not.
+        """
         arrival = await self.arrival(since + within_s - time.monotonic())
         if arrival is None:
             return None
@@ -450,7 +470,7 @@ class ScriptedServer:
 
     @contextlib.asynccontextmanager
     async def serve(self, host: str, port: int) -> AsyncIterator[str]:
-        """Serve while the block runs; yield the listener's address as `host:port`."""
+        """Serve during the `with` block; yield the address of the listener as `host:port`."""
         async with serve(
             self._handle,
             host,
@@ -472,9 +492,9 @@ class ScriptedServer:
             self.tokens += 1
             return Response(200, "OK", Headers([("Content-Length", "7")]), b"%07d" % self.tokens)
         findings, offered = self.findings, ",".join(request.headers.get_all("Sec-WebSocket-Protocol"))
-        findings.check("handshake", path == PATH, f"asks for another path than {PATH}")
+        findings.check("handshake", path == PATH, f"requests another path than {PATH}")
         if "?" in request.path:
-            findings.unmet("handshake", "the URL has a query: tokens have no business there")
+            findings.unmet("handshake", "the URL has a query; it must contain no token")
         known = _known(part.strip() for part in offered.split(","))
         if not known:
             findings.unmet("handshake", "offers no subprotocol of geocast")
@@ -491,7 +511,7 @@ class ScriptedServer:
             refusal = HTTPStatus.BAD_GATEWAY
         if refusal is not None:
             arrival.talk.set_result(None)
-            return socket.respond(refusal, "not so, or not now\n")
+            return socket.respond(refusal, "refused by the scenario\n")
         self._by_socket[socket] = arrival
         return None
 
@@ -512,7 +532,7 @@ def _known(offered: Iterable[str]) -> list[str]:
 
 
 def _select(_socket: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol:
-    """Return the first subprotocol that we know, in the client's order (S1)."""
+    """Return the first subprotocol in the client's list that the server knows (S1)."""
     known = _known(offered)
     if not known:
         raise NegotiationError("no subprotocol of geocast")

@@ -1,16 +1,18 @@
-"""The judge of the demo's call: who had to be called, who was sent the place, and that nobody else was. No I/O.
+"""The judge of the demo's call for help: were the right responders called and sent the place, and nobody else? No I/O.
 
-It knows call-rules.md and an independent haversine, and nothing about a node's implementation. It uses the events that
-`crowd` recorded for each phone; times in ns of one monotonic clock.
+The judge follows call-rules.md with a distance formula of its own (haversine), and uses nothing of a node's code. It
+reads the events that `crowd` has recorded for each phone; times are in ns of one monotonic clock. A seat is a place
+among the responders who go; a responder who has one is sent a `task` with the exact place of the call.
 
 Rule 1  Responders do not move during a call. A responder had to be called, once, if qualified, on duty, and within the
-        last search radius (RJ1, RN4); nobody else was allowed to be. Within 1 cm of the edge either answer is right.
-Rule 2  Each seat is held by a different responder, who was called and had accepted. As many were sent the place as hold
-        a seat by the node's own state, no more and no fewer (RV1, RV2). A page that a person has open is no phone, and
-        may hold a seat.
-Rule 3  Every frame of every phone is searched for the place: its address, how to get in, and its two numbers in both
-        formats. The place may be in the `task` of a responder with a seat, and there it must be: otherwise the search
-        would prove nothing (RZ2).
+        last search radius (RJ1, RN4). Nobody else may have been called. Within 1 cm of the edge of the radius, both
+        are right: that a responder was called, and that the responder was not.
+Rule 2  Each seat is held by a different responder, who was called and has accepted. Those who hold seats according to
+        the node, and only they, were sent the place (RV1, RV2). A web page that a person has opened may also hold a
+        seat, although it is not one of the phones.
+Rule 3  Every frame that a phone received is searched for the place: for its address, how to get in, and its coordinates
+        as JSON and as MessagePack write them. Only a `task` to a responder with a seat may contain the place. It must
+        be found there, because otherwise the search would prove nothing (RZ2).
 Rule 4  Everybody who was called and has not declined, and everybody with a seat, got a standdown at the end (RJ7).
 """
 
@@ -29,10 +31,11 @@ FINDING = "place"  # the event that a frame contained the place
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """A call that was opened and ended.
+    """A call for help that was opened and ended.
 
-    Responders need one of `quals`. `near` is the circle that was sent, `ring_m` the last search radius beyond it,
-    `holders` are those who hold one of `seats` by the node's state; `sent` is in ns.
+    Only responders with one of `quals` may be called. `near` is the circle that was sent to them. `ring_m` is the last
+    search radius, measured outwards from that circle. `holders` are the responders who have one of the `seats` (the
+    places among those who go), according to the node. `sent` is the time of the request in ns.
     """
 
     id: str
@@ -46,9 +49,10 @@ class Called:
 
 @dataclass(frozen=True, slots=True)
 class ResponderPhone:
-    """A simulated phone: its owner, the qualifications that count, its place on duty, and its answer to a call.
+    """A simulated phone, as the judge of a call sees it.
 
-    `here` is None when the owner is off duty.
+    `quals` are the owner's qualifications that count, and `here` is the place where the owner is on duty, or None when
+    off duty. `says` is the answer to calls, and `events` is the phone's record.
     """
 
     sub: str
@@ -60,9 +64,10 @@ class ResponderPhone:
 
 @dataclass(slots=True)
 class CallVerdict:
-    """The verdict.
+    """The verdict on a call.
 
-    `others` counts phones that had the place in a frame without a seat, `frames` the searched frames.
+    `others` is the number of phones without a seat that were nevertheless sent the exact place. `frames` is the number
+    of frames that were searched for the place.
     """
 
     seats: int
@@ -79,7 +84,7 @@ class CallVerdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether all required responders were called, seats were taken, and nobody else learned anything."""
+        """Whether all required responders were called, a seat was taken, and nobody else was called or sent a place."""
         return self.taken > 0 and not (self.outside or self.missed or self.others or self.faults)
 
     def line(self) -> str:
@@ -93,7 +98,7 @@ class CallVerdict:
 
 
 def check_call(called: Called, phones: Iterable[ResponderPhone], frames: int) -> CallVerdict:
-    """Judge the records of every phone."""
+    """Judge a call by the records of all phones; `frames` is the number of searched frames. Return the verdict."""
     found = CallVerdict(called.seats, frames)
     known: set[str] = set()
     for phone in phones:
@@ -118,12 +123,12 @@ def _check(found: CallVerdict, called: Called, phone: ResponderPhone) -> None:
     found.missed += had_to and not was_rung
     found.outside += was_rung and depth_m < -EDGE_M
     if counts["call"] > 1:
-        found.faults.append("somebody was rung twice")
+        found.faults.append("somebody was called twice")
     _check_seat(found, called, phone, events, holds=holds, was_rung=was_rung)
     _check_place(found, phone, holds=holds)
     told_over = any(event[0] == "standdown" and event[3] == "over" for event in events)
     if (holds or (was_rung and phone.says != "decline")) and not told_over:
-        found.faults.append("somebody was not told that the call is over")
+        found.faults.append("somebody got no standdown at the end of the call")
     found.latencies_ms += [(event[1] - called.sent) / 1e6 for event in events if event[0] == "call"]
 
 
@@ -133,11 +138,11 @@ def _check_seat(
     tasks = [event for event in events if event[0] == "task"]
     found.taken += holds and bool(tasks)
     if tasks and not holds:
-        found.faults.append("somebody was told where to go and holds no seat")
+        found.faults.append("somebody got a task but holds no seat")
     if holds and not tasks:
-        found.faults.append("somebody holds a seat and was not told where to go")
+        found.faults.append("somebody holds a seat but got no task")
     if holds and not (was_rung and phone.says == "accept"):
-        found.faults.append("somebody holds a seat who has not accepted, or was not rung")
+        found.faults.append("somebody holds a seat but has not accepted, or was not called")
     found.seat_ms += [(event[1] - called.sent) / 1e6 for event in tasks[:1]]
 
 
@@ -145,13 +150,16 @@ def _check_place(found: CallVerdict, phone: ResponderPhone, *, holds: bool) -> N
     seen = [event[2] for event in phone.events if event[0] == FINDING]
     found.others += bool(seen) and not holds
     if any(what != "task" for what in seen):
-        found.faults.append("the place was in a frame that is no task")
+        found.faults.append("the place was in a frame other than a task")
     if holds and not seen:
         found.faults.append("the search did not find the place where it must be")
 
 
 def _depth_m(called: Called, phone: ResponderPhone) -> float:
-    """Return how far within the last search radius the phone is, in metres; -inf if it must not be called."""
+    """Return how far inside the last search radius the phone is, in metres.
+
+    A negative value means outside; -inf means that the owner is off duty or not qualified.
+    """
     if phone.here is None or not phone.quals & called.quals:
         return float("-inf")
     reach_m = min(phone.here.reach_m, MAX_REACH_M)

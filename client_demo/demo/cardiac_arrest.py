@@ -1,4 +1,4 @@
-"""The demo's call for help, from a dispatch record to the crew's arrival, and the evidence for the verdict."""
+"""The demo's call for help, from a dispatch record to the arrival of the crew, and what its judge needs to know."""
 
 import asyncio
 import json
@@ -22,28 +22,28 @@ from .processes import CrowdProcess, all_do
 
 CATEGORY = "cardiac_arrest"
 QUALS = frozenset({"medic"})  # the `residence_quals` of policy.toml
-HAPPENED_MS = 30_000  # how long before its opening the arrest happened
+HAPPENED_MS = 30_000  # the time from the arrest to the opening of the call
 FULL_S, THERE_S, POLL_S = 8.0, 1.5, 0.2
-DOOR_M = (11.7, -7.3)  # from the record's place to the door: north, east
+DOOR_M = (11.7, -7.3)  # metres from the record's place to the door: north, east
 ACCESS = "Demo door code 80417, second floor."
-AEDS_M = ((180.0, 90.0), (-240.0, 60.0), (70.0, -310.0))  # from the door: north, east
+AEDS_M = ((180.0, 90.0), (-240.0, 60.0), (70.0, -310.0))  # metres from the door: north, east
 
 
 def arrests_of(path: Path, kind: Format | None) -> list[Record]:
-    """Return the records of a feed that become actual calls, the newest first."""
+    """Return the records of a feed from which calls can be opened and that are not drills, newest first."""
     found = calls_for_help(read_records(path.name, feed_text(path), kind), [CATEGORY])
     return [record for record in found if not record.obstacle and record.status is None]
 
 
 def where(record: Record) -> Point:
-    """Return the record's place."""
+    """Return the latitude and longitude of a record."""
     assert record.lat is not None
     assert record.lng is not None
     return record.lat, record.lng
 
 
 def write_aeds(path: Path, arrests: Sequence[Record]) -> Path:
-    """Write invented defibrillators around these places as GeoJSON."""
+    """Write a GeoJSON file of invented defibrillators around the places of these records; return the path."""
     features: list[dict[str, Any]] = []
     for record in arrests:
         for number, away in enumerate(AEDS_M):
@@ -59,13 +59,16 @@ def write_aeds(path: Path, arrests: Sequence[Record]) -> Path:
 
 
 def needles(place: dict[str, Any]) -> list[str]:
-    """Return the texts and numbers that only a task may contain, as hex: the numbers in both formats."""
+    """Return the bytes, as hex, that no message except a `task` may contain.
+
+    They are the address, how to get in, and the coordinates as JSON and as MessagePack write them.
+    """
     texts = [place["address"], place["access"], repr(place["lat"]), repr(place["lng"])]
     return [text.encode().hex() for text in texts] + [struct.pack(">d", place[name]).hex() for name in ("lat", "lng")]
 
 
 class Call:
-    """One call, on a node and a crowd that have been started."""
+    """A call for help that is opened on a running node, while a crowd of simulated phones is connected."""
 
     def __init__(self, dispatcher: Dispatcher, crowd: Sequence[CrowdProcess], record: Record) -> None:
         self._dispatcher, self._crowd = dispatcher, crowd
@@ -82,7 +85,10 @@ class Call:
         self.missing, self.frames = 0, 0  # phones without a standdown at the end; searched frames
 
     async def go(self) -> Called:
-        """Open the call, wait until enough responders go and have arrived, and end it."""
+        """Open the call, wait until enough responders have accepted and have arrived, and end the call.
+
+        Return what the judge needs to know.
+        """
         await all_do(self._crowd, "search", needles=needles(self._place))
         body = {
             "id": self._id,
@@ -109,7 +115,10 @@ class Call:
         return Called(self._id, QUALS, near, held["ring_m"], most, [seat["responder"] for seat in seats], sent)
 
     async def _until(self, what: str, most_s: float) -> None:
-        """Read the call's state until it is full, or until all responders have arrived."""
+        """Read the state of the call repeatedly, for at most `most_s` seconds.
+
+        Stop earlier when the call is full (if `what` is "full"), or when all responders who go have arrived.
+        """
         ends_at = time.monotonic() + most_s
         while True:
             state = self.state = await self._dispatcher.call_state(self._id)
@@ -119,8 +128,8 @@ class Call:
             await asyncio.sleep(POLL_S)
 
     def told(self) -> str:
-        """Return one line about the call's course."""
+        """Return one line that says how the call went."""
         state = self.state
         goes = ", ".join(f"{seat['role']} {seat['state']}" for seat in state["seats"]) or "nobody"
-        called = f"{state['rung']} rung within {state['ring_m']} m of the cell, {state['declined']} can't"
-        return f"{called}; who goes: {goes}"
+        called = f"{state['rung']} called within {state['ring_m']} m of the cell, {state['declined']} declined"
+        return f"{called}; coming: {goes}"

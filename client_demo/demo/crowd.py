@@ -1,22 +1,25 @@
-"""A process that plays simulated subscribers (`python -m client_demo.demo.crowd`), commanded by the demo.
+"""A process that plays simulated subscribers (`python -m client_demo.demo.crowd`), controlled by the demo.
 
-Commands come as JSON lines on stdin and are carried out one after the other; each is answered by one line on stdout.
+Commands come as JSON lines on stdin, and are carried out one after the other. Each is answered by one line on stdout.
 
-    connect  {url, subscribers}      connect all of them; lines {"connected": n} report the progress
-    freeze                           nobody moves any more, and every move that was sent has its `ok`
-    thaw                             the moving subscribers go on
-    settle   {id, revision, area}    wait until all who should have it have it (2 s at most); `area` null for a cancel
-    tunnel   {ids, most}             some who hold one of these alerts lose their connection without a close frame
-    emerge                           they reconnect, with `holding`
-    arrivals                         deliveries since the last such command, and the number of people, by H3 cell
-    search   {needles}               from now on search every frame for these bytes, each as hex
-    stood    {id}                    wait until all who were called got a standdown at the end (2 s at most)
-    report                           each subscriber's record, a list of events
-    forget                           delete the records, for a show that goes on after its verdict
+    connect  {url, subscribers}      connect these subscribers; lines {"connected": n} report the progress
+    freeze                           stop all moves, and wait until every move that was sent has its `ok`
+    thaw                             let the moving subscribers move again
+    settle   {id, revision, area}    wait at most 2 s until all who should get this revision have it (a cancel has null
+                                     as its `area`)
+    tunnel   {ids, most}             drop connections of some subscribers who have one of these alerts, without a close
+                                     frame
+    emerge                           reconnect those subscribers; they say in `holding` which alerts they have
+    arrivals                         return the deliveries since the last such command, and the number of subscribers,
+                                     both by H3 cell
+    search   {needles}               from now on, search every frame for these bytes (the needles), each given as hex
+    stood    {id}                    wait at most 2 s until all who were called got a standdown at the end of the call
+    report                           return the record of each subscriber, a list of events
+    forget                           delete the records, when the show goes on after its verdict
 
-Events, in the order in which they happened, with the time in ns of the machine's monotonic clock:
+The events of a record, in the order in which they happened, each with the time in ns of the monotonic clock:
 
-    ["hello", at, step, held]  welcomed, at the places number `step`, holding `held`
+    ["hello", at, step, held]  welcomed at the list of places number `step`, having the alerts `held` (id -> revision)
     ["move", at, step]         a move was sent          ["ok", at, step]              and took effect
     ["alert", at, id, revision]                         ["cancel", at, id, revision]
     ["lost", at]               the connection ended
@@ -24,11 +27,12 @@ Events, in the order in which they happened, with the time in ns of the machine'
     ["standdown", at, id, reason]
     ["place", at, type]        a frame of this type contained one of the needles
 
-A subscriber with an `answer` gives it to each call: `says` is accept, decline or empty, after `after_s` seconds. With a
-task it reports `there_s` seconds later that it has arrived.
+A subscriber that has an `answer` is a responder. After `after_s` seconds, it answers each call with the message in
+`says`, which is accept, decline or empty (no answer). If it gets a task, it reports after `there_s` seconds that it has
+arrived.
 
-The process is light on purpose: on a small machine it shares the cores with the node, and any work of its own while
-frames arrive counts as latency. Frames are decoded once for all who receive the same bytes.
+The process does little work, on purpose: on a small machine it shares the cores with the node, and its own work while
+frames arrive would add to the measured latency. If many subscribers receive the same bytes, they are decoded once.
 """
 
 import asyncio
@@ -65,13 +69,13 @@ MAP_RESOLUTION = 9  # H3 cells of about 350 m across
 MAX_LINE = 1 << 26
 COUNTED = ("alert", "cancel", "call", "task", "standdown")  # messages that `live` of `welcome` and `ok` counts
 
-# Logging each frame in the library would be most of the load.
+# The WebSocket library gets this silent logger, because logging each frame would cause most of the load.
 _quiet = logging.getLogger("client_demo.demo.crowd.frames")
 _quiet.setLevel(logging.ERROR)
 
 
 class Subscriber(asyncio.Protocol):
-    """One simulated subscriber on at most one connection."""
+    """One simulated subscriber, with at most one connection at a time."""
 
     __slots__ = (
         "_answer",
@@ -111,42 +115,45 @@ class Subscriber(asyncio.Protocol):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the subscriber was welcomed, has caught up, and is still connected."""
+        """Whether the subscriber is connected and has received the messages that its welcome announced."""
         return self._transport is not None and not self._leaving and self.ready.done()
 
     @property
     def is_mover(self) -> bool:
-        """Whether the subscriber has more than one step, and moves."""
+        """Whether the subscriber moves, because it has more than one list of places."""
         return len(self._steps) > 1
 
     @property
     def is_responder(self) -> bool:
-        """Whether the subscriber is called to people in need."""
+        """Whether the subscriber is a responder, who is called to people in need."""
         return self._answer is not None
 
     @property
     def is_moving(self) -> bool:
-        """Whether a move has no `ok` yet."""
+        """Whether the subscriber has sent a move that the node has not answered yet."""
         return self._asked is not None
 
     @property
     def places(self) -> list[Place]:
-        """The present places; during a move, the former ones."""
+        """The subscriber's present places. While a move is not answered, these are the places before it."""
         return self._steps[self.step]
 
     def record(self) -> list[tuple[Any, ...]]:
-        """Return the recorded events."""
+        """Return the events recorded so far, oldest first."""
         return self._events
 
     async def connect(self, host: str, port: int) -> None:
-        """Connect or reconnect, and wait for the welcome and the messages that it announces."""
+        """Connect or reconnect; wait for the welcome and for the messages that the welcome announces."""
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
         await loop.create_connection(lambda: self, host, port)
         await self.ready
 
     def move(self) -> None:
-        """Move to the next step, and from the last to the first; do nothing while a move is unanswered."""
+        """Move to the next list of places, or from the last list to the first.
+
+        While a move is not answered, do nothing.
+        """
         if self._asked is not None or not self.is_connected:
             return
         self._asked = (self.step + 1) % len(self._steps)
@@ -160,7 +167,7 @@ class Subscriber(asyncio.Protocol):
         self._leaving = True
         self._transport.abort()
 
-    # ---- asyncio.Protocol ------------------------------------------------------------------------------------
+    # ---- the methods that asyncio calls ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the WebSocket handshake."""
@@ -173,7 +180,7 @@ class Subscriber(asyncio.Protocol):
         self._flush()
 
     def data_received(self, data: bytes) -> None:
-        """Handle received data, with the time of its arrival."""
+        """Handle received data, and record the time at which it arrived."""
         at = time.monotonic_ns()
         self._socket.receive_data(data)
         for event in self._socket.events_received():
@@ -188,7 +195,7 @@ class Subscriber(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Record the end of the connection; count a fault unless `vanish` caused it."""
+        """Record that the connection has ended. Count a fault if `vanish` was not called before."""
         self._transport = None
         if not self.ready.done():
             self.ready.set_exception(ConnectionError(str(error or self._socket.handshake_exc or "closed")))
@@ -200,7 +207,7 @@ class Subscriber(asyncio.Protocol):
             self._asked = None
             self._crowd.answered()
 
-    # ---- messages --------------------------------------------------------------------------------------------
+    # ---- sending and handling messages -----------------------------------------------------------------------
 
     def _shake_hands(self) -> None:
         if self._socket.handshake_exc is not None:
@@ -214,7 +221,7 @@ class Subscriber(asyncio.Protocol):
     def _take(self, message: Message, at: int) -> None:
         what = message["type"]
         if self._behind and what not in COUNTED:
-            self._crowd.faults[f"{what} came before all that was announced"] += 1
+            self._crowd.faults[f"{what} came before all announced messages"] += 1
         match what:
             case "alert":
                 alert = message["alert"]
@@ -284,7 +291,7 @@ class Subscriber(asyncio.Protocol):
         self._counted()
 
     def _counted(self) -> None:
-        """Count one of the messages that `welcome` or `ok` has announced."""
+        """Count a received message as one of those that the last `welcome` or `ok` announced."""
         if self._behind:
             self._behind -= 1
             if not self._behind:
@@ -312,7 +319,7 @@ class Subscriber(asyncio.Protocol):
 
 
 class Crowd:
-    """All subscribers of this process, and the commands."""
+    """All subscribers that this process plays, and a method for each command."""
 
     def __init__(self) -> None:
         self.uri: WebSocketURI
@@ -333,12 +340,12 @@ class Crowd:
         self._owed: dict[str, set[Subscriber]] = {}  # call -> subscribers without a standdown at its end
         self._all_stood = asyncio.Event()
 
-    # ---- called by subscribers -------------------------------------------------------------------------------
+    # ---- the methods that subscribers call -------------------------------------------------------------------
 
     def decode(self, decode: Callable[[str | bytes], Message], data: bytes) -> Message:
-        """Return the message in a frame, decoded once for all.
+        """Return the message in a frame.
 
-        Messages that differ between subscribers are not kept.
+        Frames with an alert or a cancel are the same for many subscribers, so they are decoded only once.
         """
         known = self._decoded.get(data)
         if known is None:
@@ -351,7 +358,7 @@ class Crowd:
         return known
 
     def arrived(self, subscriber: Subscriber, at: int, alert_id: str, revision: int) -> None:
-        """Record a delivery to a subscriber."""
+        """Record that a subscriber received this revision of an alert at the time `at` (ns)."""
         key = alert_id, revision
         self._got[key] += 1
         self._arrivals.append((subscriber.places, at, alert_id, revision))
@@ -361,30 +368,30 @@ class Crowd:
                 self._settled.set()
 
     def has_needle(self, frame: bytes) -> bool:
-        """Return whether the frame contains any of the needles."""
+        """Return whether the frame contains one of the byte strings that the command `search` has set."""
         if not self._needles:
             return False
         self._searched += 1
         return any(needle in frame for needle in self._needles)
 
     def owes(self, call_id: str, subscriber: Subscriber) -> None:
-        """Record that this subscriber must get a standdown when this call is over."""
+        """Record that this subscriber must get a standdown when the call is over."""
         self._owed.setdefault(call_id, set()).add(subscriber)
 
     def stood_down(self, call_id: str, subscriber: Subscriber) -> None:
-        """Record that this subscriber got its standdown."""
+        """Record that this subscriber got the standdown at the end of the call."""
         self._owed.get(call_id, set()).discard(subscriber)
         self._all_stood.set()
 
     def answered(self) -> None:
-        """Note that a move took effect, or never will."""
+        """Wake the command `freeze` if no move is unanswered any more."""
         if self._walking is None and not any(mover.is_moving for mover in self._movers):
             self._still.set()
 
-    # ---- commands --------------------------------------------------------------------------------------------
+    # ---- the commands of the demo ----------------------------------------------------------------------------
 
     async def connect(self, url: str, subscribers: Sequence[dict[str, Any]]) -> Message:
-        """Connect all subscribers; the answer lists those that succeeded."""
+        """Connect all subscribers. `order` in the answer lists the numbers of those who are connected."""
         self.uri = parse_uri(url)
         everybody = [Subscriber(self, **subscriber) for subscriber in subscribers]
         gate = asyncio.Semaphore(AT_ONCE)
@@ -423,7 +430,7 @@ class Crowd:
         return {}
 
     async def thaw(self) -> Message:
-        """Let the moving subscribers go on."""
+        """Let the moving subscribers move again."""
         self._walking = self._walking or asyncio.create_task(self._walk())
         return {}
 
@@ -435,7 +442,10 @@ class Crowd:
             await asyncio.sleep(TICK_S)
 
     async def settle(self, id: str, revision: int, area: list[Any] | None) -> Message:  # noqa: A002 (the field's name)
-        """Wait for those who should have this revision, and count those who do."""
+        """Wait until the subscribers who should have this revision have it.
+
+        The answer counts those who have it and those who don't.
+        """
         await asyncio.sleep(BEFORE_COUNTING_S)
         self._awaited = id, revision
         self._missing = {one for one in self._all if one.is_connected and _lacks(one, id, revision, area)}
@@ -445,11 +455,11 @@ class Crowd:
                 async with asyncio.timeout(SETTLE_S):
                     await self._settled.wait()
         if any(sent != area for sent in self._areas.get((id, revision), [])):
-            self.faults["an alert was sent with another area than the publisher was told"] += 1
+            self.faults["an alert was sent with another area than in the publisher's answer"] += 1
         return {"got": self._got[id, revision], "missing": len(self._missing)}
 
     async def tunnel(self, ids: Sequence[str], most: int) -> Message:
-        """Drop the connections of some who hold one of these alerts."""
+        """Drop the connections of some subscribers who have received one of these alerts. The answer counts them."""
         for alert_id in ids:
             stay = [one for one in self._all if not one.is_mover and not one.is_responder]
             holders = [one for one in stay if one.is_connected and alert_id in one.held]
@@ -459,7 +469,10 @@ class Crowd:
         return {"gone": len(self._tunnel)}
 
     async def emerge(self) -> Message:
-        """Reconnect them, and count the messages that they are sent."""
+        """Reconnect the subscribers whose connections `tunnel` has dropped.
+
+        The answer counts the messages that they are sent.
+        """
         gate = asyncio.Semaphore(AT_ONCE)
         back, self._tunnel = self._tunnel, []
         held = [dict(one.held) for one in back]
@@ -485,13 +498,14 @@ class Crowd:
                 async with asyncio.timeout(CONNECT_S):
                     await subscriber.connect(self.uri.host, self.uri.port)
             except (OSError, TimeoutError) as error:
-                self.faults[f"could not come back: {str(error) or 'no answer'}"] += 1
+                self.faults[f"could not reconnect: {str(error) or 'no answer'}"] += 1
 
     async def arrivals(self) -> Message:
-        """Return the deliveries since the last such command, and the number of people, by H3 cell.
+        """Return the deliveries since the last call, and the number of subscribers, both by H3 cell.
 
-        `told` has a row for each revision and cell: id, revision, cell, number, and the times of the first and the last
-        delivery (ns). They are counted here, not when frames arrive, since that would show as latency.
+        A row of `told` is for one revision and one cell: id, revision, cell, number of deliveries, and the times of the
+        first and the last delivery (ns). The deliveries are counted here and not when frames arrive, because counting
+        then would add to the measured latency.
         """
         fresh, self._arrivals = self._arrivals, []
         told: dict[tuple[str, int], dict[str, list[int]]] = {}
@@ -506,12 +520,15 @@ class Crowd:
         return {"told": rows, "people": people}
 
     async def search(self, needles: Sequence[str]) -> Message:
-        """Search every frame for these needles from now on; without needles, stop searching."""
+        """Search every frame for these byte strings from now on. An empty list ends the search."""
         self._needles = [bytes.fromhex(needle) for needle in needles]
         return {}
 
     async def stood(self, id: str) -> Message:  # noqa: A002 (the field's name)
-        """Wait for the standdowns at the end of a call; the answer has the number of frames searched so far."""
+        """Wait for the standdowns at the end of a call.
+
+        The answer has the number of subscribers without one, and the number of frames searched so far.
+        """
         owed = self._owed.get(id, set())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_S):
@@ -521,13 +538,13 @@ class Crowd:
         return {"missing": len(owed), "frames": self._searched}
 
     async def forget(self) -> Message:
-        """Delete everybody's records, which would fill the memory after hours."""
+        """Delete all records. In a demo that runs for hours, they would fill the memory."""
         for one in self._all:
             one.record().clear()
         return {}
 
     async def report(self) -> Message:
-        """Return everybody's records, and the faults."""
+        """Return the records of all subscribers, and the faults with their numbers."""
         return {"records": [one.record() for one in self._all], "faults": dict(self.faults)}
 
 
@@ -548,7 +565,7 @@ def _say(line: Message) -> None:
 
 
 async def _obey() -> None:
-    """Carry out commands until stdin ends, which also happens when the demo dies."""
+    """Carry out commands until stdin is closed, which also happens when the demo dies."""
     lines = asyncio.StreamReader(limit=MAX_LINE)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     crowd = Crowd()
@@ -558,7 +575,7 @@ async def _obey() -> None:
 
 
 def main() -> None:
-    """Run as a child process of the demo."""
+    """Run as a child process of the demo, until stdin is closed."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     uvloop.run(_obey())

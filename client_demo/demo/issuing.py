@@ -1,4 +1,4 @@
-"""Tokens of the demo's phones: JWTs signed with the private key from `geocast keygen` (RFC 7519, RFC 8037)."""
+"""An issuer of tokens for the demo's phones: JWTs, signed with the private key that `geocast keygen` has made."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from client_demo.python.base64url import decoded, encoded
 
 
 class Issuer:
-    """A signer with the private JWK in a file."""
+    """An issuer that signs tokens with the private JWK in a file."""
 
     def __init__(self, path: Path) -> None:
         jwk = json.loads(path.read_text(encoding="utf-8"))
@@ -20,7 +20,7 @@ class Issuer:
         self._kid = jwk["kid"]
 
     def token(self, sub: str, scopes: Sequence[str], life_s: int, quals: Sequence[str] = ()) -> str:
-        """Return a token for `sub` that is valid from now on for `life_s` seconds."""
+        """Return a token for the subject `sub` that is valid from now on for `life_s` seconds."""
         now_s = int(time.time())
         claims = {"aud": "geocast", "sub": sub, "scope": " ".join(scopes), "iat": now_s, "exp": now_s + life_s}
         head = {"alg": "EdDSA", "kid": self._kid, "typ": "JWT"}

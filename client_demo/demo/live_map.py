@@ -1,16 +1,16 @@
-"""The server of the live map: it serves `web/map/`, and sends the facts that a subscriber can't know.
+"""The server of the live map. It serves the page in `web/map/`, and sends the page what a subscriber can't know.
 
 A page is a subscriber like any other: the node sends it the alerts at its own place. Everything else on the map comes
-from here as server-sent events. Each event replaces the one before with the same name:
+from this server as server-sent events. An event replaces the last one with the same name:
 
-    published  {alerts, current}   all live alerts by `GET /v1/alerts`; `current` false while the api does not answer
-    people     {cells}             how many simulated subscribers there are: H3 cell -> number
+    published  {alerts, current}   all live alerts, from `GET /v1/alerts`; `current` is false if the api does not answer
+    people     {cells}             the number of simulated subscribers in each H3 cell
     told       {id, revision, title, severity, cells, told, last_ms}
-               a delivery to the simulated subscribers: `told` is their number, `cells` has H3 cell -> [number, ms from
-               the publisher's request to the first of them]; without `last_ms` they received it later, by moving or
-               reconnecting
+               a delivery to simulated subscribers: `told` is their number, and `cells` maps each H3 cell to [number, ms
+               from the publisher's request until the first of them had it]. `last_ms` is the time until the last had
+               it; without `last_ms` they received it later, because they moved or reconnected
 
-The node tells nobody where its subscribers are. People and deliveries are known only in a demo that plays them itself.
+A node tells nobody where its subscribers are. The demo knows their places only because it simulates them.
 """
 
 import asyncio
@@ -39,8 +39,8 @@ from client_demo.web.server import (
 
 MAP_PORT = 8780
 EVERY_S = 1.0  # between two requests to the api
-QUIET_S = 15.0  # after this long a comment is sent, to notice that a page has gone
-BEHIND = 256  # the most events that may wait for one page, before it has to reconnect
+QUIET_S = 15.0  # seconds without an event until a comment is sent, to notice that a page has gone
+BEHIND = 256  # the most events that may wait for one page; beyond that, the page has to reconnect
 FILES = {
     **page_files("map", "list", "scene"),
     "/worker.js": WEB / "map" / "worker.js",  # at the root, so that its scope contains the page
@@ -50,10 +50,10 @@ FILES = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The facts that the page gets once.
+    """The settings that the map's page requests once.
 
-    They are the node's stream, a token for it if needed, the first place, a map style's URL, and the URL of `geocast
-    push` (with `/v1`) if the page can register there.
+    They are the URL of the node's stream, a token for the node, the place that the map shows first (in degrees), the
+    URL of a map style, and the URL of `geocast push` (with `/v1`) if the page can register there.
     """
 
     stream_url: str
@@ -63,19 +63,22 @@ class View:
     push_url: str | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the view as JSON values, without absent members."""
+        """Return the settings as a dict for JSON, leaving out those that are None."""
         place = None if self.place is None else dict(zip(("lat", "lng"), self.place, strict=True))
         fields = {"stream": self.stream_url, "token": self.token, "place": place, "style": self.style_url}
         fields["push"] = self.push_url
         return {name: value for name, value in fields.items() if value is not None}
 
     def policy(self) -> str:
-        """Return the page's content policy: it may talk to the node, to `geocast push` and to the style's origin."""
+        """Return the page's Content-Security-Policy.
+
+        The page may connect to the node, to `geocast push` and to the origin of the map style.
+        """
         push = [] if self.push_url is None else [self.push_url]
         return content_policy(connect=[self.stream_url, *push], style_url=self.style_url)
 
     def route(self) -> Route:
-        """Return the route by which the page asks for this view."""
+        """Return the route at which the page requests these settings."""
 
         async def send(_: Request) -> Response:
             return JSONResponse(self.to_map(), headers={"Cache-Control": "no-store"})
@@ -84,7 +87,10 @@ class View:
 
 
 class LiveMap:
-    """The events for the open pages. `publisher` is only used for reading, and should not be patient."""
+    """The events for the pages that are open.
+
+    `publisher` is used only to read the live alerts; it should give up quickly when the node does not answer.
+    """
 
     def __init__(self, publisher: Publisher, view: View) -> None:
         self.url = ""
@@ -93,16 +99,16 @@ class LiveMap:
         self._last: dict[str, Any] = {"published": {"alerts": [], "current": False}}
         self._pages: set[asyncio.Queue[str | None]] = set()
 
-    # ---- events ----------------------------------------------------------------------------------------------
+    # ---- the events for the pages ----------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Read the live alerts again and again."""
+        """Read the live alerts every EVERY_S seconds, until cancelled."""
         while True:
             await self.refresh()
             await asyncio.sleep(EVERY_S)
 
     def close(self) -> None:
-        """Close the pages' streams of events."""
+        """End the streams of events of all open pages."""
         for page in self._pages:
             page.put_nowait(None)
 
@@ -117,12 +123,12 @@ class LiveMap:
             self._tell("published", published)
 
     def people(self, cells: Mapping[str, int]) -> None:
-        """Send the places of the simulated subscribers to the pages."""
+        """Send the pages the number of simulated subscribers in each H3 cell."""
         self._last["people"] = {"cells": cells}
         self._tell("people", self._last["people"])
 
     def told(self, fan_out: Mapping[str, Any]) -> None:
-        """Send a delivery to the open pages; pages that open later do not get it."""
+        """Send the open pages an event `told` about a delivery. Pages that are opened later do not get it."""
         self._tell("told", fan_out)
 
     def _tell(self, name: str, data: object) -> None:
@@ -133,10 +139,10 @@ class LiveMap:
                 self._pages.discard(page)
             page.put_nowait(None if is_behind else line)
 
-    # ---- HTTP ------------------------------------------------------------------------------------------------
+    # ---- HTTP routes -----------------------------------------------------------------------------------------
 
     def routes(self) -> list[Route]:
-        """Return the routes that the page requests."""
+        """Return the routes that the page requests: its settings and its events."""
         return [self.view.route(), Route("/events", self._events)]
 
     async def _events(self, _: Request) -> Response:
@@ -167,7 +173,10 @@ Cells = dict[
 
 
 def by_revision(rows: Iterable[Sequence[Any]]) -> dict[tuple[str, int], Cells]:
-    """Merge the rows of `told` in the answers of the crowd's processes, by revision."""
+    """Merge the rows about deliveries that the crowd's processes have returned.
+
+    Return, by id and revision, the deliveries in each cell.
+    """
     found: dict[tuple[str, int], Cells] = {}
     for alert_id, revision, cell, count, first, last in rows:
         cells = found.setdefault((alert_id, revision), {})
@@ -177,7 +186,11 @@ def by_revision(rows: Iterable[Sequence[Any]]) -> dict[tuple[str, int], Cells]:
 
 
 def fan_out(cells: Cells, sent: int | None) -> dict[str, Any]:
-    """Return the members of `told` about the recipients, with their times after `sent` (ns) if that is given."""
+    """Return the fields of an event `told` that describe the recipients of a revision.
+
+    If `sent` (ns) is given, they include how long after `sent` the first recipient in each cell and the last of all got
+    it.
+    """
     told = sum(count for count, _, _ in cells.values())
     if sent is None:
         return {"cells": {cell: [count, 0] for cell, (count, _, _) in cells.items()}, "told": told}
@@ -191,7 +204,7 @@ def fan_out(cells: Cells, sent: int | None) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def live_map(api_url: str, token: str, view: View, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[LiveMap]:
-    """Serve the map while the block runs. Raises OSError if the port is taken."""
+    """Serve the live map during the `with` block. Raise OSError if the port is taken."""
     async with Publisher(api_url, token, patience_s=0) as publisher:
         shown = LiveMap(publisher, view)
         routes = [*files(FILES), *shown.routes()]

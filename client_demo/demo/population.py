@@ -1,4 +1,7 @@
-"""A city of simulated subscribers around the places of incidents. No I/O; the same seed gives the same city."""
+"""The simulated subscribers, who form a city around the places of incidents.
+
+No I/O. The same seed gives the same city.
+"""
 
 import random
 from collections.abc import Sequence
@@ -16,19 +19,20 @@ SEED = 911
 NEAR_SHARE, NEAR_M = (
     0.6,
     900.0,
-)  # the share that lives near an incident, and the standard deviation of the distance; the others live anywhere
+)  # the share of subscribers near an incident, and the standard deviation of their distance; the others live anywhere
 OUTSKIRTS_M = 3000.0
 STEPS, STEP_M = 12, 500.0  # number of a walker's places, and their mean distance
 
-# Kinds of places that subscribers send, and the percentage of subscribers with each.
+# The kinds of places that subscribers send, and the percentage of subscribers with each kind.
 KINDS = {"a point": 45, "a point and its accuracy": 15, "an H3 cell only": 15, "two places": 10, "on the move": 15}
 
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """One subscriber: its format, and its places, one list after the other; a subscriber with one list does not move.
+    """A simulated subscriber: its wire format, and the lists of places through which it moves.
 
-    A responder has a token, and an `answer` to calls: its message, and the delay in seconds (see `crowd`).
+    With only one list it does not move. A responder also has a token, and an `answer` to calls: the message that it
+    sends, and the delays in seconds (see `crowd`).
     """
 
     kind: str
@@ -39,13 +43,13 @@ class Simulated:
     answer: dict[str, Any] | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the subscriber's description for the process that plays it."""
+        """Return the description of the subscriber for the process that plays it, as a dict for JSON."""
         steps = [[place.to_map() for place in places] for places in self.steps]
         return {"wire": self.wire, "steps": steps, "token": self.token, "answer": self.answer}
 
 
 def city(count: int, incidents: Sequence[Point], seed: int = SEED) -> list[Simulated]:
-    """Return `count` subscribers around these places, in random order."""
+    """Return `count` subscribers, some of them near these incidents and the others anywhere in between."""
     dice = random.Random(seed)
     lats, lngs = [lat for lat, _ in incidents], [lng for _, lng in incidents]
     corners = (
@@ -78,7 +82,7 @@ def _steps(kind: str, home: Point, work: Point, dice: random.Random) -> list[lis
 
 
 def _walk(start: Point, dice: random.Random) -> list[list[Place]]:
-    """Return places along a rough line, so that the subscriber enters and leaves areas."""
+    """Return the places of a subscriber who walks roughly along a line, and so enters and leaves areas."""
     north, east = dice.gauss(0, 1), dice.gauss(0, 1)
     accuracy_m = dice.choice((0.0, 0.0, 20.0, 150.0))
     here, steps = start, []

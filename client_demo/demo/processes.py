@@ -1,6 +1,6 @@
-"""The processes of the demo: a node, and the crowd of its subscribers.
+"""The processes of the demo: a node, `geocast push`, and the processes that play the crowd of subscribers.
 
-Each runs in a session of its own, so that Ctrl-C reaches only the demo, which ends them in order.
+Each process runs in a POSIX session of its own. So Ctrl-C reaches only the demo, which ends the processes in order.
 """
 
 import asyncio
@@ -27,16 +27,16 @@ POLL_S = 0.05
 POLICY = Path(__file__).with_name("policy.toml")
 DESK_SCOPES = ("alerts:publish", "alerts:manage", "alerts:audit", "alerts:receive", "alerts:test")
 TOKEN_S = 365 * 86_400
-SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.com,*.notify.windows.com"  # in browsers
+SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.com,*.notify.windows.com"  # of browsers
 _JWT = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
 class ProcessError(Exception):
-    """A process could not be started, or ended too early. The text is one line for a person."""
+    """Raised if a process could not be started, or ended too early. The text is one line for the user."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that are free at the moment."""
+    """Return `count` ports of 127.0.0.1 that are free at the moment."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -56,7 +56,7 @@ class Geocast:
         self._printed: deque[str] = deque(maxlen=20)
 
     async def _start(self, *arguments: str) -> None:
-        """Start the process and wait until it is ready. Raises ProcessError."""
+        """Start the process, and wait until it is ready. Raise ProcessError if it ends before or takes too long."""
         self._process = await self._geocast(*arguments)
         self._reader = asyncio.create_task(self._read())
         try:
@@ -67,7 +67,7 @@ class Geocast:
 
     async def _geocast(self, *arguments: str) -> asyncio.subprocess.Process:
         if not self._command.exists():
-            raise ProcessError(f"there is no {self._command}: `make install` makes it")
+            raise ProcessError(f"there is no {self._command}: `make install` creates it")
         return await asyncio.create_subprocess_exec(
             self._command,
             *arguments,
@@ -76,7 +76,7 @@ class Geocast:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
             cwd=self._folder,
-            # Settings for the user's own node must not reach this one.
+            # Environment variables with settings for the user's own node must not reach this process.
             env={key: value for key, value in os.environ.items() if not key.startswith("GEOCAST_")}
             | {"PYTHONUNBUFFERED": "1"},
         )
@@ -85,7 +85,7 @@ class Geocast:
         process = await self._geocast("keygen", *options)
         printed, _ = await process.communicate()
         if process.returncode:
-            raise ProcessError(f"no keys could be made: {printed.decode(errors='replace').strip()}")
+            raise ProcessError(f"the keys could not be created: {printed.decode(errors='replace').strip()}")
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
@@ -106,22 +106,22 @@ class Geocast:
         return " / ".join([line for line in self._printed if line][-3:]) or "it printed nothing"
 
     async def watch(self) -> None:
-        """Wait until the process ends, and raise ProcessError, because it should not end by itself."""
+        """Wait until the process ends, which it should not do by itself; then raise ProcessError."""
         await self._process.wait()
         raise ProcessError(f"{self.what} ended with status {self._process.returncode}: {self._last_words()}")
 
     async def stop(self) -> None:
-        """End the process and wait for its end."""
+        """Tell the process to end, and wait until it has ended."""
         if hasattr(self, "_process"):
             await _end(self._process)
             await self._reader
 
 
 class Node(Geocast):
-    """`geocast serve --dev` on loopback, with keys, a policy that has calls, and its log in `folder`.
+    """The process `geocast serve --dev` on loopback.
 
-    `aeds` is a file with defibrillators, if there is one. `token` is for a desk, `phone_token` for any subscriber,
-    `dispatch_token` for a dispatcher.
+    Its keys, its log and a policy with calls for help are in `folder`. `aeds` is a file of defibrillators, or None.
+    `token` is for a review desk, `phone_token` for any subscriber, and `dispatch_token` for a dispatcher.
     """
 
     what = "the node"
@@ -143,7 +143,7 @@ class Node(Geocast):
         )
 
     async def start(self) -> None:
-        """Make the keys, start the node and wait until it is ready. Raises ProcessError."""
+        """Make the keys, start the node, and wait until it is ready. Raise ProcessError if that fails."""
         await asyncio.gather(
             self._keygen("--quals", "cpr,medic", "--public", "keys.jwks", "--private", "private.jwk"),
             self._keygen("--call", "--private", "call-keys.jwks"),
@@ -156,10 +156,10 @@ class Node(Geocast):
 
 
 class PushProcess(Geocast):
-    """`geocast push` beside a node; `url` is where devices register.
+    """The process `geocast push` for a node.
 
-    It may push to `service` (HOST:PORT, with its certificate in the file `ca`) and to the browsers' services, for
-    people who open the map.
+    Devices register at `url`. The process may push to `service` (HOST:PORT), whose certificate is in the file `ca`, and
+    also to the push services of browsers, for people who open the map.
     """
 
     what = "`geocast push`"
@@ -176,13 +176,16 @@ class PushProcess(Geocast):
         )
 
     async def start(self, origins: Sequence[str]) -> None:
-        """Start the process for pages of these origins, and wait until it is ready. Raises ProcessError."""
+        """Start the process, allowing pages of these origins to register, and wait until it is ready.
+
+        Raise ProcessError if that fails.
+        """
         await self._keygen("--push", "push.jwks", "--vapid", "vapid.jwks")
         await self._start(*self._arguments, "--origins", ",".join(origins))
 
 
 class CrowdProcess:
-    """A child process that plays some of the subscribers; see `crowd` for the commands."""
+    """A child process that plays some of the subscribers. The module `crowd` lists the commands."""
 
     async def start(self) -> None:
         """Start the process, which then waits for commands."""
@@ -197,11 +200,11 @@ class CrowdProcess:
         )
 
     async def do(self, command: str, told: Callable[[dict[str, Any]], None] | None = None, **fields: Any) -> Any:
-        """Send a command and return its answer. `told` gets the lines that come before the answer."""
+        """Send a command, and return the answer. `told` is called with each line that comes before the answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": command, "with": fields}).encode() + b"\n")
-        with contextlib.suppress(ConnectionError):  # the process has died, and no answer comes either
+        with contextlib.suppress(ConnectionError):  # the process has died; then no answer comes either
             await self._process.stdin.drain()
         while line := await self._process.stdout.readline():
             answer = cast(dict[str, Any], json.loads(line))
@@ -212,13 +215,13 @@ class CrowdProcess:
         raise ProcessError("a process that plays subscribers has died")
 
     async def stop(self) -> None:
-        """End the process and wait for its end."""
+        """Tell the process to end, and wait until it has ended."""
         if hasattr(self, "_process"):
             await _end(self._process)
 
 
 async def all_do(crowd: Sequence[CrowdProcess], command: str, **fields: Any) -> list[dict[str, Any]]:
-    """Send the same command to all processes, and return their answers."""
+    """Send the same command to all processes at once, and return the answers in the order of the processes."""
     return list(await asyncio.gather(*(each.do(command, **fields) for each in crowd)))
 
 

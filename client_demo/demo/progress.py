@@ -1,4 +1,4 @@
-"""Output of the demo in a terminal: its progress, and its verdict as a table."""
+"""The output of the demo in a terminal: progress bars, lines of text, and the verdict as a table."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ WIDE = 110  # terminal columns that the complete table needs
 
 
 class Progress:
-    """The progress of the demo: bars in a terminal, and lines that also make sense in a file."""
+    """The progress of the demo, shown as bars in a terminal, or as lines if the output goes to a file."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -42,7 +42,7 @@ class Progress:
         self._tasks[name] = self._bars.add_task(name, total=total)
 
     def advance(self, name: str, done: int) -> None:
-        """Set a progress bar to `done`."""
+        """Set the progress bar with this name to `done` steps."""
         self._bars.update(self._tasks[name], completed=done)
 
     def say(self, line: str, style: str = "") -> None:
@@ -51,7 +51,10 @@ class Progress:
 
 
 def verdict_table(rows: Iterable[Row], width: int) -> Table:
-    """Return a table with one line for each revision and cancel, without headlines in a narrow terminal."""
+    """Return a table with one row for each revision and cancel.
+
+    In a narrow terminal it has no column for the headlines.
+    """
     is_wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold underline")
     table.add_column("category", no_wrap=True, overflow="ellipsis")

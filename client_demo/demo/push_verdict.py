@@ -1,14 +1,15 @@
-"""The judge of the demo's sleeping phones: which push had to wake whom, and whether it did. No I/O.
+"""The judge of the demo's sleeping phones: which pushes each phone had to get, and whether it got them. No I/O.
 
-It knows push-rules.md and an independent haversine, and nothing about the implementation of `geocast push`. Times are
-in ms since 1970.
+The judge follows push-rules.md with a distance formula of its own (haversine), and uses nothing of the code of
+`geocast push`. Times are in ms since 1970.
 
-Rule 1  A sleeping phone is registered for cells, and does not move. It *had to* get an alert once a revision of it
-        reached one of the cells (D2), and after that every later revision and the cancel (R4).
-Rule 2  A phone is judged by its last message about each alert, which must be the newest there is. Earlier messages may
-        be missing, as a newer revision replaces an older one on the way (WPT3).
+Rule 1  A sleeping phone is registered for H3 cells, and does not move. When a revision of an alert reaches one of these
+        cells, the phone *had to* get that revision (D2), every later one and the cancel (R4).
+Rule 2  Only the phone's last message about an alert is judged: it must be the newest revision, or the cancel. Earlier
+        messages may be missing, because the push service replaces an older revision by a newer one (WPT3).
 Rule 3  A phone that did not have to get an alert got no message about it (R1).
-Rule 4  Alerts that had ended when the phone woke are not required (E1), and within 1 cm of the edge either is right.
+Rule 4  A phone need not get alerts that had ended when it woke (E1). Within 1 cm of the edge of an area, both are
+        right: that the phone got the alert, and that it did not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,9 +22,11 @@ from .verdict import Published, percentile
 
 @dataclass(frozen=True, slots=True)
 class Sleeper:
-    """A phone: its cells, whether it slept until the end, and its messages in order: (id, revision).
+    """A phone that is registered for pushes.
 
-    `taken_ms` are the times from a publisher's request until its push service had the push.
+    `places` are the cells that it is registered for, `slept` says whether it slept until the end, and `told` has its
+    messages in order, as (id, revision). `taken_ms` has the times in ms from a publisher's request until the push
+    service had the push.
     """
 
     places: Sequence[Place]
@@ -34,10 +37,10 @@ class Sleeper:
 
 @dataclass(slots=True)
 class PushVerdict:
-    """The verdict in counts, for pairs of a phone and an alert.
+    """The verdict on all pushes, as counts of pairs of a phone and an alert.
 
-    `expected` pairs should have got the newest revision or cancel, and `told` pairs got it; `slept` are the latter on
-    phones that slept, which got it when they woke.
+    `expected` counts the pairs in which the phone should have got the newest revision or cancel, and `told` those in
+    which it got it. `slept` counts those of `told` in which the phone had slept and got the message when it woke.
     """
 
     phones: int = 0
@@ -51,7 +54,7 @@ class PushVerdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether all phones that had to get an alert got it, and no others did."""
+        """Whether all phones that had to get an alert got it, and no other phone did."""
         return self.told > 0 and not (self.outside or self.missed or self.faults)
 
     def line(self) -> str:
@@ -66,7 +69,10 @@ class PushVerdict:
 def check_pushes(
     published: Sequence[Published], ends_ms: Mapping[str, int], sleepers: Iterable[Sleeper], now_ms: int
 ) -> PushVerdict:
-    """Judge every phone. `ends_ms` is the end of each alert by its newest revision, `now_ms` when the phones woke."""
+    """Judge every phone, and return the verdict.
+
+    `ends_ms` has the end of each alert according to its newest revision; `now_ms` is the time at which the phones woke.
+    """
     found = PushVerdict()
     newest = {item.id: item.revision for item in sorted(published, key=lambda item: item.revision)}
     for sleeper in sleepers:
@@ -78,12 +84,12 @@ def check_pushes(
             _check(found, sleeper, depth, last.get(alert_id), revision, lives=ends_ms[alert_id] > now_ms)
         found.faults += ["an alert was pushed that was never published" for alert_id in last if alert_id not in newest]
         if len(set(sleeper.told)) < len(sleeper.told):
-            found.faults.append("a phone was told the same twice")
+            found.faults.append("a phone got the same message twice")
     return found
 
 
 def _check(found: PushVerdict, sleeper: Sleeper, depth: float, told: int | None, newest: int, *, lives: bool) -> None:
-    """Judge one phone and one alert."""
+    """Judge one phone and one alert, and add the result to `found`."""
     if told is not None and depth < -EDGE_M:
         found.outside += 1
         return

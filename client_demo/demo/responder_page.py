@@ -1,7 +1,7 @@
 """The server of `web/respond/`: the page of a responder, who is called to people in need nearby.
 
-The page is a client like any other: it talks to the node alone. Its token comes behind the # of the page's address, so
-no server receives it, not even this one.
+The page is a client like any other: it talks only to the node. Its token is in the page's address after the #, a part
+that browsers send to no server, not even to this one.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ PAGE = page_files("respond", "card", "alarm") | LIBRARY
 
 @contextlib.asynccontextmanager
 async def responder_page(view: View, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[str]:
-    """Serve the page while the block runs; yield its address. Raises OSError if the port is taken."""
+    """Serve the page during the `with` block; yield its address. Raise OSError if the port is taken."""
     routes = [*files(PAGE), view.route()]
     async with serving(application(routes, view.policy()), port, bind) as url:
         yield url
 
 
 def signed_in(url: str, token: str) -> str:
-    """Return the page's address with this token behind the #, a part that is sent to no server."""
+    """Return the address of the page with this token after the #, a part that browsers send to no server."""
     return f"{url}/#token={token}"

@@ -1,7 +1,7 @@
-"""The responders among the simulated phones: who they are, where, and how they answer a call. No I/O.
+"""The responders among the simulated phones: their qualifications, their places and their answers to calls. No I/O.
 
-They are placed around the places of cardiac arrests. Some must not be called: off duty, without a qualification, or
-with a token that lasts too long to count (docs/reference/call-rules.md, RQ2).
+They are scattered around the places of cardiac arrests. Some of them must not be called: those who are off duty, who
+have no qualification, or whose token is valid for longer than is allowed (docs/reference/call-rules.md, RQ2).
 """
 
 import random
@@ -12,17 +12,17 @@ from client_demo.python.geo import Place, offset
 
 from .population import Point, Simulated
 
-RESPONDER = "a responder"  # the kind of such a subscriber
+RESPONDER = "a responder"  # the `kind` of these subscribers
 SEED = 112
 NEAR_M = 700.0  # standard deviation of their distance
-ROUND_EACH = 24  # responders around each arrest, for at most MOST_ARRESTS arrests
+ROUND_EACH = 24  # the number of responders around each arrest, for at most MOST_ARRESTS arrests
 MOST_ARRESTS = 4
 SAYS = {"accept": 60, "decline": 20, "": 20}  # answer -> percentage
 ANSWERS_S = (0.3, 1.8)
 THERE_S = 0.4  # from the task to the arrival; short, as the demo is short
 DAY_S = 86_400
 LIFE_S = 23 * 3600
-# Sort -> percentage, qualifications in the token, whether on duty, and the token's life (s).
+# By sort of responder: percentage, qualifications in the token, whether on duty, and lifetime of the token in s.
 SORTS: dict[str, tuple[int, tuple[str, ...], bool, int]] = {
     "a medic": (50, ("medic",), True, LIFE_S),
     "a first aider": (25, ("cpr",), True, LIFE_S),
@@ -36,7 +36,10 @@ TokenOf = Callable[[str, Sequence[str], int], str]  # (sub, quals, life in s) ->
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """A responder: its subscriber, and in `counts` the qualifications that count."""
+    """A simulated responder: the subscriber who is one, and in `counts` the qualifications that count.
+
+    `sort` is a key of SORTS, and `says` is the answer to calls.
+    """
 
     simulated: Simulated
     sort: str
@@ -45,13 +48,13 @@ class Responder:
 
     @property
     def here(self) -> Place | None:
-        """The place where the responder is on duty, or None."""
+        """The place where the responder is on duty, or None when off duty."""
         (place,) = self.simulated.steps[0]
         return place if place.here else None
 
 
 def responders(arrests: Sequence[Point], token_of: TokenOf, seed: int = SEED) -> list[Responder]:
-    """Return the responders around these places, with tokens from `token_of`."""
+    """Return simulated responders around the places of these arrests. `token_of` makes their tokens."""
     dice = random.Random(seed)
     found: list[Responder] = []
     for where in arrests[:MOST_ARRESTS]:

@@ -1,15 +1,16 @@
-"""`make demo`: a node, a city of subscribers, a review desk, a live map, and a verdict on every delivery.
+"""The course of `make demo`: a node, a city of subscribers, a review desk, a live map, and a verdict on every delivery.
 
-    1  read a dispatch feed and let the desk decide which incidents the node's policy allows
-    2  start a node and connect the subscribers, who run in processes of their own
-    3  act by act: publish; then a revision that moves an alert, a tunnel in which some lose their connection while
-       alerts are cancelled and revised, and their return; and a call for help to a cardiac arrest
-    4  judge every delivery with an independent haversine (`verdict`), and print a table; and, where aiohttp is
-       installed, every push to sleeping phones
-    5  in a terminal, go on until Ctrl-C, so that there is time to look at the map
+    1  The demo reads a feed of dispatch records, and a simulated desk decides which incidents become alerts.
+    2  It starts a node, and connects the subscribers, who run in processes of their own.
+    3  It plays the acts. Alerts are published, and one is revised to another place. Some subscribers lose their
+       connections, as in a tunnel, while alerts are cancelled and revised, and come back. Then there is a call for help
+       to a cardiac arrest.
+    4  It judges every delivery with a distance formula of its own (`verdict`) and, if aiohttp is installed, every push
+       to sleeping phones, and prints a table.
+    5  In a terminal, it goes on until Ctrl-C, so that there is time to look at the map.
 
-Nobody moves while an alert is published: from before the POST until all who are inside have it. So the set of those who
-had to be told is exact. Between two acts subscribers move in and out of the areas of live alerts.
+Subscribers don't move while an alert is being published, from before the request until everybody inside has the alert.
+So it is exactly known who has to get it. Between two acts, subscribers move in and out of the areas of live alerts.
 """
 
 import asyncio
@@ -81,12 +82,15 @@ Page = TypeVar("Page")
 
 
 class DemoError(Exception):
-    """The demo can't run. The text is one line for a person."""
+    """Raised if the demo can't run. The text is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The published alerts, and for each subscriber its places and its record, until `end` (ns)."""
+    """The evidence for the verdict.
+
+    Its main parts are the published alerts, and the places and the record of each subscriber up to the time `end` (ns).
+    """
 
     published: list[Published]
     records: list[tuple[list[list[Place]], list[Event]]]
@@ -102,7 +106,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The results of all alerts, of the call for help and of the pushes."""
+    """The verdicts on all alerts, on the call for help, and on the pushes."""
 
     alerts: int
     rows: list[Row]
@@ -111,12 +115,12 @@ class Outcome:
     push: PushVerdict | None = None
 
     def total(self, name: str) -> int:
-        """Return the sum of a column."""
+        """Return the sum of a count, such as `missed`, over all revisions and cancels."""
         return sum(getattr(row, name) for row in self.rows)
 
     @property
     def is_good(self) -> bool:
-        """Whether all who had to get an alert, a call or a push got it, and nobody else did."""
+        """Whether everybody who had to get an alert, a call or a push got it, and nobody else did."""
         if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push)):
             return False
         wrong = self.total("outside") + self.total("missed") + len(self.faults)
@@ -131,7 +135,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Programme:
-    """The settings of a demo: duration, feed, number of subscribers, and the map. `stays`: go on until Ctrl-C."""
+    """The settings of a demo: duration, feed, number of subscribers, and the map.
+
+    With `stays`, the demo goes on after the verdict, until Ctrl-C.
+    """
 
     seconds: float
     feed: Path | None = None
@@ -143,12 +150,12 @@ class Programme:
 
 
 def run_demo(console: Console, programme: Programme) -> int:
-    """Run the demo; return the exit status: 0 if all deliveries were right, otherwise 1.
+    """Run the demo, and return the exit status: 0 if all deliveries were right, otherwise 1.
 
-    Raises DemoError if it can't run.
+    Raise DemoError if the demo can't run.
     """
     if programme.seconds < MIN_SECONDS:
-        raise DemoError(f"{programme.seconds:g} s are too short for a demo: {MIN_SECONDS:g} at least")
+        raise DemoError(f"{programme.seconds:g} s are too short for a demo; it needs at least {MIN_SECONDS:g} s")
     path = programme.feed or SAMPLE
     try:
         kind = optional_format(programme.feed_format)
@@ -163,7 +170,7 @@ def run_demo(console: Console, programme: Programme) -> int:
 async def _perform(
     progress: Progress, programme: Programme, incidents: Sequence[Incident], arrests: Sequence[Record]
 ) -> Outcome:
-    """Start the processes and pages, run and judge the show, and clean up."""
+    """Start the processes and the pages, run the show, judge it, and stop everything."""
     ends_at = time.monotonic() + programme.seconds - ENDING_S
     crowd = [CrowdProcess() for _ in range(PROCESSES)]
     async with contextlib.AsyncExitStack() as cleanup:
@@ -208,13 +215,13 @@ async def _perform(
 async def _phones_that_sleep(
     progress: Progress, node: Node, folder: Path, cleanup: contextlib.AsyncExitStack
 ) -> "Sleepers | None":
-    """Return the sleeping phones, or None where aiohttp is not installed."""
+    """Return the sleeping phones, or None if aiohttp is not installed."""
     try:
         from .sleepers import sleeping
     except ModuleNotFoundError as error:
         if error.name != "aiohttp":
             raise
-        progress.say("no phones that sleep: there is no aiohttp, which `make demo` installs", "yellow")
+        progress.say("no sleeping phones, because aiohttp is missing; `make demo` installs it", "yellow")
         return None
     return await cleanup.enter_async_context(sleeping(node, folder))
 
@@ -223,7 +230,10 @@ async def _phones_that_sleep(
 async def _on_port(
     port: int, opening: Callable[[int], contextlib.AbstractAsyncContextManager[Page]]
 ) -> AsyncIterator[Page]:
-    """Serve a page on this port or, if the port is taken, on any free one."""
+    """Serve a page on this port, or on any free port if this one is taken, and yield the page.
+
+    `opening` serves the page on a given port.
+    """
     async with contextlib.AsyncExitStack() as cleanup:
         try:
             page = await cleanup.enter_async_context(opening(port))
@@ -247,7 +257,10 @@ async def _serve_calls(
     arrests: Sequence[Record],
     cleanup: contextlib.AsyncExitStack,
 ) -> None:
-    """Serve a responder's page beside the newest arrest, and a dispatch page, whose calls also reach the crowd."""
+    """Serve the page of a responder near the newest arrest, and a dispatch page.
+
+    Calls from the dispatch page also reach the crowd.
+    """
     view = View(node.stream_url, place=offset(*where(arrests[0]), *FROM_THE_ARREST_M), style_url=programme.map_style)
     settings = DispatchSettings(
         api_url=node.api_url,
@@ -267,7 +280,7 @@ async def _serve_calls(
 
 
 def _serve_desk(node: Node, programme: Programme, folder: Path) -> contextlib.AbstractAsyncContextManager[OpenPage]:
-    """Serve a review desk on the demo's feed, whose alerts reach the map and the crowd."""
+    """Serve a review desk with the demo's feed. Its alerts also reach the map and the crowd."""
     settings = DeskSettings(
         api_url=node.api_url,
         token=node.token,
@@ -293,7 +306,7 @@ def _tell(progress: Progress, outcome: Outcome) -> None:
 
 
 class Show:
-    """The acts, on a node and a crowd that have been started."""
+    """The acts of the demo (publishing, revising and so on), which need a running node and a connected crowd."""
 
     def __init__(
         self,
@@ -317,7 +330,10 @@ class Show:
         self._cast: list[list[Simulated]] = []  # for each process, the subscribers that it plays
 
     async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> None:
-        """Run everything from the desk's decisions to the last delivery."""
+        """Run the whole show.
+
+        The desk decides, the subscribers connect, and the acts are played, until `ends_at` (monotonic) at the latest.
+        """
         self._policy = Policy.from_map(await self._publisher.policy())
         self._desk = Desk(self._policy, retime=True)
         self._cases = cases = self._decide(incidents)
@@ -326,7 +342,7 @@ class Show:
         listener = self._listener(cases[0])
         await first_to_end(self._act_by_act(cases, ends_at), listener.run())
 
-    # ---- 1: the desk decides ---------------------------------------------------------------------------------
+    # ---- part 1: the desk decides ----------------------------------------------------------------------------
 
     def _decide(self, incidents: Sequence[Incident]) -> list[Case]:
         triage = self._desk.triage(incidents, wall_ms())
@@ -346,17 +362,17 @@ class Show:
             progress.say(f"desk: {triage.retimed()}", "yellow")
 
     def _open_map(self, case: Case) -> None:
-        """Place the map's first view near the middle of the case with the most other cases around it."""
+        """Let the map first show the surroundings of the case that has the most other cases near it."""
         self._map.view = replace(self._map.view, place=offset(*_where(case), *FROM_THE_MIDDLE_M))
         lacks = missing(FILES)
         if lacks is None:
             self._progress.say(f"map: {self._map.url}", "bold")
         else:
             self._progress.say(
-                f"no live map: there is no {lacks}, which `make demo` gets where npm can be reached", "yellow"
+                f"no live map: there is no {lacks}; `make demo` gets it if an npm registry can be reached", "yellow"
             )
 
-    # ---- 2: the city connects --------------------------------------------------------------------------------
+    # ---- part 2: the subscribers connect ---------------------------------------------------------------------
 
     async def _connect(self, count: int, cases: Sequence[Case]) -> None:
         fit = self._that_fit(count)
@@ -400,7 +416,10 @@ class Show:
         return self._node.issuer.token(sub, ["alerts:receive"], life_s, quals)
 
     def _that_fit(self, count: int) -> int:
-        """Return how many subscribers fit: the node needs a descriptor for each, and its hard limit is fixed."""
+        """Return how many of `count` subscribers the node can serve.
+
+        The node needs a file descriptor for each, and the hard limit may be low.
+        """
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         fit = count if hard == resource.RLIM_INFINITY else max(1, min(count, hard - SPARE_DESCRIPTORS))
         if fit < count:
@@ -409,10 +428,10 @@ class Show:
             )
         return fit
 
-    # ---- 3: the acts -----------------------------------------------------------------------------------------
+    # ---- part 3: the acts, one after the other ---------------------------------------------------------------
 
     def _listener(self, case: Case) -> Client:
-        """Return a listener on the real client at the place of the first alert. It prints what a person would see."""
+        """Return a real client at the place of the first alert, which prints what a person would see."""
 
         def tell(change: Change) -> None:
             reason = f" ({change.reason})" if change.reason else ""
@@ -445,17 +464,17 @@ class Show:
         await all_do(self._crowd, "thaw")
 
     async def _show_arrivals(self, published: Sequence[Published]) -> None:
-        """Send the map the deliveries since the last time, with latencies for those just published."""
+        """Send the map the deliveries since the last call. Those of the revisions in `published` have latencies."""
         answers = await all_do(self._crowd, "arrivals")
         await self._map.refresh()
         self._map.people(sum((Counter(answer["people"]) for answer in answers), Counter[str]()))
         sent = {item.key: item.sent for item in published}
         for key, cells in by_revision(row for answer in answers for row in answer["told"]).items():
-            if key[0] in self._sent:  # otherwise another desk's alert
+            if key[0] in self._sent:  # otherwise the alert was published by another desk
                 self._map.told({**self._what(*key), **fan_out(cells, sent.get(key))})
 
     def _what(self, alert_id: str, revision: int) -> dict[str, Any]:
-        """Return the members of `told` that describe the alert."""
+        """Return the fields of the map's event `told` that describe the alert."""
         alert = self._sent[alert_id]
         is_cancel = any(item.key == (alert_id, revision) and item.area is None for item in self._published)
         title = self._policy.categories[alert["category"]]["title"]
@@ -467,7 +486,10 @@ class Show:
         }
 
     def _script(self, cases: Sequence[Case], ends_at: float) -> list[tuple[Act, bool]]:
-        """Return as many publishing acts as there is time for, with the other acts, which always run, in between."""
+        """Return the acts in order, each with whether it must be played even if time is short.
+
+        As many alerts are published as there is time for.
+        """
         room = int((ends_at - time.monotonic()) / INTERVAL_S[0]) - 3
         publish = [(self._publishing(case), number < NEEDED) for number, case in enumerate(cases[: max(NEEDED, room)])]
         third = max(1, len(publish) // 3)
@@ -490,46 +512,46 @@ class Show:
         return act
 
     async def _move_first(self) -> None:
-        """Revise the first alert, moved by 1.5 times its radius."""
+        """Revise the first alert, moving its circle east by 1.5 times the radius."""
         alert = self._sent[self._published[0].id]
         shape = alert["area"][0]
         lat, lng = offset(shape["lat"], shape["lng"], 0, 1.5 * shape["radius_m"])
         took = await self._revise(alert["id"], area=[{**shape, "lat": lat, "lng": lng}])
         self._progress.say(
-            f"revised {alert['category']}, it has moved east; those who had it are told too: {took}", "bold"
+            f"revised {alert['category']}, it has moved east; everybody who had it gets the revision: {took}", "bold"
         )
 
     async def _enter_tunnel(self) -> None:
-        """Drop some connections, and cancel or revise the alerts that those subscribers hold."""
+        """Drop the connections of some subscribers, then cancel one alert that they have and revise another."""
         first, second = (list(self._sent) * 2)[:2]
         gone = await all_do(self._crowd, "tunnel", ids=[first, second], most=TUNNEL // len(self._crowd))
         self._progress.say(f"{sum(each['gone'] for each in gone)} subscribers lost their connection", "bold")
         took = await self._cancel(first, "it was a false alarm")
         self._progress.say(
-            f"cancelled {self._sent[first]['category']}; those who had it are told, wherever they are: {took}", "bold"
+            f"cancelled {self._sent[first]['category']}; everybody who had it gets the cancel: {took}", "bold"
         )
         if second != first:
             took = await self._revise(second, description="Crews are on the scene.")
             self._progress.say(f"revised {self._sent[second]['category']} in place: {took}", "bold")
 
     async def _leave_tunnel(self) -> None:
-        """Reconnect those subscribers with their `holding`; the node sends the difference."""
+        """Reconnect those subscribers. They send in `holding` what they have, and the node sends the difference."""
         answers = await all_do(self._crowd, "emerge")
         total = {name: sum(answer[name] for answer in answers) for name in answers[0] if name != "done"}
         self._progress.say(
-            f"{total['back']} came back, holding {total['held']} alerts; told at once: {total['cancels']} cancels, "
-            f"{total['revisions']} revisions, {total['new']} new, {total['again']} that they had",
+            f"{total['back']} came back, holding {total['held']} alerts; they were sent {total['cancels']} cancels, "
+            f"{total['revisions']} revisions, {total['new']} new alerts, {total['again']} alerts that they already had",
             "bold",
         )
 
     async def _cardiac_arrest(self) -> None:
-        """Call responders to a home. Those who go are sent the place, and all stand down at the end."""
+        """Call responders to a home. Those who get a seat are sent the exact place; at the end all get a standdown."""
         call = Call(self._dispatcher, self._crowd, self._arrests[0])
         self._called = await call.go()
         self._searched = call.frames
         self._progress.say(f"cardiac arrest: {call.told()}", "bold")
 
-    # ---- publishing, with the times that the verdict needs ---------------------------------------------------
+    # ---- publishing, and recording the times for the verdict -------------------------------------------------
 
     async def _revise(self, alert_id: str, **changes: Any) -> str:
         revision = self._current(alert_id) + 1
@@ -545,7 +567,7 @@ class Show:
         return max(item.revision for item in self._published if item.id == alert_id)
 
     async def _send(self, request: Coroutine[Any, Any, dict[str, Any]], alert: dict[str, Any]) -> str:
-        """Send a request, wait until those who should have the alert have it, and return a line about it."""
+        """Send a request, wait until the subscribers who should have the alert have it, and return a line about it."""
         sent = time.monotonic_ns()
         answer = await request
         accepted = time.monotonic_ns()
@@ -562,13 +584,16 @@ class Show:
         else:
             counts, _ = await asyncio.gather(settling, self._sleepers.settle(item))
         got, missing = (sum(count[name] for count in counts) for name in ("got", "missing"))
-        late = f", {missing} still without it" if missing else ""
-        return f"{got} told{late}; accepted in {(accepted - sent) / 1e6:.1f} ms"
+        late = f", {missing} do not have it yet" if missing else ""
+        return f"{got} subscribers have it{late}; accepted in {(accepted - sent) / 1e6:.1f} ms"
 
-    # ---- afterwards ------------------------------------------------------------------------------------------
+    # ---- part 5: going on after the verdict ------------------------------------------------------------------
 
     async def go_on(self) -> None:
-        """Continue the show without output: publish alerts, and cancel the oldest."""
+        """Continue the show without output until cancelled.
+
+        Publish one alert after the other, and cancel the oldest ones.
+        """
         live = list(self._sent)
         for case in itertools.cycle([*self._cases[len(live) :], *self._cases[: len(live)]]):
             await all_do(self._crowd, "forget")
@@ -587,7 +612,7 @@ class Show:
         live.append(alert["id"])
 
     async def evidence(self) -> Evidence:
-        """Return the evidence for the verdict."""
+        """Collect the evidence for the verdict from the crowd and the sleeping phones, and return it."""
         reports = await all_do(self._crowd, "report")
         end = time.monotonic_ns()
         records = [
@@ -612,7 +637,7 @@ class Show:
         return ResponderPhone(sub, one.counts, one.here, one.says, events)
 
 
-# ---- 4: the verdict ----------------------------------------------------------------------------------------------
+# ---- part 4: the verdict -----------------------------------------------------------------------------------------
 
 
 def outcome_of(evidence: Evidence) -> Outcome:

@@ -1,7 +1,7 @@
-"""The demo's sleeping phones.
+"""The demo's sleeping phones, which are woken by pushes.
 
-They register with `geocast push`, and a push service that stands in for those of browsers wakes them. Half of them read
-each push at once; the others sleep until the end, and then read the pushes that are left.
+The phones register with `geocast push`, and get their pushes from a push service that simulates those of browsers. Half
+of the phones read each push at once. The others sleep until the end, and then read the pushes that are still stored.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ PHONES = 48
 RESOLUTION = 8
 SEED = 1042
 NEAR_M = 900.0  # standard deviation of their distance from an incident
-PATIENCE_S = 10.0  # how long a registration is repeated
+PATIENCE_S = 10.0  # seconds for which a registration is repeated
 SETTLE_S = 2.0  # the same as in `crowd`
 LATE_S = 5.0
 LIFE_S = 3600
@@ -36,7 +36,10 @@ LIFE_S = 3600
 
 @dataclass
 class _Sleeper:
-    """A phone, its places, the ids of its alerts, and its expected number of pushes."""
+    """A sleeping phone.
+
+    `ids` are the alerts that it must be sent, and `owed` is the number of pushes expected so far.
+    """
 
     phone: Phone
     places: list[Place]
@@ -46,13 +49,16 @@ class _Sleeper:
     taken_ms: list[float] = field(default_factory=list)
 
     def owes(self, item: Published) -> bool:
-        """Return whether this item must wake the phone; later revisions of the alert must do so too."""
+        """Return whether the phone must get a push about this revision or cancel.
+
+        Once an alert has reached one of the phone's places, that holds for all later revisions, too.
+        """
         if item.area is not None and is_inside(item.area, self.places):
             self.ids.add(item.id)
         return item.id in self.ids
 
     def record(self) -> Sleeper:
-        """Return the phone's record for the verdict."""
+        """Return the phone with the messages that it has read, in the form for the verdict."""
         told = [
             (message["alert"]["id"], message["alert"]["revision"])
             if message["type"] == "alert"
@@ -64,7 +70,7 @@ class _Sleeper:
 
 
 class Sleepers:
-    """The phones and their push service. Every other phone sleeps until `wake`."""
+    """The phones and their push service. Every second phone sleeps until `wake`."""
 
     def __init__(self, node: Node, push: PushProcess, service: PushService) -> None:
         self.push = push
@@ -73,7 +79,7 @@ class Sleepers:
         self._starting: asyncio.Task[None] | None = None
 
     def start(self, origins: Sequence[str]) -> None:
-        """Start `geocast push` in the background, also for pages of these origins."""
+        """Start `geocast push` in the background. Pages of these origins may register there, too."""
         self._starting = asyncio.create_task(self.push.start(origins))
 
     async def stop(self) -> None:
@@ -84,34 +90,40 @@ class Sleepers:
         await self.push.stop()
 
     async def watch(self) -> None:
-        """Wait until `geocast push` ends, and raise ProcessError, also if it could not be started."""
+        """Wait until `geocast push` ends, then raise ProcessError.
+
+        Also raise ProcessError if it could not be started.
+        """
         if self._starting is not None:
             await self._starting
         await self.push.watch()
 
     async def register(self, incidents: Sequence[Point]) -> str:
-        """Register phones around these places, and return a line about it. Raises ProcessError and PublishError."""
+        """Register phones around these places, and return a line about it.
+
+        Raise ProcessError if `geocast push` did not start, and PublishError if a registration fails.
+        """
         assert self._starting is not None
         await self._starting
         began, dice = time.monotonic(), random.Random(SEED)
         for number in range(PHONES):
-            near = incidents[:2] if number % 4 < 2 else incidents  # these two are published in any case
+            near = incidents[:2] if number % 4 < 2 else incidents  # the first two are always published
             spot = offset(*dice.choice(near), dice.gauss(0, NEAR_M), dice.gauss(0, NEAR_M))
             place, slept = Place.in_cell(h3.latlng_to_cell(*spot, RESOLUTION)), number % 2 == 1
             self._all.append(_Sleeper(self._service.phone(asleep=slept), [place], slept))
         await asyncio.gather(*(self._register(one) for one in self._all))
         took_s = time.monotonic() - began
-        return f"{PHONES} phones that sleep registered in {took_s:.1f} s; half of them sleep until the end"
+        return f"{PHONES} sleeping phones registered in {took_s:.1f} s; half of them sleep until the end"
 
     async def _register(self, one: _Sleeper) -> None:
         token = self._node.issuer.token(one.phone.name, ["alerts:receive"], LIFE_S)
-        # No TLS on loopback: reading all certificates for each phone would take seconds.
+        # The connection is not encrypted, so the client need not read all certificates, which would take seconds.
         plain = httpx.AsyncHTTPTransport(verify=False)
         async with Devices(self.push.url, token, patience_s=PATIENCE_S, transport=plain) as devices:
             await devices.register(new_device_id(), one.phone.subscription(), one.places, resolution=RESOLUTION)
 
     async def settle(self, item: Published) -> None:
-        """Wait until the push service has all pushes that are due for this item, at most 2 s."""
+        """Wait at most 2 s until the push service has all pushes for this revision or cancel."""
         sent_at = time.time() - (time.monotonic_ns() - item.sent) / 1e9
         due = [one for one in self._all if one.owes(item)]
         for one in due:
@@ -126,7 +138,7 @@ class Sleepers:
             await asyncio.to_thread(self._service.until, lambda: not any(map(_lacks, these)), most_s)
 
     async def wake(self) -> list[Sleeper]:
-        """Wake all phones, and return their records. Pushes that are late have a few more seconds to arrive."""
+        """Wait a few seconds for pushes that are late, wake all phones, and return their records."""
         await self._until_pushed(self._all, LATE_S)
         for one in self._all:
             one.phone.wake()
@@ -134,11 +146,11 @@ class Sleepers:
 
     @property
     def faults(self) -> list[str]:
-        """The faults of pushes that the push service has found."""
-        return [f"the push service found wrong: {what}" for what in sorted(set(self._service.wrong))]
+        """The faults that the push service has found in pushes."""
+        return [f"the push service found a fault: {what}" for what in sorted(set(self._service.wrong))]
 
     def forget(self) -> None:
-        """Delete the records, which would fill the memory after hours."""
+        """Delete the records of the phones. In a demo that runs for hours, they would fill the memory."""
         for one in self._all:
             one.phone.told.clear()
             one.phone.requests.clear()
@@ -152,7 +164,7 @@ def _lacks(one: _Sleeper) -> bool:
 
 @contextlib.asynccontextmanager
 async def sleeping(node: Node, folder: Path) -> AsyncIterator[Sleepers]:
-    """Run the push service while the block runs, and stop `geocast push` at its end."""
+    """Run the push service during the `with` block, and stop `geocast push` at the end."""
     certificate = make_certificate(folder / "push-ca.pem")
     with PushService(certificate) as service:
         sleepers = Sleepers(node, PushProcess(folder, node, f"localhost:{service.port}", certificate.crt), service)

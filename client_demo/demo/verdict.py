@@ -1,19 +1,21 @@
-"""The judge of the demo: who had to be sent each alert, and who was. No I/O; times in ns of one monotonic clock.
+"""The judge of the demo: did everybody who had to get an alert get it, and nobody else? No I/O.
 
-It knows the rules of the protocol ("Who is sent what") and an independent haversine, and nothing about a node's
-implementation.
+The judge follows the protocol ("Who is sent what") with a distance formula of its own (haversine), and uses nothing of
+a node's code. It reads the events that `crowd` has recorded for each subscriber. Times are in ns of one monotonic
+clock.
 
-Rule 1  `ok` is a barrier: a delivery before it is judged by the old places, a delivery after it by the new ones. So
-        each delivery can be judged exactly, also that to a subscriber who moves.
-Rule 2  A subscriber *had to* get a revision after staying inside its area, between the `ok` of one move and the sending
-        of the next, while the revision was accepted and not yet replaced or cancelled. A subscriber who walks in later
-        stays there too. In the demo nobody moves while an alert is published and until those inside have it (at most 2
-        s), so no stay is too short for a node to notice.
-Rule 3  A recipient has to get every later revision and the cancel: at once while connected, otherwise after
-        reconnecting with `holding`.
-Rule 4  Within 1 cm of the edge either answer is right; only there, the delivery itself decides what was expected.
-Rule 5  A latency counts from the sending of the POST, for those who had to get the revision then; a subscriber who
-        walks in later has none.
+Rule 1  The node answers a move with `ok`. A delivery before the `ok` is judged by the old places, and a delivery after
+        it by the new places. So each delivery can be judged exactly, even if the subscriber moves.
+Rule 2  A stay is the time between the `ok` of one move and the sending of the next. A subscriber *had to* get a
+        revision if, during a stay inside the area, the revision was accepted and not yet replaced or cancelled. That
+        also holds for a subscriber who walks into the area later. In the demo nobody moves from the publication of an
+        alert until everybody inside has it (at most 2 s), so no stay is too short for a node to notice.
+Rule 3  A subscriber who has got a revision has to get every later revision and the cancel: at once while connected,
+        otherwise after reconnecting and saying in `holding` what it has.
+Rule 4  Within 1 cm of the edge of an area, both are right: that the subscriber got the alert, and that it did not. Such
+        a delivery counts as expected only if it happened.
+Rule 5  A latency is measured from the sending of the request, for subscribers who were inside then. A delivery to a
+        subscriber who walks in later has no latency.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +31,10 @@ Event = Sequence[Any]  # (kind, time in ns, more), see crowd.Subscriber
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A revision, or with `area` None a cancel, that a node accepted; times of request and answer (ns)."""
+    """A revision that a node has accepted, or a cancel if `area` is None.
+
+    `sent` and `accepted` are the times of the request and of the response in ns.
+    """
 
     id: str
     revision: int
@@ -41,13 +46,13 @@ class Published:
 
     @property
     def key(self) -> Key:
-        """The id and the revision."""
+        """The alert's id and the number of the revision."""
         return self.id, self.revision
 
 
 @dataclass(slots=True)
 class Row:
-    """The verdict on one revision or cancel: how many subscribers, and their latencies in ms."""
+    """The verdict on one revision or cancel: counts of subscribers, and the latencies of deliveries in ms."""
 
     published: Published
     until: int  # when the revision was replaced, or observation ended (ns)
@@ -61,7 +66,7 @@ class Row:
 
 @dataclass(slots=True)
 class _Stay:
-    """A time during which the subscriber had the same places on one connection."""
+    """A stay: a time during which the subscriber had the same list of places, `steps[step]`, on one connection."""
 
     start: int
     step: int
@@ -70,7 +75,7 @@ class _Stay:
 
 @dataclass(slots=True)
 class _Connection:
-    """The deliveries to a subscriber on one connection, and the `holding` that it sent."""
+    """One connection of a subscriber: the alerts that it said it already had (`held`), its stays and its deliveries."""
 
     start: int
     held: Mapping[str, int]
@@ -79,16 +84,22 @@ class _Connection:
     got: dict[Key, int] = field(default_factory=dict)  # -> time of delivery
 
     def leave(self, at: int) -> None:
-        """End the last stay: from this time the node may use the old or the new places."""
+        """End the last stay, because a move was sent or the connection was lost.
+
+        From then on the node may use the old or the new places.
+        """
         self.stays[-1].end = min(at, self.stays[-1].end)
 
     def newest(self, alert_id: str) -> int:
-        """Return the newest revision that was sent here, or held from the start; 0 if none was."""
+        """Return the newest revision of an alert that was sent on this connection or held at its start, or 0."""
         sent = (revision for known, revision in self.got if known == alert_id)
         return max(max(sent, default=0), self.held.get(alert_id, 0))
 
     def had_earlier(self, item: Published) -> bool:
-        """Return whether an earlier revision was sent here before this one, or held from the start."""
+        """Return whether the subscriber had an earlier revision of the alert when this one was sent.
+
+        The earlier one may be from this connection, or held at its start.
+        """
         sent = (
             at < item.sent
             for (known, revision), at in self.got.items()
@@ -98,7 +109,7 @@ class _Connection:
 
 
 class _Subscriber:
-    """The record of one subscriber: its connections, and its right and wrong deliveries."""
+    """A subscriber under judgement: its places, its connections, and the keys of its right and wrong deliveries."""
 
     def __init__(self, steps: Sequence[Sequence[Place]]) -> None:
         self._steps = steps
@@ -108,7 +119,10 @@ class _Subscriber:
         self.wrong: set[Key] = set()
 
     def depth(self, stay: _Stay, item: Published) -> float:
-        """Return how far inside the area the stay is, in metres."""
+        """Return how far inside the area, in metres, the subscriber was during this stay.
+
+        A negative value means outside.
+        """
         where = stay.step, item.key
         if where not in self._depths:
             self._depths[where] = depth_m(item.area or (), self._steps[stay.step])
@@ -131,7 +145,7 @@ class _Subscriber:
 
 
 class DeliveryCheck:
-    """A check of subscribers' records, one after the other. `end` is when observation ended (ns)."""
+    """The check of all subscribers, one after the other. `end` is the time at which the observation ended, in ns."""
 
     def __init__(self, published: Iterable[Published], end: int) -> None:
         self._end = end
@@ -143,7 +157,10 @@ class DeliveryCheck:
             self.rows[item.key] = Row(item, replaced_at.get(item.key, end))
 
     def take(self, steps: Sequence[Sequence[Place]], events: Iterable[Event]) -> None:
-        """Judge one subscriber: `steps` are its places, one list after the other, `events` its record."""
+        """Judge one subscriber.
+
+        `steps` are its lists of places, in the order in which it moves; `events` is its record.
+        """
         subscriber = _Subscriber(steps)
         for event in events:
             self._follow(subscriber, event)
@@ -167,7 +184,7 @@ class DeliveryCheck:
                 self._receive(subscriber, (rest[0], rest[1]), at)
 
     def _receive(self, subscriber: _Subscriber, key: Key, at: int) -> None:
-        """Record a delivery, and whether this subscriber was allowed to get it (Rule 1)."""
+        """Record a delivery, and whether the subscriber was allowed to get it at its places at that time (Rule 1)."""
         row, link = self.rows.get(key), subscriber.connections[-1]
         newest, stay = link.newest(key[0]), link.stays[-1]
         if row is None or key[1] <= newest:
@@ -197,6 +214,9 @@ class DeliveryCheck:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least the share `share` of the values don't exceed; 0 without values."""
+    """Return the smallest value such that at least the fraction `share` of the values are not larger.
+
+    Return 0 if there are no values.
+    """
     ordered = sorted(values)
     return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else 0.0

@@ -1,4 +1,4 @@
-"""The desk's connection to the node: repeats each decision until the node answers, and follows the live alerts.
+"""The desk's connection to the node. It sends each decision again until the node answers, and follows the live alerts.
 
 Only this module has the publisher's token.
 """
@@ -24,29 +24,33 @@ log = logging.getLogger("client_demo")
 LOOK_EVERY_S = 1.0
 POLICY_EVERY_S = 30.0
 AGAIN_S = 1.0
-MOST_ASKED = 8  # the most unsigned forms of one item that are kept, as somebody may be reading them
-SILENT = "The node gives no answer. What was decided is kept and will be sent."
+MOST_ASKED = 8  # the number of unsigned forms that are kept for each item, because somebody may be reading them
+SILENT = "The node does not answer. Decisions are stored and will be sent."
 CHANGED_ELSEWHERE = ("id-conflict", "revision-conflict", "alert-ended", "unknown-alert")
 
 Changed = Callable[[str], None]  # called with the id of an item, or with "" for the state of the desk as a whole
 
 
 class AlertControl:
-    """Reviewers' decisions and their state at the node. `changed` is called whenever the page must be updated."""
+    """The decisions of reviewers, and their state at the node.
+
+    `changed` is called with the id of an item that has changed, or with "" if the desk itself has changed, so that the
+    page is updated.
+    """
 
     def __init__(
         self, publisher: Publisher, queue: Queue, store: Store, changed: Changed, clock: Callable[[], int]
     ) -> None:
         self.queue = queue
         self._publisher, self._store, self._changed, self._clock = publisher, store, changed, clock
-        # item -> form -> a request that nobody has signed yet
+        # Returns, for an item and a form, a request that nobody has signed yet.
         self._asked: dict[str, dict[str, SigningRequest]] = {}
         self._requests = RequestTasks()
-        self.trouble = ""  # what is wrong with the node, or ""
+        self.trouble = ""  # the problem with the node, or ""
         self.feed_title, self.feed_trouble = "", ""
 
     async def run(self) -> None:
-        """Resume the pending requests and follow the live alerts, until cancelled."""
+        """Resume the requests that the node has not answered, and follow the live alerts, until cancelled."""
         for item in self.queue:
             if item.pending is not None:
                 self._send(item)
@@ -55,10 +59,10 @@ class AlertControl:
         finally:
             await self._requests.cancel()
 
-    # ---- the feed ------------------------------------------------------------------------------------------
+    # ---- incidents of the feed -----------------------------------------------------------------------------
 
     def take(self, sightings: Iterable[Sighting]) -> None:
-        """Add these incidents to the desk."""
+        """Add incidents, as the feed reports them, to the desk."""
         new = [item for seen in sightings if (item := self.queue.take(seen)) is not None]
         gone = set(self.queue.trim())
         for item in new:
@@ -68,15 +72,18 @@ class AlertControl:
             self._changed("")
 
     def tell_feed(self, title: str, trouble: str) -> None:
-        """Set the feed's title and its trouble, "" for none."""
+        """Set the title of the feed that the page shows, and the feed's problem ("" if it has none)."""
         if (title, trouble) != (self.feed_title, self.feed_trouble):
             self.feed_title, self.feed_trouble = title, trouble
             self._changed("")
 
-    # ---- decisions -----------------------------------------------------------------------------------------
+    # ---- decisions of reviewers ----------------------------------------------------------------------------
 
     async def preview(self, item: Item, form: Form, by: str) -> dict[str, Any]:
-        """Return the alert's preview, and the reasons against it: the desk's own, then the node's."""
+        """Return a preview of the alert, and the reasons against publishing it: the desk's own and those of the node.
+
+        The node is asked by a dry run.
+        """
         now_ms = self._clock()
         refused: list[Trouble] = []
         answer: Answer = {}
@@ -91,7 +98,7 @@ class AlertControl:
             except Refused as refusal:
                 refused = troubles(refusal)
             except Unanswered:
-                refused = [Trouble("", "The node gives no answer: nothing can be published at the moment.")]
+                refused = [Trouble("", "The node does not answer: nothing can be published at the moment.")]
         asked = {(each.field, each.held["kind"]) for each in refused if each.held}
         found = self.queue.troubles(item, form, now_ms, asked)
         found += [each for each in refused if each not in found]
@@ -103,21 +110,27 @@ class AlertControl:
         }
 
     def approve(self, item: Item, version: int, form: Form, by: str) -> None:
-        """Publish or revise the item's alert. Raises Conflict and NotAllowed."""
+        """Publish the item's alert, or revise it if it is live.
+
+        Raise Conflict if somebody else has changed the item, and NotAllowed if there is a reason against it.
+        """
         if self.queue.approve(item, version, form, by, self._clock()):
             self._begin(item)
 
     def cancel(
         self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
     ) -> None:
-        """Cancel the item's alert. Raises Conflict and NotAllowed."""
+        """Cancel the item's alert.
+
+        Raise Conflict if somebody else has changed the item, and NotAllowed if there is a reason against it.
+        """
         if self.queue.cancel(item, version, reason, is_confirmed, by, self._clock(), confirm):
             self._begin(item)
 
     async def ask_to_approve(self, item: Item, version: int, form: Form, by: str) -> SigningRequest | None:
-        """Return the text that reviewers must sign to approve, or None if none is needed.
+        """Return the text that reviewers must sign to approve, or None if no signature is needed.
 
-        Raises Conflict and NotAllowed.
+        Raise Conflict if somebody else has changed the item, and NotAllowed if there is a reason against it.
         """
         body = self.queue.to_approve(item, version, form, by, self._clock())
         return await self._ask(item, SigningRequest("revise" if item.revision else "publish", body, "", 0, form))
@@ -125,9 +138,9 @@ class AlertControl:
     async def ask_to_cancel(
         self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
     ) -> SigningRequest | None:
-        """Return the text that reviewers must sign to cancel, or None if none is needed.
+        """Return the text that reviewers must sign to cancel, or None if no signature is needed.
 
-        Raises Conflict and NotAllowed.
+        Raise Conflict if somebody else has changed the item, and NotAllowed if there is a reason against it.
         """
         body = self.queue.to_cancel(item, version, reason, is_confirmed, by, self._clock(), confirm)
         draft = {"reason": reason} | {key: body[key] for key in ("confirm",) if key in body}
@@ -141,7 +154,7 @@ class AlertControl:
         except Refused as refusal:
             raise NotAllowed(troubles(refusal)) from None
         except Unanswered:
-            raise NotAllowed([Trouble("", "The node gives no answer: nothing can be signed at the moment.")]) from None
+            raise NotAllowed([Trouble("", "The node does not answer: nothing can be signed at the moment.")]) from None
         if "form" not in answer:
             raise NotAllowed([Trouble("", "The node's policy has changed. Try again in a moment.")])
         signing.form, signing.needed = answer["form"], answer["approvals"]
@@ -152,10 +165,13 @@ class AlertControl:
         return signing
 
     def sign(self, item: Item, version: int, form: str, signature: Signature) -> None:
-        """Add a signature; with the last one needed, send the request. Raises Conflict."""
+        """Add a signature to the text that waits.
+
+        If no more are needed, send the request. Raise Conflict if somebody else has changed the item.
+        """
         asked = item.signing if item.signing and item.signing.form == form else self._asked.get(item.id, {}).get(form)
         if asked is None:
-            raise Conflict("What you have signed was not asked for, or a while ago. Look at it again.")
+            raise Conflict("You have signed a text that was not requested, or no longer is. Look at it again.")
         if self.queue.sign(item, version, asked, signature):
             self._begin(item)
         else:
@@ -164,25 +180,28 @@ class AlertControl:
             self._asked.pop(item.id, None)
 
     def withdraw(self, item: Item, version: int, by: str) -> None:
-        """End the collection of signatures. Raises Conflict."""
+        """Stop collecting signatures for an item, and drop the text.
+
+        Raise Conflict if somebody else has changed the item.
+        """
         self.queue.withdraw(item, version, by, self._clock())
         self._kept(item)
 
     def set_aside(self, item: Item, version: int, what: str, by: str) -> None:
-        """Dismiss or reopen the item. Raises Conflict."""
+        """Dismiss or reopen the item. Raise Conflict if somebody else has changed it."""
         if self.queue.set_aside(item, version, what, by, self._clock()):
             self._kept(item)
 
     def _kept(self, item: Item) -> None:
         if not self._is_saved(item):
-            item.troubles = [Trouble("", "The desk can't write to its disk: this will not outlive it.")]
+            item.troubles = [Trouble("", "The desk can't write to its disk: a restart would lose this decision.")]
         self._changed(item.id)
 
     async def answered(self, item: Item, most_s: float) -> None:
-        """Wait until the item's pending request is answered, but at most `most_s` seconds."""
+        """Wait until the node has answered the item's request, but at most `most_s` seconds."""
         await self._requests.answered(item.id, most_s)
 
-    # ---- sending -------------------------------------------------------------------------------------------
+    # ---- sending requests to the node ----------------------------------------------------------------------
 
     def _begin(self, item: Item) -> None:
         if self._is_saved(item):  # stored before it is sent (Rule 3 of `queue`)
@@ -230,11 +249,11 @@ class AlertControl:
                 return self._publisher.cancel(alert_id, pending.body, dry_run=dry_run)
 
     async def _catch_up(self, item: Item) -> None:
-        """Read the alert from the node, after somebody has changed it elsewhere."""
+        """Read the alert from the node, because somebody has changed it elsewhere, and update the item."""
         with contextlib.suppress(PublishError):
             observe(item, await self._publisher.get(item.alert_id))
 
-    # ---- looking -------------------------------------------------------------------------------------------
+    # ---- following the alerts and the policy of the node ---------------------------------------------------
 
     async def _watch_alerts(self) -> None:
         while True:
@@ -275,7 +294,7 @@ class AlertControl:
 
 
 def _is_complete(item: Item, form: Form) -> bool:
-    """Return whether the form has enough for a dry run at the node."""
+    """Return whether the form is complete enough to be sent to the node as a dry run."""
     ring = form["ring"]
     is_whole = None not in (form["lat"], form["lng"], form["radius_m"]) if ring is None else len(ring) > 2
     return is_whole and bool(form["category"]) and item.sighting.incident.occurred_at is not None

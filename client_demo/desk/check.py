@@ -1,7 +1,8 @@
-"""A report on a feed for the author of its description: counts, gaps, meanings, and a few records.
+"""A report on a feed for somebody who writes a description of that feed: counts, gaps, meanings, and a few records.
 
-Rule 1  The report contains nothing private: natures and examples are redacted, a time that can't be read is shown only
-        by its shape, and the places of all incidents only as a box on a grid of GRID degrees.
+Rule 1  The report contains nothing private. Private parts of natures (the feed's words for what happened) and of
+        examples are struck out. Of a time that can't be read, only the shape is shown, such as 00/00/0000. Of the
+        places, only a box around all of them is shown, on a grid of GRID degrees.
 """
 
 import math
@@ -20,21 +21,29 @@ GRID = 0.01  # degrees, about a kilometre
 MOST_EXAMPLES = 3
 SIMILAR = 0.8  # least similarity to a category that may be misspelt
 NO_NUMBER, NO_TIME, NO_PLACE = "without a number", "without a time", "without a place"
-OTHER_PLACE = "with a place that is none: half of one, 0/0, or beyond 90 and 180 degrees"
+OTHER_PLACE = "with an invalid place: only one coordinate, 0/0, or beyond 90 and 180 degrees"
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """A meaning of natures: a category or a key of kept_back.toml, a note on its use, and its number of incidents."""
+    """A meaning of natures, with the number of incidents that have it.
+
+    `key` is a category or a key of kept_back.toml, and `note` says how the desk uses it.
+    """
 
     key: str
     note: str
     incidents: int
+    may_be_misspelt: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The facts about a feed. `gaps` count rows; `unlisted` are natures without an entry, most frequent first."""
+    """The facts about a feed.
+
+    `gaps` has the number of rows that lack each fact. `unlisted` has the natures without an entry in the description,
+    most frequent first.
+    """
 
     title: str
     rows: int
@@ -51,7 +60,7 @@ class Report:
 
 
 def report(records: Records) -> Report:
-    """Return the report on a feed that has been read."""
+    """Return the report on the records of a feed."""
     kind, groups = records.format, records.groups
     incidents = [group.incident for group in groups]
     times = [incident.occurred_at for incident in incidents if incident.occurred_at is not None]
@@ -72,7 +81,7 @@ def report(records: Records) -> Report:
 
 
 def _gaps(kind: Format, row: Row) -> Iterator[str]:
-    """Yield the words for each fact that a row lacks."""
+    """Yield one description for each fact (nature, place, time and so on) that a row lacks."""
     found, told = kind.incident(row), kind.told
     if not found.nature:
         yield "without a nature"
@@ -91,7 +100,7 @@ def _said(row: Row, column: str) -> str:
 
 
 def _shape(text: str) -> str:
-    """Return the shape of a text: 0 for each digit, a for each letter."""
+    """Return the shape of a text, in which each digit is replaced by 0 and each letter by a."""
     return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "0", text))[:40]
 
 
@@ -100,7 +109,7 @@ def _shown(nature: str) -> str:
 
 
 def _meanings(incidents: list[Incident]) -> Iterator[Meaning]:
-    """Yield the meanings of the incidents' natures, the most frequent first."""
+    """Yield the meanings of the incidents' natures with their counts, most frequent first."""
     wording, kept_back = read_toml("wording.toml"), read_toml("kept_back.toml")
     known = {
         **{key: f"kept back: {words}" for key, words in kept_back["routine"].items()},
@@ -110,11 +119,11 @@ def _meanings(incidents: list[Incident]) -> Iterator[Meaning]:
     for key, count in Counter(each.means for each in incidents if each.means).most_common():
         near = nearest(key, known, SIMILAR)
         unknown = f'not known here: did you mean "{near}"?' if near else "as the node's policy says"
-        yield Meaning(key, known.get(key, unknown), count)
+        yield Meaning(key, known.get(key, unknown), count, key not in known and near is not None)
 
 
 def _varied(groups: list[Group]) -> list[Group]:
-    """Return the first incidents of the feed, each of a different nature."""
+    """Return the first incidents of the feed that have different natures."""
     first: dict[str, Group] = {}
     for group in groups:
         first.setdefault(group.incident.nature, group)

@@ -1,4 +1,4 @@
-"""The description of a feed: the meaning of its columns, and the category of each nature of a call.
+"""The description of a feed: the meaning of its columns, and of each nature (the feed's words for what happened).
 
     title = "Springfield police calls"
     nature = "call_type"
@@ -6,16 +6,16 @@
     [categories]
     "STRUCTURE FIRE*" = "fire_structure"
 
-Rule 1  A description is data (TOML). An unknown key, a value of the wrong kind or a missing one is refused in one line
-        that names the file, the key and the expected value.
-Rule 2  Columns with the number or the place are private, whether the description says so or not. A column that is shown
-        in an alert (the nature, the district) must not be private.
-Rule 3  A value that does not match the description counts as missing: one coordinate of two, 0/0 (which feeds write for
-        "unknown"), a time in another format. Nothing is guessed.
-Rule 4  A nature has the meaning of its first matching entry. An entry that is equal, except for upper and lower case,
-        comes first; then entries with `*`, `?` or `[…]`, in the order of the file. These are shell patterns, which take
-        time proportional to the length of the text, and there are at most MOST_PATTERNS. A nature without an entry
-        means nothing, and nothing is proposed for it.
+Rule 1  A description is a TOML file. If a key is unknown or missing, or a value is of the wrong kind, the description
+        is refused with one line that names the file, the key and the expected value.
+Rule 2  The columns with the incident number and with the location are private, even if the description does not say so.
+        The columns whose text an alert shows (the nature and the district) must not be private.
+Rule 3  A value that does not match the description counts as missing. Examples: only one of two coordinates, 0/0 (which
+        feeds write for "unknown"), a time in another format. Nothing is guessed.
+Rule 4  A nature gets the meaning of the first entry of `categories` that matches it. First an entry is tried that is
+        equal to the nature, ignoring case; then the entries with `*`, `?` or `[…]`, in the order of the file. These are
+        shell patterns. Matching one takes time proportional to the length of the text, and there are at most
+        MOST_PATTERNS. A nature without a matching entry has no meaning, and the desk proposes no alert for it.
 """
 
 import difflib
@@ -40,27 +40,28 @@ from client_demo.python.times import ms_of
 ADDRESS, UNITS, CASE, PLACE = "address", "units", "case number", "exact place"  # kinds of private columns
 PHONE, PERSON = "telephone number", "name"
 MOST_ENTRIES, MOST_PATTERNS = 5000, 100
-MOST_ERRORS = 3  # in one message
+MOST_ERRORS = 3  # the most errors that one message lists
 FOLDER = Path(__file__).with_name("feed_formats")
 ISO, UNIX_S, UNIX_MS = "iso", "unix_s", "unix_ms"  # formats of a time besides the patterns of strptime
-_PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # its hour differs on a clock of twelve hours
+_PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # an afternoon, whose hour differs on a 12-hour clock
 _DIGITS = r"([-+]?\d{1,4}(?:\.\d{0,20})?)"
-# Matches `(37.7, -122.4)`, `37.7 -122.4`, and a point in WKT or in GeoJSON as text.
+# A pattern for two coordinates: `(37.7, -122.4)`, `37.7 -122.4`, or a point written as WKT or GeoJSON.
 _PAIR = re.compile(rf"(?:POINT ?|\{{'type': 'Point', 'coordinates': )?[(\[]?{_DIGITS}(?:, ?| ){_DIGITS}[)\]]?\}}?")
 
 Row = Mapping[str, str | int | float | bool | None]
 
 
 class FeedError(Exception):
-    """A feed, or a description of one, that can't be used. The text is one line for a person."""
+    """Raised if a feed, or the description of a feed, can't be used. The text is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Something that happened: `nature` in the feed's own words, `occurred_at` in ms since 1970, the place in degrees.
+    """Something that happened.
 
-    A value is None where the record lacks it. `feed` names the description, and `means` is the meaning that it gives to
-    the nature: a category, or a key of kept_back.toml; empty without an entry.
+    `nature` is what happened, in the feed's own words, `occurred_at` is in ms since 1970, and the place is in degrees.
+    A value that the record lacks is None. `feed` names the description of the feed. `means` is the meaning that the
+    description gives to the nature: a category, or a key of kept_back.toml; it is empty if the nature has no entry.
     """
 
     feed: str
@@ -71,16 +72,16 @@ class Incident:
     means: str = ""
 
 
-# ---- the members of a description --------------------------------------------------------------------------------
+# ---- the keys of a description -----------------------------------------------------------------------------------
 
 
 def _table(value: object) -> object:
-    """Return a lone column as a table with that column."""
+    """Convert the name of a column to a table with only this column. Return any other value unchanged."""
     return {"column": value} if isinstance(value, str) else value
 
 
 def _list(value: object) -> object:
-    """Return a lone value as a list with that value."""
+    """Convert a single value to a list with only this value. Return a list unchanged."""
     return [value] if isinstance(value, str | dict) else value
 
 
@@ -95,7 +96,10 @@ class _Strict(BaseModel):
 
 
 class Nature(_Strict):
-    """The column with the nature: the text behind `after` and before `until`, without `without_end` at its end."""
+    """The column with the nature, which says what happened.
+
+    The nature is the part of the text after `after` and before `until`, without `without_end` at its end.
+    """
 
     column: _Column
     after: _Text = ""
@@ -103,7 +107,7 @@ class Nature(_Strict):
     without_end: _Text = ""
 
     def of(self, row: Row) -> str:
-        """Return the nature in a row; empty if there is none."""
+        """Return the nature in a row, or "" if there is none."""
         text = _text(row.get(self.column))
         if self.after:
             before, found, rest = text.partition(self.after)
@@ -114,7 +118,7 @@ class Nature(_Strict):
 
 
 class Time(_Strict):
-    """A column with a time, its format (of strptime, or one of ISO, UNIX_S and UNIX_MS) and its zone."""
+    """A column with a time: its format (a pattern for `strptime`, or ISO, UNIX_S or UNIX_MS), and its time zone."""
 
     column: _Column
     format: Annotated[str, Field(min_length=1, max_length=100)]
@@ -150,7 +154,7 @@ class Time(_Strict):
         return self
 
     def of(self, row: Row) -> int | None:
-        """Return the time in a row, in ms; None if there is none in this format."""
+        """Return the time in a row in ms since 1970, or None if the row has no time in this format."""
         text = _text(row.get(self.column))
         try:
             if self.format in (UNIX_S, UNIX_MS):
@@ -162,7 +166,7 @@ class Time(_Strict):
 
 
 class PlaceColumns(_Strict):
-    """The columns `lat` and `lng`, or one `column` with both numbers in this `order`."""
+    """The columns with the place: `lat` and `lng`, or one `column` with both numbers in the order `order`."""
 
     lat: _Column | None = None
     lng: _Column | None = None
@@ -185,7 +189,7 @@ class PlaceColumns(_Strict):
         return [column for column in (self.lat, self.lng, self.column) if column is not None]
 
     def of(self, row: Row) -> tuple[float, float] | None:
-        """Return the place in a row, in degrees; None without a valid one (Rule 3)."""
+        """Return the latitude and longitude in a row, in degrees, or None if they are not valid (Rule 3)."""
         if self.column is None:
             lat, lng = (row.get(str(column)) for column in (self.lat, self.lng))
         else:
@@ -197,7 +201,7 @@ class PlaceColumns(_Strict):
 
 
 class Private(_Strict):
-    """The private columns, by the kind of information that they give away."""
+    """The names of the private columns, listed by the kind of private information in them."""
 
     address: _Columns = []
     units: _Columns = []
@@ -207,13 +211,13 @@ class Private(_Strict):
     name: _Columns = []
 
     def by_column(self) -> Iterator[tuple[str, str]]:
-        """Return pairs of a column and the kind of information that it gives away."""
+        """Return pairs: the name of a private column, and the kind of information in it."""
         words = {"address": ADDRESS, "units": UNITS, "case": CASE, "place": PLACE, "phone": PHONE, "name": PERSON}
         return ((column, word) for key, word in words.items() for column in getattr(self, key))
 
 
 class Description(_Strict):
-    """The content of a description file."""
+    """The content of a file that describes a feed."""
 
     title: Annotated[str, Field(min_length=1, max_length=140)]
     nature: Annotated[Nature, BeforeValidator(_table)]
@@ -247,24 +251,27 @@ class Description(_Strict):
         return self
 
 
-# ---- formats -----------------------------------------------------------------------------------------------------
+# ---- reading descriptions ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of feed. `name` distinguishes its incidents from those of other kinds, also after a restart."""
+    """One kind of feed. Incidents of two kinds are distinguished by `name`, which stays the same after a restart."""
 
     name: str
     told: Description
 
     @property
     def title(self) -> str:
-        """The feed's name for people."""
+        """The name of the feed that people are shown."""
         return self.told.title
 
     @functools.cached_property
     def needed(self) -> dict[str, str]:
-        """The columns that a feed of this kind must have, with the keys that name them."""
+        """The columns that a feed of this kind must have.
+
+        Each is mapped to the key of the description that names it.
+        """
         told = self.told
         keys = {"nature": [told.nature.column], "time": [time.column for time in told.time]}
         keys |= {"number": [told.number] if told.number else [], "place": told.place.columns if told.place else []}
@@ -272,14 +279,14 @@ class Format:
 
     @functools.cached_property
     def private(self) -> dict[str, str]:
-        """The private columns (Rule 2): column -> the kind of information that it gives away."""
+        """The private columns (Rule 2), each mapped to the kind of information in it."""
         told = self.told
         own = {told.number: CASE} if told.number else {}
         places = dict.fromkeys(told.place.columns, PLACE) if told.place else {}
         return {**own, **places, **dict(told.private.by_column())}
 
     def number(self, row: Row) -> str:
-        """Return the number of the incident in a row; empty without one."""
+        """Return the incident number in a row, or "" if there is none."""
         return _text(row.get(self.told.number)) if self.told.number else ""
 
     def incident(self, row: Row) -> Incident:
@@ -291,7 +298,7 @@ class Format:
         return Incident(self.name, nature, at, lat, lng, self.means(nature))
 
     def means(self, nature: str) -> str:
-        """Return the meaning of a nature (Rule 4): a category, a key of kept_back.toml, or ""."""
+        """Return the meaning of a nature (Rule 4): a category, a key of kept_back.toml, or "" if it has no entry."""
         exact, patterns = self._entries
         key = nature.casefold()
         return exact.get(key) or next((meaning for pattern, meaning in patterns if pattern.match(key)), "")
@@ -304,12 +311,12 @@ class Format:
 
 @functools.cache
 def known_formats() -> tuple[Format, ...]:
-    """Return the formats of the feeds that are recognised by their columns."""
+    """Return the formats that come with the desk. A feed in one of them is recognised by its columns."""
     return tuple(read_format(path) for path in sorted(FOLDER.glob("*.toml")))
 
 
 def read_format(path: Path) -> Format:
-    """Return the format that a file describes. Raises FeedError (Rule 1)."""
+    """Return the format that a file describes. Raise FeedError if the file is not a valid description (Rule 1)."""
     try:
         return Format(path.stem, Description.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))))
     except OSError as error:
@@ -323,7 +330,7 @@ def read_format(path: Path) -> Format:
 
 
 def optional_format(path: Path | None) -> Format | None:
-    """Return the format that a file describes, or None without a file."""
+    """Return the format that a file describes, or None if `path` is None."""
     return None if path is None else read_format(path)
 
 
@@ -353,14 +360,17 @@ def _sentence(error: ErrorDetails) -> str:
 
 
 def nearest(word: str, known: Iterable[str], similar: float = 0.6) -> str | None:
-    """Return the known word that a misspelt word most likely means, or None."""
+    """Return the known word that is most similar to a misspelt word, or None if none is similar."""
     by_case = {each.casefold(): each for each in known}
     found = difflib.get_close_matches(word.casefold(), by_case, 1, similar)
     return by_case[found[0]] if found else None
 
 
 def lacking(kind: Format, columns: set[str]) -> str | None:
-    """Return a sentence about the first needed column that is missing, or None. It names the most similar column."""
+    """Return a sentence about the first needed column that the feed lacks, or None if it has all.
+
+    The sentence names the most similar column.
+    """
     for column, key in kind.needed.items():
         if column not in columns:
             near = nearest(column, columns)
@@ -369,7 +379,7 @@ def lacking(kind: Format, columns: set[str]) -> str | None:
     return None
 
 
-# ---- values ------------------------------------------------------------------------------------------------------
+# ---- reading values ----------------------------------------------------------------------------------------------
 
 
 def _text(value: object) -> str:
@@ -385,10 +395,10 @@ def _degrees(value: object, limit: float) -> float | None:
 
 
 def _is_pattern(form: str) -> bool:
-    """Return whether a time in this format can be parsed back to the same day and hour."""
+    """Return whether a time that is written with this `strptime` pattern and parsed again has the same day and hour."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a day without a year, which is refused anyway
+            warnings.simplefilter("ignore")  # Python warns of days without a year, which are refused anyway
             again = datetime.strptime(_PROBE.strftime(form), form)  # noqa: DTZ007
     except ValueError:
         return False
@@ -400,5 +410,5 @@ def _is_wild(nature: str) -> bool:
 
 
 def _pattern(nature: str) -> re.Pattern[str]:
-    """Compile a shell pattern. `fnmatch` writes its pieces as groups that do not backtrack."""
+    """Compile a shell pattern to a regular expression. `fnmatch` writes its parts as groups that don't backtrack."""
     return re.compile(fnmatch.translate(nature))

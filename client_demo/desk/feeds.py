@@ -1,16 +1,17 @@
-"""The reader of dispatch records. It returns incidents, which have a nature, a place and a time, and nothing else.
+"""The reader of dispatch records. It makes incidents, which have a nature (what happened), a place and a time.
 
-Rule 1  The kind of a feed is recognised by its columns, whatever the file's name, or given by a description
-        (`feed_format`). A feed is CSV with a header, or a JSON list of records.
-Rule 2  Addresses, callers, and the names and numbers of units do not leave this module: `Incident` has no field for
-        them. The rows themselves are kept for a person at a review desk (`Group`), with marks on what is private.
-Rule 3  An incident is counted once, however many units were sent to it. Rows with the same incident number belong to
-        one incident. Without numbers, so do rows with the same nature at the same place within an hour.
-Rule 4  An unusable file is refused in one line that says why.
+Rule 1  A feed is CSV with a header, or a JSON list of records. What its columns mean is given by a description
+        (`feed_format`). If no description is given, one of those that come with the desk is chosen by the columns; the
+        name of the file does not matter.
+Rule 2  An `Incident` has no field for addresses, callers, or the names and numbers of units. The rows, which may have
+        these, are kept only for the person at a review desk (`Group`), who sees which parts are private.
+Rule 3  An incident is counted once, even if several units were sent to it. Rows with the same incident number belong to
+        one incident. If the feed has no numbers, rows with the same nature and place within an hour do.
+Rule 4  A file that can't be used is refused with one line that says why.
 Rule 5  A row has at most MOST_COLUMNS columns, and a value at most MOST_CHARACTERS characters. Anything beyond that is
         cut off here, so that no other module has to expect more.
-Rule 6  A row without nature, place and time is left out. Any other row is an incident that a person can look at,
-        whatever it lacks.
+Rule 6  A row that has no nature, no place and no time is left out. Any other row is an incident that a person can look
+        at, even if some of these are missing.
 """
 
 import csv
@@ -31,10 +32,10 @@ MOST_COLUMNS, MOST_CHARACTERS = 200, 1000  # the widest of the known feeds has 6
 
 @dataclass(slots=True)
 class Group:
-    """One incident with its rows, in order of time (Rule 3).
+    """One incident with its rows in order of time (Rule 3).
 
-    `key` is the same for all rows of the incident, also in a later edition of the feed; where the feed `is_numbered` no
-    other incident has this key. `latest` is the time of the last row.
+    `key` is the same for all rows of the incident, and in later versions of the feed. If `is_numbered`, no other
+    incident has this key. `latest` is the time of the last row.
     """
 
     key: str
@@ -46,7 +47,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The incidents of a feed, oldest first; `empty` of its `rows` were left out (Rule 6)."""
+    """The incidents of a feed, oldest first. Of its `rows` rows, `empty` rows were left out (Rule 6)."""
 
     format: Format
     rows: int
@@ -56,7 +57,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A file that has been read."""
+    """The incidents that were read from a file, with the title of the feed and the number of rows."""
 
     title: str
     rows: int
@@ -64,7 +65,7 @@ class Feed:
 
 
 def read_feed(path: Path, kind: Format | None = None) -> Feed:
-    """Return the incidents of a file, oldest first. Raises FeedError (Rule 4)."""
+    """Return the incidents of a file, oldest first. Raise FeedError if the file can't be used (Rule 4)."""
     found = read_records(path.name, feed_text(path), kind)
     if found.format.told.place is None:
         raise FeedError(
@@ -77,9 +78,10 @@ def read_feed(path: Path, kind: Format | None = None) -> Feed:
 
 
 def read_records(name: str, text: str, kind: Format | None = None) -> Records:
-    """Return the incidents in the text of a feed called `name`, oldest first, with their rows.
+    """Return the incidents in the text of a feed, oldest first, with their rows.
 
-    `kind` describes the feed; without it the columns decide. Raises FeedError (Rule 4).
+    `name` is the name of the feed in error messages. `kind` describes the feed; if it is None, the feed is recognised
+    by its columns. Raise FeedError if the text can't be used (Rule 4).
     """
     rows = _rows(name, text)
     columns = {column for row in rows for column in row}
@@ -91,11 +93,11 @@ def read_records(name: str, text: str, kind: Format | None = None) -> Records:
     return Records(kind, len(rows), empty, groups)
 
 
-# ---- files -----------------------------------------------------------------------------------------------------
+# ---- reading files ---------------------------------------------------------------------------------------------
 
 
 def feed_text(path: Path) -> str:
-    """Return the text of a file. Raises FeedError."""
+    """Return the text of a file. Raise FeedError if it can't be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -118,7 +120,10 @@ def _rows(name: str, text: str) -> list[Row]:
 
 
 def _cut(row: Mapping[Any, Any]) -> Row:
-    """Cut a row to the limits (Rule 5). CSV values beyond the header, which have the key None, are left out."""
+    """Cut a row to the limits of Rule 5.
+
+    Leave out the values beyond the header, which `csv` stores under the key None.
+    """
     columns = itertools.islice(((column, value) for column, value in row.items() if column), MOST_COLUMNS)
     return {str(column)[:MOST_CHARACTERS]: _cut_value(value) for column, value in columns}
 
@@ -130,7 +135,7 @@ def _cut_value(value: object) -> str | int | float | bool | None:
 def _json_rows(name: str, text: str) -> list[dict[str, Any]]:
     try:
         found = json.loads(text)
-        # JSON allows a lone surrogate, which can be neither sent nor stored.
+        # JSON allows lone surrogates (halves of a character), which can be neither sent nor stored.
         found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         raise FeedError(f"{name} is neither CSV nor JSON") from None
@@ -151,9 +156,9 @@ def _kind(name: str, columns: set[str]) -> Format:
 
 
 def _grouped(kind: Format, rows: Iterable[Row]) -> tuple[list[Group], int]:
-    """Return the incidents (Rule 3), and how many rows were left out (Rule 6).
+    """Return the incidents (Rule 3), and the number of rows that were left out (Rule 6).
 
-    The earliest row of an incident counts.
+    The earliest row of an incident says when and where it happened.
     """
     all_read = [(kind.number(row), kind.incident(row), row) for row in rows]
     read = [each for each in all_read if not _is_empty(each[1])]
@@ -176,5 +181,8 @@ def _is_empty(incident: Incident) -> bool:
 
 
 def is_near(earlier: int | None, later: int | None) -> bool:
-    """Return whether two rows without a number, of the same nature and place, belong to one incident."""
+    """Return whether two times are so close together that the rows belong to one incident.
+
+    The rows have no number, but the same nature and place.
+    """
     return earlier is None or later is None or abs(later - earlier) <= SAME_INCIDENT_MS

@@ -1,14 +1,17 @@
-"""The items of the desk: incidents, the desk's proposal for each, and people's decisions. Does no I/O and has no clock.
+"""The items of the desk: incidents, the desk's proposal for each, and people's decisions. No I/O and no clock.
 
-Rule 1  An incident is one item, in however many rows and editions of the feed it appears. An item has at most one
-        alert, whose id is drawn once. So no request that is repeated, lost or clicked twice creates a second alert.
-Rule 2  A decision names the version of the item that the reviewer saw. A reviewer who decides on an older version is
-        told who was first. The same decision by the same person again counts as the first one.
-Rule 3  A decision is stored before it is sent (`Item.pending`: the exact bytes). An item with a pending request takes
-        no other decision. Example: the desk dies between storing and sending; the restarted desk sends the same bytes.
-Rule 4  An incident that the policy never alerts, or that concerns only an individual, is locked: no other category can
-        be chosen for it. A stale incident, one without a time, and a text that reads like an address are refused here
-        too, before the node is asked.
+Rule 1  An incident is one item, even if it appears in several rows and versions of the feed. An item has at most one
+        alert, whose id is chosen once. So a request that is repeated, lost or clicked twice never creates a second
+        alert.
+Rule 2  A decision names the version of the item that the reviewer has seen. If the item has a newer version, the
+        decision is refused, and the reviewer is told who was first. If the same person makes the same decision twice,
+        the second one changes nothing.
+Rule 3  A decision is stored before it is sent (`Item.pending` has the exact request). While a request is pending, the
+        item accepts no other decision. Example: the desk dies between storing and sending; when it is restarted, it
+        sends the same request.
+Rule 4  An incident is locked if the policy never alerts it, or if it concerns only an individual: no category can be
+        chosen for it. The desk itself also refuses, before the node is asked, an incident that is too old or has no
+        time, and a text that looks like an address.
 
                  approve                     accepted
         waiting ---------> pending publish ------------> live --- the node says so ---> expired
@@ -17,9 +20,9 @@ Rule 4  An incident that the policy never alerts, or that concerns only an indiv
           v  |               waiting               cancel v |
         dismissed                                pending revise / pending cancel --- accepted ---> cancelled
 
-Rule 5  If the policy requires signatures, a decision is a text that reviewers sign. The text waits with its item, as
-        `signing`, until as many keys have signed as the node requires; the last signature makes the request pending.
-        Meanwhile the only other possible decision is a cancel, which replaces a revision.
+Rule 5  If the policy requires signatures, a decision is a text that reviewers sign. The text is stored with its item
+        (`signing`) until as many keys have signed as the node requires. Then the request becomes pending. Until then,
+        the only other decision that is possible is a cancel, which replaces the text of a revision.
 """
 
 import secrets
@@ -66,9 +69,10 @@ Form = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """An incident of a feed as it comes to the desk: its redacted rows, and when it counts as having happened (ms).
+    """An incident as the feed reports it to the desk, with its redacted rows.
 
-    `recorded_at` is the feed's own time, `is_retimed` whether `incident.occurred_at` is another.
+    `recorded_at` is the time in the feed. `is_retimed` says whether `incident.occurred_at` is another time, which a
+    replay has set.
     """
 
     key: str
@@ -84,7 +88,10 @@ class Sighting:
 
 
 def sighting(group: Group, records: Records, occurred_at: int | None) -> Sighting:
-    """Return a group of rows as a sighting, in which only cells marked as private contain private text."""
+    """Return an incident and its rows as a sighting.
+
+    In its rows, private text is only in cells that are marked as private.
+    """
     told = records.format.told
     shown = (told.nature.column, told.district or "")
     nature, district = (kept(str(group.rows[0].get(name) or ""))[:60] for name in shown)
@@ -104,7 +111,7 @@ def sighting(group: Group, records: Records, occurred_at: int | None) -> Sightin
 
 @dataclass(slots=True)
 class Decision:
-    """A person's decision, its time (ms), and the version of the item."""
+    """A decision by a person: what was decided, by whom, when (ms), and for which version of the item."""
 
     what: str  # publish, revise, cancel, dismiss, reopen, sign, withdraw
     by: str
@@ -115,7 +122,7 @@ class Decision:
 
 @dataclass(slots=True)
 class Pending:
-    """A request with its exact body, which is sent until the node answers."""
+    """A request to the node with its exact body. It is repeated until the node answers."""
 
     what: str  # publish, revise, cancel
     body: dict[str, Any]
@@ -123,7 +130,7 @@ class Pending:
 
 @dataclass(slots=True)
 class Item:
-    """An incident on the desk, with its alert and its decisions."""
+    """An incident on the desk, with its alert and the decisions about it."""
 
     id: str
     sighting: Sighting
@@ -140,29 +147,29 @@ class Item:
     published: dict[str, Any] | None = None  # the node's last answer: area, issued_at, expires_at
     delivery: dict[str, int] | None = None  # the node's counts; `rounded` without alerts:audit
     troubles: list[Trouble] = field(default_factory=list)  # reasons why the last decision was refused
-    waits: str = ""  # why the pending request has no answer yet
+    waits: str = ""  # the reason why the pending request has no answer yet
     history: list[Decision] = field(default_factory=list)
 
     @property
     def is_decided(self) -> bool:
-        """Whether somebody has made a decision about the item; such items are kept."""
+        """Whether somebody has made a decision about the item. Such items are never dropped from the queue."""
         return bool(self.history)
 
     @property
     def draft(self) -> Form | None:
-        """The text of a decision that is under way or was refused, so that nobody has to type it again."""
+        """The form of the decision that is being sent or was refused, so that nobody has to type it again."""
         if self.signing is not None:
             return self.signing.draft
         is_open = self.pending is not None or bool(self.troubles)
         return self.history[-1].form if is_open and self.history else None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the item in the form of JSON values."""
+        """Return the item as a dict for JSON."""
         return asdict(self)
 
     @classmethod
     def from_map(cls, saved: Mapping[str, Any]) -> "Item":
-        """Return the item that `to_map` wrote."""
+        """Return the item from a dict that `to_map` has returned."""
         seen = dict(saved["sighting"])
         seen["incident"] = Incident(**seen["incident"])
         seen["rows"] = [
@@ -181,7 +188,10 @@ class Item:
 
 
 class Queue:
-    """All items, and the rules for decisions. `status` is that of the alerts: actual, exercise or test."""
+    """All items of the desk, and the rules for decisions.
+
+    `status` is the status of its alerts: actual, exercise or test.
+    """
 
     def __init__(self, policy: Policy, status: str, items: Iterable[Item] = ()) -> None:
         self._status = status
@@ -199,13 +209,13 @@ class Queue:
         return self._items.get(item_id)
 
     def follow(self, policy: Policy) -> None:
-        """Use this as the node's policy from now on."""
+        """Set the policy of the node, which decides what may be published."""
         self.policy, self._desk = policy, Desk(policy, retime=False)
 
-    # ---- the feed ------------------------------------------------------------------------------------------
+    # ---- incidents of the feed -----------------------------------------------------------------------------
 
     def take(self, seen: Sighting) -> Item | None:
-        """Take a sighting, and return the item if it is new or has changed (Rule 1)."""
+        """Add a sighting to its item, or make a new item. Return the item, or None if nothing has changed (Rule 1)."""
         item = self._known(seen)
         if item is None:
             item = self._new(seen)
@@ -213,12 +223,15 @@ class Queue:
             return item
         if seen.rows == item.sighting.rows and seen.row_count == item.sighting.row_count:
             return None
-        # The incident stays: time and place of an item must not change while a reviewer looks at it.
+        # The item keeps its incident, because time and place must not change while a reviewer looks at them.
         item.sighting = replace(item.sighting, rows=seen.rows, row_count=seen.row_count, latest=seen.latest)
         return item
 
     def trim(self) -> list[str]:
-        """Drop the oldest undecided items beyond MOST_ITEMS, and return their ids."""
+        """Drop the oldest items without a decision, so that MOST_ITEMS of these are left.
+
+        Return the ids of the dropped items.
+        """
         undecided = [item for item in self if not item.is_decided]
         undecided.sort(key=lambda item: item.sighting.incident.occurred_at or 0)
         dropped = undecided[: max(0, len(undecided) - MOST_ITEMS)]
@@ -245,10 +258,10 @@ class Queue:
         self._items[item.id] = item
         self._by_key.setdefault(item.sighting.key, []).append(item)
 
-    # ---- proposals -----------------------------------------------------------------------------------------
+    # ---- what the desk proposes ----------------------------------------------------------------------------
 
     def proposal(self, item: Item) -> Form:
-        """Return the form that the desk proposes; the only words from the feed are the district's name."""
+        """Return the form that the desk proposes. The only text from the feed in it is the name of the district."""
         incident, district = item.sighting.incident, item.sighting.district
         wording = self._desk.wording(item.category) if item.category else {}
         return {
@@ -262,11 +275,14 @@ class Queue:
         }
 
     def wordings(self) -> dict[str, dict[str, Any]]:
-        """Return the proposal for each category of the policy, for a reviewer who chooses another category."""
+        """Return the proposed wording for each category of the policy, because a reviewer may choose another."""
         return {category: self._desk.wording(category) for category in self.policy.categories}
 
     def stale_at(self, item: Item, category: str | None = None) -> int | None:
-        """Return when the incident is too old to be published, in ms; None when its time is not known."""
+        """Return the time, in ms since 1970, at which the incident becomes too old to be published.
+
+        Return None if it is not known when the incident happened.
+        """
         occurred_at = item.sighting.incident.occurred_at
         category = item.category if category is None else category
         known = category in self.policy.categories
@@ -278,7 +294,8 @@ class Queue:
     def troubles(self, item: Item, form: Form, now_ms: int, asked: Collection[tuple[str, str]] = ()) -> list[Trouble]:
         """Return the desk's own reasons against publishing this form (Rule 4).
 
-        `asked` has the field and kind of texts that the node already asks about, so that nobody is asked twice.
+        `asked` has the field and the kind of each text about which the node already asks, so that nobody is asked
+        twice.
         """
         found: list[Trouble] = []
         if item.is_locked:
@@ -300,12 +317,12 @@ class Queue:
             age = span((stale_at - occurred_at) // 1000)
             yield Trouble("", f"This happened more than {age} ago. Alerts are for what is happening now.")
         elif occurred_at > now_ms + SKEW_MS:
-            yield Trouble("", "By the record this has not happened yet. Check the feed's clock.")
+            yield Trouble("", "According to the record this has not happened yet. Check the feed's clock.")
 
-    # ---- decisions -----------------------------------------------------------------------------------------
+    # ---- decisions of reviewers ----------------------------------------------------------------------------
 
     def body(self, item: Item, form: Form, by: str, now_ms: int) -> dict[str, Any]:
-        """Return the request for the next revision."""
+        """Return the body of the request that publishes or revises the alert."""
         occurred_at = item.sighting.incident.occurred_at
         assert occurred_at is not None
         alert = {key: form[key] for key in TEXT_FIELDS if form[key] or key != "description"}
@@ -323,14 +340,18 @@ class Queue:
         }
 
     def _is_signed(self, item: Item, category: str, *, of_cancel: bool = False) -> bool:
-        """Return whether reviewers have to sign: any category that the alert has had may ask for it (HD1)."""
+        """Return whether reviewers have to sign.
+
+        They must if this category, or an earlier category of the alert, requires signatures (HD1).
+        """
         had = {each.form["category"] for each in item.history if each.form and "category" in each.form}
         return any(self.policy.approvals(each, of_cancel=of_cancel) for each in had | {category})
 
     def approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> bool:
-        """Decide to publish the item, or to revise it when it is live.
+        """Record the decision to publish the item or, if it is live, to revise it.
 
-        Returns False if this decision was made before.
+        Return False if the same decision was recorded before. Raise Conflict if somebody else was first, and NotAllowed
+        if there is a reason against it.
         """
         decision = Decision("revise" if item.revision else "publish", by, now_ms, version, form)
         if _is_repeated(item, decision):
@@ -339,7 +360,10 @@ class Queue:
         return True
 
     def to_approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> dict[str, Any]:
-        """Return the request that publishes or revises the item. Raises Conflict and NotAllowed."""
+        """Return the request that publishes or revises the item.
+
+        Raise Conflict if somebody else was first, and NotAllowed if there is a reason against it.
+        """
         _expect(item, version, "live" if item.revision else "waiting")
         if troubles := self.troubles(item, form, now_ms):
             raise NotAllowed(troubles)
@@ -355,9 +379,10 @@ class Queue:
         now_ms: int,
         confirm: Form | None = None,
     ) -> bool:
-        """Decide to cancel the alert.
+        """Record the decision to cancel the alert.
 
-        Returns False if this decision was made before. `confirm` has the form of `read_confirm`.
+        Return False if the same decision was recorded before. Raise Conflict if somebody else was first, and NotAllowed
+        if there is a reason against it. `confirm` has the form that `read_confirm` returns.
         """
         decision = Decision("cancel", by, now_ms, version, {"reason": reason, **_confirm(confirm)})
         if _is_repeated(item, decision):
@@ -375,7 +400,10 @@ class Queue:
         now_ms: int,
         confirm: Form | None = None,
     ) -> dict[str, Any]:
-        """Return the request that cancels the alert. Raises Conflict and NotAllowed."""
+        """Return the request that cancels the alert.
+
+        Raise Conflict if somebody else was first, and NotAllowed if there is a reason against it.
+        """
         _expect(item, version, "live", is_cancel=True)
         if not reason.strip():
             raise NotAllowed([Trouble("reason", "Say why: those who had the alert are shown the reason.")])
@@ -387,14 +415,18 @@ class Queue:
         return body | _confirm(confirm)
 
     def sign(self, item: Item, version: int, asked: SigningRequest, signature: Signature) -> bool:
-        """Add a signature (Rule 5), and return whether the request can now be sent. Raises Conflict."""
+        """Add a signature (Rule 5).
+
+        Return whether there are now enough, so that the request can be sent. Raise Conflict if somebody else was first.
+        """
         signing = item.signing if item.signing and item.signing.form == asked.form else None
         if signing is None:
             _expect(item, version, "live" if item.revision else "waiting", is_cancel=asked.what == "cancel")
             signing = asked
         elif signing.has(signature.kid):
             return False  # a repeated signature
-        # A reviewer who signs this text has read it, whatever version of the item their page shows.
+        # The version is not checked here: a reviewer signs the text itself, so the signature is valid for this text
+        # even if their page shows an older version of the item.
         signing.signatures.append(signature)
         if signing.is_enough:
             item.signing = None
@@ -407,14 +439,17 @@ class Queue:
         return False
 
     def withdraw(self, item: Item, version: int, by: str, now_ms: int) -> None:
-        """End the collection of signatures. Raises Conflict."""
+        """Stop collecting signatures, and drop the text. Raise Conflict if the item has changed."""
         if item.signing is None or item.version != version:
             raise Conflict("This has changed meanwhile. Look at it again.")
         item.signing = None
         _decide(item, Decision("withdraw", by, now_ms, version))
 
     def set_aside(self, item: Item, version: int, what: str, by: str, now_ms: int) -> bool:
-        """Dismiss or reopen the item (`what`: dismiss, reopen). Returns False if this decision was made before."""
+        """Record the decision to dismiss or to reopen the item (`what`).
+
+        Return False if the same decision was recorded before. Raise Conflict if somebody else was first.
+        """
         decision = Decision(what, by, now_ms, version)
         if _is_repeated(item, decision):
             return False
@@ -426,7 +461,7 @@ class Queue:
 
 
 def _rounded(degrees: float | None) -> float | None:
-    """Round to about a metre, because further digits of a feed mean nothing."""
+    """Return the degrees rounded to about a metre, because further digits in a feed mean nothing."""
     return None if degrees is None else round(degrees, 5)
 
 
@@ -442,13 +477,13 @@ def _shape_troubles(form: Form) -> Iterator[Trouble]:
 
 
 def _shape(form: Form) -> dict[str, Any]:
-    """Return the requested shape: a circle, or the polygon that was drawn."""
+    """Return the shape in the form: a circle, or the polygon that the reviewer has drawn."""
     if ring := form.get("ring"):
         return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
     return {"type": "circle", **{key: form[key] for key in NUMBER_FIELDS}}
 
 
-# ---- the node's answers ------------------------------------------------------------------------------------------
+# ---- applying the node's answers ---------------------------------------------------------------------------------
 
 
 def accept(item: Item, answer: Mapping[str, Any]) -> None:
@@ -464,14 +499,14 @@ def accept(item: Item, answer: Mapping[str, Any]) -> None:
 
 
 def refuse(item: Item, troubles: list[Trouble]) -> None:
-    """Record that the node has refused the pending request; the item is as it was before."""
+    """Record that the node has refused the pending request. The item is then as it was before."""
     _settle(item, troubles)
 
 
 def observe(item: Item, seen: Mapping[str, Any]) -> bool:
-    """Apply the node's `GET /v1/alerts/{id}`, and return whether anything is new.
+    """Update the item from the node's answer to `GET /v1/alerts/{id}`; return whether anything has changed.
 
-    Somebody else may have revised the alert, or it may have expired.
+    The alert may have expired, or somebody may have revised it elsewhere.
     """
     before = item.state, item.revision, item.delivery
     alert = seen["alert"]
@@ -487,20 +522,22 @@ def observe(item: Item, seen: Mapping[str, Any]) -> bool:
 def may_live(item: Item, now_ms: int) -> bool:
     """Return whether the alert may be live.
 
-    A node that says "expired" too soon may have a wrong clock that is corrected later.
+    An alert that the node calls expired before its end may be live again: the node's clock may be wrong, and be
+    corrected.
     """
     if item.state != "expired" or item.published is None:
         return item.state == "live"
     return now_ms < parse_time(item.published["expires_at"])
 
 
-# ---- rules for decisions -----------------------------------------------------------------------------------------
+# ---- checking and recording decisions ----------------------------------------------------------------------------
 
 
 def _is_repeated(item: Item, decision: Decision) -> bool:
-    """Return whether the last decision is this one, made on the same version by the same person (Rule 2).
+    """Return whether the last decision was the same, by the same person and for the same version of the item (Rule 2).
 
-    Once a `publish` is accepted, the same click would be a `revise`, so these two count as the same.
+    Publishing and revising count as the same here: after the first click was accepted, a second click would mean to
+    revise.
     """
     if not item.history:
         return False
@@ -510,9 +547,9 @@ def _is_repeated(item: Item, decision: Decision) -> bool:
 
 
 def _expect(item: Item, version: int, state: str, *, is_cancel: bool = False) -> None:
-    """Raise Conflict unless the item has this version and state, and no other decision is in progress.
+    """Raise Conflict unless the item has this version and this state, and no decision about it is in progress.
 
-    With `is_cancel` signatures may be in collection.
+    With `is_cancel`, the item may be waiting for signatures.
     """
     is_free = item.pending is None and (item.signing is None or is_cancel)
     if item.version == version and item.state == state and is_free:
@@ -540,12 +577,12 @@ def _approval(by: str, now_ms: int) -> dict[str, str]:
 
 
 def confirmed_kinds(confirm: Form | None) -> list[str]:
-    """Return the kinds of words that a person has confirmed to the node."""
+    """Return the kinds of private-looking words (such as an address) that a person has confirmed."""
     return list((confirm or {}).get("text") or ())
 
 
 def _confirm(confirm: Form | None) -> dict[str, Any]:
-    """Return the confirmations for the node, without the kinds that were not confirmed."""
+    """Return the confirmations in the form that the node expects, without empty ones."""
     named = {key: value for key, value in (confirm or {}).items() if value}
     return {"confirm": named} if named else {}
 
@@ -564,10 +601,11 @@ def _text_troubles(
 
 
 def read_form(sent: Mapping[str, Any]) -> Form:
-    """Return the form in a request of the page: texts, finite numbers or None, `confirmed`. Raises ValueError.
+    """Return the form in a request of the page.
 
-    `ring` has the corners of a polygon as longitude and latitude, without the first one repeated at the end; None for a
-    circle.
+    Its values are texts, finite numbers or None, and the confirmations. `ring` has the corners of a polygon as
+    longitude and latitude, without the first one repeated at the end; it is None for a circle. Raise ValueError if a
+    value is of the wrong kind.
     """
     form: Form = {}
     for key in TEXT_FIELDS:
@@ -584,7 +622,10 @@ def read_form(sent: Mapping[str, Any]) -> Form:
 
 
 def read_confirm(sent: object) -> Form:
-    """Return the confirmations in a request: `area_km2`, a number or None, and `text`, kinds. Raises ValueError."""
+    """Return the confirmations in a request: `area_km2` (a number or None) and `text` (a list of kinds of words).
+
+    Raise ValueError if a value is of the wrong kind.
+    """
     if sent is None:
         return {"area_km2": None, "text": []}
     if not isinstance(sent, dict):
@@ -616,7 +657,7 @@ def _read_ring(ring: object) -> list[list[float]]:
 
 
 def require_text(key: str, value: object) -> str:
-    """Return the value if it is a text that can be sent. Raises ValueError, also for lone surrogates."""
+    """Return the value if it is a string that can be sent. Raise ValueError if it is not, or has lone surrogates."""
     if isinstance(value, str) and value.encode("utf-8", "replace").decode() == value:
         return value
     raise ValueError(f"{key}: a text is expected")

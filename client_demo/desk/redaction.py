@@ -1,11 +1,11 @@
 """Detection of private text: street addresses, units and their number, telephone numbers, case numbers.
 
-Rule 1  A column that is known to contain such text is struck as a whole, and its value is struck wherever else in the
-        row it appears.
-Rule 2  Everywhere else patterns decide. They strike too much rather than too little: the reviewer sees the line with
-        the struck parts marked, and writes the alert's words.
-Rule 3  A reviewer's own text is only questioned, never changed: "2 men on Elm Street" may be meant. The reviewer has to
-        confirm it.
+Rule 1  A column that is known to contain private text is struck out as a whole. Its value is also struck out wherever
+        it appears in another column of the row.
+Rule 2  In the other columns, patterns find private text. They strike out too much rather than too little: the reviewer
+        sees where something was struck out, and writes the words of the alert.
+Rule 3  A reviewer's own text is never changed. If a part looks private, the reviewer has to confirm it: "2 men on Elm
+        Street" may be intended.
 """
 
 import re
@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 from .feed_format import ADDRESS, CASE, PHONE, UNITS
 
-SHORTEST_REPEATED = 4  # a shorter private value ("3", "B04") would strike parts of other words
-MOST_CHARACTERS = 400  # the longest text that is shown of one value
+SHORTEST_REPEATED = 4  # characters; a shorter private value ("3", "B04") would strike parts of other words
+MOST_CHARACTERS = 400  # the longest text of one value that is shown
 
 _STREET = (
     r"(?:street|st|avenue|ave?|road|rd|boulevard|blvd|lane|ln|drive|dr|court|ct|place|pl|terrace|ter|way|circle|cir"
     r"|highway|hwy|parkway|pkwy|pike|square|sq|alley|aly|plaza|expressway|expy)\b\.?"
 )
-# A run of blanks or of word characters is matched possessively (`++`). The text after a run is of another kind, so
-# backtracking could not help, and would take time quadratic or cubic in the length.
+# Runs of blanks and runs of word characters are matched possessively (`++`). The character after a run is of another
+# kind, so backtracking could not find a match, and would take time quadratic or cubic in the length.
 _NAME = r"(?:[\w.'’-]++[ ]++){1,4}?"
 _COUNT = r"(?:\d++|one|two|three|four|five|six|seven|eight|nine|ten|a dozen|several|multiple)"
 _CREWS = (
@@ -41,7 +41,7 @@ _PATTERNS = {
     rf"|{_NUMBER}{_NAME}{_STREET}"
     r"|\b(?:apartment|apt|suite|ste|room|flat)\b\.?[ ]*+#?[ ]*+[^\W\d]*+\d\w*+",
 }
-# Matches begin only where a word of _NAME begins: beginning at each dot would take time quadratic in the length.
+# A match may begin only at the beginning of a word of _NAME: trying each dot would take time quadratic in the length.
 _CROSSING = rf"(?<![\w.'’-]){_NAME}{_STREET}[ ]*+(?:&|/|\band\b|\bat\b)[ ]*+{_NAME}{_STREET}"
 _KINDS = {kind.replace(" ", "_"): kind for kind in _PATTERNS}
 
@@ -57,23 +57,23 @@ _RECORDED = _compiled({**_PATTERNS, ADDRESS: f"{_PATTERNS[ADDRESS]}|{_CROSSING}"
 
 
 class Part(NamedTuple):
-    """A piece of text, and the kind of private text that it is (None if it is not private)."""
+    """A piece of text, with the kind of private text that it is, or None if it is not private."""
 
     text: str
     why: str | None
 
 
 class Cell(NamedTuple):
-    """The value of one column of a record, in parts."""
+    """The value of one column of a record, divided into parts."""
 
     column: str
     parts: list[Part]
 
 
 def struck(row: Mapping[str, Any], private: Mapping[str, str]) -> list[Cell]:
-    """Return a record as a reviewer sees it, with private parts marked and without empty columns.
+    """Return a record as a reviewer sees it: private parts are marked, and empty columns are left out.
 
-    `private` is column -> the kind of information that it gives away (Rule 1).
+    `private` maps each private column to the kind of information in it (Rule 1).
     """
     values = {str(column): _short(value) for column, value in row.items() if value not in (None, "", "null")}
     repeated = {
@@ -88,13 +88,13 @@ def struck(row: Mapping[str, Any], private: Mapping[str, str]) -> list[Cell]:
 
 
 def kept(text: str) -> str:
-    """Return the text without its private parts, and without the gaps that they leave."""
+    """Return the text without its private parts, closing the gaps that they leave."""
     left = " ".join(part.text for part in _by_pattern(text, _RECORDED) if part.why is None)
     return re.sub(r"\s+([,.;:])|\s+", r" \1", left).replace(" ,", ",").replace(" .", ".").strip(" ,;:-–/&")
 
 
 def questions(text: str) -> Iterator[Part]:
-    """Yield the parts of a reviewer's own text that read like private text (Rule 3)."""
+    """Yield the parts of a reviewer's own text that look like private text (Rule 3)."""
     return (part for part in _by_pattern(text, _WRITTEN) if part.why is not None)
 
 
@@ -115,7 +115,7 @@ def _parts(text: str, repeated: Mapping[str, str]) -> Iterator[Part]:
 
 
 def _anywhere(values: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern for any of these values outside of words, the longest first."""
+    """Return a pattern that matches any of these values as a whole word, preferring the longest."""
     longest_first = sorted(values, key=len, reverse=True)
     return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
 

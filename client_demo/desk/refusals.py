@@ -1,4 +1,4 @@
-"""Translation of the node's refusals into a reviewer's words, each beside the field of the form that it concerns."""
+"""Translation of the node's refusals into sentences for a reviewer, each with the form's field that it concerns."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ _POINTERS = (  # a JSON Pointer's beginning -> the field
     (re.compile(r"/area"), "place"),
     (re.compile(r"/(headline|description|category|severity|reason)$"), r"\1"),
 )
-_READS_LIKE = {  # kinds of words that a node does not publish (protocol, P24)
+_READS_LIKE = {  # kinds of words that a node refuses, some of them unless confirmed (protocol, P24)
     "address": "a street address",
     "units": "units that were sent, or how many",
     "phone": "a telephone number",
@@ -32,7 +32,7 @@ _SENTENCES = {
     "category-not-alertable": "This category is never alerted.",
     "not-community": "This concerns only one person or household. Alerts are for the community.",
     "stale": "This happened too long ago. Alerts are for what is happening now.",
-    "not-yet": "By the record this has not happened yet. Check the feed's clock.",
+    "not-yet": "According to the record this has not happened yet. Check the feed's clock.",
     "approvals-needed": "More reviewers have to sign this, each with a key of their own.",
     "not-approved": "It can't be approved for a time before it happened. Check this computer's clock and the feed's.",
     "expiry-out-of-range": "Alerts of this category would end too early for this. Choose one that lasts longer.",
@@ -51,7 +51,7 @@ _SENTENCES = {
 }
 _NOT_SIGNED = (
     "What was signed is no longer what would be published. Look at it again, and sign that.",
-    "A signature is not good: its key is not enrolled with the node yet, or it is too old. Sign again.",
+    "A signature is not valid: its key is not enrolled with the node yet, or it is too old. Sign again.",
 )
 _NOT_GRANTED = {
     "category": "This desk may not publish alerts of this category.",
@@ -68,7 +68,10 @@ _RULES = {  # protocol, section 2
 
 
 def troubles(refusal: Refused) -> list[Trouble]:
-    """Return a trouble for each broken rule of a refusal."""
+    """Return one trouble for each rule that the request has broken.
+
+    A trouble is a sentence, with the field of the form that it concerns.
+    """
     return list(_troubles(refusal.problem)) or [Trouble("", "; ".join(refusal.lines))]
 
 
@@ -80,7 +83,10 @@ def _troubles(problem: Mapping[str, Any]) -> Iterator[Trouble]:
 
 
 def _held(error: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the part that needs a person's confirmation, if the violation has one and describes it completely."""
+    """Return the part of the alert that a person must confirm.
+
+    Return None if the violation does not describe one completely.
+    """
     keys = ("kind", "area_km2") if error.get("kind") == AREA else ("kind", "start", "end")
     found = {key: error[key] for key in keys if key in error}
     return found if len(found) == len(keys) else None
@@ -94,7 +100,10 @@ def _field(pointer: str) -> str:
 
 
 def _sentence(slug: str, field: str, error: Mapping[str, Any]) -> str:
-    """Return a sentence for a reviewer, made from the members of a violation (protocol, H8a), not from its text."""
+    """Return a sentence for a reviewer.
+
+    It is made from the fields of a violation (protocol, H8a), not from its text.
+    """
     if sentence := _particular(slug, field, error):
         return sentence
     if slug in ("invalid-value", "missing-field") and field in _RULES:
@@ -104,7 +113,10 @@ def _sentence(slug: str, field: str, error: Mapping[str, Any]) -> str:
 
 
 def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
-    """Return a sentence with details of the violation; "" if its type has none or the node sent too little."""
+    """Return a sentence with details of the violation.
+
+    It is empty if the type of violation has none, or if the node sent too little.
+    """
     match slug, error:
         case "radius-out-of-range", {"min_radius_m": int() | float() as least, "max_radius_m": int() | float() as most}:
             bounds = f"{least:,.0f} to {most:,.0f} m"
@@ -134,7 +146,7 @@ def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
 
 
 def span(seconds: int) -> str:
-    """Return a length of time in words."""
+    """Return a duration in words, such as "2 hours"."""
     minutes, rest = divmod(seconds, 60)
     if rest:
         return f"{seconds} seconds"

@@ -1,4 +1,4 @@
-"""HTTP service of the desk's page: JSON, and one stream of events for each page that is open.
+"""The HTTP service for the desk's page: JSON requests, and one stream of events for each open page.
 
     POST /api/sign-in                  {key}                        signs a reviewer in; sets the cookie
     POST /api/sign-out
@@ -11,7 +11,7 @@
     POST /api/items/{id}/withdraw       {version}                    end the collection of signatures
     POST /api/items/{id}/dismiss, /reopen   {version}
 
-A response has the new state of the item, also if the decision is refused (`staff_page.service`).
+A response has the new state of the item, even if the decision is refused (see `staff_page.service`).
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -35,12 +35,15 @@ from .signing import read_signature
 ANSWER_S = 3.0  # how long a response waits for the node's answer
 PAGE = page_files("desk", "form", "list", "map", "outline", "signing")
 
-# Carries out a decision about an item: (item, name of the person, JSON object that was sent) -> response.
+# A function that carries out a decision: (item, name of the person, JSON object that was sent) -> response.
 Act = Callable[[Item, str, Json], Awaitable[Response]]
 
 
 class DeskService(StaffService):
-    """The desk's routes. `keys`: reviewer -> key; `labels` are members of the desk that the page shows as they are."""
+    """The HTTP service of the desk.
+
+    `keys` maps each reviewer to their sign-in key. `labels` are fields that the page shows unchanged.
+    """
 
     def __init__(
         self,
@@ -67,14 +70,17 @@ class DeskService(StaffService):
         }
         return self.routes_of(PAGE, {f"/api/items/{{id}}/{name}": self._about_item(act) for name, act in acts.items()})
 
-    # ---- what there is to see --------------------------------------------------------------------------------
+    # ---- what the page is sent -------------------------------------------------------------------------------
 
     def all_for(self, name: str) -> Json:
-        """Return the desk and all its items."""
+        """Return the state of the desk and all its items."""
         return {**self._desk(), "me": name, "items": [self._view(item) for item in self._control.queue]}
 
     def news_for(self, name: str, ids: set[str]) -> Iterator[tuple[str, Json]]:
-        """Return the items that have changed, and the desk if it has changed or items are gone."""
+        """Return the items that have changed.
+
+        If the desk itself has changed or items are gone, also return the state of the desk.
+        """
         del name
         known = [item for each in ids if (item := self._control.queue.get(each))]
         for item in known:
@@ -126,7 +132,7 @@ class DeskService(StaffService):
             "history": [{"what": each.what, "by": each.by, "at": each.at} for each in item.history],
         }
 
-    # ---- what is done ----------------------------------------------------------------------------------------
+    # ---- decisions of reviewers ------------------------------------------------------------------------------
 
     def _about_item(self, act: Act) -> Decide:
         async def decide(request: Request, name: str, sent: Json) -> Response:

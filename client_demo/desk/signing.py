@@ -1,7 +1,7 @@
-"""The texts that reviewers sign, and the signatures so far, kept with their item until they suffice. No I/O, no clock.
+"""The texts that reviewers sign, and their signatures, which are stored with the item until there are enough. No I/O.
 
-The desk holds nobody's private key and checks no signature: the node does that, and so does each phone that verifies.
-An attacker who takes over this service can withhold alerts, but cannot change a signed text.
+The desk has no private key and verifies no signature: the node does that, and so does each phone that verifies alerts.
+An attacker who takes over this service can withhold alerts, but can't change a text that was signed.
 """
 
 import json
@@ -16,7 +16,7 @@ MOST_TEXT = 1_024  # the longest member of a signature, in characters
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A signature by one key: the person at the desk, the time (ms), and the two members of the signature."""
+    """A signature by one key: the person at the desk, the time in ms, and the two fields of the signature itself."""
 
     by: str
     at: int
@@ -27,7 +27,7 @@ class Signature:
 
 @dataclass(slots=True)
 class SigningRequest:
-    """A request that waits for signatures: the decision, the request, and the exact text to sign."""
+    """A request that waits for signatures: what was decided, the body of the request, and the exact text to sign."""
 
     what: str  # publish, revise, cancel
     body: dict[str, Any]  # as in the dry run that returned the form
@@ -38,7 +38,7 @@ class SigningRequest:
 
     @property
     def is_enough(self) -> bool:
-        """Whether as many keys as required have signed. The node judges whose keys they are."""
+        """Whether as many keys have signed as are required. The node checks whose keys they are."""
         return len(self.signatures) >= self.needed
 
     def has(self, kid: str) -> bool:
@@ -46,23 +46,23 @@ class SigningRequest:
         return any(each.kid == kid for each in self.signatures)
 
     def approved(self) -> dict[str, Any]:
-        """Return the request with its signatures."""
+        """Return the body of the request with its signatures."""
         signatures = [{"protected": each.protected, "signature": each.signature} for each in self.signatures]
         return self.body | {"approval": {"form": self.form, "signatures": signatures}}
 
     def shown(self) -> dict[str, Any]:
-        """Return the members that the page is sent."""
+        """Return the fields of this request that the page is sent."""
         by = [{"by": each.by, "at": each.at, "kid": each.kid} for each in self.signatures]
         return {"what": self.what, "form": self.form, "needed": self.needed, "signed": by}
 
     @classmethod
     def from_map(cls, saved: Mapping[str, Any]) -> "SigningRequest":
-        """Return the request that `dataclasses.asdict` wrote."""
+        """Return the request from a dict that `dataclasses.asdict` has made."""
         return cls(**{**saved, "signatures": [Signature(**each) for each in saved["signatures"]]})
 
 
 def read_signature(sent: object, by: str, now_ms: int) -> Signature:
-    """Return the signature in a request of the page. Raises ValueError for a malformed one."""
+    """Return the signature in a request of the page. Raise ValueError if it is malformed."""
     found = sent if isinstance(sent, dict) else {}
     protected, signature = found.get("protected"), found.get("signature")
     if (

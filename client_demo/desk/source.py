@@ -1,12 +1,12 @@
 """The sources of incidents: a file that is replayed, or a URL that is polled.
 
-Rule 1  A replay moves the times of the file: its first `ahead` incidents have just happened when the desk opens, the
-        others follow at the pace of the file times `speed`. Its title says that it is a replay.
-Rule 2  A poll asks whether the feed has changed (ETag, Last-Modified) before it fetches. It asks at most as often as
-        configured, and less often when the server says so. It bounds the bytes and seconds of a fetch and follows no
-        redirect. A thread parses the text so that the page stays responsive, and only the newest incidents of a long
-        feed are taken.
-Rule 3  A failure is reported in one line, and the fetch is tried again.
+Rule 1  A replay shifts the times in the file. The first `ahead` incidents have just happened when the desk opens. The
+        others follow as in the file, but `speed` times as fast. The title says that it is a replay.
+Rule 2  A poll fetches the feed only if it has changed (ETag, Last-Modified). It asks at most as often as configured,
+        and less often if the server says so. The bytes and the seconds of a fetch are limited, and redirects are not
+        followed. The text is parsed in a thread, so that the page stays responsive. Of a long feed, only the newest
+        incidents are taken.
+Rule 3  A fetch that fails is reported in one line, and tried again.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ MOST_BYTES = 16 << 20
 FETCH_S = 30.0
 LEAST_EVERY_S = 5.0
 LONGEST_WAIT_S = 900.0
-MOST_INCIDENTS = 2000  # the newest of one edition; four times the undecided items of a desk
+MOST_INCIDENTS = 2000  # the newest of one edition that are read; four times the undecided items of a desk
 
 
 def as_recorded(records: Records) -> list[Sighting]:
-    """Return the newest incidents of a feed, at their recorded times."""
+    """Return the newest incidents of a feed as sightings, with their recorded times."""
     return [sighting(group, records, group.incident.occurred_at) for group in records.groups[-MOST_INCIDENTS:]]
 
 
 class Replay:
-    """A replay of a file (Rule 1). Times are in ms; incidents without a time come first, and keep none."""
+    """A replay of a file (Rule 1). Times are in ms. Incidents without a time come first, and stay without a time."""
 
     def __init__(self, records: Records, opened_at: int, *, speed: float, ahead: int) -> None:
         self._records, self._opened_at, self._speed = records, opened_at, speed
@@ -50,14 +50,14 @@ class Replay:
 
     @property
     def title(self) -> str:
-        """The replay's title on the page."""
+        """The title of the replay that the page shows."""
         first, last = self._span
         days = first if first == last else f"{first} to {last}"
         pace = "" if self._speed == 1 else f", {self._speed:g} times as fast"
         return f"Replay of {self._records.format.title}, recorded {days}{pace}; the times are moved to now"
 
     def due(self, now_ms: int) -> Iterator[Sighting]:
-        """Yield the incidents that have happened since the last call."""
+        """Yield the incidents that have happened since the last call, according to the replay."""
         groups = self._records.groups
         while self._shown < len(groups):
             group = groups[self._shown]
@@ -68,7 +68,7 @@ class Replay:
             yield sighting(group, self._records, at)
 
     def next_at(self) -> int | None:
-        """Return when the next incident happens, or None when all have."""
+        """Return the time at which the next incident happens, or None if all have happened."""
         groups = self._records.groups
         return self._moved(groups[self._shown].incident.occurred_at) if self._shown < len(groups) else None
 
@@ -77,7 +77,7 @@ class Replay:
 
 
 class Poll:
-    """Successive editions of the feed at a URL (Rule 2)."""
+    """The feed at a URL, which is fetched again and again (Rule 2)."""
 
     def __init__(
         self,
@@ -102,9 +102,9 @@ class Poll:
         await self._http.aclose()
 
     async def fetch(self) -> Records | None:
-        """Return the feed, or None if it is unchanged.
+        """Return the feed, or None if it has not changed.
 
-        Sets `wait_s`, the seconds until the next fetch. Raises FeedError.
+        Set `wait_s` to the seconds until the next fetch. Raise FeedError if the feed can't be fetched or used.
         """
         self._retry_after_s = 0.0
         try:
@@ -158,10 +158,10 @@ def open_feed(
     every_s: float,
     clock: Callable[[], int],
 ) -> Feed:
-    """Return the feed of a file or of a URL, to be run by the caller.
+    """Return a function that brings the incidents of a file or of a URL to the desk, until cancelled.
 
-    A file is replayed, or with `is_as_recorded` taken at once; a URL is polled. `kind` describes the feed. Raises
-    FeedError.
+    A file is replayed or, with `is_as_recorded`, its incidents are all taken at once; a URL is polled. `kind` describes
+    the feed. Raise FeedError if a file can't be used.
     """
     if "://" in where:
         return partial(_run_poll, Poll(where, every_s, kind=kind))

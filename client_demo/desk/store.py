@@ -1,6 +1,6 @@
-"""The state that outlives the service: items with decisions, and the reviewers' keys, in one SQLite file.
+"""The stored state of the desk: items with decisions, and the sign-in keys of reviewers, in one SQLite file.
 
-The file contains the feed's rows (with addresses) and the keys to sign in with, so only its owner may read it.
+The file contains rows of the feed, which have addresses, and the sign-in keys. So only its owner may read it.
 """
 
 import json
@@ -16,11 +16,14 @@ KEPT_MS = 7 * 86_400_000  # how long items are kept after their last decision
 
 
 class StoreError(Exception):
-    """The file can't be used. The text is one line for a person."""
+    """Raised if the file can't be used. The text is one line for the user."""
 
 
 class Store:
-    """The file at `path`, for one service at a time. Raises StoreError."""
+    """The stored state, in the SQLite file `path`, which only one service may use at a time.
+
+    Raise StoreError if the file can't be used.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -46,7 +49,7 @@ class Store:
         self._db.close()
 
     def items(self, now_ms: int) -> list[Item]:
-        """Return the items with decisions of the last 7 days; older items are deleted."""
+        """Return the items that have decisions of the last 7 days, and delete older items."""
         self._db.execute("DELETE FROM items WHERE decided_at < ?", (now_ms - KEPT_MS,))
         rows = self._db.execute("SELECT item FROM items ORDER BY rowid").fetchall()
         try:
@@ -55,7 +58,7 @@ class Store:
             raise StoreError(f"{self._path} was written by another version of the desk") from None
 
     def save(self, item: Item) -> None:
-        """Store an item; it is on the disk when this returns. Raises StoreError."""
+        """Store an item. It is on the disk when this method returns. Raise StoreError if it can't be written."""
         row = item.id, item.history[-1].at, json.dumps(item.to_map())
         try:
             self._db.execute("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", row)
@@ -63,9 +66,9 @@ class Store:
             raise StoreError(f"{self._path} can't be written: {error}") from None
 
     def keys(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the key of each of these reviewers, the old one or a new one.
+        """Return the sign-in key of each of these reviewers: the stored one, or a new one.
 
-        All other reviewers' keys are deleted.
+        Delete the keys of all other reviewers.
         """
         known = dict(self._db.execute("SELECT name, key FROM reviewers").fetchall())
         keys = {name: known.get(name) or secrets.token_urlsafe(24) for name in names}

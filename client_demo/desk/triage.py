@@ -2,11 +2,12 @@
 
 Rule 1  The policy of the node decides what may be published; the desk reads it from `GET /v1/policy`.
 Rule 2  Each refusal has a reason that can be shown (`Reason`).
-Rule 3  The text of an alert comes from `wording.toml` alone, its id from a random source. From the record an alert only
-        has the place, the time and the category that its nature means.
-Rule 4  For a demonstration an old record may be re-timed to now; then the desk says so (`retimed`).
+Rule 3  The text of an alert comes only from `wording.toml`, and its id is random. Only the place, the time and the
+        category (which follows from the nature, the feed's words for what happened) come from the record.
+Rule 4  For a demonstration, an old record may be re-timed: it is treated as if it had just happened. Then the desk says
+        so (`retimed`).
 
-A real desk is people. This one approves at once, as `desk-1`, `desk-2` and so on.
+At a real desk, people decide. This desk approves at once, in the names `desk-1`, `desk-2` and so on.
 """
 
 import itertools
@@ -31,12 +32,12 @@ Table = dict[str, dict[str, str]]
 
 
 def read_toml(name: str) -> dict[str, Any]:
-    """Return the tables of a file in this folder."""
+    """Return the content of a TOML file in this folder."""
     return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
 class Reason(StrEnum):
-    """The reason why an incident is not published."""
+    """The kinds of reasons why an incident is not published."""
 
     UNKNOWN_NATURE = "unknown nature"
     NEVER_ALERTED = "never alerted"
@@ -48,7 +49,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The content of `GET /v1/policy`: category -> title and limits, and the categories that are never alerted."""
+    """The content of `GET /v1/policy`: the title and limits of each category, and the things that are never alerted."""
 
     name: str
     categories: Mapping[str, Mapping[str, Any]]
@@ -56,17 +57,20 @@ class Policy:
 
     @classmethod
     def from_map(cls, policy: Mapping[str, Any]) -> "Policy":
-        """Return the policy in an answer; the never-list may come with reasons or without."""
+        """Return the policy from the node's answer.
+
+        The list of things that are never alerted may come with or without reasons.
+        """
         never = policy.get("never", {})
         reasons = never if isinstance(never, Mapping) else dict.fromkeys(never, "")
         return cls(str(policy.get("name", "")), policy["categories"], reasons)
 
     def max_age_ms(self, category: str) -> int:
-        """Return how old an incident of this category may be, in ms."""
+        """Return how old an incident of this category may be when it is published, in ms."""
         return int(self.categories[category].get("max_age_s", DEFAULT_MAX_AGE_S) * 1000)
 
     def approvals(self, category: str, *, of_cancel: bool = False) -> int:
-        """Return how many reviewers must sign an alert of this category, or its cancel."""
+        """Return how many reviewers must sign an alert of this category or, with `of_cancel`, its cancel."""
         return int(self.categories.get(category, {}).get("cancel_approvals" if of_cancel else "approvals", 0))
 
     @property
@@ -82,7 +86,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An incident that is not published, with the reason and its details."""
+    """An incident that is not published, with the kind of reason and its details."""
 
     incident: Incident
     reason: Reason
@@ -91,7 +95,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An incident to publish, with its category and the time at which it counts as happened (ms)."""
+    """An incident to be published, with its category.
+
+    `occurred_at` is the time at which it counts as having happened, in ms.
+    """
 
     incident: Incident
     category: str
@@ -101,17 +108,17 @@ class Case:
 
 @dataclass(slots=True)
 class Triage:
-    """The decisions on a feed's incidents."""
+    """The decisions on the incidents of a feed: the cases to publish, and the refusals."""
 
     cases: list[Case] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
 
     def reasons(self) -> list[tuple[str, int]]:
-        """Return each reason with its number of refusals, the most frequent first."""
+        """Return the reasons and the number of refusals for each, most frequent first."""
         return Counter(f"{refusal.reason}: {refusal.detail}" for refusal in self.refusals).most_common()
 
     def retimed(self) -> str:
-        """Return one line about the re-timed cases, or "" without any (Rule 4)."""
+        """Return one line about the re-timed cases, or "" if there are none (Rule 4)."""
         times = [case.incident.occurred_at for case in self.cases if case.retimed]
         if not times:
             return ""
@@ -121,7 +128,10 @@ class Triage:
 
 
 class Desk:
-    """A desk that decides on incidents and writes alerts. `policy` is the node's."""
+    """A simulated desk, which decides on incidents and writes alerts.
+
+    `policy` is that of the node. With `retime`, old incidents are treated as if they had just happened.
+    """
 
     def __init__(self, policy: Policy, *, retime: bool) -> None:
         self._policy, self._retime = policy, retime
@@ -130,7 +140,7 @@ class Desk:
         self._desks = itertools.cycle(range(1, DESKS + 1))
 
     def triage(self, incidents: Iterable[Incident], now_ms: int) -> Triage:
-        """Decide on all incidents."""
+        """Decide on all incidents, and return the decisions."""
         found = Triage()
         for incident in incidents:
             decision = self.decide(incident, now_ms)
@@ -141,7 +151,7 @@ class Desk:
         return found
 
     def decide(self, incident: Incident, now_ms: int) -> Case | Refusal:
-        """Return the case to publish, or the refusal."""
+        """Return the case to publish, or the refusal with its reason."""
         category = self.category_of(incident)
         if isinstance(category, Refusal):
             return category
@@ -150,7 +160,7 @@ class Desk:
         return self._dated(incident, category, now_ms)
 
     def category_of(self, incident: Incident) -> str | Refusal:
-        """Return the policy's category for the incident's nature, or the refusal."""
+        """Return the category of the policy that the incident's nature means, or the refusal with its reason."""
         key = incident.means
         if not key:
             return Refusal(incident, Reason.UNKNOWN_NATURE, f'"{incident.nature}" is not in the table')
@@ -171,10 +181,10 @@ class Desk:
             return Case(incident, category, now_ms - AGE_AFTER_RETIMING_MS, retimed=True)
         return Refusal(incident, Reason.TOO_OLD, "it happened longer ago than its category allows")
 
-    # ---- writing -------------------------------------------------------------------------------------------
+    # ---- writing alerts ------------------------------------------------------------------------------------
 
     def write(self, case: Case, now_ms: int) -> dict[str, Any]:
-        """Return the approved alert, ready to publish. A re-timed case happened just before `now_ms`."""
+        """Return the alert as an approved request. A re-timed case gets a time just before `now_ms`."""
         occurred_at = now_ms - AGE_AFTER_RETIMING_MS if case.retimed else case.occurred_at
         wording = self.wording(case.category)
         return {
@@ -189,11 +199,14 @@ class Desk:
         }
 
     def approval(self, now_ms: int) -> dict[str, str]:
-        """Return an approval, made now by the next of the desks."""
+        """Return an approval made at `now_ms` by the next of the simulated reviewers, who take turns."""
         return {"reviewer": f"desk-{next(self._desks)}", "approved_at": format_time(now_ms)}
 
     def wording(self, category: str) -> dict[str, Any]:
-        """Return the headline, severity and `radius_m` for a category, the radius within its bounds."""
+        """Return the headline, the severity and the radius for a category.
+
+        The radius is within the limits of the policy.
+        """
         wording = self._wording.get(category) or self._plain_wording(category)
         return {**wording, "radius_m": self._policy.clamp_m(category, wording["radius_m"])}
 
@@ -203,12 +216,12 @@ class Desk:
 
 
 def circle(where: Incident, radius_m: float) -> dict[str, Any]:
-    """Return the circle around an incident that has a place."""
+    """Return a circle around the place of an incident, which must have one."""
     return {"type": "circle", "lat": where.lat, "lng": where.lng, "radius_m": radius_m}
 
 
 def varied(cases: Sequence[Case]) -> Iterator[Case]:
-    """Return the cases in an order in which their categories alternate."""
+    """Return the cases in another order, in which their categories alternate."""
     by_category: dict[str, list[Case]] = {}
     for case in cases:
         by_category.setdefault(case.category, []).append(case)

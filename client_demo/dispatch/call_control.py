@@ -1,9 +1,11 @@
-"""The dispatch page's connection to the node: opens, corrects and ends calls, and follows their state.
+"""The dispatch page's connection to the node. It opens, corrects and ends calls, and follows their state.
 
-Rule 1  A record becomes at most one call: its id is drawn once. The second dispatcher is told who was first.
-Rule 2  A request is repeated with the same bytes until the node answers; meanwhile the call takes no other decision.
-Rule 3  The exact place is kept in memory only, for a dispatcher who corrects it (the node does not return it), and is
-        deleted when the call is over.
+Rule 1  A record becomes at most one call, whose id is chosen once. If two dispatchers open a call from the same record,
+        the second one is told who was first.
+Rule 2  A request is sent again with the same bytes until the node answers. Until then, no other decision about the call
+        is accepted.
+Rule 3  The exact place is kept only in memory. It is needed when a dispatcher corrects it, because the node does not
+        return it. It is deleted when the call is over.
 Rule 4  A correction names the content that it replaces, so that two dispatchers don't undo each other's corrections.
 
 Only this module has the dispatcher's token.
@@ -29,7 +31,7 @@ RETIMED_BY_MS = 30_000  # how long ago a re-timed record counts as having happen
 OVER = ("ended", "expired")
 STATUSES = ("actual", "exercise", "test")
 KINDS = ("public", "residence")
-SILENT = "The node gives no answer. What was decided is being repeated."
+SILENT = "The node does not answer. The requests are being repeated."
 MOST_TEXT = 1_000
 
 Form = dict[str, Any]
@@ -37,7 +39,10 @@ Form = dict[str, Any]
 
 @dataclass(slots=True)
 class CallCase:
-    """A call: its record, the last decision and its author, the pending request, and its state at the node."""
+    """A call for help on the page.
+
+    It has its record, the last decision and who made it, the pending request, and its state at the node.
+    """
 
     id: str
     record: str | None
@@ -51,7 +56,10 @@ class CallCase:
 
     @property
     def is_call(self) -> bool:
-        """Whether the node has the call or is being asked to open it. Otherwise the record is free."""
+        """Whether the node has the call, or is being asked to open it.
+
+        If not, another call may be opened from the record.
+        """
         return self.state is not None or bool(self.pending)
 
     @property
@@ -61,10 +69,10 @@ class CallCase:
 
 
 class CallControl:
-    """Dispatchers' decisions and their state at the node.
+    """The decisions of dispatchers, and their state at the node.
 
-    `status` is the status of calls from records without one; with `retimes` records count as having just happened.
-    `changed` is called whenever the page must show something new.
+    `status` is the status of calls from records that have none. With `retimes`, records count as having just happened.
+    `changed` is called whenever the page must be updated.
     """
 
     def __init__(
@@ -81,14 +89,17 @@ class CallControl:
         self.records = {record.key: record for record in records}
         self.categories, self.status, self.retimes = categories, status, retimes
         self.cases: dict[str, CallCase] = {}
-        self.trouble = ""  # what is wrong with the node, or ""
+        self.trouble = ""  # the problem with the node, or ""
         self._dispatcher, self._changed, self._clock = dispatcher, changed, clock
         self._requests = RequestTasks()
 
-    # ---- decisions -----------------------------------------------------------------------------------------
+    # ---- decisions of dispatchers --------------------------------------------------------------------------
 
     def open(self, key: str, form: Form, by: str) -> CallCase:
-        """Open a call from a record. Raises Conflict and NotAllowed."""
+        """Open a call from a record.
+
+        Raise Conflict if somebody else was first, and NotAllowed if there is a reason against it.
+        """
         record = self.records.get(key)
         if record is None:
             raise Conflict("This record is not on the list.")
@@ -103,13 +114,16 @@ class CallControl:
         case = known or CallCase(uuid.uuid4().hex, key, by)
         self.cases[case.id] = case
         at = self._clock() - RETIMED_BY_MS if self.retimes else record.recorded_at
-        assert at is not None, "else there is an obstacle"
+        assert at is not None, "a record without a time has an obstacle"
         body = {"id": case.id, **_said(form), "occurred_at": format_time(at)}
         self._begin(case, "open", form, body, by)
         return case
 
     def correct(self, call_id: str, content: int, form: Form, by: str) -> CallCase:
-        """Replace the place or the text of a call. Raises Conflict and NotAllowed."""
+        """Replace the place or the text of a call.
+
+        Raise Conflict if somebody else was first, and NotAllowed if the form is not complete.
+        """
         case = self._open_case(call_id)
         assert case.state is not None
         if content != case.state["content"]:
@@ -121,7 +135,10 @@ class CallControl:
         return case
 
     def end(self, call_id: str, reason: str, by: str) -> CallCase:
-        """End a call: everybody stands down. Raises Conflict and NotAllowed."""
+        """End a call, so that everybody stands down.
+
+        Raise Conflict if somebody else was first, and NotAllowed if `reason` is empty.
+        """
         case = self._open_case(call_id)
         if not reason.strip():
             raise NotAllowed([Trouble("reason", "Say why: the crew is there, or nobody needs help.")])
@@ -137,10 +154,10 @@ class CallControl:
         return case
 
     async def answered(self, case: CallCase, most_s: float) -> None:
-        """Wait until the call's pending request is answered, but at most `most_s` seconds."""
+        """Wait until the node has answered the call's request, but at most `most_s` seconds."""
         await self._requests.answered(case.id, most_s)
 
-    # ---- sending -------------------------------------------------------------------------------------------
+    # ---- sending requests to the node ----------------------------------------------------------------------
 
     def _begin(self, case: CallCase, what: str, form: Form | None, body: dict[str, Any], by: str) -> None:
         case.pending, case.sent, case.by, case.troubles = what, body, by, []
@@ -176,10 +193,10 @@ class CallControl:
             case _:
                 return self._dispatcher.end_call(case.id, body["reason"])
 
-    # ---- looking -------------------------------------------------------------------------------------------
+    # ---- following the calls at the node -------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Follow the open calls, also those of an earlier run, until cancelled."""
+        """Follow the open calls, including those from before a restart, until cancelled."""
         try:
             while True:
                 with contextlib.suppress(PublishError):
@@ -192,7 +209,10 @@ class CallControl:
             await self._requests.cancel()
 
     async def _find_open(self) -> None:
-        """Add this organisation's open calls that are not known here: from before a restart, or opened elsewhere."""
+        """Add the organisation's open calls that are not on the page yet.
+
+        They are from before a restart, or were opened elsewhere.
+        """
         for state in await self._dispatcher.calls():
             call_id = state["call"]["id"]
             if call_id not in self.cases:
@@ -220,11 +240,14 @@ class CallControl:
             self._changed()
 
 
-# ---- the form ----------------------------------------------------------------------------------------------------
+# ---- reading the form --------------------------------------------------------------------------------------------
 
 
 def read_form(sent: Mapping[str, Any]) -> Form:
-    """Return the form in a request of the page: texts, and numbers or None. Raises ValueError for other values."""
+    """Return the form in a request of the page.
+
+    Its values are texts, and numbers or None. Raise ValueError for other values.
+    """
     form: Form = {}
     for name in ("category", "status", "headline", "kind", "address", "access"):
         form[name] = read_text(name, sent.get(name, ""))
@@ -238,14 +261,17 @@ def read_form(sent: Mapping[str, Any]) -> Form:
 
 
 def read_text(name: str, value: object) -> str:
-    """Return this text without surrounding spaces. Raises ValueError for other values and for lone surrogates."""
+    """Return a text without the spaces around it.
+
+    Raise ValueError if the value is not a text, or has lone surrogates.
+    """
     if isinstance(value, str) and len(value) <= MOST_TEXT and value.encode("utf-8", "replace").decode() == value:
         return value.strip()
     raise ValueError(f"{name}: a text of at most {MOST_TEXT} characters is expected")
 
 
 def _require(form: Form) -> None:
-    """Check that the dispatcher has filled in the form. Raises NotAllowed."""
+    """Raise NotAllowed unless the dispatcher has filled in the form."""
     lacks = []
     if not form["headline"]:
         lacks.append(Trouble("headline", "Say in a few words what has happened: no address, no name."))
@@ -260,7 +286,7 @@ def _require(form: Form) -> None:
 
 
 def _said(form: Form) -> dict[str, Any]:
-    """Return the fields of a call that come from the form."""
+    """Return the fields of a call that the dispatcher has filled in, in the form for the node."""
     place = {name: form[name] for name in ("lat", "lng", "kind", "address", "access") if form[name] not in ("", None)}
     return {**{name: form[name] for name in ("category", "headline", "status")}, "place": place}
 
@@ -270,7 +296,10 @@ _FIELDS |= {"/place/lat": "place", "/place/lng": "place", "/place/address": "add
 
 
 def troubles(refusal: Refused) -> list[Trouble]:
-    """Return the reasons of a refusal by the node, each with the field of the form that it concerns."""
+    """Return why the node has refused a request, as troubles.
+
+    A trouble is a sentence, with the field of the form that it concerns.
+    """
     errors = refusal.problem.get("errors")
     if not isinstance(errors, list) or not errors:
         return [Trouble("", "; ".join(refusal.lines))]

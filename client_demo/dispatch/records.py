@@ -1,11 +1,13 @@
 """The dispatch records from which a call for help can be opened. Does no I/O and has no clock.
 
-Rule 1  Only natures that `natures.toml` lists mean a call: a cardiac arrest does, whichever service was sent (`Fire:
-        CARDIAC ARREST`), and a cardiac emergency does not. Nothing is guessed.
-Rule 2  A record of a test or a training is offered as such, and can't become an actual call.
-Rule 3  A record without a place is shown but can't become a call. An address that means "no location" counts, whatever
-        the coordinates: some systems then write the middle of the county.
-Rule 4  No record says whether the place is a home. The dispatcher says it.
+Rule 1  Only a record whose nature (the feed's words for what happened) is listed in `natures.toml` can become a call;
+        nothing is guessed. Example: a cardiac arrest is a call, even if the fire service was sent
+        (`Fire: CARDIAC ARREST`); a cardiac emergency is not.
+Rule 2  A record of a test or a training is shown as one, and can't become an actual call.
+Rule 3  A record without a place is shown, but can't become a call. A record whose address means "no location" is
+        treated as having no place, whatever its coordinates are, because some systems then write the middle of the
+        county.
+Rule 4  No record says whether the place is a home, so the dispatcher has to choose.
 """
 
 import fnmatch
@@ -27,10 +29,11 @@ MOST_ADDRESS = 200  # characters: docs/reference/call-rules.md, RY7
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record from which a call may be opened. Times are in ms since 1970, places in degrees; None if unknown.
+    """A record from which a call may be opened.
 
-    `category` is a key of the policy's calls, empty where the dispatcher chooses; `status` is set if the record is a
-    drill; `obstacle` says why no call can be opened from the record, and is empty if one can.
+    Times are in ms since 1970 and places in degrees; both are None if unknown. `category` is a key of the policy's
+    calls, or empty if the dispatcher has to choose. `status` is set if the record is a drill. `obstacle` says why no
+    call can be opened from the record, and is empty if one can.
     """
 
     key: str
@@ -45,7 +48,7 @@ class Record:
 
 
 def calls_for_help(records: Records, categories: Collection[str]) -> list[Record]:
-    """Return the records that mean a call of one of these categories, or a drill of one, the newest first."""
+    """Return the records whose nature means a call of one of these categories, or a drill, newest first."""
     found = [record for group in records.groups for record in _read(group, records, categories)]
     return found[: -MOST_RECORDS - 1 : -1]
 

@@ -1,4 +1,4 @@
-"""Start of the dispatch page, for the command line and for the demo: connects the node, the records and the page.
+"""The start of a dispatch page, for the command line and for the demo: connects the node, the records and the page.
 
 async with open_dispatch(DispatchSettings(api_url=…, token=…, feed=Path("calls.csv"))) as page:
     print(page.links)  # dispatcher -> the address that signs them in
@@ -27,7 +27,7 @@ DISPATCH_PORT = 8775
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchSettings(PageSettings):
-    """Settings of the dispatch page. `retimes` makes records count as having just happened, as in a replay."""
+    """The settings of the dispatch page. With `retimes`, records count as having just happened, as in a replay."""
 
     feed: Path = SAMPLE
     dispatchers: Sequence[str] = ("dispatch-1",)
@@ -36,7 +36,10 @@ class DispatchSettings(PageSettings):
 
 @contextlib.asynccontextmanager
 async def open_dispatch(settings: DispatchSettings) -> AsyncIterator[OpenPage]:
-    """Serve the page while the block runs. Raises FeedError, PublishError and OSError (the port)."""
+    """Serve the page during the `with` block.
+
+    Raise FeedError or PublishError if the feed or the node can't be used, and OSError if the port is taken.
+    """
     feed = settings.feed
     found = read_records(feed.name, feed_text(feed), optional_format(settings.feed_format))
     async with contextlib.AsyncExitStack() as cleanup:

@@ -1,4 +1,4 @@
-"""HTTP service of the dispatch page: JSON, and one stream of events for each page that is open.
+"""The HTTP service for the dispatch page: JSON requests, and one stream of events for each open page.
 
     POST /api/sign-in                    {key}               signs a dispatcher in; sets the cookie
     POST /api/sign-out
@@ -31,7 +31,10 @@ PAGE = page_files("dispatch", "call", "form")
 
 
 class DispatchService(StaffService):
-    """The dispatch page's routes. `keys`: dispatcher -> key; `labels` are members that the page shows as they are."""
+    """The HTTP service of the dispatch page.
+
+    `keys` maps each dispatcher to their sign-in key. `labels` are fields that the page shows unchanged.
+    """
 
     def __init__(
         self,
@@ -53,10 +56,10 @@ class DispatchService(StaffService):
         }
         return self.routes_of(PAGE, decisions)
 
-    # ---- what there is to see --------------------------------------------------------------------------------
+    # ---- what the page is sent -------------------------------------------------------------------------------
 
     def all_for(self, name: str) -> Json:
-        """Return the records and the calls."""
+        """Return all records and all calls."""
         control = self._control
         cases = {case.record: case for case in control.cases.values()}
         return {
@@ -72,11 +75,11 @@ class DispatchService(StaffService):
         }
 
     def news_for(self, name: str, ids: set[str]) -> Iterator[tuple[str, Json]]:
-        """Return everything again: there is little of it."""
+        """Return all records and all calls again, because they are few."""
         del ids
         yield "all", self.all_for(name)
 
-    # ---- what is done ----------------------------------------------------------------------------------------
+    # ---- decisions of dispatchers ----------------------------------------------------------------------------
 
     async def _open(self, _: Request, name: str, sent: Json) -> Response:
         record = read_text("record", sent.get("record"))

@@ -1,12 +1,12 @@
 """The client library: receive the alerts around you, or publish alerts. It imports no other package of client_demo.
 
-    listening    client (asyncio shell) -> link (one connection), holdings (the alerts that are held, and changes),
-                 calls (a responder's calls and answers), reconnect (when to reconnect), verify (approval signatures)
+    listening    client (the asyncio part) -> link (one connection), holdings (the alerts that a client has, and their
+                 changes), calls (a responder's calls and answers), reconnect (when to reconnect), verify (signatures)
     publishing   publisher, and dispatcher for calls -> api (one HTTP request with its retries)
     shared       geo (the sphere), times, wire (JSON and MessagePack)
 
 holdings, calls, reconnect, verify and geo do no I/O and have no clock of their own: callers pass the time as an
-argument. README.md begins with a client in ten lines. Installed separately, the package is called `geocast_client`.
+argument. README.md begins with a client in ten lines. If installed separately, the package is called `geocast_client`.
 """
 
 from .calls import CallChange, CallKind, Calls

@@ -1,9 +1,10 @@
-"""HTTP requests to the api with retries: the common part of publishers and dispatchers.
+"""HTTP requests to the api, with retries: the code that publishers and dispatchers share.
 
-Rule 1  After 503, 500 or no answer the outcome is unknown: the client sends the same bytes again until an answer
-        comes. The server treats a repeated request as the same request (protocol, "Durable").
-Rule 2  A refused request is not retried; the refusal lists every broken rule in plain words. The same holds for a
-        publisher that has published too often: an alert that goes out minutes late is not the alert that was approved.
+Rule 1  After 503, 500 or no answer, it is not known whether the request was carried out. So the client sends the same
+        bytes again until an answer comes. The server treats a repeated request as the same one (protocol, "Durable").
+Rule 2  A request that was refused is not sent again; the refusal lists every broken rule in plain words. A request that
+        exceeds the publisher's rate limit is also refused, because an alert that is sent minutes late is not the alert
+        that was approved.
 """
 
 import asyncio
@@ -24,21 +25,24 @@ from .wire import is_loopback
 ANSWER_S = 10.0
 MAX_RETRY_AFTER_S = 3600.0
 FIRST_WAIT_S, LAST_WAIT_S = 0.25, 8.0
-SENT_AGAIN = {408, 429, 500, 502, 503, 504}  # a proxy answers 502 or 504 when it got no answer
+SENT_AGAIN = {408, 429, 500, 502, 503, 504}  # a proxy answers 502 or 504 if the server gave it no answer
 
 Answer = dict[str, Any]
 
 
 class PublishError(Exception):
-    """The server could not be reached, or refused the request. The text is one line for a person."""
+    """Raised if the server could not be reached, or has refused the request. The text is one line for the user."""
 
 
 class Unanswered(PublishError):  # noqa: N818 (an outcome)
-    """No answer came within `patience_s`; the server may have carried out the request."""
+    """Raised if no answer came within `patience_s`. The server may have carried out the request."""
 
 
 class Refused(PublishError):  # noqa: N818 (an answer)
-    """The server's refusal: `status`, the problem document, and `lines`, one for each broken rule."""
+    """Raised if the server has refused the request.
+
+    It has the HTTP `status`, the problem document, and `lines`, one for each broken rule.
+    """
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         self.status, self.problem = status, problem
@@ -47,7 +51,7 @@ class Refused(PublishError):  # noqa: N818 (an answer)
 
     @property
     def slug(self) -> str:
-        """The kind of problem, such as `stale`."""
+        """The type of the problem, such as `stale`."""
         return str(self.problem.get("type", "")).removeprefix("/problems/")
 
 
@@ -60,10 +64,10 @@ def _in_words(status: int, problem: Mapping[str, Any]) -> list[str]:
 
 
 def retry_after_s(value: str | None) -> float:
-    """Return the seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3); 0 without the header.
+    """Return the seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3), or 0 without such a header.
 
-    The header has seconds or a date. The result is at most MAX_RETRY_AFTER_S, so that a wrong header cannot keep a
-    client away for good.
+    The header has seconds or a date. The result is at most MAX_RETRY_AFTER_S, so that a wrong header can't keep a
+    client away forever.
     """
     if value is None:
         return 0.0
@@ -78,9 +82,10 @@ def retry_after_s(value: str | None) -> float:
 
 
 class ApiClient:
-    """A connection to the api listener; use its subclasses as async context managers.
+    """A connection to the api listener.
 
-    A request is repeated for at most `patience_s` seconds; then Unanswered is raised.
+    Use its subclasses as async context managers. A request is repeated for at most `patience_s` seconds; then
+    Unanswered is raised. Before each repetition, `on_retry` is called with the reason as a line for the user.
     """
 
     def __init__(
@@ -89,11 +94,13 @@ class ApiClient:
         token: str,
         *,
         patience_s: float = 60.0,
+        on_retry: Callable[[str], object] = lambda _why: None,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url, self._patience_s, self._sleep, self._clock = url, patience_s, sleep, clock
+        self._on_retry = on_retry
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
@@ -111,7 +118,7 @@ class ApiClient:
         await self._http.aclose()
 
     async def policy(self) -> Answer:
-        """Return the policy in force."""
+        """Return the policy that the node uses now."""
         return await self._call("GET", "/v1/policy")
 
     # ---- one request with its retries ------------------------------------------------------------------------
@@ -132,11 +139,16 @@ class ApiClient:
             pause_s = max(at_least_s, wait_s * random.uniform(0.5, 1.0))
             if self._clock() + pause_s > give_up_at:
                 raise Unanswered(f"{self._url} gave no answer: {trouble}")
+            self._on_retry(f"{self._url} gave no answer: {trouble}; trying again")
             await self._sleep(pause_s)
             wait_s = min(LAST_WAIT_S, 2 * wait_s)
 
     async def _try(self, request: httpx.Request) -> tuple[httpx.Response | None, str, float]:
-        """Return the answer, or None with the cause in words and the `Retry-After` in seconds. Raises Refused."""
+        """Send the request once.
+
+        Return the answer or, if there is none, None with the cause in words and the seconds of `Retry-After`. Raise
+        Refused if the server refuses the request.
+        """
         try:
             response = await self._http.send(request)
         except httpx.TransportError as error:
@@ -154,12 +166,15 @@ def _wait(response: httpx.Response) -> float:
 
 
 def in_path(own_id: str) -> str:
-    """Return an id quoted as one segment of a path."""
+    """Return an id, quoted for use as one segment of a path."""
     return quote(own_id, safe="")
 
 
 def json_of(response: httpx.Response) -> Answer:
-    """Return the body as a map; for a body that is no map (a proxy's page) return only the status."""
+    """Return the body of a response as a dict.
+
+    If it is not a JSON object, such as an error page of a proxy, return a dict with the status.
+    """
     try:
         body = response.json()
     except ValueError:

@@ -1,17 +1,21 @@
-"""The calls that a responder holds, with their tasks and the responder's answers. Does no I/O; callers pass the time.
+"""The calls of a responder, with their tasks and the responder's answers. No I/O; callers pass the time.
 
-Rule 1  A higher revision replaces a lower one, a `call` by a `call` and a `task` by a `task`; every other revision is
-        ignored.
+A responder who accepts a call gets a seat (a place among those who go) and a `task`, which says where to go.
+
+Rule 1  A `call` is replaced by a `call` with a higher revision, and a `task` by a `task` with a higher revision. Any
+        other revision is ignored.
 Rule 2  An answer is repeated until the server has received it. An `accept` is sent again every 5 s and at once on each
         new connection, until a `task` or a `standdown` answers it or the call is over (RU3). The `decline` of a seat is
-        repeated in the same way. Where the responder may have no seat, a `decline` is sent three times on each
+        repeated in the same way. If the client does not know of a seat, a `decline` is sent three times on each
         connection.
 Rule 3  A person who has declined is not asked again: when the call comes again, it is declined again (RU1).
-Rule 4  A place is kept as long as the seat. The task is deleted at `standdown` and at `expires_at`, by whichever clock
-        reaches it first: the own clock corrected by the server's `now`, or the own clock alone, which nobody sets.
-        After that no method returns the place, and it is never stored (RU2).
-Rule 5  A call that was stood down stays over unless a higher revision comes: a node that is behind may still send it.
-        Example: node A has sent `standdown`, the client reconnects to node B, and B has not read the end yet.
+Rule 4  The exact place is kept only as long as the seat. The task is deleted at `standdown` and at `expires_at`. The
+        latter is checked by two clocks, and the first to reach it counts: the client's own clock, which nobody sets,
+        and this clock corrected by the server's `now`. After that no method returns the place. It is never stored in a
+        file (RU2).
+Rule 5  After a standdown, a call stays over unless a higher revision comes, because a node that is behind may send the
+        call again. Example: node A has sent `standdown`, the client reconnects to node B, and B has not read the end
+        of the call yet.
 Rule 6  The server counts one report in 5 s, so the next report waits 6 s. Reports are not answered, so the last one is
         sent again on each new connection (RU3).
 """
@@ -27,7 +31,7 @@ from .times import parse_time
 from .wire import Message
 
 AGAIN_MS = 5_000  # pause before an answer is repeated (protocol, RU3)
-REPORT_MS = 6_000  # M20 allows one in 5 s at arrival, and the second may travel faster
+REPORT_MS = 6_000  # the server allows one in 5 s (M20), and the second may travel faster than the first
 MAX_LIFE_MS = 7_200_000  # a call is open for two hours at most: protocol, `max_age_s`
 MAX_ETA_S = 7_200
 MAX_REMEMBERED = 1_024  # ids kept for Rules 3 and 5, of at most 128 characters each
@@ -48,10 +52,11 @@ class CallKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallChange:
-    """One change to show to a responder: the call and the task as they are held now, each None when it is not known.
+    """One change to show to a responder.
 
-    After STANDDOWN there is no task: remove its place from the screen, and the notifications too. `reason` is the
-    server's, or "expired" when the call reached its end; the server sends no message for that.
+    `call` and `task` are the call and the task after the change, each None if there is none. After a STANDDOWN there is
+    no task: remove its place from the screen, and its notifications, too. `reason` is the one that the server gave, or
+    "expired" when the call reached its end, about which the server sends no message.
     """
 
     kind: CallKind
@@ -68,7 +73,7 @@ class _Held:
     call: Mapping[str, Any] | None = None
     task: Mapping[str, Any] | None = None
     report: State | None = None
-    report_at: int | None = None  # when it is due, by the own clock; None after it was sent
+    report_at: int | None = None  # when to send it, by the client's own clock; None after it was sent
     next_report_at: int = 0
 
     @property
@@ -79,7 +84,7 @@ class _Held:
 @dataclass(slots=True)
 class _Answer:
     message: Message
-    at: int  # when to send it (again), by the own clock
+    at: int  # when to send it (again), by the client's own clock
     until: int  # own clock
     left: int | None = None  # how many more times on this connection; None: until answered
 
@@ -107,7 +112,10 @@ def _text(value: object, name: str) -> str:
 
 
 class Calls:
-    """The calls of one responder. `own_ms` is the client's own clock, `now_ms` the server's time at that moment."""
+    """The calls of one responder.
+
+    `own_ms` is the time on the client's own clock, and `now_ms` is the server's time at that moment.
+    """
 
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
@@ -120,25 +128,28 @@ class Calls:
         return len(self._held)
 
     def call(self, call_id: str) -> Mapping[str, Any] | None:
-        """Return the newest revision of this call that was received; None if the call is not held."""
+        """Return the newest revision of this call, or None if the responder does not have the call."""
         held = self._held.get(call_id)
         return None if held is None else held.call
 
     def task(self, call_id: str) -> Mapping[str, Any] | None:
-        """Return the task, which says where to go; None without a seat."""
+        """Return the task of this call, which says where to go.
+
+        Return None if the responder has no seat (place among those who go).
+        """
         held = self._held.get(call_id)
         return None if held is None else held.task
 
     def tasks(self) -> list[Mapping[str, Any]]:
-        """Return all tasks that are held, usually at most one."""
+        """Return all tasks of the responder, usually at most one."""
         return [held.task for held in self._held.values() if held.task is not None]
 
     def ringing(self) -> list[Mapping[str, Any]]:
-        """Return the held calls for which there is no task."""
+        """Return the calls for which the responder has no task."""
         return [held.call for held in self._held.values() if held.call is not None and held.task is None]
 
     def unanswered(self, call_id: str) -> bool:
-        """Return whether an accept, or the decline of a seat, still waits for the server's answer."""
+        """Return whether the server has not yet answered an accept, or the decline of a seat."""
         return call_id in self._answers
 
     # ---- messages from the server; incomplete ones raise KeyError, TypeError or ValueError ----------------------
@@ -186,9 +197,9 @@ class Calls:
         return [self._change(CallKind.TASK, key)]
 
     def take_standdown(self, message: Mapping[str, Any]) -> list[CallChange]:
-        """Remove the call of a `standdown` message and return the changes to show.
+        """Remove the call of a `standdown` message, and return the changes to show.
 
-        The message has no effect if the call is neither held nor answered.
+        If the responder neither has the call nor has answered it, nothing changes.
         """
         key, reason = _text(message["id"], "id"), _text(message["reason"], "reason")
         held, answer = self._held.pop(key, None), self._answers.pop(key, None)
@@ -201,9 +212,9 @@ class Calls:
     # ---- the person's answers, which `due` returns for sending ----------------------------------------------------
 
     def accept(self, call_id: str, eta_s: int | None, own_ms: int) -> None:
-        """Accept a call, arriving in `eta_s` seconds.
+        """Accept a call; the responder will arrive in `eta_s` seconds.
 
-        Raises ValueError for an `eta_s` out of range or a malformed id.
+        Raise ValueError if `eta_s` is out of range, or the id is malformed.
         """
         _checked(call_id)
         if eta_s is not None and (isinstance(eta_s, bool) or not 0 <= eta_s <= MAX_ETA_S):
@@ -214,7 +225,10 @@ class Calls:
         self._answers[call_id] = _Answer({"type": "accept", "id": call_id, **eta}, own_ms, self._until(call_id, own_ms))
 
     def decline(self, call_id: str, own_ms: int) -> None:
-        """Decline a call and drop it; after an accept this frees the seat. Raises ValueError for a malformed id."""
+        """Decline a call, and remove it.
+
+        After an accept, this gives the seat back. Raise ValueError if the id is malformed.
+        """
         until, message = self._until(call_id, own_ms), {"type": "decline", "id": _checked(call_id)}
         held, answer = self._held.pop(call_id, None), self._answers.pop(call_id, None)
         _remember(self._declined, call_id, None)
@@ -226,20 +240,24 @@ class Calls:
             self._once.append(message)
 
     def report(self, call_id: str, state: State, own_ms: int) -> None:
-        """Report `aed` (I have a defibrillator) or `arrived`. Raises ValueError without a seat or for another state."""
+        """Report `aed` (I have a defibrillator) or `arrived`.
+
+        Raise ValueError if the responder has no seat, or for any other state.
+        """
         held = self._held.get(call_id)
         if state not in get_args(State):
             raise ValueError(f"state: one of {', '.join(get_args(State))} is needed")
         if held is None or held.task is None:
-            raise ValueError("report: there is no task of this id; only who holds a seat reports")
+            raise ValueError("report: there is no task of this id; only the holder of a seat can report")
         held.report, held.report_at = state, max(own_ms, held.next_report_at)
 
     # ---- time ----------------------------------------------------------------------------------------------------
 
     def connected(self, own_ms: int) -> None:
-        """Schedule the answers and reports for sending again on a new connection (Rules 2 and 6).
+        """Prepare answers and reports for sending again on a new connection (Rules 2 and 6).
 
-        Declines without a seat are dropped: if the server sends the call again, `take_call` declines it again (Rule 3).
+        Declines of calls without a seat are dropped: if the server sends the call again, `take_call` declines it again
+        (Rule 3).
         """
         self._once.clear()
         for answer in self._answers.values():
@@ -248,7 +266,7 @@ class Calls:
             held.report_at = None if held.report is None else max(own_ms, held.next_report_at)
 
     def due(self, own_ms: int) -> list[Message]:
-        """Return the messages to send now, and count them as sent."""
+        """Return the messages that must be sent now, and record that they are sent."""
         messages, self._once = self._once, []
         for answer in self._answers.values():
             if answer.at <= own_ms and answer.left != 0:
@@ -261,7 +279,7 @@ class Calls:
         return messages
 
     def next_due(self) -> int | None:
-        """Return when, by the own clock, `due` has a message to send; None if nothing waits."""
+        """Return the time on the client's own clock at which `due` has a message to send, or None if there is none."""
         if self._once:
             return 0
         answers = [answer.at for answer in self._answers.values() if answer.left != 0]
@@ -269,15 +287,18 @@ class Calls:
         return min(answers + reports, default=None)
 
     def next_expiry(self, ahead_ms: int) -> int | None:
-        """Return when, by the own clock, `expire` must be called; None if nothing ends.
+        """Return the time on the client's own clock at which `expire` must be called, or None if there are no calls.
 
-        `ahead_ms` is the server's clock minus the own clock.
+        `ahead_ms` is the server's clock minus the client's own clock.
         """
         held = [min(each.expires_at - ahead_ms, each.keep_until) for each in self._held.values()]
         return min(held + [answer.until for answer in self._answers.values()], default=None)
 
     def expire(self, own_ms: int, now_ms: int) -> list[CallChange]:
-        """Drop calls that are over by either clock, with their answers, and return the changes (Rule 4)."""
+        """Remove the calls that are over by one of the two clocks, and return the changes (Rule 4).
+
+        Their answers are removed, too.
+        """
         for key in [key for key, answer in self._answers.items() if answer.until <= own_ms]:
             del self._answers[key]
         over = [key for key, each in self._held.items() if each.expires_at <= now_ms or each.keep_until <= own_ms]
@@ -288,9 +309,10 @@ class Calls:
         return changes
 
     def holding(self, limit: int) -> dict[str, int]:
-        """Return id -> highest revision of the held calls, which go first into the `holding` of a `hello` (RU3).
+        """Return the calls that the responder has, as id -> highest revision.
 
-        At most `limit` entries: calls with a task first, then those that end last.
+        They come first in the `holding` of a `hello` (RU3). There are at most `limit` entries: calls with a task first,
+        then those that end last.
         """
         first = sorted(self._held, key=lambda key: (self._held[key].task is None, -self._held[key].expires_at))
         return {key: self._held[key].revision for key in first[:limit]}

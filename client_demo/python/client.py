@@ -1,19 +1,19 @@
-"""A subscriber that stays connected: the asyncio shell around `holdings` and `reconnect`.
+"""A subscriber that stays connected: the asyncio part of the client, which uses `holdings` and `reconnect`.
 
     client = Client("ws://127.0.0.1:8765/v1/stream", [Place.at(32.7767, -96.797)], on_change=show)
     await client.run()  # until client.stop(), or until the server says that reconnecting makes no sense
 
-Rule 1  The places, the filter and the held alerts outlive the connection; each `hello` sends them again.
-Rule 2  Changes are reported in order by calls of `on_change`, never two at once. When the call returns, the alert
-        counts as shown and is acknowledged, unless the call returned False.
+Rule 1  The places, the filter and the received alerts outlive the connection; each `hello` sends them again.
+Rule 2  Changes are reported in order by calls of `on_change`, one at a time. When the call returns, the alert counts as
+        shown and is acknowledged, unless the call has returned False.
 Rule 3  A token that was refused is not sent again.
-Rule 4  With `verify`, an alert that its proof does not confirm is dropped before any callback: it is neither held nor
+Rule 4  With `verify`, an alert that its proof does not confirm is dropped before any callback: it is neither stored nor
         acknowledged.
 Rule 5  A server of an older release closes a `hello` that contains `languages`. The client then reconnects without
         them. If a `welcome` shows that the server knows languages, the client sends them in a `filter`, and in each
         `hello` after that. The member `here` of a place works in the same way: the first `welcome` with `quals` is
         followed by a `move` with `here`, and each `hello` after that contains it.
-Rule 6  A responder's answers outlive the connection too; `calls` decides when each is sent, and sent again.
+Rule 6  A responder's answers outlive the connection, too. `calls` decides when an answer is sent, and sent again.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ TokenSource = Callable[[], str | Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a connection attempt ended: what to do next, and why, in words."""
+    """The end of a connection attempt: what to do next, and the reason in words."""
 
     after: After
     why: str
@@ -81,8 +81,8 @@ class Client:
     """One subscriber, which reconnects for as long as `run` lasts.
 
     `token` is called before each connection, before the token expires and after the server has refused a token; it may
-    be a coroutine function. `languages` are tags such as "de-AT", the preferred first: of an alert that exists in
-    several languages the server sends one. `on_status` gets a line of text whenever the connection opens or ends. With
+    be a coroutine function. `languages` are tags such as "de-AT", the preferred first: the server sends each alert in
+    one of its languages. `on_status` gets a line of text whenever the connection opens or ends. With
     `verify` the client asks for the signed stream, and `on_untrusted` is called for each alert and cancel that is
     dropped. Raises ValueError for a language that is no such tag, and for more than 8 languages.
 
@@ -111,6 +111,7 @@ class Client:
         pong_s: float = PONG_S,
     ) -> None:
         self.holdings, self.calls = Holdings(places), Calls()
+        self._rest_until = 0  # by the server's clock, in ms since 1970
         self.quals: tuple[str, ...] = ()  # the valid qualifications of our token, from the last `welcome`
         self._url, self._token_source, self._verify = url, token, verify
         self._wire = WIRES[wire] if verify is None else WIRES[wire].signed()
@@ -118,7 +119,7 @@ class Client:
         self._filter["languages"] = _tags(languages)
         self._says_languages = True  # whether a `hello` contains languages (Rule 5)
         self._says_here = False  # whether places contain `here` (Rule 5)
-        self._hello_may_be_too_new = False  # the last one had languages or `here`, and is not answered yet
+        self._hello_may_be_too_new = False  # whether the last hello had languages or `here` and is unanswered
         self._on_call, self._locate = on_call, locate
         self._rang, self._calls_changed = asyncio.Event(), asyncio.Event()
         self._on_change, self._on_status, self._on_untrusted = on_change, on_status, on_untrusted
@@ -132,16 +133,17 @@ class Client:
         self._refused_token: str | None = None
         self._link: Link | None = None
 
-    # ---- for the caller ------------------------------------------------------------------------------------
+    # ---- methods for the caller ----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Stay connected until `stop` is called. Raises ClientError when reconnecting makes no sense."""
+        """Stay connected until `stop` is called. Raise ClientError if reconnecting makes no sense."""
         await first_to_end(self._stay_connected(), self._expire(), self._come_near(), self._stopping.wait())
 
     async def fetch(self) -> None:
-        """Open one short connection, receive and acknowledge the messages that are waiting, and close.
+        """Open one short connection, receive and acknowledge the messages that are waiting, and close it.
 
-        Raises ClientError. This is for an app in the background that a push has woken (protocol, "A client's duties").
+        This is for an app in the background that a push has woken (protocol, "A client's duties"). Raise ClientError if
+        that fails.
         """
         await first_to_end(self.run(), self._caught_up_and_acknowledged())
 
@@ -151,11 +153,11 @@ class Client:
             await self._link.said_all()
 
     async def caught_up(self) -> None:
-        """Wait until all messages that the last `welcome` announced have come."""
+        """Wait until all messages that the last `welcome` announced have been received."""
         await self._is_caught_up.wait()
 
     def stop(self) -> None:
-        """End `run`; the connection is closed with code 1000."""
+        """End `run`, closing the connection with code 1000."""
         self._stopping.set()
 
     def interrupt(self) -> None:
@@ -166,13 +168,17 @@ class Client:
     async def move(self, places: Sequence[Place]) -> None:
         """Change the places.
 
-        Held alerts are judged again at once; on return the server knows the places, or the next `hello` sends them.
+        Whether we are inside each alert is decided again at once. When this method returns, the server knows the
+        places, or the next `hello` will send them.
         """
         self._report(self.holdings.expire(own_ms()) + self.holdings.move(places))
         await self._ask({"type": "move", "places": self._said_places()})
 
     async def filter(self, **fields: Any) -> None:
-        """Change `categories`, `min_severity` or `languages`: None clears a filter, an omitted one stays."""
+        """Change `categories`, `min_severity` or `languages`.
+
+        None clears a filter; a filter that is not given stays.
+        """
         if "languages" in fields:
             fields["languages"] = _tags(fields["languages"])
         self._filter |= fields
@@ -182,33 +188,48 @@ class Client:
             await self._ask({"type": "filter", **fields})
 
     def ack(self, alert_id: str, revision: int) -> None:
-        """Acknowledge that the person has been shown this revision (for an `on_change` that returned False)."""
+        """Acknowledge that the person has been shown this revision.
+
+        This is for alerts for which `on_change` has returned False.
+        """
         if self._link is not None:
             self._link.say_later({"type": "ack", "id": alert_id, "revision": revision})
 
     def accept(self, call_id: str, eta_s: int | None = None) -> None:
-        """Accept a call, arriving in `eta_s` seconds; `on_call` then gets the `task` or a `standdown`.
+        """Accept a call; the responder will arrive in `eta_s` seconds.
 
-        The accept is sent again until it is answered. Raises ValueError for an `eta_s` outside 0 to 7,200 and for a
-        malformed id.
+        The accept is sent again until the server answers it; `on_call` then gets the `task` or a `standdown`. Raise
+        ValueError if `eta_s` is not from 0 to 7,200, or the id is malformed.
         """
         self.calls.accept(call_id, eta_s, own_ms())
         self._wake_for_calls()
 
     def decline(self, call_id: str) -> None:
-        """Decline a call, also after an accept: then the seat is free again. The call is not reported any more."""
+        """Decline a call. After an accept, this gives the seat back. The call is not reported any more."""
         self.calls.decline(call_id, own_ms())
         self._wake_for_calls()
 
     def report(self, call_id: str, state: State) -> None:
-        """Report `aed` (I have a defibrillator) or `arrived` to the dispatcher. Raises ValueError without a task."""
+        """Report `aed` (I have a defibrillator) or `arrived` to the dispatcher.
+
+        Raise ValueError if there is no task.
+        """
         self.calls.report(call_id, state, own_ms())
         self._wake_for_calls()
 
-    def away_m(self, call: Mapping[str, Any]) -> float | None:
-        """Return the metres from here, or else from the nearest place, to the centre of `near`; None if unknown.
+    @property
+    def rest_until(self) -> int | None:
+        """Until when we are not called because we have just helped somebody; None if we may be called.
 
-        `near` is a circle: the person who needs help is inside its `radius_m`, and only the task has the exact place.
+        The time is in ms since 1970, by the server's clock.
+        """
+        return self._rest_until if self._rest_until > self._clocks()[1] else None
+
+    def away_m(self, call: Mapping[str, Any]) -> float | None:
+        """Return the distance in metres to the centre of `near`, or None if no place is known.
+
+        It is measured from the place where the person is or, if that is not known, from the nearest place. `near` is a
+        circle that contains the person who needs help; only the task has the exact place.
         """
         places = [place for place in self.holdings.places if place.here] or self.holdings.places
         try:
@@ -216,7 +237,7 @@ class Client:
         except (KeyError, TypeError, ValueError):
             return None
 
-    # ---- connections ---------------------------------------------------------------------------------------
+    # ---- connecting and reconnecting -----------------------------------------------------------------------
 
     async def _stay_connected(self) -> None:
         while True:
@@ -224,17 +245,18 @@ class Client:
             if ending.after is After.NEVER or (ending.after is After.NEW_TOKEN and self._token_source is None):
                 raise ClientError(ending.why)
             delay_s = self._backoff.delay_s(ending.after, ending.retry_after_s)
-            self._on_status(f"{ending.why}; back {f'in {delay_s:.1f} s' if delay_s else 'at once'}")
+            after = "asking for a new token" if ending.after is After.NEW_TOKEN else "back at once"
+            self._on_status(f"{ending.why}; {f'back in {delay_s:.1f} s' if delay_s else after}")
             await asyncio.sleep(delay_s)
 
     async def _attempt(self) -> Ending:
-        """Connect, stay until the connection ends, and return how it ended."""
+        """Connect, and stay until the connection ends. Return how it ended."""
         try:
             self._token = await self._fresh_token()
         except ClientError:
             raise
         except Exception as error:
-            return Ending(After.WINDOW, f"no token could be had ({error})")
+            return Ending(After.WINDOW, f"no token could be fetched ({error})")
         try:
             return await self._session()
         except InvalidStatus as refusal:
@@ -301,12 +323,13 @@ class Client:
                 link.say({"type": "filter", "languages": self._filter["languages"]})
 
     def _offer_here(self, link: Link, welcome: Message) -> bool:
-        """Send `here` in a `move` if the server takes us for a responder and the `hello` had none (Rule 5).
+        """Send `here` in a `move` if the server counts us as a responder and the `hello` did not contain it (Rule 5).
 
-        Returns whether it did.
+        Return whether a move was sent.
         """
         said = self._says_here
         self.quals = _quals(welcome)
+        self._rest_until = _time(welcome.get("rest_until")) or 0
         self._says_here = bool(self.quals)
         says_now = self._says_here and not said and any(place.here for place in self.holdings.places)
         if says_now:
@@ -318,7 +341,7 @@ class Client:
         return [(place if self._says_here else replace(place, here=False)).to_map() for place in places]
 
     def _holding(self) -> dict[str, int]:
-        """Return the `holding` of a `hello`: calls first (protocol, RU3), then alerts."""
+        """Return the `holding` of a `hello`, which lists what we have: calls first (protocol, RU3), then alerts."""
         self._report_calls(self._expired_calls())
         calls = self.calls.holding(MAX_HOLDING)
         alerts, dropped = self.holdings.holding(own_ms(), MAX_HOLDING - len(calls))
@@ -384,6 +407,7 @@ class Client:
             case "task":
                 self._report_calls(self._changes(self.calls.take_task, message, *self._clocks()))
             case "standdown":
+                self._rest_until = _time(message.get("rest_until")) or self._rest_until
                 self._report_calls(self._changes(self.calls.take_standdown, message))
             case "pong":
                 self._set_clock(message)
@@ -411,12 +435,15 @@ class Client:
         self._report_calls(self._expired_calls())
 
     def _clocks(self) -> tuple[int, int]:
-        """Return our own clock and the server's, in ms."""
+        """Return the time on our own clock and the server's time, both in ms."""
         now = own_ms()
         return now, self.holdings.server_ms(now)
 
     def _ask_the_time(self) -> None:
-        """Ask the server for its time, because the alert that came has ended by the clock that it sent before."""
+        """Ask the server for its time.
+
+        An alert that has just come has already ended by the server's last `now`, so that time may be wrong.
+        """
         if self._link is not None and not self._asks_the_time:
             self._asks_the_time = True
             self._link.say({"type": "ping"})
@@ -443,7 +470,7 @@ class Client:
         self._calls_changed.set()
 
     async def _expire(self) -> None:
-        """Drop alerts and calls when they end, connected or not."""
+        """Remove alerts and calls when they end, whether or not there is a connection."""
         while True:
             self._held_changed.clear()
             expiries = (self.holdings.next_expiry(), self.calls.next_expiry(self.holdings.server_ms(0)))
@@ -464,7 +491,7 @@ class Client:
             await _set_or_due(self._calls_changed, self.calls.next_due())
 
     async def _come_near(self) -> None:
-        """Send where the person is now whenever a new call arrives (protocol, RU1)."""
+        """Send the server the person's present place whenever a new call arrives (protocol, RU1)."""
         while True:
             await self._rang.wait()
             self._rang.clear()
@@ -486,7 +513,7 @@ class Client:
     async def _fresh_token(self) -> str | None:
         """Return a token from the caller's function.
 
-        Raises ClientError if the server has refused this token (Rule 3).
+        Raise ClientError if the server has already refused this token (Rule 3).
         """
         if self._token_source is None:
             return None
@@ -515,7 +542,10 @@ class Client:
         await asyncio.Event().wait()  # no token, or its expiry is unknown: the server will close with 4401
 
     def _renewal_s(self, expiry_ms: int | None) -> float | None:
-        """Return the seconds until the next token must be fetched; None if the expiry is unknown."""
+        """Return the seconds until the next token must be fetched.
+
+        Return None if it is not known when the present one expires.
+        """
         if expiry_ms is None:
             return None
         left_s = (expiry_ms - self.holdings.server_ms(own_ms())) / 1000
@@ -523,7 +553,7 @@ class Client:
 
 
 async def _set_or_due(event: asyncio.Event, due_ms: int | None) -> None:
-    """Wait for the event, or until this moment of our own clock."""
+    """Wait until the event is set, or until `due_ms` on our own clock."""
     # Wait at most a minute: the loop's clock may stop while the machine sleeps, but `own_ms` does not.
     delay_s = None if due_ms is None else min(60.0, max(0.0, (due_ms - own_ms()) / 1000))
     # `wait_for` would not do: in Python 3.11 it loses a cancellation that comes together with the event.
@@ -533,7 +563,7 @@ async def _set_or_due(event: asyncio.Event, due_ms: int | None) -> None:
 
 
 def _tags(languages: Sequence[str] | None) -> list[str] | None:
-    """Return the languages as a list. Raises ValueError for any that would make the server close every `hello`."""
+    """Return the languages as a list. Raise ValueError if the server would close every `hello` because of them."""
     if languages is None:
         return None
     if isinstance(languages, str) or len(languages) > MAX_LANGUAGES or not all(map(_TAG.fullmatch, languages)):
@@ -547,6 +577,13 @@ def _tags(languages: Sequence[str] | None) -> list[str] | None:
 def _window_ms(welcome: Message) -> tuple[object, object]:
     retry = welcome.get("retry")
     return (retry.get("min_ms"), retry.get("max_ms")) if isinstance(retry, Mapping) else (None, None)
+
+
+def _time(said: object) -> int | None:
+    """Return a time of the protocol in ms since 1970; None for anything else."""
+    with contextlib.suppress(ValueError):
+        return parse_time(said) if isinstance(said, str) else None
+    return None
 
 
 def _quals(welcome: Message) -> tuple[str, ...]:
@@ -576,9 +613,9 @@ def _time_ms(text: object) -> int | None:
 
 
 def token_expiry_ms(token: str) -> int | None:
-    """Return the `exp` of a JWT in ms since 1970, or None if unreadable.
+    """Return the `exp` of a JWT in ms since 1970, or None if it can't be read.
 
-    Its signature is not verified: the value only says when to fetch the next token.
+    The signature is not verified, because the value only says when to fetch the next token.
     """
     try:
         claims = json.loads(decoded(token.split(".")[1]))

@@ -13,7 +13,7 @@ import h3
 from .api import Answer, ApiClient, in_path
 from .geo import Place, cell_reach_m
 
-RESOLUTION = 8  # of the cells that the server gets; each reaches about 0.6 km
+RESOLUTION = 8  # of the cells that the server gets; the reach of such a cell is about 0.6 km
 COARSEST = 5
 MAX_PLACES = 8
 
@@ -24,9 +24,9 @@ def new_device_id() -> str:
 
 
 def cells_of(places: Sequence[Place], resolution: int = RESOLUTION) -> list[dict[str, str]]:
-    """Return the H3 cells that the server gets in place of these places, at `resolution` 5 to 9.
+    """Return the H3 cells that the server is sent instead of these places, with a `resolution` of 5 to 9.
 
-    A place that is known less well gets a coarser cell. The places themselves stay on the phone. Raises ValueError for
+    A place that is less accurate gets a coarser cell. The places themselves stay on the phone. Raise ValueError for
     more than 8 places.
     """
     if len(places) > MAX_PLACES:
@@ -81,5 +81,5 @@ class Devices(ApiClient):
         return await self._call("PUT", f"/v1/devices/{in_path(device_id)}", said)
 
     async def forget(self, device_id: str) -> None:
-        """Delete a registration: the server pushes nothing more to the phone and keeps nothing about it."""
+        """Delete a registration. After that, the server sends no pushes to the phone, and stores nothing about it."""
         await self._answer("DELETE", f"/v1/devices/{in_path(device_id)}")

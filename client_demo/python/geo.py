@@ -28,14 +28,20 @@ def distance_m(a_lat: float, a_lng: float, b_lat: float, b_lng: float) -> float:
 
 
 def offset(lat: float, lng: float, north_m: float, east_m: float) -> tuple[float, float]:
-    """Return the point about `north_m` and `east_m` metres away, for inventing places rather than for judging them."""
+    """Return the point about `north_m` and `east_m` metres away.
+
+    It is not exact enough to decide who is inside an area.
+    """
     new_lat = max(-90.0, min(90.0, lat + degrees(north_m / EARTH_RADIUS_M)))
     new_lng = lng + degrees(east_m / (EARTH_RADIUS_M * max(0.01, cos(radians(lat)))))
     return new_lat, (new_lng + 180) % 360 - 180
 
 
 def along(a_lat: float, a_lng: float, b_lat: float, b_lng: float, share: float) -> tuple[float, float]:
-    """Return the point at this share (0 to 1) of the great circle between two points, which must not be antipodes."""
+    """Return the point at this fraction (0 to 1) of the great circle between two points.
+
+    The points must not be antipodes.
+    """
     angle = distance_m(a_lat, a_lng, b_lat, b_lng) / EARTH_RADIUS_M
     if angle == 0:
         return a_lat, a_lng
@@ -48,7 +54,7 @@ def along(a_lat: float, a_lng: float, b_lat: float, b_lng: float, share: float) 
 
 
 def cell_reach_m(cell: str) -> float:
-    """Return the metres from the centre of an H3 cell to the farthest corner, the farthest point of its boundary."""
+    """Return the distance in metres from the centre of an H3 cell to its farthest corner."""
     centre = h3.cell_to_latlng(cell)
     return max(distance_m(*centre, *corner) for corner in h3.cell_to_boundary(cell))
 
@@ -74,9 +80,9 @@ class Place:
 
     @classmethod
     def in_cell(cls, cell: str, *, here: bool = False) -> "Place":
-        """Return an H3 cell as a place: its centre, with the distance to its farthest corner as reach.
+        """Return an H3 cell as a place: its centre, whose reach is the distance to the farthest corner.
 
-        Raises ValueError for text that is no H3 cell of resolution 7 to 15.
+        Raise ValueError if the text is not an H3 cell of resolution 7 to 15.
         """
         if not h3.is_valid_cell(cell) or not 7 <= h3.get_resolution(cell) <= 15:
             raise ValueError(f"not an H3 cell of resolution 7 to 15: {cell}")
@@ -85,14 +91,14 @@ class Place:
 
     @classmethod
     def from_map(cls, place: Mapping[str, Any]) -> "Place":
-        """Return the place that a message contains."""
+        """Return the place that a message contains as this dict."""
         here = place.get("here", False)
         if "cell" in place:
             return cls.in_cell(place["cell"], here=here)
         return cls.at(place["lat"], place["lng"], place.get("accuracy_m", 0.0), here=here)
 
     def to_map(self) -> dict[str, Any]:
-        """Return the place as a message carries it: a cell goes without its coordinates."""
+        """Return the place as a dict for a message. A place that is a cell has no coordinates in it."""
         here = {"here": True} if self.here else {}
         if self.cell is not None:
             return {"cell": self.cell, **here}
@@ -101,16 +107,17 @@ class Place:
 
 
 def margin_m(shape: Shape, place: Place) -> float:
-    """Return how far inside a circle or polygon the place is, in metres; negative outside."""
+    """Return how far inside a circle or polygon the place is, in metres. A negative value means outside."""
     if is_polygon(shape):
         return depth_of(shape, place.lat, place.lng, EARTH_RADIUS_M) + place.reach_m
     return float(shape["radius_m"]) + place.reach_m - distance_m(place.lat, place.lng, shape["lat"], shape["lng"])
 
 
 def depth_m(area: Iterable[Shape], places: Sequence[Place]) -> float:
-    """Return how far inside the area the best of the places is, in metres; negative outside, -inf without places.
+    """Return how far inside the area the place is that is farthest inside, in metres.
 
-    A shape of an unknown type counts as inside: the alert must be shown (protocol, "Growing").
+    A negative value means outside, and -inf that there are no places. A shape of an unknown type counts as inside,
+    because the alert must be shown (protocol, "Growing").
     """
     best = float("-inf")
     for shape in area:
@@ -121,12 +128,15 @@ def depth_m(area: Iterable[Shape], places: Sequence[Place]) -> float:
 
 
 def is_inside(area: Iterable[Shape], places: Sequence[Place]) -> bool:
-    """Return whether one of the places is inside one of the shapes; the edge belongs to the inside."""
+    """Return whether one of the places is inside one of the shapes. The edge counts as inside."""
     return depth_m(area, places) >= 0
 
 
 def away_m(area: Iterable[Shape], places: Sequence[Place]) -> float | None:
-    """Return the metres from the nearest place to the nearest centre of a shape; None without places or centres."""
+    """Return the metres from the nearest place to the nearest centre of a shape.
+
+    Return None if there are no places or no centres.
+    """
     centres = [centre for shape in area if (centre := _centre(shape)) is not None]
     return min((distance_m(place.lat, place.lng, *centre) for centre in centres for place in places), default=None)
 

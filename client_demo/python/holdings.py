@@ -1,21 +1,23 @@
-"""The alerts that a client holds. Takes alerts, cancels and the time, returns changes to show, and does no I/O.
+"""The alerts that a client has. It is given alerts, cancels and the time, and returns changes to show. No I/O.
 
 Rule 1  A higher revision replaces a lower one; every other revision of the same id is ignored.
-Rule 2  Nothing is shown after its `expires_at`, by the own clock corrected by the server's `now`. That `now` may be
-        wrong, and be corrected later: so an alert that it has ended is kept, and shown again if the correction makes it
-        live again. It is deleted when the own clock, which nobody sets, agrees: an alert lives at most from `issued_at`
-        to `expires_at`, counted from its arrival. Example: node A's clock is an hour ahead and ends an alert; the
-        client reconnects to node B, whose `welcome` has the right time, and the alert is shown again.
-Rule 3  A cancelled id does not come back: a node that is behind may still send the alert.
-Rule 4  Frames are the same for everybody: whether we are inside is decided here, by the places that we know.
-Rule 5  Alerts that do not fit into `holding` are dropped first, so that the server knows of all that we show, or may
-        show again.
+Rule 2  No alert is shown after its `expires_at`. The clock for that is the client's own clock, corrected by the
+        server's `now`; it is called the server's clock below. The server's `now` may be wrong, and be corrected later.
+        So an alert that has ended by the server's clock is kept, and is shown again if a later `now` makes it live
+        again. It is deleted when it has also ended by the client's own clock, which nobody sets: it lives at most as
+        long as from `issued_at` to `expires_at`, counted from its arrival. Example: node A's clock is an hour ahead, so
+        an alert ends. The client reconnects to node B, whose `welcome` has the right time, and the alert is shown
+        again.
+Rule 3  An alert that was cancelled is not shown again, because a node that is behind may still send it.
+Rule 4  A server sends the same frame to everybody. Whether we are inside is decided here, by the places that we know.
+Rule 5  Alerts that do not fit into `holding` are dropped before it is sent, so that the server knows every alert that
+        we show, or may show again.
 
 The changes that are reported when a revision comes, or when we move:
 
     shown before   here before   here now    reported
     no             -             yes         new
-    no             -             no          nothing; it is held, in case we walk in or a revision comes here
+    no             -             no          nothing; the alert is kept, in case we walk in or a revision moves it here
     yes            yes           yes         updated, if it is a higher revision
     yes            yes           no          no_longer_here
     yes            no            yes         back_here
@@ -58,7 +60,7 @@ SHOWN = (Kind.NEW, Kind.UPDATED, Kind.BACK_HERE)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change to show: the alert as last held, whether we are inside, and why it was cancelled."""
+    """One change to show: the alert after the change, whether we are inside, and the reason if it was cancelled."""
 
     kind: Kind
     alert: Alert
@@ -77,7 +79,10 @@ class _Held:
     over: bool = False  # by the server's clock
 
     def reassess(self, places: Sequence[Place], revised: bool) -> Kind | None:
-        """Judge the alert by these places and return the change, by the table of the module's docstring."""
+        """Decide by these places whether we are inside, and return the change.
+
+        The module's docstring has the table of changes.
+        """
         was_here, self.here = self.here, is_inside(self.alert["area"], places)
         if self.over:
             return None
@@ -89,7 +94,10 @@ class _Held:
         return Kind.NO_LONGER_HERE if was_here else None
 
     def look(self, now: int) -> Kind | None:
-        """Update whether the alert is over by the server's clock, and return the change, if any (Rule 2)."""
+        """Update whether the alert is over by the server's clock.
+
+        Return the change, or None if there is none (Rule 2).
+        """
         was_over, self.over = self.over, self.expires_at <= now
         if self.over:
             was_shown, self.shown = self.shown, False
@@ -104,7 +112,7 @@ class _Held:
 
 
 def _life_ms(alert: Alert) -> int:
-    """Return the longest time that the alert can live after its arrival; 0 if its times cannot be read."""
+    """Return the longest time in ms that the alert can live after its arrival, or 0 if its times can't be read."""
     try:
         return max(0, parse_time(alert["expires_at"]) - parse_time(alert["issued_at"]))
     except (KeyError, TypeError, ValueError):
@@ -112,23 +120,24 @@ def _life_ms(alert: Alert) -> int:
 
 
 def _check_area(area: object) -> None:
-    """Raise an error for an area that places cannot be judged by, so that no later move fails."""
+    """Raise an error if it can't be decided whether places are inside the area. So no later move fails."""
     if not isinstance(area, list) or not all(isinstance(shape, Mapping) for shape in area):
         raise TypeError("area is no list of shapes")
     is_inside(area, [_ANYWHERE])
 
 
 class Holdings:
-    """The alerts of one client; iterating gives those that are live.
+    """The alerts that one client has.
 
-    `own_ms` is the client's own clock, in ms since any moment.
+    Iterating over the object gives those that are live. `own_ms` is the time on the client's own clock, in ms since any
+    moment.
     """
 
     def __init__(self, places: Sequence[Place] = ()) -> None:
         self._places = tuple(places)
         self._held: dict[str, _Held] = {}
         self._cancelled: OrderedDict[str, None] = OrderedDict()
-        self._correction_ms = 0  # server's clock minus own clock
+        self._correction_ms = 0  # server's clock minus the client's own clock
 
     def __iter__(self) -> Iterator[Alert]:
         return (held.alert for held in self._held.values() if not held.over)
@@ -137,13 +146,16 @@ class Holdings:
         return sum(not held.over for held in self._held.values())
 
     def get(self, alert_id: str) -> Alert | None:
-        """Return the revision that is held of this alert, also if it is over by the server's clock."""
+        """Return the newest revision of this alert that we have, even if the alert is over by the server's clock."""
         held = self._held.get(alert_id)
         return None if held is None else held.alert
 
     @property
     def kept(self) -> int:
-        """The number of alerts that are over by the server's clock but kept, as that clock may be wrong (Rule 2)."""
+        """The number of alerts that are over by the server's clock, but kept.
+
+        They are kept because that clock may be wrong (Rule 2).
+        """
         return sum(held.over for held in self._held.values())
 
     @property
@@ -152,15 +164,15 @@ class Holdings:
         return self._places
 
     def here(self) -> list[Alert]:
-        """Return the alerts to show on the screen: live, and we are inside."""
+        """Return the alerts to show on the screen: those that are live and whose areas contain us."""
         return [held.alert for held in self._held.values() if held.here and not held.over]
 
-    # ---- time ----------------------------------------------------------------------------------------------
+    # ---- clocks and ends of alerts -------------------------------------------------------------------------
 
     def set_clock(self, server_now_ms: int, own_ms: int) -> None:
-        """Set the server's clock to the `now` of a `welcome` or `pong`, read at `own_ms`.
+        """Set the server's time to the `now` of a `welcome` or `pong` that was read at `own_ms`.
 
-        Call `expire` afterwards for the changes.
+        Call `expire` afterwards to get the changes.
         """
         self._correction_ms = server_now_ms - own_ms
 
@@ -169,16 +181,20 @@ class Holdings:
         return own_ms + self._correction_ms
 
     def next_expiry(self) -> int | None:
-        """Return when, by the own clock, the next alert expires or is deleted; None when nothing is held."""
+        """Return when the next alert expires or is deleted, or None if there is none.
+
+        The result is a time on the client's own clock.
+        """
         return min(
             (held.keep_until if held.over else held.expires_at - self._correction_ms for held in self._held.values()),
             default=None,
         )
 
     def expire(self, own_ms: int) -> list[Change]:
-        """Apply the clock and return the changes: alerts that ended, and those that are live again.
+        """End and delete alerts whose time has come, and return the changes.
 
-        An alert that was never shown ends without a change.
+        They are about alerts that have ended, and about those that are live again. If an alert was never shown, its end
+        is no change.
         """
         now = self.server_ms(own_ms)
         looked = [(held, held.look(now)) for held in self._held.values()]
@@ -186,7 +202,10 @@ class Holdings:
         return [held.change(kind) for held, kind in looked if kind is not None]
 
     def _forget(self, own_ms: int) -> None:
-        """Delete alerts that both clocks have ended, and those above the limit of kept ones. None of them is shown."""
+        """Delete alerts that are over by both clocks, and the kept ones above the limit.
+
+        None of them is being shown.
+        """
         over = self._latest_end_first(key for key, held in self._held.items() if held.over)
         kept = [key for key in over if self._held[key].keep_until > own_ms]
         self._drop([*(set(over) - set(kept)), *kept[MAX_HOLDING:]], Kind.EXPIRED)
@@ -194,9 +213,9 @@ class Holdings:
     # ---- messages from the server --------------------------------------------------------------------------
 
     def take_alert(self, alert: Alert, own_ms: int) -> list[Change]:
-        """Take a revision from an `alert` message and return the changes.
+        """Add a revision from an `alert` message, and return the changes.
 
-        Raises KeyError, TypeError or ValueError for an incomplete alert.
+        Raise KeyError, TypeError or ValueError if the alert is incomplete.
         """
         key, revision, expires_at = alert["id"], alert["revision"], parse_time(alert["expires_at"])
         _check_area(alert["area"])
@@ -223,7 +242,10 @@ class Holdings:
         return [] if kind is None else [held.change(kind)]
 
     def take_cancel(self, message: Mapping[str, Any]) -> list[Change]:
-        """Take a `cancel` message and return the changes; it has no effect on an id that is not held."""
+        """Remove the alert of a `cancel` message, and return the changes.
+
+        If the client does not have the alert, nothing changes.
+        """
         key = message["id"]
         held = self._held.get(key)
         if held is None or message["revision"] <= held.revision:
@@ -233,10 +255,10 @@ class Holdings:
             self._cancelled.popitem(last=False)
         return self._drop([key], Kind.CANCELLED, message.get("reason"))
 
-    # ---- the client's own steps ----------------------------------------------------------------------------
+    # ---- changes that the client makes without a message from the server -----------------------------------
 
     def move(self, places: Sequence[Place]) -> list[Change]:
-        """Replace the places and return the changes."""
+        """Replace the places, and return the changes."""
         self._places = tuple(places)
         kinds = [(held, held.reassess(self._places, revised=False)) for held in self._held.values()]
         return [held.change(kind) for held, kind in kinds if kind is not None]
@@ -244,21 +266,21 @@ class Holdings:
     def holding(self, own_ms: int, limit: int = MAX_HOLDING) -> tuple[dict[str, int], list[Change]]:
         """Return the `holding` of a `hello` (id -> revision), and the changes that were needed for it (Rules 2 and 5).
 
-        `limit` is the most alerts that may be listed, as calls come before alerts. Alerts whose area we have left are
-        listed too: a cancel, or a revision that brings the alert back, is still for us. So are alerts that only the
-        server's clock has ended: an alert that becomes live again may have been cancelled meanwhile.
+        At most `limit` alerts are listed, because calls come before alerts. Alerts whose areas we have left are listed,
+        too: we still need a cancel, or a revision that brings the alert back. So are alerts that have ended only by the
+        server's clock: such an alert may become live again, but may have been cancelled meanwhile.
         """
         changes = self.expire(own_ms)
         latest_first = self._latest_end_first(self._held)
         changes += self._drop(latest_first[limit:], Kind.DROPPED)
         return {key: self._held[key].revision for key in latest_first[:limit]}, changes
 
-    # ---- from one run to the next ----------------------------------------------------------------------------
+    # ---- storing alerts for the next run ---------------------------------------------------------------------
 
     def saved(self, wall_minus_own_ms: int = 0) -> list[dict[str, Any]]:
-        """Return the held alerts as JSON values, for `restore`.
+        """Return the alerts as JSON values, which `restore` reads in a later run.
 
-        The own clock of the next run may begin anywhere, so times are saved by the wall clock.
+        The client's own clock may begin anywhere in the next run, so times are converted to the wall clock.
         """
         return [
             {"alert": held.alert, "shown": held.shown, "keep_until": held.keep_until + wall_minus_own_ms}
@@ -266,11 +288,11 @@ class Holdings:
         ]
 
     def restore(self, saved: Sequence[Mapping[str, Any]], own_ms: int, wall_minus_own_ms: int = 0) -> None:
-        """Hold the alerts that `saved` returned.
+        """Add the alerts that `saved` has returned.
 
-        Alerts that have ended since are dropped by Rule 2 when the clock is next set. The wall clock says how long an
-        alert is kept, but no alert is kept for longer than it can live at most, as the wall clock may be wrong. Raises
-        KeyError, TypeError or ValueError for any other input.
+        Those that have ended meanwhile are dropped by Rule 2 when the clock is set next. The wall clock, which may be
+        wrong, says how long an alert is kept; but no alert is kept longer than it can live. Raise KeyError, TypeError
+        or ValueError for any other input.
         """
         for each in saved:
             alert = each["alert"]

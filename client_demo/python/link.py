@@ -1,7 +1,7 @@
-"""One WebSocket connection of a client: its queue of messages, the requests that wait for answers, and its liveness.
+"""One WebSocket connection of a client: its queue of messages, the requests that wait for answers, and its pings.
 
-The connection knows nothing about alerts: it passes messages to `take`. It ends by raising websockets'
-ConnectionClosed, or TimeoutError when the server has gone silent.
+The connection does not look at alerts: it passes messages to the function `take`. When it ends, it raises
+ConnectionClosed of the library websockets, or TimeoutError if the server has gone silent.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ MESSAGES_PER_S, BURST = 8.0, 200  # below the server's 10 and 300, which also co
 
 
 class ClientError(Exception):
-    """Reconnecting makes no sense, or a request was refused. The text is one line for a person."""
+    """Raised if reconnecting makes no sense, or a request was refused. The text is one line for the user."""
 
 
 class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours)
-    """The server answered a `move`, a `filter` or a `token` with an `error` and applied none of it."""
+    """Raised if the server has answered a `move`, `filter` or `token` with an `error`, and applied none of it."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"the server refuses this: {detail} ({code})")
@@ -35,7 +35,10 @@ class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours
 
 
 class Pace:
-    """A token bucket that a message may overdraw; the message then waits. Times are in seconds, from any clock."""
+    """A limit on the rate of messages, as a token bucket.
+
+    A message may take more than there is, and must then wait. Times are in seconds, on any clock.
+    """
 
     def __init__(self, per_s: float, burst: int) -> None:
         self._per_s, self._burst = per_s, burst
@@ -62,7 +65,7 @@ class Link:
         self._pace = Pace(MESSAGES_PER_S, BURST)
 
     async def greet(self, hello: Message) -> Message:
-        """Send the hello and return the welcome. Raises ClientError for any other first message."""
+        """Send the `hello` and return the `welcome`. Raise ClientError if the first message is another one."""
         await self._send(hello)
         async with asyncio.timeout(WELCOME_S):
             welcome = self._read(await self._socket.recv())
@@ -71,16 +74,16 @@ class Link:
         return welcome
 
     async def talk(self, heartbeat_s: float) -> None:
-        """Send queued messages and pass on received ones until the connection ends."""
+        """Send the queued messages, and pass on received ones, until the connection ends."""
         await first_to_end(self._listen(heartbeat_s), self._speak())
 
     def say(self, message: Message) -> None:
-        """Queue a message for sending soon."""
+        """Add a message to the queue, to be sent soon."""
         self._urgent.append(message)
         self._wake()
 
     def say_later(self, message: Message) -> None:
-        """Queue a message behind all others, such as one of many acknowledgements."""
+        """Add a message, such as one of many acknowledgements, to the queue behind all others."""
         self._later.append(message)
         self._wake()
 
@@ -89,11 +92,14 @@ class Link:
         self._waiting.set()
 
     async def said_all(self) -> None:
-        """Wait until the queue of messages is empty."""
+        """Wait until all messages in the queue have been sent."""
         await self._is_quiet.wait()
 
     async def ask(self, message: Message) -> None:
-        """Send a request and wait for its `ok`, or for the end of the connection. Raises RequestRefused."""
+        """Send a request, and wait for its `ok` or for the end of the connection.
+
+        Raise RequestRefused if the server answers with an `error`.
+        """
         self._refs += 1
         ref = self._refs
         answer = self._asked[ref] = asyncio.get_running_loop().create_future()
@@ -108,7 +114,10 @@ class Link:
         self._socket.transport.abort()
 
     def let_go(self) -> None:
-        """Release all waiting requests after the connection has ended, because the next `hello` contains them all."""
+        """Let all requests that wait for an answer return, because the connection has ended.
+
+        The next `hello` contains all that they ask for.
+        """
         for answer in self._asked.values():
             if not answer.done():
                 answer.set_result(None)
@@ -134,7 +143,10 @@ class Link:
                 self._take(message)
 
     async def _receive(self, heartbeat_s: float) -> str | bytes:
-        """Return the next frame. After `heartbeat_s` of silence send a ping, and wait `pong_s` more."""
+        """Return the next frame.
+
+        After `heartbeat_s` seconds of silence, send a ping and wait for `pong_s` more seconds.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(heartbeat_s):
                 return await self._socket.recv()
@@ -143,7 +155,7 @@ class Link:
             return await self._socket.recv()
 
     def _read(self, frame: str | bytes) -> Message | None:
-        """Return the message in a frame; log a warning and return None for a frame without a valid message."""
+        """Return the message in a frame. For a frame without a valid message, log a warning and return None."""
         try:
             message = self._wire.decode(frame)
             return message if isinstance(message["type"], str) else None
@@ -152,7 +164,7 @@ class Link:
             return None
 
     def _answers(self, message: Message) -> bool:
-        """Give an `ok` or `error` to the request that waits for it, and return whether there was one."""
+        """Pass an `ok` or `error` to the request that waits for it. Return whether there was such a request."""
         ref = message.get("ref")
         answer = self._asked.get(ref) if isinstance(ref, int) else None
         if message["type"] not in ("ok", "error") or answer is None or answer.done():

@@ -1,4 +1,4 @@
-"""The notifications that a phone shows for pushes. Takes messages and the time, and does no I/O.
+"""The notifications that a phone shows for pushes. The code is given messages and the time, and does no I/O.
 
     taken = notices.take(subscription.read(pushed), own_ms())
     show(taken.notice)                 # replaces the notification with the same tag
@@ -6,12 +6,13 @@
 
 Rule 1  Each push shows exactly one notification, whatever it contains. Its tag is the alert's id, so a revision
         replaces the notification of the revision before (docs/reference/push-rules.md, WPC2).
-Rule 2  The held alerts are shared with the socket, in `holdings`: an alert that both deliver is news once (WPC1).
+Rule 2  Pushes and the WebSocket share the phone's alerts (`holdings`), so an alert that both deliver makes a sound only
+        once (WPC1).
 Rule 3  A notification makes a sound only when the phone learns something new (WPC3, WPC4).
-Rule 4  Nothing runs while a phone sleeps. So a notification whose alert has ended is closed at the next push. The same
-        goes for notifications of cancels and of alerts that had ended on arrival. Each text says until when the alert
-        is valid (WPC4, WPC5).
-Rule 5  A push may come late. The present is therefore at least the `now` of the push (WPC5).
+Rule 4  No code runs while a phone sleeps. So a notification whose alert has ended is closed at the next push, and so
+        are notifications of cancels and of alerts that had ended before they arrived. Each text says until when the
+        alert is valid (WPC4, WPC5).
+Rule 5  A push may come late, so the present time is taken to be at least the `now` of the push (WPC5).
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ SOMETHING, RENEWAL = "-something", "-renewal"  # tags that no alert has: an id b
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Texts that surround an alert's own words; names in braces are filled in."""
+    """The texts around an alert's own words. Names in braces are replaced by values."""
 
     exercise: str = "Exercise: {title}"
     test: str = "Test: {title}"
@@ -61,9 +62,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The result of a push: the notification, the tags to close before, and the changes for an open page.
+    """The result of a push.
 
-    If `whole` is False, the push was cut: fetch the rest by one short connection.
+    It has the notification to show, the tags of notifications to close before, and the changes for an open page. If
+    `whole` is False, the alert did not fit into the push: fetch the rest over one short connection.
     """
 
     notice: Notice
@@ -75,9 +77,9 @@ class Taken:
 class Notices:
     """The notifications of one phone.
 
-    `holdings` are those of the phone's `Client`, if it has one. They have the phone's own places, which are finer than
-    the places that the server has. If no socket has set their clock, the phone has to. `time_of(moment, now)` formats a
-    moment in ms since 1970 for the person; `now` is in the same unit.
+    `holdings` are those of the phone's `Client`, if it has one. They have the phone's own places, which are more exact
+    than the places that the server has. If no socket has set their clock, the caller must call `holdings.set_clock`.
+    `time_of(moment, now)` formats a moment in ms since 1970 for the person; `now` is in the same unit.
     """
 
     def __init__(
@@ -102,7 +104,10 @@ class Notices:
         return list(self._open)
 
     def take(self, message: Message, own_ms: int, *, visible: bool = False) -> Taken:
-        """Return the notification for a push. `visible` means that the app is on the screen; then there is no sound."""
+        """Return the notification for a push, and what else to do.
+
+        `visible` means that the app is on the screen; then there is no sound.
+        """
         now = max(self.holdings.server_ms(own_ms), _said(message))
         changes, closed = self.holdings.expire(own_ms), self._close(now)
         notice, more, whole = self._decide(message, own_ms, now)
@@ -111,7 +116,7 @@ class Notices:
         return Taken(notice, [tag for tag in closed if tag != notice.tag], changes + more, whole)
 
     def opened(self, own_ms: int) -> list[str]:
-        """Return the tags to close when the app is opened, as at a push."""
+        """Return the tags of the notifications to close when the app is opened."""
         return self._close(self.holdings.server_ms(own_ms))
 
     def _close(self, now: int) -> list[str]:
@@ -125,7 +130,7 @@ class Notices:
     # ---- the content of a push ---------------------------------------------------------------------------------
 
     def _decide(self, message: Message, own_ms: int, now: int) -> tuple[Notice, list[Change], bool]:
-        """Return the notification, the changes for an open page, and whether the push was complete."""
+        """Return the notification, the changes for an open page, and whether the push had the whole alert."""
         try:
             read = message if self._verify is None else self._verify.read(message)
             match read["type"]:
@@ -175,14 +180,14 @@ class Notices:
         return notice
 
     def _again(self, alert: Alert, now: int, *, sound: bool) -> Notice:
-        """Return the notification of an alert as it is now."""
+        """Return the notification of an alert in its present state."""
         end = _end(alert)
         if end <= now:
             return self._shown(Notice(alert["id"], self._words.ended), 0)
         return self._shown(self._notice(alert, now, sound=sound), end)
 
     def _notice(self, alert: Alert, now: int, *, sound: bool) -> Notice:
-        """Return the notification of a live alert. Raises an error for an alert with missing or malformed members."""
+        """Return the notification of a live alert. Raise an error if fields of the alert are missing or malformed."""
         lines = [str(alert["headline"])]
         places, area = self.holdings.places, alert.get("area")
         if places and area is not None and not is_inside(area, places):
@@ -213,7 +218,7 @@ def _end(alert: Alert) -> int:
 
 
 def _said(message: Message) -> int:
-    """Return the `now` of a push in ms since 1970, or 0 if it has none that can be read (Rule 5)."""
+    """Return the `now` of a push in ms since 1970, or 0 if it can't be read (Rule 5)."""
     try:
         return parse_time(message["now"])
     except (KeyError, TypeError, ValueError):

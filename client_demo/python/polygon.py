@@ -1,6 +1,6 @@
-"""Depth of a place in a published polygon (docs/guide/areas.md, D4 and D5), computed without the server's code.
+"""The depth of a place in a published polygon (docs/guide/areas.md, D4 and D5), computed without the server's code.
 
-Coordinates are in degrees, distances in metres.
+Coordinates are in degrees, and distances in metres.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ Vector: TypeAlias = tuple[float, float, float]
 
 
 def is_polygon(shape: Mapping[str, Any]) -> bool:
-    """Return whether this is a polygon with one ring, as areas.md defines it.
+    """Return whether this shape is a polygon with one ring, as areas.md defines it.
 
-    Any other polygon counts as an unknown shape.
+    Any other polygon is treated as an unknown shape.
     """
     match shape:
         case {"type": "Polygon", "coordinates": [[*ring]]} if len(ring) > 3 and all(map(_is_position, ring)):
@@ -27,13 +27,13 @@ def _is_position(value: object) -> bool:
 
 
 def middle(shape: Mapping[str, Any]) -> Vector:
-    """Return the direction of the sum of the corners, `c` in areas.md, as a unit vector."""
+    """Return the direction of the sum of the corners as a unit vector. It is `c` in areas.md."""
     corners = [unit_vector(lat, lng) for lng, lat in shape["coordinates"][0][1:]]
     return _normalised((sum(x for x, _, _ in corners), sum(y for _, y, _ in corners), sum(z for _, _, z in corners)))
 
 
 def depth_of(shape: Mapping[str, Any], lat: float, lng: float, earth_radius_m: float) -> float:
-    """Return how far inside the polygon with its buffer a point is, in metres; negative outside."""
+    """Return how far a point is inside the polygon with its buffer, in metres. A negative value means outside."""
     place = unit_vector(lat, lng)
     corners = [unit_vector(lat, lng) for lng, lat in shape["coordinates"][0]]
     away_m = earth_radius_m * min(_angle_to_arc(place, a, b) for a, b in pairwise(corners))
@@ -41,13 +41,16 @@ def depth_of(shape: Mapping[str, Any], lat: float, lng: float, earth_radius_m: f
 
 
 def unit_vector(lat: float, lng: float) -> Vector:
-    """Return the point on the unit sphere."""
+    """Return a point in degrees as a unit vector."""
     phi, theta = radians(lat), radians(lng)
     return cos(phi) * cos(theta), cos(phi) * sin(theta), sin(phi)
 
 
 def _winds_around(corners: Sequence[Vector], centre: Vector, place: Vector) -> bool:
-    """Return whether the winding number is not 0, on the plane that touches the sphere at `centre`."""
+    """Return whether the ring winds around the point.
+
+    The winding number is computed on the plane that touches the sphere at `centre`.
+    """
     if _dot(place, centre) <= 0:
         return False
     axis = min(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), key=lambda axis: abs(_dot(axis, centre)))

@@ -33,16 +33,25 @@ class Publisher(ApiClient):
     """A connection to the api listener for a token with alerts:publish; use it as an async context manager."""
 
     async def publish(self, alert: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
-        """Publish revision 1, or with `dry_run` only return the answer that publishing would get."""
+        """Publish revision 1 of an alert and return the answer.
+
+        With `dry_run`, publish nothing, but return the answer that it would get.
+        """
         return await self._call("POST", "/v1/alerts" + ("?dry_run=true" if dry_run else ""), alert)
 
     async def revise(self, alert: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
-        """Publish the next revision: the whole alert with its `id` and `revision`. `dry_run` works as in `publish`."""
+        """Publish the next revision of an alert: the whole alert, with its `id` and `revision`.
+
+        `dry_run` works as in `publish`.
+        """
         path = f"/v1/alerts/{in_path(alert['id'])}/revisions"
         return await self._call("POST", path + ("?dry_run=true" if dry_run else ""), alert)
 
     async def cancel(self, alert_id: str, cancel: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
-        """Cancel an alert by `revision` (the next number), `reason` and `approval`. `dry_run` works as in `publish`."""
+        """Cancel an alert.
+
+        The dict has the next number as `revision`, a `reason`, and an `approval`. `dry_run` works as in `publish`.
+        """
         path = f"/v1/alerts/{in_path(alert_id)}/cancel"
         return await self._call("POST", path + ("?dry_run=true" if dry_run else ""), cancel)
 
@@ -51,7 +60,7 @@ class Publisher(ApiClient):
         return await self._call("GET", f"/v1/alerts/{in_path(alert_id)}")
 
     async def live(self) -> list[Answer]:
-        """Return all live alerts from all pages, each in its newest revision."""
+        """Return the newest revision of each live alert, reading all pages of the list."""
         found: dict[str, Answer] = {}
         path: str | None = "/v1/alerts"
         while path is not None:

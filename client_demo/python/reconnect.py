@@ -1,12 +1,15 @@
-"""Decisions about reconnecting, from the protocol's table "Close codes". Does no I/O and has no clock or randomness.
+"""Decisions about reconnecting, from the protocol's table "Close codes". No I/O, no clock and no randomness.
 
-Rule 1  The code decides, never the text. A code that is not in the table means: within the window.
-Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients return spread out.
-Rule 3  The window is 1-30 s until a `welcome` gives another. Each delay that is drawn doubles its upper end, up to 120
-        s; a `welcome` resets it. A `retry` is ignored if its upper end is below 100 ms or above an hour, or if it is no
-        window at all: it would make a client reconnect without a pause, or never.
-Rule 4  "Later" is a delay between the window's upper end and twice that, so that nobody overtakes the other clients.
-Rule 5  The server's `Retry-After` is a lower bound.
+Rule 1  The close code decides, never the text of the close reason. After a code that is not in the table, a client
+        reconnects within the window (see Rule 3).
+Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients don't return all at once.
+Rule 3  The window is the range of possible delays: 1 to 30 s, until the `retry` of a `welcome` gives another. Each
+        delay that is chosen doubles the upper end of the window, up to 120 s; a `welcome` resets it. A `retry` is
+        ignored if it is not a valid window, or if its upper end is below 100 ms or above an hour. Otherwise a client
+        would reconnect without a pause, or never.
+Rule 4  If the table says "later", the delay is between the upper end of the window and twice that, so that the client
+        does not overtake others.
+Rule 5  The delay is at least the server's `Retry-After`.
 """
 
 from collections.abc import Callable
@@ -20,7 +23,7 @@ NO_CLOSE_FRAME = 1006
 
 
 class After(Enum):
-    """The action after a connection has ended."""
+    """The action to take after a connection has ended."""
 
     NEVER = "do not reconnect"
     WINDOW = "reconnect within the window"
@@ -48,20 +51,20 @@ CLOSE_CODES: dict[int, tuple[After, str]] = {
     4429: (After.LATER, "we sent too many messages"),
 }
 
-# A handshake that got such a status will get it again: the URL or this client is wrong.
+# After a refusal with one of these statuses, another handshake would be refused, too: the URL or this client is wrong.
 HOPELESS_STATUS = {400, 403, 404, 405, 426}
 
 
 def after_close(code: int) -> After:
-    """Return the action after a close with this code."""
+    """Return what to do after a connection was closed with this code."""
     return CLOSE_CODES.get(code, (After.WINDOW, ""))[0]
 
 
 def after_refusal(status: int, welcomed_before: bool) -> After:
-    """Return the action after a handshake that was answered with this HTTP status.
+    """Return what to do after a handshake was answered with this HTTP status.
 
-    After a first welcome the URL is known to be right. A proxy in between may then be at fault, and giving up would
-    leave somebody without alerts.
+    After a first welcome, the URL is known to be right. A proxy may then be at fault, and a client that gives up would
+    get no alerts.
     """
     if status in HOPELESS_STATUS and not welcomed_before:
         return After.NEVER
@@ -69,7 +72,7 @@ def after_refusal(status: int, welcomed_before: bool) -> After:
 
 
 def meaning(code: int) -> str:
-    """Return the meaning of a close code in words."""
+    """Return what a close code means, in words."""
     return CLOSE_CODES.get(code, (After.WINDOW, f"closed with code {code}"))[1]
 
 
@@ -82,7 +85,7 @@ def _is_window(min_ms: float, max_ms: float) -> bool:
 
 
 class Backoff:
-    """The delays between attempts to connect. `draw` gives floats in [0, 1)."""
+    """The delays between attempts to connect. `draw` returns a random float in [0, 1)."""
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
@@ -91,15 +94,15 @@ class Backoff:
         self._last: After | None = None
 
     def welcomed(self, min_ms: object, max_ms: object) -> None:
-        """Take the `retry` window of a `welcome`, if it is valid (Rule 3), and reset the delays in any case."""
+        """Reset the delays after a `welcome`. Use its `retry` as the new window if it is valid (Rule 3)."""
         if _is_number(min_ms) and _is_number(max_ms) and _is_window(min_ms, max_ms):
             self._window = min_ms / 1000, max_ms / 1000
         self._min_s, self._max_s = self._window
         if self._last is After.NEW_TOKEN:
-            self._last = None  # the new token worked, so the next one may be fetched at once too
+            self._last = None  # the new token worked, so after the next 4401 a token is fetched at once again
 
     def delay_s(self, after: After, retry_after_s: float = 0.0) -> float:
-        """Return the seconds to wait, and double the window's upper end for the next time."""
+        """Return the seconds to wait, and double the upper end of the window for the next attempt."""
         again, self._last = after is self._last, after
         if not again and after in (After.AT_ONCE, After.NEW_TOKEN):
             return retry_after_s

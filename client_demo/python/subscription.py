@@ -1,6 +1,6 @@
 """A push subscription (RFC 8030) on the phone: its encryption keys, and how to read a push (RFC 8291, RFC 8188).
 
-Browsers read pushes without help; an app that gets its pushes by UnifiedPush needs this module.
+Browsers decrypt pushes themselves. An app that gets its pushes through UnifiedPush needs this module.
 
     subscription = Subscription(endpoint)          # the push service has assigned the endpoint
     body = {"subscription": subscription.to_map(), "places": [{"cell": "8926cb19c93ffff"}]}   # PUT /v1/devices/{id}
@@ -47,7 +47,10 @@ class Subscription:
         return {"endpoint": self.endpoint, "keys": {"p256dh": encoded(self._public), "auth": encoded(self.auth)}}
 
     def read(self, body: bytes) -> Message:
-        """Return the message in a push. Raises ValueError if it was encrypted for other keys or holds no message."""
+        """Return the message in a push.
+
+        Raise ValueError if it was encrypted for other keys, or has no valid message.
+        """
         try:
             text = self._decrypt(body)
         except (InvalidTag, ValueError, struct.error):

@@ -3,8 +3,8 @@
 import time
 from datetime import UTC, datetime
 
-# On Linux, a clock that nobody sets and that counts while the machine sleeps. Elsewhere the wall clock: a monotonic
-# clock that stops in sleep would keep showing an alert that ended while the lid was closed.
+# On Linux, this is a clock that nobody sets and that counts while the machine sleeps. Elsewhere it is the wall clock:
+# with a monotonic clock that stops in sleep, a client would still show an alert that ended while the lid was closed.
 _OWN_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_REALTIME)
 
 
@@ -14,12 +14,15 @@ def wall_ms() -> int:
 
 
 def own_ms() -> int:
-    """Return the client's own clock, in ms since some moment; the server's `now` relates it to the time of day."""
+    """Return the time on the client's own clock, in ms since some moment.
+
+    The server's `now` relates it to the time of day.
+    """
     return time.clock_gettime_ns(_OWN_CLOCK) // 1_000_000
 
 
 def parse_time(text: str) -> int:
-    """Return the ms since 1970 of an RFC 3339 time; finer digits are cut off. Raises ValueError."""
+    """Return an RFC 3339 time in ms since 1970, cutting off finer digits. Raise ValueError for any other text."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"a time without an offset from UTC: {text}")
@@ -27,12 +30,12 @@ def parse_time(text: str) -> int:
 
 
 def ms_of(moment: datetime) -> int:
-    """Return the ms since 1970 of an aware datetime, computed in integers: a float would round."""
+    """Return an aware datetime in ms since 1970. It is computed with integers, because a float would be rounded."""
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
 def format_time(ms: int) -> str:
-    """Format `ms` since 1970 as a time in UTC, with `Z` and milliseconds."""
+    """Return `ms` since 1970 as a text in UTC, with milliseconds and `Z`."""
     moment = datetime.fromtimestamp(ms // 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"

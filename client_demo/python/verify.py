@@ -3,12 +3,13 @@
     verifier = Verifier(reviewers, "alerts.harbour.example", approvals=2)  # the keys come with the app, not from a node
     message = verifier.read(message)                                       # or Untrusted, with a reason
 
-Rule 1  The bytes of the form are checked as they came, and parsed afterwards. Nothing is serialised again for a check.
+Rule 1  The signed form is checked as the bytes that came, and parsed afterwards. It is never serialised for a check.
 Rule 2  The returned message contains only what the proof contains: the fields of the form and, as its time, that of the
-        newest approval. The one exception is a cancel's number, which may be higher than that in the form (AP8).
-Rule 3  A signature by an unknown key does not count (its owner may be new). A wrong signature by a known key makes the
-        whole proof invalid (AP3).
-Rule 4  Approvals are counted by person, and the publisher's own does not count (AP5).
+        newest approval. The only exception is the number of a cancel, which may be higher than in the form (AP8).
+Rule 3  A signature by an unknown key is ignored, because its owner may be new. A wrong signature by a known key makes
+        the whole proof invalid (AP3).
+Rule 4  Each person counts as one approval, whatever the number of their keys. The publisher's own approval does not
+        count (AP5).
 
 Needs `cryptography`: `pip install geocast-client[verify]`.
 """
@@ -39,7 +40,7 @@ _Check = Callable[[bytes, bytes], bool]  # (signature, signed bytes)
 
 
 class Untrusted(Exception):  # noqa: N818 (an answer, not a fault of ours)
-    """An alert or a cancel that is dropped (C14). `reason` is one of:
+    """Raised for an alert or a cancel that must be dropped (C14). `reason` is one of:
 
     `unsigned`      there is no proof
     `signature`     a signature is wrong, or the proof is malformed
@@ -66,7 +67,10 @@ class _Approval:
 
 
 class Verifier:
-    """The trust that a client has pinned: the keys, the deployment, and the number of approvals that it wants (C11)."""
+    """A verifier with settings that the app fixes in advance.
+
+    They are the reviewers' keys, the deployment, and the required numbers of approvals (C11).
+    """
 
     def __init__(self, keys: Mapping[str, Any], audience: str, *, approvals: int, cancel_approvals: int = 1) -> None:
         """Pin a JWKS of reviewers, as in the operator's `--reviewers`.
@@ -84,7 +88,10 @@ class Verifier:
             raise ClientError("keys: there is none")
 
     def read(self, message: Message) -> Message:
-        """Return an `alert` or `cancel` message as its proof has it, and any other unchanged. Raises Untrusted."""
+        """Return an `alert` or `cancel` message with only what its proof contains, and any other message unchanged.
+
+        Raise Untrusted if the message must be dropped.
+        """
         kind = message["type"]
         if kind not in ("alert", "cancel"):
             return message
@@ -113,11 +120,11 @@ class Verifier:
             fields = {name: value for name, value in said.items() if name not in _ABOUT_THE_FORM}
             return {"type": kind, "alert": {**fields, "issued_at": max(times)}}
         taken = {"id": said["id"], "revision": beside["revision"], "reason": said.get("reason")}
-        # If no approvals are required and none counts, the time is that of an unsigned cancel.
+        # If no approvals are required and none is valid, use the time that the node stored next to the proof.
         return {"type": kind, **taken, "cancelled_at": max(times, default=beside.get("cancelled_at"))}
 
     def _belongs(self, kind: str, said: Mapping[str, Any], beside: Mapping[str, Any]) -> bool:
-        """Return whether the form is meant for this deployment and for the message that it came with (C12)."""
+        """Return whether the form is for this deployment, and for the message that it came with (C12)."""
         revision, number = said.get("revision"), beside.get("revision")
         if type(revision) is not int or type(number) is not int:
             return False
@@ -126,7 +133,7 @@ class Verifier:
         return is_for_us and isinstance(said.get("id"), str) and said["id"] == beside.get("id") and is_number
 
     def _approval(self, form: bytes, signature: object) -> _Approval | None:
-        """Return the signer of `form` and the time; None if the key is not known (Rule 3)."""
+        """Return who has signed `form`, and the time of the signature. Return None if the key is not known (Rule 3)."""
         protected, signed = _texts(signature)
         header = _parse(_bytes(protected), "signature")
         kid, iat = header.get("kid"), header.get("iat")
@@ -142,14 +149,14 @@ class Verifier:
 
 
 class _Reason(Exception):  # noqa: N818
-    """The reason why a message is dropped."""
+    """Raised if a message must be dropped, with the reason."""
 
 
 # ---- the parts of a proof --------------------------------------------------------------------------------------------
 
 
 def _parts(proof: object) -> tuple[bytes, list[object]]:
-    """Return the form's bytes and the signatures."""
+    """Return the bytes of the form, and the signatures. Raise _Reason if the proof is malformed."""
     if isinstance(proof, Mapping):
         form, signatures = proof.get("form"), proof.get("signatures")
         if isinstance(form, str) and isinstance(signatures, list) and 1 <= len(signatures) <= MAX_SIGNATURES:
@@ -171,7 +178,7 @@ def _texts(signature: object) -> tuple[str, str]:
 
 
 def _parse(text: bytes, reason: str) -> dict[str, Any]:
-    """Return the map that this JSON text contains. Raises _Reason with `reason` for anything else."""
+    """Return the object in this JSON text as a dict. Raise _Reason with `reason` for any other text."""
     try:
         found = json.loads(text.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -186,14 +193,14 @@ def _no_number(name: str) -> None:
 
 
 def _bytes(text: str) -> bytes:
-    """Return the bytes of base64url text without padding (RFC 7515, 2). Raises _Reason."""
+    """Return the bytes of base64url text without padding (RFC 7515, 2). Raise _Reason for any other text."""
     try:
         return decoded(text)
     except ValueError:
         raise _Reason("signature") from None
 
 
-# ---- the pinned options ----------------------------------------------------------------------------------------------
+# ---- the options that the app fixes ----------------------------------------------------------------------------------
 
 
 def _count(name: str, value: object, least: int) -> int:
@@ -203,7 +210,7 @@ def _count(name: str, value: object, least: int) -> int:
 
 
 def _keys(jwks: object) -> Iterator[tuple[str, _Key]]:
-    """Yield the keys of a JWKS by `kid`. Raises ClientError for a malformed JWKS."""
+    """Yield the keys of a JWKS with their `kid`. Raise ClientError if the JWKS is malformed."""
     keys = jwks.get("keys") if isinstance(jwks, Mapping) else None
     if not isinstance(keys, list):
         raise ClientError('keys: a JWKS is needed, {"keys": […]}')
@@ -234,7 +241,7 @@ def _key(jwk: object, where: str) -> tuple[str, _Key]:
 
 
 def _checker(raw: bytes) -> _Check:
-    """Return a function that checks signatures by this key. Raises ClientError if `cryptography` is missing."""
+    """Return a function that checks signatures by this key. Raise ClientError if `cryptography` is not installed."""
     try:
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -15,14 +15,14 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One format: its subprotocol, and the functions that write and read it."""
+    """One format of the stream: its subprotocol, and the functions that encode and decode messages."""
 
     subprotocol: str
     encode: Callable[[Mapping[str, Any]], str | bytes]
     decode: Callable[[str | bytes], Message]
 
     def signed(self) -> "Wire":
-        """Return the same format with the reviewers' signatures (protocol, F9)."""
+        """Return this format with the reviewers' signatures in the messages (protocol, F9)."""
         return replace(self, subprotocol=f"{self.subprotocol}.signed")
 
 
@@ -49,7 +49,7 @@ WIRES: dict[WireName, Wire] = {
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether the URL names this machine, which a proxy from the environment could not reach."""
+    """Return whether the URL names this machine. A proxy that is set in the environment could not reach it."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback

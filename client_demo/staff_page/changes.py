@@ -1,6 +1,6 @@
-"""The open pages, and the items that have changed since each page was last sent news.
+"""The open pages, and the items that have changed since each page was last updated.
 
-Rule 1  No event is queued: a slow page is sent the latest state of each item that has changed in the meantime.
+Rule 1  Events are not queued. A slow page is sent only the latest state of each item that has changed in the meantime.
 """
 
 import asyncio
@@ -11,7 +11,10 @@ TICK_S = 10.0
 
 
 class PageChanges:
-    """The ids of the items that have changed since one page was last sent news; "" stands for the whole page."""
+    """The ids of the items that have changed since one page was last sent them.
+
+    The id "" stands for the page as a whole.
+    """
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
@@ -23,7 +26,10 @@ class PageChanges:
         self._event.set()
 
     async def next(self) -> set[str]:
-        """Wait for a change; return all ids since the last call, or an empty set after TICK_S without a change."""
+        """Wait for a change, and return the ids of all items that have changed since the last call.
+
+        After TICK_S seconds without a change, return an empty set.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TICK_S):
                 await self._event.wait()
@@ -45,7 +51,7 @@ class OpenPages:
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[PageChanges]:
-        """Collect the changes for one page while the block runs."""
+        """Collect the changes for one page during the `with` block."""
         page = PageChanges()
         self._pages.add(page)
         try:

@@ -1,4 +1,4 @@
-"""Decisions of staff: why the page's service refuses one, and the requests to the node that carry one out."""
+"""Decisions of staff: the reasons why a decision is refused, and the tasks that send decisions to the node."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -6,25 +6,29 @@ from typing import Any, NamedTuple
 
 
 class Trouble(NamedTuple):
-    """One reason why a decision is refused. `field` is a field of the page's form, or "" for the form as a whole."""
+    """One reason why a decision is refused.
+
+    `field` is the field of the page's form that the reason concerns, or "" for the form as a whole.
+    """
 
     field: str
     text: str
-    slug: str = ""  # the problem type, where the node refused
-    # A part that a person may confirm (protocol, A21): its `kind`, and `area_km2` or the words' `start` and `end`.
+    slug: str = ""  # the problem type, if the node refused
+    # A part of an alert that a person may confirm (protocol, A21): its `kind`, and `area_km2` for a shape, or `start`
+    # and `end` of the words in a text.
     held: dict[str, Any] | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the reason in the form for the page."""
+        """Return the reason as a dict for the page."""
         return {"field": self.field, "text": self.text} | ({"held": self.held} if self.held else {})
 
 
 class Conflict(Exception):  # noqa: N818 (an answer)
-    """The item or call is no longer as the person saw it. The text is one line for a person."""
+    """Raised if the item or call has changed since the person saw it. The text is one line for the person."""
 
 
 class NotAllowed(Exception):  # noqa: N818
-    """A decision that can't be taken; `troubles` say why."""
+    """Raised if a decision is not allowed. `troubles` has the reasons."""
 
     def __init__(self, troubles: Sequence[Trouble]) -> None:
         self.troubles = list(troubles)
@@ -32,13 +36,13 @@ class NotAllowed(Exception):  # noqa: N818
 
 
 class RequestTasks:
-    """Tasks that repeat a request to the node until the node answers; at most one for each item or call."""
+    """Tasks that send a request to the node repeatedly until the node answers, at most one for each item or call."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self, item_id: str, send: Callable[[], Awaitable[None]]) -> None:
-        """Run `send`, which ends when the request is answered."""
+        """Run `send` in a task. It must return when the request has been answered."""
 
         async def until_answered() -> None:
             try:
@@ -49,7 +53,7 @@ class RequestTasks:
         self._tasks[item_id] = asyncio.create_task(until_answered())
 
     async def answered(self, item_id: str, most_s: float) -> None:
-        """Wait until the pending request is answered, but at most `most_s` seconds."""
+        """Wait until the node has answered the item's request, but at most `most_s` seconds."""
         if task := self._tasks.get(item_id):
             await asyncio.wait([task], timeout=most_s)
 

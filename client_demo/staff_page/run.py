@@ -1,4 +1,4 @@
-"""Start of a page for staff: its settings, its listener, and the links that sign people in."""
+"""The start of a page for staff: its settings, its listener, and the links that sign people in."""
 
 import asyncio
 import contextlib
@@ -16,10 +16,10 @@ ATTEMPT_S = 2.0  # how long a request is repeated before the page shows that the
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageSettings:
-    """Settings that pages for staff share.
+    """The settings that both pages for staff have.
 
-    `feed_format` is a file that describes the feed, `status` that of the alerts or calls, and `style_url` a map style
-    with streets.
+    `feed_format` is a file that describes the feed, `status` is the status of alerts or calls, and `style_url` is a map
+    style with streets.
     """
 
     api_url: str
@@ -33,9 +33,9 @@ class PageSettings:
 
 @dataclass(frozen=True, slots=True)
 class OpenPage:
-    """A page that is served: its address, the address that signs each person in, and the service's work.
+    """A page that is being served.
 
-    The work ends only when it fails.
+    It has its address, the links that sign people in, and the task of the service, which ends only when it fails.
     """
 
     url: str
@@ -50,7 +50,7 @@ async def serve_page(
     keys: Mapping[str, str],
     work: Callable[[], Coroutine[Any, Any, None]],
 ) -> AsyncIterator[OpenPage]:
-    """Serve these routes and do the work while the block runs. Raises OSError (the port)."""
+    """Serve these routes and run the service during the `with` block. Raise OSError if the port is taken."""
     app = application(routes, content_policy(style_url=settings.style_url))
     async with serving(app, settings.port, settings.bind) as url:
         working = asyncio.ensure_future(work())

@@ -1,8 +1,8 @@
-"""HTTP service of a page for staff: the page's files, sign-in, one stream of events for each open page, and decisions.
+"""The HTTP service for a page for staff: its files, sign-in, a stream of events for each open page, and decisions.
 
 GET  /api/events     `all` first, then the changes; `tick` keeps the stream alive
-POST …               a decision: 400, 401, 403, 413 as `sign_in` and the service say; 409: somebody else was first;
-                     422: `troubles` say why not
+POST …               a decision; 400, 401, 403, 413: refused by `sign_in` or the service; 409: somebody else was first;
+                     422: not allowed, with the reasons in `troubles`
 """
 
 from abc import ABC, abstractmethod
@@ -20,26 +20,33 @@ from .changes import OpenPages
 from .decisions import Conflict, NotAllowed
 from .sign_in import Json, SignIn, error_response, read_body
 
-# Carries out a decision: (request, name of the person, JSON object that was sent) -> response.
+# A function that carries out a decision: (request, name of the person, JSON object that was sent) -> response.
 Decide = Callable[[Request, str, Json], Awaitable[Response]]
 
 
 class StaffService(ABC):
-    """Routes of a page for staff. `labels` are the members that the page shows as they are; `clock` is in ms."""
+    """The routes that both pages for staff have.
+
+    `labels` are fields that the page shows unchanged; `clock` returns the time in ms.
+    """
 
     def __init__(self, sign_in: SignIn, pages: OpenPages, labels: Mapping[str, Any], clock: Callable[[], int]) -> None:
         self._sign_in, self._pages, self._labels, self._clock = sign_in, pages, labels, clock
 
     @abstractmethod
     def all_for(self, name: str) -> Json:
-        """Return everything that this person's page shows."""
+        """Return everything that the page shows to this person."""
 
     @abstractmethod
     def news_for(self, name: str, ids: set[str]) -> Iterable[tuple[str, Json]]:
-        """Return the events, name and data, that update this person's page for the changed items."""
+        """Return the events (name and data) that update this person's page after these items have changed."""
 
     def routes_of(self, page: Mapping[str, Path], decisions: Mapping[str, Decide]) -> list[BaseRoute]:
-        """Return all routes: `page` has the page's files by their paths, `decisions` the POST requests by theirs."""
+        """Return all routes.
+
+        `page` maps paths to the files of the page, and `decisions` maps paths to the functions that handle POST
+        requests.
+        """
         return [
             *files(page),
             *self._sign_in.routes(),
@@ -78,14 +85,14 @@ class StaffService(ABC):
 
 
 def refused(error: Conflict | NotAllowed, **members: Any) -> Response:
-    """Return the response to a decision that is refused, with these members besides the reasons."""
+    """Return the response to a decision that is refused: the reasons, and these further fields."""
     if isinstance(error, Conflict):
         return JSONResponse({"detail": str(error), **members}, 409)
     return JSONResponse({"troubles": [trouble.to_map() for trouble in error.troubles], **members}, 422)
 
 
 def require_object(sent: Json, name: str) -> Json:
-    """Return this member of a request, an object. Raises ValueError."""
+    """Return the object in this field of a request. Raise ValueError if there is none."""
     value = sent.get(name)
     if not isinstance(value, dict):
         raise ValueError(f"{name}: an object is expected")
@@ -93,7 +100,7 @@ def require_object(sent: Json, name: str) -> Json:
 
 
 def require_integer(sent: Json, name: str) -> int:
-    """Return this member of a request, an integer. Raises ValueError."""
+    """Return the integer in this field of a request. Raise ValueError if there is none."""
     value = sent.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"{name}: a number is expected")

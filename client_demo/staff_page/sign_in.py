@@ -1,4 +1,4 @@
-"""Sign-in of a page for staff, and its requests: keys, cookies, JSON bodies.
+"""The sign-in to a page for staff, and the checks of its requests: keys, cookies, JSON bodies.
 
 Rule 1  Everybody signs in with a key of their own. The key is in a cookie that no script can read and that no page of
         another site can send. A request that changes something must come from the page's own origin.
@@ -19,13 +19,16 @@ Json = dict[str, Any]
 
 
 class SignIn:
-    """Check of the sender of a request. `keys`: name -> key; `cookie` is the beginning of the cookie's name."""
+    """The sign-in to a page, and the check of who sends a request.
+
+    `keys` maps names to sign-in keys; `cookie` is the beginning of the cookie's name.
+    """
 
     def __init__(self, keys: Mapping[str, str], cookie: str) -> None:
         self._keys, self._prefix = keys, cookie
 
     def routes(self) -> list[BaseRoute]:
-        """Return the routes to sign in and out."""
+        """Return the routes for signing in and out."""
         return [
             Route("/api/sign-in", self._sign_in, methods=["POST"]),
             Route("/api/sign-out", self._sign_out, methods=["POST"]),
@@ -55,7 +58,7 @@ class SignIn:
         return answer
 
     def _owner_of(self, key: object) -> str | None:
-        """Return the name of this key's owner, or None. Text with a lone surrogate is nobody's key, and no error."""
+        """Return the name of the person with this key, or None. A key with a lone surrogate belongs to nobody."""
         if not isinstance(key, str):
             return None
         said = key.encode("utf-8", "replace")
@@ -63,12 +66,12 @@ class SignIn:
         return found[0] if found else None
 
     def _cookie(self, request: Request) -> str:
-        """Return the cookie's name. A cookie is sent to all ports of a host, so two pages need two names."""
+        """Return the name of the cookie. Browsers send a cookie to all ports of a host, so two pages need two names."""
         return f"{self._prefix}_{request.url.port}"
 
 
 async def read_body(request: Request) -> Json | Response:
-    """Return the JSON object in a request, or the response that refuses the request (Rule 1)."""
+    """Return the JSON object in a request or, if the request must be refused, the response that refuses it (Rule 1)."""
     host = request.headers.get("host", "")
     if request.headers.get("origin") not in (f"http://{host}", f"https://{host}"):  # compared as text, without parsing
         return error_response(403, "This request does not come from the desk's own page.")
@@ -92,7 +95,7 @@ def error_response(status: int, detail: str) -> Response:
 def _value_of(cookies: str, name: str) -> str | None:
     """Return a cookie's value in a `Cookie` header.
 
-    Our values have no quotes, so this does not read quotes. Python's own parser needs time quadratic in their length.
+    Our values have no quotes, so quotes are not parsed. Python's own parser takes time quadratic in their length.
     """
     pairs = (part.strip().partition("=") for part in cookies.split(";"))
     return next((value for key, _, value in pairs if key == name), None)

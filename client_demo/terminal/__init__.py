@@ -9,5 +9,5 @@ call           call open, revise, end, show, list
 publish        publish, revise, cancel, desk
 review         review
 conformance    conformance
-command        the common part of the commands: how they end, and shared options
+command        the code that the commands share: how they end, and some options
 """

@@ -13,7 +13,7 @@ from client_demo.console import plain
 from client_demo.python.dispatcher import Dispatcher
 from client_demo.python.times import format_time, wall_ms
 
-from .command import WRONG_INPUT, Command, Number, dispatch_options, fail, run
+from .command import WRONG_INPUT, Command, Number, dispatch_options, fail, run, waiting
 
 POLL_S = 2.0
 OVER = ("ended", "expired")
@@ -22,27 +22,31 @@ KINDS = ("public", "residence")
 
 @click.group()
 def call() -> None:
-    """Call responders to a person in need, and see who comes."""
+    """Call responders to a person in need, and see who is coming."""
 
 
 def call_options(command: Command) -> Command:
     """Add the options for the content of a call."""
     options = [
         click.option("--category", help="A key of the policy's [calls], such as cardiac_arrest."),
-        click.option("--headline", help="1 to 140 characters. It is on the ring: no address, no name."),
+        click.option("--headline", help="1 to 140 characters, shown to everybody who is called: no address, no name."),
         click.option("--occurred-at", help="When it happened, e.g. 2031-05-01T11:30:00Z. Default of `open`: now."),
-        click.option("--expires-at", help="When it ends. Default: the policy's."),
+        click.option("--expires-at", help="When the call ends. Default: as the policy says."),
         click.option("--status", type=click.Choice(("actual", "exercise", "test"))),
-        click.option("--lat", type=Number(-90, 90), help="Exactly where, in degrees."),
-        click.option("--lng", type=Number(-180, 180), help="Exactly where, in degrees."),
-        click.option("--kind", type=click.Choice(KINDS), help="Who may be called depends on it."),
-        click.option("--address", help="Up to 200 characters. Only who goes is told."),
-        click.option("--access", help="How to get in, up to 500 characters. Only who goes is told."),
+        click.option("--lat", type=Number(-90, 90), help="Latitude of the exact place, in degrees."),
+        click.option("--lng", type=Number(-180, 180), help="Longitude of the exact place, in degrees."),
+        click.option(
+            "--kind",
+            type=click.Choice(KINDS),
+            help="The kind of place; the qualifications of the called responders depend on it.",
+        ),
+        click.option("--address", help="Up to 200 characters, sent only to responders with a seat."),
+        click.option("--access", help="How to get in, up to 500 characters, sent only to responders with a seat."),
         click.option(
             "--file",
             "path",
             type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-            help="The call as JSON; - is the standard input. Others can see a command line, and a place on it.",
+            help="The call as JSON; - is the standard input. Other users can see a command line, but not a file.",
         ),
     ]
     for option in reversed(options):
@@ -51,7 +55,7 @@ def call_options(command: Command) -> Command:
 
 
 def _said(path: Path | None, fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the call in the file, with the options in place of its members."""
+    """Return the call in the file as a dict. Options that are given replace its fields."""
     place = {name: fields.pop(name) for name in ("lat", "lng", "kind", "address", "access")}
     said = _read(path)
     at = said.get("place", {})
@@ -81,7 +85,7 @@ def _need(said: Mapping[str, Any], names: tuple[str, ...]) -> None:
     lacks = [f"--{name}" for name in names if name not in said]
     lacks += [f"--{name}" for name in ("lat", "lng", "kind") if name not in place]
     if lacks:
-        raise click.UsageError(f"say {', '.join(lacks)}, or a --file that has it")
+        raise click.UsageError(f"say {', '.join(lacks)}, or a --file that has them")
 
 
 def _print(answer: Any) -> None:
@@ -90,7 +94,7 @@ def _print(answer: Any) -> None:
 
 def _with(api: str, token: str, work: Callable[[Dispatcher], Awaitable[None]]) -> None:
     async def all_of_it() -> None:
-        async with Dispatcher(api, token) as dispatcher:
+        async with Dispatcher(api, token, on_retry=waiting) as dispatcher:
             await work(dispatcher)
 
     run(all_of_it())
@@ -98,10 +102,10 @@ def _with(api: str, token: str, work: Callable[[Dispatcher], Awaitable[None]]) -
 
 @call.command("open")
 @dispatch_options
-@click.option("--id", "call_id", help="Default: a random one. Never a case number.")
+@click.option("--id", "call_id", help="The call's id, never a case number. Default: a random one.")
 @call_options
 def open_call(api: str, token: str, call_id: str | None, path: Path | None, **fields: Any) -> None:
-    """Open a call and print the answer; its `near` is what responders see of the place."""
+    """Open a call and print the answer; `near` is the part of the place that responders see."""
     said = {"id": uuid.uuid4().hex, "occurred_at": format_time(wall_ms()), **_said(path, {**fields, "id": call_id})}
     _need(said, ("category", "headline"))
 
@@ -114,7 +118,9 @@ def open_call(api: str, token: str, call_id: str | None, path: Path | None, **fi
 @call.command()
 @dispatch_options
 @click.argument("call_id")
-@click.option("--replaces", type=click.IntRange(1), help="The content that it replaces. Default: the current one.")
+@click.option(
+    "--replaces", type=click.IntRange(1), help="The number of the content that it replaces. Default: the current one."
+)
 @call_options
 def revise(api: str, token: str, call_id: str, replaces: int | None, path: Path | None, **fields: Any) -> None:
     """Correct the place or the text of a call.
@@ -139,7 +145,7 @@ KEPT = ("category", "headline", "status", "occurred_at", "expires_at")
 @call.command()
 @dispatch_options
 @click.argument("call_id")
-@click.option("--reason", required=True, help="1 to 280 characters, told to nobody.")
+@click.option("--reason", required=True, help="1 to 280 characters, sent to nobody.")
 def end(api: str, token: str, call_id: str, reason: str) -> None:
     """End a call: all responders who were called stand down."""
 
@@ -152,9 +158,9 @@ def end(api: str, token: str, call_id: str, reason: str) -> None:
 @call.command()
 @dispatch_options
 @click.argument("call_id")
-@click.option("--follow", is_flag=True, help="A line for each change, until it is over.")
+@click.option("--follow", is_flag=True, help="Print a line for each change until the call is over.")
 def show(api: str, token: str, call_id: str, follow: bool) -> None:
-    """Show a call: the number of people who were called, and those who come."""
+    """Show a call: how many people were called, and who is coming."""
 
     async def work(dispatcher: Dispatcher) -> None:
         if not follow:
@@ -175,7 +181,7 @@ def show(api: str, token: str, call_id: str, follow: bool) -> None:
 
 def state_line(state: Mapping[str, Any]) -> str:
     """Return a call's state as one line."""
-    counts = ", ".join(f"{state.get(name, 0)} {name}" for name in ("rung", "seen", "declined"))
+    counts = ", ".join(f"{state.get(name, 0)} {name}" for name in ("rung", "seen", "declined", "resting"))
     seats = "; ".join(_seat(seat) for seat in state.get("seats", []))
     return plain(f"{state['state']:8} ring of {state.get('ring_m')} m: {counts}. {seats or 'nobody goes'}")
 

@@ -36,7 +36,10 @@ def main() -> None:
 
 
 def _end(*_: object) -> None:
-    """End as on Ctrl-C, with all child processes, also where a shell has set SIGINT to be ignored (`&`)."""
+    """End the program as Ctrl-C does, together with all child processes.
+
+    That also works if a shell has set SIGINT to be ignored (`&`).
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
@@ -49,7 +52,7 @@ for command in (
     main.add_command(command)
 
 
-# ---- map -----------------------------------------------------------------------------------------------------------
+# ---- the command map -----------------------------------------------------------------------------------------------
 
 map_options = [
     click.option(
@@ -59,20 +62,20 @@ map_options = [
         default=MAP_PORT,
         envvar="GEOCAST_MAP_PORT",
         show_envvar=True,
-        help="The port of the map; 0 is any free port.",
+        help="The port of the map; 0 means any free port.",
     ),
     click.option(
         "--style",
         "map_style",
         envvar="GEOCAST_MAP_STYLE",
         show_envvar=True,
-        help="The URL of a MapLibre style with streets, all from one origin. Default: outlines, without a network.",
+        help="The URL of a MapLibre style with streets, all from one origin. Default: outlines, which need no network.",
     ),
 ]
 
 
 def with_map_options(command: Command) -> Command:
-    """Add the options for the map's port and style."""
+    """Add the options for the port and the style of the map."""
     for option in reversed(map_options):
         command = option(command)
     return command
@@ -81,20 +84,20 @@ def with_map_options(command: Command) -> Command:
 @main.command("map")
 @api_options
 @click.option("--url", default=STREAM_URL, envvar="GEOCAST_STREAM_URL", show_envvar=True, help="The stream listener.")
-@click.option("--lat", type=Number(-90, 90), envvar="GEOCAST_LAT", show_envvar=True, help="Where to begin.")
+@click.option("--lat", type=Number(-90, 90), envvar="GEOCAST_LAT", show_envvar=True, help="The first place.")
 @click.option("--lng", type=Number(-180, 180), envvar="GEOCAST_LNG", show_envvar=True)
 @click.option(
     "--page-token",
     envvar="GEOCAST_PAGE_TOKEN",
     show_envvar=True,
-    help="A token with alerts:receive, where one is needed; the page gets it, and so does whoever opens the page.",
+    help="A token with alerts:receive, if the node requires one. Everybody who opens the page gets the token.",
 )
 @click.option(
     "--push",
     "push_url",
     envvar="GEOCAST_PUSH_URL",
     show_envvar=True,
-    help="A `geocast push`: then the page can be told when it is closed. Needs --page-token.",
+    help="The URL of a `geocast push`, so that the page gets alerts while it is closed. Needs --page-token.",
 )
 @with_map_options
 @bind_option
@@ -115,7 +118,7 @@ def show_map(
     The node must allow the page's origin: `--origins http://127.0.0.1:8780`, or `--dev`. So must `geocast push`.
     """
     if push_url is not None and page_token is None:
-        raise click.UsageError("--push goes with --page-token: `geocast push` takes nobody without a token")
+        raise click.UsageError("--push goes with --page-token: `geocast push` requires a token")
     place = None if lat is None or lng is None else (lat, lng)
     require_installed(FILES)
     view = View(url, page_token, place, map_style, None if push_url is None else f"{push_url.rstrip('/')}/v1")
@@ -131,13 +134,11 @@ def show_map(
         fail(f"the map can't be served on port {map_port}: {error.strerror}")
 
 
-# ---- demo ----------------------------------------------------------------------------------------------------------
+# ---- the command demo ----------------------------------------------------------------------------------------------
 
 
 @main.command()
-@click.option(
-    "--seconds", default=45.0, envvar="DEMO_SECONDS", show_envvar=True, help="How long it lasts, more or less."
-)
+@click.option("--seconds", default=45.0, envvar="DEMO_SECONDS", show_envvar=True, help="The approximate duration.")
 @click.option(
     "--feed",
     envvar="DEMO_FEED",
@@ -149,7 +150,7 @@ def show_map(
     type=click.Path(path_type=Path),
     envvar="DEMO_FEED_FORMAT",
     show_envvar=True,
-    help="A TOML file that describes the feed. Default: known feeds are told by their columns.",
+    help="A TOML file that describes the feed. Default: known feeds are recognised by their columns.",
 )
 @click.option(
     "--subscribers", type=click.IntRange(10, 15_000), default=SUBSCRIBERS, envvar="DEMO_SUBSCRIBERS", show_envvar=True
@@ -161,7 +162,7 @@ def show_map(
     envvar="DEMO_STAY",
     show_envvar=True,
     show_default="in a terminal",
-    help="Go on after the verdict, until Ctrl-C, for those who look at the map.",
+    help="Go on after the verdict until Ctrl-C, so that there is time to look at the map.",
 )
 @with_map_options
 def demo(

@@ -1,4 +1,4 @@
-"""The common part of the commands: how they end, and the options that several of them take."""
+"""The code that the commands share: how they end, and the options that several of them have."""
 
 import asyncio
 import math
@@ -24,10 +24,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Number(click.FloatRange):
-    """A finite number within bounds; click's own type accepts NaN."""
+    """The type of an option that is a finite number within bounds. Click's own type accepts NaN."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number. Fails with a usage error for any other value."""
+        """Return the number. Report a usage error for any other value."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail("expected a finite number", param, ctx)
@@ -35,9 +35,14 @@ class Number(click.FloatRange):
 
 
 def fail(message: object, status: int = 1) -> NoReturn:
-    """Print one line on stderr and exit."""
+    """Print one line on stderr, and exit with an error status."""
     click.echo(f"error: {plain(message)}", err=True)
     sys.exit(status)
+
+
+def waiting(why: str) -> None:
+    """Print on stderr why a request is sent again, so that nobody waits without knowing what for."""
+    click.echo(plain(why), err=True)
 
 
 def stopped() -> NoReturn:
@@ -47,7 +52,7 @@ def stopped() -> NoReturn:
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run the coroutine and return its result; known errors are printed as one line."""
+    """Run the coroutine and return its result. If a known error occurs, print it as one line and exit."""
     try:
         return asyncio.run(work)
     except (ClientError, PublishError) as error:
@@ -61,24 +66,24 @@ feed_format_option = click.option(
     type=click.Path(path_type=Path),
     envvar="GEOCAST_FEED_FORMAT",
     show_envvar=True,
-    help="A TOML file that describes the feed. Default: known feeds are told by their columns.",
+    help="A TOML file that describes the feed. Default: known feeds are recognised by their columns.",
 )
 
 
-def api_options_for(scope: str, variable: str) -> Callable[[Command], Command]:
-    """Return a decorator: the options for the address of the api listener, and for a token with this scope."""
+def api_options_for(scope: str, *variables: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds options for the address of the api listener and for a token with this scope."""
     url = click.option(
         "--api", "api", default=API_URL, envvar="GEOCAST_API_URL", show_envvar=True, help="The api listener."
     )
     token = click.option(
         "--token",
         required=True,
-        envvar=variable,
+        envvar=variables,
         show_envvar=True,
-        help=f"A token with {scope}. Better by the variable: others can see a command line.",
+        help=f"A token with {scope}. Prefer the variable, because other users can see a command line.",
     )
     return lambda command: url(token(command))
 
 
 api_options = api_options_for("alerts:publish", "GEOCAST_TOKEN")
-dispatch_options = api_options_for("calls:dispatch", "GEOCAST_DISPATCH_TOKEN")
+dispatch_options = api_options_for("calls:dispatch", "GEOCAST_DISPATCH_TOKEN", "GEOCAST_TOKEN")

@@ -29,7 +29,7 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
     "address",
     default="127.0.0.1:0",
     callback=_address,
-    help="Where the kit listens. With a command each scenario has a port of its own, whatever is said here.",
+    help="Where the kit listens. With a command each scenario has a port of its own, and this port is not used.",
 )
 @click.option(
     "--scenario",
@@ -37,12 +37,14 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
     multiple=True,
     type=click.Choice(list(SCENARIOS)),
     show_choices=False,
-    help="Only this one; --list names them. May be repeated.",
+    help="Play only this scenario; --list names them. May be repeated.",
 )
-@click.option("--list", "lists", is_flag=True, help="Name the scenarios and what they look at, and end.")
-@click.option("--jobs", type=click.IntRange(1), default=JOBS, help="Scenarios side by side, with a command.")
+@click.option("--list", "lists", is_flag=True, help="Print the scenarios with the duties that they check, and exit.")
+@click.option("--jobs", type=click.IntRange(1), default=JOBS, help="How many scenarios run at a time, with a command.")
 @click.option("--wait", "wait_s", default=20.0, help="Seconds to wait for a client to connect.")
-@click.option("--json", "json_file", type=click.File("w", "utf-8", lazy=False), help="Write the report here, too.")
+@click.option(
+    "--json", "json_file", type=click.File("w", "utf-8", lazy=False), help="Also write the report to this file."
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def conformance(
     address: tuple[str, int],

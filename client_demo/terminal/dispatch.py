@@ -23,17 +23,17 @@ from .pages import listener_options, require_installed, serve_staff_page, style_
     "dispatchers",
     multiple=True,
     default=("dispatch-1",),
-    help="Who may sign in; may be repeated. Each is given a link of their own.",
+    help="A person who may sign in, with a link of their own. May be repeated.",
 )
 @click.option(
     "--status",
     type=click.Choice(("actual", "exercise", "test")),
-    help="What calls are, where a record says nothing else. Default: exercise; actual with --as-recorded.",
+    help="The status of calls, unless a record has another. Default: exercise; actual with --as-recorded.",
 )
-@click.option("--as-recorded", "is_as_recorded", is_flag=True, help="Take the file at its own times.")
+@click.option("--as-recorded", "is_as_recorded", is_flag=True, help="Keep the times of the file.")
 @style_option
 def dispatch(api: str, status: str | None, is_as_recorded: bool, **options: Any) -> None:
-    """Open the dispatch page, where people call responders from dispatch records, and see who comes.
+    """Open the dispatch page, where people call responders from dispatch records, and see who is coming.
 
     FEED is a CSV or JSON file; its records count as having just happened. Default: a sample of invented incidents.
     """

@@ -26,16 +26,19 @@ MOST_NATURES = 25
 @click.argument("feed")
 @feed_format_option
 def feed_check(feed: str, feed_format: Path | None) -> None:
-    """Report what the review desk would make of a feed: a CSV or JSON file, or an address.
+    """Report how the review desk would read a feed: a CSV or JSON file, or a URL.
 
     Nothing is published, no node is needed, and private text is struck out. Exits with 2 if the feed, or the file that
-    describes it, can't be used.
+    describes it, can't be used, and with 1 if a category may be misspelt.
     """
     try:
         records = asyncio.run(_read(feed, feed_format))
     except FeedError as error:
         fail(error, WRONG_INPUT)
-    show(make_console(), report(records))
+    found = report(records)
+    show(make_console(), found)
+    if misspelt := [each.key for each in found.meanings if each.may_be_misspelt]:
+        fail(f"these categories may be misspelt: {', '.join(misspelt)}")
 
 
 async def _read(feed: str, feed_format: Path | None) -> Records:
@@ -52,7 +55,7 @@ async def _read(feed: str, feed_format: Path | None) -> Records:
 
 
 def show(console: Console, found: Report) -> None:
-    """Print the report's tables and examples."""
+    """Print the tables and the examples of the report."""
     tables = {found.title: _counts, "categories": _meanings, "natures without a category": _unlisted}
     for title, make in tables.items():
         table = make(found)
@@ -62,14 +65,14 @@ def show(console: Console, found: Report) -> None:
     for number, cells in enumerate(found.examples, 1):
         console.print(Text(f"example {number}: ", style="bold").append_text(_example(cells)), soft_wrap=True)
     if found.others:
-        line = f"not described, shown to reviewers but for what reads like something private: {', '.join(found.others)}"
+        line = f"not described, shown to reviewers except for private-looking text: {', '.join(found.others)}"
         console.print(Text(plain(line)), soft_wrap=True)
 
 
 def _counts(found: Report) -> Table:
     rows: list[tuple[str, object]] = [
         ("rows read", found.rows),
-        ("rows left out: neither what nor where nor when", found.empty),
+        ("rows left out: without nature, place and time", found.empty),
         *((f"rows {gap}", count) for gap, count in found.gaps),
         ("incidents", found.incidents),
     ]
@@ -85,7 +88,7 @@ def _counts(found: Report) -> Table:
 
 def _meanings(found: Report) -> Table:
     rows = [(each.key, each.incidents, each.note) for each in found.meanings]
-    return _table(("category", "incidents", "what becomes of it"), rows)
+    return _table(("category", "incidents", "treatment"), rows)
 
 
 def _unlisted(found: Report) -> Table:
@@ -105,7 +108,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
 
 
 def _example(cells: Iterable[Cell]) -> Text:
-    """Return a record as reviewers see it, without the text of its private parts."""
+    """Return a record as reviewers see it, with its private parts struck out."""
     line = Text()
     for cell in cells:
         line.append(f"{plain(cell.column)} ", style="dim")

@@ -1,6 +1,7 @@
 """The commands `python -m client_demo listen` and `walk`: a subscriber in a terminal.
 
-In a terminal there is a table of the held alerts, with the changes above it; in a pipe each change is a line.
+In a terminal, it shows a table of the alerts that it has, and prints each change above the table. In a pipe, it prints
+each change as one line.
 """
 
 import asyncio
@@ -41,11 +42,11 @@ ONCE_S = 20.0  # about the time that an operating system gives an app in the bac
 TokenSource = Callable[[], str] | None
 
 
-# ---- output ----------------------------------------------------------------------------------------------------------
+# ---- printing alerts and changes -------------------------------------------------------------------------------------
 
 
 def change_line(change: Change, holdings: Holdings, now_ms: int) -> Text:
-    """Return one change as one line. `now_ms` is the client's own clock."""
+    """Return one line about a change of an alert. `now_ms` is the time on the client's own clock."""
     alert = change.alert
     ended = change.kind in (Kind.CANCELLED, Kind.EXPIRED)
     left = [] if ended else [f"{_left(alert, holdings, now_ms)} left"]
@@ -57,7 +58,10 @@ def change_line(change: Change, holdings: Holdings, now_ms: int) -> Text:
 
 
 def details(alert: Alert) -> Text:
-    """Return the lines below an official warning: its instruction, and the host with more information (C9)."""
+    """Return further lines about an official warning.
+
+    They are its instruction, and the host of the page with more information (C9).
+    """
     found = Text()
     if instruction := alert.get("instruction"):
         found.append(f"\n{' ':15}{plain(' '.join(str(instruction).split()))}")
@@ -67,7 +71,7 @@ def details(alert: Alert) -> Text:
 
 
 def host_of(url: object) -> str | None:
-    """Return the host of an http or https URL in ASCII (without look-alike letters); None for anything else."""
+    """Return the host of an http or https URL in ASCII, without look-alike letters. Return None for any other text."""
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
         host = (parts.hostname or "").encode("idna").decode()
@@ -77,7 +81,10 @@ def host_of(url: object) -> str | None:
 
 
 def held_table(holdings: Holdings, status: str, now_ms: int) -> Table:
-    """Return a table of the held alerts, those around us first, then by their end."""
+    """Return a table of the alerts that the client has.
+
+    Those whose areas contain us come first; both groups are sorted by their ends.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold underline", expand=True, caption=Text(plain(status)))
     for name, options in (("alert", {"ratio": 1}), ("where", {}), ("left", {"justify": "right"}), ("rev", {})):
         table.add_column(name, no_wrap=name != "alert", **options)
@@ -100,7 +107,7 @@ def _left(alert: Alert, holdings: Holdings, now_ms: int) -> str:
 
 
 class Screen:
-    """A table that is kept up to date in a terminal; lines in a pipe."""
+    """The output of `listen`: a table that is kept up to date in a terminal, or lines in a pipe."""
 
     is_wiped = False  # whether the table is erased at the end
 
@@ -111,7 +118,7 @@ class Screen:
 
     @contextlib.contextmanager
     def showing(self, holdings: Holdings) -> Iterator[None]:
-        """Show these alerts while the block runs."""
+        """Show the table of these alerts during the `with` block."""
         self._holdings = holdings
         if not self._console.is_terminal:
             yield
@@ -125,7 +132,7 @@ class Screen:
             yield
 
     def redraw(self) -> None:
-        """Draw the table as it is now, because printing a line would bring back the former one."""
+        """Draw the table in its present state. Otherwise, printing a line would redraw an older one."""
         if self._live is not None:
             self._live.refresh()
 
@@ -154,7 +161,7 @@ class Screen:
             self._console.print(Text(plain(line), style="dim"), soft_wrap=True)
 
 
-# ---- options ---------------------------------------------------------------------------------------------------------
+# ---- options and the client ------------------------------------------------------------------------------------------
 
 
 def stream_options(command: Command) -> Command:
@@ -167,13 +174,13 @@ def stream_options(command: Command) -> Command:
             "--token",
             envvar="GEOCAST_TOKEN",
             show_envvar=True,
-            help="A token with alerts:receive, where one is needed.",
+            help="A token with alerts:receive, if the node requires one.",
         ),
         click.option(
             "--token-command",
             envvar="GEOCAST_TOKEN_COMMAND",
             show_envvar=True,
-            help="A command that prints a fresh token, run whenever one is needed.",
+            help="A command that prints a fresh token. It runs whenever a token is needed.",
         ),
         click.option(
             "--wire", type=click.Choice(get_args(WireName)), default="json", envvar="GEOCAST_WIRE", show_envvar=True
@@ -184,14 +191,14 @@ def stream_options(command: Command) -> Command:
             multiple=True,
             envvar="GEOCAST_CATEGORY",
             show_envvar=True,
-            help="Only this one. May be repeated.",
+            help="Show only this category. May be repeated.",
         ),
         click.option(
             "--min-severity",
             type=click.Choice(SEVERITIES),
             envvar="GEOCAST_MIN_SEVERITY",
             show_envvar=True,
-            help="Nothing less than this.",
+            help="Show only this severity and worse.",
         ),
         click.option(
             "--language",
@@ -199,27 +206,27 @@ def stream_options(command: Command) -> Command:
             multiple=True,
             envvar="GEOCAST_LANGUAGE",
             show_envvar=True,
-            help="Of alerts that come in several, such as de-AT. May be repeated, the most wanted first.",
+            help="The language of alerts that exist in several, such as de-AT. May be repeated, the preferred first.",
         ),
         click.option(
             "--reviewers",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="A JWKS of reviewers. Show only what they have signed, whatever a node says.",
+            help="A JWKS of reviewers. Show only alerts that they have signed, whatever a node sends.",
         ),
         click.option(
             "--audience",
-            help="With --reviewers: the name of the deployment, as its policy has it.",
+            help="With --reviewers: the deployment's name in its policy.",
         ),
         click.option(
             "--approvals",
             type=click.IntRange(1, MAX_APPROVALS),
-            help="With --reviewers: how many of them must have signed an alert.",
+            help="With --reviewers: how many reviewers must have signed an alert.",
         ),
         click.option(
             "--cancel-approvals",
             type=click.IntRange(0, MAX_APPROVALS),
             default=1,
-            help="The same for a cancel.",
+            help="With --reviewers: how many reviewers must have signed a cancel.",
         ),
     ]
     for option in reversed(options):
@@ -228,7 +235,7 @@ def stream_options(command: Command) -> Command:
 
 
 def make_client(screen: Screen, places: Sequence[Place], options: dict[str, Any], **more: Any) -> Client:
-    """Return a client with the options of `stream_options` and with `more`."""
+    """Return a client with the given options of `stream_options`, and with the arguments in `more`."""
     source = _token_source(options.pop("token"), options.pop("token_command"))
     pinned = [options.pop(name) for name in PINNED]
     categories, languages = options.pop("categories") or None, options.pop("languages") or None
@@ -254,7 +261,10 @@ def make_client(screen: Screen, places: Sequence[Place], options: dict[str, Any]
 def _verifier(
     reviewers: Path | None, audience: str | None, approvals: int | None, cancel_approvals: int
 ) -> Verifier | None:
-    """Return a verifier for the pinned options, or None without them. Exits if it can't work."""
+    """Return a verifier with the options that the user has given, or None without such options.
+
+    Exit if they are not valid.
+    """
     if reviewers is None:
         if audience is not None or approvals is not None:
             raise click.UsageError("--audience and --approvals go with --reviewers")
@@ -265,7 +275,7 @@ def _verifier(
         keys = json.loads(reviewers.read_text(encoding="utf-8"))
         return Verifier(keys, audience, approvals=approvals, cancel_approvals=cancel_approvals)
     except (OSError, ValueError):
-        fail(f"{reviewers} can't be used: it is no JWKS", WRONG_INPUT)
+        fail(f"{reviewers} can't be used: it is not a JWKS", WRONG_INPUT)
     except ClientError as error:
         fail(f"{reviewers} can't be used: {error}", WRONG_INPUT)
 
@@ -284,7 +294,7 @@ def _printed_by(command: str) -> str:
     return done.stdout.strip()
 
 
-# ---- listen ----------------------------------------------------------------------------------------------------------
+# ---- the command listen ----------------------------------------------------------------------------------------------
 
 
 @click.command()
@@ -297,7 +307,7 @@ def _printed_by(command: str) -> str:
     default=0.0,
     envvar="GEOCAST_ACCURACY",
     show_envvar=True,
-    help="Of the place, in metres; 2,000 at most.",
+    help="The accuracy of the place, in metres; at most 2,000.",
 )
 @click.option(
     "--cell",
@@ -305,7 +315,7 @@ def _printed_by(command: str) -> str:
     multiple=True,
     envvar="GEOCAST_CELL",
     show_envvar=True,
-    help="An H3 cell (resolution 7 to 15), to tell no more than that. May be repeated.",
+    help="An H3 cell (resolution 7 to 15) to send instead of the exact place. May be repeated.",
 )
 @click.option(
     "--push",
@@ -313,25 +323,27 @@ def _printed_by(command: str) -> str:
     metavar="URL",
     envvar="GEOCAST_PUSH_URL",
     show_envvar=True,
-    help="Be a phone that sleeps: register with the `geocast push` that is there, and show what it wakes one with.",
+    help="Play a sleeping phone: register with the `geocast push` at this URL, and show its pushes.",
 )
 @click.option(
     "--push-port",
     type=click.IntRange(0, 65_535),
     default=PUSH_PORT,
-    help="With --push: the port of the push service that is played for it; 0 is any free port.",
+    help="With --push: the port of the simulated push service; 0 means any free port.",
 )
 @click.option(
     "--push-ca",
     type=click.Path(dir_okay=False, path_type=Path),
     default="push-ca.pem",
-    help="With --push: the certificate of that service, which is made if there is none.",
+    help="With --push: the certificate of the simulated push service, created if missing.",
 )
-@click.option("--once", is_flag=True, help="Take what there is now, then close: one short connection, as on a push.")
+@click.option(
+    "--once", is_flag=True, help="Receive the waiting alerts over one short connection, as after a push, and exit."
+)
 @click.option(
     "--held",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A file that remembers what is held, so that the next run is told only what is new.",
+    help="A file that stores the held alerts, so that the next run receives only what is new.",
 )
 def listen(
     lat: float | None,
@@ -345,9 +357,9 @@ def listen(
     held: Path | None,
     **options: Any,
 ) -> None:
-    """Show alerts as they come, until Ctrl-C.
+    """Show alerts as they arrive, until Ctrl-C.
 
-    In a terminal there is a table of the alerts that you hold. Each line says what happened, whether you are inside,
+    In a terminal the command shows a table of the held alerts. Each line says what happened, whether you are inside,
     and how long the alert is still live.
 
     With --push there is no connection: the command plays a sleeping phone, and the push service behind it. Each line is
@@ -377,7 +389,7 @@ def listen(
 
 
 def _sleep(screen: Screen, holdings: Holdings, url: str, port: int, ca: Path, options: dict[str, Any]) -> None:
-    """Play a sleeping phone."""
+    """Play a sleeping phone, until cancelled."""
     try:
         from .sleeping_phone import SleepingPhone, certificate_at, start_clock
     except ModuleNotFoundError as error:
@@ -418,7 +430,7 @@ async def _once(client: Client) -> None:
 
 
 def _recall(holdings: Holdings, path: Path) -> None:
-    """Restore the alerts that an earlier run held; a missing file counts as empty."""
+    """Load the alerts that an earlier run has stored in the file. If the file is missing, load none."""
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         holdings.restore(saved, own_ms(), wall_ms() - own_ms())
@@ -429,7 +441,7 @@ def _recall(holdings: Holdings, path: Path) -> None:
 
 
 def _remember(holdings: Holdings, path: Path) -> None:
-    """Replace the file as a whole, so that an interrupted run leaves the old one."""
+    """Store the alerts in the file. It is replaced as a whole, so that an interrupted run leaves the old one."""
     fresh = path.with_name(path.name + ".new")
     try:
         fresh.write_text(json.dumps(holdings.saved(wall_ms() - own_ms())), encoding="utf-8")
@@ -438,16 +450,16 @@ def _remember(holdings: Holdings, path: Path) -> None:
         fail(f"{path} can't be written: {error.strerror}", 2)
 
 
-# ---- walk ------------------------------------------------------------------------------------------------------------
+# ---- a simulated walk: positions along a line ------------------------------------------------------------------------
 
 
 class Point(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """A point as `LAT,LNG` in degrees."""
+    """The type of an option that is a point, written `LAT,LNG` in degrees."""
 
     name = "LAT,LNG"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
-        """Return the latitude and the longitude. Fails with a usage error for any other text."""
+        """Return the latitude and the longitude. Report a usage error for any other text."""
         try:
             lat, lng = (float(part) for part in value.split(","))
         except ValueError:
@@ -459,9 +471,9 @@ class Point(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
 
 @click.command()
 @stream_options
-@click.option("--from", "start", type=Point(), required=True, help="Where it begins.")
-@click.option("--to", "end", type=Point(), required=True, help="Where it ends.")
-@click.option("--speed", "speed_m_s", type=Number(0.1, 1000), default=1.4, help="In metres a second.")
+@click.option("--from", "start", type=Point(), required=True, help="The start of the walk.")
+@click.option("--to", "end", type=Point(), required=True, help="The end of the walk.")
+@click.option("--speed", "speed_m_s", type=Number(0.1, 1000), default=1.4, help="The speed, in metres a second.")
 @click.option("--every", "every_s", type=Number(0.2, 600), default=2.0, help="Seconds between two moves.")
 def walk(
     start: tuple[float, float], end: tuple[float, float], speed_m_s: float, every_s: float, **options: Any

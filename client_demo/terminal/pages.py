@@ -1,4 +1,4 @@
-"""The common part of the commands that serve a page: options, the check of the page's files, and the start."""
+"""The code shared by the commands that serve a page: options, the check of the page's files, and its start."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -19,29 +19,31 @@ bind_option = click.option(
     default=LOOPBACK,
     envvar="GEOCAST_PAGE_BIND",
     show_envvar=True,
-    help="The address where the page is served: in a container 0.0.0.0. It answers only to this machine's own names.",
+    help="The address to listen on; in a container 0.0.0.0. The page can be opened only by this machine's own names.",
 )
 style_option = click.option(
-    "--style", "style_url", envvar="GEOCAST_MAP_STYLE", show_envvar=True, help="A map style, for streets."
+    "--style", "style_url", envvar="GEOCAST_MAP_STYLE", show_envvar=True, help="The URL of a map style with streets."
 )
 
 
 def listener_options(port: int) -> Callable[[Command], Command]:
-    """Return the options of a page's listener, with this default port."""
-    port_option = click.option("--port", default=port, type=click.IntRange(0, 65_535), help="Of the page; 0: any.")
+    """Return a decorator that adds the options for the listener of a page, with this default port."""
+    port_option = click.option(
+        "--port", default=port, type=click.IntRange(0, 65_535), help="The port of the page; 0 means any free port."
+    )
     return lambda command: port_option(bind_option(command))
 
 
 def require_installed(page: Mapping[str, Path]) -> None:
-    """End the command if a file of this page is not installed."""
+    """Exit with an error if a file of this page is not installed."""
     if lacks := missing(page):
-        fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
+        fail(f"there is no {lacks}: `make demo` gets it if an npm registry can be reached")
 
 
 def serve_staff_page(opening: AbstractAsyncContextManager[OpenPage], title: str, status: str, failure: str) -> None:
-    """Serve a page for staff until it fails, after printing its title, address and status, and everybody's link.
+    """Print the title, address, status and sign-in links of a page for staff, and serve the page until it fails.
 
-    `failure` is the error where the port is taken.
+    `failure` is the error message if the port is taken.
     """
 
     async def work() -> None:

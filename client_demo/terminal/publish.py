@@ -16,7 +16,7 @@ from client_demo.desk.triage import Desk, Policy
 from client_demo.python.publisher import Publisher
 from client_demo.python.times import format_time, wall_ms
 
-from .command import SEVERITIES, WRONG_INPUT, Command, Number, api_options, fail, feed_format_option, run
+from .command import SEVERITIES, WRONG_INPUT, Command, Number, api_options, fail, feed_format_option, run, waiting
 from .signing import Signing, signing_options
 
 # ---- publish, revise, cancel -------------------------------------------------------------------------------------
@@ -29,10 +29,10 @@ def alert_options(command: Command, *, required: bool) -> Command:
         click.option("--headline", required=required, help="1 to 140 characters."),
         click.option("--description", help="Up to 1,000 characters."),
         click.option("--severity", type=click.Choice(SEVERITIES), required=required),
-        click.option("--lat", type=Number(-90, 90), required=True, help="Centre, in degrees."),
-        click.option("--lng", type=Number(-180, 180), required=True, help="Centre, in degrees."),
+        click.option("--lat", type=Number(-90, 90), required=True, help="Latitude of the centre, in degrees."),
+        click.option("--lng", type=Number(-180, 180), required=True, help="Longitude of the centre, in degrees."),
         click.option("--radius", "radius_m", type=Number(0, min_open=True), required=True, help="In metres."),
-        click.option("--expires-at", help="When it ends, e.g. 2031-05-01T12:00:00Z. Default: the policy's."),
+        click.option("--expires-at", help="When it ends, e.g. 2031-05-01T12:00:00Z. Default: as the policy says."),
         area_option,
         text_option,
         signing_options,
@@ -46,15 +46,18 @@ area_option = click.option(
     "--confirm-area",
     "confirm_km2",
     type=Number(0, min_open=True),
-    help="A large area was meant: how many km2, at least what the node says that it covers.",
+    help="Confirm a large area: its size in km2, at least as large as the node's answer says.",
 )
 text_option = click.option(
-    "--confirm-text", "confirm_text", multiple=True, help="A kind of words that the node held was meant, e.g. address."
+    "--confirm-text",
+    "confirm_text",
+    multiple=True,
+    help="Confirm a kind of words that the node has questioned, e.g. address.",
 )
 
 
 def _confirm(text: tuple[str, ...], km2: float | None = None) -> dict[str, Any]:
-    """Return the member `confirm` (A21) with these confirmations; nothing without any."""
+    """Return the member `confirm` (A21) with these confirmations; an empty map without any."""
     confirmed = ({"area_km2": km2} if km2 is not None else {}) | ({"text": list(text)} if text else {})
     return {"confirm": confirmed} if confirmed else {}
 
@@ -69,10 +72,10 @@ def _said(fields: dict[str, Any]) -> dict[str, Any]:
 
 @click.command()
 @api_options
-@click.option("--id", "alert_id", help="Default: a random one.")
+@click.option("--id", "alert_id", help="The alert's id. Default: a random one.")
 @click.option("--occurred-at", help="When it happened, e.g. 2031-05-01T11:30:00Z. Default: now.")
 @click.option("--status", type=click.Choice(("actual", "exercise", "test")), default="actual")
-@click.option("--dry-run", is_flag=True, help="Only say whether it would be accepted.")
+@click.option("--dry-run", is_flag=True, help="Only print whether the alert would be accepted.")
 @lambda command: alert_options(command, required=True)
 def publish(
     api: str,
@@ -102,7 +105,7 @@ def publish(
     }
 
     async def work() -> None:
-        async with Publisher(api, token) as publisher:
+        async with Publisher(api, token, on_retry=waiting) as publisher:
             signing.answered(await publisher.publish(alert, dry_run=dry_run or signing.only_asks))
 
     run(work())
@@ -111,7 +114,7 @@ def publish(
 @click.command()
 @api_options
 @click.argument("alert_id")
-@click.option("--revision", type=click.IntRange(2), help="Its number. Default: the current one + 1.")
+@click.option("--revision", type=click.IntRange(2), help="The number of the revision. Default: the current one + 1.")
 @lambda command: alert_options(command, required=False)
 def revise(
     api: str,
@@ -125,7 +128,7 @@ def revise(
 ) -> None:
     """Publish the next revision of an alert.
 
-    Omitted members stay as they are, but the place has to be given again: the server keeps no exact one.
+    Omitted members stay as they are, but the place has to be given again: the server does not store the exact place.
     """
     signing = Signing(reviewer, form_path, signature_paths)
     said = {**signing.of_form("revision"), **_said(fields)}
@@ -133,7 +136,7 @@ def revise(
         said["revision"] = revision
 
     async def work() -> None:
-        async with Publisher(api, token) as publisher:
+        async with Publisher(api, token, on_retry=waiting) as publisher:
             current = (await publisher.get(alert_id))["alert"]
             kept = {key: value for key, value in current.items() if key not in NOT_KEPT}
             alert = {**kept, "revision": current["revision"] + 1, **said, "id": alert_id, **signing.approval}
@@ -153,10 +156,8 @@ NOT_KEPT = (
 @click.command()
 @api_options
 @click.argument("alert_id")
-@click.option("--reason", required=True, help="1 to 280 characters, shown to those who had the alert.")
-@click.option(
-    "--revision", type=click.IntRange(2), help="The number that the cancel takes. Default: the current one + 1."
-)
+@click.option("--reason", required=True, help="1 to 280 characters, shown to everybody who had the alert.")
+@click.option("--revision", type=click.IntRange(2), help="The number of the cancel. Default: the current one + 1.")
 @text_option
 @signing_options
 def cancel(
@@ -174,7 +175,7 @@ def cancel(
     signing = Signing(reviewer, form_path, signature_paths)
 
     async def work() -> None:
-        async with Publisher(api, token) as publisher:
+        async with Publisher(api, token, on_retry=waiting) as publisher:
             number = revision or (await publisher.get(alert_id))["alert"]["revision"] + 1
             body = {"revision": number, "reason": reason, **signing.approval, **_confirm(confirm_text)}
             signing.answered(await publisher.cancel(alert_id, body, dry_run=signing.only_asks))
@@ -190,9 +191,9 @@ def cancel(
 @click.argument("feed", type=click.Path(path_type=Path))
 @feed_format_option
 @click.option("--pace", "pace_s", default=1.0, help="Seconds between two alerts.")
-@click.option("--limit", type=click.IntRange(1), help="At most this many alerts.")
+@click.option("--limit", type=click.IntRange(1), help="Publish at most this many alerts.")
 @click.option("--retime", is_flag=True, help="Treat old records as if they happened now, and say so.")
-@click.option("--dry-run", is_flag=True, help="Publish nothing; the node says what it would accept.")
+@click.option("--dry-run", is_flag=True, help="Publish nothing; print what the node would accept.")
 def desk(
     api: str,
     token: str,
@@ -211,7 +212,11 @@ def desk(
         incidents = read_feed(feed, optional_format(feed_format)).incidents
     except FeedError as error:
         fail(error, WRONG_INPUT)
-    run(_work_at_desk(make_console(), Publisher(api, token), incidents, limit, pace_s, retime, dry_run))
+    run(
+        _work_at_desk(
+            make_console(), Publisher(api, token, on_retry=waiting), incidents, limit, pace_s, retime, dry_run
+        )
+    )
 
 
 async def _work_at_desk(

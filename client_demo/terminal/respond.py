@@ -1,9 +1,9 @@
 """The command `python -m client_demo respond`: a responder in a terminal, who is called to people in need nearby.
 
-Rule 1  A place is drawn only while there is a task, in the table that is erased, and never among the lines that stay.
-        In a pipe it is not printed at all, as the reader of the pipe would keep a copy (docs/reference/call-rules.md,
-        RU2).
-Rule 2  One key is one answer: to the task if there is one, otherwise to the nearest call.
+Rule 1  The exact place of a call is shown only while the responder has a task. It is shown in the table, which is
+        erased, and never in a line that stays on the screen. In a pipe it is not printed at all, because the reader of
+        the pipe would keep a copy (docs/reference/call-rules.md, RU2).
+Rule 2  Each key that is pressed is one answer: to the task if there is one, otherwise to the nearest call.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from client_demo.python.calls import MAX_ETA_S, CallChange, CallKind, State
 from client_demo.python.client import Client
 from client_demo.python.geo import Place, distance_m
 from client_demo.python.link import ClientError, first_to_end
+from client_demo.python.times import format_time
 
 from .command import Number, run
 from .listen import Screen, make_client, stream_options
@@ -34,13 +35,13 @@ WALKING_M_S = 1.4
 
 
 def call_line(call: Mapping[str, Any]) -> str:
-    """Return a call as one line."""
+    """Return one line about a call."""
     status = "" if call.get("status", "actual") == "actual" else f"[{str(call['status']).upper()}] "
     return plain(f"{status}{call.get('title') or call.get('category')}: {call.get('headline')}")
 
 
 def change_line(change: CallChange, away_m: float | None) -> Text:
-    """Return one change as one line, which never contains a place."""
+    """Return one line about a change of a call. It never contains the exact place."""
     away = "" if away_m is None else f", {away_m:,.0f} m away"
     match change.kind:
         case CallKind.CALL if change.call is not None:
@@ -54,7 +55,7 @@ def change_line(change: CallChange, away_m: float | None) -> Text:
 
 
 class DutyScreen(Screen):
-    """Calls and tasks, above the table of held alerts; one key is one answer."""
+    """The output of `respond`: calls and tasks, above the table of alerts. Each key that is pressed is one answer."""
 
     is_wiped = True  # the table may contain a place (Rule 1)
 
@@ -68,7 +69,7 @@ class DutyScreen(Screen):
         assert self.client is not None
         return self.client
 
-    # ---- output ------------------------------------------------------------------------------------------------------
+    # ---- printing calls and tasks ------------------------------------------------------------------------------------
 
     def called(self, change: CallChange) -> None:
         """Print a change of a call."""
@@ -92,6 +93,8 @@ class DutyScreen(Screen):
         for call in self._ringing():
             state = "accepted, no answer yet" if client.calls.unanswered(call["id"]) else "rings"
             table.add_row(Text(call_line(call), style="bold red"), Text(self._near(call)), Text(state))
+        if client.rest_until is not None:
+            table.add_row(Text("you have helped"), Text(""), Text(f"not called until {format_time(client.rest_until)}"))
         return Group(table, Text(""), super()._table())
 
     def _near(self, call: Mapping[str, Any]) -> str:
@@ -108,10 +111,10 @@ class DutyScreen(Screen):
         client = self._of()
         return sorted(client.calls.ringing(), key=lambda call: client.away_m(call) or 0.0)
 
-    # ---- answers -----------------------------------------------------------------------------------------------------
+    # ---- answering calls ---------------------------------------------------------------------------------------------
 
     async def answer(self, keys: "asyncio.Queue[str]") -> None:
-        """Carry out one key after the other, until `q`."""
+        """Carry out the keys that are pressed, one after the other, until `q`."""
         while (key := await keys.get()) != "q":
             match key:
                 case "a":
@@ -163,12 +166,12 @@ def _place(task: Mapping[str, Any]) -> Text:
     return Text("\n".join(plain(word) for word in words if word), style="bold")
 
 
-# ---- keys ------------------------------------------------------------------------------------------------------------
+# ---- reading keys ----------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def one_by_one() -> Iterator[None]:
-    """Make a terminal deliver each key as it is pressed, without showing it, while the block runs."""
+    """During the `with` block, let the terminal deliver each key at once, without showing it."""
     if not sys.stdin.isatty():
         yield
         return
@@ -184,9 +187,10 @@ def one_by_one() -> Iterator[None]:
 
 
 def listen_for_keys(put: Callable[[str], object]) -> None:
-    """Pass on the standard input, letter by letter, from a thread that ends with the program.
+    """Pass on the standard input, letter by letter.
 
-    The file descriptor is read directly: a thread that waits in `sys.stdin` would hold its lock while the program ends.
+    A thread that ends with the program reads it. It reads the file descriptor directly, because a thread that waits in
+    `sys.stdin` would hold a lock while the program ends.
     """
 
     def read() -> None:
@@ -197,7 +201,7 @@ def listen_for_keys(put: Callable[[str], object]) -> None:
     threading.Thread(target=read, daemon=True).start()
 
 
-# ---- the command -----------------------------------------------------------------------------------------------------
+# ---- the command respond ---------------------------------------------------------------------------------------------
 
 
 @click.command()
@@ -206,11 +210,9 @@ def listen_for_keys(put: Callable[[str], object]) -> None:
     "--lat", type=Number(-90, 90), required=True, envvar="GEOCAST_LAT", show_envvar=True, help="Where you are."
 )
 @click.option("--lng", type=Number(-180, 180), required=True, envvar="GEOCAST_LNG", show_envvar=True)
-@click.option("--accuracy", "accuracy_m", default=10.0, help="Of the place, in metres.")
-@click.option("--speed", "speed_m_s", type=Number(0.1, 100), default=WALKING_M_S, help="How fast you go, in m/s.")
-@click.option(
-    "--accept", "accepts_all", is_flag=True, help="Accept whatever rings, and report `arrived`: for exercises."
-)
+@click.option("--accuracy", "accuracy_m", default=10.0, help="The accuracy of the place, in metres.")
+@click.option("--speed", "speed_m_s", type=Number(0.1, 100), default=WALKING_M_S, help="Your speed, in m/s.")
+@click.option("--accept", "accepts_all", is_flag=True, help="Accept every call, and report `arrived`: for exercises.")
 def respond(lat: float, lng: float, accuracy_m: float, speed_m_s: float, accepts_all: bool, **options: Any) -> None:
     """Be on duty: receive calls for help near you, and answer them, until q or Ctrl-C.
 

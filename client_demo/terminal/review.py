@@ -25,17 +25,21 @@ from .pages import listener_options, require_installed, serve_staff_page, style_
     default=("desk-1", "desk-2"),
     envvar="GEOCAST_REVIEWER",
     show_envvar=True,
-    help="Who may sign in; may be repeated. Each is given a link of their own.",
+    help="A person who may sign in, with a link of their own. May be repeated.",
 )
-@click.option("--state", default="review.db", type=click.Path(path_type=Path), help="Where decisions are kept.")
+@click.option("--state", default="review.db", type=click.Path(path_type=Path), help="The file that stores decisions.")
 @click.option(
     "--status",
     type=click.Choice(("actual", "exercise", "test")),
-    help="What the alerts are. Default: exercise for a replay, actual for what happens now.",
+    help="The status of the alerts. Default: exercise for a replay, actual for a feed of present incidents.",
 )
-@click.option("--speed", default=1.0, type=Number(0.01, 100_000), help="Of a replay.")
-@click.option("--ahead", default=12, type=click.IntRange(1), help="How many incidents of a replay lie there already.")
-@click.option("--as-recorded", "is_as_recorded", is_flag=True, help="Take a file at its own times, all at once.")
+@click.option("--speed", default=1.0, type=Number(0.01, 100_000), help="The speed of a replay.")
+@click.option(
+    "--ahead", default=12, type=click.IntRange(1), help="How many incidents of a replay are on the desk at the start."
+)
+@click.option(
+    "--as-recorded", "is_as_recorded", is_flag=True, help="Keep the times of a file, and show all incidents at once."
+)
 @click.option("--every", "every_s", default=60.0, type=Number(5), help="Seconds between two polls.")
 @style_option
 def review(api: str, feed: str, status: str | None, is_as_recorded: bool, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Signing by reviewers in `publish`, `revise` and `cancel`: the form of a dry run, and its signatures."""
+"""The signing of requests in `publish`, `revise` and `cancel`: a dry run gives a form, which reviewers then sign."""
 
 import json
 from pathlib import Path
@@ -19,20 +19,20 @@ def signing_options(command: Command) -> Command:
             default="desk-1",
             envvar="GEOCAST_REVIEWER",
             show_envvar=True,
-            help="Who decided this, where no signatures are needed.",
+            help="The name of the person who decided this, if no signatures are needed.",
         ),
         click.option(
             "--form",
             "form_path",
             type=click.Path(path_type=Path),
-            help="Without --signature: only ask, and write what has to be signed into this new file.",
+            help="Without --signature: only send a dry run, and write the text to sign into this new file.",
         ),
         click.option(
             "--signature",
             "signature_paths",
             type=click.Path(path_type=Path),
             multiple=True,
-            help="What geocast approve printed for the form of --form, one for each reviewer: send it with them.",
+            help="A signature that `geocast approve` printed for the form of --form; one for each reviewer.",
         ),
     ]
     for option in reversed(options):
@@ -41,9 +41,9 @@ def signing_options(command: Command) -> Command:
 
 
 class Signing:
-    """The step of docs/reference/approval-rules.md that a command is at. Exits if its files can't be used.
+    """The current step of a signed request (docs/reference/approval-rules.md). Exits if its files can't be used.
 
-    `only_asks` means that a form must be written, and only a dry run is sent.
+    `only_asks` means that only a dry run is sent, and its form is written to a file.
     """
 
     def __init__(self, reviewer: str, form_path: Path | None, signature_paths: tuple[Path, ...]) -> None:
@@ -64,11 +64,14 @@ class Signing:
         return {"approval": {"form": text, "signatures": signatures}}
 
     def of_form(self, *names: str) -> dict[str, Any]:
-        """Return these members of the signed form, as far as it has them; nothing without a form."""
+        """Return these fields of the signed form, as far as it has them, or none if there is no form."""
         return {name: self._form[name] for name in names if name in self._form}
 
     def answered(self, answer: dict[str, Any]) -> None:
-        """Print the answer; after a dry run for a form, write the form and print how many must sign it."""
+        """Print the answer.
+
+        After a dry run for a form, write the form to its file, and print how many people must sign it.
+        """
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         if self._path is None or not self.only_asks:
             return
@@ -83,7 +86,7 @@ class Signing:
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return the text of a file, byte for byte, and the JSON object in it."""
+    """Return the text of a file, exactly as it is, and the JSON object in it."""
     try:
         text = path.read_bytes().decode().rstrip("\r\n")
         members = json.loads(text)

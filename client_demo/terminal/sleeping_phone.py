@@ -1,7 +1,8 @@
 """`listen --push`: a sleeping phone, and the push service that wakes it, both on this machine.
 
-The phone works like an app that gets its pushes by UnifiedPush: it registers cells, reads the pushes, and shows one
-notification for each. It has no permanent connection, only a short one to fetch an alert that did not fit into a push.
+The phone works like an app that gets its pushes through UnifiedPush. It registers cells, reads the pushes, and shows
+one notification for each. It has no permanent connection. It only opens a short one to fetch an alert that did not fit
+into a push.
 """
 
 import asyncio
@@ -32,13 +33,13 @@ FETCH_S = 20.0
 
 
 def certificate_at(path: Path) -> Certificate:
-    """Return the service's certificate and its key, made if missing. Exits if that fails."""
+    """Return the push service's certificate and key, and create them if they are missing. Exit if that fails."""
     files = Certificate(path, path.with_suffix(".key"))
     try:
         if not path.exists():
             make_certificate(path, DAYS)
         if not files.key.exists():
-            fail(f"{path} can't be used: {files.key} belongs to it, and is not there", WRONG_INPUT)
+            fail(f"{path} can't be used: its key {files.key} is missing", WRONG_INPUT)
     except OSError as error:
         fail(f"{path} can't be written: {error.strerror}", WRONG_INPUT)
     return files
@@ -56,7 +57,8 @@ def notice_line(notice: Notice, *, is_new: bool) -> Text:
 class SleepingPhone:
     """One sleeping phone.
 
-    `say` prints a line about it, `show` one of a notification; `make_client` returns a client for fetching.
+    `say` prints a line about the phone, `show` prints a line about a notification, and `make_client` returns a client
+    that can fetch alerts.
     """
 
     url: str
@@ -69,7 +71,10 @@ class SleepingPhone:
     device_id: str = field(default_factory=new_device_id)
 
     async def run(self, certificate: Certificate, port: int) -> None:
-        """Register, and show pushes until cancelled. Raises PublishError, and OSError for the port."""
+        """Register, and show pushes until cancelled.
+
+        Raise PublishError if the registration fails, and OSError if the port is taken.
+        """
         pushed: asyncio.Queue[Message] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         with PushService(certificate, port=port) as service:
@@ -121,7 +126,7 @@ class SleepingPhone:
         self.show(notice_line(taken.notice, is_new=taken.notice.tag not in before))
 
     async def _fetch(self) -> None:
-        """Fetch the rest by one short connection."""
+        """Fetch an alert that did not fit into its push, over one short connection."""
         client = self.make_client()
         client.holdings = self.notices.holdings
         try:
@@ -132,5 +137,5 @@ class SleepingPhone:
 
 
 def start_clock(notices: Notices) -> None:
-    """Take the machine's clock as right until a socket gives a better one."""
+    """Use the machine's clock as the time, until a connection gives the time of the server."""
     notices.holdings.set_clock(wall_ms(), own_ms())

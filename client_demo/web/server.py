@@ -3,8 +3,8 @@
     routes = [*files(page_files("map", "list", "scene")), Route("/events", events)]
     async with serving(application(routes, content_policy(connect=[node.stream_url]))) as url: ...
 
-Rule 1  Only files that are named here, or by the caller, are served; there is no folder to walk out of.
-Rule 2  No page may run or load anything from elsewhere (Content-Security-Policy), or make markup out of a string
+Rule 1  Only files that are named here or by the caller are served, so no path can lead out of a folder.
+Rule 2  No page may run or load anything from other servers (Content-Security-Policy) or turn a string into markup
         (Trusted Types). The caller names all other servers that a page may talk to.
 Rule 3  The server listens on loopback unless configured otherwise, as in a container. Wherever it listens, it refuses
         requests for another host's name: a foreign page that points its own name at 127.0.0.1 (DNS rebinding) gets
@@ -35,7 +35,7 @@ MODULES = WEB / "node_modules"  # installed by `npm ci` from the lock file
 
 
 def beside(*names: str) -> dict[str, Path]:
-    """Return files of this folder, each by its own name as its path."""
+    """Return files of this folder, each with its own name as its path."""
     return {f"/{name}": WEB / name for name in names}
 
 

@@ -1,9 +1,9 @@
-"""The dashboard of docs/deploy/grafana.json, from one table: `make grafana` renews the file.
+"""The generator of docs/deploy/grafana.json, a dashboard built from one table; `make grafana` renews the file.
 
-A query is written short. `{` stands for the selector of the nodes that are chosen above the dashboard, or of the
-processes that wake phones, which are a job of their own; `[R]` for the time over which Grafana takes a rate:
-`rate(geocast_sends_total{}[R])`. Lines at which something is wrong are those of geocast.rules.yml, and what a panel
-says of itself is what an operator would ask of it.
+Queries are abbreviated: `rate(geocast_sends_total{}[R])`. `{` stands for the selector of the nodes that are chosen at
+the top of the dashboard or, in metrics of `geocast push`, for the selector of its job. `[R]` stands for the interval
+over which Grafana computes a rate. The thresholds are those of geocast.rules.yml. The description of a panel answers
+the question that an operator would ask about it.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ from grafana_foundation_sdk.models.common import (
 NODES = 'job="$job",instance=~"$instance"'
 PUSH = 'job="$push"'
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
-TALL, LOW = 7, 4  # in lines of Grafana's grid
+TALL, LOW = 7, 4  # heights, in rows of Grafana's grid
 
 
 class Panel(NamedTuple):
-    """One picture: its queries, each with what its lines are called; `wrong` is where a value is one to look at."""
+    """A panel with its queries, each with the name of its lines; from `wrong` on, a value needs attention."""
 
     title: str
     says: str
     queries: list[tuple[str, str]]
-    unit: str = "short"  # as Grafana calls it
+    unit: str = "short"  # Grafana's name of the unit
     wrong: float | None = None
-    one_number: bool = False  # large, and no lines
+    one_number: bool = False  # shows one large number instead of lines
     span: int = 8  # of the 24 columns of Grafana's grid
-    below: bool = False  # wrong is what is below
+    below: bool = False  # values below `wrong` need attention, rather than those above
 
 
 def quantile(q: float, histogram: str, name: str = "") -> tuple[str, str]:
-    """A quantile of a histogram for each node."""
+    """Return the query for a quantile of a histogram on each node."""
     rate = f"sum by (instance, le) (rate({histogram}_bucket{{}}[R]))"
     return f"histogram_quantile({q}, {rate})", f"{name or f'p{q * 100:g}'} {{{{instance}}}}"
 
 
 def each(metric: str, name: str = "") -> tuple[str, str]:
-    """A gauge of each node."""
+    """Return the query for a gauge on each node."""
     return f"{metric}{{}}", f"{name} {{{{instance}}}}".strip()
 
 
 def rate(metric: str, name: str = "", by: str = "instance") -> tuple[str, str]:
-    """How often in a second, of each node or for each value of another label, or of several."""
+    """Return the query for a counter's rate in a second, by node or by other labels, separated by commas."""
     lines = " ".join(f"{{{{{label}}}}}" for label in by.split(","))
     return f"sum by ({by}) (rate({metric}{{}}[R]))", f"{name} {lines}".strip()
 
 
 def grown(metric: str, name: str = "") -> tuple[str, str]:
-    """By how much a counter that should rest has grown, on each node."""
+    """Return the query for the increase of a counter that normally does not change, on each node."""
     return f"increase({metric}{{}}[R])", f"{name} {{{{instance}}}}".strip()
 
 
@@ -84,14 +84,14 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Alerts",
-            "Alerts that have not ended, cancelled ones included. All nodes know the same.",
+            "Alerts that have not ended, including cancelled ones. All nodes know the same alerts.",
             [("max(geocast_live_alerts{})", "")],
             one_number=True,
             span=4,
         ),
         Panel(
             "Deliveries",
-            "Alerts and cancels handed to connections.",
+            "Alerts and cancels per second that were handed to connections.",
             [("sum(rate(geocast_sends_total{}[R]))", "")],
             unit="ops",
             one_number=True,
@@ -99,7 +99,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Accept to last write, p99",
-            "Of a hundred alerts, ninety-nine have reached the last of their subscribers after this. All nodes.",
+            "The time after which 99 % of the alerts have reached their last subscriber, over all nodes.",
             [("histogram_quantile(0.99, sum by (le) (rate(geocast_publish_to_last_write_seconds_bucket{}[R])))", "")],
             unit="s",
             wrong=2,
@@ -108,7 +108,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Connections of those possible",
-            "The fullest node. What is possible is decided by its descriptors.",
+            "The node with the largest fraction. Its file descriptors limit the connections.",
             [("max(geocast_connections{} / geocast_capacity{})", "")],
             unit="percentunit",
             wrong=0.8,
@@ -116,58 +116,66 @@ ROWS: dict[str, list[Panel]] = {
             span=4,
         ),
         Panel(
-            "Sessions by node", "A node that drains or dies hands its own to the others.", [each("geocast_sessions")]
+            "Sessions by node",
+            "The sessions of a node that drains or dies go to the others.",
+            [each("geocast_sessions")],
         ),
         Panel(
             "Accept to last write",
-            "From the 201 to the last write on a node.",
+            "The time from the 201 of an alert to its last write on a node.",
             [quantile(q, "geocast_publish_to_last_write_seconds") for q in (0.5, 0.99)],
             unit="s",
             wrong=2,
         ),
         Panel(
             "Deliveries and acknowledgements",
-            "Sent to connections; of these, said by clients to have been shown to somebody.",
+            "Alerts and cancels sent per second, and acknowledgements by clients that showed them to somebody.",
             [rate("geocast_sends_total", "sent"), rate("geocast_acks_total", "acknowledged")],
             unit="ops",
         ),
     ],
     "Health": [
-        Panel("Ready", "1 while /readyz says 200; else it says why.", [each("geocast_ready")], wrong=1, below=True),
+        Panel(
+            "Ready",
+            "1 if /readyz answers 200. Otherwise /readyz says why.",
+            [each("geocast_ready")],
+            wrong=1,
+            below=True,
+        ),
         Panel(
             "Loop lag, p99",
-            "How late timers of the event loops are. A node that is late lacks CPU.",
+            "How late the timers of the event loops are. If they are late, the node lacks CPU.",
             [quantile(0.99, "geocast_loop_lag_seconds")],
             unit="s",
             wrong=0.1,
         ),
         Panel(
             "Fan-out",
-            "From reading an entry to its last write, and the age of the oldest fan-out under way.",
+            "The time from reading an entry to its last write (p99), and the age of the oldest running fan-out.",
             [quantile(0.99, "geocast_fan_out_seconds"), each("geocast_oldest_flight_seconds", "under way")],
             unit="s",
             wrong=5,
         ),
         Panel(
-            "Slow sessions", "Sessions that don't take what they are sent.", [each("geocast_slow_sessions")], wrong=50
+            "Slow sessions", "Sessions that don't read what they are sent.", [each("geocast_slow_sessions")], wrong=50
         ),
-        Panel("Unsent bytes", "What all transports hold.", [each("geocast_unsent_bytes")], unit="bytes"),
+        Panel("Unsent bytes", "Bytes that wait in all transports.", [each("geocast_unsent_bytes")], unit="bytes"),
         Panel(
             "Sessions ended by the node",
-            "By close code (docs/protocol.md): 4401 is a token that is over, 4420 a client that took too little.",
+            "By close code (docs/protocol.md). 4401: the token is no longer valid. 4420: the client read too slowly.",
             [rate("geocast_closes_total", by="code")],
             unit="ops",
         ),
         Panel(
             "Handshakes refused",
-            "By HTTP status (docs/protocol.md): 503 is a node that is full or drains.",
+            "By HTTP status (docs/protocol.md). 503: the node is full or drains.",
             [rate("geocast_handshakes_refused_total", by="status")],
             unit="ops",
         ),
         Panel(
             "Stream processes",
-            "With --workers: those that do not report; those that died and were replaced. Unbatched: no Linux AIO, "
-            "which costs CPU.",
+            "With --workers: processes that do not report, and processes that died and were replaced. Unbatched: "
+            "processes without Linux AIO, which need more CPU.",
             [
                 each("geocast_stream_processes_missing", "missing"),
                 grown("geocast_stream_restarts_total", "restarted"),
@@ -177,7 +185,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Clocks",
-            "Alerts that only a node's wall clock has ended; times that it was set, by half a second or more.",
+            "Alerts that ended only by a node's wall clock; how often that clock was set by half a second or more.",
             [each("geocast_withheld_alerts", "withheld"), grown("geocast_clock_steps_total", "set")],
             wrong=1,
         ),
@@ -185,7 +193,7 @@ ROWS: dict[str, list[Panel]] = {
     "Log": [
         Panel(
             "Silence",
-            "With a log in Redis: since a node read anything of it. Heartbeats come once a second.",
+            "With a log in Redis: the time since a node last read anything. Heartbeats come once a second.",
             [each("geocast_log_silence_seconds")],
             unit="s",
             wrong=5,
@@ -193,27 +201,27 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Entries behind",
-            "With a log in Redis: entries that another node knows of and this one does not.",
+            "With a log in Redis: how many entries another node has read and this node has not.",
             [("scalar(max(geocast_log_sequence{})) - geocast_log_sequence{}", "{{instance}}")],
             span=6,
         ),
         Panel(
             "Histories",
-            "With a log in Redis: how many the nodes follow. More than one, and they do not use the same Redis.",
+            "With a log in Redis: how many histories the nodes follow. If it is two, they use different Redis servers.",
             [('count(count_values("epoch", geocast_log_epoch{}))', "histories")],
             wrong=2,
             span=6,
         ),
         Panel(
             "Entries applied",
-            "By all stream processes of a node together.",
+            "Log entries applied per second, by all stream processes of a node together.",
             [rate("geocast_log_applied_total")],
             unit="ops",
             span=6,
         ),
         Panel(
             "Errors",
-            "Publishers that were turned away since the log could not be written; entries that could not be read.",
+            "Requests refused because the log can't be written; entries that can't be read or are not approved.",
             [
                 ('increase(geocast_refused_total{type="log-unavailable"}[R])', "503 {{instance}}"),
                 each("geocast_log_quarantined_total", "quarantined"),
@@ -224,7 +232,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "What Redis had lost",
-            "New epochs; entries that were put back; entries that could not be, since the log has others there.",
+            "New epochs (losses of entries), entries that were restored, and entries that conflict with others.",
             [
                 grown("geocast_log_rewinds_total", "rewound"),
                 grown("geocast_log_put_back_total", "put back"),
@@ -235,7 +243,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Redis' memory",
-            "When it is full, nothing can be published. maxmemory is 0 where there is none.",
+            "When the memory is full, nothing can be published. maxmemory is 0 if it is not set.",
             [
                 ("max(geocast_redis_memory_bytes{})", "used"),
                 ("max(geocast_redis_max_memory_bytes{})", "maxmemory"),
@@ -245,7 +253,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Redis' replicas",
-            "As its primary counts them. With none, the next failure is an outage.",
+            "As the primary counts them. Without a replica, the next failure is an outage.",
             [("max(geocast_redis_replicas{})", "replicas")],
             span=6,
         ),
@@ -253,37 +261,37 @@ ROWS: dict[str, list[Panel]] = {
     "API": [
         Panel(
             "Accepted",
-            "Alerts, revisions and cancels that were stored, in a second.",
+            "Alerts, revisions and cancels that were stored per second.",
             [rate("geocast_accepted_total", by="kind")],
             unit="ops",
             span=12,
         ),
         Panel(
             "Refused by type",
-            "Problems answered, in a second: what each means is at /problems/<type>.",
+            "Requests refused per second, by type of problem. The meaning of a type is at /problems/<type>.",
             [rate("geocast_refused_total", by="type")],
             unit="ops",
             span=12,
         ),
     ],
     "Calls for help": [
-        Panel("Open calls", "With --call-keys, as this row.", [("max(geocast_calls_open{})", "open")], span=6),
+        Panel("Open calls", "This row needs --call-keys.", [("max(geocast_calls_open{})", "open")], span=6),
         Panel(
             "Unanswered calls",
-            "Open for a minute or longer, and nobody has a seat.",
+            "Calls that were opened at least a minute ago, and which nobody has accepted.",
             [("max(geocast_calls_unanswered{})", "unanswered")],
             wrong=1,
             span=6,
         ),
         Panel(
             "On duty",
-            "Responders with a qualification that counts, and a place where they are.",
+            "Responders with a qualification that counts, who share the place where they are.",
             [("sum(geocast_responders_on_duty{})", "on duty")],
             span=6,
         ),
         Panel(
             "Opening to ring, to seat",
-            "Half of the calls ring, and half have a first seat taken, after this.",
+            "The median time until the first responders are notified, and until the first of them is told where to go.",
             [
                 quantile(0.5, "geocast_call_first_ring_seconds", "ring"),
                 quantile(0.5, "geocast_call_first_seat_seconds", "seat"),
@@ -293,7 +301,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Rings, answers, seats",
-            "Calls handed to connections; what responders have said to them; who was told where to go.",
+            "Calls sent to responders, answers of responders, and responders who were told where to go, per second.",
             [
                 rate("geocast_call_rings_total", "rung"),
                 rate("geocast_call_answers_total", by="answer"),
@@ -303,26 +311,26 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Rings that widen, responders stood down",
-            "Too few had accepted; a call is full, over, or was called off.",
+            "Radii are widened if too few accept. Responders are stood down if a call is full, over or called off.",
             [rate("geocast_call_widenings_total", "widened"), rate("geocast_call_standdowns_total", by="reason")],
             unit="ops",
         ),
         Panel(
             "Accept to task, p99",
-            "A seat is an entry of the log, so this is how long the log takes.",
+            "The time until a responder who accepts is told where to go. It is mostly the time of a write to the log.",
             [quantile(0.99, "geocast_call_accept_seconds")],
             unit="s",
         ),
         Panel(
             "Stored",
-            "What dispatchers have stored: calls, corrections, ends.",
+            "Calls, corrections of calls and ends of calls that dispatchers have stored, per second.",
             [rate("geocast_calls_accepted_total", by="kind")],
             unit="ops",
             span=12,
         ),
         Panel(
             "Can't be opened",
-            "Entries of calls that no key opens: one is missing here, or somebody else writes into the log.",
+            "Entries of calls that no key can decrypt: a key is missing here, or somebody else writes to the log.",
             [grown("geocast_call_unsealed_failed_total", "entries"), each("geocast_calls_degraded", "calls")],
             wrong=1,
             span=12,
@@ -331,60 +339,60 @@ ROWS: dict[str, list[Panel]] = {
     "Phones that sleep": [
         Panel(
             "Push ready",
-            "Of `geocast push`, as this row: 1 while its /readyz says 200; else it says why.",
+            "This row needs `geocast push`. 1 if its /readyz answers 200. Otherwise /readyz says why.",
             [each("geocast_push_ready")],
             wrong=1,
             below=True,
         ),
         Panel(
             "Devices",
-            "Registered. Set aside: a key of theirs is missing, or their service is not listed; they are told nothing.",
+            "Registered devices. Those set aside get no pushes, because a key or their service is not configured.",
             [each("geocast_push_devices", "registered"), each("geocast_push_set_aside", "set aside")],
         ),
         Panel(
             "Shards",
-            "Of the devices, by process: 64 in all, or nobody tells some of them.",
+            "Shards of devices by process. If there are fewer than 64 in all, some devices get no pushes.",
             [each("geocast_push_shards")],
         ),
         Panel(
             "Accept to push service",
-            "From the 201 to when a push service has taken it. When the phone has it nobody is told.",
+            "The time from the 201 until a push service has accepted the push. Nobody learns when the phone gets it.",
             [quantile(q, "geocast_push_seconds") for q in (0.5, 0.99)],
             unit="s",
         ),
         Panel(
             "Pushes by outcome",
-            "Refused is a clock, or a key, that is wrong; busy and failed are tried again, and maybe is told twice.",
+            "Refused: a clock or a key is wrong. Busy, failed: the push is retried. Maybe: it may arrive twice.",
             [rate("geocast_push_total", by="outcome")],
             unit="ops",
         ),
         Panel(
             "Answers of push services",
-            "By entry of --push-services, and status of HTTP.",
+            "Answers per second, by entry of --push-services and HTTP status.",
             [rate("geocast_push_answers_total", by="service,status")],
             unit="ops",
         ),
         Panel(
             "Lanes",
-            "Which part of a service's phones have a host that takes pushes. The others wait.",
+            "The fraction of a service's phones whose host accepts pushes. The others wait.",
             [("min by (service) (geocast_push_lane_open{})", "{{service}}")],
             wrong=1,
             below=True,
         ),
         Panel(
             "Under way, waiting",
-            "Requests that have no answer yet, and devices that wait for their service.",
+            "Requests that are not answered yet, and devices that wait for their push service.",
             [each("geocast_push_under_way", "under way"), each("geocast_push_waiting", "waiting")],
         ),
         Panel(
             "Forgotten, by why",
-            "Gone is what a push service said, as when an app was removed. Many at once deserve a look.",
+            "Gone: the push service said so, for instance because an app was removed. Look into many at once.",
             [rate("geocast_push_forgotten_total", by="why")],
             unit="ops",
         ),
         Panel(
             "Not noted, refused",
-            "Lines that the store should have had; problems that devices were answered.",
+            "Delivery records that were not stored in time, and requests of devices that were refused.",
             [
                 grown("geocast_push_unrecorded_total", "not noted"),
                 ("sum by (type) (increase(geocast_push_refused_total{}[R]))", "{{type}}"),
@@ -392,16 +400,16 @@ ROWS: dict[str, list[Panel]] = {
         ),
     ],
     "Processes": [
-        Panel("CPU", "Cores in use, by all processes of a node.", [rate("process_cpu_seconds_total")]),
-        Panel("Memory", "Resident.", [each("process_resident_memory_bytes")], unit="bytes"),
+        Panel("CPU", "Cores used by all processes of a node.", [rate("process_cpu_seconds_total")]),
+        Panel("Memory", "Resident memory.", [each("process_resident_memory_bytes")], unit="bytes"),
         Panel("Up for", "A drop is a restart.", [("time() - process_start_time_seconds{}", "{{instance}}")], unit="s"),
         Panel(
             "Connections",
-            "Each takes a descriptor. A node counts at its start how many it may have, and takes no more connections.",
+            "Each connection needs a file descriptor. A node accepts no more connections than its descriptors allow.",
             [each("geocast_connections", "open"), each("geocast_capacity", "possible")],
             span=12,
         ),
-        Panel("Places", "What sessions watch: up to eight each.", [each("geocast_places")], span=12),
+        Panel("Places", "Places that sessions watch, up to eight each.", [each("geocast_places")], span=12),
     ],
 }
 
@@ -410,24 +418,24 @@ LEFT_OUT = {
     "geocast_aeds": "with --aeds only",
     "geocast_aeds_unusable": "with --aeds only",
     "geocast_cap_messages_total": "with --cap-sources only",
-    "geocast_build_info": "which release a node is; to look up, not to watch",
+    "geocast_build_info": "the release of a node, which is looked up but not watched",
     "geocast_feed_alerts": "with --feed only",
     "geocast_feed_answers_total": "with --feed only",
-    "geocast_held_total": "what a desk was asked to confirm; the refusals by type have it too",
-    "geocast_key_fetches_total": "rare, and a rule has an eye on those that fail",
-    "geocast_keys_fetched_timestamp_seconds": "a rule has an eye on it",
-    "geocast_log_position": "of a log in Redis too large to tell neighbours apart; the sequence is shown in its place",
+    "geocast_held_total": "requests that a desk had to confirm, which are also among the refusals by type",
+    "geocast_key_fetches_total": "rare, and a rule watches the fetches that fail",
+    "geocast_keys_fetched_timestamp_seconds": "a rule watches it",
+    "geocast_log_position": "too large to distinguish neighbours with a log in Redis; the sequence is shown instead",
     "geocast_keys": "to compare nodes after a reload, not to watch",
     "geocast_settings_digest": "to compare nodes after a reload, not to watch",
-    "geocast_push_processes_missing": "of geocast push --workers; while one is missing it is not ready, which is shown",
-    "geocast_push_restarts_total": "of geocast push --workers; who dies is missing for a moment",
-    "geocast_reloads_total": "rare, and a rule has an eye on those that fail",
+    "geocast_push_processes_missing": "with geocast push --workers only; readiness, which is shown, includes it",
+    "geocast_push_restarts_total": "with geocast push --workers only; a process that dies is missing for a moment",
+    "geocast_reloads_total": "rare, and a rule watches the reloads that fail",
     "geocast_last_reload_timestamp_seconds": "to compare nodes after a reload, not to watch",
 }
 
 
 def expression(short: str) -> str:
-    """A query as Prometheus takes it, but for Grafana's variables."""
+    """Expand an abbreviated query; the result still contains Grafana's variables."""
 
     def selected(found: re.Match[str]) -> str:
         name, first = found.groups()
@@ -437,7 +445,7 @@ def expression(short: str) -> str:
 
 
 def thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
-    """Green, and red where it is wrong."""
+    """Return the colours of a panel's values: green, and red for values that need attention."""
     good, bad = ("red", "green") if panel.below else ("green", "red")
     steps = [model.Threshold(value=None, color=good)]
     if panel.wrong is not None:
@@ -446,7 +454,7 @@ def thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
 
 
 def lines(panel: Panel) -> timeseries.Panel:
-    """Lines over time, with a dashed one where it begins to be wrong."""
+    """Return a panel with lines over time, and a dashed line at the threshold, if there is one."""
     shown = GraphThresholdsStyleMode.OFF if panel.wrong is None else GraphThresholdsStyleMode.DASHED
     legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
     return (
@@ -462,7 +470,7 @@ def lines(panel: Panel) -> timeseries.Panel:
 
 
 def number() -> stat.Panel:
-    """The last value, over its past."""
+    """Return a panel with the last value as a number, above a small graph of earlier values."""
     return (
         stat.Panel()
         .graph_mode(BigValueGraphMode.AREA)
@@ -472,7 +480,7 @@ def number() -> stat.Panel:
 
 
 def picture(panel: Panel) -> timeseries.Panel | stat.Panel:
-    """One panel for Grafana."""
+    """Return the panel in the form for Grafana."""
     made = number() if panel.one_number else lines(panel)
     made.title(panel.title).description(panel.says).unit(panel.unit).datasource(SOURCE)
     made.span(panel.span).height(LOW if panel.one_number else TALL).thresholds(thresholds(panel))
@@ -483,7 +491,7 @@ def picture(panel: Panel) -> timeseries.Panel | stat.Panel:
 
 
 def chosen() -> list[dashboard.DatasourceVariable | dashboard.QueryVariable]:
-    """What stands above the dashboard: which Prometheus, which job, which nodes."""
+    """Return the variables at the top of the dashboard: the Prometheus server, the jobs and the nodes."""
     job = dashboard.QueryVariable("job").label("Job").query("label_values(geocast_ready, job)").datasource(SOURCE)
     push = dashboard.QueryVariable("push").label("Push").query("label_values(geocast_push_ready, job)")
     nodes = dashboard.QueryVariable("instance").label("Node").query('label_values(geocast_ready{job="$job"}, instance)')
@@ -497,7 +505,7 @@ def chosen() -> list[dashboard.DatasourceVariable | dashboard.QueryVariable]:
 
 
 def alarms() -> dashboard.AnnotationQuery:
-    """The alerts of geocast.rules.yml, where they fired."""
+    """Return the annotation that marks when alerts of geocast.rules.yml were firing."""
     firing = 'ALERTS{alertstate="firing",alertname=~"Geocast.+",severity!="none"}'
     return (
         dashboard.AnnotationQuery()
@@ -510,14 +518,14 @@ def alarms() -> dashboard.AnnotationQuery:
 
 
 def build() -> str:
-    """The whole, as JSON."""
+    """Return the dashboard as JSON."""
     made = dashboard.Dashboard("Geocast").uid("geocast").tags(["geocast"]).editable()
     made.description("Nodes of geocast. docs/operations/monitoring.md says what to watch and what to do.")
     made.time("now-1h", "now").refresh("30s").timezone("browser").tooltip(model.DashboardCursorSync.CROSSHAIR)
     made.annotation(alarms())
     for variable in chosen():
         made.with_variable(variable)
-    ids = itertools.count(1)  # in the address of a panel that is looked at alone
+    ids = itertools.count(1)  # Grafana has them in the address of a panel that is shown alone
     for title, panels in ROWS.items():
         made.with_row(dashboard.Row(title).id(next(ids)))
         for panel in panels:

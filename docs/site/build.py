@@ -1,10 +1,11 @@
-"""Makes a site of the documents, with search, rules as anchors and diagrams: `make docs`.
+"""The script that builds a website of the documents, with search, an anchor for each rule, and diagrams (`make docs`).
 
-    the repository's Markdown ──> staged, a page each ──> Sphinx, to whom every warning is an error ──> FOLDER/VERSION
+    Markdown of the repository ──> one staged page for each file ──> Sphinx (a warning is an error) ──> FOLDER/VERSION
 
-The Markdown is written for people who read it in the repository. What a site wants otherwise is changed on the way:
-links lead to pages, or to the file itself where it is none; a folder becomes a list of what is in it; a picture for
-each theme, and rules that can be linked to. Other versions in FOLDER stay, and are listed.
+The Markdown is written for people who read it in the repository, so the staged pages differ from it. A link leads to a
+page of the site or, if a file is no page, to the file itself. A link to a folder without a README leads to a list of
+the files in it. Each picture is included once for the light theme and once for the dark one. Each rule gets an anchor.
+Other versions that are in FOLDER are kept, and the site lists them.
 """
 
 import html
@@ -26,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 MERMAID = ROOT / "client_demo" / "web" / "node_modules" / "@mermaid-js" / "tiny" / "dist" / "mermaid.tiny.js"
 FOLDERS = ("bench", "client_demo", "docs")
-NAVIGATION = {  # what is found and not named here comes last
+NAVIGATION = {  # pages that are not named here come last
     "Guide": [
         *(
             "docs",
@@ -57,13 +58,13 @@ NAVIGATION = {  # what is found and not named here comes last
         "changelog",
     ],
 }
-RULES = (  # the pages of the rules
+RULES = (  # the pages that define rules
     *("protocol", "areas", "languages", "cap", "cap-rules", "feed", "calls", "call-rules", "call-api"),
     *("push", "push-rules", "publishers", "approval-rules", "ledger", "privacy", "threats", "limits"),
 )
-MOVED = HERE / "moved.json"  # by page: the headings that were cut from it, each with the page where it is now
+MOVED = HERE / "moved.json"  # by page: the headings that were moved away from it, each with its present page
 _ID = "[A-Z]{1,3}[0-9]+[a-z]?"
-_SHELF = re.compile("^(guide|reference|operations)/")  # not in addresses: a page that moves keeps its own
+_SHELF = re.compile("^(guide|reference|operations)/")  # left out of URLs, so that a page that moves keeps its URL
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _RULE = re.compile(rf"^\| ({_ID}) \|", re.MULTILINE)
 _TITLED = re.compile(rf"^(?=#+ .*\(({_ID})\)$)", re.MULTILINE)  # a heading that ends with the id of its rule
@@ -73,28 +74,28 @@ _PICTURE = re.compile(r'<picture>\s*<source [^>]*srcset="([^"]+)">\s*<img src="(
 
 
 class Site:
-    """The pages of the site: which file is which page, and what stands on it."""
+    """The pages of the site: which file becomes which page, and the content of each page."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.listed: set[str] = set()  # folders that somebody links to, and that have no README
+        self.listed: set[str] = set()  # folders without a README to which pages link
 
     @cached_property
     def pages(self) -> dict[str, str]:
-        """The name of the page that is made of a file, both as paths."""
+        """The name of the page that is made from a file, by the path of the file. Both are relative paths."""
         found = [*self.root.glob("*.md"), *(path for top in FOLDERS for path in self.root.glob(f"{top}/**/*.md"))]
         paths = (str(path.relative_to(self.root)) for path in sorted(found) if "node_modules" not in path.parts)
         return {path: _name(path) for path in paths}
 
     @cached_property
     def rules(self) -> dict[str, str]:
-        """The page on which a rule stands."""
+        """The name of the page that defines a rule, by the id of the rule."""
         paths = [path for path, name in self.pages.items() if name in RULES]
         texts = {self.pages[path]: (self.root / path).read_text("utf-8") for path in paths}
         return {rule: page for page, text in texts.items() for rule in _TITLED.findall(text) + _RULE.findall(text)}
 
     def page(self, path: str) -> str:
-        """A file as the site wants it."""
+        """Return the Markdown of a file, changed for the site."""
         text = (self.root / path).read_text("utf-8")
         pieces, end = [], 0
         for fence in _FENCE.finditer(text):
@@ -112,11 +113,11 @@ class Site:
         return _CITED.sub(lambda cited: f"[{re.sub(_ID, lambda rule: self._rule(rule[0], up), cited[1])}]", text)
 
     def _rule(self, rule: str, up: str) -> str:
-        """A link to a rule, from a page that is so far down."""
+        """Return a link to a rule as HTML. `up` is the relative path from the current page to the root of the site."""
         return f'<a href="{up}{self.rules.get(rule, RULES[0])}/#{rule}">{rule}</a>'
 
     def _target(self, path: str, target: str) -> str:
-        """Where a link of a file leads on the site."""
+        """Return the target on the site for the target of a link in a file."""
         if re.match(r"[a-z]+:|#", target):
             return target
         file, _, heading = target.partition("#")
@@ -135,14 +136,14 @@ class Site:
         )
 
     def listing(self, folder: str) -> str:
-        """A page for a folder that has none of its own: the pages in it, and the files."""
+        """Return a page for a folder that has no README: a list of the pages and the files in the folder."""
         names = sorted(path.name for path in (self.root / folder).iterdir() if path.is_file())
         pages = [f"/{self.pages[path]}" for path in (f"{folder}/{name}" for name in names) if path in self.pages]
         files = [f"- [{name}](/repository/{folder}/{name})" for name in names if f"{folder}/{name}" not in self.pages]
         return "\n".join([f"# {folder}", "", *files, "", *_toctree("", pages)])
 
     def navigation(self, names: set[str]) -> str:
-        """What stands in the sidebar of every page."""
+        """Return the table of contents that the sidebar of every page shows. `names` are the names of all pages."""
         listed = {self.pages[path] for path in self.pages if os.path.dirname(path) in self.listed}
         named = {name for group in NAVIGATION.values() for name in group}
         groups = {**NAVIGATION, "More": sorted(names - named - listed - {"index"})}
@@ -152,12 +153,15 @@ class Site:
         return "\n".join(["", *(line for each in lines for line in each)])
 
     def moved(self) -> dict[str, dict[str, str]]:
-        """Return for each page that was split where its headings are now, and under "" where each rule is."""
+        """Return, for each page that was split, the page to which each of its headings has moved.
+
+        Under the key "", return the page of each rule.
+        """
         pages: dict[str, dict[str, str]] = json.loads(MOVED.read_text("utf-8"))
         return {"": self.rules, **pages}
 
     def stage(self, to: Path) -> None:
-        """Write all pages into a folder, and what Sphinx needs beside them."""
+        """Write all pages to a folder, together with what else Sphinx needs there."""
         texts = {name: self.page(path) for path, name in self.pages.items()}
         texts |= {_name(folder): self.listing(folder) for folder in self.listed}
         texts["index"] += self.navigation(set(texts))
@@ -169,7 +173,7 @@ class Site:
 
 
 def _name(path: str) -> str:
-    """The page of a file or folder."""
+    """Return the name of the page that is made from a file or a folder."""
     name = path.removesuffix(".md").removesuffix("/README").removeprefix("docs/")
     name = _SHELF.sub("", name)
     return {"README": "index"}.get(name, name if "/" in name else name.lower())
@@ -191,7 +195,7 @@ def _code(language: str, text: str) -> str:
 
 
 def list_versions(folder: Path) -> None:
-    """Write which versions there are, the latest first, and lead to it who comes without one."""
+    """Write a list of the versions in the folder, latest first, and a start page that redirects to the latest."""
     found = [path.parent.name for path in folder.glob("*/objects.inv")]
     found.sort(key=lambda name: [int(part) if part.isdigit() else -1 for part in re.split(r"[.+]", name)], reverse=True)
     (folder / "versions.json").write_text(json.dumps(found))
@@ -199,7 +203,7 @@ def list_versions(folder: Path) -> None:
 
 
 def main(folder: Path, root: Path = ROOT) -> int:
-    """Build this version into a folder; the exit status."""
+    """Build the site of this version in a folder; return the exit status."""
     if not MERMAID.exists():
         print(f"{MERMAID.relative_to(ROOT)} is missing: `make docs` installs it from npm", file=sys.stderr)
         return 1
@@ -226,6 +230,7 @@ def main(folder: Path, root: Path = ROOT) -> int:
         (out / "_static" / MERMAID.name).write_bytes(MERMAID.read_bytes())
         (out / "_static" / "moved.json").write_text(json.dumps(Site(root).moved()))
         list_versions(folder)
+        print(f"the site is in {folder}/: open {folder}/index.html, or run python3 -m http.server --directory {folder}")
     return status
 
 

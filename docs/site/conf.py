@@ -1,4 +1,4 @@
-"""Sphinx's settings for the site that build.py makes; the pages are staged there."""
+"""The settings of Sphinx for the site that build.py makes. build.py stages the pages in a temporary folder."""
 
 import geocast
 
@@ -8,9 +8,10 @@ version = release = geocast.__version__
 language = "en"
 
 extensions = ["myst_parser"]
-exclude_patterns = ["repository"]  # by this name pages link to files that are no pages
+exclude_patterns = ["repository"]  # a symlink to the repository, for links to files that are no pages
 myst_heading_anchors = 4
-myst_disable_syntax = ["myst_block_break", "myst_line_comment", "myst_role", "myst_target"]  # it is GitHub's Markdown
+# The documents use the Markdown of GitHub, which has none of these.
+myst_disable_syntax = ["myst_block_break", "myst_line_comment", "myst_role", "myst_target"]
 
 html_theme = "furo"
 html_title = f"geocast {version}"

@@ -4,22 +4,25 @@ An alert passes through these packages and modules:
 
     api                  receives the bytes of a POST
     ingest               applies the policy: bytes -> an accepted Entry, or a 422 with every broken rule
-    alertlog             appends the Entry, which is durable before the 201
-    stream.log_reader    follows the log, including the process's own appends: Entry, Entry, … in order
-    stream.live_alerts   keeps the current alerts, and which subscriber was sent which revision
-    stream.fanout        finds the recipients, in slices (matching: area -> rows with a place inside; filters)
-    stream.hub           lets wire encode the Entry once per wire format, and writes the frame to the sessions
-    stream.connection    holds the WebSocket connections; messages of subscribers go from session to hub
+    alertlog             appends the Entry to the log durably, before the publisher gets its 201
+    stream.log_reader    reads all entries of the log in order, including those that this process has appended
+    stream.live_alerts   stores the live alerts, and which subscriber was sent which revision
+    stream.fanout        finds the recipients (with matching: area -> subscribers with a place inside), some at a time
+    stream.hub           encodes the Entry once per wire format (with wire), and writes the frames to the sessions
+    stream.connection    the WebSocket connections, which write the frames to sockets
 
-The path is the same for any number of processes and nodes. ARCHITECTURE.md shows the layers of imports, which a test
-checks.
+The path is the same for any number of processes and nodes. ARCHITECTURE.md shows which package may import which, and a
+test checks that.
 """
 
 __version__ = "0.1.0"
 
 
 def commit() -> str:
-    """Return the first 12 digits of the git commit of this code: of the build, or of the source tree; "" if unknown."""
+    """Return the first 12 hex digits of the git commit from which this code was built; "" if it is unknown.
+
+    When the code runs in its source tree, this is the commit that is checked out.
+    """
     import subprocess
     from pathlib import Path
 

@@ -1,11 +1,12 @@
-"""Clocks that are passed as parameters, and times as text.
+"""Clocks that are passed as parameters, and the conversion of times to and from text.
 
 Inside the server a time of day is an integer of milliseconds since 1970 (UTC). A deadline is a float of seconds on the
 monotonic clock. Somebody may set the wall clock while the node runs, but the monotonic clock never jumps. So everything
-that must not last longer after a change of the wall clock (a token, a silence, a live alert) has a deadline. For
+that must end in time even if the wall clock is set (a token, the silence of a client, a live alert) has a deadline. For
 example, an alert that expires in 10 minutes ends after 10 minutes, even if the wall clock is set back by an hour.
 
-Both clocks are read together, as a `Now`, once for each slice of work. So all decisions of a slice have the same time.
+Both clocks are read together, as a `Now`, at the start of each short piece of work. So all decisions within that piece
+of work use the same time.
 """
 
 import functools
@@ -24,21 +25,21 @@ STEP_S = 0.5  # more than slewing or a busy machine can cause between two readin
 
 
 class Now(NamedTuple):
-    """A reading of both clocks: `wall_ms` in ms since 1970, `monotonic` in seconds."""
+    """A reading of both clocks: `wall_ms` in milliseconds since 1970 (UTC), `monotonic` in seconds."""
 
     wall_ms: int
     monotonic: float
 
     def deadline(self, wall_ms: int) -> float:
-        """Return the monotonic time, in seconds, at which the wall clock will reach `wall_ms` unless it is set."""
+        """Return the monotonic time, in seconds, at which the wall clock will show `wall_ms` if nobody sets it."""
         return self.monotonic + (wall_ms - self.wall_ms) / 1000
 
 
 class Clock(Protocol):
-    """A source of time. It is passed as a parameter, so that tests control the time."""
+    """A source of the current time. Clocks are passed as parameters, so that tests can control the time."""
 
     def now(self) -> Now:
-        """Read both clocks, one immediately after the other."""
+        """Read both clocks, one directly after the other."""
         ...
 
 
@@ -50,16 +51,16 @@ class SystemClock:
 
 
 class StepWatch:
-    """A detector of changes of the wall clock, which otherwise runs as fast as the monotonic clock."""
+    """Detects when somebody sets the wall clock, by comparing it with the monotonic clock."""
 
     def __init__(self, now: Now) -> None:
         self._ahead = _ahead(now)
-        self.steps = 0  # number of detected changes
+        self.steps = 0  # number of detected jumps
 
     def look(self, now: Now) -> float:
-        """Return by how many seconds the wall clock was set since the last call, or 0 if it was not set.
+        """Return by how many seconds the wall clock was set since the last call: positive if forward, 0 if not.
 
-        The result is positive if the clock was set forward.
+        Changes of less than STEP_S seconds are ignored.
         """
         step, self._ahead = _ahead(now) - self._ahead, _ahead(now)
         if abs(step) < STEP_S:
@@ -73,10 +74,10 @@ def _ahead(now: Now) -> float:
 
 
 def parse_time(text: object) -> int:
-    """Return the milliseconds since 1970 of `YYYY-MM-DDThh:mm:ss[.1-9 digits](Z|±hh:mm)`. Finer digits are cut off.
+    """Return the time in ms since 1970 that a text of the form `YYYY-MM-DDThh:mm:ss[.1-9 digits](Z|±hh:mm)` denotes.
 
-    Raise ValueError for everything else: another grammar, a date that does not exist, second 60, a time before 1970 or
-    after 9999.
+    Fractions of a millisecond are cut off. Raise ValueError for everything else: another form, a date that does not
+    exist, second 60, a time before 1970 or after 9999.
     """
     found = _TIME.fullmatch(text) if isinstance(text, str) else None
     if found is None:
@@ -98,7 +99,10 @@ def parse_time(text: object) -> int:
 
 
 def format_time(ms: int) -> str:
-    """Return a time in ms since 1970 as the server writes times: in UTC, with milliseconds and `Z`."""
+    """Return the text for a time in ms since 1970, in the form in which the server writes times.
+
+    That is UTC, with milliseconds and `Z`.
+    """
     return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
 
 

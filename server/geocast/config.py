@@ -1,4 +1,4 @@
-"""The settings of a node, which come from the command line and the environment, and its listening sockets.
+"""The settings of a node (from the command line and the environment), and its listening sockets.
 
 Settings that cannot work are refused here, before anything is started, by a ConfigError that names the option.
 """
@@ -26,15 +26,15 @@ _ORIGIN = re.compile(
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _CAP_SENDER = re.compile(r"[^\s,<&]{1,512}")  # CAP 1.2, 3.2.1: no spaces, commas or restricted characters
-BACKLOG = 4096  # connections per listening socket that wait to be accepted
+BACKLOG = 4096  # number of connections per listening socket that wait to be accepted
 MAX_API_CONNECTIONS = 2_500  # more than the limit of requests, so that excess requests can get a response
 SHARE = 0.25  # the part of each limited resource that one subject may use (rule HD6)
-RESERVED_DESCRIPTORS = 256  # for the log and the Python runtime
+RESERVED_DESCRIPTORS = 256  # descriptors for the log and the Python runtime
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The address of a listener or of a Redis: a host (a name, or an IPv4 or IPv6 address) and a port."""
+    """The address of a listener or a Redis server: a host (a name, or an IPv4 or IPv6 address) and a port."""
 
     host: str
     port: int
@@ -44,7 +44,10 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach the address. Names other than `localhost` may be any machine."""
+        """Whether only this machine can reach the address.
+
+        A host name other than `localhost` is assumed to be reachable.
+        """
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -53,14 +56,17 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class KeyUrl:
-    """The URL of a key set: the server, whether TLS is used, and the target of the request (path and query)."""
+    """The URL of a key set.
+
+    `server` is its host and port, and `tls` is true for `https`. `target` is the path and query.
+    """
 
     server: Address
     tls: bool
     target: str
 
     def __str__(self) -> str:
-        """Return the URL without its query, which may contain a secret."""
+        """Return the URL as text, without its query, which may contain a secret."""
         return f"http{'s' * self.tls}://{self.server}{self.target.partition('?')[0]}"
 
 
@@ -102,7 +108,7 @@ class Settings:
             raise ConfigError(*problems)
 
     def problems(self) -> Iterator[str]:
-        """Yield a line for each unsafe setting and each contradiction."""
+        """Yield one line of text for each unsafe setting and each contradiction between settings."""
         if self.keys is None and not self.dev:
             yield "no keys: give --keys FILE (made by geocast keygen), or --dev to try it on this machine"
         if isinstance(self.keys, KeyUrl) and not self.keys.tls and not (self.dev and self.keys.server.is_loopback):
@@ -131,7 +137,7 @@ class Settings:
             yield "--allow-exposed-dev is for --dev"
 
     def exposed_dev(self) -> str | None:
-        """Return a warning about --allow-exposed-dev with these settings, or None if nothing is exposed."""
+        """Return a warning if --dev is used with an address that other machines can reach, otherwise None."""
         exposed = [f"{name} {address}" for name, address in self.addresses if not address.is_loopback]
         if not self.dev or not exposed:
             return None
@@ -143,13 +149,13 @@ class Settings:
 
     @property
     def addresses(self) -> list[tuple[str, Address]]:
-        """The addresses on which the node listens, each with the name of its option."""
+        """The addresses on which the node listens, as pairs of the option's name and the address."""
         named = (("--stream", self.stream), ("--api", self.api), ("--metrics", self.metrics), ("--feed", self.feed))
         return [(name, address) for name, address in named if address is not None]
 
 
 def parse_address(text: str) -> Address:
-    """Return the address in `HOST:PORT`, with an IPv6 host in brackets, or raise ConfigError."""
+    """Parse an address in the form `HOST:PORT`, with an IPv6 host in brackets. Raise ConfigError if it is not valid."""
     host, colon, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
@@ -158,7 +164,7 @@ def parse_address(text: str) -> Address:
 
 
 def parse_origins(text: str) -> tuple[str, ...]:
-    """Return the origins in a list separated by commas, or raise ConfigError for one that no browser sends.
+    """Parse a list of origins separated by commas. Raise ConfigError for an origin that no browser sends.
 
     Browsers send an origin in lower case, without a path, and without the default port of its scheme (RFC 6454).
     """
@@ -175,9 +181,9 @@ def parse_origins(text: str) -> tuple[str, ...]:
 
 
 def parse_key_url(text: str) -> KeyUrl:
-    """Return the URL in `https://HOST[:PORT]/PATH[?QUERY]`, or raise ConfigError.
+    """Parse a URL in the form `https://HOST[:PORT]/PATH[?QUERY]`.
 
-    `http:` is accepted as well; `Settings.check` restricts it.
+    Raise ConfigError if it is not valid. `http:` URLs are accepted here as well; `Settings.check` restricts them.
     """
     try:
         url = urlsplit(text)
@@ -192,7 +198,11 @@ def parse_key_url(text: str) -> KeyUrl:
 
 
 def bind(option: str, address: Address, *, shared: bool = False) -> socket.socket:
-    """Return a socket that listens on `address`, exclusively unless `shared`, or raise ConfigError."""
+    """Return a socket that listens on `address`.
+
+    Raise ConfigError if that fails. The address is bound exclusively, unless `shared` is true: then other sockets may
+    listen on it as well.
+    """
     with _as_config_error(option, address), contextlib.ExitStack() as undo:
         listener = undo.enter_context(_bound(address, shared=shared))
         listener.listen(BACKLOG)
@@ -202,7 +212,10 @@ def bind(option: str, address: Address, *, shared: bool = False) -> socket.socke
 
 
 def see_if_bindable(option: str, address: Address) -> None:
-    """Raise ConfigError if a node can never listen there. An address in use, perhaps by a node, is fine."""
+    """Raise ConfigError if this machine can't listen on the address.
+
+    An address that is merely in use now is accepted.
+    """
     with _as_config_error(option, address):
         try:
             _bound(address).close()
@@ -212,7 +225,10 @@ def see_if_bindable(option: str, address: Address) -> None:
 
 
 def _bound(address: Address, *, shared: bool = False) -> socket.socket:
-    """Return a socket that is bound and does not listen yet, or raise OSError or UnicodeError."""
+    """Return a socket that is bound to the address but does not listen yet.
+
+    Raise OSError or UnicodeError on failure.
+    """
     family, kind, proto, _, where = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -227,7 +243,10 @@ def _bound(address: Address, *, shared: bool = False) -> socket.socket:
 
 @contextlib.contextmanager
 def _as_config_error(option: str, address: Address) -> Iterator[None]:
-    """Turn the system's errors about an address into a ConfigError that names the option."""
+    """Turn an OSError or UnicodeError that the block raises into a ConfigError.
+
+    The ConfigError names the option and the address.
+    """
     try:
         yield
     except UnicodeError:
@@ -237,14 +256,17 @@ def _as_config_error(option: str, address: Address) -> Iterator[None]:
 
 
 def bind_shared(option: str, address: Address, count: int) -> list[socket.socket]:
-    """Return `count` sockets that listen together on an address that nobody else uses, or raise ConfigError."""
+    """Return `count` sockets that listen on one address together.
+
+    Raise ConfigError if another program uses the address.
+    """
     bind(option, address).close()  # this fails if the port is in use; SO_REUSEPORT would silently share it
     return [bind(option, address, shared=True) for _ in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """The listening sockets of a node. Each process that serves the stream has a stream listener of its own."""
+    """The listening sockets of a node. `streams` has one socket for each process that serves the stream."""
 
     streams: Sequence[socket.socket]
     api: socket.socket
@@ -254,7 +276,10 @@ class Listeners:
 
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[Listeners]:
-    """Open the listening sockets of these settings for the duration of the block, or raise ConfigError."""
+    """Open the listening sockets for these settings while the block runs.
+
+    Raise ConfigError if an address can't be used.
+    """
     with contextlib.ExitStack() as opened:
         api = opened.enter_context(bind("--api", settings.api))
         metrics = opened.enter_context(bind("--metrics", settings.metrics)) if settings.metrics else None
@@ -264,21 +289,22 @@ def listening(settings: Settings) -> Iterator[Listeners]:
 
 
 def connections_for(descriptors: int, *, api: bool = True) -> int:
-    """Return how many connections of the stream listener fit into a limit of open files, at least 1.
+    """Return how many connections the stream listener may have, at least 1. `descriptors` is the limit of open files.
 
-    `api` says whether the API listener is in the same process. At most a quarter of the limit is reserved.
+    If `api` is true, the API listener is in the same process and needs descriptors too. At most a quarter of the limit
+    is reserved for other files and for the API.
     """
     reserved = RESERVED_DESCRIPTORS + api * MAX_API_CONNECTIONS
     return max(1, descriptors - min(reserved, descriptors // 4))
 
 
 def api_connections_for(descriptors: int) -> int:
-    """Return how many connections of the API listener fit into a limit of open files, at least 1."""
+    """Return how many connections the API listener may have, at least 1. `descriptors` is the limit of open files."""
     return max(1, min(MAX_API_CONNECTIONS, descriptors // 8))
 
 
 def raise_descriptor_limit() -> int:
-    """Raise this process's soft limit of open files to `descriptor_limit()`, and return the limit."""
+    """Raise this process's soft limit of open files to `descriptor_limit()`, and return that number."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = descriptor_limit()
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
@@ -286,6 +312,6 @@ def raise_descriptor_limit() -> int:
 
 
 def descriptor_limit() -> int:
-    """Return this process's hard limit of open files. No limit counts as 2^20."""
+    """Return this process's hard limit of open files, or 2^20 (1,048,576) if it is unlimited."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1_048_576 if hard == resource.RLIM_INFINITY else hard

@@ -3,8 +3,8 @@
     GeocastError
     ├── ConfigError        the configuration prevents the start: one line, exit status 2
     ├── Malformed          bytes are not one strict JSON or MessagePack map
-    ├── LogUnavailable     the alert log can't be read or written now; the outcome of an append is unknown
-    ├── StoreUnavailable   the device store can't be read or written now; the outcome of an operation is unknown
+    ├── LogUnavailable     the alert log can't be read or written now; an append may have succeeded or not
+    ├── StoreUnavailable   the device store can't be read or written now; a change may have been made or not
     └── Problem            an unsuccessful response of the API, in `model.problems`
 
 The text of an error names fields, limits and expected values. It never contains a refused value.
@@ -19,9 +19,9 @@ class GeocastError(Exception):
 
 
 class ConfigError(GeocastError):
-    """Raised if a node cannot start with its configuration. The text is the line that the operator sees.
+    """Raised if a node or command cannot start with its configuration. The text is the line that the operator sees.
 
-    `problems` lists this line and the lines of all other problems that were found at the same time.
+    `problems` lists this line first, and then the lines of other problems that were found at the same time.
     """
 
     def __init__(self, problem: str, *others: str) -> None:
@@ -30,21 +30,27 @@ class ConfigError(GeocastError):
 
 
 class Malformed(GeocastError):  # noqa: N818 (the word of the protocol)
-    """Raised for bytes that are not one strict JSON object or MessagePack map."""
+    """Raised for bytes that are not exactly one strict JSON object or MessagePack map."""
 
 
 class LogUnavailable(GeocastError):  # noqa: N818
-    """Raised if the alert log is unreachable or full. An append that raised this may have been stored."""
+    """Raised if the alert log can't be reached or is full.
+
+    If an append raises this, the entry may have been stored or not.
+    """
 
 
 class StoreUnavailable(GeocastError):  # noqa: N818
-    """Raised if the device store is unreachable or full. The operation was done completely or not at all."""
+    """Raised if the device store can't be reached or is full.
+
+    The operation was done either completely or not at all.
+    """
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return "; did you mean …?" with the known word most similar to `word`, or an empty text if none is similar.
+    """Return "; did you mean …?" with the known word that is most similar to `word`, or "" if none is similar.
 
-    `prefix` is a common prefix of all known words, which is not compared.
+    `prefix` is a common beginning of all known words, which is left out of the comparison.
     """
     from difflib import get_close_matches
 
@@ -53,8 +59,8 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def trace(error: BaseException) -> str:
-    """Return the type of an unexpected error and its traceback, for log lines.
+    """Return the type and the traceback of an unexpected error, as text for the log.
 
-    The error's own message is left out, since it may contain parts of a request.
+    The error's own message is left out, because it may contain parts of a request.
     """
     return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

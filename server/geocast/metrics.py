@@ -23,12 +23,16 @@ _LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
 class Metrics:
     """The metrics of one process.
 
-    The hot path counts in plain integers of its own objects. Functions given to `watch` read them at each scrape, so
-    counting is nearly free. Only rare events and values with buckets are a Counter or Histogram here.
+    Code that runs for every message counts in plain integers of its own objects. Functions given to `watch` read these
+    integers at each scrape, so counting is nearly free. Only rare events, and values with buckets, are Counter or
+    Histogram objects here.
     """
 
     def __init__(self, others: Callable[[], list["Export"]] | None = None) -> None:
-        """Make metrics. `others` returns the metrics of the node's other processes, which `render` adds."""
+        """Create the metrics of this process.
+
+        `others` is a function that returns the metrics of the node's other processes, which `render` adds.
+        """
         self._others = others
         self.registry = CollectorRegistry()
         self.watch(_process)
@@ -88,11 +92,11 @@ class Metrics:
         )
 
     def watch(self, read: Callable[[], Iterable[Metric]]) -> None:
-        """Call `read` at each scrape, and add the metrics that it returns."""
+        """Register a function that returns metrics. It is called at each scrape."""
         self.registry.register(_Reader(read))
 
     def render(self) -> bytes:
-        """Return all metrics in the text format of Prometheus."""
+        """Return all metrics in the text format of Prometheus, encoded in UTF-8."""
         if self._others is None:
             return generate_latest(self.registry)
         return generate_latest(_Merged(merged([export(self.registry), *self._others()])))
@@ -110,14 +114,17 @@ class _Reader(Collector):
 
 
 def gauge(name: str, text: str, value: float, labels: Mapping[str, str] | None = None) -> Metric:
-    """Return the gauge `geocast_NAME` with this value and these labels."""
+    """Return a gauge called `geocast_NAME` with this value and these labels. `text` is its description."""
     family = GaugeMetricFamily(f"geocast_{name}", text, labels=list(labels or ()))
     family.add_metric(list((labels or {}).values()), value)
     return family
 
 
 def gauges(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
-    """Return the gauge `geocast_NAME` with one label, from pairs of the label's value and the gauge's value."""
+    """Return a gauge called `geocast_NAME` that has several values, which differ in one label.
+
+    `values` has pairs of the label's value and the gauge's value. `text` is the gauge's description.
+    """
     family = GaugeMetricFamily(f"geocast_{name}", text, labels=[label])
     for key, value in values:
         family.add_metric([key], value)
@@ -125,12 +132,15 @@ def gauges(name: str, text: str, label: str, values: Iterable[tuple[str, float]]
 
 
 def counter(name: str, text: str, value: float) -> Metric:
-    """Return the counter `geocast_NAME_total` with this value and without labels."""
+    """Return a counter called `geocast_NAME_total` with this value and no labels. `text` is its description."""
     return CounterMetricFamily(f"geocast_{name}", text, value=value)
 
 
 def counters(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
-    """Return the counter `geocast_NAME_total` with one label, from pairs of the label's value and the count."""
+    """Return a counter called `geocast_NAME_total` that has several values, which differ in one label.
+
+    `values` has pairs of the label's value and the count. `text` is the counter's description.
+    """
     family = CounterMetricFamily(f"geocast_{name}", text, labels=[label])
     for key, value in values:
         family.add_metric([key], value)
@@ -146,7 +156,7 @@ def _build() -> dict[str, str]:
 
 
 def _process() -> Iterator[Metric]:
-    """Yield the resources of the process, under the usual names of Prometheus clients.
+    """Yield the CPU time, memory and start time of the process, under the names that Prometheus clients use.
 
     The client library's ProcessCollector is not used, because it lists all open files in order to count them. With
     15,000 sessions, each scrape blocked the event loop for 17 ms (`geocast_loop_lag_seconds`).
@@ -159,11 +169,12 @@ def _process() -> Iterator[Metric]:
     yield gauge("build_info", "Always 1, with the running versions as labels", 1, _build())
 
 
-# ---- several processes -------------------------------------------------------------------------------------------
+# ---- merging the metrics of several processes --------------------------------------------------------------------
 
 Export = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]  # name, type, text, samples
 
-# All processes have the same values of these, as far as they have read the log. The greatest value is the newest.
+# All processes compute these metrics from the log, and differ only in how far they have read it. So the greatest value
+# is the newest.
 _GREATEST = (
     "geocast_build_info",
     "geocast_oldest_flight_seconds",
@@ -180,12 +191,13 @@ _GREATEST = (
     "geocast_redis_max_memory_bytes",
     "geocast_redis_replicas",
 )
-# A node is as old as its oldest process. A push service is open if it is open in every process.
+# A node started when its oldest process did. A push service counts as reachable only as far as every process can send
+# to it.
 _LEAST = ("_created", "process_start_time_seconds", "_lane_open")
 
 
 def export(registry: CollectorRegistry) -> Export:
-    """Return all metrics of a registry as plain data, which MessagePack can carry to another process."""
+    """Return all metrics of a registry as plain data, which can be sent to another process as MessagePack."""
     return [
         (m.name, m.type, m.documentation, [(s.name, s.labels, float(s.value)) for s in m.samples])
         for m in registry.collect()
@@ -193,12 +205,16 @@ def export(registry: CollectorRegistry) -> Export:
 
 
 def lasting(exported: Export) -> Export:
-    """Return the metrics that still count after their process has died: counters and histograms, not gauges."""
+    """Return the metrics that still count after their process has died: counters and histograms, but not gauges."""
     return [family for family in exported if family[1] in ("counter", "histogram")]
 
 
 def merged(exports: Iterable[Export]) -> Export:
-    """Return the metrics of several processes as one: sums, except for _GREATEST and _LEAST."""
+    """Return the metrics of several processes as one export.
+
+    Values are added up, except for the metrics in _GREATEST and _LEAST. For those, the greatest or the least value is
+    taken.
+    """
     families: dict[str, tuple[str, str]] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     for name, kind, text, samples in (family for exported in exports for family in exported):
@@ -220,7 +236,7 @@ def _combined(sample: str, a: float, b: float) -> float:
 
 
 class _Merged(CollectorRegistry):
-    """A registry of exported metrics, which prometheus_client can render."""
+    """A registry that contains exported metrics, so that prometheus_client can render them."""
 
     def __init__(self, exported: Export) -> None:
         super().__init__()

@@ -1,4 +1,7 @@
-"""Entries of calls, for tests of the log. Lies: the encrypted parts are random bytes, which a log can't tell."""
+"""Entries of calls, for tests of the log.
+
+The encrypted parts are random bytes, since a log can't tell the difference.
+"""
 
 import os
 
@@ -34,7 +37,7 @@ OPENING = Opening(
 
 
 def a_call_entry(body, number, call_id="c-1", ends_at=EXPIRES_MS):
-    """Return an entry of a call with this body. Each call of this function makes another seal."""
+    """Return an entry of a call with this body. Each entry gets new random bytes as its encrypted part."""
     return CallEntry(call_id, number, ends_at, kind_of(body), packed(body), os.urandom(60))
 
 
@@ -44,25 +47,25 @@ def a_call(number=1, call_id="c-1", **changes):
 
 
 def a_widening(number=2, call_id="c-1", **changes):
-    """Return an entry that widens the search radius."""
+    """Return an entry that widens the radius in which responders are notified."""
     return a_call_entry(Widening(1, NOON_MS), number, call_id, **changes)
 
 
 def a_claim(number=2, seat=1, call_id="c-1", **changes):
-    """Return an entry that takes a seat."""
+    """Return an entry with which a responder takes a seat."""
     return a_call_entry(Acceptance(seat, "cpr", NOON_MS), number, call_id, **changes)
 
 
 def a_release(number=3, seat=1, call_id="c-1", **changes):
-    """Return an entry that gives the seat back."""
+    """Return an entry with which a responder gives a seat back."""
     return a_call_entry(Release(seat, NOON_MS), number, call_id, **changes)
 
 
 def a_report(number=3, seat=1, call_id="c-1", **changes):
-    """Return an entry that says how far a helper is away."""
+    """Return an entry with which a responder reports progress."""
     return a_call_entry(Report(seat, "arrived", NOON_MS), number, call_id, **changes)
 
 
 def an_end(number=3, call_id="c-1", at=NOON_MS, **changes):
-    """Return the end of the call, at this time."""
+    """Return an entry that ends the call at this time."""
     return a_call_entry(Ending("cad-3", at, OPENING), number, call_id, **changes)

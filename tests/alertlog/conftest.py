@@ -1,4 +1,4 @@
-"""The registration of the contract with pytest, which then explains its failed assertions; a fixture for all logs."""
+"""Registration of the contract tests with pytest, which then explains their failed assertions; a fixture for logs."""
 
 import pytest
 

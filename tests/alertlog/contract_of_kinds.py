@@ -1,4 +1,4 @@
-"""What every alert log keeps of entries of other releases (LogG1 to LogG4) and of calls (LogC1 to LogC4)."""
+"""The rules of every alert log for entries of other releases (LogG1 to LogG4) and for calls (LogC1 to LogC4)."""
 
 import asyncio
 from contextlib import aclosing
@@ -15,16 +15,19 @@ from geocast.model.alert import OtherKind
 
 @with_logs
 class KindsContract:
-    """The rules of entries that are no revisions and cancels of alerts. `LogContract` has how a log is opened."""
+    """The rules for entries that are neither revisions nor cancels of alerts.
 
-    # ---- other releases ----------------------------------------------------------------------------------------
+    `LogContract` says how a log is opened.
+    """
+
+    # ---- entries of other releases -----------------------------------------------------------------------------
 
     def passed_over_without_a_word(self, log):
         """Return whether no entry was set aside, counted or logged."""
         return log.quarantined == 0 and not [r for r in self._caplog.records if r.name.startswith("geocast.alertlog")]
 
-    async def test_entries_of_other_kinds_are_skipped_silently(self, log):
-        """They have positions, and followers continue after them (LogG1)."""
+    async def test_entries_of_unknown_kinds_are_skipped_silently(self, log):
+        """Such entries have positions, and followers continue after them (LogG1)."""
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
             await log.append(a_revision())
@@ -41,8 +44,8 @@ class KindsContract:
         assert list(await live(log, NOON_MS)) == [a_revision(), a_revision("a-2")]
         assert self.passed_over_without_a_word(log)
 
-    async def test_log_of_other_kinds_alone_is_read_to_its_end(self, log):
-        """Only an empty batch says that the end was reached (LogG1, LogF2)."""
+    async def test_log_with_only_unknown_kinds_of_entries_is_read_to_its_end(self, log):
+        """Only an empty batch means that the end was reached (LogG1, LogF2)."""
         self.patch("BATCH", 3)
         for number in range(1, 11):
             await self.write(log, of_another_kind(revision=number))
@@ -50,15 +53,15 @@ class KindsContract:
         await log.append(a_revision("a-2"))
         assert await entries(log) == [a_revision("a-2")]
 
-    async def test_id_with_other_kinds_alone_is_taken(self, log):
-        """`history` gives the number (LogG4), and nothing is live (LogG1)."""
+    async def test_new_alert_cannot_use_id_that_has_entries_of_unknown_kind(self, log):
+        """`history` returns the number of the unknown entry (LogG4), and no alert is live (LogG1)."""
         await self.write(log, of_another_kind("call", ends_at=ENDS_MS + 7))
         assert list(await log.history("call")) == [OtherKind("call", 1, ENDS_MS + 7)]
         assert not await log.append(a_revision("call"))
         assert await entries(log) == list(await live(log, NOON_MS)) == []
 
-    async def test_revision_and_cancel_take_next_number_after_other_kind(self, log):
-        """An entry of another kind counts by its number alone (LogG2, LogG4, LogA1)."""
+    async def test_revision_and_cancel_are_numbered_after_entry_of_unknown_kind(self, log):
+        """Only the number of an entry of unknown kind counts (LogG2, LogG4, LogA1)."""
         await log.append(a_revision())
         await self.write(log, of_another_kind(revision=2))
         assert not await log.append(a_revision(revision=2))
@@ -74,8 +77,8 @@ class KindsContract:
             for n, known in enumerate([a_revision(), None, a_revision(revision=3), None, a_cancel(revision=5)], 1)
         ]
 
-    async def test_cancel_ends_alert_despite_later_entries_of_other_kinds(self, log):
-        """Nothing of this release follows a cancel, with or without other kinds in between (LogG2)."""
+    async def test_alert_stays_cancelled_after_entries_of_unknown_kinds(self, log):
+        """No revision or cancel follows a cancel, with or without entries of unknown kinds in between (LogG2)."""
         for entry in (a_revision(), a_cancel()):
             await log.append(entry)
         await self.write(log, of_another_kind(revision=3))
@@ -84,8 +87,11 @@ class KindsContract:
         assert list(await live(log, NOON_MS)) == []
         assert len(await log.history("a-1")) == 3
 
-    async def test_cancel_can_be_first_entry(self, log):
-        """The log does not check with what an alert begins (LogG2). A tombstone is purged like any entry (CP13)."""
+    async def test_cancel_can_be_first_entry_of_alert(self, log):
+        """The log accepts any kind as the first entry of an alert (LogG2).
+
+        A tombstone (a cancel without an alert) is purged like any entry (CP13).
+        """
         await self.write(log, a_tombstone())
         assert not await log.append(a_revision())
         assert not await log.append(a_revision(revision=2))
@@ -98,8 +104,8 @@ class KindsContract:
         assert await log.purge(ENDS_MS + RETENTION_MS + 1000) == 2
         assert self.passed_over_without_a_word(log)
 
-    async def test_unknown_shape_is_passed_on_unchanged(self, log):
-        """`history`, `live` and `follow` give it, alone and among circles (LogG3)."""
+    async def test_unknown_area_shape_is_stored_and_returned_unchanged(self, log):
+        """`history`, `live` and `follow` return the shape, whether it is alone or among circles (LogG3)."""
         circle = {"type": "circle", "lat": 32.0, "lng": -96.0, "radius_m": 500.0}
         for alert_id, area in (("mixed", [circle, MULTIPOLYGON, {"type": "everywhere"}]), ("alone", [MULTIPOLYGON])):
             await self.write(log, with_area(*area, alert_id=alert_id))
@@ -109,15 +115,15 @@ class KindsContract:
             assert await log.append(a_revision(alert_id, 2))
         assert self.passed_over_without_a_word(log)
 
-    async def test_unknown_members_are_ignored_everywhere(self, log):
-        """They may be in the entry, its approval, its terms or its circles (LogG3)."""
+    async def test_unknown_fields_in_any_part_of_entry_are_ignored(self, log):
+        """Unknown fields may be in the entry, its approval, its terms or its circles (LogG3)."""
         for entry in (a_revision(), a_cancel()):
             await self.write(log, with_members(entry))
         assert await entries(log) == list(await log.history("a-1")) == [a_revision(), a_cancel()]
         assert self.passed_over_without_a_word(log)
 
-    async def test_alert_is_kept_until_its_entries_of_other_kinds_ended(self, log):
-        """The ends of these entries count, and they are purged with the alert (LogG1, LogR1)."""
+    async def test_alert_is_kept_until_its_entries_of_unknown_kinds_have_ended(self, log):
+        """The end times of these entries count, and they are purged with the alert (LogG1, LogR1)."""
         await log.append(a_revision())
         await self.write(log, of_another_kind(revision=2, ends_at=ENDS_MS + 1000))
         await self.write(log, of_another_kind("call"))
@@ -127,10 +133,10 @@ class KindsContract:
         assert await log.purge(ENDS_MS + RETENTION_MS + 1001) == 2
         assert list(await log.history("a-1")) == await entries(log) == []
 
-    # ---- calls -------------------------------------------------------------------------------------------------
+    # ---- entries of calls --------------------------------------------------------------------------------------
 
-    async def test_call_entries_are_stored_and_followed_unchanged(self, log):
-        """Entries of all kinds are given among those of alerts, in order, and none is live (LogC1)."""
+    async def test_call_entries_are_stored_and_read_unchanged(self, log):
+        """Entries of calls are returned among those of alerts, in order, and none of them is a live alert (LogC1)."""
         chain = [a_call(), a_widening(), a_claim(3), a_report(4), a_call(5), a_release(6), an_end(7)]
         for entry in (*chain[:3], a_revision(), *chain[3:]):
             assert await log.append(entry)
@@ -139,15 +145,18 @@ class KindsContract:
         assert list(await live(log)) == [a_revision()]
         assert self.passed_over_without_a_word(log)
 
-    async def test_follower_gets_ended_call_entries(self, log):
-        """An ended claim may say who has a seat in a call that was extended. Alerts are left out as before (LogC1)."""
+    async def test_follower_that_skips_ended_alerts_still_gets_ended_call_entries(self, log):
+        """An entry that gives a seat may have ended while its call was extended, so it must be read.
+
+        Ended alerts are skipped as usual (LogC1).
+        """
         chain = [a_call(), a_claim(), a_call(3, ends_at=EXPIRES_MS + 9)]
         for entry in (*chain, a_revision(), a_call(1, "past")):
             await log.append(entry)
         given = [entry for _, entry in await read(log, 0, EXPIRES_MS + 5)]
         assert given == [*chain, *await log.history("past")]
 
-    async def test_call_append_with_gap_or_after_end_is_refused(self, log):
+    async def test_call_entry_that_skips_a_number_or_follows_the_end_is_refused(self, log):
         """The rules for alerts apply to calls (LogA1, LogC1)."""
         for entry, stored in [
             (a_call(2), False),
@@ -164,16 +173,16 @@ class KindsContract:
         ]:
             assert await log.append(entry) is stored
 
-    async def test_concurrent_claims_of_one_number_store_one(self, log):
-        """As many claims succeed as there are numbers, in the order of the log (LogA2, RV2)."""
+    async def test_only_one_of_concurrent_seat_claims_with_same_number_is_stored(self, log):
+        """Exactly one of the claims gets the number (LogA2, RV2)."""
         await log.append(a_call())
         rivals = [a_claim(2) for _ in range(30)]
         stored = await asyncio.gather(*map(log.append, rivals))
         assert sum(stored) == 1
         assert (await log.history("c-1"))[-1] == rivals[stored.index(True)]
 
-    async def test_chain_refuses_mix_of_alert_and_call_entries(self, log):
-        """Alerts and calls share their ids; entries of unknown kinds change nothing (LogC1, RY1)."""
+    async def test_one_id_cannot_have_both_alert_and_call_entries(self, log):
+        """Alerts and calls share one set of ids; entries of unknown kinds do not change this (LogC1, RY1)."""
         await log.append(a_call())
         await log.append(a_revision())
         for number in (2, 3):
@@ -186,8 +195,8 @@ class KindsContract:
         assert await log.append(an_end(4))
         assert await log.append(a_cancel("a-1", 4))
 
-    async def test_open_calls_leaves_out_ended_and_expired_calls(self, log):
-        """Calls are in the order of their first entries, and the latest end counts (LogC3)."""
+    async def test_list_of_open_calls_omits_ended_and_expired_calls(self, log):
+        """Calls are listed in the order of their first entries, and the latest end time of a call counts (LogC3)."""
         assert list(await log.open_calls(NOON_MS)) == []
         for entry in (
             a_call(1, "c-2"),
@@ -206,10 +215,10 @@ class KindsContract:
         assert await log.append(an_end(3, "c-2"))
         assert list(await log.open_calls(NOON_MS)) == ["c-1"]
 
-    async def test_place_of_call_is_deleted_ten_minutes_after_its_end(self, log):
+    async def test_place_of_call_is_deleted_ten_minutes_after_call_ends(self, log):
         """Only the entries with the place are deleted.
 
-        Nobody gets them any more, and nothing follows the end (LogC4, RZ4).
+        Readers no longer get them, and no entry can follow the end (LogC4, RZ4).
         """
         await log.append(a_call(1, "open"))
         chain = [a_call(), a_claim(), a_call(3), an_end(4, at=NOON_MS + 1)]
@@ -228,37 +237,38 @@ class KindsContract:
         assert list(await log.open_calls(NOON_MS)) == ["open"]
         assert await log.purge(NOON_MS + PLACE_MS + 1) == 0
 
-    async def test_rest_of_call_is_purged_like_alert(self, log):
-        """It is purged as a whole, a day after its expiry, even if nobody ended it (LogC4, LogR1)."""
+    async def test_remaining_call_entries_are_purged_a_day_after_expiry(self, log):
+        """All entries of a call are purged together, even if nobody ended the call (LogC4, LogR1)."""
         for entry in (a_call(), an_end(2), a_call(1, "open"), a_claim(2, call_id="open")):
             await log.append(entry)
         await log.append(a_call(1, "later", ends_at=EXPIRES_MS + 60_000))
         now, later = (under_revision(each, 2) for each in ("c-1", "later"))
-        await log.add_counts({"c-1": Counts(9, 6, 2), now: Counts(2), later: Counts(3)})
+        resting = under_revision("c-1", 0)
+        await log.add_counts({"c-1": Counts(9, 6, 2), resting: Counts(1), now: Counts(2), later: Counts(3)})
         assert await log.purge(EXPIRES_MS + RETENTION_MS) == 1
         assert list(map(len, [await log.history("c-1"), await log.history("open")])) == [1, 2]
         assert await log.purge(EXPIRES_MS + RETENTION_MS + 1) == 3
         assert list(await log.history("c-1")) == []
         assert [each.id for each in await entries(log)] == list(await log.open_calls(NOON_MS)) == ["later"]
-        assert await log.counts("c-1") == await log.counts(now) == Counts()
+        assert await log.counts("c-1") == await log.counts(now) == await log.counts(resting) == Counts()
         assert await log.counts(later) == Counts(3)
         assert await log.append(a_call())
 
-    async def test_end_without_readable_time_lets_place_be_purged(self, log):
-        """A writer of the log can store an `end` with any bytes; then the expiry counts (LogC4)."""
+    async def test_place_of_call_is_purged_even_if_time_of_its_end_is_unreadable(self, log):
+        """Somebody who can write to the log may store an `end` with any bytes; then the expiry counts (LogC4)."""
         await log.append(a_call())
         await log.append(replace(an_end(2), plain=b"\xc1"))
         assert await log.purge(EXPIRES_MS + PLACE_MS - 1) == 0
         assert await log.purge(EXPIRES_MS + PLACE_MS) == 1
 
-    async def test_counts_of_declined_calls_add_up(self, log):
-        """They are added beside the counts of sent and acknowledged frames (RN3)."""
+    async def test_decline_counts_of_a_call_are_summed(self, log):
+        """Declines are counted besides sent and acknowledged frames (RN3)."""
         await log.add_counts({"c-1": Counts(3, 1, 1), "c-2": Counts(1)})
         await log.add_counts({"c-1": Counts(0, 0, 2)})
         assert await log.counts("c-1") == Counts(3, 1, 3)
         assert await log.counts("c-2") == Counts(1, 0, 0)
 
-    async def test_undamaged_log_sets_nothing_aside(self, log):
+    async def test_undamaged_log_quarantines_no_entries(self, log):
         """`quarantined` counts only entries that can't be read (LogR2)."""
         await log.append(a_revision())
         await read(log)

@@ -21,7 +21,7 @@ MULTIPOLYGON = {
 
 
 class Later(NamedTuple):
-    """An entry of a later release: the columns beside its bytes in the log, and the bytes."""
+    """An entry of a later release: its bytes, and the columns that the log stores with them."""
 
     id: str
     revision: int
@@ -31,7 +31,7 @@ class Later(NamedTuple):
 
     @property
     def checksum(self) -> int:
-        """The CRC-32 that is stored beside the bytes."""
+        """The CRC-32 that is stored with the bytes."""
         return codec.checksum(self.id, self.revision, self.payload)
 
 
@@ -44,7 +44,7 @@ def of_another_kind(
 
 
 def with_members(entry: Entry, **members: Any) -> Later:
-    """Return a revision or a cancel with members everywhere that this release does not know."""
+    """Return a revision or a cancel that has unknown fields in all its parts."""
     fields = msgpack.unpackb(codec.encode(entry))
     fields["approval"] += [1_935_403_145, {"kid": "8f3a91c2d4e5f607"}]
     if "terms" in fields:
@@ -55,13 +55,13 @@ def with_members(entry: Entry, **members: Any) -> Later:
 
 
 def with_area(*shapes: dict[str, Any], **changes: Any) -> Later:
-    """Return a revision with these shapes, given as maps."""
+    """Return a revision with these shapes, given as dicts."""
     entry = a_revision(**changes)
     return _later(entry, msgpack.unpackb(codec.encode(entry)) | {"area": list(shapes)})
 
 
 def a_tombstone(alert_id: str = "a-1") -> Later:
-    """Return a cancel that is the first entry: its message came after its own cancel."""
+    """Return a tombstone: a cancel that is the first entry, because the message came after its own cancel."""
     return with_members(a_cancel(alert_id, 1), into="a-9")
 
 

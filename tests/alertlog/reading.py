@@ -13,7 +13,7 @@ PATIENCE_S = 30  # how long a test waits for what has to come
 
 
 def with_log(test):
-    """Make a test of a coroutine that takes an open log."""
+    """Wrap a coroutine that takes an open log, so that pytest runs it as a test."""
 
     def run(self, tmp_path):
         async def main():
@@ -32,7 +32,7 @@ def with_log(test):
 
 
 def with_logs(contract):
-    """Give each test of a class that is a coroutine function an open log."""
+    """Pass an open log to each coroutine function among the tests of a class."""
     for name, test in list(vars(contract).items()):
         if name.startswith("test_") and inspect.iscoroutinefunction(test):
             setattr(contract, name, with_log(test))
@@ -40,7 +40,7 @@ def with_logs(contract):
 
 
 async def read_on(follower):
-    """Return the entries that a follower gives until it has reached the end."""
+    """Return the entries that a follower gets until it has reached the end of the log."""
     found = []
     async for batch in follower:
         found += batch
@@ -61,7 +61,7 @@ async def entries(log):
 
 
 async def pages(log, now_ms=NOON_MS, limit=PAGE):
-    """Return the live alerts, page by page."""
+    """Return the live alerts as a list of pages."""
     found, after = [], None
     while not found or after is not None:
         page = await log.live(now_ms, after, limit)

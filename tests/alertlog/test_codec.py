@@ -1,4 +1,4 @@
-"""Entries that `decode` returns can be sent: the hub encodes them later and relies on it."""
+"""The codec of log entries: `decode` only returns entries that can be sent, since the hub encodes them later."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ ODD = (None, -1, 2**63, 1e300, b"bytes", [b"bytes"], {1: b"x"}, True, "text", []
 
 
 def entries_that_are_odd():
-    """Entries of the log with one unusual member each."""
+    """Yield entries of the log in which one field has an unusual value."""
     of_cap = replace(a_warning(), origin=Origin("met@example.org", "m-1"))
     for entry in (of_cap, a_cancel(into="a-9"), proved(a_revision(), "r-1"), proved(a_cancel(), "r-1")):
         fields = msgpack.unpackb(codec.encode(entry))
@@ -43,8 +43,8 @@ def entries_that_are_odd():
 
 
 @pytest.mark.parametrize("fields", list(entries_that_are_odd()))
-def test_entry_that_cannot_be_sent_is_refused(fields):
-    """It is set aside when it is read, so nothing fails in the middle of a fan-out (LogR2)."""
+def test_stored_entry_that_could_not_be_sent_is_refused_when_decoded(fields):
+    """So nothing fails later, while the alert is sent to its subscribers (LogR2)."""
     try:
         entry = codec.decode(msgpack.packb(fields), "a-1", 1, NOON_MS)
     except ValueError:
@@ -63,15 +63,15 @@ def test_entry_that_cannot_be_sent_is_refused(fields):
     ],
 )
 def test_polygon_is_decoded_unchanged(polygon):
-    """Every number is the same, with and without a buffer, and so are the terms (B7, B8, B9)."""
+    """All numbers and the terms are the same, with and without a buffer (B7, B8, B9)."""
     entry = a_revision(area=(polygon,), terms=AcceptedTerms("Flood", 3_600_000, 9, simplify_m=500))
     assert codec.decode(codec.encode(entry), "a-1", 1, NOON_MS) == entry
     assert ("buffer_m" in polygon.to_map()) == (polygon.buffer_m > 0)
 
 
 @pytest.mark.parametrize("entry", [a_revision(), a_cancel()], ids=["revision", "cancel"])
-def test_proof_is_decoded_unchanged(entry):
-    """It is a member of its own; older releases find the other members as they know them (NC1, NC7)."""
+def test_approval_proof_is_decoded_unchanged(entry):
+    """The proof is a field of its own, so older releases can read the other fields (NC1, NC7)."""
     signed = proved(entry, "r-1", "r-2")
     fields = msgpack.unpackb(codec.encode(signed))
     assert codec.decode(codec.encode(signed), "a-1", 1, NOON_MS) == signed
@@ -80,35 +80,35 @@ def test_proof_is_decoded_unchanged(entry):
     assert len(fields["approval"]) == 2
 
 
-def test_entry_without_simplification_keeps_its_bytes():
-    """Entries of older releases are put back byte for byte (LogG5)."""
+def test_entry_without_polygon_simplification_has_same_bytes_as_in_older_release():
+    """Entries of older releases are restored byte for byte (LogG5)."""
     assert len(msgpack.unpackb(codec.encode(a_revision()))["terms"]) == 3
 
 
 @pytest.mark.parametrize(
     "entry", [replace(a_revision(), origin=Origin("met@example.org", "m-1", 2)), a_cancel("a-1", 1, into="a-9")]
 )
-def test_origin_in_cap_is_decoded_unchanged(entry):
-    """It says which message made a revision, and which alert has replaced it (CP13)."""
+def test_cap_origin_of_entry_is_decoded_unchanged(entry):
+    """The origin names the CAP message of a revision, or the alert that replaced a cancelled one (CP13)."""
     assert codec.decode(codec.encode(entry), entry.id, entry.revision, NOON_MS) == entry
 
 
-def test_entry_without_origin_in_cap_keeps_its_bytes():
-    """Entries of older releases are put back byte for byte (LogG5)."""
+def test_entry_not_from_cap_has_same_bytes_as_in_older_release():
+    """Entries of older releases are restored byte for byte (LogG5)."""
     for entry in (a_revision(), a_cancel()):
         assert not msgpack.unpackb(codec.encode(entry)).keys() & {"origin", "into"}
 
 
 @pytest.mark.parametrize("entry", [a_revision(), a_cancel("a-1", 2)], ids=["revision", "cancel"])
-def test_issuer_is_decoded_unchanged_and_left_out_if_empty(entry):
-    """Entries of older releases, and of the key set itself, have no such member (HD5, LogG5)."""
+def test_issuer_is_decoded_unchanged_and_not_stored_if_empty(entry):
+    """Entries of older releases, and of publishers whose key has no issuer, lack this field (HD5, LogG5)."""
     assert "issuer" not in msgpack.unpackb(codec.encode(entry))
     named = replace(entry, issuer="https://desks.example")
     assert codec.decode(codec.encode(named), entry.id, entry.revision, NOON_MS) == named
 
 
 @pytest.mark.parametrize("coordinates", [[], [[]], [[[0, 0], [1, 1], [0, 0]]], [[[0, 0], [9, 0], [9, 9], [0, 0]]] * 2])
-def test_polygon_in_unknown_form_becomes_other_shape(coordinates):
+def test_polygon_with_unsupported_coordinates_is_decoded_as_unknown_shape(coordinates):
     """A polygon with holes, for instance, is sent unchanged and contains no place (LogG3)."""
     fields = msgpack.unpackb(codec.encode(a_revision()))
     shape = {"type": "Polygon", "coordinates": coordinates}
@@ -117,7 +117,7 @@ def test_polygon_in_unknown_form_becomes_other_shape(coordinates):
 
 
 def test_official_warning_is_decoded_with_all_languages():
-    """Every member of every text is the same, and so are the members that only CAP has (LogA4)."""
+    """All fields of all texts are the same, and so are the fields that only CAP has (LogA4)."""
     for entry in (
         a_warning("en", "fr", "es-US", "zh-Hant-TW"),
         a_warning("en", description=None, texts=(AlertText("en", "Flood", "revision 1"),), headline="revision 1"),
@@ -127,13 +127,13 @@ def test_official_warning_is_decoded_with_all_languages():
         assert codec.decode(codec.encode(entry), "a-1", 1, NOON_MS) == entry
 
 
-def test_alert_without_languages_keeps_its_bytes():
-    """It has only the members that a release without languages wrote (LogG5)."""
+def test_alert_without_languages_is_stored_with_fields_of_older_release_only():
+    """A release without languages can read the alert (LogG5)."""
     assert msgpack.unpackb(codec.encode(a_revision())).keys() == OLDER_MEMBERS
 
 
-def test_release_without_languages_finds_first_text():
-    """Headline and description of the first language are stored once, in the entry itself (LogG3, LA4)."""
+def test_older_release_without_languages_reads_text_in_first_language():
+    """Headline and description in the first language are stored only once, in the entry itself (LogG3, LA4)."""
     entry = a_warning("de-AT", "en", "fr")
     fields = msgpack.unpackb(codec.encode(entry))
     first, *others = fields["texts"]
@@ -146,15 +146,15 @@ def test_release_without_languages_finds_first_text():
     assert (known.alert.headline, known.alert.texts) == (entry.alert.headline, ())
 
 
-def test_unknown_members_of_text_are_ignored():
-    """Members of a later release are skipped (LogG3)."""
+def test_unknown_fields_of_text_in_one_language_are_ignored():
+    """Fields of a later release are skipped (LogG3)."""
     fields = msgpack.unpackb(codec.encode(a_warning()))
     fields["texts"] = [text | {"audio": [1, None]} for text in fields["texts"]]
     assert codec.decode(msgpack.packb(fields), "a-1", 1, NOON_MS) == a_warning()
 
 
-def test_eight_languages_fit_at_usual_length_and_not_at_longest():
-    """The limit is 64 KiB (LogA5, F8)."""
+def test_entry_with_eight_languages_fits_with_usual_but_not_longest_texts():
+    """An entry may have at most 64 KiB (LogA5, F8)."""
     tags = [f"x{letter}" for letter in "abcdefgh"]
     usual = [replace(a_text(tag), description="\u0d85" * 800, instruction="\u0d85" * 500) for tag in tags]
     longest = [replace(text, description="\U0001f30a" * 4_000) for text in usual]
@@ -175,8 +175,8 @@ def test_entry_with_invalid_h3_resolution_is_refused(resolution):
 
 @pytest.mark.parametrize("name", ["kind", "id", "revision", "ends_at", "plain", "sealed", "sealed_as"])
 @pytest.mark.parametrize("value", ODD)
-def test_call_entry_without_member_is_refused(name, value):
-    """The two parts have to be there and in their place; their content is not checked (LogC2, LogR2)."""
+def test_call_entry_with_wrong_field_is_refused(name, value):
+    """The plain and the encrypted part must be bytes; their content is not checked (LogC2, LogR2)."""
     fields = msgpack.unpackb(codec.encode(a_claim(1))) | {name: value}
     try:
         entry = codec.decode(msgpack.packb(fields), "c-1", 1, EXPIRES_MS)
@@ -191,8 +191,8 @@ def test_call_entry_without_member_is_refused(name, value):
 
 
 @pytest.mark.parametrize("entry", [a_claim(2), an_end(2)])
-def test_renumbered_entry_stores_number_of_its_seal(entry):
-    """The number of the seal stays, however often the entry is renumbered (LogC5, RZ3)."""
+def test_renumbered_call_entry_stores_number_it_was_encrypted_under(entry):
+    """The stored number stays, however often the entry is renumbered (LogC5, RZ3)."""
     assert codec.decode(codec.encode(entry), "c-1", 2, EXPIRES_MS) == entry
     moved = codec.renumbered(codec.encode(entry), 5)
     assert codec.decode(moved, "c-1", 5, EXPIRES_MS) == replace(entry, revision=5, sealed_as=2)
@@ -202,15 +202,15 @@ def test_renumbered_entry_stores_number_of_its_seal(entry):
 @pytest.mark.parametrize(
     ("entry", "sealed_as"), [(a_call(3), 1), (a_claim(3), 3), (a_claim(3), 4), (an_end(3), 9), (an_end(3), -1)]
 )
-def test_other_entries_are_refused_under_another_number_than_sealed(entry, sealed_as):
-    """A writer of the log can't move content, or move an entry to a lower number (RZ3)."""
+def test_call_entry_with_invalid_encryption_number_is_refused(entry, sealed_as):
+    """Somebody who can write to the log can't move an entry to a lower number, or content to another one (RZ3)."""
     data = msgpack.packb(msgpack.unpackb(codec.encode(entry)) | {"sealed_as": sealed_as})
     with pytest.raises(ValueError, match=r"^not an entry: "):
         codec.decode(data, "c-1", 3, EXPIRES_MS)
 
 
-def test_call_entry_begins_with_its_kind():
-    """The index of the SQLite file relies on these bytes (LogC3)."""
+def test_encoded_call_entry_begins_with_its_kind():
+    """The index of the SQLite file depends on these first bytes (LogC3)."""
     for entry, kind in ((a_call(), "call"), (an_end(), "end")):
         assert codec.encode(entry)[1:].startswith(codec.begins(kind))
     assert codec.renumbered(codec.encode(an_end()), 9)[1:].startswith(codec.begins("end"))

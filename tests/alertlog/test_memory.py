@@ -1,4 +1,4 @@
-"""The log in memory keeps the contract."""
+"""The log in memory follows the contract."""
 
 from alertlog.contract import LogContract
 

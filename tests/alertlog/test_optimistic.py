@@ -13,7 +13,7 @@ ID = a_revision().id
 
 
 class Node:
-    """A node whose requests append the next revision. Purpose: to see what it reads, decides and stores."""
+    """A node whose requests append the next revision. It records what it reads, decides and stores."""
 
     def __init__(self, log=None):
         self.log = log or MemoryLog()
@@ -23,7 +23,7 @@ class Node:
         self.before_append = lambda: None  # what other writers do between this node's reading and its appending
 
     async def read(self):
-        """Return the history, as the services read it."""
+        """Return the history, as the services would read it."""
         return await self.log.history(ID)
 
     def decide(self, history):
@@ -42,22 +42,22 @@ class Node:
         return [entry.revision for entry in asyncio.run(self.log.history(ID))]
 
 
-def test_plan_is_appended_and_followers_are_woken():
-    """The answer of the plan is given, and `appended` is called with each entry."""
+def test_planned_entries_are_appended_and_reported():
+    """The answer of the plan is returned, and `appended` is called with each entry."""
     node = Node()
     assert [node.answer(), node.answer()] == ["revision 1", "revision 2"]
     assert node.stored() == [1, 2]
     assert [entry.revision for entry in node.nudged] == [1, 2]
 
 
-def test_plan_without_entries_answers_and_stores_nothing():
-    """A repeated request or a dry run is decided once (Rule 2)."""
+def test_plan_without_entries_returns_its_answer_and_stores_nothing():
+    """A repeated request and a dry run need only one decision (Rule 2)."""
     node = Node()
     assert node.answer(lambda history: node.histories.append(len(history)) or Plan("repeated")) == "repeated"
     assert (node.histories, node.stored(), node.nudged) == ([0], [], [])
 
 
-def test_overtaken_node_decides_again_from_new_history():
+def test_node_decides_again_if_another_node_appended_first():
     """The second decision sees the entry of the faster node, as in the module's example (Rule 3)."""
     node = Node()
     node.answer()
@@ -69,7 +69,7 @@ def test_overtaken_node_decides_again_from_new_history():
     assert [entry.revision for entry in node.nudged] == [1, 3]
 
 
-def test_overtaken_request_is_refused_by_its_second_decision():
+def test_request_overtaken_by_cancel_is_refused_by_second_decision():
     """The error of the second decision is raised, and nothing is stored (Rules 2 and 3)."""
     node = Node()
     node.answer()
@@ -85,8 +85,8 @@ def test_overtaken_request_is_refused_by_its_second_decision():
     assert (node.histories, node.stored()) == ([0, 1], [1, 2])
 
 
-def test_request_that_is_always_overtaken_ends_with_log_unavailable():
-    """After ATTEMPTS decisions the outcome is unknown, and the error has the service's text (Rule 3)."""
+def test_request_that_other_nodes_always_overtake_raises_log_unavailable():
+    """After ATTEMPTS decisions the outcome is unknown, and the error has the text of the service (Rule 3)."""
     node = Node()
     node.before_append = lambda: node.log.take(a_revision(revision=len(node.histories)))
     with pytest.raises(LogUnavailable, match="others are faster"):
@@ -97,7 +97,7 @@ def test_request_that_is_always_overtaken_ends_with_log_unavailable():
 
 @pytest.mark.parametrize("broken", ["history", "append"])
 def test_unavailable_log_is_not_tried_again(broken):
-    """Whether the entry was stored is unknown, so the client has to repeat the request (Rule 4)."""
+    """It is unknown whether the entry was stored, so the client has to repeat the request (Rule 4)."""
     node, calls = Node(), []
 
     async def unavailable(_):
@@ -110,7 +110,7 @@ def test_unavailable_log_is_not_tried_again(broken):
     assert (len(calls), node.nudged) == (1, [])
 
 
-def test_several_entries_are_appended_until_one_is_overtaken():
+def test_entries_are_appended_until_one_has_number_that_is_taken():
     """Entries before the taken number stay stored, and the next plan continues from there."""
     node = Node()
 
@@ -123,8 +123,8 @@ def test_several_entries_are_appended_until_one_is_overtaken():
     assert [entry.revision for entry in node.nudged] == [1, 2, 3]
 
 
-def test_given_append_is_used_instead_of_writers_own():
-    """The given function may do something first, and may return False."""
+def test_append_function_of_caller_replaces_that_of_writer():
+    """The caller's function may do something before it appends, and may return False."""
     node, tries = Node(), []
 
     async def append(entries):

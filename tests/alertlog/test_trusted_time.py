@@ -24,26 +24,23 @@ def clock():
 
 
 def test_empty_log_has_no_trusted_time(clock):
-    """It has no entry with a time, and nothing to delete."""
+    """No entry has a time, and there is nothing to delete."""
     assert TrustedTime().at_least([], clock.now()) == 0
     assert TrustedTime().at_least([None, OtherKind("x", 1, NOON_MS)], clock.now()) == 0
 
 
 @pytest.mark.parametrize("kind", ["revision", "cancel"])
 @pytest.mark.parametrize("ahead", ["node", "desk"])
-def test_trusted_time_is_earlier_of_acceptance_and_approval(clock, kind, ahead):
-    """One of the two clocks may be ahead."""
+def test_trusted_time_is_earlier_of_acceptance_and_approval_times(clock, kind, ahead):
+    """The node's clock or the desk's clock may be ahead."""
     times = (NOON_MS + DAY_MS, NOON_MS) if ahead == "node" else (NOON_MS, NOON_MS + DAY_MS)
     told = a_cancel(cancelled_at=times[0], approval=Approval("d", times[1])) if kind == "cancel" else entry(*times)
     clock.wall_ms += 7 * DAY_MS
     assert TrustedTime().at_least([told], clock.now()) == NOON_MS
 
 
-def test_trusted_time_of_call_is_earlier_of_two_clocks(clock):
-    """They are the clocks of the node and of the dispatcher.
-
-    A claim has the time of one party alone, and does not count.
-    """
+def test_trusted_time_of_call_is_earlier_of_node_and_dispatcher_times(clock):
+    """An entry that gives a seat has only one party's time, so it does not count."""
     clock.wall_ms += 7 * DAY_MS
     ahead = dataclasses.replace(OPENING, issued_at=NOON_MS + 9 * DAY_MS)
     for told in (a_call(), a_call_entry(ahead, 1), an_end(at=NOON_MS + 9 * DAY_MS)):
@@ -53,7 +50,7 @@ def test_trusted_time_of_call_is_earlier_of_two_clocks(clock):
 
 
 def test_trusted_time_advances_by_monotonic_clock(clock):
-    """It does so whatever the wall clock does, and never passes the wall clock."""
+    """The trusted time advances whatever the wall clock does, and never passes the wall clock."""
     witness, there = TrustedTime(), [entry(NOON_MS)]
     assert witness.at_least(there, clock.now()) == NOON_MS
     clock.advance(3600)
@@ -63,8 +60,8 @@ def test_trusted_time_advances_by_monotonic_clock(clock):
     assert witness.at_least(there, clock.now()) == NOON_MS + 1
 
 
-def test_newer_entry_counts_after_clock_has_confirmed_it(clock):
-    """Before the start, nothing was published for three days."""
+def test_newer_entry_raises_trusted_time_only_after_monotonic_clock_confirms_it(clock):
+    """In this test, nothing was published for three days before the start."""
     witness = TrustedTime()
     clock.wall_ms += 3 * DAY_MS
     assert witness.at_least([entry(NOON_MS)], clock.now()) == NOON_MS
@@ -76,7 +73,7 @@ def test_newer_entry_counts_after_clock_has_confirmed_it(clock):
     assert witness.at_least(there, clock.now()) == clock.wall_ms
 
 
-def test_entry_published_while_clock_was_ahead_does_not_count(clock):
+def test_entry_published_while_clock_was_ahead_does_not_raise_trusted_time(clock):
     """Node and desk are one machine, whose clock is two days ahead for ten minutes, twice."""
     witness = TrustedTime()
     witness.at_least([entry(NOON_MS)], clock.now())

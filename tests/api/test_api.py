@@ -67,7 +67,7 @@ def asked(counts, *scopes, sub=OWN.source, path=f"/v1/alerts/{OWN.id}", app=make
         (999_999, 990_000),
     ],
 )
-def test_counts_are_rounded_down(exact, told):
+def test_delivery_counts_without_audit_scope_are_rounded_down(exact, told):
     """Counts below 20 become 0; from 20 on, each keeps two digits and is a multiple of 10 (H11)."""
     for field in ("sent", "acked", "pushed"):
         delivery = asked(Counts()._replace(**{field: exact}), "alerts:publish").json()["delivery"]
@@ -85,7 +85,7 @@ def test_counts_are_rounded_down(exact, told):
         (["alerts:publish", "alerts:audit"], "another", None),
     ],
 )
-def test_get_shows_delivery_counts_by_owner_and_scope(scopes, sub, delivery):
+def test_delivery_counts_are_shown_depending_on_owner_and_scope(scopes, sub, delivery):
     """A publisher sees the counts of its own alerts.
 
     With alerts:manage they are shown for all alerts, and with alerts:audit they are exact (H11, H12).
@@ -105,7 +105,7 @@ def test_api_shows_alert_in_its_first_language():
     assert one["instruction"] == "instruction in de-AT revision 1"
 
 
-def test_alerts_audit_alone_does_not_allow_reading():
+def test_scope_alerts_audit_alone_does_not_allow_reading():
     """The scope extends other scopes and permits nothing by itself (H12)."""
     assert asked(Counts(), "alerts:audit").status_code == 403
 
@@ -138,7 +138,7 @@ def test_body_that_arrives_too_late_is_answered_408(monkeypatch):
     assert (late.status_code, late.json()["type"]) == (408, "/problems/request-timeout")
 
 
-# ---- pages of the live alerts (H14) -------------------------------------------------------------------------------
+# ---- pages of live alerts (H14) -----------------------------------------------------------------------------------
 
 MANY = [a_revision(f"a-{n}", expires_at=NOON_MS + 1_800_000 - n // 2) for n in range(1_001)]
 WRONG = {
@@ -155,8 +155,8 @@ def listed(query="", stored=MANY):
     return answer, [each["id"] for each in answer.json()["alerts"]]
 
 
-def test_up_to_1000_live_alerts_are_one_page_in_order_of_publication():
-    """There is no link, as before pages were introduced (H14)."""
+def test_up_to_1000_live_alerts_are_listed_on_one_page_in_order_of_publication():
+    """The answer has no link to a next page, just as before pages were introduced (H14)."""
     for count in (0, 1, 1_000):
         answer, ids = listed(stored=MANY[:count])
         assert ids == [entry.id for entry in MANY[:count]]
@@ -183,7 +183,7 @@ def test_more_than_1000_live_alerts_come_in_linked_pages():
     assert sorted(found) == sorted(entry.id for entry in MANY)
 
 
-def test_id_is_url_quoted_in_link():
+def test_alert_id_is_url_quoted_in_link_to_next_page():
     """Every id that the grammar allows works in a link (H14)."""
     entries = [a_revision(alert_id) for alert_id in ("d:7._-x", "e")]
     answer, ids = listed("?limit=1", entries)
@@ -211,7 +211,7 @@ def test_id_is_url_quoted_in_link():
         ("limit=0&after=x&x7391=1", ["parameters", "after", "limit"]),
     ],
 )
-def test_wrong_query_parameter_is_refused_by_name(query, wrong):
+def test_error_names_each_wrong_query_parameter(query, wrong):
     """Each wrong parameter is named once with 422 invalid-value, and no value is repeated (section 4, H9)."""
     answer = asked(Counts(), "alerts:manage", path=f"/v1/alerts?{query}")
     assert answer.status_code == 422
@@ -222,12 +222,12 @@ def test_wrong_query_parameter_is_refused_by_name(query, wrong):
 
 
 def test_missing_scope_is_refused_before_wrong_query():
-    """In the order of decisions, 403 comes before 422 (section 4)."""
+    """A 403 comes before a 422 in the documented order of decisions (section 4)."""
     assert asked(Counts(), "alerts:audit", path="/v1/alerts?limit=0").status_code == 403
 
 
-def test_requests_without_token_take_no_places():
-    """A publisher is served while more requests without a token are open than there are places (HD6)."""
+def test_requests_without_token_do_not_count_toward_request_limit():
+    """A publisher is served even while more requests without a token are open than the limit allows (HD6)."""
 
     async def main():
         api, go = api_on(MemoryLog(), FakeClock()), asyncio.Event()
@@ -260,8 +260,8 @@ def test_requests_without_token_take_no_places():
     assert asyncio.run(main()) == 200
 
 
-def test_refusal_beyond_the_share_of_requests_is_delayed_until_a_drain():
-    """A subject that repeats refused requests at once can't keep the loop busy (HD6)."""
+def test_refusal_over_request_limit_is_delayed_until_node_shuts_down():
+    """So a client that repeats refused requests at once can't keep the event loop busy (HD6)."""
 
     async def main():
         api = api_on(MemoryLog(), FakeClock())
@@ -279,7 +279,7 @@ def test_refusal_beyond_the_share_of_requests_is_delayed_until_a_drain():
     assert asyncio.run(main()) == 429
 
 
-def test_request_in_progress_at_end_of_drain_is_answered_503(caplog):
+def test_request_in_progress_at_end_of_shutdown_is_answered_503(caplog):
     """The server cancels a request that takes too long. The client gets 503, and nothing is logged (HD14)."""
 
     class Slow(MemoryLog):

@@ -25,12 +25,12 @@ def resolved(reference):
     return found
 
 
-def test_stored_document_equals_served_document():
-    """`make asyncapi` renews the stored document."""
+def test_stored_asyncapi_document_equals_served_one():
+    """`make asyncapi` updates the stored document."""
     assert ASYNCAPI.read_text("utf-8") == module.text()
 
 
-def test_every_reference_resolves():
+def test_every_reference_in_the_document_resolves():
     references = re.findall(r'"\$ref": "([^"]+)"', ASYNCAPI.read_text("utf-8"))
     assert references
     assert all(resolved(reference) for reference in references)
@@ -44,14 +44,14 @@ def test_document_has_exactly_the_messages_of_the_protocol():
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
-def test_every_schema_is_valid_in_both_drafts(name):
+def test_every_schema_is_valid_in_both_json_schema_drafts(name):
     """AsyncAPI's dialect is a superset of Draft 7 and pydantic writes 2020-12, so each schema must be valid in both."""
     metaschema.validate(SCHEMAS[name] | {"$schema": "http://json-schema.org/draft-07/schema#"})
     metaschema.validate(SCHEMAS[name] | {"$schema": "https://json-schema.org/draft/2020-12/schema"})
 
 
 @pytest.mark.parametrize("kind", [*FROM_CLIENTS, *FROM_SERVERS])
-def test_every_example_is_valid_in_both_drafts(kind):
+def test_every_example_is_valid_in_both_json_schema_drafts(kind):
     components = {"components": {"schemas": SCHEMAS}}
     for example in MESSAGES[kind]["examples"]:
         for draft in (Draft7Validator, Draft202012Validator):

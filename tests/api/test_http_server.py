@@ -64,7 +64,7 @@ class HandClock:
 
 
 class PaperTransport:
-    """A transport that records what is written and how it was ended. It never ends by itself."""
+    """A transport that records what is written and how the connection was ended. It never ends by itself."""
 
     def __init__(self):
         self.written, self.ended, self.reading = b"", None, True
@@ -78,7 +78,7 @@ class PaperTransport:
         self.ended = self.ended or "half"
 
     def close(self):
-        """Record a close after all is sent."""
+        """Record that the transport closes after all bytes are sent."""
         self.ended = "closed"
 
     def abort(self):
@@ -106,12 +106,12 @@ class PaperTransport:
         self.reading = False
 
     def resume_reading(self):
-        """Record that reading goes on."""
+        """Record that reading is resumed."""
         self.reading = True
 
 
 class Listener:
-    """An HttpListener with an application behind it, and connections on paper."""
+    """An HttpListener with a real application, whose connections use PaperTransports."""
 
     def __init__(self, capacity=10):
         self.clock = HandClock()
@@ -147,7 +147,7 @@ async def turns():
 
 
 def by_hand(test):
-    """Make a test that runs in its own loop with its own Listener."""
+    """Wrap a test, so that it runs in its own event loop with its own Listener."""
 
     def run():
         async def main():
@@ -160,7 +160,7 @@ def by_hand(test):
 
 
 def in_time(listener, transport, seconds, ended):
-    """Check that the transport ends in the way `ended` after exactly this many seconds."""
+    """Check that the transport ends in the way `ended` after exactly this many seconds, and not before."""
     listener.clock.pass_by(seconds - MOMENT)
     before = transport.ended
     listener.clock.pass_by(MOMENT)
@@ -169,7 +169,7 @@ def in_time(listener, transport, seconds, ended):
 
 
 @by_hand
-async def test_connection_without_a_byte_is_closed_without_an_answer(listener):
+async def test_connection_that_sends_nothing_is_closed_without_an_answer(listener):
     """A client that sends nothing has the same time limit as one that sends half a head (BA1)."""
     _, transport = listener.connect()
     in_time(listener, transport, HEAD_S, "closed")
@@ -177,10 +177,10 @@ async def test_connection_without_a_byte_is_closed_without_an_answer(listener):
 
 
 @by_hand
-async def test_slow_head_is_refused_408_after_head_timeout(listener):
-    """The time limit starts at the accept, however often bytes arrive.
+async def test_slow_request_head_is_answered_408_after_timeout(listener):
+    """The time limit starts when the connection is accepted, however often bytes arrive.
 
-    After the refusal the peer has LINGER_S to close (BA1).
+    After the answer the peer has LINGER_S to close the connection (BA1).
     """
     connection, transport = listener.connect()
     for byte in HEAD[: int(HEAD_S) - 1]:
@@ -194,7 +194,7 @@ async def test_slow_head_is_refused_408_after_head_timeout(listener):
 
 
 @by_hand
-async def test_later_head_is_timed_from_its_first_byte(listener):
+async def test_timeout_of_later_request_head_starts_at_its_first_byte(listener):
     """Between requests the longer limit for idle connections applies (BA1)."""
     connection, transport = listener.connect()
     connection.data_received(HEAD + b"\r\n")
@@ -221,7 +221,7 @@ async def test_idle_connection_is_closed_after_60_seconds(listener):
 
 
 @by_hand
-async def test_rest_of_answered_body_must_arrive_in_time(listener):
+async def test_rest_of_body_must_arrive_in_time_after_early_answer(listener):
     """A slow body ends the connection. If the body is completed in time, the connection can be used again (BA1a)."""
     connection, transport = listener.connect()
     connection.data_received(POST)
@@ -239,8 +239,8 @@ async def test_rest_of_answered_body_must_arrive_in_time(listener):
 
 
 @by_hand
-async def test_request_in_progress_has_no_time_limit_here(listener):
-    """Only the log limits how long its answer may take (H1)."""
+async def test_http_server_sets_no_time_limit_for_request_in_progress(listener):
+    """Only the alert log limits how long an answer may take (H1)."""
     listener.may_answer.clear()
     connection, transport = listener.connect()
     connection.data_received(HEAD + b"\r\n")
@@ -266,7 +266,7 @@ async def test_connection_with_unread_answer_is_dropped_after_30_seconds(listene
 
 
 @by_hand
-async def test_pipelined_requests_wait_unparsed_within_a_bound(listener):
+async def test_pipelined_requests_wait_unparsed_up_to_a_size_limit(listener):
     """If more bytes wait than MAX_AHEAD_BYTES, the connection is dropped (BA1b)."""
     listener.may_answer.clear()
     connection, transport = listener.connect()
@@ -285,7 +285,7 @@ async def test_pipelined_requests_wait_unparsed_within_a_bound(listener):
 
 
 @by_hand
-async def test_new_connection_replaces_the_longest_waiting_one(listener):
+async def test_new_connection_over_limit_replaces_the_one_that_waits_longest_for_a_request(listener):
     """A connection with a request in progress is never replaced by this rule (BA1d)."""
     listener.may_answer.clear()
     connections = [listener.connect() for _ in range(10)]

@@ -48,7 +48,7 @@ def shown(path, clock=CLOCK, **headers):
     return asyncio.run(answer())
 
 
-def test_root_redirects_to_docs_without_a_token():
+def test_root_page_redirects_to_docs_without_requiring_a_token():
     answer = shown("/")
     assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
 
@@ -75,13 +75,13 @@ def test_content_security_policy_allows_only_this_node(path):
     assert sources == {"'none'", "'self'", "data:", "frame-ancestors"}
 
 
-def test_other_files_are_not_served():
+def test_files_other_than_documented_pages_are_not_served():
     """Neither other files of the static folder nor files of the folders above are served."""
     for name in ("calls", "examples.py", "..%2Fpages.py", "favicon.png", "redoc.standalone.js"):
         assert shown(f"/docs/{name}").status_code in (401, 404)
 
 
-# ---- examples --------------------------------------------------------------------------------------------------------
+# ---- examples in the documents ---------------------------------------------------------------------------------------
 
 
 def document(clock=CLOCK):
@@ -112,7 +112,7 @@ def test_every_example_matches_its_schema():
 
 
 def test_examples_change_once_per_minute():
-    """Within a minute an example stays the same, so sending it twice is a repeat (H3).
+    """Within a minute an example stays the same, so sending it twice is a repeated request (H3).
 
     After a minute it has a new id.
     """
@@ -140,7 +140,7 @@ def test_examples_follow_the_current_policy():
     assert asyncio.run(category()) == "gale"
 
 
-def test_example_uses_the_category_with_most_time_to_send_it():
+def test_example_request_uses_category_that_allows_most_time_to_send_it():
     """The radius of the example is within the category's limits."""
     categories = {
         "short": Category(title="Short", max_age_s=600),
@@ -156,14 +156,14 @@ def test_example_uses_the_category_with_most_time_to_send_it():
     assert found["Policy"]["one category"]["value"]["categories"].keys() == {"long"}
 
 
-def test_examples_have_status_test():
+def test_example_requests_have_status_test():
     """Only subscribers of tests receive an alert that was sent from an example (R6)."""
     found = examples.examples(policy.load(None), NOON_MS)
     bodies = [each["value"] for name in ("AlertRequest", "RevisionRequest") for each in found[name].values()]
     assert {body["status"] for body in bodies} == {"test"}
 
 
-# ---- the page of the stream ------------------------------------------------------------------------------------------
+# ---- the page about the stream's messages ----------------------------------------------------------------------------
 
 
 def test_stream_page_has_all_messages_fields_and_close_codes():

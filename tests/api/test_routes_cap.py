@@ -50,7 +50,7 @@ def by_token(sub="met", *scopes):
 
 
 class CapApi:
-    """The api of a node that accepts CAP messages."""
+    """The HTTP API of a node that accepts CAP messages."""
 
     def __init__(self, log=None, sources=SOURCES):
         self.log = log or MemoryLog()
@@ -91,7 +91,7 @@ class CapApi:
         return answer
 
 
-# ---- access (CP1) ------------------------------------------------------------------------------------------------
+# ---- who may send messages (CP1) ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ class CapApi:
         (by_token("met", "alerts:manage"), 403, "insufficient-scope"),
     ],
 )
-def test_source_is_identified_by_token_or_secret(headers, status, slug):
+def test_cap_source_is_identified_by_token_or_secret(headers, status, slug):
     """If a request has both, the token counts (CP1)."""
     answer = CapApi().post(headers=XML | headers)
     assert answer.status_code == status
@@ -117,13 +117,13 @@ def test_source_is_identified_by_token_or_secret(headers, status, slug):
     assert ("www-authenticate" in answer.headers) == (status == 401)
 
 
-def test_two_secrets_are_refused_401():
+def test_request_with_two_secrets_is_refused_401():
     """A request may carry only one secret (CP1)."""
     headers = [("Content-Type", "application/xml"), ("CAP-Webhook-Auth", SECRET), ("CAP-Webhook-Auth", SECRET)]
     assert CapApi().post(headers=headers).status_code == 401
 
 
-def test_secret_gives_no_access_to_other_routes():
+def test_cap_source_secret_gives_no_access_to_other_routes():
     node = CapApi()
 
     async def main():
@@ -145,25 +145,25 @@ def test_sender_outside_the_sources_list_is_refused_403():
     assert "somebody" not in answer.text
 
 
-def test_without_cap_sources_the_route_does_not_exist():
+def test_cap_route_does_not_exist_without_cap_sources():
     node = CapApi(sources=None)
     assert node.post(headers=by_token()).status_code == 404
     assert node.post().status_code == 401
 
 
-# ---- content (CP2 to CP4, CP8) -----------------------------------------------------------------------------------
+# ---- accepted and refused contents (CP2 to CP4, CP8) -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "kind", ["application/xml", "text/xml", "application/cap+xml", "Application/XML; ", "text/xml;charset=utf-8"]
 )
-def test_three_media_types_are_accepted(kind):
+def test_cap_messages_with_xml_media_types_are_accepted(kind):
     """A real sender, CAP Composer, writes `application/xml; ` (CP2)."""
     assert CapApi().post(headers=BY_SECRET | {"Content-Type": kind}).status_code == 201
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/rss+xml", "", "text/plain"])
-def test_other_media_types_are_refused_415(kind):
+def test_cap_messages_with_other_media_types_are_refused_415(kind):
     """Only the three media types for XML and CAP are accepted (CP2)."""
     answer = CapApi().post(headers=BY_SECRET | {"Content-Type": kind})
     assert (answer.status_code, answer.json()["type"]) == (415, "/problems/unsupported-media-type")
@@ -212,7 +212,7 @@ def test_charset_of_media_type_overrides_xml_declaration(charset, encoding, stat
         (a_message("m", 0, (), an_info(event="News", category="Other")), 422, "category-not-alertable"),
     ],
 )
-def test_refusals_are_problem_documents(body, status, slug):
+def test_refusals_are_answered_with_problem_documents(body, status, slug):
     """A 422 also has a list of errors with their places (CP3 to CP5, H8)."""
     answer = CapApi().post(body)
     assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
@@ -222,7 +222,8 @@ def test_refusals_are_problem_documents(body, status, slug):
 def test_first_failing_check_decides_the_answer():
     """The checks run in a fixed order.
 
-    The order is: 413, 415, 400, 422 from parsing, 403 for the sender, 200 for ignored messages, 422 from the policy.
+    The order is: 413, 415, 400, 422 for invalid fields, 403 for the sender, 200 for ignored messages, 422 for the
+    policy.
     """
     node = CapApi()
     other = {"sender": "x@y"}
@@ -242,8 +243,8 @@ def test_first_failing_check_decides_the_answer():
     assert (answer.status_code, answer.json()["why"]) == (200, "status")
 
 
-def test_only_query_parameter_is_dry_run():
-    """Any other query is refused with 422 (CP8)."""
+def test_query_parameters_other_than_dry_run_are_refused():
+    """Any other query is answered with 422 (CP8)."""
     node = CapApi()
     dry = node.post(query="?dry_run=true")
     assert (dry.status_code, dry.json()["outcome"]) == (200, "published")
@@ -253,7 +254,7 @@ def test_only_query_parameter_is_dry_run():
     assert node.post(query="?x=1").status_code == 422
 
 
-# ---- the answer --------------------------------------------------------------------------------------------------
+# ---- the answer to a message -------------------------------------------------------------------------------------
 
 
 def test_answer_names_outcome_and_changed_alerts():
@@ -310,8 +311,8 @@ def test_messages_are_counted_and_logged_without_their_content(caplog):
     assert 'geocast_accepted_total{kind="alert"} 1.0' in text
     lines = [record.getMessage() for record in caplog.records if record.name.endswith("routes_cap")]
     assert len(lines) == 3
-    assert lines[0].startswith("cap: a message of met: published alerts=cap.")
-    assert lines[1] == "cap: a message of met is refused: missing-field at /alert/scope"
+    assert lines[0].startswith("cap: processed the message from source met: published alerts=cap.")
+    assert lines[1] == "cap: refused the message from source met: missing-field at /alert/scope"
     assert not any(word in line for line in lines for word in ("secret-name", SENDER, "Flood"))
 
 
@@ -328,10 +329,10 @@ def test_unavailable_log_is_answered_503():
     assert 'outcome="failed",source="met"} 1.0' in node.api.metrics.render().decode()
 
 
-def test_source_beyond_its_share_of_messages_is_refused_429():
+def test_source_with_too_many_messages_in_progress_is_refused_429():
     """Each message may have 2 MiB.
 
-    A source has a quarter of all places, for its secret and its tokens together (HD3, HD6).
+    A source may have a quarter of all messages in progress, counting its secret and its tokens together (HD3, HD6).
     """
     node = CapApi()
     with contextlib.ExitStack() as held:
@@ -345,11 +346,11 @@ def test_source_beyond_its_share_of_messages_is_refused_429():
     assert node.post().status_code == 201
 
 
-# ---- together with the other routes -------------------------------------------------------------------------------
+# ---- CAP alerts and the other routes ------------------------------------------------------------------------------
 
 
-def test_publishers_cannot_publish_or_revise_ids_of_cap_alerts():
-    """With alerts:manage, such an alert can be cancelled."""
+def test_publishers_cannot_publish_or_revise_alerts_with_cap_ids():
+    """A publisher with the scope alerts:manage can still cancel such an alert."""
     node = CapApi()
     [alert] = node.post().json()["alerts"]
     approval = {"reviewer": "desk", "approved_at": time(20)}

@@ -39,9 +39,9 @@ FLOOD = a_revision("b", 1, category="flood", confirm=Confirm(text=("name",)))
 
 
 def stored(entry, under=None, **members):
-    """Return an entry as a backend stores it, with these members changed.
+    """Return an entry as a backend stores it, with these fields changed.
 
-    `under` are the id and number beside it in the log, if they are not its own.
+    `under` has the id and number that the log stores with the entry, if they differ from the entry's own.
     """
     payload = msgpack.packb(msgpack.unpackb(codec.encode(entry)) | members)
     alert_id, number = under or (entry.id, entry.revision)

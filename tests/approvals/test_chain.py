@@ -51,11 +51,11 @@ def mixed_desk():
     return desk
 
 
-# ---- in requests ---------------------------------------------------------------------------------------------------
+# ---- approvals that requests need ----------------------------------------------------------------------------------
 
 
-def test_revision_in_other_category_needs_approvals_of_first_one():
-    """A change of category does not reduce the number (rule HD1)."""
+def test_change_of_category_does_not_reduce_needed_approvals():
+    """The category of the first revision still counts (rule HD1)."""
     desk = mixed_desk()
     assert desk.send("revision", category="arson") == few(2)
     assert desk.approved("r-1", what="revision", category="arson") == few(2, 1)
@@ -63,7 +63,7 @@ def test_revision_in_other_category_needs_approvals_of_first_one():
     assert desk.send("revision", revision=3, category="arson") == few(2)
 
 
-def test_cancel_needs_most_that_any_revision_asks_for():
+def test_cancel_needs_greatest_number_of_approvals_of_all_revisions():
     """The greatest `cancel_approvals` of all revisions' categories counts (rule HD1)."""
     desk = mixed_desk()
     assert desk.approved("r-1", "r-2", what="revision", category="flood")[0] == 201
@@ -73,7 +73,7 @@ def test_cancel_needs_most_that_any_revision_asks_for():
     assert desk.approved("r-1", "r-2", what="cancel", revision=4)[0] == 201
 
 
-def test_dry_run_says_number_of_approvals_for_all_revisions():
+def test_dry_run_returns_number_of_approvals_that_request_will_need():
     """The number is the one that the request itself will need (rule HD1)."""
     desk = mixed_desk()
     revised = {"what": "revision", "category": "arson"}
@@ -85,16 +85,16 @@ def test_dry_run_says_number_of_approvals_for_all_revisions():
     assert (repeated[0], repeated[1].approvals) == (200, 2)
 
 
-def test_revision_after_confirmed_one_needs_two_approvals():
-    """A flood needs one, and two once a revision confirms something (rules AP6, HD1)."""
+def test_revision_after_one_with_confirmed_text_needs_two_approvals():
+    """This category needs one approval, and two after a revision with something confirmed (rules AP6, HD1)."""
     desk = SigningHarness(MIXED)
     held = {"headline": "Mr Smith is on the run", "confirm": {"text": ["name"]}}
     assert desk.approved("r-1", "r-2", category="flood", **held)[0] == 201
     assert desk.approved("r-1", what="revision", category="flood", headline="Found") == few(2, 1)
 
 
-def test_shortest_signature_age_of_all_categories_counts():
-    """A robbery's signature may be 60 s old, and so may that of its later revisions (rule HD1)."""
+def test_shortest_signature_age_limit_of_all_categories_of_an_alert_applies():
+    """A signature for a robbery may be 60 s old. This also holds for later revisions in other categories (rule HD1)."""
     desk = mixed_desk()
     revised = {"what": "revision", "category": "arson"}
     approval = desk.signed("r-1", "r-2", **revised)
@@ -104,14 +104,14 @@ def test_shortest_signature_age_of_all_categories_counts():
 
 
 def test_revision_after_cancel_is_refused():
-    """A request gets status 410 (rule HD9)."""
+    """The request gets status 410 (rule HD9)."""
     desk = mixed_desk()
     assert desk.approved("r-1", what="cancel")[0] == 201
     assert desk.send("revision", revision=3)[0] == 410
 
 
 @pytest.mark.parametrize("category", ["robbery", "flood", "arson"])
-def test_only_category_and_confirm_decide_number_of_approvals(category):
+def test_number_of_approvals_depends_only_on_category_and_confirmations(category):
     """Status, severity and texts don't change it (rule HD1)."""
     plain = a_revision(category=category)
     others = [{"status": "test"}, {"severity": "minor"}, {"headline": "x"}, {"description": "x"}]
@@ -120,18 +120,18 @@ def test_only_category_and_confirm_decide_number_of_approvals(category):
         assert asked(MIXED, changed, Chain().kinds) == asked(MIXED, plain, Chain().kinds)
 
 
-def test_unsigned_cap_entry_needs_approvals_of_its_alert():
-    """A message of CAP carries no form, so it can't have any (rule HD1)."""
+def test_cap_message_is_refused_for_alert_that_needs_approvals():
+    """A CAP message carries no signed form (the text that reviewers sign), so it has no approvals (rule HD1)."""
     behind = Chain.of([GOOD]).kinds
     assert [each.slug for each in unsigned(MIXED, FALSE_ALARM, behind)] == ["approvals-needed"]
     assert [each.slug for each in unsigned(MIXED, a_cancel(), behind)] == ["approvals-needed"]
     assert unsigned(MIXED, FALSE_ALARM, Chain().kinds) == []
 
 
-# ---- the chain -----------------------------------------------------------------------------------------------------
+# ---- incomplete and untrusted entries ------------------------------------------------------------------------------
 
 
-def test_incomplete_chain_needs_most_approvals_of_policy():
+def test_alert_with_missing_entry_needs_greatest_number_of_approvals_in_policy():
     """A missing or unreadable entry may have been of any category (rule HD1)."""
     arson = a_revision("a-1", 1, category="arson")
     for entries in ([None], [arson, None], [a_revision("a-1", 3, category="arson")]):
@@ -144,13 +144,13 @@ def test_incomplete_chain_needs_most_approvals_of_policy():
     assert asked(MIXED, a_revision("a-1", 4, category="arson"), whole.before(4)) == 0
 
 
-def test_untrusted_entry_counts_by_its_own_category():
-    """Other processes may know its keys (rule HD1)."""
+def test_category_of_untrusted_entry_counts_for_number_of_approvals():
+    """Other processes may know the keys that signed the entry (rule HD1)."""
     chain = Chain.of([a_revision("a-1", category="arson"), Untrusted("a-1", 2, 0, a_revision("a-1", 2))])
     assert asked(MIXED, a_revision("a-1", 3, category="arson"), chain.kinds) == 2
 
 
-# ---- in the log ----------------------------------------------------------------------------------------------------
+# ---- entries in the log --------------------------------------------------------------------------------------------
 
 
 SIGNED_ARSON = proved(FALSE_ALARM, "r-1", "r-2")
@@ -167,7 +167,7 @@ BYPASSES = {
 @on_each
 @pytest.mark.parametrize("name", BYPASSES)
 def test_forged_entry_in_category_without_approvals_is_not_sent(place, name):  # noqa: F811
-    """Neither by a node that runs already, nor by one that starts later (rule HD1)."""
+    """Neither a running node nor one that starts later sends the entry (rule HD1)."""
     forged = BYPASSES[name]
     good = [GOOD, *(entry for entry in forged if entry is SIGNED_ARSON)]
     numbers = [f"a-1/{entry.revision}" for entry in good]
@@ -225,8 +225,8 @@ async def until(holds):
 
 
 @on_each
-def test_ended_early_revision_counts_for_process_that_starts_later(place):  # noqa: F811
-    """The robbery has ended, and its signed revision lives; an arson of three entries needs no approvals (rule HD1)."""
+def test_expired_revision_counts_for_approvals_in_process_that_starts_later(place):  # noqa: F811
+    """The first revision has expired, and a signed revision in a laxer category is live (rule HD1)."""
     short = proved(a_revision(expires_at=NOON_MS - 1), "r-1", "r-2")
     longer = proved(a_revision("a-1", 2, category="arson"), "r-1", "r-2")
     unsigned_ones = [a_revision("c", n, category="arson", expires_at=NOON_MS + n - 2) for n in (1, 2, 3)]
@@ -244,16 +244,16 @@ def test_ended_early_revision_counts_for_process_that_starts_later(place):  # no
     assert set(page.revisions) == {longer, unsigned_ones[2]}
 
 
-def test_cancel_before_its_alert_is_checked_by_all_revisions():
-    """The check waits until the chain is complete (Rule 6 of the live alerts)."""
+def test_cancel_read_before_its_alert_is_checked_when_all_revisions_are_read():
+    """The check waits until all entries of the alert are known (Rule 6 of the live alerts)."""
     arson = a_revision("a-1", category="arson")
     robbery = proved(a_revision("a-1", 2), "r-1", "r-2")
     assert told([a_cancel("a-1", 3), arson, robbery], trust())[-1] == "a-1/2"
     assert told([a_cancel("c", 2), a_revision("c", category="arson")], trust()) == ["welcome"]
 
 
-def test_revision_after_cancel_of_unknown_alert_is_not_shown():
-    """The process has read the cancel, but not the alert (rule HD9)."""
+def test_revision_that_follows_cancel_of_unknown_alert_is_not_sent():
+    """The process has read the cancel, but not the alert's earlier revisions (rule HD9)."""
     later = a_revision("c", 3, category="arson")
     assert told([a_cancel("c", 2), later], ApprovalVerifier(NONE, {})) == ["welcome"]
 
@@ -266,8 +266,8 @@ def test_revision_after_cancel_of_unknown_alert_is_not_shown():
     assert isinstance(asyncio.run(main())[-1], Untrusted)
 
 
-def test_request_history_and_follower_agree_on_approvals():
-    """All three ways of counting give the same number for every chain of three revisions (rule HD1)."""
+def test_publishing_reading_and_following_agree_on_number_of_approvals():
+    """All three ways of counting give the same number for any three revisions of an alert (rule HD1)."""
     kinds = [("robbery", ()), ("flood", ()), ("flood", ("name",)), ("arson", ())]
     for chosen in itertools.product(kinds, repeat=3):
         chain = [
@@ -288,14 +288,14 @@ def test_request_history_and_follower_agree_on_approvals():
         )
 
 
-# ---- a copied entry ------------------------------------------------------------------------------------------------
+# ---- copied entries ------------------------------------------------------------------------------------------------
 
 
 @on_each
 @pytest.mark.parametrize("in_force", [POLICY, NONE], ids=["asks", "asks nothing"])
 @pytest.mark.parametrize("whose", ["its own", "another alert's"])
-def test_copied_entry_is_set_aside_and_alert_continues(place, in_force, whose):  # noqa: F811
-    """The copy is counted, and revisions and a cancel may follow it (rule HD15)."""
+def test_copied_entry_is_ignored_and_alert_continues(place, in_force, whose):  # noqa: F811
+    """The copy is counted as untrusted, and revisions and a cancel may follow it (rule HD15)."""
     copy = stored(GOOD if whose == "its own" else a_revision("c", 2, category="arson"), ("a-1", 2))
     rest = [proved(a_revision("a-1", 3, headline="Still on"), "r-1", "r-2"), proved(a_cancel("a-1", 4), "r-1")]
 
@@ -332,7 +332,7 @@ def read(town, verifier, entry):
     town.publish(verifier.verify(entry, (entry.id, entry.revision), f"{entry.id}/{entry.revision}"))
 
 
-def test_cancel_of_untrusted_alert_reaches_only_its_holders():
+def test_cancel_of_untrusted_alert_is_sent_only_to_sessions_that_have_it():
     """Another process has sent the alert, under another policy or with another key (rule HD7)."""
     town, verifier = a_town(POLICY)
     read(town, verifier, a_revision())
@@ -345,8 +345,8 @@ def test_cancel_of_untrusted_alert_reaches_only_its_holders():
     assert (holder.received(), newcomer.received()) == (["-a-1/3"], [])
 
 
-def test_alert_that_becomes_valid_is_sent_to_those_without_it():
-    """Its key was added late. Sessions that have the alert are not sent it again (rule NC3)."""
+def test_alert_that_becomes_valid_is_sent_to_sessions_that_lack_it():
+    """A reviewer's key was added late. Sessions that have the alert are not sent it again (rule NC3)."""
     town, verifier = a_town(POLICY, "r-1")
     read(town, verifier, GOOD)
     holder, newcomer = town.join(holding={"a-1": 1}), town.join()
@@ -358,8 +358,8 @@ def test_alert_that_becomes_valid_is_sent_to_those_without_it():
     assert len(town.hub.live) == 1
 
 
-def test_signed_revision_replaces_forgery_of_higher_number():
-    """It is sent under its own number (rule NC3)."""
+def test_signed_revision_replaces_forgery_with_higher_number():
+    """The signed revision is sent under its own number (rule NC3)."""
     town, verifier = a_town(POLICY)
     for forged in (a_revision(headline="Run"), a_revision("a-1", 2, headline="Run")):
         read(town, verifier, forged)
@@ -368,7 +368,7 @@ def test_signed_revision_replaces_forgery_of_higher_number():
     assert peer.received() == ["welcome", "a-1/1"]
 
 
-def test_memory_for_untrusted_alerts_is_bounded(monkeypatch):
+def test_number_of_remembered_untrusted_alerts_is_limited(monkeypatch):
     """Alerts beyond the limit are forgotten (rule NC3)."""
     monkeypatch.setattr(live_alerts, "MAX_UNBELIEVED", 3)
     town, verifier = a_town(POLICY)
@@ -381,8 +381,8 @@ def test_memory_for_untrusted_alerts_is_bounded(monkeypatch):
     assert [alert.id for alert in town.hub.live] == ["c"]
 
 
-def test_early_cancel_of_forgotten_alert_does_not_end_new_one():
-    """A forgotten alert's cancel is forgotten, too (rule HD9)."""
+def test_cancel_of_forgotten_alert_does_not_end_new_alert_with_same_id():
+    """When an alert is forgotten, so is its cancel (rule HD9)."""
     town, verifier = a_town(NONE)
     read(town, verifier, a_cancel("a-1", 2))
     town.clock.advance(2 * 86_400)
@@ -392,8 +392,8 @@ def test_early_cancel_of_forgotten_alert_does_not_end_new_one():
 
 
 @on_each
-def test_chain_is_read_once_new_policy_asks_for_approvals(place):  # noqa: F811
-    """The first revision had ended when this process started, so it did not know the chain (rule HD1)."""
+def test_alert_history_is_read_when_new_policy_requires_approvals(place):  # noqa: F811
+    """The first revision had ended when the process started, so it did not know the alert's history (rule HD1)."""
     chain = [a_revision("c", n, category="arson", expires_at=NOON_MS + n - 2) for n in (1, 2, 3)]
     verifier = ApprovalVerifier(NONE, {})
 

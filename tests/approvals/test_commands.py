@@ -134,7 +134,7 @@ def test_approve_without_terminal_needs_yes_option(geocast, told, monkeypatch):
     assert "--yes" in outcome.err
 
 
-def test_check_counts_reviewers_or_reports_their_absence(geocast, tmp_path):
+def test_check_command_counts_reviewers_or_reports_their_absence(geocast, tmp_path):
     """`geocast check` fails if the policy asks for approvals and there are no reviewers."""
     geocast("keygen")
     (tmp_path / "r.jwks").write_bytes(jwks())
@@ -148,7 +148,7 @@ def test_check_counts_reviewers_or_reports_their_absence(geocast, tmp_path):
     assert geocast("serve", *node).is_one_line_error
 
 
-# ---- starting and reloading ---------------------------------------------------------------------------------------
+# ---- starting a node and reloading its reviewers ------------------------------------------------------------------
 
 
 class Files:
@@ -185,20 +185,20 @@ def test_reload_replaces_reviewers_in_all_processes(files):
 
 @pytest.mark.parametrize("content", [b"\xff", b"{}", b'{"keys": []}', None])
 def test_reload_with_invalid_reviewers_keeps_old_ones(files, content, caplog):
-    """The same file stops a start (rule NC5)."""
+    """At a start the same file would be an error (rule NC5)."""
     found = RuntimeConfig(files.settings)
     path = files.home / "reviewers"
     path.unlink() if content is None else path.write_bytes(content)
     found.reload()
     assert {each.sub for each in found.reviewers.values()} == {"r-1"}
-    assert caplog.records[-1].getMessage().startswith("reload failed, all stays as it was: reviewers ")
+    assert caplog.records[-1].getMessage().startswith("the reload failed, so nothing has changed: reviewers ")
     with pytest.raises(ConfigError, match=r"^reviewers "):
         RuntimeConfig(files.settings)
 
 
 @pytest.mark.parametrize("at_start", [True, False])
 def test_policy_with_approvals_and_no_reviewers_is_refused(files, at_start):
-    """It stops a start, and a reload keeps the old policy (rule K1)."""
+    """The node does not start, and a reload keeps the old policy (rule K1)."""
     alone = replace(files.settings, reviewers=None)
     if at_start:
         with pytest.raises(ConfigError, match="no reviewers"):
@@ -211,7 +211,7 @@ def test_policy_with_approvals_and_no_reviewers_is_refused(files, at_start):
         assert not found.policy.asks_for_approvals
 
 
-def test_key_in_token_keys_and_reviewers_stops_start(files):
+def test_start_is_refused_if_key_is_in_both_token_keys_and_reviewers(files):
     """The `kid`s of the two entries may differ (rule K1)."""
     public = {name: value for name, value in PAIRS["r-1"][1].items() if name != "sub"} | {"kid": "t", "alg": "EdDSA"}
     (files.home / "keys").write_text(json.dumps({"keys": [public]}))

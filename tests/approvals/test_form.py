@@ -1,4 +1,4 @@
-"""The form: the text that reviewers sign, which has every member that goes out."""
+"""The form: the text that reviewers sign. It contains every field that subscribers are sent."""
 
 import dataclasses
 import json
@@ -26,8 +26,8 @@ ALERTS = {
 CANCELS = {"plain": a_cancel(), "full": a_cancel("a-1", 9, reason="“over”", confirm=Confirm(text=("name",)))}
 
 
-def test_form_of_alert_is_exactly_the_documented_text():
-    """Byte for byte as docs/reference/approval-rules.md shows it (AP, step 1)."""
+def test_form_to_sign_for_alert_is_exactly_the_documented_text():
+    """The form equals the example in docs/reference/approval-rules.md byte for byte (AP, step 1)."""
     alert = a_revision(
         "desk-7.e3b0c442", source="desk-7", area=(Circle(32.77651106192115, -96.79535520104106, 1020.0),)
     )
@@ -40,7 +40,7 @@ def test_form_of_alert_is_exactly_the_documented_text():
     )
 
 
-def test_form_of_cancel_has_documented_order_of_keys():
+def test_form_to_sign_for_cancel_has_documented_order_of_keys():
     """The category is the alert's, and `expires_at` is that of the cancelled revision (AP, step 1)."""
     assert form.text_of(form.form_of(CANCELS["full"], AUDIENCE, "robbery")) == (
         '{"v":1,"what":"cancel","aud":"alerts.harbour.example","id":"a-1","revision":9,"source":"desk",'
@@ -49,8 +49,8 @@ def test_form_of_cancel_has_documented_order_of_keys():
 
 
 @pytest.mark.parametrize("alert", ALERTS.values(), ids=ALERTS)
-def test_form_has_every_member_sent_to_subscribers(alert):
-    """Only the time of acceptance is missing, which is not known yet; confirmations are added (AP, step 1)."""
+def test_form_to_sign_has_every_field_that_subscribers_are_sent(alert):
+    """Only the time of acceptance is missing, since it is not known yet. Confirmations are added (AP, step 1)."""
     members = form.form_of(alert, AUDIENCE, "")
     sent = frames.alert_map(alert)
     assert {name: members[name] for name in sent.keys() - {"issued_at"}} == {
@@ -60,8 +60,8 @@ def test_form_has_every_member_sent_to_subscribers(alert):
 
 
 @pytest.mark.parametrize("entry", [*ALERTS.values(), *CANCELS.values()])
-def test_read_form_gives_signed_content_back(entry):
-    """Other content in the entry beside the form is replaced (rule NC1)."""
+def test_content_of_signed_form_replaces_other_content_of_entry(entry):
+    """Fields of the entry outside the form are not signed, so they do not count (rule NC1)."""
     text = proved(entry, "r-1").proof.form
     if hasattr(entry, "alert"):
         emptied = dataclasses.replace(
@@ -81,8 +81,8 @@ def test_read_form_gives_signed_content_back(entry):
 
 
 @pytest.mark.parametrize("number", [6, 8])
-def test_form_of_alert_is_valid_for_one_revision_only(number):
-    """It is valid for one revision of one alert (rule AP8)."""
+def test_signed_form_of_alert_is_valid_for_one_revision_only(number):
+    """The signed form can't be used for another revision, another alert or a cancel (rule AP8)."""
     read = form.read(proved(ALERTS["full"], "r-1").proof.form)
     for other in (
         dataclasses.replace(ALERTS["full"], revision=number),
@@ -93,7 +93,7 @@ def test_form_of_alert_is_valid_for_one_revision_only(number):
             read.says(other)
 
 
-def test_form_of_cancel_is_valid_for_later_revisions():
+def test_signed_form_of_cancel_is_valid_for_later_revisions():
     """A revision in between, or a failover, must not require new signatures (rule AP8)."""
     read = form.read(proved(a_cancel("a-1", 3), "r-1").proof.form)
     assert read.says(a_cancel("a-1", 3, reason="x")).reason == "over"
@@ -108,7 +108,7 @@ WRONG = (None, True, -1, 1.5, 1e300, "x", "\ud800", [], {}, [None], ["x"], {"x":
 
 @pytest.mark.parametrize("entry", [ALERTS["full"], CANCELS["full"]], ids=["alert", "cancel"])
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda value: repr(value)[:20])
-def test_form_with_wrong_member_is_refused_or_can_be_sent(entry, wrong):
+def test_signed_form_with_wrong_value_is_refused_or_gives_entry_that_can_be_sent(entry, wrong):
     """Every wrong value gives a ValueError, or an entry that can be encoded (rules NC2, NC5)."""
     members = form.form_of(entry, AUDIENCE, "robbery")
     for name in members:
@@ -124,14 +124,14 @@ def test_form_with_wrong_member_is_refused_or_can_be_sent(entry, wrong):
     "text",
     ["", "x", "[]", "{}", "null", '{"v":1}', '{"v":1,"v":1}', '{"v":NaN}', "\ud800", '{"v":1e999}', "[" * 5000, "\x00"],
 )
-def test_malformed_form_raises_value_error(text):
+def test_malformed_signed_form_raises_value_error(text):
     """Forms are strict JSON, and hostile texts raise no other error (rule AP1)."""
     with pytest.raises(ValueError, match=r"form|utf-8"):
         form.read(text)
 
 
 @pytest.mark.parametrize("lat", ["1.5", True, None, [1], "nan"])
-def test_form_with_number_written_as_text_is_refused(lat):
+def test_signed_form_with_number_written_as_text_is_refused(lat):
     """Another program might read such a number differently (rule NC1)."""
     circle = {"type": "circle", "lat": lat, "lng": 1, "radius_m": 1}
     members = form.form_of(ALERTS["plain"], AUDIENCE, "")
@@ -139,7 +139,7 @@ def test_form_with_number_written_as_text_is_refused(lat):
         form.read(form.text_of(members | {"area": [circle]}))
 
 
-def test_form_over_20_kib_is_refused():
+def test_signed_form_over_20_kib_is_refused():
     """The limit counts bytes of UTF-8 (rule AP1)."""
     members = form.form_of(ALERTS["plain"], AUDIENCE, "")
     room = MAX_FORM_BYTES - len(form.text_of(members | {"later": ""}).encode())
@@ -149,21 +149,21 @@ def test_form_over_20_kib_is_refused():
 
 
 @pytest.mark.parametrize("version", [0, 2, True, 1.0, "1"])
-def test_form_of_unknown_version_is_refused(version):
-    """The node does not guess what it may mean (AP, step 1)."""
+def test_signed_form_of_unknown_version_is_refused(version):
+    """The node does not guess what an unknown version means (AP, step 1)."""
     with pytest.raises(ValueError, match="form"):
         form.read(json.dumps(form.form_of(ALERTS["plain"], AUDIENCE, "") | {"v": version}))
 
 
-def test_read_form_ignores_members_of_later_release():
-    """Reviewers signed them for nodes of a later release (rule G1)."""
+def test_fields_of_later_release_in_signed_form_are_ignored():
+    """Reviewers signed these fields for nodes of a later release (rule G1)."""
     members = form.form_of(ALERTS["plain"], AUDIENCE, "") | {"later": {"x": [1]}}
     assert form.read(form.text_of(members)).says(ALERTS["plain"]) == ALERTS["plain"]
 
 
 @given(st.integers(0, 10**6), st.binary(max_size=3))
-def test_changed_bytes_of_form_raise_only_value_error(at, others):
-    """No other type of error is raised (rule NC5)."""
+def test_signed_form_with_changed_bytes_raises_at_most_value_error(at, others):
+    """The bytes are changed at random (rule NC5)."""
     data = bytearray(proved(ALERTS["full"], "r-1").proof.form.encode())
     at %= len(data)
     data[at : at + len(others)] = others
@@ -174,7 +174,7 @@ def test_changed_bytes_of_form_raise_only_value_error(at, others):
         pass
 
 
-def test_equal_forms_are_same_content():
+def test_entries_with_equal_signed_forms_have_same_content():
     """The order of keys and the signers don't matter; signed and unsigned always differ (rules AP8, H5)."""
     one = proved(ALERTS["full"], "r-1")
     members = dict(reversed(json.loads(one.proof.form).items()))

@@ -80,10 +80,10 @@ def slugs(answer):
 NOT_THE_FORM = (422, [("not-approved", "/approval/form")])
 
 
-# ---- the flow ----------------------------------------------------------------------------------------------------
+# ---- the usual order of requests ---------------------------------------------------------------------------------
 
 
-def test_signed_requests_are_stored_with_their_forms(desk):
+def test_signed_requests_are_stored_with_their_signed_forms(desk):
     """Alert, revision and cancel are stored with what was signed (AP, steps 1 to 3)."""
     status, outcome = desk.approved("r-1")
     assert status == 201
@@ -96,8 +96,8 @@ def test_signed_requests_are_stored_with_their_forms(desk):
     assert [json.loads(entry.proof.form)["revision"] for entry in history] == [1, 2, 3]
 
 
-def test_dry_run_returns_form_and_stores_nothing(desk):
-    """It says how many reviewers must sign, with one more if something is confirmed (AP, step 1; rule AP6)."""
+def test_dry_run_returns_form_to_sign_and_stores_nothing(desk):
+    """The answer says how many reviewers must sign: one more if something is confirmed (AP, step 1; rule AP6)."""
     status, outcome = desk.send(dry_run=True, approval=...)
     assert (status, outcome.approvals) == (200, 1)
     assert json.loads(outcome.form)["id"] == "a-1"
@@ -111,12 +111,12 @@ def test_dry_run_returns_form_and_stores_nothing(desk):
 
 
 def test_request_without_approval_is_refused(desk):
-    """Only a dry run may leave it out (rule A11)."""
+    """Only a dry run may omit the approval (rule A11)."""
     for what in ("alert", "revision", "cancel"):
         assert slugs(desk.send(what, approval=...)) == (422, [("missing-field", "/approval")])
 
 
-def test_policy_without_audience_has_no_form():
+def test_dry_run_under_policy_without_audience_returns_no_form_to_sign():
     """A policy without approvals needs no audience, and a form of another deployment is refused (AP)."""
     desk = SigningHarness(a_policy(audience=None, approvals=0), known())
     status, outcome = desk.send(dry_run=True, approval=...)
@@ -124,7 +124,7 @@ def test_policy_without_audience_has_no_form():
     assert slugs(desk.send(approval=desk.signed("r-1", text=SigningHarness().form()))) == NOT_THE_FORM
 
 
-# ---- AP1 to AP8 --------------------------------------------------------------------------------------------------
+# ---- rules AP1 to AP8 --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_malformed_approval_is_refused(desk, change, pointer):
 @pytest.mark.parametrize(
     "number", ["1e309", "-1e309", "9" * 309, "-" + "9" * 5000], ids=["1e309", "-1e309", "309", "5000"]
 )
-def test_form_with_number_beyond_double_is_refused(desk, number):
-    """So it is in each place, in a new request and in a repeat (rules AP1, L2)."""
+def test_signed_form_with_number_too_large_for_double_is_refused(desk, number):
+    """The number is refused anywhere in the form, in a new request and in a repeated one (rules AP1, L2)."""
     form = desk.form(**HELD)
     for text in (form.replace('"confirm":{', f'"confirm":{{"area_km2":{number},'), form[:-1] + f',"later":{number}}}'):
         approval = desk.signed("r-1", "r-2", text=text)
@@ -169,8 +169,8 @@ def test_form_with_number_beyond_double_is_refused(desk, number):
 
 
 @pytest.mark.parametrize("part", ["form", "signatures"])
-def test_approval_needs_exactly_form_and_signatures(desk, part):
-    """A mix with a reviewer's name is refused (rule AP1)."""
+def test_approval_with_missing_or_additional_field_is_refused(desk, part):
+    """For instance, a form together with a reviewer's name is refused (rule AP1)."""
     approval = desk.signed("r-1")
     assert slugs(desk.send(approval={part: approval[part]})) == (
         422,
@@ -196,15 +196,15 @@ MOVED = [{"type": "circle", "lat": 32.8, "lng": -96.8, "radius_m": 1020.0}]
     ],
     ids=str,
 )  # fmt: skip
-def test_form_that_differs_from_request_is_refused(desk, change):
-    """Members are compared by value, and the number of signatures does not help (rule AP2)."""
+def test_signed_form_that_differs_from_request_is_refused(desk, change):
+    """Fields are compared by value, and more signatures do not help (rule AP2)."""
     members = {**json.loads(desk.form()), **change}
     text = json.dumps({name: value for name, value in members.items() if value is not ...})
     assert slugs(desk.send(approval=desk.signed("r-1", "r-2", "r-3", text=text))) == NOT_THE_FORM
 
 
-def test_refusal_names_differing_member_without_its_value(desk):
-    """An unexpected member is not even named (rules AP2, H9)."""
+def test_refusal_names_differing_field_without_its_value(desk):
+    """The name of an unknown field is not repeated either (rules AP2, H9)."""
     for change, named in (
         ({"headline": "Secret", "severity": "minor"}, "headline"),
         ({"secret": 1}, "a member too many"),
@@ -217,7 +217,7 @@ def test_refusal_names_differing_member_without_its_value(desk):
         assert "ecret" not in str(caught.value.body())
 
 
-def test_form_with_other_order_and_spelling_is_accepted(desk):
+def test_signed_form_with_other_key_order_and_time_format_is_accepted(desk):
     """The comparison is by value, and the signed text itself is stored (rule AP2)."""
     members = json.loads(desk.form())
     members["expires_at"] = members["expires_at"].replace(".000Z", "+00:00")
@@ -227,8 +227,8 @@ def test_form_with_other_order_and_spelling_is_accepted(desk):
 
 
 @pytest.mark.parametrize(("by", "taken"), [(0.9e-9, True), (1.1e-9, False)])
-def test_centre_in_form_may_differ_by_a_billionth_of_a_degree(desk, by, taken):
-    """Two machines may compute it slightly differently; the form's is published (rule AP2)."""
+def test_circle_centre_in_signed_form_may_differ_by_a_billionth_of_a_degree(desk, by, taken):
+    """Two machines may compute the centre slightly differently. The centre in the form is published (rule AP2)."""
     members = json.loads(desk.form())
     members["area"][0]["lat"] += by
     status, outcome = desk.send(approval=desk.signed("r-1", text=json.dumps(members)))
@@ -238,7 +238,7 @@ def test_centre_in_form_may_differ_by_a_billionth_of_a_degree(desk, by, taken):
 
 
 @pytest.mark.parametrize(("by", "taken"), [(1.9e-6, True), (2.1e-6, False)])
-def test_polygon_corner_in_form_may_differ_by_last_decimal(by, taken):
+def test_polygon_corner_in_signed_form_may_differ_in_last_decimal(by, taken):
     """The tolerance is 2e-6 degrees (rule AP2)."""
     ring = [[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.77]]
     flood = {"category": "flood", "area": {"type": "Polygon", "coordinates": [ring]}}
@@ -248,7 +248,7 @@ def test_polygon_corner_in_form_may_differ_by_last_decimal(by, taken):
     assert (desk.send(approval=desk.signed("r-1", text=json.dumps(members)), **flood)[0] == 201) == taken
 
 
-def test_one_wrong_signature_refuses_request(desk):
+def test_request_with_one_wrong_signature_is_refused(desk):
     """Enough other signatures don't help (rule AP3)."""
     good = desk.signed("r-1", "r-2")
     [stranger] = desk.signed("stranger")["signatures"]
@@ -285,14 +285,14 @@ def test_signature_over_maximum_age_is_refused(late):
     ("names", "have"),
     [(("r-1",), 1), (("r-1", "r-1"), 1), (("r-2", "r-2 at home"), 1), (("r-1", "desk"), 1), (("desk",), 0)],
 )
-def test_approvals_count_persons_other_than_publisher(names, have):
+def test_only_approvals_by_different_persons_other_than_publisher_count(names, have):
     """Persons are recognised by the `sub` of their keys (rule AP5)."""
     desk = SigningHarness(a_policy(approvals=2))
     assert desk.approved(*names) == (422, [("approvals-needed", "/approval", {"needed": 2, "have": have})])
     assert desk.approved(*names, "r-3", "glass")[0] == 201
 
 
-def test_reviewer_with_publishers_sub_never_counts(desk):
+def test_approval_by_reviewer_with_same_sub_as_publisher_never_counts(desk):
     """This holds for every issuer. The entry keeps its issuer, which the form does not have (rules AP5, HD5)."""
     assert desk.approved("desk", issuer="a") == (422, [("approvals-needed", "/approval", {"needed": 1, "have": 0})])
     status, outcome = desk.approved("r-1", issuer="a")
@@ -300,15 +300,15 @@ def test_reviewer_with_publishers_sub_never_counts(desk):
     assert desk.approved("r-1", what="cancel", issuer="a")[1].entry.issuer == "a"
 
 
-def test_confirmed_alert_needs_two_approvals(desk):
-    """A confirmed cancel does not, because its reason can be reworded (rule AP6)."""
+def test_alert_with_confirmed_text_needs_two_approvals(desk):
+    """A cancel with a confirmed reason needs only one, because its reason can be reworded (rule AP6)."""
     assert desk.approved("r-1", **HELD) == (422, [("approvals-needed", "/approval", {"needed": 2, "have": 1})])
     assert desk.approved("r-1", "r-2", **HELD)[0] == 201
     held = {"reason": "Mr Smith is found", "confirm": {"text": ["name"]}}
     assert desk.approved("r-1", what="cancel", **held)[0] == 201
 
 
-def test_unsigned_approval_is_accepted_where_none_is_needed(desk):
+def test_unsigned_approval_is_accepted_if_category_needs_no_signatures(desk):
     """Signatures that are not needed are checked nevertheless (rule AP7)."""
     few = [("approvals-needed", "/approval", {"needed": 1, "have": 0})]
     assert desk.send() == (422, few)
@@ -330,7 +330,7 @@ def test_refusal_lists_policy_and_approval_violations(desk):
     assert slugs(desk.send(**late))[1] == [("expiry-out-of-range", "/expires_at"), ("approvals-needed", "/approval")]
 
 
-def test_same_form_is_repeat_whoever_signed_it(desk):
+def test_request_with_same_signed_form_counts_as_repeat_even_with_other_signers(desk):
     """The number and age of signatures don't matter, nor later policies and reviewers (rules AP8, H3)."""
     approval = desk.signed("r-1")
     _, first = desk.send(approval=approval)
@@ -342,8 +342,8 @@ def test_same_form_is_repeat_whoever_signed_it(desk):
         assert (status, outcome.entry) == (200, first.entry)
 
 
-def test_signed_and_unsigned_content_are_never_equal():
-    """The second one gets status 409 (rules AP8, H5)."""
+def test_signed_and_unsigned_requests_with_same_content_conflict():
+    """The second request gets status 409 (rules AP8, H5)."""
     desk = SigningHarness(a_policy(approvals=0))
     approval = desk.signed("r-1")
     assert desk.send()[0] == 201
@@ -353,7 +353,7 @@ def test_signed_and_unsigned_content_are_never_equal():
     assert other.send(approval={"reviewer": "r-1", "approved_at": format_time(NOON_MS)})[0] == 409
 
 
-def test_form_of_cancel_stays_valid_after_revision(desk):
+def test_signed_form_of_cancel_stays_valid_after_revision(desk):
     """The revision may even end later than the form says (rule AP8)."""
     desk.approved("r-1")
     approval = desk.signed("r-2", what="cancel")
@@ -368,14 +368,14 @@ def test_form_of_cancel_stays_valid_after_revision(desk):
 @pytest.mark.parametrize(
     "change", [{"revision": 3}, {"revision": 0}, {"category": "arson"}, {"reason": "x"}, {"id": "b"}]
 )
-def test_form_of_cancel_that_differs_from_request_is_refused(desk, change):
-    """Its category is that of the alert (rule AP2)."""
+def test_signed_form_of_cancel_that_differs_from_request_is_refused(desk, change):
+    """The form of a cancel has the category of the alert (rule AP2)."""
     desk.approved("r-1")
     text = json.dumps(json.loads(desk.form("cancel")) | change)
     assert slugs(desk.send("cancel", approval=desk.signed("r-1", text=text))) == NOT_THE_FORM
 
 
-def test_form_of_alert_is_refused_for_other_number_or_alert(desk):
+def test_signed_form_of_alert_is_refused_for_other_revision_or_alert(desk):
     """A signature is for one revision of one alert (rule AP8)."""
     approval = desk.signed("r-1")
     assert desk.send(approval=approval)[0] == 201
@@ -384,7 +384,7 @@ def test_form_of_alert_is_refused_for_other_number_or_alert(desk):
     assert slugs(desk.send(approval=approval, id="b")) == NOT_THE_FORM
 
 
-def test_break_glass_key_is_reported(desk):
+def test_use_of_break_glass_key_is_reported(desk):
     """The key counts like any other (AP, break glass)."""
     _, outcome = desk.approved("r-1")
     assert desk.publishing.break_glass(outcome.entry) == []
@@ -393,25 +393,25 @@ def test_break_glass_key_is_reported(desk):
     assert desk.publishing.break_glass(replace(outcome.entry, proof=None)) == []
 
 
-def test_cap_alert_is_accepted_only_without_approvals():
+def test_cap_alert_is_refused_if_category_needs_approvals():
     """A message of CAP carries no form (AP)."""
     in_force = a_policy(approvals=2)
     assert [each.slug for each in needed_of(in_force, "robbery")] == ["approvals-needed"]
     assert needed_of(in_force, "arson") == []
 
 
-def test_entry_of_unknown_kind_is_not_a_repeat(desk):
-    """Its number is taken, so the signed alert gets status 409 (rule G4)."""
+def test_signed_request_conflicts_with_entry_of_unknown_kind(desk):
+    """The number of the request is taken, so it gets status 409 (rule G4)."""
     approval = desk.signed("r-1")
     desk.log.take(OtherKind("a-1", 1, NOON_MS + 1_000_000))
     assert desk.send(approval=approval)[0] == 409
 
 
-# ---- the policy --------------------------------------------------------------------------------------------------
+# ---- requirements of the policy ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keys", [{"approvals": 1}, {"approvals": 0, "cancel_approvals": 1}])
-def test_policy_with_approvals_needs_audience(keys):
+def test_policy_that_requires_approvals_without_audience_is_refused(keys):
     """Signatures for a training deployment must be worthless in production (AP)."""
     with pytest.raises(ValueError, match="audience"):
         a_policy(audience=None, **keys)
@@ -422,7 +422,7 @@ def test_policy_with_approvals_needs_audience(keys):
     [({"approvals": 2}, (2, 1)), ({"approvals": 0}, (0, 0)), ({"approvals": 1, "cancel_approvals": 0}, (1, 0))],
 )
 def test_cancel_needs_one_approval_by_default(keys, needed):
-    """It needs none if alerts need none. An unknown category needs the most of any (AP)."""
+    """A cancel needs no approval if alerts need none. An unknown category needs as many as the strictest one (AP)."""
     in_force = a_policy(**keys)
     assert (in_force.approvals("robbery"), in_force.cancel_approvals("robbery")) == needed
     assert (in_force.approvals("unknown"), in_force.cancel_approvals(None)) == needed
@@ -431,14 +431,14 @@ def test_cancel_needs_one_approval_by_default(keys, needed):
 
 
 @pytest.mark.parametrize("keys", [{"approvals": 3}, {"approvals": True}, {"approvals": [1]}, {"cancel_approvals": -1}])
-def test_number_of_approvals_is_0_1_or_2(keys):
-    """The policy is refused otherwise (AP)."""
+def test_policy_is_refused_unless_number_of_approvals_is_0_1_or_2(keys):
+    """This holds for alerts and for cancels (AP)."""
     with pytest.raises(ValueError, match="pprovals"):
         a_policy(**keys)
 
 
 def test_confirmation_is_part_of_signed_form(desk):
-    """It is content of the alert (rules A21, AP6)."""
+    """A confirmation counts as content of the alert (rules A21, AP6)."""
     _, outcome = desk.approved("r-1", "r-2", **HELD)
     assert outcome.entry.alert.confirm == Confirm(text=("name",))
     assert json.loads(outcome.entry.proof.form)["confirm"] == {"text": ["name"]}

@@ -43,7 +43,7 @@ def test_keys_with_same_sub_belong_to_one_person():
         ({"break_glass": "yes"}, "break_glass"),
     ],
 )
-def test_invalid_key_is_refused_by_file_number_and_reason(change, told):
+def test_error_for_invalid_key_names_file_key_number_and_reason(change, told):
     """The error names the file, the key's number and the wrong member (rule K1)."""
     jwk = {name: value for name, value in (PUBLIC | change).items() if value is not ...}
     with pytest.raises(ConfigError, match=rf"reviewers r\.jwks: key 2: .*{told}"):
@@ -74,7 +74,7 @@ def test_key_that_signs_tokens_is_refused_as_reviewer():
         refuse_misfits(known("r-1", "r-2"), policy.load(None), [jwt.PyJWK(others).key])
 
 
-def test_missing_reviewers_file_is_named(tmp_path):
+def test_missing_reviewers_file_is_named_in_error(tmp_path):
     """The error has the path and the reason (rule K1)."""
     with pytest.raises(ConfigError, match=r"reviewers .*r\.jwks: No such file"):
         load_reviewers(tmp_path / "r.jwks")

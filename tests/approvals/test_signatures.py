@@ -25,7 +25,7 @@ KEY = known("r-1")[KID].key
 HEADER = {"alg": "Ed25519", "typ": "geocast-approval", "kid": KID, "iat": AT_S}
 
 
-def test_signature_verifies_with_key_of_header():
+def test_signature_verifies_with_key_named_in_header():
     """The header names the key and the time (rule AP3)."""
     assert header_of(SIGNED.protected) == Header(KID, AT_S)
     assert verifies(SIGNED, FORM, KEY)
@@ -44,8 +44,8 @@ def test_signature_is_compatible_with_jws_library():
     assert verifies(Signature(protected, signature), FORM, KEY)
 
 
-def test_header_has_exactly_four_members_in_documented_order():
-    """The order is that of docs/reference/approval-rules.md (AP, step 2)."""
+def test_header_has_exactly_four_fields_in_documented_order():
+    """The documented order is in docs/reference/approval-rules.md (AP, step 2)."""
     padded = SIGNED.protected + "=" * (-len(SIGNED.protected) % 4)
     assert json.loads(base64.urlsafe_b64decode(padded)) == HEADER
     assert list(json.loads(base64.urlsafe_b64decode(padded))) == list(HEADER)
@@ -68,7 +68,7 @@ def test_header_has_exactly_four_members_in_documented_order():
         None,
     ],
 )
-def test_header_with_other_members_is_refused(header):
+def test_header_with_other_fields_is_refused(header):
     """There is one algorithm and one type, and no extension may change what is signed (rule AP3)."""
     if header == HEADER | {"kid": "none"}:
         return  # a valid key id
@@ -106,7 +106,7 @@ def test_malformed_signature_does_not_verify(signature):
     assert not verifies(Signature(SIGNED.protected, signature), FORM, KEY)
 
 
-def test_signature_fails_for_other_text_header_or_key():
+def test_signature_does_not_verify_with_other_text_header_or_key():
     """A change of one letter is enough (rule AP3)."""
     assert not verifies(SIGNED, FORM + " ", KEY)
     assert not verifies(SIGNED, FORM.replace("ä", "a"), KEY)

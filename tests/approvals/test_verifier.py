@@ -115,7 +115,7 @@ async def written(place, *laters):
 
 @on_each
 @pytest.mark.parametrize("name", FORGERIES)
-def test_forged_entry_is_never_sent_listed_or_read(place, name):
+def test_forged_entry_is_never_sent_listed_or_returned_in_history(place, name):
     """The alert stays as it was before the forgery (rules NC2, NC3)."""
     verifier = trust()
 
@@ -133,7 +133,7 @@ def test_forged_entry_is_never_sent_listed_or_read(place, name):
     assert sum(verifier.untrusted.values()) == (0 if name.startswith("a proof such as") else 1)
 
 
-def test_more_than_sixty_forgeries_are_all_different():
+def test_table_of_forgeries_has_more_than_sixty_different_entries():
     """No two names of the table stand for the same entry (rule NC2)."""
     assert len({make()[:5] for make in FORGERIES.values()}) == len(FORGERIES) > 60
 
@@ -174,8 +174,8 @@ def test_signed_alert_revision_and_cancel_are_sent(place):
 
 
 @on_each
-def test_members_beside_form_are_ignored(place):
-    """Only the time of issue is taken from them (rule NC1)."""
+def test_fields_outside_signed_form_are_ignored(place):
+    """Only the time of issue is taken from fields outside the form (rule NC1)."""
     signed = proved(NEW, "r-1", "r-2")
     beside = {"headline": "Run", "category": "arson", "area": [], "severity": "minor", "source": "x"}
     verifier = trust()
@@ -192,8 +192,8 @@ def test_members_beside_form_are_ignored(place):
 
 
 @on_each
-def test_number_of_forged_revision_stays_taken(place):
-    """`current` of a 409 counts it, and a revision or a cancel may follow it (rule NC4)."""
+def test_next_revision_is_numbered_after_forged_one(place):
+    """The field `current` of a 409 counts the forgery, and a revision or a cancel may follow it (rule NC4)."""
 
     async def main():
         await written(place, stored(NEXT))
@@ -212,8 +212,8 @@ def test_number_of_forged_revision_stays_taken(place):
 
 
 @on_each
-def test_no_revision_may_follow_forged_cancel(place):
-    """An operator has to remove the cancel; the alert stays live meanwhile (rule NC4)."""
+def test_revision_after_forged_cancel_is_refused(place):
+    """An operator has to remove the cancel. The alert stays live meanwhile (rule NC4)."""
 
     async def main():
         await written(place, stored(OVER))
@@ -224,8 +224,8 @@ def test_no_revision_may_follow_forged_cancel(place):
     assert list(asyncio.run(main())) == [GOOD]
 
 
-def test_cancel_is_checked_by_category_of_its_alert():
-    """So it is if the cancel comes before its alert (rule NC2, and Rule 6 of the live alerts)."""
+def test_approvals_of_cancel_are_checked_by_category_of_its_alert():
+    """This holds even if the cancel is read before its alert (rule NC2, and Rule 6 of the live alerts)."""
     arson = a_revision("c", category="arson")
     assert told([arson, a_cancel("c")], trust()) == ["welcome", "c/1", "-c/2"]
     assert told([a_cancel("c"), arson], trust()) == ["welcome"]
@@ -233,7 +233,7 @@ def test_cancel_is_checked_by_category_of_its_alert():
         assert told(entries, trust()) == ["welcome", "a-1/1"]
 
 
-def test_unknown_category_needs_most_approvals():
+def test_alert_in_unknown_category_needs_greatest_number_of_approvals_in_policy():
     """The alert was accepted under another policy (rule NC2)."""
     verifier, entry = trust(), a_revision("u", category="unknown")
     for names, believed in (((), False), (("r-1",), False), (("r-1", "r-2"), True)):
@@ -241,7 +241,7 @@ def test_unknown_category_needs_most_approvals():
         assert isinstance(verifier.verify(signed, ("u", 1), f"at {names}"), Revision) == believed
 
 
-def test_node_without_approvals_accepts_signed_entries():
+def test_node_whose_policy_needs_no_approvals_accepts_signed_entries():
     """This matters while nodes are reloaded one by one. A proof of another alert still fails (rule NC7)."""
     alone = ApprovalVerifier(Policy.model_validate({"name": "p", "categories": {"robbery": {"title": "Robbery"}}}), {})
     assert alone.verify(GOOD, ("a-1", 1), "1") == GOOD
@@ -249,13 +249,13 @@ def test_node_without_approvals_accepts_signed_entries():
     assert isinstance(alone.verify(dataclasses.replace(NEW, proof=GOOD.proof), ("b", 1), "3"), Untrusted)
 
 
-def test_failed_entry_is_logged_and_counted_once(caplog):
-    """The line has the position and the reason, and nothing of the content (rule NC3)."""
+def test_unapproved_entry_is_logged_and_counted_once(caplog):
+    """The log message has the position and the reason, but none of the content (rule NC3)."""
     verifier = trust()
     for _ in range(3):
         verifier.verify(NEW, ("b", 1), "position 7")
     assert [record.getMessage() for record in caplog.records] == [
-        "log: entry at position 7 was set aside, because it is not approved: unsigned"
+        "log: the entry at position 7 is ignored, because it is not approved as required: unsigned"
     ]
     assert verifier.untrusted == dict.fromkeys(REASONS, 0) | {"unsigned": 1}
 
@@ -270,7 +270,7 @@ def test_failed_entry_is_logged_and_counted_once(caplog):
         (proved(NEW, "r-1", "r-2", at_s=1), "signature"),
     ],
 )
-def test_failed_entry_is_counted_by_reason(entry, reason):
+def test_unapproved_entry_is_counted_by_reason(entry, reason):
     """Each failure has one reason (rule NC3)."""
     verifier = trust()
     verifier.verify(entry, ("b", 1), "1")
@@ -300,7 +300,7 @@ def test_signature_is_checked_again_only_after_change_of_keys(monkeypatch):
     assert len(checked) == 2
 
 
-# ---- a reload ------------------------------------------------------------------------------------------------------
+# ---- reloading keys and policy -------------------------------------------------------------------------------------
 
 
 def after_reload(before, after, *entries, policies=(POLICY, POLICY)):
@@ -334,8 +334,8 @@ FEW = Policy.model_validate(
 )
 
 
-def test_removed_key_withdraws_alert_it_alone_approved():
-    """If the key is back, subscribers who have the alert are not sent it again (rules NC3, NC8)."""
+def test_alert_is_withdrawn_if_key_of_its_only_approval_is_removed():
+    """If the key returns, subscribers who have the alert are not sent it again (rules NC3, NC8)."""
     one = proved(a_revision(), "r-1")
     assert after_reload(["r-1"], ["r-2"], one, policies=(FEW, FEW)) == (["welcome", "a-1/1"], [], [])
     assert after_reload(["r-1"], ["r-1", "r-2"], one, policies=(FEW, FEW)) == (["welcome", "a-1/1"], [], ["a-1/1"])
@@ -348,15 +348,15 @@ def test_reload_sends_alert_that_now_has_enough_approvals():
     assert after_reload(["r-1"], ["r-1"], one, policies=(POLICY, FEW)) == (["welcome"], ["a-1/1"], ["a-1/1"])
 
 
-def test_live_alert_stays_when_policy_asks_for_more():
-    """A process that starts later does not show it (rule NC7)."""
+def test_alert_stays_live_when_new_policy_needs_more_approvals():
+    """A process that starts later does not send the alert (rule NC7)."""
     none = Policy.model_validate({"name": "p", "categories": {"robbery": {"title": "Robbery"}}})
     assert after_reload([], ["r-1"], a_revision(), policies=(none, POLICY))[2] == ["a-1/1"]
     assert after_reload(["r-1"], ["r-1", "r-3"], proved(a_revision(), "r-1"), policies=(FEW, POLICY))[2] == ["a-1/1"]
     assert after_reload(["r-1"], ["r-1"], a_revision(), policies=(POLICY, POLICY))[2] == []
 
 
-def test_restored_key_brings_alert_back_without_repeating_it():
+def test_alert_approved_by_restored_key_is_not_sent_again_to_sessions_that_have_it():
     """A later signed entry goes to everybody who has the alert (rules NC3, R2)."""
     verifier, town = ApprovalVerifier(FEW, known("r-1")), Town()
     town.hub.live.verifier = verifier
@@ -432,7 +432,7 @@ BESIDE = {"issued_at", "cancelled_at", "approval"}  # members that no form has, 
 
 @pytest.mark.parametrize("kind", ENTRIES)
 @pytest.mark.parametrize("seed", range(8))
-def test_entry_with_changed_bytes_is_equal_or_untrusted(kind, seed):
+def test_entry_with_changed_bytes_has_same_content_or_is_untrusted(kind, seed):
     """Subscribers are sent nothing that was not signed (rules NC1, NC5)."""
     chance, entry, verifier = random.Random(seed), ENTRIES[kind], trust()
     whole = codec.encode(entry)
@@ -461,12 +461,12 @@ def test_entry_with_changed_bytes_is_equal_or_untrusted(kind, seed):
             assert dataclasses.replace(believed.alert, approval=entry.alert.approval) == entry.alert
 
 
-def test_signature_within_second_of_incident_is_valid():
+def test_signature_in_same_second_as_incident_is_valid():
     """Signatures have whole seconds, incidents milliseconds (rules AP4, NC2)."""
     signed = proved(a_revision(occurred_at=NOON_MS + 999), "r-1", "r-2", at_s=AT_S)
     assert trust().verify(signed, ("a-1", 1), "1") == signed
 
 
-def test_table_writes_same_bytes_as_codec():
-    """Otherwise the table of forgeries would prove nothing."""
+def test_table_of_forgeries_encodes_entries_like_codec():
+    """Otherwise tests with the table would prove nothing."""
     assert stored(GOOD) == Later("a-1", 1, "revision", GOOD.ends_at, codec.encode(GOOD))

@@ -15,7 +15,7 @@ def test_decoders_return_the_encoded_bytes(data):
 
 @pytest.mark.parametrize("text", ["a+b", "a/b", "a b", "ä", "A", "=A"])
 def test_decoders_refuse_text_that_is_not_base64url(text):
-    """WPR4: characters of other alphabets, and a number of characters that no bytes have."""
+    """Characters of other alphabets are refused, and so are lengths that no bytes can have (WPR4)."""
     for decode in (decoded, decoded_strictly):
         with pytest.raises(ValueError, match=r"."):
             decode(text)
@@ -23,7 +23,7 @@ def test_decoders_refuse_text_that_is_not_base64url(text):
 
 @pytest.mark.parametrize("text", ["Zg==", "Zh"])
 def test_strict_decoder_refuses_other_spellings_of_the_same_bytes(text):
-    """Padding, and bits of the last character that belong to no byte."""
+    """The strict decoder refuses padding, and unused bits of the last character that are not 0."""
     assert decoded(text) == b"f"
     with pytest.raises(ValueError, match=r"."):
         decoded_strictly(text)

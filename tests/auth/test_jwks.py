@@ -15,7 +15,7 @@ def as_bytes(data):
     return data if isinstance(data, bytes) else json.dumps(data).encode()
 
 
-def test_sealing_keys_are_read_in_order():
+def test_encryption_keys_are_read_in_order():
     """The first key encrypts. Unknown members are ignored (rules RZ5 and WPS1)."""
     found = sealing_keys_of(as_bytes({"keys": [TWO | {"use": "enc"}, ONE]}), "a-keys FILE", "geocast keygen --a")
     assert list(found) == ["two", "one"]
@@ -23,8 +23,8 @@ def test_sealing_keys_are_read_in_order():
     assert found["one"] != found["two"]
 
 
-def test_set_may_have_maximum_number_of_keys():
-    """Rules RZ5 and WPS1."""
+def test_key_set_may_have_maximum_number_of_keys():
+    """The maximum is the same for calls and for devices (rules RZ5 and WPS1)."""
     made = [make_sealing_key(str(number)) for number in range(MAX_SEALING_KEYS)]
     found = sealing_keys_of(as_bytes({"keys": made}), "a-keys FILE", "geocast keygen --a")
     assert len(set(found.values())) == MAX_SEALING_KEYS
@@ -53,8 +53,8 @@ def test_set_may_have_maximum_number_of_keys():
     ],
     ids=range(17),
 )
-def test_unusable_set_is_refused_with_one_line(data, said):
-    """The line contains no key (rules RZ5, WPS1 and K1)."""
+def test_unusable_key_set_is_refused_with_one_line(data, said):
+    """The error contains no key (rules RZ5, WPS1 and K1)."""
     with pytest.raises(ConfigError) as caught:
         sealing_keys_of(as_bytes(data), "a-keys c.jwks", "geocast keygen --a")
     assert str(caught.value).startswith(f"a-keys c.jwks: {said}")

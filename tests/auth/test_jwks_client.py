@@ -33,13 +33,13 @@ def trusted(monkeypatch, certificate):
 
 
 def fetched(server, certificate, change=lambda url: url):
-    """Return the key set that is fetched from the server."""
+    """Return the key set that the client fetches from the server."""
     with server.serving(certificate) as url:
         return asyncio.run(fetch_keys(parse_key_url(change(url))))
 
 
 def refused(server, certificate, change=lambda url: url):
-    """Return the line of the error, without the URL."""
+    """Return the text of the client's error, without the URL."""
     with pytest.raises(ConfigError) as caught:
         fetched(server, certificate, change)
     said = str(caught.value)
@@ -50,17 +50,17 @@ def refused(server, certificate, change=lambda url: url):
 
 
 def test_fetch_keys_returns_key_set(trusted, certificate):
-    """With TLS and a query (rule T8)."""
+    """The keys are fetched with TLS, from a URL with a query (rule T8)."""
     assert parse_keys(fetched(KeyServer(SET), certificate), "here").keys() == {"k"}
 
 
-def test_host_may_be_an_ip_address(trusted, certificate):
-    """Rule T8."""
+def test_host_of_key_server_may_be_an_ip_address(trusted, certificate):
+    """The certificate must name the IP address (rule T8)."""
     assert fetched(KeyServer(SET), certificate, lambda url: url.replace("localhost", "127.0.0.1"))
 
 
 def test_chunked_response_is_read(trusted, certificate):
-    """RFC 9112, 7.1."""
+    """The encoding follows RFC 9112, section 7.1."""
     server = KeyServer(SET)
     body = json.dumps(SET).encode()
     server.keys = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:5], body[5:])) + b"0\r\n\r\n"
@@ -69,7 +69,7 @@ def test_chunked_response_is_read(trusted, certificate):
 
 
 def answering(keys=SET, status=200, **headers):
-    """Return a server that answers like this."""
+    """Return a server that gives this answer."""
     server = KeyServer(keys)
     server.status, server.headers = status, {name.replace("_", "-"): value for name, value in headers.items()}
     return server
@@ -99,7 +99,7 @@ def answering(keys=SET, status=200, **headers):
     ids=range(17),
 )
 def test_unusable_response_is_refused_with_one_line(trusted, certificate, server, said):
-    """Rules T8 and K1."""
+    """The line says what was wrong with the response (rules T8 and K1)."""
     assert said in refused(server, certificate)
 
 
@@ -113,18 +113,18 @@ def test_invalid_certificate_is_refused(certificate, monkeypatch):
 
 
 def test_server_without_tls_is_refused(trusted):
-    """Rule T8."""
+    """Keys are only fetched over TLS (rule T8)."""
     assert "TLS failed" in refused(KeyServer(SET), None, lambda url: url.replace("http:", "https:"))
 
 
 def test_unreachable_server_is_reported(trusted, certificate):
-    """Rule T8."""
+    """The error says that the server can't be reached (rule T8)."""
     with pytest.raises(ConfigError, match="can't be reached: "):
         asyncio.run(fetch_keys(parse_key_url(f"https://127.0.0.1:{a_free_port()}/")))
 
 
 @pytest.mark.parametrize("ways", [{"drips": True}, {"slow_s": 60.0}], ids=["drips", "silent"])
-def test_slow_server_is_given_up(trusted, certificate, monkeypatch, ways):
+def test_fetch_from_slow_server_ends_at_time_limit(trusted, certificate, monkeypatch, ways):
     """The time limit is for the whole request; single bytes do not extend it (rule T8)."""
     monkeypatch.setattr(jwks_client, "FETCH_S", 0.3)
     server = KeyServer(SET)
@@ -133,7 +133,7 @@ def test_slow_server_is_given_up(trusted, certificate, monkeypatch, ways):
     assert "no complete response within 0.3 s" in refused(server, certificate)
 
 
-def test_server_that_stalls_tls_handshake_is_given_up(trusted, monkeypatch):
+def test_fetch_ends_at_time_limit_if_tls_handshake_stalls(trusted, monkeypatch):
     """The time limit includes the TLS handshake (rule T8)."""
     monkeypatch.setattr(jwks_client, "FETCH_S", 0.3)
     before = set(threading.enumerate())
@@ -142,7 +142,7 @@ def test_server_that_stalls_tls_handshake_is_given_up(trusted, monkeypatch):
     assert set(threading.enumerate()) <= before, "no thread is left behind, which would make a fork unsafe"
 
 
-# ---- usable keys of a published set -----------------------------------------------------------------------------
+# ---- usable keys of a key set -----------------------------------------------------------------------------------
 
 
 def test_keys_for_other_purposes_are_ignored(trusted, certificate):
@@ -185,8 +185,8 @@ def test_order_of_keys_does_not_change_fetched_set(trusted, certificate):
         "https://x/\n",
     ],
 )
-def test_invalid_url_is_refused_without_repeating_it(text):
-    """Rule K1."""
+def test_invalid_key_url_is_refused_without_repeating_it(text):
+    """The URL may contain a secret (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         parse_key_url(text)
     assert "secret" not in str(caught.value)
@@ -200,6 +200,6 @@ def test_invalid_url_is_refused_without_repeating_it(text):
         ("http://[::1]:80/x", "http://[::1]:80/x"),
     ],
 )
-def test_url_is_shown_without_query(text, shown):
+def test_key_url_is_shown_without_its_query(text, shown):
     """The query may contain a secret."""
     assert str(parse_key_url(text)) == shown

@@ -1,4 +1,4 @@
-"""Waiting for newer keys: a client with a token of an unknown key waits, within limits (rule T8)."""
+"""Waiting for newer keys: a client whose token has an unknown key waits, within limits (rule T8)."""
 
 import asyncio
 import json
@@ -28,21 +28,21 @@ def token(kid):
 
 
 class Waiting:
-    """Stands in for `NewerKeys`. Purpose: to end a wait when the test says so. Lies: it has no deadline of its own."""
+    """A stand-in for `NewerKeys` in which a test decides when a wait ends. It has no deadline of its own."""
 
     def __init__(self, room=8):
         self.room = room
         self.those = []
 
     def wait(self, then):
-        """Take them in while there is room."""
+        """Register a waiting client, if there is room."""
         if len(self.those) < self.room:
             self.those.append(then)
             return True
         return False
 
     def settle(self):
-        """Let all go on."""
+        """End the wait of all clients."""
         those, self.those = self.those, []
         for then in those:
             then()
@@ -67,7 +67,7 @@ def hello(line: Line, kid: str) -> None:
     line.tell({"type": "hello", "token": token(kid), "places": []})
 
 
-def test_hello_with_unknown_key_stops_reading(stream, waiting):
+def test_reading_pauses_after_hello_with_unknown_key(stream, waiting):
     """Later messages are not read, and are answered in order afterwards (rule T8)."""
     line = opened(stream)
     hello(line, "new")
@@ -81,8 +81,8 @@ def test_hello_with_unknown_key_stops_reading(stream, waiting):
     assert line.received() == ["welcome", "pong"]
 
 
-def test_later_messages_of_same_read_wait(stream, waiting):
-    """Not only those that are still in the kernel (rule T8)."""
+def test_messages_received_together_with_waiting_hello_wait_too(stream, waiting):
+    """Messages that were received in the same read wait like those that are still in the kernel (rule T8)."""
     line = opened(stream)
     messages = {"type": "hello", "token": token("new"), "places": []}, PING
     line.say(b"".join(frame(TEXT, json.dumps(message).encode()) for message in messages))
@@ -92,7 +92,7 @@ def test_later_messages_of_same_read_wait(stream, waiting):
     assert line.received() == ["welcome", "pong"]
 
 
-def test_hello_is_refused_without_newer_key(stream, waiting):
+def test_hello_is_refused_if_refreshed_jwks_lacks_the_tokens_key(stream, waiting):
     """The code is 4401, and the client does not wait again (rule T8)."""
     line = opened(stream)
     hello(line, "new")
@@ -102,7 +102,7 @@ def test_hello_is_refused_without_newer_key(stream, waiting):
     assert stream.held == {}
 
 
-def test_client_beyond_limit_is_refused_at_once(stream, waiting):
+def test_client_beyond_limit_of_waiting_clients_is_refused_at_once(stream, waiting):
     """The number of waiting clients is limited (rule T8)."""
     waiting.room = 1
     first, second = opened(stream), opened(stream)
@@ -112,8 +112,8 @@ def test_client_beyond_limit_is_refused_at_once(stream, waiting):
     assert second.hear() == [close_frame(close_codes.BAD_TOKEN)]
 
 
-def test_token_of_known_key_does_not_wait(stream, waiting):
-    """Whether it is valid or not (rule T8)."""
+def test_token_with_known_key_is_checked_without_waiting(stream, waiting):
+    """This holds for valid and invalid tokens (rule T8)."""
     good, broken = opened(stream), opened(stream)
     hello(good, "old")
     assert good.received() == ["welcome"]
@@ -122,8 +122,8 @@ def test_token_of_known_key_does_not_wait(stream, waiting):
     assert waiting.those == []
 
 
-def test_token_message_with_unknown_key_waits(stream, waiting):
-    """The session goes on (rules M4 and T8)."""
+def test_token_message_with_unknown_key_waits_for_refreshed_jwks(stream, waiting):
+    """The session continues meanwhile (rules M4 and T8)."""
     line = opened(stream)
     hello(line, "old")
     line.hear()
@@ -149,8 +149,8 @@ def test_client_that_leaves_while_waiting_is_forgotten(stream, waiting):
     assert len(stream.hub) == 0
 
 
-def test_slow_client_that_drains_still_waits(stream, waiting):
-    """There are two independent reasons not to read from it (Rule 3 of `stream.connection`)."""
+def test_slow_client_that_catches_up_still_waits_for_keys(stream, waiting):
+    """A connection has two independent reasons not to be read (Rule 3 of `stream.connection`)."""
     line = opened(stream)
     hello(line, "old")
     line.tell({"type": "token", "token": token("new")})
@@ -162,10 +162,10 @@ def test_slow_client_that_drains_still_waits(stream, waiting):
     assert line.hear()[-1] == close_frame(close_codes.BAD_TOKEN)
 
 
-# ---- the wait itself -----------------------------------------------------------------------------------------
+# ---- waiting for a fetch -------------------------------------------------------------------------------------
 
 
-async def test_all_clients_wait_for_one_fetch():
+async def test_all_waiting_clients_share_one_fetch_of_keys():
     """All clients, however many there are, wait for the same fetch (rule T8)."""
     asked = []
     newer = NewerKeys(lambda: asked.append(1))
@@ -180,13 +180,13 @@ async def test_all_clients_wait_for_one_fetch():
     assert newer.wait(lambda: None)
 
 
-async def test_wait_ends_after_time_limit(monkeypatch):
-    """After WAIT_S (rule T8)."""
+async def test_wait_for_keys_ends_after_time_limit(monkeypatch):
+    """The time limit is WAIT_S (rule T8)."""
     monkeypatch.setattr(jwks_refresh, "WAIT_S", 0.01)
     await NewerKeys(lambda: None).waited()
 
 
-async def test_wait_ends_if_fetch_is_impossible():
+async def test_wait_for_keys_ends_if_fetch_is_impossible():
     """The key set cannot be fetched now, so `settle` is called at once (rule T8)."""
     newer = NewerKeys(lambda: newer.settle())  # noqa: PLW0108 (it is not there yet)
     await newer.waited()

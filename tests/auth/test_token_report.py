@@ -1,4 +1,4 @@
-"""The report on a token, with each reason for a refusal. `test_tokens` checks that it agrees with `tokens`."""
+"""The report on a token, with each reason for a refusal. `test_tokens` checks that the report and `tokens` agree."""
 
 import jwt
 import pytest
@@ -18,7 +18,7 @@ CLAIMS = {"aud": AUDIENCE, "sub": "desk-7", "exp": NOON_S + 60, "iat": NOON_S - 
 
 
 def refusals(key=PRIVATE, kid="k1", revoked=None, **changes):
-    """Return the reasons to refuse a token with these claims changed (`...` leaves a claim out)."""
+    """Return the reasons for refusing a token with these claims changed (`...` removes a claim)."""
     claims = {name: value for name, value in (CLAIMS | changes).items() if value is not ...}
     header = {} if kid is None else {"kid": kid}
     return explain(jwt.encode(claims, PyJWK(key, "EdDSA"), "EdDSA", header), KEYS, revoked or {}, NOON).refusals
@@ -46,20 +46,20 @@ def refusals(key=PRIVATE, kid="k1", revoked=None, **changes):
         ({"jti": 7}, "a claim is not of the type"),
     ],
 )
-def test_invalid_token_has_one_reason(changes, expected):
+def test_report_gives_reason_why_token_is_invalid(changes, expected):
     """The reason says what was expected (rules T1 to T3 and BA3)."""
     [told] = refusals(**changes)
     assert expected in told
 
 
-def test_all_reasons_are_listed():
+def test_report_lists_all_reasons_why_token_is_invalid():
     """The report does not stop at the first reason."""
     assert len(refusals(key=STRANGER, aud=..., sub="", exp=NOON_S - 1, nbf=NOON_S + 1, scope=1)) == 6
 
 
 @pytest.mark.parametrize("changes", [{}, {"revoked": {"desk-7": NOON_S - 60}}, {"aud": ["x", AUDIENCE]}], ids=str)
-def test_valid_token_has_no_reason(changes):
-    """The report agrees with a node (rule T3)."""
+def test_report_of_valid_token_has_no_reasons(changes):
+    """The report agrees with the node's decision (rule T3)."""
     assert refusals(**changes) == []
 
 
@@ -79,8 +79,8 @@ def test_valid_token_has_no_reason(changes):
     ],
     ids=str,
 )
-def test_qualification_counts_or_has_reason(changes, told):
-    """The token may be valid all the same (rules RQ2 and RQ3)."""
+def test_each_qualification_counts_or_is_reported_with_reason(changes, told):
+    """A token can be valid even if its qualifications don't count (rules RQ2 and RQ3)."""
     claims = {
         name: value for name, value in (CLAIMS | {"quals": ["cpr", "medic"]} | changes).items() if value is not ...
     }
@@ -96,7 +96,7 @@ def test_wrong_algorithm_is_reported():
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "é.é.é", "." * 5000, "eyJhbGciOiJub25lIn0..", "\udcff"])
 def test_malformed_token_is_reported(token):
-    """Any text has a reason and raises nothing (rule T1)."""
+    """Any text gets a reason, and no error is raised (rule T1)."""
     assert explain(token, KEYS, {}, NOON).refusals
 
 
@@ -111,6 +111,6 @@ def test_malformed_token_is_reported(token):
         (0, "0 seconds ago"),
     ],
 )
-def test_in_words_uses_largest_unit_with_two_or_more(seconds, words):
+def test_duration_in_words_uses_largest_unit_with_value_of_two_or_more(seconds, words):
     """For example, 90 seconds stay seconds, because they are less than two minutes."""
     assert in_words(seconds) == words

@@ -43,7 +43,7 @@ CLAIMS = {"aud": AUDIENCE, "sub": "desk-7", "exp": NOON_S + 60, "scope": "alerts
 
 
 def encoded(key=PRIVATE, header=None, **changes):
-    """Return a token with these claims changed (`...` leaves a claim out), signed with a private JWK."""
+    """Return a token with these claims changed (`...` removes a claim), signed with a private JWK."""
     claims = {name: value for name, value in (CLAIMS | changes).items() if value is not ...}
     return jwt.encode(claims, PyJWK(key, key["alg"]), key["alg"], header or {"kid": key["kid"]})
 
@@ -61,32 +61,32 @@ def check(token, now=NOON):
     return grant
 
 
-# ---- good tokens ---------------------------------------------------------------------------------------------
+# ---- valid tokens --------------------------------------------------------------------------------------------
 
 
 def test_valid_token_grants_its_claims():
-    """`sub`, the scopes, and the expiry (rule T3)."""
+    """The grant has the `sub`, the scopes and the expiry of the token (rule T3)."""
     scopes = frozenset({"alerts:publish", "alerts:receive"})
     assert check(encoded()) == Grant("desk-7", scopes, (NOON_S + 60) * 1000)
 
 
-def test_audience_may_be_a_list():
+def test_token_audience_may_be_a_list():
     """`aud` is `geocast`, or a list that contains it (rule T3)."""
     assert check(encoded(aud=["other", "geocast"]))
 
 
-def test_expiry_may_have_a_fraction():
-    """RFC 7519, section 2, NumericDate."""
+def test_token_expiry_may_have_a_fraction_of_a_second():
+    """RFC 7519, section 2, allows a fraction in a NumericDate."""
     assert check(encoded(exp=NOON_S + 0.5)).expires_at == NOON_MS + 500
 
 
 @pytest.mark.parametrize("scope", [..., "", "other"])
 def test_token_without_known_scope_is_valid(scope):
-    """It lacks the scopes, so requests are answered with 403 or 4403, not 401 or 4401 (rule T3)."""
+    """Since only scopes are missing, requests are answered with 403 or 4403, not with 401 or 4401 (rule T3)."""
     assert not check(encoded(scope=scope)).scopes & set(SCOPES)
 
 
-def test_kid_selects_key():
+def test_kid_in_token_selects_the_key():
     """Keys of type `oct` with HS256 are for development (rule T2)."""
     assert check(encoded(OTHER_PRIVATE)).sub == "desk-7"
     assert check(encoded(SHARED)).sub == "desk-7"
@@ -98,7 +98,7 @@ def test_signed_token_is_valid():
     assert grant == Grant("desk-7", frozenset(SCOPES), (NOON_S + 3600) * 1000)
 
 
-# ---- time ----------------------------------------------------------------------------------------------------
+# ---- times in tokens -----------------------------------------------------------------------------------------
 
 
 def test_token_is_invalid_from_its_expiry():
@@ -109,7 +109,7 @@ def test_token_is_invalid_from_its_expiry():
 
 
 def test_token_is_invalid_before_nbf():
-    """Rule T3."""
+    """The claim `nbf` is optional (rule T3)."""
     token = encoded(nbf=NOON_S)
     assert check(token, Now(NOON_MS - 1, 0.0)) is None
     assert check(token, NOON)
@@ -143,8 +143,8 @@ def test_qualifications_count_if_key_may_grant_them(claimed, counts):
     assert quals(encoded(**FRESH, quals=claimed)) == counts
 
 
-def test_key_without_quals_grants_none():
-    """So a signer of the app's tokens cannot create medics. The token is still valid (rule RQ3)."""
+def test_key_without_qualifications_grants_none():
+    """So somebody who signs the app's tokens cannot create medics. The token is still valid (rule RQ3)."""
     token = encoded(OTHER_PRIVATE, **FRESH, quals=["medic"])
     assert quals(token) == set()
     assert check(token) == Grant("desk-7", frozenset(CLAIMS["scope"].split()), (NOON_S + 86_400) * 1000)
@@ -166,7 +166,7 @@ def test_key_without_quals_grants_none():
     ],
     ids=str,
 )
-def test_qualifications_only_count_in_token_of_at_most_a_day(times, counts):
+def test_qualifications_count_only_in_token_valid_for_at_most_a_day(times, counts):
     """In a longer token, or one without `iat`, none count; the token is still valid (rule RQ2)."""
     assert quals(encoded(**times, quals=["cpr"])) == ({"cpr"} if counts else set())
 
@@ -191,35 +191,38 @@ def test_qualifications_only_count_in_token_of_at_most_a_day(times, counts):
     ],
     ids=str,
 )
-def test_malformed_quals_make_token_invalid(claimed):
-    """1 to 16 strings of the grammar, whether or not they would count (rules RQ1 and T4)."""
+def test_malformed_qualifications_make_token_invalid(claimed):
+    """There may be 1 to 16 qualifications of a fixed grammar, whether or not they would count (rules RQ1 and T4)."""
     assert check(encoded(**FRESH, quals=claimed)) is None
 
 
 @pytest.mark.parametrize("member", [[], "cpr", None, {}, ["cpr"] * 17, ["CPR"], [1]], ids=str)
-def test_key_with_malformed_quals_is_refused(member):
-    """One line names the member and the expected form. In a published set, such a key is ignored (rules RQ3 and K1)."""
+def test_key_with_malformed_qualifications_is_refused(member):
+    """The error names the field and the expected form.
+
+    In a key set at a URL, such a key is ignored (rules RQ3 and K1).
+    """
     keys = json.dumps({"keys": [OTHER_PUBLIC, PUBLIC | {"quals": member}]}).encode()
     with pytest.raises(ConfigError, match=r"^keys set: key 2: quals: expected a list of 1 to 16 texts of a-z, 0-9"):
         parse_keys(keys, "set")
     assert set(parse_keys(published(keys, "url"), "url")) == {"k2"}
 
 
-def test_quals_of_keys_are_read_from_file_and_url():
+def test_qualifications_of_keys_are_read_from_files_and_from_urls():
     """Both sources have the same effect (rule RQ3)."""
     keys = json.dumps({"keys": [PUBLIC | {"quals": ["cpr", "medic"]}, OTHER_PUBLIC]}).encode()
     for found in (parse_keys(keys, "file"), parse_keys(published(keys, "url"), "url")):
         assert quals(encoded(**FRESH, quals=["medic", "pilot"]), found) == {"medic"}
 
 
-def test_signed_token_with_quals_has_qualifications():
-    """`geocast token --quals` (rules RQ3 and K2)."""
+def test_token_signed_with_qualifications_has_them():
+    """`geocast token --quals` signs such a token (rules RQ3 and K2)."""
     assert quals(sign(PRIVATE, "r-1", SCOPES, NOON_S, 86_400, ["medic"])) == {"medic"}
     assert quals(sign(PRIVATE, "r-1", SCOPES, NOON_S, 86_400)) == set()
 
 
 def test_token_is_no_longer_valid_if_key_loses_its_qualification():
-    """Its owner presents the token again and gets the remaining ones. Other tokens stay valid (rules RQ3 and BA3)."""
+    """Presented again, the token grants the remaining qualifications. Other tokens stay valid (rules RQ3 and BA3)."""
     tokens = TokenVerifier(MEDICS)
     claims = ({"quals": ["cpr"]}, {"quals": ["medic"]}, {"quals": ["pilot"]}, {})
     proofs = [tokens.check(encoded(**FRESH, **each), NOON).proof for each in claims]
@@ -238,8 +241,8 @@ def of_issuer(issuer, jwk=PUBLIC):
     return Key(jwk | {"iss": issuer})
 
 
-def test_subject_is_issuer_of_key_and_sub():
-    """A claim `iss` is ignored; keys without `iss` belong to the key set itself (rule HD5)."""
+def test_subject_consists_of_issuer_of_key_and_sub():
+    """The token's claim `iss` is ignored. Keys without `iss` have an empty issuer (rule HD5)."""
     keys = {"k1": of_issuer("https://a.example"), "k2": Key(OTHER_PUBLIC)}
     assert TokenVerifier(keys).check(encoded(iss="https://b.example"), NOON).subject == ("https://a.example", "desk-7")
     assert TokenVerifier(keys).check(encoded(OTHER_PRIVATE, iss="https://a.example"), NOON).subject == ("", "desk-7")
@@ -267,21 +270,21 @@ def test_revocation_of_sub_applies_to_all_issuers():
 
 @pytest.mark.parametrize("member", ["", 7, None, ["a"], "\ud800", "x" * 257])
 def test_key_with_malformed_issuer_is_refused(member):
-    """Such a key does not count as one of the set itself. In a published set it is ignored (rule HD5)."""
+    """Such a key does not count as one without an issuer. In a key set at a URL it is ignored (rule HD5)."""
     keys = json.dumps({"keys": [OTHER_PUBLIC, PUBLIC | {"iss": member}]}).encode()
     with pytest.raises(ConfigError, match=r"^keys set: key 2: iss: expected the issuer's name, a text of 1 to 256"):
         parse_keys(keys, "set")
     assert list(parse_keys(published(keys, "url"), "url")) == ["k2"]
 
 
-def test_issuers_of_published_keys_are_kept():
+def test_key_set_keeps_the_issuer_of_each_key():
     """A key set at a URL may name issuers, as a file may (rules HD5 and T8)."""
     keys = json.dumps({"keys": [PUBLIC | {"iss": "a"}, OTHER_PUBLIC]}).encode()
     found = parse_keys(published(keys, "url"), "url")
     assert {kid: key.issuer for kid, key in found.items()} == {"k1": "a", "k2": ""}
 
 
-# ---- bad tokens ----------------------------------------------------------------------------------------------
+# ---- invalid tokens ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -322,7 +325,7 @@ def test_token_with_invalid_claims_is_invalid(changes):
 
 
 @pytest.mark.parametrize("sub", [5, None, ["desk-7"], "r-\ud800"])
-def test_token_with_sub_of_other_type_is_invalid(sub):
+def test_token_whose_sub_is_not_a_valid_string_is_invalid(sub):
     """A `sub` is a string that can be encoded as UTF-8 (RFC 7519, section 4.1.2).
 
     PyJWT does not encode such a token, so the test builds it by hand.
@@ -344,13 +347,13 @@ def test_token_without_kid_is_invalid():
 
 
 def test_token_signed_by_other_key_is_invalid():
-    """Even if that key is known (rule T2)."""
+    """This holds even if the other key is known (rule T2)."""
     assert check(encoded(OTHER_PRIVATE, {"kid": "k1"})) is None
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", "HS256", "RS256"])
-def test_token_cannot_choose_algorithm(algorithm):
-    """The key has the algorithm, so a public key is never used as a shared secret (rule T2)."""
+def test_token_with_other_algorithm_than_its_key_is_invalid(algorithm):
+    """The key determines the algorithm, so a public key is never used as a shared secret (rule T2)."""
     raw = PyJWK(PUBLIC, "EdDSA").key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     pem = PyJWK(PUBLIC, "EdDSA").key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -361,7 +364,7 @@ def test_token_cannot_choose_algorithm(algorithm):
         assert check(f"{signed}.{segment(signature)}") is None
 
 
-def test_changed_token_is_invalid():
+def test_tampered_token_is_invalid():
     """The signature covers the claims (rule T4)."""
     header, _, signature = encoded().split(".")
     assert check(f"{header}.{segment(CLAIMS | {'scope': 'alerts:manage'})}.{signature}") is None
@@ -395,13 +398,13 @@ def test_changed_token_is_invalid():
     ],
     ids=range(20),
 )
-def test_hostile_bytes_are_invalid(token):
+def test_hostile_token_text_is_refused_without_exception(token):
     """The result is always the same, and no exception is raised (rule T4)."""
     assert check(token) is None
 
 
 @pytest.mark.parametrize("claims", [[], "x", 5, None, b"\xff", b"[" * 2000])
-def test_signed_nonsense_is_invalid(claims):
+def test_signed_token_with_malformed_claims_is_invalid(claims):
     """A valid signature does not make the claims valid (rule T4)."""
     signed = f"{segment({'alg': 'HS256', 'kid': 'dev'})}.{segment(claims)}"
     signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(signed.encode(), b"s" * 32)
@@ -409,7 +412,7 @@ def test_signed_nonsense_is_invalid(claims):
 
 
 def test_token_longer_than_4_kib_is_invalid():
-    """Rule T1."""
+    """Tokens of up to 4 KiB are accepted (rule T1)."""
     length = len(encoded(note=""))
     fits = encoded(note="x" * ((MAX_TOKEN_BYTES - length) * 3 // 4 - 2))
     too_long = encoded(note="x" * ((MAX_TOKEN_BYTES - length) * 3 // 4 + 4))
@@ -418,7 +421,7 @@ def test_token_longer_than_4_kib_is_invalid():
     assert check(too_long) is None
 
 
-# ---- keys ----------------------------------------------------------------------------------------------------
+# ---- key files -----------------------------------------------------------------------------------------------
 
 
 SHORT_RSA = RSAAlgorithm.to_jwk(generate_rsa_key(65537, 1024).public_key(), as_dict=True) | {"kid": "r", "alg": "RS256"}
@@ -443,8 +446,8 @@ def test_load_keys_returns_keys_by_kid(tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256", "PS256"])
-def test_keys_of_other_algorithms_are_supported(tmp_path, algorithm):
-    """The algorithm is the one in the key (rule T2)."""
+def test_keys_for_es256_rs256_and_ps256_are_supported(tmp_path, algorithm):
+    """The algorithm named in the key is used (rule T2)."""
     if algorithm == "ES256":
         private, to_jwk = generate_ec_key(SECP256R1()), ECAlgorithm.to_jwk
     else:
@@ -458,8 +461,8 @@ def test_keys_of_other_algorithms_are_supported(tmp_path, algorithm):
 
 
 @pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
-def test_token_must_have_same_name_of_ed25519_as_key(tmp_path, name):
-    """A key has one of the two names, in a file or at a URL (rule T2, RFC 9864)."""
+def test_token_must_name_ed25519_algorithm_like_its_key(tmp_path, name):
+    """A key uses one of the two names, `EdDSA` or `Ed25519`, in a file or at a URL (rule T2, RFC 9864)."""
     library = PyJWS()
     library.register_algorithm("Ed25519", OKPAlgorithm())
     data = json.dumps({"keys": [PUBLIC | {"alg": name}]}).encode()
@@ -524,12 +527,12 @@ def test_unusable_key_file_is_refused_with_one_line(tmp_path, value, expected):
 
 
 def test_missing_key_file_is_refused_with_one_line(tmp_path):
-    """Rule K1."""
+    """The line names the file and the reason (rule K1)."""
     with pytest.raises(ConfigError, match=r"^keys .*nowhere: No such file or directory$"):
         load_keys(tmp_path / "nowhere")
 
 
-def test_make_key_returns_a_pair():
+def test_make_key_returns_private_and_public_key():
     """Only the private JWK can sign (rule K2)."""
     private, public = make_key()
     assert private["kid"] == public["kid"] != make_key()[0]["kid"]

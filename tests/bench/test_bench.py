@@ -1,4 +1,4 @@
-"""Tests of the bench's arithmetic and files, and one small run of several scenarios from end to end."""
+"""Tests of the benchmarks' arithmetic and files, and one small run of several benchmarks from end to end."""
 
 import shutil
 
@@ -37,12 +37,12 @@ def test_summary_of_no_values_is_zero():
     ("value", "text"),
     [(0, "0"), (0.01234, "0.0123"), (1.5, "1.5"), (123.4, "123"), (1234567, "1,230,000"), (None, "–")],
 )
-def test_number_has_three_significant_digits(value, text):
+def test_number_is_shown_with_three_significant_digits(value, text):
     assert number(value) == text
 
 
 def test_only_text_between_markers_is_replaced():
-    """Rewriting a second time changes nothing."""
+    """Replacing the text a second time changes nothing."""
     text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     once = between_markers(text, "new")
     assert once == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
@@ -55,7 +55,7 @@ def test_text_without_markers_is_refused():
 
 
 def test_table_renders_as_markdown_and_on_screen():
-    """The Markdown escapes a bar in a cell."""
+    """In Markdown, a bar in a cell is escaped."""
     table = Table("title", ("", "a|b"), [["x", "1"]], ["a note"])
     assert "| x | 1 |" in table.markdown()
     assert "a\\|b" in table.markdown()
@@ -63,7 +63,7 @@ def test_table_renders_as_markdown_and_on_screen():
     assert table.for_screen().row_count == 1
 
 
-def test_published_pages_match_published_results():
+def test_benchmark_pages_match_saved_results():
     """README.md and tables.md equal the output of `python -m bench table` for bench/results."""
     paths = (results.FOLDER / f"{name}.json" for name in BENCHES)
     found = [Result.load(path) for path in paths if path.exists()]
@@ -86,7 +86,7 @@ def test_published_pages_match_published_results():
     ],
 )
 def test_summary_row_gives_reason_only_when_goal_is_missed(goal, values, missed):
-    """Values count as they are shown, and each value must reach the goal."""
+    """Values are compared as they are shown, and each value must reach the goal."""
     assert ("the reason" in summary.Figure("what", values, goal, "the reason").row()) is missed
 
 
@@ -99,8 +99,8 @@ def test_saved_result_loads_without_secrets(tmp_path):
     assert result.versions["python"]
 
 
-def test_places_inside_are_within_radius():
-    """The share inside is within the radius, the others are far away, and `nearest` sorts by distance."""
+def test_places_marked_inside_are_within_radius():
+    """The other places are far away, and `nearest` sorts by distance."""
     found = places.around(200, 5_000.0, share=0.25)
     distances = np.array([distance_m(*places.CENTRE, *found.to_map(at).values()) for at in range(200)])
     assert found.inside.sum() == 50
@@ -109,15 +109,15 @@ def test_places_inside_are_within_radius():
     assert (np.diff(distances[found.nearest(50)]) >= 0).all()
 
 
-def test_payloads_differ_only_in_the_number():
-    """All payloads have the same size, as frames do."""
+def test_payloads_differ_only_in_alert_number():
+    """All payloads have the same size, as the frames of one alert do."""
     payload = Payload(b'{"id":"' + alert_id(7).encode() + b'"}', alert_id(7))
     assert payload.of(12) == b'{"id":"bench-0000012"}'
     assert len(payload) == len(payload.of(9_999_999))
 
 
 @pytest.mark.parametrize(("size", "head"), [(5, 2), (126, 4), (65_536, 10)])
-def test_frame_has_head_for_its_size(size, head):
+def test_length_of_frame_head_depends_on_payload_size(size, head):
     """The length of the head follows RFC 6455, 5.2."""
     assert len(unmasked(b"x" * size)) == head + size
     assert len(masked(b"x" * size)) == head + 4 + size
@@ -131,15 +131,15 @@ def test_every_subcommand_has_help():
         assert bench.short.keys() <= {each.name for each in cli.commands[name].params}
 
 
-def test_unknown_peer_is_refused_with_list_of_peers():
+def test_unknown_benchmark_peer_is_refused_with_list_of_peers():
     result = CliRunner().invoke(cli, ["fanout", "--vs", "raw,other"])
     assert result.exit_code == 2
     assert "choose from raw" in result.output
 
 
 @pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
-def test_small_fanout_delivers_everything(tmp_path):
-    """20 sessions, half of them inside, beside the bare send loop; the run leaves a file and a plot."""
+def test_small_run_of_fanout_benchmark_writes_result_and_plot(tmp_path):
+    """The run has 20 sessions, half of them inside the area, and is compared with a bare send loop."""
     options = "--sessions 20 --share 0.5 --rounds 2 --vs raw --deliveries-per-s 100 --seconds 0.5 --flat-out 2"
     cores_before = machine.cores()
     result = CliRunner().invoke(cli, ["--results", str(tmp_path), "fanout", *options.split()])
@@ -154,7 +154,7 @@ def test_small_fanout_delivers_everything(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
-def test_small_calls_run_reaches_all_waves(tmp_path, monkeypatch):
+def test_small_run_of_calls_benchmark_reaches_all_waves(tmp_path, monkeypatch):
     """Everybody in the first wave gets each call, the last wave comes in time, and all durations are positive."""
     small = {
         "IDLE_S": 0.2,
@@ -179,7 +179,7 @@ def test_small_calls_run_reaches_all_waves(tmp_path, monkeypatch):
     assert min(found["open"]["2"][of] for of in ("visit_with", "visit_without", "move_with", "move_without")) > 0
 
 
-def test_small_push_run_misses_no_device(tmp_path, monkeypatch):
+def test_small_run_of_push_benchmark_misses_no_device(tmp_path, monkeypatch):
     """Every device gets the push despite a hanging service and two kills; all durations are positive."""
     monkeypatch.setattr(push, "URGENT_ROUNDS", 1)
     options = "--devices 20 --rounds 1 --many 10"
@@ -194,7 +194,7 @@ def test_small_push_run_misses_no_device(tmp_path, monkeypatch):
 
 
 @needs_redis
-def test_small_readers_run_misses_no_entry(tmp_path):
+def test_small_run_of_readers_benchmark_misses_no_entry(tmp_path):
     """Three readers get everything that is appended, and Redis reports CPU and bytes for it."""
     options = "--readers 3 --rates 20 --seconds 1"
     result = CliRunner().invoke(cli, ["--results", str(tmp_path), "readers", *options.split()])

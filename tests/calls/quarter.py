@@ -1,4 +1,4 @@
-"""A call hub with its responders, a log and a clock, for tests that read like a story."""
+"""A call hub with its responders, a log and a clock, for tests that are easy to read."""
 
 import dataclasses
 import functools
@@ -34,12 +34,12 @@ TERMS = CallTerms("Cardiac arrest", ["cpr", "medic"], [100, 300, 500], 7, ["cpr"
 
 
 def with_terms(**changes):
-    """Return terms with these changes."""
+    """Return the terms of a call with these changes."""
     return dataclasses.replace(TERMS, **changes)
 
 
 def new_keys(kid="one"):
-    """Return one new key of calls."""
+    """Return a new set with one key for calls."""
     return parse_call_keys(json.dumps({"keys": [make_call_key(kid)]}).encode(), "here")
 
 
@@ -66,9 +66,10 @@ def all_of(thing, seen=None):
 
 
 class Quarter:
-    """A board and its responders, each some metres north of `near`. What it is told comes from a log of its own.
+    """A call hub and its responders, each some metres north of `near`, with a log of its own.
 
-    Lies: all that is asked of the log is noted in `asked` and done when a test says so; frames arrive when written.
+    Requests to the log are only recorded in `asked`, and are carried out when a test says so. Frames arrive as soon as
+    they are written.
     """
 
     def __init__(self, aeds=NO_AEDS, keys=None, clock=None):
@@ -95,7 +96,7 @@ class Quarter:
         """Return the place this many metres north of `near`."""
         return NEAR.lat + metres * METRE, NEAR.lng, reach_m
 
-    # ---- the log -------------------------------------------------------------------------------------------------
+    # ---- entries of the log --------------------------------------------------------------------------------------
 
     def entry(self, body, secret, call_id="c-1", number=None, keys=None):
         """Return the next entry of a call, encrypted."""
@@ -132,23 +133,23 @@ class Quarter:
         return Opening(**(fields | changes))
 
     def open(self, call_id="c-1", terms=TERMS, place=PLACE, **changes):
-        """Open a call, or give it new content."""
+        """Open a call, or correct its content."""
         return self.read(self.opening(terms, **changes), place, call_id)
 
     def widen(self, ring=1, call_id="c-1"):
-        """Start the next wave."""
+        """Widen the radius of the call to the next wave."""
         return self.read(Widening(ring, self.clock.now().wall_ms), Nothing(), call_id)
 
     def accept(self, sub, seat=1, role="cpr", call_id="c-1", aed=None, **how):
-        """Give somebody a seat."""
+        """Store a seat of a responder."""
         return self.read(Acceptance(seat, role, self.clock.now().wall_ms, None, aed), Person(sub), call_id, **how)
 
     def release(self, sub, seat=1, call_id="c-1"):
-        """Release somebody's seat."""
+        """Store the release of a responder's seat."""
         return self.read(Release(seat, self.clock.now().wall_ms), Person(sub), call_id)
 
     def report(self, sub, seat=1, call_id="c-1"):
-        """Report that somebody has arrived."""
+        """Store a report that a responder has arrived."""
         return self.read(Report(seat, "arrived", self.clock.now().wall_ms), Person(sub), call_id)
 
     def end(self, call_id="c-1", source="cad-3", terms=TERMS, **changes):
@@ -156,10 +157,10 @@ class Quarter:
         ending = Ending(source, self.clock.now().wall_ms, self.opening(terms, **changes))
         return self.read(ending, Reason("The crew is there."), call_id)
 
-    # ---- writing -------------------------------------------------------------------------------------------------
+    # ---- writing to sessions -------------------------------------------------------------------------------------
 
     def run(self, slice_=256):
-        """Write to all noted rows, as the stream's hub does."""
+        """Write to all sessions that the hub has marked, as the stream's hub does."""
         while self.hub.busy:
             for row, calls in self.hub.take_noted(slice_):
                 if row not in self.slow and row in FakeResponder.of(self):
@@ -169,11 +170,11 @@ class Quarter:
 
 
 class FakeResponder:
-    """The session of a responder, and what it was sent."""
+    """The session of a responder, which records the messages that it is sent."""
 
     @staticmethod
     def of(quarter):
-        """Return all sessions of a hub, by row."""
+        """Return all sessions of a hub, indexed by row number."""
         return quarter.__dict__.setdefault("phones", {})
 
     def __init__(self, quarter, row, wire):
@@ -183,13 +184,13 @@ class FakeResponder:
         self.settle()
 
     def write(self, frames):
-        """Take all frames of one write."""
+        """Record all frames of one write."""
         if frames:
             self.quarter.order.append(self.row)
             self.sent.append([message for data in frames for message in messages(data)])
 
     def settle(self):
-        """Send what is owed, as the stream's hub does after hello, move, token and drained."""
+        """Send the pending messages, as the stream's hub does after `hello`, `move`, `token` and `drained`."""
         self.write(self.quarter.hub.frames(self.row, self.wire, self.quarter.clock.now()))
 
     def move(self, metres):
@@ -222,13 +223,13 @@ class FakeResponder:
         del self.of(self.quarter)[self.row]
 
     def messages(self):
-        """Return the messages since the last time."""
+        """Return the messages that were sent since the last call."""
         new = [message for write in self.sent[self._seen :] for message in write]
         self._seen = len(self.sent)
         return new
 
     def received(self):
-        """Return them in short: "c-1/2" for a call, "c-1:4 seat 2" for a task, "-c-1 full" for a standdown."""
+        """Return the new messages in short: "c-1/2" (call), "c-1:4 seat 2" (task), "-c-1 full" (standdown)."""
         return [_short(message) for message in self.messages()]
 
 

@@ -25,7 +25,7 @@ def haversine_m(lat1, lng1, lat2, lng2):
 
 @dataclass
 class Call:
-    """A call, as far as a process has read its entries."""
+    """A call, as far as one process has read its entries."""
 
     id: str
     status: str = "actual"
@@ -42,7 +42,7 @@ class Call:
         return len(self.seats) >= SEATS
 
     def read(self, number, kind, told, at_s):
-        """Take an entry and the time when it was appended; `told` is a place, a wave or a `sub`."""
+        """Apply an entry and the time when it was appended; `told` is a place, a wave or a `sub`."""
         if kind == "call":
             self.near, self.content, self.revision = told, number, number
         elif kind == "widen":
@@ -59,7 +59,7 @@ class Call:
 
 @dataclass
 class Link:
-    """A connection: its person, its place, and what it was sent about each call."""
+    """A connection: its responder, its place, and what it was sent about each call."""
 
     sub: str
     quals: set
@@ -70,24 +70,24 @@ class Link:
     held: set = field(default_factory=set)  # calls of which it held a seat when the end was read
 
     def notified(self, call_id):
-        """The newest revision of which it was notified; 0 if there is none."""
+        """The newest revision of which the connection was notified; 0 if there is none."""
         return max((what for kind, what in self.sent.get(call_id, []) if kind == "call"), default=0)
 
     def task(self, call_id):
-        """The revision of its task; 0 if there is none."""
+        """The revision of the task that the connection was sent; 0 if there is none."""
         has = 0
         for kind, what in self.sent.get(call_id, []):
             has = what if kind == "task" else 0 if kind == "standdown" else has
         return has
 
     def stood_down(self, call_id):
-        """The last standdown, if nothing was sent after it."""
+        """The last `standdown`, if nothing was sent after it."""
         last = self.sent.get(call_id, [("", "")])[-1]
         return last[1] if last[0] == "standdown" else None
 
 
 def busy(sub, calls, now_s):
-    """Return whether a person is excluded (RQ7)."""
+    """Return whether a responder is excluded because of another call (RQ7)."""
     held = [call for call in calls.values() if sub in call.seats and call.status == "actual"]
     return any(call.ended_s is None or now_s < call.ended_s + REST_S for call in held)
 

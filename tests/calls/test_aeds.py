@@ -45,7 +45,7 @@ def only(tmp_path, record):
 
 
 def left_out(tmp_path, caplog, *records):
-    """Read a file with these records and a good one; return the logged reasons, each once."""
+    """Read a file with these records and a valid one. Return the logged reasons for skipped records, each once."""
     caplog.set_level(logging.INFO)
     good = feature("good") if records[0].get("type") == "Feature" else element(99)
     path = written(tmp_path, [*records, good])
@@ -62,7 +62,7 @@ def refused(tmp_path, content):
     return str(caught.value).removeprefix(f"aeds {path}: ")
 
 
-# ---- which are used ------------------------------------------------------------------------------------------
+# ---- records that are used and skipped -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def refused(tmp_path, content):
         (247, None),
     ],
 )
-def test_open_is_true_for_24_7_and_otherwise_unknown(tmp_path, hours, is_open):
-    """Other opening hours are neither a promise nor a reason to leave a record out (RI1)."""
+def test_defibrillator_is_known_to_be_open_only_if_its_hours_are_24_7(tmp_path, hours, is_open):
+    """With other opening hours, the record is used, but `open` is None (RI1)."""
     found = only(tmp_path, element(tags={"opening_hours": hours}))
     assert found.open is is_open
     assert found.to_map(with_code=False)["open"] is is_open
@@ -92,23 +92,23 @@ def test_open_is_true_for_24_7_and_otherwise_unknown(tmp_path, hours, is_open):
 
 @pytest.mark.parametrize("hours", ["off", "closed", "24/7 off", "24/7 closed", 'closed "repair"', 'Off "moved"', "OFF"])
 def test_closed_defibrillator_is_left_out(tmp_path, caplog, hours):
-    """OpenStreetMap has several notations for never open (RI1)."""
+    """OpenStreetMap has several notations for "never open" (RI1)."""
     assert left_out(tmp_path, caplog, element(tags={"opening_hours": hours})) == [
-        "1 not used (0): is closed, by its opening_hours"
+        "1 record(s) skipped (number 0): is closed according to its opening_hours"
     ]
 
 
 @pytest.mark.parametrize("access", [None, "yes", "permissive", "customers", "PUB", "7/24", "unknown", "privately", 1])
-def test_defibrillator_with_other_access_values_is_used(tmp_path, access):
-    """Mappers write many values of `access`; only `no` and `private` leave a record out (RI1)."""
+def test_defibrillator_with_access_other_than_no_or_private_is_used(tmp_path, access):
+    """Mappers write many values of `access` (RI1)."""
     assert only(tmp_path, element(tags={"access": access})).id == "node/7"
 
 
 @pytest.mark.parametrize("access", ["no", "private", "Private", " no ", False])
 def test_private_defibrillator_is_left_out(tmp_path, caplog, access):
-    """Without a warning, because good files have such records (RI1)."""
+    """No warning is logged, because correct files have such records (RI1)."""
     said = left_out(tmp_path, caplog, feature(access=access))
-    assert said == ["1 not used (0): its access is no or private"]
+    assert said == ["1 record(s) skipped (number 0): its access is no or private"]
     assert {record.levelno for record in caplog.records} == {logging.INFO}
 
 
@@ -125,11 +125,11 @@ PLACES = [
 
 
 @pytest.mark.parametrize("spot", PLACES, ids=str)
-def test_record_without_valid_coordinates_is_left_out(tmp_path, caplog, spot):
+def test_defibrillator_record_without_valid_coordinates_is_left_out(tmp_path, caplog, spot):
     """Missing and impossible coordinates are treated alike (RI1, RI4)."""
     said = left_out(tmp_path, caplog, {**element(), **spot})
     assert said == [
-        "1 not used (0): must have coordinates, with a latitude of -90 to 90 and a longitude of -180 to 180"
+        "1 record(s) skipped (number 0): must have coordinates: a latitude of -90 to 90, a longitude of -180 to 180"
     ]
 
 
@@ -144,8 +144,8 @@ def test_record_without_valid_coordinates_is_left_out(tmp_path, caplog, spot):
         {"type": "Point", "coordinates": [47.5, 98.5]},
     ],
 )
-def test_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
-    """Also one whose latitude comes first, if that can be seen (RI1)."""
+def test_geojson_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
+    """A feature with swapped coordinates is skipped as well, if the swap can be seen (RI1)."""
     [said] = left_out(tmp_path, caplog, {**feature(), "geometry": geometry})
     assert "must have coordinates" in said
 
@@ -169,24 +169,24 @@ def test_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
         ({**feature(), "geometry": [8.5, 47.5]}, "must be an object, and its tags"),
     ],
 )
-def test_broken_record_is_left_out_and_logged_by_number(tmp_path, caplog, record, why):
+def test_malformed_record_is_left_out_and_its_number_is_logged(tmp_path, caplog, record, why):
     """Numbers start at 0, the other records are used, and no content is logged (RI4)."""
     good = feature("good") if record.get("type") == "Feature" else element(99)
     path = written(tmp_path, [good, record])
     found = read_aeds(path)
     assert (len(found), found.unusable) == (1, 1)
     [line] = caplog.messages
-    assert line.startswith(f"aeds {path}: 1 not used (1): {why}")
+    assert line.startswith(f"aeds {path}: 1 record(s) skipped (number 1): {why}")
 
 
 def test_records_with_the_same_fault_are_logged_in_one_line(tmp_path, caplog):
-    """A thousand broken records make one line with their number (RI4)."""
+    """The line has the count and the numbers of the first records (RI4)."""
     said = left_out(tmp_path, caplog, *[element(None)] * 12, element(tags={"access": "no"}))
-    assert said[0].startswith("12 not used (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …): must have an id")
-    assert said[1] == "1 not used (12): its access is no or private"
+    assert said[0].startswith("12 record(s) skipped (number 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …): must have an id")
+    assert said[1] == "1 record(s) skipped (number 12): its access is no or private"
 
 
-# ---- files ---------------------------------------------------------------------------------------------------
+# ---- files of defibrillators ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -220,13 +220,13 @@ def test_missing_file_raises_config_error(tmp_path):
 
 
 def test_incomplete_overpass_answer_raises_config_error(tmp_path):
-    """If a query times out, Overpass returns a part that looks like a whole file (RI4)."""
+    """If a query times out, Overpass returns a part that looks like a complete file (RI4)."""
     remark = 'runtime error: Query timed out in "query" at line 3 after 26 seconds.'
     assert "is incomplete" in refused(tmp_path, {"elements": [element()], "remark": remark})
 
 
 def test_geojson_and_overpass_give_the_same_defibrillators(tmp_path):
-    """GeoJSON may have the tags as properties or within them (RI1, RI3)."""
+    """In GeoJSON, tags are properties, or are in one property (RI1, RI3)."""
     tags = {"defibrillator:location": "Foyer", "level": "-1", "indoor": "yes", "defibrillator:code": "2580"}
     wanted = Aed("node/7", 47.5, 8.5, "Foyer", "-1", True, True, "2580")
     for record in (
@@ -241,18 +241,18 @@ def test_geojson_and_overpass_give_the_same_defibrillators(tmp_path):
     assert only(tmp_path, by_property) == wanted
 
 
-def test_way_uses_its_center_and_number_becomes_id(tmp_path):
+def test_overpass_way_uses_its_center_and_numeric_geojson_id_is_accepted(tmp_path):
     """Overpass adds a `center` to ways, and GeoJSON ids may be numbers (RI1)."""
     way = {"type": "way", "id": 5, "center": SPOT, "nodes": [1, 2], "tags": TAGS}
     assert only(tmp_path, way).id == "way/5"
     assert only(tmp_path, feature(12)).id == "12"
 
 
-# ---- what goes out -------------------------------------------------------------------------------------------
+# ---- fields that are sent ------------------------------------------------------------------------------------
 
 
-def test_map_has_the_documented_members(tmp_path):
-    """The code is only for who fetches it; unknown members are left out, except `open` (RI3)."""
+def test_dict_of_a_defibrillator_has_the_documented_fields(tmp_path):
+    """Only the responder who fetches it is sent the code. Unknown fields are omitted, except `open` (RI3)."""
     tags = {"defibrillator:location": "Foyer", "name": "Town hall", "level": 2, "indoor": "no"}
     found = only(tmp_path, element(tags={**tags, "defibrillator:code": "C19#"}))
     told = {"id": "node/7", "lat": 47.5, "lng": 8.5, "where": "Foyer", "level": "2", "indoor": False, "open": True}
@@ -262,7 +262,7 @@ def test_map_has_the_documented_members(tmp_path):
     assert bare.to_map(with_code=True) == {"id": "node/7", "lat": 47.5, "lng": 8.5, "open": None}
 
 
-def test_name_is_used_if_there_is_no_location(tmp_path):
+def test_name_of_defibrillator_is_used_if_its_location_is_missing(tmp_path):
     """The name then says where the defibrillator is (RI3)."""
     assert only(tmp_path, element(tags={"name": "Town hall"})).where == "Town hall"
     assert only(tmp_path, element(tags={"name": "Town hall", "defibrillator:location": " "})).where == "Town hall"
@@ -281,20 +281,20 @@ def test_name_is_used_if_there_is_no_location(tmp_path):
         ("Halle 3, 2. Stock, seit 2019", "Halle 3, 2. Stock, seit 2019"),
     ],
 )
-def test_where_is_one_printable_line(tmp_path, given, told):
-    """No control characters, no lone surrogates, no telephone numbers, and at most 255 characters (RI3)."""
+def test_location_text_of_defibrillator_is_one_printable_line(tmp_path, given, told):
+    """It has no control characters, lone surrogates or telephone numbers, and at most 255 characters (RI3)."""
     found = only(tmp_path, element(tags={"defibrillator:location": given}))
     assert found.where == told
     assert msgpack.unpackb(msgpack.packb(found.to_map(with_code=True)))["id"] == "node/7"
 
 
-def test_code_that_is_too_long_is_dropped(tmp_path):
-    """The same for a level (RI3)."""
+def test_code_or_level_that_is_too_long_is_dropped(tmp_path):
+    """The limit is 32 characters (RI3)."""
     found = only(tmp_path, element(tags={"defibrillator:code": "1" * 33, "level": "y" * 33, "indoor": "wall"}))
     assert (found.code, found.level, found.indoor) == (None, None, None)
 
 
-# ---- which are near, and which is fetched --------------------------------------------------------------------
+# ---- nearby defibrillators, and the one to fetch -------------------------------------------------------------
 
 
 def at(name, lat, lng, is_open=True, code=None):
@@ -302,8 +302,8 @@ def at(name, lat, lng, is_open=True, code=None):
     return Aed(name, lat, lng, None, None, None, is_open or None, code)
 
 
-def test_near_returns_three_with_open_ones_first():
-    """One with unknown hours comes after those that are open, however near it is (RI1, RI2)."""
+def test_search_returns_three_defibrillators_with_open_ones_first():
+    """Those with unknown hours come after those that are open, however near they are (RI1, RI2)."""
     north = [at(f"n{n}", 47.0 + n / 1000, 8.0) for n in range(1, 6)]
     unsure = at("unsure", 47.0, 8.0, is_open=False)
     there = Aeds([*reversed(north), unsure])
@@ -314,8 +314,8 @@ def test_near_returns_three_with_open_ones_first():
 
 
 @pytest.mark.parametrize("spot", [(90.0, 0.0), (-90.0, 77.0), (0.0, 180.0), (0.0, -180.0), (65.0, 179.9999)])
-def test_near_works_across_the_antimeridian_and_at_the_poles(spot):
-    """The search has no special cases (RI2)."""
+def test_search_works_across_the_antimeridian_and_at_the_poles(spot):
+    """The search needs no special cases there (RI2)."""
     lat, lng = spot
     there = Aeds(
         [at("here", lat - math.copysign(0.002, lat), lng), at("beyond", lat, lng - 360 if lng > 0 else 179.999)]
@@ -325,15 +325,18 @@ def test_near_works_across_the_antimeridian_and_at_the_poles(spot):
     assert ("beyond" in found) == (abs(lat) == 90 or abs(lng) > 179)
 
 
-def test_near_returns_nothing_if_none_is_within_reach():
-    """Without a file there is nothing to fetch (RI2)."""
+def test_search_returns_nothing_if_no_defibrillator_is_within_range():
+    """A node without a file of defibrillators has none to search (RI2)."""
     assert len(NO_AEDS) == 0
     assert NO_AEDS.near(47.0, 8.0, 5_000) == []
     assert fetch_of([], (47.0, 8.0), (47.1, 8.0), ()) is None
 
 
-def test_fetch_chooses_the_shortest_way_round():
-    """From the responder by the defibrillator to the patient, and none that another person fetches (RI2)."""
+def test_defibrillator_with_the_shortest_detour_is_chosen_to_be_fetched():
+    """The way leads from the responder past the defibrillator to the patient.
+
+    One that somebody else fetches is not chosen (RI2).
+    """
     patient, responder = (47.000, 8.0), (47.006, 8.0)
     beyond, near, on_the_way = at("beyond", 46.999, 8.0), at("near", 47.0005, 8.004), at("on the way", 47.005, 8.0)
     three = [beyond, near, on_the_way]
@@ -343,7 +346,7 @@ def test_fetch_chooses_the_shortest_way_round():
     assert fetch_of(three, responder, patient, {"on the way", "beyond", "near"}) is None
 
 
-# ---- on real ones --------------------------------------------------------------------------------------------
+# ---- real defibrillators -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -360,17 +363,19 @@ def haversine_m(lat1, lng1, lat2, lng2):
     return 2 * 6_371_007.180918475 * math.asin(math.sqrt(a))
 
 
-def test_eight_real_defibrillators_are_private(swiss, caplog):
-    """The file has seven values of `access`; two of them leave out eight records (RI1, RI4)."""
+def test_eight_private_defibrillators_of_a_real_file_are_skipped(swiss, caplog):
+    """The file has seven values of `access`, and two of them exclude eight records (RI1, RI4)."""
     path, elements = swiss
     caplog.set_level(logging.INFO)
     found = read_aeds(path)
     private = [n for n, each in enumerate(elements) if each["tags"].get("access") in ("no", "private")]
     assert (len(found), found.unusable, len(private)) == (len(elements) - 8, 8, 8)
-    assert caplog.messages == [f"aeds {path}: 8 not used ({', '.join(map(str, private))}): its access is no or private"]
+    assert caplog.messages == [
+        f"aeds {path}: 8 record(s) skipped (number {', '.join(map(str, private))}): its access is no or private"
+    ]
 
 
-def test_near_equals_a_search_of_all_real_defibrillators(swiss):
+def test_search_result_equals_that_of_a_search_of_all_real_defibrillators(swiss):
     """2,000 places in and between towns, compared with a search by haversine (RI1, RI2)."""
     path, elements = swiss
     found, dice = read_aeds(path), random.Random(8)
@@ -389,7 +394,7 @@ def test_near_equals_a_search_of_all_real_defibrillators(swiss):
     assert hits > 2_000
 
 
-def test_no_byte_of_other_tags_of_real_defibrillators_is_sent(swiss, tmp_path):
+def test_other_tags_of_real_defibrillators_are_never_sent(swiss, tmp_path):
     """Changing all other tags changes nothing that is sent, and no telephone number is sent (RI3)."""
     path, elements = swiss
     told = {"emergency", "access", "opening_hours", "defibrillator:location", "name", "level", "indoor"}
@@ -408,13 +413,16 @@ def test_no_byte_of_other_tags_of_real_defibrillators_is_sent(swiss, tmp_path):
 
 
 def digits_of(text, last=9):
-    """Return the digits of a text; of a telephone number only the last nine, because notations differ."""
+    """Return the digits of a text.
+
+    By default only the last nine are returned, since telephone numbers have several notations.
+    """
     digits = "".join(filter(str.isdigit, text))
     return digits if last is None else digits[-last:] * (len(digits) >= last)
 
 
-def test_near_is_bounded_for_a_hundred_thousand():
-    """The result equals that of a search of all (RI2)."""
+def test_search_among_a_hundred_thousand_defibrillators_finds_the_nearest():
+    """The result equals that of a search of all defibrillators (RI2)."""
     dice = random.Random(3)
     many = [at(str(n), dice.uniform(36, 70), dice.uniform(-10, 40)) for n in range(100_000)]
     there = Aeds(many)
@@ -425,6 +433,6 @@ def test_near_is_bounded_for_a_hundred_thousand():
         assert [aed.id for aed in there.near(lat, lng, 5_000)] == wanted
 
 
-def test_limits_equal_those_of_openstreetmap():
-    """So everything that is sent fits into a task, whatever the file contains."""
+def test_defibrillators_with_the_longest_texts_fit_into_a_task():
+    """This holds whatever the file contains."""
     assert aeds.MOST * 4 * (aeds.MAX_WHERE + 2 * aeds.MAX_SHORT + 128) < 16 * 1024

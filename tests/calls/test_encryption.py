@@ -32,7 +32,7 @@ def sealed(keys=KEYS, secret=SECRET, kind="call", number=3, plain=b"body"):
 
 @given(st.binary(max_size=2000), st.binary(max_size=200), st.sampled_from(KINDS), st.integers(1, 2**40))
 def test_encrypted_secret_decrypts(secret, plain, kind, number):
-    """Entries without anything secret are encrypted, too (RZ3)."""
+    """Entries without any secret are encrypted as well (RZ3)."""
     entry = sealed(KEYS, secret, kind, number, plain)
     assert KEYS.open(entry) == secret
     assert len(entry.sealed) == 12 + len(secret) + 16
@@ -62,23 +62,23 @@ def test_ciphertext_hides_the_secret_and_nonces_differ():
         {"revision": 4, "sealed_as": 3},
     ],
 )
-def test_changed_or_moved_entry_does_not_decrypt(changes):
-    """Id, number, kind and body are authenticated, so no headline, wave or `end` can be forged (RZ3)."""
+def test_changed_or_renumbered_entry_does_not_decrypt(changes):
+    """Id, number, kind and body are authenticated, so none of them can be forged (RZ3)."""
     with pytest.raises(CantOpen):
         KEYS.open(dataclasses.replace(sealed(), **changes))
 
 
 @pytest.mark.parametrize("at", range(0, 12 + len(SECRET) + 16, 3))
 def test_entry_with_a_flipped_bit_does_not_decrypt(at):
-    """In the nonce, the ciphertext and the tag (RZ3)."""
+    """The bit may be in the nonce, the ciphertext or the tag (RZ3)."""
     entry = sealed()
     with pytest.raises(CantOpen):
         KEYS.open(dataclasses.replace(entry, sealed=flipped(entry.sealed, at)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_restored_entry_decrypts_under_a_higher_number(kind):
-    """Only an `end` and a `claim`, and never under a lower number (RZ3, RV7)."""
+def test_only_seat_and_end_entries_decrypt_under_a_higher_number(kind):
+    """No entry decrypts under a lower number than its own (RZ3, RV7)."""
     entry = sealed(kind=kind)
     higher = dataclasses.replace(entry, revision=7, sealed_as=3)
     if kind in MOVED:
@@ -92,7 +92,7 @@ def test_restored_entry_decrypts_under_a_higher_number(kind):
 
 
 def test_first_key_encrypts_and_all_keys_decrypt():
-    """A new key is added last to every node's file before it is moved to the front (RZ5)."""
+    """A new key is appended to the files of all nodes before it becomes the first one anywhere (RZ5)."""
     both, turned = keys_of(ONE, TWO), keys_of(TWO, ONE)
     assert (both.kids, turned.kids) == (("one", "two"), ("two", "one"))
     for entry in (sealed(keys_of(ONE)), sealed(both)):
@@ -103,7 +103,7 @@ def test_first_key_encrypts_and_all_keys_decrypt():
 
 
 def test_without_keys_nothing_is_encrypted_or_decrypted():
-    """The node fails closed (RZ5)."""
+    """Encryption and decryption raise errors instead (RZ5)."""
     assert not NO_CALL_KEYS
     assert KEYS
     with pytest.raises(ValueError, match="no key to encrypt with"):
@@ -112,7 +112,7 @@ def test_without_keys_nothing_is_encrypted_or_decrypted():
         NO_CALL_KEYS.open(sealed())
 
 
-def test_each_new_key_differs():
+def test_each_new_call_key_is_different():
     """A key has 256 random bits and a `kid` (RZ3)."""
     made = [make_call_key() for _ in range(100)]
     assert len({each["k"] for each in made}) == len({each["kid"] for each in made}) == 100
@@ -120,12 +120,12 @@ def test_each_new_key_differs():
 
 
 def test_unusable_keys_are_reported_with_their_file():
-    """tests/auth/test_jwks.py has the form of each key (RZ5, K1)."""
+    """tests/auth/test_jwks.py tests the form of each key (RZ5, K1)."""
     said = r"^call-keys c\.jwks: key 1: expected kty oct and alg A256GCM \(geocast keygen --call makes such keys\)$"
     with pytest.raises(ConfigError, match=said):
         parse_call_keys(json.dumps({"keys": [ONE | {"alg": "HS256"}]}).encode(), "c.jwks")
 
 
-def test_error_text_has_nothing_of_a_key():
-    """An error may be shown to anybody (RZ3)."""
+def test_repr_of_call_keys_contains_no_key():
+    """A `repr` may appear in an error that anybody can see (RZ3)."""
     assert b"secret" * 5 not in repr(CallKeys({"a": b"secret" * 5 + b"ab"})).encode()

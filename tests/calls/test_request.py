@@ -1,4 +1,4 @@
-"""The members of a call's request, the errors about them, and the published circle."""
+"""The fields of a call's request, the errors about them, and the published circle."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from geocast.wire.requests import Invalid
 
 
 def place(**changes):
-    """Return a valid place with these changes; `...` leaves a member out."""
+    """Return a valid place with these changes; `...` removes a field."""
     whole = call_request()["place"] | changes
     return {name: value for name, value in whole.items() if value is not ...}
 
@@ -25,8 +25,8 @@ def broken(parse=parse_call, /, *more, **changes):
     return [(violation.slug, violation.pointer) for violation in caught.value.violations]
 
 
-def test_parsed_call_equals_the_body():
-    """Each member is kept, with times in ms (RY1 to RY7)."""
+def test_parsed_call_has_all_values_of_the_request_body():
+    """Times are converted to milliseconds (RY1 to RY7)."""
     found = parse_call(call_request())
     assert (found.id, found.category, found.headline) == (
         "cad-3.8f1c02aa",
@@ -44,7 +44,7 @@ def test_parsed_call_equals_the_body():
     )
 
 
-def test_optional_members_have_defaults():
+def test_optional_fields_have_defaults():
     """`status` is `actual`, the expiry comes from the policy, and there is no access text (RY4, RY7)."""
     least = call_request(status=..., expires_at=..., place={"lat": 0, "lng": -0.0, "kind": "public"})
     found = parse_call(least)
@@ -54,14 +54,14 @@ def test_optional_members_have_defaults():
 
 
 @pytest.mark.parametrize("name", ["id", "category", "headline", "occurred_at", "place"])
-def test_missing_member_is_named(name):
-    """Each required member by itself (RY1 to RY5)."""
+def test_error_names_missing_field(name):
+    """Each required field is removed in turn (RY1 to RY5)."""
     assert broken(**{name: ...}) == [("missing-field", f"/{name}")]
 
 
 @pytest.mark.parametrize("name", ["lat", "lng", "kind"])
-def test_missing_member_of_the_place_is_named(name):
-    """Each required member of the place by itself (RY5, RY6)."""
+def test_error_names_missing_field_of_the_place(name):
+    """Each required field of the place is removed in turn (RY5, RY6)."""
     assert broken(place=place(**{name: ...})) == [("missing-field", f"/place/{name}")]
 
 
@@ -77,8 +77,8 @@ def test_missing_member_of_the_place_is_named(name):
         ("place", [None, [], "47.6,8.8"]),
     ],
 )
-def test_invalid_member_is_named(name, values):
-    """The grammar of the members is that of alerts (RY1 to RY4; A1, A3, A6, A8, A9)."""
+def test_error_names_invalid_field(name, values):
+    """Fields follow the same grammar as in alerts (RY1 to RY4; A1, A3, A6, A8, A9)."""
     for value in values:
         assert broken(**{name: value}) == [("invalid-value", f"/{name}")], value
 
@@ -93,14 +93,14 @@ def test_invalid_member_is_named(name, values):
         ("access", ["", "a" * 501, "\x00", 1, None]),
     ],
 )
-def test_member_of_the_place_out_of_bounds_is_named(name, values):
-    """The bounds are inclusive, as the next test shows (RY5, RY6, RY7, L6)."""
+def test_error_names_field_of_the_place_that_is_out_of_bounds(name, values):
+    """The bounds themselves are allowed (RY5, RY6, RY7, L6)."""
     for value in values:
         assert broken(place=place(**{name: value})) == [("invalid-value", f"/place/{name}")], value
 
 
 def test_values_at_the_bounds_are_valid():
-    """A line feed is allowed (RY5, RY7, P8)."""
+    """A text may also end with a line feed (RY5, RY7, P8)."""
     found = parse_call(call_request(place=place(lat=-90, lng=180.0, address="a" * 199 + "\n", access="b" * 500)))
     assert (found.place.lat, found.place.lng, found.place.address) == (-90.0, 180.0, "a" * 199 + "\n")
 
@@ -108,14 +108,14 @@ def test_values_at_the_bounds_are_valid():
 @pytest.mark.parametrize(
     "name", ["severity", "threat", "approval", "area", "description", "confirm", "patient", "caller"]
 )
-def test_unknown_member_is_refused(name):
-    """Members of alerts, members about a person, and members of the place (RY8)."""
+def test_unknown_field_is_refused(name):
+    """Fields of alerts, fields about a person, and fields of the place are tried (RY8)."""
     assert broken(**{name: "x"}) == [("unknown-field", f"/{name}")]
     assert broken(place=place(**{name: "x"})) == [("unknown-field", f"/place/{name}")]
 
 
-def test_new_content_needs_all_members_of_a_call():
-    """And `replaces`; the `id` may be left out, and a different id is refused."""
+def test_correction_needs_all_fields_of_a_call():
+    """A correction also needs `replaces`. The `id` may be omitted, and a different id is refused."""
     found = parse_content(call_request(id=..., replaces=3), "cad-3.8f1c02aa")
     assert (found.id, found.replaces) == ("cad-3.8f1c02aa", 3)
     assert parse_content(call_request(replaces=3), "cad-3.8f1c02aa") == found
@@ -126,8 +126,8 @@ def test_new_content_needs_all_members_of_a_call():
     assert broken(replaces=1) == [("unknown-field", "/replaces")]
 
 
-def test_end_needs_a_reason():
-    """1 to 280 characters, and no other member."""
+def test_request_to_end_a_call_needs_a_reason():
+    """The reason has 1 to 280 characters, and other fields are refused."""
     assert parse_end({"reason": "The crew is there."}) == "The crew is there."
     for body in ({}, {"reason": ""}, {"reason": "a" * 281}, {"reason": 1}, {"reason": "x", "id": "cad-3"}):
         with pytest.raises(Invalid):
@@ -135,7 +135,7 @@ def test_end_needs_a_reason():
     assert set(EndRequest.model_fields) == {"reason"}
 
 
-def test_errors_do_not_repeat_values():
+def test_errors_do_not_repeat_values_of_the_request():
     """Neither an error nor a `repr` contains a place or a text (H9, RZ2)."""
     secrets = ("47.678", "8.83", "Dorfstrasse", "4711", "77.123", "Marktgasse")
     with pytest.raises(Invalid) as caught:
@@ -145,8 +145,8 @@ def test_errors_do_not_repeat_values():
     assert not [text for text in said for secret in secrets if secret in text]
 
 
-def test_usable_facts_of_an_invalid_call_are_kept():
-    """Each valid member is kept for the rules of the policy (P9)."""
+def test_valid_fields_of_an_invalid_call_are_kept_for_policy_checks():
+    """So one answer lists invalid fields and violations of the policy (P9)."""
     with pytest.raises(Invalid) as caught:
         parse_call(call_request(headline="", place=None))
     claims = caught.value.facts()
@@ -161,7 +161,7 @@ def test_usable_facts_of_an_invalid_call_are_kept():
     assert (claims.category, claims.occurred_at, claims.expires_at, claims.takes_default) == (None, None, None, False)
 
 
-# ---- what is shown of the place ------------------------------------------------------------------------------------
+# ---- the published circle of the place -----------------------------------------------------------------------------
 
 
 def near(lat, lng, resolution=9, held=None):
@@ -169,16 +169,16 @@ def near(lat, lng, resolution=9, held=None):
     return parse_call(call_request(place=place(lat=lat, lng=lng))).near(resolution, held)
 
 
-def test_near_is_the_circle_of_the_cell():
-    """210 m at resolution 9 around the centre of the cell, which covers the whole cell (RZ6)."""
+def test_published_circle_covers_the_cell_of_the_place():
+    """At resolution 9 the radius around the centre of the cell is 210 m (RZ6)."""
     found = near(47.6780089, 8.8311129)
     assert found == Near(47.67825933515865, 8.830423174775438, 210.0)
     cell = sphere.cell_of(47.6780089, 8.8311129, 9)
     assert sphere.cell_place(cell)[2] <= found.radius_m
 
 
-def test_near_is_the_same_for_all_places_of_a_cell():
-    """So the circle reveals no more of a place than its cell (RZ6, B1, RZ8)."""
+def test_published_circle_is_the_same_for_all_places_of_a_cell():
+    """So the circle reveals nothing about a place but its cell (RZ6, B1, RZ8)."""
     lat, lng, reach_m = sphere.cell_place(sphere.cell_of(47.6780089, 8.8311129, 9))
     step = reach_m / 111_000 / 4
     spots = [(lat + n * step, lng + m * step) for n, m in itertools.product(range(-4, 5), repeat=2)]
@@ -187,8 +187,8 @@ def test_near_is_the_same_for_all_places_of_a_cell():
     assert {near(*spot) for spot in inside} == {near(lat, lng)}
 
 
-def test_correction_into_a_neighbour_cell_keeps_the_centre():
-    """The circle becomes wider once, and does not reveal on which side the place is (RZ6, B11)."""
+def test_correction_into_a_neighbour_cell_keeps_centre_of_published_circle():
+    """The circle becomes wider once, and does not reveal in which direction the place is (RZ6, B11)."""
     first = near(47.6780089, 8.8311129)
     east = near(47.6780089, 8.8311129 + 0.004, held=first)
     west = near(47.6780089, 8.8311129 - 0.004, held=first)

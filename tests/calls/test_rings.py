@@ -25,7 +25,7 @@ def opened(number, body, secret):
 
 
 def town(dice, within_1_km):
-    """Return responders at this average number within 1 km: latitude, longitude, uncertainty."""
+    """Return responders with this average number within 1 km, as latitude, longitude and uncertainty."""
     spots = []
     for _ in range(round(within_1_km * (FARTHEST_M / 1_000) ** 2)):
         metres, way = FARTHEST_M * math.sqrt(dice.random()), dice.uniform(0, 2 * math.pi)
@@ -35,7 +35,7 @@ def town(dice, within_1_km):
 
 
 def called(call, spots):
-    """Return who is notified after all waves that are due by the rule itself."""
+    """Return the responders who are notified after all waves that are due by the rule itself."""
     inside = [spot for spot in spots if is_near(call, spot)]
     for ring in range(1, len(TERMS.rings_m)):
         if len(inside) >= TERMS.enough:
@@ -48,8 +48,8 @@ def called(call, spots):
 @pytest.mark.parametrize(
     ("within_1_km", "low", "high"), [(10, 8.5, 10.5), (30, 9.5, 11.5), (100, 11, 13.5), (300, 27, 31)]
 )
-def test_default_radii_notify_about_ten_at_low_and_high_density(within_1_km, low, high):
-    """9 to 12 on average, or everybody within the first radius if 300 are within 1 km (RN4)."""
+def test_default_radii_notify_about_ten_responders_or_all_in_the_first_radius(within_1_km, low, high):
+    """On average 9 to 12 are notified, or everybody within the first radius if 300 are within 1 km (RN4)."""
     dice = random.Random(within_1_km)
     counts = []
     for _ in range(TOWNS):

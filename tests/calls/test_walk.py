@@ -37,7 +37,7 @@ class Calls(RuleBasedStateMachine):
         self.numbers = {}  # of seats, by call and sub
         self.excused = set()  # phones and calls that did not ring because of RQ7, and need not when that ends
 
-    # ---- the log -----------------------------------------------------------------------------------------------
+    # ---- entries of the log ------------------------------------------------------------------------------------
 
     def append(self, call_id, kind, told, body, secret):
         """Append an entry and apply it to the model."""
@@ -67,7 +67,7 @@ class Calls(RuleBasedStateMachine):
 
     @rule(call_id=ids)
     def widen(self, call_id):
-        """Start the next wave."""
+        """Widen the radius of a call to the next wave."""
         call = self._open(call_id)
         if call and not call.full and call.ring < 2:
             self.append(call_id, "widen", call.ring + 1, Widening(call.ring + 1, 0), Nothing())
@@ -101,7 +101,7 @@ class Calls(RuleBasedStateMachine):
 
     @rule(process=processes, count=st.integers(1, 3))
     def catch_up(self, process, count):
-        """Let a process read on."""
+        """Let a process read entries that it has not read yet."""
         for entry, *told in self.log[self.read[process] :][:count]:
             self.read[process] += 1
             self._apply(self.known[process], *told)
@@ -115,12 +115,12 @@ class Calls(RuleBasedStateMachine):
 
     @rule(process=processes)
     def read_again(self, process):
-        """Let a process read everything again, as in a new epoch of the log."""
+        """Let a process read everything again, as after a loss of entries."""
         for entry, *_ in self.log[: self.read[process]]:
             self.quarters[process].hub.take(entry, self.clock.now())
         self.send(process)
 
-    # ---- connections -------------------------------------------------------------------------------------------
+    # ---- changes of connections --------------------------------------------------------------------------------
 
     @rule(process=processes, sub=subs, quals=quals, may_test=st.booleans(), at=metres)
     def join(self, process, sub, quals, may_test, at):
@@ -155,7 +155,7 @@ class Calls(RuleBasedStateMachine):
     @precondition(lambda self: self.links)
     @rule(data=st.data(), call_id=ids)
     def decline(self, data, call_id):
-        """Decline a call; a seat stays, because the log is not asked in this model."""
+        """Decline a call. A seat stays taken, because this model does not ask the log."""
         phone = self.one(data)
         process, link = self.links[phone]
         call = self.known[process].get(call_id)
@@ -167,7 +167,7 @@ class Calls(RuleBasedStateMachine):
     @precondition(lambda self: self.links)
     @rule(data=st.data(), slow=st.booleans())
     def slowness(self, data, slow):
-        """Fill or drain a transport."""
+        """Make a session slow, or let it catch up."""
         phone = self.one(data)
         if slow:
             phone.quarter.slow.add(phone.row)
@@ -194,27 +194,27 @@ class Calls(RuleBasedStateMachine):
                 quarter.run()
 
     def one(self, data):
-        """Return one of the sessions."""
+        """Return one of the sessions, chosen at random."""
         return data.draw(st.sampled_from(sorted(self.links, key=lambda phone: (self.links[phone][0], phone.row))))
 
-    # ---- what was sent -----------------------------------------------------------------------------------------
+    # ---- checks of sent messages -------------------------------------------------------------------------------
 
     def settle(self, phone):
-        """Send a session everything that it is owed, unless it is slow."""
+        """Send a session its pending messages, unless it is slow."""
         if phone.row not in phone.quarter.slow:
             self.excused -= {(phone, call_id) for call_id in IDS}
             phone.settle()
         self.judge(phone)
 
     def send(self, process):
-        """Write to all noted rows."""
+        """Write to all sessions that the hub has marked."""
         self.quarters[process].run()
         for phone, (own, _) in self.links.items():
             if own == process:
                 self.judge(phone)
 
     def judge(self, phone):
-        """Check that each message was due in its order, and that none was left out."""
+        """Check that each message was due at that moment, and that none is missing."""
         process, link = self.links[phone]
         calls = self.known[process]
         for message in phone.messages():
@@ -225,9 +225,9 @@ class Calls(RuleBasedStateMachine):
 
     @invariant()
     def nobody_lacks_anything(self):
-        """Check that sessions that are not slow have everything due (RJ2, RJ5, RJ6).
+        """Check that sessions that are not slow have been sent everything that is due (RJ2, RJ5, RJ6).
 
-        Sessions whose exclusion has just ended are excepted (RQ7).
+        Sessions whose exclusion has just ended are not checked (RQ7).
         """
         for phone, (process, link) in self.links.items():
             calls, now_s = self.known[process], self.clock.monotonic

@@ -1,4 +1,4 @@
-"""The call worker: seat requests, waves and ends in a log that several processes share."""
+"""The call worker: seats, waves and ends in a log that several processes share."""
 
 import asyncio
 import contextlib
@@ -25,22 +25,22 @@ LOOKS = 2_000  # turns of the loop that a test waits for something at most
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    """Replace waiting by turns of the loop; the test's clock decides what is due."""
+    """Replace waiting by turns of the event loop, so that only the test's clock decides what is due."""
     for name in ("TICK_S", "REST_S", "RETRY_S", "RETRY_MOST_S", "END_JITTER_S", "RESTORE_S"):
         monkeypatch.setattr(module, name, 0.0)
 
 
 class SharedLog(MemoryLog):
-    """The log in memory, of several processes.
+    """The log in memory of several processes, which can be unavailable (`away`) or lack all entries.
 
-    Purpose: it can be away, or lack all. Lies: what was asked of it while it was away was never done, unless it goes
-    with the answer to an append; a real one may have done it.
+    A request to it while it is unavailable is not carried out, unless only its answer is to be lost. A real log may
+    have carried it out.
     """
 
     away = counts_away = goes = lost = False
 
     async def append(self, entry):
-        """Store it, unless away."""
+        """Store an entry, unless the log is unavailable."""
         self._is_there()
         stored = await super().append(entry)
         if self.goes:
@@ -49,18 +49,18 @@ class SharedLog(MemoryLog):
         return stored
 
     async def history(self, alert_id):
-        """All of a call, unless away."""
+        """Return all entries of a call, unless the log is unavailable."""
         self._is_there()
         return [] if self.lost else await super().history(alert_id)
 
     async def counts(self, alert_id):
-        """What was counted, unless away."""
+        """Return the stored counts, unless the log is unavailable."""
         if self.away or self.counts_away:
             raise LogUnavailable("away")
         return await super().counts(alert_id)
 
     async def add_counts(self, counts):
-        """Count, unless away."""
+        """Add counts, unless the log is unavailable."""
         self._is_there()
         await super().add_counts(counts)
 
@@ -70,7 +70,7 @@ class SharedLog(MemoryLog):
 
 
 class CallCluster:
-    """Processes with a call hub each, and the log and the clock that they share."""
+    """Several processes, each with a call hub, which share a log and a clock."""
 
     def __init__(self, processes=1):
         self.clock, self.keys, self.log = FakeClock(), new_keys(), SharedLog()
@@ -109,7 +109,7 @@ class CallCluster:
                 errands.read(entry)
 
     async def append(self, body, secret, call_id="c-1"):
-        """Somebody else has appended this."""
+        """Append an entry to the log, as another node would."""
         number = len(await self.log.history(call_id)) + 1
         assert await self.log.append(self.quarters[0].entry(body, secret, call_id, number))
 
@@ -118,7 +118,7 @@ class CallCluster:
         await self.append(self.quarters[0].opening(dataclasses.replace(TERMS, **terms)), PLACE, call_id)
 
     async def seated(self):
-        """Return a session that was notified and has its task."""
+        """Return a session that was notified, has a seat and was sent its task."""
         phone = self.quarters[0].join()
         await self.open()
         await self.append(Acceptance(1, "cpr", NOON_MS), Person("r-1"))
@@ -149,8 +149,8 @@ def run(main):
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
-def test_accept_gets_the_seat_and_the_task():
-    """Two devices of a person, on two processes, are sent the same task (RV1, RV3)."""
+def test_responder_who_accepts_gets_seat_and_task():
+    """Two devices of one responder, on two processes, are sent the same task (RV1, RV3)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -166,8 +166,8 @@ def test_accept_gets_the_seat_and_the_task():
     run(main)
 
 
-def test_last_seat_goes_to_one_of_two_accepts():
-    """On two processes at the same time (RV2)."""
+def test_only_one_of_two_responders_gets_the_last_seat():
+    """Both accept at the same moment, on two processes (RV2)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -185,8 +185,8 @@ def test_last_seat_goes_to_one_of_two_accepts():
     run(main)
 
 
-def test_accept_waits_while_the_log_is_unavailable():
-    """It is tried again, and decided by the state at that time (RV4)."""
+def test_accept_message_waits_while_the_log_is_unavailable():
+    """The accept is retried, and is decided by the state at that time (RV4)."""
 
     async def main():
         cluster = CallCluster()
@@ -210,8 +210,8 @@ def test_accept_waits_while_the_log_is_unavailable():
     run(main)
 
 
-def test_accept_waits_while_the_log_lacks_an_open_call():
-    """The log puts lost entries back; an accept and a release wait for that (RV4, RV5, RV7)."""
+def test_accept_message_waits_until_the_log_has_restored_a_lost_call():
+    """A release waits in the same way (RV4, RV5, RV7)."""
 
     async def main():
         cluster = CallCluster()
@@ -234,8 +234,8 @@ def test_accept_waits_while_the_log_lacks_an_open_call():
     run(main)
 
 
-def test_waiting_accept_is_answered_when_the_call_ends():
-    """By the clocks, although the log is unavailable (RJ9)."""
+def test_waiting_accept_message_is_answered_when_the_call_ends():
+    """The clocks end the call while the log is unavailable (RJ9)."""
 
     async def main():
         cluster = CallCluster()
@@ -253,8 +253,8 @@ def test_waiting_accept_is_answered_when_the_call_ends():
     run(main)
 
 
-def test_release_and_report_are_stored_when_the_log_is_back():
-    """Both are tried until they succeed (M19, M20)."""
+def test_release_of_seat_and_progress_report_are_stored_when_the_log_is_back():
+    """Both are retried until they succeed (M19, M20)."""
 
     async def main():
         cluster = CallCluster()
@@ -273,8 +273,8 @@ def test_release_and_report_are_stored_when_the_log_is_back():
     run(main)
 
 
-def test_last_of_several_waiting_reports_is_stored():
-    """An earlier report, stored first, would keep the last one from counting (M20)."""
+def test_only_last_of_several_waiting_progress_reports_is_stored():
+    """If an earlier report were stored first, the last one would come too soon to count (M20)."""
 
     async def main():
         cluster = CallCluster()
@@ -302,7 +302,7 @@ def test_last_of_several_waiting_reports_is_stored():
 
 
 def test_repeated_decline_releases_the_seat_once():
-    """Also while the log is unavailable; a new seat is not released by an old decline (M19)."""
+    """This holds while the log is unavailable, too. An old decline does not release a new seat (M19)."""
 
     async def main():
         cluster = CallCluster()
@@ -325,8 +325,8 @@ def test_repeated_decline_releases_the_seat_once():
     run(main)
 
 
-def test_release_of_one_seat_does_not_release_the_next():
-    """It was unknown whether the release was stored, and the person has accepted again since (RV5)."""
+def test_retried_release_does_not_release_seat_accepted_later():
+    """It was unknown whether the release was stored, and the responder has accepted again since (RV5)."""
 
     async def main():
         cluster = CallCluster()
@@ -347,14 +347,14 @@ def test_release_of_one_seat_does_not_release_the_next():
 
 
 async def rings(cluster):
-    """Return the waves that were stored, after the time in which each process would have tried one."""
+    """Return the stored waves, after each process has had time to try one."""
     cluster.clock.advance(0.35)
     await settled()
     return [body_of(entry).ring for entry in await cluster.log.history("c-1") if entry.kind == "widen"]
 
 
-def test_call_widens_by_the_counts_of_all_processes():
-    """Each process has notified too few, both together enough; only a call without enough widens (RN2, RN3)."""
+def test_radius_widens_according_to_counts_of_all_processes():
+    """Each process has notified too few responders, but both together have notified enough (RN2, RN3)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -372,8 +372,8 @@ def test_call_widens_by_the_counts_of_all_processes():
     run(main)
 
 
-def test_call_widens_by_own_count_if_counts_are_unreadable():
-    """Two processes have notified one session each, and two are enough (RN3)."""
+def test_radius_widens_according_to_own_counts_if_stored_ones_are_unreadable():
+    """Two processes have notified one session each, and two would be enough (RN3)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -389,7 +389,7 @@ def test_call_widens_by_own_count_if_counts_are_unreadable():
     run(main)
 
 
-def test_full_call_and_last_wave_do_not_widen():
+def test_radius_does_not_widen_for_full_call_or_after_last_wave():
     """A call widens only while a seat is free (RN2)."""
 
     async def main():
@@ -407,8 +407,8 @@ def test_full_call_and_last_wave_do_not_widen():
     run(main)
 
 
-def test_expired_call_is_ended_once():
-    """By one of all processes, without a source, after both clocks have ended it (RZ4)."""
+def test_expired_call_is_ended_once_in_the_log():
+    """One of all processes stores the end, without a source, when both clocks have passed the expiry (RZ4)."""
 
     async def main():
         cluster = CallCluster(3)
@@ -428,8 +428,8 @@ def test_expired_call_is_ended_once():
     run(main)
 
 
-def test_seat_that_the_log_does_not_restore_is_put_back():
-    """Another person had the number and the seat, and has released it; the first person keeps a seat (RV7)."""
+def test_worker_restores_seat_that_the_log_lost():
+    """Another responder had the number and the seat. The first one gets seat 0 (RV7)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -475,8 +475,8 @@ def test_undecrypted_entry_is_counted_logged_and_decrypted_with_its_key(caplog):
     run(main)
 
 
-def test_programming_error_in_a_task_ends_no_other_task(monkeypatch, caplog):
-    """The error is logged without its text, and the client's next try is a new one."""
+def test_unexpected_error_in_one_request_does_not_stop_the_worker(monkeypatch, caplog):
+    """The error is logged without its text, and the client's next attempt succeeds."""
 
     async def main():
         cluster = CallCluster()
@@ -491,7 +491,7 @@ def test_programming_error_in_a_task_ends_no_other_task(monkeypatch, caplog):
             with monkeypatch.context() as patched:
                 patched.setattr(cluster.errands[0]._service, "accept", failing)
                 phone.accept()
-                await until(lambda: "a request of a call to the log failed" in caplog.text)
+                await until(lambda: "a call for help could not be changed in the log" in caplog.text)
             assert "Dorfstrasse" not in caplog.text
             phone.accept()
             await until(lambda: len(phone.sent) == 2)
@@ -500,8 +500,8 @@ def test_programming_error_in_a_task_ends_no_other_task(monkeypatch, caplog):
     run(main)
 
 
-def test_counts_are_kept_while_the_log_is_unavailable():
-    """They are stored when the log is available again (RN3, H7)."""
+def test_delivery_counts_are_kept_while_the_log_is_unavailable():
+    """The counts are stored when the log is available again (RN3, H7)."""
 
     async def main():
         cluster = CallCluster()
@@ -518,8 +518,8 @@ def test_counts_are_kept_while_the_log_is_unavailable():
     run(main)
 
 
-def test_last_counts_are_stored_at_shutdown(monkeypatch):
-    """A process that drains stores what its responders said before it ends (H7)."""
+def test_last_delivery_counts_are_stored_at_shutdown(monkeypatch):
+    """A process that shuts down first stores the counts of what its responders have answered (H7)."""
     monkeypatch.setattr(module, "REST_S", 60.0)  # between two looks
 
     async def main():
@@ -536,8 +536,8 @@ def test_last_counts_are_stored_at_shutdown(monkeypatch):
     run(main)
 
 
-def test_requests_for_a_lost_call_stop_after_its_lifetime():
-    """This process does not know the call either, and so not when the call ends (Rule 1 of `calls.worker`)."""
+def test_retries_for_a_lost_call_stop_after_maximum_lifetime_of_a_call():
+    """This process never read the call, so it does not know when the call ends (Rule 1 of `calls.worker`)."""
 
     async def main():
         cluster = CallCluster()
@@ -552,8 +552,8 @@ def test_requests_for_a_lost_call_stop_after_its_lifetime():
 
 
 @pytest.mark.parametrize("turns", range(5))
-def test_worker_cancelled_while_an_entry_arrives_ends(turns, monkeypatch):
-    """A draining node cancels its worker once, and waits for it. The fault runs found a worker that never ended."""
+def test_worker_stops_if_cancelled_while_an_entry_arrives(turns, monkeypatch):
+    """A node that shuts down cancels its worker once, and waits for it to end."""
     monkeypatch.setattr(module, "REST_S", 60.0)
 
     async def main():

@@ -22,13 +22,13 @@ from geocast.cli.check import without_secrets
 
 
 def table(outcome):
-    """Return the settings that were shown: option -> (value, where it is from)."""
+    """Return the settings that the command printed: option -> (value, origin)."""
     rows = [line.split() for line in outcome.out.splitlines() if line.startswith("--")]
     return {row[0]: (" ".join(row[1:-1]), row[-1]) for row in rows}
 
 
 def errors(outcome):
-    """Return the errors, one for each line."""
+    """Return the error lines that the command printed."""
     assert all(line.startswith("geocast: error: ") for line in outcome.err.splitlines())
     return [line.removeprefix("geocast: error: ") for line in outcome.err.splitlines()]
 
@@ -51,11 +51,11 @@ def log(tmp_path):
     return path
 
 
-# ---- what is shown -------------------------------------------------------------------------------------------
+# ---- settings that are shown ---------------------------------------------------------------------------------
 
 
 def test_each_setting_is_shown_with_its_value_and_origin(geocast, keys):
-    """`serve` with the same options and environment would use them."""
+    """`geocast serve` would use the same values with these options and this environment."""
     outcome = geocast("check", "--keys", "keys.jwks", "--drain-s", "5", GEOCAST_LOG="memory:", GEOCAST_DEV="true")
     assert (outcome.status, outcome.err) == (0, "")
     shown = table(outcome)
@@ -68,7 +68,7 @@ def test_each_setting_is_shown_with_its_value_and_origin(geocast, keys):
     assert "policy: neighbourhood, with 12 categories" in outcome.out
 
 
-def test_check_takes_the_options_of_serve():
+def test_check_command_has_the_same_options_as_serve():
     """Both commands use one list of options."""
     of_serve, of_check = (cli.cli.commands[name].params for name in ("serve", "check"))
     assert [option.to_info_dict() for option in of_serve] == [option.to_info_dict() for option in of_check]
@@ -93,8 +93,8 @@ def test_check_takes_the_options_of_serve():
         ("keys.jwks", "keys.jwks"),
     ],
 )
-def test_password_is_never_shown(text, shown):
-    """URLs may be valid or malformed."""
+def test_password_in_url_is_never_shown(text, shown):
+    """This holds for valid and malformed URLs."""
     assert without_secrets(text) == shown
 
 
@@ -109,8 +109,8 @@ def test_refused_url_shows_no_password(geocast, keys, url):
     assert "hu/sh" not in outcome.out + outcome.err
 
 
-def test_keys_at_a_url_are_fetched(geocast, tmp_path, monkeypatch):
-    """`serve` does it at its start, and `token --check` too."""
+def test_check_command_fetches_keys_from_a_url(geocast, tmp_path, monkeypatch):
+    """`geocast serve` fetches them when it starts, and `geocast token --check` does so too."""
     certificate = make_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
@@ -129,11 +129,11 @@ def test_keys_at_a_url_are_fetched(geocast, tmp_path, monkeypatch):
     assert "answered 503, not 200" in outcome.err
 
 
-# ---- what is wrong -------------------------------------------------------------------------------------------
+# ---- mistakes that are reported ------------------------------------------------------------------------------
 
 
-def test_correct_settings_have_status_0(geocast, tmp_path, keys):
-    """A file for the log could be created, and is not."""
+def test_correct_settings_give_exit_status_0(geocast, tmp_path, keys):
+    """The command finds that it could create the log's file, but does not create it."""
     before = everything_in(tmp_path)
     outcome = geocast("check", "--keys", "keys.jwks")
     assert (outcome.status, outcome.err) == (0, "")
@@ -141,7 +141,7 @@ def test_correct_settings_have_status_0(geocast, tmp_path, keys):
     assert everything_in(tmp_path) == before
 
 
-def test_cap_events_of_the_policy_are_counted(geocast, keys):
+def test_check_shows_number_of_cap_events_in_policy(geocast, keys):
     """An unknown built-in policy is refused (P13, P17)."""
     outcome = geocast("check", "--keys", "keys.jwks", "--policy", "builtin:public-warning")
     assert outcome.status == 0
@@ -150,8 +150,8 @@ def test_cap_events_of_the_policy_are_counted(geocast, keys):
     assert errors(refused) == ["policy builtin:rivers: is not a built-in policy; neighbourhood and public-warning are"]
 
 
-def test_zones_are_counted_or_their_mistakes_reported(geocast, tmp_path, keys):
-    """They are only for sources of CAP (CZ1)."""
+def test_check_counts_warning_zones_or_reports_their_mistakes(geocast, tmp_path, keys):
+    """Zones are only allowed together with CAP sources (CZ1)."""
     square = [[10, 50], [11, 50], [11, 51], [10, 51], [10, 50]]
     properties = {"code": "EMMA_ID", "value": "AT301"}
     one = {"type": "Feature", "properties": properties, "geometry": {"type": "Polygon", "coordinates": [square]}}
@@ -172,8 +172,8 @@ def test_zones_are_counted_or_their_mistakes_reported(geocast, tmp_path, keys):
     ]
 
 
-def test_every_mistake_is_reported_in_a_line(geocast, tmp_path):
-    """The exit status is 2."""
+def test_every_mistake_is_reported_on_its_own_line(geocast, tmp_path):
+    """The command exits with status 2."""
     (tmp_path / "policy.toml").write_text('names = "x"\n[categoris]\n')
     (tmp_path / "revoked.toml").write_text("[")
     outcome = geocast(
@@ -206,14 +206,14 @@ def test_every_mistake_is_reported_in_a_line(geocast, tmp_path):
 
 
 def test_check_refuses_what_serve_refuses(geocast, tmp_path, keys):
-    """Both print the same text."""
+    """Both commands print the same text."""
     for arguments in ([], ["--dev", "--api", "[::]:8766"], ["--dev", "--log", "memory:", "--workers", "2"]):
         served, checked = geocast("serve", *arguments), geocast("check", *arguments)
         assert served.err in checked.err
         assert (served.status, checked.status) == (2, 2)
 
 
-def test_address_in_use_is_accepted_but_not_one_for_two_listeners(geocast, keys):
+def test_address_in_use_is_accepted_but_not_for_two_listeners(geocast, keys):
     """The running node may use it; but `serve` can't listen twice on one address."""
     import socket
 
@@ -227,8 +227,8 @@ def test_address_in_use_is_accepted_but_not_one_for_two_listeners(geocast, keys)
 # ---- a log in SQLite -----------------------------------------------------------------------------------------
 
 
-def test_log_of_a_running_node_is_examined_and_unchanged(geocast, tmp_path, keys, log):
-    """Its newest entries are in a write-ahead log beside the file."""
+def test_log_of_a_running_node_is_examined_without_changes(geocast, tmp_path, keys, log):
+    """The newest entries are in a write-ahead log next to the file."""
     with closing(opened(log)[0]) as db:
         db.execute("INSERT INTO delivery (id, sent, acked) VALUES ('a-1', 1, 1)")
         before = everything_in(tmp_path)
@@ -282,7 +282,7 @@ def broken(log):
     ],
 )
 def test_unusable_log_file_is_reported_and_unchanged(geocast, tmp_path, keys, log, change, status, expected):
-    """A node would report it at its start; here nothing is repaired, moved or created."""
+    """A node would report the file when it starts. The check repairs, moves and creates nothing."""
     change(log)
     before = everything_in(tmp_path)
     outcome = geocast("check", "--keys", "keys.jwks")
@@ -295,7 +295,7 @@ def test_unusable_log_file_is_reported_and_unchanged(geocast, tmp_path, keys, lo
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 @pytest.mark.parametrize("which", ["file", "folder"])
 def test_log_that_cannot_be_written_is_reported(geocast, tmp_path, keys, log, which):
-    """SQLite creates files beside the log, so file and folder must be writable."""
+    """SQLite creates files next to the log, so both the file and its folder must be writable."""
     path = log if which == "file" else tmp_path
     path.chmod(0o500)
     try:
@@ -312,7 +312,7 @@ redis = pytest.mark.skipif(bool(missing()), reason=missing() or "")
 
 @redis
 def test_redis_is_examined_and_nothing_is_written_to_it(geocast, tmp_path, keys):
-    """Its version, its storage and its replicas are shown, then each thing that makes it unusable."""
+    """The command shows its version, storage and replicas, or everything that makes it unusable."""
     with RedisServer(tmp_path) as server:
         outcome = geocast("check", "--keys", "keys.jwks", "--log", server.url)
         assert (outcome.status, outcome.err) == (0, "")
@@ -335,18 +335,18 @@ def test_redis_is_examined_and_nothing_is_written_to_it(geocast, tmp_path, keys)
         assert "set maxmemory-policy noeviction" in outcome.err
 
 
-def test_unreachable_redis_has_status_1(geocast, keys):
-    """A node would start, and wait for it."""
+def test_unreachable_redis_gives_exit_status_1(geocast, keys):
+    """A node would start anyway, and wait for Redis."""
     outcome = geocast("check", "--keys", "keys.jwks", "--log", f"redis://127.0.0.1:{a_free_port()}")
     assert (outcome.status, outcome.err.count("\n")) == (1, 1)
     assert "can't be reached" in outcome.err
 
 
-# ---- keys of calls -------------------------------------------------------------------------------------------
+# ---- encryption keys of calls --------------------------------------------------------------------------------
 
 
-def test_call_keys_are_shown_by_kid(geocast, keys, tmp_path):
-    """It shows which key encrypts, which decrypt, and whether everybody can read the file, but no key (RZ5)."""
+def test_check_shows_ids_of_call_keys(geocast, keys, tmp_path):
+    """Shown are which key encrypts, which decrypt, and whether others can read the file, but no key (RZ5)."""
     node = ("check", "--keys", "keys.jwks", "--call-keys", "call-keys.jwks")
     for kid in ("a", "b", "c"):
         assert geocast("keygen", "--call", "--kid", kid).status == 0
@@ -361,8 +361,8 @@ def test_call_keys_are_shown_by_kid(geocast, keys, tmp_path):
     assert not any(key["k"] in outcome.out for key in held)
 
 
-def test_policy_with_calls_needs_call_keys(geocast, keys, tmp_path):
-    """`check` and `serve` refuse with the same text (RZ5, K1)."""
+def test_policy_with_calls_is_refused_without_call_keys(geocast, keys, tmp_path):
+    """`check` and `serve` print the same error (RZ5, K1)."""
     (tmp_path / "p.toml").write_text(
         'name = "p"\n[categories.fire]\ntitle = "Fire"\n[calls.arrest]\ntitle = "Arrest"\nquals = ["cpr"]\n'
     )
@@ -385,8 +385,8 @@ def test_unusable_call_keys_are_reported(geocast, keys, path):
     assert error.startswith(f"call-keys {path}: ")
 
 
-def test_defibrillators_are_counted(geocast, keys, tmp_path):
-    """Usable ones and unusable records are counted; a useless file stops the start (RI4, K1)."""
+def test_check_shows_number_of_defibrillators(geocast, keys, tmp_path):
+    """Usable defibrillators and unusable records are counted. A useless file prevents the start (RI4, K1)."""
     there = {"type": "Point", "coordinates": [8.83, 47.67]}
     records = [
         {"type": "Feature", "id": "a", "geometry": geometry, "properties": {"emergency": "defibrillator"}}

@@ -1,4 +1,4 @@
-"""`geocast push` where it refuses to start. `tests/end_to_end/push` has what it does."""
+"""`geocast push` when it refuses to start. `tests/end_to_end/push` tests what it does when it runs."""
 
 import sqlite3
 from contextlib import closing
@@ -9,7 +9,7 @@ from support.ports import a_free_port
 
 @pytest.fixture
 def options(geocast, keys, tmp_path):
-    """Options with which it would start, and a database of another program."""
+    """Options with which the command would start, and a database of another program."""
     assert geocast("keygen", "--push", "push.jwks", "--vapid", "vapid.jwks").status == 0
     with closing(sqlite3.connect(tmp_path / "other.db")) as db:
         db.execute("CREATE TABLE bookmarks (url TEXT)")
@@ -35,8 +35,8 @@ def options(geocast, keys, tmp_path):
         (("--lease-days", "31"), "--lease-days"),
     ],
 )
-def test_options_that_cannot_work_are_refused_in_one_line(geocast, options, wrong, said):
-    """Exit with status 2 and one clear line, never a traceback (rule K1)."""
+def test_invalid_push_options_are_refused_in_one_line(geocast, options, wrong, said):
+    """The command exits with status 2 and prints one clear line, never a traceback (rule K1)."""
     outcome = geocast("push", *options, *wrong)
     assert outcome.is_one_line_error, outcome.err
     assert said in outcome.err

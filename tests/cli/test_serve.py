@@ -1,5 +1,6 @@
 """`geocast serve` when it refuses to start, and the help and version of the command."""
 
+import json
 import os
 import re
 import socket
@@ -13,7 +14,7 @@ from support.ports import a_free_port
 
 from geocast import __version__, cli, commit
 from geocast.auth.tokens import make_key
-from geocast.cli import environment, serve
+from geocast.cli import environment
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def free():
     return f"127.0.0.1:{a_free_port()}"
 
 
-# ---- serve, refused ----------------------------------------------------------------------------------------------
+# ---- refusals of `geocast serve` ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,7 @@ def free():
         (["--share", "1.5"], "1.5 is not in the range 0<x<=1"),
         (["--share", "nan"], "expected a number from 0 to 1"),
         (["--share", "a quarter"], "'a quarter' is not a valid float"),
+        (["--keys", "private.jwk"], "keys private.jwk: is a private key, not a JWK set, such as the keys.jwks that"),
         (["--keys", "deep"], "keys deep: not a JWK set"),
         (["--max-sessions", "0"], "0 is not in the range"),
         (["--log-level", "loud"], "'loud' is not one of"),
@@ -68,11 +70,11 @@ def free():
     ],
     ids=str,
 )
-def test_invalid_options_are_refused_in_one_line(geocast, tmp_path, monkeypatch, arguments, expected):
-    """There is one clear line and exit status 2, never a traceback (K1)."""
-    monkeypatch.setattr(serve, "_dev_keys", lambda: make_key("dev")[1])  # prints nothing
+def test_invalid_options_are_refused_in_one_line(geocast, tmp_path, arguments, expected):
+    """The command exits with status 2 and prints one clear line, never a traceback (K1)."""
     (tmp_path / "broken").write_text("[]")
     (tmp_path / "deep").write_text("[" * 100_000)
+    (tmp_path / "private.jwk").write_text(json.dumps(make_key("a")[0]))
     outcome = geocast("serve", *arguments)
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err
@@ -96,7 +98,7 @@ def test_invalid_options_are_refused_in_one_line(geocast, tmp_path, monkeypatch,
 )
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_unusable_log_or_policy_is_refused_in_one_line(geocast, tmp_path, keys, arguments, expected, workers):
-    """It is refused before any process serves (K1)."""
+    """The command refuses before any process serves (K1)."""
     (tmp_path / "broken").write_text("[")
     (tmp_path / "deep").write_text("name = " + "[" * 100_000)
     ports = [argument for option in ("--api", "--stream") for argument in (option, f"127.0.0.1:{a_free_port()}")]
@@ -105,24 +107,25 @@ def test_unusable_log_or_policy_is_refused_in_one_line(geocast, tmp_path, keys, 
     assert expected in outcome.err
 
 
+@pytest.mark.parametrize("key", [("--keys", "keys.jwks"), ("--dev",)])
 @pytest.mark.parametrize("option", ["--stream", "--api"])
-def test_port_in_use_is_refused_in_one_line(geocast, keys, free, taken, option):
-    """The line names the option and the address (K1)."""
+def test_port_in_use_is_refused_in_one_line(geocast, keys, free, taken, option, key):
+    """The line names the option and the address, and --dev prints no token for a node that does not run (K1)."""
     other = {"--stream": "--api", "--api": "--stream"}[option]
-    outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", option, taken, other, free)
+    outcome = geocast("serve", *key, "--log", "memory:", option, taken, other, free)
     assert outcome.is_one_line_error, outcome.err
     assert f"{option} {taken}: Address already in use" in outcome.err
 
 
 def test_two_listeners_cannot_share_a_port(geocast, keys, free):
-    """The node itself would use it twice (K1)."""
+    """The node itself would use the address twice (K1)."""
     outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--stream", free, "--api", free)
     assert outcome.is_one_line_error, outcome.err
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64], ids=["dots", "too long"])
 def test_malformed_host_is_refused_in_one_line(geocast, keys, host):
-    """There is never a traceback (K1)."""
+    """No traceback is printed (K1)."""
     outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--api", f"{host}:8766")
     assert outcome.is_one_line_error, outcome.err
 
@@ -141,14 +144,14 @@ def test_malformed_host_is_refused_in_one_line(geocast, keys, host):
     ],
 )
 def test_option_may_come_from_the_environment(geocast, name, value, expected):
-    """Each option is also a variable (section 7)."""
+    """Each option has an environment variable (section 7)."""
     outcome = geocast("serve", **{name: value})
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err
 
 
-def test_command_line_wins_over_the_environment(geocast):
-    """An option of the command line counts (section 7)."""
+def test_command_line_option_overrides_environment_variable(geocast):
+    """If both are given, the option counts (section 7)."""
     outcome = geocast("serve", "--keys", "here.jwks", GEOCAST_KEYS="there.jwks")
     assert "keys here.jwks: " in outcome.err
 
@@ -162,23 +165,23 @@ def test_command_line_wins_over_the_environment(geocast):
         ("GEOCAST_PORTS", "GEOCAST_PORTS in the environment is no setting"),
     ],
 )
-def test_unknown_variable_is_refused_with_the_nearest_name(geocast, name, expected):
-    """A misspelt variable would have no effect; its value is not repeated (K1)."""
+def test_unknown_environment_variable_is_refused_with_a_suggested_name(geocast, name, expected):
+    """A misspelt variable would have no effect. Its value is not repeated (K1)."""
     outcome = geocast("serve", "--dev", **{name: "hidden"})
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err
     assert "hidden" not in outcome.err
 
 
-def test_variables_of_other_programs_are_ignored(geocast):
-    """The project's other programs have variables, and Kubernetes sets some for a Service called geocast."""
+def test_environment_variables_of_other_programs_are_ignored(geocast):
+    """The project's other programs have variables, and Kubernetes sets some for a service called geocast."""
     links = ("SERVICE_HOST", "SERVICE_PORT_API", "PORT", "PORT_8765_TCP", "PORT_8765_TCP_ADDR", "API_SERVICE_HOST")
     others = {*environment.ELSEWHERE, *(f"GEOCAST_{link}" for link in links), "GEOCASTLE", "MY_GEOCAST_THING"}
     outcome = geocast("serve", **dict.fromkeys(others, "x"))
     assert "no keys: " in outcome.err
 
 
-def test_every_variable_of_the_project_is_known():
+def test_every_environment_variable_named_in_the_project_is_known():
     """`cli.environment` has to list each new variable of any program."""
     root = Path(__file__).parents[2]
     files = [root / "Makefile", *(file for top in ("server", "client_demo", "bench") for file in sources(root / top))]
@@ -198,11 +201,14 @@ def sources(top):
     return [path for path in found if "node_modules" not in path.parts]
 
 
-# ---- what it says of itself --------------------------------------------------------------------------------------
+# ---- help, version and hints -------------------------------------------------------------------------------------
 
 
-def test_workers_of_a_node_and_of_push_have_different_variables(monkeypatch):
-    """docs/reference/settings.md: they may share an environment, and `geocast push` with a Redis has no workers."""
+def test_node_and_push_have_different_environment_variables_for_workers(monkeypatch):
+    """A node and `geocast push` may share an environment.
+
+    With Redis, push has one worker (docs/reference/settings.md).
+    """
     command = cli.cli.commands["push"]
     given = ["--push-keys", "p", "--vapid", "v", "--contact", "mailto:a@b.example", "--keys", "k"]
     monkeypatch.setenv("GEOCAST_WORKERS", "8")
@@ -224,7 +230,7 @@ def test_help_lists_every_option_with_its_variable_and_default(geocast):
 
 
 def test_version_is_that_of_the_package(geocast):
-    """`geocast --version` prints it (section 7)."""
+    """`geocast --version` prints the version (section 7)."""
     outcome = geocast("--version")
     shown = f" (commit {commit()})" if commit() else ""
     assert (outcome.status, outcome.out) == (0, f"geocast, version {__version__}{shown}\n")
@@ -232,7 +238,7 @@ def test_version_is_that_of_the_package(geocast):
 
 @pytest.mark.parametrize("arguments", [["shrug"], ["--shrug"]])
 def test_unknown_command_is_refused_in_one_line(geocast, arguments):
-    """There is never a traceback (K1)."""
+    """No traceback is printed (K1)."""
     assert geocast(*arguments).is_one_line_error
 
 
@@ -256,16 +262,16 @@ def test_geocast_without_arguments_prints_help(geocast):
     ],
     ids=str,
 )
-def test_refusal_hints_at_the_help(geocast, arguments, expected):
-    """The one line has the hint, and the name that was probably meant (K1)."""
+def test_error_for_invalid_option_mentions_the_help(geocast, arguments, expected):
+    """The line also suggests the name that was probably meant (K1)."""
     outcome = geocast(*arguments)
     assert outcome.is_one_line_error, outcome.err
     assert re.search(expected, outcome.err)
 
 
 @pytest.mark.parametrize("arguments", [["token", "--check"], ["serve", "--log"], ["check", "--dev"]], ids=str)
-def test_unexpected_arguments_are_not_repeated(geocast, arguments):
-    """They may be a token, or a URL with a password (with a bracket in it) (K1)."""
+def test_unexpected_arguments_are_not_repeated_in_the_error(geocast, arguments):
+    """An argument may be a token, or a malformed URL with a password (K1)."""
     outcome = geocast(*arguments, "memory:", "redis://:se)cret@localhost", "se(cret")
     assert outcome.is_one_line_error, outcome.err
     assert "cret" not in outcome.err
@@ -290,8 +296,8 @@ HEAVY = {
     ],
     ids=str,
 )
-def test_help_and_completion_import_nothing_heavy(arguments, environment):
-    """A key press is answered at once; the modules of a node are imported when one is run."""
+def test_help_and_completion_do_not_import_heavy_modules(arguments, environment):
+    """So the shell completes a command at once. The modules of a node are imported only when a node is run."""
     program = "import atexit, sys\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
     program += f"sys.argv = {['geocast', *arguments]}\nfrom geocast.cli import main\nmain()"
     done = ended(sys.executable, "-c", program, env=os.environ | environment)
@@ -299,8 +305,8 @@ def test_help_and_completion_import_nothing_heavy(arguments, environment):
     assert not HEAVY & set(done.stderr.splitlines()[-1].split())
 
 
-def test_python_m_geocast_is_the_command():
-    """It runs in a process of its own, and prints only the one line on standard error (K1)."""
+def test_python_m_geocast_runs_the_command():
+    """It runs in a separate process, and prints only the one error line on standard error (K1)."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GEOCAST_")}
     done = ended(*(sys.executable, "-X", "dev", "-W", "error", "-m", "geocast", "serve"), env=environment)
     assert Outcome(done.returncode, done.stdout, done.stderr).is_one_line_error, done.stderr

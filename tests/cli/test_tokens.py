@@ -19,7 +19,7 @@ from geocast.push.encryption import make_push_key
 
 
 def test_signed_token_is_accepted_by_a_node(geocast, tmp_path, keys):
-    """`keygen` makes a pair, `token` signs with it (K2)."""
+    """`keygen` makes a key pair, and `token` signs with the private key (K2)."""
     before = int(time.time())
     scopes = [argument for scope in SCOPES for argument in ("--scope", scope)]
     outcome = geocast("token", "--sub", "desk-7", *scopes, "--expires-in-s", 60)
@@ -32,7 +32,7 @@ def test_signed_token_is_accepted_by_a_node(geocast, tmp_path, keys):
 
 
 def test_private_key_is_readable_for_its_owner_only(tmp_path, keys):
-    """The public JWKS does not contain it (K2)."""
+    """The public key set does not contain the private key (K2)."""
     assert stat.S_IMODE((tmp_path / "private.jwk").stat().st_mode) == 0o600
     private = json.loads((tmp_path / "private.jwk").read_text())
     assert private["d"]
@@ -49,7 +49,7 @@ def test_private_key_is_never_overwritten(geocast, tmp_path, keys):
 
 
 def test_new_key_is_added_to_the_key_set(geocast, tmp_path, keys):
-    """Old tokens stay valid (K2)."""
+    """Tokens by the old key stay valid (K2)."""
     old = geocast("token", "--sub", "phone", "--scope", "alerts:receive").out.strip()
     assert geocast("keygen", "--private", "new.jwk", "--kid", "new").status == 0
     new = geocast("token", "--key", "new.jwk", "--sub", "phone", "--scope", "alerts:receive").out.strip()
@@ -60,8 +60,8 @@ def test_new_key_is_added_to_the_key_set(geocast, tmp_path, keys):
     assert "new" in load_keys(tmp_path / "keys.jwks")
 
 
-def test_kid_is_not_used_twice(geocast, tmp_path):
-    """Keys are chosen by `kid` alone; nothing is written (T2)."""
+def test_second_key_with_the_same_kid_is_refused(geocast, tmp_path):
+    """Keys are selected by `kid` alone, so nothing is written (T2)."""
     assert geocast("keygen", "--kid", "k").status == 0
     outcome = geocast("keygen", "--kid", "k", "--private", "other.jwk")
     assert outcome.is_one_line_error
@@ -69,8 +69,8 @@ def test_kid_is_not_used_twice(geocast, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--private", "--public"])
-def test_pair_is_written_whole_or_not_at_all(geocast, tmp_path, option):
-    """If one file can't be written, neither is, and an existing key set is unchanged (K2)."""
+def test_key_pair_is_written_completely_or_not_at_all(geocast, tmp_path, option):
+    """If one file can't be written, the other one is not written either, and an existing key set is unchanged (K2)."""
     assert geocast("keygen", "--private", "first.jwk").status == 0
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert geocast("keygen", option, "nowhere/file").is_one_line_error
@@ -79,7 +79,7 @@ def test_pair_is_written_whole_or_not_at_all(geocast, tmp_path, option):
 
 
 def test_key_set_keeps_its_symlink_and_permissions(geocast, tmp_path):
-    """Another user may read it, and it may be in another folder (K2)."""
+    """Another user may have to read the key set, and it may be in another folder (K2)."""
     real = tmp_path / "elsewhere.jwks"
     (tmp_path / "keys.jwks").symlink_to(real)
     assert geocast("keygen").status == 0
@@ -92,7 +92,7 @@ def test_key_set_keeps_its_symlink_and_permissions(geocast, tmp_path):
 
 @pytest.mark.parametrize("text", ["", "[]", '{"keys": [{}]}', '{"keys": ["x"]}'])
 def test_public_file_that_is_not_a_key_set_is_unchanged(geocast, tmp_path, text):
-    """Nothing is written (K2)."""
+    """No private key is written either (K2)."""
     (tmp_path / "keys.jwks").write_text(text)
     assert geocast("keygen").is_one_line_error
     assert (tmp_path / "keys.jwks").read_text() == text
@@ -108,11 +108,14 @@ def test_missing_folder_is_reported_in_one_line(geocast, tmp_path, option):
     assert "No such file or directory" in outcome.err
 
 
-# ---- qualifications, and keys of calls ---------------------------------------------------------------------------
+# ---- qualifications, and encryption keys of calls ----------------------------------------------------------------
 
 
-def test_qualification_needs_both_the_key_and_the_token(geocast, tmp_path, piped):
-    """`keygen --quals` lets a key grant it, `token --quals` claims it; `--check` says whether it counts (RQ2, RQ3)."""
+def test_qualification_counts_only_if_key_and_token_have_it(geocast, tmp_path, piped):
+    """`keygen --quals` lets a key grant it, and `token --quals` claims it.
+
+    `--check` says whether it counts (RQ2, RQ3).
+    """
     assert geocast("keygen", "--quals", "cpr, medic,cpr", "--kid", "k").status == 0
     assert json.loads((tmp_path / "keys.jwks").read_text())["keys"][0]["quals"] == ["cpr", "medic"]
     assert load_keys(tmp_path / "keys.jwks")["k"].quals == {"cpr", "medic"}
@@ -131,7 +134,7 @@ def test_qualification_needs_both_the_key_and_the_token(geocast, tmp_path, piped
 
 
 def test_issuer_of_a_key_is_written_and_shown(geocast, tmp_path, piped):
-    """`keygen --issuer` writes it, `token --check` and `check` show it (HD5)."""
+    """`keygen --issuer` writes the issuer, and `token --check` and `check` show it (HD5)."""
     assert geocast("keygen", "--issuer", "https://a.example", "--kid", "k").status == 0
     assert load_keys(tmp_path / "keys.jwks")["k"].issuer == "https://a.example"
     token = geocast("token", "--sub", "r-1", "--scope", "alerts:receive").out.strip()
@@ -150,20 +153,20 @@ def test_malformed_qualification_is_reported_in_one_line(geocast, tmp_path, comm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_token_with_qualifications_lasts_a_day_at_most(geocast, keys):
-    """A longer one would grant no qualification, so none is made (RQ2)."""
+def test_token_with_qualifications_may_last_at_most_a_day(geocast, keys):
+    """A token that lasts longer would grant no qualification, so the command does not sign it (RQ2)."""
     outcome = geocast("token", "--sub", "r-1", "--scope", "alerts:receive", "--quals", "cpr", "--expires-in-s", 86_401)
     assert outcome.is_one_line_error
     assert "--expires-in-s 86400" in outcome.err
 
 
 def kids(path):
-    """Return the kids of a set of call keys, in order."""
+    """Return the ids of the call keys in a file, in order."""
     return list(load_call_keys(path).kids)
 
 
-def test_call_key_is_readable_for_its_owner_and_added_at_the_end(geocast, tmp_path):
-    """A new key encrypts nothing yet. The file keeps its permissions (RZ5)."""
+def test_call_key_is_readable_for_its_owner_and_added_at_the_end_of_its_file(geocast, tmp_path):
+    """A new key does not encrypt yet. The file keeps its permissions (RZ5)."""
     path = tmp_path / "call-keys.jwks"
     outcome = geocast("keygen", "--call", "--kid", "a")
     assert (outcome.status, outcome.err) == (0, "")
@@ -178,7 +181,10 @@ def test_call_key_is_readable_for_its_owner_and_added_at_the_end(geocast, tmp_pa
 
 
 def test_rotation_moves_the_last_call_key_to_the_front(geocast, tmp_path):
-    """A key is last in all files before it is first in any; it decrypts for two days after its last use (RZ5)."""
+    """A key is the last one in all files before it becomes the first one in any.
+
+    It decrypts for two days after it last encrypted (RZ5).
+    """
     path, seen = tmp_path / "c.jwks", []
     for day in range(6):
         assert geocast("keygen", "--call", "--rotate", "--private", "c.jwks", "--kid", f"k{day}").status == 0
@@ -279,7 +285,7 @@ def test_token_that_cannot_be_signed_is_reported_in_one_line(geocast, tmp_path, 
 
 @pytest.fixture
 def piped(monkeypatch):
-    """`piped(bytes)`: the contents of standard input."""
+    """`piped(bytes)` sets the contents of standard input."""
 
     def pipe(data):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
@@ -288,8 +294,8 @@ def piped(monkeypatch):
     return pipe
 
 
-def test_token_is_checked_from_standard_input_or_the_environment(geocast, keys, piped):
-    """It is never printed; standard input wins."""
+def test_token_to_check_is_read_from_standard_input_or_the_environment(geocast, keys, piped):
+    """If both have a token, standard input counts. The token is never printed."""
     token = geocast("token", "--sub", "desk-7", "--scope", "alerts:publish").out.strip()
     by_environment = geocast("token", "--check", GEOCAST_TOKEN=token)
     piped(f"{token}\n".encode())
@@ -305,7 +311,7 @@ def test_token_is_checked_from_standard_input_or_the_environment(geocast, keys, 
 
 
 def test_token_that_would_be_refused_is_shown_with_reasons(geocast, tmp_path, keys, piped):
-    """The exit status is 1, and each reason has a line."""
+    """The command exits with status 1, and prints one line per reason."""
     assert geocast("keygen", "--private", "b.jwk", "--public", "b.jwks", "--kid", "other").status == 0
     token = geocast("token", "--sub", "desk-7", "--scope", "alerts:publish").out
     piped(token.encode())
@@ -322,7 +328,7 @@ def test_token_that_would_be_refused_is_shown_with_reasons(geocast, tmp_path, ke
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"x.y.z", b"." * 70_000])
 def test_malformed_token_is_reported_without_repeating_it(geocast, keys, piped, data):
-    """There is no traceback, whatever is given (K1)."""
+    """No traceback is printed, whatever the input is (K1)."""
     piped(data)
     outcome = geocast("token", "--check")
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
@@ -338,7 +344,7 @@ def test_malformed_token_is_reported_without_repeating_it(geocast, keys, piped, 
     ids=str,
 )
 def test_check_without_token_or_keys_is_refused_in_one_line(geocast, keys, piped, arguments, expected):
-    """The exit status is 2, as for any mistake of the caller (K1)."""
+    """The command exits with status 2, as for any wrong usage (K1)."""
     if arguments:
         piped(b"x")
     outcome = geocast("token", "--check", *arguments)

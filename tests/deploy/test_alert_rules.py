@@ -28,7 +28,7 @@ def steady(value):
 
 
 def rising(by):
-    """Return the values of a counter that increases by `by` every 30 s."""
+    """Return the values of a counter that grows by `by` every 30 s."""
     return f"0+{by}x{STEPS}"
 
 
@@ -45,7 +45,7 @@ def of_node(name, **labels):
 
 
 def a(name, **labels):
-    """Return the name of a series of the first of the two nodes."""
+    """Return the name of a series of the first node."""
     return of_node(name, instance="a", **labels)
 
 
@@ -196,7 +196,7 @@ CASES = {
 
 
 def firing(at_minutes, names):
-    """Return the check that exactly these alerts fire at this minute."""
+    """Return a promtool check that exactly these alerts fire at this minute."""
     samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in names]
     expr = 'sum by (alertname) (ALERTS{alertstate="firing"}) > bool 0'
     return [{"expr": expr, "eval_time": f"{at_minutes}m", "exp_samples": samples}]
@@ -225,32 +225,32 @@ def test_promtool_accepts_the_rules():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_has_a_case():
-    """Each alert is tested to fire."""
+def test_every_alert_rule_has_a_test_case():
+    """For each rule there is a case in which it fires; the watchdog always fires."""
     assert set(CASES) == set(NAMES) - {"GeocastWatchdog"}
 
 
-def test_every_alert_is_in_monitoring_page():
-    """The page monitoring.md names every alert, and the number of rules."""
+def test_every_alert_rule_is_documented_in_monitoring_page():
+    """The page monitoring.md names every alert, and says how many rules there are."""
     text = (RULES.parents[1] / "operations" / "monitoring.md").read_text("utf-8")
     assert [name for name in NAMES if f"`{name}`" not in text] == []
     assert f"{len(NAMES)} rules" in text
 
 
 def test_no_alert_fires_for_healthy_nodes(tmp_path):
-    """The watchdog, which always fires, is the exception."""
+    """The only exception is the watchdog, which always fires."""
     check(tmp_path, healthy(), MINUTES, [])
 
 
 @pytest.mark.parametrize("name", ["process_start_time_seconds", "geocast_push_restarts_total"])
-def test_repeated_restarts_of_push_fire_geocast_restarting(tmp_path, name):
+def test_repeated_restarts_of_push_process_fire_alert_geocast_restarting(tmp_path, name):
     """The rule for nodes also covers the push process and its workers."""
     check(tmp_path, healthy() | {of_push(name): then(1, 2, by=1)}, MINUTES, ["GeocastRestarting"])
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_alert_fires_after_its_fault(name, tmp_path):
-    """No other alerts fire than those listed in the case. The check is 14 or 5 minutes after the fault."""
+def test_each_alert_rule_fires_for_the_fault_of_its_test_case(name, tmp_path):
+    """Only the alerts that the case lists fire. They are checked 14 or 5 minutes after the fault."""
     changed, beside = CASES[name]
     series = healthy()
     new = changed.keys() - series.keys()

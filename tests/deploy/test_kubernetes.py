@@ -80,7 +80,7 @@ def variables_of(*files):
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-# ---- validity ------------------------------------------------------------------------------------------------
+# ---- valid objects -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -99,7 +99,7 @@ def assert_valid(objects, release):
 
 
 def test_kustomization_uses_every_file_of_the_folder():
-    """It also refers to no missing file, except the keys: everybody must create their own."""
+    """It refers to no missing file, except the keys, which everybody must create."""
     kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
     generators = kustomization["configMapGenerator"] + kustomization["secretGenerator"]
     generated = [name for each in generators for name in [*each.get("envs", ()), *each.get("files", ())]]
@@ -115,7 +115,7 @@ def test_kustomization_uses_every_file_of_the_folder():
 
 
 def test_settings_are_valid_for_geocast_serve(container):
-    """Each variable belongs to `geocast serve`, and all together are accepted."""
+    """Each variable is one of `geocast serve`, and all of them together are accepted."""
     given = {each["name"]: each.get("value") for each in container["env"]}
     assert given.keys() == {"GEOCAST_KEYS", "GEOCAST_LOG"}
     [mount] = [each for each in container["volumeMounts"] if given["GEOCAST_KEYS"].startswith(each["mountPath"])]
@@ -129,7 +129,7 @@ def test_settings_are_valid_for_geocast_serve(container):
     Settings(**{name: value for name, value in options.items() if name not in ("log_level", "log_format")}).check()
 
 
-def test_pod_has_time_to_leave_services_and_drain(pod, container):
+def test_pod_has_enough_shutdown_time_to_leave_services_and_drain(pod, container):
     """The grace period covers preStop, the drain and SPARE_S.
 
     preStop is longer than the readiness probe needs to fail.
@@ -142,7 +142,7 @@ def test_pod_has_time_to_leave_services_and_drain(pod, container):
 
 
 def test_node_waiting_for_redis_is_not_restarted(container):
-    """Liveness is /healthz. Readiness, which decides about new connections, is /readyz."""
+    """The liveness probe uses /healthz. The readiness probe, which decides about new connections, uses /readyz."""
     paths = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert {name: probe["path"] for name, probe in paths.items()} == {
         "startup": "/healthz",
@@ -166,7 +166,7 @@ def test_pod_has_no_privileges(pod, container):
     assert not pod["automountServiceAccountToken"]
 
 
-def test_service_variables_of_the_cluster_are_disabled(pod):
+def test_environment_variables_for_cluster_services_are_disabled(pod):
     """A service called `geocast-stream` would set GEOCAST_STREAM_PORT and six other variables."""
     assert pod["enableServiceLinks"] is False
 
@@ -201,7 +201,7 @@ def test_selectors_ports_and_references_match_the_pods(objects, pod, container):
 
 
 def test_network_policy_limits_api_to_desks_and_metrics_to_prometheus(objects):
-    """The stream is open to everybody. Kustomize must not have added our own labels to the selectors of the others."""
+    """The stream is open to everybody. Kustomize must not add our labels to the selectors of other pods."""
     policy = named(objects, "NetworkPolicy")["spec"]
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
     sources = {rule["ports"][0]["port"]: rule.get("from") for rule in policy["ingress"]}

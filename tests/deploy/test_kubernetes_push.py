@@ -61,7 +61,7 @@ def test_every_object_is_valid_for_kubernetes(objects, release):
 
 
 def test_kustomization_uses_every_file_of_the_folder():
-    """It also refers to no missing file, except the keys."""
+    """It refers to no missing file, except the keys."""
     kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
     generators = kustomization["configMapGenerator"] + kustomization["secretGenerator"]
     generated = [name for each in generators for name in [*each.get("envs", ()), *each.get("files", ())]]
@@ -71,7 +71,7 @@ def test_kustomization_uses_every_file_of_the_folder():
 
 
 def test_settings_are_valid_for_geocast_push(pod, container):
-    """Each variable belongs to `geocast push`, the key files are mounted at their paths, and all is accepted."""
+    """Each variable is one of `geocast push`, the key files are mounted at their paths, and everything is accepted."""
     given = {each["name"]: each.get("value") for each in container["env"]}
     files = {name: value for name, value in given.items() if value is not None}
     [mount] = container["volumeMounts"]
@@ -91,7 +91,7 @@ def test_settings_are_valid_for_geocast_push(pod, container):
     assert f"GEOCAST_LOG={values['GEOCAST_LOG']}\n" in nodes, "it follows the log of the nodes"
 
 
-def test_pod_has_time_to_leave_services_and_drain(pod, container):
+def test_pod_has_enough_shutdown_time_to_leave_services_and_drain(pod, container):
     """The grace period covers preStop, the drain and SPARE_S."""
     [_, first_s] = container["lifecycle"]["preStop"]["exec"]["command"]
     assert pod["terminationGracePeriodSeconds"] >= float(first_s) + float(variables()["GEOCAST_DRAIN_S"]) + SPARE_S
@@ -102,14 +102,14 @@ def test_pod_has_time_to_leave_services_and_drain(pod, container):
 
 
 def test_pod_has_no_privileges(pod, container):
-    """The security contexts are those of a node's pod."""
+    """The security contexts equal those of a node's pod."""
     nodes = yaml.safe_load((NODES / "deployment.yaml").read_text())["spec"]["template"]["spec"]
     assert pod["securityContext"] == nodes["securityContext"]
     assert container["securityContext"] == nodes["containers"][0]["securityContext"]
     assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
 
 
-def test_selectors_and_ports_match_these_pods_and_not_the_nodes(objects, container):
+def test_selectors_and_ports_match_only_pods_of_push(objects, container):
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     assert ports == {"push": 8767, "metrics": int(variables()["GEOCAST_METRICS"].rpartition(":")[2])}
     for service in (each for (kind, _), each in objects.items() if kind == "Service"):

@@ -1,4 +1,4 @@
-"""Bodies of the feed: which alerts they have, how long caches may keep them, and when new ones are made (PF1, PF2)."""
+"""Bodies of the feed: which alerts they have, how long caches may keep them, and when they are rebuilt (PF1, PF2)."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ async def drawn(alert):
 
 
 class FeedHarness:
-    """Live alerts, a fake clock, and both kinds of bodies."""
+    """Live alerts, a fake clock, and the feed's two kinds of bodies."""
 
     def __init__(self):
         self.clock = FakeClock()
@@ -50,28 +50,28 @@ def stage():
     return FeedHarness()
 
 
-def test_features_are_in_order_of_issue_newest_first(stage):
-    """The order is by the time of issue (rule PF1)."""
+def test_feed_lists_newest_alerts_first(stage):
+    """Alerts are ordered by their time of issue (rule PF1)."""
     stage.reads(a_revision("old"), a_revision("new", issued_at=NOON_MS + 5))
     assert stage.ids() == ["new", "old"]
 
 
 def test_empty_feed_may_be_cached_for_five_seconds(stage):
-    """No alert of the body can end earlier (rule PF2)."""
+    """The feed has no alert that could end earlier (rule PF2)."""
     assert stage.ids() == []
     headers = stage.body(stage.atom).headers(stage.clock.now())
     assert headers["Cache-Control"] == "public, max-age=5, must-revalidate"
 
 
 def test_tests_and_exercises_are_not_in_feed(stage):
-    """Both documents have only actual alerts (rule PF1)."""
+    """The GeoJSON and the Atom document only have actual alerts (rule PF1)."""
     stage.reads(a_revision("t", status="test"), a_revision("e", status="exercise"), a_revision("a"))
     assert stage.ids() == ["a"]
     assert stage.body(stage.atom).content.count(b"<entry") == 1
 
 
-def test_cancel_stays_in_atom_until_end_of_its_alert(stage):
-    """The GeoJSON has no cancelled alerts (rule PF1)."""
+def test_cancel_stays_in_atom_feed_until_alert_would_have_ended(stage):
+    """The GeoJSON document has no cancelled alerts (rule PF1)."""
     stage.reads(a_revision(), a_cancel())
     assert stage.ids() == []
     assert b"Cancelled: " in stage.body(stage.atom).content
@@ -79,8 +79,8 @@ def test_cancel_stays_in_atom_until_end_of_its_alert(stage):
     assert b"<entry" not in stage.body(stage.atom).content
 
 
-def test_body_is_made_again_after_one_second(stage):
-    """The new body has the new alerts (rule PF2)."""
+def test_feed_body_is_rebuilt_after_one_second(stage):
+    """The new body contains alerts that have arrived since (rule PF2)."""
     first = stage.body(stage.geojson)
     stage.reads(a_revision())
     stage.clock.advance(0.9)
@@ -89,8 +89,8 @@ def test_body_is_made_again_after_one_second(stage):
     assert stage.ids() == ["a-1"]
 
 
-def test_body_is_kept_until_first_of_its_alerts_ends(stage):
-    """This holds for caches and for the node itself (rules PF2, E1)."""
+def test_feed_body_is_reused_only_until_first_of_its_alerts_ends(stage):
+    """This holds for HTTP caches and for the node itself (rules PF2, E1)."""
     stage.reads(a_revision(), a_revision("short", expires_at=NOON_MS + 2500))
     told = stage.body(stage.geojson)
     assert told.headers(stage.clock.now())["Cache-Control"] == "public, max-age=2, must-revalidate"
@@ -122,7 +122,7 @@ def test_etag_and_last_modified_change_only_with_content(stage):
     assert other.headers(stage.clock.now())["Last-Modified"].endswith("12:00:20 GMT")
 
 
-def test_concurrent_requests_share_one_body(stage, monkeypatch):
+def test_concurrent_requests_share_one_feed_body(stage, monkeypatch):
     """50 requests get the same bytes object (rule PF2)."""
 
     async def ask():

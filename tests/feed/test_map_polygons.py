@@ -50,7 +50,7 @@ CENTRES = [
 @pytest.mark.parametrize("centre", CENTRES, ids=str)
 @pytest.mark.parametrize("radius_m", [100, 20_000, 500_000, 3_000_000, 8_000_000])
 def test_map_polygon_of_circle_covers_it_closely(centre, radius_m):
-    """Circles of any size, across the antimeridian and around both poles (rule PF4)."""
+    """Circles may have any size, and lie across the antimeridian or around a pole (rule PF4)."""
     dice = random.Random(radius_m)
     polygons = map_polygons.of_circle(*centre, radius_m)
     drawn = on_map(polygons)
@@ -69,14 +69,14 @@ def test_map_polygon_of_circle_covers_it_closely(centre, radius_m):
 
 @pytest.mark.parametrize("centre", CENTRES, ids=str)
 def test_rings_are_closed_and_counter_clockwise(centre):
-    """RFC 7946 requires both in section 3.1.6 (rule PF4)."""
+    """RFC 7946 requires this in section 3.1.6 (rule PF4)."""
     for rings in map_polygons.of_circle(*centre, 50_000):
         assert rings[0][0] == rings[0][-1]
         assert shapely.Polygon(rings[0]).exterior.is_ccw
 
 
 def test_circle_of_more_than_half_the_earth_is_drawn_as_whole_map():
-    """The drawing may be larger, because `area` decides (rule PF4)."""
+    """The map may show more than the area, because the field `area` decides who is inside (rule PF4)."""
     [[ring]] = map_polygons.of_circle(10, 20, 15_000_000)
     assert shapely.Polygon(ring).bounds == (-180, -90, 180, 90)
 
@@ -88,7 +88,7 @@ def test_small_circle_has_exactly_64_corners():
 
 
 def test_long_arcs_are_split_into_short_lines():
-    """An arc along 49° N runs up to 95 km north of the parallel (rule PF4)."""
+    """An arc between two points at 49° N bends up to 95 km north of that parallel (rule PF4)."""
     [[ring]] = map_polygons.of_ring([(-123, 49), (-95, 49), (-95, 50), (-123, 50), (-123, 49)])
     assert max(lat for lng, lat in ring if lng > -120 and lat < 50) > 49.8
     assert len(ring) > 100
@@ -117,7 +117,7 @@ def test_self_crossing_ring_covers_everything_it_winds_around():
 
 
 def test_ring_with_very_many_crossings_is_drawn_quickly():
-    """Its convex hull is drawn, so that other alerts need not wait (rule PF4)."""
+    """The convex hull of the ring is drawn, so that other alerts need not wait (rule PF4)."""
     with cpu_limit(5):
         drawn = on_map(map_polygons.of_ring(star(499)))
     assert drawn.contains(shapely.Point(10, 50))
@@ -132,7 +132,7 @@ ROUGH = [  # (name, ring) of rings that would take more than 100 positions
 
 
 @pytest.mark.parametrize(("name", "ring"), ROUGH, ids=[name for name, _ in ROUGH])
-def test_ring_beyond_its_positions_is_drawn_as_box(name, ring):
+def test_ring_with_too_many_positions_is_drawn_as_box(name, ring):
     """The box covers the whole area (rule HD4)."""
     closed = [*ring, ring[0]]
     whole, box = on_map(map_polygons.of_ring(closed)), on_map(map_polygons.of_ring(closed, 24))
@@ -143,13 +143,13 @@ def test_ring_beyond_its_positions_is_drawn_as_box(name, ring):
 
 
 def test_ring_never_has_more_positions_than_allowed():
-    """500 arcs of 60° that cross each other everywhere (rule HD4)."""
+    """The ring has 500 arcs of 60° that cross each other (rule HD4)."""
     wide = [(10 + 40 * (k % 2) + k / 250, 30 + 40 * (k // 2 % 2)) for k in range(500)]
     assert shapely.get_num_coordinates(on_map(map_polygons.of_ring([*wide, wide[0]]))) <= map_polygons.MOST_POSITIONS
 
 
-def test_shapes_of_one_alert_share_its_positions():
-    """64 triangles, of which each alone would take hundreds (rule HD4)."""
+def test_shapes_of_one_alert_share_one_limit_of_positions():
+    """The alert has 64 triangles, each of which would take hundreds of positions alone (rule HD4)."""
     triangle = ((0.0, 0.0), (30.0, 0.0), (15.0, 40.0), (0.0, 0.0))
     drawn = geojson.geometry([Polygon(triangle)] * 64)
     assert sum(len(ring) for rings in drawn["coordinates"] for ring in rings) <= map_polygons.MOST_POSITIONS

@@ -49,7 +49,7 @@ def places_in(given, dice, count=30):
 
 @pytest.mark.parametrize("centre", s2.CENTRES)
 @pytest.mark.parametrize(("count", "size_m"), [(1, 800_000), (3, 30_000), (70, 3_000), (110, 40_000), (300, 9_000)])
-def test_few_covers_places_of_crossing_rings_anywhere(centre, count, size_m):
+def test_coarse_cover_contains_places_of_crossing_rings_anywhere(centre, count, size_m):
     """Rings cross themselves and each other, lie at poles and across the antimeridian (rule HD10, Rule 1)."""
     dice = np.random.default_rng(count)
     middles = s2.places(dice, centre, 600_000, count)
@@ -62,15 +62,15 @@ def test_few_covers_places_of_crossing_rings_anywhere(centre, count, size_m):
     assert inside_any(published(given), places_in(given, dice)).all()
 
 
-def test_few_covers_overlapping_rings_of_opposite_directions():
+def test_coarse_cover_contains_overlapping_rings_of_opposite_directions():
     """Where two rings of opposite directions overlap, their winding numbers are 1 and -1 (Rule 1)."""
     ring = coast(600, 3)
     given = [piece(ring), piece(ring[::-1]), *(piece(coast(600, n, 17, -88 + n / 10)) for n in range(4))]
     assert inside_any(published(given), places_in(given, np.random.default_rng(1))).all()
 
 
-def test_few_does_not_fill_hole_of_wreath():
-    """The middle of a wreath of zigzags stays outside (Rule 2 of `polygon_union`)."""
+def test_coarse_cover_does_not_fill_hole_of_ring_shaped_area():
+    """The area is a wide zigzag ring around a free middle (Rule 2 of `polygon_union`)."""
     turn = np.arange(5_000) * 2 * np.pi / 5_000
     out, back = 1.0 + 0.1 * (np.arange(5_000) % 2), 0.8 - 0.1 * (np.arange(5_000) % 2)
     wreath = np.vstack(
@@ -84,7 +84,7 @@ def test_few_does_not_fill_hole_of_wreath():
     assert not inside_any(rings, middle).any()
 
 
-def test_around_covers_circle():
+def test_polygon_around_circle_covers_circle():
     """The polygon contains the circle, and reaches at most 1 km farther (Rule 1)."""
     ring = around((50.0, 10.0, 40_000.0))
     edge = s2.around((50.0, 10.0), np.linspace(0, 6.28, 200), np.full(200, 39_999.0))
@@ -93,8 +93,8 @@ def test_around_covers_circle():
     assert s2.depth_m(ring.ring.T.tolist(), far).max() < 0
 
 
-def test_few_refuses_ring_that_is_too_wide():
-    """A ring around the equator breaks rule A18. A line among many rings has no area, and does no harm."""
+def test_ring_that_is_too_wide_has_no_coarse_cover():
+    """A ring around the equator breaks rule A18. A ring without area among many others does no harm."""
     equator = closed(np.column_stack([np.arange(-180, 180, 10), np.zeros(36)]))
     assert few([piece(equator)], MOST) is None
     line = Piece(np.array([[10.0, 11.0, 10.0, 10.0], [50.0, 50.0, 50.0, 50.0]]), 0.0)
@@ -102,8 +102,8 @@ def test_few_refuses_ring_that_is_too_wide():
     assert inside_any(published(given), places_in(given[1:], np.random.default_rng(2))).all()
 
 
-def test_few_skips_grids_that_take_too_long(monkeypatch):
-    """A grid with too many marks is not drawn; the next grid has half as many squares along a side (rule HD3)."""
+def test_coarse_cover_skips_grids_that_take_too_long(monkeypatch):
+    """If a grid has too many marks, the next one has half as many squares along a side (rule HD3)."""
     drawn = []
     marked = coarse_cover._marked
     monkeypatch.setattr(

@@ -81,15 +81,18 @@ def share_by_landmarks(place, count):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_sixteen_circles_around_address_do_not_reveal_it(place):
-    """They fit 90 % of the cell or more. With a cell for each circle, they would fit a few houses (rule B12)."""
+def test_sixteen_circles_around_address_do_not_reveal_the_address(place):
+    """The circles are consistent with 90 % of the cell or more.
+
+    With a separate cell for each circle, only a few houses would be left (rule B12).
+    """
     assert share_of_fitting(before, place, list) < 0.03
     assert share_of_fitting(now, place, list) > 0.9
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_circles_around_known_places_reveal_address(place):
-    """Rule B12 says so: an attacker who knows one other place learns a part of the cell, and from all the address."""
+    """Rule B12 admits that one known place reveals part of the cell, and that all of them reveal the address."""
     assert 0.1 < share_by_landmarks(place, 1) < 0.8
     assert share_by_landmarks(place, 15) < 0.1
 
@@ -98,9 +101,9 @@ def test_circles_around_known_places_reveal_address(place):
 
 
 def told_among(probes):
-    """Return a function from an area to what the attacker sees of it.
+    """Return a function from an area to what the attacker learns about it.
 
-    The attacker sees no alert, only which of the attacker's subscribers, at these places, are sent the alert.
+    The attacker sees no alert, only which of the attacker's own subscribers, at these places, are sent the alert.
     """
     index = PlaceIndex()
     for row, place in enumerate(probes):
@@ -117,7 +120,7 @@ def told_among(probes):
 
 
 def test_ten_thousand_probes_at_edge_reveal_only_published_area():
-    """Matching only uses the published circles, so it reveals the cell and no more (rule B4)."""
+    """Only the published circles decide who is inside, so probes reveal the cell and no more (rule B4)."""
     rng = np.random.default_rng(7)
     ways, turns = rng.uniform(900, 1_700, 10_000), rng.uniform(0, math.tau, 10_000)
     told = told_among([shifted(DALLAS, w * math.sin(t), w * math.cos(t)) for w, t in zip(ways, turns, strict=True)])
@@ -187,17 +190,17 @@ def left_on_average(rules, spread_m):
     return np.mean([corrections.left_of_the_cell(address, 100) for address in by_a_border() for _ in range(4)])
 
 
-def test_hundred_corrections_near_border_do_not_reveal_it():
-    """A correction outside the cell shows once, without its place or the number of such corrections (rule B11).
+def test_a_hundred_corrections_near_cell_border_do_not_reveal_the_address():
+    """Corrections outside the cell become visible once, without their place or number (rule B11).
 
-    What remains is a strip on both sides of the cell's border, as wide as the corrections are long: on average
-    1.3 cells for 100 m.
+    What remains is a strip on both sides of the cell's border, as wide as the corrections are long: on average 1.3
+    cells for 100 m.
     """
     assert left_on_average(before, 100.0) < 0.05
     assert left_on_average(now, 100.0) > 0.9
 
 
-def test_hundred_short_corrections_near_border_leave_part_of_cell():
+def test_a_hundred_short_corrections_near_cell_border_reveal_only_part_of_cell():
     """The strip along the border is narrower if corrections are short (rule B11)."""
     assert left_on_average(before, 50.0) < 0.05 < 0.5 < left_on_average(now, 50.0) < 0.9
     assert 0.15 < left_on_average(now, 20.0) < 0.5

@@ -1,4 +1,4 @@
-"""The union of zones: it covers the zones, and reaches only a little farther (rules CZ1 and CZ2)."""
+"""The union of zones: it covers all zones, and reaches only a little beyond them (rules CZ1 and CZ2)."""
 
 import math
 from itertools import pairwise
@@ -96,8 +96,8 @@ def assert_covers(drawn, found, rng):
 
 @pytest.mark.parametrize(("lng", "lat"), [(10, 50), (179.9, 10), (-120, 88.5), (0, 0), (-70, -55)])
 @pytest.mark.parametrize("width", [0.02, 0.4])
-def test_pieces_cover_zone_and_little_else(lng, lat, width):
-    """Also at the antimeridian and near a pole (rules CZ1 and B9)."""
+def test_simplified_pieces_cover_zone_and_little_else(lng, lat, width):
+    """Zones may also lie at the antimeridian and near a pole (rules CZ1 and B9)."""
     rng = np.random.default_rng(round(lng * 7 + lat * 3 + width * 100) % 1000)
     drawn = around(lng, lat, width, rng)
     found = pieces([wrapped(drawn)])
@@ -105,7 +105,7 @@ def test_pieces_cover_zone_and_little_else(lng, lat, width):
     assert_covers([drawn], found, rng)
 
 
-def test_pieces_leave_out_corners():
+def test_simplified_pieces_have_fewer_corners_than_zone():
     """A real coast has more corners than a phone can be sent (rule CZ1)."""
     drawn = around(10, 50, 0.02, np.random.default_rng(4), steps=2_000)
     [piece] = pieces([drawn])
@@ -113,20 +113,20 @@ def test_pieces_leave_out_corners():
     assert piece.beyond_m == polygon_union.TOLERANCE_M
 
 
-def test_short_edges_are_not_split():
-    """An unsplit ring needs no buffer besides the tolerance (rule B9)."""
+def test_zone_with_short_edges_needs_no_buffer():
+    """Only long edges are split, which needs a buffer (rule B9)."""
     [short], [long] = pieces([square(10, 50, 0.01)]), pieces([square(10, 50, 0.5)])
     assert (short.beyond_m, long.beyond_m) == (0.0, 110.0)
 
 
-def test_islet_smaller_than_tolerance_stays():
-    """Simplified, the islet would be a line (rule CZ1)."""
+def test_islet_smaller_than_tolerance_is_kept():
+    """Simplification would turn the islet into a line (rule CZ1)."""
     drawn = square(10, 50, 0.0003)
     found = pieces([drawn])
     assert_covers([drawn], found, np.random.default_rng(1))
 
 
-def test_hole_stays_outside():
+def test_hole_of_zone_stays_outside():
     """A city that is a zone of its own lies in the middle of another zone (rule CZ1)."""
     outer, hole = around(10, 50, 0.3, np.random.default_rng(2)), around(10, 50, 0.1, np.random.default_rng(3))
     rings = rings_of(pieces([outer, hole]))
@@ -149,8 +149,8 @@ def near_edge(ring, lng, lat):
 
 
 @pytest.mark.slow
-def test_many_holes_stay_outside():
-    """A zone has rows of lakes (rule CZ1)."""
+def test_many_holes_of_zone_stay_outside():
+    """The zone has rows of lakes (rule CZ1)."""
     holes = [square(10 + x / 10, 50 + y / 10, 0.05) for x in range(1, 9) for y in range(1, 9)]
     rings = rings_of(pieces([square(10, 50, 1), *holes]))
     for hole in holes:
@@ -159,21 +159,21 @@ def test_many_holes_stay_outside():
 
 
 def test_hole_covered_by_buffer_is_filled():
-    """Every place in the hole is within the buffer, so a cut would only add corners (rule CZ1)."""
+    """The buffer covers the whole hole, so keeping the hole would only add corners (rule CZ1)."""
     [piece] = pieces([square(10, 50, 0.5), square(10.2, 50.2, 0.001)])
     assert piece.ring.shape[1] < 30
 
 
 def test_ring_of_zone_may_cross_itself():
-    """Rule A19 does not apply to files of zones. Both wings of a bow-tie are inside (rule CZ1)."""
+    """Rule A19 does not apply to zone files. Both wings of a bow tie are inside (rule CZ1)."""
     bow_tie = np.array([[10, 11, 11, 10, 10.0], [50, 51, 50, 51, 50.0]])
     rings = rings_of(pieces([bow_tie]))
     assert inside_any(rings, [10.1, 10.9], [50.5, 50.5]).all()
     assert not inside_any(rings, [10.5, 10.5], [50.1, 50.9]).any()
 
 
-def test_line_gives_no_pieces():
-    """A line has no area (rule CZ1)."""
+def test_zone_without_area_gives_no_pieces():
+    """The ring of the zone is a line (rule CZ1)."""
     assert pieces([np.array([[10, 10, 10, 10.0], [50, 51, 52, 50.0]])]) == []
 
 
@@ -184,13 +184,13 @@ def test_line_gives_no_pieces():
         ([[-120, 0, 120, -120], [-10, -10, -10, -10]], "60°"),
     ],
 )
-def test_pieces_refuses_ring_that_is_too_wide(ring, told):
-    """Rules A17 and A18 apply to zones."""
+def test_zone_ring_that_is_too_wide_is_refused(ring, told):
+    """Rules A17 and A18 also apply to zones."""
     with pytest.raises(ValueError, match=told):
         pieces([np.array(ring, float)])
 
 
-# ---- several -------------------------------------------------------------------------------------------------
+# ---- several zones -------------------------------------------------------------------------------------------
 
 
 def grid(columns, rows, rng, size=0.3, left=10.0, bottom=50.0):
@@ -212,7 +212,7 @@ def grid(columns, rows, rng, size=0.3, left=10.0, bottom=50.0):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("left", "bottom"), [(10, 50), (179.5, -20), (40, 85)])
-def test_join_unites_neighbours(left, bottom):
+def test_neighbouring_zones_are_joined(left, bottom):
     """The neighbours were simplified separately (rule CZ2)."""
     rng = np.random.default_rng(5)
     drawn = list(grid(3, 2, rng, left=left, bottom=bottom).values())
@@ -221,8 +221,8 @@ def test_join_unites_neighbours(left, bottom):
     assert_covers(drawn, found, rng)
 
 
-def test_join_leaves_out_zone_in_the_middle():
-    """Eight of nine zones are warned, around one that is not (rule CZ2)."""
+def test_zone_in_the_middle_that_is_not_warned_stays_outside_joined_area():
+    """Eight zones around it are warned (rule CZ2)."""
     rng = np.random.default_rng(6)
     zones = grid(3, 3, rng)
     middle = zones.pop((1, 1))
@@ -238,8 +238,8 @@ def test_join_leaves_out_zone_in_the_middle():
         assert inside_any(rings, lng[inside], lat[inside]).all()
 
 
-def test_join_keeps_pieces_that_touch_nothing():
-    """Some are near each other, some on other sides of the world (rule CZ2)."""
+def test_pieces_that_touch_nothing_are_not_joined():
+    """Some pieces are near each other, and some are far away (rule CZ2)."""
     given = [
         piece
         for lng, lat in ((10, 50), (10.1, 50), (-170, -50), (100, 89))
@@ -249,7 +249,7 @@ def test_join_keeps_pieces_that_touch_nothing():
     assert sorted(map(id, found)) == sorted(map(id, given))
 
 
-def test_join_unites_islands_within_gap():
+def test_islands_closer_than_greatest_gap_are_joined():
     """The category's `simplify_m` is the greatest gap (rule CZ2)."""
     given = [piece for n in range(6) for piece in pieces([square(10 + n * 0.01, 0, 0.002)])]  # 890 m of water each
     assert len(join(given, 500)) == 6
@@ -271,14 +271,14 @@ def test_simpler_piece_has_larger_buffer():
     assert polygon_union.simpler(small, 1_000) is small
 
 
-def test_join_leaves_zones_around_the_world_apart():
-    """They fit on no common plane, and rule A18 applies to published polygons (rule CZ2)."""
+def test_zones_around_the_world_are_not_joined():
+    """No plane map can show them all, and published polygons must follow rule A18 (rule CZ2)."""
     given = [piece for n in range(-180, 180, 20) for piece in pieces([square(n, 0, 20)])]
     assert len(join(given)) == len(given)
 
 
 def test_points_are_unit_vectors_of_corners():
-    """There are four corners and the first again, each of length 1."""
+    """A square has four corners and the first one again, and each vector has the length 1."""
     piece = Piece(square(10, 50, 1), 0.0)
     assert piece.points().shape == (3, 5)
     assert math.isclose(float((piece.points() ** 2).sum()), 5)

@@ -1,4 +1,4 @@
-"""The published circles of lists and revisions: they cover the requested circles, and reveal as little as possible."""
+"""The published circles: they cover the requested circles, and reveal as little as possible of them."""
 
 import dataclasses
 import itertools
@@ -50,7 +50,7 @@ def discs(place, around):
 
 
 def published(place, *held):
-    """Return the published circle for a circle at a place, if the current revision has the circles `held`."""
+    """Return the published circle for a circle at a place, if the previous revision has the circles `held`."""
     [disc] = publish_area([(*place, RADIUS_M)], 9, held)
     return disc
 
@@ -74,12 +74,12 @@ def covers(area, requested):
 
 @unhurried
 @given(places, st.floats(1, 20_000), st.sampled_from([5, 7, 9, 11]))
-def test_single_circle_follows_first_rules(place, radius_m, resolution):
-    """Rules B11 and B12 only matter for revisions and lists (rules B1 and B2)."""
+def test_single_circle_without_previous_revision_is_published_by_basic_rules(place, radius_m, resolution):
+    """Rules B11 and B12 only matter for revisions and for several circles (rules B1 and B2)."""
     assert publish_area([(*place, radius_m)], resolution) == [publish_circle(*place, radius_m, resolution)]
 
 
-# ---- a revision ----------------------------------------------------------------------------------------------
+# ---- revisions of one circle ---------------------------------------------------------------------------------
 
 
 def test_corrected_centre_in_same_cell_changes_nothing():
@@ -90,29 +90,29 @@ def test_corrected_centre_in_same_cell_changes_nothing():
 
 @pytest.mark.parametrize("neighbour", sorted(h3.grid_ring(HOME, 1)))
 def test_corrected_centre_in_neighbouring_cell_keeps_published_centre(neighbour):
-    """The radius grows by the distance to the farthest point of all neighbours, the same for each (rule B11)."""
+    """The radius grows by the distance to the farthest point of all neighbouring cells (rule B11)."""
     first = published(DALLAS)
     second = published(h3.cell_to_latlng(neighbour), first)
     assert second == (*first[:2], 10 * math.ceil((RADIUS_M + ring_m(HOME)) / 10))
     assert published(h3.cell_to_latlng(neighbour), second) == second
 
 
-def test_centre_that_comes_back_keeps_wide_circle():
-    """Otherwise many corrections would tell how often the centre was outside (rule B11)."""
+def test_centre_that_returns_to_its_cell_keeps_widened_circle():
+    """Otherwise many corrections would reveal how often the centre was outside the cell (rule B11)."""
     first = published(DALLAS)
     wide = published(h3.cell_to_latlng(max(h3.grid_ring(HOME, 1))), first)
     assert published(DALLAS, wide) == wide
 
 
-def test_other_radius_makes_wide_circle_narrow_again():
+def test_circle_is_no_longer_widened_after_change_of_radius():
     """A circle with another radius is not made larger than necessary (rules B2 and B11)."""
     wide = published(h3.cell_to_latlng(max(h3.grid_ring(HOME, 1))), published(DALLAS))
     assert publish_area([(*DALLAS, 500.0)], 9, [wide]) == [publish_circle(*DALLAS, 500.0, 9)]
 
 
 @pytest.mark.parametrize("farther", sorted(h3.grid_ring(HOME, 2)))
-def test_centre_beyond_neighbours_is_published_from_its_own_cell(farther):
-    """Rule B11 only keeps a centre for neighbouring cells."""
+def test_centre_beyond_neighbouring_cells_is_published_from_its_own_cell(farther):
+    """Rule B11 keeps the published centre only for neighbouring cells."""
     place = h3.cell_to_latlng(farther)
     assert published(place, published(DALLAS)) == publish_circle(*place, RADIUS_M, 9)
 
@@ -128,7 +128,7 @@ def test_centre_in_any_neighbour_of_pentagon_keeps_published_centre():
 @unhurried
 @given(places, st.lists(st.tuples(bearings, st.floats(0, 600), st.floats(1, 20_000)), max_size=6))
 def test_each_revision_covers_requested_circle(place, steps):
-    """Wherever the centre goes (rules B2 and B11), and the same request gives the same circle (rule B3)."""
+    """This holds wherever the centre moves (rules B2 and B11). The same request gives the same circle (rule B3)."""
     held = ()
     for bearing, way_m, radius_m in steps:
         place = at(place, bearing, way_m)
@@ -141,8 +141,8 @@ def test_each_revision_covers_requested_circle(place, steps):
 
 @unhurried
 @given(places, offsets, offsets)
-def test_each_revision_of_list_covers_requested_circles(place, around, later):
-    """The list may have more circles, fewer, or others (rules B2, B11 and B12)."""
+def test_each_revision_of_several_circles_covers_requested_ones(place, around, later):
+    """A revision may have more, fewer or other circles (rules B2, B11 and B12)."""
     held = publish_area(discs(place, around), 9)
     requested = discs(at(place, *later[0][:2]), later)
     area = publish_area(requested, 9, held)
@@ -150,13 +150,13 @@ def test_each_revision_of_list_covers_requested_circles(place, around, later):
     assert publish_area(requested, 9, area) == area
 
 
-# ---- a list --------------------------------------------------------------------------------------------------
+# ---- several circles -----------------------------------------------------------------------------------------
 
 
 @unhurried
 @given(places, offsets, st.sampled_from([0, 2, 5, 7, 9, 11]))
-def test_list_covers_requested_circles(place, around, resolution):
-    """At the poles, across the antimeridian and around pentagons too (rules B2 and B12)."""
+def test_published_list_of_circles_covers_requested_ones(place, around, resolution):
+    """This also holds at the poles, across the antimeridian and around pentagons (rules B2 and B12)."""
     requested = discs(place, around)
     area = publish_area(requested, resolution)
     assert covers(area, requested)
@@ -164,8 +164,8 @@ def test_list_covers_requested_circles(place, around, resolution):
     assert area[0] == publish_circle(*place, RADIUS_M, resolution)
 
 
-def test_list_agrees_with_calculation_by_hand():
-    """The others are shifted like the first, and moved to the centre of their cell; the radius is r₁ + r (rule B12)."""
+def test_published_list_of_circles_agrees_with_calculation_by_hand():
+    """Further circles are shifted like the first one, and then moved to the centre of their cell (rule B12)."""
     lat, lng = 0.0, 10.0  # on the equator a rotation that goes east is one of longitudes
     cell = cell_of(lat, lng, 9)
     centre, (_, _, reach) = h3.cell_to_latlng(cell), cell_place(cell)
@@ -177,7 +177,7 @@ def test_list_agrees_with_calculation_by_hand():
 
 
 def test_sixteen_circles_at_one_place_are_published_as_two():
-    """All but the first are equal (rule B12)."""
+    """All circles but the first one are equal (rule B12)."""
     first, *others = publish_area([(*DALLAS, RADIUS_M)] * 16, 9)
     assert len(set(others)) == 1
     assert others[0][:2] == first[:2]
@@ -185,8 +185,8 @@ def test_sixteen_circles_at_one_place_are_published_as_two():
 
 @unhurried
 @given(st.integers(0, 15), st.sampled_from([(90.0, 0.0, 90.0, 77.0), (10.0, 180.0, 10.0, -180.0)]), offsets)
-def test_spelling_of_place_does_not_change_published_circles(resolution, written, around):
-    """Any longitude at a pole, and 180 and -180, for the first circle and for others (rules L6 and B12)."""
+def test_notation_of_coordinates_does_not_change_published_circles(resolution, written, around):
+    """At a pole any longitude gives the same circle, and elsewhere 180 and -180 do so (rules L6 and B12)."""
     one, other = written[:2], written[2:]
     rest = discs(DALLAS, around)
     assert publish_area([(*one, 800.0), (*one, 700.0)], resolution) == publish_area(
@@ -197,20 +197,20 @@ def test_spelling_of_place_does_not_change_published_circles(resolution, written
 
 @unhurried
 @given(places, offsets, st.lists(st.tuples(bearings, st.floats(0, 100)), min_size=1, max_size=5))
-def test_list_that_is_corrected_as_a_whole_keeps_published_centres(place, around, steps):
-    """However often the first centre goes to a neighbouring cell and back (rules B11 and B12)."""
+def test_circles_corrected_together_keep_first_published_centre(place, around, steps):
+    """This holds however often the first centre moves to a neighbouring cell and back (rules B11 and B12)."""
     area = first = publish_area(discs(place, around), 9)
     for bearing, way_m in steps:
         area = publish_area(discs(at(place, bearing, way_m), around), 9, area)
         assert area[0][:2] == first[0][:2]
 
 
-# ---- same content --------------------------------------------------------------------------------------------
+# ---- repeated requests ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shapes", [1, 3])
-def test_repeated_request_follows_rules_of_its_entry(shapes):
-    """The terms of the entry name the rules, whatever the revision before had (rules H5 and B12)."""
+def test_repeated_request_is_published_by_rules_of_stored_entry(shapes):
+    """The terms of the stored entry name its rules, whatever the previous revision had (rules H5 and B12)."""
     area = [{"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800 + n} for n in range(shapes)]
     request = parse_publication(alert_request(area=area))
     older = AcceptedTerms("Robbery", HOUR_MS, 9, rules=1)
@@ -225,6 +225,6 @@ def test_repeated_request_follows_rules_of_its_entry(shapes):
 
 
 def test_neighbourhood_of_cells_is_symmetric():
-    """Rule B11 needs this property of H3."""
+    """Rule B11 depends on this property of H3."""
     for one, other in itertools.product(h3.grid_disk(PENTAGON, 2), repeat=2):
         assert (one in h3.grid_disk(other, 1)) == (other in h3.grid_disk(one, 1))

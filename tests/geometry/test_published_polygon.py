@@ -1,4 +1,4 @@
-"""Polygons that are published for requested ones (docs/guide/areas.md, rules A16 to A19 and B7 to B9)."""
+"""The polygons that are published for requested ones (docs/guide/areas.md, rules A16 to A19 and B7 to B9)."""
 
 import itertools
 import math
@@ -49,7 +49,7 @@ def published(positions, simplify_m=0):
 
 
 def on_edges(positions, count=40):
-    """Yield points at even distances on the edges as rule A17 has them: straight lines in longitude and latitude."""
+    """Yield points at even distances on edges that are straight lines in longitude and latitude (rule A17)."""
     for (lng, lat), (to_lng, to_lat) in itertools.pairwise(positions):
         over = (to_lng - lng + 180) % 360 - 180
         for n in range(count):
@@ -103,7 +103,7 @@ def test_requested_polygon_refuses_invalid_ring(ring, why):
     ],
     ids=["Dallas", "antimeridian", "north pole", "south pole", "a quarter to the pole", "to the pole", "wide"],
 )
-def test_ring_may_lie_anywhere(ring, inside, outside):
+def test_ring_across_antimeridian_or_at_pole_is_published_correctly(ring, inside, outside):
     """Rings cross the antimeridian, contain a pole or touch it, and turn in both directions (rules A16 and A17)."""
     for each in (ring, ring[::-1]):
         polygon = published(each, 5_000)
@@ -120,8 +120,8 @@ def star(points, lat=50.0, lng=10.0, radius_deg=0.05):
     )
 
 
-def test_requested_polygon_with_thousands_of_crossings_is_cheap():
-    """The cost depends on the number of corners. To compute all 10,000 crossings would take minutes (rule CP22)."""
+def test_requested_polygon_with_thousands_of_crossings_is_checked_quickly():
+    """The cost depends on the number of corners. Computing all 10,000 crossings would take minutes (rule CP22)."""
     with cpu_limit(5):
         assert RequestedPolygon(star(141), may_cross=True).crosses
 
@@ -154,8 +154,8 @@ def test_requested_polygon_may_cross_itself_if_it_has_area(ring, size):
         [*SQUARE, (0, 0), *SQUARE[:0:-1]],
     ],
 )
-def test_requested_polygon_refuses_ring_that_goes_there_and_back(ring, size):
-    """The ring winds around nothing (rule CP22)."""
+def test_requested_polygon_refuses_ring_that_retraces_its_own_edges(ring, size):
+    """Such a ring encloses no area (rule CP22)."""
     ring = [(20 + size * x, 10 + size * y) for x, y in [*ring, ring[0]]]
     with pytest.raises(ValueError, match="must have an area"):
         RequestedPolygon(ring, may_cross=True)
@@ -165,7 +165,7 @@ def test_requested_polygon_refuses_ring_that_goes_there_and_back(ring, size):
 
 
 def test_ring_of_short_edges_is_published_unchanged():
-    """No corner and no buffer is added (rules B7 and B9)."""
+    """Neither a corner nor a buffer is added (rules B7 and B9)."""
     assert published(DALLAS) == Polygon(tuple(DALLAS), 0.0)
 
 
@@ -175,7 +175,7 @@ def test_clockwise_ring_is_published_counter_clockwise():
 
 
 def test_positions_are_rounded_and_repetitions_dropped():
-    """Six decimals, 0 for -0, longitude 0 at a pole, 180 for -180 (rule B7)."""
+    """Positions have six decimals, 0 instead of -0, longitude 0 at a pole, and 180 instead of -180 (rule B7)."""
     ring = [(-0.0, 0.0), (0.00000049, 0.0), (1.0000004, 0.0), (1.0, 0.5), (1.0, 0.5), (-0.0, 0.0)]
     assert published(ring).ring == ((0.0, 0.0), (1.0, 0.0), (1.0, 0.5), (0.0, 0.0))
     corners = published([(-180, 0), (-179.9, 0), (-179.9, 0.1), (-180, 0)]).ring
@@ -187,7 +187,10 @@ def test_positions_are_rounded_and_repetitions_dropped():
     "ring", [box(-30, 32, 30, 49), box(170, -45, -170, -1), box(-3, 80, 40, 85), box(10, 10, 11, 50)]
 )
 def test_long_edges_are_split_into_fewest_sufficient_pieces(ring):
-    """No point of a requested edge is more than 10 m from the ring; one piece fewer would be too few (rule B7)."""
+    """No point of a requested edge is more than 10 m from the published ring.
+
+    One piece fewer would be too few (rule B7).
+    """
     polygon = published(ring)
     assert away_m(polygon, on_edges(ring, 400)).max() <= 10.1  # rounding
     assert polygon.buffer_m == (20.0 if len(polygon.ring) > len(ring) else 0.0)
@@ -219,7 +222,7 @@ def _stray_m(start, end, pieces):
 
 
 def test_edge_close_to_its_arc_needs_no_buffer():
-    """No buffer up to 0.1 m. Beyond, up to 10 m, the edge is not split, and the buffer is 20 m (rule B9)."""
+    """Up to 0.1 m no buffer is needed. From there to 10 m the edge is not split, and the buffer is 20 m (rule B9)."""
     assert published(box(9.0, 45.0, 9.02, 45.01)).buffer_m == 0.0
     bent = published(box(9.0, 45.0, 9.2, 45.1))
     assert (len(bent.ring), bent.buffer_m) == (5, 20.0)
@@ -227,7 +230,7 @@ def test_edge_close_to_its_arc_needs_no_buffer():
 
 @pytest.mark.parametrize(("radius_deg", "simplify_m"), [(0.02, 100), (0.5, 1_000), (2.0, 5_000)])
 def test_simplified_polygon_covers_requested_polygon(radius_deg, simplify_m):
-    """The first tolerance that leaves at most 500 corners counts (rules B8 and B9)."""
+    """The first tolerance that leaves at most 500 corners is used (rules B8 and B9)."""
     ring = wavy(2_400, radius_deg)
     assert publish_polygons([RequestedPolygon(ring)], 0) is None
     polygon = published(ring, simplify_m)
@@ -244,7 +247,7 @@ def test_simplified_polygon_covers_requested_polygon(radius_deg, simplify_m):
     assert not (asked & ~held).any()
 
 
-def test_simplified_polygon_covers_first_corner():
+def test_simplified_polygon_covers_first_corner_of_requested_polygon():
     """GEOS may drop the first corner of a closed ring (rule B8)."""
     ring = wavy(2_400, 0.5)
     first = ring[0]
@@ -254,7 +257,7 @@ def test_simplified_polygon_covers_first_corner():
 
 
 def test_tolerance_that_makes_ring_cross_itself_is_skipped():
-    """Two combs that lie 30 m apart are not published crossed (rule B8)."""
+    """The ring is a comb with teeth close to its base line, which simplification could make cross (rule B8)."""
     teeth = [(n / 1_000, 0.0004 + 0.0003 * (n % 2)) for n in range(800)]
     ring = [(0.0, 0.0), (0.8, 0.0), *teeth[::-1], (0.0, 0.0)]
     for simplify_m in (0, 50, 100, 5_000):
@@ -265,19 +268,19 @@ def test_tolerance_that_makes_ring_cross_itself_is_skipped():
 
 
 def test_corner_limit_counts_all_polygons_together():
-    """All polygons together have at most 500 corners (rule P12)."""
+    """All polygons of an alert together may have 500 corners (rule P12)."""
     half = RequestedPolygon(wavy(251, 0.02))
     assert publish_polygons([half], 0) is not None
     assert publish_polygons([half, half], 0) is None
     assert publish_polygons([RequestedPolygon(wavy(250, 0.02))] * 2, 0) is not None
 
 
-# ---- limits of the work (HD3) ------------------------------------------------------------------------------------
+# ---- limits of the computation (HD3) -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ring", [wavy(2_400, 0.5), coast(7_000), coast(300, 2), DALLAS], ids=range(4))
-def test_corner_depths_of_coast_agree_with_geos(ring):
-    """So a request that is repeated after an upgrade is published in the same way (rules B8 and HD3)."""
+def test_simplified_corners_of_coast_agree_with_geos(ring):
+    """So a request that is repeated after an upgrade gives the same published polygon (rules B8 and HD3)."""
     lng, lat = np.array(ring).T
     depths = corner_depths(lng, lat, TOLERANCES_M[0])
     for tolerance_m in TOLERANCES_M:
@@ -287,8 +290,8 @@ def test_corner_depths_of_coast_agree_with_geos(ring):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ring", [zigzag(3_000, 1.0), zigzag(301, 0.2)], ids=["3000", "301"])
-def test_corner_depths_of_zigzag_need_few_levels(ring, monkeypatch):
-    """The plain algorithm takes as many levels as the zigzag has teeth. All corners stay covered (rules B8 and HD3)."""
+def test_simplification_of_zigzag_needs_few_levels(ring, monkeypatch):
+    """The plain algorithm would take one level per tooth of the zigzag. All corners stay covered (rules B8 and HD3)."""
     levels = []
     from_line = published_polygon._from_line
     monkeypatch.setattr(
@@ -314,14 +317,14 @@ def test_ring_with_too_many_comparisons_is_not_tested_for_crossings(monkeypatch)
     assert away_m(polygon, on_edges(zigzag(5_000), 3)).max() <= polygon.buffer_m
 
 
-def test_compared_grows_with_square_of_corners_only_for_zigzag():
-    """So the limit refuses no coast (rule HD3)."""
+def test_number_of_comparisons_grows_with_square_of_corners_only_for_zigzag():
+    """So the limit does not refuse real coasts (rule HD3)."""
     assert RequestedPolygon(coast(7_000)).compared < MAX_COMPARED / 10
     assert RequestedPolygon(zigzag(2_000)).compared > 3.9 * RequestedPolygon(zigzag(1_000)).compared
 
 
-def test_split_rings_equals_split_edges_of_each_ring():
-    """The limit `most` is for all rings together (rule B7)."""
+def test_splitting_rings_together_equals_splitting_each_ring():
+    """The limit `most` counts all rings together (rule B7)."""
     rings = [np.array(ring, float).T for ring in (DALLAS, box(-30, 32, 30, 49), box(170, -45, -170, -1), wavy(50, 3))]
     together = split_rings([(ring[0], ring[1]) for ring in rings], 5_000)
     for (lng, lat, beyond_m), ring in zip(together, rings, strict=True):
@@ -331,11 +334,11 @@ def test_split_rings_equals_split_edges_of_each_ring():
         split_rings([(ring[0], ring[1]) for ring in rings], 500)
 
 
-# ---- each ring has a tolerance of its own (HD10) ------------------------------------------------------------------
+# ---- separate tolerances for each ring (HD10) ---------------------------------------------------------------------
 
 
 def test_islet_beside_rough_coast_becomes_box_around_it():
-    """With the tolerance that the coast needs, nothing would be left of the islet (rule HD10)."""
+    """The islet would vanish with the tolerance that the coast needs (rule HD10)."""
     islet = [(-89.0 + x / 2_000, 19.0 + y / 2_000) for x, y in ((0, 0), (3, 1), (4, 4), (1, 3), (0, 0))]
     rings = [RequestedPolygon(coast(2_000)), RequestedPolygon(islet)]
     coast_of, box_of = publish_polygons(rings, 1_000)

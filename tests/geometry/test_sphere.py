@@ -82,14 +82,14 @@ def test_distance_m_of_close_points_is_exact(lat):
     assert distance_m(lat, 10.0, lat + 1e-9, 10.0) == pytest.approx(metres, abs=3e-9)
 
 
-def test_distance_m_between_spellings_of_one_place_is_zero():
-    """180 and -180 are the same, and at a pole any longitude."""
+def test_distance_between_two_notations_of_one_place_is_zero():
+    """The longitudes 180 and -180 are the same, and at a pole any longitude is."""
     assert distance_m(10.0, 180.0, 10.0, -180.0) < 1e-6
     assert distance_m(90.0, 1.0, 90.0, -120.0) < 1e-6
     assert distance_m(-90.0, 180.0, -90.0, 0.0) < 1e-6
 
 
-def test_unit_vectors_agrees_with_unit_vector():
+def test_unit_vectors_computed_for_arrays_agree_with_those_for_single_points():
     """The functions for arrays and for numbers agree to the last bits."""
     points = [*CORNERS, DALLAS, *PENTAGONS]
     lat, lng = np.array(points).T
@@ -97,13 +97,13 @@ def test_unit_vectors_agrees_with_unit_vector():
     assert np.allclose(unit_vectors(lat, lng), expected, rtol=0, atol=1e-15)
 
 
-# ---- the chord -----------------------------------------------------------------------------------------------
+# ---- chords as distances -------------------------------------------------------------------------------------
 
 
 @unhurried
 @given(latitudes, longitudes, st.floats(0, 2 * math.pi), st.floats(1, 600_000), st.floats(-1, 1))
-def test_chord_and_distance_agree_who_is_inside(lat, lng, bearing, limit, off):
-    """Points within a metre of the edge are decided correctly, except within a centimetre."""
+def test_chord_and_distance_agree_on_which_points_are_inside(lat, lng, bearing, limit, off):
+    """Points within a metre of the edge are tested, except those within a centimetre."""
     place = point_at(lat, lng, bearing, max(0.0, limit + off))
     distance = haversine_m(lat, lng, *place)
     if abs(distance - limit) > CM:
@@ -112,8 +112,8 @@ def test_chord_and_distance_agree_who_is_inside(lat, lng, bearing, limit, off):
         assert bool(inside[0]) == (distance <= limit)
 
 
-def test_limit_chord2_of_half_circumference_includes_antipode():
-    """Rounding cannot leave the antipode outside."""
+def test_chord_limit_for_half_circumference_includes_antipode():
+    """Rounding must not leave the antipode outside."""
     x, y, z = unit_vectors(np.array([-10.0]), np.array([20.0]))
     limits = limit_chord2(np.array([HALF_CIRCUMFERENCE_M - 100, HALF_CIRCUMFERENCE_M, 1e300]))
     antipodal = chord2(x, y, z, unit_vector(10.0, -160.0))
@@ -122,15 +122,15 @@ def test_limit_chord2_of_half_circumference_includes_antipode():
 
 @unhurried
 @given(st.floats(0, 20_000_000))
-def test_chord2_to_m_is_inverse_of_limit_chord2(metres):
-    """Distances come back to a centimetre."""
+def test_conversion_of_distance_to_chord_and_back_gives_the_same_distance(metres):
+    """After both conversions a distance is the same to a centimetre."""
     assert float(chord2_to_m(limit_chord2(metres))) == pytest.approx(metres, abs=CM)
 
 
 # ---- cells ---------------------------------------------------------------------------------------------------
 
 
-# Latitudes at which the antimeridian crosses the edge of a cell, by resolution. All bits matter.
+# Latitudes at which the antimeridian crosses the edge of a cell, by resolution, exact to the last bit.
 EDGES_AT_180 = [-58.870262208583874, -7.7756107744397704, -82.34508640139026, -19.97799881085393]
 EDGES_AT_180 += [-20.598300140636333, -32.785848689089875, 63.741124945790986, 19.825693342122833]
 EDGES_AT_180 += [-11.884468856969221, -11.05508419646596, 29.703164664876194, -66.31728883716075]
@@ -138,14 +138,14 @@ EDGES_AT_180 += [20.654350924752134, 22.72505474425657, 26.39600171610556, -1.49
 
 
 @pytest.mark.parametrize(("resolution", "lat"), list(enumerate(EDGES_AT_180)))
-def test_cell_of_is_same_for_180_and_minus_180(resolution, lat):
-    """On the very edge of a cell too."""
+def test_cell_of_place_is_the_same_for_longitudes_180_and_minus_180(resolution, lat):
+    """This also holds exactly on the edge of a cell."""
     assert cell_of(lat, 180.0, resolution) == cell_of(lat, -180.0, resolution)
 
 
 @pytest.mark.parametrize("resolution", range(16))
 def test_cell_of_pole_is_same_for_all_longitudes(resolution):
-    """A minus before a zero does not matter either."""
+    """The sign of a zero does not matter either."""
     for pole in (90.0, -90.0):
         assert len({cell_of(pole, lng, resolution) for lng in (-180.0, -77.7, -0.0, 0.0, 33.3, 180.0)}) == 1
     assert cell_of(-0.0, -0.0, resolution) == cell_of(0.0, 0.0, resolution)
@@ -153,7 +153,7 @@ def test_cell_of_pole_is_same_for_all_longitudes(resolution):
 
 @unhurried
 @given(latitudes, longitudes, resolutions)
-def test_cell_from_string_reads_cells_of_h3(lat, lng, resolution):
+def test_cell_from_string_reads_h3_cells(lat, lng, resolution):
     """A client's own H3 library writes cells in this way."""
     cell = h3.latlng_to_cell(lat, lng, resolution)
     assert cell_from_string(h3.int_to_str(cell)) == cell
@@ -187,8 +187,8 @@ def test_cell_from_string_refuses_other_texts(text):
 
 @pytest.mark.parametrize("point", [DALLAS, *CORNERS, *PENTAGONS])
 @pytest.mark.parametrize("resolution", [5, 7, 8, 9, 12, 15])
-def test_cell_place_reach_is_farthest_point_of_boundary(point, resolution):
-    """Small steps along the boundary: none is beyond the reach, and one is at the reach."""
+def test_reach_of_cell_is_distance_to_farthest_point_of_its_boundary(point, resolution):
+    """In small steps along the boundary, no point is beyond the reach, and one point is at the reach."""
     cell = cell_of(*point, resolution)
     lat, lng, reach = cell_place(cell)
     corners = [np.array(unit_vector(*corner)) for corner in h3.cell_to_boundary(cell)]
@@ -215,7 +215,7 @@ def test_publish_circle_contains_requested_circle(lat, lng, radius, resolution):
 @unhurried
 @given(latitudes, longitudes, st.floats(100, 20_000), st.integers(7, 10), st.randoms())
 def test_publish_circle_is_same_for_all_centres_in_cell(lat, lng, radius, resolution, rng):
-    """So the circle does not tell where in the cell the incident was."""
+    """So the circle does not reveal where in the cell the incident was."""
     cell = cell_of(lat, lng, resolution)
     published = publish_circle(lat, lng, radius, resolution)
     centre_lat, centre_lng, reach = cell_place(cell)
@@ -234,8 +234,8 @@ def test_publish_circle_agrees_with_calculation_by_hand():
     assert publish_circle(*DALLAS, 800, 9)[2] == 1020.0
 
 
-def test_publish_circle_does_not_depend_on_spelling_of_centre():
-    """180 and -180 give the same circle, and so do all longitudes at a pole."""
+def test_publish_circle_does_not_depend_on_notation_of_centre():
+    """The longitudes 180 and -180 give the same circle, and so do all longitudes at a pole."""
     assert publish_circle(10.0, 180.0, 500, 9) == publish_circle(10.0, -180.0, 500, 9)
     assert publish_circle(-90.0, 180.0, 500, 9) == publish_circle(-90.0, 3.0, 500, 9)
 
@@ -256,7 +256,7 @@ def around(rng, lat, lng, radius, count):
 @unhurried
 @given(latitudes, longitudes, st.floats(0, math.log(3e7)), st.integers(8, 12), st.randoms())
 def test_cover_contains_cell_of_every_point_within_radius(lat, lng, log_radius, resolution, rng):
-    """Anywhere, from 1 m to more than half the globe."""
+    """The radius is between 1 m and more than half the globe, around places everywhere."""
     radius = math.exp(log_radius)
     ranges = cover(lat, lng, radius, resolution)
     reached = min(radius, HALF_CIRCUMFERENCE_M)
@@ -265,7 +265,7 @@ def test_cover_contains_cell_of_every_point_within_radius(lat, lng, log_radius, 
 
 @pytest.mark.parametrize("resolution", range(10))
 def test_cover_is_complete_near_pentagons(resolution):
-    """Centres are all over the neighbours of pentagons, with radii from half an edge (inclusive) to one and a half."""
+    """Centres lie in pentagons' neighbours, and radii are half an edge to one and a half."""
     rng = random.Random(resolution)
     edge = h3.average_hexagon_edge_length(resolution, "m")
     for pentagon in h3.get_pentagons(resolution):
@@ -280,14 +280,14 @@ def test_cover_is_complete_near_pentagons(resolution):
 @pytest.mark.parametrize("point", CORNERS)
 @pytest.mark.parametrize("radius", [1, 100, 5_000, 80_000, 640_000])
 def test_cover_is_complete_at_poles_and_antimeridian(point, radius):
-    """And at other places where longitudes jump."""
+    """Other places where longitudes jump are tested as well."""
     ranges = cover(*point, radius, 10)
     assert ranges == sorted(ranges)
     assert all(is_covered(ranges, cell_of(*p, 10)) for p in around(random.Random(radius), *point, radius, 200))
 
 
-def test_cover_leaves_out_far_points():
-    """Points at twenty times the radius are not covered (edges grow by 2.6 from one resolution to the next)."""
+def test_cover_excludes_far_points():
+    """Points at twenty times the radius are outside the cover (from one resolution to the next, edges grow by 2.6)."""
     rng = random.Random(1)
     for radius in (100, 1_000, 10_000, 100_000):
         ranges = cover(*DALLAS, radius, 10)
@@ -296,8 +296,8 @@ def test_cover_leaves_out_far_points():
             assert not is_covered(ranges, cell_of(*far, 10))
 
 
-def test_cover_of_point_is_small_and_cover_of_globe_is_everything():
-    """A point's cover is a cell and its ring. If no ring is wide enough, the cover is everything."""
+def test_cover_is_small_for_a_point_and_everything_for_the_globe():
+    """The cover of a point is its cell and the ring around it. If no ring is wide enough, the cover has all cells."""
     cell = cell_of(*DALLAS, 10)
     assert cover(*DALLAS, 0.0, 10) == [(c, c) for c in sorted(h3.grid_disk(cell, 1))]
     assert cover(*DALLAS, 2e7, 10) == [(0, 2**63 - 1)]

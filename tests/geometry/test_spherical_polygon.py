@@ -1,4 +1,4 @@
-"""Which places are inside a polygon (areas.md, rules D4 to D6): compared with S2, anywhere and at any size."""
+"""The rules for which places are inside a polygon (areas.md, rules D4 to D6), compared with the library S2."""
 
 import math
 
@@ -19,7 +19,7 @@ def points_of(places):
 
 
 def check(ring, places, buffer_m, reach_m):
-    """Compare with S2 all places that are more than a centimetre from the edge.
+    """Compare the results with S2 for all places that are more than a centimetre from the edge.
 
     Return how many places were compared, and how many are inside.
     """
@@ -31,8 +31,8 @@ def check(ring, places, buffer_m, reach_m):
 
 
 @pytest.mark.parametrize("size_m", SIZES_M)
-def test_contains_all_agrees_with_s2(size_m):
-    """A hundred thousand places and sixty rings, with and without a buffer and a reach (rules D4 and D5)."""
+def test_polygon_test_of_many_places_agrees_with_s2(size_m):
+    """Many places and rings are compared, with and without a buffer and a reach (rules D4 and D5)."""
     dice = np.random.default_rng(int(size_m))
     asked = inside = 0
     for n in range(12):
@@ -48,8 +48,8 @@ def test_contains_all_agrees_with_s2(size_m):
 
 @pytest.mark.parametrize("offset_m", [-1.0, -0.02, 0.02, 1.0])
 @pytest.mark.parametrize("centre", s2.CENTRES)
-def test_contains_all_is_exact_to_a_centimetre_at_edge(centre, offset_m):
-    """Places just inside and just outside the buffer, at the sides and corners of a square (rule D4)."""
+def test_polygon_test_of_many_places_is_exact_to_a_centimetre_at_edge(centre, offset_m):
+    """The places are just inside and just outside the buffer, at the sides and corners of a square (rule D4)."""
     bearings = np.arange(4) * math.pi / 2
     ring = [tuple(point) for point in s2.around(centre, bearings, [5_000.0] * 4)]
     ring.append(ring[0])
@@ -61,7 +61,7 @@ def test_contains_all_is_exact_to_a_centimetre_at_edge(centre, offset_m):
     assert held.tolist() == [offset_m < 0] * 8
 
 
-def test_contains_place_that_crossed_ring_winds_around_twice():
+def test_self_crossing_ring_contains_place_it_winds_around_twice():
     """A later release may write such rings into the log (rule D4, Rule 3)."""
     star = [tuple(s2.around((45.0, 9.0), np.array([4 * math.pi * n / 5]), [9_000.0])[0]) for n in range(5)]
     assert SphericalPolygon([*star, star[0]], 0.0).contains(unit_vector(45.0, 9.0), 0.0)
@@ -86,8 +86,8 @@ def test_bounding_circle_contains_all_places_inside():
         assert all(distance_m(lat, lng, ring.lat, ring.lng) <= ring.radius_m for lng, lat in inside.tolist())
 
 
-def test_apart_is_exact_for_very_short_edge():
-    """(a-b)×(a+b) keeps the digits that a×b would lose: an edge of 11 cm is exact to 1 mm at 1 km (rule D5)."""
+def test_distance_to_very_short_edge_is_exact():
+    """The product (a-b)×(a+b) keeps digits that a×b would lose: an edge of 11 cm is exact to 1 mm at 1 km (rule D5)."""
     a, b = unit_vector(45.0, 9.0), unit_vector(45.0, 9.000001)
     edge = Edges(np.array(a).reshape(3, 1), np.array(b).reshape(3, 1))
     for north_m in (0.5, 30.0, 1_000.0):
@@ -104,8 +104,8 @@ def test_apart_is_exact_for_very_short_edge():
         [(0.0, 80.0), (180.0, -80.0), (90.0, 0.0), (0.0, 80.0)],
     ],
 )
-def test_invalid_ring_raises_nothing(ring):
-    """The log may contain such a ring. Any result will do (Rule 3)."""
+def test_invalid_ring_raises_no_error(ring):
+    """The log may contain such a ring, and any result is acceptable (Rule 3)."""
     each = SphericalPolygon(ring, 20.0)
     assert math.isfinite(each.radius_m)
     assert isinstance(each.contains(unit_vector(50.0, 50.0), 10.0), bool)

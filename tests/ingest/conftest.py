@@ -1,4 +1,4 @@
-"""Fixtures: publishing on an empty log."""
+"""Fixtures: a publisher with an empty log."""
 
 import pytest
 from support.publisher import PublisherHarness
@@ -6,5 +6,5 @@ from support.publisher import PublisherHarness
 
 @pytest.fixture
 def desk():
-    """A desk with an empty log and the built-in policy."""
+    """A publisher with an empty log and the built-in policy."""
     return PublisherHarness()

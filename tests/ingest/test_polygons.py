@@ -29,14 +29,14 @@ def polygon(ring):
 
 
 def rivers(**flood):
-    """Return a policy with a category that takes polygons, and one that does not."""
+    """Return a policy with one category that allows polygons, and one that does not."""
     flood = {"title": "Flood", "polygons": True, "max_radius_m": 200_000} | flood
     return Policy.model_validate({"name": "p", "categories": {"flood": flood, "robbery": {"title": "Robbery"}}})
 
 
 @pytest.fixture
 def desk():
-    """Return a desk with a policy that takes polygons for floods."""
+    """Return a publisher under a policy that allows polygons for floods."""
     return PublisherHarness(in_force=rivers())
 
 
@@ -54,7 +54,7 @@ def wavy(corners, lat=33.0):
 
 
 def test_polygon_is_published_and_stored(desk):
-    """It is alone or in a list with circles, which are published as always (A10, A16, B7)."""
+    """The polygon is alone, or in a list with circles, which are published as usual (A10, A16, B7)."""
     status, entry = desk.publish(category="flood", area=polygon(SQUARE))
     assert (status, entry.alert.area) == (201, (Polygon(tuple(map(tuple, SQUARE))),))
     assert list(desk.history()) == [entry]
@@ -66,7 +66,7 @@ def test_polygon_is_published_and_stored(desk):
 
 
 def test_published_polygon_can_be_requested_again(desk):
-    """A requested ring of arcs stays unchanged (B7)."""
+    """A ring that was published already is not changed (B7)."""
     _, entry = desk.publish(category="flood", area=polygon(wavy(200)))
     [shape] = entry.alert.area
     _, again = desk.publish(id="a-2", category="flood", area=polygon([list(corner) for corner in shape.ring]))
@@ -120,7 +120,7 @@ def ring_with(position):
     ids=range(24),
 )
 def test_invalid_ring_is_refused_with_pointer_to_coordinates(desk, coordinates):
-    """There is one violation, which names no position (A16, A17, A18, A19)."""
+    """The error has one violation, which contains no coordinates (A16, A17, A18, A19)."""
     for area, pointer in ((None, "/area/coordinates"), (CIRCLE, "/area/1/coordinates")):
         shape = {"type": "Polygon", "coordinates": coordinates}
         answer = desk.publish(category="flood", area=[area, shape] if area else shape)
@@ -142,51 +142,51 @@ def test_invalid_ring_is_refused_with_pointer_to_coordinates(desk, coordinates):
         ({"type": "Feature", "geometry": polygon(SQUARE)}, [("invalid-value", "/area/type")]),
     ],
 )
-def test_shape_with_other_member_or_type_is_refused(desk, shape, expected):
-    """A shape of another type is refused for its type first (A16)."""
+def test_shape_with_unknown_field_or_type_is_refused(desk, shape, expected):
+    """If the type is unknown, the error about the type comes first (A16)."""
     _, _, found = slugs(desk.publish(category="flood", area=shape))
     assert found[:1] == expected
 
 
-def test_refused_type_of_shape_is_answered_with_accepted_types(desk):
+def test_error_for_unknown_shape_type_names_accepted_types(desk):
     """A MultiPolygon is not reported as a circle without its fields (A16)."""
     _, problem = desk.publish(category="flood", area={"type": "MultiPolygon", "coordinates": [[SQUARE]]})
     assert problem.violations[0].detail == "must be circle or Polygon"
 
 
 def test_nan_and_infinity_are_refused():
-    """They are not JSON (L1)."""
+    """JSON has no such numbers (L1)."""
     for number in (b"NaN", b"Infinity", b"-Infinity"):
         with pytest.raises(Malformed):
             load_json(b'{"area":{"type":"Polygon","coordinates":[[[' + number + b",0]]]}}")
 
 
-# ---- the policy ------------------------------------------------------------------------------------------------
+# ---- rules of the policy ---------------------------------------------------------------------------------------
 
 
-def test_polygon_is_refused_unless_category_takes_polygons(desk):
-    """The pointer is that of each shape's type, also in a dry run (B6, P11)."""
+def test_polygon_is_refused_unless_category_allows_polygons(desk):
+    """The error points to the type of each polygon, even in a dry run (B6, P11)."""
     expected = [("shape-not-allowed", "/area/0/type"), ("shape-not-allowed", "/area/2/type")]
     area = [polygon(SQUARE), CIRCLE, polygon(SQUARE)]
     for dry_run in (False, True):
         assert slugs(desk.publish(area=area, dry_run=dry_run)) == (422, "shape-not-allowed", expected)
 
 
-def test_built_in_policy_takes_no_polygons():
-    """Its categories are incidents at an address (B6)."""
+def test_built_in_policy_allows_no_polygons():
+    """The categories of this policy are for incidents at an address (B6)."""
     assert not any(category.polygons for category in policy.load(None).categories.values())
 
 
 @pytest.mark.parametrize("ring", [[[-97, 33], [-96.9999, 33], [-96.9999, 33.0001], [-97, 33]], wavy(40)])
 def test_polygon_size_has_same_limits_as_radius(ring):
-    """The size is measured from the middle to the farthest corner, and the error has the limits (P7)."""
+    """The size is the distance from the middle to the farthest corner. The error has the limits (P7)."""
     answer = PublisherHarness(in_force=rivers(max_radius_m=50_000)).publish(category="flood", area=polygon(ring))
     assert slugs(answer) == (422, "radius-out-of-range", [("radius-out-of-range", "/area/coordinates")])
     assert answer[1].violations[0].detail == "must be 100 to 50000 m from its middle to a corner"
 
 
-def test_area_of_too_many_corners_is_refused_unless_it_may_be_simplified():
-    """The pointer is that of the area, since all its polygons count (P12, B8)."""
+def test_area_with_too_many_corners_is_refused_unless_it_may_be_simplified():
+    """The error points to the area, since all its polygons count together (P12, B8)."""
     area = [polygon(wavy(300)), polygon(wavy(300, 40.0))]
     answer = PublisherHarness(in_force=rivers()).publish(category="flood", area=area)
     assert slugs(answer) == (422, "area-too-complex", [("area-too-complex", "/area")])
@@ -196,8 +196,8 @@ def test_area_of_too_many_corners_is_refused_unless_it_may_be_simplified():
     assert sum(len(shape.ring) - 1 for shape in entry.alert.area) <= 500
 
 
-def test_broken_rules_of_policy_are_listed_with_broken_fields(desk):
-    """Invalid rings are checked by no rule of the policy, and the others are (P9)."""
+def test_violations_of_policy_are_listed_with_invalid_fields(desk):
+    """Invalid rings are not checked by the policy, but valid ones are (P9)."""
     area = [polygon(SQUARE[:3]), polygon(SQUARE)]
     assert slugs(desk.publish(headline="", area=area))[2] == [
         ("invalid-value", "/headline"),
@@ -207,17 +207,17 @@ def test_broken_rules_of_policy_are_listed_with_broken_fields(desk):
 
 
 def test_ring_that_takes_too_long_to_check_is_too_complex(desk):
-    """It has 2,400 adjacent edges of two arcs each, and the error says so (HD3, P12)."""
+    """The ring turns back and forth 2,400 times, and the error gives this reason (HD3, P12)."""
     answer = desk.publish(category="flood", area=polygon([list(corner) for corner in zigzag(2_400, 0.28)]))
     assert slugs(answer) == (422, "area-too-complex", [("area-too-complex", "/area")])
     assert "turn back fewer times" in answer[1].violations[0].detail
 
 
-# ---- work in threads -------------------------------------------------------------------------------------------
+# ---- computations in threads -----------------------------------------------------------------------------------
 
 
 class CountingRunner:
-    """A runner of work that counts its calls. Lies: it runs the work at once, not in a thread."""
+    """A runner that counts its calls. Unlike the real one, it runs the work at once, and in no thread."""
 
     def __init__(self):
         self.calls = 0
@@ -228,9 +228,10 @@ class CountingRunner:
 
 
 def test_requests_with_polygons_run_in_thread():
-    """They are parsed, split and simplified there. Requests with circles alone never wait for a thread.
+    """The thread parses, splits and simplifies polygons.
 
-    A refused request runs twice: once for parsing, and once for the rules of the policy that it breaks (HD3).
+    Requests with circles only never wait for a thread. A refused request uses a thread twice: for parsing, and for
+    checking the rules of the policy (HD3).
     """
     desk, runner = PublisherHarness(), CountingRunner()
     desk.publishing = Publishing(desk.log, rivers(simplify_m=2_000), desk.clock, run_in_thread=runner)
@@ -243,7 +244,7 @@ def test_requests_with_polygons_run_in_thread():
     assert runner.calls == 4
 
 
-def test_slow_computations_are_done_once(monkeypatch):
+def test_polygon_is_simplified_only_once_per_request(monkeypatch):
     """The policy and the answer use the same published polygons (B8)."""
     request = parse_publication(alert_request(category="flood", area=polygon(wavy(700))))
     request.precompute(2_000)
@@ -263,8 +264,8 @@ def test_largest_polygons_fit_into_log_entry():
 # ---- repeats and revisions ---------------------------------------------------------------------------------------
 
 
-def test_repeated_polygon_gets_first_answer_after_policy_change(desk):
-    """The tolerance of the stored revision is used, and the new policy may take no polygons (B8, H5)."""
+def test_repeated_request_with_polygon_gets_first_answer_after_policy_change(desk):
+    """The tolerance of the stored revision is used, even if the new policy allows no polygons (B8, H5)."""
     desk.use(rivers(simplify_m=2_000))
     area = polygon(wavy(700))
     status, entry = desk.publish(category="flood", area=area)
@@ -275,7 +276,7 @@ def test_repeated_polygon_gets_first_answer_after_policy_change(desk):
     assert slugs(desk.publish(category="flood", area=polygon(wavy(699))))[1] == "id-conflict"
 
 
-def test_ring_with_other_direction_and_digits_is_repeat(desk):
+def test_ring_in_other_direction_or_with_other_digits_counts_as_repeat(desk):
     """The content is the same if the published area is the same (H5)."""
     _, entry = desk.publish(category="flood", area=polygon(SQUARE))
     assert desk.publish(category="flood", area=[polygon(SQUARE[::-1])]) == (200, entry)
@@ -284,7 +285,7 @@ def test_ring_with_other_direction_and_digits_is_repeat(desk):
 
 
 def test_revision_can_change_circle_to_polygon_and_back(desk):
-    """Circles keep their centres by their order among circles; polygons in between change nothing (B11)."""
+    """Each circle keeps its centre by its order among the circles, whatever polygons are in between (B11)."""
     _, first = desk.publish(category="flood", area=CIRCLE)
     _, second = desk.revise(2, category="flood", area=[polygon(SQUARE), CIRCLE])
     _, third = desk.revise(3, category="flood", area=polygon(SQUARE))
@@ -293,7 +294,7 @@ def test_revision_can_change_circle_to_polygon_and_back(desk):
 
 
 def test_dry_run_answers_with_published_polygon(desk):
-    """The answer has the split ring with its buffer, and nothing is stored."""
+    """The answer has the polygon with split edges and its buffer, and nothing is stored."""
     status, entry = desk.publish(category="flood", area=polygon(wavy(100)), dry_run=True)
     assert (status, entry.alert.area[0].buffer_m) == (200, 20.0)
     assert list(desk.history()) == []
@@ -302,7 +303,7 @@ def test_dry_run_answers_with_published_polygon(desk):
 # ---- the default expiry ------------------------------------------------------------------------------------------
 
 
-def test_default_expiry_can_be_shorter_than_longest():
+def test_default_expiry_can_be_shorter_than_maximum():
     """`default_age_s` is `max_age_s` if the policy does not set it (A9)."""
     desk = PublisherHarness(in_force=rivers(max_age_s=7_200, default_age_s=1_800))
     _, entry = desk.publish(category="flood", area=CIRCLE, expires_at=...)
@@ -311,7 +312,10 @@ def test_default_expiry_can_be_shorter_than_longest():
 
 
 def test_request_with_past_default_expiry_is_refused_and_later_expiry_accepted():
-    """The violation is at `expires_at`. If no expiry would be valid, only that is reported (P6, A9)."""
+    """The error points to `expires_at`.
+
+    If no expiry is possible any more, the alert is reported as stale instead (P6, A9).
+    """
     desk = PublisherHarness(in_force=rivers(max_age_s=7_200, default_age_s=600))
     at = format_time(NOON_MS - 900_000)
     answer = desk.publish(category="flood", area=CIRCLE, occurred_at=at, expires_at=...)
@@ -327,8 +331,8 @@ def test_request_with_past_default_expiry_is_refused_and_later_expiry_accepted()
     assert slugs(answer)[2] == [("invalid-value", "/expires_at")]
 
 
-def test_requested_polygon_is_parsed_once():
-    """Parsing returns the polygon that is published (A16)."""
+def test_parsed_request_contains_its_polygons_and_17_shapes_are_refused():
+    """An area may have 16 shapes (A16)."""
     request = parse_publication(alert_request(area=polygon(SQUARE)))
     assert request.facts().polygons[0][0] == "/area"
     with pytest.raises(Invalid):

@@ -1,4 +1,4 @@
-"""Publishing: the order of decisions of the protocol's section 4, on a log in memory."""
+"""Publishing alerts: the order of decisions in section 4 of the protocol, with a log in memory."""
 
 import asyncio
 
@@ -31,7 +31,7 @@ from geocast.policy import Policy
 
 
 class SlowLog(MemoryLog):
-    """A log that is slow. Lies: each call takes one turn of the event loop, and real ones take any time."""
+    """A slow log. Each call takes one turn of the event loop, while calls of a real log take any time."""
 
     async def history(self, alert_id):
         await asyncio.sleep(0)
@@ -45,7 +45,7 @@ class SlowLog(MemoryLog):
 
 
 class DeafLog(MemoryLog):
-    """A log that refuses every append, as if others were always first, or the last entry could not be read."""
+    """A log that refuses every append, as if other nodes were always first, or as if the last entry were unreadable."""
 
     def __init__(self):
         super().__init__()
@@ -56,10 +56,10 @@ class DeafLog(MemoryLog):
         return False
 
 
-# ---- publish -----------------------------------------------------------------------------------------------------
+# ---- publishing alerts -------------------------------------------------------------------------------------------
 
 
-def test_published_alert_is_in_log(desk):
+def test_published_alert_is_stored_in_the_log(desk):
     """The answer is 201 with revision 1, the time of acceptance and the published area (section 4, publish)."""
     status, entry = desk.publish()
     assert status == 201
@@ -71,8 +71,8 @@ def test_published_alert_is_in_log(desk):
     assert desk.appended == 1
 
 
-def test_same_content_again_gets_first_answer(desk):
-    """A repeated request makes one alert, whatever the `sub` of its publisher (H3)."""
+def test_request_with_same_content_gets_first_answer(desk):
+    """A repeated request makes no second alert, whatever the `sub` of its publisher is (H3)."""
     _, first = desk.publish()
     desk.clock.advance(60)
     for who in (DESK, OTHER, MANAGER):
@@ -93,14 +93,14 @@ def test_other_content_under_known_id_is_conflict(desk, changes):
     assert refused(desk.publish(OTHER, **changes)) == (409, "id-conflict")
 
 
-def test_ids_differ_by_case(desk):
+def test_ids_that_differ_only_by_case_are_different_alerts(desk):
     """`id` is case-sensitive (section 2)."""
     assert desk.publish(id="a-1")[0] == 201
     assert desk.publish(id="A-1")[0] == 201
 
 
 def test_repeated_request_gets_first_answer_after_later_changes(desk):
-    """A known (id, revision) with the same content is answered with 200 (section 4, order of decisions)."""
+    """A known pair of id and revision with the same content is answered with 200 (section 4, order of decisions)."""
     _, first = desk.publish()
     _, second = desk.revise()
     _, cancel = desk.cancel(3)
@@ -114,8 +114,8 @@ def test_repeated_request_gets_first_answer_after_later_changes(desk):
     assert desk.cancel(3, OTHER) == (200, cancel)
 
 
-def test_request_about_individual_threat_is_no_repeat(desk):
-    """It is never accepted, so it has no accepted content to compare (H5)."""
+def test_request_about_individual_threat_is_never_taken_for_a_repeat(desk):
+    """Such a request is never accepted, so there is no stored content to which it could be equal (H5)."""
     desk.publish()
     desk.revise()
     assert refused(desk.publish(threat="individual")) == (409, "id-conflict")
@@ -135,8 +135,8 @@ def test_request_about_individual_threat_is_no_repeat(desk):
     ],
     ids=["title", "shorter", "longer", "coarser", "wider", "never"],
 )
-def test_repeated_request_after_policy_change_is_no_conflict(desk, in_force):
-    """A new policy refuses new requests only (P10, section 4)."""
+def test_repeated_request_after_policy_change_gets_first_answer(desk, in_force):
+    """A new policy only refuses new requests (P10, section 4)."""
     _, first = desk.publish(expires_at=...)
     _, second = desk.revise(expires_at=...)
     desk.use(in_force)
@@ -145,8 +145,8 @@ def test_repeated_request_after_policy_change_is_no_conflict(desk, in_force):
     assert refused(desk.publish(expires_at=..., headline="x")) == (409, "id-conflict")
 
 
-def test_request_that_breaks_section_3_is_refused(desk):
-    """The 422 for section 3 comes last, with every broken rule (section 4, order of decisions)."""
+def test_request_that_breaks_policy_is_refused_with_all_violations(desk):
+    """The 422 for the policy in section 3 is the last check (section 4, order of decisions)."""
     area = [CIRCLE, CIRCLE | {"radius_m": 1}]
     answer = desk.publish(
         category="robbery", threat="individual", area=area, occurred_at=format_time(NOON_MS - 2 * HOUR_MS)
@@ -164,8 +164,8 @@ def test_request_that_breaks_section_3_is_refused(desk):
     assert desk.history() == ()
 
 
-def test_broken_rules_of_section_3_are_listed_with_broken_fields(desk):
-    """The 422 for a broken field lists broken rules of section 3 too (section 4, order of decisions)."""
+def test_violations_of_policy_are_listed_with_invalid_fields(desk):
+    """One 422 lists invalid fields and violations of the policy in section 3 (section 4, order of decisions)."""
     assert slugs(desk.publish(headline="", category="gossip", zebra=1)) == (
         422,
         "invalid-value",
@@ -173,8 +173,8 @@ def test_broken_rules_of_section_3_are_listed_with_broken_fields(desk):
     )
 
 
-def test_broken_fields_are_reported_before_log_is_consulted(desk):
-    """The 422 for section 2 comes before 200, 409, 404, 403 and 410 (section 4, order of decisions)."""
+def test_invalid_fields_are_reported_before_log_is_consulted(desk):
+    """The 422 for invalid fields comes before 200, 409, 404, 403 and 410 (section 4, order of decisions)."""
     desk.publish()
     assert refused(desk.publish(zebra=1)) == (422, "unknown-field")
     assert refused(desk.revise(2, OTHER, headline="")) == (422, "invalid-value")
@@ -184,8 +184,8 @@ def test_broken_fields_are_reported_before_log_is_consulted(desk):
     assert refused(desk.cancel(reason="")) == (422, "invalid-value")
 
 
-def test_conflict_is_reported_before_rules_of_section_3(desk):
-    """The 409 for a known id comes before section 3 (section 4, order of decisions)."""
+def test_conflict_is_reported_before_violations_of_policy(desk):
+    """The 409 for a known id comes before the 422 for the policy (section 4, order of decisions)."""
     desk.publish()
     assert refused(desk.publish(category="gossip")) == (409, "id-conflict")
 
@@ -196,11 +196,11 @@ def test_refused_request_can_be_sent_again(desk):
     assert desk.publish()[0] == 201
 
 
-# ---- dry run -----------------------------------------------------------------------------------------------------
+# ---- dry runs ----------------------------------------------------------------------------------------------------
 
 
 def test_dry_run_stores_nothing(desk):
-    """It gets the same answer or refusal as the real request (section 4, publish)."""
+    """A dry run gets the same answer as the real request (section 4, publish)."""
     status, entry = desk.publish(dry_run=True)
     assert status == 200
     assert desk.history() == ()
@@ -209,7 +209,7 @@ def test_dry_run_stores_nothing(desk):
 
 
 def test_dry_run_gets_answer_of_real_request(desk):
-    """It gets the same refusal (section 4, publish)."""
+    """A dry run is refused for the same reasons (section 4, publish)."""
     assert refused(desk.publish(dry_run=True, category="gossip")) == (422, "category-not-alertable")
     assert refused(desk.publish(dry_run=True, headline="")) == (422, "invalid-value")
     _, first = desk.publish()
@@ -221,7 +221,7 @@ def test_dry_run_gets_answer_of_real_request(desk):
 
 
 def at_once(desk, *calls):
-    """Return the answers to concurrent calls."""
+    """Return the answers to concurrent requests."""
 
     async def run():
         return await asyncio.gather(*(answer_of(call) for call in calls))
@@ -230,7 +230,7 @@ def at_once(desk, *calls):
 
 
 def test_same_request_at_many_nodes_makes_one_alert():
-    """One publisher gets 201, and the others get 200 (H3)."""
+    """One request gets 201, and all others get 200 (H3)."""
     desk = PublisherHarness(SlowLog())
     calls = [desk.publishing.publish(alert_request(), Requester(f"desk-{n}")) for n in range(20)]
     answers = at_once(desk, *calls)
@@ -240,8 +240,8 @@ def test_same_request_at_many_nodes_makes_one_alert():
     assert desk.appended == 1
 
 
-def test_concurrent_requests_for_one_id_store_one():
-    """The others get 409 `id-conflict` (section 4, publish)."""
+def test_only_one_of_concurrent_requests_for_one_id_is_stored():
+    """The other requests get 409 `id-conflict` (section 4, publish)."""
     desk = PublisherHarness(SlowLog())
     calls = [desk.publishing.publish(alert_request(headline=f"H{n}"), DESK) for n in range(20)]
     answers = at_once(desk, *calls)
@@ -249,8 +249,8 @@ def test_concurrent_requests_for_one_id_store_one():
     assert len(desk.history()) == 1
 
 
-def test_concurrent_revisions_of_one_number_store_one():
-    """The others get 409 with the `current` number in the log by then (section 4, revisions)."""
+def test_only_one_of_concurrent_revisions_with_same_number_is_stored():
+    """The other requests get 409 with the new `current` number (section 4, revisions)."""
     desk = PublisherHarness(SlowLog())
     desk.publish()
     calls = [desk.publishing.revise("a-1", alert_request(revision=2, headline=f"H{n}"), DESK) for n in range(10)] + [
@@ -267,8 +267,8 @@ def test_concurrent_revisions_of_one_number_store_one():
     assert [entry.revision for entry in desk.history()] == [1, 2]
 
 
-def test_concurrent_revision_and_cancel_store_one():
-    """The cancel takes the next number, and the slower request gets the error for it (section 4, cancel)."""
+def test_only_one_of_concurrent_revision_and_cancel_is_stored():
+    """The cancel is first, and the revision gets the error for an alert that has ended (section 4, cancel)."""
     desk = PublisherHarness(SlowLog())
     desk.publish()
     cancel = {"revision": 2, "reason": "over", "approval": APPROVAL}
@@ -280,7 +280,7 @@ def test_concurrent_revision_and_cancel_store_one():
     assert refused(second) == (410, "alert-ended")
 
 
-# ---- entries of kinds of a later release -------------------------------------------------------------------------
+# ---- entries of a later release ----------------------------------------------------------------------------------
 
 
 def another_kind(number, alert_id="a-1"):
@@ -288,8 +288,8 @@ def another_kind(number, alert_id="a-1"):
     return OtherKind(alert_id, number, NOON_MS + 9 * HOUR_MS)
 
 
-def test_id_of_unknown_kind_is_taken_and_is_no_alert(desk):
-    """Publishing gets 409, and revising gets 404 (G4). The same holds for a tombstone."""
+def test_id_of_entry_of_unknown_kind_cannot_be_published_or_revised(desk):
+    """Publishing gets 409, and revising gets 404. The same holds for a tombstone (a cancel without an alert; G4)."""
     desk.log.take(another_kind(1))
     desk.log.take(a_cancel("a-2", 1))
     for alert_id in ("a-1", "a-2"):
@@ -299,8 +299,8 @@ def test_id_of_unknown_kind_is_taken_and_is_no_alert(desk):
         assert refused(desk.cancel(2, alert_id=alert_id)) == (404, "unknown-alert")
 
 
-def test_entries_of_unknown_kind_keep_their_numbers(desk):
-    """The next revision and the cancel take the numbers after them, and 409 names the last number (G4)."""
+def test_next_revision_is_numbered_after_entry_of_unknown_kind(desk):
+    """A cancel is numbered in the same way, and a 409 names the number of the last entry (G4)."""
     desk.publish()
     desk.log.take(another_kind(2))
     for call in (desk.revise, desk.cancel):
@@ -316,8 +316,8 @@ def test_entries_of_unknown_kind_keep_their_numbers(desk):
     assert [entry.revision for entry in desk.history()] == [1, 2, 3, 4, 5]
 
 
-def test_ended_alert_stays_ended_before_entry_of_unknown_kind(desk):
-    """A cancel or an expiry gives 410, whatever entries of unknown kinds follow (G4)."""
+def test_ended_alert_stays_ended_even_if_entry_of_unknown_kind_follows(desk):
+    """Requests for a cancelled or expired alert get 410 (G4)."""
     for alert_id in ("a-1", "a-2"):
         desk.publish(id=alert_id)
     desk.cancel(2)
@@ -328,8 +328,8 @@ def test_ended_alert_stays_ended_before_entry_of_unknown_kind(desk):
     assert refused(desk.revise(3, alert_id="a-2")) == refused(desk.cancel(3, alert_id="a-2")) == (410, "alert-ended")
 
 
-def test_alert_that_begins_with_unknown_kind_belongs_to_its_first_publisher(desk):
-    """The first entry of a known kind decides the owner (G4)."""
+def test_alert_that_begins_with_entry_of_unknown_kind_belongs_to_first_publisher(desk):
+    """The first entry of a known kind names the owner (G4)."""
     desk.log.take(another_kind(1))
     desk.log.take(a_revision(revision=2, source="desk"))
     assert desk.cancel(3, OTHER)[0] == 403
@@ -340,7 +340,7 @@ def test_alert_that_begins_with_unknown_kind_belongs_to_its_first_publisher(desk
 
 
 def test_request_while_log_is_unavailable_raises_log_unavailable():
-    """The API answers 503 `log-unavailable`; a broken body is still refused with 422 (section 4)."""
+    """The API answers 503 `log-unavailable`. An invalid body still gets 422 (section 4)."""
     desk = PublisherHarness(BrokenLog())
     for call in (desk.publish, desk.revise, desk.cancel):
         with pytest.raises(LogUnavailable):
@@ -351,8 +351,8 @@ def test_request_while_log_is_unavailable_raises_log_unavailable():
     assert desk.appended == 0
 
 
-def test_publication_that_is_always_overtaken_is_tried_once_before_reading():
-    """Then it is tried as often as any request, and its outcome is unknown (section 4)."""
+def test_publication_that_others_always_overtake_fails_after_limited_attempts():
+    """The first attempt comes before the history is read, and the outcome is unknown (section 4)."""
     desk = PublisherHarness(DeafLog())
     with pytest.raises(LogUnavailable):
         desk.publish()
@@ -360,7 +360,7 @@ def test_publication_that_is_always_overtaken_is_tried_once_before_reading():
 
 
 def test_entry_too_large_for_log_is_refused():
-    """The 413 has the limit (F8). No publisher's fields are that long."""
+    """The 413 names the limit (F8). The fields of publishers are never that long."""
     assert check_size(a_warning("en", "fr")) == a_warning("en", "fr")
     with pytest.raises(Problem) as refused:
         check_size(a_revision(description="x" * 65_536))

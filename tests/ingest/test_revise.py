@@ -1,4 +1,4 @@
-"""Revising and cancelling: the order of decisions of the protocol's section 4, on a log in memory."""
+"""Revising and cancelling alerts: the order of decisions in section 4 of the protocol, with a log in memory."""
 
 import asyncio
 from dataclasses import replace
@@ -25,11 +25,11 @@ from geocast.geometry.sphere import publish_circle
 from geocast.model.alert import AcceptedTerms, Cancel, Circle
 from geocast.policy import Policy
 
-# ---- revise ------------------------------------------------------------------------------------------------------
+# ---- revising alerts ---------------------------------------------------------------------------------------------
 
 
 def test_revision_takes_next_number(desk):
-    """The number has to be `current` + 1 (section 4, revisions)."""
+    """The number must be `current` + 1 (section 4, revisions)."""
     desk.publish()
     for number in (2, 3, 4):
         desk.clock.advance(1)
@@ -41,7 +41,7 @@ def test_revision_takes_next_number(desk):
 
 @pytest.mark.parametrize("number", [1, 2, 4, 5, 2**31 - 1])
 def test_revision_with_taken_or_skipped_number_is_conflict(desk, number):
-    """The 409 has the `current` number (section 4, revisions)."""
+    """The 409 names the `current` number (section 4, revisions)."""
     desk.publish()
     desk.revise()
     for answer in (desk.revise(number, headline="x"), desk.cancel(number)):
@@ -49,8 +49,8 @@ def test_revision_with_taken_or_skipped_number_is_conflict(desk, number):
         assert answer[1].extra == {"current": 2}
 
 
-def test_revision_1_may_be_repeated_as_revision(desk):
-    """A known (id, revision) with the same content gets 200 (section 4, order of decisions)."""
+def test_first_revision_may_be_repeated_by_a_revision_request(desk):
+    """A known pair of id and revision with the same content gets 200 (section 4, order of decisions)."""
     _, first = desk.publish()
     assert desk.revise(1, headline="Robbery at a shop") == (200, first)
 
@@ -63,8 +63,8 @@ def test_unknown_alert_is_neither_revised_nor_cancelled(desk):
         assert refused(desk.cancel(2, who, alert_id="a-2")) == (404, "unknown-alert")
 
 
-def test_alert_of_another_publisher_is_refused(desk):
-    """The 403 `not-yours` comes before 410, 409 and section 3 (section 4)."""
+def test_revision_or_cancel_of_alert_of_another_publisher_is_refused(desk):
+    """The 403 `not-yours` comes before 410, 409 and the policy's 422 (section 4)."""
     desk.publish()
     assert refused(desk.revise(2, OTHER)) == (403, "not-yours")
     assert refused(desk.revise(9, OTHER, category="gossip")) == (403, "not-yours")
@@ -73,8 +73,8 @@ def test_alert_of_another_publisher_is_refused(desk):
     assert refused(desk.cancel(3, OTHER)) == (403, "not-yours")
 
 
-def test_alert_of_same_sub_from_another_issuer_is_refused(desk):
-    """A revision by a manager in between does not change the owner; managers of any issuer may revise (HD5)."""
+def test_publisher_with_same_sub_from_another_issuer_may_not_revise_alert(desk):
+    """Managers of any issuer may revise the alert, which does not change its owner (HD5)."""
     other = Requester("desk", issuer="https://other.example")
     desk.publish()
     assert refused(desk.revise(2, other)) == refused(desk.cancel(2, other)) == (403, "not-yours")
@@ -84,7 +84,7 @@ def test_alert_of_same_sub_from_another_issuer_is_refused(desk):
 
 
 def test_manager_may_revise_and_cancel_alerts_of_others(desk):
-    """The scope is `alerts:manage`, and `source` is the `sub` of each revision's publisher (sections 2 and 4)."""
+    """The scope is `alerts:manage`. In each revision, `source` is the `sub` of whoever revised (sections 2 and 4)."""
     desk.publish()
     assert desk.revise(2, MANAGER)[1].source == "boss"
     assert desk.revise(3, DESK, headline="x")[0] == 201  # still the desk's own
@@ -93,7 +93,7 @@ def test_manager_may_revise_and_cancel_alerts_of_others(desk):
 
 @pytest.mark.parametrize("end", ["cancelled", "expired"])
 def test_alert_that_has_ended_is_neither_revised_nor_cancelled(desk, end):
-    """The 410 `alert-ended` comes before 409 and section 3 (section 4)."""
+    """The 410 `alert-ended` comes before 409 and the policy's 422 (section 4)."""
     desk.publish()
     if end == "cancelled":
         desk.cancel()
@@ -113,7 +113,7 @@ def test_alert_is_live_until_millisecond_of_its_expiry(desk):
 
 
 def test_revision_keeps_occurred_at_and_status(desk):
-    """The 422 lists `status-changed` and `occurred-at-changed` in the order of section 2's table (section 4)."""
+    """The 422 lists `status-changed` and `occurred-at-changed` in the order of the table in section 2 (section 4)."""
     desk.publish()
     answer = desk.revise(status="test", occurred_at=format_time(NOON_MS - 500_000), category="gossip")
     assert slugs(answer) == (
@@ -127,15 +127,15 @@ def test_revision_keeps_occurred_at_and_status(desk):
     )
 
 
-def test_missing_status_of_revision_is_actual(desk):
-    """The default is `actual`, and the status has to be revision 1's (sections 2 and 4)."""
+def test_missing_status_of_revision_is_read_as_actual(desk):
+    """So the status of a test alert must be repeated in each revision (sections 2 and 4)."""
     desk.publish(status="test")
     assert refused(desk.revise(status=...)) == (422, "status-changed")
     assert desk.revise(status="test")[0] == 201
 
 
 def test_revision_with_earlier_expiry_is_refused(desk):
-    """It may not end earlier than the current revision, with or without broken fields (P6)."""
+    """A revision may not end earlier than the current one, whether or not other fields are invalid (P6)."""
     desk.publish()
     earlier = format_time(NOON_MS + 1_799_999)
     assert refused(desk.revise(expires_at=earlier)) == (422, "expiry-out-of-range")
@@ -145,8 +145,8 @@ def test_revision_with_earlier_expiry_is_refused(desk):
     ]
 
 
-def test_revision_is_never_stale(desk):
-    """Only revision 1 can be stale (P4)."""
+def test_revision_is_never_refused_as_too_old(desk):
+    """Only the first revision of an alert can be too old, which is reported as `stale` (P4)."""
     desk.use(a_policy(max_age_s=7200))
     desk.publish(expires_at=...)
     desk.use(a_policy(max_age_s=3600))
@@ -156,8 +156,8 @@ def test_revision_is_never_stale(desk):
     assert refused(desk.publish(id="a-2", category="robbery", expires_at=...)) == (422, "stale")
 
 
-def test_revision_with_broken_field_is_not_reported_as_stale(desk):
-    """This holds if the log knows the alert, if it does not, and if the log is unavailable (P4)."""
+def test_revision_with_invalid_field_is_not_reported_as_too_old(desk):
+    """This holds for known and unknown alerts, and while the log is unavailable (P4)."""
     old = {"occurred_at": format_time(NOON_MS - 2 * HOUR_MS), "expires_at": ..., "headline": ""}
     for unknown in (desk, PublisherHarness(BrokenLog())):
         assert slugs(unknown.revise(alert_id="a-2", **old))[2] == [
@@ -168,7 +168,7 @@ def test_revision_with_broken_field_is_not_reported_as_stale(desk):
 
 
 def test_revision_that_ends_before_it_is_issued_is_refused(desk):
-    """A category with a shorter life gives a missing expiry that is past; the alert can be cancelled (P6)."""
+    """In a category with a shorter lifetime the default expiry may be past. The alert can still be cancelled (P6)."""
     desk.use(a_policy(max_age_s=600))
     desk.publish(category="arson", expires_at=...)
     desk.clock.advance(60)
@@ -192,8 +192,8 @@ def test_repeated_revision_after_expiry_gets_first_answer(desk):
     assert slugs(desk.revise(3, expires_at=...))[2] == [("expiry-out-of-range", "/category")]
 
 
-def test_all_revisions_have_resolution_of_first(desk):
-    """The resolution is that of revision 1's category (section 2, the published circle)."""
+def test_all_revisions_have_location_resolution_of_first_one(desk):
+    """The category of the first revision sets the resolution (section 2, the published circle)."""
     desk.use(a_policy(location_resolution=8))
     _, first = desk.publish()
     _, second = desk.revise(category="arson", severity="extreme")
@@ -204,8 +204,8 @@ def test_all_revisions_have_resolution_of_first(desk):
     assert third.terms == AcceptedTerms("Robbery", HOUR_MS, 8)
 
 
-def test_altered_log_does_not_make_revision_finer_than_policy_allows(desk):
-    """A writer of the log does not learn the exact place from the next revision (B1, TH7)."""
+def test_altered_log_does_not_make_location_of_revision_finer_than_policy_allows(desk):
+    """Somebody who can write to the log can't learn the exact place from the next revision (B1, TH7)."""
     desk.use(a_policy(location_resolution=8))
     _, first = desk.publish()
     finer = replace(first, terms=replace(first.terms, location_resolution=15))
@@ -224,7 +224,7 @@ THERE = CIRCLE | {"lat": NEIGHBOUR[0], "lng": NEIGHBOUR[1]}
 
 
 def test_revision_in_neighbouring_cell_keeps_published_centre(desk):
-    """The centre of the revision before is kept, as only this one is known (B11)."""
+    """The centre comes from the previous published circle, since the requested one is not stored (B11)."""
     _, first = desk.publish()
     _, second = desk.revise(area=THERE)
     [one], [other] = first.alert.area, second.alert.area
@@ -233,7 +233,7 @@ def test_revision_in_neighbouring_cell_keeps_published_centre(desk):
 
 
 def test_dry_run_of_revision_shows_what_would_be_published(desk):
-    """It gets the same answer or refusal, and nothing is stored (section 4, revisions)."""
+    """A dry run gets the same answer or refusal as the request, and stores nothing (section 4, revisions)."""
     assert refused(desk.revise(dry_run=True)) == (404, "unknown-alert")
     desk.publish()
     status, entry = desk.revise(area=THERE, dry_run=True)
@@ -245,8 +245,8 @@ def test_dry_run_of_revision_shows_what_would_be_published(desk):
     assert desk.revise(area=THERE, dry_run=True) == (200, entry)
 
 
-def test_repeated_revision_is_compared_after_revision_that_it_followed(desk):
-    """Later revisions, and their published centres, do not count (H3, H5, B11)."""
+def test_repeated_revision_is_recognized_after_later_revisions(desk):
+    """The revision is compared by the published centres before it, not by later ones (H3, H5, B11)."""
     far = CIRCLE | {"lat": DALLAS[0] + 0.02}
     entries = [desk.publish()[1]]
     for number, area in enumerate([THERE, THERE, CIRCLE, far, THERE], 2):
@@ -260,7 +260,7 @@ def test_repeated_revision_is_compared_after_revision_that_it_followed(desk):
 
 
 def test_entry_of_older_release_is_recognized_as_repeat(desk):
-    """An entry without `rules` was accepted by the rules before B11 and B12 (H5, B12)."""
+    """An entry without `rules` was accepted under the rules from before B11 and B12 (H5, B12)."""
     area = [CIRCLE, CIRCLE | {"lat": DALLAS[0] + 0.005}]
     older = [Circle(*publish_circle(shape["lat"], shape["lng"], 800, 9)) for shape in area]
     _, entry = desk.publish(area=area, dry_run=True)
@@ -272,10 +272,10 @@ def test_entry_of_older_release_is_recognized_as_repeat(desk):
     assert desk.revise(area=area) == (200, second)
 
 
-# ---- cancel ------------------------------------------------------------------------------------------------------
+# ---- cancelling alerts -------------------------------------------------------------------------------------------
 
 
-def test_cancel_takes_next_number_and_ends_with_alert(desk):
+def test_cancel_takes_next_number_and_is_kept_until_alert_would_have_ended(desk):
     """The log keeps it until the alert would have expired (section 4, cancel)."""
     desk.publish()
     _, second = desk.revise()
@@ -287,16 +287,16 @@ def test_cancel_takes_next_number_and_ends_with_alert(desk):
     assert desk.history()[-1] == cancel
 
 
-def test_second_cancel_of_same_number_is_refused(desk):
-    """Its content is another, and the alert has ended: 410 (section 4)."""
+def test_second_cancel_with_other_content_is_refused(desk):
+    """The alert has ended, so the answer is 410 (section 4)."""
     desk.publish()
     desk.cancel()
     assert refused(desk.cancel(reason="x")) == (410, "alert-ended")
     assert refused(desk.cancel(approval=APPROVAL | {"reviewer": "x"})) == (410, "alert-ended")
 
 
-def test_cancel_needs_approval(desk):
-    """`approved_at` is not before `occurred_at` and not in the future (P3)."""
+def test_cancel_with_approval_at_wrong_time_is_refused(desk):
+    """The time `approved_at` must be neither before `occurred_at` nor in the future (P3)."""
     desk.publish()
     for when in (NOON_MS - 600_001, NOON_MS + 60_001):
         approval = APPROVAL | {"approved_at": format_time(when)}
@@ -308,8 +308,8 @@ def test_cancel_needs_approval(desk):
     assert desk.cancel(approval=APPROVAL | {"approved_at": format_time(NOON_MS + 60_000)})[0] == 201
 
 
-def test_cancel_is_not_checked_by_rules_for_alerts(desk):
-    """Categories, threats and radii are unknown fields in a cancel (section 3)."""
+def test_alert_fields_in_cancel_are_refused_as_unknown(desk):
+    """Such fields are `category`, `threat` and `area` (section 3)."""
     desk.publish()
     future = APPROVAL | {"approved_at": format_time(NOON_MS + HOUR_MS)}
     answer = desk.cancel(category="gossip", threat="individual", area=CIRCLE | {"radius_m": 1}, approval=future)
@@ -321,8 +321,8 @@ def test_cancel_is_not_checked_by_rules_for_alerts(desk):
     ]
 
 
-def test_alert_of_category_missing_in_policy_can_be_cancelled(desk):
-    """A new policy refuses new requests only; live alerts stay live and can be cancelled (P10)."""
+def test_alert_whose_category_is_missing_in_policy_can_be_cancelled(desk):
+    """A new policy only refuses new requests. Live alerts stay live (P10)."""
     desk.publish()
     desk.use(Policy.model_validate({"name": "p", "categories": {"arson": {"title": "Arson"}}}))
     assert refused(desk.revise()) == (422, "category-not-alertable")

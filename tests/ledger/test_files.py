@@ -1,4 +1,4 @@
-"""The files of a ledger: what a crash leaves in them, and every kind of change that somebody may make."""
+"""The files of a ledger: what a crash leaves in them, and every kind of change that somebody may make to them."""
 
 import base64
 import json
@@ -38,7 +38,7 @@ def sights(entries, first=1):
 
 
 def fill(folder, entries=ENTRIES, clock=None, *, first=1):
-    """Write the entries to a ledger, new or not, and return its head."""
+    """Write the entries to a new or existing ledger, and return its head (the number and hash of the last record)."""
     with Ledger(folder, clock or FakeClock()) as ledger:
         recorder = LedgerRecorder(ledger.write, ledger.known)
         ledger.write({"what": "started"})
@@ -49,7 +49,7 @@ def fill(folder, entries=ENTRIES, clock=None, *, first=1):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A ledger of two days, with three entries each."""
+    """A ledger of two days with three entries each."""
     folder = tmp_path / "ledger"
     clock = FakeClock()
     fill(folder, ENTRIES[:3], clock)
@@ -63,8 +63,8 @@ def lines(path):
     return path.read_bytes().splitlines(keepends=True)
 
 
-def test_each_line_has_the_hash_of_the_line_before_across_files(folder):
-    """Records are numbered from 1, and the first has a hash of 64 zeros (rule LE1)."""
+def test_each_ledger_line_has_hash_of_previous_line_even_across_files(folder):
+    """Records are numbered from 1, and the first one has a previous hash of 64 zeros (rule LE1)."""
     files = sorted(path.name for path in folder.iterdir() if path.name != ".lock")
     assert files == [
         "2026-01-31.content.jsonl",
@@ -82,14 +82,14 @@ def test_each_line_has_the_hash_of_the_line_before_across_files(folder):
 
 
 def test_verify_accepts_untouched_ledger(folder):
-    """Verify counts records, contents and, with reviewers, signatures (rule LE6)."""
+    """The command counts records, contents and, if it has the reviewers' keys, signatures (rule LE6)."""
     found = verify(folder, head(folder), KEYS)
     assert found == (8, 6, 4, 1, head(folder))
     assert verify(folder) == (8, 6, 0, 1, head(folder))
 
 
 def test_verify_accepts_empty_folder(tmp_path):
-    """The head of an empty ledger has number 0 and a hash of zeros (rules LE5, LE6)."""
+    """The head (the last record) of an empty ledger has the number 0 and a hash of zeros (rules LE5, LE6)."""
     assert str(head(tmp_path)) == "0:" + "0" * 64
     assert verify(tmp_path).records == 0
 
@@ -104,8 +104,8 @@ def changed(value):
 @pytest.mark.parametrize(
     ("name", "number"), [("2026-01-31.jsonl", n) for n in range(4)] + [("2026-02-01.jsonl", n) for n in range(4)]
 )
-def test_verify_finds_changed_member_of_any_record(folder, name, number):
-    """A change to the last line is found by a head that was kept elsewhere (rules LE5, LE6)."""
+def test_verify_finds_changed_field_of_any_record(folder, name, number):
+    """For the last record, this needs a head that was kept elsewhere (rules LE5, LE6)."""
     path, before = folder / name, head(folder)
     whole = lines(path)
     for field, value in json.loads(whole[number]).items():
@@ -121,8 +121,8 @@ def test_verify_finds_changed_member_of_any_record(folder, name, number):
 @pytest.mark.parametrize(
     ("day", "number"), [("2026-01-31", n) for n in range(3)] + [("2026-02-01", n) for n in range(3)]
 )
-def test_verify_finds_changed_member_of_any_content(folder, day, number):
-    """The hash in the record gives texts away, and the reviewer's key a changed signature (rules LE3, LE6)."""
+def test_verify_finds_changed_field_of_any_content(folder, day, number):
+    """A changed text does not match the record's hash, nor a changed signature the reviewer's key (rules LE3, LE6)."""
     path = folder / f"{day}.content.jsonl"
     whole = lines(path)
     kept = json.loads(whole[number])
@@ -162,8 +162,8 @@ def test_verify_finds_malformed_content_with_right_hash(folder, change, keys):
         verify(folder, None, keys)
 
 
-def test_verify_finds_second_content_of_record(folder):
-    """The order of the two does not matter, nor which of them matches the record (rule LE6)."""
+def test_verify_finds_second_content_for_one_record(folder):
+    """The error does not depend on their order, nor on which of them matches the record (rule LE6)."""
     path = folder / "2026-01-31.content.jsonl"
     whole = lines(path)
     other = chain.written(json.loads(whole[0]) | {"form": "{}"}) + b"\n"
@@ -173,8 +173,8 @@ def test_verify_finds_second_content_of_record(folder):
             verify(folder)
 
 
-def test_verify_finds_content_of_day_without_chain(folder):
-    """So it does on the first day, although old days may be deleted (rule LE6)."""
+def test_verify_finds_content_file_of_day_without_chain_file(folder):
+    """This holds for the first day, too, although old days may be deleted (rule LE6)."""
     (folder / "2026-01-31.jsonl").unlink()
     with pytest.raises(Misfit, match=r"2026-01-31\.content\.jsonl:1: belongs to no record of that day"):
         verify(folder)
@@ -183,7 +183,7 @@ def test_verify_finds_content_of_day_without_chain(folder):
 @pytest.mark.parametrize("name", ["2026-01-31.jsonl", "2026-02-01.jsonl"])
 @pytest.mark.parametrize("how", ["taken out", "twice", "swapped"])
 def test_verify_finds_removed_repeated_or_swapped_lines(folder, name, how):
-    """The error names the first line that does not follow the one before (rule LE6)."""
+    """The error names the first line that does not follow the previous one (rule LE6)."""
     path = folder / name
     found = lines(path)
     match how:
@@ -207,7 +207,7 @@ def test_verify_finds_day_missing_in_the_middle(folder):
         verify(folder)
 
 
-def test_verify_finds_cut_off_end_only_with_kept_head(folder):
+def test_verify_finds_missing_end_only_with_separately_kept_head(folder):
     """Without a head that was kept elsewhere, the shorter chain is valid (rule LE5)."""
     before = head(folder)
     for path in (folder / "2026-02-01.jsonl", folder / "2026-02-01.content.jsonl"):
@@ -217,7 +217,7 @@ def test_verify_finds_cut_off_end_only_with_kept_head(folder):
         verify(folder, before)
 
 
-def test_verify_finds_rewritten_chain_only_with_kept_head(folder):
+def test_verify_finds_rewritten_chain_only_with_separately_kept_head(folder):
     """Without a head that was kept elsewhere, the new chain is valid (rule LE5)."""
     before = head(folder)
     shutil.rmtree(folder)
@@ -228,7 +228,7 @@ def test_verify_finds_rewritten_chain_only_with_kept_head(folder):
 
 
 def test_deleted_content_file_leaves_chain_valid(folder):
-    """Its entries are not recorded again. A single content that is missing is an error (rule LE3)."""
+    """The entries are not recorded again. If only some contents of a file are missing, that is an error (rule LE3)."""
     (folder / "2026-01-31.content.jsonl").unlink()
     assert verify(folder, head(folder), KEYS)[:3] == (8, 3, 1)
     fill(folder, ENTRIES, FakeClock(NOON_MS + DAY_S * 1000))
@@ -240,7 +240,7 @@ def test_deleted_content_file_leaves_chain_valid(folder):
 
 
 def test_verify_accepts_deleted_oldest_days(folder):
-    """Verify says where the chain begins (rule LE3)."""
+    """The result says where the chain begins (rule LE3)."""
     for name in ("2026-01-31.jsonl", "2026-01-31.content.jsonl"):
         (folder / name).unlink()
     found = verify(folder, head(folder))
@@ -249,8 +249,8 @@ def test_verify_accepts_deleted_oldest_days(folder):
         verify(folder, chain.ChainHead(2, "0" * 64))
 
 
-def test_verify_checks_head_just_before_first_record_left(folder):
-    """The first record has the hash of that head, also in a ledger that is complete (rules LE5, LE6)."""
+def test_verify_checks_head_just_before_first_remaining_record(folder):
+    """The first record contains the hash of the head before it, even in a complete ledger (rules LE5, LE6)."""
     assert verify(folder, chain.NOTHING).records == 8
     with pytest.raises(Misfit, match=r"2026-01-31\.jsonl:1: does not follow the record"):
         verify(folder, chain.ChainHead(0, "1" * 64))
@@ -261,17 +261,17 @@ def test_verify_checks_head_just_before_first_record_left(folder):
 
 
 def test_verify_refuses_signature_by_unknown_key(folder):
-    """A key that was removed from the reviewers' file is unknown, too (rule LE6)."""
+    """A key that was removed from the file of reviewers counts as unknown (rule LE6)."""
     with pytest.raises(Misfit, match=f"a key that is not in the reviewers' file: {PAIRS['r-2'][0]['kid']}"):
         verify(folder, None, known("r-1"))
 
 
-# ---- what a crash leaves -------------------------------------------------------------------------------------
+# ---- files after a crash -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kept", range(0, 400, 7))
-def test_start_removes_torn_record_and_records_entry_again(tmp_path, kept, caplog):
-    """This works for a tear at any byte (rule LE1)."""
+def test_start_removes_incomplete_record_and_records_entry_again(tmp_path, kept, caplog):
+    """The record may break off at any byte (rule LE1)."""
     fill(tmp_path, ENTRIES[:2])
     path = tmp_path / f"{DAY}.jsonl"
     *whole, last = lines(path)
@@ -283,13 +283,13 @@ def test_start_removes_torn_record_and_records_entry_again(tmp_path, kept, caplo
     fill(tmp_path, ENTRIES[:2])
     found = verify(tmp_path)
     assert (found.records, found.contents) == (4, 2)
-    assert "a content without a record was cut off" in caplog.text
-    assert ("a torn last line was cut off" in caplog.text) == bool(torn)
+    assert "removed a content without a record" in caplog.text
+    assert ("removed an incomplete last line" in caplog.text) == bool(torn)
 
 
 @pytest.mark.parametrize("kept", range(0, 700, 23))
-def test_start_removes_torn_content_and_records_entry_again(tmp_path, kept):
-    """A torn content never has a record, because it is synced before its record is written (rule LE1)."""
+def test_start_removes_incomplete_content_and_records_entry_again(tmp_path, kept):
+    """An incomplete content never has a record, because it is synced before its record is written (rule LE1)."""
     fill(tmp_path, ENTRIES[:1])
     chain_path, path = tmp_path / f"{DAY}.jsonl", tmp_path / f"{DAY}.content.jsonl"
     chain_path.write_bytes(lines(chain_path)[0])
@@ -298,8 +298,8 @@ def test_start_removes_torn_content_and_records_entry_again(tmp_path, kept):
     assert verify(tmp_path, None, KEYS)[:3] == (3, 1, 2)
 
 
-def test_start_removes_content_of_day_without_chain(tmp_path):
-    """A crash came between the first content of the day and its record (rule LE1)."""
+def test_start_removes_content_file_of_day_without_chain_file(tmp_path):
+    """The crash came between the first content of a day and its record (rule LE1)."""
     clock = FakeClock()
     fill(tmp_path, ENTRIES[:1], clock)
     (tmp_path / "2026-02-01.content.jsonl").write_bytes(b'{"n":3,"salt":"00","entry":""}\n')
@@ -308,8 +308,8 @@ def test_start_removes_content_of_day_without_chain(tmp_path):
     assert verify(tmp_path).records == 4
 
 
-def test_changed_line_stops_start_with_its_number(folder):
-    """Nothing is repaired that a crash can't have left (rule LE6)."""
+def test_start_is_refused_with_number_of_changed_line(folder):
+    """Only damage that a crash can cause is repaired (rule LE6)."""
     path = folder / "2026-01-31.jsonl"
     found = lines(path)
     found[1] = found[1].replace(b"desk", b"disk")
@@ -319,8 +319,8 @@ def test_changed_line_stops_start_with_its_number(folder):
     assert b"".join(lines(path)) == b"".join(found)
 
 
-def test_malformed_last_line_stops_start(folder):
-    """The line is whole, so no crash has left it (rule LE6)."""
+def test_start_is_refused_if_last_line_is_malformed(folder):
+    """The line is complete, so a crash has not caused it (rule LE6)."""
     with (folder / "2026-02-01.jsonl").open("ab") as file:
         file.write(b"nonsense\n")
     with pytest.raises(ConfigError, match="the last line is not a line of a ledger"):
@@ -328,7 +328,7 @@ def test_malformed_last_line_stops_start(folder):
 
 
 def test_second_writer_is_refused_and_verify_ignores_unfinished_lines(folder):
-    """Once the writer has ended, the same unfinished line is an error (rules LE1, LE6)."""
+    """When the writer has ended, an unfinished line is an error (rules LE1, LE6)."""
     with Ledger(folder, FakeClock(NOON_MS + DAY_S * 1000)):
         with pytest.raises(ConfigError, match="another process writes to it"):
             fill(folder)
@@ -342,7 +342,7 @@ def test_second_writer_is_refused_and_verify_ignores_unfinished_lines(folder):
 
 
 def test_restart_records_no_entry_twice(folder):
-    """The log gives all entries again after a restart, and only the new one is recorded (rule LE2)."""
+    """After a restart the log returns all entries again, and only the new one is recorded (rule LE2)."""
     clock = FakeClock(NOON_MS + DAY_S * 1000)
     fill(folder, ENTRIES, clock)
     assert verify(folder).records == 9
@@ -350,8 +350,8 @@ def test_restart_records_no_entry_twice(folder):
     assert verify(folder).records == 11
 
 
-def test_clock_set_back_appends_to_last_file(folder):
-    """No file of an earlier day is begun (rule LE1)."""
+def test_record_is_appended_to_last_file_if_clock_was_set_back(folder):
+    """No file for an earlier day is created (rule LE1)."""
     fill(folder, [a_revision("e-1")], FakeClock(NOON_MS - 5 * DAY_S * 1000), first=9)
     assert verify(folder).records == 10
     assert len(list(folder.glob("*.jsonl"))) == 4

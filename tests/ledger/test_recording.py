@@ -1,4 +1,4 @@
-"""Records of log entries: their members, and that each entry is recorded once."""
+"""Records of log entries: their fields, and that each entry is recorded once."""
 
 import dataclasses
 import json
@@ -16,13 +16,13 @@ from geocast.model.alert import ApprovalProof, OtherKind, Signature
 
 
 def sight(item, position=1, epoch=0, payload=None, **changes):
-    """Return an entry as it is in the log, with these changes."""
+    """Return an entry as it appears in the log, with these changes."""
     found = RawEntry(epoch, position, item.id, item.revision, payload or codec.encode(item), item)
     return found._replace(**changes)
 
 
 class Book:
-    """A ledger in memory: the records, and the content of each."""
+    """A ledger in memory, with its records and their contents."""
 
     def __init__(self, reviewers=None):
         self.records, self.kept = [], []
@@ -33,7 +33,7 @@ class Book:
         self.kept.append(kept)
 
     def take(self, *sights):
-        """Give entries to the recorder, and return the records that they added."""
+        """Pass entries to the recorder, and return the records that were added."""
         before = len(self.records)
         for each in sights:
             self.recorder.take(each)
@@ -41,7 +41,7 @@ class Book:
 
     @property
     def whats(self):
-        """The member `what` of each record."""
+        """The field `what` of each record."""
         return [each["what"] for each in self.records]
 
 
@@ -52,7 +52,7 @@ def book():
 
 
 def test_record_of_signed_alert_names_keys_and_times(book):
-    """The form and the signatures are in the content (rules LE2, LE3)."""
+    """The content, which is stored separately, has the signed form and the signatures (rules LE2, LE3)."""
     entry = proved(a_revision(), "r-1", "r-2")
     [record] = book.take(sight(entry, 812))
     [kept] = book.kept
@@ -74,7 +74,7 @@ def test_record_of_signed_alert_names_keys_and_times(book):
     assert kept["signatures"] == [[each.protected, each.signature] for each in entry.proof.signatures]
 
 
-def test_revision_and_cancel_have_records_of_their_own_kind(book):
+def test_revision_and_cancel_each_get_their_own_kind_of_record(book):
     """The record of a cancel has no category (rule LE2)."""
     revision = proved(a_revision(revision=2), "r-1")
     cancel = proved(a_cancel(revision=3), "r-2")
@@ -85,16 +85,16 @@ def test_revision_and_cancel_have_records_of_their_own_kind(book):
     assert "category" not in third
 
 
-def test_record_of_unsigned_alert_hashes_the_entry(book):
-    """The list of approvals is empty (rule LE3)."""
+def test_record_of_unsigned_alert_has_hash_of_its_log_entry(book):
+    """The record has an empty list of approvals (rule LE3)."""
     entry = a_revision()
     [record] = book.take(sight(entry))
     assert record["approvals"] == []
     assert salted(bytes.fromhex(book.kept[0]["salt"]), codec.encode(entry)) == record["content"]
 
 
-def test_chain_has_no_text_place_or_name(book):
-    """Reviewers are named by key; texts and areas are in the content only (rule LE4)."""
+def test_ledger_chain_contains_no_text_place_or_name(book):
+    """Reviewers are named by their keys. Texts and areas are only in the separate contents (rule LE4)."""
     for number, entry in enumerate(
         [a_revision(description="At 5 Main Street"), proved(a_cancel(reason="Over"), "r-1")]
     ):
@@ -104,14 +104,14 @@ def test_chain_has_no_text_place_or_name(book):
 
 
 def test_same_content_has_different_hash_in_each_ledger(book):
-    """The salt keeps readers of the chain from guessing a content (rule LE3)."""
+    """A random salt keeps readers of the chain from guessing contents (rule LE3)."""
     other = Book()
     assert book.take(sight(a_revision()))[0]["content"] != other.take(sight(a_revision()))[0]["content"]
 
 
 @pytest.mark.parametrize("entry", [a_cancel(revision=1), OtherKind("a-1", 1, 5), OtherKind("a-1", 2, 5)])
-def test_tombstone_and_call_get_no_record(book, entry):
-    """Calls are deleted in the end, so the ledger must not keep anything of them (rules LE2, RZ4)."""
+def test_tombstones_and_calls_get_no_ledger_record(book, entry):
+    """Calls are deleted later, so the ledger must not keep anything about them (rules LE2, RZ4)."""
     assert book.take(sight(entry, payload=of_another_kind("a-1", 1, 5) if isinstance(entry, OtherKind) else None)) == []
 
 
@@ -129,8 +129,8 @@ def test_tombstone_and_call_get_no_record(book, entry):
     ],
     ids=range(8),
 )
-def test_entry_that_no_node_wrote_is_recorded_as_untrusted(book, found, reason):
-    """The record has the reason, and none of the entry's texts (rules LE2, LE4, NC3)."""
+def test_malformed_or_misplaced_entry_is_recorded_as_untrusted(book, found, reason):
+    """No node writes such an entry. The record has the reason, but none of the texts (rules LE2, LE4, NC3)."""
     assert book.recorder.take(found)
     [record] = book.records
     assert (record["what"], record["reason"]) == ("untrusted", reason)
@@ -138,7 +138,7 @@ def test_entry_that_no_node_wrote_is_recorded_as_untrusted(book, found, reason):
     assert book.recorder.take(found) is False
 
 
-def test_malformed_signature_header_is_untrusted(book):
+def test_alert_with_malformed_signature_header_is_recorded_as_untrusted(book):
     """The reason is `signature` (rule LE2)."""
     entry = proved(a_revision(), "r-1")
     broken = dataclasses.replace(entry.proof, signatures=(Signature("e30", "x" * 86),))
@@ -149,7 +149,7 @@ def test_malformed_signature_header_is_untrusted(book):
 
 @pytest.mark.parametrize("kid", ["Ana Lopez, 5 Main Street", "caf\u00e9", "\x1b[2J", "x" * 129])
 def test_malformed_key_id_is_recorded_as_question_mark(kid):
-    """This holds beside a valid signature, too (rule LE4)."""
+    """This also holds if the entry has another, valid signature (rule LE4)."""
     entry, private = proved(a_revision(), "r-1"), PAIRS["r-2"][0] | {"kid": kid}
     more = sign(entry.proof.form, private, 1_800_000_000)
     entry = dataclasses.replace(entry, proof=ApprovalProof(entry.proof.form, (*entry.proof.signatures, more)))
@@ -161,7 +161,7 @@ def test_malformed_key_id_is_recorded_as_question_mark(kid):
 
 
 @pytest.mark.parametrize("number", [0, 9])
-def test_no_signature_or_more_than_eight_is_untrusted(book, number):
+def test_alert_with_no_or_more_than_eight_signatures_is_recorded_as_untrusted(book, number):
     """Nodes accept 1 to 8 signatures (rules AP1, LE2, NC3)."""
     entry = proved(a_revision(), "r-1")
     entry = dataclasses.replace(entry, proof=ApprovalProof(entry.proof.form, entry.proof.signatures * number))
@@ -174,15 +174,15 @@ def test_no_signature_or_more_than_eight_is_untrusted(book, number):
     [(("r-1",), None), (("r-1", "stranger"), None), (("stranger",), "unknown-key"), (("r-3",), "unknown-key")],
     ids=str,
 )
-def test_alert_without_known_reviewer_is_untrusted(names, reason):
-    """One known reviewer is enough; unknown ones are ignored, as nodes do (rules AP3, LE2)."""
+def test_alert_without_known_reviewer_is_recorded_as_untrusted(names, reason):
+    """One known reviewer is enough, and unknown ones are ignored, as by nodes (rules AP3, LE2)."""
     book = Book(known("r-1", "r-2"))
     [record] = book.take(sight(proved(a_revision(), *names)))
     assert (record["what"], record.get("reason")) == ("untrusted" if reason else "alert", reason)
 
 
-def test_signature_of_another_text_is_untrusted_if_checked():
-    """Without reviewers the ledger does not check it (rule LE2)."""
+def test_alert_with_signature_of_another_text_is_recorded_as_untrusted_if_checked():
+    """Without the reviewers' keys the ledger does not check signatures (rule LE2)."""
     entry, other = proved(a_revision(), "r-1", "r-2"), proved(a_revision(headline="Another"), "r-2")
     mixed = dataclasses.replace(entry.proof, signatures=(entry.proof.signatures[0], other.proof.signatures[0]))
     found = sight(dataclasses.replace(entry, proof=mixed))
@@ -193,14 +193,14 @@ def test_signature_of_another_text_is_untrusted_if_checked():
 
 
 def test_break_glass_key_is_named_in_record():
-    """The record names the key by its `kid` (rule LE4a)."""
+    """A break-glass key is for emergencies. The record has its `kid` (rule LE4a)."""
     entry = proved(a_revision(), "r-1", "glass")
     [record] = Book(known("r-1", "glass")).take(sight(entry))
     assert record["break_glass"] == [PAIRS["glass"][0]["kid"]]
     assert "break_glass" not in Book().take(sight(entry))[0]
 
 
-def test_malformed_id_is_left_out_of_record(book):
+def test_malformed_alert_id_is_omitted_from_record(book):
     """An intruder can write any id into the log (rule LE4)."""
     found = sight(a_revision("Ana Lopez, 5 Main Street"))
     [record] = book.take(found)
@@ -209,7 +209,7 @@ def test_malformed_id_is_left_out_of_record(book):
 
 
 def test_repeated_entry_is_recorded_once(book):
-    """After a rewind the entry has a new epoch and is still known; the chain only says `rewound` (rule LE2)."""
+    """When a log that lost entries returns an entry again, the ledger only records `rewound` (rule LE2)."""
     first, second = a_revision(), a_revision("b-1")
     book.take(sight(first, 1, 100), sight(second, 2, 100), sight(first, 1, 100))
     assert book.whats == ["alert", "alert"]
@@ -217,15 +217,15 @@ def test_repeated_entry_is_recorded_once(book):
     assert [each["id"] for each in book.take(sight(a_revision("c-1"), 5, 200), sight(first, 1, 100))] == ["c-1"]
 
 
-def test_lower_position_of_new_entry_is_recorded_as_rewound(book):
-    """Positions in a file only rise, so the file was replaced (rule LE2)."""
+def test_new_entry_at_lower_position_is_recorded_as_rewind_of_log(book):
+    """Positions in one file only rise, so the file must have been replaced (rule LE2)."""
     book.take(sight(a_revision(), 7))
     found = book.take(sight(a_revision("b-1"), 1), sight(a_revision("c-1"), 2), sight(a_revision("d-1"), 3))
     assert [each["what"] for each in found] == ["rewound", "alert", "alert", "alert"]
 
 
-def test_different_entry_of_same_number_is_recorded_too(book):
-    """Somebody wrote it there, or both halves of a split cluster accepted one (rule LE2)."""
+def test_different_entry_with_same_number_is_recorded_too(book):
+    """An intruder may have written it, or both halves of a split cluster accepted an entry (rule LE2)."""
     book.take(sight(a_revision(), 1))
     [other] = book.take(sight(a_revision(headline="Another"), 2))
     assert (other["id"], other["revision"], other["position"]) == ("a-1", 1, 2)

@@ -1,4 +1,4 @@
-"""The read-only view of the log: of a real file, and of a real Redis with a user who may only read."""
+"""The read-only view of the log, for a real file and for a real Redis whose user may only read."""
 
 import asyncio
 import os
@@ -56,7 +56,7 @@ async def _drain(following):
         pass
 
 
-# ---- SQLite --------------------------------------------------------------------------------------------------
+# ---- reading a log in SQLite ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def path(tmp_path):
 
 
 async def test_sqlite_tail_follows_entries_in_order(path):
-    """Present entries come first, then new ones, with their bytes; positions rise (rule Obs1)."""
+    """Existing entries come first, then new ones, each with its bytes. Positions rise (rule Obs1)."""
     async with opened(SqliteLog(path)) as log:
         for entry in ENTRIES[:2]:
             assert await log.append(entry)
@@ -107,8 +107,8 @@ def test_sqlite_tail_refuses_other_database(path):
         asyncio.run(SqliteTail(path).start())
 
 
-async def test_sqlite_tail_gives_unreadable_entry_without_content(path):
-    """It has its id and its bytes, but no decoded entry (rule Obs1)."""
+async def test_sqlite_tail_returns_unreadable_entry_without_decoded_content(path):
+    """The entry has its id and its bytes (rule Obs1)."""
     async with opened(SqliteLog(path)) as log:
         for entry in ENTRIES:
             await log.append(entry)
@@ -143,7 +143,7 @@ async def test_sqlite_tail_connection_is_read_only(path):
         db.close()
 
 
-# ---- Redis ---------------------------------------------------------------------------------------------------
+# ---- reading a log in Redis ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def reader(server):
 
 @needs_redis
 async def test_redis_tail_follows_entries_in_order(server, reader):
-    """A user who may only read is enough (rule Obs1)."""
+    """The Redis user may only read (rule Obs1)."""
     async with opened(RedisStreamsLog(server.url)) as log:
         for entry in ENTRIES[:2]:
             assert await log.append(entry)
@@ -215,8 +215,11 @@ def test_redis_tail_refuses_start_with_wrong_password(reader):
 
 
 @needs_redis
-async def test_redis_tail_gives_restored_entry_in_new_epoch(server, reader):
-    """A node puts back what Redis lost, and the tail gives the entry again (rules Obs2, LogF4)."""
+async def test_redis_tail_returns_entry_again_after_redis_lost_it(server, reader):
+    """A node restores the lost entry.
+
+    It then has a later epoch (a number that changes when the log has lost entries; rules Obs2, LogF4).
+    """
     entry = a_revision("lost-1", expires_at=int(time.time() * 1000) + 3_600_000)
     reading = RedisTail(reader)
     async with opened(RedisStreamsLog(server.url)) as log:
@@ -230,8 +233,8 @@ async def test_redis_tail_gives_restored_entry_in_new_epoch(server, reader):
 
 
 @needs_redis
-async def test_redis_tail_without_heartbeats_raises(server, reader, monkeypatch):
-    """Without heartbeats, no node writes, or the tail does not read where nodes write (rule Obs3)."""
+async def test_redis_tail_without_heartbeats_raises_log_unavailable(server, reader, monkeypatch):
+    """Either no node writes, or the tail does not read where the nodes write (rule Obs3)."""
     monkeypatch.setattr(tail, "SILENCE_S", 1.5)
     reading = RedisTail(reader)
     with pytest.raises(LogUnavailable, match="no heartbeat of any node comes"):
@@ -244,7 +247,7 @@ async def test_redis_tail_without_heartbeats_raises(server, reader, monkeypatch)
 
 @needs_redis
 async def test_redis_tail_continues_where_it_stopped(server, reader):
-    """A second call gives only the new entry, if the log still has the position (rule Obs3)."""
+    """A second call returns only the new entry, if the log still has the last position (rule Obs3)."""
     reading = RedisTail(reader)
     async with opened(RedisStreamsLog(server.url)) as log:
         assert await log.append(ENTRIES[0])

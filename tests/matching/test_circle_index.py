@@ -66,8 +66,8 @@ class CheckedCircleIndex:
 
 
 @pytest.mark.parametrize("centre", [*CORNERS, *PENTAGONS[:4]])
-def test_containing_is_exact_two_centimetres_from_edge(centre):
-    """All radii and reaches, in all directions: at the poles, across the antimeridian, at the corners of pentagons.
+def test_search_for_areas_is_exact_to_two_centimetres_at_their_edge(centre):
+    """Radii, reaches and directions of all kinds are tested, at the poles, the antimeridian and corners of pentagons.
 
     Beyond a quarter of the circumference a chord is a less exact measure; near the antipode it is exact to 20 cm
     (`sphere`).
@@ -83,8 +83,8 @@ def test_containing_is_exact_two_centimetres_from_edge(centre):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_containing_agrees_with_brute_force_for_all_sizes(seed):
-    """Some cubes have a few circles, others have hundreds."""
+def test_search_for_areas_agrees_with_brute_force_for_all_sizes(seed):
+    """Some cubes of the index have a few circles, others have hundreds."""
     rng, checked = random.Random(seed), CheckedCircleIndex()
     centre = [*CORNERS, *PENTAGONS][seed]
     for _ in range(40 * FEW if seed == 3 else 300):
@@ -105,7 +105,7 @@ def test_area_as_wide_as_earth_contains_every_place():
 
 
 def test_area_of_several_shapes_is_found_once_and_removed_as_a_whole():
-    """A place is inside an area if it is inside any of the shapes (rule R1)."""
+    """A place is inside an area if it is inside at least one of the area's shapes (rule R1)."""
     checked = CheckedCircleIndex()
     number = checked.add(Circle(*DALLAS, 800.0), Circle(*DALLAS, 70_000.0), Circle(*DALLAS, 800.0), Circle(0, 0, 10.0))
     other = checked.add(Circle(*DALLAS, 800.0))
@@ -125,7 +125,7 @@ def test_area_without_circle_contains_no_place():
 
 
 @pytest.mark.parametrize("reach", REACHES)
-def test_candidates_do_not_depend_on_areas_far_away(reach):
+def test_number_of_candidates_hardly_depends_on_areas_far_away(reach):
     """20,000 areas all over the globe add hardly any candidates to the ten areas nearby (Rule 3)."""
     rng, looked_at = random.Random(5), []
     for others in (0, 20_000):
@@ -140,7 +140,10 @@ def test_candidates_do_not_depend_on_areas_far_away(reach):
 
 
 class Coming(RuleBasedStateMachine):
-    """Areas that come and go in any order, in a few towns and of a few sizes, so that cubes fill and empty."""
+    """Areas are added and removed in any order, in a few towns and of a few sizes.
+
+    So cubes of the index fill and become empty.
+    """
 
     @initialize()
     def begin(self):

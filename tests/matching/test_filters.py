@@ -1,4 +1,4 @@
-"""Filters as columns: the array expression agrees with the plain rule (protocol, section 5, Messages, and rule R7)."""
+"""Filters as arrays: the array expression agrees with the plain rule (protocol, section 5, Messages, and rule R7)."""
 
 import itertools
 import random
@@ -31,13 +31,13 @@ CATEGORIES = ["robbery", "arson", "hostage", "unheard_of"]
         (Filter(frozenset({"arson"}), EXTREME), "robbery", "extreme", True),
     ],
 )
-def test_passes_needs_category_and_severity_except_for_extreme(wanted, category, severity, passes):
-    """`min_severity` is inclusive (section 5, Messages). No filter stops severity extreme (rule R7)."""
+def test_filter_requires_category_and_severity_except_for_extreme_alerts(wanted, category, severity, passes):
+    """The bound `min_severity` is inclusive (section 5, Messages). An extreme alert passes every filter (rule R7)."""
     assert wanted.passes(category, SEVERITY_RANK[severity]) is passes
 
 
-def test_passing_agrees_with_passes_for_all_filters():
-    """Every filter, category and severity, while hundreds of filters come and go (rule R7)."""
+def test_joint_result_for_all_filters_agrees_with_each_filter():
+    """Hundreds of filters are added and removed, with all categories and severities (rule R7)."""
     pick = random.Random(7)
     filters, in_use = Filters(), {}
 
@@ -76,8 +76,8 @@ def test_equal_filters_share_a_number():
     assert filters.take(Filter(frozenset({"robbery", "arson"}), 1)) != one
 
 
-def test_number_without_uses_is_given_to_next_filter():
-    """Filters that come and go take no memory."""
+def test_number_of_unused_filter_is_given_to_next_filter():
+    """So filters that are no longer used take no memory."""
     filters = Filters()
     for rank in range(1, 200):
         number = filters.take(Filter(frozenset({f"c{rank}"}), 0))
@@ -87,8 +87,8 @@ def test_number_without_uses_is_given_to_next_filter():
     assert len(filters.passing("x", 0)) == 2
 
 
-def test_number_in_use_keeps_its_filter():
-    """A session's change of filter does not affect other sessions."""
+def test_filter_number_that_is_still_in_use_keeps_its_filter():
+    """If one session changes its filter, other sessions with the same filter are not affected."""
     filters = Filters()
     number = filters.take(Filter(frozenset({"robbery"})))
     filters.take(Filter(frozenset({"robbery"})))
@@ -97,8 +97,8 @@ def test_number_in_use_keeps_its_filter():
     assert filters[number] == Filter(frozenset({"robbery"}))
 
 
-def test_number_0_always_passes_everything():
-    """No filter means everything (protocol, section 5, Messages)."""
+def test_filter_number_0_always_passes_everything():
+    """A session without a filter gets everything (protocol, section 5, Messages)."""
     filters = Filters()
     for _ in range(3):
         assert filters.take(EVERYTHING) == 0
@@ -107,8 +107,8 @@ def test_number_0_always_passes_everything():
     assert all(filters.passing(category, 0)[0] for category in CATEGORIES)
 
 
-def test_passing_result_does_not_change_later():
-    """A decision stays as it was (rule R8)."""
+def test_filter_result_does_not_change_when_filters_are_added():
+    """A decision that was made stays as it is (rule R8)."""
     filters = Filters()
     passing = filters.passing("robbery", 0)
     filters.take(Filter(frozenset({"arson"})))
@@ -116,8 +116,8 @@ def test_passing_result_does_not_change_later():
     assert passing.tolist() == [True]
 
 
-def test_filter_without_uses_is_released():
-    """Its categories may take 6 KB, and its number may wait long for another filter."""
+def test_memory_of_unused_filter_is_released():
+    """The categories of a filter may take 6 KB, and its number may be unused for long."""
     categories = frozenset(f"own_{number}" for number in range(64))
     filters = Filters()
     before = sys.getrefcount(categories)

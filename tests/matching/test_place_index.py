@@ -26,7 +26,7 @@ PAGE_SIZES = [2, 5, 16, PAGE_SIZE]
 
 
 class CheckedPlaceIndex:
-    """An index, and beside it the expected content: slot -> (row, latitude, longitude, reach)."""
+    """A place index, and the content that it should have: slot -> (row, latitude, longitude, reach)."""
 
     def __init__(self, page_size=PAGE_SIZE):
         self.index = PlaceIndex(capacity=4, page_size=page_size)
@@ -60,7 +60,7 @@ class CheckedPlaceIndex:
         return len(said)
 
     def expected(self, area, slack):
-        """Return a map from rows inside by at least `-slack` metres to their distances from the nearest centre."""
+        """Return a dict from rows that are inside by at least `-slack` metres to their distances."""
         nearest = {}
         if not self.places:
             return nearest
@@ -119,12 +119,12 @@ def check_pages(index):
     assert all(tuple(index._balls.view[page]) == NO_BALL for page in index._free_pages)
 
 
-# ---- places at rest ----------------------------------------------------------------------------------------
+# ---- places that do not move -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
-def test_match_agrees_with_brute_force_in_cities_and_country(page_size):
-    """2,000 places in and around a few cities, 50 circles, reaches from 0 to 2,000 m."""
+def test_search_agrees_with_brute_force_in_cities_and_country(page_size):
+    """The index has 2,000 places in and around a few cities. There are 50 circles, and reaches from 0 to 2,000 m."""
     rng, checked = random.Random(page_size), CheckedPlaceIndex(page_size)
     cities = [near(rng, DALLAS, 300_000) for _ in range(5)]
     for row in range(2_000):
@@ -137,8 +137,8 @@ def test_match_agrees_with_brute_force_in_cities_and_country(page_size):
 
 
 @pytest.mark.parametrize("page_size", [5, PAGE_SIZE])
-def test_match_agrees_with_brute_force_in_large_index(page_size):
-    """The places fill many pages, and every column grows more than once."""
+def test_search_agrees_with_brute_force_in_large_index(page_size):
+    """The places fill many pages, and every array grows more than once."""
     rng, checked = random.Random(page_size), CheckedPlaceIndex(page_size)
     for row in range(12_000):
         checked.add(row, *near(rng, DALLAS, 20_000), rng.choice([0.0, 0.0, 0.0, 30.0, 1_400.0]))
@@ -149,8 +149,8 @@ def test_match_agrees_with_brute_force_in_large_index(page_size):
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 @pytest.mark.parametrize("centre", CORNERS)
-def test_match_agrees_with_brute_force_at_poles_and_antimeridian(page_size, centre):
-    """Circles are around and beside the points where longitudes jump."""
+def test_search_agrees_with_brute_force_at_poles_and_antimeridian(page_size, centre):
+    """The circles lie around and next to points where longitudes jump."""
     rng, checked = random.Random(1), CheckedPlaceIndex(page_size)
     for row in range(400):
         checked.add(row, *near(rng, centre, rng.choice(RADII)), rng.choice(REACHES))
@@ -161,8 +161,8 @@ def test_match_agrees_with_brute_force_at_poles_and_antimeridian(page_size, cent
 
 
 @pytest.mark.parametrize("resolution", [1, 4, 7, 9, 10])
-def test_match_agrees_with_brute_force_around_pentagons(resolution):
-    """There H3's rings and children are irregular. The radii are those for which the cover depends on them."""
+def test_search_agrees_with_brute_force_around_pentagons(resolution):
+    """H3's rings and children are irregular there. The radii are those for which the cover depends on them."""
     rng, checked = random.Random(resolution), CheckedPlaceIndex(8)
     edge = h3.average_hexagon_edge_length(resolution, "m")
     pentagons = [h3.cell_to_latlng(cell) for cell in h3.get_pentagons(resolution)]
@@ -176,8 +176,8 @@ def test_match_agrees_with_brute_force_around_pentagons(resolution):
 
 @pytest.mark.parametrize("reach", REACHES)
 @pytest.mark.parametrize("radius", RADII)
-def test_match_is_exact_two_centimetres_from_edge(radius, reach):
-    """All radii and reaches, in all directions."""
+def test_search_is_exact_to_two_centimetres_at_edge(radius, reach):
+    """All radii and reaches are tested, in all directions."""
     checked, expected = CheckedPlaceIndex(4), set()
     for row in range(72):
         off = 0.02 if row % 2 else -0.02
@@ -187,15 +187,15 @@ def test_match_is_exact_two_centimetres_from_edge(radius, reach):
 
 
 def test_place_at_centre_is_inside_smallest_circle():
-    """The ball of the first page contains just its places."""
+    """The bounding ball of a page with one place has the radius 0."""
     for centre in [*CORNERS, *PENTAGONS]:
         checked = CheckedPlaceIndex()
         checked.add(7, *centre)
         assert checked.check(Circle(*centre, 1e-3)) == 1
 
 
-def test_ball_of_page_with_few_places_is_small():
-    """The ball is around its first place, not around the centre of the earth."""
+def test_bounding_ball_of_page_with_few_places_is_small():
+    """The ball is centred on the page's first place, not on the centre of the earth."""
     checked = CheckedPlaceIndex()
     checked.add(7, *DALLAS)
     assert checked.index._balls.view[0].tolist() == [*unit_vector(*DALLAS), 0.0]
@@ -204,8 +204,8 @@ def test_ball_of_page_with_few_places_is_small():
     check_pages(checked.index)
 
 
-def test_cell_is_inside_if_its_farthest_corner_may_be():
-    """A subscriber that only sends a cell of resolution 7 is matched from 1.4 km away."""
+def test_cell_is_matched_if_its_farthest_corner_may_be_inside():
+    """A subscriber who only sends a cell of resolution 7 is matched from 1.4 km away."""
     lat, lng, reach = cell_place(h3.latlng_to_cell(*DALLAS, 7))
     checked = CheckedPlaceIndex(4)
     for row in range(20):
@@ -218,7 +218,7 @@ def test_cell_is_inside_if_its_farthest_corner_may_be():
 
 
 @pytest.mark.parametrize("page_size", [2, PAGE_SIZE])
-def test_circle_of_half_circumference_contains_everybody(page_size):
+def test_circle_with_radius_of_half_circumference_contains_every_place(page_size):
     """A circle smaller by a kilometre leaves out the antipode, unless the place's reach is large enough."""
     checked = CheckedPlaceIndex(page_size)
     for row, (lat, lng) in enumerate(CORNERS):
@@ -232,8 +232,8 @@ def test_circle_of_half_circumference_contains_everybody(page_size):
     assert set(everybody) - set(checked.index.match([Circle(*DALLAS, half - 1_000)])[0].tolist()) == {50}
 
 
-def test_match_without_places_or_circles_is_empty():
-    """The index has no places, or the area no circles."""
+def test_search_without_places_or_circles_finds_nothing():
+    """Either the index has no places, or the area has no circles."""
     checked = CheckedPlaceIndex()
     assert checked.check(Circle(*DALLAS, 1e8)) == 0
     checked.add(1, *DALLAS)
@@ -241,11 +241,11 @@ def test_match_without_places_or_circles_is_empty():
     assert checked.check(Circle(-10.0, 10.0, 500.0)) == 0
 
 
-# ---- several places, several circles -----------------------------------------------------------------------
+# ---- several places or circles -----------------------------------------------------------------------------
 
 
-def test_row_with_several_places_inside_is_returned_once():
-    """Its distance is that of the nearest place to the nearest centre."""
+def test_session_with_several_places_inside_is_returned_once():
+    """The returned distance is that of the nearest place to the nearest centre."""
     checked = CheckedPlaceIndex(2)
     for metres in (700, 300, 900, 5_000):
         checked.add(3, *point_at(DALLAS, metres, metres))
@@ -256,8 +256,8 @@ def test_row_with_several_places_inside_is_returned_once():
     assert checked.check(Circle(*DALLAS, 1_000.0)) == 2
 
 
-def test_area_is_union_of_its_circles():
-    """Some circles overlap, some contain others, some are apart."""
+def test_place_in_any_circle_of_area_is_matched():
+    """Some circles overlap, some contain others, and some are apart."""
     rng, checked = random.Random(3), CheckedPlaceIndex(8)
     for row in range(600):
         checked.add(row // 3, *near(rng, DALLAS, 5_000), rng.choice(REACHES))
@@ -267,8 +267,8 @@ def test_area_is_union_of_its_circles():
 
 
 @pytest.mark.parametrize("page_size", [2, 4, PAGE_SIZE])
-def test_crowd_at_one_point_comes_moves_and_goes(page_size):
-    """More places than fit into a page have one key, so no range of keys can separate them."""
+def test_search_is_correct_while_crowd_at_one_point_joins_moves_and_leaves(page_size):
+    """More places than a page can hold have the same key, so no range of keys can separate them."""
     checked, elsewhere = CheckedPlaceIndex(page_size), point_at(DALLAS, 1.0, 9_000)
     circle = Circle(*DALLAS, 100.0)
     crowd = [checked.add(row, *DALLAS) for row in range(700)]
@@ -284,12 +284,12 @@ def test_crowd_at_one_point_comes_moves_and_goes(page_size):
     check_pages(checked.index)
 
 
-# ---- places in motion --------------------------------------------------------------------------------------
+# ---- places that move --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page_size", [2, 7, PAGE_SIZE])
-def test_match_agrees_with_brute_force_after_thousands_of_moves(page_size):
-    """Moves within a cell and across the sea, reaches that grow and shrink, removals and reused slots."""
+def test_search_agrees_with_brute_force_after_thousands_of_moves(page_size):
+    """Places move within a cell and across the sea, reaches grow and shrink, and places are removed and added."""
     rng, checked = random.Random(page_size), CheckedPlaceIndex(page_size)
     slots = [checked.add(row, *near(rng, DALLAS, 3_000), rng.choice(REACHES)) for row in range(600)]
     homes = [DALLAS, *PENTAGONS[:2], (0.0, 180.0), (90.0, 0.0)]
@@ -308,8 +308,8 @@ def test_match_agrees_with_brute_force_after_thousands_of_moves(page_size):
     checked.check(*(Circle(*home, 5_000.0) for home in homes))
 
 
-def test_small_move_counts_at_once():
-    """Within a cell or a page only the coordinates are written."""
+def test_small_move_of_place_takes_effect_at_once():
+    """For a move within a cell or a page only the coordinates are written."""
     checked = CheckedPlaceIndex(4)
     slots = [checked.add(row, *DALLAS) for row in range(20)]
     checked.move(slots[7], *point_at(DALLAS, 0.0, 12))
@@ -319,8 +319,8 @@ def test_small_move_counts_at_once():
     assert checked.index.match([circle])[0].tolist() == []
 
 
-def test_change_of_reach_counts_at_once():
-    """From a point to a kilometre and back, which also changes the page."""
+def test_change_of_radius_of_place_takes_effect_at_once():
+    """The reach of a place changes from 0 to a kilometre and back, which also changes its page."""
     checked = CheckedPlaceIndex(4)
     slots = [checked.add(row, *DALLAS) for row in range(20)]
     circle = Circle(*point_at(DALLAS, 1.0, 1_000), 100.0)
@@ -332,7 +332,7 @@ def test_change_of_reach_counts_at_once():
 
 
 def test_removed_place_is_inside_nothing_and_its_slot_is_reused():
-    """The new owner of the slot is matched, the old owner is not."""
+    """The new place in the slot is matched, and the old one is not."""
     checked = CheckedPlaceIndex()
     slot = checked.add(1, *DALLAS)
     checked.remove(slot)
@@ -343,7 +343,7 @@ def test_removed_place_is_inside_nothing_and_its_slot_is_reused():
 
 
 def test_removed_place_cannot_be_moved_or_removed():
-    """Such a mistake of the caller is found before it does harm."""
+    """So a mistake of the caller is found before it does harm."""
     checked = CheckedPlaceIndex()
     slot = checked.add(1, *DALLAS)
     checked.remove(slot)
@@ -417,7 +417,7 @@ TestAnyLife = pytest.mark.slow(AnyLife.TestCase)
 TestAnyLife.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
 
 
-# ---- nearest first -----------------------------------------------------------------------------------------
+# ---- sorting by distance -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [-1, 0, 1, 10, 99, 100, 1_000])
@@ -433,13 +433,13 @@ def test_nearest_first_sorts_nearest_and_keeps_order_of_others(count):
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_nearest_first_of_no_or_one_row(size):
-    """The count may be greater than the number of rows."""
+def test_nearest_first_returns_empty_or_single_row_unchanged(size):
+    """The requested count may be greater than the number of rows."""
     rows = np.arange(size, dtype=np.int32)
     assert nearest_first(rows, np.zeros(size), 300).tolist() == list(range(size))
 
 
-# ---- columns -----------------------------------------------------------------------------------------------
+# ---- arrays that grow --------------------------------------------------------------------------------------
 
 
 def test_column_items_and_view_share_memory_after_growth():

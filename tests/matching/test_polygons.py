@@ -1,4 +1,4 @@
-"""The place index and polygons: page by page it agrees with tests of single places (rule D4), and with S2."""
+"""Polygons in the place index: tests of whole pages agree with those of single places (rule D4), and with S2."""
 
 import numpy as np
 import pytest
@@ -16,14 +16,14 @@ SIZES_M = (50.0, 2_000.0, 60_000.0, 1_500_000.0)
 
 @pytest.fixture(autouse=True, params=["as it is", "sorted, few pairs at a time"])
 def ways(request, monkeypatch):
-    """Run each test also with pages that are always sorted and few pairs at a time, as with very many places."""
+    """Run each test also with pages that are always sorted and few pairs at a time, as for many places."""
     if request.param != "as it is":
         monkeypatch.setattr(place_index, "FEW_PAGES", 0)
         monkeypatch.setattr(polygons, "PAIRS", 64)
 
 
 def vectors(places):
-    """Return unit vectors, (3, n)."""
+    """Return unit vectors as an array (3, n)."""
     return np.array(unit_vectors(places[:, 1], places[:, 0]))
 
 
@@ -40,8 +40,8 @@ def town(dice, centre, size_m, count, page_size=32):
 @pytest.mark.parametrize("buffer_m", [0.0, 20.0, 5_020.0])
 @pytest.mark.parametrize("size_m", SIZES_M)
 @pytest.mark.parametrize("centre", s2.CENTRES[::2])
-def test_match_agrees_with_polygon_and_with_s2(centre, size_m, buffer_m):
-    """Whole pages, pages near edges and places far away, with and without a reach (rule D4)."""
+def test_found_places_agree_with_polygon_test_and_with_s2(centre, size_m, buffer_m):
+    """Whole pages, pages near edges and distant places are tested, with and without a reach (rule D4)."""
     dice = np.random.default_rng(int(size_m + buffer_m))
     index, places, reaches = town(dice, centre, size_m, 700)
     corners = s2.a_ring(dice, centre, size_m, int(dice.integers(3, 150)))
@@ -59,8 +59,8 @@ def test_match_agrees_with_polygon_and_with_s2(centre, size_m, buffer_m):
         assert distance == pytest.approx(distance_m(ring.lat, ring.lng, places[row][1], places[row][0]), abs=0.01)  # D6
 
 
-def test_match_finds_crowds_in_one_spot():
-    """A page of a single spot is inside as a whole, outside, or near an edge (rule D4)."""
+def test_search_finds_all_places_in_one_spot():
+    """A page whose places share one spot is inside, outside, or near an edge as a whole (rule D4)."""
     square = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0)]
     index = PlaceIndex(page_size=8)
     spots = [(0.5, 0.5), (1.5, 0.5), (0.5, 0.9999), (0.5, 1.0005)]
@@ -72,7 +72,7 @@ def test_match_finds_crowds_in_one_spot():
 
 
 def test_removed_places_are_in_no_polygon():
-    """A position without a place is inside nothing (`place_index`, Rule 3)."""
+    """An empty position of the index is inside no polygon (`place_index`, Rule 3)."""
     index = PlaceIndex(page_size=8)
     slots = [index.add(row, 0.5, 0.5, 0.0) for row in range(20)]
     for slot in slots[1:]:
@@ -81,12 +81,12 @@ def test_removed_places_are_in_no_polygon():
 
 
 def test_empty_index_matches_nothing():
-    """Even if the polygon is very large."""
+    """This holds even if the polygon is very large."""
     assert len(PlaceIndex().match([Polygon(((-50.0, 0.0), (50.0, 0.0), (0.0, 40.0), (-50.0, 0.0)))])[0]) == 0
 
 
-def test_row_with_places_in_several_shapes_is_returned_once():
-    """The row has the least of its distances (rule R2)."""
+def test_session_with_places_in_several_shapes_is_returned_once():
+    """The smallest of the distances is returned (rule R2)."""
     index = PlaceIndex()
     for lat in (0.5, 0.6, 10.0):
         index.add(7, lat, 0.5, 0.0)
@@ -97,7 +97,7 @@ def test_row_with_places_in_several_shapes_is_returned_once():
 
 @pytest.mark.parametrize("size_m", SIZES_M)
 def test_alert_index_agrees_with_place_index(size_m):
-    """Area by area. A removed area contains no place (rules D4 and R3)."""
+    """Each area contains the same places in both. A removed area contains none (rules D4 and R3)."""
     dice = np.random.default_rng(3)
     areas, shapes = AlertIndex(), {}
     for name in range(60):

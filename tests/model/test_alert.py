@@ -17,8 +17,8 @@ def test_id_grammar_accepts_or_rejects_publisher_name(text, expected):
     assert is_id(text) is expected
 
 
-def test_severities_have_order_of_cap():
-    """Extreme is more than severe, moderate and minor, in this order (protocol, section 5, Messages)."""
+def test_severities_are_in_order_defined_by_cap():
+    """From low to high: minor, moderate, severe, extreme (protocol, section 5, Messages)."""
     assert SEVERITIES == ("minor", "moderate", "severe", "extreme")
     assert [SEVERITY_RANK[name] for name in SEVERITIES] == [0, 1, 2, 3]
 
@@ -27,7 +27,7 @@ def test_severities_have_order_of_cap():
 
 
 def test_same_content_ignores_publisher_and_time():
-    """The approval counts as content, the publisher's `sub` does not (rule H5)."""
+    """The approval belongs to the content, and the publisher's `sub` does not (rule H5)."""
     revision, cancel = a_revision(), a_cancel()
     assert revision.same_content(dataclasses.replace(revision, source="other", issued_at=5))
     assert cancel.same_content(dataclasses.replace(cancel, source="other", cancelled_at=5))
@@ -46,8 +46,8 @@ def test_same_content_ignores_publisher_and_time():
     ],
     ids=range(7),
 )
-def test_same_content_compares_every_other_member_of_revision(other):
-    """Contents are compared in accepted form (rule H5)."""
+def test_same_content_compares_every_other_field_of_revision(other):
+    """Contents are compared in the form in which they were accepted (rule H5)."""
     assert not a_revision().same_content(other)
     assert not other.same_content(a_revision())
 
@@ -63,8 +63,8 @@ def test_same_content_compares_every_other_member_of_revision(other):
     ],
     ids=range(5),
 )
-def test_same_content_compares_every_other_member_of_cancel(other):
-    """Contents are compared in accepted form (rule H5)."""
+def test_same_content_compares_every_other_field_of_cancel(other):
+    """Contents are compared in the form in which they were accepted (rule H5)."""
     assert not a_cancel().same_content(other)
 
 

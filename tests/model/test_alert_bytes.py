@@ -74,17 +74,17 @@ SIGNATURES = (Signature("eyJhbGciOiJFZDI1NTE5In0", "c2lnbmF0dXJl"), Signature("e
 
 
 def a_revision(alert=ALERT, **changes):
-    """Return REVISION with another alert or other members."""
+    """Return REVISION with another alert or other fields."""
     return dataclasses.replace(REVISION, alert=alert, **changes)
 
 
 def an_alert(**changes):
-    """Return REVISION with other members of its alert."""
+    """Return REVISION with other fields in its alert."""
     return a_revision(dataclasses.replace(ALERT, **changes))
 
 
 def a_warning(**changes):
-    """Return an official warning with other members."""
+    """Return an official warning with other fields."""
     return a_revision(dataclasses.replace(WARNING, **changes), terms=AcceptedTerms("Hochwasser", 3_600_000, 9))
 
 
@@ -94,7 +94,7 @@ def with_proof(entry):
 
 
 def form_text(entry):
-    """Return the text of the form of an entry."""
+    """Return the signed form of an entry as text."""
     return form.text_of(form.form_of(entry, "a.example", "robbery"))
 
 
@@ -169,7 +169,7 @@ def payload(frame):
 
 
 def encoded(data):
-    """Return bytes in base64, as the file has them."""
+    """Return bytes in base64, as in the vectors file."""
     return base64.b64encode(data).decode()
 
 
@@ -188,22 +188,22 @@ def as_a_later_release_stores(entry):
 VECTORS = json.loads(PATH.read_text("utf-8")) if PATH.exists() else {}
 
 
-def test_file_has_exactly_the_entries_of_this_module():
-    """No entry is missing in the file, and the file has no others."""
+def test_vectors_file_has_exactly_the_entries_of_this_module():
+    """The file lacks no entry of the module, and has no others."""
     assert VECTORS["entries"].keys() == ENTRIES.keys()
     assert VECTORS["later"].keys() == set(LATER)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_entry_is_stored_signed_and_sent_as_before(name):
-    """All bytes and the order of members are equal, and the compact form is not larger (rules LogG5 and NC1)."""
+def test_entry_has_same_stored_signed_and_sent_bytes_as_in_vectors_file(name):
+    """The order of fields is the same as well. The compact form may be smaller than before (rules LogG5 and NC1)."""
     forms, expected = forms_of(ENTRIES[name]), dict(VECTORS["entries"][name])
     assert forms.pop("compact", 0) <= expected.pop("compact", 0)
     assert forms == expected
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_stored_entry_is_read_back_equal(name):
+def test_stored_entry_is_read_back_unchanged(name):
     """The entry is read from the bytes of earlier releases, and from the compact form (rule LogA4)."""
     entry = ENTRIES[name]
     assert codec.decode(base64.b64decode(VECTORS["entries"][name]["stored"]), entry.id, entry.revision, 0) == entry
@@ -212,15 +212,15 @@ def test_stored_entry_is_read_back_equal(name):
 
 
 @pytest.mark.parametrize("name", LATER)
-def test_members_of_a_later_release_are_ignored(name):
-    """Unknown members of any map, and further elements of `approval` and `terms`, are ignored (rule LogG3)."""
+def test_fields_of_a_later_release_are_ignored(name):
+    """Unknown fields of any dict, and further elements of `approval` and `terms`, are ignored (rule LogG3)."""
     entry = ENTRIES[name]
     assert codec.decode(base64.b64decode(VECTORS["later"][name]), entry.id, entry.revision, 0) == entry
 
 
 @pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.proof is not None])
-def test_form_of_an_earlier_release_reads_as_its_entry(name):
-    """Only the form counts, not the members beside the form (rule NC1)."""
+def test_signed_form_of_an_earlier_release_is_read_as_the_same_entry(name):
+    """Only the form counts, not the fields outside it (rule NC1)."""
     entry = ENTRIES[name]
     found = form.read(VECTORS["entries"][name]["form"]).says(dataclasses.replace(entry, source="mallory"))
     assert found == entry

@@ -33,16 +33,19 @@ ALPS = ("it-IT", "de-AT", "de-DE", "de")
     ids=str,
 )
 def test_choice_of_wanted_languages_picks_best_text(wanted, offered, chosen):
-    """Each wanted tag is tried: equal, then longer, then of the same language; else the first text (rule LA3)."""
+    """For each wanted tag an equal tag is tried, then a longer one, then one of the same language.
+
+    Otherwise the first text is chosen (rule LA3).
+    """
     assert offered[choice(understood(wanted), offered)] == chosen
 
 
-def test_understood_unifies_spelling_and_keeps_order():
-    """Subscribers that want the same languages share one number (rule LA2)."""
+def test_wanted_languages_are_normalized_in_their_order():
+    """So subscribers that want the same languages share one number (rule LA2)."""
     assert understood(["fr-CA", "EN", "FR-ca", "en"]) == ("fr-ca", "en")
     assert understood([]) == ()
 
 
-def test_choice_without_offered_languages_is_first_text():
+def test_first_text_is_chosen_if_alert_has_no_languages():
     """Everybody is sent the same alert if it has no languages (rule LA1)."""
     assert choice(("de", "en"), ()) == 0

@@ -115,7 +115,8 @@ class Shown:
     def violations(self) -> list[str]:
         """Return the violations of WCAG 2.1 A and AA and of good practice that axe-core finds."""
         self.page.evaluate((MODULES / "axe-core" / "axe.min.js").read_text("utf-8"))
-        # Finish finite animations, whose intermediate colours would be judged. An incoming call's animation is endless.
+        # Finish all animations that have an end; otherwise axe-core would judge their intermediate colours. The
+        # animation of an incoming call is endless.
         self.page.evaluate(
             "document.getAnimations()"
             ".filter(({ effect }) => effect.getComputedTiming().endTime < Infinity).forEach((each) => each.finish())"

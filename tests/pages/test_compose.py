@@ -179,7 +179,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
-def test_services_are_unreachable_from_outside_and_unprivileged(services: Json):
+def test_services_of_docker_compose_listen_on_loopback_only_and_are_unprivileged(services: Json):
     """Ports are on loopback only, and equal inside and outside, so that printed links work."""
     ports = [port for service in services.values() for port in service.get("ports", ())]
     assert {(port["host_ip"], port["published"]) for port in ports} == {
@@ -199,7 +199,7 @@ def test_services_are_unreachable_from_outside_and_unprivileged(services: Json):
 
 
 @needs_redis
-def test_first_alert_is_on_the_map_and_incidents_are_on_the_desk(
+def test_docker_compose_starts_a_map_with_the_first_alert_and_a_desk_with_incidents(
     composed: Composed, show: Callable[..., Shown]
 ) -> None:
     """The services are those of `docker compose up`, looked at in a browser."""
@@ -215,7 +215,7 @@ def test_first_alert_is_on_the_map_and_incidents_are_on_the_desk(
 
 
 @needs_redis
-def test_push_profile_wakes_phones(composed: Composed, certificate: Certificate) -> None:
+def test_push_profile_of_docker_compose_delivers_pushes_to_phones(composed: Composed, certificate: Certificate) -> None:
     """With `COMPOSE_PROFILES=push` a page of the map registers and gets a published alert."""
     composed.up_to_the_node()
     with PushService(certificate) as service:
@@ -241,8 +241,8 @@ def test_push_profile_wakes_phones(composed: Composed, certificate: Certificate)
         assert composed.down() == {"push": 0, "node": 0, "redis": 0}
 
 
-def test_second_start_keeps_keys_and_passwords(composed: Composed):
-    """Existing tokens stay valid, and files that an interrupted first start left out are made."""
+def test_second_start_of_docker_compose_keeps_keys_and_passwords(composed: Composed):
+    """Existing tokens stay valid, and files that an interrupted first start did not make are made."""
     composed.run("secrets")
     volumes = composed.home / "volumes"
     made = {name: (volumes / name).read_text() for name in MADE}

@@ -77,7 +77,7 @@ def ids_of(node: Node) -> set[str]:
     return {state["call"]["id"] for state in calls_of(node)}
 
 
-def test_countys_cardiac_arrest_becomes_a_call_except_without_a_location(node, opens):
+def test_real_cardiac_arrest_record_becomes_a_call_unless_it_has_no_location(node, opens):
     """The records are real, and the node does not return the place (rule RZ2)."""
     shown = opens(dispatch("montgomery_pa_911.csv"))
     choose(shown, "NO LOCATION")
@@ -96,7 +96,7 @@ def test_countys_cardiac_arrest_becomes_a_call_except_without_a_location(node, o
     shown.picture("dispatch-call")
 
 
-def test_page_shows_the_search_radius_and_the_seats(node, opens, feed):
+def test_dispatch_page_shows_the_search_radius_and_the_responders_who_go(node, opens, feed):
     """A responder is shown by a pseudonym and arrival time, never by place (rule RZ7)."""
     shown = opens(feed, "--as-recorded", "--status", "actual")
     spot = (32.8, -96.8)
@@ -137,7 +137,7 @@ def test_form_says_who_is_sent_an_exercise(opens, feed):
     assert shown.page.locator("#status-note").inner_text() == ""
 
 
-def test_corrected_and_ended_call_leaves_no_place_on_the_page(node, opens, feed):
+def test_address_disappears_from_the_page_when_its_call_ends(node, opens, feed):
     """The address disappears with the call, and a reason is required (rule RZ4)."""
     shown = opens(feed, "--as-recorded")
     choose(shown, "Copper Gate")
@@ -158,7 +158,7 @@ def test_corrected_and_ended_call_leaves_no_place_on_the_page(node, opens, feed)
     wait_until(lambda: not shown.page.locator(".mark-patient").count(), "it is gone from the map")
 
 
-def test_dragged_marker_changes_the_place(node, opens, feed):
+def test_dragging_the_marker_changes_the_place_of_the_call(node, opens, feed):
     """The numbers in the form follow."""
     shown = opens(feed, "--as-recorded")
     choose(shown, "Copper Gate")
@@ -184,7 +184,7 @@ def test_record_of_a_test_opens_a_test_call(node, opens, feed):
     assert calls_of(node)[-1]["call"]["status"] == "test"
 
 
-def test_refusal_of_an_old_record_is_shown_in_words(node, opens, feed):
+def test_refusal_of_a_record_that_is_too_old_is_shown_in_words(node, opens, feed):
     """Markup in a record is shown as text (rule RO2)."""
     before = ids_of(node)
     shown = opens(feed, "--as-recorded")
@@ -196,7 +196,7 @@ def test_refusal_of_an_old_record_is_shown_in_words(node, opens, feed):
     shown.troubles.clear()  # the console shows the status of the refusal
 
 
-def test_second_page_finds_the_open_call_without_its_place(node, opens, feed):
+def test_second_dispatch_page_shows_the_open_call_without_its_place(node, opens, feed):
     """The service keeps the place in memory only, so a correction has to give it again."""
     shown = opens(feed, "--as-recorded")
     choose(shown, "Copper Gate")
@@ -212,7 +212,7 @@ def test_second_page_finds_the_open_call_without_its_place(node, opens, feed):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_has_no_wcag_violations(opens, feed, scheme):
+def test_dispatch_page_has_no_wcag_violations(opens, feed, scheme):
     """axe-core checks a wide and a narrow screen."""
     shown = opens(feed, "--as-recorded", color_scheme=scheme)
     choose(shown, "Copper Gate")

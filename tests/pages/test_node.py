@@ -34,7 +34,7 @@ def open_page(show: Show, node: Node) -> Iterator[Callable[..., Shown]]:
     assert asked == {urlsplit(str(node.api.base_url)).netloc}
 
 
-def test_all_operations_are_listed_with_examples(open_page: Callable[..., Shown], node: Node):
+def test_api_page_lists_all_operations_with_examples(open_page: Callable[..., Shown], node: Node):
     """`/` redirects to the page, which reads OpenAPI 3.1 and obeys its Content-Security-Policy."""
     shown = open_page("/")
     assert shown.page.url.endswith("/docs")
@@ -46,7 +46,7 @@ def test_all_operations_are_listed_with_examples(open_page: Callable[..., Shown]
     shown.picture("node-calls")
 
 
-def test_example_can_be_sent_from_the_page(open_page: Callable[..., Shown], node: Node):
+def test_example_request_can_be_sent_from_the_api_page(open_page: Callable[..., Shown], node: Node):
     """With a token, "Try it out" and "Execute" give 201 and publish the alert; the theme is dark."""
     shown = open_page("/docs", color_scheme="dark")
     page = shown.page
@@ -64,7 +64,7 @@ def test_example_can_be_sent_from_the_page(open_page: Callable[..., Shown], node
     assert node.state(body["id"])["alert"]["headline"] == body["headline"]
 
 
-def test_stream_page_is_accessible(open_page: Callable[..., Shown]):
+def test_documentation_page_of_the_stream_has_no_wcag_violations(open_page: Callable[..., Shown]):
     """The page has no WCAG 2.1 A or AA violation on desktop, on a phone and in the dark.
 
     The page links to the HTTP calls.

@@ -87,11 +87,11 @@ def traces(shown: Shown) -> list[str]:
 
 
 def seats(dispatcher: Dispatcher, body: Json) -> list[str]:
-    """Return the states of the held seats."""
+    """Return the states of the taken seats (places among the responders who go)."""
     return [seat["state"] for seat in dispatcher.state(body["id"])["seats"]]
 
 
-def test_responder_is_called_accepts_and_is_stood_down_without_a_trace(node, phone, dispatcher):
+def test_no_place_remains_on_the_page_after_an_accepted_call_has_ended(node, phone, dispatcher):
     """The exact place is on the page only while there is a seat (rules RU1, RU2, RU3)."""
     shown = on_duty(phone(medic(node)))
     body = call()
@@ -122,9 +122,15 @@ def test_responder_is_called_accepts_and_is_stood_down_without_a_trace(node, pho
     wait_until(lambda: shown.text(CALLS) == "", "the call is gone")
     wait_until(lambda: shown.page.locator(".mark-patient, .mark-aed").count() == 0, "nothing is on the map")
     assert traces(shown) == []
+    shown.has("#quiet", "You rest until")
+    shown.has("#duty-text", "You have helped, so you are not called to anybody else until")
+    other = call()
+    dispatcher.post("", other)
+    wait_until(lambda: dispatcher.state(other["id"])["resting"] == 1, "the dispatcher sees who rests")
+    assert shown.text(CALLS) == ""
 
 
-def test_second_seat_fetches_the_defibrillator_with_its_code(node, phone, dispatcher):
+def test_second_responder_is_shown_the_defibrillator_to_fetch_and_its_code(node, phone, dispatcher):
     """The defibrillator is on the map and in the text (rules RI2, RI3)."""
     shown = on_duty(phone(medic(node)))
     body = call()
@@ -142,7 +148,7 @@ def test_second_seat_fetches_the_defibrillator_with_its_code(node, phone, dispat
         shown.picture("pager-task", full_page=True)
 
 
-def test_responder_gives_the_seat_back(node, phone, dispatcher):
+def test_responder_who_accepted_can_give_up_the_seat(node, phone, dispatcher):
     """The place disappears from the page at once (rule RV5)."""
     shown = on_duty(phone(medic(node)))
     body = call()
@@ -170,7 +176,7 @@ def test_declined_call_is_not_shown_again(node, phone, dispatcher):
 
 
 @pytest.mark.parametrize(("status", "word"), [("exercise", "Exercise"), ("test", "Test")])
-def test_drill_is_marked(node, phone, dispatcher, status, word):
+def test_test_or_exercise_call_is_marked_as_no_emergency(node, phone, dispatcher, status, word):
     """A drill has a badge, no alarm, and an announcement for screen readers (rule RU1)."""
     shown = on_duty(phone(medic(node, may_test=True)))
     dispatcher.post("", call(status=status))
@@ -205,7 +211,7 @@ def test_untrusted_text_is_shown_as_plain_text(node, phone, dispatcher):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_call_and_task_have_no_wcag_violations(node, phone, dispatcher, scheme):
+def test_page_with_a_call_or_task_has_no_wcag_violations(node, phone, dispatcher, scheme):
     shown = on_duty(phone(medic(node), color_scheme=scheme, reduced_motion="reduce"))
     dispatcher.post("", call())
     shown.has(CALLS, "I am going")
@@ -216,7 +222,7 @@ def test_call_and_task_have_no_wcag_violations(node, phone, dispatcher, scheme):
     assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the phone"
 
 
-def test_responder_without_qualification_gets_a_notice(node, phone):
+def test_responder_without_a_qualification_is_shown_a_notice(node, phone):
     """Going on duty would have no effect (rule RQ3)."""
     shown = phone(node.keys.token(sub="r-1", scope=PHONE_SCOPE))
     shown.has("#duty-text", "You are not called.")
@@ -225,7 +231,7 @@ def test_responder_without_qualification_gets_a_notice(node, phone):
     assert shown.page.locator(DUTY).get_attribute("aria-checked") == "true"
 
 
-def test_token_stays_in_the_tab(node, phone, url):
+def test_token_is_kept_only_in_the_browser_tab(node, phone, url):
     """The token is not in the address bar, and not at the page's server."""
     token = node.keys.token(sub="r-1", scope=PHONE_SCOPE)
     shown = phone(token)
@@ -237,6 +243,6 @@ def test_token_stays_in_the_tab(node, phone, url):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_off_duty_has_no_wcag_violations(node, phone, scheme):
+def test_responder_page_off_duty_has_no_wcag_violations(node, phone, scheme):
     shown = phone(node.keys.token(sub="r-1", scope=PHONE_SCOPE), color_scheme=scheme)
     assert shown.violations() == []

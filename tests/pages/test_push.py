@@ -28,8 +28,9 @@ from support.push_service import PushService
 WEB = Path(__file__).parents[2] / "client_demo" / "web"
 HOME = (32.7767, -96.797)
 PAGE = "<!doctype html><title>App</title><link rel='icon' href='data:,'><main></main>"
-# The worker counts finished events, because Chromium loses a notification if all are listed while one is being shown.
-# The worker's notifications require interaction, because Chromium removes others after half a minute.
+# The worker counts finished events, because Chromium loses a notification if all notifications are listed while
+# another one is being shown. The worker's notifications require interaction, because Chromium removes others after half
+# a minute.
 WORKER = """
 import { handle } from "/geocast/geocast-push-sw.js";
 self.done = 0;
@@ -165,7 +166,8 @@ class App:
         return self.notifications()
 
 
-# A replacement for the browser's push service in a page: the subscription of a phone of the demo's push service.
+# Replaces the browser's push service in a page: subscribing returns the subscription of a phone that is registered with
+# the tests' own push service.
 SUBSCRIBING = """
 const subscription = SUBSCRIPTION;
 const made = {
@@ -219,7 +221,7 @@ def cancel_of(alert_id: str, revision: int, reason: str = "The fire is out.") ->
     return {"now": stamp(), "type": "cancel", **cancelled}
 
 
-def test_revision_and_cancel_replace_a_notification(app: App):
+def test_revision_and_cancel_replace_the_notification_of_their_alert(app: App):
     """Each push shows one notification, and a known revision is silent (rules WPC1, WPC2, WPC3, WPC4)."""
     app.sleep()
     first = alert_of("a")
@@ -244,7 +246,7 @@ def test_revision_and_cancel_replace_a_notification(app: App):
     app.shows(("b", "Structure fire"), ("c", "Structure fire"))
 
 
-def test_ended_alert_is_removed_at_the_next_push(app: App):
+def test_notification_of_an_expired_alert_is_removed_at_the_next_push(app: App):
     """The push's own `now` counts if it is later (rules WPC4, WPC5).
 
     The cancel of an unknown alert is shown (rule C3).
@@ -263,7 +265,7 @@ def test_ended_alert_is_removed_at_the_next_push(app: App):
     app.shows(("long", "Structure fire"), ("never heard of", "Called off: Structure fire"))
 
 
-def test_notification_has_its_status_and_language(app: App):
+def test_notification_shows_the_status_in_the_language_of_the_alert(app: App):
     """The status comes first (rule C6), and control codes are removed (rule C7).
 
     The wording follows the alert's language; a shortened alert is shown too (rule WPC5).
@@ -282,7 +284,7 @@ def test_notification_has_its_status_and_language(app: App):
         assert shown["silent"] is silent
 
 
-def test_unreadable_push_shows_a_placeholder(app: App):
+def test_unreadable_push_shows_a_placeholder_notification(app: App):
     """Each push shows a notification (rules WPC2, WPC5)."""
     app.sleep()
     for rubbish in (
@@ -301,7 +303,7 @@ def test_unreadable_push_shows_a_placeholder(app: App):
         wait_until(lambda: app.notifications() == [], "it is closed")
 
 
-def test_verifying_worker_shows_only_signed_alerts(show: Callable[..., Shown], site: Site):
+def test_service_worker_that_verifies_shows_only_signed_alerts(show: Callable[..., Shown], site: Site):
     """No text of an unverified alert is shown (rules WPC5, C11 to C15)."""
     vectors = json.loads((WEB.parent / "conformance" / "vectors" / "approvals.json").read_text("utf-8"))
     messages = {case["why"]: case["message"] for case in vectors["cases"]}
@@ -313,13 +315,13 @@ def test_verifying_worker_shows_only_signed_alerts(show: Callable[..., Shown], s
     for bad in (alert_of("bare"), messages["moved after it was signed"], {"type": "fetch", "now": stamp()}):
         app.push(bad)
         app.shows(unknown)
-    app.push({"now": stamp()} | messages["two have signed"])
+    app.push({"now": stamp()} | messages["two reviewers have signed"])
     app.shows(unknown, ("desk-7.e3b0c442", "Structure fire"))
     app.push(messages["a cancel"])
     app.shows(unknown, ("desk-7.e3b0c442", "Called off: Structure fire"))
 
 
-# ---- a page of the app -----------------------------------------------------------------------------------------------
+# ---- a page that registers for push ----------------------------------------------------------------------------------
 
 OPENING = """async ([url, stream, token, place, cells]) => {
   const WebSocket = stream ? globalThis.WebSocket : class { send() {} close() {} }; // with no node it hears nothing
@@ -343,8 +345,8 @@ OPENING = """async ([url, stream, token, place, cells]) => {
 }"""
 
 
-def test_alert_shown_by_a_visible_page_is_silent(show: Callable[..., Shown], site: Site):
-    """The worker hands it to the page, and both hold the same alerts from then on (rules WPC1, WPC3)."""
+def test_notification_is_silent_if_a_visible_page_shows_the_alert(show: Callable[..., Shown], site: Site):
+    """The service worker hands the alert to the page. From then on, both know the same alerts (rules WPC1, WPC3)."""
     app = opened(show, site, {"endpoint": "https://push.example/1", "keys": {}})
     answers = {"GET": {"vapid": "B", "cells": [5, 9]}, "PUT": {"until": stamp(days=30), "secret": "s"}}
     app.shown.context.route("**/v1/**", lambda route: route.fulfill(json=answers[route.request.method]))
@@ -371,7 +373,7 @@ def test_alert_shown_by_a_visible_page_is_silent(show: Callable[..., Shown], sit
     assert app.page.evaluate("events") == []
 
 
-def test_concurrent_changes_of_the_store_are_serialized(app: App):
+def test_concurrent_changes_of_the_browsers_store_are_serialized(app: App):
     """Page and worker have their own connections, and each reads the other's writes (rule WPC1)."""
     total = app.page.evaluate("""async () => {
         const { Kept } = await import("/geocast/kept.js");
@@ -383,7 +385,7 @@ def test_concurrent_changes_of_the_store_are_serialized(app: App):
     assert total == 100
 
 
-def test_alert_reaches_a_notification_through_node_and_push(
+def test_published_alert_is_pushed_and_shown_as_a_notification(
     show: Callable[..., Shown], site: Site, certificate: Certificate, tmp_path: Path
 ):
     """An alert is published, pushed, decrypted and shown once (rules WPC1, WPC2, WPC3, WPC6)."""

@@ -120,7 +120,7 @@ def read_and_sign(shown: Shown, button: str) -> str:
     return shown.text("#signed")
 
 
-def test_two_reviewers_sign_with_keys_of_their_browsers(here: Place, show: Show) -> None:
+def test_two_reviewers_can_sign_with_keys_of_their_browsers(here: Place, show: Show) -> None:
     """The first sees that a signature is missing.
 
     The second signs the same text, and the alert is published (rules AP5, F9, C12).
@@ -194,7 +194,7 @@ def test_private_key_stays_in_its_browser(here: Place, show: Show) -> None:
     elsewhere.has("#key-note", "There is none in this browser yet.")
 
 
-def test_lone_reviewer_uses_the_break_glass_key(here: Place, show: Show, tmp_path: Path) -> None:
+def test_single_reviewer_can_publish_with_the_emergency_key(here: Place, show: Show, tmp_path: Path) -> None:
     """The emergency key signs like any other, and its use is counted (rule AP5)."""
     envelope = tmp_path / "glass.jwk"
     private = GLASS.private()
@@ -228,12 +228,12 @@ def test_signature_of_an_unenrolled_key_is_refused(here: Place, show: Show) -> N
     ben.page.click("#sign")
     ready = "[...document.querySelectorAll('#approve, #look')].some((each) => !each.hidden && !each.disabled)"
     ben.until(ready, "the form has been previewed again")
-    ben.has("#whole-trouble", "A signature is not good: its key is not enrolled with the node yet")
+    ben.has("#whole-trouble", "A signature is not valid: its key is not enrolled with the node yet")
     assert ben.page.input_value("#headline") == "A warehouse is on fire."
     ben.troubles[:] = [each for each in ben.troubles if "422" not in each]
 
 
-def test_signed_request_can_be_withdrawn(here: Place, show: Show) -> None:
+def test_request_that_is_signed_by_one_reviewer_can_be_withdrawn(here: Place, show: Show) -> None:
     """The form can be edited again."""
     ann, ben = at_the_desk(show, here, "ann"), at_the_desk(show, here, "ben")
     here.enrol(make_key(ann))

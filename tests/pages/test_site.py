@@ -72,7 +72,7 @@ def page(site: Path, name: str) -> str:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_every_rule_has_an_anchor(site: Path, name: str, some: set[str]):
+def test_every_rule_of_the_documents_has_an_anchor(site: Path, name: str, some: set[str]):
     """Each id in a table or at the end of a heading has one anchor, such as `protocol/#R5a`."""
     rules = rules_of(name)
     assert some <= set(rules)
@@ -94,7 +94,7 @@ def test_cited_rule_links_to_its_anchor(site: Path):
     assert set(cited) <= set(rules)
 
 
-def test_old_address_redirects_to_the_new_page(show: Callable[..., Shown], url: str):
+def test_old_address_of_a_heading_redirects_to_the_new_page(show: Callable[..., Shown], url: str):
     """`calls/#RV1` and `operations/#the-proxy` have moved to other pages."""
     for old, new in (("calls/#RV1", "call-rules/#RV1"), ("operations/#the-proxy", "several-nodes/#the-proxy")):
         show(f"{url}/{geocast.__version__}/{old}").page.wait_for_url(f"**/{new}")
@@ -121,7 +121,7 @@ def test_site_loads_nothing_from_elsewhere(site: Path):
         assert not [each for each in loaded if re.match(r"(\w+:)?//", each)]
 
 
-def test_broken_link_fails_the_build(tmp_path: Path):
+def test_broken_link_fails_the_build_of_the_site(tmp_path: Path):
     """Links to pages, files and headings are checked, and each broken one is named."""
     (tmp_path / "docs").mkdir()
     links = "[a](docs/none.md) [b](none.py) [c](#nowhere) [d](docs/there.md#not-here) [e](docs/there.md#here)"
@@ -135,13 +135,13 @@ def test_broken_link_fails_the_build(tmp_path: Path):
     assert done.stderr.count("WARNING") == 4
 
 
-def test_versions_are_side_by_side(site: Path):
+def test_site_has_a_folder_for_each_version_and_leads_to_the_latest(site: Path):
     """Each has a folder; the list starts with the latest, and the top page leads there."""
     assert json.loads((site / "versions.json").read_text()) == [geocast.__version__, OLDER]
     assert f"url={geocast.__version__}/" in (site / "index.html").read_text()
 
 
-def test_site_works_in_a_browser(show: Callable[..., Shown], url: str):
+def test_site_draws_diagrams_and_offers_versions_and_search_in_a_browser(show: Callable[..., Shown], url: str):
     """Diagrams are redrawn when the theme changes, other versions are offered, and the search finds pages."""
     shown = show(f"{url}/{geocast.__version__}/")
     shown.until("document.querySelector('pre.mermaid svg')", "the diagram is drawn")

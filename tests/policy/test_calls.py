@@ -1,4 +1,4 @@
-"""The table `[calls]` of a policy: its keys and bounds, errors at the start, and which calls may be opened."""
+"""The table `[calls]` of a policy: its keys and their limits, errors at the start, and which calls may be opened."""
 
 import dataclasses
 
@@ -31,11 +31,11 @@ def broken(now_ms=NOON_MS, opened=None, ends_at=None, **changes):
     return [(violation.slug, violation.pointer) for violation in found]
 
 
-# ---- the keys ----------------------------------------------------------------------------------------------------
+# ---- the keys of a call category ---------------------------------------------------------------------------------
 
 
 def test_missing_keys_of_call_category_have_documented_defaults():
-    """A call keeps the keys that it needs (rule RO3; docs/reference/call-rules.md, Policy)."""
+    """A call stores the values that it needs (rule RO3; docs/reference/call-rules.md, Policy)."""
     terms = IN_FORCE.calls["arrest"].terms("public")
     assert dataclasses.asdict(terms) == {
         "title": "Cardiac arrest",
@@ -51,7 +51,7 @@ def test_missing_keys_of_call_category_have_documented_defaults():
     }
 
 
-def test_residence_quals_apply_to_homes_and_default_to_quals():
+def test_residence_quals_apply_to_calls_in_homes_and_default_to_quals():
     """docs/reference/call-rules.md, section Policy."""
     assert IN_FORCE.calls["arrest"].terms("residence").quals == ["medic"]
     same = policy.parse((ALERTS + LEAST).encode(), None).calls["arrest"]
@@ -75,7 +75,7 @@ def test_residence_quals_apply_to_homes_and_default_to_quals():
         ("aed_m", ["0", "5_000"], ["-1", "5_001"]),
     ],
 )
-def test_value_beyond_bounds_of_key_is_refused(key, fits, does_not):
+def test_value_out_of_range_for_its_key_is_refused(key, fits, does_not):
     """Bounds are inclusive, and the error names the key (docs/reference/call-rules.md, Policy)."""
     least = {"title": '"Arrest"', "quals": '["cpr"]'}
     for value, good in [*((each, True) for each in fits), *((each, False) for each in does_not)]:
@@ -87,12 +87,12 @@ def test_value_beyond_bounds_of_key_is_refused(key, fits, does_not):
             assert told(text)[0].startswith(f"calls.arrest.{key}"), value
 
 
-def test_unknown_key_is_refused_with_suggestion():
+def test_unknown_key_of_a_call_category_is_refused_with_a_suggestion():
     """The error names the most similar known key (rule K1)."""
     assert told(LEAST + "ring_m = [100]\n") == ["calls.arrest.ring_m: is not a key of a policy; did you mean rings_m?"]
 
 
-def test_malformed_key_of_call_category_is_refused():
+def test_call_category_with_a_malformed_name_is_refused():
     """Keys match `[a-z0-9_]{1,64}`, as those of alerts do (section 3)."""
     assert told(LEAST.replace("arrest", '"Cardiac arrest"'))
 
@@ -106,8 +106,8 @@ def test_defaults_table_does_not_apply_to_calls():
 # ---- which calls may be opened -----------------------------------------------------------------------------------
 
 
-def test_key_in_categories_and_calls_is_refused():
-    """It stops the start (rule RO1)."""
+def test_category_of_both_alerts_and_calls_is_refused():
+    """A node with such a policy does not start (rule RO1)."""
     [problem] = told(LEAST.replace("arrest", "flood"))
     assert problem.endswith("flood is a category of alerts and of calls")
 
@@ -119,8 +119,11 @@ def test_built_in_policy_has_no_calls(name):
 
 
 @pytest.mark.parametrize("category", ["flood", "gossip", "", "john_doe_5550100"])
-def test_unknown_call_category_is_refused_without_being_repeated(category):
-    """So is a category of alerts. Without a category, age and expiry are not checked (rules RO1, RY2, H9, P9)."""
+def test_error_about_an_unknown_call_category_does_not_repeat_it(category):
+    """A category of alerts is refused, too.
+
+    Without a valid category, age and expiry are not checked (rules RO1, RY2, H9, P9).
+    """
     [violation] = IN_FORCE.call_violations(
         dataclasses.replace(FINE, category=category, occurred_at=NOON_MS - HOUR_MS), NOON_MS
     )
@@ -148,14 +151,14 @@ def test_unknown_call_category_is_refused_without_being_repeated(category):
         ({"occurred_at": None, "expires_at": NOON_MS}, []),
     ],
 )
-def test_age_and_expiry_of_call_follow_rules_of_alerts(changes, expected):
+def test_age_and_expiry_of_a_call_follow_the_rules_of_alerts(changes, expected):
     """P4 to P6 apply with the call's `max_age_s`; unusable facts are not checked (rules RO2, P9)."""
     changes = changes if changes.get("expires_at") is None else changes | {"takes_default": False}
     assert broken(**changes) == expected
 
 
-def test_new_content_is_checked_by_policy_of_opening():
-    """This holds even if calls of the category may no longer be opened (rules RO2, RO3)."""
+def test_new_content_of_a_call_is_checked_by_the_policy_when_it_was_opened():
+    """New content is accepted even if calls of the category may no longer be opened (rules RO2, RO3)."""
     then, ends_at = Lasting(7_200, 7_200), NOON_MS + 60_000
     old = {"category": "gone", "occurred_at": NOON_MS - 7_000_000, "takes_default": False}
     assert broken(opened=then, ends_at=ends_at, expires_at=ends_at, **old) == []

@@ -66,7 +66,7 @@ def claiming(ignore=(), **claims):
     return Policy.model_validate({"name": "p", "categories": categories, "cap": {"ignore": list(ignore)}})
 
 
-# ---- looking up an event ----------------------------------------------------------------------------------------
+# ---- finding the category of an event ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def claiming(ignore=(), **claims):
         ({"a": []}, None),
     ],
 )
-def test_code_counts_before_event_name_and_cap_category(claims, expected):
+def test_cap_code_determines_category_before_event_name_and_cap_category(claims, expected):
     """Codes are compared literally, names of events whole and ignoring case (rule P13)."""
     assert claiming(**claims).category_of([TORNADO]) == expected
 
 
-def test_first_category_in_policy_wins_among_equal_mappings():
+def test_first_matching_category_of_the_policy_is_chosen():
     """An event may have several codes and several CAP categories (rule P13)."""
     info = replace(TORNADO, codes=(CapCode("SAME", "SVR"), CapCode("SAME", "TOR")), categories=("Fire", "Met"))
     assert claiming(a=["SAME:TOR"], b=["SAME:SVR"]).category_of([info]) == "a"
@@ -92,20 +92,20 @@ def test_first_category_in_policy_wins_among_equal_mappings():
     assert claiming(a=["category:Met"], b=["category:Fire"]).category_of([info]) == "a"
 
 
-def test_code_with_colons_in_list_name_is_compared_whole():
+def test_code_is_compared_whole_if_its_list_name_has_colons():
     """Names of lists may contain colons (rule P13)."""
     info = replace(TORNADO, codes=(CapCode("profile:CAP-CP:Event:0.4", "tornado"),))
     assert claiming(a=["profile:CAP-CP:Event:0.4:tornado"]).category_of([info]) == "a"
     assert claiming(a=["profile:CAP-CP:Event:1.0:tornado"]).category_of([info]) is None
 
 
-def test_code_of_list_named_event_or_category_is_ignored():
+def test_code_whose_list_is_named_event_or_category_is_ignored():
     """A list may have any name, but `event:` and `category:` never mean a list (rule P13)."""
     info = replace(TORNADO, event="x", categories=(), codes=(CapCode("event", "tornado"), CapCode("category", "Met")))
     assert claiming(a=["event:tornado"], b=["category:Met"]).category_of([info]) is None
 
 
-def test_event_in_several_languages_matches_by_any_of_them():
+def test_event_named_in_several_languages_matches_in_any_of_them():
     """The infos of a group are about one event (rules P13, CP14)."""
     german = replace(TORNADO, language="de-DE", event="Sturmwarnung", codes=())
     english = replace(german, language="en-GB", event="Storm warning")
@@ -114,15 +114,15 @@ def test_event_in_several_languages_matches_by_any_of_them():
     assert in_force.category_of([german, english]) == "b"
 
 
-def test_ignored_event_is_ignored_although_category_maps_it():
-    """`[cap] ignore` counts first, for every kind of mapping (rule P13)."""
+def test_event_on_ignore_list_is_ignored_even_if_its_code_is_mapped():
+    """`[cap] ignore` takes precedence over every kind of mapping (rule P13)."""
     in_force = claiming(["event:tornado warning"], a=["SAME:TOR"])
     assert in_force.ignores([TORNADO])
     assert not in_force.ignores([replace(TORNADO, event="Tornado")])
     assert not claiming(a=["SAME:TOR"]).ignores([TORNADO])
 
 
-def test_cap_category_in_feed_comes_from_mappings_or_key():
+def test_cap_category_in_feed_is_the_first_mapped_or_the_configured_one():
     """The first mapped CAP category counts, else `cap_category`, else there is none (rule PF5)."""
     categories = {
         "fire": {"title": "Fire", "cap": ["SAME:FRW", "category:Fire", "category:Met"], "cap_category": "Env"},
@@ -141,7 +141,7 @@ def test_cap_category_in_feed_comes_from_mappings_or_key():
     ]
 
 
-# ---- builtin:public-warning ------------------------------------------------------------------------------------
+# ---- the built-in policy `public-warning` ----------------------------------------------------------------------
 
 
 def test_public_warning_policy_has_documented_categories_and_bounds():
@@ -165,7 +165,7 @@ def test_public_warning_policy_ignores_weather_radio_tests(code):
     assert PUBLIC_WARNING.ignores([replace(TORNADO, event="Required Weekly Test", codes=(CapCode("SAME", code),))])
 
 
-def test_code_nws_is_not_mapped():
+def test_event_with_the_generic_nws_code_is_mapped_by_its_name():
     """The NWS uses `SAME:NWS` for events without a SAME code; their names count then (rule P13)."""
     info = replace(TORNADO, event="Gale Warning", codes=(CapCode("SAME", "NWS"),))
     assert PUBLIC_WARNING.category_of([info]) == "marine"

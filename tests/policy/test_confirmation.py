@@ -36,7 +36,7 @@ def desk():
 
 
 def details(answer):
-    """Return pointer, detail and members of each violation."""
+    """Return pointer, detail and other fields of each violation."""
     return [(each.pointer, each.detail, dict(each.members)) for each in answer[1].violations]
 
 
@@ -47,14 +47,14 @@ def loaded(tmp_path, text):
     return policy.load(path)
 
 
-# ---- how much a shape covers ---------------------------------------------------------------------------------
+# ---- the area of shapes --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("radius_m", "km2"),
     [(1_020.0, 3.3), (20_000.0, 1_256.7), (5_000_000.0, 74_590_492.6), (math.pi * EARTH_RADIUS_M, 510_065_621.8)],
 )
-def test_area_of_circle_is_that_of_spherical_cap(radius_m, km2):
+def test_area_of_a_circle_equals_that_of_a_spherical_cap(radius_m, km2):
     """2πR²(1 − cos(radius/R)), rounded up to one decimal, and never more than the whole sphere (rule P23)."""
     cap = 2 * math.pi * EARTH_RADIUS_M**2 * (1 - math.cos(radius_m / EARTH_RADIUS_M)) / 1e6
     assert covered_km2([Circle(0.0, 0.0, radius_m)]) == pytest.approx(km2, abs=0.11)
@@ -62,7 +62,7 @@ def test_area_of_circle_is_that_of_spherical_cap(radius_m, km2):
     assert covered_km2([Circle(0.0, 0.0, 2 * radius_m)]) <= 510_065_621.8
 
 
-def test_areas_of_shapes_are_added():
+def test_area_of_several_shapes_is_the_sum_of_their_areas():
     """Overlaps count twice, and shapes that this release does not know count as nothing (rules P23, G4)."""
     circle = Circle(*DALLAS, 20_000.0)
     assert covered_km2([circle, circle]) == pytest.approx(2 * 1_256.63, abs=0.1)
@@ -80,7 +80,7 @@ def test_areas_of_shapes_are_added():
     ],
     ids=["square", "antimeridian", "pole", "not convex"],
 )
-def test_area_of_polygon_equals_that_of_s2(ring):
+def test_area_of_a_polygon_equals_the_area_that_s2_computes(ring):
     """The area inside the ring on the sphere, in either direction of the ring (rule P23)."""
     expected = spherely.area(spherely.create_polygon(list(ring)), radius=EARTH_RADIUS_M) / 1e6
     assert covered_km2([Polygon(ring)]) == pytest.approx(expected, abs=0.2)
@@ -99,11 +99,11 @@ def test_area_of_polygon_includes_its_buffer(radius_m, buffer_m):
     )
 
 
-# ---- areas ---------------------------------------------------------------------------------------------------
+# ---- confirmation of large areas -----------------------------------------------------------------------------
 
 
 def test_large_area_without_confirmation_is_refused(desk):
-    """The answer has the size as text and as members (rule P23)."""
+    """The answer gives the size both in its text and in fields of its own (rule P23)."""
     answer = desk.publish(area=TWO)
     assert slugs(answer) == (422, "area-unconfirmed", [("area-unconfirmed", "/area")])
     [(_, detail, members)] = details(answer)
@@ -112,7 +112,7 @@ def test_large_area_without_confirmation_is_refused(desk):
     assert not desk.history()
 
 
-def test_confirmed_area_is_published_and_part_of_content(desk):
+def test_alert_with_confirmed_area_is_published_and_area_is_part_of_its_content(desk):
     """The confirmed size must be at least the covered one (rules P23, A21, H5)."""
     [(_, _, members)] = details(desk.publish(area=TWO))
     covers = members["area_km2"]
@@ -125,8 +125,8 @@ def test_confirmed_area_is_published_and_part_of_content(desk):
     assert slugs(desk.publish(area=TWO))[:2] == (409, "id-conflict")
 
 
-def test_confirmation_without_need_is_refused(desk):
-    """So a desk can't send confirmations with every request (rule A21)."""
+def test_unneeded_confirmation_is_refused(desk):
+    """Otherwise a desk could send confirmations with every request (rule A21)."""
     many = {"area_km2": 1e9, "text": ["name", "address"]}
     assert slugs(desk.publish(confirm=many)) == (
         422,
@@ -146,7 +146,7 @@ def test_confirmation_without_need_is_refused(desk):
     assert desk.publish(id="a-2", area=TWO)[0] == 201
 
 
-def test_area_of_revision_is_the_published_one(desk):
+def test_large_area_of_a_revision_has_to_be_confirmed(desk):
     """The published circles depend on those of the current revision (rules P23, B11)."""
     assert desk.publish()[0] == 201
     assert slugs(desk.revise(area=TWO))[2] == [("area-unconfirmed", "/area")]
@@ -162,10 +162,10 @@ def test_large_polygons_without_confirmation_are_refused():
     assert desk.publish(area=[polygon] * 3, confirm={"area_km2": 100})[0] == 201
 
 
-# ---- texts ---------------------------------------------------------------------------------------------------
+# ---- confirmation of revealing texts -------------------------------------------------------------------------
 
 
-def test_revealing_text_is_refused_with_kind_and_place(desk):
+def test_error_about_a_revealing_text_has_its_kind_and_position(desk):
     """Every place is listed, and no word is repeated (rules P24, H9)."""
     answer = desk.publish(headline="Fire at 1204 Main Street", description="Engine 12 and 4 units\nat 88 Alder Rd.")
     assert details(answer) == [
@@ -194,7 +194,7 @@ def test_revealing_text_is_refused_with_kind_and_place(desk):
     assert not any(word in str(answer[1].body()) for word in ("1204", "Main", "Alder", "Engine"))
 
 
-def test_text_is_published_if_all_its_kinds_are_confirmed(desk):
+def test_revealing_text_is_published_if_all_its_kinds_are_confirmed(desk):
     """The order of the kinds does not matter (rules P24, A21)."""
     texts = {"headline": ADDRESS, "description": "Call (415) 555-2671."}
     assert slugs(desk.publish(**texts, confirm={"text": ["address"]}))[2] == [("text-unconfirmed", "/description")]
@@ -205,7 +205,7 @@ def test_text_is_published_if_all_its_kinds_are_confirmed(desk):
 
 
 @pytest.mark.parametrize(("words", "kind"), [("32.7767, -96.797", "coordinates"), ("123-45-6789", "document")])
-def test_coordinates_and_documents_cannot_be_confirmed(words, kind, desk):
+def test_text_with_coordinates_or_document_numbers_cannot_be_confirmed(words, kind, desk):
     """The text has to be changed (rule P24)."""
     [(_, detail, _)] = details(desk.publish(headline=f"See {words}"))
     assert detail.endswith("which can't be confirmed")
@@ -213,7 +213,7 @@ def test_coordinates_and_documents_cannot_be_confirmed(words, kind, desk):
     assert answer[2] == [("invalid-value", "/confirm/text/0")]
 
 
-def test_revealing_reason_of_cancel_is_refused(desk):
+def test_cancel_with_a_revealing_reason_is_refused(desk):
     """A reason goes to everybody who had the alert (rules P24, A21)."""
     desk.publish()
     assert slugs(desk.cancel(reason=ADDRESS))[2] == [("text-unconfirmed", "/reason")]
@@ -238,8 +238,8 @@ def test_missing_confirmations_are_listed_with_other_violations(desk):
     assert slugs(wrong)[2] == [("invalid-value", "/confirm/text/0"), *found]
 
 
-def test_unusable_field_is_not_checked_for_confirmation(desk):
-    """Neither the text nor its confirmation is checked then (rule P9)."""
+def test_invalid_field_is_not_checked_for_confirmation(desk):
+    """If the text or its confirmation is invalid, neither is compared with the other (rule P9)."""
     assert slugs(desk.publish(headline=ADDRESS, confirm={"text": "address"}))[2] == [("invalid-value", "/confirm/text")]
     assert slugs(desk.publish(headline="", confirm={"text": ["address"]}))[2] == [("invalid-value", "/headline")]
     assert slugs(desk.cancel(reason=ADDRESS, approval=None))[2] == [
@@ -248,7 +248,7 @@ def test_unusable_field_is_not_checked_for_confirmation(desk):
     ]
 
 
-def test_repeat_is_answered_although_new_policy_would_refuse_it(desk):
+def test_repeated_request_is_accepted_although_a_new_policy_would_refuse_it(desk):
     """Step 6 of the order of decisions comes before step 9 (section 4)."""
     desk.use(a_policy())
     assert desk.publish(area=TWO)[0] == 201
@@ -256,7 +256,7 @@ def test_repeat_is_answered_although_new_policy_would_refuse_it(desk):
     assert desk.publish(area=TWO)[0] == 200
 
 
-def test_error_in_detector_stores_nothing(desk, monkeypatch):
+def test_alert_is_not_stored_if_the_text_detector_fails(desk, monkeypatch):
     """The error is answered with status 500, and nothing is sent (rule TX4)."""
     monkeypatch.setattr("geocast.policy.pii.PiiDetector.find", lambda self, text: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -285,7 +285,7 @@ def test_malformed_confirmation_is_refused(confirm, pointer, desk):
     assert slugs(desk.publish(confirm={"all": True}))[2] == [("unknown-field", "/confirm/all")]
 
 
-def test_confirmable_kinds_are_those_of_detector():
+def test_confirmable_kinds_equal_those_of_the_text_detector():
     """The two lists must be equal (rules A21, P24)."""
     assert set(Confirmable.__args__) == KINDS.keys() - NEVER
 
@@ -293,7 +293,7 @@ def test_confirmable_kinds_are_those_of_detector():
 # ---- stored confirmations -------------------------------------------------------------------------------------
 
 
-def test_confirmation_is_stored_in_log():
+def test_confirmation_is_stored_in_the_log_entry():
     """An entry without a confirmation has the same bytes as in older releases (rule A21)."""
     confirm = Confirm(20_512.0, ("address", "name"))
     plain = a_revision()
@@ -309,11 +309,14 @@ def test_confirmation_is_stored_in_log():
     assert codec.decode(later, entry.id, entry.revision, entry.ends_at).alert.confirm == NOTHING_CONFIRMED
 
 
-# ---- the policy ----------------------------------------------------------------------------------------------
+# ---- settings of the policy ----------------------------------------------------------------------------------
 
 
-def test_policy_configures_detector(tmp_path):
-    """It has own patterns, allowed literals and the region of telephone numbers, or no detector at all (rule TX2)."""
+def test_policy_configures_the_text_detector(tmp_path):
+    """A policy may have its own patterns, allowed literals and a region for telephone numbers.
+
+    It may also turn the detector off (rule TX2).
+    """
     own = loaded(
         tmp_path,
         'text_region = "CH"\ntext_allow = ["www.city.example"]\ntext_patterns = { units = [\'\\bRTW \\d+\\b\', "x*"] }',
@@ -337,29 +340,29 @@ def test_policy_configures_detector(tmp_path):
         ("text_patterns = { unit = ['a'] }", "text_patterns.unit"),
     ],
 )
-def test_invalid_detector_settings_are_refused(tmp_path, text, key):
+def test_invalid_settings_of_the_text_detector_are_refused(tmp_path, text, key):
     """The error at the start names the key (rules TX2, K1)."""
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, text)
     assert key in str(caught.value)
 
 
-def test_neighbourhood_policy_confirms_over_two_thousand_km2():
+def test_neighbourhood_policy_needs_confirmation_above_2000_km2():
     """The bounds of radii differ by a factor of 200, so P7 refuses a kilometre typed for a metre (rule P23)."""
     built_in = policy.load(None)
     assert {each.hold_area_km2 for each in built_in.categories.values()} == {2_000}
     assert built_in.warnings() == []
 
 
-def test_policy_with_radius_bounds_too_far_apart_warns():
+def test_policy_with_radius_limits_too_far_apart_gives_a_warning():
     """`max_radius_m` is 1,000 times `min_radius_m` or more (section 3)."""
     assert a_policy(min_radius_m=20, max_radius_m=19_999).warnings() == []
     [warning] = a_policy(min_radius_m=20, max_radius_m=20_000).warnings()
     assert warning.startswith("policy p: robbery: max_radius_m is 1000 times")
 
 
-def test_used_policy_equals_fresh_one():
-    """A reload compares policies to see whether anything changed (rule BA2)."""
+def test_policy_that_has_been_used_equals_a_fresh_one():
+    """A reload compares the old policy with the new one to see whether anything has changed (rule BA2)."""
     used, fresh = Policy.model_validate(a_policy().model_dump()), a_policy()
     assert used.pii is not None
     assert used == fresh

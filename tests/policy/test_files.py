@@ -77,12 +77,12 @@ def test_defaults_apply_to_categories_without_the_key(tmp_path):
         ("[defaults]\npolygons = true", ["categories: Field required"]),
     ],
 )
-def test_error_in_defaults_is_reported_once(tmp_path, text, expected):
+def test_error_in_defaults_table_is_reported_once(tmp_path, text, expected):
     """A wrong key is named in `[defaults]`, a wrong combination in the category (rules P16, K1)."""
     assert told(tmp_path, text) == expected
 
 
-def test_bounds_of_defaults_are_compared_in_each_category(tmp_path):
+def test_default_limits_are_compared_with_the_keys_of_each_category(tmp_path):
     """A default may be valid only together with a key of the category (rule P16)."""
     found = load(tmp_path, "[defaults]\nmin_radius_m = 5e4\n[categories]\nf = { title = 'F', max_radius_m = 1e5 }\n")
     assert found.categories["f"].min_radius_m == 50_000
@@ -91,7 +91,7 @@ def test_bounds_of_defaults_are_compared_in_each_category(tmp_path):
 # ---- keys for CAP ----------------------------------------------------------------------------------------------
 
 
-def test_missing_keys_for_cap_have_defaults(tmp_path):
+def test_missing_cap_keys_have_the_documented_defaults(tmp_path):
     """The defaults are those of the documents (rules P13 to P15)."""
     found = load(tmp_path, ONE)
     flood = found.categories["flood"]
@@ -124,7 +124,7 @@ def test_missing_keys_for_cap_have_defaults(tmp_path):
         ("unknown_severity = 'unknown'", "categories.flood.unknown_severity: Input should be 'extreme', "),
     ],
 )
-def test_invalid_key_for_cap_is_refused_by_name(tmp_path, text, expected):
+def test_error_about_an_invalid_cap_key_names_the_key(tmp_path, text, expected):
     """The error names the key and its place (rules P13, P14, K1)."""
     [problem] = told(tmp_path, f"[categories.flood]\ntitle = 'Flood'\n{text}")
     assert problem.startswith(expected)
@@ -156,7 +156,7 @@ def test_error_in_cap_table_is_reported(tmp_path, text, expected):
         (["SAME:RWT"], [], ["SAME:RWT"], "SAME:RWT is mapped twice, by cap.ignore and by b"),
     ],
 )
-def test_duplicate_mapping_is_refused(tmp_path, ignore, a, b, claim):
+def test_duplicate_cap_mapping_is_refused(tmp_path, ignore, a, b, claim):
     """The second one would have no effect (rule P13)."""
     text = f"[categories]\na = {{ title = 'A', cap = {a} }}\nb = {{ title = 'B', cap = {b} }}\n[cap]\nignore = {ignore}"
     assert told(tmp_path, text) == [f"Value error, {claim}"]

@@ -1,4 +1,4 @@
-"""The rules of section 3 and their bounds, and the errors of invalid policy files."""
+"""The rules of section 3 for alerts, the limits in them, and the errors of invalid policy files."""
 
 import dataclasses
 import itertools
@@ -91,7 +91,7 @@ def test_neighbourhood_category_has_default_bounds(category):
         "dead_person",
     ],
 )
-def test_category_of_never_list_is_refused_by_name(category):
+def test_error_about_a_never_alerted_category_names_it(category):
     """The list exists only so that the refusal can name the category (section 3)."""
     [violation] = BUILT_IN.violations(dataclasses.replace(FINE, category=category), NOON_MS)
     assert (violation.slug, violation.pointer) == ("category-not-alertable", "/category")
@@ -99,7 +99,7 @@ def test_category_of_never_list_is_refused_by_name(category):
 
 
 @pytest.mark.parametrize("category", ["", "Robbery", "robbery ", "john_doe_5550100", "title", "x" * 1000])
-def test_unknown_category_is_refused_without_being_repeated(category):
+def test_error_about_an_unknown_category_does_not_repeat_it(category):
     """An answer repeats no refused value, except a category of the never-list (rule H9)."""
     [violation] = BUILT_IN.violations(dataclasses.replace(FINE, category=category), NOON_MS)
     assert violation.slug == "category-not-alertable"
@@ -109,12 +109,12 @@ def test_unknown_category_is_refused_without_being_repeated(category):
 # ---- the rules -----------------------------------------------------------------------------------------------
 
 
-def test_valid_facts_have_no_violations():
-    """These are the facts that the tests of this module change (section 3)."""
+def test_valid_alert_has_no_violations():
+    """The other tests of this module change the facts of this alert (section 3)."""
     assert broken() == []
 
 
-def test_threat_to_individual_is_refused():
+def test_alert_about_a_threat_to_an_individual_is_refused():
     """`threat` must be `community` (rule P2)."""
     assert broken(threat="individual") == [("not-community", "/threat")]
 
@@ -144,12 +144,12 @@ def test_approval_before_incident_or_in_future_is_refused(approved_at, expected)
         (HOUR_MS + SKEW_MS, [("stale", "/occurred_at")]),
     ],
 )
-def test_incident_older_than_maximum_is_stale(age_ms, expected):
+def test_alert_about_an_incident_older_than_the_maximum_is_refused_as_stale(age_ms, expected):
     """The bound is inclusive, without skew. At exactly that age the alert could only end at once (rules P4, P6, P8)."""
     assert broken(occurred_at=NOON_MS - age_ms) == expected
 
 
-def test_later_revision_is_not_stale():
+def test_revision_of_an_alert_about_an_old_incident_is_not_refused_as_stale():
     """`expires_at` bounds later revisions (rules P4, P6)."""
     old = NOON_MS - 2 * HOUR_MS
     current = a_revision(occurred_at=old)
@@ -159,7 +159,7 @@ def test_later_revision_is_not_stale():
 @pytest.mark.parametrize(
     ("ahead_ms", "expected"), [(0, []), (SKEW_MS, []), (SKEW_MS + 1, [("not-yet", "/occurred_at")])]
 )
-def test_incident_in_future_is_refused(ahead_ms, expected):
+def test_alert_about_an_incident_in_the_future_is_refused(ahead_ms, expected):
     """60 s of clock skew are allowed, in later revisions, too (rules P5, P8)."""
     occurred_at = NOON_MS + ahead_ms
     assert broken(occurred_at=occurred_at, approved_at=None) == expected
@@ -197,7 +197,7 @@ def briefer(**bounds):
 
 @pytest.mark.parametrize("expires_at", [None, NOON_MS + 1, NOON_MS + 1_800_000, NOON_MS + HOUR_MS])
 @pytest.mark.parametrize("age_ms", [0, 300_000, 600_000, 1_200_000])
-def test_revision_in_category_too_short_for_current_end_is_refused(expires_at, age_ms):
+def test_revision_to_a_category_too_short_lived_for_the_current_end_is_refused(expires_at, age_ms):
     """No expiry is possible, so the pointer is `/category`, whether an expiry was sent or not (rule P6)."""
     occurred_at = NOON_MS - age_ms
     current = a_revision(category="arson", occurred_at=occurred_at)
@@ -206,8 +206,8 @@ def test_revision_in_category_too_short_for_current_end_is_refused(expires_at, a
     assert broken(briefer(), current=current, **claims | {"category": "arson", "expires_at": None}) == []
 
 
-def test_revision_after_max_age_was_lowered_says_to_cancel():
-    """The same as for another category, and the text says what to do (rule P6)."""
+def test_error_of_revision_after_max_age_was_lowered_suggests_a_cancel():
+    """The type of the error is that for a shorter-lived category. Its text says what to do (rule P6)."""
     [violation] = briefer().violations(dataclasses.replace(FINE, occurred_at=NOON_MS - 1_000), NOON_MS, a_revision())
     assert violation.detail == (
         "alerts of this category end at occurred_at + 600 s at the latest, and the current revision ends later: "
@@ -215,7 +215,7 @@ def test_revision_after_max_age_was_lowered_says_to_cancel():
     )
 
 
-def test_revision_in_shorter_category_may_end_with_current_one():
+def test_revision_to_a_shorter_lived_category_may_end_when_the_current_one_does():
     """The expiry must be within both bounds, inclusive (rule P6)."""
     occurred_at = NOON_MS - 1_000
     current = a_revision(category="arson", occurred_at=occurred_at, expires_at=occurred_at + 600_000)
@@ -239,7 +239,7 @@ def test_revision_in_shorter_category_may_end_with_current_one():
         (540_001, 59_999, "/occurred_at"),
     ],
 )
-def test_alert_with_less_than_minimum_life_is_refused(age_ms, expires_in_ms, expected):
+def test_alert_that_would_live_less_than_the_minimum_is_refused(age_ms, expires_in_ms, expected):
     """The default expiry counts if none was sent; the bound is inclusive (rules P6, P8)."""
     expires_at = None if expires_in_ms is None else NOON_MS + expires_in_ms
     claims = {"occurred_at": NOON_MS - age_ms, "approved_at": NOON_MS, "expires_at": expires_at}
@@ -247,16 +247,16 @@ def test_alert_with_less_than_minimum_life_is_refused(age_ms, expires_in_ms, exp
 
 
 @pytest.mark.parametrize(("left_ms", "expected"), [(60_000, []), (59_999, [("expiry-out-of-range", "/category")])])
-def test_revision_with_less_than_minimum_life_is_refused(left_ms, expected):
-    """Otherwise a series of revisions in an alert's last second could reveal who is where (rule P6)."""
+def test_revision_that_would_live_less_than_the_minimum_is_refused(left_ms, expected):
+    """Otherwise a series of revisions in an alert's last second could reveal where subscribers are (rule P6)."""
     occurred_at = NOON_MS + left_ms - 600_000
     current = a_revision(occurred_at=occurred_at, expires_at=NOON_MS + 1)
     claims = {"occurred_at": occurred_at, "approved_at": NOON_MS, "current": current}
     assert broken(briefer(min_life_s=60), **claims) == expected
 
 
-def test_first_revision_may_end_at_any_time():
-    """Only later revisions are bound by a current one (rule P6)."""
+def test_first_revision_may_expire_at_any_time():
+    """Only later revisions have to end with the current one or later (rule P6)."""
     assert broken(expires_at=NOON_MS + 1) == []
 
 
@@ -264,14 +264,14 @@ def test_first_revision_may_end_at_any_time():
     ("radius_m", "fits"),
     [(249.999, False), (250, True), (500.5, True), (500.501, False), (5e-324, False), (1e300, False)],
 )
-def test_radius_beyond_bounds_of_category_is_refused(radius_m, fits):
+def test_radius_out_of_the_range_of_its_category_is_refused(radius_m, fits):
     """Bounds are inclusive (rules P7, P8)."""
     expected = [] if fits else [("radius-out-of-range", "/area/radius_m")]
     recent = {"occurred_at": NOON_MS - 1_000, "approved_at": NOON_MS}
     assert broken(STRICT, radii=(("/area/radius_m", radius_m),), **recent) == expected
 
 
-def test_each_radius_beyond_bounds_is_listed():
+def test_each_radius_out_of_range_is_listed():
     """The pointer names the circle (rule P7)."""
     radii = tuple((f"/area/{n}/radius_m", radius_m) for n, radius_m in enumerate([99, 100, 20_000, 20_001]))
     assert broken(radii=radii) == [
@@ -280,14 +280,14 @@ def test_each_radius_beyond_bounds_is_listed():
     ]
 
 
-def test_detail_has_limits_and_no_sent_value():
+def test_detail_of_a_violation_has_the_limits_but_not_the_sent_value():
     """An answer repeats no refused value (rule H9)."""
     claims = dataclasses.replace(FINE, radii=(("/area/radius_m", 33.3),), occurred_at=NOON_MS - 7_777_777)
     details = [violation.detail for violation in BUILT_IN.violations(claims, NOON_MS)]
     assert details == ["must be at most 3600 s ago", "must be 100 to 20000 m"]
 
 
-def test_limit_in_detail_is_written_in_digits():
+def test_large_limit_in_detail_is_written_in_digits():
     """A limit of 3,000 km is not written as 3e+06 (rule HD14)."""
     warnings = policy.load(Path("builtin:public-warning"))
     claims = dataclasses.replace(FINE, category="tsunami", radii=(("/area/radius_m", 9e6),))
@@ -295,11 +295,11 @@ def test_limit_in_detail_is_written_in_digits():
     assert details == ["must be 100 to 3000000 m"]
 
 
-# ---- several violations, and missing inputs ---------------------------------------------------------------------
+# ---- several violations at once, and missing inputs -------------------------------------------------------------
 
 
-def test_all_violations_are_listed_in_order_of_table():
-    """Not only the first one (rule P9, and section 4)."""
+def test_all_violations_are_listed_in_the_order_of_the_rules():
+    """The answer does not end with the first violation (rule P9, and section 4)."""
     worst = {
         "threat": "individual",
         "approved_at": NOON_MS - 3 * HOUR_MS,
@@ -319,7 +319,7 @@ def test_all_violations_are_listed_in_order_of_table():
     assert [slug for slug, _ in broken(**future)] == ["not-community", "not-approved", "not-yet", "expiry-out-of-range"]
 
 
-def test_unknown_category_skips_rules_that_need_category():
+def test_alert_of_unknown_category_is_not_checked_for_age_expiry_or_radius():
     """Age, expiry and radius are not checked (rule P9)."""
     found = broken(
         category="gossip",
@@ -345,7 +345,7 @@ INPUTS = ("category", "threat", "occurred_at", "expires_at", "approved_at", "rad
     ids=lambda names: "+".join(sorted(names)),
 )
 def test_rule_with_missing_input_is_not_checked(missing):
-    """All other rules are, for every combination of missing inputs (rule P9)."""
+    """All other rules are checked, for every combination of missing inputs (rule P9)."""
     worst = {
         "category": "robbery",
         "threat": "individual",
@@ -365,8 +365,8 @@ def test_rule_with_missing_input_is_not_checked(missing):
     assert [slug for slug, _ in broken(**claims)] == [slug for slug, names in needs.items() if not names & missing]
 
 
-def test_approval_of_cancel_follows_same_rule():
-    """It must not be before `occurred_at` or in the future (rule P3)."""
+def test_approval_of_a_cancel_before_the_incident_or_in_future_is_refused():
+    """The same rule holds for an alert (rule P3)."""
     judge = BUILT_IN.approval_violations
     assert judge(NOON_MS, NOON_MS, NOON_MS) == []
     assert [v.slug for v in judge(NOON_MS - 1, NOON_MS, NOON_MS)] == ["not-approved"]
@@ -456,13 +456,13 @@ def test_invalid_policy_file_is_reported_in_one_line(tmp_path, text, expected):
     ids=range(3),
 )
 def test_unknown_key_is_reported_first_with_suggestion(tmp_path, text, key, nearest):
-    """It comes before errors that may follow from it, such as a missing `categories` (rule K1)."""
+    """The unknown key comes before errors that it may have caused, such as a missing `categories` (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
     assert str(caught.value).endswith(f"{key}: is not a key of a policy{nearest}")
 
 
-def test_all_errors_of_policy_are_in_problems(tmp_path):
+def test_config_error_lists_all_errors_of_a_policy_file(tmp_path):
     """`ConfigError.problems` has one line for each error (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, 'names = "x"\n[categories]\nflood = { title = "", max_age_s = 0 }')

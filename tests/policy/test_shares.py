@@ -1,4 +1,4 @@
-"""Shares: places of a bounded resource by subject (rule HD6)."""
+"""Shares: how much of a limited resource, such as running requests, one subject may use (rule HD6)."""
 
 import asyncio
 import gc
@@ -17,8 +17,8 @@ from geocast.policy.shares import Shares, Starts, Turns
     share=st.floats(0, 1, exclude_min=True),
     steps=st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from(["take", "give back", "fail"])), max_size=60),
 )
-def test_place_is_refused_exactly_beyond_share_or_bound(bound, share, steps):
-    """A model counts the places that are held; a block that has ended, also by an error, holds none (rule HD6)."""
+def test_request_is_refused_exactly_when_a_subjects_share_or_the_total_is_used_up(bound, share, steps):
+    """A model counts the places in use. A `with` block that has ended, even by an error, uses no place (rule HD6)."""
     shares = Shares("things", bound, share)
     held = {subject: [] for subject in "abcde"}
     for subject, step in steps:
@@ -45,7 +45,7 @@ def test_place_is_refused_exactly_beyond_share_or_bound(bound, share, steps):
 
 
 @pytest.mark.parametrize(("own", "all_of_them", "is_refused"), [(1, 7, False), (2, 2, True), (0, 8, True)])
-def test_places_stored_elsewhere_count(own, all_of_them, is_refused):
+def test_places_stored_outside_the_process_count_towards_the_share(own, all_of_them, is_refused):
     """Open calls are stored in the log, for instance (Rule 5)."""
     shares = Shares("open calls", 8, 0.25, retry_after_s=5)
     if is_refused:
@@ -57,8 +57,11 @@ def test_places_stored_elsewhere_count(own, all_of_them, is_refused):
             pass
 
 
-def test_turns_of_one_subject_do_not_delay_another():
-    """A subject has two of eight turns. Its other requests wait in order, or are refused beyond its share (Rule 6)."""
+def test_waiting_requests_of_one_subject_do_not_delay_another_subject():
+    """A subject may have two of eight requests running.
+
+    Its other requests wait in order, or are refused beyond its share (Rule 6).
+    """
 
     async def main():
         turns, go, at_work = Turns("works", 16, 8), asyncio.Event(), []
@@ -91,8 +94,8 @@ def test_turns_of_one_subject_do_not_delay_another():
     asyncio.run(main())
 
 
-def test_subject_without_turns_takes_no_memory():
-    """Its semaphore is dropped with its last turn (Rule 4)."""
+def test_subject_whose_requests_have_ended_uses_no_memory():
+    """The subject's semaphore is dropped with its last request (Rule 4)."""
 
     async def main():
         turns = Turns("works", 16, 8)
@@ -108,8 +111,8 @@ def test_subject_without_turns_takes_no_memory():
     asyncio.run(main())
 
 
-def test_requests_of_one_subject_begin_in_different_turns_of_the_loop():
-    """Requests of other subjects begin in the same turns (Rule 7), and finished subjects take no memory (Rule 4)."""
+def test_requests_of_one_subject_start_in_different_turns_of_the_event_loop():
+    """Requests of other subjects start in the same turns (Rule 7), and finished subjects use no memory (Rule 4)."""
 
     async def main():
         starts, turn, begun = Starts(), 0, []

@@ -119,7 +119,7 @@ def test_module_imports_only_from_lower_layers(module):
         assert package_of(other) == own or heights[package_of(other)] < heights[own], f"{module} imports {other}"
 
 
-def test_numbers_of_packages_and_arrows_match_architecture():
+def test_numbers_of_packages_and_of_imports_between_them_match_architecture_md():
     """ARCHITECTURE.md: there are at most 25 packages and 140 arrows, and the document gives the exact numbers."""
     rooms = {package_of(module) for module in MODULES.keys() - ENTRY_POINTS}
     print(f"packages: {len(rooms)}, arrows: {len(arrows())}")
@@ -131,12 +131,12 @@ def test_numbers_of_packages_and_arrows_match_architecture():
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_modules_have_no_import_cycle(module):
-    """ARCHITECTURE.md: this also holds within a package."""
+    """ARCHITECTURE.md: modules of one package have no import cycle either."""
     assert not any(module in reachable(other) for other in imported(module)[0])
 
 
 @pytest.mark.parametrize("package", [PACKAGE, CLIENTS], ids=lambda package: package.name)
-def test_public_class_names_are_unique(package):
+def test_each_public_class_name_is_used_only_once(package):
     """A class name in a message, a test or a search result leads to one class of the server or of the clients."""
     found = {}
     for path in package.rglob("*.py"):
@@ -184,12 +184,12 @@ def test_core_modules_import_no_io(module):
         "ingest.publish",
     ],
 )
-def test_core_modules_are_covered_by_the_io_check(module):
-    """ARCHITECTURE.md: the test before this one checks these modules, among others."""
+def test_core_modules_are_among_those_checked_for_io(module):
+    """ARCHITECTURE.md: `test_core_modules_import_no_io` checks these modules, among others."""
     assert module in reachable("stream.hub", "stream.session", "ingest.publish")
 
 
-def test_server_does_not_use_wait_for():
+def test_server_does_not_use_asyncio_wait_for():
     """In Python 3.11, `asyncio.wait_for` loses a cancellation that arrives together with a result.
 
     A node could hang.
@@ -197,7 +197,7 @@ def test_server_does_not_use_wait_for():
     assert {path.name for path in PACKAGE.rglob("*.py") if "asyncio.wait_for(" in path.read_text("utf-8")} == set()
 
 
-def test_only_sphere_imports_h3():
+def test_only_module_geometry_sphere_imports_h3():
     assert {module for module in MODULES if "h3" in imported(module)[1]} == {"geometry.sphere"}
 
 
@@ -214,7 +214,7 @@ def test_only_listed_modules_use_shapely():
     }
 
 
-def test_only_the_connection_module_imports_redis():
+def test_only_redis_streams_connection_imports_the_redis_library():
     """`geocast.alertlog.redis_streams.connection` sets the deadline of every command."""
     assert {module for module in MODULES if "redis" in imported(module)[1]} == {"alertlog.redis_streams.connection"}
 
@@ -230,7 +230,7 @@ def log_backends():
     }
 
 
-def test_only_run_node_imports_a_log_backend():
+def test_only_module_run_node_imports_an_implementation_of_the_alert_log():
     """ARCHITECTURE.md: all other modules use the log's port."""
     assert {"alertlog.memory", "alertlog.sqlite", "alertlog.redis_streams"} <= log_backends()
     for backend in log_backends():
@@ -238,7 +238,7 @@ def test_only_run_node_imports_a_log_backend():
 
 
 @pytest.mark.parametrize("library", ["starlette", "uvicorn", "websockets"])
-def test_only_io_packages_import_frameworks(library):
+def test_only_packages_for_network_io_import_web_frameworks(library):
     """`wire.frames` uses the frame format of websockets, but no connection."""
     users = {module for module in MODULES if library in imported(module)[1]}
     http = {module for module in MODULES if module.startswith("api.")} | {"feed.routes", "push.routes"}
@@ -255,7 +255,7 @@ def test_server_imports_no_other_folder_of_the_repository():
 # ---- the parts of the log in Redis -----------------------------------------------------------------------------
 
 
-def test_redis_log_modules_import_only_from_lower_lines():
+def test_redis_log_modules_import_only_from_lower_lines_of_the_drawing():
     """ARCHITECTURE.md, "The parts of the log in Redis": the drawing has all modules of the package."""
     package = "alertlog.redis_streams."
     heights = {
@@ -334,7 +334,7 @@ def test_client_packages_import_only_from_lower_layers(file):
 
 
 @pytest.mark.parametrize("file", [file for file in client_modules() if room_of(file) in ("python", "web")])
-def test_copyable_client_packages_import_no_other_package(file):
+def test_client_packages_made_to_be_copied_import_no_other_package(file):
     """ARCHITECTURE.md: `python` and `web` can be copied out of the repository."""
     assert not any(
         (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("client_demo"))
@@ -352,12 +352,12 @@ def test_web_library_imports_only_from_its_folder():
             assert re.fullmatch(r"\./[\w.-]+", source), f"{part.name} imports {source}"
 
 
-# ---- exact places ---------------------------------------------------------------------------------------------
+# ---- modules that see exact places ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["RequestedCircle", "Publication"])
-def test_requested_circle_is_used_only_until_publication(name):
-    """Only the published circle goes any further (`geocast.wire.requests`, Rule 1; protocol, B4)."""
+def test_requested_circle_is_used_only_by_modules_that_publish(name):
+    """All other modules see only the published circle (`geocast.wire.requests`, Rule 1; protocol, B4)."""
     users = set()
     for module, path in MODULES.items():
         for node in ast.walk(tree(path)):
@@ -370,7 +370,7 @@ def test_requested_circle_is_used_only_until_publication(name):
     assert users <= {"wire.requests", "ingest.publish", "ingest.cap.draft"}
 
 
-def test_requested_call_is_used_only_until_encryption():
+def test_requested_call_is_used_only_by_modules_that_encrypt_it():
     """The service that decides about a call encrypts its place.
 
     No other module sees the place (`geocast.calls.request`, Rule 1).
@@ -385,20 +385,20 @@ def test_requested_call_is_used_only_until_encryption():
     assert users <= {"calls.request", "calls.service"}
 
 
-def test_delivering_modules_do_not_import_requests():
+def test_modules_that_deliver_alerts_do_not_import_the_request_models():
     """Neither the log nor matching nor a session imports the request models (`geocast.wire.requests`, Rule 1)."""
     assert "wire.requests" not in reachable(
         "stream.server", "stream.hub", *(module for module in MODULES if "alertlog" in module)
     )
 
 
-def test_alert_model_imports_no_validation():
+def test_alert_model_imports_no_validation_code():
     """The modules that validate create alerts; `geocast.model.alert` imports none of them."""
     assert imported("model.alert")[0] == set()
     assert "pydantic" not in imported("model.alert")[1]
 
 
-def test_only_request_modules_publish_circles():
+def test_only_request_modules_turn_requested_circles_into_published_ones():
     """A requested circle becomes a published one in the request modules (`geocast.wire.requests`, Rule 1; RZ6)."""
     users = {
         module
@@ -438,7 +438,7 @@ def ports():
 
 
 def told_elsewhere(module, node):
-    """Return the members of a class that a base class or an implemented Protocol documents."""
+    """Return the methods and attributes of a class that a base class or an implemented Protocol documents."""
     bases = getattr(importlib.import_module(f"geocast.{module}"), node.name).__mro__[1:-1]
     of_ports = set() if is_port(node) else set().union(*(port for port in ports() if port <= members(node)))
     return of_ports | {name for name in members(node) if any(hasattr(base, name) for base in bases)}
@@ -463,7 +463,7 @@ def undocumented(module):
 
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - ENTRY_POINTS))
 def test_every_public_name_has_a_docstring(module):
-    """This holds for modules, classes and functions, except for members that a base class or a Protocol documents."""
+    """Modules, classes and functions need one. Methods that a base class or a Protocol documents do not."""
     assert ast.get_docstring(tree(MODULES[module])), f"{module} has no docstring"
     assert list(undocumented(module)) == [], f"these need a docstring of at least {ENOUGH_WORDS} words"
 
@@ -481,7 +481,7 @@ def test_every_test_file_has_a_docstring(path):
     assert ast.get_docstring(tree(path))
 
 
-def test_walks_name_at_most_20_files_that_exist():
+def test_each_code_tour_of_architecture_md_names_10_to_20_existing_files():
     """ARCHITECTURE.md, "Four walks": all named files exist, and no walk is too long to follow."""
     part = (ROOT / "ARCHITECTURE.md").read_text("utf-8").split("\n## Four walks\n")[1].split("\n## ")[0]
     walks = part.split("\n### ")[1:]

@@ -46,7 +46,7 @@ def imported(folder):
         ("bench", [*RUNTIME, *GROUPS["demo"], *GROUPS["bench"]]),
     ],
 )
-def test_imported_packages_are_declared(folder, requirements):
+def test_every_imported_package_is_declared_as_a_dependency(folder, requirements):
     """Modules of this repository and packages that are not installed belong to no distribution and are ignored."""
     used = {name: path for name, path in imported(folder).items() if name in DISTRIBUTIONS}
     assert used

@@ -81,7 +81,7 @@ def test_every_serve_option_is_documented(option):
 
 
 def test_every_documented_serve_option_exists():
-    """This also holds for the environment variables (section 7)."""
+    """Every documented environment variable exists, too (section 7)."""
     options = {option.opts[0] for option in OPTIONS}
     table = rows(section(document("settings.md"), "`geocast serve`"))
     documented = {found[0] for row in table if (found := re.findall(r"^`(--[a-z-]+)", row[0]))}
@@ -129,7 +129,7 @@ def test_documented_bash_line_enables_completion():
 # ---- docs/protocol.md ----------------------------------------------------------------------------------------
 
 
-def test_documented_close_codes_match_the_code():
+def test_documented_close_codes_match_the_source_code():
     """The table has code, reason and the client's reaction, in the order of the code (section 5)."""
     table = [row for row in rows(section(document("protocol.md"), "Close codes")) if row[0].isdigit()]
     assert [tuple(row) for row in table] == [
@@ -137,14 +137,14 @@ def test_documented_close_codes_match_the_code():
     ]
 
 
-def test_close_codes_all_has_every_close_code():
+def test_close_codes_all_contains_every_close_code():
     """`geocast.model.close_codes` has a named value for every way a session ends."""
     named = {value for value in vars(close_codes).values() if isinstance(value, close_codes.Close)}
     assert named == set(close_codes.ALL)
     assert len({close.code for close in close_codes.ALL}) == len(close_codes.ALL)
 
 
-def test_problems_all_has_every_problem_type():
+def test_problems_all_contains_every_problem_type():
     """`geocast.model.problems` has a value for every type, named after its slug."""
     named = {name: value for name, value in vars(problems).items() if isinstance(value, problems.ProblemType)}
     assert set(named.values()) == set(problems.ALL)
@@ -229,7 +229,7 @@ def quantities(text):
 
 
 @pytest.mark.parametrize("row", limits(), ids=lambda row: row[0][:40])
-def test_documented_limit_matches_its_constant(row):
+def test_documented_limit_equals_its_constant_in_the_source_code(row):
     """Each constant in the third column exists in its module, and its value is in the row."""
     names = re.findall(r"`([\w/]+)\.([A-Z_]+)`", row[2])
     assert names, "a limit is the constant of a module"
@@ -257,7 +257,7 @@ def names_of_metrics():
     return found
 
 
-def test_documented_metrics_match_the_code():
+def test_documented_metrics_match_the_source_code():
     """Every metric of the code has a row, and every row is about an existing metric."""
     table = rows(document("metrics.md"))
     documented = {name for row in table for name in re.findall(r"`(geocast_\w+)", row[0])}
@@ -289,12 +289,12 @@ def layout():
 
 
 @pytest.mark.parametrize(("top", "name"), sorted(set(layout())))
-def test_every_name_in_the_layout_exists(top, name):
+def test_every_file_in_the_documented_layout_exists(top, name):
     """ARCHITECTURE.md, "Layout": no file or folder is named that has moved."""
     assert list((ROOT / top).rglob(name.strip("/"))) if name else (ROOT / top).is_dir()
 
 
-def test_layout_has_every_server_module():
+def test_documented_layout_has_every_server_module():
     """ARCHITECTURE.md, "Layout": each module is named in the lines of its package, except `__init__` and `__main__`."""
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     [drawing] = re.findall(r"^server/geocast/.*\n((?:  .*\n)*)", text, re.MULTILINE)
@@ -329,7 +329,7 @@ MEASURED = {  # a sentence in README's "How fast": the file in bench/results and
 
 
 @pytest.mark.parametrize("pattern", MEASURED)
-def test_readme_figures_match_the_bench_results(pattern):
+def test_readme_figures_match_the_recorded_benchmark_results(pattern):
     """README.md, "How fast": each figure is within a tenth of the last result, so new results must be entered."""
     name, figure = MEASURED[pattern]
     text = " ".join(section((ROOT / "README.md").read_text("utf-8"), "How fast").split())
@@ -373,7 +373,7 @@ SHORT = [path for path in sorted(DOCS.rglob("*.md")) if path.name != "protocol.m
 
 
 @pytest.mark.parametrize("path", SHORT, ids=lambda path: str(path.relative_to(DOCS)))
-def test_pages_and_cells_of_tables_are_short(path):
+def test_pages_and_table_cells_of_the_documents_are_short(path):
     """CONTRIBUTING.md: pages have at most 3,000 words and cells 200 characters, except in the protocol and ADRs."""
     assert len(path.read_text("utf-8").split()) <= 3_000
     cells = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell) for row in rows(prose(path)) for cell in row]
@@ -381,7 +381,7 @@ def test_pages_and_cells_of_tables_are_short(path):
 
 
 @pytest.mark.parametrize(("page", "moved"), json.loads((DOCS / "site" / "moved.json").read_text("utf-8")).items())
-def test_moved_anchors_exist_on_their_new_pages(page, moved):
+def test_moved_headings_exist_on_their_new_pages(page, moved):
     """docs/site/moved.json: each anchor is a heading of its new page, and not of its old one."""
     old = [
         path for path in DOCS.rglob("*.md") if page in (path.stem, path.parent.name if path.stem == "README" else "")

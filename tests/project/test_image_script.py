@@ -32,7 +32,7 @@ def build(folder: Path, programs: dict[str, str], **settings: str) -> subprocess
         ({"podman": NO_DAEMON, "buildah": WORKS}, "buildah"),
     ],
 )
-def test_first_program_that_works_builds_the_image(tmp_path: Path, programs: dict[str, str], chosen: str):
+def test_image_is_built_with_the_first_builder_that_works(tmp_path: Path, programs: dict[str, str], chosen: str):
     """A docker without its daemon, or without buildx, can't build this Dockerfile."""
     done = build(tmp_path, programs)
     said, built = done.stdout.splitlines()
@@ -41,7 +41,7 @@ def test_first_program_that_works_builds_the_image(tmp_path: Path, programs: dic
     assert ("--format docker" in built) == (chosen != "docker")
 
 
-def test_machine_without_a_builder_gets_one_line_that_names_them(tmp_path: Path):
+def test_image_script_names_the_possible_builders_if_none_is_installed(tmp_path: Path):
     """The exit status is 1."""
     done = build(tmp_path, {"docker": NO_BUILDX})
     assert (done.returncode, done.stdout) == (1, "")

@@ -74,8 +74,8 @@ def machine(tmp_path):
     return Machine(tmp_path)
 
 
-def test_table_has_every_program_that_tests_look_for():
-    """Otherwise a test could be skipped although Debian has its program."""
+def test_table_of_system_packages_has_every_program_that_tests_use():
+    """If a program were missing from the table, its tests could be skipped although Debian has the program."""
     wanted = set()
     for path in (ROOT / "tests").rglob("*.py"):
         wanted |= set(re.findall(r"""(?:which|program)\("([a-z-]+)"\)""", path.read_text("utf-8")))
@@ -85,7 +85,7 @@ def test_table_has_every_program_that_tests_look_for():
     assert len(TABLE) == len(ROWS.splitlines()), "a command has a row of its own, and one"
 
 
-def test_bare_machine_gets_all_packages_and_no_running_service(machine):
+def test_script_installs_all_packages_on_a_bare_machine_and_starts_no_service(machine):
     """One call installs all packages.
 
     Services are not started (policy-rc.d forbids it during the call) and not enabled.
@@ -100,7 +100,7 @@ def test_bare_machine_gets_all_packages_and_no_running_service(machine):
     assert not (machine.sbin / "policy-rc.d").exists()
 
 
-def test_complete_machine_is_not_changed(machine):
+def test_script_changes_nothing_on_a_machine_with_all_packages(machine):
     """A daemon in /usr/sbin, which is not in the PATH, counts as installed."""
     for command in TABLE:
         machine.add(command)
@@ -109,7 +109,7 @@ def test_complete_machine_is_not_changed(machine):
     assert machine.read("asked") == machine.read("services") == []
 
 
-def test_unavailable_package_does_not_prevent_installing_the_others(machine):
+def test_script_installs_the_other_packages_if_one_is_unavailable(machine):
     """One line names the missing package. Services that were installed before stay enabled."""
     machine.add("redis-server")
     policy = machine.sbin / "policy-rc.d"
@@ -122,7 +122,7 @@ def test_unavailable_package_does_not_prevent_installing_the_others(machine):
     assert policy.exists(), "it was not ours"
 
 
-def test_user_without_rights_gets_one_line_with_missing_packages(machine):
+def test_script_names_the_missing_packages_in_one_line_without_root_rights(machine):
     """`sudo -n` fails, so nothing is installed."""
     for command in set(TABLE) - {"haproxy", "cc"}:
         machine.add(command)

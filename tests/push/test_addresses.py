@@ -1,4 +1,4 @@
-"""Where pushes may go (rules WPR3, WPO4): the table of everything that a stranger may try."""
+"""The addresses to which pushes may be sent, and those that a stranger may try in vain (rules WPR3, WPO4)."""
 
 import pytest
 
@@ -18,7 +18,7 @@ SERVICES = parse_services(f"{DEFAULT_SERVICES},up.city.example:8443")
         ("https://up.city.example:8443/UP?topic=1", "up.city.example:8443"),
     ],
 )
-def test_endpoint_on_the_list_of_services_is_allowed(url, service):
+def test_endpoint_of_a_listed_push_service_is_allowed(url, service):
     """A host is allowed by its name or below a `*.name`; `aud` is its origin (rule WPR3)."""
     endpoint = SERVICES.allowed(url)
     assert endpoint.service == service
@@ -67,8 +67,8 @@ def test_endpoint_on_the_list_of_services_is_allowed(url, service):
         "https://fcm.googleapis.com/" + "x" * 974,
     ],
 )
-def test_other_endpoint_is_refused(url):
-    """So are URLs that could be read in two ways (rule WPR3)."""
+def test_endpoint_of_an_unlisted_service_or_of_wrong_form_is_refused(url):
+    """URLs that could be read in two ways are refused, too (rule WPR3)."""
     assert SERVICES.allowed(url) is None
 
 
@@ -123,7 +123,7 @@ def test_invalid_list_of_services_is_refused(text):
         "",
     ],
 )
-def test_address_that_is_not_global_is_dropped(address):
+def test_private_or_reserved_address_is_not_global(address):
     """An address that embeds an IPv4 address counts as that (rule WPO4)."""
     assert not is_global(address)
 
@@ -131,12 +131,12 @@ def test_address_that_is_not_global_is_dropped(address):
 @pytest.mark.parametrize(
     "address", ["142.250.1.1", "2a00:1450::1", "::ffff:142.250.1.1", "64:ff9b::8efa:101", "2002:8efa:101::1"]
 )
-def test_global_address_is_kept(address):
+def test_public_address_is_global(address):
     """Pushes may go to global addresses (rule WPO4)."""
     assert is_global(address)
 
 
-def test_only_global_addresses_of_name_are_allowed():
+def test_only_global_addresses_of_a_host_are_allowed_unless_it_is_exempt():
     """`--push-private` exempts a host by its name (rule WPO4)."""
     resolved = ["10.0.0.1", "142.250.1.1", "::1"]
     assert allowed_addresses("push.example", resolved, ()) == ["142.250.1.1"]

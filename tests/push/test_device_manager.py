@@ -1,4 +1,7 @@
-"""Effects of time on devices, urgency, and the journal of pushes. `test_model.py` tests everything else."""
+"""Effects of time on devices, the urgency of pushes, and their delivery records.
+
+`test_model.py` tests everything else.
+"""
 
 import asyncio
 import functools
@@ -59,7 +62,7 @@ class Notes:
         return PushResponse(self.outcome, self.outcome.value, self.retry_after_s)
 
     def answer_all(self, outcome):
-        """End all requests under way, and all later ones, with this outcome."""
+        """End all requests in progress, and all later ones, with this outcome."""
         self.outcome = outcome
         for wait in self.waits:
             if not wait.done():
@@ -82,7 +85,7 @@ class Away(MemoryDevices):
         return await super().put(device, was, **more)
 
     async def note(self, lines):
-        """Write lines, unless the store is unavailable."""
+        """Write delivery records, unless the store is unavailable."""
         if self.away:
             raise StoreUnavailable("away")
         return await super().note(lines)
@@ -127,7 +130,7 @@ class Process:
         await turns()
 
     async def passes(self, seconds):
-        """Let time pass, and sweep."""
+        """Let time pass, then run the periodic check."""
         self.clock.advance(seconds)
         await self.waking.sweep()
         await turns()
@@ -151,7 +154,7 @@ async def test_urgency_of_push_and_of_cancel_follows_severity(severity, urgency)
     assert [push.urgency for push in process.client.pushes] == [urgency, urgency]
 
 
-async def test_device_is_reminded_once_three_days_before_lease_ends():
+async def test_device_is_reminded_once_three_days_before_its_registration_ends():
     """`renew` has low urgency, and is not repeated after a restart (rule WPR9)."""
     process = Process()
     await process.register()
@@ -167,8 +170,8 @@ async def test_device_is_reminded_once_three_days_before_lease_ends():
     assert len(process.client.pushes) == 1
 
 
-async def test_failed_reminder_is_pushed_again():
-    """It is pushed a minute later, or when the device is idle again (rule WPR9)."""
+async def test_reminder_that_was_not_sent_is_pushed_again():
+    """The reminder is pushed a minute later, or when the device has no other request in progress (rule WPR9)."""
     process = Process()
     await process.register()
     process.client.outcome = PushOutcome.BUSY
@@ -179,8 +182,8 @@ async def test_failed_reminder_is_pushed_again():
     assert [message["type"] for message in process.client.received()] == ["renew", "renew"]
 
 
-async def test_daily_registrations_do_not_add_reminders_or_lease_checks():
-    """They take no more memory than a single registration (rule WPR9)."""
+async def test_daily_registrations_of_a_device_do_not_add_reminders_or_timers():
+    """Repeated registrations use no more memory than one (rule WPR9)."""
     process = Process()
     for day in range(5):
         process.clock.advance(86_400)
@@ -196,8 +199,8 @@ async def test_daily_registrations_do_not_add_reminders_or_lease_checks():
     assert len(process.waking.devices) == 0
 
 
-async def test_device_is_forgotten_when_its_lease_ends():
-    """Its row, its record and its lines are gone (rule WPR9)."""
+async def test_device_is_forgotten_when_its_registration_ends():
+    """The device's row in memory, its stored record and its delivery records are deleted (rule WPR9)."""
     process = Process()
     await process.register()
     await process.passes(LEASE_MS / 1000 - 1)
@@ -210,8 +213,8 @@ async def test_device_is_forgotten_when_its_lease_ends():
 
 
 @pytest.mark.parametrize("is_here", [False, True])
-async def test_device_stored_elsewhere_before_revocation_is_forgotten_when_read(is_here):
-    """By then the process that has the shard has already checked its own devices (rules WPR9, BA3)."""
+async def test_device_of_revoked_token_stored_by_another_process_is_forgotten_when_read(is_here):
+    """This process has already checked all its other devices for revoked tokens (rules WPR9, BA3)."""
     process = Process()
     if is_here:
         await process.register()
@@ -225,8 +228,8 @@ async def test_device_stored_elsewhere_before_revocation_is_forgotten_when_read(
     assert await process.waking.records.owned(Subject("", "device")) == []
 
 
-async def test_device_with_unknown_key_stays_until_recheck():
-    """Another process may have fetched the key first, from a URL; a reload decides (rule WPR9)."""
+async def test_device_whose_token_key_is_unknown_is_pushed_to_until_tokens_are_rechecked():
+    """Another process may have fetched the key from its URL earlier. The check after a reload decides (rule WPR9)."""
     process = Process()
     process.standing["device"] = None
     await process.register()
@@ -236,8 +239,8 @@ async def test_device_with_unknown_key_stays_until_recheck():
     assert len(process.waking.devices) == 0
 
 
-async def test_device_gets_test_alerts_only_until_its_token_ends():
-    """It gets all other alerts until its lease ends (rule R6)."""
+async def test_device_gets_test_alerts_only_until_its_token_expires():
+    """The device gets all other alerts until its registration ends (rule R6)."""
     process = Process()
     await process.register(may_test=True, expires_at_ms=NOON_MS + 60_000)
     await process.reads(a_revision("test", status="test"))
@@ -248,8 +251,8 @@ async def test_device_gets_test_alerts_only_until_its_token_ends():
     assert told == [("test", 1), ("real", 1)]
 
 
-async def test_most_severe_alert_that_is_owed_goes_first():
-    """A cancel goes before an alert of its severity, and nothing goes before the request under way (rule WPO1)."""
+async def test_most_severe_waiting_alert_is_pushed_first():
+    """A cancel is pushed before an alert of equal severity. A request in progress is not interrupted (rule WPO1)."""
     process = Process()
     await process.register()
     await process.reads(a_revision("off", severity="severe"))
@@ -264,7 +267,7 @@ async def test_most_severe_alert_that_is_owed_goes_first():
     assert said == ["off", "first", "extreme", "off", "severe", "first"]
 
 
-async def test_requests_beyond_limit_of_host_wait():
+async def test_requests_beyond_the_limit_of_a_push_host_wait():
     """A host that has not taken a push for a while gets 32 requests at once, then up to 200 (rules WPO1, WPO2)."""
     process = Process()
     for number in range(300):
@@ -283,8 +286,8 @@ async def test_requests_beyond_limit_of_host_wait():
     assert process.waking.sending.waiting() == 100
 
 
-async def test_push_is_noted_as_maybe_sent_before_it_is_sent():
-    """Its outcome is noted afterwards (rule WPS2)."""
+async def test_push_is_recorded_as_maybe_sent_before_its_request():
+    """The outcome is recorded after the request (rule WPS2)."""
     process = Process()
     await process.register()
     process.client.outcome = None
@@ -302,8 +305,8 @@ async def test_push_is_noted_as_maybe_sent_before_it_is_sent():
     assert len(process.client.pushes) == 2
 
 
-async def test_unavailable_store_delays_no_alert_and_gets_lines_later():
-    """Twice is better than never (rule WPS4)."""
+async def test_pushes_are_sent_while_the_store_is_unavailable_and_recorded_later():
+    """An alert that a phone gets twice is better than one that it misses (rule WPS4)."""
     process = Process()
     await process.register()
     process.store.away = True
@@ -319,10 +322,10 @@ async def test_unavailable_store_delays_no_alert_and_gets_lines_later():
     assert process.waking.recorder.error is None
 
 
-async def test_pushes_that_services_took_are_counted_once():
-    """Only revisions that a service took count, not cancels.
+async def test_pushes_accepted_by_their_service_are_counted_once():
+    """Only revisions count, not cancels.
 
-    Counts that the log could not take are given to it again (rule H7).
+    If the log can't store the counts, they are handed to it again later (rule H7).
     """
     process, counted = Process(), []
 
@@ -349,8 +352,8 @@ async def test_pushes_that_services_took_are_counted_once():
     assert counted == [{}, {"a": Counts(pushed=1)}, {"a": Counts(pushed=2)}, {}]
 
 
-async def test_push_is_in_journal_before_it_is_counted():
-    """So a push that is repeated after a kill is not counted again (rules H7, WPS2)."""
+async def test_outcome_of_a_push_is_stored_before_the_push_is_counted():
+    """Otherwise a push that is repeated after a kill would be counted twice (rules H7, WPS2)."""
     process = Process()
     await process.register()
     await process.reads(a_revision())
@@ -365,8 +368,8 @@ async def test_push_is_in_journal_before_it_is_counted():
     assert noted == [State.SENT]
 
 
-async def test_record_that_no_key_opens_is_kept_and_counted():
-    """So is a record whose push service is not allowed any more (rule WPS4)."""
+async def test_stored_device_that_cannot_be_decrypted_is_left_in_store_and_counted():
+    """A stored device whose push service is no longer allowed is left and counted, too (rule WPS4)."""
     process = Process()
     await process.register()
     [device] = process.store._memory.devices.values()
@@ -378,7 +381,7 @@ async def test_record_that_no_key_opens_is_kept_and_counted():
     assert len(process.store._memory.devices) == 2
 
 
-async def test_what_is_over_is_true_only_for_digests_of_other_than_live_alerts():
+async def test_what_is_over_is_true_only_for_alerts_that_are_not_live():
     process = Process()
     await process.register()
     await process.reads(a_revision())
@@ -388,8 +391,8 @@ async def test_what_is_over_is_true_only_for_digests_of_other_than_live_alerts()
     assert (is_over(digest("alert", "a-1")), is_over(digest("alert", "b"))) == (False, True)
 
 
-async def test_newest_line_of_device_and_alert_counts():
-    """Both lines are written in one transaction (rule WPS2)."""
+async def test_later_record_of_a_push_in_one_transaction_replaces_the_earlier():
+    """Both delivery records are written in one transaction (rule WPS2)."""
     store = MemoryDevices()
     await store.put(StoredDevice(b"d", b"o", b"e", b"s", 9, b""), None)
     recorder = DeliveryJournal(store, StaticShards())
@@ -400,7 +403,7 @@ async def test_newest_line_of_device_and_alert_counts():
 
 
 async def test_pause_of_old_endpoint_does_not_apply_to_new_endpoint():
-    """The end of the old pause does not end a new one either (rule WPO2)."""
+    """The end of the old pause does not end a pause of the new endpoint either (rule WPO2)."""
     process = Process()
     await process.register()
     process.client.outcome = PushOutcome.REFUSED
@@ -420,7 +423,7 @@ async def test_pause_of_old_endpoint_does_not_apply_to_new_endpoint():
     assert len(process.client.pushes) == 4
 
 
-async def test_device_that_registers_while_it_is_forgotten_keeps_its_last_registration():
+async def test_device_that_registers_while_it_is_being_forgotten_stays_registered():
     """The store and the process agree (rules WPR9, WPR10)."""
     process = Process()
     await process.register()
@@ -433,7 +436,7 @@ async def test_device_that_registers_while_it_is_forgotten_keeps_its_last_regist
     assert list(process.store._memory.devices) == [device.digest]
 
 
-async def test_devices_beyond_capacity_stay_in_the_store():
+async def test_devices_beyond_the_capacity_of_the_process_stay_in_the_store():
     """A lower `--max-devices` forgets nobody (rule WPR10)."""
     process = Process()
     for number in range(3):
@@ -465,7 +468,7 @@ async def test_failure_of_old_endpoint_does_not_pause_new_endpoint():
 
 @pytest.mark.parametrize("outcome", [PushOutcome.BUSY, PushOutcome.FAILED])
 @pytest.mark.parametrize(("lasts_s", "waits_s"), [(3_600, 120), (60, 60 - LAST_TRY_S)])
-async def test_device_is_not_pushed_to_before_retry_after_has_passed(outcome, lasts_s, waits_s):
+async def test_device_gets_no_push_before_the_retry_after_time_has_passed(outcome, lasts_s, waits_s):
     """An alert that ends earlier is tried once more before its end (rule HD19)."""
     process = Process()
     await process.register()
@@ -478,7 +481,7 @@ async def test_device_is_not_pushed_to_before_retry_after_has_passed(outcome, la
     assert len(process.client.pushes) == 2
 
 
-# ---- hosts -----------------------------------------------------------------------------------------------------------
+# ---- hosts of push services ------------------------------------------------------------------------------------------
 
 
 def at(host, name):
@@ -486,8 +489,8 @@ def at(host, name):
     return f"https://{host}.example/{name}"
 
 
-async def test_unknown_hosts_take_only_spare_slots():
-    """Even many unknown hosts leave all slots to known hosts.
+async def test_hosts_without_a_successful_push_get_only_the_spare_slots():
+    """Even many such hosts leave all other slots to hosts with a successful push.
 
     When they answer, all their devices get the alert (rule HD2).
     """
@@ -507,7 +510,7 @@ async def test_unknown_hosts_take_only_spare_slots():
     assert len(process.client.pushes) == 3 * (3 * SPARE_SLOTS + 1)
 
 
-async def test_devices_of_one_owner_take_few_slots_and_all_get_the_alert():
+async def test_devices_of_one_owner_use_few_slots_and_all_get_the_alert():
     """An owner with many devices on hosts that hang leaves the slots to others (rule HD2)."""
     process = Process()
     for number in range(8):
@@ -521,8 +524,8 @@ async def test_devices_of_one_owner_take_few_slots_and_all_get_the_alert():
     assert len(process.client.pushes) == 8
 
 
-async def test_host_that_took_a_push_is_known_after_restart():
-    """A few stored records say so, and the phones of the host are served at once (rule HD2)."""
+async def test_host_with_a_successful_push_is_still_trusted_after_a_restart():
+    """A few stored device records say that the host works, so its phones need not wait (rule HD2)."""
     process = Process("*.example")
     for number in range(4 * MARKS):
         await process.register(f"device-{number}", endpoint=at("good", number))
@@ -535,7 +538,7 @@ async def test_host_that_took_a_push_is_known_after_restart():
     assert sum(device.record.worked for device in process.waking.devices) == lanes["good.example"].marked == MARKS
 
 
-async def test_new_host_of_device_is_not_known_by_its_old_host():
+async def test_new_push_host_of_a_device_is_not_trusted_because_the_old_one_was():
     """The stored mark belongs to the host of the old endpoint (rule HD2)."""
     process = Process("*.example")
     await process.register(endpoint=at("good", "x"))
@@ -547,7 +550,7 @@ async def test_new_host_of_device_is_not_known_by_its_old_host():
     assert not device.served
 
 
-async def test_hosts_without_devices_are_forgotten():
+async def test_push_hosts_without_devices_are_forgotten():
     """A client that registers on one host after the other leaves nothing behind (rule HD14)."""
     process = Process("*.example")
     for number in range(20):
@@ -558,7 +561,7 @@ async def test_hosts_without_devices_are_forgotten():
     assert process.waking.sending.lanes == {}
 
 
-async def test_closed_host_is_tested_by_devices_it_has_served():
+async def test_suspended_push_host_is_tested_with_devices_that_it_served_before():
     """Endpoints that never worked don't delay the test, however many wait (rule HD2)."""
     process = Process()
     process.client.dead = "dead"
@@ -584,7 +587,7 @@ async def test_closed_host_is_tested_by_devices_it_has_served():
     assert all(device.failures == 0 for device in process.waking.devices if "good" in device.owner.sub)
 
 
-async def test_closed_host_is_tested_by_any_device_if_none_was_served():
+async def test_suspended_push_host_is_tested_with_any_device_if_it_served_none():
     """New phones get the alert too (rule HD2)."""
     process = Process()
     process.client.dead = ""

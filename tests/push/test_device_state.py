@@ -6,11 +6,11 @@ from geocast.push import device_state
 from geocast.push.device_state import NEXT, DeviceEvent, DeviceState
 
 
-def test_table_in_docstring_equals_table_in_code():
+def test_state_table_in_docstring_equals_table_in_code():
     assert read_state_table(device_state, DeviceState, DeviceEvent) == (NEXT, set())
 
 
-def test_every_state_is_reachable_and_leads_to_gone():
+def test_every_state_is_reachable_and_can_end_in_gone():
     reached, ahead = set(), [DeviceState.IDLE]
     while ahead:
         state = ahead.pop()

@@ -37,7 +37,7 @@ def a_file(count):
     return json.dumps({"keys": [make_push_key(str(number)) for number in range(count)]}).encode()
 
 
-def test_equal_values_of_records_share_memory():
+def test_equal_values_of_different_records_are_stored_once_in_memory():
     """There may be 200,000 devices."""
     one, other = unpacked(RECORD.packed()), unpacked(replace(RECORD, id="another-device-id").packed())
     for name in ("vapid", "categories", "min_severity", "languages", "kid"):
@@ -51,20 +51,20 @@ def keyring():
 
 
 @pytest.mark.parametrize("record", [RECORD, replace(RECORD, categories=None, issued_at_s=None, small=True)])
-def test_opened_record_equals_sealed_record(keyring, record):
+def test_decrypted_record_equals_the_encrypted_one(keyring, record):
     """A record survives encryption (rule WPS1)."""
     assert keyring.open(keyring.seal(record, b"device", UNTIL_MS), b"device", UNTIL_MS) == (record, 0)
 
 
-def test_sealed_record_shows_nothing_of_its_content(keyring):
-    """Not the endpoint, cells, `sub` or keys (rule WPP2)."""
+def test_encrypted_record_contains_no_plain_text(keyring):
+    """The endpoint, the cells, the `sub` and the keys are all encrypted (rule WPP2)."""
     sealed = keyring.seal(RECORD, b"device", UNTIL_MS)
     for word in (RECORD.sub, RECORD.id, *RECORD.cells, "fcm.googleapis.com", "fire_structure"):
         assert word.encode() not in sealed
     assert RECORD.auth not in sealed
 
 
-def test_sealed_records_have_equal_lengths(keyring):
+def test_encrypted_records_have_equal_lengths(keyring):
     """Padding hides places and filters; only very many categories need twice the size (rule WPP2)."""
     many = replace(RECORD, cells=("8926cb19c93ffff",) * 8, endpoint="https://a.example/" + "x" * 982)
     lengths = {len(keyring.seal(record, b"device", UNTIL_MS)) for record in (RECORD, many, replace(RECORD, cells=()))}
@@ -74,13 +74,13 @@ def test_sealed_records_have_equal_lengths(keyring):
 
 
 @pytest.mark.parametrize(("device", "until_ms"), [(b"other", UNTIL_MS), (b"device", UNTIL_MS + 1)])
-def test_record_opens_only_for_its_device_and_lease(keyring, device, until_ms):
+def test_record_can_be_decrypted_only_for_its_device_and_expiry(keyring, device, until_ms):
     """An attacker who can write to the store can't swap records or extend a lease (rule WPS1)."""
     with pytest.raises(ValueError, match="no key opens it"):
         keyring.open(keyring.seal(RECORD, b"device", UNTIL_MS), device, until_ms)
 
 
-def test_changed_record_does_not_open(keyring):
+def test_modified_record_cannot_be_decrypted(keyring):
     """Every byte of a record is authenticated (rule WPS4)."""
     sealed = keyring.seal(RECORD, b"device", UNTIL_MS)
     for at in (0, 5, 20, len(sealed) - 1):
@@ -91,7 +91,7 @@ def test_changed_record_does_not_open(keyring):
             keyring.open(sealed[:length], b"device", UNTIL_MS)
 
 
-def test_first_key_seals_and_all_keys_open():
+def test_first_key_encrypts_and_every_key_decrypts():
     """A new key is put in front of the old ones (rule WPS1)."""
     old, new = [make_push_key("old")], [make_push_key("new")]
     before = parse_push_keys(json.dumps({"keys": old}).encode(), "file")
@@ -103,8 +103,8 @@ def test_first_key_seals_and_all_keys_open():
         before.open(after.seal(RECORD, b"device", UNTIL_MS), b"device", UNTIL_MS)
 
 
-def test_digest_depends_on_key_kind_and_each_value():
-    """It also depends on where one value ends and the next begins (rule WPP2)."""
+def test_digest_depends_on_the_key_the_kind_and_each_value():
+    """The digest also depends on where one value ends and the next begins (rule WPP2)."""
     one, other = (parse_push_keys(a_file(1), "file") for _ in range(2))
     digests = [
         one.digest("device", "a", "b"),
@@ -118,8 +118,8 @@ def test_digest_depends_on_key_kind_and_each_value():
     assert {len(each) for each in digests} == {encryption.DIGEST_BYTES}
 
 
-def test_members_of_later_release_are_ignored():
-    """A record is a map, as log entries are (rule LogG6)."""
+def test_record_fields_of_a_later_release_are_ignored():
+    """A record is a map of named fields, as log entries are (rule LogG6)."""
     import msgpack
 
     later = msgpack.unpackb(RECORD.packed()) | {"quiet_hours": [22, 7]}
@@ -129,7 +129,7 @@ def test_members_of_later_release_are_ignored():
             unpacked(broken)
 
 
-def test_file_without_sealing_keys_is_refused():
+def test_key_file_with_a_key_unfit_for_encryption_is_refused():
     """The error names the option, as for the keys of calls in tests/auth/test_jwks.py (rules WPS1, K1)."""
     bad = json.dumps({"keys": [make_push_key("x") | {"k": "c2hvcnQ"}]}).encode()
     with pytest.raises(ConfigError, match=r"^push-keys FILE: key 1: k: expected 32 bytes in base64url"):

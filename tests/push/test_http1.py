@@ -1,4 +1,4 @@
-"""The part of HTTP/1.1 that a push needs: valid answers, and connections that are kept (rules WPO4, WPO5)."""
+"""The part of HTTP/1.1 that a push needs: valid answers, and connections that are reused (rules WPO4, WPO5)."""
 
 import asyncio
 import contextlib
@@ -75,8 +75,8 @@ class Service:
         return found
 
 
-def test_request_has_given_fields_and_length_of_body():
-    """Fields are lines of their own (RFC 9112, 3)."""
+def test_request_has_the_given_headers_and_the_length_of_its_body():
+    """Each header is a line of its own (RFC 9112, 3)."""
     asked = request("push.example:8443", "/a?b=c", {"TTL": "60", "Topic": "t"}, b"body")
     assert asked == (
         b"POST /a?b=c HTTP/1.1\r\nHost: push.example:8443\r\nTTL: 60\r\nTopic: t\r\nContent-Length: 4\r\n\r\nbody"
@@ -95,8 +95,8 @@ def test_request_has_given_fields_and_length_of_body():
         b"HTTP/1.1 201 C\r\nContent-Length: %d\r\n\r\n" % MAX_REST_BYTES + bytes(MAX_REST_BYTES),
     ],
 )
-def test_connection_is_kept_after_whole_answer(certificate, answer, pieces):
-    """Answers may come in any pieces; small bodies are skipped."""
+def test_connection_is_reused_after_a_complete_answer(certificate, answer, pieces):
+    """Answers may arrive in any pieces, and short bodies are skipped."""
     service = Service(certificate, answer, CREATED, pieces=pieces)
     assert service.ask(2) == [201, 201]
     assert service.asked[0].startswith(b"POST /x?y HTTP/1.1\r\nHost: localhost\r\n")
@@ -122,8 +122,11 @@ def test_three_requests_share_one_connection(certificate):
         b"HTTP/1.1 201 C\r\nContent-Length: %d\r\n\r\n" % TOO_MUCH + bytes(TOO_MUCH),
     ],
 )
-def test_answer_is_never_taken_for_that_of_another_request(certificate, answer):
-    """Unrequested bytes, and answers without a known end, close the connection; the next request gets a new one."""
+def test_connection_with_ambiguous_end_of_answer_is_not_reused(certificate, answer):
+    """Bytes that were not requested, and answers without a known end, close the connection.
+
+    The next request gets a new one.
+    """
     service = Service(certificate, answer, CREATED)
     assert (service.ask(2), service.connections) == ([201, 201], 2)
 
@@ -146,14 +149,14 @@ def test_answer_is_never_taken_for_that_of_another_request(certificate, answer):
         (None, ConnectionResetError),
     ],
 )
-def test_invalid_answer_ends_the_connection(certificate, answer, error):
-    """The bytes that are read are bounded, and the next request gets a new connection."""
+def test_connection_is_closed_after_an_invalid_answer(certificate, answer, error):
+    """The number of bytes that are read is limited, and the next request gets a new connection."""
     service = Service(certificate, answer, CREATED)
     assert (service.ask(2), service.connections) == ([error, 201], 2)
 
 
-async def test_caller_that_gives_up_ends_the_connection(certificate):
-    """A late answer can't be taken for that of another request."""
+async def test_connection_is_closed_if_the_caller_gives_up(certificate):
+    """A late answer could be mistaken for that of another request."""
     service = Service(certificate, b"")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate.crt, certificate.key)
@@ -168,8 +171,8 @@ async def test_caller_that_gives_up_ends_the_connection(certificate):
 
 
 @pytest.mark.parametrize("answer", [CREATED, b"HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nabc"])
-def test_connection_that_has_waited_too_long_is_closed(certificate, monkeypatch, answer):
-    """The service may have dropped it, or the rest of an answer never comes."""
+def test_connection_that_was_idle_too_long_is_closed(certificate, monkeypatch, answer):
+    """The service may have dropped the connection, or the rest of an answer never arrives."""
     monkeypatch.setattr(http1, "KEPT_S", 0.0)
 
     async def tidy(connections):
@@ -182,8 +185,8 @@ def test_connection_that_has_waited_too_long_is_closed(certificate, monkeypatch,
     assert (service.ask(2, tidy), service.connections) == ([201, 201], 2)
 
 
-async def test_waiting_connections_are_bounded_and_hosts_without_any_forgotten(certificate, monkeypatch):
-    """The connection that has waited longest is closed (rule HD14)."""
+async def test_number_of_idle_connections_is_limited_and_hosts_without_any_are_forgotten(certificate, monkeypatch):
+    """The connection that has been idle longest is closed (rule HD14)."""
     monkeypatch.setattr(http1, "MAX_KEPT", 2)
     service = Service(certificate, *[CREATED] * 3)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

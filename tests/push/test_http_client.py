@@ -61,14 +61,14 @@ def send(service, *, host="localhost", private=("localhost",), times=1, within_s
         (LONG_HEAD, PushOutcome.MAYBE, "broken"),
     ],
 )
-def test_outcome_of_answer_follows_the_table(service, said, outcome, status):
-    """A head of more than 16 KiB is invalid, and the push may have been taken."""
+def test_outcome_of_a_push_follows_from_the_status_of_the_answer(service, said, outcome, status):
+    """An answer with a head of more than 16 KiB is invalid; the service may still have accepted the push."""
     service.answers = [said]
     [answer] = send(service)
     assert (answer.outcome, answer.status) == (outcome, status)
 
 
-def test_push_without_answer_in_time_may_have_been_sent(service):
+def test_push_without_an_answer_in_time_counts_as_maybe_sent(service):
     """The wait ends with the alert (rules WPO2, E1)."""
     service.always = HANG
     [answer] = send(service, within_s=0.3)
@@ -93,14 +93,14 @@ def test_retry_after_is_read_as_seconds_or_date(text, seconds):
     assert HttpPushClient(FakeClock())._retry_after_s(text) == seconds
 
 
-def test_connection_is_kept_for_the_next_push(service):
-    """Three pushes share one connection (rule WPO5)."""
+def test_connection_is_reused_for_the_next_push(service):
+    """Three pushes use one connection (rule WPO5)."""
     service.always = 204
     assert [each.status for each in send(service, times=3)] == ["204"] * 3
     assert service.connections == 1
 
 
-def test_fake_service_leaves_nothing_to_later_tests(certificate):
+def test_fake_push_service_leaves_no_open_connections_to_later_tests(certificate):
     """Open requests and connections of a closed loop would make a later test fail."""
     tls = ssl.create_default_context(cafile=certificate.crt)
 
@@ -118,8 +118,8 @@ def test_fake_service_leaves_nothing_to_later_tests(certificate):
         gc.collect()
 
 
-def test_invalid_certificate_ends_connection_before_anything_is_sent(service):
-    """So does a certificate for another name (rule WPO4)."""
+def test_invalid_certificate_ends_the_connection_before_a_request_is_sent(service):
+    """A certificate for another name ends the connection, too (rule WPO4)."""
     [answer] = send(service, trusted=False)
     assert (answer.outcome, answer.status) == (PushOutcome.AWAY, "no connection")
     assert service.statuses == {}
@@ -129,7 +129,7 @@ def test_invalid_certificate_ends_connection_before_anything_is_sent(service):
     "address",
     ["127.0.0.1", "::1", "169.254.169.254", "10.0.0.1", "64:ff9b::7f00:1", "::ffff:127.0.0.1", "2002:7f00:1::"],
 )
-def test_no_connection_goes_to_internal_address(service, monkeypatch, address):
+def test_internal_address_is_never_connected_to(service, monkeypatch, address):
     """Only names of `--push-private` may resolve to internal addresses (rule WPO4)."""
     resolved = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolved(address, *rest, **more))
@@ -138,7 +138,7 @@ def test_no_connection_goes_to_internal_address(service, monkeypatch, address):
     assert (service.connections, service.statuses) == (0, {})
 
 
-def test_only_global_addresses_of_name_are_tried(service, monkeypatch):
+def test_only_global_addresses_of_a_host_are_tried(service, monkeypatch):
     """If the public address of a name refuses, its private address is not tried (rule WPO4)."""
     tried = []
 
@@ -155,7 +155,7 @@ def test_only_global_addresses_of_name_are_tried(service, monkeypatch):
     assert service.connections == 0
 
 
-def test_proxy_of_environment_is_not_used(service, monkeypatch):
+def test_proxy_from_environment_variables_is_not_used(service, monkeypatch):
     """A proxy would resolve names itself (rule WPO4)."""
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         proxy.setblocking(False)
@@ -167,7 +167,7 @@ def test_proxy_of_environment_is_not_used(service, monkeypatch):
     assert service.connections == 1
 
 
-def test_request_has_only_the_headers_that_services_need(service):
+def test_request_has_only_the_headers_that_push_services_need(service):
     """No name of a program, no cookie and no language is sent (rule WPP1)."""
     service.always = 204
     send(service)
@@ -175,11 +175,11 @@ def test_request_has_only_the_headers_that_services_need(service):
     assert service.headers == wanted
 
 
-# ---- names -----------------------------------------------------------------------------------------------------------
+# ---- DNS lookups -----------------------------------------------------------------------------------------------------
 
 
 class Resolver:
-    """A resolver in place of the system's: names in `stuck` wait for the test, names in `gone` don't exist."""
+    """Replaces the system's resolver: lookups of names in `stuck` wait for the test, names in `gone` don't exist."""
 
     def __init__(self, monkeypatch):
         self.asked, self.gone = [], set()
@@ -197,14 +197,14 @@ class Resolver:
 
 @pytest.fixture
 def resolver(monkeypatch):
-    """Return a resolver, and check at the end that no lookup is under way."""
+    """Return a resolver, and check at the end that no lookup is in progress."""
     resolver = Resolver(monkeypatch)
     yield resolver
     resolver.release.set()
 
 
-async def test_lookups_that_never_end_do_not_delay_other_names(resolver):
-    """Each has a thread of its own; beyond a bound, lookups fail at once (rules HD2, HD14)."""
+async def test_dns_lookups_that_never_end_do_not_delay_other_hosts(resolver):
+    """Each lookup has a thread of its own. Beyond a limit, lookups fail at once (rules HD2, HD14)."""
     names = _Names(())
     stuck = [asyncio.ensure_future(names.addresses(f"stuck-{n}", 443)) for n in range(http_client.LOOKUPS - 1)]
     assert await names.addresses("good.example", 443) == ["192.0.9.1"]
@@ -219,7 +219,7 @@ async def test_lookups_that_never_end_do_not_delay_other_names(resolver):
 
 
 @pytest.mark.parametrize("fault", ["stuck", "gone"])
-async def test_earlier_addresses_are_used_when_new_lookup_fails(resolver, monkeypatch, fault):
+async def test_earlier_addresses_of_a_host_are_used_when_a_new_lookup_fails(resolver, monkeypatch, fault):
     """Pushes go on while a name server is unreachable (rule HD2)."""
     monkeypatch.setattr(http_client, "NAMES_S", 0.0)
     monkeypatch.setattr(http_client, "REFRESH_S", 0.01)
@@ -234,8 +234,8 @@ async def test_earlier_addresses_are_used_when_new_lookup_fails(resolver, monkey
     assert resolver.asked == ["stuck-later"] * 2
 
 
-async def test_missing_name_is_looked_up_again_each_time(resolver):
-    """The name may exist by then."""
+async def test_host_without_an_address_is_looked_up_again_each_time(resolver):
+    """The host may have got an address in the meantime."""
     names = _Names(())
     resolver.gone.add("new.example")
     with pytest.raises(socket.gaierror):
@@ -244,7 +244,7 @@ async def test_missing_name_is_looked_up_again_each_time(resolver):
     assert await names.addresses("new.example", 443) == ["192.0.9.1"]
 
 
-async def test_kept_names_are_bounded(resolver, monkeypatch):
+async def test_number_of_remembered_host_names_is_limited(resolver, monkeypatch):
     """The oldest name is forgotten first (rule HD14)."""
     monkeypatch.setattr(http_client, "NAMES", 3)
     names = _Names(())

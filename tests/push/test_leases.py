@@ -1,4 +1,7 @@
-"""Leases of shards: their numbers and shares, on a real Redis whose clock the tests set (rule WPN1)."""
+"""Leases of shards (groups of devices): their numbers and their division, on a real Redis (rule WPN1).
+
+The tests set the clock of this Redis.
+"""
 
 import asyncio
 import functools
@@ -30,10 +33,7 @@ def redis(tmp_path_factory):
 
 
 class LeaseCluster:
-    """The processes that share a store, and their clocks, which the test sets.
-
-    The clock of Redis also runs by itself.
-    """
+    """Processes that share a store, and their clocks, which the test sets. The clock of Redis runs by itself."""
 
     def __init__(self, redis):
         self.prefix = uuid.uuid4().hex
@@ -58,7 +58,10 @@ class LeaseCluster:
 
 
 class Process:
-    """A process that shares the store. Its leases are real; as the owner of shards it only records what is loaded."""
+    """A process that shares the store.
+
+    Its leases are real. As the owner of shards (groups of devices) it only records which shards were loaded.
+    """
 
     def __init__(self, store):
         self.store = store
@@ -70,7 +73,7 @@ class Process:
 
     @property
     def held(self):
-        """The shards that the process holds."""
+        """The shards whose lease the process has."""
         return set(self.shards.terms)
 
     @property
@@ -100,7 +103,7 @@ class Process:
 
 
 async def settled(*processes):
-    """Have all processes renew until none has more than its share and every shard is held."""
+    """Have all processes renew their leases until each shard has a process and no process has too many."""
     while True:
         pauses = [await each.turn() for each in processes]
         if HUNGRY_S not in pauses and sum(len(each.held) for each in processes) == SHARDS:
@@ -129,7 +132,7 @@ def with_cluster(test):
 
 @with_cluster
 async def test_single_process_takes_all_shards(cluster):
-    """It takes them at once, and renews 3 s later (rule WPN1)."""
+    """The process takes all shards (groups of devices) at once, and renews the leases 3 s later (rule WPN1)."""
     one = cluster.process()
     assert await one.turn() == RENEW_S
     assert len(one.sends) == len(one.has) == SHARDS
@@ -138,8 +141,8 @@ async def test_single_process_takes_all_shards(cluster):
 
 @pytest.mark.parametrize("number", [2, 3, 5])
 @with_cluster
-async def test_processes_share_shards_evenly(cluster, number):
-    """Each has at most ⌈64 / processes⌉, whenever it started, and no shard has two holders (rule WPN1)."""
+async def test_shards_are_divided_evenly_among_the_processes(cluster, number):
+    """Each process has at most ⌈64 / processes⌉ shards, whenever it started. No shard has two processes (rule WPN1)."""
     processes = []
     for _ in range(number):
         processes.append(cluster.process())
@@ -150,8 +153,8 @@ async def test_processes_share_shards_evenly(cluster, number):
 
 
 @with_cluster
-async def test_shards_are_freed_one_at_a_time_after_requests_have_ended(cluster):
-    """Until then no other process takes the shard, and nothing new is sent (rule WPN1)."""
+async def test_surplus_shards_are_freed_one_at_a_time_after_their_requests_have_ended(cluster):
+    """Until the requests have ended, no other process takes the shard, and nothing new is sent (rule WPN1)."""
     one, other = cluster.process(), cluster.process()
     await settled(one)
     await other.turn()
@@ -179,8 +182,8 @@ async def test_shards_are_freed_one_at_a_time_after_requests_have_ended(cluster)
 
 
 @with_cluster
-async def test_shards_of_dead_process_are_taken_when_lease_ends(cluster):
-    """The processes that are left renew just then (rules WPN1, WPN2)."""
+async def test_shards_of_a_dead_process_are_taken_over_when_their_leases_end(cluster):
+    """The remaining processes renew their leases just at that time (rules WPN1, WPN2)."""
     one, other, dead = cluster.process(), cluster.process(), cluster.process()
     await settled(one, other, dead)
     cluster.pass_by(LEASE_S - RENEW_S)
@@ -193,8 +196,8 @@ async def test_shards_of_dead_process_are_taken_when_lease_ends(cluster):
 
 
 @with_cluster
-async def test_process_that_stops_frees_its_shards_at_once(cluster):
-    """Nobody waits for a lease to end (rule WPN1)."""
+async def test_process_that_stops_releases_its_shards_at_once(cluster):
+    """Other processes need not wait until the leases end (rule WPN1)."""
     one, other = cluster.process(), cluster.process()
     await settled(one, other)
     await other.shards.stop()
@@ -204,7 +207,7 @@ async def test_process_that_stops_frees_its_shards_at_once(cluster):
 
 
 @with_cluster
-async def test_sending_stops_two_seconds_before_lease_ends(cluster):
+async def test_pushes_of_a_shard_stop_two_seconds_before_its_lease_ends(cluster):
     """The process's monotonic clock decides. If nobody has taken the shard, the process keeps it (rule WPN1)."""
     one = cluster.process()
     await settled(one)
@@ -222,7 +225,10 @@ async def test_sending_stops_two_seconds_before_lease_ends(cluster):
 
 @with_cluster
 async def test_process_suspended_beyond_its_lease_loses_its_shards(cluster):
-    """It sends nothing when it wakes up, learns of the loss by its next renewal, and gets a new share (rule WPN1)."""
+    """When the process wakes up, it sends nothing.
+
+    Its next renewal reports the loss, and it gets other shards (rule WPN1).
+    """
     paused, other = cluster.process(), cluster.process()
     await settled(paused, other)
     before = paused.held
@@ -240,8 +246,8 @@ async def test_process_suspended_beyond_its_lease_loses_its_shards(cluster):
 
 
 @with_cluster
-async def test_numbers_of_leases_rise(cluster):
-    """They rise even if the store has lost the lease before, as after a failover (rule WPN1)."""
+async def test_each_new_lease_of_a_shard_has_a_greater_number(cluster):
+    """The numbers rise even if the store has lost the previous lease, as after a failover (rule WPN1)."""
     one, other, third = cluster.process(), cluster.process(), cluster.process()
     await settled(one)
     cluster.pass_by(LEASE_S + 0.1)
@@ -253,8 +259,8 @@ async def test_numbers_of_leases_rise(cluster):
 
 
 @with_cluster
-async def test_shards_that_could_not_be_loaded_are_tried_again(cluster):
-    """The next renewal loads them; the leases are kept meanwhile (rule DevS8)."""
+async def test_loading_a_shard_is_tried_again_after_the_store_was_unavailable(cluster):
+    """The next renewal loads the shard. The process keeps the lease meanwhile (rule DevS8)."""
     one = cluster.process()
     one.away = True
     with pytest.raises(StoreUnavailable):
@@ -266,8 +272,8 @@ async def test_shards_that_could_not_be_loaded_are_tried_again(cluster):
 
 
 @with_cluster
-async def test_shard_with_refused_write_is_lost(cluster):
-    """It is let go of once, as after a renewal that says so (rule WPN1)."""
+async def test_process_gives_up_a_shard_whose_write_was_refused(cluster):
+    """The shard is given up once, as after a renewal that reports the loss of the lease (rule WPN1)."""
     one = cluster.process()
     await settled(one)
     one.shards.refused([3, 4])
@@ -287,8 +293,8 @@ def wiped(cluster):
 
 
 @with_cluster
-async def test_holders_keep_their_shards_when_store_has_lost_all(cluster):
-    """Each knows that it has to put its devices back, and takes no shard of the other (rule WPN2)."""
+async def test_processes_keep_their_shards_when_the_store_has_lost_its_data(cluster):
+    """Each process knows that it has to restore its devices, and takes no shard of the other process (rule WPN2)."""
     one, other = cluster.process(), cluster.process()
     await settled(one, other)
     terms = dict(one.shards.terms), dict(other.shards.terms)
@@ -307,8 +313,8 @@ async def test_holders_keep_their_shards_when_store_has_lost_all(cluster):
 
 
 @with_cluster
-async def test_no_shard_is_taken_soon_after_store_was_unreachable(cluster):
-    """Otherwise the first process to reach Redis again would take all shards (Rule 5)."""
+async def test_no_shard_changes_its_process_soon_after_the_store_was_unreachable(cluster):
+    """If shards could change at once, the first process to reach Redis again would take all of them (Rule 5)."""
     one, other = cluster.process(), cluster.process()
     await settled(one, other)
     terms = dict(one.shards.terms), dict(other.shards.terms)
@@ -333,8 +339,8 @@ async def test_no_shard_is_taken_soon_after_store_was_unreachable(cluster):
 
 @pytest.mark.slow
 @with_cluster
-async def test_attached_processes_share_shards_by_themselves(cluster):
-    """They use the machine's clock, as in production."""
+async def test_running_processes_divide_the_shards_by_themselves(cluster):
+    """The processes use the machine's clock, as in production."""
     processes = [cluster.process() for _ in range(2)]
     for each in processes:
         each.shards = LeasedShards(each.store, SystemClock())

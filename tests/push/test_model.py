@@ -1,11 +1,10 @@
 """Random steps with devices, checked against the model of the rules in `tests/support/model.py`.
 
-Each push is checked against the model at the moment when it goes out; the test chooses its outcome. When all requests
-and pauses are over, no device is owed anything. A process may be killed at any step, and a new one starts with the
-stored data.
-
-The same is repeated with two processes that share a store (rules WPN1, WPN2). Either may accept a registration, shards
-move between the processes, and a process that has lost a shard goes on for a while as if it still had it.
+Each push is checked against the model at the moment when it is sent; the test chooses its outcome. When all requests
+and pauses are over, no alert may be left to send to any device. A process may be killed at any step, and a new one
+starts with the stored data. The same is repeated with two processes that share a store (rules WPN1, WPN2). Either
+process may accept a registration, shards (groups of devices) move between the processes, and a process that has lost a
+shard goes on for a while as if it still had it.
 """
 
 import asyncio
@@ -73,7 +72,7 @@ class ByHand:
 
 
 class ByHandShards:
-    """Shards that the test gives and takes away."""
+    """Shards (groups of devices) that the test gives to processes and takes away."""
 
     def __init__(self):
         self.terms = {}
@@ -91,7 +90,7 @@ class ByHandShards:
 
 
 class Process:
-    """A process, with its requests under way."""
+    """A push process, with its requests in progress."""
 
     def __init__(self, machine):
         self.shards = ByHandShards()
@@ -141,7 +140,7 @@ class Pushes(RuleBasedStateMachine):
         return process
 
     def take(self, process, shards):
-        """Begin a new term of these shards and give them to a process, which drops its older terms first."""
+        """Begin a new lease of these shards and give them to a process, which drops its older leases first."""
         self.let_go(process, [shard for shard in shards if shard in process.shards.terms])
         terms = {shard: self.store.begin_term(shard) for shard in shards}
         process.shards.terms.update(terms)
@@ -157,7 +156,7 @@ class Pushes(RuleBasedStateMachine):
         process.shards.lost.difference_update(shards)
 
     def holder_of(self, name):
-        """Return the process that has the newest term of a device's shard."""
+        """Return the process that has the newest lease of a device's shard."""
         shard = shard_of(self.digest_of(name))
         newest = self.store._memory.terms[shard]
         [owner] = [each for each in self.processes if each.shards.terms.get(shard) == newest]
@@ -165,10 +164,10 @@ class Pushes(RuleBasedStateMachine):
 
     @property
     def under_way(self):
-        """All requests under way that the model does not already count as maybe sent."""
+        """All requests in progress that the model does not already count as maybe sent."""
         return [(each, *request) for each in self.processes for request in each.client.under_way]
 
-    # ---- the loop ------------------------------------------------------------------------------------------------
+    # ---- running the event loop ----------------------------------------------------------------------------------
 
     def run(self, what):
         """Call a function in the event loop, and wait for all that follows from it."""
@@ -234,7 +233,7 @@ class Pushes(RuleBasedStateMachine):
     @precondition(lambda self: self.under_way)
     @rule(data=st.data(), outcome=st.sampled_from(OUTCOMES), retry_after=st.sampled_from([None, 3.0]))
     def answer(self, data, outcome, retry_after):
-        """Answer any of the requests under way."""
+        """Answer any of the requests in progress."""
         number = data.draw(st.integers(0, len(self.under_way) - 1))
         self.give(number, outcome, retry_after)
 
@@ -252,7 +251,7 @@ class Pushes(RuleBasedStateMachine):
         self.run(lambda: answer.set_result(PushResponse(outcome, outcome.value, retry_after)))
 
     def note_taken(self, process, client, item, outcome):
-        """Record a revision that a service took."""
+        """Record a revision that a push service accepted."""
         if outcome is PushOutcome.SENT and not item.cancels:
             self.taken.append((client, item.id, item.number))
             process.pushed[item.id] += 1
@@ -322,7 +321,7 @@ class Pushes(RuleBasedStateMachine):
         data=st.data(),
     )
     def put(self, name, cells, least, host, holds, data):
-        """Register a device, for the first time or again; it may say what it holds."""
+        """Register a device, for the first time or again. The device may name the alerts that it already has."""
         now = self.clock.now()
         holding = {}
         if holds and self.numbers:
@@ -355,7 +354,7 @@ class Pushes(RuleBasedStateMachine):
         self.run_async(taker.waking.put(self.digest_of(name), lambda _before: made, None, holding))
 
     def hold(self, client, alert_id, held, now):
-        """Add an alert to those that the device holds (rule R5)."""
+        """Add an alert to those that the device already has (rule R5)."""
         has = client.has.get(alert_id, 0)
         self.rules.claim(client, alert_id, held, now)
         if alert_id in client.has:
@@ -405,7 +404,7 @@ class Pushes(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def kill(self, data):
-        """Kill a process with its requests under way, and start another one with the stored data (rule WPS3)."""
+        """Kill a process and its requests, and start another process with the stored data (rule WPS3)."""
         killed = data.draw(st.sampled_from(self.processes))
         held = [name for name in self.clients if self.holder_of(name) is killed]
         shards = [shard for shard, term in killed.shards.terms.items() if self.store._memory.terms[shard] == term]
@@ -416,10 +415,10 @@ class Pushes(RuleBasedStateMachine):
         self.take(self.processes[-1], shards)
 
     def know_what_is_stored(self, names):
-        """Set the model of these devices to what the store has.
+        """Set the model of these devices to the content of the store.
 
-        The store must have every alert that a device was sent, may have been sent, or said it holds. Alerts of requests
-        that were under way, or answered in the last moments, are stored as MAYBE.
+        The store must have every alert that a device was sent, may have been sent, or said it has. Alerts of requests
+        that were in progress, or answered in the last moments, are stored as MAYBE.
         """
         for name in names:
             client = self.clients[name]
@@ -442,7 +441,7 @@ class Pushes(RuleBasedStateMachine):
     def come_to_rest(self):
         """Answer all requests and end all pauses.
 
-        Then no device may be owed anything, except alerts that have just ended.
+        Then no alert may be left to send to any device, except alerts that have just ended.
         """
         for _ in range(200):
             if self.under_way:
@@ -487,7 +486,7 @@ class Pushes(RuleBasedStateMachine):
 
 
 class PushesOfTwo(Pushes):
-    """Two processes that share a store, and move shards between them."""
+    """Two processes that share a store, and move shards (groups of devices) between them."""
 
     PROCESSES = 2
 
@@ -507,10 +506,10 @@ class PushesOfTwo(Pushes):
 
     @rule(name=st.sampled_from(NAMES))
     def lose(self, name):
-        """End a lease unnoticed: the other process gets the shard, and the holder still counts it as its own.
+        """Move a shard to the other process while the first one does not notice.
 
-        The holder sends nothing more of the shard, because its lease was not renewed. Its requests under way count as
-        maybe sent.
+        The first process sends nothing more of the shard, because its lease was not renewed. Its requests in progress
+        count as maybe sent.
         """
         owner = self.holder_of(name)
         [other] = [each for each in self.processes if each is not owner]
@@ -528,9 +527,10 @@ class PushesOfTwo(Pushes):
 
     @rule(data=st.data(), outcome=st.sampled_from(OUTCOMES))
     def answer_late(self, data, outcome):
-        """Answer a request that was under way when its shard was lost. The store refuses the line of its outcome.
+        """Answer a request that was in progress when its shard was lost.
 
-        If the endpoint is gone, the device is forgotten, unless it has registered again.
+        The store refuses the delivery record of its outcome. If the endpoint no longer exists, the device is forgotten,
+        unless it has registered again.
         """
         late = [(each, request) for each in self.processes for request in each.late]
         if late:
@@ -554,11 +554,11 @@ class PushesOfTwo(Pushes):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("machine", "settle_s"), [(Pushes, 3_600), (PushesOfTwo, 0)])
-def test_devices_get_what_the_model_owes_them(machine, settle_s, monkeypatch):
-    """Random events follow the rules (R1 to R8, E1, WPS3, WPN1, WPN2).
+def test_random_events_push_to_each_device_what_the_model_predicts(machine, settle_s, monkeypatch):
+    """The rules are R1 to R8, E1, WPS3, WPN1 and WPN2.
 
-    The events are registrations, alerts, answers, pauses, kills and hand-overs. Outcomes are noted at once or with the
-    next write. Anything between would depend on the machine's clock.
+    Events are registrations, alerts, answers, pauses, kills and moves of shards between processes. Outcomes are
+    recorded at once or with the next write. Any time between would depend on the machine's clock.
     """
     monkeypatch.setattr(delivery_journal, "SETTLE_S", settle_s)
     monkeypatch.setattr(device_manager, "LET_GO_S", 0)  # don't wait for answers: the test gives them before

@@ -145,14 +145,14 @@ def subscribed(**fields):
 
 
 @with_listener()
-async def test_offer_needs_no_token(listener):
+async def test_push_key_and_limits_can_be_read_without_a_token(listener):
     """`GET /v1/push` has what a client needs to subscribe."""
     answer = await listener.ask("GET", "/v1/push", token="")
     assert answer.json() == {"vapid": listener.vapid, "cells": [5, 9], "lease_s": 30 * 86_400}
 
 
 @with_listener()
-async def test_second_registration_replaces_the_first(listener):
+async def test_second_registration_of_a_device_replaces_the_first(listener):
     """The first is answered 201 with a secret, the second 200 without; each renews the lease (rule WPR9)."""
     first = await listener.put()
     assert first.status_code == 201
@@ -166,7 +166,7 @@ async def test_second_registration_replaces_the_first(listener):
 
 
 @pytest.mark.parametrize("resolution", [5, 6, 7, 8, 9])
-def test_cells_of_resolution_5_to_9_are_accepted(resolution):
+def test_registration_with_cells_of_resolution_5_to_9_is_accepted(resolution):
     """Places are cells of H3 (rule WPR2)."""
 
     @with_listener()
@@ -177,8 +177,8 @@ def test_cells_of_resolution_5_to_9_are_accepted(resolution):
 
 
 @with_listener()
-async def test_expiration_time_shortens_the_lease(listener):
-    """Browsers send the member, mostly as null (rule WPR4)."""
+async def test_expiration_time_of_subscription_shortens_the_registration(listener):
+    """Browsers send the field, mostly as null (rule WPR4)."""
     assert (await listener.put(subscribed(expirationTime=None))).status_code == 201
     soon = listener.clock.wall_ms + 5_000
     answer = await listener.put(subscribed(expirationTime=float(soon)))
@@ -186,7 +186,7 @@ async def test_expiration_time_shortens_the_lease(listener):
 
 
 @with_listener(lease_days=1, finest_cell=7)
-async def test_operator_may_require_coarser_cells_and_shorter_leases(listener):
+async def test_operator_may_require_coarser_cells_and_shorter_registrations(listener):
     """The options are `--finest-cell` and `--lease-days`."""
     offer = (await listener.ask("GET", "/v1/push")).json()
     assert (offer["cells"], offer["lease_s"]) == ([5, 7], 86_400)
@@ -196,7 +196,7 @@ async def test_operator_may_require_coarser_cells_and_shorter_leases(listener):
 
 
 @with_listener()
-async def test_two_owners_with_same_id_have_two_devices(listener):
+async def test_same_device_id_of_two_owners_means_two_devices(listener):
     """No answer tells whether another `sub` uses the id (rule WPR1)."""
     other = KEYS.token(sub="other", scope="alerts:receive")
     await listener.put()
@@ -222,7 +222,7 @@ async def test_owner_can_forget_all_devices_at_once(listener):
 
 
 @with_listener()
-async def test_devices_of_equal_subs_of_two_issuers_are_separate(listener):
+async def test_devices_of_the_same_sub_from_two_issuers_are_separate(listener):
     """Neither owner can read, replace or forget the other's device. Rates count separately (rules HD5, WPR1, WPR7)."""
     named = json.dumps({"keys": [key | {"iss": "a"} for key in KEYS.jwks()["keys"]]}).encode()
     await listener.put()
@@ -289,7 +289,7 @@ async def test_one_of_several_concurrent_registrations_creates_the_device(listen
         (subscribed(expirationTime="x"), ("invalid-value", "/subscription/expirationTime")),
     ],
 )
-def test_invalid_body_is_refused(body, expected):
+def test_registration_with_an_invalid_body_is_refused(body, expected):
     """The answer is 422 with a pointer, and nothing is registered (rules WPR2 to WPR5)."""
 
     @with_listener()
@@ -301,8 +301,8 @@ def test_invalid_body_is_refused(body, expected):
 
 
 @with_listener()
-async def test_answer_lists_all_violations(listener):
-    """One answer is enough to correct the body (rules WPR3, WPR4, P9)."""
+async def test_answer_to_an_invalid_registration_lists_all_violations(listener):
+    """With one answer, the sender can correct the whole body (rules WPR3, WPR4, P9)."""
     body = changed(subscription={"endpoint": "http://x", "keys": {"p256dh": "A", "auth": "ä"}}, places=[{"cell": "x"}])
     assert [pointer for _, pointer in wrong(await listener.put(body))] == [
         "/subscription/endpoint",
@@ -313,7 +313,7 @@ async def test_answer_lists_all_violations(listener):
 
 
 @pytest.mark.parametrize("device_id", ["short", "x" * 65, "n2Vd0sJm3yQe1xK!", "n2Vd0sJm3yQe1xK%C3%A9"])
-def test_invalid_id_is_not_found(device_id):
+def test_invalid_device_id_is_answered_with_404(device_id):
     """The answer is 404, before the body is read (rule WPR1)."""
 
     @with_listener()
@@ -337,7 +337,7 @@ async def test_ninth_device_of_owner_is_refused(listener):
 
 
 @with_listener()
-async def test_owner_may_register_twenty_times_a_minute_and_sixty_an_hour(listener):
+async def test_more_than_twenty_registrations_a_minute_or_sixty_an_hour_are_refused(listener):
     """Beyond that the answer is 429 with Retry-After. Bodies that were refused with 422 don't count (rule WPR7)."""
     allowed = 0
     for _ in range(4):
@@ -362,8 +362,8 @@ async def test_registration_beyond_max_devices_is_refused(listener):
 
 
 @with_listener(store=FullStore())
-async def test_device_that_can_not_be_stored_is_not_registered(listener):
-    """The answer is 503, and no device is used that a restart would lose (rules WPR10, WPS4)."""
+async def test_registration_that_cannot_be_stored_is_answered_with_503(listener):
+    """The process does not use a device that a restart would lose (rules WPR10, WPS4)."""
     answer = await listener.put()
     assert (answer.status_code, slug(answer)) == (503, "store-unavailable")
     assert len(listener.waking.devices) == 0
@@ -371,7 +371,7 @@ async def test_device_that_can_not_be_stored_is_not_registered(listener):
 
 
 @with_listener()
-async def test_token_is_checked_before_id_and_body(listener):
+async def test_registration_checks_the_token_before_the_device_id_and_the_body(listener):
     """First come 401 and 403, then 404, 413, 415, 400 and 422."""
     for token in KEYS.bad_tokens().values():
         answer = await listener.put(b"x" * 20_000, device_id="short", token=token or "x")
@@ -391,8 +391,8 @@ async def test_token_is_checked_before_id_and_body(listener):
 
 
 @with_listener()
-async def test_token_revoked_while_body_arrives_registers_nothing(listener):
-    """A slow body can't outlast a reload, be it a revocation or a removed key (rules WPR9, BA3)."""
+async def test_token_revoked_while_the_body_arrives_registers_no_device(listener):
+    """Token and key are checked again after the body, so a slow body can't evade a reload (rules WPR9, BA3)."""
 
     async def slowly(keys, revoked):
         data = json.dumps(BODY).encode()
@@ -408,7 +408,7 @@ async def test_token_revoked_while_body_arrives_registers_nothing(listener):
 
 
 @with_listener()
-async def test_secret_of_device_forgotten_while_body_arrives_is_refused(listener):
+async def test_secret_of_a_device_forgotten_while_the_body_arrives_is_refused(listener):
     """`PUT /v1/devices/{id}/subscription` is answered 401, as with a wrong secret."""
     secret = (await listener.put()).json()["secret"]
 
@@ -432,11 +432,11 @@ async def test_draining_or_loading_process_refuses_registrations(listener):
     assert slug(await listener.put()) == "store-unavailable"
 
 
-# ---- pages -------------------------------------------------------------------------------------------------------
+# ---- requests from web pages (CORS) ------------------------------------------------------------------------------
 
 
 @with_listener()
-async def test_pages_of_allowed_origins_may_register(listener):
+async def test_web_pages_of_allowed_origins_may_register_devices(listener):
     """The origin must be on the list literally; the page may then read the answers (rule S2)."""
     asked = {"origin": ORIGIN, "access-control-request-method": "PUT"}
     answer = await listener.ask("OPTIONS", f"/v1/devices/{ID}", token="", **asked)
@@ -450,7 +450,7 @@ async def test_pages_of_allowed_origins_may_register(listener):
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://app.example.evil", "http://app.example"])
-def test_pages_of_other_origins_are_refused(origin):
+def test_web_pages_of_other_origins_may_not_register_devices(origin):
     """`--origins` is a complete list (rule S2)."""
 
     @with_listener()

@@ -1,4 +1,4 @@
-"""Limits on requests to a service, and the waits of devices (rule WPO2)."""
+"""Limits on requests to a push service, and the time until a failed push is repeated (rule WPO2)."""
 
 import pytest
 
@@ -29,13 +29,13 @@ def have(lane, outcome, owner, now_s=0.0, **more):
 
 
 def fail(lane, now_s, outcome=AWAY):
-    """End the smallest number of requests with failures that halves a lane."""
+    """End just enough requests with failures to halve the request limit of a host."""
     for owner in range(BAD):
         have(lane, outcome, owner, now_s)
 
 
 def closed():
-    """Return a lane that was closed at 7 s."""
+    """Return the lane (request limit) of a host that was suspended at 7 s."""
     lane = ServiceLimit("push.example", "push.example")
     for second in range(8):
         fail(lane, float(second))
@@ -43,7 +43,7 @@ def closed():
 
 
 def a_lane(**more):
-    """Return a new lane."""
+    """Return a new lane (request limit of a host)."""
     return ServiceLimit("push.example", "*.example", **more)
 
 
@@ -58,7 +58,7 @@ def a_lane(**more):
         *((status, FAILED) for status in (500, 502, 504, 507)),
     ],
 )
-def test_outcome_of_status_follows_the_table(status, outcome):
+def test_each_http_status_has_its_documented_outcome(status, outcome):
     assert outcome_of(status) is outcome
 
 
@@ -83,8 +83,8 @@ def test_wait_doubles_with_each_failure_up_to_five_minutes():
         (float("-inf"), 60.0, 1.0),
     ],
 )
-def test_wait_follows_retry_after_within_life_of_alert(outcome, said, left_s, waits):
-    """A `Retry-After` counts from 1 to 600 s, with one more try before the alert ends (rule HD19)."""
+def test_wait_follows_retry_after_but_ends_before_the_alert_does(outcome, said, left_s, waits):
+    """A `Retry-After` of 1 to 600 s is obeyed, and one more attempt is made before the alert ends (rule HD19)."""
     assert wait_s(outcome, 7, said, left_s, 0.5) == waits
 
 
@@ -93,13 +93,16 @@ def test_wait_after_refusal_is_an_hour():
     assert wait_s(REFUSED, 1, 5.0, LONG_S, 0.0) == 3600.0
 
 
-def test_wait_after_sent_or_too_large_is_zero():
+def test_wait_is_zero_after_success_or_413():
     """After 413 a smaller body is sent at once."""
     assert wait_s(SENT, 0, None, LONG_S, 0.5) == wait_s(PushOutcome.LARGE, 1, None, LONG_S, 0.5) == 0.0
 
 
-def test_lane_starts_with_few_requests_and_grows_with_each_quick_push():
-    """A host that hangs or is slow takes few slots; after a pause without pushes its lane starts again (rule HD2)."""
+def test_request_limit_of_a_host_starts_low_and_grows_with_each_quick_push():
+    """A host that hangs or is slow gets few slots.
+
+    After a time without pushes, the limit starts low again (rule HD2).
+    """
     lane = a_lane()
     assert lane.free(0.0) == FIRST
     have(lane, SENT, "slow", took_s=service_limits.QUICK_S + 1)
@@ -114,8 +117,8 @@ def test_lane_starts_with_few_requests_and_grows_with_each_quick_push():
     assert lane.free(IDLE_S + 0.1) == FIRST
 
 
-def test_host_that_never_took_a_push_has_few_requests_until_it_takes_one():
-    """Failures of an unknown host don't close its lane (rule HD2)."""
+def test_host_without_a_successful_push_gets_few_requests_until_its_first_success():
+    """Failures of such a host don't suspend it (rule HD2)."""
     lane = a_lane(named=False)
     for owner in range(10 * BAD):
         have(lane, AWAY, owner, float(owner), served=False)
@@ -124,8 +127,8 @@ def test_host_that_never_took_a_push_has_few_requests_until_it_takes_one():
     assert (lane.known, lane.free(0.0)) == (True, FIRST + 1)
 
 
-def test_owner_gets_slots_up_to_a_bound():
-    """No owner can take all slots (rule HD2)."""
+def test_one_owner_can_take_only_a_limited_number_of_slots():
+    """Slots are the requests that may run at a time. No owner of devices can take all of them (rule HD2)."""
     slots = Slots(3, of_one=2)
     for _ in range(2):
         assert slots.allows("one")
@@ -139,8 +142,8 @@ def test_owner_gets_slots_up_to_a_bound():
 
 
 @pytest.mark.parametrize("outcome", [BUSY, AWAY, MAYBE])
-def test_five_failures_in_a_row_halve_lane_at_most_once_a_second(outcome):
-    """Failures halve the lane (rule WPO2)."""
+def test_five_failures_in_a_row_halve_the_request_limit_at_most_once_a_second(outcome):
+    """The test fails requests of different owners at 0, 0.9 and 1 s (rule WPO2)."""
     lane = a_lane()
     fail(lane, 0.0, outcome)
     assert lane.width == AT_MOST // 2
@@ -150,7 +153,7 @@ def test_five_failures_in_a_row_halve_lane_at_most_once_a_second(outcome):
     assert lane.width == AT_MOST // 4
 
 
-def test_lane_is_halved_only_when_most_of_the_last_owners_fail():
+def test_request_limit_is_halved_only_if_most_of_the_last_owners_failed():
     """Only the latest outcome of each owner counts, however often an owner fails (rules WPO2, HD2)."""
     lane = a_lane()
     for owner in range(OWNERS // 2):
@@ -163,7 +166,7 @@ def test_lane_is_halved_only_when_most_of_the_last_owners_fail():
     assert lane.width == AT_MOST // 2
 
 
-def test_failures_of_fewer_than_five_owners_do_not_narrow_lane():
+def test_failures_of_fewer_than_five_owners_do_not_lower_the_request_limit():
     """One owner who provokes failures does not affect the others (rule WPO2)."""
     lane = a_lane()
     for number in range(10 * BAD):
@@ -172,7 +175,7 @@ def test_failures_of_fewer_than_five_owners_do_not_narrow_lane():
 
 
 @pytest.mark.parametrize("outcome", [BUSY, AWAY, MAYBE])
-def test_failures_of_devices_whose_last_push_was_not_taken_do_not_count(outcome):
+def test_failures_of_devices_whose_last_push_failed_do_not_lower_the_limit(outcome):
     """Such failures may concern only the endpoint (rule HD2)."""
     lane = a_lane()
     for owner in range(50):
@@ -181,16 +184,16 @@ def test_failures_of_devices_whose_last_push_was_not_taken_do_not_count(outcome)
 
 
 @pytest.mark.parametrize("outcome", [REFUSED, FAILED, PushOutcome.GONE, PushOutcome.LARGE])
-def test_answers_that_concern_the_endpoint_do_not_narrow_lane(outcome):
-    """These are refusals, 404, 410, 413, 500 and 507 (rules WPO2, HD2)."""
+def test_answers_about_a_single_endpoint_do_not_lower_the_request_limit(outcome):
+    """The answers are refusals, 404, 410, 413, 500 and 507 (rules WPO2, HD2)."""
     lane = a_lane()
     for device in range(50):
         have(lane, outcome, device, float(device))
     assert lane.width == AT_MOST
 
 
-def test_hundred_successes_widen_lane_by_one_up_to_its_maximum():
-    """The successes count in a row, or between failures too few to count (rule WPO2)."""
+def test_hundred_successes_raise_the_request_limit_by_one_up_to_its_maximum():
+    """Single failures between the successes make no difference (rule WPO2)."""
     lane = a_lane()
     fail(lane, 0.0)
     for device in range(GOOD):
@@ -202,7 +205,7 @@ def test_hundred_successes_widen_lane_by_one_up_to_its_maximum():
     assert lane.width == AT_MOST
 
 
-def test_closed_lane_is_tested_by_one_request_at_a_time_at_growing_intervals():
+def test_suspended_host_is_tested_by_single_requests_at_growing_intervals():
     """The tests come after 1 s, then 2, 4 … 30 s (rule WPO2)."""
     lane = closed()
     assert not lane.is_open
@@ -219,15 +222,15 @@ def test_closed_lane_is_tested_by_one_request_at_a_time_at_growing_intervals():
 
 
 @pytest.mark.parametrize("outcome", [SENT, PushOutcome.GONE, REFUSED, FAILED])
-def test_any_answer_opens_closed_lane_with_width_one(outcome):
+def test_suspended_host_that_answers_may_get_one_request_at_a_time_again(outcome):
     """An answer shows that the service is back (rule WPO2)."""
     lane = closed()
     have(lane, outcome, "any", 8.0)
     assert (lane.is_open, lane.width) == (True, 1)
 
 
-def test_late_failures_do_not_delay_the_next_test_of_closed_lane():
-    """A hundred requests that were under way when the lane closed don't count as tests (rule WPO2)."""
+def test_late_failures_do_not_delay_the_next_test_of_a_suspended_host():
+    """Requests that were in progress when the host was suspended don't count as tests of the host (rule WPO2)."""
     lane = a_lane()
     for _ in range(50):
         lane.start()
@@ -239,8 +242,8 @@ def test_late_failures_do_not_delay_the_next_test_of_closed_lane():
     assert lane.has_room(8.0)
 
 
-def test_closed_lane_is_tested_first_for_device_whose_last_push_was_taken():
-    """After a while any device may test the host, so new phones are served too (rule HD2)."""
+def test_suspended_host_is_tested_first_with_devices_whose_last_push_succeeded():
+    """After a while any device may test the host, so that new phones get pushes, too (rule HD2)."""
     lane = closed()
     assert (lane.has_room(8.0, served=True), lane.has_room(8.0, served=False)) == (True, False)
     assert lane.has_room(8.0 + service_limits.GRACE_S, served=False)

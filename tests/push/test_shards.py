@@ -1,4 +1,4 @@
-"""Loading shards, letting go of them, and registrations of devices that another process has (rules WPN1, WPN2)."""
+"""Shards (groups of devices) that a process loads and gives up, and devices of another process (rules WPN1, WPN2)."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ EVERY = range(SHARDS)
 
 
 def lines(process):
-    """Return the stored lines of the only device."""
+    """Return revision and state of the stored delivery records of the only device."""
     [told] = process.store._memory.lines.values()
     return [(line.number, line.state) for line in told.values()]
 
@@ -30,8 +30,8 @@ async def letting_go_of_what_is_under_way(process):
     return letting_go
 
 
-def test_workers_have_disjoint_shards_that_cover_all():
-    """A shard belongs to the worker with its number modulo the workers (rule WPN1)."""
+def test_each_shard_belongs_to_exactly_one_worker():
+    """Shard n (a group of devices) belongs to the worker with the number n modulo the number of workers (rule WPN1)."""
     for workers in (1, 2, 3, 64):
         held = [set(StaticShards(worker, workers).terms) for worker in range(workers)]
         assert set().union(*held) == set(EVERY)
@@ -39,8 +39,8 @@ def test_workers_have_disjoint_shards_that_cover_all():
         assert max(map(len, held)) - min(map(len, held)) <= 1
 
 
-async def test_nothing_is_sent_after_shard_is_let_go():
-    """Its devices are gone from the process and unchanged in the store (rule WPN1)."""
+async def test_process_sends_nothing_after_it_has_given_up_the_shard():
+    """The devices of the shard are no longer in the process, and unchanged in the store (rule WPN1)."""
     process = Process()
     await process.register()
     await process.waking.let_go(EVERY)
@@ -52,8 +52,8 @@ async def test_nothing_is_sent_after_shard_is_let_go():
     assert len(process.client.pushes) == 1
 
 
-async def test_answer_while_shard_is_let_go_is_noted():
-    """So the next owner sends nothing twice (rule WPN1)."""
+async def test_answer_that_arrives_while_the_shard_is_given_up_is_recorded():
+    """Otherwise the next process with the shard would send the alert again (rule WPN1)."""
     process = Process()
     await process.register()
     letting_go = await letting_go_of_what_is_under_way(process)
@@ -65,8 +65,8 @@ async def test_answer_while_shard_is_let_go_is_noted():
     assert lines(process) == [(1, State.SENT)]
 
 
-async def test_next_owner_treats_unanswered_push_as_maybe_sent(monkeypatch):
-    """The line was written before the request (rules WPN1, WPS3)."""
+async def test_unanswered_push_counts_as_maybe_sent_for_the_next_process_of_the_shard(monkeypatch):
+    """The delivery record was written before the request (rules WPN1, WPS3)."""
     monkeypatch.setattr("geocast.push.device_manager.LET_GO_S", 0.0)
     process = Process()
     await process.register()
@@ -80,8 +80,8 @@ async def test_next_owner_treats_unanswered_push_as_maybe_sent(monkeypatch):
     assert [message["type"] for message in process.client.received()] == ["alert", "cancel"]
 
 
-async def test_process_without_the_shard_counts_pushes_that_follow():
-    """It counts by the stored lines and by what the device says it holds (rules WPN2, R8)."""
+async def test_process_without_the_shard_reports_how_many_pushes_will_follow():
+    """It considers the stored delivery records, and the alerts that the device says it has (rules WPN2, R8)."""
     process = Process()
     await process.register()
     for entry in (a_revision("told"), a_revision("held"), a_revision("new")):
@@ -98,7 +98,7 @@ async def test_process_without_the_shard_counts_pushes_that_follow():
     assert len(process.waking.fanout) == 1
 
 
-async def test_changes_of_other_processes_are_applied():
+async def test_changes_by_other_processes_to_devices_are_applied():
     """Devices of other shards are not read (rule WPN2)."""
     process = Process()
     other = process.store.other()
@@ -121,8 +121,8 @@ async def test_changes_of_other_processes_are_applied():
     following.cancel()
 
 
-async def test_device_that_registers_while_shard_is_let_go_leaves_too():
-    """If it stayed, it would be sent alerts by its outdated registration (rule WPN1)."""
+async def test_device_that_registers_while_its_shard_is_given_up_leaves_with_it():
+    """If the device stayed in the process, it would be sent alerts for an outdated registration (rule WPN1)."""
     process = Process()
     await process.register()
     letting_go = await letting_go_of_what_is_under_way(process)
@@ -135,8 +135,11 @@ async def test_device_that_registers_while_shard_is_let_go_leaves_too():
     assert len(process.waking.devices) == 0
 
 
-async def test_unconfirmed_write_that_was_done_is_applied():
-    """A DELETE that was answered with 503 was done all the same, so the device gets no more pushes (rule WPR10)."""
+async def test_write_that_succeeded_without_confirmation_is_applied_in_memory():
+    """A DELETE was answered with 503, but the store has deleted the device.
+
+    So the device gets no more pushes (rule WPR10).
+    """
     process = Process()
     await process.register()
     [device] = process.waking.devices
@@ -155,7 +158,7 @@ async def test_unconfirmed_write_that_was_done_is_applied():
     assert process.client.pushes == []
 
 
-async def test_sweep_during_registration_does_not_change_number_of_pushes_in_answer():
+async def test_periodic_check_during_registration_does_not_change_the_announced_pushes():
     """The device is not read and pushed to before the answer counts what follows (rule R8)."""
     process = Process()
     await process.reads(a_revision())

@@ -37,7 +37,7 @@ def read(body, private, auth):
     return http_ece.decrypt(body, private_key=private, auth_secret=auth, version="aes128gcm")
 
 
-def test_encrypt_reproduces_example_of_rfc():
+def test_encrypt_reproduces_the_example_of_rfc_8291():
     """The example has no padding, and its key and salt are given (RFC 8291, appendix A)."""
     private = ec.derive_private_key(int.from_bytes(decoded(SENDER), "big"), ec.SECP256R1())
     size = len(TEXT) + webpush.HEADER_BYTES + 17
@@ -45,7 +45,7 @@ def test_encrypt_reproduces_example_of_rfc():
 
 
 @pytest.mark.parametrize("length", [0, 1, 500, 2_897])
-def test_bodies_have_equal_lengths_and_other_implementation_reads_them(length):
+def test_all_bodies_have_3000_bytes_and_another_implementation_decrypts_them(length):
     """Every body has 3,000 bytes (rule WPT2)."""
     private, public, auth = a_subscription()
     text = os.urandom(length)
@@ -54,7 +54,7 @@ def test_bodies_have_equal_lengths_and_other_implementation_reads_them(length):
     assert read(body, private, auth) == text
 
 
-def test_messages_share_no_key_and_no_salt():
+def test_two_messages_with_one_text_have_different_keys_and_salts():
     """Two bodies of one text for one device differ from the salt on (rule WPT2)."""
     _, public, auth = a_subscription()
     one, other = (encrypt(b"same", public, auth, 3_000) for _ in range(2))
@@ -62,7 +62,7 @@ def test_messages_share_no_key_and_no_salt():
     assert one[21:86] != other[21:86]
 
 
-def test_encrypt_refuses_text_that_does_not_fit():
+def test_encrypt_refuses_a_text_that_is_too_long():
     """At most 2,897 bytes fit (rule WPT2)."""
     _, public, auth = a_subscription()
     with pytest.raises(ValueError, match="2898 bytes of text, and 2897 fit"):
@@ -70,7 +70,7 @@ def test_encrypt_refuses_text_that_does_not_fit():
 
 
 @pytest.mark.parametrize("wrong", [b"", bytes(65), b"\4" + bytes(64), b"\2" + bytes(32)])
-def test_key_that_is_no_point_is_refused(wrong):
+def test_key_that_is_not_a_point_on_the_curve_is_refused(wrong):
     """A key has 65 bytes, an uncompressed point on the curve (rule WPR4)."""
     with pytest.raises(ValueError, match=r"."):
         webpush.point(wrong)
@@ -91,7 +91,7 @@ def claims_of(header):
     return jwt.decode(token.removeprefix("t="), public, ["ES256"], options={"verify_aud": False, "verify_exp": False})
 
 
-def test_header_has_origin_of_service_and_expires_in_twelve_hours():
+def test_vapid_header_names_the_service_and_expires_in_twelve_hours():
     """The claims are `aud`, `exp` and `sub` (rule WPT5, RFC 8292)."""
     vapid = Vapid(parse_vapid(keys("one"), "file"), "mailto:ops@city.example")
     header = vapid.header(vapid.public, "https://push.example", 1_000_000)
@@ -99,7 +99,7 @@ def test_header_has_origin_of_service_and_expires_in_twelve_hours():
     assert claims_of(header) == wanted
 
 
-def test_header_is_made_once_an_hour():
+def test_vapid_header_of_a_service_is_renewed_once_an_hour():
     """There is one for each service and key; a clock that was set back makes a new one (rule WPT5)."""
     vapid = Vapid(parse_vapid(keys("one", "two"), "file"), "mailto:ops@city.example")
     first = vapid.header(vapid.public, "https://a.example", 10_000)
@@ -109,7 +109,7 @@ def test_header_is_made_once_an_hour():
     assert claims_of(vapid.header(vapid.public, "https://a.example", 9_000))["exp"] == 9_000 + 12 * 3600
 
 
-def test_first_key_is_for_new_subscriptions_and_others_still_sign():
+def test_first_vapid_key_is_for_new_subscriptions_and_the_others_still_sign():
     """Old subscriptions keep their keys (rule WPT5)."""
     first, second = found = parse_vapid(keys("one", "two"), "file")
     vapid = Vapid(found, "mailto:ops@city.example")
@@ -130,13 +130,13 @@ def test_first_key_is_for_new_subscriptions_and_others_still_sign():
         json.dumps({"keys": [make_vapid_key("x") | {"d": "AAAA"}]}).encode(),
     ],
 )
-def test_file_without_private_keys_is_refused(data):
+def test_vapid_file_without_private_keys_is_refused(data):
     """The error is one line, which repeats nothing of the file (rule K1)."""
     with pytest.raises(ConfigError, match=r"^vapid FILE: [^{]*$"):
         parse_vapid(data, "FILE")
 
 
-def test_cached_headers_are_bounded(monkeypatch):
+def test_number_of_cached_vapid_headers_is_limited(monkeypatch):
     """The oldest header is dropped first, and made again when it is used (rule HD14)."""
     monkeypatch.setattr(webpush, "MAX_HEADERS", 2)
     vapid = Vapid(parse_vapid(keys("one"), "file"), "mailto:ops@city.example")

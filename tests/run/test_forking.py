@@ -43,8 +43,8 @@ def told(pipe, work):
     return os.read(here, 65536).decode()
 
 
-def test_child_keeps_only_the_descriptors_that_it_is_given(pipe):
-    """It closes those of its parent, and those that its parent inherited."""
+def test_forked_process_keeps_only_the_file_descriptors_passed_to_it(pipe):
+    """The process closes the descriptors that its parent opened or inherited."""
     with open(os.devnull) as other:
         left = told(pipe, lambda: [number for number in range(3, 300) if is_open(number)])
         assert left == repr([pipe[1]])
@@ -79,13 +79,13 @@ def raises(error):
         (raises(KeyboardInterrupt()), 1),
     ],
 )
-def test_child_exits_with_a_status_and_never_returns(work, status):
-    """The stack frames below its own are those of its parent."""
+def test_forked_process_exits_with_a_status_and_never_returns(work, status):
+    """If the forked process returned, it would continue with the code of its parent."""
     assert end_of(fork("child", [], work)) == status
 
 
-def test_child_unblocks_the_signals_that_its_parent_waits_for():
-    """Otherwise SIGTERM would never end it."""
+def test_forked_process_unblocks_the_signals_that_its_parent_waits_for():
+    """If SIGTERM stayed blocked, it would never end the process."""
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     try:
         pid = fork("child", [], signal.pause)
@@ -97,7 +97,7 @@ def test_child_unblocks_the_signals_that_its_parent_waits_for():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_FOR)
 
 
-def test_children_have_different_random_numbers():
+def test_forked_processes_have_different_random_numbers():
     """Names of sessions and times of retries are random."""
     drawn = []
     for _ in range(2):
@@ -109,8 +109,8 @@ def test_children_have_different_random_numbers():
     assert len(set(drawn)) == 3
 
 
-def test_child_gets_sigterm_when_its_parent_dies(pipe):
-    """Otherwise it would keep the listener from the next node."""
+def test_forked_process_gets_sigterm_when_its_parent_dies(pipe):
+    """If the process lived on, the next node could not open the listener."""
     here, there = pipe
 
     def parent():
@@ -134,7 +134,7 @@ def wait_for(pidfd):
     select.select([pidfd], [], [])
 
 
-def test_child_has_its_name_and_a_session_of_its_own(pipe):
+def test_forked_process_has_the_given_name_and_its_own_unix_session(pipe):
     """`ps` shows which process is which, and Ctrl-C reaches only the parent."""
     assert told(pipe, lambda: (Path("/proc/self/comm").read_text(), os.getsid(0) == os.getpid())) == repr(
         ("child\n", True)

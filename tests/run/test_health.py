@@ -48,22 +48,22 @@ def said(status, body):
         (200, '{"reasons": 1}', False, "not a node: HTTP status 200"),
     ],
 )
-def test_answer_is_reported_in_one_line(status, body, is_well, line):
+def test_health_check_reports_the_answer_in_one_line(status, body, is_well, line):
     """An answer that is not a node's means that the node is not well."""
     with somebody(said(status, body)) as api:
         assert health.ask(api, ready=True) == (is_well, line)
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 \xff\r\n\r\n"])
-def test_reply_that_is_not_http_is_no_answer(answer):
-    """Another service has the port."""
+def test_health_check_reports_a_non_http_reply_as_no_answer(answer):
+    """Another service listens on the port."""
     with somebody(answer) as api:
         is_well, line = health.ask(api, ready=False)
     assert not is_well
     assert line.startswith("no answer: ")
 
 
-def test_silent_server_times_out(monkeypatch):
+def test_health_check_of_a_silent_server_times_out(monkeypatch):
     """A process that hangs must not make the check hang."""
     monkeypatch.setattr(health, "PATIENCE_S", 0.05)
     with somebody(None) as api:
@@ -71,8 +71,8 @@ def test_silent_server_times_out(monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "a..b"])
-def test_unreachable_address_is_no_answer(host):
-    """Nobody listens there, or there is no such host."""
+def test_health_check_reports_an_unreachable_address_as_no_answer(host):
+    """No process listens at the address, or the host does not exist."""
     is_well, line = health.ask(Address(host, a_free_port()), ready=False)
     assert not is_well
     assert line.startswith("no answer: ")

@@ -1,4 +1,7 @@
-"""Keys at a URL: when they are fetched, and what the result leads to. Fetching itself is tested in `end_to_end/`."""
+"""Keys at a URL: when they are fetched, and what follows from the result.
+
+Fetching itself is tested in `end_to_end/`.
+"""
 
 import asyncio
 
@@ -34,7 +37,7 @@ class KeySourceHarness:
         return await self.fetches[-1]
 
     async def answer(self, what):
-        """End the fetch that is under way with this set, or this error."""
+        """End the fetch in progress with this key set, or this error."""
         await turns()
         fetch = self.fetches[-1]
         fetch.set_exception(what) if isinstance(what, Exception) else fetch.set_result(what)
@@ -64,8 +67,8 @@ def play(monkeypatch):
     return playing
 
 
-def test_unknown_keys_cause_one_fetch_in_30_s(play):
-    """A later token of an unknown key is refused at once (T8)."""
+def test_tokens_of_unknown_keys_cause_at_most_one_fetch_in_30_s(play):
+    """A later token of an unknown key is refused at once, without a fetch (T8)."""
 
     async def scene(harness):
         harness.source.ask()
@@ -82,8 +85,8 @@ def test_unknown_keys_cause_one_fetch_in_30_s(play):
     play(scene)
 
 
-def test_operator_can_cause_a_fetch_at_any_time(play):
-    """A fetch under way is followed by another, since the set may have changed meanwhile (BA2)."""
+def test_fetch_requested_by_the_operator_is_made_at_once(play):
+    """If a fetch is in progress, another one follows, since the key set may have changed meanwhile (BA2)."""
 
     async def scene(harness):
         harness.source.ask()
@@ -99,7 +102,7 @@ def test_operator_can_cause_a_fetch_at_any_time(play):
     play(scene)
 
 
-def test_fetching_the_same_set_only_ends_the_waiting(play):
+def test_fetch_of_an_unchanged_key_set_only_releases_waiting_connections(play):
     """Connections that wait for newer keys go on (T8)."""
 
     async def scene(harness):
@@ -110,7 +113,7 @@ def test_fetching_the_same_set_only_ends_the_waiting(play):
     play(scene)
 
 
-def test_set_is_fetched_regularly(play):
+def test_key_set_is_fetched_at_regular_intervals(play):
     """A withdrawn key is dropped within `every_s` (BA3)."""
 
     async def scene(harness):
@@ -122,8 +125,8 @@ def test_set_is_fetched_regularly(play):
     play(scene, every_s=0.01)
 
 
-def test_failed_fetch_is_logged_once_and_tried_again(play, caplog, monkeypatch):
-    """The last good set stays (T8)."""
+def test_failed_fetch_of_the_keys_is_logged_once_and_tried_again(play, caplog, monkeypatch):
+    """The last valid key set stays in use (T8)."""
     monkeypatch.setattr(key_source, "AGAIN_S", 0.001)
 
     async def scene(harness):
@@ -139,6 +142,6 @@ def test_failed_fetch_is_logged_once_and_tried_again(play, caplog, monkeypatch):
 
     play(scene)
     assert caplog.text.count("answered 503") == 1
-    assert "can be fetched again" in caplog.text
+    assert "fetching works again" in caplog.text
     assert "ValueError" in caplog.text
     assert "a secret" not in caplog.text

@@ -1,4 +1,4 @@
-"""The configuration in force: it is replaced as a whole, and is the same in all processes (BA2, BA3)."""
+"""The current configuration: it is replaced as a whole, and is the same in all processes (BA2, BA3)."""
 
 import json
 import re
@@ -66,7 +66,7 @@ def files(tmp_path):
 
 
 def state(found, files):
-    """Return what of the configuration in force can be told apart."""
+    """Return which keys are valid and which policy applies, so that tests can compare configurations."""
     tokens = [found.tokens.check(files.token(kid), NOON) is not None for kid in files.pairs]
     return tokens, found.policy.categories["spill"].title
 
@@ -80,8 +80,8 @@ def shown(found):
     )
 
 
-def test_reload_puts_all_files_in_force_in_one_step(files):
-    """Watchers are called when everything is in force (BA2)."""
+def test_reload_applies_all_changed_files_in_one_step(files):
+    """Callbacks that watch the configuration are called when all files are applied (BA2)."""
     found, seen = RuntimeConfig(files.settings), []
     found.watch(lambda: seen.append(state(found, files)))
     files.write("b", title="Other")
@@ -92,8 +92,8 @@ def test_reload_puts_all_files_in_force_in_one_step(files):
 
 @pytest.mark.parametrize("broken", ["keys", "revoked", "policy"])
 @pytest.mark.parametrize("content", [b"\xff", b"{", None], ids=["no text", "cut off", "gone"])
-def test_unusable_file_leaves_everything_in_force(files, caplog, broken, content):
-    """Nothing of the other files is taken; one line is logged, and the failure is counted (BA2)."""
+def test_reload_with_an_invalid_file_changes_nothing(files, caplog, broken, content):
+    """The other files are not applied either. One line is logged, and the failure is counted (BA2)."""
     found, seen = RuntimeConfig(files.settings), []
     found.watch(lambda: seen.append(1))
     files.write("b", title="Other", revoked="[sub]\nphone = 2026-01-31T12:00:00Z")
@@ -106,12 +106,12 @@ def test_unusable_file_leaves_everything_in_force(files, caplog, broken, content
     assert 'geocast_reloads_total{result="ok"} 0.0' in shown(found)
     [record] = caplog.records
     assert record.levelname == "ERROR"
-    assert record.getMessage().startswith(f"reload failed, all stays as it was: {broken} {path}: ")
+    assert record.getMessage().startswith(f"the reload failed, so nothing has changed: {broken} {path}: ")
     assert "\n" not in record.getMessage()
 
 
-def test_reload_that_cannot_be_shared_fails(files, caplog):
-    """No process has a configuration that the others lack, for example if the disk is full (BA2)."""
+def test_reload_that_cannot_be_passed_to_other_processes_changes_nothing(files, caplog):
+    """All processes always have the same configuration, even if the disk is full (BA2)."""
     found = RuntimeConfig(files.settings)
     files.write("b")
 
@@ -123,7 +123,7 @@ def test_reload_that_cannot_be_shared_fails(files, caplog):
     assert "No space left" in caplog.text
 
 
-def test_unexpected_error_is_a_failed_reload(files, caplog):
+def test_unexpected_error_counts_as_a_failed_reload(files, caplog):
     """The text of the error is not logged (BA2)."""
     found = RuntimeConfig(files.settings)
 
@@ -141,7 +141,7 @@ def test_unexpected_error_is_a_failed_reload(files, caplog):
     assert 'geocast_reloads_total{result="ok"} 1.0' in shown(found)
 
 
-def test_reload_logs_the_numbers_of_changes(files, caplog):
+def test_reload_logs_how_many_keys_and_revocations_changed(files, caplog):
     """No line has a key or a `sub` (BA2)."""
     caplog.set_level("INFO")
     found = RuntimeConfig(files.settings)
@@ -152,15 +152,15 @@ def test_reload_logs_the_numbers_of_changes(files, caplog):
     found.reload()
     said = [record.getMessage() for record in caplog.records]
     assert all(line.endswith(UNCHANGED) for line in said)
-    assert [line.removesuffix(UNCHANGED) for line in said] == [
+    assert [line.removeprefix("the configuration was ").removesuffix(UNCHANGED) for line in said] == [
         "reloaded: keys: 1 added, 0 removed, 2 in force; revocations: 1 added, 0 removed, 1 in force; policy unchanged",
         "reloaded: keys: 0 added, 1 removed, 1 in force; revocations: 0 added, 1 removed, 0 in force; policy changed",
         "reloaded: keys: 0 added, 0 removed, 1 in force; revocations: 0 added, 0 removed, 0 in force; policy unchanged",
     ]
 
 
-def test_other_process_takes_the_bytes_that_the_first_has_read(files, tmp_path):
-    """The files may have changed since. The counts of results are taken, too (BA2)."""
+def test_second_process_applies_the_same_bytes_that_the_first_has_read(files, tmp_path):
+    """The files may have changed since. The counts of successful and failed reloads are passed on, too (BA2)."""
     first, second = RuntimeConfig(files.settings), RuntimeConfig(files.settings)
     mailbox, folder = ReloadMailbox(tmp_path), ReloadMailbox(tmp_path)
     folder.look(second.take)  # there is nothing yet
@@ -189,8 +189,8 @@ def test_same_files_have_the_same_digest(files):
     assert {line.partition("}")[0] for line in changed} == {'geocast_settings_digest{file="keys"'}
 
 
-def test_session_of_a_key_that_stays_remains_valid(files):
-    """A session of another key with the same name does not (BA3)."""
+def test_session_stays_valid_as_long_as_its_key_is_in_the_key_set(files):
+    """If the key is replaced by another one with the same name, the session is no longer valid (BA3)."""
     found = RuntimeConfig(files.settings)
     proof = found.tokens.check(files.token("a"), NOON).proof
     files.write("a", "b")
@@ -202,8 +202,8 @@ def test_session_of_a_key_that_stays_remains_valid(files):
     assert not found.tokens.still_valid(proof)
 
 
-def test_reload_forgets_checked_tokens(files):
-    """The api checks a signature once until the next reload (BA2)."""
+def test_reload_forgets_which_tokens_were_checked(files):
+    """The API checks the signature of each token once, and again after a reload (BA2)."""
     found = RuntimeConfig(files.settings)
     token = files.token("a")
     assert found.tokens.check(token, NOON, again=True)
@@ -215,8 +215,8 @@ def test_reload_forgets_checked_tokens(files):
 # ---- call keys -----------------------------------------------------------------------------------------------
 
 
-def test_call_keys_are_reloaded_and_shared_with_the_rest(files, tmp_path):
-    """Without the file there are none (BA2, RZ5)."""
+def test_call_keys_are_reloaded_and_passed_to_other_processes(files, tmp_path):
+    """Without the file there are no call keys (BA2, RZ5)."""
     one, two = make_call_key("one"), make_call_key("two")
     path = tmp_path / "call-keys"
     path.write_text(json.dumps({"keys": [one]}))
@@ -232,8 +232,8 @@ def test_call_keys_are_reloaded_and_shared_with_the_rest(files, tmp_path):
     assert not RuntimeConfig(files.settings).call_keys
 
 
-def test_shared_bytes_are_encrypted(files, tmp_path):
-    """They stay on the disk if a node is killed, and would outlive the file of keys (RZ5)."""
+def test_configuration_passed_to_other_processes_is_encrypted(files, tmp_path):
+    """If a node is killed, the bytes stay on the disk, and would outlive the file of keys (RZ5)."""
     path, key = tmp_path / "call-keys", make_call_key("one")
     path.write_text(json.dumps({"keys": [key]}))
     found, handed = RuntimeConfig(replace(files.settings, call_keys=path)), []
@@ -246,8 +246,8 @@ def test_shared_bytes_are_encrypted(files, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\xff", b'{"keys": []}', None], ids=["no text", "empty", "gone"])
-def test_unusable_call_keys_change_nothing(files, tmp_path, caplog, content):
-    """No file is taken, the old keys stay, and no log line has a key (BA2, RZ5, K1)."""
+def test_reload_with_invalid_call_keys_changes_nothing(files, tmp_path, caplog, content):
+    """No file is applied, the old keys stay in use, and no log line contains a key (BA2, RZ5, K1)."""
     path, key = tmp_path / "call-keys", make_call_key("one")
     path.write_text(json.dumps({"keys": [key]}))
     found = RuntimeConfig(replace(files.settings, call_keys=path))
@@ -256,13 +256,13 @@ def test_unusable_call_keys_change_nothing(files, tmp_path, caplog, content):
     found.reload()
     assert (state(found, files), found.call_keys.kids) == (([True, False], "Spill"), ("one",))
     [record] = caplog.records
-    assert record.getMessage().startswith(f"reload failed, all stays as it was: call-keys {path}: ")
+    assert record.getMessage().startswith(f"the reload failed, so nothing has changed: call-keys {path}: ")
     assert key["k"] not in caplog.text
     with pytest.raises(ConfigError, match=r"^call-keys "):
         RuntimeConfig(replace(files.settings, call_keys=path))
 
 
-def test_policy_with_calls_needs_call_keys(files, tmp_path, caplog):
+def test_policy_with_calls_is_refused_without_call_keys(files, tmp_path, caplog):
     """Without them a node does not start, and a reload fails (RZ5, K1, BA2)."""
     path, policy = tmp_path / "call-keys", files.settings.policy
     path.write_text(json.dumps({"keys": [make_call_key()]}))
@@ -284,7 +284,7 @@ def test_policy_with_calls_needs_call_keys(files, tmp_path, caplog):
     [(NOON_S - 1, False), (NOON_S, True), (NOON_S + 1, True), (None, False), ("x", False), (True, False)],
 )
 def test_token_issued_before_the_revocation_is_refused(files, iat, good):
-    """So is a token that does not say when it was issued (BA3)."""
+    """A token that does not say when it was issued is refused, too (BA3)."""
     files.write("a", revoked="[sub]\nphone = 2026-01-31T12:00:00Z\n")
     tokens = RuntimeConfig(files.settings).tokens
     claims = {} if iat is None else {"iat": iat}
@@ -293,7 +293,7 @@ def test_token_issued_before_the_revocation_is_refused(files, iat, good):
 
 
 def test_revocation_times_may_have_any_offset():
-    """They are times of TOML (BA3)."""
+    """The times are those of TOML (BA3)."""
     text = b'[sub]\n"a b" = 2026-01-31T13:00:00.5+01:00\nc = 2026-01-31 12:00:00Z\n'
     assert parse_revoked(text, "r") == {"a b": NOON_S + 0.5, "c": NOON_S}
     assert parse_revoked(b"", "r") == {}
@@ -316,7 +316,7 @@ def test_revocation_times_may_have_any_offset():
     ],
     ids=range(11),
 )
-def test_unusable_revocations_are_reported_in_one_line(text, said):
+def test_invalid_revocations_file_is_reported_in_one_line(text, said):
     """A node fails closed; a `sub` is never repeated (BA3, K1)."""
     with pytest.raises(ConfigError) as caught:
         parse_revoked(text, "revoked.toml")
@@ -326,8 +326,8 @@ def test_unusable_revocations_are_reported_in_one_line(text, said):
     assert "\n" not in str(caught.value)
 
 
-def test_mailbox_written_again_with_the_same_inode_is_seen(tmp_path, files):
-    """The kernel may give a new file the inode of one that is gone."""
+def test_rewritten_mailbox_file_is_noticed_even_with_the_same_inode(tmp_path, files):
+    """The kernel may give a new file the inode of a deleted file."""
     first, second = RuntimeConfig(files.settings), RuntimeConfig(files.settings)
     mailbox, reader = ReloadMailbox(tmp_path), ReloadMailbox(tmp_path)
     for number in range(5):

@@ -12,8 +12,8 @@ from geocast.model.problems import Problem
 from geocast.run.threads import LONG_S, MAX_WORKS, THREADS, Threads
 
 
-def test_loop_goes_on_while_a_thread_works():
-    """The result comes back, or the error."""
+def test_event_loop_continues_while_a_thread_works():
+    """The result of the work is returned, or its error is raised."""
 
     async def main():
         aside, go = Threads(), threading.Event()
@@ -28,8 +28,8 @@ def test_loop_goes_on_while_a_thread_works():
     asyncio.run(main())
 
 
-def test_work_beyond_the_threads_waits_and_beyond_a_share_is_refused():
-    """Each piece that waits starts when another ends. One subject has a quarter of them (HD6)."""
+def test_work_waits_if_all_threads_are_busy_and_is_refused_beyond_a_share():
+    """Waiting work starts when other work ends. One subject may have a quarter of all waiting work (HD6)."""
 
     async def main():
         aside, go, begun = Threads(), threading.Event(), threading.Semaphore(0)
@@ -50,8 +50,8 @@ def test_work_beyond_the_threads_waits_and_beyond_a_share_is_refused():
     asyncio.run(main())
 
 
-def test_process_ends_while_threads_still_work():
-    """A drain waits neither for work under way nor for work that waits, since no client would get its result (HD3)."""
+def test_process_exits_although_threads_are_still_working():
+    """A shutdown waits neither for running nor for waiting work, since no client would get the result (HD3)."""
     program = """
 import asyncio, threading
 from geocast.run.threads import THREADS, Threads
@@ -73,7 +73,7 @@ asyncio.run(main())
     assert (done.returncode, done.stdout, done.stderr) == (0, "drained\n", "")
 
 
-def test_work_of_one_pool_does_not_wait_for_another():
+def test_work_of_one_thread_pool_does_not_wait_for_another_pool():
     """CAP messages have threads of their own (HD3)."""
 
     async def main():
@@ -88,8 +88,8 @@ def test_work_of_one_pool_does_not_wait_for_another():
     asyncio.run(main())
 
 
-def test_cancelled_work_is_not_started():
-    """The client has gone while the work waited (HD3)."""
+def test_cancelled_work_that_waits_for_a_thread_is_never_started():
+    """The client has disconnected while the work waited (HD3)."""
 
     async def main():
         aside, begun, go, done = Threads(number=1), threading.Event(), threading.Event(), []
@@ -108,8 +108,8 @@ def test_cancelled_work_is_not_started():
     asyncio.run(main())
 
 
-def test_subject_pauses_after_long_work_and_others_do_not():
-    """The pause is as long as the work took, in CPU time; short work causes none (HD3, HD6)."""
+def test_subject_has_to_pause_after_long_work_and_others_do_not():
+    """The pause is as long as the CPU time of the work. Short work causes no pause (HD3, HD6)."""
 
     def compute():
         until = time.thread_time() + 2 * LONG_S
@@ -135,7 +135,7 @@ def test_subject_pauses_after_long_work_and_others_do_not():
     asyncio.run(main())
 
 
-def test_pausing_subject_leaves_its_thread_to_others():
+def test_thread_serves_other_subjects_while_one_subject_pauses():
     """One thread serves another subject while the first one pauses (HD6)."""
 
     async def main():

@@ -15,5 +15,5 @@ def clock():
 
 @pytest.fixture
 def alerts():
-    """The live alerts of a node with eight rows."""
+    """The live alerts of a node with places for eight sessions."""
     return LiveAlerts(CAPACITY)

@@ -1,7 +1,7 @@
 """The stream listener with an echo in place of the session, for cases that want their messages back.
 
 Autobahn's cases offer no subprotocol and send messages that mean nothing to a session. Everything else is a node's: the
-listener, the handshake, the connection with its parser and its bounds, the rate, the end.
+listener, the handshake, the connection with its parser and limits, and the end.
 """
 
 from __future__ import annotations

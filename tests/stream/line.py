@@ -55,7 +55,7 @@ class FakeTransport:
         assert high == 0
 
     def get_write_buffer_size(self) -> int:
-        """Return the number of bytes that the kernel did not take."""
+        """Return the number of bytes that the kernel has not accepted."""
         return self.unsent
 
     def get_extra_info(self, name: str) -> SimpleNamespace:
@@ -104,7 +104,7 @@ class Line:
         self._heard = 0
         self.connection.connection_made(self.transport)
 
-    # ---- the client's side
+    # ---- actions of the client
 
     def say(self, data: bytes) -> None:
         """Send bytes; they wait in the kernel while the connection does not read."""
@@ -140,10 +140,10 @@ class Line:
         headers = dict(line.split(": ", 1) for line in lines)
         return int(first.split()[1]), {name.lower(): value for name, value in headers.items()}, text
 
-    # ---- the loop's side
+    # ---- actions of the event loop
 
     def drain(self) -> None:
-        """Have the kernel take the unsent bytes; then what the client has said meanwhile is read."""
+        """Have the kernel accept the unsent bytes. Then the connection reads what the client has sent meanwhile."""
         self.transport.full, self.transport.unsent = False, 0
         self.connection.resume_writing()
         if self.transport.reading and self._waiting:
@@ -155,7 +155,7 @@ class Line:
         self.connection.connection_lost(None)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, and sweep."""
+        """Let time pass, then run the stream's periodic check."""
         self.clock.advance(seconds)
         self.stream.sweep()
 

@@ -1,4 +1,4 @@
-"""Rows of sessions, and the live alerts that concern them."""
+"""The rows of sessions (their places in the hub's tables), and the live alerts that contain their places."""
 
 import numpy as np
 from support.fakes import DALLAS, NOON_MS, a_revision
@@ -11,7 +11,7 @@ HALF_HOUR_S = (ENDS_MS - NOON_MS) / 1000
 
 
 def rows(*numbers):
-    """Return row numbers as the hub passes them."""
+    """Return the numbers of rows (places of sessions in the hub's tables) as the array that the hub passes."""
     return np.array(numbers, np.int32)
 
 

@@ -63,13 +63,13 @@ def failures(found):
 
 
 def test_framing_follows_rfc_6455(verdicts):
-    """All bounds of a node are in force for framing, pings, fragments, UTF-8 and closing."""
+    """The suite tests framing, pings, fragments, UTF-8 and closing with all limits of a node in force."""
     found = verdicts(JSON, FRAMING, BINARY) | verdicts(MSGPACK, BINARY)
     assert len(found) > 240
     assert failures(found) == FAILS
 
 
-def test_large_messages_are_read_in_any_fragments(verdicts, monkeypatch):
+def test_large_messages_are_read_however_they_are_fragmented(verdicts, monkeypatch):
     """Messages have up to 16 MiB in up to 65,536 fragments, with the node's bounds (F6, F7) lifted."""
     monkeypatch.setattr(connection, "MAX_HELLO_BYTES", 1 << 24)
     monkeypatch.setattr(connection, "BURST", 1_000_000)

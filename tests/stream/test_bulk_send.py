@@ -1,4 +1,4 @@
-"""One frame to many sockets in one call: the results, what is left to the transports, and a machine without AIO."""
+"""One frame to many sockets in one call: the results, the unsent rest, and a machine without AIO."""
 
 import errno
 import logging
@@ -45,7 +45,7 @@ def numbers(pairs):
 
 
 def test_each_socket_gets_the_whole_frame_once(sender, pairs):
-    """There are more sockets than one call takes, as many, and fewer."""
+    """The test sends to more sockets than one system call accepts, to exactly as many, and to fewer."""
     for count in (20, 3, 16, 1, 8):
         sent = sender.send(numbers(pairs[:count]), FRAME)
         assert sent.tolist() == [len(FRAME)] * count
@@ -53,13 +53,13 @@ def test_each_socket_gets_the_whole_frame_once(sender, pairs):
     assert all(_is_empty(there) for _, there in pairs)
 
 
-def test_empty_slice_makes_no_call(sender):
+def test_send_to_no_sockets_returns_an_empty_result(sender):
     """There is nothing to send, and no result."""
     assert sender.send(np.empty(0, np.int32), FRAME).tolist() == []
 
 
 def test_results_are_in_the_order_of_the_descriptors(sender, pairs):
-    """One socket is full, the peer of one has gone, one is closed (Rules 1 and 2)."""
+    """One socket is full, the peer of another has hung up, and a third is closed (Rules 1 and 2)."""
     full, gone, closed = pairs[2][0], pairs[5][1], 7
     while True:
         try:
@@ -103,7 +103,7 @@ def test_interrupted_call_collects_all_results(sender, pairs, monkeypatch):
     assert len(interrupted) == 3
 
 
-def test_results_in_any_order_belong_to_their_requests(sender, pairs, monkeypatch):
+def test_results_that_the_kernel_returns_out_of_order_are_assigned_correctly(sender, pairs, monkeypatch):
     """The kernel may return a few at a time."""
     pairs[3][1].close()
     real = bulk_send._syscall
@@ -120,8 +120,8 @@ def test_results_in_any_order_belong_to_their_requests(sender, pairs, monkeypatc
     assert sent == [len(FRAME)] * 3 + [-errno.EPIPE] + [len(FRAME)] * 16
 
 
-def test_refused_requests_are_not_sent_later(sender, pairs, monkeypatch):
-    """The transport sends the frame, and it must not go out twice (Rule 2)."""
+def test_frame_that_the_kernel_refused_is_not_sent_later(sender, pairs, monkeypatch):
+    """The transport sends the frame instead, and it must not be sent twice (Rule 2)."""
     real = bulk_send._syscall
 
     def refuse(*_):
@@ -137,7 +137,7 @@ def test_refused_requests_are_not_sent_later(sender, pairs, monkeypatch):
 
 
 def test_python_ignores_sigpipe():
-    """Otherwise a peer that hangs up would end the node (Rule 4)."""
+    """With the default handler of SIGPIPE, a peer that hangs up would end the node (Rule 4)."""
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
 
 
@@ -157,7 +157,9 @@ def _contexts():
 
 @pytest.mark.parametrize("call", ["_setup", "_submit", "_getevents"])
 @pytest.mark.parametrize(("number", "remedy"), [(errno.EPERM, "seccomp allow io_setup"), (errno.EAGAIN, "aio-max-nr")])
-def test_refused_system_call_means_no_sender_and_logs_the_remedy(sender, monkeypatch, caplog, call, number, remedy):
+def test_open_sender_returns_none_and_logs_the_remedy_if_a_system_call_fails(
+    sender, monkeypatch, caplog, call, number, remedy
+):
     """A node starts even if a container forbids AIO, or the machine has used it up."""
     real, refused, before = bulk_send._syscall, getattr(sender, call), _contexts()
 
@@ -175,15 +177,15 @@ def test_refused_system_call_means_no_sender_and_logs_the_remedy(sender, monkeyp
     assert _contexts() == before
 
 
-def test_unknown_architecture_means_no_sender(monkeypatch, caplog):
-    """The numbers of the system calls are not known there, so none is tried."""
+def test_open_sender_returns_none_on_an_unknown_architecture(monkeypatch, caplog):
+    """The numbers of the system calls are unknown on this architecture, so none is called."""
     monkeypatch.setattr(bulk_send.platform, "machine", lambda: "pdp11")
     monkeypatch.setattr(bulk_send, "_syscall", None)
     assert open_sender() is None
     assert "not known on this platform" in caplog.text
 
 
-def test_open_sender_is_logged(sender, caplog):
+def test_use_of_linux_aio_is_logged(sender, caplog):
     """Operators see in the log that AIO is used."""
     with caplog.at_level(logging.INFO):
         open_sender().close()

@@ -26,36 +26,36 @@ AREAS = {
 
 @pytest.mark.parametrize("area", AREAS)
 @pytest.mark.parametrize("description", [None, "", "Naïve\n\U0001f6a8"])
-def test_packed_revision_comes_back_with_every_member(area, description):
-    """It may still be sent, matched, or compared with a later revision."""
+def test_unpacked_revision_equals_the_packed_one(area, description):
+    """A revision that was packed may still be sent, matched, or compared with a later one."""
     revision = a_revision("a-1", 2**31 - 1, area=AREAS[area], description=description, status="exercise")
     assert unpack("a-1", pack(revision)) == revision
 
 
-def test_origin_of_a_cap_alert_comes_back():
-    """The feed shows it."""
+def test_origin_of_a_cap_alert_is_unchanged_after_packing_and_unpacking():
+    """The feed shows the origin."""
     revision = replace(a_revision(), origin=Origin("met@example.org", "m-1", 3))
     assert unpack("a-1", pack(revision)) == revision
 
 
-def test_warning_comes_back_with_all_its_languages():
-    """A warning may also have no languages, and only some of the other members (LA1)."""
+def test_unpacked_warning_has_all_its_languages():
+    """A warning may also have no languages, and only some of the optional fields (LA1)."""
     for revision in (a_warning("en", "fr", "es"), a_warning(texts=(), urgency=None), a_warning(onset_at=0, web=None)):
         assert unpack("a-1", pack(revision)) == revision
 
 
-def test_issuer_of_a_publisher_comes_back():
-    """It says whose the alert is (HD5)."""
+def test_unpacked_revision_has_the_issuer_of_its_publisher():
+    """Issuer and `sub` together identify the publisher who may change the alert (HD5)."""
     revision = replace(a_revision("a-1", 3), issuer="https://desks.example")
     assert unpack("a-1", pack(revision)) == revision
 
 
-def test_proof_comes_back():
-    """It is sent with the revision that it proves (F9)."""
+def test_unpacked_revision_has_its_proof():
+    """The proof is sent with the revision that it proves (F9)."""
     revision = proved(a_revision("a-1", 3), "r-1", "r-2")
     assert unpack("a-1", pack(revision)) == revision
 
 
-def test_compact_form_takes_a_third_of_the_objects():
-    """Most of it is text."""
+def test_packed_revision_takes_less_than_450_bytes():
+    """Most of the bytes are text."""
     assert len(pack(a_revision(description="x" * 200))) < 450

@@ -32,7 +32,7 @@ PING_MESSAGE = json.dumps({"type": "ping"}).encode()
 # ---- messages and fragments ----------------------------------------------------------------------------------
 
 
-def test_message_may_come_byte_by_byte():
+def test_message_that_arrives_byte_by_byte_is_answered():
     """The parser is fed whole frames; an incomplete frame waits (Rule 2)."""
     line = joined()
     for byte in frame(TEXT, PING_MESSAGE):
@@ -41,7 +41,7 @@ def test_message_may_come_byte_by_byte():
     assert line.received() == ["pong"]
 
 
-def test_several_messages_may_come_in_one_read():
+def test_several_messages_in_one_read_are_all_answered():
     """Each is answered, in order; a part of the next waits."""
     line = joined()
     ping = frame(TEXT, PING_MESSAGE)
@@ -52,7 +52,7 @@ def test_several_messages_may_come_in_one_read():
 
 
 @pytest.mark.parametrize("size", [125, 126, 127, 4096, MAX_MESSAGE_BYTES])
-def test_payload_lengths_of_each_form_are_read(size):
+def test_payload_lengths_in_all_three_encodings_are_read(size):
     """The length has three forms (RFC 6455, 5.2)."""
     line = joined()
     line.say(frame(TEXT, PING_MESSAGE.ljust(size)))
@@ -102,7 +102,7 @@ def test_parser_exists_only_while_a_message_is_incomplete():
     ],
 )
 def test_broken_frame_ends_the_session_with_its_close_code(said, close):
-    """One close frame is written, then the end of the stream; the hub has forgotten the session."""
+    """One close frame is written, then the stream ends, and the hub has forgotten the session."""
     line = joined()
     for data in said:
         line.say(data)
@@ -112,8 +112,8 @@ def test_broken_frame_ends_the_session_with_its_close_code(said, close):
     assert len(line.stream.hub) == 0
 
 
-def test_hello_may_be_longer_than_later_messages():
-    """`hello`, which has all that is held, may have 64 KiB, and any other message 16 KiB (F6)."""
+def test_hello_may_be_longer_than_any_later_message():
+    """A `hello`, which names the alerts that the client has, may have 64 KiB, other messages 16 KiB (F6)."""
     line = opened()
     line.say(frame(TEXT, json.dumps(HELLO).encode().ljust(MAX_HELLO_BYTES)))
     assert line.received() == ["welcome"]
@@ -121,8 +121,8 @@ def test_hello_may_be_longer_than_later_messages():
     assert line.hear() == [close_frame(close_codes.TOO_LONG)]
 
 
-def test_hello_beyond_its_bound_is_refused_by_its_head():
-    """The head of a frame that is too long is enough."""
+def test_hello_that_is_too_long_is_refused_before_its_payload_arrives():
+    """The length in the head of the frame is enough."""
     line = opened()
     line.say(b"\x81\xff" + (MAX_HELLO_BYTES + 1).to_bytes(8, "big"))
     assert line.hear() == [close_frame(close_codes.TOO_LONG)]
@@ -153,7 +153,7 @@ def test_ping_is_answered_with_its_payload():
     assert line.hear() == [(Opcode.PONG, b"x" * 125), (Opcode.PONG, b"")]
 
 
-def test_control_answers_are_those_of_the_parser():
+def test_answers_to_pings_and_pongs_equal_those_of_the_full_parser():
     """Every first byte and length of a control frame is tried, with a mask and without (5.5.2, 5.5.3)."""
     for first in range(256):
         for size in (0, 1, 3, 4, 125):
@@ -178,7 +178,7 @@ def answer_of_the_parser(data):
     return answer
 
 
-def test_pong_counts_as_a_sign_of_life():
+def test_connection_that_sent_a_pong_is_not_dropped_as_silent():
     """Any byte counts; a connection that is silent for 60 s ends (W8)."""
     line = joined()
     silent = joined(line.stream)
@@ -191,7 +191,7 @@ def test_pong_counts_as_a_sign_of_life():
 
 
 def test_close_frame_of_the_client_is_echoed():
-    """Its code comes back, then the end of the stream; no later byte is read (5.5.1)."""
+    """The answer has the client's close code, then the stream ends. No later byte is read (5.5.1)."""
     line = joined()
     line.say(frame(Opcode.CLOSE, b"\x03\xe8bye") + frame(TEXT, PING_MESSAGE))
     assert line.hear() == [(Opcode.CLOSE, b"\x03\xe8bye")]
@@ -200,7 +200,7 @@ def test_close_frame_of_the_client_is_echoed():
     assert len(line.stream.hub) == 0
 
 
-def test_frames_beyond_the_rate_end_the_session():
+def test_session_that_exceeds_the_frame_rate_is_closed():
     """BURST frames may come at once, then RATE_PER_S; control frames count like any other (4429)."""
     line = joined()
     line.say(frame(Opcode.PONG) * (BURST - 2) + frame(TEXT, PING_MESSAGE))
@@ -212,7 +212,7 @@ def test_frames_beyond_the_rate_end_the_session():
     assert line.hear() == [close_frame(close_codes.TOO_MANY)]
 
 
-def test_fragments_cost_less_than_messages():
+def test_fragments_count_less_than_messages_but_their_number_is_limited():
     """A message may have many fragments, but their number is bounded (FRAGMENT_COST)."""
     line = joined()
     line.say(frame(TEXT, PING_MESSAGE[:1], fin=False))
@@ -224,8 +224,8 @@ def test_fragments_cost_less_than_messages():
     assert line.hear() == [close_frame(close_codes.TOO_MANY)]
 
 
-def test_empty_fragments_count_as_messages_and_are_not_kept():
-    """Their number is bounded, and they take no memory (F7)."""
+def test_empty_fragments_count_as_messages_and_use_no_memory():
+    """The number of empty fragments is limited by the limit on messages, and they are not kept (F7)."""
     line = joined()
     line.say(frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * (BURST // 2))
     assert len(line.connection._parts) == 1
@@ -235,11 +235,14 @@ def test_empty_fragments_count_as_messages_and_are_not_kept():
     assert line.hear() == [close_frame(close_codes.TOO_MANY)]
 
 
-# ---- pauses --------------------------------------------------------------------------------------------------
+# ---- pausing slow connections --------------------------------------------------------------------------------
 
 
-def test_slow_connection_is_not_read():
-    """Bytes that had come wait, and so do those in the kernel; then all are answered in order (Rule 3)."""
+def test_slow_connection_is_not_read_until_its_answers_are_sent():
+    """Bytes that have arrived wait in the connection, and later ones in the kernel.
+
+    Then all are answered in order (Rule 3).
+    """
     line = joined()
     line.transport.full = True
     third = frame(Opcode.PING, b"3")
@@ -256,8 +259,8 @@ def test_slow_connection_is_not_read():
     assert line.transport.reading
 
 
-def test_owed_alerts_are_sent_before_waiting_messages_are_read():
-    """If the alerts stay unsent, reading waits again (Rule 3)."""
+def test_missed_alerts_are_sent_before_waiting_messages_are_read():
+    """If the alerts can't be sent, the messages wait longer (Rule 3)."""
     line = opened()
     line.tell(HELLO | {"places": [{"lat": DALLAS[0], "lng": DALLAS[1]}]})
     line.hear()
@@ -285,8 +288,8 @@ def test_flood_of_pings_to_a_peer_that_does_not_read_leaves_one_pong():
     assert len(line.hear()) == 1
 
 
-def test_unsent_welcome_pauses_the_new_session():
-    """The hub learns of it although it is just registering the session (Rule 3)."""
+def test_session_whose_welcome_is_not_fully_sent_is_paused():
+    """The hub is told although it is just registering the session (Rule 3)."""
     line = opened()
     line.transport.full = True
     line.tell(HELLO)
@@ -296,8 +299,11 @@ def test_unsent_welcome_pauses_the_new_session():
     assert line.stream.hub.slow() == 0
 
 
-def test_closed_slow_session_is_read_until_its_end():
-    """After its close frame (4420) it is read again, so that its end is noticed; a late resume changes nothing."""
+def test_slow_session_that_was_closed_is_read_until_the_peer_closes():
+    """After the close frame (4420) the connection is read again, so that its end is noticed.
+
+    A late `resume_writing` changes nothing.
+    """
     line = joined()
     line.transport.full = True
     line.say(frame(Opcode.PING))
@@ -309,7 +315,7 @@ def test_closed_slow_session_is_read_until_its_end():
     assert line.hear() == []
 
 
-# ---- the end -------------------------------------------------------------------------------------------------
+# ---- the end of a connection ---------------------------------------------------------------------------------
 
 
 def test_nothing_is_read_or_written_after_the_close_frame():
@@ -323,7 +329,7 @@ def test_nothing_is_read_or_written_after_the_close_frame():
     assert len(line.stream.hub) == 0
 
 
-def test_peer_that_does_not_close_is_dropped_after_lingering():
+def test_peer_that_does_not_answer_a_close_frame_is_dropped():
     """The node waits LINGER_S after its close frame (Rule 4)."""
     stays = joined()
     goes = joined(stays.stream)
@@ -338,8 +344,8 @@ def test_peer_that_does_not_close_is_dropped_after_lingering():
 
 
 @pytest.mark.parametrize("state", [Line, opened, joined])
-def test_lost_connection_is_forgotten(state):
-    """In each state no collection of the stream has it any more, and it has no row and no bytes."""
+def test_lost_connection_is_removed_from_all_collections(state):
+    """This holds in each state of the connection. It also has no row in the hub and no unread bytes."""
     line = state()
     line.transport.full = True
     line.say(b"G" if state is Line else frame(Opcode.PING)[:3])
@@ -352,7 +358,7 @@ def test_lost_connection_is_forgotten(state):
     assert not line.transport.aborted
 
 
-def test_aborted_connection_leaves_the_hub_at_once():
+def test_aborted_connection_is_removed_from_the_hub_at_once():
     """The loop calls `connection_lost` later; nothing is written until then."""
     line = joined()
     line.stream.abort_all()
@@ -363,11 +369,11 @@ def test_aborted_connection_leaves_the_hub_at_once():
     assert line.stream.connections == 0
 
 
-def test_end_of_the_peers_stream_closes_the_transport():
+def test_transport_is_closed_when_the_peer_ends_its_stream():
     """asyncio closes the transport if `eof_received` returns a false value."""
     assert not joined().connection.eof_received()
 
 
-def test_descriptor_is_the_number_of_the_socket():
-    """The hub sends to many sockets at once by it."""
+def test_descriptor_is_the_file_descriptor_of_the_socket():
+    """With the descriptor the hub sends to many sockets by one system call."""
     assert joined().connection.descriptor == DESCRIPTOR

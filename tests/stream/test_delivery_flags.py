@@ -15,12 +15,12 @@ BYTE = st.integers(0, 255)
 
 
 def rows(numbers):
-    """Return row numbers as the hub passes them."""
+    """Return the numbers of rows (places of sessions in the hub's tables) as the array that the hub passes."""
     return np.array(numbers, np.int32)
 
 
 class Telling(RuleBasedStateMachine):
-    """Two alerts of one process, and beside each a dict from which rows are removed at once."""
+    """Random deliveries of two alerts, each compared with a dict from which rows of ended sessions are removed."""
 
     @initialize()
     def begin(self):
@@ -97,8 +97,8 @@ TestTelling.settings = settings(
 )
 
 
-def test_flags_take_at_most_eight_bytes_for_each_session():
-    """That holds with few sessions and with all; without any the flags take nothing."""
+def test_delivery_flags_take_at_most_eight_bytes_for_each_session():
+    """The limit holds with few sessions and with all. Without any session the flags take no memory."""
     for count in (0, 1, 100, 2_500, 2_501, 20_000):
         told = DeliveryFlags(Departures(20_000))
         told.add_to_all(rows(range(count)), 1)
@@ -107,8 +107,8 @@ def test_flags_take_at_most_eight_bytes_for_each_session():
 
 
 @pytest.mark.parametrize("count", [3, 2_000, 20_000])
-def test_flags_of_departed_sessions_do_not_count_for_the_next(count):
-    """The next session in the row is another client (Rule 1)."""
+def test_flags_of_disconnected_sessions_do_not_count_for_their_successors(count):
+    """The next session in the same row of the table is another client (Rule 1)."""
     departures = Departures(20_000)
     told = DeliveryFlags(departures)
     told.add_to_all(rows(range(count)), 7)
@@ -119,7 +119,7 @@ def test_flags_of_departed_sessions_do_not_count_for_the_next(count):
     assert told.of_all(rows([1, 2])).tolist() == [0, 1]
 
 
-def test_returned_arrays_are_copies():
+def test_arrays_returned_by_delivery_flags_are_copies():
     """A view would keep `array` and `bytearray` from growing."""
     told = DeliveryFlags(Departures(20_000))
     told.put(5, 3)

@@ -78,7 +78,7 @@ class Listener:
                 await asyncio.sleep(0.001)
 
     async def pass_time(self, *steps_s: float) -> None:
-        """Let time pass, and sweep."""
+        """Let time pass, then run the stream's periodic check."""
         for step_s in steps_s:
             self.clock.advance(step_s)
             self.stream.sweep()
@@ -136,8 +136,8 @@ def switched_off():
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_ended_connection_leaves_nothing(name):
-    """It ends by each refusal, each close code and each way to hang up."""
+def test_ended_connection_leaves_no_objects_behind(name):
+    """The connection ends by each refusal, each close code and each way to hang up."""
     expected, ending = ENDINGS[name]
 
     async def scenario(_listener, door, act):
@@ -146,7 +146,7 @@ def test_ended_connection_leaves_nothing(name):
     assert leaves(scenario) == {}
 
 
-# ---- what the node ends of itself ----------------------------------------------------------------------------------
+# ---- connections that the node ends by itself ----------------------------------------------------------------------
 
 
 async def open_and_wait(listener, act, connect, count=CLIENTS):
@@ -169,8 +169,8 @@ def half_open(door):
     return wire
 
 
-def test_timed_out_connection_leaves_nothing():
-    """The headers, the `hello`, the answer to a close frame or a sign of life did not come."""
+def test_timed_out_connection_leaves_no_objects_behind():
+    """The headers, the `hello`, the answer to a close frame or a sign of life did not arrive in time."""
 
     async def scenario(listener, door, act):
         for connect, time_s in (
@@ -186,8 +186,8 @@ def test_timed_out_connection_leaves_nothing():
     assert leaves(scenario) == {}
 
 
-def test_connection_pushed_out_by_newer_ones_leaves_nothing():
-    """It is the oldest without a `hello`, before or after the 101."""
+def test_connection_displaced_by_newer_ones_leaves_no_objects_behind():
+    """The connection is the oldest without a `hello`, before or after the answer 101."""
 
     async def scenario(listener, door, act):
         for connect in (lambda: half_open(door), door.upgraded):
@@ -200,8 +200,8 @@ def test_connection_pushed_out_by_newer_ones_leaves_nothing():
     assert leaves(scenario, unsaid=CLIENTS) == {}
 
 
-def test_connection_refused_by_a_full_node_leaves_nothing():
-    """It gets a 503, or beyond the spare connections no answer at all."""
+def test_connection_refused_by_a_full_node_leaves_no_objects_behind():
+    """The connection gets a 503. If the reserve of connections for refusals is used up, it gets no answer at all."""
 
     async def scenario(listener, door, act):
         inside = await open_and_wait(listener, act, door.welcomed, 2)
@@ -215,8 +215,8 @@ def test_connection_refused_by_a_full_node_leaves_nothing():
 
 
 @pytest.mark.parametrize("how", ["drained", "slow", "aborted", "reset"])
-def test_session_with_unsent_bytes_leaves_nothing(how):
-    """It is closed, or dropped with all that was to be sent."""
+def test_session_closed_with_unsent_bytes_leaves_no_objects_behind(how):
+    """The session is closed, or dropped with all its unsent bytes."""
 
     async def scenario(listener, door, act):
         wires = await open_and_wait(listener, act, door.welcomed)
@@ -236,7 +236,7 @@ def test_session_with_unsent_bytes_leaves_nothing(how):
     assert leaves(scenario) == {}
 
 
-def test_session_with_an_unexpected_error_leaves_nothing(monkeypatch):
+def test_session_closed_by_an_unexpected_error_leaves_no_objects_behind(monkeypatch):
     """The traceback refers to the connection (1011)."""
 
     def fail(*_):
@@ -265,7 +265,7 @@ BROKEN = {
     "half a body": request_bytes("POST", "/v1/alerts", {"Host": "x", "Content-Length": "9"}) + b"{",
 }
 CALLS = {
-    # what it is -> the status, the method, the path, the body
+    # description of the request -> expected status, method, path, body
     "a public page": (200, "GET", "/healthz", b""),
     "an alert that is known": (201, "POST", "/v1/alerts", ALERT),
     "no JSON": (400, "POST", "/v1/alerts", b"{"),
@@ -278,8 +278,8 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", [*CALLS, *BROKEN])
-def test_api_connection_leaves_nothing(name):
-    """Its requests were served, refused, broken off, or never complete."""
+def test_closed_api_connection_leaves_no_objects_behind(name):
+    """The requests of the connection were served, refused, broken off, or never complete."""
 
     def call(port):
         if name in BROKEN:
@@ -326,7 +326,7 @@ def test_api_connection_leaves_nothing(name):
         assert runner.run(main()) == {}
 
 
-# ---- freezing ------------------------------------------------------------------------------------------------------
+# ---- freezing objects for the garbage collector --------------------------------------------------------------------
 
 
 class Knot:
@@ -336,8 +336,8 @@ class Knot:
         self.itself = self
 
 
-def test_garbage_is_collected_before_a_freeze():
-    """Frozen garbage would stay until the thaw."""
+def test_garbage_is_collected_before_gc_freeze():
+    """Garbage that is frozen (ignored by the collector) would stay until all objects are unfrozen again."""
     with switched_off():
         collector = GcFreezer(FakeClock())
         collector.start()
@@ -349,8 +349,8 @@ def test_garbage_is_collected_before_a_freeze():
         assert knot() is None
 
 
-def test_new_objects_are_frozen_after_some_hundred_arrivals():
-    """No collection looks at them again, as long as they stay."""
+def test_new_objects_are_frozen_again_after_a_number_of_new_sessions():
+    """No collection examines frozen objects, until they are unfrozen."""
     with switched_off():
         collector = GcFreezer(FakeClock())
         collector.start()
@@ -365,8 +365,8 @@ def test_new_objects_are_frozen_after_some_hundred_arrivals():
         del crowd
 
 
-def test_frozen_garbage_is_found_at_the_thaw_while_nothing_is_being_sent():
-    """The thaw comes once in THAW_S, and not during a fan-out."""
+def test_frozen_garbage_is_collected_at_the_regular_unfreeze_when_idle():
+    """Objects are unfrozen at most once in THAW_S, and not during a fan-out."""
     with switched_off():
         clock = FakeClock()
         collector = GcFreezer(clock)
@@ -384,8 +384,11 @@ def test_frozen_garbage_is_found_at_the_thaw_while_nothing_is_being_sent():
         assert knot() is None
 
 
-def test_memory_shared_by_a_fork_is_not_thawed_before_sessions_come():
-    """run/forking.py: objects were frozen before the fork; a thaw would write to all of them."""
+def test_memory_shared_with_the_parent_stays_frozen_until_sessions_connect():
+    """Objects were frozen before the fork (run/forking.py).
+
+    Unfreezing them would write to all of them, so that the memory would no longer be shared.
+    """
     with switched_off():
         clock = FakeClock()
         collector = GcFreezer(clock)

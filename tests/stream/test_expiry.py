@@ -1,6 +1,7 @@
-"""No path hands a frame to a transport at or after `expires_at`, whatever the clocks do (protocol, section 3).
+"""No path (way of sending) hands a frame to a transport at or after `expires_at` (protocol, section 3).
 
-A path is a generator: the part before its `yield` happens in time, the part after it may come too late.
+This holds whatever the clocks do. A path is a generator: the part before its `yield` happens in time, the part after it
+may come too late.
 """
 
 import asyncio
@@ -86,7 +87,7 @@ class HubHarness:
 
 @pytest.fixture(autouse=True)
 def look_at_every_sweep(monkeypatch):
-    """Have each sweep check the deadlines of all sessions; otherwise one sweep in a few does."""
+    """Have each sweep (periodic check) test the deadlines of all sessions; normally only one sweep in a few does."""
     monkeypatch.setattr(hub, "LOOK_S", 0.0)
 
 
@@ -100,7 +101,7 @@ def a_token(clock, *scopes, life_s=3600):
     return sign(KEY, "phone", [RECEIVE, *scopes], clock.wall_ms // 1000, life_s)
 
 
-# ---- the paths ---------------------------------------------------------------------------------------------------
+# ---- the ways of sending an alert --------------------------------------------------------------------------------
 
 
 def hello(harness):
@@ -165,7 +166,7 @@ def resume(harness):
 
 
 def fan_out_before_its_first_slice(harness):
-    """An entry that was read, before its first slice."""
+    """An entry that was read from the log and not sent to anybody yet."""
     harness.phone()
     harness.reads_alert()
     yield
@@ -173,7 +174,7 @@ def fan_out_before_its_first_slice(harness):
 
 
 def fan_out_in_the_middle(harness):
-    """A flight that has reached some sessions and not the others."""
+    """A fan-out that has reached some sessions and not the others."""
     for wire in (JSON, MSGPACK, JSON, MSGPACK):
         harness.phone(wire=wire)
     harness.reads_alert()
@@ -183,7 +184,7 @@ def fan_out_in_the_middle(harness):
 
 
 def fan_out_of_a_cancel_in_the_middle(harness):
-    """A flight of a cancel whose alert expires meanwhile."""
+    """A fan-out of a cancel whose alert expires meanwhile."""
     for _ in range(4):
         harness.phone()
     harness.reads_alert()
@@ -236,7 +237,7 @@ def log_reader_at_a_cancel(harness):
 
 
 def holding_of_an_alert_that_is_read_later(harness):
-    """A client that holds an alert which this node, being behind, reads only now."""
+    """A client names an alert in `holding` that this node, being behind, reads from the log only later."""
     harness.phone(ELSEWHERE, holding={"a-1": 1})
     yield
     harness.reads_alert(revision=2)
@@ -266,8 +267,8 @@ def by_name(function):
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_each_path_sends_just_before_the_end(path, harness):
-    """Without this the other tests would prove nothing about a path that sends nothing (section 3)."""
+def test_each_way_of_sending_sends_an_alert_just_before_its_expiry(path, harness):
+    """Without this test, the others would prove nothing about a way that never sends anything (section 3)."""
     steps = path(harness)
     next(steps)
     before = harness.received()
@@ -278,8 +279,8 @@ def test_each_path_sends_just_before_the_end(path, harness):
 
 @pytest.mark.parametrize("late_s", [0.0, 0.001, 5.0])
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_no_path_sends_at_the_end_or_later(path, late_s, harness):
-    """Nothing is sent after `expires_at`, by any path (E1)."""
+def test_no_way_of_sending_sends_an_alert_at_its_expiry_or_later(path, late_s, harness):
+    """Nothing is sent at or after `expires_at` (E1)."""
     steps = path(harness)
     next(steps)
     before = harness.received()
@@ -289,7 +290,7 @@ def test_no_path_sends_at_the_end_or_later(path, late_s, harness):
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME, ids=by_name)
-def test_no_path_sends_after_the_monotonic_end_when_the_wall_clock_is_set_back(path, harness):
+def test_nothing_is_sent_after_the_monotonic_deadline_if_the_wall_clock_is_set_back(path, harness):
     """The monotonic deadline was computed when the alert was read (E5)."""
     steps = path(harness)
     next(steps)
@@ -301,7 +302,7 @@ def test_no_path_sends_after_the_monotonic_end_when_the_wall_clock_is_set_back(p
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_no_path_sends_after_the_end_by_the_wall_clock_alone(path, harness):
+def test_nothing_is_sent_after_expiry_by_the_wall_clock_alone(path, harness):
     """The wall clock was behind when the alert was read, and has been set right (E5)."""
     harness.clock.wall_ms -= HOUR_MS // 2
     steps = path(harness)
@@ -312,8 +313,8 @@ def test_no_path_sends_after_the_end_by_the_wall_clock_alone(path, harness):
     assert harness.received() == before
 
 
-def test_second_of_two_alerts_is_not_sent_after_its_end(harness):
-    """Each slice decides for each alert whether it may be sent (section 3)."""
+def test_alert_that_expires_during_its_fan_out_is_not_sent_further(harness):
+    """Before each batch of sessions, the fan-out checks for each alert whether it may still be sent (section 3)."""
     phones = [harness.phone() for _ in range(3)]
     harness.reads_alert("long", expires_at=END_MS + 60_000)
     harness.reads_alert("short")
@@ -325,11 +326,11 @@ def test_second_of_two_alerts_is_not_sent_after_its_end(harness):
     assert sum(ids.count("short") for ids in told) < 3
 
 
-# ---- clocks ------------------------------------------------------------------------------------------------------
+# ---- wrong clocks ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-def test_jump_of_the_wall_clock_closes_no_session(hours, harness):
+def test_step_of_the_wall_clock_closes_no_session(hours, harness):
     """The deadlines of tokens, silence and slowness are monotonic (sections 5 and 6)."""
     slow = harness.phone()
     slow.full = True
@@ -344,7 +345,7 @@ def test_jump_of_the_wall_clock_closes_no_session(hours, harness):
 
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
-def test_session_ends_at_the_first_sweep_after_its_token_expires(hours, harness):
+def test_session_ends_at_the_first_periodic_check_after_its_token_expires(hours, harness):
     """The wall clock does not matter (T6)."""
     phone = harness.phone(token=a_token(harness.clock, life_s=20))
     harness.clock.wall_ms += hours * HOUR_MS
@@ -373,8 +374,8 @@ def test_fresh_token_replaces_the_deadline_by_an_earlier_or_later_one(harness):
 
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
-def test_alert_ended_by_the_monotonic_clock_is_forgotten_at_the_next_sweep(hours, harness):
-    """Otherwise its recipients would be sent a late revision of it (section 3)."""
+def test_alert_expired_by_the_monotonic_clock_is_forgotten_at_the_next_check(hours, harness):
+    """If the alert were kept, its recipients would be sent a late revision of it (section 3)."""
     harness.phone()
     harness.reads_alert()
     harness.turns()
@@ -385,7 +386,7 @@ def test_alert_ended_by_the_monotonic_clock_is_forgotten_at_the_next_sweep(hours
 
 
 @pytest.mark.parametrize("turns", [0, 1, 100])
-def test_wall_clock_ahead_for_a_moment_delays_alerts_and_repeats_none(turns, harness):
+def test_alerts_wait_while_the_wall_clock_is_briefly_ahead_and_none_is_repeated(turns, harness):
     """Nothing is sent while the clock is ahead; then newcomers and revisions are sent, once (E1, E5, R2)."""
     first = [harness.phone() for _ in range(3)]
     harness.reads_alert("before")
@@ -407,8 +408,8 @@ def test_wall_clock_ahead_for_a_moment_delays_alerts_and_repeats_none(turns, har
 
 
 @pytest.mark.parametrize("seen_by", ["hello", "turn"])
-def test_wall_clock_ahead_between_two_sweeps_leaves_no_session_out(seen_by, harness):
-    """A session that was not sent the alert is sent it, though no sweep has seen the clock ahead (R3)."""
+def test_no_session_misses_an_alert_if_the_wall_clock_is_ahead_between_two_checks(seen_by, harness):
+    """The session is sent the alert when the clock is right, although no check saw the wrong clock (R3)."""
     harness.phone()
     harness.reads_alert()
     harness.turns(0 if seen_by == "turn" else 1)
@@ -422,8 +423,8 @@ def test_wall_clock_ahead_between_two_sweeps_leaves_no_session_out(seen_by, harn
     assert [m["type"] for m in messages(b"".join(phone.writes))] == ["welcome", "alert"]
 
 
-def test_revision_read_while_the_wall_clock_is_ahead_is_sent_when_it_is_right(harness):
-    """Every recipient is sent it; its deadline is the old one plus what the revision adds (R1)."""
+def test_revision_read_while_the_wall_clock_is_ahead_is_sent_after_correction(harness):
+    """Every recipient is sent the revision. Its deadline is the old one plus what the revision adds (R1)."""
     harness.phone()
     harness.reads_alert()
     harness.turns()
@@ -441,7 +442,7 @@ def test_revision_read_while_the_wall_clock_is_ahead_is_sent_when_it_is_right(ha
 
 
 @pytest.mark.parametrize("longer_s", [0, 5])
-def test_revision_read_while_the_wall_clock_is_behind_ends_in_time(longer_s, harness):
+def test_revision_read_while_the_wall_clock_is_behind_expires_on_time(longer_s, harness):
     """The deadline moves by as much as the end does, though the wall clock was set in between (section 3)."""
     harness.reads_alert()
     harness.clock.wall_ms -= HOUR_MS
@@ -454,7 +455,7 @@ def test_revision_read_while_the_wall_clock_is_behind_ends_in_time(longer_s, har
     assert harness.received() == 1
 
 
-def test_revision_that_prolongs_an_ended_alert_is_sent(harness):
+def test_revision_that_extends_an_expired_alert_is_sent(harness):
     """The end of the newest revision counts (live alerts, Rule 1)."""
     phone = harness.phone()
     harness.reads_alert()
@@ -474,8 +475,8 @@ class HastyClock(FakeClock):
         return super().now()
 
 
-def test_pump_reads_the_clock_for_every_slice(harness):
-    """A reading is at most 5 ms old, also in a fan-out that takes longer than its alert lives (E2)."""
+def test_clock_is_read_before_each_batch_of_a_fan_out(harness):
+    """The time in use is at most 5 ms old, even in a fan-out that takes longer than its alert lives (E2)."""
     for _ in range(12):
         harness.phone()
     harness.received()
@@ -492,7 +493,7 @@ def test_pump_reads_the_clock_for_every_slice(harness):
     assert 0 < len(told) <= 5, "a slice of one for each reading; it was read five times before the end, and once at it"
 
 
-def test_sweep_after_the_end_writes_only_pings(harness):
+def test_periodic_check_after_expiry_sends_only_pings(harness):
     """A heartbeat has no alert in it (section 5)."""
     phone = harness.phone()
     harness.reads_alert()

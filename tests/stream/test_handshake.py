@@ -11,7 +11,7 @@ from geocast.stream import connection
 from geocast.stream.connection import HEADERS_S, HELLO_S, LINGER_S, MAX_HEADERS_BYTES, RETRY_AFTER_S, SPARE
 from geocast.wire.frames import WIRES
 
-# ---- answered ------------------------------------------------------------------------------------------------
+# ---- accepted handshakes -------------------------------------------------------------------------------------
 
 
 def test_handshake_selects_the_first_known_subprotocol():
@@ -26,14 +26,14 @@ def test_handshake_selects_the_first_known_subprotocol():
 
 
 @pytest.mark.parametrize("first", [wire.subprotocol for wire in WIRES])
-def test_signed_stream_of_each_format_is_offered(first):
+def test_signed_stream_of_each_format_is_selected_if_preferred(first):
     """A client that can do without proofs offers both, the signed one first (S7)."""
     line = Line()
     line.ask(Sec_WebSocket_Protocol=", ".join([first, *(wire.subprotocol for wire in WIRES)]))
     assert line.answer()[1]["sec-websocket-protocol"] == first
 
 
-def test_handshake_may_come_byte_by_byte():
+def test_handshake_that_arrives_byte_by_byte_is_accepted():
     """Nothing is answered before the last byte of the head."""
     line = Line()
     *most, last = (bytes([byte]) for byte in request())
@@ -44,8 +44,8 @@ def test_handshake_may_come_byte_by_byte():
     assert line.answer()[0] == 101
 
 
-def test_hello_may_come_before_the_answer_to_the_handshake():
-    """Bytes after the head are the first message."""
+def test_hello_sent_together_with_the_handshake_is_accepted():
+    """Bytes after the head of the request are the first message."""
     whole = Line()
     whole.say(request() + _hello())
     assert whole.answer()[0] == 101
@@ -66,7 +66,7 @@ def _hello():
     return said[0]
 
 
-# ---- refused -------------------------------------------------------------------------------------------------
+# ---- refused handshakes --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def _hello():
         ("GET /v1/stream HTTP/1.1", {"Sec_WebSocket_Protocol": "geocast v1,"}, 400),
     ],
 )
-def test_wrong_handshake_is_refused_with_its_status(start, headers, status):
+def test_invalid_handshake_is_refused_with_the_documented_status(start, headers, status):
     """The end of the stream follows the refusal, and the peer has time to read it (S2)."""
     line = Line()
     line.ask(start, **headers)
@@ -107,14 +107,14 @@ def test_wrong_handshake_is_refused_with_its_status(start, headers, status):
         ("GET /v1/stream HTTP/1.1", {"Upgrade": None}, "upgrade", "websocket"),
     ],
 )
-def test_refusal_has_the_header_that_its_status_needs(start, headers, name, value):
+def test_refused_handshake_has_the_header_that_http_requires_for_its_status(start, headers, name, value):
     """405 comes with Allow, and 426 with Upgrade (RFC 9110, 15.5.6 and 15.5.22)."""
     line = Line()
     line.ask(start, **headers)
     assert line.answer()[1][name] == value
 
 
-def test_refusal_repeats_nothing_of_the_request():
+def test_refused_handshake_repeats_nothing_of_the_request():
     """Errors never repeat a token (section 6)."""
     line = Line()
     line.ask("GET /v1/stream?token=secret HTTP/1.1", Authorization="Bearer secret")
@@ -150,7 +150,7 @@ def test_loopback_origin_is_accepted_if_configured(origin, status):
 
 
 @pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00", b"get /v1/stream HTTP/1.1\r\n", b"\x00"])
-def test_bytes_that_are_not_http_are_closed_without_an_answer(data):
+def test_connection_that_does_not_send_http_is_closed_without_an_answer(data):
     """A TLS client, for example, would not understand an answer."""
     line = Line()
     line.say(data)
@@ -158,7 +158,7 @@ def test_bytes_that_are_not_http_are_closed_without_an_answer(data):
     assert not line.transport.written
 
 
-def test_endless_headers_are_closed_without_an_answer():
+def test_connection_with_endless_headers_is_closed_without_an_answer():
     """Headers may have MAX_HEADERS_BYTES."""
     line = Line()
     line.say(b"GET /v1/stream HTTP/1.1\r\nCookie: ")
@@ -167,10 +167,10 @@ def test_endless_headers_are_closed_without_an_answer():
     assert not line.transport.written
 
 
-# ---- full ----------------------------------------------------------------------------------------------------
+# ---- a node with too many connections ------------------------------------------------------------------------
 
 
-def test_full_node_answers_503_and_closes_at_once():
+def test_full_node_answers_503_and_closes_the_connection_at_once():
     """The answer has Retry-After. Lingering, as after other refusals, would keep connections."""
     stream = a_stream(capacity=1)
     first = joined(stream)
@@ -185,7 +185,7 @@ def test_full_node_answers_503_and_closes_at_once():
 
 
 def test_draining_node_answers_503_and_keeps_its_sessions():
-    """Sessions stay until the node closes them."""
+    """Sessions stay open until the node closes them."""
     line = joined()
     line.stream.draining = True
     late = Line(line.stream)
@@ -194,15 +194,18 @@ def test_draining_node_answers_503_and_keeps_its_sessions():
     assert not line.transport.closed
 
 
-def test_connections_beyond_the_spare_ones_are_dropped():
-    """The node does not read from them (SPARE)."""
+def test_connection_is_dropped_if_the_reserve_for_refusals_is_used_up():
+    """The node reads nothing from such connections (SPARE)."""
     stream = a_stream(capacity=1, unsaid=1000)
     lines = [Line(stream) for _ in range(1 + SPARE + 1)]
     assert [line.transport.aborted for line in lines] == [False] * (1 + SPARE) + [True]
 
 
-def test_oldest_connection_without_hello_is_pushed_out_by_newer_ones():
-    """It is closed with 1013 after the 101, and dropped before it. Sessions are never pushed out."""
+def test_oldest_connection_without_hello_is_closed_for_newer_ones():
+    """After the answer 101 the connection is closed with 1013; before, it is dropped.
+
+    Sessions are never closed for newer connections.
+    """
     stream = a_stream(unsaid=2)
     settled, silent, upgraded = joined(stream), Line(stream), opened(stream)
     Line(stream)
@@ -214,11 +217,11 @@ def test_oldest_connection_without_hello_is_pushed_out_by_newer_ones():
     assert len(stream.unsaid) == 2
 
 
-# ---- deadlines -----------------------------------------------------------------------------------------------
+# ---- deadlines of the handshake ------------------------------------------------------------------------------
 
 
-def test_incomplete_headers_are_dropped_at_their_deadline():
-    """They have HEADERS_S from the accept, however often a byte comes."""
+def test_connection_with_incomplete_headers_is_dropped_at_the_deadline():
+    """The headers must be complete HEADERS_S after the connection was accepted, however often a byte arrives."""
     line = Line()
     line.say(b"GET /v1/stream ")
     line.pass_time(HEADERS_S - 0.1)
@@ -229,8 +232,8 @@ def test_incomplete_headers_are_dropped_at_their_deadline():
     assert not line.transport.written
 
 
-def test_connection_without_hello_is_closed_at_its_deadline():
-    """It has HELLO_S from the 101, however much of the `hello` is there (4408)."""
+def test_connection_without_hello_is_closed_at_the_deadline():
+    """The `hello` must be complete HELLO_S after the answer 101, however much of it has arrived (4408)."""
     line = Line()
     line.pass_time(HEADERS_S - 1)
     line.ask()
@@ -244,13 +247,13 @@ def test_connection_without_hello_is_closed_at_its_deadline():
 
 
 def test_session_has_no_handshake_deadline():
-    """Only the heartbeat demands a sign of life from then on (section 5)."""
+    """After `hello`, only the heartbeat demands a sign of life (section 5)."""
     line = joined()
     line.pass_time(HEADERS_S + HELLO_S)
     assert not line.transport.closed
     assert line.stream.unsaid == {}
 
 
-def test_parser_never_logs():
+def test_websocket_parser_never_logs():
     """The library would log headers, and at DEBUG each frame, with tokens and places."""
     assert not connection._SILENT.isEnabledFor(50)

@@ -1,4 +1,4 @@
-"""The live alerts of a node: the current entry of each, which of them concern a place, and when they end.
+"""The live alerts of a node: the current revision or cancel of each, the places they contain, and their ends.
 
 Rules are those of `geocast.stream.live_alerts` and of section 5 of the protocol (R1 to R8).
 """
@@ -12,10 +12,10 @@ from geocast.model.alert import Circle
 from geocast.stream import live_alerts
 from geocast.stream.live_alerts import CURRENT, RECIPIENT, SENT, LiveAlerts
 
-# ---- entries -----------------------------------------------------------------------------------------------------
+# ---- revisions and cancels from the log --------------------------------------------------------------------------
 
 
-def test_revision_is_current_until_the_next(alerts, clock):
+def test_revision_is_current_until_a_newer_one_arrives(alerts, clock):
     """Revisions are sent in rising order (R2)."""
     alert = alerts.apply(a_revision(), clock.now())
     assert (alert.number, alert.order, len(alerts)) == (1, 1, 1)
@@ -27,21 +27,21 @@ def test_revision_is_current_until_the_next(alerts, clock):
 @pytest.mark.parametrize(
     "entry", [a_revision(), a_revision(revision=2), a_cancel(revision=2)], ids=["1", "2", "cancel"]
 )
-def test_entry_that_is_not_newer_changes_nothing(alerts, clock, entry):
-    """The log may give an entry again (R2)."""
+def test_log_entry_that_is_not_newer_changes_nothing(alerts, clock, entry):
+    """The log may yield an entry again (R2)."""
     alerts.apply(a_revision(revision=2), clock.now())
     current = alerts.find("a-1", clock.now()).current
     assert alerts.apply(entry, clock.now()) is None
     assert alerts.find("a-1", clock.now()).current is current
 
 
-def test_first_entry_may_be_a_later_revision(alerts, clock):
-    """A node that starts reads the alerts that are live then (R5)."""
+def test_first_revision_that_a_node_reads_need_not_be_number_1(alerts, clock):
+    """A node that starts reads only the current revisions of live alerts (R5)."""
     assert alerts.apply(a_revision(revision=7), clock.now()).number == 7
 
 
-def test_nothing_follows_a_cancel(alerts, clock):
-    """No revision does; a later cancel takes the place of the first (R2)."""
+def test_revision_after_a_cancel_is_ignored(alerts, clock):
+    """A later cancel replaces the first one (R2)."""
     alerts.apply(a_revision(), clock.now())
     alert = alerts.apply(a_cancel(), clock.now())
     assert alert.number == 2
@@ -52,16 +52,16 @@ def test_nothing_follows_a_cancel(alerts, clock):
     assert alerts.apply(a_cancel(revision=5), clock.now()) is alert
 
 
-def test_cancel_of_an_unknown_alert_has_no_recipients(alerts, clock):
-    """It is kept, and changes nothing yet (R4)."""
+def test_cancel_of_an_unknown_alert_changes_nothing(alerts, clock):
+    """The cancel is remembered, and has no effect until the alert is read (R4)."""
     assert alerts.apply(a_cancel(), clock.now()) is None
     assert len(alerts) == 0
 
 
-def test_alert_that_comes_after_its_cancel_is_cancelled_at_once(alerts, clock):
-    """A log that is repaired may put the cancel back first.
+def test_alert_read_after_its_cancel_is_cancelled_at_once(alerts, clock):
+    """When a log is repaired, the cancel may be restored before the alert.
 
-    A client that holds the alert is sent the cancel (Rule 6, R4).
+    A client that has the alert is sent the cancel (Rule 6, R4).
     """
     assert alerts.apply(a_cancel(revision=3), clock.now()) is None
     alert = alerts.apply(a_revision(), clock.now())
@@ -73,7 +73,7 @@ def test_alert_that_comes_after_its_cancel_is_cancelled_at_once(alerts, clock):
     assert alert.recipients().tolist() == [0]
 
 
-def test_early_cancels_are_bounded_and_the_newest_kept(alerts, clock, monkeypatch):
+def test_only_the_newest_cancels_of_unknown_alerts_are_remembered(alerts, clock, monkeypatch):
     """At most MAX_EARLY cancels of unknown alerts are kept (Rule 6)."""
     monkeypatch.setattr(live_alerts, "MAX_EARLY", 2)
     for name in ("a", "b", "c"):
@@ -82,8 +82,11 @@ def test_early_cancels_are_bounded_and_the_newest_kept(alerts, clock, monkeypatc
     assert called_off == [False, True, True]
 
 
-def test_tombstone_is_ignored_and_displaces_no_early_cancel(alerts, clock, monkeypatch):
-    """It cancels nothing (CP13)."""
+def test_tombstone_of_a_cap_message_is_ignored(alerts, clock, monkeypatch):
+    """A tombstone is an entry that only marks a CAP message as handled.
+
+    It cancels nothing and displaces no remembered cancel (CP13).
+    """
     monkeypatch.setattr(live_alerts, "MAX_EARLY", 1)
     alerts.apply(a_cancel("a"), clock.now())
     assert alerts.apply(a_cancel("b", 1, into="c"), clock.now()) is None
@@ -91,8 +94,8 @@ def test_tombstone_is_ignored_and_displaces_no_early_cancel(alerts, clock, monke
     assert alerts.apply(a_revision("a"), clock.now()).cancel is not None
 
 
-def test_cancelled_alert_is_kept_until_its_expiry(alerts, clock):
-    """Clients that come back are sent the cancel (Rule 2)."""
+def test_cancelled_alert_is_remembered_until_its_expiry(alerts, clock):
+    """Clients that reconnect are sent the cancel (Rule 2)."""
     alerts.apply(a_revision(), clock.now())
     alerts.apply(a_cancel(), clock.now())
     alerts.expire(clock.advance(HALF_HOUR_S - 0.001))
@@ -101,8 +104,8 @@ def test_cancelled_alert_is_kept_until_its_expiry(alerts, clock):
     assert len(alerts) == 0
 
 
-def test_tests_and_exercises_are_restricted(alerts, clock):
-    """Only some sessions are sent them (R6)."""
+def test_alerts_of_status_test_or_exercise_are_restricted(alerts, clock):
+    """Restricted alerts are sent only to some sessions (R6)."""
     assert [alerts.apply(a_revision(s, status=s), clock.now()).restricted for s in ("actual", "exercise", "test")] == [
         False,
         True,
@@ -110,10 +113,10 @@ def test_tests_and_exercises_are_restricted(alerts, clock):
     ]
 
 
-# ---- the end -----------------------------------------------------------------------------------------------------
+# ---- the end of an alert -----------------------------------------------------------------------------------------
 
 
-def test_alert_ends_at_its_expiry(alerts, clock):
+def test_alert_is_live_until_exactly_its_expiry(alerts, clock):
     """An alert is live while `now < expires_at` (section 1)."""
     alert = alerts.apply(a_revision(), clock.now())
     assert not alert.ended(clock.advance(HALF_HOUR_S - 0.001))
@@ -123,7 +126,7 @@ def test_alert_ends_at_its_expiry(alerts, clock):
 
 
 @pytest.mark.parametrize("which", ["wall", "monotonic"])
-def test_either_clock_ends_an_alert(alerts, clock, which):
+def test_alert_ends_when_either_clock_reaches_its_end(alerts, clock, which):
     """The wall clock has reached `expires_at`, or the monotonic deadline has passed (Rule 1)."""
     alert = alerts.apply(a_revision(), clock.now())
     if which == "wall":
@@ -133,7 +136,7 @@ def test_either_clock_ends_an_alert(alerts, clock, which):
     assert alert.ended(clock.now())
 
 
-def test_alert_ended_by_the_monotonic_clock_is_let_go(alerts, clock):
+def test_alert_expired_by_the_monotonic_clock_is_forgotten(alerts, clock):
     """Setting the wall clock back changes nothing (Rule 3)."""
     alerts.apply(a_revision(), clock.now())
     clock.monotonic += HALF_HOUR_S
@@ -143,8 +146,11 @@ def test_alert_ended_by_the_monotonic_clock_is_let_go(alerts, clock):
 
 @pytest.mark.parametrize("hours", [0, -48])
 @pytest.mark.parametrize("entry", [a_revision(), a_revision(revision=2)], ids=["older", "last"])
-def test_alert_that_was_let_go_stays_out_when_the_log_gives_it_again(entry, hours, alerts, clock):
-    """A new epoch of the log does that; the wall clock may be set back days then, or later (E1)."""
+def test_forgotten_alert_stays_forgotten_when_the_log_repeats_it(entry, hours, alerts, clock):
+    """After a failover of Redis, the log yields old entries again.
+
+    By then, or later, the wall clock may be set back by days (E1).
+    """
     alerts.apply(a_revision(revision=2), clock.now())
     clock.advance(HALF_HOUR_S)
     alerts.expire(clock.now())
@@ -155,7 +161,7 @@ def test_alert_that_was_let_go_stays_out_when_the_log_gives_it_again(entry, hour
     assert len(alerts) == 0
 
 
-def test_alert_that_was_let_go_comes_back_with_a_newer_revision(alerts, clock):
+def test_forgotten_alert_is_live_again_with_a_newer_revision(alerts, clock):
     """Another node, whose clock is right, has accepted the revision, so the alert is live (R2)."""
     alerts.apply(a_revision(), clock.now())
     clock.advance(HALF_HOUR_S)
@@ -164,8 +170,8 @@ def test_alert_that_was_let_go_comes_back_with_a_newer_revision(alerts, clock):
     assert alerts.apply(longer, clock.now()).number == 2
 
 
-def test_alerts_that_were_let_go_are_remembered_for_a_day_within_bounds(clock, monkeypatch):
-    """The log can give them again for that long (LogR1)."""
+def test_ids_of_expired_alerts_are_remembered_for_a_day_up_to_a_limit(clock, monkeypatch):
+    """For a day, the log can yield the entries of these alerts again (LogR1)."""
     monkeypatch.setattr(live_alerts, "MAX_GONE", 2)
     monkeypatch.setattr(live_alerts, "GONE_PARTS", 1)
     alerts = LiveAlerts(CAPACITY)
@@ -179,8 +185,8 @@ def test_alerts_that_were_let_go_are_remembered_for_a_day_within_bounds(clock, m
     assert [alerts._gone.last(alert_id) for alert_id in ids] == [0, 0, 1, 1, 1]
 
 
-def test_alert_ended_by_the_wall_clock_alone_is_suspended(alerts, clock):
-    """Its flags are kept until the monotonic clock has ended it too (Rule 3)."""
+def test_alert_expired_by_the_wall_clock_alone_is_withheld_but_not_forgotten(alerts, clock):
+    """The delivery flags of the alert are kept until the monotonic clock has ended it, too (Rule 3)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1))
     clock.wall_ms = ENDS_MS
@@ -195,8 +201,8 @@ def test_alert_ended_by_the_wall_clock_alone_is_suspended(alerts, clock):
     assert alerts.expire(clock.now()) == []
 
 
-def test_suspended_alerts_are_returned_once_when_they_are_live_again(alerts, clock):
-    """Only alerts that were asked for meanwhile are returned, in the order of arrival (Rule 3)."""
+def test_withheld_alerts_are_returned_once_when_they_are_live_again(alerts, clock):
+    """Only alerts whose state was checked while they were withheld are returned, in the order of arrival (Rule 3)."""
     found = [alerts.apply(a_revision(f"a-{n}"), clock.now()) for n in range(3)]
     clock.wall_ms = ENDS_MS
     assert [alert.ended(clock.now()) for alert in (found[2], found[0])] == [True, True]
@@ -205,7 +211,7 @@ def test_suspended_alerts_are_returned_once_when_they_are_live_again(alerts, clo
     assert alerts.expire(clock.now()) == []
 
 
-def test_alert_that_had_ended_on_arrival_is_suspended_for_its_longest_life(alerts, clock):
+def test_alert_that_had_expired_on_arrival_is_withheld_for_its_longest_possible_life(alerts, clock):
     """The wall clock may be ahead; an alert was accepted before a node learns of it (Rule 4)."""
     clock.wall_ms = ENDS_MS
     assert alerts.apply(a_revision(), clock.now()) is None
@@ -218,7 +224,7 @@ def test_alert_that_had_ended_on_arrival_is_suspended_for_its_longest_life(alert
     assert len(alerts) == 0
 
 
-def test_alert_that_had_ended_on_arrival_gets_its_deadline_when_the_clock_is_right(alerts, clock):
+def test_alert_that_had_expired_on_arrival_gets_its_deadline_from_the_corrected_clock(alerts, clock):
     """The deadline is computed from the clock that says that the alert is live (Rule 4)."""
     clock.wall_ms = ENDS_MS
     alerts.apply(a_revision(), clock.now())
@@ -231,7 +237,7 @@ def test_alert_that_had_ended_on_arrival_gets_its_deadline_when_the_clock_is_rig
     assert len(alerts) == 0
 
 
-def test_alerts_that_had_ended_on_arrival_are_bounded_and_the_rest_recorded(alerts, clock, monkeypatch):
+def test_alerts_expired_on_arrival_beyond_the_limit_are_noted_for_rereading(alerts, clock, monkeypatch):
     """`missed_until` says whether the log has to be read again (Rule 4)."""
     monkeypatch.setattr(live_alerts, "MAX_DOUBTED", 2)
     clock.wall_ms = ENDS_MS + 1000
@@ -241,8 +247,8 @@ def test_alerts_that_had_ended_on_arrival_are_bounded_and_the_rest_recorded(aler
 
 
 @pytest.mark.parametrize("learnt_s", [0, 600])
-def test_deadline_from_a_clock_ahead_is_corrected(alerts, clock, learnt_s):
-    """It is never later than the latest that can be right (Rule 4)."""
+def test_deadline_computed_from_a_clock_that_was_ahead_is_corrected(alerts, clock, learnt_s):
+    """The deadline is never later than the latest possible one (Rule 4)."""
     clock.advance(learnt_s)
     clock.wall_ms += 1_000_000
     alert = alerts.apply(a_revision(), clock.now())
@@ -254,13 +260,13 @@ def test_deadline_from_a_clock_ahead_is_corrected(alerts, clock, learnt_s):
     assert alert.ended(clock.now())
 
 
-def test_cancel_after_the_end_is_not_sent(alerts, clock):
+def test_cancel_after_the_alert_has_expired_is_ignored(alerts, clock):
     """Nothing is sent after `expires_at` (E1)."""
     alerts.apply(a_revision(), clock.now())
     assert alerts.apply(a_cancel(), clock.advance(HALF_HOUR_S)) is None
 
 
-def test_revision_may_extend_the_end(alerts, clock):
+def test_revision_with_a_later_expiry_extends_the_alert(alerts, clock):
     """The later expiry counts (section 3)."""
     alerts.apply(a_revision(), clock.now())
     alerts.apply(a_revision(revision=2, expires_at=ENDS_MS + 1000), clock.now())
@@ -270,7 +276,7 @@ def test_revision_may_extend_the_end(alerts, clock):
     assert len(alerts) == 0
 
 
-def test_clock_set_back_does_not_prolong_a_revised_alert(alerts, clock):
+def test_setting_the_wall_clock_back_does_not_extend_a_revised_alert(alerts, clock):
     """A revision adds to the monotonic deadline what it adds to `expires_at`, and no more (Rule 1)."""
     alert = alerts.apply(a_revision(), clock.now())
     clock.wall_ms -= 600_000
@@ -289,8 +295,8 @@ def test_each_alert_ends_at_its_own_time(alerts, clock):
         clock.advance(1)
 
 
-def test_alerts_that_end_together_are_let_go_a_few_at_a_time(alerts, clock, monkeypatch):
-    """All have ended; each is let go once, and no counts are lost (Rule 5)."""
+def test_alerts_that_expire_together_are_forgotten_a_few_at_a_time(alerts, clock, monkeypatch):
+    """All of them count as ended at once. Each is forgotten once, and no counts are lost (Rule 5)."""
     monkeypatch.setattr(live_alerts, "AT_ONCE", 3)
     found = [alerts.apply(a_revision(f"a-{n}"), clock.now()) for n in range(7)]
     for alert in found:
@@ -305,8 +311,8 @@ def test_alerts_that_end_together_are_let_go_a_few_at_a_time(alerts, clock, monk
     assert alerts.take_counts() == {f"a-{n}": Counts(1, 0) for n in range(7)}
 
 
-def test_prolonged_alert_is_not_let_go_at_its_old_end(alerts, clock):
-    """Other alerts end at that time (Rule 1)."""
+def test_extended_alert_is_not_forgotten_at_its_old_expiry(alerts, clock):
+    """Other alerts do expire at that time (Rule 1)."""
     for n in range(5):
         alerts.apply(a_revision(f"a-{n}", expires_at=NOON_MS + 1000), clock.now())
     for number in (2, 3):
@@ -317,7 +323,7 @@ def test_prolonged_alert_is_not_let_go_at_its_old_end(alerts, clock):
         clock.advance(1)
 
 
-def test_suspended_alerts_are_counted_after_several_clock_steps(alerts, clock):
+def test_withheld_alerts_are_counted_after_several_clock_steps(alerts, clock):
     """The clock was wrong by different amounts when they arrived (Rules 3 and 4)."""
     for n, off_ms in enumerate((0, 3_600_000, -7_200_000, 0)):
         clock.wall_ms = NOON_MS + off_ms
@@ -330,10 +336,10 @@ def test_suspended_alerts_are_counted_after_several_clock_steps(alerts, clock):
     assert alerts.suspended(clock.now()) == 0
 
 
-# ---- which of them concern a place -------------------------------------------------------------------------------
+# ---- finding the alerts that contain a place ---------------------------------------------------------------------
 
 
-def test_alert_concerns_places_inside_any_of_its_shapes(alerts, clock):
+def test_place_inside_any_shape_of_an_alert_matches_it_once(alerts, clock):
     """A place is inside if `distance <= radius_m + reach`; the alert is found once (R1, D2)."""
     paris = (48.8566, 2.3522)
     area = (Circle(*DALLAS, 1000.0), Circle(*paris, 500.0), Circle(*paris, 50.0))
@@ -345,7 +351,7 @@ def test_alert_concerns_places_inside_any_of_its_shapes(alerts, clock):
     assert concerned(alerts, outside, 232.0) == ["a-1"]
 
 
-def test_revision_may_have_another_area(alerts, clock):
+def test_places_are_matched_with_the_area_of_the_newest_revision(alerts, clock):
     """The current revision's area counts (R1)."""
     alerts.apply(a_revision(), clock.now())
     alerts.apply(a_revision(revision=2, area=(Circle(0.0, 0.0, 100.0),)), clock.now())
@@ -353,7 +359,7 @@ def test_revision_may_have_another_area(alerts, clock):
     assert concerned(alerts, (0.0, 0.0)) == ["a-1"]
 
 
-def test_cancelled_alert_concerns_no_place(alerts, clock):
+def test_cancelled_alert_matches_no_place(alerts, clock):
     """A cancel is sent to recipients only (R4)."""
     for alert_id in ("a-1", "a-2"):
         alerts.apply(a_revision(alert_id), clock.now())
@@ -361,8 +367,8 @@ def test_cancelled_alert_concerns_no_place(alerts, clock):
     assert concerned(alerts) == ["a-2"]
 
 
-def test_hundreds_of_alerts_may_be_live(alerts, clock):
-    """The columns grow and shrink (R3)."""
+def test_two_hundred_live_alerts_are_matched_and_forgotten_in_time(alerts, clock):
+    """The table of live alerts grows and shrinks (R3)."""
     for n in range(200):
         alerts.apply(a_revision(f"a-{n}", expires_at=NOON_MS + 1000 * (n + 1)), clock.now())
     assert len(set(concerned(alerts))) == 200
@@ -370,11 +376,11 @@ def test_hundreds_of_alerts_may_be_live(alerts, clock):
     assert set(concerned(alerts)) == {f"a-{n}" for n in range(150, 200)}
 
 
-# ---- rows that others will have ----------------------------------------------------------------------------------
+# ---- forgetting the delivery flags of disconnected sessions ------------------------------------------------------
 
 
-def test_forgotten_rows_have_no_flags(alerts, clock):
-    """The next session in the row is another (R2)."""
+def test_delivery_flags_of_forgotten_sessions_are_cleared(alerts, clock):
+    """The next session in the same row of the table is another client (R2)."""
     for alert_id in ("a-1", "a-2"):
         alert = alerts.apply(a_revision(alert_id), clock.now())
         alert.mark_sent(rows(1, 2))

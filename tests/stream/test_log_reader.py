@@ -1,4 +1,4 @@
-"""The reader of the log: what it passes on of alerts and of calls."""
+"""The reader of the log: which entries of alerts and of calls it passes on."""
 
 import asyncio
 
@@ -41,7 +41,7 @@ def run(reader, *then):
     asyncio.run(main())
 
 
-def test_entries_of_calls_are_passed_to_the_callback():
+def test_log_entries_of_calls_are_passed_to_the_callback():
     """Each is passed once, in order, and no entry of an alert (LogC1)."""
     calls = []
     reader, alerts = read(FakeClock(), CALL[0], ALERT[0], *CALL[1:], ALERT[1], calls=calls.append)
@@ -51,14 +51,14 @@ def test_entries_of_calls_are_passed_to_the_callback():
     assert (reader.applied, reader.position) == (5, 5)
 
 
-def test_entries_of_calls_are_skipped_without_a_callback():
+def test_log_entries_of_calls_are_skipped_without_a_callback():
     """The public feed reads so (LogC1)."""
     reader, alerts = read(FakeClock(), CALL[0], ALERT[0], *CALL[1:], ALERT[1])
     run(reader)
     assert alerts == ALERT
 
 
-def test_expired_call_is_read_again_when_the_wall_clock_is_set_right():
+def test_call_that_expired_by_a_wrong_wall_clock_is_read_again_after_correction():
     """The wall clock was ahead when the log was read."""
     clock, calls = FakeClock(wall_ms=EXPIRES_MS + 1), []
     reader, _ = read(clock, *CALL[:2], calls=calls.append)

@@ -1,4 +1,4 @@
-"""The random steps of test_model while hundreds of other alerts are live: next door, abroad, or cancelled on the spot.
+"""The random steps of test_model while hundreds of other alerts are live.
 
 The model does not have these alerts, since by the rules none of them reaches a phone: they lie where no phone ever is,
 or had no recipient when they were cancelled.
@@ -67,7 +67,7 @@ class Crowded(Geocast):
         self.seen = len(self.trace)
 
 
-def test_random_steps_among_many_live_alerts_follow_the_model(monkeypatch):
+def test_random_steps_with_many_live_alerts_send_what_the_model_predicts(monkeypatch):
     """Each phone is sent what the rules say (section 5, R1 to R8)."""
     for name, number in {"SLICE": 1, "NEAREST": 2, "FLIGHTS": 3, "FLIGHTS_BELOW_EXTREME": 2}.items():
         monkeypatch.setattr(fanout, name, number)
@@ -86,7 +86,7 @@ def test_random_steps_among_many_live_alerts_follow_the_model(monkeypatch):
     )
 
 
-def test_other_alerts_concern_no_place_of_a_phone():
+def test_background_alerts_of_the_model_contain_no_place_of_a_phone():
     """The model relies on that."""
     for _, (*where, reach) in PLACES:
         for other in others():

@@ -8,10 +8,10 @@ from geocast.alertlog import Counts
 from geocast.stream import live_alerts
 from geocast.stream.live_alerts import ACKED, CURRENT, HOLDING_S, RECIPIENT, SENT
 
-# ---- who was told what -------------------------------------------------------------------------------------------
+# ---- recipients of an alert --------------------------------------------------------------------------------------
 
 
-def test_sent_row_is_a_recipient_with_the_current_revision(alerts, clock):
+def test_session_that_was_sent_an_alert_is_a_recipient_of_its_next_revisions(alerts, clock):
     """A recipient gets each new revision, once (R1, R2)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
@@ -24,8 +24,8 @@ def test_sent_row_is_a_recipient_with_the_current_revision(alerts, clock):
     assert alert.recipients().tolist() == [1, 3]
 
 
-def test_cancel_is_owed_to_all_recipients_once(alerts, clock):
-    """After the cancel they are no recipients any more (R4)."""
+def test_cancel_has_to_be_sent_once_to_each_recipient(alerts, clock):
+    """After the cancel the sessions are no longer recipients (R4)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2, 3))
     alerts.apply(a_revision(revision=2), clock.now())
@@ -37,7 +37,7 @@ def test_cancel_is_owed_to_all_recipients_once(alerts, clock):
     assert alert.recipients().tolist() == [2]
 
 
-def test_recipient_may_skip_revisions(alerts, clock):
+def test_recipient_that_missed_revisions_has_to_be_sent_the_newest(alerts, clock):
     """A superseded revision is not sent, and its recipients remain recipients (R2)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
@@ -51,8 +51,8 @@ def test_recipient_may_skip_revisions(alerts, clock):
 # ---- acknowledgements --------------------------------------------------------------------------------------------
 
 
-def test_ack_counts_once_and_only_for_a_sent_revision(alerts, clock):
-    """It has to be sent on this connection (M5)."""
+def test_ack_counts_once_and_only_for_a_revision_sent_on_this_connection(alerts, clock):
+    """A revision that the client had before does not count (M5)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alert.trust_holding(2, 1)
@@ -84,8 +84,8 @@ def test_acks_are_counted_for_the_newest_three_revisions(alerts, clock):
     assert (alert.sent, alert.acked) == (2, 2)  # revision 2 was never sent to it
 
 
-def test_ack_of_an_older_revision_is_never_taken_for_a_newer_one(alerts, clock):
-    """Beyond the newest three it is ignored (H7)."""
+def test_ack_of_an_older_revision_never_counts_for_a_newer_one(alerts, clock):
+    """An ack of a revision that is not among the newest three is ignored (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alert.acknowledge(1, 1)
@@ -97,7 +97,7 @@ def test_ack_of_an_older_revision_is_never_taken_for_a_newer_one(alerts, clock):
 
 
 @pytest.mark.parametrize("jump", [2, 3, 4, 5, 100])
-def test_generations_follow_revision_numbers_across_gaps(alerts, clock, jump):
+def test_ack_counts_for_the_right_revision_when_numbers_are_skipped(alerts, clock, jump):
     """A node that was behind skips revisions (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
@@ -110,7 +110,7 @@ def test_generations_follow_revision_numbers_across_gaps(alerts, clock, jump):
     assert alert.recipients().tolist() == [1]
 
 
-def test_cancel_leaves_acks_of_the_last_revision_countable(alerts, clock):
+def test_ack_of_the_last_revision_still_counts_after_the_cancel(alerts, clock):
     """Cancels are not counted (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
@@ -122,11 +122,11 @@ def test_cancel_leaves_acks_of_the_last_revision_countable(alerts, clock):
     assert (alert.sent, alert.acked) == (1, 1)
 
 
-# ---- holding -----------------------------------------------------------------------------------------------------
+# ---- alerts that a client says it already has --------------------------------------------------------------------
 
 
-def test_holder_of_the_current_revision_is_owed_nothing(alerts, clock):
-    """It is a recipient from now on (R5b)."""
+def test_client_with_the_current_revision_needs_nothing_until_the_next(alerts, clock):
+    """The client is a recipient from now on (R5b)."""
     alert = alerts.apply(a_revision(revision=2), clock.now())
     alert.trust_holding(1, 2)
     assert alert.recipients().tolist() == []
@@ -134,14 +134,14 @@ def test_holder_of_the_current_revision_is_owed_nothing(alerts, clock):
     assert alert.recipients().tolist() == [1]
 
 
-def test_holder_of_an_older_revision_is_owed_the_current_one(alerts, clock):
-    """It is a recipient from now on (R5a)."""
+def test_client_with_an_older_revision_has_to_be_sent_the_current_one(alerts, clock):
+    """The client is a recipient from now on (R5a)."""
     alert = alerts.apply(a_revision(revision=2), clock.now())
     alert.trust_holding(1, 1)
     assert alert.recipients().tolist() == [1]
 
 
-def test_holder_of_a_newer_revision_is_owed_nothing_until_the_node_catches_up(alerts, clock):
+def test_client_with_a_newer_revision_needs_nothing_until_the_node_catches_up(alerts, clock):
     """The node is behind (R5c)."""
     alert = alerts.apply(a_revision(revision=1), clock.now())
     alert.trust_holding(1, 3)
@@ -152,27 +152,27 @@ def test_holder_of_a_newer_revision_is_owed_nothing_until_the_node_catches_up(al
     assert alert._flags.ahead == {}
 
 
-def test_holder_of_a_newer_revision_is_owed_the_cancel(alerts, clock):
-    """It is a recipient, though this node is behind (R4, R5c)."""
+def test_client_with_a_newer_revision_has_to_be_sent_the_cancel(alerts, clock):
+    """The client is a recipient although this node is behind (R4, R5c)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.trust_holding(1, 3)
     alerts.apply(a_cancel(revision=4), clock.now())
     assert alert.recipients().tolist() == [1]
 
 
-def test_held_revisions_do_not_count_as_sent(alerts, clock):
-    """Only what this node has sent is counted (H7)."""
+def test_revisions_that_a_client_already_has_do_not_count_as_sent(alerts, clock):
+    """Only revisions that this node has sent are counted (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.trust_holding(1, 1)
     alert.acknowledge(1, 1)
     assert alerts.take_counts() == {}
 
 
-# ---- claims to hold what is unknown ------------------------------------------------------------------------------
+# ---- alerts that a client has and the node does not know ---------------------------------------------------------
 
 
-def test_held_unknown_alert_is_remembered(alerts, clock):
-    """It is remembered for 30 s, since the node may be behind (R5e)."""
+def test_unknown_alert_named_in_hello_is_remembered_for_30_s(alerts, clock):
+    """The node may be behind, and learn of the alert later (R5e)."""
     alerts.remember_holding("a-1", 3, 7, 2, clock.now())
     alerts.remember_holding("a-1", 4, 1, 5, clock.now())
     alerts.drop_holdings(clock.advance(HOLDING_S - 0.001))
@@ -180,7 +180,7 @@ def test_held_unknown_alert_is_remembered(alerts, clock):
     assert list(alerts.take_holdings("a-1")) == []
 
 
-def test_held_unknown_alert_is_forgotten_after_30_s(alerts, clock):
+def test_unknown_alert_named_in_hello_is_forgotten_after_30_s(alerts, clock):
     """The node may be behind for that long (R5e)."""
     alerts.remember_holding("a-1", 3, 7, 2, clock.now())
     alerts.remember_holding("a-2", 3, 7, 2, clock.advance(1))
@@ -189,16 +189,16 @@ def test_held_unknown_alert_is_forgotten_after_30_s(alerts, clock):
     assert list(alerts.take_holdings("a-2")) == [(3, 7, 2)]
 
 
-def test_held_unknown_alert_of_the_next_session_in_a_row_has_its_own_30_s(alerts, clock):
-    """A client that comes back at once may get the row that it had (R5e)."""
+def test_reconnecting_client_with_an_unknown_alert_gets_30_s_of_its_own(alerts, clock):
+    """A client that reconnects at once may get its old row (place in the hub's tables) again (R5e)."""
     alerts.remember_holding("a-1", 3, 7, 2, clock.now())
     alerts.remember_holding("a-1", 3, 8, 2, clock.advance(20))
     alerts.drop_holdings(clock.advance(HOLDING_S - 20))
     assert list(alerts.take_holdings("a-1")) == [(3, 8, 2)]
 
 
-def test_held_unknown_alerts_are_bounded(alerts, clock, monkeypatch):
-    """Beyond MAX_HOLDINGS none is remembered (R5e)."""
+def test_number_of_remembered_unknown_alerts_is_limited(alerts, clock, monkeypatch):
+    """Beyond MAX_HOLDINGS no unknown alert is remembered (R5e)."""
     monkeypatch.setattr(live_alerts, "MAX_HOLDINGS", 2)
     for row in range(4):
         alerts.remember_holding("a-1", row, 0, 1, clock.now())
@@ -208,10 +208,10 @@ def test_held_unknown_alerts_are_bounded(alerts, clock, monkeypatch):
     assert [row for row, _, _ in alerts.take_holdings("a-1")] == [5]
 
 
-# ---- counts ------------------------------------------------------------------------------------------------------
+# ---- counts of deliveries and acknowledgements -------------------------------------------------------------------
 
 
-def test_counts_are_taken_once(alerts, clock):
+def test_take_counts_returns_each_delivery_and_ack_once(alerts, clock):
     """Pairs of connection and revision are counted when sent, and when acknowledged (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2, 3))
@@ -224,7 +224,7 @@ def test_counts_are_taken_once(alerts, clock):
     assert alerts.acks == 2
 
 
-def test_counts_of_an_ended_alert_are_kept(alerts, clock):
+def test_take_counts_includes_counts_of_expired_alerts(alerts, clock):
     """Counts may lag, but none is lost (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
@@ -233,7 +233,7 @@ def test_counts_of_an_ended_alert_are_kept(alerts, clock):
     assert alerts.take_counts() == {}
 
 
-def test_counts_put_back_are_taken_again(alerts, clock):
+def test_take_counts_returns_counts_that_were_put_back(alerts, clock):
     """No count is lost while the log can't be used (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
@@ -253,11 +253,11 @@ def test_cancels_do_not_count_as_sent(alerts, clock):
     assert alerts.take_counts() == {"a-1": Counts(1, 0)}
 
 
-# ---- what was not sent after all ---------------------------------------------------------------------------------
+# ---- deliveries that are retracted -------------------------------------------------------------------------------
 
 
-def test_retracted_revision_leaves_a_recipient_only_if_told_so(alerts, clock):
-    """A row that no other revision made a recipient is none (R8)."""
+def test_session_whose_delivery_is_retracted_stays_a_recipient_only_on_request(alerts, clock):
+    """`retract` is told whether an earlier revision had made the session a recipient (R8)."""
     alert = alerts.apply(a_revision(), clock.now())
     for recipient, flags in ((False, 0), (True, RECIPIENT)):
         alert.mark_sent(rows(1))
@@ -266,8 +266,8 @@ def test_retracted_revision_leaves_a_recipient_only_if_told_so(alerts, clock):
     assert alert.lacks(1)
 
 
-def test_retracting_a_superseded_revision_keeps_the_flags_of_the_next(alerts, clock):
-    """A row that has the next revision still has it (R2)."""
+def test_retracting_an_older_revision_leaves_the_newer_one_marked_as_sent(alerts, clock):
+    """A session that has the newer revision still counts as having it (R2)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     alerts.apply(a_revision(revision=2), clock.now())
@@ -278,8 +278,8 @@ def test_retracting_a_superseded_revision_keeps_the_flags_of_the_next(alerts, cl
     assert alert.flags(2) & RECIPIENT == 0
 
 
-def test_retracted_cancel_is_owed_again(alerts, clock):
-    """The row is a recipient again (R4)."""
+def test_retracted_cancel_has_to_be_sent_again(alerts, clock):
+    """The session is a recipient again (R4)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1))
     alerts.apply(a_cancel(), clock.now())

@@ -1,4 +1,4 @@
-"""The stream server: reading the log with a wrong wall clock, sizes of slices, and background tasks."""
+"""The stream server: reading the log with a wrong wall clock, sizes of batches, and background tasks."""
 
 import asyncio
 import logging
@@ -64,8 +64,8 @@ LONG = {"expires_at": NOON_MS + 3 * HOUR_MS}
 MORE = a_revision("more", **LONG)
 
 
-def test_alerts_left_out_at_the_start_are_read_when_the_clock_is_set_right():
-    """They come in order, with cancels and revisions; alerts that have really ended stay out (R1, R3)."""
+def test_alerts_skipped_at_start_by_a_wrong_clock_are_read_after_its_correction():
+    """The alerts are read in order, with cancels and revisions. Alerts that have really ended are not read (R1, R3)."""
 
     async def main():
         there = [
@@ -88,7 +88,7 @@ def test_alerts_left_out_at_the_start_are_read_when_the_clock_is_set_right():
     run(main)
 
 
-def test_deadline_computed_at_the_start_is_corrected_when_the_clock_is_set_right():
+def test_deadline_computed_at_start_by_a_wrong_clock_is_corrected_with_the_clock():
     """An alert that was live all the time ends when it should (R3)."""
 
     async def main():
@@ -105,8 +105,8 @@ def test_deadline_computed_at_the_start_is_corrected_when_the_clock_is_set_right
     run(main)
 
 
-def test_alerts_read_while_the_clock_is_ahead_are_live_when_it_is_set_right():
-    """There are more of them than are kept in memory (R1)."""
+def test_alerts_read_while_the_clock_is_ahead_are_live_after_its_correction():
+    """There are more of these alerts than are kept in memory (R1)."""
 
     async def main():
         reading = Reading()
@@ -124,8 +124,8 @@ def test_alerts_read_while_the_clock_is_ahead_are_live_when_it_is_set_right():
         run(main)
 
 
-def test_last_ending_alert_left_out_is_read_when_the_clock_is_set_right():
-    """`missed_until` includes the end of an alert that was not kept (live alerts, Rule 4)."""
+def test_skipped_alert_that_ends_last_is_read_after_the_clock_is_corrected():
+    """`missed_until` includes the end of an alert that was not kept in memory (live alerts, Rule 4)."""
 
     async def main():
         async with Reading() as reading:
@@ -148,8 +148,11 @@ class OnlyFirst(TrustAll):
         return entry if entry.revision == 1 else Untrusted(*stands_under, entry.ends_at, entry)
 
 
-def test_alert_left_out_is_read_though_an_unbelieved_entry_follows_it():
-    """Such an entry may name any end, and hides no alert of its chain. Found by the fault runs (LogJ1)."""
+def test_skipped_alert_is_read_although_an_unverified_revision_follows_it():
+    """A revision that fails verification may name any end, and must not hide the alert before it.
+
+    The fault runs found this case (LogJ1).
+    """
 
     async def main():
         reading = Reading()
@@ -191,8 +194,11 @@ def log_that_fails(reading):
     return reading
 
 
-def test_left_out_alerts_come_back_after_the_log_failed_while_they_were_read(monkeypatch):
-    """A failover may do that. Found by the fault runs: clients were sent old revisions at the next reading (R1)."""
+def test_skipped_alerts_are_read_again_after_the_log_failed_during_reading(monkeypatch):
+    """A failover may interrupt the reading.
+
+    The fault runs found that clients were then sent old revisions at the next reading (R1).
+    """
 
     monkeypatch.setattr(log_reader, "RETRY_S", 0)
 
@@ -211,8 +217,8 @@ def test_left_out_alerts_come_back_after_the_log_failed_while_they_were_read(mon
     run(main)
 
 
-def test_changed_verifier_is_asked_again_after_the_log_failed(monkeypatch):
-    """Entries that were not believed are verified again, though the log failed at first (NC3)."""
+def test_entries_are_verified_again_with_changed_verifier_after_the_log_failed(monkeypatch):
+    """Entries that failed verification are verified again, even if the log fails at first (NC3)."""
 
     monkeypatch.setattr(log_reader, "RETRY_S", 0)
 
@@ -232,8 +238,8 @@ def test_changed_verifier_is_asked_again_after_the_log_failed(monkeypatch):
     run(main)
 
 
-def test_alert_that_ended_here_stays_ended_when_the_log_is_read_again():
-    """A clock that is set back keeps no alert alive that this process knew (E1)."""
+def test_expired_alert_stays_expired_when_the_log_is_read_again():
+    """A clock that is set back does not revive an alert whose end this process has seen (E1)."""
 
     async def main():
         reading = Reading(a_revision(), a_revision(revision=2, expires_at=NOON_MS + 2_000_000))
@@ -249,8 +255,8 @@ def test_alert_that_ended_here_stays_ended_when_the_log_is_read_again():
     run(main)
 
 
-def test_alert_that_ended_here_stays_ended_in_a_new_epoch_with_the_clock_set_back():
-    """A failover of Redis begins a new epoch. Found by the fault runs (E1)."""
+def test_expired_alert_stays_expired_after_a_failover_with_the_clock_set_back():
+    """A failover of Redis begins a new epoch, in which the log is read again. The fault runs found this case (E1)."""
 
     async def main():
         async with Reading(a_revision()) as reading:
@@ -264,7 +270,7 @@ def test_alert_that_ended_here_stays_ended_in_a_new_epoch_with_the_clock_set_bac
     run(main)
 
 
-def test_clock_steps_are_logged_and_counted(caplog):
+def test_steps_of_the_wall_clock_are_logged_and_counted(caplog):
     """Operators see one line and a metric."""
     caplog.set_level(logging.WARNING)
 
@@ -285,8 +291,8 @@ def test_clock_steps_are_logged_and_counted(caplog):
     ]
 
 
-def test_idle_process_sweeps_seldom_unless_ended_alerts_are_left(monkeypatch):
-    """At two sweeps a second, 100,000 ended alerts would stay for minutes (live alerts, Rule 5)."""
+def test_idle_process_checks_rarely_unless_expired_alerts_are_left(monkeypatch):
+    """With two checks a second, 100,000 expired alerts would stay in memory for minutes (live alerts, Rule 5)."""
     monkeypatch.setattr(live_alerts, "AT_ONCE", 2)
 
     async def main():
@@ -304,8 +310,11 @@ def test_idle_process_sweeps_seldom_unless_ended_alerts_are_left(monkeypatch):
     run(main)
 
 
-def test_slices_are_small_from_an_append_until_its_entry_is_read():
-    """The entry may be more urgent than the alert that is being sent. The wait is bounded by EXPECTED_S."""
+def test_batches_are_small_after_a_publication_until_its_entry_is_read():
+    """The published entry may be more urgent than the alert that is being sent.
+
+    Batches stay small for at most EXPECTED_S.
+    """
 
     async def main():
         async with Reading() as reading:
@@ -322,8 +331,11 @@ def test_slices_are_small_from_an_append_until_its_entry_is_read():
     run(main)
 
 
-def test_slices_are_not_small_for_an_entry_that_is_read_already():
-    """SQLite's follower may be so fast. Small slices would slow down the fan-out of that very alert."""
+def test_batches_stay_large_if_the_published_entry_was_read_already():
+    """The reader of a SQLite log may be faster than the publication's answer.
+
+    Small batches would then slow down the fan-out of the published entry.
+    """
 
     async def main():
         async with Reading() as reading:
@@ -337,7 +349,7 @@ def test_slices_are_not_small_for_an_entry_that_is_read_already():
     run(main)
 
 
-def test_background_task_that_loses_a_cancellation_is_cancelled_again(monkeypatch):
+def test_background_task_that_ignored_its_cancellation_is_cancelled_again(monkeypatch):
     """A node ends even if a library's `asyncio.wait_for` loses the cancellation of a task."""
     monkeypatch.setattr(server, "CANCEL_AGAIN_S", 0.0)
     lost = []

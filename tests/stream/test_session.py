@@ -9,6 +9,7 @@ from support.schemas import check_client_message, check_server_message
 
 from geocast.auth.scopes import RECEIVE, SCOPES, TEST
 from geocast.auth.tokens import Key, TokenVerifier, make_key, sign
+from geocast.clock import format_time
 from geocast.geometry.sphere import cell_from_string, cell_place
 from geocast.matching.filters import EVERYTHING, Filter
 from geocast.model import close_codes
@@ -26,7 +27,8 @@ HOUR_S = 3600
 class FakeAudience:
     """The hub, as a session sees it.
 
-    Purpose: to see what a session calls, in which order. Lies: it has one row, 5, and owes nothing.
+    Purpose: to see what a session calls, in which order. Lies: the only session has row 5 (its place in the hub's
+    tables), and no alert ever waits for it.
     """
 
     def __init__(self):
@@ -34,6 +36,7 @@ class FakeAudience:
         self.calls = []
         self.sent = []
         self.filter = EVERYTHING
+        self.resting_until = None
 
     def enter(self, peer, wire, places, wanted, rights, holding, now, here=None):
         self.calls.append(("enter", places, wanted, dict(holding)))
@@ -67,6 +70,10 @@ class FakeAudience:
 
     def report(self, row, call_id, state, now):
         self.calls.append(("report", row, call_id, state))
+
+    def rest_until(self, row, now):
+        """Return until when the person rests; None if they don't."""
+        return self.resting_until
 
     def reply_with_owed(self, row, reply, now):
         self.calls.append(("reply_with_owed", row, reply["type"]))
@@ -132,7 +139,7 @@ def talk():
 
 @pytest.mark.parametrize("wire", [JSON, MSGPACK], ids=["json", "msgpack"])
 def test_hello_is_answered_with_welcome(wire):
-    """It has the name of the session, the time, `live`, `heartbeat_s` and `retry` (M11)."""
+    """The `welcome` has the name of the session, the time, `live`, `heartbeat_s` and `retry` (M11)."""
     talk = Talk(wire)
     [welcome] = talk.say(hello(places=[PLACE]))
     assert isinstance(welcome.pop("session"), str)
@@ -147,13 +154,13 @@ def test_hello_is_answered_with_welcome(wire):
     assert talk.session.row == 5
 
 
-def test_each_session_has_its_own_name():
-    """The member `session` is opaque (M11)."""
+def test_each_welcome_has_a_different_session_id():
+    """The field `session` is opaque to clients (M11)."""
     names = {Talk().say(hello())[0]["session"] for _ in range(20)}
     assert len(names) == 20
 
 
-def test_hello_registers_places_filter_and_holding():
+def test_hello_registers_places_filter_and_the_alerts_that_the_client_has():
     """The hub has them before `welcome` is sent (M1)."""
     talk = Talk()
     talk.say(hello(places=[PLACE], holding={"a-1": 2}, categories=["arson", "arson"], min_severity="severe"))
@@ -163,14 +170,14 @@ def test_hello_registers_places_filter_and_holding():
     ]
 
 
-def test_hello_without_a_filter_wants_everything():
+def test_hello_without_a_filter_selects_all_alerts():
     """The filter is optional (M1)."""
     talk = Talk()
     talk.say(hello())
     assert talk.audience.calls[0] == ("enter", [], EVERYTHING, {})
 
 
-def test_hello_registers_languages_and_welcome_repeats_them_as_understood():
+def test_hello_registers_languages_and_welcome_repeats_them_normalized():
     """The most wanted comes first, and each once, whatever its case (LA2)."""
     talk = Talk()
     [welcome] = talk.say(hello(languages=["de-AT", "EN", "de-at", "zh-Hant-TW", "en"]))
@@ -179,15 +186,15 @@ def test_hello_registers_languages_and_welcome_repeats_them_as_understood():
     assert Talk(MSGPACK).say(hello(languages=[]))[0]["languages"] == []
 
 
-def test_hello_with_no_categories_wants_only_extreme_alerts():
+def test_hello_with_an_empty_list_of_categories_selects_only_extreme_alerts():
     """A filter has 0 to 64 categories (M10)."""
     talk = Talk()
     talk.say(hello(categories=[]))
     assert talk.audience.filter == Filter(frozenset(), 0)
 
 
-def test_required_token_opens_the_session():
-    """`welcome` says until when (M11)."""
+def test_hello_with_a_valid_token_opens_the_session():
+    """The `welcome` says when the token expires (M11)."""
     talk = Talk(required=True)
     [welcome] = talk.say(hello(token=token()))
     assert welcome["token_expires_at"] == "2026-01-31T13:00:00.000Z"
@@ -195,8 +202,8 @@ def test_required_token_opens_the_session():
     assert not talk.audience.rights.may_test
 
 
-def test_tests_are_visible_only_with_the_scope():
-    """They are never visible without a token, not even with --dev (R6)."""
+def test_test_alerts_are_visible_only_with_the_test_scope():
+    """Without a token, test alerts are never visible, not even with --dev (R6)."""
     talk = Talk()
     talk.say(hello(token=token(scopes=(RECEIVE, TEST))))
     assert talk.audience.rights.may_test
@@ -223,7 +230,7 @@ def test_tests_are_visible_only_with_the_scope():
     ],
     ids=str,
 )
-def test_place_is_a_point_with_a_reach_or_a_cell(talk, place, expected):
+def test_place_given_as_point_or_cell_is_registered_with_its_accuracy_radius(talk, place, expected):
     """`accuracy_m` is 0 to 2,000; a cell has a resolution of 7 to 15 (M7, M8)."""
     assert talk.say({"type": "move", "places": [place]}) == [{"type": "ok", "live": 0}]
     assert talk.audience.calls == [("move", 5, [expected]), ("reply_with_owed", 5, "ok")]
@@ -269,7 +276,7 @@ def test_malformed_place_is_refused(talk, place):
     assert [call[0] for call in talk.audience.calls] == ["reply", "reply"]
 
 
-def test_session_has_8_places_at_most(talk):
+def test_session_may_have_at_most_8_places(talk):
     """A `move` has the whole list (M1)."""
     assert talk.say({"type": "move", "places": []})[0]["type"] == "ok"
     assert talk.say({"type": "move", "places": [PLACE] * 8})[0]["type"] == "ok"
@@ -296,14 +303,14 @@ def test_session_has_8_places_at_most(talk):
     ],
     ids=["some", "none", "all", "extreme", "minor", "any", "clear", "both", "languages", "none wanted", "any language"],
 )
-def test_filter_keeps_absent_members_and_null_clears_them(talk, fields, expected):
-    """Each of the three members can be changed alone (M3, LA2)."""
+def test_filter_message_keeps_omitted_fields_and_null_clears_them(talk, fields, expected):
+    """Each of the three fields can be changed alone (M3, LA2)."""
     talk.audience.filter = Filter(frozenset({"robbery"}), 2, ("sv",))
     assert talk.say({"type": "filter", **fields}) == [{"type": "ok", "live": 0}]
     assert talk.audience.calls == [("set_filter", 5, expected), ("reply_with_owed", 5, "ok")]
 
 
-def test_fresh_token_of_the_same_sub_replaces_the_rights():
+def test_new_token_of_the_same_sub_replaces_the_rights():
     """The last accepted token is the one that counts (M4, T6)."""
     talk = Talk(required=True)
     talk.say(hello(token=token()))
@@ -315,8 +322,8 @@ def test_fresh_token_of_the_same_sub_replaces_the_rights():
     assert talk.audience.rights.deadline == talk.clock.monotonic + 2 * HOUR_S
 
 
-def test_ack_is_passed_on_without_an_answer(talk):
-    """It has an id and a revision (M5)."""
+def test_ack_is_passed_to_the_hub_and_gets_no_answer(talk):
+    """An `ack` has an id and a revision (M5)."""
     assert talk.say({"type": "ack", "id": "a-1", "revision": 2}) == []
     assert talk.audience.calls == [("acknowledge", 5, "a-1", 2)]
 
@@ -332,15 +339,15 @@ def test_ping_is_answered_with_the_time(talk):
 @pytest.mark.parametrize(
     "message", [{"type": "ping"}, {"type": "move", "places": []}, {"type": "filter", "categories": []}]
 )
-def test_ref_comes_back_unchanged(talk, message, ref):
-    """It is a string of 1 to 64 characters or an integer from 0 to 2^53-1 (F3)."""
+def test_answer_repeats_the_ref_of_the_message_unchanged(talk, message, ref):
+    """A `ref` is a string of 1 to 64 characters or an integer from 0 to 2^53-1 (F3)."""
     [answer] = talk.say(message | {"ref": ref})
     assert answer["ref"] == ref
     assert type(answer["ref"]) is type(ref)
 
 
 @pytest.mark.parametrize("ref", ["", "x" * 65, -1, MAX_REF + 1, 1.0, True, None, [], {}, "\ud800"])
-def test_malformed_ref_is_refused_and_not_repeated(talk, ref):
+def test_error_about_a_malformed_ref_does_not_repeat_it(talk, ref):
     """The answer is `bad-field` (F3, X7)."""
     [error] = talk.say(json.dumps({"type": "ping", "ref": ref}))
     assert error["code"] == "bad-field"
@@ -348,7 +355,7 @@ def test_malformed_ref_is_refused_and_not_repeated(talk, ref):
 
 
 @pytest.mark.parametrize("name", ["a point", "a cell", "one shape"])
-def test_unknown_field_named_like_a_tag_of_a_union_is_refused_like_any_other(talk, name):
+def test_unknown_field_named_like_a_discriminator_is_refused_like_any_other(talk, name):
     """The session goes on (X7)."""
     [error] = talk.say({"type": "ping", name: 1})
     assert (error["code"], error["detail"]) == ("bad-field", "/: is not a field of this object")
@@ -357,11 +364,11 @@ def test_unknown_field_named_like_a_tag_of_a_union_is_refused_like_any_other(tal
     assert talk.say({"type": "ping"})[0]["type"] == "pong"
 
 
-# ---- mistakes, in the order of the protocol's table -------------------------------------------------------------
+# ---- invalid messages, in the order of the protocol's table -----------------------------------------------------
 
 BAD_TOKEN, MALFORMED, NOT_ALLOWED = close_codes.BAD_TOKEN, close_codes.MALFORMED, close_codes.NOT_ALLOWED
 FIRST = [
-    # the first message, whether a token is required -> the close of the session (None: it is welcomed)
+    # the first message, whether a token is required, the close of the session (None if the session is welcomed)
     (b'{"type":"hello","places":"\xff"}', False, close_codes.BAD_UTF8),
     ('{"type":"hello","places":[],}', False, MALFORMED),
     ('{"type":"hello","places":[],"places":[]}', False, MALFORMED),
@@ -418,10 +425,10 @@ FIRST = [
     (hello(token=token(scopes=("alerts:publish",))), False, NOT_ALLOWED),
     (hello(token=token(scopes=(TEST,))), True, NOT_ALLOWED),
     (hello(token=token(scopes=())), True, NOT_ALLOWED),
-    # the shape is checked before the token
+    # The form of the message is checked before the token.
     (hello(token="x", places=[{}]), True, MALFORMED),
     (hello(token=token(scopes=()), extra=1), True, MALFORMED),
-    # an expired token without the scope counts as expired
+    # An expired token that also lacks the scope is refused as expired.
     (hello(token=token(scopes=(), lifetime_s=-1)), True, BAD_TOKEN),
     (hello(token=token(scopes=SCOPES)), True, None),
 ]
@@ -441,7 +448,7 @@ def test_bad_first_message_ends_the_session(message, required, expected):
 
 
 LATER = [
-    # a later message -> the close of the session, or the code of the error
+    # a message after `hello`, and the close of the session or the code of the error
     (b'{"type":"\xff"}', close_codes.BAD_UTF8),
     ('{"type":"ping"', MALFORMED),
     ('{"type":"ping","type":"ping"}', MALFORMED),
@@ -486,7 +493,7 @@ LATER = [
 
 
 @pytest.mark.parametrize(("message", "expected"), LATER, ids=range(len(LATER)))
-def test_later_mistake_ends_the_session_or_is_answered_with_an_error(message, expected):
+def test_mistake_after_hello_closes_the_session_or_gets_an_error(message, expected):
     """The first rule that applies counts. After an `error` the session goes on, and nothing was applied (X1 to X7)."""
     talk = Talk(required=True)
     talk.say(hello(token=token()))
@@ -503,8 +510,8 @@ def test_later_mistake_ends_the_session_or_is_answered_with_an_error(message, ex
 @pytest.mark.parametrize(
     "message", [{"type": "shrug", "places": 1}, {"type": "move", "ref2": 1}, {"type": "ack"}], ids=str
 )
-def test_error_repeats_the_ref(talk, message):
-    """It does so only if the message has one (M16)."""
+def test_error_repeats_the_ref_of_the_message(talk, message):
+    """An error for a message without a `ref` has none (M16)."""
     assert talk.say(message | {"ref": "r-1"})[0]["ref"] == "r-1"
     assert "ref" not in talk.say(message)[0]
 
@@ -522,27 +529,27 @@ def test_error_repeats_the_ref(talk, message):
     ],
     ids=str,
 )
-def test_error_repeats_nothing_of_the_message(talk, message):
-    """Places and tokens are repeated nowhere."""
+def test_error_repeats_no_place_or_token_of_the_message(talk, message):
+    """Places and tokens are repeated in no answer."""
     [error] = talk.say(message)
     assert "1415" not in json.dumps(error)
 
 
 @pytest.mark.parametrize("field", ["token", "holding", "categories"])
-def test_lone_surrogate_is_refused(field):
-    """JSON is as strict as in section 2."""
+def test_text_with_a_lone_surrogate_is_refused(field):
+    """JSON is as strict as section 2 of the protocol says."""
     value = {"token": "\ud800", "holding": {"\ud800": 1}, "categories": ["\ud800"]}[field]
     assert Talk().say(json.dumps(hello(**{field: value}))) in (MALFORMED, BAD_TOKEN)
 
 
-def test_error_names_the_field(talk):
-    """The member `detail` is for people (M16)."""
+def test_error_names_the_invalid_field(talk):
+    """The field `detail` of an error is for people (M16)."""
     [error] = talk.say({"type": "move", "places": [PLACE, {"lat": 1, "lng": "x"}]})
     assert "/places/1/lng" in error["detail"]
 
 
-def test_token_of_another_sub_is_refused_after_the_first():
-    """The first token of a session decides, also if `hello` had none (X4)."""
+def test_token_of_another_sub_than_the_first_is_refused():
+    """The first token of a session decides, even if `hello` had none (X4)."""
     talk = Talk()
     talk.say(hello())
     assert talk.say({"type": "token", "token": token("one")})[0]["type"] == "ok"
@@ -558,8 +565,8 @@ def test_refused_token_changes_nothing():
     assert talk.audience.rights is rights
 
 
-def test_messagepack_numbers_may_be_any_int_or_float():
-    """Only an int will do where an integer is expected."""
+def test_messagepack_coordinates_may_be_int_or_float_but_revision_must_be_int():
+    """Where the protocol requires an integer, a float is refused."""
     talk = Talk(MSGPACK)
     as_float_32 = b"\x82\xa4type\xa4move\xa6places\x91\x82\xa3lat\xca\x42\x02\x00\x00\xa3lng\xd0\xf0"
     talk.say(hello())
@@ -572,14 +579,14 @@ def test_messagepack_numbers_may_be_any_int_or_float():
     "data", [b"\xc1", b"\x90", b"\x80", b"\x81\xa4type\xc4\x04ping", b"\x81\xc4\x04type\xa4ping", b""]
 )
 def test_malformed_messagepack_ends_the_session(data):
-    """It is not strict MessagePack, not a map, or has no `type` that is a string (X2)."""
+    """The bytes are not strict MessagePack, not a map, or have no `type` that is a string (X2)."""
     talk = Talk(MSGPACK)
     talk.say(hello())
     assert talk.say(data) is MALFORMED
 
 
-def test_bad_utf8_in_messagepack_is_malformed():
-    """1007 is for text frames (X1)."""
+def test_messagepack_text_with_bad_utf8_is_malformed():
+    """The close code 1007 is only for text frames (X1)."""
     assert Talk(MSGPACK).say(b"\x81\xa4type\xa1\xff") is MALFORMED
 
 
@@ -601,6 +608,7 @@ def test_welcome_names_the_qualifications_that_the_key_may_grant():
     [welcome] = talk.say(first)
     assert welcome["quals"] == ["cpr", "medic"]
     assert welcome["retry"] == {"min_ms": 200, "max_ms": 3_000}
+    assert "rest_until" not in welcome
     assert (talk.audience.rights.subject, talk.audience.rights.quals) == (("", "phone"), {"cpr", "medic"})
     talk, first = qualified("triage")
     [welcome] = talk.say(first)
@@ -608,9 +616,20 @@ def test_welcome_names_the_qualifications_that_the_key_may_grant():
     assert welcome["retry"]["max_ms"] == 30_000
 
 
+def test_welcome_says_until_when_a_responder_rests():
+    """After a task the responder is not called for a while, and the client can say so (RQ7)."""
+    talk, first = qualified("cpr")
+    talk.audience.resting_until = NOON_MS + 600_000
+    [welcome] = talk.say(first)
+    assert welcome["rest_until"] == format_time(NOON_MS + 600_000)
+
+
 @pytest.mark.parametrize("place", [PLACE, PLACE | {"accuracy_m": 5}, {"cell": CELL}], ids=str)
-def test_one_place_may_be_here(place):
-    """It is a place like any other; `false` is the same as left out (RQ4, M8)."""
+def test_one_place_may_be_marked_as_here(place):
+    """A place marked as `here` is otherwise a place like any other.
+
+    `false` is the same as an omitted field (RQ4, M8).
+    """
     talk = Talk()
     talk.say(hello(places=[PLACE, place | {"here": True}, PLACE | {"here": False}]))
     assert talk.audience.here == 1
@@ -621,7 +640,7 @@ def test_one_place_may_be_here(place):
     assert talk.audience.here == 0
 
 
-def test_two_places_cannot_both_be_here(talk):
+def test_two_places_marked_as_here_are_refused(talk):
     """The answer is `bad-field`, and nothing of the message is applied (RQ4)."""
     here = PLACE | {"here": True}
     [error] = talk.say({"type": "move", "places": [here, here], "ref": 3})
@@ -642,7 +661,7 @@ def test_two_places_cannot_both_be_here(talk):
     ],
     ids=str,
 )
-def test_responder_messages_are_passed_on(talk, message, asked):
+def test_responder_messages_are_passed_to_the_hub(talk, message, asked):
     """An answer, if there is one, comes from the hub (M18, M19, M20)."""
     assert talk.say(message) == []
     assert talk.audience.calls == [asked]
@@ -666,7 +685,7 @@ def test_responder_messages_are_passed_on(talk, message, asked):
     ],
     ids=str,
 )
-def test_malformed_responder_message_is_a_bad_field(talk, message):
+def test_malformed_responder_message_is_answered_with_bad_field(talk, message):
     """The hub is not called (X7, M18 to M20, RQ4)."""
     [error] = talk.say(message)
     assert error["code"] == "bad-field"

@@ -103,6 +103,7 @@ class FakeApi:
         self._answers, self._client = list(answers), client
         self.requests: list[httpx.Request] = []
         self.waits: list[float] = []
+        self.reasons: list[str] = []  # why requests were sent again
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -124,6 +125,7 @@ class FakeApi:
                 transport=httpx.MockTransport(self._answer),
                 sleep=self._sleep,
                 clock=lambda: sum(self.waits),
+                on_retry=self.reasons.append,
             ) as publisher:
                 return await work(publisher)
 

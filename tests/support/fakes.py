@@ -87,7 +87,7 @@ class FakePeer:
 
 @dataclass
 class FakeRights:
-    """The rights that a token grants. Unlike real ones, nobody has verified a token."""
+    """The rights that a token grants. Difference: no token was verified."""
 
     may_test: bool = False
     deadline: float = float("inf")

@@ -1,6 +1,6 @@
 """Subjects of the feed whose drawing fails, unless they are drawn without a geometry.
 
-They have a module of their own with few imports, because the drawing process has to import it.
+These classes have a module of their own with few imports, because the drawing process has to import them.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""Functions that damage data for certain: the changed byte or letter always differs from the original.
+"""Functions that certainly damage data: the changed byte or letter always differs from the original.
 
-A test that overwrites random data with a fixed byte would fail whenever that byte was there already.
+A test that overwrote random data with a fixed byte would fail whenever the original byte was the same.
 """
 
 
@@ -14,7 +14,7 @@ def flipped(data: bytes, at: int = -1) -> bytes:
 def respelled(text: str, at: int = -8) -> str:
     """Return a base64 text, such as a token, with one letter changed.
 
-    The last letter may contain ignored bits, so by default another letter is changed.
+    The last letter may contain only ignored bits, so by default an earlier letter is changed.
     """
     letters = list(text)
     letters[at] = "B" if letters[at] == "A" else "A"

@@ -118,7 +118,7 @@ class Alert:
         self.revision = revision
 
     def let_go(self, now):
-        """Return whether the alert has ended for good: only the monotonic clock decides, because nobody sets it."""
+        """Return whether the alert has ended for good, which only the monotonic clock decides, as nobody sets it."""
         return now.monotonic >= self.deadline
 
     def look(self, now):
@@ -133,13 +133,13 @@ class Alert:
 
 
 def latest(item, now):
-    """Return the latest possible monotonic end of an entry that was just read: it was accepted earlier."""
+    """Return the latest possible monotonic end of an entry that was just read, as the entry was accepted earlier."""
     return now.monotonic + (item.ends_at - item.issued_at) / 1000
 
 
 @dataclass(eq=False)
 class Client:
-    """A session, and everything that was sent on its connection."""
+    """A session, with everything that was sent on its connection."""
 
     places: list = field(default_factory=list)
     categories: set | None = None
@@ -149,7 +149,7 @@ class Client:
     deadline: float = math.inf  # end of its token, monotonic
     slow_since: float | None = None
     recipient_of: set = field(default_factory=set)
-    has: dict = field(default_factory=dict)  # id -> the latest revision that it was sent or lists in `holding`
+    has: dict = field(default_factory=dict)  # id -> the latest revision that it was sent or listed in `holding`
     claims: dict = field(default_factory=dict)  # id unknown to the node -> (revision held, when to forget it)
     to_ack: set = field(default_factory=set)  # (id, revision) sent and not acknowledged
     newest: dict = field(default_factory=dict)  # id -> the highest number ever sent
@@ -157,7 +157,7 @@ class Client:
 
 
 class Rules:
-    """A node as the rules of the protocol describe it."""
+    """A node that behaves exactly as the rules of the protocol say."""
 
     def __init__(self):
         self.alerts, self.clients = {}, []
@@ -172,7 +172,7 @@ class Rules:
             return None
         if alert.cancel is not None:  # Rule 4
             return alert.cancel if alert_id in client.recipient_of else None
-        if client.has.get(alert_id, 0) >= alert.revision.number:  # Rules 2, 3 and 5: once, and not what it holds
+        if client.has.get(alert_id, 0) >= alert.revision.number:  # Rules 2, 3 and 5: it was sent this, or holds it
             return None
         return alert.revision if alert_id in client.recipient_of or self.applies(client, alert) else None  # Rule 1
 
@@ -260,7 +260,7 @@ class Rules:
             client.over.add(item.id)
             client.recipient_of.discard(item.id)
             return
-        client.recipient_of.add(item.id)  # Rule 8: when it is sent, and not before
+        client.recipient_of.add(item.id)  # Rule 8: a client becomes a recipient only when it is sent the alert
         client.has[item.id] = item.number
         client.to_ack.add((item.id, item.number))
         self.sent[item.id] = self.sent.get(item.id, 0) + 1

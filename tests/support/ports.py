@@ -15,7 +15,7 @@ FIRST, BEYOND = 10_000, 32_000  # the kernel uses the ports from 32768 on for ou
 def _ours() -> Iterator[int]:
     """Return an endless iterator over this process's ports.
 
-    Test processes that run at the same time have disjoint shares.
+    Test processes that run at the same time have disjoint ports.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     share = list(range(FIRST + worker, BEYOND, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))

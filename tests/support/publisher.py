@@ -28,7 +28,7 @@ def a_policy(**robbery):
 
 
 class BrokenLog(MemoryLog):
-    """A log that is unavailable. Unlike a real one, it never stores an entry whose append fails."""
+    """A log that is unavailable. Unlike a real log, it never stores an entry whose append fails."""
 
     async def history(self, alert_id):
         raise LogUnavailable("out of reach")

@@ -26,7 +26,7 @@ class PushPhone(push_service.Phone):
 
 
 class PushService(push_service.PushService):
-    """The push service, which accepts only senders that py-vapid verifies."""
+    """The push service, which accepts a sender only if py-vapid verifies it."""
 
     phone_type = PushPhone
 

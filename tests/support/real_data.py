@@ -31,5 +31,5 @@ def aed(name: str) -> Path:
 def _there(folder: str, name: str, what: str) -> Path:
     path = DATA / folder / name
     if not path.exists():
-        pytest.skip(f"the real {what} are not here: ../shared/data/{folder}/{name}")
+        pytest.skip(f"the real {what} are missing: ../shared/data/{folder}/{name}")
     return path

@@ -180,7 +180,7 @@ class RedisServer(Server):
     def arguments(self) -> list[str]:
         """Return the arguments of `redis-server`."""
         own = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), **self._options}
-        # Write the file only once: later a Sentinel makes its servers rewrite it, and their version must stay.
+        # Write the file only once: later a Sentinel makes the server rewrite it, and that version must stay.
         config = self.folder / "redis.conf"
         if not config.exists():
             config.write_text("".join(f"{name} {value or chr(34) * 2}\n" for name, value in own.items()), "utf-8")
@@ -199,7 +199,7 @@ class RedisServer(Server):
 
     @property
     def synced(self) -> bool:
-        """Whether a replica has received all data that its primary had when it connected."""
+        """Whether a replica has received all data that its primary had when the replica connected."""
         with self.client() as client:
             return bool(client.info("replication").get("master_link_status") == "up")
 
@@ -247,10 +247,10 @@ def trio(folder: Path, **options: str) -> Iterator[tuple[list[RedisServer], list
         replicas = [RedisServer(folder / f"redis-{n}", replica_of=primary, **options) for n in (1, 2)]
         for replica in replicas:
             stack.enter_context(replica)
-            wait_until(lambda replica=replica: replica.synced, "the replica is in step")  # type: ignore[misc]
+            wait_until(lambda replica=replica: replica.synced, "the replica is in sync")  # type: ignore[misc]
         sentinels = [stack.enter_context(Sentinel(folder / f"sentinel-{n}", primary)) for n in range(3)]
         for sentinel in sentinels:
-            wait_until(lambda sentinel=sentinel: sentinel.knows(2, 2), "the Sentinels know all")  # type: ignore[misc]
+            wait_until(lambda sentinel=sentinel: sentinel.knows(2, 2), "each Sentinel knows all servers")  # type: ignore[misc]
         yield [primary, *replicas], sentinels
 
 

@@ -29,7 +29,7 @@ def a_ring(dice, centre, size_m, corners):
 
 
 def places(dice, centre, size_m, count):
-    """Return random points (lng, lat) in a circle and some way outside of it."""
+    """Return random points (lng, lat) inside a circle and some distance outside of it."""
     return around(centre, dice.uniform(0, 2 * math.pi, count), 1.5 * size_m * np.sqrt(dice.uniform(0, 1, count)))
 
 

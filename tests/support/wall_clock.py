@@ -46,5 +46,5 @@ class WallClock:
 
 
 def started_with(clock: WallClock | None) -> dict[str, str]:
-    """Return the environment for a process that uses this clock, or the machine's if it is None."""
+    """Return the environment for a process that uses this clock, or the machine's clock if it is None."""
     return {**os.environ, **(clock.environment if clock is not None else {})}

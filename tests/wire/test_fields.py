@@ -1,4 +1,4 @@
-"""The range and grammar of each field, and the pointer of its errors: for single fields, and for all at once."""
+"""The allowed values of each field, and the pointer of its errors: for single fields, and for all at once."""
 
 import math
 import re
@@ -70,7 +70,7 @@ def refusals_of(**changes):
     ],
     ids=str,
 )
-def test_values_at_limits_are_accepted(changes):
+def test_field_values_at_their_limits_are_accepted(changes):
     """Bounds are inclusive, and lengths count code points (rules A1 to A11, L5 and L6)."""
     assert refusals_of(**changes) == []
 
@@ -92,8 +92,8 @@ def test_schema_of_headline_agrees_with_parser(text):
     assert bool(headline_pattern().search(text)) == is_taken
 
 
-def test_schema_of_headline_is_fast_for_long_texts():
-    """A long text with an invalid end does not take long."""
+def test_schema_pattern_of_headline_is_fast_for_long_texts():
+    """The texts are long and have an invalid end."""
     with cpu_limit(3):
         assert not headline_pattern().search("a" * 200_000 + "\x00")
         assert not headline_pattern().search(" " * 200_000)
@@ -174,7 +174,7 @@ def test_missing_required_field_is_refused(field):
         ("approval", []),
     ],
 )
-def test_value_outside_range_or_grammar_is_refused(field, value):
+def test_value_that_its_field_does_not_allow_is_refused(field, value):
     """The error is `invalid-value` with a pointer to the field (rules A1 to A11 and L2 to L7)."""
     assert refusals_of(**{field: value}) == [("invalid-value", f"/{field}")]
 
@@ -188,7 +188,7 @@ def test_value_outside_range_or_grammar_is_refused(field, value):
         ("area", [CIRCLE] * 17, "List should have at most 16 items after validation, not 17"),
     ],
 )
-def test_error_of_length_names_characters_or_items(field, value, said):
+def test_error_about_a_length_says_characters_or_items(field, value, said):
     """Texts have characters, lists have items (rules A3, A4 and A10)."""
     with pytest.raises(Invalid) as refused:
         parse_publication(alert_request(**{field: value}))
@@ -221,7 +221,7 @@ def test_error_of_length_names_characters_or_items(field, value, said):
         ("type", None),
     ],
 )
-def test_error_inside_shape_has_pointer_to_field(field, value):
+def test_error_inside_a_shape_has_a_pointer_to_the_field(field, value):
     """The pointer has the index of the shape if `area` was sent as a list (rule H8)."""
     assert refusals_of(area=CIRCLE | {field: value}) == [("invalid-value", f"/area/{field}")]
     assert refusals_of(area=[CIRCLE, CIRCLE | {field: value}]) == [("invalid-value", f"/area/1/{field}")]
@@ -235,7 +235,7 @@ def test_shape_without_required_field_is_refused(field):
     assert refusals_of(area=[shape]) == [("missing-field", f"/area/0/{field}")]
 
 
-def test_list_of_shapes_with_other_items_is_refused():
+def test_list_of_shapes_with_an_item_that_is_not_a_shape_is_refused():
     """A list has 1 to 16 shapes, and no lists (rule A10)."""
     assert refusals_of(area=[CIRCLE, [CIRCLE], None]) == [("invalid-value", "/area/1"), ("invalid-value", "/area/2")]
 
@@ -252,20 +252,20 @@ def test_list_of_shapes_with_other_items_is_refused():
         (APPROVAL | {"note": "x"}, [("unknown-field", "/approval/note")]),
     ],
 )
-def test_approval_needs_reviewer_and_time(approval, expected):
+def test_approval_without_a_valid_reviewer_and_time_is_refused(approval, expected):
     """The reviewer has 1 to 128 characters (rule A11)."""
     assert refusals_of(approval=approval) == expected
 
 
 @pytest.mark.parametrize("field", ["caller", "phone", "address", "units", "source", "revision", "issued_at", "title"])
 def test_undocumented_field_is_refused(field):
-    """So no data can be sent for which the protocol has no field (protocol, section 2)."""
+    """Nobody can send data for which the protocol has no field (protocol, section 2)."""
     assert refusals_of(**{field: "x"}) == [("unknown-field", f"/{field}")]
 
 
 @pytest.mark.parametrize("name", OF_WARNINGS)
-def test_members_of_official_warnings_are_refused(name):
-    """They are `unknown-field`, whatever their value is (rules A12 and A22)."""
+def test_fields_of_official_warnings_are_refused_in_a_posted_alert(name):
+    """The error is `unknown-field`, whatever the value is (rules A12 and A22)."""
     for value in ("en", ["en"], [], None):
         assert refusals_of(**{name: value}) == [("unknown-field", f"/{name}")]
 
@@ -274,7 +274,7 @@ def test_members_of_official_warnings_are_refused(name):
     "name",
     ["555 0100", "call_5550100", "x" * 41, "Main Street", "", "né", "a/b", "a~b", "123", "a\n"],
 )
-def test_unknown_field_with_revealing_name_is_not_named(name):
+def test_error_does_not_repeat_a_revealing_name_of_an_unknown_field(name):
     """The pointer ends at the parent (rule H9)."""
     assert refusals_of(**{name: "x"}) == [("unknown-field", "")]
     assert refusals_of(area=CIRCLE | {name: 1}) == [("unknown-field", "/area")]
@@ -283,20 +283,20 @@ def test_unknown_field_with_revealing_name_is_not_named(name):
 
 
 @pytest.mark.parametrize("name", ["one shape", "list of shapes"])
-def test_unknown_field_named_like_tag_of_union_is_refused(name):
+def test_unknown_field_named_like_a_discriminator_is_refused(name):
     """A name with a blank is not repeated, and the pointer ends at the parent (rule H9)."""
     assert refusals_of(**{name: "x"}) == [("unknown-field", "")]
     assert refusals_of(area=CIRCLE | {name: 1}) == [("unknown-field", "/area")]
 
 
-def test_field_name_with_lone_surrogate_is_refused_without_name():
-    """A lone surrogate is a 422, also in a name (rule L2)."""
+def test_error_does_not_repeat_a_field_name_with_a_lone_surrogate():
+    """A name with a lone surrogate is answered with 422, like a value with one (rule L2)."""
     assert [pointer for _, pointer in refusals_of(**{"\ud800": "x"})] == [""]
 
 
 @pytest.mark.parametrize("name", ["x" * 40, "_", "A1b22", "12"])
-def test_unknown_field_with_harmless_name_is_named(name):
-    """Harmless is `[A-Za-z0-9_]{1,40}` without three digits in a row (rule H9)."""
+def test_error_repeats_a_harmless_name_of_an_unknown_field(name):
+    """A name is harmless if it matches `[A-Za-z0-9_]{1,40}` and has no three digits in a row (rule H9)."""
     assert refusals_of(**{name: "x"}) == [("unknown-field", f"/{name}")]
 
 
@@ -352,7 +352,7 @@ def test_every_invalid_field_is_listed_in_order():
     ids=str,
 )
 def test_error_does_not_contain_refused_value(changes):
-    """Neither the detail nor the pointer nor the exception's text, which may be logged (rule H9)."""
+    """Detail, pointer and the exception's text, which may be logged, do not contain the value (rule H9)."""
     with pytest.raises(Invalid) as caught:
         parse_publication(alert_request(**changes))
     said = [str(caught.value), repr(caught.value.violations), repr(caught.value)]

@@ -1,4 +1,4 @@
-"""From alert to frame: the messages that a client's own parser reads, in both formats."""
+"""From an alert to its frame: the messages that a client's own parser reads, in both formats."""
 
 import dataclasses
 import inspect
@@ -38,8 +38,8 @@ def told(entry):
     return json.loads(json_frame.data.decode()), msgpack.unpackb(msgpack_frame.data)
 
 
-def test_alert_message_has_fields_of_protocol():
-    """Both formats have the same message (protocol, section 2)."""
+def test_alert_message_has_exactly_the_documented_fields():
+    """The message is the same in both formats (protocol, section 2)."""
     by_json, by_msgpack = told(a_revision(description="Stay away.\nThank you.", source="desk.7"))
     assert by_json == by_msgpack
     assert by_json == {
@@ -62,7 +62,7 @@ def test_alert_message_has_fields_of_protocol():
     }
 
 
-def test_official_warning_has_additional_members():
+def test_message_of_official_warning_has_additional_fields():
     """The message is in one language, and lists all languages (rules A22 and LA1)."""
     for text, language in enumerate(("en-CA", "fr-CA")):
         alert = alert_map(a_warning(), text)
@@ -74,30 +74,30 @@ def test_official_warning_has_additional_members():
     assert told(a_warning())[0]["alert"] == told(a_warning())[1]["alert"] == alert_map(a_warning(), 0)
 
 
-def test_missing_members_of_official_warning_are_left_out():
-    """They are never null (rules A22 and F2)."""
+def test_message_of_official_warning_omits_fields_that_were_not_given():
+    """Omitted fields are never null (rules A22 and F2)."""
     bare = a_warning(
         "en", texts=(AlertText("en", "Flood", "Water"),), urgency=None, certainty=None, onset_at=None, web=None
     )
     assert alert_map(bare).keys() - alert_map(a_revision()).keys() == {"language", "languages"}
 
 
-def test_missing_description_is_left_out():
+def test_message_of_alert_without_description_has_no_description_field():
     """The description is left out if it was not given (section 2), and never null (section 5)."""
     assert "description" not in told(a_revision())[0]["alert"]
     assert told(a_revision(description=""))[1]["alert"]["description"] == ""
 
 
 @pytest.mark.parametrize("entry", [a_revision(), a_cancel()], ids=["alert", "cancel"])
-def test_approval_and_threat_are_not_sent(entry):
+def test_approval_and_threat_are_not_sent_to_subscribers(entry):
     """Subscribers never see them (protocol, section 2)."""
     for data in encode(entry):
         for word in (b"approv", b"reviewer", b"desk-7", b"threat", b"community", b"terms", b"location_resolution"):
             assert word not in data
 
 
-def test_cancel_message_has_fields_of_protocol():
-    """id, revision, reason, cancelled_at (protocol, section 5, Messages)."""
+def test_cancel_message_has_exactly_the_documented_fields():
+    """The fields are type, id, revision, reason and cancelled_at (protocol, section 5, Messages)."""
     expected = {
         "type": "cancel",
         "id": "a-1",
@@ -138,8 +138,8 @@ def test_signed_stream_sends_proof_instead_of_content():
 
 
 @pytest.mark.parametrize("number", [2, 3], ids=["json", "msgpack"])
-def test_verifying_client_reads_same_content_as_others(number):
-    """All members are equal, except that the newest approval gives the time (rules C12 and C13)."""
+def test_verifying_client_reads_the_same_content_as_other_clients(number):
+    """All fields are equal, except that `issued_at` is the time of the newest approval (rules C12 and C13)."""
     verifier = Verifier(json.loads(jwks()), AUDIENCE, approvals=2, cancel_approvals=2)
     for entry in proved_entries():
         [plain], [signed] = messages(encode(entry)[0]), messages(encode(entry)[number])
@@ -149,8 +149,8 @@ def test_verifying_client_reads_same_content_as_others(number):
         assert told.keys() == shown.keys()
 
 
-def test_coordinates_and_radii_are_float_64_in_messagepack():
-    """Whole numbers, too (protocol, section 5, Messages)."""
+def test_coordinates_and_radii_are_64_bit_floats_in_messagepack():
+    """Whole numbers are sent as floats, too (protocol, section 5, Messages)."""
     _, binary, *_ = encode(a_revision(area=(Circle(1.0, -2.0, 1000.0),)))
     for name, value in [("lat", 1.0), ("lng", -2.0), ("radius_m", 1000.0)]:
         key = msgpack.packb(name)
@@ -159,7 +159,7 @@ def test_coordinates_and_radii_are_float_64_in_messagepack():
 
 
 @pytest.mark.parametrize("text", ["é", "😀 \u202e", '"\\/', "<script>", "\u2028", "a\nb"])
-def test_text_is_sent_unchanged(text):
+def test_texts_of_an_alert_are_sent_unchanged(text):
     """Texts are not trimmed or normalized, and are UTF-8 without escapes (protocol, section 2)."""
     by_json, by_msgpack = told(a_revision(headline=text, description=text))
     assert by_json["alert"]["headline"] == by_msgpack["alert"]["headline"] == text
@@ -168,11 +168,11 @@ def test_text_is_sent_unchanged(text):
 
 @pytest.mark.parametrize("length", [1, 100, 1000, 70_000])
 def test_client_reads_frames_of_any_length(length):
-    """Lengths take 7, 16 or 64 bits (RFC 6455, 5.2)."""
+    """The length takes 7, 16 or 64 bits (RFC 6455, 5.2)."""
     assert [m["alert"]["headline"] for m in told(a_revision(headline="x" * length))] == ["x" * length] * 2
 
 
-def test_frames_do_not_depend_on_connection():
+def test_frames_are_the_same_for_every_connection():
     """Without extensions and masks one encoded frame serves all sessions of a format (rule S6)."""
     for data in (*encode(a_revision()), *encode(a_cancel()), PING):
         assert data[0] & 0x70 == 0
@@ -180,7 +180,7 @@ def test_frames_do_not_depend_on_connection():
     assert encode(a_revision()) == encode(a_revision())
 
 
-def test_client_reads_several_frames_of_one_write():
+def test_client_reads_several_frames_sent_in_one_write():
     """One WebSocket message holds one map (protocol, section 5, Messages)."""
     first, second = encode(a_revision())[0], encode(a_cancel())[0]
     assert [json.loads(frame.data)["type"] for frame in received(first + second + first)] == [
@@ -190,13 +190,13 @@ def test_client_reads_several_frames_of_one_write():
     ]
 
 
-def test_ping_is_an_empty_ping_frame():
+def test_ping_is_a_websocket_ping_without_payload():
     """The server pings idle connections (rule W8)."""
     [ping] = received(PING)
     assert (ping.opcode, ping.data) == (Opcode.PING, b"")
 
 
-def test_subprotocol_selects_format():
+def test_each_subprotocol_has_its_wire_format():
     """JSON has text frames, MessagePack has binary frames; both exist in a signed form (rules S6 and S7)."""
     assert [(wire.subprotocol, wire.opcode) for wire in WIRES] == [
         ("geocast.v1.json", Opcode.TEXT),
@@ -208,15 +208,15 @@ def test_subprotocol_selects_format():
 
 
 @pytest.mark.parametrize("entry", [a_revision(), a_cancel()], ids=["alert", "cancel"])
-def test_signed_stream_reuses_frame_without_proof(entry):
-    """The entry is not encoded again (rule F9)."""
+def test_signed_stream_sends_the_ordinary_frame_if_there_is_no_proof(entry):
+    """The alert is not encoded again (rule F9)."""
     text, binary, *signed = encode(entry)
     assert signed[0] is text
     assert signed[1] is binary
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.subprotocol)
-def test_loads_reads_written_frame(wire):
+def test_loads_returns_the_message_that_frame_encoded(wire):
     """Each message is one map with `type` and its fields (protocol, section 5, Messages)."""
     message = {"type": "ok", "ref": 2**53 - 1, "live": 0, "é": ["x", 1.5, True]}
     [frame] = received(wire.frame(message))
@@ -230,20 +230,20 @@ def test_frame_refuses_nan():
         JSON.frame({"type": "x", "value": float("nan")})
 
 
-def test_alert_map_equals_message_of_subscribers():
+def test_alert_map_equals_the_alert_sent_to_subscribers():
     """The `alert` in GET responses is the one that subscribers are sent (protocol, section 4)."""
     revision = a_revision(approval=Approval("somebody", NOON_MS))
     assert alert_map(revision) == told(revision)[0]["alert"]
 
 
-def test_encode_depends_on_entry_and_text_only():
+def test_encode_depends_only_on_its_entry_and_text():
     """Every node sends the same bytes (protocol, section 2)."""
     assert list(inspect.signature(frames.encode).parameters) == ["entry", "text"]
     assert MSGPACK.frame({"type": "pong"}) == MSGPACK.frame({"type": "pong"})
 
 
 @pytest.mark.parametrize("corners", [(500,), (8,) * 62], ids=["one ring", "many shapes"])
-def test_frame_of_largest_official_warning_fits_into_48_kib(corners):
+def test_message_of_the_largest_official_warning_fits_into_48_kib(corners):
     """The longest texts of four-byte characters, with 500 corners or 64 shapes (rules F8 and P15)."""
     wave, tag = "\U0001f30a", "abc-abcdefgh-abcdefgh-abcdefg"
     texts = tuple(AlertText(f"{tag}{n}", *(wave * size for size in (140, 300, 4_000, 2_000, 280))) for n in range(8))

@@ -1,4 +1,4 @@
-"""Parsing of requests, and what is kept of the exact place."""
+"""Parsing of requests, and what remains of the exact place afterwards."""
 
 import copy
 import gc
@@ -51,13 +51,13 @@ def test_parse_publication_reads_every_field():
     assert request.revision == 1
 
 
-def test_optional_fields_have_defaults():
+def test_omitted_optional_fields_get_their_defaults():
     """`status` is actual, `expires_at` is `occurred_at` + `max_age_s`, without `description` (rules A4, A6 and A9)."""
     alert = accepted(status=..., expires_at=..., description=...)
     assert (alert.status, alert.expires_at, alert.description) == ("actual", alert.occurred_at + HOUR_MS, None)
 
 
-def test_explicit_default_is_same_content():
+def test_written_out_defaults_are_the_same_content_as_omitted_ones():
     """Defaults are filled in, times are UTC milliseconds, numbers are compared by value (rule H5)."""
     written_out = accepted(
         status="actual",
@@ -68,7 +68,7 @@ def test_explicit_default_is_same_content():
     assert written_out == accepted(status=..., expires_at=...)
 
 
-def test_empty_description_differs_from_missing_description():
+def test_empty_description_is_not_the_same_content_as_a_missing_one():
     """A description is left out if it was not given; an empty one was given (protocol, section 2)."""
     assert accepted(description="").description == ""
     assert accepted(description="") != accepted(description=...)
@@ -77,7 +77,7 @@ def test_empty_description_differs_from_missing_description():
 # ---- revisions and cancels -----------------------------------------------------------------------------------
 
 
-def test_revision_has_id_of_path():
+def test_revision_gets_its_id_from_the_path():
     """The `id` in the body is optional (protocol, section 4, revisions)."""
     for body in (alert_request(id=..., revision=2), alert_request(id="a-1", revision=2)):
         request = parse_revision(body, "a-1")
@@ -103,7 +103,7 @@ def test_revision_without_number_is_refused():
     assert refusals(parse_revision, alert_request(), "a-1") == [("missing-field", "/revision")]
 
 
-def test_other_id_in_body_is_id_mismatch():
+def test_revision_whose_id_differs_from_the_path_is_refused_as_id_mismatch():
     """The 422 lists `id-mismatch` before all other errors (protocol, section 4, revisions)."""
     assert refusals(parse_revision, alert_request(id="b-1", revision=2), "a-1") == [("id-mismatch", "/id")]
     assert refusals(parse_revision, alert_request(id="b-1", revision=2, severity="x"), "a-1") == [
@@ -113,7 +113,7 @@ def test_other_id_in_body_is_id_mismatch():
 
 
 @pytest.mark.parametrize("value", ["", "a b", 1, None])
-def test_malformed_id_in_body_is_invalid(value):
+def test_malformed_id_in_the_body_of_a_revision_is_refused(value):
     """`id` is optional, but must match the grammar (protocol, section 4, revisions)."""
     assert refusals(parse_revision, alert_request(id=value, revision=2), "a-1") == [("invalid-value", "/id")]
 
@@ -168,13 +168,13 @@ def claims_of(**changes):
     return caught.value.facts()
 
 
-def test_facts_of_invalid_body_keep_valid_fields():
+def test_policy_input_from_an_invalid_body_includes_its_valid_fields():
     """Broken rules of section 3 are listed together with invalid fields (section 4, order of decisions)."""
     whole = parse_publication(alert_request()).facts()
     assert claims_of(headline="") == replace(whole, texts=(("/headline", None), whole.texts[1]))
 
 
-def test_facts_of_invalid_body_leave_out_invalid_fields():
+def test_policy_input_from_an_invalid_body_omits_its_invalid_fields():
     """A rule with invalid inputs is not checked (rule P9)."""
     claims = claims_of(
         category=1,
@@ -194,13 +194,13 @@ def test_facts_of_invalid_body_leave_out_invalid_fields():
 
 
 @pytest.mark.parametrize("area", [None, 5, "x", [], {}, [[]], {"radius_m": math.inf}, {"radius_m": True}])
-def test_facts_of_area_without_radius_have_no_radii(area):
+def test_policy_input_from_an_area_without_a_valid_radius_has_no_radii(area):
     """A rule with invalid inputs is not checked (rule P9)."""
     assert claims_of(area=area).radii == ()
 
 
-def test_pointer_to_radius_has_index_only_for_list():
-    """Rule H8."""
+def test_pointer_to_a_radius_has_an_index_only_if_area_is_a_list():
+    """The pointer is that of rule H8."""
     one, many = parse_publication(alert_request(area=CIRCLE)), parse_publication(alert_request(area=[CIRCLE] * 2))
     assert one.facts().radii == (("/area/radius_m", 800.0),)
     assert many.facts().radii == (("/area/0/radius_m", 800.0), ("/area/1/radius_m", 800.0))
@@ -211,7 +211,7 @@ def test_pointer_to_radius_has_index_only_for_list():
 
 @pytest.mark.parametrize("resolution", [0, 7, 9, 15])
 @pytest.mark.parametrize("place", [DALLAS, (90, 0), (-90, 12.5), (0, 180), (-16.5, -179.99), (0.0, -0.0)], ids=str)
-def test_published_circle_agrees_with_calculation(place, resolution):
+def test_published_circle_has_the_centre_of_its_cell_and_an_enlarged_radius(place, resolution):
     """The centre is the cell's, the radius is 10 * ceil((radius_m + r) / 10) (rules B1 and B2)."""
     lat, lng = place
     [circle] = accepted(AcceptedTerms("Robbery", HOUR_MS, resolution), area=CIRCLE | {"lat": lat, "lng": lng}).area
@@ -220,15 +220,15 @@ def test_published_circle_agrees_with_calculation(place, resolution):
     assert distance_m(lat, lng, circle.lat, circle.lng) + 800 <= circle.radius_m + 0.01
 
 
-def test_other_spelling_of_place_is_same_content():
-    """180 and -180, -0 and 0, all longitudes at a pole (rules L3 and L6)."""
+def test_equivalent_coordinates_are_the_same_content():
+    """Equivalent are 180 and -180, -0 and 0, and all longitudes at a pole (rules L3 and L6)."""
     for one, other in [((10, 180), (10, -180)), ((-0.0, 5), (0, 5)), ((90, 0), (90, 77.7)), ((-90, -0.0), (-90, 180))]:
         areas = [accepted(area=CIRCLE | {"lat": lat, "lng": lng}).area for lat, lng in (one, other)]
         assert areas[0] == areas[1]
 
 
-def test_other_centre_in_same_cell_is_same_content():
-    """So the content does not tell where in the cell the incident was (rule B3)."""
+def test_another_centre_in_the_same_cell_is_the_same_content():
+    """The content therefore does not tell where in the cell the incident was (rule B3)."""
     centre_lat, centre_lng, _ = cell_place(cell_of(*DALLAS, 9))
     near = [CIRCLE | {"lat": centre_lat + d, "lng": centre_lng - d} for d in (0, 0.0003, -0.0003)]
     assert accepted(area=near[0]) == accepted(area=near[1]) == accepted(area=near[2])
@@ -244,7 +244,7 @@ def test_published_circle_contains_requested_circle(lat, lng, radius_m, resoluti
     assert circle.radius_m % 10 == 0
 
 
-def test_area_has_one_published_shape_for_each_requested_shape():
+def test_each_requested_shape_has_one_published_shape_in_the_same_order():
     """The order is kept (protocol, section 2)."""
     places = [CIRCLE | {"lat": lat} for lat in (10, 20, 10)]
     area = accepted(area=places).area
@@ -254,7 +254,7 @@ def test_area_has_one_published_shape_for_each_requested_shape():
     assert area[0].radius_m < area[1].radius_m < area[0].radius_m + 250  # B12
 
 
-# ---- what is kept of the exact place -------------------------------------------------------------------------
+# ---- the exact place is not kept -----------------------------------------------------------------------------
 
 EXACT = (32.776712345, -96.797098765)
 
@@ -271,8 +271,8 @@ def reachable(thing):
     return list(found.values())
 
 
-def test_requested_centre_is_not_in_accepted_revision_or_facts():
-    """Only the published circle is kept (rules B4 and B5)."""
+def test_requested_centre_is_not_in_the_accepted_revision_or_the_policy_input():
+    """Of the place, only the published circle is kept (rules B4 and B5)."""
     body = alert_request(area=CIRCLE | {"lat": EXACT[0], "lng": EXACT[1], "radius_m": 777.77})
     request = parse_publication(body)
     revision = Revision(request.accept(TERMS, None), 1, "desk", NOON_MS, TERMS)
@@ -285,15 +285,15 @@ def test_requested_centre_is_not_in_accepted_revision_or_facts():
     }  # fmt: skip
 
 
-def test_requested_centre_is_not_in_repr():
-    """So log lines and tracebacks do not show it (rule B4)."""
+def test_repr_of_a_request_does_not_contain_the_requested_centre():
+    """Log lines and tracebacks therefore do not show the centre (rule B4)."""
     request = parse_publication(alert_request(area=[CIRCLE | {"lat": EXACT[0], "lng": EXACT[1]}]))
     for text in (repr(request), f"{request}", repr(request.area), repr(request.area[0])):
         assert "32.77" not in text
         assert "96.79" not in text
 
 
-def test_parsing_does_not_change_body():
+def test_parsing_does_not_change_the_request_body():
     """A request may be parsed again (protocol, section 4)."""
     body = alert_request(area=[CIRCLE], revision=2)
     before = copy.deepcopy(body)

@@ -1,4 +1,4 @@
-"""Strict JSON and strict MessagePack: bytes that are read as a map, and bytes that are refused."""
+"""Strict JSON and strict MessagePack: bytes that are read as a dict, and bytes that are refused."""
 
 import json
 import math
@@ -73,7 +73,7 @@ def nested_msgpack(levels):
         '{"a":1}\x0c',
     ],
 )
-def test_load_json_refuses_anything_but_one_strict_object(text):
+def test_load_json_refuses_anything_but_one_object_of_strict_json(text):
     """NaN, Infinity, duplicate keys, a byte-order mark, other values than objects (rule L1)."""
     with pytest.raises(Malformed):
         load_json(text.encode())
@@ -94,13 +94,13 @@ def test_load_json_refuses_utf16():
         load_json('{"a":1}'.encode("utf-16"))
 
 
-def test_load_json_returns_plain_values():
-    """Nothing is converted (rule L1)."""
+def test_load_json_returns_values_without_converting_them():
+    """For example, `-0` stays 0 and `1e2` a float (rule L1)."""
     text = ' {"a": [1, -0, 1.5, 1e2, true, false, null, "\\u00e9\\ud83d\\ude00"], "b": {}} '
     assert load_json(text.encode()) == {"a": [1, 0, 1.5, 100.0, True, False, None, "é😀"], "b": {}}
 
 
-def test_load_json_accepts_lone_surrogate():
+def test_load_json_accepts_a_text_with_a_lone_surrogate():
     """The field refuses it as `invalid-value` later (rule L2)."""
     assert load_json(b'{"a":"\\ud800"}') == {"a": "\ud800"}
 
@@ -116,13 +116,13 @@ def test_load_json_accepts_lone_surrogate():
         ("9007199254740993", 9007199254740993),
     ],
 )
-def test_load_json_turns_number_beyond_double_into_float(number, expected):
+def test_load_json_rounds_a_number_beyond_the_range_of_a_double(number, expected):
     """The field refuses it as `invalid-value` later (rule L2)."""
     assert load_json(f'{{"a":{number}}}'.encode()) == {"a": expected}
 
 
 def test_nesting_of_32_levels_is_accepted():
-    """In both formats (rule L1)."""
+    """The limit is the same in both formats (rule L1)."""
     assert load_json(nested_json(MAX_DEPTH))
     assert load_msgpack(nested_msgpack(MAX_DEPTH))
 
@@ -135,14 +135,14 @@ def test_nesting_deeper_than_32_levels_is_malformed(levels):
             load(data)
 
 
-def test_maps_and_lists_both_count_as_nesting():
-    """Rule L1 counts all brackets."""
+def test_objects_and_arrays_both_count_as_nesting():
+    """The depth counts all brackets (rule L1)."""
     with pytest.raises(Malformed):
         load_json(b'{"a":[' * 17 + b"]}" * 17)
 
 
-def test_brackets_in_texts_and_siblings_do_not_count_as_nesting():
-    """Rule L1 only limits the depth."""
+def test_brackets_in_strings_and_neighbouring_arrays_do_not_count_as_nesting():
+    """Only the depth is limited (rule L1)."""
     assert load_json(b'{"a":"' + b"[{" * 100 + b'"}')
     assert load_json(b'{"a":[' + b",".join([b"[]"] * 100) + b"]}")
 
@@ -182,20 +182,20 @@ def test_brackets_in_texts_and_siblings_do_not_count_as_nesting():
         pytest.param(ONE_PAIR + KEY + b"\xdb\xff\xff\xff\xff", id="str said to be huge"),
     ],
 )
-def test_load_msgpack_refuses_anything_but_one_strict_map(data):
+def test_load_msgpack_refuses_anything_but_one_valid_messagepack_map(data):
     """Keys and texts are str; no bin, ext, duplicate keys, NaN or trailing bytes (rule F5)."""
     with pytest.raises(Malformed):
         load_msgpack(data)
 
 
-def test_load_msgpack_returns_plain_values():
+def test_load_msgpack_returns_values_without_converting_them():
     """Any int or float is a number (rule F5)."""
     value = {"a": [1, -1, 2**64 - 1, 1.5, True, None, "é", math.inf], "b": {"c": {}}}
     assert load_msgpack(msgpack.packb(value)) == value
     assert load_msgpack(ONE_PAIR + KEY + b"\xca\x3f\x80\x00\x00") == {"a": 1.0}
 
 
-# ---- both ----------------------------------------------------------------------------------------------------
+# ---- JSON and MessagePack ------------------------------------------------------------------------------------
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -209,7 +209,7 @@ maps = st.dictionaries(texts, values, max_size=4)
 
 @given(maps)
 @settings(deadline=None, max_examples=60)
-def test_output_of_ordinary_libraries_is_read(value):
+def test_output_of_ordinary_json_and_messagepack_libraries_is_read(value):
     """Strictness does not refuse valid messages (rules F4 and F5)."""
     assert load_json(json.dumps(value).encode()) == value
     assert load_json(json.dumps(value, ensure_ascii=False).encode()) == value
@@ -221,7 +221,7 @@ mangled = st.tuples(maps.map(msgpack.packb), st.binary(max_size=4)).map(lambda p
 
 @given(st.binary(max_size=60) | mangled)
 @settings(deadline=None, max_examples=150)
-def test_any_bytes_give_a_map_or_malformed(data):
+def test_any_bytes_are_read_as_a_dict_or_refused_as_malformed(data):
     """Hostile bytes raise no other error (rules X1 and X2)."""
     for load in (load_json, load_msgpack):
         with suppress(Malformed, UnicodeDecodeError):

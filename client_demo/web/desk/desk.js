@@ -71,7 +71,7 @@ function takeDesk(said) {
 function takeItem(item) {
   const before = items.get(item.id);
   if (before && before.version > item.version) {
-    return; // a newer event came before this answer
+    return; // an event with a newer version came before this answer
   }
   items.set(item.id, item);
   const last = item.history.at(-1);

@@ -1,6 +1,6 @@
-// One incident: its record, the alert that is being written, and the alert as people nearby would see it.
-// After each change the node makes a preview. An alert can be approved only if the node would accept it and if its area
-// has been on the screen, so that nobody decides about an area without looking at it.
+// One incident: its record, the form of its alert, and the alert as people nearby would see it.
+// After each change the node makes a preview. An alert can be approved only if the node would accept it and its area has
+// been on the screen, so that nobody decides about an area without looking at it.
 
 import { circleMap } from "/desk/map.js";
 import { ago, clock, counted, decided, greyed, isStale, span, stateWord } from "/desk/list.js";
@@ -12,7 +12,7 @@ const NUMBERS = ["radius_m", "lat", "lng"];
 const LIMITS = { headline: 140, description: 1000 };
 const PREVIEW_MS = 250;
 const GLANCE_MS = 600; // an area counts as seen after this time on the screen, longer than a double click
-const LOOK_AGAIN_MS = 15_000; // after this long, an alert that could be published may be too old
+const LOOK_AGAIN_MS = 15_000; // after this time the preview is renewed, because the incident may have become too old
 
 export class Detail {
   /** `post(path, body)` sends a request to the service, `desk()` returns its state, `now()` its clock. */
@@ -21,10 +21,10 @@ export class Detail {
     this.item = null;
     this._drafts = new Map(); // item -> the typed form, with the version of the item at that time
     this._asked = 0;
-    this._good = null; // the form, as text, that the node would accept; otherwise null
-    this._seen = new Set(); // the shapes, as text, that have been seen since the item was opened
-    this._held = newHeld(); // the parts that need a person's confirmation, by the place of their boxes
-    this._notice = ""; // why the last decision failed; stays until the next action
+    this._good = null; // the form, as JSON text, if the node would accept it; otherwise null
+    this._seen = new Set(); // the shapes, as JSON text, that have been seen since the item was opened
+    this._held = newHeld(); // the parts that need a person's confirmation, by the id of the element with their boxes
+    this._notice = ""; // why the last decision failed, until the next action
     this._map = circleMap({ container: "map", styleUrl, changed: (shape) => this._fromMap(shape), moved: () => this._glance() });
     by("form").addEventListener("input", (event) => this._input(event.target));
     by("form").addEventListener("submit", (event) => this._submit(event));
@@ -106,7 +106,7 @@ export class Detail {
     this._show();
   }
 
-  /** Return the form before anybody types: that of the pending or refused decision, otherwise the published one. */
+  /** Return the initial form: that of the pending or refused decision, otherwise the published one. */
   _base() {
     const { draft } = this.item;
     return draft && !isReason(draft) ? draft : this._accepted();
@@ -227,7 +227,7 @@ export class Detail {
     this._fit([]);
   }
 
-  /** Propose the words of another category, unless the reviewer has written others. */
+  /** Propose the words of the chosen category, unless the reviewer has written their own. */
   _reword() {
     const { wordings } = this._desk();
     const wording = wordings[by("category").value];
@@ -354,7 +354,7 @@ export class Detail {
     this._glance();
   }
 
-  /** Typed numbers may place a circle outside of the map, which then follows until the node has answered. */
+  /** Let the map follow a circle that typed numbers have moved out of view, until the node has answered. */
   _fit(published) {
     const asked = this._shape();
     const shapes = [...published, ...(asked ? [asked] : [])];
@@ -363,7 +363,7 @@ export class Detail {
     }
   }
 
-  /** `texts` are the texts that the troubles concern. */
+  /** Show troubles beside their fields. `texts` are the texts that the troubles concern. */
   _troubles(troubles, texts = this._form()) {
     const said = (name) => troubles.filter(({ field }) => field === name).map(({ text }) => text);
     for (const name of ["headline", "description", "category", "severity", "place", "radius_m", "corners", "reason"]) {
@@ -496,7 +496,7 @@ export class Detail {
     }
   }
 
-  /** Decide on the version that is shown; a second press does nothing while the first is under way. */
+  /** Decide on the shown version. A second press does nothing while the first request is under way. */
   async _decide(what, body) {
     const { item } = this;
     const turn = `${item.id} ${item.version}`;
@@ -506,7 +506,7 @@ export class Detail {
     this._deciding = turn;
     this._notice = "";
     by("waits").textContent = "Sending…";
-    by("title").focus(); // the form will be disabled, and the focus must not get lost
+    by("title").focus(); // the form will be disabled, which would lose the focus
     const { status, body: answer, problem } = await this._carryOut(item, what, { ...body, version: item.version });
     if (this._deciding === turn) {
       this._deciding = null;
@@ -540,7 +540,7 @@ const quoted = (found) => found.map((words) => `“${words}”`).join(", ");
 const newHeld = () => ({ text: new Map(), area: new Map(), reason: new Map() });
 const cut = (text, { start, end }) => [...text].slice(start, end).join(""); // the node counts code points
 
-/** Return the first reason against the form as a whole; after a signature no preview would repeat it. */
+/** Return the first reason against the form as a whole, which no preview would repeat after a signature. */
 const whole = (answer) => answer?.troubles?.find(({ field }) => field === "")?.text ?? "";
 
 /** Return the values of the ticked boxes: kinds, or the size of an area. */
@@ -554,7 +554,7 @@ function choice(kind, found, on) {
   return make("label", "row choice", box, " ", foreign("span", BOXES[kind](kind === "area" ? found.slice(-1) : found)));
 }
 
-/** Return the text with the found parts marked; nothing without any. */
+/** Return the text with the found parts marked; an empty list if nothing was found. */
 function marked(text, troubles) {
   const spans = troubles.map(({ held }) => held).filter((held) => held?.end);
   if (!spans.length) {
@@ -581,7 +581,7 @@ const sorted = (form) => ({
 /** Return corners as text: latitude and longitude, one line each. */
 const lines = (ring) => ring.map(([lng, lat]) => `${lat}, ${lng}`).join("\n");
 
-/** Return the corners in such a text; malformed lines, and a last one that repeats the first, are skipped. */
+/** Return the corners in such a text, without malformed lines and without a last corner that repeats the first. */
 function cornersIn(text) {
   const numbers = text.split("\n").map((line) => /^\s*(-?\d+(?:\.\d+)?)[\s,;]+(-?\d+(?:\.\d+)?)\s*$/.exec(line));
   const ring = numbers.filter(Boolean).map(([, lat, lng]) => [Number(lng), Number(lat)]);

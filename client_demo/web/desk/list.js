@@ -28,7 +28,7 @@ export function tabOf(item) {
 
 export const isStale = (item, now) => item.state === "waiting" && (item.stale_at === null || now > item.stale_at);
 
-/** Return a sentence why a waiting item is greyed; "" if it isn't. */
+/** Return the reason why a waiting item is greyed, as a sentence; "" if it is not greyed. */
 export function greyed(item, now) {
   if (item.state !== "waiting") {
     return "";
@@ -87,8 +87,8 @@ export function told(delivery) {
 }
 
 /**
- * Return the items of a list: those that can still be published before those that are too old, then the latest first.
- * Among waiting items of the same five minutes by the clock, the most severe comes first.
+ * Return the items of a list, sorted: items that can still be published before those that are too old, then the latest
+ * first. Among waiting items of the same five minutes by the clock, the most severe comes first.
  */
 export function listed(items, tab, now) {
   return [...items]

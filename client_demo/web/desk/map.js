@@ -1,5 +1,5 @@
 // The area on a map: the requested shape, with handles to drag, and the shape that would be published. The numbers in
-// the form have the same content and can be used instead.
+// the form say the same and can be used instead.
 
 import { Marker } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import { latLngToCell } from "/npm/h3-js/dist/browser/h3-js.es.js";
@@ -22,8 +22,8 @@ const EARTH_RADIUS_M = 6_371_007.180918475;
 const PALETTE = ["land", "grid", "accent", "text", "text-muted"];
 const SOURCES = ["grid", "others", "others-beyond", "beyond", "published", "cell", "requested"];
 const STEP_PX = { fine: 4, coarse: 40 }; // steps of the arrow keys
-const LEAST_PX = 32; // least width; a smaller circle would be hard to find
-const DRAG_PX = 3; // a press that moves farther drags
+const LEAST_PX = 32; // least width of a circle; a smaller circle would be hard to find
+const DRAG_PX = 3; // a press that moves farther than this is a drag
 const ROUNDED = { "line-join": "round", "line-cap": "round" };
 const ROUND = 5; // decimal digits of a degree, about a metre
 
@@ -54,7 +54,7 @@ export function circleMap(options) {
     console.warn("no map:", error.message);
     document.getElementById(options.container).textContent = "This browser can’t draw the map. Use the numbers.";
     const nothing = () => {};
-    const always = () => true; // without a map there are only the numbers to see
+    const always = () => true; // without a map the numbers are enough, so the area always counts as seen
     return { show: nothing, published: nothing, others: nothing, fit: nothing, repaint: nothing, resize: nothing, holds: always, isSeen: always };
   }
 }
@@ -74,7 +74,7 @@ class CircleMap extends BaseMap {
     this._centre.on("drag", () => this._move(this._centre.getLngLat()));
     this._edge.on("drag", () => this._resize(distanceM(this._circle, this._edge.getLngLat())));
     this._outline = new Outline(this.map, (...options) => this._handle(...options), (ring) => this._redrawn(ring));
-    // A press on the map places the circle if it has no place yet; for a polygon, each press adds a corner.
+    // A press on the map places a circle that has no place yet, or adds a corner to a polygon.
     this._down = null; // how the last press on the map began, until its click
     this.map.getContainer().addEventListener("pointerdown", (event) => (this._down = event), { capture: true });
     this.map.on("click", ({ lngLat, originalEvent }) => this._wasDrag(originalEvent) || this._pressed(lngLat));
@@ -171,7 +171,7 @@ class CircleMap extends BaseMap {
     for (const [handle, at] of [[this._centre, circle], [this._edge, circle && east(circle)]]) {
       if (circle && this._isEditable) {
         handle.setLngLat([at.lng, at.lat]);
-        handle.getElement().isConnected || handle.addTo(this.map); // adding it again would remove the focus
+        handle.getElement().isConnected || handle.addTo(this.map); // adding a handle again would remove its focus
       } else {
         handle.remove();
       }
@@ -185,7 +185,7 @@ class CircleMap extends BaseMap {
     const element = make("button", `handle ${name}`);
     element.type = "button";
     element.setAttribute("aria-label", label);
-    element.addEventListener("click", (event) => event.stopPropagation()); // or the map is pressed too
+    element.addEventListener("click", (event) => event.stopPropagation()); // otherwise the map would be pressed too
     element.addEventListener("keydown", (event) => {
       if (keys[event.key] && !event.altKey && !event.ctrlKey && !event.metaKey) {
         event.preventDefault();
@@ -196,7 +196,7 @@ class CircleMap extends BaseMap {
       const direction = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
       if (direction && !event.altKey && !event.ctrlKey && !event.metaKey) {
         event.preventDefault();
-        event.stopPropagation(); // or the map moves too
+        event.stopPropagation(); // otherwise the map would move too
         step(direction, event.shiftKey ? STEP_PX.coarse : STEP_PX.fine);
       }
     });

@@ -1,7 +1,7 @@
-// The corners of a polygon on the map: a press on the map adds a corner, a handle moves or removes its own, and a handle
-// between two corners adds another.
+// The corners of a polygon on the map: a press on the map adds a corner, the handle of a corner moves or removes it, and a
+// handle between two corners adds another corner there.
 
-const MOST_HANDLES = 60; // the corners of a longer ring are only in the form
+const MOST_HANDLES = 60; // a ring with more corners has no handles, and can be changed only in the form
 const ROUND = 5; // decimal digits of a degree, about a metre
 
 export class Outline {
@@ -13,7 +13,7 @@ export class Outline {
     this._between = [];
   }
 
-  /** Show handles for these corners, or none. */
+  /** Show handles for these corners, or no handles. */
   show(ring, isEditable) {
     this._ring = ring;
     const count = isEditable && ring.length <= MOST_HANDLES ? ring.length : 0;
@@ -68,7 +68,7 @@ export class Outline {
     return marker;
   }
 
-  /** Return the point half-way to the next corner, the short way round. */
+  /** Return the point half-way to the next corner, along the shorter way around the earth. */
   _middle(n) {
     const [[lng, lat], [toLng, toLat]] = [this._ring[n], this._ring[(n + 1) % this._ring.length]];
     const over = ((((toLng - lng + 180) % 360) + 360) % 360) - 180;

@@ -1,6 +1,6 @@
-// Signatures in the reviewer's browser, with a key that can't leave it. The text is shown before it is signed
-// (docs/reference/approval-rules.md). The service gets public keys and signatures. The displayed members are read from
-// exactly the text that is signed.
+// Signatures in the reviewer's browser, with a key that can't be exported from it. The text is shown before it is signed
+// (docs/reference/approval-rules.md), and the displayed members are parsed from exactly the text that is signed. The
+// service gets only public keys and signatures.
 
 import { clock } from "/desk/list.js";
 import { by, foreign, make } from "/shared/elements.js";
@@ -91,8 +91,8 @@ export class Signing {
   }
 
   /**
-   * Show the text, and let the reviewer sign or not. Resolves to the service's answer, in the form of `post`; with a
-   * status of 0 if nobody has signed.
+   * Show the text, and let the reviewer sign or not. Resolves to the service's answer, in the form of `post`, or to an
+   * answer with status 0 if the reviewer has not signed.
    */
   ask(item, asked) {
     Object.assign(this, { _item: item, _asked: asked });
@@ -176,7 +176,7 @@ export class Signing {
   }
 }
 
-/** Show all members of a form for people; a member without a word on this page is shown by its own name. */
+/** Return all members of a form in words; a member that this page has no word for is shown by its own name. */
 function described(form) {
   const known = Object.keys(NAMES).filter((name) => name in form);
   const names = [...known, ...Object.keys(form).filter((name) => !(name in NAMES))];

@@ -1,4 +1,4 @@
-// The state of a call: who was called, who goes, who has arrived.
+// The state of a call: how many people were called, who is coming, and who has arrived.
 
 import { by, DRILLS, foreign, make } from "/shared/elements.js";
 
@@ -13,9 +13,9 @@ export function wordOf(call) {
   return PENDING[call.pending] || STATES[call.state?.state] || (call.troubles.length ? "Refused" : "");
 }
 
-/** Return one line with the search radius and the number of people who were called. */
-export function countsOf({ ring_m: ring, rung, seen, declined }) {
-  return `within ${ring} m: ${rung} called, ${seen} have seen it, ${declined} can’t`;
+/** Return one line with the search radius, and the numbers of people who were called and who rest after another call. */
+export function countsOf({ ring_m: ring, rung, seen, declined, resting }) {
+  return `within ${ring} m: ${rung} called, ${seen} have seen it, ${declined} can’t${resting ? `, ${resting} resting` : ""}`;
 }
 
 /** Show a call's state. */

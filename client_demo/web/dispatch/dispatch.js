@@ -1,7 +1,7 @@
 // The dispatch page: signs in, follows the service's events, and keeps lists, one call and its map in step.
 //
-// Rule 1  News never overwrites typed text: the form is filled in only when another record or call is chosen.
-// Rule 2  A click that is repeated, or made by two people, opens one call: the service says who was first.
+// Rule 1  Events never overwrite typed text: the form is filled in only when another record or call is chosen.
+// Rule 2  Repeated clicks, even by two people, open only one call: the service says who was first.
 
 import "/shared/trust.js";
 import { countsOf, isOver, showState, wordOf } from "/dispatch/call.js";
@@ -77,7 +77,7 @@ function item(target, title, more, drill) {
   return make("li", "", button);
 }
 
-/** Let screen readers announce who goes to the call that is open here. */
+/** Let screen readers announce who is coming to the call that is open here. */
 function tellNews(before) {
   const [now, then] = [chosen?.call && callOf(chosen.call), before?.calls.find(({ id }) => id === chosen?.call)];
   if (now?.state && JSON.stringify(now.state.seats) !== JSON.stringify(then?.state?.seats)) {

@@ -10,8 +10,8 @@
  *         each connection.
  * Rule 3  A person who has declined is not asked again: when the call comes again, it is declined again (RU1).
  * Rule 4  A place is kept as long as the seat. The task is deleted at `standdown` and at `expires_at`, by whichever clock
- *         reaches it first: the own clock corrected by the server's `now`, or the own clock alone. It is never stored
- *         (RU2).
+ *         reaches it first: the client's own clock, or this clock corrected by the server's `now`. The place is never
+ *         stored (RU2).
  * Rule 5  A call that was stood down stays over unless a higher revision comes: a node that is behind may still send it.
  * Rule 6  The server counts one report in 5 s, so the next report waits 6 s. Reports are not answered, so the last one is
  *         sent again on each new connection (RU3).
@@ -24,11 +24,11 @@
 /**
  * @typedef {object} Entry
  * @property {number} expiresAt
- * @property {number} keepUntil  by the own clock
+ * @property {number} keepUntil  by the client's own clock
  * @property {Call | null} call
  * @property {Task | null} task
  * @property {Report | null} report
- * @property {number} reportAt  when it is due, by the own clock; Infinity after it was sent
+ * @property {number} reportAt  when to send it, by the client's own clock; Infinity after it was sent
  * @property {number} nextReportAt
  */
 /** @typedef {{ message: Message, at: number, until: number, left: number }} Answer  `left`: how many more times on this connection */
@@ -36,7 +36,7 @@
 import { timeOf } from "./holdings.js";
 
 const AGAIN_MS = 5_000; // protocol, RU3
-const REPORT_MS = 6_000; // M20 allows one in 5 s at arrival, and the second may travel faster
+const REPORT_MS = 6_000; // the server allows one in 5 s (M20), and the second may travel faster than the first
 const MAX_LIFE_MS = 7_200_000; // a call is open for two hours at most
 const MAX_ETA_S = 7_200;
 const MAX_REMEMBERED = 1_024; // ids kept for Rules 3 and 5, of at most 128 characters each
@@ -63,7 +63,7 @@ function remember(known, id, value) {
 }
 
 export class Calls {
-  /** Grows with each change of the held calls. */
+  /** A number that grows with each change of the held calls. */
   version = 0;
   /** @type {Map<string, Entry>} */
   #held = new Map();
@@ -168,7 +168,7 @@ export class Calls {
   report(id, state, own) {
     const held = this.#held.get(id);
     if (state !== "aed" && state !== "arrived") throw new TypeError('state: expected "aed" or "arrived"');
-    if (!held?.task) throw new TypeError("report: there is no task of this id; only who holds a seat reports");
+    if (!held?.task) throw new TypeError("report: there is no task of this id; only the holder of a seat can report");
     held.report = state;
     held.reportAt = Math.max(own, held.nextReportAt);
   }
@@ -206,14 +206,14 @@ export class Calls {
     return messages;
   }
 
-  /** Return when, by the own clock, `due` has a message to send; Infinity if nothing waits. */
+  /** Return when, by the client's own clock, `due` has a message to send; Infinity if nothing waits. */
   nextDue() {
     if (this.#once.length) return 0;
     const answers = [...this.#answers.values()].filter(({ left }) => left > 0).map(({ at }) => at);
     return Math.min(Infinity, ...answers, ...[...this.#held.values()].map(({ reportAt }) => reportAt));
   }
 
-  /** Return when, by the own clock, `expire` must be called. @param {number} ahead the server's clock minus the own one */
+  /** Return when, by the client's own clock, `expire` must be called. @param {number} ahead the server's clock minus this clock */
   nextExpiry(ahead) {
     const held = [...this.#held.values()].map(({ expiresAt, keepUntil }) => Math.min(expiresAt - ahead, keepUntil));
     return Math.min(Infinity, ...held, ...[...this.#answers.values()].map(({ until }) => until));

@@ -1,5 +1,5 @@
 /**
- * The time that a client needs: it goes on while the device sleeps, and does not go back when somebody sets the clock.
+ * The clock of a client: it goes on while the device sleeps, and does not go back when somebody sets the wall clock.
  */
 
 /** @import { Clock } from "./geocast.js" */

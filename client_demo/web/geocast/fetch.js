@@ -74,7 +74,7 @@ class Fetching {
     this.#own = own;
     const { storage = null, storageKey = defaultKey(options), places = [] } = options;
     this.#spots = notTooMany(spotsOf(places, options.h3));
-    this.#store = new Store(storage, storageKey, () => {}); // a failing storage does not keep alerts from the caller
+    this.#store = new Store(storage, storageKey, () => {}); // if the storage fails, the caller still gets the alerts
   }
 
   /** @returns {Promise<Fetched>} */
@@ -84,7 +84,7 @@ class Fetching {
     if (stored) this.#holdings.restore(stored, this.#now(), this.#own.now());
     this.#holdings.move(this.#spots);
     const known = new Map([...this.#holdings.holding(this.#now(), this.#own.now())[0], ...entriesOf(this.#options.holding)]);
-    // An alert that was over by the stored clock, and is live by the welcome's, is new to the caller too.
+    // An alert that was over by the stored time and is live by the welcome's `now` is new to the caller too.
     const live = this.#holdings.list(this.#now()).map(({ alert }) => /** @type {const} */ ([alert.id, alert.revision]));
     const before = new Map([...live, ...entriesOf(this.#options.holding)]);
     const cancels = await this.#exchange(known, await tokenFrom(this.#connection.token));

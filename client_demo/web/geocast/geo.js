@@ -11,7 +11,7 @@ import { depthOf, isPolygon } from "./polygon.js";
 const EARTH_RADIUS_M = 6_371_007.180918475; // the radius that H3 uses, as the protocol says
 const MAX_ACCURACY_M = 2_000;
 export const MAX_PLACES = 8;
-export const COARSEST_CELL = 7; // of a stream
+export const COARSEST_CELL = 7; // the coarsest resolution that a stream accepts
 
 const radians = (/** @type {number} */ degrees) => (degrees * Math.PI) / 180;
 
@@ -68,7 +68,7 @@ export function cellSpot(cell, h3, name, coarsest = COARSEST_CELL) {
   if (!isCell || h3.getResolution(cell) < coarsest)
     throw new TypeError(`${name}.cell: expected an H3 cell of resolution ${coarsest} to 15`);
   const [lat = 0, lng = 0] = h3.cellToLatLng(cell);
-  // The farthest point of an edge, seen from inside, is one of its ends.
+  // The point of an edge that is farthest from the centre is one of the edge's ends.
   const corners = h3.cellToBoundary(cell).map(([lat = 0, lng = 0]) => ({ lat, lng }));
   const reach = Math.max(...corners.map((corner) => distanceM({ lat, lng }, corner)));
   return { lat, lng, reach, here: false, wire: { cell: cell.toLowerCase() } };

@@ -10,28 +10,28 @@
 
 import type { TokenSource, Verify } from "./geocast.js";
 
-/** The words of a notification besides those of the alert, in one language. `{…}` is filled in. */
+/** The words of a notification around those of the alert, in one language. Names in braces are filled in. */
 export interface Words {
-  /** C6: in front of the title. */
+  /** The word before the title of an exercise (C6). */
   readonly exercise: string;
   readonly test: string;
   /** "until {time}" */
   readonly until: string;
   /** "Called off: {title}" */
   readonly cancelled: string;
-  /** The title in a cancel of an unknown alert. */
+  /** The alert's title in a cancel of an unknown alert. */
   readonly anAlert: string;
-  /** The alert had ended when it came. */
+  /** The title if the alert had ended before it came. */
   readonly ended: string;
-  /** The phone's own place is outside of the area. */
+  /** The note that the phone's own place is outside the area. */
   readonly outside: string;
-  /** The push can't be read or verified. */
+  /** The title if the push can't be read or verified. */
   readonly unknown: string;
   readonly open: string;
-  /** The lease ends: the page has to be opened. "… {date} …" */
+  /** The title if the lease ends soon and the page has to be opened; `renewBody` contains "{date}". */
   readonly renew: string;
   readonly renewBody: string;
-  /** The lease was about to end, and has been renewed. */
+  /** The title after the lease has been renewed shortly before its end. */
   readonly renewed: string;
 }
 
@@ -47,7 +47,7 @@ export interface WorkerOptions {
    * limit of a stream. Without it, the person is asked to open the page.
    */
   token?: TokenSource;
-  /** Trust no server: the same as for `Geocast`. The page's `Push` needs `proofs`. */
+  /** Show only alerts that reviewers have signed, as in `Geocast`. The page's `Push` needs `proofs`. */
   verify?: Verify;
   /** More words by language tag, besides "en" and "es": { de: { … } }. */
   words?: Readonly<Record<string, Words>>;

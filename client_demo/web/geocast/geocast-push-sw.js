@@ -1,9 +1,10 @@
 /**
  * Web Push for a service worker; `geocast-push-sw.d.ts` documents the exports.
  *
- * Rule 1  Each push shows a notification before its event ends, whatever comes and whatever fails: browsers end the
- *         subscription of a page that shows none.
- * Rule 2  The first notification is shown at once. One that must be fetched, or asked from a page, replaces it later.
+ * Rule 1  Each push shows a notification before its event ends, whatever the push contains and whatever fails: browsers
+ *         end the subscription of a page whose pushes show none.
+ * Rule 2  The first notification is shown at once. If more has to be fetched or a page has to be asked, another
+ *         notification replaces it later.
  * Rule 3  Pushes are handled one after the other, in the order in which they come.
  * Rule 4  With `verify`, an alert that its proof does not confirm is announced without any of its words.
  */
@@ -25,7 +26,7 @@ import { Verifier } from "./verify.js";
 const FETCH_MS = 10_000; // systems end a worker that takes much longer
 const PAGE_MS = 3_000; // a page that shows the alert answers sooner
 const RENEW_MS = 15_000;
-// No alert has such a tag, as ids contain no space.
+// No alert has this tag, because ids contain no spaces.
 const UNKNOWN_TAG = "geocast unknown";
 const RENEW_TAG = "geocast renew";
 
@@ -68,7 +69,7 @@ class Worker {
     const isRenewed = raw?.type === "renew" && (await this.#renewed());
     await this.#inTurn(() => this.#tell(raw, fetched, isRenewed).catch(() => this.#tellUnknown()));
     if (raw?.cut !== true) return;
-    const rest = await this.#fetched().catch(() => null); // if that fails, the notification of the cut alert stays
+    const rest = await this.#fetched().catch(() => null); // if fetching fails, the notification of the cut alert stays
     if (rest) await this.#inTurn(() => this.#takeAll(rest));
   }
 
@@ -88,7 +89,7 @@ class Worker {
    */
   async #take(message, said) {
     const found = await this.#decided(message, said);
-    if (found === null) throw new TypeError("it lacks something");
+    if (found === null) throw new TypeError("the message is incomplete");
     await this.#show(found.notice, message);
   }
 
@@ -169,7 +170,7 @@ class Worker {
     const registration = await this.#registration();
     const { token, verify } = this.#options;
     const { stream, discs, body } = registration ?? {};
-    if (!token || !stream || !discs) throw new Error("it can't be fetched from here");
+    if (!token || !stream || !discs) throw new Error("the worker can't fetch alerts");
     const holding = holdingOf(await this.#kept.read(this.#key(registration)));
     const { categories, min_severity, languages } = body ?? {};
     const filter = /** @type {import("./geocast.js").Filter} */ ({ categories, min_severity, languages });
@@ -183,7 +184,7 @@ class Worker {
   async #tellFetched(fetched) {
     const { alerts, cancels, untrusted, now } = fetched;
     if (alerts.length + cancels.length) return this.#takeAll(fetched);
-    if (untrusted.length) throw new Error("it can't be believed");
+    if (untrusted.length) throw new Error("the alert can't be verified");
     const stored = readStored((await this.#kept.read(this.#key(await this.#registration()))) ?? "");
     const holdings = new Holdings(false);
     if (stored) holdings.restore(stored, now, Date.now());

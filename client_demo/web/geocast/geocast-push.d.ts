@@ -3,7 +3,7 @@
  *
  *     const push = new Push({ url: "https://alerts.example/v1", token: fetchToken, worker: "/sw.js", places });
  *     const geocast = new Geocast({ url: "wss://alerts.example/v1/stream", token: fetchToken, storage: push.storage });
- *     button.onclick = () => push.enable(); // asks the person, so it has to be a click
+ *     button.onclick = () => push.enable(); // asks the person, so browsers require a click
  *
  * The service worker is yours, and calls `handle` (geocast-push-sw.d.ts). Page and worker share their held alerts in one
  * IndexedDB store, so an alert that comes by socket and by push is shown once.
@@ -32,7 +32,7 @@ export interface PushState {
 }
 
 /**
- * Something went wrong, and it goes on. `code`:
+ * A failure after which `Push` goes on. `code`:
  * `token`         the token function failed
  * `server`        the server refused something or can't be reached; the former registration stays valid
  * `subscription`  the browser gives no subscription

@@ -4,7 +4,7 @@
  * Rule 1  The last registration that was sent is kept. If the subscription, the places or the filter differ from it, the
  *         page registers again. It also does so once a day, since that renews the lease.
  * Rule 2  The server gets cells. The exact places stay in this browser, for the worker (protocol, C4).
- * Rule 3  Only a call that can't work throws, and it throws at once; later failures are a state and an `error` event.
+ * Rule 3  A call with invalid arguments throws at once; later failures are reported by the state and an `error` event.
  * Rule 4  Tasks run one after the other, and each sees the options as they are when it begins.
  */
 
@@ -172,12 +172,12 @@ export class Push {
     const body = this.#body(known, subscription.toJSON(), finest);
     const holding = holdingOf(await this.#kept.read(this.#key()));
     const jwt = await tokenFrom(token).catch((cause) => {
-      throw new Failed("token", "no token could be had", cause);
+      throw new Failed("token", "no token could be fetched", cause);
     });
     let { id } = known;
     let answer = await registered(url, id, String(jwt), body, holding);
     if (!answer.secret && !known.secret)
-      // The answer with the secret was lost. A new id gets a new secret, and the old id is forgotten (WPR8).
+      // The answer with the secret was lost. A new id gets a new secret, and the server forgets the old id (WPR8).
       answer = await registered(url, (id = drawnId()), String(jwt), body, holding);
     const kept = { ...answer, id, vapid, finest, body, putAt: this.#clock.now(), discs: this.#discs(body) };
     await this.#keep((now) => (now.id === known.id ? kept : {}));
@@ -231,7 +231,7 @@ export class Push {
       if (known?.until) await forgotten(url, known.id, String(await tokenFrom(token)));
     } catch (cause) {
       // The subscription is ended below, so the server notices at the next push (WPR9).
-      this.#problem("server", "the server could not be told that this device is to be forgotten", cause);
+      this.#problem("server", "the server could not be asked to delete this device's registration", cause);
     }
     try {
       if (known && !lacking()) await this.#unsubscribe();

@@ -240,10 +240,10 @@ export interface Status {
 }
 
 /**
- * Something went wrong and the client goes on. `code`:
+ * A failure after which the client goes on. `code`:
  * `token`     the token function failed, or returned a token that the server had refused
  * `refused`   the server refused a `move`, `filter` or `token` message
- * `message`   the server sent something that is no message
+ * `message`   the server sent data that is not a valid message
  * `untrusted` with `verify`: an alert or a cancel was dropped, for the reason that `message` names
  * `storage`   reading or writing the storage failed
  * `position`  the device gives no position (from `watchPosition`)
@@ -378,7 +378,7 @@ export interface ConnectionOptions {
   languages?: readonly string[];
   /** With it the stream is MessagePack, without it JSON. */
   msgpack?: MessagePack;
-  /** Trust no node: show only alerts that reviewers have signed. Needs a stream that has proofs. */
+  /** Show only alerts that reviewers have signed, so that no node has to be trusted. Needs a stream that has proofs. */
   verify?: Verify;
   /** Needed when a place is a cell. */
   h3?: H3;
@@ -439,6 +439,11 @@ export declare class Geocast {
 
   /** The valid qualifications of our token, from the server's last welcome; without one there are no calls. */
   readonly quals: readonly string[];
+  /**
+   * Until when we are not called because we have just helped somebody, in ms since 1970 by the server's clock; null if
+   * we may be called.
+   */
+  readonly restUntil: number | null;
 
   /** The held calls: those with a task first, then those that end last. */
   calls(): HeldCall[];

@@ -3,7 +3,7 @@
  *
  * Rule 1  The places, the filter and the held alerts outlive the connection; each `hello` sends them again.
  * Rule 2  A token that was refused is not sent again.
- * Rule 3  Only a call that can't work throws, and it throws at once; later failures are `error` events.
+ * Rule 3  A call with invalid arguments throws at once; later failures are reported by `error` events.
  * Rule 4  With `verify`, an alert that its proof does not confirm is dropped before any listener: it is neither held nor
  *         acknowledged.
  * Rule 5  A server of an older release closes a `hello` that contains `languages`. The client then reconnects without
@@ -41,25 +41,27 @@ export { distanceM, fetchLive, GeocastError };
 
 const LOOK_MS = 15_000; // a sleeping machine's timer may stop, so look at the clock this often
 const LATE_MS = 5_000; // after an absence this long, ping to test the connection
-const GONE_MS = 90_000; // after this long it is lost: the server drops clients that are silent for 60 s, and a hidden page's timers come late
+const GONE_MS = 90_000; // after this long the connection is lost: the server drops clients that are silent for 60 s, and a hidden page's timers come late
 const STORAGE_MS = 3_000; // do not delay alerts longer for a slow storage; its content is merged at the next save
 const SAVE_MS = 250; // changes within this time are written together
 const TOKEN_MS = 30_000; // a token function that takes longer has failed
 const RENEW_MS = 60_000; // before a token expires, or after 80 % of its life if that is later
 const RENEW_AGAIN_MS = 5_000; // after a failed renewal
 
-const INSIDE = Symbol("what only watchPosition gets to see");
+const INSIDE = Symbol("internals for watchPosition only");
 
 /** @implements {Declared} */
 export class Geocast {
   #options;
   #own;
-  #ahead = 0; // server's clock minus own clock
+  #ahead = 0; // the server's clock minus the client's own clock
   #knowsClock = false;
   #holdings = new Holdings();
   #calls = new Calls();
   /** @type {readonly string[]} */
   #quals = [];
+  /** @type {number | null} */
+  #restUntil = null; // by the server's clock
   #store;
   #backoff;
   #listeners = new Listeners();
@@ -72,7 +74,7 @@ export class Geocast {
   #filter;
   #saysLanguages = true; // Rule 5
   #saysHere = false; // Rule 5
-  #helloMayBeTooNew = false; // the last one had languages or `here`, and is not answered yet
+  #helloMayBeTooNew = false; // whether the last hello had languages or `here` and is unanswered
   /** @type {Link | null} */
   #link = null;
   #attempt = 0; // number of the attempt, which identifies a token that comes too late
@@ -87,7 +89,7 @@ export class Geocast {
   #toldCalls = 0;
   /** @type {unknown} */
   #timer;
-  // The times of due work, by the own clock.
+  // The times of due work, by the client's own clock.
   #retryAt = Infinity;
   #tokenBy = Infinity;
   #renewAt = Infinity;
@@ -104,7 +106,7 @@ export class Geocast {
     this.#backoff = new Backoff(options.random ?? Math.random);
     const { storage = defaultStorage(), storageKey = defaultKey(options) } = options;
     this.#store = new Store(storage, storageKey, (cause) =>
-      this.#problem("storage", "the storage failed; what is held is kept until the page is closed", cause),
+      this.#problem("storage", "the storage failed; held alerts are kept until the page is closed", cause),
     );
     if (options.places) this.#move(spotsOf(options.places, options.h3), null);
     this.#watchPage();
@@ -161,6 +163,10 @@ export class Geocast {
 
   get quals() {
     return this.#quals;
+  }
+
+  get restUntil() {
+    return this.#restUntil !== null && this.#restUntil > this.now() ? this.#restUntil : null;
   }
 
   calls() {
@@ -253,7 +259,7 @@ export class Geocast {
     const [found] = await Promise.all([this.#fetchToken(), attempt > 1 && this.#reload()]);
     if (attempt !== this.#attempt) return;
     this.#tokenBy = Infinity;
-    if (found === null) return this.#wait("window", "no token could be had");
+    if (found === null) return this.#wait("window", "no token could be fetched");
     this.#token = found.token;
     this.#open();
   }
@@ -265,7 +271,7 @@ export class Geocast {
       if (token !== undefined && token === this.#refusedToken) throw new Error("the server has refused this one");
       return { token };
     } catch (cause) {
-      this.#problem("token", "no token could be had", cause);
+      this.#problem("token", "no token could be fetched", cause);
       return null;
     }
   }
@@ -281,7 +287,7 @@ export class Geocast {
         ...(verifier && { read: (message) => verifier.read(message) }),
         dropped: (message, cause) => this.#dropped(message, cause),
         refused: (why) => this.#problem("refused", why),
-        unreadable: () => this.#problem("message", "the server sent what is no message"),
+        unreadable: () => this.#problem("message", "the server sent data that is not a message"),
         ended: (code) => this.#ended(code),
       });
     } catch {
@@ -330,6 +336,7 @@ export class Geocast {
   #offerHere(welcome) {
     const wasSaid = this.#saysHere;
     this.#quals = qualsOf(welcome);
+    this.#restUntil = timeOf(welcome.rest_until) || null;
     this.#saysHere = this.#quals.length > 0;
     if (this.#saysHere && !wasSaid && this.#isHere()) this.#link?.ask("move", { places: this.#saidPlaces() });
   }
@@ -430,13 +437,13 @@ export class Geocast {
         ? this.#holdings.take(message.alert, this.now(), this.#own.now())
         : this.#holdings.cancel(message);
       if (this.#holdings.kept > kept) this.#link.ping(); // ended on arrival: ask for the server's time
-      if (changes === null) this.#problem("message", `the server sent an ${message.type} that lacks something`);
+      if (changes === null) this.#problem("message", `the server sent an ${message.type} that is incomplete`);
       else this.#report(changes);
       this.#took();
     }
     const taken = this.#takeOfCalls(message);
     if (taken !== undefined) {
-      if (taken === null) this.#problem("message", `the server sent a ${message.type} that lacks something`);
+      if (taken === null) this.#problem("message", `the server sent a ${message.type} that is incomplete`);
       else this.#reportCalls(taken);
       this.#took();
     }
@@ -449,7 +456,10 @@ export class Geocast {
     const [now, own] = [this.now(), this.#own.now()];
     if (message.type === "call") return this.#calls.call(message.call, now, own);
     if (message.type === "task") return this.#calls.task(message, now, own);
-    if (message.type === "standdown") return this.#calls.standdown(message);
+    if (message.type === "standdown") {
+      this.#restUntil = timeOf(message.rest_until) || this.#restUntil;
+      return this.#calls.standdown(message);
+    }
     return undefined;
   }
 
@@ -557,7 +567,7 @@ export class Geocast {
     this.#attempt++;
     this.#tokenBy = Infinity;
     this.#problem("token", `no token came in ${TOKEN_MS / 1_000} s`);
-    this.#wait("window", "no token could be had");
+    this.#wait("window", "no token could be fetched");
   }
 
   /** Emit `change` events, send due answers and set the timer; called at the end of each action. */

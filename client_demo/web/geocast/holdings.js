@@ -3,14 +3,14 @@
  * is the server's time as far as it is known, `own` the client's own clock, which nobody sets.
  *
  * Rule 1  A higher revision replaces a lower one; every other revision of the same id is ignored.
- * Rule 2  Nothing is shown after its `expires_at`, by the own clock corrected by the server's `now`. That `now` may be
- *         wrong, and be corrected later: so an alert that it has ended is kept, and shown again if the correction makes
- *         it live again. It is deleted when the own clock agrees: an alert lives at most from `issued_at` to
- *         `expires_at`, counted from its arrival.
+ * Rule 2  No alert is shown after its `expires_at`, by the client's own clock corrected by the server's `now`. This `now`
+ *         may be wrong, and be corrected later. So an alert that has ended by the corrected clock is kept, and shown again
+ *         if a later correction makes it live again. It is deleted when it has also ended by the client's own clock: an
+ *         alert lives at most from `issued_at` to `expires_at`, counted from its arrival.
  * Rule 3  A cancelled id does not come back: a node that is behind may still send the alert.
  * Rule 4  Frames are the same for everybody: whether we are inside is decided here, by the places that we know.
- * Rule 5  Alerts that do not fit into `holding` are dropped first, so that the server knows of all that we show, or may
- *         show again.
+ * Rule 5  Alerts that do not fit into `holding` are dropped before it is sent, so that the server knows every alert that
+ *         we show, or may show again.
  * Rule 6  Saving merges with the content of the storage: another page beside this one may hold other alerts.
  *
  *     shown before   affected before   now   event when a revision comes     when we move
@@ -18,7 +18,7 @@
  *     no             -                 no    none; held in case we walk in   none
  *     yes            any               any   update                          update, if `affected` is another
  *
- * An alert that has expired counts as not shown before, so one that is live again is an `alert` again.
+ * An alert that has expired counts as not shown before, so an alert that is live again causes an `alert` event again.
  */
 
 /** @import { Alert, Cancel, Events, Held } from "./geocast.js" */
@@ -75,11 +75,11 @@ const byUrgency = (a, b) =>
   (a.alert.id < b.alert.id ? -1 : 1);
 
 export class Holdings {
-  /** Grows with each change of the held alerts. */
+  /** A number that grows with each change of the held alerts. */
   version = 0;
   /** @type {Map<string, Entry>} */
   #held = new Map();
-  /** @type {Map<string, number>} id -> when the alert would have ended, by the own clock */
+  /** @type {Map<string, number>} id -> when the alert would have ended, by the client's own clock */
   #cancelled = new Map();
   /** @type {readonly Spot[] | null} null: not known yet, so the stored `affected` counts */
   #spots = null;
@@ -97,15 +97,15 @@ export class Holdings {
   }
 
   /**
-   * Return when, by the own clock, the next alert ends or is deleted; Infinity when nothing is held.
-   * @param {number} ahead the server's clock minus the own one
+   * Return when, by the client's own clock, the next alert ends or is deleted; Infinity when nothing is held.
+   * @param {number} ahead the server's clock minus this clock
    */
   nextExpiry(ahead) {
     const next = (/** @type {Entry} */ entry) => (entry.over ? entry.keepUntil : entry.expiresAt - ahead);
     return Math.min(Infinity, ...[...this.#held.values()].map(next));
   }
 
-  /** The number of alerts that are over by the server's clock but kept, as that clock may be wrong (Rule 2). */
+  /** The number of alerts that are over by the server's clock but kept, as this clock may be wrong (Rule 2). */
   get kept() {
     return [...this.#held.values()].filter((entry) => entry.over).length;
   }
@@ -212,7 +212,7 @@ export class Holdings {
     return [...changes, ...[...this.#held.values()].flatMap((entry) => this.#reassess(entry, "moved"))];
   }
 
-  /** The own clock may have restarted, so no alert is kept for longer than it can live. One that is over ends silently.
+  /** Restore one alert. The client's own clock may have restarted, so no alert is kept for longer than it can live. An alert that is over ends silently.
    * @param {Entry} entry @param {number} now @param {number} own */
   #restoreOne(entry, now, own) {
     const { alert, expiresAt } = entry;

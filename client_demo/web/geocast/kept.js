@@ -1,7 +1,7 @@
 /**
  * The IndexedDB store that a page and its service worker share: the held alerts (as geocast.js stores them) and the
- * registration. A written value depends on the value that was read, and both steps are one transaction: if page and worker
- * receive the same message at once, the second of them finds what the first has written.
+ * registration. Reading a value and writing the value derived from it are one transaction: if page and worker receive the
+ * same message at once, the second of them reads what the first has written.
  */
 
 /** @import { Storage } from "./geocast.js" */

@@ -1,6 +1,7 @@
 /**
  * One WebSocket connection: its queue of messages, the requests that wait for answers, and its liveness.
- * It knows nothing about alerts. Its owner calls `act` when `due` has come; times in ms by the owner's clock.
+ * A connection knows nothing about alerts. Its owner calls `act` at the time that `due` returns; times in ms by the owner's
+ * clock.
  */
 
 /** @import { MessagePack } from "./geocast.js" */
@@ -230,7 +231,7 @@ export class Link {
   #inTurn(work) {
     if (!this.#owner.read) return void work();
     this.#turn = this.#turn.then(async () => void (await work())).catch((cause) => {
-      queueMicrotask(() => { throw cause; }); // as if the event's own handler had thrown it
+      queueMicrotask(() => { throw cause; }); // reported as an error of the event's own handler would be
     });
   }
 

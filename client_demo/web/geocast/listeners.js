@@ -1,5 +1,5 @@
 /**
- * The listeners of each event; a listener that throws keeps no other from its event.
+ * The listeners of each event; if a listener throws, the others still get the event.
  */
 
 import { withValues } from "./options.js";

@@ -6,11 +6,11 @@
  *         the person was shown, by a push or otherwise.
  * Rule 2  A message whose revision is held already, or is lower, shows the held alert again without a sound. The end of an
  *         alert makes no sound either.
- * Rule 3  An alert that was cut has no area, so it is not held (the server would never send the rest). That it was shown
- *         is remembered here, and so is the cancel of an alert that is not held: an older push of the same alert may still
- *         come.
+ * Rule 3  A cut alert has no area, so it is not held (otherwise the server would never send the rest). Cut alerts that were
+ *         shown are remembered here, and so are cancels of alerts that are not held: an older push of the same alert may
+ *         still come.
  * Rule 4  A push may be late, and its `now` is a lower bound of the present: for this push the clock is set forward to it,
- *         and never back. The change is not kept: a server whose clock was wrong once would end all later alerts.
+ *         and never back. The change is not kept: otherwise a server whose clock was wrong once would end all later alerts.
  */
 
 /** @import { Alert } from "./geocast.js" */

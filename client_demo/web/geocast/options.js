@@ -1,5 +1,5 @@
 /**
- * Checks of a caller's options, made at once: TypeErrors name the option and never repeat its value.
+ * Immediate checks of a caller's options. TypeErrors name the option and never repeat its value.
  */
 
 /** @import { ConnectionOptions, Filter, TokenSource } from "./geocast.js" */

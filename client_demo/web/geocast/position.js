@@ -1,5 +1,5 @@
 /**
- * Follows the device and reports its position to the server when that matters.
+ * Following the device: its position is sent to the server whenever the change matters.
  */
 
 /** @import { Geocast, H3, Problem, WatchOptions } from "./geocast.js" */
@@ -57,7 +57,7 @@ export function follow(geocast, { h3, problem }, options) {
 }
 
 /**
- * Return the cell around a position, of this resolution or of a coarser one if the position is known less well.
+ * Return the cell around a position, of this resolution, or of a coarser one if the position is less accurate.
  * @param {Spot} fix @param {H3} h3 @param {number} resolution
  * @param {number} [coarsest] @returns {Spot}
  */

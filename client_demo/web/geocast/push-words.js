@@ -1,5 +1,5 @@
 /**
- * The words of a notification besides those of its alert.
+ * The words of a notification around those of its alert.
  */
 
 /** @import { Words } from "./geocast-push-sw.js" */

@@ -5,7 +5,7 @@
  * Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients return spread out.
  * Rule 3  The window is 1-30 s until a `welcome` gives another. Each delay that is drawn doubles its upper end, up to
  *         120 s; a `welcome` resets it. A `retry` is ignored if its upper end is below 100 ms or above an hour, or if it
- *         is no window at all: it would make a client reconnect without a pause, or never.
+ *         is not a valid window: otherwise a client would reconnect without a pause, or never.
  * Rule 4  "Later" is a delay between the window's upper end and twice that, so that nobody overtakes the other clients.
  */
 

@@ -1,5 +1,5 @@
 /**
- * Keeps the held alerts in a storage like localStorage or React Native's AsyncStorage: one key, one JSON text. A storage
+ * The held alerts in a storage such as localStorage or React Native's AsyncStorage: one key with one JSON text. A storage
  * that is shared with a service worker has more methods (kept.js).
  */
 

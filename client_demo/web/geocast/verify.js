@@ -24,7 +24,7 @@ const MAX_PROTECTED = 1_024; // characters; a `kid` is short
 const MAX_IAT = 253_402_300_799; // the last second of the year 9999
 const HEADER = ["alg", "iat", "kid", "typ"];
 
-/** An alert or a cancel that is dropped (C14). */
+/** The error for an alert or a cancel that must be dropped (C14). */
 export class Untrusted extends Error {
   /** @param {Reason} reason @param {unknown} [cause] */
   constructor(reason, cause) {
@@ -35,7 +35,7 @@ export class Untrusted extends Error {
   }
 }
 
-/** The trust that a client has pinned: the keys, the deployment, and the number of approvals that it wants (C11). */
+/** A verifier with the settings that a client pins: keys, deployment, and numbers of approvals (C11). */
 export class Verifier {
   /** @type {Map<string, Key>} by `kid` */
   #keys;
@@ -73,7 +73,7 @@ export class Verifier {
     if (people.size < (type === "alert" ? this.#approvals : this.#cancelApprovals))
       throw new Untrusted(approvals.includes(null) ? "unknown-key" : "too-few");
     const newest = Math.max(...counted.map((approval) => Number(approval?.iat)));
-    // If no approvals are required and none counts, the time is that of an unsigned cancel.
+    // If no approvals are required and none counts, the time is the one beside the proof.
     const at = counted.length ? new Date(newest * 1_000).toISOString() : beside.cancelled_at;
     if (type === "cancel") return { type, id: said.id, revision: beside.revision, reason: said.reason, cancelled_at: at };
     // The members that describe the form itself do not belong to the alert.
@@ -137,7 +137,7 @@ function parse(text, reason) {
     const found = JSON.parse(text);
     if (typeof found === "object" && found !== null && !Array.isArray(found)) return mapOf(found);
   } catch {
-    // The text is no JSON.
+    // The text is not JSON.
   }
   throw new Untrusted(reason);
 }
@@ -200,7 +200,7 @@ function rawOf(x, where) {
     const raw = bytesOf(String(x));
     if (raw.length === 32) return raw;
   } catch {
-    // The text is no base64url.
+    // The text is not base64url.
   }
   throw new TypeError(`${where}: x has to be 32 bytes as base64url`);
 }

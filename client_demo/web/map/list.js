@@ -1,4 +1,4 @@
-// The lists beside the map, with all its content for people who do not see it. Texts are set as textContent.
+// The lists beside the map, which have all its content for people who can't see the map. Texts are set as textContent.
 
 import { DRILLS, foreign, make, write } from "/shared/elements.js";
 

@@ -13,7 +13,7 @@ import { notify, showStatus } from "/shared/status.js";
 
 const COARSE_RESOLUTION = 8;
 const MOVE_EVERY_MS = 250; // while the marker is dragged; the server takes ten messages a second
-const AROUND_M = 1000; // so that the own place is never at the very edge
+const AROUND_M = 1000; // the surroundings of the own place that are always in view
 const SAMPLES = 60;
 const CHECK_MS = [1_000, 5_000];
 const FEW = 5; // least number of samples for a median
@@ -37,7 +37,7 @@ themeButton(by("theme"), () => scene.repaint());
 // ---- your own place ----------------------------------------------------------------------------------------------
 
 let place = view.place ?? null;
-let since = 0; // alerts issued before this count as walked into; by a clock that nobody sets, as the server's may be corrected
+let since = 0; // alerts issued before this time count as walked into; by a clock that nobody sets, because the server's may be corrected
 let toldAt = 0;
 let later;
 
@@ -113,7 +113,7 @@ if (push) {
 
 let published = { alerts: [], current: true };
 let shownElsewhere = 0;
-const came = new Map(); // id and revision -> words about how the alert came
+const came = new Map(); // id and revision -> words about the arrival of the alert
 
 const liveElsewhere = (mine, now) =>
   published.alerts.filter(({ id, expires_at }) => !mine.has(id) && Date.parse(expires_at) > now);
@@ -196,7 +196,7 @@ function arrived({ alert }) {
   client.ack(alert);
   if (!isLate && !document.hidden) {
     const arrivedAt = performance.now();
-    // When the second frame begins, the first has been on the screen.
+    // When the second frame begins, the first frame is already on the screen.
     requestAnimationFrame(() => requestAnimationFrame(() => measured(alert, age, performance.now() - arrivedAt)));
   }
 }
@@ -244,7 +244,7 @@ client.on("status", ({ state }) => {
   connection();
 });
 client.on("error", ({ message }) => notify(message));
-// Read the server's clock again after the page has loaded, because a welcome that had to wait gives it late.
+// Read the server's clock again after the page has loaded, because the `now` of a welcome that had to wait is out of date.
 scene.map.once("idle", () => client.check());
 CHECK_MS.forEach((ms) => setTimeout(() => client.check(), ms));
 
@@ -309,7 +309,7 @@ connection();
 setInterval(() => {
   const mine = new Set(client.held().map(({ alert }) => alert.id));
   if (liveElsewhere(mine, client.now()).length !== shownElsewhere) {
-    show(); // time has passed, or the server's clock was set
+    show(); // time has passed, or the server's clock was corrected
   }
   tick(document, client.now());
   connection();

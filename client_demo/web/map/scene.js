@@ -1,5 +1,5 @@
-// The map itself: outlines, grid, simulated subscribers, areas, and your own place. Its content comes from its callers; it
-// knows no server. Colours come from the style sheet, so that they are defined in one place.
+// The map itself: outlines, grid, simulated subscribers, areas, and your own place. Callers supply the content; this module
+// talks to no server. Colours come from the style sheet, so that they are defined in one place.
 
 import { Marker } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import feature from "/npm/topojson-client/src/feature.js";
@@ -27,7 +27,7 @@ import { countingDown, isSoon, remaining } from "/map/list.js";
 const SEVERITIES = ["minor", "moderate", "severe", "extreme"]; // the worst is drawn last, on top
 const PALETTE = ["sea", "land", "border", "county", "county-name", "grid", "people", "you", ...SEVERITIES];
 const STEP_PX = { fine: 12, coarse: 80 }; // steps of the arrow keys
-const WAVE_MS = 1400; // duration of a fan-out on the screen, however short it was
+const WAVE_MS = 1400; // duration of a fan-out on the screen, whatever its real duration
 const HOLD_MS = 900;
 const FADE_MS = 1600;
 const BRIGHT = 0.75; // the opacity of a cell whose people have just received an alert
@@ -36,7 +36,7 @@ const [CHIP_PX, YOU_PX] = [24, 32];
 const LABEL_PX = { most: 240, height: 22, gap: 3, padding: 14, time: 40 };
 const EMPTY = collection([]);
 const ROUNDED = { "line-join": "round", "line-cap": "round" };
-const OF_SOURCES = { lit: { promoteId: "cell" }, beyond: STROKES }; // options of single sources
+const OF_SOURCES = { lit: { promoteId: "cell" }, beyond: STROKES }; // options of some sources, by name
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -158,7 +158,7 @@ export class Scene {
 
   // ---- the view ----------------------------------------------------------------------------------------------
 
-  /** Show these shapes, and the cells except the outermost. */
+  /** Bring these shapes and the cells, except the outermost, into view. */
   fit(shapes, cells) {
     const points = shapes.flatMap(outskirts);
     const corners = cells.map((cell) => cellPolygon(cell).geometry.coordinates[0][0]);
@@ -172,7 +172,7 @@ export class Scene {
     this.map.fitBounds([west, south, east, north], { padding: { ...PADDING, top: this._legendHeight() }, maxZoom: 14, animate: false });
   }
 
-  /** Return the height from the map's top down to the end of the legend, in pixels. */
+  /** Return the distance from the map's top to the bottom of the legend, in pixels. */
   _legendHeight() {
     const [map, legend] = [this.map.getContainer(), document.querySelector(".legend")].map((each) => each.getBoundingClientRect());
     return PADDING.top + Math.max(0, Math.min(legend.bottom, map.bottom) - Math.max(legend.top, map.top));
@@ -349,8 +349,8 @@ export class Scene {
   }
 
   /**
-   * Put names beside as many chips as there is space for, the most severe first: right, left, below or above, where a name
-   * hides no chip, no other name and not your own place. The other chips are rings until they are pointed at.
+   * Put names beside as many chips as there is space for, the most severe first. A name is to the right, left, below or
+   * above, wherever it hides no chip, no other name and not your own place. Chips without a name show it when pointed at.
    */
   _nameChips() {
     const { clientWidth: width, clientHeight: height } = this.map.getContainer();
@@ -399,7 +399,7 @@ export class Scene {
         return;
       }
       event.preventDefault();
-      event.stopPropagation(); // or the map moves too
+      event.stopPropagation(); // otherwise the map would move too
       const px = event.shiftKey ? STEP_PX.coarse : STEP_PX.fine;
       const { x, y } = this.map.project(this.you.getLngLat());
       this.you.setLngLat(this.map.unproject([x + east * px, y + south * px]));
@@ -443,7 +443,7 @@ function rank({ alert, affected }) {
   return SEVERITIES.indexOf(alert.severity) + (affected ? SEVERITIES.length : 0);
 }
 
-/** Return a county's name, in the middle of its biggest part. */
+/** Return a county's name as a label in the middle of the county's biggest part. */
 function nameOf(county) {
   const { type, coordinates } = county.geometry;
   const rings = type === "Polygon" ? [coordinates[0]] : coordinates.map(([outer]) => outer);

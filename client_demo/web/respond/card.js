@@ -7,7 +7,7 @@ const REPORTS = { aed: "the defibrillator is with you", arrived: "you are there"
 
 export const metres = (far) => (far < 1000 ? `${Math.round(far / 10) * 10} m` : `${(far / 1000).toFixed(1)} km`);
 
-/** Return the card of a held call; `said` are the reports, `answers` the actions of its buttons. The page fills in the distance. */
+/** Return the card of a held call. `said` has the reports that were sent, `answers` the actions of the buttons. The page fills in the distance. */
 export function card({ id, call, task, accepted }, said, answers) {
   const status = (task ?? call)?.status;
   const drill = DRILLS.get(status);

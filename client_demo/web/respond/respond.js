@@ -1,9 +1,10 @@
 // The responder's page: calls, answers, and the place to go to while the responder has a seat.
 //
-// Rule 1  The page shows a place only while `client.calls()` has its task, and draws everything from that list each time.
-//         A place that is no longer held is nowhere on the page, in no title, no storage and no notification (RU2).
-// Rule 2  Only the token outlives a reload, in this tab. It comes behind the # of the page's address, which no server gets.
-// Rule 3  An exercise and a test look like what they are, and make no alarm (RU1).
+// Rule 1  The page shows a place only while `client.calls()` has its task, and redraws everything from this list each time.
+//         So a deleted place remains nowhere: not on the page, in its title, in a storage or in a notification (RU2).
+// Rule 2  Only the token outlives a reload, in this tab. It comes after the # in the page's address, a part that no server
+//         gets.
+// Rule 3  Exercises and tests are marked as such, and make no alarm (RU1).
 
 import "/shared/trust.js";
 import { Geocast, distanceM, watchPosition } from "/geocast/geocast.js";
@@ -43,7 +44,7 @@ function tokenOfThisTab() {
 
 // ---- on duty, and where ------------------------------------------------------------------------------------------
 
-let place = view.place ?? null; // the place of the mark
+let place = view.place ?? null; // the place of the blue mark
 let followsDevice = !place;
 let isOnDuty = false;
 let unwatch = () => {};
@@ -157,7 +158,7 @@ client.on("call", ({ call, distanceM: far }) => {
   const drill = call.status === "actual" ? "" : `${call.status}, no emergency: `;
   announce(`${drill}${call.title}. ${call.headline}${far === null ? "" : ` ${metres(far)} from you.`}`);
 });
-client.on("task", () => announce("You have a place. Where to go is on the screen.")); // the place itself, read aloud, could be overheard
+client.on("task", () => announce("You have a place. Where to go is on the screen.")); // if the place were read aloud, others could hear it
 client.on("standdown", ({ reason }) => notify(REASONS[reason] ?? REASONS.over));
 client.on("change", show);
 client.on("error", ({ message }) => notify(message));
@@ -175,8 +176,10 @@ function showDuty() {
   by("duty").setAttribute("aria-checked", String(isOnDuty));
   const words = isHere ? `You are called to who needs help near you, as ${client.quals.join(", ")}.` : "Where are you? Your device has not said it yet.";
   const without = state === "online" && !may ? "Your token has no qualification that counts here: nobody will call you." : words;
-  by("duty-text").textContent = isOnDuty ? without : "You are not called.";
-  by("quiet").textContent = isOnDuty ? "Nobody near you needs help." : "Go on duty to be called.";
+  const rest = client.restUntil && new Date(client.restUntil).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const resting = `You have helped, so you are not called to anybody else until ${rest}.`;
+  by("duty-text").textContent = !isOnDuty ? "You are not called." : may && rest ? resting : without;
+  by("quiet").textContent = !isOnDuty ? "Go on duty to be called." : rest ? `You rest until ${rest}.` : "Nobody near you needs help.";
   const where = here();
   by("place").textContent = where && "lat" in where ? `${where.lat.toFixed(4)}, ${where.lng.toFixed(4)}` : "not known";
 }

@@ -38,7 +38,7 @@ export class BaseMap {
     this.map.once("style.load", () => this._begin());
   }
 
-  /** Show the streets' credits. Without the style draw no streets, so that nobody has to decide without a map. */
+  /** Show the streets' credits. If the style can't be loaded, draw the map without streets, as reviewers need a map. */
   _streets() {
     const credits = document.getElementById("credits");
     credits.hidden = false;

@@ -1,4 +1,4 @@
-// The credits of a map. A style with streets has markup for each of its sources, which becomes text and links here.
+// The credits of a map. A style with streets has markup for each of its sources, which is turned into text and links here.
 
 import { make } from "/shared/elements.js";
 

@@ -33,7 +33,7 @@ export class ServiceClient {
   open() {
     const key = new URLSearchParams(location.hash.slice(1)).get("key");
     if (key) {
-      history.replaceState(null, "", location.pathname); // no address with a key may stay in the history
+      history.replaceState(null, "", location.pathname); // so that no address with a key stays in the history
       this._signIn(key);
     } else {
       this._follow();

@@ -1,13 +1,13 @@
-// The drawn shapes as GeoJSON, in degrees and metres; without a map or a page.
+// Conversion of shapes to GeoJSON for drawing, in degrees and metres. It needs neither a map nor a page.
 
 import { cellToBoundary, cellToParent, getResolution, polygonToCells } from "/npm/h3-js/dist/browser/h3-js.es.js";
 
 const EARTH_RADIUS_M = 6_371_007.180918475; // the radius that H3 uses, as the protocol says
 const CORNERS = 72;
 const WORLD_PX = 512; // the width of the world at zoom 0
-const LEAST_SCALE = 0.05; // least scale of the map: nothing is drawn beyond 87°
+const LEAST_SCALE = 0.05; // the least scale of the map, as nothing is drawn beyond 87°
 const MOST_CELLS = 6000;
-const RESOLUTIONS = [ // from this zoom on, cells of this resolution, about 15 to 50 pixels wide
+const RESOLUTIONS = [ // [zoom, resolution]: from this zoom on, cells of this resolution are about 15 to 50 pixels wide
   [13.9, 10],
   [12.1, 9],
   [10.4, 8],
@@ -116,7 +116,7 @@ export function cellPolygon(cell, properties) {
   return polygon(unwrapped(cellToBoundary(cell, true)), properties); // [lng, lat], closed
 }
 
-/** Return the resolution with a good cell size at this zoom; null if cells would only be a texture. */
+/** Return the resolution whose cells have a good size at this zoom; null if all cells would be too small. */
 export function resolutionAt(zoom) {
   return RESOLUTIONS.find(([from]) => zoom >= from)?.[1] ?? null;
 }

@@ -1,4 +1,4 @@
-// Light or dark: the system's choice until somebody presses the button, then theirs, on every page.
+// The theme, light or dark: the system's until a person presses the button, and then that person's, on every page.
 
 const KEY = "theme";
 const root = document.documentElement;
@@ -8,7 +8,7 @@ function remembered() {
   try {
     return localStorage.getItem(KEY);
   } catch {
-    return null; // storage may be forbidden
+    return null; // the browser may forbid storage
   }
 }
 
@@ -16,7 +16,7 @@ function remember(theme) {
   try {
     localStorage.setItem(KEY, theme);
   } catch {
-    // the choice is then valid until the page is left
+    // Without storage the choice is valid until the page is left.
   }
 }
 

@@ -1,5 +1,5 @@
-// The strings that may become code on these pages: the addresses of the map's workers. Everything else that would turn a
-// string into markup or script is refused by the browser (Trusted Types; the policy is in web/server.py).
+// The only strings that may become code on these pages: the addresses of the map's workers. The browser refuses to turn any
+// other string into markup or script (Trusted Types; the policy is in web/server.py).
 
 const WORKERS = ["/npm/maplibre-gl/dist/maplibre-gl-worker.mjs", "/worker.js"];
 

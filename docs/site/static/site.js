@@ -1,8 +1,9 @@
-// The list of versions, diagrams in the colours of the page, and the way to what has moved to another page.
+// Fills the list of versions, draws diagrams in the colours of the page, and redirects from headings that have moved to
+// another page.
 const script = document.currentScript.src;
 
 async function offerVersions(label) {
-  const root = new URL(label.dataset.root || "./", location.href); // of this version
+  const root = new URL(label.dataset.root || "./", location.href); // the root of this version of the site
   const [list, here] = [label.querySelector("select"), root.pathname.split("/").at(-2)];
   const versions = await (await fetch(new URL("../versions.json", root))).json();
   list.replaceChildren(...versions.map((name) => new Option(name, name, false, name === here)));
@@ -52,6 +53,6 @@ function drawDiagrams() {
 addEventListener("DOMContentLoaded", () => {
   drawDiagrams();
   const label = document.querySelector(".versions");
-  if (label) offerVersions(label).catch(() => {}); // from a disk there is nothing to ask
+  if (label) offerVersions(label).catch(() => {}); // pages that are opened from a disk can't fetch the list
   followMoved().catch(() => {});
 });

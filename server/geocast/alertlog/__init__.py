@@ -1,98 +1,109 @@
 """The alert log: the only place where accepted alerts are stored, and from which every node reads them.
 
-This module is the port, written as a specification. Each backend says in its docstring how it keeps the rules, and
-where it falls short. One suite of tests (`tests/alertlog/contract.py`) runs on all backends.
+This module specifies the interface that every log backend implements (memory, SQLite, Redis). The docstring of each
+backend says how the backend keeps the rules below, and where it does not. One test suite (`tests/alertlog/contract.py`)
+runs against all backends.
 
-The log is a sequence of entries. An entry is a `Revision` or a `Cancel`. It is identified by its id and its revision
-number, and has a *position*: an integer above 0 that rises along the sequence, possibly with gaps. The entries of one
-id, in the order of their numbers, are its *chain*.
+The log is a sequence of entries. An entry is a `Revision` (one version of an alert) or a `Cancel`. An entry is
+identified by the id of its alert and its number, the revision number. Each entry also has a *position* in the log: an
+integer above 0 that rises from entry to entry, possibly with gaps. The entries of one id, ordered by number, are the
+*chain* of this id. An alert is *live* until its current revision ends or a cancel follows.
 
 Append
     LogA1   In one chain the numbers are 1, 2, 3 … without a gap, and nothing follows a cancel. `append` returns False
             for an entry that would break this rule, and does not store it. The log checks nothing else: the callers
-            decide who may publish what, and with what an alert may begin.
-    LogA2   If several processes append entries with the same id and number at the same time, exactly one is stored.
-            Example: nodes A and B append different revisions 2. One of them gets True, the other one False.
+            decide who may publish what, and which entry may be the first of an alert.
+    LogA2   If several processes append entries with the same id and number at the same time, exactly one entry is
+            stored.
+            Example: nodes A and B append different revisions 2. One of the nodes gets True, the other one gets False.
     LogA3   When `append` has returned True, the entry is on stable storage. When `append` raises LogUnavailable, or the
-            process dies, the entry may be stored or not; if it is stored, followers get it like any other entry.
+            process dies, the entry may or may not be stored; if it is stored, followers get it like any other entry.
             Example: node A dies between the append and its answer. The publisher repeats the request at node B, which
-            finds the entry in `history` and answers with it.
-    LogA4   `history`, `live` and `follow` give an entry only once it is on stable storage.
+            finds the stored entry by `history` and returns it in its answer.
+    LogA4   `history`, `live` and `follow` return an entry only after it has reached stable storage.
     LogA5   An entry has at most `codec.MAX_ENTRY_BYTES` bytes when encoded. Callers of `append` have to check this
             first (`codec.fits`).
 
 Follow
-    LogF1   `follow(after)` gives every entry with a position above `after` once, in rising order, without end. No entry
-            appears later at a position below one that was already given.
-            Example: writers X and Y get the positions 7 and 8, and Y is done first. Entry 8 must not be given before
-            entry 7: a reader that has seen 8 continues there and would never get 7.
-    LogF2   `follow` gives an empty batch when it has reached the end, and then another one at least once a second. So
-            its caller knows that it is up to date, and can tell a quiet log from a broken connection.
-    LogF3   When the log is unavailable, `follow` raises LogUnavailable, and may be called again. It never just ends.
-    LogF4   If a log has lost entries and nodes put them back, these entries get new, higher positions. The entries of
-            one alert are put back side by side in one batch, so a reader that applies a whole batch at once never shows
-            an alert that was cancelled. Entries that no node has any more, because they ended, leave gaps in the
-            numbers of their chains.
+    LogF1   `follow(after)` yields every entry with a position above `after` once, in the order of positions, without
+            end. After an entry was yielded, no entry ever appears at a lower position.
+            Example: writer X gets position 7 and writer Y gets position 8, and Y finishes first. The entry at 8 must
+            not be yielded before the one at 7: a reader that has seen 8 continues after 8 and would never get 7.
+    LogF2   `follow` yields an empty batch when it has reached the end of the log, and then another empty batch at least
+            once a second. So its caller knows that it is up to date, and can tell a quiet log from a broken connection.
+    LogF3   When the log is unavailable, `follow` raises LogUnavailable; callers may then call it again. It never
+            returns without an error.
+    LogF4   If a log has lost entries and nodes restore them from memory, the restored entries get new, higher
+            positions. All restored entries of one alert come in one batch, next to each other. So a reader that applies
+            a whole batch at once never shows an alert that was cancelled. Entries that no node has in memory any more,
+            because they ended, leave gaps in the numbers of their chains.
 
 List
-    LogL1   `live` gives the live alerts in pages. Alerts are ordered by the latest end of their entries, and by id
-            where the ends are equal. This order is the same in every process and every epoch. A revision moves its
-            alert only if it ends later, and then forwards. So a reader of page after page gets every alert that is live
-            all the time, and gets an alert twice only if it was extended meanwhile.
-    LogL2   The cost of a page depends on the number of alerts that it looks at, not on the number in the log. It looks
-            at most at LOOKS times its limit, including alerts that were cancelled and have not ended. So a page may
-            have fewer alerts than its limit. Only `Page.after` says whether there are more.
+    LogL1   `live` returns the live alerts in pages. The alerts are ordered by the latest `ends_at` of their entries;
+            alerts with equal times are ordered by id. This order is the same in every process, even after the log has
+            lost entries. A new revision changes its alert's place in this order only if it ends later than the earlier
+            ones; the alert then moves forwards. So somebody who reads one page after another gets every alert that is
+            live during all this time, and gets an alert twice only if the alert was extended meanwhile.
+    LogL2   The cost of a page depends on the number of alerts that are examined for it, not on the number of alerts in
+            the log. At most LOOKS * `limit` alerts are examined, including alerts that were cancelled before their end.
+            So a page may have fewer alerts than `limit`. Only `Page.after` says whether there are more.
 
 Retention
-    LogR1   An alert is kept for at least RETENTION_MS after its end, and is then deleted as a whole. The clock of one
-            process is never enough to decide this, because it may be ahead.
-    LogR2   An entry that cannot be read is set aside and counted (`quarantined`); the others are served. Nothing is
-            deleted.
+    LogR1   All entries of an alert are kept for at least RETENTION_MS after the end of the alert, and are then deleted
+            together. The clock of one process alone never decides a deletion, because this clock may be ahead.
+    LogR2   An entry that cannot be read stays in the log, is skipped and is counted (`quarantined`). All other entries
+            are returned as usual.
 
 Nodes of several releases share the log during an upgrade (rule G4 of the protocol)
-    LogG1   An entry may be of another *kind* than `Revision` and `Cancel`. `follow` and `live` skip it silently: it is
-            neither counted as set aside nor logged. But it has a position and a number, and its end counts for LogR1.
-    LogG2   The first, the last, or any other entry of an alert may be of another kind. Whether the alert is over is
-            decided by the entries that this release knows: a cancel ends it, whatever entries come after the cancel.
-    LogG3   Any part of an entry may have members that this release does not know. They are ignored, except for a
-            *shape* of another type, which is passed on unchanged beside the other shapes.
-    LogG4   `history` also gives entries of other kinds, as `OtherKind`, so that their numbers are known to be taken. An
-            id with entries of other kinds alone is taken and is not an alert. A revision or a cancel takes the next
-            number after them.
-    LogG5   Entries that are put back (LogF4) are put back byte for byte, including entries of other kinds and unknown
-            members.
+    LogG1   An entry that a later release wrote may be neither a `Revision` nor a `Cancel`: it is of another *kind*.
+            `follow` and `live` skip such an entry without logging it or counting it as unreadable. But it has a
+            position and a number, and the time when it ends counts for LogR1.
+    LogG2   The first, the last, or any other entry of an alert may be of another kind. The entries that this release
+            knows decide whether the alert is over: a cancel ends the alert, whatever entries of other kinds follow.
+    LogG3   Any part of an entry may have fields that this release does not know. These fields are ignored. But a
+            *shape* (a part of an alert's area) of an unknown type is sent to clients unchanged, together with the other
+            shapes.
+    LogG4   `history` also returns entries of other kinds, as `OtherKind`, because their numbers are taken. An id that
+            has only entries of other kinds is taken, but is not an alert. A revision or a cancel gets the next number
+            after theirs.
+    LogG5   Entries are restored (LogF4) byte for byte, including entries of other kinds and unknown fields.
     LogG6   A later release puts new facts about an entry into the entry's bytes, a map with a `kind`. Everything else
             goes into new tables, keys, and columns with defaults, so that older releases can continue to write.
 
-Not everybody who can write to a log is trusted (approvals.md, NC1 to NC7)
-    LogJ1   Each entry is passed to the log's `verifier` when it is read. An entry that it does not accept becomes
-            `Untrusted`: it has a position and a number like an entry of another kind, and `live` skips it. A revision
-            or a cancel with too few approvals for its alert becomes `Untrusted` too (HD1), and so does every entry
-            after an accepted cancel (HD9). `follow` does not make these last two checks: its caller applies the entries
-            and makes them. It therefore also gives the `Untrusted` entries that contain a revision, because they count
-            for the number of approvals.
-    LogJ2   `append` treats all stored entries as accepted: after an entry that is not accepted the next entry takes the
-            next number, and nothing follows a cancel.
-    LogJ3   Entries that are not accepted are not put back.
+Reviewers' approvals are checked when entries are read, because somebody else may write to the log (approvals.md, NC1 to
+NC7)
+    LogJ1   Each entry is passed to the log's `verifier` when it is read. If the verifier does not accept an entry, an
+            `Untrusted` is returned in its place: it has a position and a number like an entry of another kind, and
+            `live` skips it. A revision or a cancel with too few approvals for its alert becomes `Untrusted` too (HD1),
+            and so does every entry after an accepted cancel (HD9). `follow` leaves these last two checks to its caller.
+            So that the caller can make them, `follow` also yields `Untrusted` entries that contain a revision: such a
+            revision may raise the number of approvals that later entries need.
+    LogJ2   `append` treats all stored entries as accepted. So an entry that is not accepted keeps its number, and a
+            cancel that is not accepted can't be followed either.
+    LogJ3   Entries that are not accepted are not restored (LogF4).
 
-Calls (calls.md) are stored in the same log, and share the ids with alerts
-    LogC1   A call is a chain of `CallEntry`s under an id of its own. For all rules above they are entries of another
-            kind, with two exceptions. LogA1 to LogA5 apply to them, and nothing follows an `end` as nothing follows a
-            cancel. And `follow` gives them, even if they have ended, because the state of a call depends on its whole
-            chain. A chain has either entries of a call or entries of an alert, as decided by its first entry of a known
-            kind.
-    LogC2   The log does not check whether an entry of a call is valid: it is encrypted, and its readers check it.
-    LogC3   `open_calls` gives the calls without an `end` that have not expired by the latest end of their entries.
-    LogC4   PLACE_MS after the `end` of a call, `purge` deletes its `call` entries, which contain the place. Two clocks
-            have to agree: the clock that ended the call, and the clock of the process that purges. The trusted time of
-            the log is not used, because it may be hours late. (If both clocks are ahead, a late repeat of a request is
-            answered that the call is over, which is true.) The numbers of deleted entries stay taken, and the rest of
-            the call is kept as long as LogR1 says.
-    LogC5   If a log has lost entries of a call (LogF4), its `end` is put back like a cancel: before the entries that
-            continue the call, and under the next number if its own was taken meanwhile. A `claim` whose number was
-            taken is put back under the next number too, only once even if several nodes put it back, and not at all if
-            its seat was given back or the call is over. Such an entry stores the number for which it was encrypted.
-            A node that has read the `end` deletes its copies of `call` entries, and puts none back.
+Calls for help (calls.md) are stored in the same log; an id belongs to an alert or to a call
+    LogC1   A call is a chain of `CallEntry`s under an id of its own: `call` opens it, `claim` gives somebody a seat (a
+            place among the responders who go), `end` closes it. The rules above treat a `CallEntry` as an entry of
+            another kind, with two exceptions. First, LogA1 to LogA5 apply to it, and nothing follows an `end`. Second,
+            `follow` yields it, even after it has ended, because the state of a call depends on its whole chain. The
+            first entry of a known kind decides whether a chain is a call or an alert; entries of the other sort are
+            refused.
+    LogC2   The log does not check whether an entry of a call is valid. The entry is encrypted; its readers check it.
+    LogC3   `open_calls` returns the calls that have no `end` and have not expired. A call expires at the latest
+            `ends_at` of its entries.
+    LogC4   PLACE_MS after the `end` of a call, `purge` deletes the `call` entries, which contain the place of the
+            incident. Two clocks decide the time: the one by which the `end` was written, and the one of the process
+            that purges. The log's trusted time (`trusted_time.py`) is not used, because it may be hours late. If both
+            clocks are ahead, the entries are deleted too early; a repeated request is then answered that the call is
+            over, which is true. The numbers of deleted entries stay taken, and the rest of the call is kept as long as
+            LogR1 says.
+    LogC5   If a log has lost entries of a call (LogF4), the `end` is restored like a cancel: before the entries that
+            continue the call, and under the next number if its own number was taken meanwhile. A `claim` whose number
+            was taken is restored under the next number too, unless its seat was given back or the call is over. It is
+            restored only once, even if several nodes try. An entry with a new number also stores the number for which
+            it was encrypted. A node that has read the `end` deletes its copies of `call` entries, and restores none of
+            them.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -105,13 +116,13 @@ from ..model.call import CallEntry, Ending, body_of
 from .chain import Chain, Kinds
 
 RETENTION_MS = 24 * 3_600_000
-PLACE_MS = 600_000  # LogC4
-HEARTBEAT_S = 1.0  # LogF2
-BATCH = 1_000  # the most entries in one batch of `follow`
-BATCH_BYTES = 4 << 20  # a batch is full when its stored entries have this size; one entry has at most 64 KiB
-PAGE = 1_000  # the most alerts in one page of `live`
-LOOKS = 10  # LogL2
-LOOK = 50  # alerts read in one step, 0.7 ms of Redis; between two steps the event loop can do other work
+PLACE_MS = 600_000  # how long the place of a call is kept after the call's end (LogC4)
+HEARTBEAT_S = 1.0  # the longest time between two batches of `follow` (LogF2)
+BATCH = 1_000  # the largest number of entries in one batch of `follow`
+BATCH_BYTES = 4 << 20  # a batch is full when its encoded entries have this size; one entry has at most 64 KiB
+PAGE = 1_000  # the largest number of alerts in one page of `live`
+LOOKS = 10  # for a page of n alerts, at most LOOKS * n alerts are examined (LogL2)
+LOOK = 50  # alerts read in one step (0.7 ms in Redis); between two steps the event loop can do other work
 
 
 class Positioned(NamedTuple):
@@ -122,21 +133,30 @@ class Positioned(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """The place of an alert in the order of `live` (LogL1): its latest end, in ms since 1970, and its id."""
+    """A place in the list of live alerts, which is ordered by end time and then by id (LogL1).
+
+    `ends_at` is the latest end of all entries of an alert, in ms since 1970, and `id` is the alert's id.
+    """
 
     ends_at: int
     id: str
 
 
 class Page(NamedTuple):
-    """A part of the live alerts: their current revisions in the order of the log, and the place of the last one."""
+    """One page of the list of live alerts: the current revisions of some alerts, ordered by position in the log.
+
+    To get the next page, pass `after` to `AlertLog.live`. On the last page it is None.
+    """
 
     revisions: Sequence[Revision]
-    after: Cursor | None  # where the next page begins; None on the last page
+    after: Cursor | None  # the next page begins after this place; None on the last page
 
 
 class Seen(NamedTuple):
-    """An alert that `live` has looked at, whether it is live or not."""
+    """An alert that was examined while a page of live alerts was put together.
+
+    It may turn out not to be live; `revision` is then None, or has ended.
+    """
 
     cursor: Cursor
     position: Any  # the position of the current revision, or another value that sorts in the order of the log
@@ -144,11 +164,12 @@ class Seen(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """The deliveries of one alert or call, counted over all nodes.
+    """How often the revisions of one alert or call were delivered, summed over all nodes.
 
-    `sent` counts pairs of a connection and a revision, and `acked` the pairs that were acknowledged. `declined` counts
-    how often somebody declined a call. `pushed` counts the pairs of a device and a revision of an alert that a push
-    service has taken; these are not counted in `sent`.
+    `sent`: the number of deliveries over connections (each revision counts once for each connection). `acked`: how many
+    of these deliveries were acknowledged. `declined`: how often somebody declined a call. `pushed`: the number of
+    deliveries that a push service has accepted (each revision counts once for each device); they are not included in
+    `sent`.
     """
 
     sent: int = 0
@@ -157,67 +178,81 @@ class Counts(NamedTuple):
     pushed: int = 0
 
     def plus(self, other: "Counts") -> "Counts":
-        """Return the sums of both. (The operator `+` would concatenate the tuples.)"""
+        """Return the sums of these counts and `other`. (The operator `+` would concatenate the tuples.)"""
         return Counts(*map(sum, zip(self, other, strict=True)))
 
 
 def under_revision(call_id: str, revision: int) -> str:
-    """Return the name under which the deliveries of one revision of a call are counted.
+    """Return the key under which the deliveries of one revision of a call are counted.
 
-    The first revision is counted under the id of the call, the others under the id with a slash and the number, which
-    no other id can be (rule A1).
+    Revision 1 is counted under the id of the call. Revision n is counted under the id, a slash and n; no id of an alert
+    or call contains a slash (rule A1).
     """
     return call_id if revision == 1 else f"{call_id}/{revision}"
 
 
 class EntryVerifier(Protocol):
-    """The port for checking the approvals of entries when they are read (LogJ1 to LogJ3).
+    """The interface of an object that checks reviewers' approvals of entries read from the log (LogJ1 to LogJ3).
 
-    The same entry may be accepted now and refused later, or the other way round, when reviewers' keys change.
+    When reviewers' keys change, an entry that was accepted may be refused from then on, or the other way round. In the
+    methods below, `behind` is the set of the kinds (categories) of the alert's earlier revisions; it decides how many
+    approvals the next entry needs (see `chain.py`).
     """
 
-    version: int  # changes whenever the answers may have changed
+    version: int  # changes whenever the methods below may return other answers than before
 
     @property
     def needs_chain(self) -> bool:
-        """Whether the answer for an entry may depend on the earlier entries of its alert."""
+        """Whether the check of an entry may depend on the earlier entries of its alert."""
         ...
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call `changed` from now on each time that `version` changes."""
+        """Register `changed`, a function to call whenever the results of this verifier may have changed."""
         ...
 
     def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
-        """Return the entry if it is accepted by itself, else an `Untrusted` in its place.
+        """Return the entry if the approvals in it are valid. Otherwise return an `Untrusted` that replaces the entry.
 
-        `stands_under` is the id and the number under which the log has it. `place` describes its place in log lines.
+        `stands_under` is the id and the number under which the log stores the entry. `place` says in words where the
+        entry is, for log messages.
         """
         ...
 
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a revision that passed `verify` has enough approvals to follow these kinds (HD1)."""
+        """Return whether a revision has enough approvals, given the earlier revisions of its alert (HD1).
+
+        `verify` has already accepted the revision by itself. `behind` is the set of the kinds (categories) of the
+        alert's earlier revisions.
+        """
         ...
 
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
-        """Return whether a cancel that passed `verify` has enough approvals to follow these kinds (HD1).
+        """Return whether a cancel has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `alert` is the last accepted revision; None if there is none.
+        `verify` has already accepted the cancel by itself. `alert` is the last accepted revision, or None if there is
+        none. `behind` is the set of the kinds (categories) of the alert's earlier revisions.
         """
         ...
 
     def still_valid(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a live revision that was accepted before is still accepted, by the keys of now."""
+        """Return whether a revision that was accepted earlier is still accepted with the current reviewers' keys.
+
+        `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        """
         ...
 
 
 class TrustAll:
-    """A verifier that accepts every entry in its right place, for logs that only trusted processes can write."""
+    """Accepts every entry that is stored under its own id and number, without checking approvals.
+
+    It is for logs that only trusted processes can write.
+    """
 
     version: int = 0
     needs_chain: bool = False
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Nothing ever changes."""
+        """Do nothing: the results of this verifier never change."""
 
     def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:  # noqa: ARG002
         return entry if (entry.id, entry.revision) == stands_under else Untrusted(*stands_under, entry.ends_at)
@@ -233,61 +268,68 @@ class TrustAll:
 
 
 class AlertLog(Protocol):
-    """The port of the log, whose rules are in the module's docstring. Every method may raise LogUnavailable."""
+    """The interface of an alert log. The rules that every log keeps are in the docstring of the module.
+
+    Every method may raise LogUnavailable.
+    """
 
     verifier: EntryVerifier  # checks the entries that are read (LogJ1)
 
     @property
     def quarantined(self) -> int:
-        """The number of entries that could not be read since the start (LogR2)."""
+        """The number of unreadable entries found since this process started (LogR2)."""
         ...
 
     async def examine(self) -> str:
-        """Return a description of the log for the operator, without `start`, and without changing anything.
+        """Return a description of the log for the operator, without opening or changing the log.
 
-        Raises ConfigError if the log can't be used as configured, and LogUnavailable if it can't be used now.
+        Raise ConfigError if the log can't be used as configured, and LogUnavailable if it can't be used now.
         """
         ...
 
     async def start(self) -> None:
-        """Open the log. Raises ConfigError if it can't be used as configured."""
+        """Open the log. Raise ConfigError if it can't be used as configured."""
         ...
 
     async def stop(self) -> None:
-        """Store the accepted entries and close the log."""
+        """Wait until all entries passed to `append` are stored or have failed, then close the log."""
         ...
 
     async def append(self, entry: Entry | CallEntry) -> bool:
-        """Store `entry` and return True, or return False if its number is not the next one (LogA1 to LogA4)."""
+        """Store `entry` and return True, or return False if it can't be the next entry of its alert or call.
+
+        Its number has to be the next one, and nothing may follow a cancel or the `end` of a call (LogA1 to LogA4).
+        """
         ...
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """Return all entries of one alert or call in order; none if the id is unknown (LogG4 and LogC1)."""
+        """Return all entries of one alert or call, ordered by number; empty if the id is unknown (LogG4, LogC1)."""
         ...
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
-        """Return at most `limit` of the alerts that are live at `now_ms`, from `after` on (LogL1 and LogL2).
+        """Return a page of up to `limit` alerts that are live at `now_ms`, in ms since 1970 (LogL1, LogL2).
 
-        `limit` is 1 to PAGE.
+        `after` is the attribute `after` of the previous page, or None for the first page. `limit` is 1 to PAGE.
         """
         ...
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """Return the ids of the calls that are open at `now_ms` (LogC3), in the order of their first entries."""
+        """Return the ids of the calls for help open at `now_ms`, in the order in which they were opened (LogC3)."""
         ...
 
     async def tail(self) -> int:
-        """Return the position of the last entry; 0 if the log is empty."""
+        """Return the position of the last entry in the log; 0 if the log is empty."""
         ...
 
     def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
-        """Yield the entries after position `after`, in batches, without end (LogF1 to LogF4).
+        """Yield batches of the entries with positions above `after`, without end (LogF1 to LogF4).
 
-        Entries of alerts that are in the log already and ended before `ended_before_ms` are left out. A caller that
-        finds out that its clock was ahead can call `follow` again with an earlier time.
+        Some entries are omitted: those that are in the log when `follow` begins and that ended before
+        `ended_before_ms`. A caller that finds out that its clock was ahead can call `follow` again with an earlier
+        time.
 
-        Entries of other kinds are skipped (LogG1), except those of calls, which are never left out (LogC1). An entry
-        that is not accepted is given only if it contains a revision (LogJ1).
+        Entries of kinds that this release does not know are also omitted (LogG1), but entries of calls never are
+        (LogC1). An entry whose approvals are not accepted is yielded only if it contains a revision (LogJ1).
         """
         ...
 
@@ -296,20 +338,24 @@ class AlertLog(Protocol):
         ...
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add to the counted deliveries of each id or `under_revision`.
+        """Add `counts` to the stored delivery counts.
 
-        If `counts` is empty and the last write has failed, try to write.
+        Each key of `counts` is the id of an alert or call, or comes from `under_revision`. If `counts` is empty and the
+        last write to the log failed, test whether the log can be written again.
         """
         ...
 
     async def counts(self, alert_id: str) -> Counts:
-        """Return the deliveries of one id or `under_revision` that have been added so far."""
+        """Return the delivery counts that are stored for an alert, a call, or a revision of a call.
+
+        `alert_id` is the id of the alert or call, or a key from `under_revision`.
+        """
         ...
 
     async def purge(self, now_ms: int) -> int:
-        """Delete what LogR1 and LogC4 allow, and return the number of deleted entries.
+        """Delete alerts, and the places of calls for help, that are no longer needed (LogR1, LogC4).
 
-        `now_ms` is the time by the clock of this process.
+        Return the number of deleted entries. `now_ms` is the current time by this process's clock, in ms since 1970.
         """
         ...
 
@@ -319,10 +365,11 @@ class AlertLog(Protocol):
 
 
 def may_follow(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKind]) -> bool:
-    """Return whether `entry` may follow the entries of its chain, which are given from the last one backwards.
+    """Return whether `entry` may be appended to the stored entries of its alert or call.
 
-    It has to have the next number after the last entry (LogA1). And the last entry of a known kind has to belong to an
-    alert or a call as `entry` does (LogC1), and must not be a cancel or an `end` (LogG2). No earlier entries are read.
+    `newest_first` yields the stored entries, the last one first. `entry` must have the next number (LogA1). The last
+    stored entry of a kind that this release knows must belong to an alert if `entry` does, and to a call if `entry`
+    does (LogC1). That entry must not be a cancel or an `end` (LogG2). The entries before it are not read.
     """
     chain = iter(newest_first)
     last = next(chain, None)
@@ -336,21 +383,24 @@ def may_follow(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKin
 
 
 def is_followed(entry: Entry | OtherKind | None) -> TypeGuard[Entry | CallEntry | Untrusted]:
-    """Return whether `follow` gives entries like this one."""
+    """Return True if `AlertLog.follow` yields this entry, and False if it omits the entry.
+
+    None is an entry that can't be read, which is omitted.
+    """
     if isinstance(entry, Untrusted):
         return isinstance(entry.said, Revision)
     return isinstance(entry, Revision | Cancel | CallEntry)
 
 
 def is_last(entry: Entry | OtherKind) -> bool:
-    """Return whether the entry is the last one of its chain: a cancel or an `end`."""
+    """Return whether nothing may follow this entry, because it is the cancel of an alert or the `end` of a call."""
     return isinstance(entry, Cancel) or (isinstance(entry, CallEntry) and entry.kind == "end")
 
 
 def ended_at(end: CallEntry) -> int:
-    """Return when a call was ended, in ms since 1970, by its `end` (LogC4).
+    """Return the time when a call was ended, in ms since 1970, read from its `end` entry (LogC4).
 
-    If the `end` can't be read, return when the call would have expired.
+    If the `end` can't be decoded, return the time when the call would have expired.
     """
     try:
         body = body_of(end)
@@ -362,17 +412,18 @@ def ended_at(end: CallEntry) -> int:
 def drop_unverified_cancels(
     chain: Sequence[Entry | OtherKind | None], verifier: EntryVerifier
 ) -> list[Entry | OtherKind | None]:
-    """Return the entries of one alert, with those replaced that are not accepted after the others (LogJ1).
+    """Return an alert's entries, with an `Untrusted` in place of each revision or cancel that does not count.
 
-    Each entry of `chain` has passed `verify` by itself already. None is an entry that can't be read. A revision or a
-    cancel becomes `Untrusted` if it has too few approvals for its alert, or if it follows an accepted cancel.
+    `chain` has the alert's entries, ordered by number. Each has already been accepted by itself (`verify`); None is an
+    entry that can't be read. A revision or a cancel does not count if it has too few approvals for its alert, or if it
+    follows a cancel that counts (LogJ1).
     """
     found: list[Entry | OtherKind | None] = []
     before, alert, over = Chain(), None, False
     for entry in chain:
         if isinstance(entry, Revision | Cancel):
             behind = before.before(entry.revision)
-            if over or (verifier.needs_chain and not _is_believed(entry, alert, behind, verifier)):
+            if over or (verifier.needs_chain and not _is_accepted(entry, alert, behind, verifier)):
                 found.append(Untrusted(entry.id, entry.revision, entry.ends_at, entry))
             else:
                 found.append(entry)
@@ -384,24 +435,27 @@ def drop_unverified_cancels(
     return found
 
 
-def _is_believed(entry: Entry, alert: Revision | None, behind: Kinds, verifier: EntryVerifier) -> bool:
+def _is_accepted(entry: Entry, alert: Revision | None, behind: Kinds, verifier: EntryVerifier) -> bool:
     if isinstance(entry, Cancel):
         return verifier.verify_cancel(entry, alert, behind)
     return verifier.verify_revision(entry, behind)
 
 
 def is_doubtful(entry: Entry | OtherKind | None, verifier: EntryVerifier) -> bool:
-    """Return whether earlier entries of the alert have to be read to decide whether the alert is live."""
+    """Return whether the last entry of an alert is not enough to decide whether the alert is live.
+
+    The alert's earlier entries must then be read as well. `entry` is the last entry, or None if it can't be read.
+    """
     return isinstance(entry, Untrusted) or (
         verifier.needs_chain and isinstance(entry, Revision | Cancel) and entry.revision > 1
     )
 
 
 def current(newest_first: Iterable[Entry | OtherKind | None]) -> Revision | None:
-    """Return the current revision of one alert, whose entries are given from the last one backwards.
+    """Return the current revision of an alert, or None if it has no revision or was cancelled (LogG2).
 
-    Return None if the alert has no revision or was cancelled (LogG2), or if an entry that can't be read (None) comes
-    first: it may have been a cancel. No more entries are read than necessary.
+    `newest_first` yields the alert's entries, the last one first; None is an entry that can't be read. Return None if
+    such an entry comes after the last revision, because it may be a cancel. No more entries are read than necessary.
     """
     for entry in newest_first:
         if not isinstance(entry, OtherKind):
@@ -412,14 +466,15 @@ def current(newest_first: Iterable[Entry | OtherKind | None]) -> Revision | None
 async def page(
     look: Callable[[Cursor, int], Awaitable[Sequence[Seen]]], now_ms: int, after: Cursor | None, limit: int
 ) -> Page:
-    """Return a page of `live`.
+    """Return a page of the live alerts. The method `live` of every log backend calls this function.
 
-    `look(cursor, count)` reads the next `count` alerts after a cursor. It returns fewer only at the end of the log.
+    `look(cursor, count)` returns the next `count` alerts after a place in the list, whether or not they are live. It
+    returns fewer only at the end of the list.
     """
     cursor: Cursor | None = max(after or Cursor(0, ""), Cursor(now_ms + 1, ""))
     live: list[Seen] = []
     looked = 0
-    # One live alert more than `limit` is searched, to know whether there is a further page.
+    # Look for limit + 1 live alerts, to find out whether there is another page.
     while cursor is not None and len(live) <= limit and looked < LOOKS * limit:
         count = min(LOOK, limit + 1 - len(live))
         seen = await look(cursor, count)

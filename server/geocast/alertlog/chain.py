@@ -1,14 +1,14 @@
 """The kinds of an alert's revisions, which decide how many reviewers have to approve its next entry (rule HD1).
 
-Rule 1  The *kind* of a revision is its category, and whether it confirms something. A revision that is not accepted
-        counts too, by its content. So every process computes the same number of reviewers from the same log, whatever
-        keys it has and whenever it was started.
+Rule 1  The *kind* of a revision is its category, and whether a person confirmed something in it. A revision that is not
+        accepted (because an approval is invalid) has a kind too, which is read from its content. So every process
+        computes the same number of reviewers from the same log, whatever keys it has and whenever it was started.
         Example: revision 1 is a flood, which one reviewer approves; revision 2 is a terror attack, which needs two. A
-        cancel of this alert needs two, also in a process that does not accept revision 2.
+        cancel of this alert needs two reviewers, even in a process that does not accept revision 2.
 Rule 2  The kind of an entry that is missing or can't be read is UNKNOWN, which equals no category. The next entry then
-        needs the largest number of reviewers that the policy asks for in any category.
-Rule 3  Entries of other kinds, and entries that have the approved form of another entry, were never sent to anybody.
-        Only their numbers count.
+        needs the largest number of reviewers that the policy requires for any category.
+Rule 3  Two sorts of entries are never sent to anybody, so they have numbers but no kinds: entries of types that this
+        release does not know, and entries in which somebody has put the approved content of another entry.
 """
 
 from collections.abc import Iterable
@@ -17,42 +17,54 @@ from typing import NamedTuple
 
 from ..model.alert import NOTHING_CONFIRMED, Entry, OtherKind, Revision, Untrusted
 
-Kinds = frozenset[tuple[str, bool]]  # kinds of revisions: the category, and whether something is confirmed
+Kinds = frozenset[tuple[str, bool]]  # kinds of revisions: the category, and whether a person confirmed something
 NO_KINDS: Kinds = frozenset()
 UNKNOWN: Kinds = frozenset({("", True)})
 
 
 def kinds_of(revision: Revision) -> Kinds:
-    """Return the kind of one revision, as a set."""
+    """Return a set with one element: the revision's category, and whether a person confirmed something in it."""
     return _shared(NO_KINDS, revision.alert.category, revision.alert.confirm != NOTHING_CONFIRMED)
 
 
 @lru_cache(4_096)
 def _shared(kinds: Kinds, category: str, confirmed: bool) -> Kinds:
-    """Return the kinds with one more. Live alerts with equal kinds share one set, to save memory."""
+    """Return `kinds` with one kind added: a category, and whether a person confirmed something.
+
+    Equal results are the same object, which saves memory, because most live alerts have equal kinds.
+    """
     return kinds | {(category, confirmed)}
 
 
 class Chain(NamedTuple):
-    """The beginning of an alert: the number of its last entry, and the kinds of its revisions."""
+    """A summary of an alert's entries, from the first one to the entry with the number `last`.
+
+    `kinds` has the kind (the category, and whether a person confirmed something) of each revision among them.
+    """
 
     last: int = 0
     kinds: Kinds = NO_KINDS
 
     @classmethod
     def of(cls, entries: Iterable[Entry | OtherKind | None]) -> "Chain":
-        """Return the chain of these entries, which are in order. None is an entry that can't be read."""
+        """Return the summary of an alert's entries, ordered by number. None is an entry that can't be read."""
         found = cls()
         for entry in entries:
             found = found.then(entry)
         return found
 
     def before(self, number: int) -> Kinds:
-        """Return the kinds of all revisions before the entry with this number (Rule 2)."""
+        """Return the kinds of all revisions of the alert with numbers below `number`.
+
+        Add UNKNOWN if this summary lacks an entry below `number` (Rule 2).
+        """
         return self.kinds if number <= self.last + 1 else self.kinds | UNKNOWN
 
     def then(self, entry: Entry | OtherKind | None) -> "Chain":
-        """Return the chain with one more entry. An entry with a number that is there already changes nothing."""
+        """Return this summary extended by `entry`, the alert's next entry. None is an entry that can't be read.
+
+        If the number of `entry` is not above `last`, return this summary unchanged.
+        """
         if entry is None:
             return Chain(self.last + 1, self.kinds | UNKNOWN)
         if entry.revision <= self.last:

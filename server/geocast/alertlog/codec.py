@@ -1,12 +1,14 @@
-"""The encoding of entries as bytes, for the backends that store them.
+"""The encoding of log entries as bytes, for the backends that store them.
 
 An entry is a MessagePack map with the names of the dataclasses' fields. Nodes of different releases share a log. So a
-reader ignores everything that it does not know (rules LogG1 to LogG5 of the port): members of any map, further elements
-of `approval` and `terms`, shapes of other types, and entries of other kinds.
+reader ignores everything that it does not know (rules LogG1 to LogG5 of the package): members of any map, additional
+elements of `approval` and `terms`, shapes of other types, and entries of other kinds than revisions, cancels and the
+entries of calls.
 
-A member with its default value is not stored. So an entry without the features of later releases has the same bytes as
-in the releases before, and putting it back changes nothing (LogG5).
-Example: an alert that nobody had to confirm has no member `confirm`, as in releases that did not know confirmations.
+A member with its default value is not stored. So an entry that uses no features of later releases has the same bytes as
+in earlier releases, and stays the same when it is restored to a log that has lost it (LogG5).
+Example: an alert for which nobody had to confirm anything has no member `confirm`, as in releases without
+confirmations.
 """
 
 import json
@@ -42,13 +44,13 @@ from ..model.alert import (
 from ..model.call import CallEntry
 from ..model.members import CHECKS, Member, integer, members_of, resolution, text
 
-KINDS = ("revision", "cancel", *calls.KINDS)  # the kinds of entries that this release knows
-ENDINGS = ("cancel", "end")  # the kinds that nothing follows
-MAX_ENTRY_BYTES = 64 * 1024  # eight languages with the longest texts do not fit (rule F8)
+KINDS = ("revision", "cancel", *calls.KINDS)  # all kinds of entries that this release can decode
+ENDINGS = ("cancel", "end")  # kinds of entries after which nothing may be appended to the chain
+MAX_ENTRY_BYTES = 64 * 1024  # too little for the longest texts in eight languages (rule F8)
 
 
 def encode(entry: Entry | CallEntry) -> bytes:
-    """Return the stored bytes of an entry, which `decode` reads."""
+    """Return the stored bytes of an entry. `decode` is the inverse."""
     packed: bytes = msgpack.packb(_map(entry))
     return packed
 
@@ -60,30 +62,31 @@ def _map(entry: Entry | CallEntry) -> dict[str, Any]:
 
 
 def begins(kind: str) -> bytes:
-    """Return the bytes after the first byte of every stored entry of this kind of call entry.
+    """Return the bytes with which every stored call entry of this kind begins, apart from the very first byte.
 
-    A backend can find such entries by these bytes, without decoding any.
+    By comparing these bytes, a backend can find such entries without decoding any.
     """
     return b"".join(map(msgpack.packb, ("kind", kind)))
 
 
 def fits(entry: Entry | CallEntry) -> bool:
-    """Return whether `entry` is small enough for a log (LogA5)."""
+    """Return whether the encoded form of `entry` is small enough for a log (LogA5)."""
     return len(encode(entry)) <= MAX_ENTRY_BYTES
 
 
 def kind_of(entry: Entry | CallEntry) -> str:
-    """Return the kind under which `entry` is stored, which is one of KINDS."""
+    """Return the kind under which `entry` is stored: one of KINDS."""
     if isinstance(entry, CallEntry):
         return entry.kind
     return "revision" if isinstance(entry, Revision) else "cancel"
 
 
 def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | OtherKind:
-    """Return the entry in `data`. Raises ValueError if the bytes are not an entry, or an entry that can't be sent.
+    """Return the entry that `data` encodes.
 
-    `alert_id`, `revision` and `ends_at` (ms since 1970) are stored beside the bytes. An entry of another kind is
-    returned as an `OtherKind` with these alone.
+    `alert_id`, `revision` and `ends_at` (ms since 1970) are stored beside `data`. If this release does not know the
+    entry's kind, return an `OtherKind` with just these three. Raise ValueError if `data` is not an entry, or is an
+    entry that can't be sent to clients.
     """
     try:
         fields = _unpack(data)
@@ -93,15 +96,15 @@ def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | O
         if kind in calls.KINDS:
             return _to_call(fields, alert_id, revision)
         return _to_revision(fields) if kind == "revision" else _to_cancel(fields)
-    # msgpack raises its own errors, and wrong members raise KeyError, TypeError and others.
+    # msgpack raises its own errors, and members with wrong values raise KeyError, TypeError and others.
     except Exception as error:
         raise ValueError(f"not an entry: {type(error).__name__}") from None
 
 
 def renumbered(data: bytes, revision: int) -> bytes:
-    """Return the bytes of the entry in `data` with another number. Members that this release does not know stay.
+    """Return the encoded entry `data` with another number. Members that this release does not know stay unchanged.
 
-    An entry of a call also stores the number for which it was encrypted (LogC5).
+    `revision` is the new number. An entry of a call also stores the number for which it was encrypted (LogC5).
     """
     fields = _unpack(data)
     sealed_as = {"sealed_as": fields.get("sealed_as") or fields["revision"]} if "sealed" in fields else {}
@@ -110,19 +113,19 @@ def renumbered(data: bytes, revision: int) -> bytes:
 
 
 def checksum(alert_id: str, revision: int, payload: bytes) -> int:
-    """Return the CRC-32 of an entry, which includes its id and number; backends store it beside the bytes."""
+    """Return the CRC-32 of an entry's id, number and encoded bytes. Backends store it beside the bytes."""
     return zlib.crc32(payload, zlib.crc32(f"{alert_id} {revision}".encode()))
 
 
 def _unpack(data: bytes) -> dict[Any, Any]:
-    # Maps in members that this release does not know may have keys that are not texts.
+    # Maps inside members that this release does not know may have keys that are not strings.
     fields: dict[Any, Any] = msgpack.unpackb(data, strict_map_key=False)
     return fields
 
 
 def _revision(entry: Revision) -> dict[str, Any]:
     alert = entry.alert
-    # Entries without this member have rules 1, so old entries keep their bytes when they are put back.
+    # `rules` is not stored if it is 1, so that entries from older releases are restored with the same bytes.
     rules = {"rules": entry.terms.rules} if entry.terms.rules != 1 else {}
     return {
         "kind": "revision",
@@ -142,7 +145,10 @@ def _revision(entry: Revision) -> dict[str, Any]:
 
 
 def _written(source: Alert | AlertText, members: Iterable["_Stored"]) -> dict[str, Any]:
-    """Return the members of `source` in their stored form, without members that have their default value."""
+    """Return the stored form of some members of an alert or a text.
+
+    A member of `members` that has its default value is omitted.
+    """
     return {
         name: write(value) if write else value
         for name, write, _, default in members
@@ -151,10 +157,10 @@ def _written(source: Alert | AlertText, members: Iterable["_Stored"]) -> dict[st
 
 
 def _text_maps(texts: Sequence[AlertText]) -> list[dict[str, Any]]:
-    """Return the texts in their stored form.
+    """Return the texts of an alert, one for each language, as they are stored.
 
-    The headline and the description of the first text are stored in the entry itself and not here, since older releases
-    look for them there.
+    The first text is stored without its headline and description: these are members of the entry itself, because older
+    releases look for them there.
     """
     first, *others = (_written(text, _OF_TEXT) for text in texts)
     return [{name: value for name, value in first.items() if name not in _IN_ENTRY}, *others]
@@ -162,7 +168,7 @@ def _text_maps(texts: Sequence[AlertText]) -> list[dict[str, Any]]:
 
 def _terms(terms: AcceptedTerms) -> list[Any]:
     found = [terms.title, terms.default_age_ms, terms.location_resolution]
-    return [*found, terms.simplify_m] if terms.simplify_m else found  # without it, the same bytes as in older releases
+    return [*found, terms.simplify_m] if terms.simplify_m else found  # 0 is not stored: the same bytes as before
 
 
 def _to_revision(fields: dict[str, Any]) -> Revision:
@@ -192,7 +198,10 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
 
 
 def _read(fields: Mapping[str, Any], members: Iterable["_Stored"]) -> dict[str, Any]:
-    """Return the known members in `fields`. Raises KeyError if a member without a default value is missing."""
+    """Return a dict with the decoded values of these members.
+
+    A member that has a default is omitted if `fields` lacks it. Raise KeyError if `fields` lacks another member.
+    """
     return {name: read(fields[name]) for name, _, read, default in members if default is MISSING or name in fields}
 
 
@@ -201,10 +210,13 @@ def _to_texts(found: Sequence[Mapping[str, Any]]) -> tuple[AlertText, ...]:
 
 
 def to_shape(members: Mapping[str, Any]) -> Shape:
-    """Return the shape with these members. Raises KeyError, TypeError or ValueError if it can't be sent to clients."""
+    """Return the shape that has these members in its stored form.
+
+    Raise KeyError, TypeError or ValueError if the shape can't be sent to clients.
+    """
     if text(members["type"]) == "circle":
         return Circle(float(members["lat"]), float(members["lng"]), float(members["radius_m"]))
-    json.dumps(members, allow_nan=False)  # raises an error if the members can't be written as JSON
+    json.dumps(members, allow_nan=False)  # raises an error if a client couldn't be sent the members as JSON
     if members["type"] == "Polygon" and _is_one_ring(members["coordinates"]):
         ring = tuple((float(lng), float(lat)) for lng, lat in members["coordinates"][0])
         return Polygon(ring, float(members.get("buffer_m", 0)))
@@ -212,7 +224,10 @@ def to_shape(members: Mapping[str, Any]) -> Shape:
 
 
 def _is_one_ring(coordinates: Sequence[Any]) -> bool:
-    """Return whether this release knows such polygons. A later release may publish others, for example with holes."""
+    """Return whether a polygon's coordinates, as in GeoJSON, are a single ring of more than three positions.
+
+    A later release may publish other polygons, such as polygons with holes, which have several rings.
+    """
     return len(coordinates) == 1 and len(coordinates[0]) > 3
 
 
@@ -222,7 +237,7 @@ def _to_approval(elements: Sequence[Any]) -> Approval:
 
 
 def _confirm(confirm: Confirm) -> dict[str, Any]:
-    """Return the member with what was confirmed; none if nothing was, so that old entries keep their bytes."""
+    """Return a dict with the member `confirm` (what a person confirmed), or {} if nothing was confirmed."""
     members = {"area_km2": confirm.area_km2, "text": list(confirm.text)}
     return {"confirm": members} if confirm != NOTHING_CONFIRMED else {}
 
@@ -234,7 +249,7 @@ def _to_confirm(fields: Mapping[str, Any]) -> Confirm:
 
 
 def _origin(origin: Origin | None) -> dict[str, Any]:
-    """Return the member with the CAP message that the entry was made from; none if there was no message."""
+    """Return a dict with the member `origin` (the CAP message that the entry was made from), or {} without one."""
     return {} if origin is None else {"origin": [origin.sender, origin.identifier, origin.blocks]}
 
 
@@ -246,7 +261,7 @@ def _to_origin(elements: Sequence[Any] | None) -> Origin | None:
 
 
 def _proof(proof: ApprovalProof | None) -> dict[str, Any]:
-    """Return the member with the signatures; none without them. The other members stay as in older releases (NC7)."""
+    """Return a dict with the member `proof` (the signed form and its signatures), or {} without one (NC7)."""
     if proof is None:
         return {}
     signatures = [[each.protected, each.signature] for each in proof.signatures]
@@ -262,12 +277,12 @@ def _to_proof(fields: Mapping[str, Any]) -> ApprovalProof | None:
 
 
 def _issuer(entry: Entry) -> dict[str, Any]:
-    """Return the member with the publisher's issuer; none for the key set itself, as in earlier releases (rule HD5)."""
+    """Return a dict with the member `issuer` (the issuer of the publisher's token), or {} if it is empty (HD5)."""
     return {"issuer": entry.issuer} if entry.issuer else {}
 
 
 def _cancel(entry: Cancel) -> dict[str, Any]:
-    into = {"into": entry.into} if entry.into else {}  # without it, the same bytes as in older releases
+    into = {"into": entry.into} if entry.into else {}  # omitted if empty: the same bytes as in older releases
     return {
         "kind": "cancel",
         "id": entry.id,
@@ -314,7 +329,10 @@ def _call(entry: CallEntry) -> dict[str, Any]:
 
 
 def _to_call(fields: dict[str, Any], call_id: str, revision: int) -> CallEntry:
-    """Return an entry of a call. Its two parts are not decoded: they are checked when they are decrypted (LogC2)."""
+    """Return the call entry in `fields`. Its body and its encrypted part stay encoded; readers check them (LogC2).
+
+    Raise ValueError if `fields` has another id or number than `call_id` and `revision`.
+    """
     if (fields["id"], integer(fields["revision"])) != (call_id, revision):
         raise ValueError("another place")
     sealed, sealed_as = _bytes(fields["sealed"]), integer(fields.get("sealed_as", 0))
@@ -340,17 +358,17 @@ def _bytes(value: object) -> bytes:
 
 
 def _time(value: object) -> int:
-    """Return a time in ms since 1970. Raises ValueError if its year has more than four digits."""
+    """Return `value`, a time in ms since 1970. Raise ValueError if it is not between the years 1970 and 9999."""
     if not 0 <= integer(value) <= MAX_MS:
         raise ValueError("not a time")
     return integer(value)
 
 
-# ---- the members of alerts and texts, by their types ---------------------------------------------------------------
+# ---- how the members of alerts and texts are stored, by type -------------------------------------------------------
 
 _Convert = Callable[[Any], Any]
-# A type of a member that is missing in _READ raises KeyError when this module is imported. A value of a type that is
-# missing in _WRITE is stored unchanged.
+# _READ needs an item for the type of every member; otherwise importing this module raises KeyError. Values of types
+# that are not in _WRITE are stored unchanged.
 _READ: Mapping[Any, _Convert] = {
     **CHECKS,
     TimeMs: _time,
@@ -366,9 +384,10 @@ _WRITE: Mapping[Any, _Convert] = {
 
 
 class _Stored(NamedTuple):
-    """The storing of one member: its name, two conversions, and its default value (MISSING if it has none).
+    """How one member of an alert or of a text is stored.
 
-    `write` is None if the value is stored unchanged.
+    `write` converts the member's value into its stored form; it is None if the value is stored unchanged. `read`
+    converts the stored form back. `default` is MISSING if the member has no default value.
     """
 
     name: str

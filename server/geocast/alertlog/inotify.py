@@ -1,7 +1,7 @@
-"""Notifications about writes to a file, by Linux' inotify(7), so that a reader of the file need not poll it.
+"""Notifications about writes to a file, from Linux's inotify(7), so that readers need not poll the file.
 
-The kernel reports a write at once. A commit of SQLite can be read only after the sync that follows the write. So after
-a notification the reader has to poll for a short time.
+The kernel reports a write at once. But SQLite shows a commit to readers only after the commit's data was synced to
+disk, which comes later than the write. So after a notification the reader has to poll for a short time.
 """
 
 import asyncio
@@ -13,15 +13,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 _IN_MODIFY = 0x2
-_EVENTS_BYTES = 65_536  # the size of one read of events, which are dropped
+_EVENTS_BYTES = 65_536  # how many bytes of events to read at once; their content is ignored
 
 
 class FileWatch:
-    """A watch on one file. After `listen`, it calls `told` once if the file was written to since the last call."""
+    """Watches one file, and calls a function when somebody writes to it.
 
-    def __init__(self, path: Path, told: Callable[[], None]) -> None:
-        """Watch `path`. Raises OSError if there is no inotify or no such file, or if the user has no watch left."""
-        self._told = told
+    The function is called once after each call of `listen`.
+    """
+
+    def __init__(self, path: Path, on_write: Callable[[], None]) -> None:
+        """Watch the file at `path`. `on_write` is the function to call when it is written to.
+
+        Raise OSError if inotify is unavailable, if there is no such file, or if the user has reached the limit of
+        watches.
+        """
+        self._on_write = on_write
         self._listening = False
         self._descriptor = _call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -31,7 +38,10 @@ class FileWatch:
             raise
 
     def listen(self) -> None:
-        """Call `told` at the next write; or soon, if there was a write since `told` was called last."""
+        """Arrange for one call of `on_write`, at the next write to the file.
+
+        If the file was written to since the last call of `on_write`, it is called soon.
+        """
         if not self._listening:
             self._listening = True
             asyncio.get_running_loop().add_reader(self._descriptor, self._read)
@@ -42,11 +52,11 @@ class FileWatch:
         os.close(self._descriptor)
 
     def _read(self) -> None:
-        self._stop_listening()  # the reader polls now anyway, so further writes need not wake the loop
+        self._stop_listening()  # the reader polls now anyway, so later writes need not wake the event loop
         with contextlib.suppress(BlockingIOError):
             while len(os.read(self._descriptor, _EVENTS_BYTES)) > _EVENTS_BYTES // 2:
                 pass
-        self._told()
+        self._on_write()
 
     def _stop_listening(self) -> None:
         if self._listening:

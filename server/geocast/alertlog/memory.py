@@ -1,6 +1,6 @@
 """A log in the memory of this process, for tests and benchmarks.
 
-It keeps all rules of the port except durability: its entries are lost when the process ends.
+It keeps all rules of the package `alertlog` except durability: its entries are lost when the process ends.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _FOLLOWED = (Revision, Cancel, CallEntry)
 
 
 class MemoryLog:
-    """A log in memory, which keeps all rules of the port except durability."""
+    """A log in memory, which keeps all rules of the `alertlog` package except durability."""
 
     def __init__(self, verifier: EntryVerifier | None = None) -> None:
         self.verifier = verifier or TrustAll()
@@ -46,14 +46,14 @@ class MemoryLog:
         self._entries: list[Positioned] = []
         self._history: dict[str, list[Entry | OtherKind]] = {}
         self._ends: dict[str, int] = {}  # the latest end of each alert's entries
-        self._cursors: list[Cursor] = []  # the same ends, sorted in the order of `live` (LogL1)
-        self._positions: dict[str, int] = {}  # the position of the last revision of each alert
+        self._cursors: list[Cursor] = []  # the ends in `_ends` with their ids, sorted as in `live` (LogL1)
+        self._positions: dict[str, int] = {}  # the position of each alert's last revision; 0 if it has none
         self._counts: dict[str, Counts] = {}
         self._last = 0
-        self._appended = asyncio.Event()  # replaced by a new one at each append
+        self._appended = asyncio.Event()  # set, and replaced by a new event, at each append
 
     async def examine(self) -> str:
-        """Return a description. There is nothing to check."""
+        """Return a description of the log. There is nothing to check."""
         return "in memory: gone when the process ends"
 
     async def start(self) -> None:
@@ -63,14 +63,14 @@ class MemoryLog:
         """Do nothing: there is nothing to close."""
 
     async def append(self, entry: Entry | CallEntry) -> bool:
-        """Store `entry` and return True, or return False if its number is not the next one."""
+        """Store `entry` and return True, or return False if it can't be the next entry of its alert or call."""
         if not may_follow(entry, reversed(self._history.get(entry.id, []))):
             return False
         self.take(entry)
         return True
 
     def take(self, entry: Entry | OtherKind) -> None:
-        """Store `entry` without any check. (Tests use this to play a later release.)"""
+        """Store `entry` without any check. With this method, tests store entries as a later release would."""
         self._history.setdefault(entry.id, []).append(entry)
         self._last += 1
         self._lasts_until(entry.id, entry.ends_at)
@@ -91,7 +91,7 @@ class MemoryLog:
             del self._cursors[bisect_left(self._cursors, Cursor(ends_at, alert_id))]
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """Return all entries of one alert or call, in order."""
+        """Return all entries of one alert or call, ordered by number; empty if the id is unknown."""
         return tuple(entry for entry in self._chain(alert_id) if entry is not None)
 
     def _chain(self, alert_id: str) -> list[Entry | OtherKind | None]:
@@ -104,7 +104,10 @@ class MemoryLog:
         return entry if isinstance(entry, OtherKind) else self.verifier.verify(entry, (entry.id, entry.revision), place)
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
-        """Return a page of the live alerts."""
+        """Return a page of up to `limit` live alerts.
+
+        `after` is where the previous page ended, or None for the first page.
+        """
         return await page(self._look, now_ms, after, limit)
 
     async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
@@ -115,16 +118,16 @@ class MemoryLog:
         return Seen(cursor, self._positions[cursor.id], current(reversed(self._chain(cursor.id))))
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """Return the ids of the open calls."""
+        """Return the ids of the calls for help that are open at `now_ms` (ms since 1970)."""
         calls = (i for i, history in self._history.items() if any(isinstance(entry, CallEntry) for entry in history))
         return [i for i in calls if self._ends[i] > now_ms and not any(map(is_last, self._history[i]))]
 
     async def tail(self) -> int:
-        """Return the position of the last entry."""
+        """Return the position of the last entry in the log; 0 if the log was always empty."""
         return self._last
 
     async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
-        """Yield the entries after `after`, without end."""
+        """Yield batches of the entries with positions above `after`, without end."""
         there = self._last  # `ended_before_ms` does not apply to entries after this position
         while True:
             appended = self._appended
@@ -153,16 +156,19 @@ class MemoryLog:
         """Do nothing: no other process can append."""
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add to the counted deliveries of each id."""
+        """Add `counts` to the delivery counts that are stored under the same ids."""
         for alert_id, more in counts.items():
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 
     async def counts(self, alert_id: str) -> Counts:
-        """Return the deliveries of one id or `under_revision`."""
+        """Return the delivery counts stored for an id, or for a key from `under_revision`."""
         return self._counts.get(alert_id, Counts())
 
     async def purge(self, now_ms: int) -> int:
-        """Delete the places of calls that ended PLACE_MS ago, and all entries of alerts that ended RETENTION_MS ago."""
+        """Delete alerts that ended at least RETENTION_MS ago, and places of calls that ended at least PLACE_MS ago.
+
+        (The place of a call for help is the place of its incident.) Return the number of deleted entries.
+        """
         places = self._forget_places(now_ms)
         cutoff = now_ms - RETENTION_MS
         gone = {i for i, history in self._history.items() if max(entry.ends_at for entry in history) < cutoff}

@@ -1,4 +1,4 @@
-"""The optimistic writer, for a log with several writers: read the history, decide, append, try again if overtaken.
+"""The optimistic writer, for a log with several writers: read an alert's history, decide what to append, append it.
 
     read ──> decide ──> append ── stored ──> the plan's answer
      ^          │         │
@@ -7,26 +7,29 @@
      │      the plan's answer
      └────────────────────┘
 
-Rule 1  The log decides, never what this process remembers. So every attempt reads the history again.
-Rule 2  A decision is a pure function of what was read: it waits for nothing and stores nothing, so it can be made
-        again. It returns a `Plan`, or raises why the request is refused. Each entry of the plan has the number after
-        the last entry of its history. A plan without entries is final: a repeated request, for instance, or a dry run.
+Rule 1  Decisions are based on what is in the log, never on what this process remembers. So every attempt reads the
+        history again.
+Rule 2  A decision is a pure function of the history: it waits for nothing and stores nothing, so it can be repeated. It
+        returns a `Plan`, or raises the error with which the request is refused. Each entry of the plan has the number
+        after the last entry of its history. If a plan has no entries, its answer is returned at once; examples are
+        repeated requests and dry runs.
 Rule 3  The log stores an entry only under the next number (LogA1). If another writer has taken that number meanwhile,
-        the history is read and the decision made again, at most ATTEMPTS times in all. Then LogUnavailable is raised:
-        the client repeats its request.
-Rule 4  LogUnavailable from the log itself is raised at once. The entry may be stored or not (LogA3); a client that
-        repeats its request finds out, because decisions look for their own entry in the history first.
+        read the history and decide again. After ATTEMPTS attempts, raise LogUnavailable; the client repeats its
+        request.
+Rule 4  If the log itself raises LogUnavailable, raise it at once. The entry may or may not be stored (LogA3). If the
+        client repeats its request, the decision finds out, because it first looks for its own entry in the history.
 
-Example: the history of an alert is [revision 1], and nodes A and B are asked for different revisions 2 at once.
+Example: the history of an alert is [revision 1], and nodes A and B each receive a different revision 2 at the same
+time.
 
 1. Both read [revision 1], and both decide to append revision 2.
 2. Node A appends first. The log refuses node B's entry, because number 2 is taken.
 3. Node B reads [revision 1, revision 2] and decides again: 409 `revision-conflict`. Without the second decision B would
    have answered 201 for an entry that is not in the log.
 
-If node B had been asked for the same revision as node A, its second decision would have found the entry in the history,
-and the answer would be 200 with node A's entry. If node A dies after its append and before its answer, the client
-repeats the request at node B, which finds the entry in the same way. So no request is ever stored twice.
+If node B had received the same revision as node A, its second decision would have found the entry in the history, and
+the answer would be 200 with node A's entry. If node A dies after its append and before its answer, the client repeats
+the request at node B, which finds the entry in the same way. So no request is ever stored twice.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -38,7 +41,7 @@ from ..model.alert import Entry
 from ..model.call import CallEntry
 from . import AlertLog
 
-ATTEMPTS = 20  # decisions on one request
+ATTEMPTS = 20  # the largest number of decisions on one request (Rule 3)
 
 _Read = TypeVar("_Read")
 _Answer = TypeVar("_Answer")
@@ -53,12 +56,13 @@ class Plan(NamedTuple, Generic[_Answer, _E]):
 
 
 class OptimisticWriter(Generic[_E]):
-    """A writer that decides by the history, appends, and decides again if another writer was faster."""
+    """Appends entries that depend on an alert's history, and decides again if another writer was faster."""
 
     def __init__(self, alert_log: AlertLog, appended: Callable[[_E], None], overtaken: str) -> None:
-        """Write to `alert_log`, and call `appended` with each entry that was stored.
+        """Create a writer to `alert_log`.
 
-        `overtaken`: the text of the error after the last attempt.
+        `appended` is called with each entry after it was stored. `overtaken` is the text of the LogUnavailable error
+        that is raised if other writers were faster at every attempt.
         """
         self._log = alert_log
         self._appended = appended
@@ -70,10 +74,12 @@ class OptimisticWriter(Generic[_E]):
         decide: Callable[[_Read], Plan[_Answer, _E]],
         append: Callable[[Sequence[_E]], Awaitable[bool]] | None = None,
     ) -> _Answer:
-        """Return the answer of the first plan that could be carried out (Rules 1 to 4).
+        """Read a history, decide what to append, and append it. Return the answer that was decided on.
 
-        `append`: used instead of this object's `append`, by callers that do something before or after it. Raises what
-        `decide` raises, and LogUnavailable.
+        If another writer was faster, begin again with reading (Rules 1 to 4). `read` returns the history. `decide`
+        turns the history into a plan, or raises the error with which the request is refused. `append`, if given, is
+        called in place of this object's `append`, for callers that do something before or after it. Raise
+        LogUnavailable if the log is unavailable or all ATTEMPTS attempts fail.
         """
         for _ in range(ATTEMPTS):
             plan = decide(await read())
@@ -82,7 +88,10 @@ class OptimisticWriter(Generic[_E]):
         raise LogUnavailable(self._overtaken)
 
     async def append(self, entries: Sequence[_E]) -> bool:
-        """Append entries in order. Return False at the first whose number is taken; those before it stay stored."""
+        """Append entries in order. Return True if all were stored, or False as soon as the log refuses one.
+
+        The log refuses an entry if its number is taken. The entries before it stay stored.
+        """
         for entry in entries:
             if not await self._log.append(entry):
                 return False

@@ -4,41 +4,42 @@
                                                                           │
     follow <── rows <── thread "log-reader" <── data_version changed <────┴── inotify: the write-ahead log was written
 
-How the rules of the port are kept:
+How this backend keeps the rules of the `alertlog` package:
 
 LogA1,
-LogA2   A batch of appends is one `BEGIN IMMEDIATE` transaction. So one writer at a time, over all processes, reads the
-        last number and inserts the next one.
-        Example: processes A and B append different revisions 2. A has the write lock; B waits for it, then finds that
-        the last number is 2, and its `append` returns False.
+LogA2   A batch of appends is one `BEGIN IMMEDIATE` transaction. So at any time only one writer in all processes can
+        read the last number of an alert and insert an entry with the next one.
+        Example: processes A and B append different revisions 2. A has the write lock. B waits for the lock, then finds
+        that number 2 is taken, and its `append` returns False.
 LogA3   In WAL mode with `synchronous=FULL`, COMMIT returns after the fsync. All appends that come in during a commit
-        share the next one (group commit), so 500 concurrent appends take a few fsyncs.
-        Example: the machine loses power after COMMIT and before the answer. The entry is in the file. A publisher who
-        repeats the request gets the answer for it.
+        share the next commit (group commit), so 500 concurrent appends take a few fsyncs.
+        Example: the machine loses power after COMMIT and before the answer. The entry is in the file. If the publisher
+        repeats the request, the answer is the stored entry.
 LogA4   Readers see only committed rows, and a commit in WAL mode is visible only after it is synced.
 LogF1   Positions are AUTOINCREMENT row ids, assigned inside the write transaction. So they rise in the order of commits
         and are never used twice, not even after the last rows were purged.
-LogF2   An append of this process wakes its followers at once. An append of another process changes
-        `PRAGMA data_version`. The kernel reports a write to the write-ahead log (`inotify.py`), and from then on the
-        version is read every POLL_S seconds, until it has changed or BUSY_S have passed. Without inotify the version is
-        read every POLL_S all the time.
+LogF2   An append of this process wakes its followers (the readers that wait for new entries) at once. An append of
+        another process changes `PRAGMA data_version`. The kernel reports when a process writes to the write-ahead log
+        (`inotify.py`). From then on the version is read every POLL_S seconds, until it has changed or BUSY_S seconds
+        have passed. Without inotify the version is read every POLL_S seconds all the time.
         Example: process B writes its commit at 0 ms, and the fsync ends at 30 ms. The kernel wakes process A at 0 ms.
         A reads the version at 0, 8, 16, 24 and 32 ms, and finds the new entry at 32 ms.
-LogL2   An index on (ends_at, id) gives the order of LogL1, and the place in it where a page begins.
+LogL2   An index on (ends_at, id) has the order of LogL1, so a page can begin at any place in this order.
 LogR1   Alerts are deleted only if both the wall clock and the trusted time of the file allow it (`trusted_time.py`).
-LogR2   Each row has a CRC-32. A row with a wrong checksum, or with bytes that are not an entry, stays in place and is
-        set aside: it is skipped, counted, and named by its position in a log line. A file that SQLite can't read any
-        more is renamed, and all its readable rows are copied into a new file (`sqlite_file`).
+LogR2   Each row has a CRC-32. A row with a wrong checksum, or with bytes that are not an entry, stays in the file. It
+        is skipped and counted, and a log message gives its position. If SQLite can't read the file any more, all
+        readable rows are copied into a new file, and the old file is renamed (`sqlite_file`).
 LogC3,
-LogC4   Entries with the place of a call have a partial index, which SQLite maintains by the first bytes of the stored
-        entry. So no code has to fill it, in any release. Deleted entries are overwritten in the file. Older copies of
-        their bytes may be in the write-ahead log, which is therefore written back to the file and truncated.
+LogC4   The entries that contain the place of a call are in a partial index, whose condition compares the first bytes of
+        an entry. So SQLite maintains the index by itself, whichever release writes. Deleted entries are overwritten in
+        the file. The write-ahead log may have older copies of their bytes, so it is written back to the file and
+        truncated.
 
-There are two threads with one connection each: one writes, one reads. The event loop itself has a third connection. It
-reads `data_version` and small batches there, and checks before each use that the file and its companions (`-wal`,
-`-shm`) are still at their paths.
-Example: an operator replaces the file by a backup while the node runs. The open connections still write to the old
-file, which has no name any more, so every entry would be lost. The node raises LogUnavailable instead.
+There are two threads, each with a connection of its own: one writes, one reads. The event loop has a third connection,
+on which it reads `data_version` and small batches. Before each use of a connection, the log checks that the file and
+its companions (`-wal`, `-shm`) are still at their paths.
+Example: an operator replaces the file with a backup while the node runs. The open connections still use the old file,
+which has no name any more, so every new entry would be lost. Appends raise LogUnavailable instead.
 """
 
 import asyncio
@@ -89,25 +90,25 @@ from .trusted_time import NEWEST, TrustedTime
 
 logger = logging.getLogger(__name__)
 
-# The most entries that the event loop reads itself, from the page cache. A thread would be slower: while messages are
-# sent to many connections, it gets the GIL only after milliseconds.
+# The largest number of entries that the event loop reads itself, from the page cache. Reading so few in a thread would
+# be slower: while the loop sends messages to many connections, a thread waits some milliseconds for the GIL.
 FEW = 32
-POLL_S = 0.008  # the time between two reads of `data_version`, each of which takes 60 µs
-TRUNCATE_S = 0.05  # how long truncating waits for readers of the write-ahead log; no process writes meanwhile
-BUSY_S = 1.0  # how long to poll after a write to the write-ahead log; a slower sync is noticed after HEARTBEAT_S
+POLL_S = 0.008  # the time between two reads of `data_version`; one read takes 60 µs
+TRUNCATE_S = 0.05  # how long truncating waits for readers of the write-ahead log; no process can write meanwhile
+BUSY_S = 1.0  # how long to poll after a write to the write-ahead log; a commit after that is found after HEARTBEAT_S
 RETRY_S = 0.25  # the time between two attempts to open the file
-MAX_WAITING = 10_000  # the most appends in the queue; then the log is unavailable
-MAX_COMMIT = 500  # the most appends in one transaction
-PURGE_BATCH = 500  # the most alerts that one transaction deletes
+MAX_WAITING = 10_000  # when so many appends are in the queue, further appends raise LogUnavailable
+MAX_COMMIT = 500  # the largest number of appends in one transaction
+PURGE_BATCH = 500  # the largest number of alerts that one transaction deletes
 
-# The next alerts in the order of LogL1, each with its last entry and its latest end.
+# The next alerts in the order of `live` (LogL1), each with its last entry and with the latest end of its entries.
 #
-# The inner query walks along the index on (ends_at, id), from the place after the cursor. It skips a row if the same
-# alert has another row that ends later, so each alert comes once, at its latest end. The outer query adds the row with
-# the highest number, which nearly always says whether the alert is live.
-# Example: an alert has revision 1 (ends at 12:00), revision 2 (ends at 15:00) and a cancel (ends at 15:00). The row of
-# 12:00 is skipped, DISTINCT makes one row of the two of 15:00, and the outer query adds the cancel. So the alert keeps
-# its place at 15:00 after it was cancelled, and no reader of the pages gets it twice.
+# The inner query reads the index on (ends_at, id) in order, beginning after the cursor. It skips a row if another row
+# of the same alert ends later, so it finds each alert once, at its latest end. The outer query adds the last entry of
+# the alert (the row with the highest revision number), which is nearly always enough to know whether the alert is live.
+# Example: an alert has revision 1 (ends at 12:00), revision 2 (ends at 15:00) and a cancel (ends at 15:00). The 12:00
+# row is skipped, DISTINCT merges the two 15:00 rows, and the outer query adds the cancel. So the alert stays at 15:00
+# in the order after it was cancelled, and somebody who reads page after page does not get it twice.
 _LOOK = f"""
 SELECT {COLUMNS}, latest FROM (
     SELECT DISTINCT ends_at AS latest, id AS alert_id FROM entry AS one
@@ -118,31 +119,35 @@ SELECT {COLUMNS}, latest FROM (
 ORDER BY latest, id
 """
 _OF_A_CALL = " OR ".join(map(is_of_kind, KINDS))
-# The ids of calls that have a `call` entry and no `end`, and that have not expired. The condition on `one` is the one
-# of the partial index `entry_with_a_place`, so SQLite reads only the entries with a place, not the whole log.
+# The ids of calls that have a `call` entry, have no `end` entry and have not expired. `one` has the same condition as
+# the partial index `entry_with_a_place`, so SQLite reads only the entries in this index, not the whole log.
 _OPEN = f"""
 SELECT id FROM entry AS one WHERE {is_of_kind("call", "one")}
 AND NOT EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND {is_of_kind("end", "other")})
 AND EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND other.ends_at > ?)
 GROUP BY id ORDER BY min(position)
 """
-# The `end` entries of calls that still have a `call` entry, found by the same index.
+# The `end` entries of calls whose place is still in a `call` entry, found by the index `entry_with_a_place`.
 _ENDS = f"""
 SELECT DISTINCT {", ".join(f"last.{column}" for column in COLUMNS.split(", "))}
 FROM entry AS one CROSS JOIN entry AS last ON last.id = one.id AND {is_of_kind("end", "last")}
 WHERE {is_of_kind("call", "one")}
 """
-_PROBE = " " * (codec.MAX_ENTRY_BYTES + 1_024)  # not a valid id, and as large as the largest entry (LogA5)
+_PROBE = " " * (codec.MAX_ENTRY_BYTES + 1_024)  # at least as large as any entry (LogA5), and not a valid id
 
 _T = TypeVar("_T")
 _Row = tuple[int, str, int, int, bytes, int]
 
 
 class SqliteLog:
-    """A log in one SQLite file. The module's docstring says how it keeps the rules of the port."""
+    """A log in one SQLite file. The module's docstring says how it keeps the rules of the `alertlog` package."""
 
     def __init__(self, path: Path, *, max_pages: int | None = None, verifier: EntryVerifier | None = None) -> None:
-        """`max_pages` limits the size of the file, in pages; tests use it to play a full disk."""
+        """Prepare to use the log at `path`, without opening it.
+
+        `max_pages` limits the file's size in pages; tests use it to simulate a full disk. `verifier` checks the entries
+        that are read; without a verifier, all entries are accepted.
+        """
         self.verifier = verifier or TrustAll()
         self.quarantined = 0
         self._path = path
@@ -150,37 +155,41 @@ class SqliteLog:
         self._bad_rows: set[int] = set()
         self._trusted_time = TrustedTime()
         self._queue: list[tuple[Entry | CallEntry, asyncio.Future[bool]]] = []  # the appends that wait for a commit
-        self._committer: asyncio.Task[None] | None = None  # the task that commits them; None if the queue is empty
-        self._appended = asyncio.Event()  # set, and replaced by a new one, at each commit of this process
-        self._woken = asyncio.Event()  # the same, and also at each reported write to the write-ahead log
-        self._write_failed = False  # whether the last transaction has failed
+        self._committer: asyncio.Task[None] | None = None  # the task that commits `_queue`; None if the queue is empty
+        self._appended = asyncio.Event()  # set, and replaced by a new event, at each commit of this process
+        self._woken = asyncio.Event()  # like `_appended`, but also set when inotify reports a write
+        self._write_failed = False  # whether the last transaction failed
         self._untruncated = False  # whether the write-ahead log may have bytes of deleted places
         self._problem: str | None = "it is not open"  # why the log can't be used; None if it can
         self._identity: sqlite_file.Identity = ()  # the identity of the files that are open
         self._opening: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._written: FileWatch | None = None  # the watch on the write-ahead log
-        self._busy_until = 0.0  # until this monotonic time another process may be committing
-        self._writer: sqlite3.Connection  # set, like the next two, when there is no problem
+        self._busy_until = 0.0  # the monotonic time until which another process may be committing
+        self._writer: sqlite3.Connection  # this connection and the next two are set while `_problem` is None
         self._reader: sqlite3.Connection
         self._watcher: sqlite3.Connection
         self._writer_thread = ThreadPoolExecutor(1, "log-writer")
         self._reader_thread = ThreadPoolExecutor(1, "log-reader")
 
-    # ---- life ------------------------------------------------------------------------------------------------
+    # ---- opening and closing the log -------------------------------------------------------------------------------
 
     async def examine(self) -> str:
-        """Return what is at the path, if the file can be used or made."""
+        """Return a description of the file at the log's path, for the operator.
+
+        Raise ConfigError or LogUnavailable if it can't be used as a log.
+        """
         try:
             return f"{self._path}: {await asyncio.to_thread(sqlite_file.examined, self._path)}"
         except ConfigError as error:
             raise ConfigError(f"log {self._path}: {error}") from None
 
     async def start(self) -> None:
-        """Open or create the file, and repair a corrupt one. Raises ConfigError if only an operator can help.
+        """Open or create the file, and repair a corrupt one.
 
-        A problem that may pass, such as a full disk, is not raised. The file is then opened later, every RETRY_S, and
-        all other methods raise LogUnavailable until this succeeds.
+        Raise ConfigError if only an operator can solve the problem. A problem that may pass, such as a full disk, is
+        not raised. Instead, opening is tried again every RETRY_S seconds, and all other methods raise LogUnavailable
+        until this succeeds.
         """
         try:
             await self._open()
@@ -208,7 +217,10 @@ class SqliteLog:
         self._reader_thread.shutdown()
 
     async def _open(self) -> None:
-        """Open the three connections and watch the write-ahead log. Raises ConfigError or LogUnavailable."""
+        """Open the three connections and watch the write-ahead log.
+
+        Raise ConfigError or LogUnavailable if a connection can't be opened.
+        """
         writer, lost = await self._in(self._writer_thread, lambda: sqlite_file.opened(self._path))
         self.quarantined += lost
         try:
@@ -219,13 +231,16 @@ class SqliteLog:
             await self._in(self._writer_thread, writer.close)
             raise sqlite_file.reason_of(error) from None
         self._writer, self._reader, self._watcher = writer, reader, watcher
-        # From here on `_check` compares the files at the path with these.
+        # From now on `_check` compares the files at the path with the files that were opened here.
         self._identity = sqlite_file.identity(self._path)
         self._written = _watched(_write_ahead_log(self._path), self._on_write)
         self._problem = None
 
     async def _open_for_ever(self) -> None:
-        """Try to open the file every RETRY_S until this succeeds or the log is stopped. Log each new reason once."""
+        """Try to open the file every RETRY_S seconds, until this succeeds or the log is stopped.
+
+        Log each new reason for a failure once.
+        """
         while self._problem is not None and not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_S):
@@ -234,34 +249,37 @@ class SqliteLog:
                 await self._open()
             except (ConfigError, LogUnavailable) as error:
                 if str(error) != self._problem:
-                    logger.warning("log %s can't be opened (%s); trying again", self._path, error)
+                    logger.warning("log %s still can't be opened (now because of: %s); trying again", self._path, error)
                 self._problem = str(error)
             except Exception as error:
                 self._problem = type(error).__name__
-                logger.error("log %s can't be opened because of an unexpected error: %s", self._path, trace(error))
+                logger.error(
+                    "log %s can't be opened because of an unexpected error: %s; trying again", self._path, trace(error)
+                )
 
     def _check(self) -> None:
-        """Raise LogUnavailable if the file is not open, or if it or a companion was deleted or replaced.
+        """Raise LogUnavailable if the file is not open, or if the file or a companion was deleted or replaced.
 
-        Every method calls this before it uses the file. It takes three calls of stat(2), some microseconds.
+        Every method calls this one before it uses the file. A call takes three stat(2) system calls, some microseconds.
         """
         if self._problem is not None:
             raise LogUnavailable(self._problem)
         if sqlite_file.identity(self._path) != self._identity:
             raise LogUnavailable("its file, -wal or -shm was deleted or replaced; put it back, or start the node again")
 
-    # ---- append ------------------------------------------------------------------------------------------------
+    # ---- writing to the log ----------------------------------------------------------------------------------------
 
     async def append(self, entry: Entry | CallEntry) -> bool:
-        """Store `entry` in the next transaction and return True after its fsync, or return False (LogA1).
+        """Store `entry` in the next transaction.
 
-        The entry waits in a queue while another transaction is being committed. Raises LogUnavailable if the queue is
-        full or the transaction fails.
+        Return True after the transaction was synced, or False if the number of `entry` is not the next one (LogA1). The
+        entry waits in a queue while another transaction is being committed. Raise LogUnavailable if the queue is full
+        or the transaction fails.
 
-        Example: ten requests come in while the disk syncs a commit for 5 ms. Their entries wait, and are stored by the
-        next transaction together. So each of the ten waits for at most two syncs, however many there are.
-        Example: two of the ten are different revisions 2 of one alert. Both are in the same transaction. The first one
-        is inserted, and the second one sees it and gets False.
+        Example: ten requests come in while the disk syncs a commit for 5 ms. Their entries wait, and the next
+        transaction stores all of them. So each of the ten requests waits for at most two syncs.
+        Example: two of the ten are different revisions 2 of one alert. Both are in the same transaction. The first is
+        inserted; the second finds that number 2 is taken, and its request gets False.
         """
         if len(self._queue) >= MAX_WAITING:
             raise LogUnavailable("too many appends are waiting")
@@ -269,11 +287,14 @@ class SqliteLog:
         self._queue.append((entry, future))
         if self._committer is None:
             self._committer = asyncio.get_running_loop().create_task(self._commit_all())
-        # If the caller is cancelled because its client has gone, the entry is stored all the same.
+        # If the caller is cancelled because its client has disconnected, the entry is still stored.
         return await asyncio.shield(future)
 
     async def _commit_all(self) -> None:
-        """Commit batches of the queue until it is empty. Appends that come in during a commit are in the next batch."""
+        """Commit batches from the queue until it is empty.
+
+        Appends that come in during a commit are in the next batch.
+        """
         try:
             while self._queue:
                 batch, self._queue = self._queue[:MAX_COMMIT], self._queue[MAX_COMMIT:]
@@ -282,9 +303,10 @@ class SqliteLog:
             self._committer = None
 
     async def _commit(self, batch: list[tuple[Entry | CallEntry, asyncio.Future[bool]]]) -> None:
-        """Commit one batch and set the result of each append; a failure is the result of all of them.
+        """Commit one batch and set the result of each append. If the commit fails, each append raises its error.
 
-        Followers of this process are woken after the commit. So they never get an entry that is not synced (LogA4).
+        Followers of this process are woken only after the commit. So they never get an entry that is not synced
+        (LogA4).
         """
         try:
             stored = await self._write(lambda db: [_insert(db, entry) for entry, _ in batch])
@@ -292,17 +314,17 @@ class SqliteLog:
             failure = error if isinstance(error, LogUnavailable) else LogUnavailable(type(error).__name__)
             for _, future in batch:
                 future.set_exception(failure)
-                future.exception()  # marks it as retrieved, since its caller may have been cancelled
+                future.exception()  # marks the error as retrieved, because the caller may have been cancelled
             return
         for (_, future), was_stored in zip(batch, stored, strict=True):
             future.set_result(was_stored)
         self.nudge()
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add to the counted deliveries of each id. After a failed write, first test whether writing works again.
+        """Add `counts` to the stored delivery counts of each id.
 
-        The test writes as many bytes as the largest entry takes, and deletes them. A smaller write may fit into the
-        free pages of the file when the disk is still full.
+        After a failed write, first test whether writing works again. The test writes as many bytes as the largest entry
+        takes, and deletes them. A smaller write might fit into the free pages of the file while the disk is still full.
         """
         self._check()
         if self._write_failed:
@@ -314,9 +336,11 @@ class SqliteLog:
         await self._write(lambda db: _add_counts(db, rows))
 
     async def purge(self, now_ms: int) -> int:
-        """Delete the alerts that ended RETENTION_MS ago, PURGE_BATCH at a time, and the places of ended calls.
+        """Delete alerts that ended at least RETENTION_MS ago, and places of calls that ended at least PLACE_MS ago.
 
-        An alert ended when the last of its entries did, and by both the wall clock and the trusted time.
+        (The place of a call for help is the place of its incident.) Return the number of deleted entries. An alert
+        counts as ended when all of its entries have ended according to both the wall clock and the trusted time
+        (`trusted_time.py`). Each transaction deletes at most PURGE_BATCH alerts.
         Example: this machine's clock is a day ahead. The newest entry was accepted and approved two hours ago, so the
         trusted time is right, and nothing is deleted early.
         Example: nothing was published for three days, and this machine's clock is right. The trusted time is late by up
@@ -334,10 +358,10 @@ class SqliteLog:
                 return total
 
     async def _purge_places(self, now_ms: int) -> int:
-        """Delete the `call` entries of calls that ended PLACE_MS ago (LogC4). Return their number.
+        """Delete the `call` entries, which contain a place, of calls that ended PLACE_MS ago or earlier (LogC4).
 
-        Their bytes may still be in the write-ahead log. So it is truncated, now or, if a process is reading it, at one
-        of the next purges.
+        Return the number of deleted entries. The write-ahead log may still have their bytes, so it is truncated. If
+        another process is reading the write-ahead log now, it is truncated at one of the next purges.
         """
         ends = [entry for _, entry in self._readable(await self._select(_ENDS)) if isinstance(entry, CallEntry)]
         over = [end.id for end in ends if ended_at(end) <= now_ms - PLACE_MS]
@@ -348,10 +372,10 @@ class SqliteLog:
         return gone
 
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Return the result of `work`, which runs in one transaction that is synced before this returns.
+        """Run `work` in one transaction, wait until the transaction is synced, and return the result of `work`.
 
-        `work` must not return a cursor. A cursor that is freed in another thread resets its statement, which the writer
-        thread may be using again.
+        `work` must not return a cursor: if another thread freed the cursor, its statement would be reset while the
+        writer thread may be using it.
         """
         self._check()
         try:
@@ -362,21 +386,24 @@ class SqliteLog:
         self._write_failed = False
         return result
 
-    # ---- read --------------------------------------------------------------------------------------------------
+    # ---- reading the log -------------------------------------------------------------------------------------------
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """Return all readable entries of one alert or call, in order."""
+        """Return all readable entries of one alert or call, ordered by number."""
         return [entry for _, entry in await self._chain(alert_id) if entry is not None]
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
-        """Return a page of the live alerts."""
+        """Return a page of up to `limit` live alerts.
+
+        `after` is where the previous page ended, or None for the first page.
+        """
         return await page(self._look, now_ms, after, limit)
 
     async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
-        """Read the next `count` alerts after a cursor. Nearly always the last entry of an alert is enough.
+        """Return the next `count` alerts after the place `after`, whether or not they are live.
 
-        All entries of an alert are read if its last entry is of another kind, or if only the earlier entries can show
-        whether it is accepted.
+        Usually only the last entry of an alert is read. All entries of an alert are read if its last entry was written
+        by a later release, or if only the earlier entries can show whether the last one is accepted.
         Example: the last entry is a cancel with too few approvals for its alert. It becomes `Untrusted`, and the
         revision before it is the current one (HD1).
         """
@@ -393,35 +420,39 @@ class SqliteLog:
         ]
 
     async def _last_known_entry(self, alert_id: str) -> tuple[int, Entry | OtherKind | None]:
-        """Return the last entry of an alert that is accepted and of a known kind, and its position.
+        """Return (position, entry) for the last entry of an alert that is accepted and of a kind known to this release.
 
-        Return (0, None) if there is none. The entry is None if it can't be read.
+        Return (0, None) if there is no such entry. The entry is None if it is damaged.
         """
         found = [each for each in await self._chain(alert_id) if not isinstance(each[1], OtherKind)]
         return found[-1] if found else (0, None)
 
     async def _chain(self, alert_id: str) -> list[tuple[int, Entry | OtherKind | None]]:
-        """Return the position of each entry of an alert, and the entry, or None if it is unreadable or not accepted."""
+        """Return (position, entry) for each entry of an alert or call, ordered by number.
+
+        The entry is None if it can't be read, and an `Untrusted` if it is not accepted.
+        """
         rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
         chain = drop_unverified_cancels([entry for _, entry in self._readable(rows)], self.verifier)
         return [(row[0], entry) for row, entry in zip(rows, chain, strict=True)]
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """Return the ids of the open calls, in the order of their first entries."""
+        """Return the ids of the open calls, ordered by the positions of their first entries."""
         return [call_id for (call_id,) in await self._select(_OPEN, now_ms)]
 
     async def tail(self) -> int:
-        """Return the position of the last entry; 0 if there is none."""
+        """Return the position of the last entry in the log; 0 if the log is empty."""
         return int((await self._select("SELECT coalesce(max(position), 0) FROM entry"))[0][0])
 
     async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
-        """Yield the entries after `after`, first in large batches from the reader thread, then as they are appended.
+        """Yield batches of the entries with positions above `after`, without end.
 
-        At the end of the log the event loop reads at most FEW entries itself. If there are more, a thread reads them.
+        Stored entries are read in large batches by the reader thread. At the end of the log the event loop reads new
+        entries itself, at most FEW at a time; if there are more, the thread reads them.
         Example: a node starts with a log of 100,000 entries. The thread reads a hundred batches, and the loop serves
-        its connections meanwhile. Then one alert after another is published, and each is read by the loop at once.
+        its connections meanwhile. Then alerts are published one after another, and the loop reads each of them at once.
         """
-        there = await self.tail() if ended_before_ms else 0  # `ended_before_ms` does not apply after this position
+        there = await self.tail() if ended_before_ms else 0  # entries after this position are yielded, ended or not
         query = (
             f"SELECT {COLUMNS} FROM entry WHERE position > ? AND (position > ? OR ends_at >= ? OR {_OF_A_CALL}) "
             "ORDER BY position LIMIT ?"
@@ -429,8 +460,8 @@ class SqliteLog:
         at_end = False
         while True:
             self._check()
-            # The event and the version are read before the rows. So a commit after the rows were read sets the event or
-            # changes the version, and is not missed by `_wait_for_commit`.
+            # Get the event and the version before reading the rows. Then a commit after the rows were read sets this
+            # event or changes the version, so `_wait_for_commit` notices it.
             appended, seen = self._appended, self._data_version()
             limit = FEW if at_end else BATCH
             values = after, there, ended_before_ms, limit
@@ -454,36 +485,38 @@ class SqliteLog:
         return ()
 
     def nudge(self) -> None:
-        """Wake the followers of this process."""
+        """Wake the followers of this process, which then look for new entries."""
         self._appended.set()
         self._appended = asyncio.Event()
         self._wake()
 
     async def _wait_for_commit(self, appended: asyncio.Event, seen: int) -> None:
-        """Wait for a commit of this or another process, or for HEARTBEAT_S.
+        """Wait until this or another process commits, but at most HEARTBEAT_S seconds.
 
-        `appended` is the event of this process's next commit, and `seen` the version before the last read.
+        `appended` is the event that the next commit of this process sets. `seen` is the value of `PRAGMA data_version`
+        before the rows were read.
 
-        Example: process B begins to commit when this process is at the end of the log. The write wakes this process,
-        which reads the version: it is still `seen`, because B's fsync is not done. So it goes on to read the version
-        every POLL_S, until it has changed. If B dies before its commit, it never changes, and after BUSY_S this process
-        waits for the next write again.
+        Example: process B begins to commit when this process is at the end of the log. B's write wakes this process,
+        which reads the version: it still equals `seen`, because B's fsync is not done. So this process reads the
+        version every POLL_S seconds until it has changed. If B dies before its commit, the version never changes; after
+        BUSY_S seconds, this process stops polling and waits for the next write.
         """
         deadline = time.monotonic() + HEARTBEAT_S
         while not appended.is_set() and time.monotonic() < deadline:
-            # The event is taken, and the watch set up, before the version is read. So a write of another process either
-            # is in this version already or sets the event.
+            # Get the event and set up the watch before reading the version. Then a write by another process is either
+            # included in this version or will set the event.
             woken, pause_s = self._woken, self._pause_s(deadline)
             if self._data_version() != seen:
                 self._busy_until = 0.0
                 return
-            # Not wait_for: in Python 3.11 it can swallow a cancellation that comes together with the event.
+            # `asyncio.wait_for` is not used: in Python 3.11 it can swallow a cancellation that comes together with the
+            # event.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await woken.wait()
 
     def _pause_s(self, deadline: float) -> float:
-        """Return for how many seconds a follower need not read the version unless it is woken."""
+        """Return how many seconds a follower may wait before it reads `data_version` again."""
         now = time.monotonic()
         if self._written is None or now < self._busy_until:
             return POLL_S
@@ -491,7 +524,7 @@ class SqliteLog:
         return deadline - now
 
     def _on_write(self) -> None:
-        """Poll for the next BUSY_S, because this or another process has written to the write-ahead log."""
+        """Poll `data_version` for the next BUSY_S seconds, because a process has written to the write-ahead log."""
         self._busy_until = time.monotonic() + BUSY_S
         self._wake()
 
@@ -500,19 +533,23 @@ class SqliteLog:
         self._woken = asyncio.Event()
 
     async def counts(self, alert_id: str) -> Counts:
-        """Return the deliveries of one id or `under_revision`."""
+        """Return the delivery counts stored for an id, or for a key from `under_revision`."""
         rows = await self._select("SELECT sent, acked, declined, pushed FROM delivery WHERE id = ?", alert_id)
         return Counts(*rows[0]) if rows else Counts()
 
     async def _select(self, query: str, *values: str | int) -> list[Any]:
-        """Return the rows of a query, which runs in the reader thread. Raises LogUnavailable."""
+        """Return the rows of a query, which runs in the reader thread.
+
+        Raise LogUnavailable if the file can't be read.
+        """
         self._check()
         return await self._in(self._reader_thread, lambda: _select(self._reader, query, *values))
 
     def _data_version(self) -> int:
-        """Return a number that changes whenever another connection has committed something. Raises LogUnavailable.
+        """Return a number that changes whenever another connection has committed.
 
-        The number is valid for one connection alone, so `_watcher` is used for it and for no write.
+        Raise LogUnavailable if it can't be read. SQLite counts for each connection separately, so the number is always
+        read on `_watcher`, which never writes.
         """
         try:
             return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
@@ -520,7 +557,10 @@ class SqliteLog:
             raise _unavailable(error) from None
 
     def _readable(self, rows: Sequence[_Row]) -> Iterator[tuple[_Row, Entry | OtherKind | None]]:
-        """Yield each row with its entry; None if the entry can't be read, which is then set aside (LogR2)."""
+        """Yield (row, entry) for each row.
+
+        The entry is None if it can't be read (LogR2), and an `Untrusted` if it is not accepted (LogJ1).
+        """
         for row in rows:
             try:
                 entry = _read(row)
@@ -534,29 +574,31 @@ class SqliteLog:
                 yield row, None
 
     def _set_aside(self, position: int, error: ValueError) -> None:
-        """Count and log an unreadable row, the first time that it is read (LogR2)."""
+        """Count and log an unreadable row when it is read for the first time (LogR2)."""
         if position not in self._bad_rows:
             self._bad_rows.add(position)
             self.quarantined += 1
-            logger.error("log %s: the entry at position %d is set aside: %s", self._path, position, error)
+            logger.error(
+                "log %s: the entry at position %d is unreadable and is skipped: %s", self._path, position, error
+            )
 
     @staticmethod
     async def _in(thread: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 
-# ---- functions that run in the threads ---------------------------------------------------------------------------
+# ---- functions that are given a connection; most run in the two threads --------------------------------------------
 
 
 def _write_ahead_log(path: Path) -> Path:
-    file = path.resolve()  # SQLite puts it beside the file itself, not beside a link to it
+    file = path.resolve()  # SQLite puts the write-ahead log beside the file itself, not beside a link to it
     return file.with_name(f"{file.name}-wal")
 
 
-def _watched(path: Path, told: Callable[[], None]) -> FileWatch | None:
-    """Return a watch on a file, or None if there is no inotify; followers then poll all the time."""
+def _watched(path: Path, on_write: Callable[[], None]) -> FileWatch | None:
+    """Return a watch on the file at `path`, or None if inotify is unavailable. Followers then poll all the time."""
     try:
-        return FileWatch(path, told)
+        return FileWatch(path, on_write)
     except OSError as error:
         logger.info("log %s: inotify is unavailable (%s); polling the log instead", path, error.strerror)
         return None
@@ -567,12 +609,15 @@ def _cap(db: sqlite3.Connection, max_pages: int | None) -> None:
 
 
 def _probe(db: sqlite3.Connection) -> None:
-    """Write a row as large as the largest entry, which fails as long as there is no room for one."""
+    """Write a row that is larger than any entry, to test whether there is enough space.
+
+    Raise sqlite3.Error if there is not.
+    """
     db.execute("INSERT OR REPLACE INTO delivery (id, sent, acked) VALUES (?, 0, 0)", (_PROBE,))
 
 
 def _end_probe(db: sqlite3.Connection) -> None:
-    """Delete that row, whose pages are free for the next entries then."""
+    """Delete the row that `_probe` wrote. Its pages in the file are then free for the next entries."""
     db.execute("DELETE FROM delivery WHERE id = ?", (_PROBE,))
 
 
@@ -593,10 +638,10 @@ def _select(connection: sqlite3.Connection, query: str, *values: str | int) -> l
 
 
 def _batch(connection: sqlite3.Connection, query: str, *values: int) -> tuple[list[_Row], bool]:
-    """Return the rows of a batch, and whether it is full, so that there may be more.
+    """Run a query, and return a batch of its rows and whether the batch is full, so that there may be more rows.
 
-    A batch is full at BATCH_BYTES, or at the number of rows that is the last of `values`, the limit of the query. So
-    one read never takes more than a few MB of memory, even if all entries have 64 KiB.
+    A batch is full when its entries have BATCH_BYTES, or when it has as many rows as the query's limit (the last item
+    of `values`). So one read never takes more than a few MB of memory, even if every entry has 64 KiB.
     """
     rows: list[_Row] = []
     size = 0
@@ -613,10 +658,10 @@ def _batch(connection: sqlite3.Connection, query: str, *values: int) -> tuple[li
 
 
 def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
-    """Return the result of `work`, run in one transaction. Raises LogUnavailable after a rollback.
+    """Run `work` in one transaction and return its result. If SQLite fails, roll back and raise LogUnavailable.
 
-    BEGIN IMMEDIATE takes the write lock at once. With a plain BEGIN two processes could read the same last number, and
-    one of them would then fail with "database is locked" although it could have waited.
+    BEGIN IMMEDIATE acquires the write lock at once. With a plain BEGIN two processes could read the same last number,
+    and one of them would then fail with "database is locked" although it could have waited.
     """
     try:
         db.execute("BEGIN IMMEDIATE")
@@ -634,16 +679,16 @@ def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) 
 def _insert(db: sqlite3.Connection, entry: Entry | CallEntry) -> bool:
     """Insert the entry and return True, or return False if it may not follow the stored entries (LogA1).
 
-    Rows are read from the last one backwards, and no more than necessary.
-    Example: the chain is [revision 1, cancel, an entry of a later release]. The next number is 4, but the last entry of
-    a known kind is the cancel, so nothing of this release may follow (LogG2).
+    The alert's rows are read from the last one backwards, and no more than necessary.
+    Example: the stored entries are revision 1, a cancel, and an entry of a later release. The next number is 4. But the
+    last entry of a kind that this release knows is the cancel, so this release may append nothing (LogG2).
     """
     query = f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC"
     with contextlib.closing(db.execute(query, (entry.id,))) as rows:
         try:
             if not may_follow(entry, map(_entry_in_place, rows)):
                 return False
-        except ValueError:  # the last entry can't be read, and may have been a cancel, so nothing may follow it
+        except ValueError:  # the last entry can't be read; nothing may follow it, because it may have been a cancel
             return False
     payload = codec.encode(entry)
     db.execute(
@@ -655,10 +700,11 @@ def _insert(db: sqlite3.Connection, entry: Entry | CallEntry) -> bool:
 
 
 def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
-    """Delete up to PURGE_BATCH alerts whose entries all ended before the cutoff, and counts of ids without entries.
+    """Delete up to PURGE_BATCH alerts whose entries all ended before the cutoff. Return the number of deleted entries.
 
+    Also delete delivery counts of ids that have no entries any more.
     Example: revision 1 ended on Monday, and revision 2, which extended the alert, ends on Wednesday. Both are kept
-    until Thursday: a request that repeats revision 1 on Wednesday still gets its first answer.
+    until Thursday. So a request that repeats revision 1 on Wednesday still gets its first answer.
     """
     gone = db.execute(
         "DELETE FROM entry WHERE id IN (SELECT DISTINCT id FROM entry AS e WHERE ends_at < ?1 AND NOT EXISTS "
@@ -674,7 +720,7 @@ def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
 
 
 def _purge_places(db: sqlite3.Connection, over: Sequence[str]) -> int:
-    """Delete the entries with the place of these calls. Return their number.
+    """Delete the `call` entries, which contain a place, of the calls with these ids. Return how many there were.
 
     `secure_delete` overwrites their bytes with zeros in the pages of the file.
     """
@@ -683,10 +729,10 @@ def _purge_places(db: sqlite3.Connection, over: Sequence[str]) -> int:
 
 
 def _truncate(db: sqlite3.Connection) -> bool:
-    """Write the write-ahead log back to the file and truncate it. Return False if a process is still reading it.
+    """Write the write-ahead log back to the file and truncate it. Return False if another process is still reading it.
 
-    A reader that is in the middle of a query needs the old pages in it. Truncating waits TRUNCATE_S for such readers,
-    and no longer, because no process can write meanwhile.
+    A process in the middle of a query needs the old pages in the write-ahead log. Truncating waits for such processes,
+    but only for TRUNCATE_S, because no process can write meanwhile.
     """
     db.execute(f"PRAGMA busy_timeout = {TRUNCATE_S * 1000:.0f}")
     try:
@@ -699,7 +745,7 @@ def _truncate(db: sqlite3.Connection) -> bool:
 
 
 def _read(row: _Row) -> Entry | OtherKind:
-    """Return the entry in a row. Raises ValueError if the row has been damaged."""
+    """Return the entry in a row. Raise ValueError if the row is damaged."""
     _, alert_id, revision, ends_at, payload, checksum = row
     if not isinstance(payload, bytes) or codec.checksum(alert_id, revision, payload) != checksum:
         raise ValueError("checksum differs")
@@ -707,11 +753,12 @@ def _read(row: _Row) -> Entry | OtherKind:
 
 
 def _entry_in_place(row: _Row) -> Entry | OtherKind:
-    """Return the entry in a row for the check of the next append. Raises ValueError if the row has been damaged.
+    """Return the entry in a row, for the check before an append. Raise ValueError if the row is damaged.
 
-    Only the number of the row counts if its bytes are an entry of another id or number (HD15).
-    Example: somebody with access to the file copies the bytes of a cancel into a row of another alert. They must not
-    end that alert.
+    If the bytes are those of an entry with another id or number, return an `OtherKind`, so that only the row's number
+    counts (HD15).
+    Example: somebody with access to the file copies the bytes of a cancel into a row of another alert. This must not
+    end the other alert.
     """
     entry = _read(row)
     _, alert_id, revision, ends_at, *_ = row
@@ -720,5 +767,5 @@ def _entry_in_place(row: _Row) -> Entry | OtherKind:
 
 
 def _unavailable(error: sqlite3.Error) -> LogUnavailable:
-    # The messages of SQLite name conditions ("database or disk is full"), never values.
+    # SQLite's messages name conditions ("database or disk is full"), never stored values.
     return LogUnavailable(str(error))

@@ -1,22 +1,24 @@
-"""The file of a log in SQLite: creating, recognizing and repairing it. All functions block until the disk is done.
+"""Functions that create, recognize and repair the file of a log in SQLite.
 
-Rule 1  A file is written, renamed or repaired only if it is new, or empty, or was a log before. Any other file at this
-        path belongs to somebody else, and the path is a mistake in the settings.
+All of them block until the disk has answered.
+
+Rule 1  A file is written, renamed or repaired only if it is new or empty, or is known to be a log. Any other file at
+        this path belongs to another program, and the path is a mistake in the settings.
         Example: `--log /var/lib/app/users.db` names the database of another program. The node refuses to start and does
         not change the file.
-Rule 2  A problem that may pass (a full disk, another process's lock, an I/O error) raises LogUnavailable, and the call
-        may be repeated. A problem that only an operator can solve (no such folder, a folder instead of a file, no
-        permission, somebody else's file, a file of a later release) raises ConfigError.
-Rule 3  No byte of a file that SQLite can't read any more is deleted. Its readable rows are first copied into a new file
-        beside it, which is named `.mending`, and `.mended` when it is complete. Then the old file is renamed, and the
-        new one takes its place.
-        Example: the node dies after the old file was renamed and before the new one took its place. At the next start
-        there is a `.mended` file, which takes the place then. If the node dies earlier, only a `.mending` file is
-        left, and the repair begins again.
+Rule 2  A problem that may pass (a full disk, another process's lock, an I/O error) raises LogUnavailable, and the
+        caller may try again. A problem that only an operator can solve (no such folder, a folder instead of a file, no
+        permission, another program's file, a file of a later release) raises ConfigError.
+Rule 3  If SQLite can't read a file any more, the file is repaired without deleting a byte of it. Its readable rows are
+        copied into a new file beside it, which is named `.mending`, and `.mended` when it is complete. Then the old
+        file is renamed, and the new file takes its place.
+        Example: the node dies after the old file was renamed and before the new file took its place. The next start
+        finds the `.mended` file and puts it in place. If the node dies earlier, only a `.mending` file is left, and the
+        repair begins again.
 
-A file was a log if its header has the `application_id`, or if its schema is the one of a log (for files that are older
-than this mark). If neither can be read any more, it was a log if the companion `.lock` contains its inode, which is
-written there each time that it is opened.
+A file is known to be a log if its header has our `application_id`, or if its schema is that of a log (older files have
+no such id). If neither can be read any more, the companion file `.lock` decides: whenever a log is opened, its inode is
+written there.
 """
 
 import contextlib
@@ -36,15 +38,15 @@ from . import codec
 
 logger = logging.getLogger(__name__)
 
-BUSY_TIMEOUT_S = 2.0  # how long to wait for another process that writes to the file or opens it
-LOOK_AGAIN_S = 0.02  # the time between two attempts to take the lock
+BUSY_TIMEOUT_S = 2.0  # how long to wait for another process that is writing to the file or opening it
+LOOK_AGAIN_S = 0.02  # the time between two attempts to acquire the lock
 VERSION = 1  # raised only by a release after which older releases must not write to the file any more (LogG6)
 APPLICATION_ID = 0x67636C67  # "gclg"
 COLUMNS = "position, id, revision, ends_at, payload, checksum"
 
 
 def is_of_kind(kind: str, table: str = "entry") -> str:
-    """Return a condition in SQL for entries of this kind, which compares the first bytes of the stored entry."""
+    """Return an SQL condition that is true for call entries of this kind; it compares the first bytes of the entry."""
     head = codec.begins(kind)
     return f"substr({table}.payload, 2, {len(head)}) = x'{head.hex()}'"
 
@@ -86,7 +88,7 @@ _PASSING_ERRNOS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     *(errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT),
 }
-# CANTOPEN may pass, because its lasting causes were excluded before, when the file was opened without SQLite.
+# SQLITE_CANTOPEN may pass: its permanent causes have been ruled out, by opening the file without SQLite first.
 _PASSING_CODES = {
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR),
     *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN),
@@ -94,9 +96,10 @@ _PASSING_CODES = {
 
 
 def opened(path: Path) -> tuple[sqlite3.Connection, int]:
-    """Open the log at `path`, which is created or repaired if necessary.
+    """Open the log at `path`, and create or repair its file if necessary.
 
-    Return a connection and the number of rows that could not be read. Raises ConfigError or LogUnavailable (Rule 2).
+    Return a connection and the number of rows that could not be read. Raise ConfigError or LogUnavailable if the log
+    can't be opened (Rule 2).
     """
     try:
         _refuse_special_files(path)
@@ -104,7 +107,7 @@ def opened(path: Path) -> tuple[sqlite3.Connection, int]:
             raise ConfigError(_NO_LOG)
         # Several processes may start at once. The lock lets one of them at a time check and repair the file.
         with _lock(path) as lock:
-            # The operating system's error says why a file can't be opened; SQLite's error does not.
+            # Open the file without SQLite, because the operating system's error says why it can't be opened.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))
             db, lost = _create_or_repair(path)
             try:
@@ -113,14 +116,15 @@ def opened(path: Path) -> tuple[sqlite3.Connection, int]:
                 db.close()
                 raise
             return db, lost
-    except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: a path without a file's name
+    except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: the path has no file name
         raise reason_of(error) from None
 
 
 def examined(path: Path) -> str:
-    """Return a description of what is at `path`, if `opened` could use it. Nothing is created, changed or locked.
+    """Return a description of what is at `path`. Nothing is created, changed or locked.
 
-    Raises ConfigError or LogUnavailable (Rule 2), and LogUnavailable also for a file that `opened` would repair.
+    If `opened` could not use the path, raise ConfigError or LogUnavailable (Rule 2). Also raise LogUnavailable if
+    `opened` would have to repair the file.
     """
     try:
         _refuse_special_files(path)
@@ -143,7 +147,7 @@ def examined(path: Path) -> str:
 
 def _refuse_unwritable_paths(path: Path) -> None:
     folder = path.resolve().parent
-    folder.stat()  # the operating system's error is the clearest one if it can't be found
+    folder.stat()  # if there is no such folder, the operating system's error is the clearest
     for each in (folder, *(_companion(path, suffix) for suffix in (*_COMPANIONS, ".lock"))):
         wanted = os.W_OK | (os.X_OK if each is folder else os.R_OK)
         if each.exists() and not os.access(each, wanted, effective_ids=True):
@@ -151,11 +155,11 @@ def _refuse_unwritable_paths(path: Path) -> None:
 
 
 def _examine_the_database(path: Path) -> None:
-    """Raise ConfigError if the file belongs to somebody else, and sqlite3.DatabaseError if it is corrupt.
+    """Raise ConfigError if the file belongs to another program, and sqlite3.DatabaseError if it is corrupt.
 
-    (For a corrupt file the class is DatabaseError itself, not a subclass.) With `immutable` SQLite creates no
-    companions and takes no locks, and it ignores the write-ahead log. So the pages are checked only if there is none,
-    that is, while no process has the file open.
+    (For a corrupt file the class is DatabaseError itself, not a subclass.) With `immutable=1`, SQLite creates no
+    companion files and takes no locks, but ignores the write-ahead log. So the pages are checked only if there is no
+    write-ahead log, that is, while no process has the file open.
     """
     if not _head(path).startswith(_MAGIC):
         raise sqlite3.DatabaseError("no database")
@@ -168,8 +172,11 @@ def _examine_the_database(path: Path) -> None:
 
 
 def reason_of(error: Exception) -> ConfigError | LogUnavailable:
-    """Return the error to raise instead of an error of the operating system or of SQLite (Rule 2)."""
-    # SQLite's messages name conditions, such as "database or disk is full", and never values.
+    """Return LogUnavailable for an error that may pass, and ConfigError for any other error (Rule 2).
+
+    `error` comes from the operating system or from SQLite. The caller raises the returned error in its place.
+    """
+    # SQLite's messages name conditions such as "database or disk is full", and never stored values.
     reason = str(getattr(error, "strerror", None) or error)
     if isinstance(error, sqlite3.Error):
         passing = getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING_CODES
@@ -179,7 +186,10 @@ def reason_of(error: Exception) -> ConfigError | LogUnavailable:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection that syncs its commits, and overwrites what it deletes. Raises sqlite3.Error."""
+    """Return a connection to the file at `path` that syncs every commit and overwrites what it deletes.
+
+    Raise sqlite3.Error if it can't be opened.
+    """
     db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA synchronous = FULL")
@@ -191,7 +201,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def connect_twice(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    """Return two connections. Raises sqlite3.Error, after which none is left open."""
+    """Return two connections. If the second can't be opened, close the first and raise sqlite3.Error."""
     one = connect(path)
     try:
         return one, connect(path)
@@ -201,9 +211,10 @@ def connect_twice(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
 
 
 def identity(path: Path) -> Identity:
-    """Return the device and inode of the file and of its companions; None for each that can't be found.
+    """Return (device, inode) for the file at `path` and for each of its companions `-wal` and `-shm`.
 
-    They stay the same while a connection is open: SQLite removes the companions only when the last one is closed.
+    A file that can't be found has None instead. The numbers stay the same while a connection is open: SQLite removes
+    the companions only when the last connection is closed.
     """
     return tuple(_identity(_companion(path, suffix)) for suffix in _COMPANIONS)
 
@@ -218,9 +229,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[IO[str]]:
-    """Yield the companion `.lock`, open and locked.
+    """Lock the companion file `.lock` for the body of a `with` statement, and yield the file.
 
-    Raises LogUnavailable if another process holds the lock for longer than BUSY_TIMEOUT_S.
+    Raise LogUnavailable if another process holds the lock for longer than BUSY_TIMEOUT_S seconds.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     with _companion(path, ".lock").open("a+", encoding="utf-8") as lock:
@@ -239,14 +250,14 @@ def _companion(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-# ---- recognizing a log -----------------------------------------------------------------------------------------
+# ---- how a log is recognized ---------------------------------------------------------------------------------------
 
 
 def _refuse_special_files(path: Path) -> None:
-    """Raise ConfigError for a pipe, a socket or a device.
+    """Raise ConfigError if the path is a pipe, a socket or a device.
 
-    Reading one could block for ever, and a process of root could rename it. A link counts as the file that it leads to.
-    Directories are not checked here, since the operating system's own error is clear.
+    Reading such a file could block forever, and a process that runs as root could rename it. A link counts as its
+    target. Directories are not checked here, because the operating system's own error is clear.
     """
     with contextlib.suppress(FileNotFoundError):
         mode = path.stat().st_mode
@@ -255,22 +266,22 @@ def _refuse_special_files(path: Path) -> None:
 
 
 def _head(path: Path) -> bytes:
-    """Return the header of the file; b"" if there is no file."""
+    """Return the header of the file, which is its first bytes; b"" if there is no file."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         return file.read(_HEADER)
     return b""
 
 
 def _may_be_a_log(head: bytes) -> bool:
-    """Return whether a file with this header is a database, or has no content.
+    """Return whether `head`, the first bytes of a file, belongs to an SQLite database or to a file without content.
 
-    A file of zeros has no content: a crash may leave zeros in the place of a page.
+    A file of zeros has no content: a crash may leave a page of zeros.
     """
     return head.startswith(_MAGIC) or not any(head)
 
 
 def _remembered(path: Path) -> bool:
-    """Return whether the file is the one that was opened as a log here last, by its inode in `.lock`."""
+    """Return whether this file was last opened as a log at this path, according to the inode stored in `.lock`."""
     with contextlib.suppress(OSError):
         return _companion(path, ".lock").read_text("utf-8") == str(path.stat().st_ino)
     return False
@@ -286,7 +297,7 @@ def _remember(path: Path, lock: IO[str]) -> None:
 def _bears_the_mark(path: Path) -> bool:
     """Return whether a file that SQLite can't read was a log.
 
-    The bytes of its first page and of its write-ahead log are searched for the mark and the schema.
+    Search the first page of the file and its write-ahead log for the application id and the schema of a log.
     """
     found = b""
     for suffix in ("", "-wal"):
@@ -306,11 +317,11 @@ def _refuse_foreign_databases(db: sqlite3.Connection) -> None:
         raise ConfigError("made by a later version of geocast")
 
 
-# ---- creating and repairing --------------------------------------------------------------------------------------
+# ---- how the file is created and repaired --------------------------------------------------------------------------
 
 
 def _create_or_repair(path: Path) -> tuple[sqlite3.Connection, int]:
-    """Open, create or repair the file. Return a connection and the number of lost rows."""
+    """Open, create or repair the file. Return a connection and the number of rows lost."""
     if _companion(path, ".mended").exists():
         _take_over(path)
     try:
@@ -325,7 +336,10 @@ def _create_or_repair(path: Path) -> tuple[sqlite3.Connection, int]:
 
 
 def _create(path: Path) -> sqlite3.Connection:
-    """Open the file and create missing tables. Raises sqlite3.DatabaseError itself, no subclass, if it is corrupt."""
+    """Open the database at `path`, create missing tables, and return the connection.
+
+    If the file is corrupt, raise sqlite3.DatabaseError itself, not a subclass.
+    """
     if (head := _head(path)) and not head.startswith(_MAGIC):
         # SQLite must not open such a file, because it would delete the write-ahead log beside it.
         raise sqlite3.DatabaseError("no database")
@@ -334,7 +348,7 @@ def _create(path: Path) -> sqlite3.Connection:
         _refuse_foreign_databases(db)
         if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("corrupt")
-        if not head:  # before the write-ahead log is in use, so that the mark is written to the file itself
+        if not head:  # set the id before the write-ahead log is in use, so that it is written to the file itself
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute("PRAGMA journal_mode = WAL")
         db.executescript(_SCHEMA)
@@ -349,9 +363,9 @@ def _create(path: Path) -> sqlite3.Connection:
 
 
 def _mend(path: Path) -> int:
-    """Copy every readable row into a new file, which then takes the place of the file at `path` (Rule 3).
+    """Copy every readable row into a new file, which then replaces the file at `path` (Rule 3).
 
-    Return the number of rows that could not be read. Raises OSError or sqlite3.Error.
+    Return the number of rows that could not be read. Raise OSError or sqlite3.Error if the copy can't be made.
     """
     copy = _companion(path, ".mending")
     for suffix in _COMPANIONS:
@@ -365,19 +379,19 @@ def _mend(path: Path) -> int:
                 saved += 1
             except sqlite3.IntegrityError:
                 lost += 1
-            except sqlite3.ProgrammingError:  # the row is (), because it is on a damaged page
+            except sqlite3.ProgrammingError:  # the row is (), because its page is damaged
                 lost += 1
         new.execute("COMMIT")
         new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     copy.rename(_companion(path, ".mended"))
     kept = _take_over(path)
-    told = "log %s was corrupt: %d entries saved, %d lost; the old file is kept as %s"
-    logger.error(told, path, saved, lost, kept.name)
+    text = "log %s was corrupt and has been repaired: %d entries were saved, %d were lost; the old file is kept as %s"
+    logger.error(text, path, saved, lost, kept.name)
     return lost
 
 
 def _take_over(path: Path) -> Path:
-    """Put the repaired copy in the place of the corrupt file. Return the path to which the old file was renamed."""
+    """Replace the corrupt file with its repaired copy. Return the path to which the corrupt file was renamed."""
     old = _companion(path, f".corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}")
     for suffix in _COMPANIONS:
         with contextlib.suppress(FileNotFoundError):
@@ -389,13 +403,13 @@ def _take_over(path: Path) -> Path:
 def _rows_of(path: Path) -> Iterator[Sequence[object]]:
     """Yield every row of a damaged file, and () for each row that can't be read.
 
-    Each row is read by a query of its own, so that a damaged page makes only its own rows unreadable.
+    Each row is read by a separate query, so that a damaged page makes only its own rows unreadable.
     """
     if not _head(path).startswith(_MAGIC):
         return
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         try:
-            # Without this SQLite reads nothing from a file that is shorter than its header says.
+            # Without this setting, SQLite reads nothing from a file that is shorter than its header says.
             db.execute("PRAGMA writable_schema = ON")
             last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()[0]
         except (sqlite3.Error, TypeError):

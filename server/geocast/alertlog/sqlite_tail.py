@@ -1,7 +1,7 @@
-"""A reader of a log in a SQLite file, which never writes to it (`tail`).
+"""A reader of a log in a SQLite file, for programs that never write to the log (`alertlog/tail.py`).
 
-A reader of a write-ahead log needs the companions `-wal` and `-shm`, which exist while a node runs. It may lack the
-right to write to any of the files. So it never creates, repairs or locks one.
+Reading a write-ahead log requires the companion files `-wal` and `-shm`, which exist while a node runs. The program may
+have no right to write to the log or its companions. So this reader never creates, repairs or locks a file.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ from . import BATCH, codec, sqlite_file
 from .sqlite_file import APPLICATION_ID, COLUMNS
 from .tail import RawEntry
 
-LOOK_S = 0.25  # the time between two reads of new entries
+LOOK_S = 0.25  # the time between two checks for new entries
 _NEXT = f"SELECT {COLUMNS} FROM entry WHERE position > ? ORDER BY position LIMIT {BATCH}"
 
 
 class SqliteTail:
-    """A reader of the entries of a log in a file."""
+    """A reader of the entries of a log in a SQLite file."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file at `path`, which need not exist yet."""
+        """Prepare to read the file at `path`, which need not exist yet."""
         self._path = path
 
     async def start(self) -> None:
-        """Check that the file at the path is a log, if there is one. Raises ConfigError."""
+        """Check that the file at the path is a log, if there is a file. Raise ConfigError if it is something else."""
         with contextlib.suppress(LogUnavailable):
             self._open().close()
 
@@ -36,21 +36,24 @@ class SqliteTail:
         """Do nothing: no connection is open between two calls of `follow`."""
 
     async def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
-        """Yield the entries from the first one on, without end."""
+        """Yield all entries of the log in batches, and then each new entry, without end."""
         with contextlib.closing(self._open()) as db:
             opened, after = sqlite_file.identity(self._path)[0], 0
             while True:
                 rows = _ask(db, _NEXT, after)
                 if rows:
                     after = rows[-1][0]
-                yield [_sight(*row) for row in rows]
+                yield [_raw_entry(*row) for row in rows]
                 if len(rows) < BATCH:
                     if sqlite_file.identity(self._path)[0] != opened:
                         raise LogUnavailable("its file was deleted or replaced")
                     await asyncio.sleep(LOOK_S)
 
     def _open(self) -> sqlite3.Connection:
-        """Return a connection that can't write. Raises ConfigError or LogUnavailable."""
+        """Return a read-only connection to the file.
+
+        Raise ConfigError if the file is not a log, and LogUnavailable if it can't be read.
+        """
         if not self._path.exists():
             raise LogUnavailable("there is no file yet")
         try:
@@ -74,11 +77,11 @@ def _ask(db: sqlite3.Connection, query: str, *values: int) -> list[Any]:
     try:
         return db.execute(query, values).fetchall()
     except sqlite3.Error as error:
-        # SQLite's messages name conditions and never values.
+        # SQLite's messages name conditions such as "database is locked", and never stored values.
         raise LogUnavailable(str(error)) from None
 
 
-def _sight(position: int, alert_id: str, revision: int, ends_at: int, payload: bytes, checksum: int) -> RawEntry:
+def _raw_entry(position: int, alert_id: str, revision: int, ends_at: int, payload: bytes, checksum: int) -> RawEntry:
     try:
         if codec.checksum(alert_id, revision, payload) != checksum:
             raise ValueError("checksum differs")

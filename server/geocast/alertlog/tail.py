@@ -1,15 +1,16 @@
-"""A port for reading the log only, for programs that may have no right to write to it, such as the ledger.
+"""An interface for reading a log without writing to it, for programs that may not be allowed to write (the ledger).
 
-It gives every entry, including entries that can't be read. It promises less than `AlertLog`, so that a reader need not
-write anything:
+It yields every entry, including entries that can't be read. It guarantees less than `AlertLog`, so that reading
+requires no writes at all:
 
-    Obs1    `follow` gives every entry in the log, in the order of the log, and then the entries that are appended. It
-            gives an empty batch at the end, and then another one at least every few seconds.
-    Obs2    `follow` may give entries again: after a failure, and if it can't know whether the log is the same. Its
-            caller recognizes these by id, revision and bytes.
-            Example: Redis fails over, and the new primary lacks the last entry that was given. All entries are given
-            again, from the first one on.
-    Obs3    When the log is unavailable, `follow` raises LogUnavailable, and may be called again. It never just ends.
+    Obs1    `follow` yields every entry in the log, in the order of the log, and then the entries that are appended. It
+            yields an empty batch when it has reached the end, and then another one at least every few seconds.
+    Obs2    `follow` may yield entries again: after a failure, and if it can't know whether the log is still the same
+            one. Its caller recognizes repeated entries by id, revision and bytes.
+            Example: Redis fails over, and the new primary lacks the last entry that was yielded. All entries are
+            yielded again, from the first one on.
+    Obs3    When the log is unavailable, `follow` raises LogUnavailable; callers may then call it again. It never
+            returns without an error.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -19,10 +20,10 @@ from ..model.alert import Entry, OtherKind
 
 
 class RawEntry(NamedTuple):
-    """An entry with its bytes and its place in the log.
+    """A log entry with its stored bytes and its position in the log.
 
-    `epoch` rises when the log's history was rewound; it is 0 in a log without epochs. `entry` is None if the bytes
-    can't be read.
+    `epoch` is a number that rises when the log has lost entries; it is 0 in a log without epochs. `entry` is None if
+    the bytes can't be decoded.
     """
 
     epoch: int
@@ -34,12 +35,12 @@ class RawEntry(NamedTuple):
 
 
 class LogTail(Protocol):
-    """The port for readers, whose rules are in the module's docstring."""
+    """The interface for programs that only read the log. Its rules (Obs1 to Obs3) are in the module's docstring."""
 
     async def start(self) -> None:
-        """Check that the log can be read. Raises ConfigError if it can't be read as configured.
+        """Check that the log can be read. Raise ConfigError if the configuration makes this impossible.
 
-        A problem that may pass is not raised here, but by `follow`.
+        A problem that may pass is not raised here; `follow` raises it.
         """
         ...
 

@@ -1,21 +1,22 @@
 """A lower bound of the current time, computed from the times in the log, because wall clocks may be ahead.
 
 A process whose wall clock is a day ahead must not delete alerts that are live, or that other nodes still need (LogR1).
-So it deletes by the smaller of two times: its wall clock, and the trusted time of this module. (With a log in Redis,
-the clock of that server has to agree too.)
+So a process deletes only what has ended according to both its wall clock and the trusted time of this module. (With a
+log in Redis, the clock of the Redis server has to agree too.)
 
-Rule 1  Each entry has two times from the clocks of two parties: the node that accepted it, and the desk that approved
-        it. (For a call, the second time is when the incident happened, by the dispatcher.) The real time is later than
-        the smaller of the two, unless both clocks were ahead.
+Rule 1  Each entry has two times, from the clocks of two parties: when the node accepted it, and when the review desk
+        approved it. (An entry of a call has the time of the incident, as the dispatcher entered it, instead of an
+        approval.) The earlier of the two has already passed, unless both clocks were ahead.
         Example: node A's clock is a day ahead. Its entry has tomorrow's date as the time of acceptance and today's date
-        as the time of approval. Only today counts.
-Rule 2  From then on the monotonic clock of this process is added, which nobody can set. If nothing was published for a
-        while and the process was restarted meanwhile, the trusted time is late by that while. Alerts are then deleted
-        later than necessary, which does no harm.
-Rule 3  The entries that are in the log when the process begins count at once. A newer entry counts after PROVE_S, if
-        the wall clock has by then reached the time that the entry implies.
+        as the time of approval. Only today's date counts.
+Rule 2  The trusted time is such a time, plus the time that has passed since the entry was read. The latter is measured
+        with the monotonic clock of this process, which nobody can set. If nothing was published for some hours, and the
+        process was restarted meanwhile, the trusted time is late by these hours. Alerts are then deleted later than
+        necessary, which does no harm.
+Rule 3  The entries that are in the log when the process begins count at once. A newer entry counts only after PROVE_S,
+        and only if the wall clock then agrees: it must have reached the time that the entry implies.
         Example: this machine's clock is a day ahead for ten minutes, and it publishes an alert with tomorrow's date.
-        After an hour the clock has been set right, and tomorrow is still to come, so the entry does not count.
+        An hour later the clock has been set right. Tomorrow is still to come, so the entry does not count.
 """
 
 from collections.abc import Iterable
@@ -24,7 +25,7 @@ from ..clock import Now
 from ..model.alert import Entry, OtherKind, Revision
 from ..model.call import CallEntry, Ending, Opening, body_of
 
-NEWEST = 16  # entries that are read: some of them may be of other kinds, or unreadable
+NEWEST = 16  # how many of the last entries are read; some may be unreadable, or from a later release
 PROVE_S = 3600.0  # the time in which a wrong clock should have been set right
 
 
@@ -33,12 +34,13 @@ class TrustedTime:
 
     def __init__(self) -> None:
         self._known: tuple[int, float] | None = None  # a time in ms since 1970, and the monotonic time of reading it
-        self._candidate: tuple[int, float] | None = None  # the same for an entry that does not count yet (Rule 3)
+        self._candidate: tuple[int, float] | None = None  # these two times of an entry that does not count yet (Rule 3)
 
     def at_least(self, newest: Iterable[Entry | OtherKind | None], now: Now) -> int:
-        """Return the trusted time in ms since 1970, which is never later than the wall clock; 0 if it is unknown.
+        """Return a lower bound of the current time, in ms since 1970; 0 if none is known.
 
-        `newest` has the entries that were appended last, with None for entries that can't be read.
+        It is never later than the wall clock. `newest` has the entries that were appended last; None is an entry that
+        can't be read.
         """
         latest = max((_time_in(entry) for entry in newest), default=0)
         if self._known is None:
@@ -75,7 +77,7 @@ def _time_in_call(entry: CallEntry) -> int:
             return min(body.issued_at, body.occurred_at)
         case Ending():
             return min(body.at, body.call.occurred_at)
-    return 0  # one party alone tells the time
+    return 0  # entries of other kinds have the time of one party only
 
 
 def _advanced(known: tuple[int, float], now: Now) -> int:

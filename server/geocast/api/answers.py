@@ -1,8 +1,8 @@
-"""The types of the api listener's answers: routes build them and the OpenAPI document describes them.
+"""The types of the JSON bodies in the api listener's answers.
 
-At runtime they are plain dicts; mypy checks that the routes build what the document promises. The answers about calls
-for help are in `calls/dispatcher_view`, and problem documents in `model/problems`. The docstrings appear in the OpenAPI
-document as descriptions.
+Routes build them, and the OpenAPI document describes them. At runtime they are plain dicts; mypy checks that the routes
+build what the document promises. The types for calls for help are in `calls/dispatcher_view`, and those for problem
+documents in `model/problems`. The docstrings appear in the OpenAPI document as descriptions.
 """
 
 from typing import Annotated, Literal, NotRequired
@@ -14,7 +14,7 @@ from ..wire.output import AlertOut, AreaOut, TimeOut
 
 
 class ReachOut(TypedDict):
-    """The sum of the areas of an alert's shapes, in km², rounded up. Overlaps are counted once per shape."""
+    """The sum of the areas of an alert's shapes, in km², rounded up. An overlap counts once for each shape."""
 
     area_km2: Annotated[float, Field(ge=0)]
 
@@ -47,7 +47,7 @@ class CancelledOut(TypedDict):
 
 
 class CapAlertOut(TypedDict):
-    """An alert made from a CAP message. A dry run has no `revision` and no `issued_at`."""
+    """An alert that was published from a CAP message. In a dry run, `revision` and `issued_at` are absent."""
 
     id: str
     revision: NotRequired[int]
@@ -68,7 +68,7 @@ CapReason = Literal["status", "type", "scope", "all-clear", "event", "ended", "e
 
 
 class CapOut(TypedDict):
-    """The result of a CAP message: the outcome, the alerts made from it, and notes about corrections and findings."""
+    """The result of a CAP message: the outcome, the alerts published or cancelled, and notes about the message."""
 
     outcome: CapWord
     why: NotRequired[CapReason]
@@ -79,10 +79,11 @@ class CapOut(TypedDict):
 
 
 class DeliveryOut(TypedDict):
-    """Delivery counts over all nodes.
+    """The delivery counts of an alert, summed over all nodes.
 
-    `sent` and `acked` count (connection, revision) pairs that were sent and that clients acknowledged. `pushed` counts
-    (device, revision) pairs that push services accepted. The counts are rounded unless the token has alerts:audit.
+    `sent` counts revisions that were sent on connections, `acked` those that clients acknowledged, and `pushed` those
+    that push services accepted for devices. Each connection or device counts once for each revision. The counts are
+    rounded unless the token has alerts:audit.
     """
 
     sent: int
@@ -95,7 +96,10 @@ StateWord = Literal["live", "cancelled", "expired"]
 
 
 class StateOut(TypedDict):
-    """An alert, its state and its delivery counts. The counts of another publisher's alert need alerts:manage."""
+    """An alert, its state and its delivery counts.
+
+    Only tokens with alerts:manage see the counts of other publishers.
+    """
 
     state: StateWord
     alert: AlertOut
@@ -103,19 +107,19 @@ class StateOut(TypedDict):
 
 
 class LiveOut(TypedDict):
-    """All live alerts, or one page of them. Within a page the alerts are in the order of publication."""
+    """All live alerts, or one page of them. Within a page, alerts are ordered by time of publication."""
 
     alerts: list[AlertOut]
 
 
 class HealthOut(TypedDict):
-    """The process is alive and answers."""
+    """The answer to `/healthz`, which every running process gives."""
 
     status: Literal["alive"]
 
 
 class ReadyOut(TypedDict):
-    """Whether the node is ready, the reasons if it is not, and what is degraded although the node is ready."""
+    """Whether the node is ready, and the reasons if it is not. `degraded` lists problems that don't make it unready."""
 
     status: Literal["ready", "not ready"]
     reasons: NotRequired[list[str]]

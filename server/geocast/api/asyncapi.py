@@ -1,9 +1,9 @@
 """The AsyncAPI 3.0 document that describes the stream, as the OpenAPI document describes the HTTP API.
 
-The schemas of clients' messages come from the models that `stream/session.py` validates with, so the document can't
-differ from the code. These schemas are closed: clients send only fields that are listed (rule G3). The schemas of the
-server's messages are open, because the protocol may grow (rule G1). The docstrings of the models are the descriptions
-in the document. `python -m geocast.api.asyncapi` prints the document.
+The schemas of clients' messages come from the models with which `stream/session.py` validates them, so the document
+can't differ from the code. These schemas are closed: clients may send only the fields that are listed (rule G3). The
+schemas of the server's messages are open, because later releases may add fields (rule G1). The docstrings of the models
+are the descriptions in the document. `python -m geocast.api.asyncapi` prints the document.
 """
 
 import json
@@ -34,6 +34,7 @@ _SCHEMA = "#/components/schemas/{model}"
 Qual = Annotated[str, Field(pattern="^[a-z0-9_]{1,32}$")]
 Base64Url = Annotated[str, Field(pattern="^[A-Za-z0-9_-]+$", max_length=1_024)]
 _LIVE = "Number of messages that follow at once: first those about calls, then cancels, then alerts by severity."
+_REST = "Until when this person is not called to anybody else, because they have just helped."
 _Live = Annotated[int, Field(ge=0, description=_LIVE)]
 
 
@@ -56,10 +57,11 @@ class Welcome(BaseModel):
     languages: Annotated[list[LanguageOut], Field(max_length=MAX_WANTED)]
     token_expires_at: TimeOut = ""
     quals: Annotated[list[Qual], Field(min_length=1, max_length=MAX_QUALS)] = []
+    rest_until: Annotated[TimeOut, Field(description=_REST)] = ""
 
 
 class SignatureOut(BaseModel):
-    """A reviewer's signature over the form: a JWS with detached content (RFC 7515, appendix F)."""
+    """A reviewer's signature over the text `form`: a JWS with detached content (RFC 7515, appendix F)."""
 
     protected: Base64Url
     signature: Base64Url
@@ -73,7 +75,7 @@ class ProofOut(BaseModel):
 
 
 class ProvedAlertOut(BaseModel):
-    """The fields of an alert that come beside a proof (F9). The other fields are in the proof's form."""
+    """The fields of an alert that are sent in addition to its `proof` (F9). All other fields are in the signed text."""
 
     id: Id
     revision: RevisionNumber
@@ -84,7 +86,7 @@ _NO_PROOF = ProofOut.model_construct(form="", signatures=[])
 
 
 class AlertMessage(BaseModel):
-    """A revision of an alert (M12). On a signed stream the content may be in `proof` instead (F9)."""
+    """A revision of an alert (M12). On a signed stream the content may be in `proof`, as reviewers signed it (F9)."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -100,7 +102,7 @@ class AlertMessage(BaseModel):
 
 
 class CancelMessage(BaseModel):
-    """The end of an alert that this session received or listed in `holding` (M13). A `proof` has the reason (F9)."""
+    """The end of an alert that this session received or listed in `holding` (M13). `proof` may have the reason (F9)."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["reason"]}, {"required": ["proof"]}]})
 
@@ -130,7 +132,10 @@ class ExactPlaceOut(BaseModel):
 
 
 class AedOut(BaseModel):
-    """A defibrillator. `open` is null if the hours are unknown. Only the responder who fetches it gets the `code`."""
+    """A defibrillator.
+
+    `open` is null if the opening hours are unknown. Only the responder who fetches it gets the `code`.
+    """
 
     id: Annotated[str, Field(min_length=1)]
     lat: Latitude
@@ -143,7 +148,7 @@ class AedOut(BaseModel):
 
 
 class TaskMessage(BaseModel):
-    """A task for a responder who has a seat (M22). `fetch` is the index in `aeds` of the defibrillator to bring."""
+    """A task for a responder with a seat among those who go (M22). `fetch`: the AED to bring, an index in `aeds`."""
 
     type: Literal["task"]
     id: Id
@@ -158,11 +163,12 @@ class TaskMessage(BaseModel):
 
 
 class StanddownMessage(BaseModel):
-    """The end of a call or task for this responder, or the refusal of the seat (M23)."""
+    """The end of a call or task for this responder, or the refusal of their request to be among those who go (M23)."""
 
     type: Literal["standdown"]
     id: Id
     reason: Reason
+    rest_until: Annotated[TimeOut, Field(description=_REST)] = ""
 
 
 class Ok(BaseModel):
@@ -201,7 +207,7 @@ _ANSWERS: dict[str, type[BaseModel]] = {
     "pong": Pong,
     "error": Error,
 }
-# The possible answers to each message of a client. An `ack` and a `report` have no answer.
+# The possible answers to each type of message from a client. `ack` and `report` are not answered.
 _REPLIES = {
     "hello": ["welcome"],
     "move": ["ok", "error"],
@@ -330,7 +336,7 @@ One WebSocket serves one subscriber. `docs/protocol.md` is the contract; this do
 
 
 def _client_schemas() -> dict[str, Any]:
-    """Return the schemas of `session.MESSAGES` by model name, each with the field `type` added."""
+    """Return the JSON Schemas of clients' messages: model name -> schema, with the field `type` added."""
     found = schemas_of(*MESSAGES.values())
     for kind, model in MESSAGES.items():
         schema = found[model.__name__]
@@ -361,7 +367,11 @@ _CHANNEL = {"$ref": "#/channels/stream"}
 
 
 def _operations() -> dict[str, Any]:
-    """Return the node's operations: to receive clients' messages and reply, and to send messages of its own accord."""
+    """Return the AsyncAPI operations of the node: name -> operation.
+
+    The node receives each message of clients and answers it. It also sends alerts and messages about calls, without
+    being asked.
+    """
     operations: dict[str, Any] = {}
     for kind in MESSAGES:
         operations[kind] = {"action": "receive", "channel": _CHANNEL, "messages": _to_channel([kind])}
@@ -430,7 +440,7 @@ def document() -> dict[str, Any]:
 
 
 def text() -> str:
-    """Return the document as JSON, exactly as it is stored in docs/asyncapi.json."""
+    """Return the document as JSON text, exactly as it is stored in docs/asyncapi.json."""
     return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
 
 

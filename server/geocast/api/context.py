@@ -25,13 +25,16 @@ if TYPE_CHECKING:  # importing the XML parser takes 0.2 s and 10 MB, and many no
     from ..ingest.cap.sources import CapSources
 
 MAX_REQUESTS = 2_000  # concurrent requests of token holders and CAP sources
-MAX_READS, READS_AT_ONCE = 128, 4  # reads of alerts and calls: admitted, and running at the same time
-MAX_DRY_RUNS, DRY_RUNS_AT_ONCE = 64, 4  # likewise for dry runs
-MAX_CAP = 64  # concurrent CAP messages that are complete or larger than an ordinary body
+MAX_READS, READS_AT_ONCE = 128, 4  # reads of alerts and calls: how many may wait or run, and how many may run
+MAX_DRY_RUNS, DRY_RUNS_AT_ONCE = 64, 4  # dry runs: how many may wait or run, and how many may run
+MAX_CAP = 64  # CAP messages in progress: those that are complete, or already larger than an ordinary body
 
 
 class Places:
-    """The limits on concurrent work of the api listener. No subject may take more than its share of each (rule HD6)."""
+    """The limits on concurrent work of the api listener: how many requests of each kind may be in progress at once.
+
+    One subject (the owner of a token, or a CAP source) may use only a fraction of each limit (rule HD6).
+    """
 
     def __init__(self, share: float = SHARE) -> None:
         """Create all limits. `share` is the fraction of each limit that one subject may use."""
@@ -42,17 +45,20 @@ class Places:
         self.starts = Starts()
 
     def judging(self, subject: Hashable, *, dry_run: bool) -> AbstractAsyncContextManager[None]:
-        """Return the context in which to decide on a request to publish: a dry run waits there for its turn."""
+        """Return a context manager for the decision about a request to publish.
+
+        For a dry run, entering it waits while too many other dry runs are being processed. Otherwise it does nothing.
+        """
         return self.dry_runs.turn(subject) if dry_run else nullcontext()
 
 
 @dataclass(slots=True)
 class ApiContext:
-    """The services and settings of the api listener.
+    """The services and settings that the routes of the api listener use.
 
-    `unready` returns the reasons why the node is not ready, if any. `degraded` returns the number of calls with entries
-    that no key can decrypt; they don't make the node unready (rule HD8). `taking` ingests CAP messages; it is None on a
-    node that accepts none.
+    `unready` returns the reasons why the node is not ready, or an empty list if it is ready. `degraded` returns the
+    number of calls with entries that no key can decrypt; such calls don't make the node unready (rule HD8). `taking`
+    processes CAP messages; it is None on a node that accepts none.
     """
 
     publishing: Publishing
@@ -64,7 +70,7 @@ class ApiContext:
     metrics: Metrics
     unready: Callable[[], list[str]]
     taking: "CapIngest | None" = None
-    newer_keys: NewerKeys | None = None  # only if the token keys come from a URL
+    newer_keys: NewerKeys | None = None  # None unless the keys for tokens come from a URL
     places: Places = field(default_factory=Places)
     drain: Drain = field(default_factory=Drain)
     degraded: Callable[[], int] = int
@@ -78,7 +84,7 @@ class ApiContext:
         reviewers: Reviewers = NO_REVIEWERS,
         call_keys: CallKeys = NO_CALL_KEYS,
     ) -> None:
-        """Use new configuration from now on. Requests in progress finish with the configuration they started with."""
+        """Use a new configuration from now on. Requests in progress finish with the configuration they started with."""
         self.policy = policy
         self.publishing = self.publishing.with_config(policy, publishers, reviewers)
         self.calling = self.calling.with_config(policy, call_keys)

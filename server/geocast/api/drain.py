@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 
 class Drain:
-    """The state of a listener's shutdown, and the request bodies that the listener is waiting for."""
+    """The state of a listener's shutdown. It limits all waits for request bodies."""
 
     def __init__(self) -> None:
         """Create the state of a listener that is not shutting down."""
@@ -14,14 +14,17 @@ class Drain:
         self._awaited: set[asyncio.Timeout] = set()
 
     def begin(self) -> None:
-        """Begin the shutdown and end the wait for every body immediately."""
+        """Begin the shutdown. All waits for request bodies end immediately."""
         self.begun = True
         for awaited in self._awaited:
             awaited.reschedule(0)
 
     @asynccontextmanager
     async def waiting(self, seconds: float) -> AsyncIterator[None]:
-        """Bound the wait for a body in this block. Raise TimeoutError after `seconds`, or when the shutdown begins."""
+        """Limit how long the `with` block may wait for a request body.
+
+        Raise TimeoutError after `seconds`, or as soon as the shutdown begins.
+        """
         async with asyncio.timeout(0 if self.begun else seconds) as awaited:
             self._awaited.add(awaited)
             try:

@@ -1,8 +1,8 @@
-"""The examples of the OpenAPI document: request bodies that this node accepts unchanged, and its answers to them.
+"""The examples in the OpenAPI document: request bodies that this node accepts unchanged, and its answers to them.
 
 The examples use the current minute and a category of the current policy. In the order of the document they show the
-life of one alert. Sending them is safe: their status is `test`, so no ordinary subscriber is notified (rule R6). Within
-one minute the examples stay the same, so sending one twice only repeats the first request (rule H3).
+life of one alert. Sending them does no harm: their status is `test`, so no ordinary subscriber receives them (rule R6).
+Within one minute the examples stay the same, so sending one twice only repeats the first request (rule H3).
 """
 
 from typing import Any
@@ -14,14 +14,17 @@ from ..policy.confirmation import covered_km2
 
 STEP_MS = 60_000  # the examples change once per minute
 LAT, LNG, RADIUS_M = 32.7767, -96.797, 800
-PUBLISHED = {"lat": 32.77651106192115, "lng": -96.79535520104106}  # the centre of (LAT, LNG)'s cell, resolution 9 (B1)
-WIDER_M = 220  # added to the radius, since the centre has moved (B2)
+PUBLISHED = {
+    "lat": 32.77651106192115,
+    "lng": -96.79535520104106,
+}  # the centre of the cell of (LAT, LNG) (B1)
+WIDER_M = 220  # added to the radius, because the centre has moved (B2)
 
 Named = dict[str, dict[str, Any]]
 
 
 def examples(policy: Policy, now_ms: int) -> dict[str, Named]:
-    """Return OpenAPI Example Objects, by model name and then by the example's own name."""
+    """Return the examples as OpenAPI Example Objects: name of the model -> name of the example -> example."""
     key, category = max(policy.categories.items(), key=lambda item: item[1].max_age_s - item[1].min_life_s)
     began_ms = now_ms - now_ms % STEP_MS
     began, ends = format_time(began_ms), format_time(began_ms + category.lasting.max_age_ms)
@@ -90,7 +93,10 @@ def _answers(sent: dict[str, Any], category: Category, began: str, ends: str) ->
 
 
 def _calls(policy: Policy, began_ms: int) -> dict[str, Named]:
-    """Return the examples about one call, or nothing if the policy has no calls. The call's status is `test` too."""
+    """Return the examples about one call for help, which has the status `test`.
+
+    Return an empty dict if the policy has no calls.
+    """
     if not policy.calls:
         return {}
     key, category = max(policy.calls.items(), key=lambda item: item[1].max_age_s)

@@ -1,6 +1,7 @@
-"""The HTTP server of the api listener, with limits on what a connection may cost outside of requests (protocol, BA1).
+"""The HTTP server of the api listener, with limits for slow, idle and excessive connections (protocol, BA1).
 
-uvicorn serves each connection with h11, which follows RFC 9112 strictly. This module adds the limits that both lack.
+uvicorn serves each connection with h11, which follows RFC 9112 strictly. This module adds limits that neither of them
+has.
 
     state of the connection                      the peer has to         within   otherwise
     ------------------------------------------   ---------------------   ------   -----------------------------
@@ -10,15 +11,17 @@ uvicorn serves each connection with h11, which follows RFC 9112 strictly. This m
     an answer, or a part of it, is unsent        read it                 30 s     dropped
     refused: an answer and the end are written   close                    5 s     dropped
 
+(The *head* of a request is its first line and its header fields.)
+
 Rule 1  The parser never holds more bytes than one head may have, so a longer head is refused without being parsed.
-Rule 2  A request that arrives while an earlier one is unanswered waits unparsed, up to MAX_AHEAD_BYTES.
-Rule 3  The number of connections is limited. A new connection beyond the limit replaces the connection that has been
-        without a request for the longest time. If all have a request in progress, the new connection replaces the one
-        that has left its answer unread for the longest time: it may be a stranger's, and uses a place that others need
-        (rule HD6). If there is none of these either, the new connection is refused with 503.
-Rule 4  A refused connection lingers: the server writes the refusal and the end of the stream, and then discards input
-        until the peer closes. If the server closed at once, the kernel would answer unread bytes with a reset, and the
-        reset could overtake the refusal.
+Rule 2  A request that arrives before an earlier one is answered waits unparsed, up to MAX_AHEAD_BYTES.
+Rule 3  The number of connections is limited. If a new connection exceeds the limit, another one is closed for it: the
+        one that has been idle, without a request, for the longest time. If all have a request in progress, the one
+        whose client has left an answer unread for the longest time is closed (rule HD6). If no answer is unread either,
+        the new connection is refused with 503.
+Rule 4  A refused connection lingers: the server writes the refusal and closes its sending side, and then discards input
+        until the peer closes. If the server closed both sides at once, the kernel would answer unread bytes with a
+        reset, and the reset could overtake the refusal.
 """
 
 import asyncio
@@ -46,23 +49,24 @@ from .responses import RETRY_AFTER_S
 MAX_HEAD_BYTES = 32 * 1024  # the request line and the header fields
 HEAD_S = 10.0  # from accepting the connection, or from the first byte of a later head, to the end of the head
 IDLE_S = 60  # between an answer and the next request
-REST_S = 10.0  # for the rest of a body after the request was answered early
+REST_S = 10.0  # for the rest of a body, if the request was answered before its end
 UNREAD_S = 30.0  # how long some bytes of an answer may stay unsent
 LINGER_S = 5.0  # how long a peer may take to close after a refusal
-MAX_CHUNKS = 2_000  # per body: parsing a chunk of one byte costs as much time as a thousand ordinary bytes
+MAX_CHUNKS = 2_000  # per body: parsing a chunk of one byte takes as long as parsing a thousand ordinary bytes
 MAX_AHEAD_BYTES = 96 * 1024  # pipelined bytes behind an unanswered request: enough for a head and a body
 
-_BY_HINT = {each.status: each for each in (problems.TOO_LARGE, problems.HEAD_TOO_LARGE)}  # by the status h11 suggests
+_BY_HINT = {each.status: each for each in (problems.TOO_LARGE, problems.HEAD_TOO_LARGE)}  # by h11's status
 
-# uvicorn logs a line for each invalid request, so strangers could fill the log. geocast_refused_total counts them.
+# Drop uvicorn's log message about each invalid request: strangers could fill the log. The metric geocast_refused_total
+# counts these requests.
 logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Invalid HTTP request received.")
 
 
 class HttpListener:
-    """The connections of one listener."""
+    """Counts the connections of one listening socket, and limits their number."""
 
     def __init__(self, metrics: Metrics, capacity: int) -> None:
-        """Create a listener without connections. `capacity` is the highest number of connections."""
+        """Create a listener without connections. `capacity` is the maximum number of connections."""
         self._metrics = metrics
         self._capacity = capacity
         self._all = 0
@@ -72,7 +76,7 @@ class HttpListener:
         self.unread: dict[HttpConnection, None] = {}  # connections with unsent bytes of an answer; the oldest is first
 
     def arrived(self) -> bool:
-        """Count a new connection and return whether it may stay (Rule 3)."""
+        """Count a new connection. Return False if it has to be refused because the listener is full (Rule 3)."""
         self._all += 1
         if self._all > self._capacity:
             oldest = next(iter(self.waiting or self.unread), None)
@@ -88,7 +92,10 @@ class HttpListener:
         self.unread.pop(connection, None)
 
     def refusal(self, why: ProblemType) -> bytes:
-        """Return a complete answer in bytes, with a problem document, for input that is not a valid request."""
+        """Count a refusal with the problem type `why`, and return a complete HTTP response for it, as bytes.
+
+        The response is for input that is not a valid request, and for connections that exceed the limit.
+        """
         self._metrics.refused.labels(why.slug).inc()
         problem = Problem.later(why, RETRY_AFTER_S) if why.status == 503 else Problem(why)
         body = json.dumps(problem.body()).encode()
@@ -103,16 +110,21 @@ class HttpListener:
 
 
 class _Requests(h11.Connection):
-    """h11's parser, which also refuses bodies that are expensive to parse and requests that are ambiguous."""
+    """h11's parser, extended: it also refuses ambiguous requests, and bodies that are expensive to parse."""
 
     _chunks = 0
 
     def next_event(self) -> Any:
-        """Return the next event. Raise h11.RemoteProtocolError."""
+        """Return h11's next event.
+
+        Raise h11.RemoteProtocolError if the input is not a valid request, or if its body has more than MAX_CHUNKS
+        chunks.
+        """
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
-            # Without this, the error's traceback and a frame would form a reference cycle that keeps the connection.
+            # Without this, the error's traceback and a frame would form a reference cycle that keeps the connection in
+            # memory.
             raise error.with_traceback(None) from None
         if isinstance(event, h11.Request):
             self._chunks = 0
@@ -125,12 +137,18 @@ class _Requests(h11.Connection):
 
 
 def _hint(error: BaseException | None) -> int:
-    """Return the status that h11 suggests for an error. A caller that named the error would create a cycle with it."""
+    """Return the HTTP status that h11 suggests for an error.
+
+    This is a function of its own because a variable for the error, in the caller, would create a reference cycle.
+    """
     return error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
 
 
 def _checked(request: h11.Request) -> h11.Request:
-    """Return the request with its target in origin form (RFC 9112, 3.2). Refuse a request with two lengths (6.1)."""
+    """Return the request. If its target is a whole URL, replace it with the path (origin form, RFC 9112, 3.2).
+
+    Raise h11.RemoteProtocolError if the request states its length in two ways (RFC 9112, 6.1).
+    """
     if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
         raise h11.RemoteProtocolError("two lengths")
     scheme, found, rest = request.target.partition(b"://")
@@ -146,7 +164,10 @@ class HttpConnection(H11Protocol):
     """One connection of the api listener."""
 
     def __init__(self, listener: HttpListener, **uvicorns: Any) -> None:
-        """Create a connection. `uvicorns` are the arguments that uvicorn passes to every connection."""
+        """Create a connection that counts for `listener`.
+
+        `uvicorns` are the arguments that uvicorn passes to a connection.
+        """
         super().__init__(**uvicorns)
         self.conn = _Requests(h11.SERVER, MAX_HEAD_BYTES - 1)  # h11 accepts one byte more than this argument
         self.timeout_keep_alive = IDLE_S
@@ -154,7 +175,7 @@ class HttpConnection(H11Protocol):
         self._ahead = b""  # received bytes that are not parsed yet (Rules 1 and 2)
         self._refused = False
         self._half = False  # whether the peer has closed its sending side
-        self._awaited: tuple[float, object] | None = None  # the timer's seconds, and the latest request when it started
+        self._awaited: tuple[float, object] | None = None  # the timer's seconds, and the last request before it started
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
@@ -178,7 +199,7 @@ class HttpConnection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the received bytes, or discard them if the connection was refused (Rule 4)."""
+        """Parse the received bytes. If the connection has been refused, discard them (Rule 4)."""
         if self._refused:
             return
         self._unset_keepalive_if_required()
@@ -188,12 +209,15 @@ class HttpConnection(H11Protocol):
             self.transport.abort()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Note that the peer sends no more, and return whether to stay open to answer a request that is complete."""
+        """Record that the peer has closed its sending side.
+
+        Return whether a complete request still has to be answered.
+        """
         self._half = True
         return not self._refused and not self._answered and self.conn.their_state is h11.DONE
 
     def _parse(self) -> None:
-        """Feed the parser until it accepts no more input (Rules 1 and 2)."""
+        """Pass received bytes to the parser until it accepts no more (Rules 1 and 2)."""
         while self._ahead and not self._refused and self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
             room = MAX_HEAD_BYTES - self._buffered
             piece, self._ahead = self._ahead[:room], self._ahead[room:]
@@ -207,11 +231,15 @@ class HttpConnection(H11Protocol):
 
     @property
     def _buffered(self) -> int:
-        """Number of bytes in the parser's buffer."""
+        """The number of bytes in the parser's buffer."""
         return len(self.conn.trailing_data[0])
 
     def on_response_complete(self) -> None:
-        """Continue after an answer: uvicorn with the bytes in the parser, this class with the bytes not yet parsed."""
+        """Continue after an answer with the requests that have arrived in the meantime.
+
+        uvicorn processes the bytes that the parser already has. Then this class gives the parser the bytes that had to
+        wait (Rule 2).
+        """
         super().on_response_complete()
         self._parse()
         if self._half and self._answered:
@@ -220,15 +248,18 @@ class HttpConnection(H11Protocol):
     # ---- overrides of uvicorn's behaviour ------------------------------------------------------------------------
 
     def _should_upgrade(self) -> bool:
-        """Return False: ignore offers to upgrade (RFC 9110, 7.8). Java's HttpClient sends one with each request."""
+        """Return False, so that offers to upgrade are ignored (RFC 9110, 7.8).
+
+        Java's HttpClient sends one with each request.
+        """
         return False
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's signature)
-        """Refuse input that is not HTTP. uvicorn calls this method while it handles h11's exception."""
+        """Refuse input that is not valid HTTP. uvicorn calls this method while it handles h11's exception."""
         self._refuse(_BY_HINT.get(_hint(sys.exception()), problems.BAD_REQUEST))
 
     def _refuse(self, why: ProblemType) -> None:
-        """Send a refusal, unless another answer is half written, and begin to linger (Rule 4)."""
+        """Send a refusal and let the connection linger (Rule 4). If another answer is half written, send no refusal."""
         if self.transport.is_closing():
             return
         self._refused = True
@@ -243,7 +274,7 @@ class HttpConnection(H11Protocol):
         self.flow.resume_reading()
         self._await()
 
-    # ---- time ----------------------------------------------------------------------------------------------------
+    # ---- time limits for the peer ----------------------------------------------------------------------------------
 
     @property
     def _answered(self) -> bool:
@@ -251,7 +282,10 @@ class HttpConnection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _await(self) -> None:
-        """Start the timer for the peer's next step, if it is the peer's turn (see the table at the top of the file)."""
+        """Start a timer for the peer's next step (see the table in the module docstring).
+
+        Stop the timer of the last step.
+        """
         awaited = None if (seconds := self._patience()) is None else (seconds, self.cycle)
         if awaited == self._awaited:
             return
@@ -265,7 +299,7 @@ class HttpConnection(H11Protocol):
             self._timer = self.loop.call_later(awaited[0], self._late)
 
     def _patience(self) -> float | None:
-        """Return the seconds that the peer has for its next step, or None if it is the server's turn."""
+        """Return how many seconds the peer has for its next step, or None if the server has to do something next."""
         if self._refused:
             return LINGER_S
         if not self._answered:
@@ -275,7 +309,7 @@ class HttpConnection(H11Protocol):
         return HEAD_S if self.cycle is None or self._buffered else IDLE_S
 
     def _late(self) -> None:
-        """Refuse, close or drop a connection whose peer was too slow."""
+        """Refuse a request, or close or drop the connection, because the peer was too slow (see the module's table)."""
         if self._refused:
             self.transport.abort()
         elif self.conn.their_state is h11.IDLE and self._buffered:
@@ -284,19 +318,19 @@ class HttpConnection(H11Protocol):
             self.transport.close()
 
     def give_way(self) -> None:
-        """End this connection to make room for a newer one (Rule 3)."""
+        """Close this connection, because a newer one takes its place (Rule 3)."""
         self._listener.waiting.pop(self, None)
         self._listener.unread.pop(self, None)
         self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Start the timer for unsent bytes of an answer: the peer has UNREAD_S to read them."""
+        """Handle an answer that could not be sent completely: the peer has UNREAD_S seconds to read the rest."""
         super().pause_writing()
         self._listener.unread[self] = None
         self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Stop the timer for unsent bytes: the peer has read them in time."""
+        """Stop the timer for an unsent answer, because the peer has read it in time."""
         super().resume_writing()
         self._listener.unread.pop(self, None)
         if self._unread is not None:
@@ -304,11 +338,11 @@ class HttpConnection(H11Protocol):
             self._unread = None
 
 
-# ---- the server --------------------------------------------------------------------------------------------------
+# ---- running the server --------------------------------------------------------------------------------------------
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the node, which owns the event loop."""
+    """A uvicorn server that handles no signals: the node owns the event loop and handles them."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -319,7 +353,7 @@ class _Server(uvicorn.Server):
 async def serve(
     app: ASGIApp, bound: socket.socket, metrics: Metrics, capacity: int = config.MAX_API_CONNECTIONS
 ) -> AsyncIterator[None]:
-    """Serve `app` on a bound socket while the block runs. `capacity` is the highest number of connections."""
+    """Serve `app` on a bound socket while the `with` block runs. `capacity` is the maximum number of connections."""
     room = config.api_connections_for(config.raise_descriptor_limit())
     listener = HttpListener(metrics, min(capacity, room))
     settings = uvicorn.Config(

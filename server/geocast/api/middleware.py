@@ -2,11 +2,12 @@
 
     Middleware: 503 draining, 401, 429 ──> route: 403 scope, 422 query ──> body: 413, 408, 415, 400
 
-Bodies are parsed by our own strict parser, since a framework's parser accepts NaN and duplicate keys.
+Bodies are parsed by our own strict parser, because a framework's parser accepts NaN and duplicate keys.
 
-A request takes one of its subject's places as soon as its token is verified (rule HD6). Requests without a token take
-no place: requests for public pages read no body, refused requests are answered at once, and `newer_keys` limits the
-requests that wait for a new key. `http_server` limits the number of connections.
+The number of requests in progress is limited, and each subject (the owner of a token) may use only a part of it (rule
+HD6). A request counts as soon as its token is verified. Requests without a token don't count: requests for public pages
+read no body, refused requests are answered at once, and `newer_keys` limits the requests that wait for a new key.
+`http_server` limits the number of connections.
 """
 
 import asyncio
@@ -38,9 +39,12 @@ if TYPE_CHECKING:  # importing the XML parser takes 0.2 s and 10 MB, and many no
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
-BODY_S = 10.0  # time limit for a whole body to arrive
-REFUSED_S = 5.0  # delay before a request beyond its subject's share is refused
+BODY_S = 10.0  # the time within which a whole body has to arrive
+REFUSED_S = 5.0  # how long to wait before refusing a subject that already has too many requests in progress
 CAP_PATH = "/v1/cap"
+CAP_UNAUTHORIZED = (
+    "A source's secret (CAP-Webhook-Auth: SECRET) or a valid bearer token (Authorization: Bearer <JWT>) is needed."
+)
 MAX_CAP_BYTES = 2 * 1024 * 1024  # real messages carry 600 KB of audio (rule CP2)
 CAP_TYPES = ("application/xml", "text/xml", "application/cap+xml")
 _CHARSET = re.compile(r"""charset\s*=\s*"?([A-Za-z0-9._-]{1,40})"?\s*(;|$)""", re.IGNORECASE)
@@ -52,7 +56,10 @@ _LIMIT = re.compile("[1-9][0-9]{0,3}")
 
 
 class Middleware:
-    """The checks before any route: whether the node is draining, who is asking, and whether the share is used up."""
+    """Checks each request before its route.
+
+    It answers with 503 during a shutdown, 401 to unknown senders, and 429 to those with too many requests.
+    """
 
     def __init__(self, app: ASGIApp, api: ApiContext) -> None:
         self._app = app
@@ -84,10 +91,10 @@ class Middleware:
         except asyncio.CancelledError:
             if not self._api.drain.begun:
                 raise
-            if not started:  # the server stops waiting; whether the request was carried out is unknown
+            if not started:  # the shutdown does not wait for this request; whether it was carried out is unknown
                 await problem_answer(self._api, _draining())(scope, receive, send)
         except Exception as error:
-            logger.error("a request failed: %s", trace(error))
+            logger.error("a request to the api listener failed: %s", trace(error))
             if not started:
                 await problem_answer(self._api, Problem(problems.INTERNAL))(scope, receive, send)
         finally:
@@ -95,10 +102,11 @@ class Middleware:
 
     @contextlib.asynccontextmanager
     async def _place(self, subject: Hashable) -> AsyncIterator[None]:
-        """Hold a place for a request of `subject` in the block. Raise Problem (429) if there is none.
+        """Count a request of `subject` as in progress while the `with` block runs.
 
-        The refusal is delayed by REFUSED_S. Example: a publisher keeps 2,000 connections busy and sends a new request
-        after each refusal. Without the delay the refusals alone would take all of the loop's time (rule HD6).
+        If `subject` already has too many requests in progress, wait REFUSED_S seconds and raise Problem (429). Example:
+        a publisher keeps 2,000 connections busy and sends a new request after each refusal. Without the delay, the
+        refusals alone would use all of the event loop's time (rule HD6).
         """
         with contextlib.ExitStack() as held:
             try:
@@ -112,7 +120,11 @@ class Middleware:
             yield
 
     async def _subject(self, scope: Scope) -> Hashable:
-        """Store the grant or CAP source in `scope` and return the subject to count. Raise Problem (503 or 401)."""
+        """Return the subject (token owner or CAP source) who sends a request, and for whom it counts.
+
+        Store the token's permissions as `grant`, or the CAP source as `cap_source`, in `scope`. Raise Problem: 503 if
+        the node is shutting down, 401 if the token is not valid.
+        """
         if self._api.drain.begun:
             raise _draining()
         if source := self._by_secret(scope):
@@ -123,12 +135,16 @@ class Middleware:
             await self._api.newer_keys.waited()
         grant = tokens.check(token, self._api.clock.now(), again=True)
         if grant is None:
-            raise unauthorized()
+            is_cap = scope["path"] == CAP_PATH and self._api.taking is not None
+            raise unauthorized("" if not is_cap else CAP_UNAUTHORIZED)
         scope["grant"] = grant
         return grant.subject
 
     def _by_secret(self, scope: Scope) -> "CapSource | None":
-        """Return the CAP source whose secret the request carries, or None. A token takes precedence (rule CP1)."""
+        """Return the CAP source whose secret is in the request, or None.
+
+        If the request also has a token, the token decides, and the result is None (rule CP1).
+        """
         headers = [(name, value) for name, value in scope["headers"] if name in (b"authorization", b"cap-webhook-auth")]
         if scope["path"] != CAP_PATH or self._api.taking is None or len(headers) != 1:
             return None
@@ -141,7 +157,10 @@ def _is_public(path: str) -> bool:
 
 
 def bearer(scope: Scope) -> str:
-    """Return the bearer token of a request (RFC 6750), or an empty string unless there is exactly one."""
+    """Return the bearer token of a request (RFC 6750).
+
+    Return an empty string if the request has no Authorization header, or more than one.
+    """
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     kind, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
     return token.strip() if kind.lower() == "bearer" else ""
@@ -151,7 +170,7 @@ def bearer(scope: Scope) -> str:
 
 
 def granted(request: Request, *scopes: str) -> Grant:
-    """Return the caller's grant. Raise Problem (403) unless it has one of `scopes`."""
+    """Return the permissions of the caller's token. Raise Problem (403) unless it has one of `scopes`."""
     grant: Grant = request.scope["grant"]
     if not grant.scopes & set(scopes):
         raise Problem(problems.INSUFFICIENT_SCOPE, f"The token lacks the scope {' or '.join(scopes)}.")
@@ -159,7 +178,10 @@ def granted(request: Request, *scopes: str) -> Grant:
 
 
 def publishing_as(request: Request, *scopes: str) -> Requester:
-    """Return the caller as a requester. Raise Problem (403) without one of `scopes`, or if `sub` is no id (rule T5)."""
+    """Return the sender of a request to publish.
+
+    Raise Problem (403) unless the token has one of `scopes` and its `sub` has the form of an id (rule T5).
+    """
     grant = granted(request, *scopes)
     if not is_id(grant.sub):
         raise Problem(
@@ -169,7 +191,10 @@ def publishing_as(request: Request, *scopes: str) -> Requester:
 
 
 def source_of(request: Request, sources: "CapSources") -> "CapSource":
-    """Return the source of a CAP message (rule CP1). Raise Problem (403) if the caller is none."""
+    """Return the CAP source that sends the request (rule CP1).
+
+    Raise Problem (403) if the caller is not a CAP source.
+    """
     found: CapSource | None = request.scope.get("cap_source")
     if found is None:
         grant = granted(request, PUBLISH)
@@ -181,7 +206,7 @@ def source_of(request: Request, sources: "CapSources") -> "CapSource":
 
 
 def is_dry_run(request: Request) -> bool:
-    """Return whether the query asks for a dry run. Raise Problem (422) for any other query."""
+    """Return whether the query asks for a dry run. Raise Problem (422) if the query has anything else."""
     parameters = list(request.query_params.multi_items())
     match parameters:
         case []:
@@ -199,7 +224,11 @@ def without_query(request: Request) -> None:
 
 
 def page_asked(request: Request) -> tuple[Cursor | None, int]:
-    """Return the cursor after which the page starts, and its maximum length (rule H14). Raise Problem (422)."""
+    """Return which page of the live alerts a request asks for: a cursor and the maximum number of alerts (rule H14).
+
+    The page begins after the cursor, or with the first alert if the cursor is None. Raise Problem (422) if the query is
+    not valid.
+    """
     parameters = list(request.query_params.multi_items())
     given = dict(parameters)
     cursor, limit = _CURSOR.fullmatch(given.get("after", "")), _LIMIT.fullmatch(given.get("limit", str(PAGE)))
@@ -219,27 +248,38 @@ def _draining() -> Problem:
     return Problem.later(problems.DRAINING, RETRY_AFTER_S)
 
 
-def unauthorized() -> Problem:
+def unauthorized(detail: str = "") -> Problem:
     """Return the problem for a request without a valid token (401)."""
-    return Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
+    return Problem(problems.UNAUTHORIZED, detail, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
 
 
 async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any]:
-    """Return the request's body as one strict JSON object. Raise Problem: 413, 408, 415, 400, in this order."""
+    """Return the request's body, which must be one JSON object in strict JSON.
+
+    Raise Problem, checked in this order: 413 (over `most` bytes), 408 (too slow), 415 (media type), 400 (not valid).
+    """
     data = await _received(request, most)
     if _media_type(request) != "application/json":
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "The body must be sent as application/json.")
     try:
         return load_json(data)
-    except (Malformed, UnicodeDecodeError):
-        raise Problem(problems.MALFORMED_JSON) from None
+    except UnicodeDecodeError as error:
+        raise _malformed(f"invalid UTF-8 at byte {error.start + 1}") from None
+    except Malformed as error:
+        raise _malformed(str(error)) from None
+
+
+def _malformed(reason: str) -> Problem:
+    """Return the problem for a body that is not strict JSON. `reason` says where parsing failed and why."""
+    return Problem(problems.MALFORMED_JSON, f"{problems.MALFORMED_JSON.explanation} In this body: {reason}.")
 
 
 async def cap_of(request: Request, take_place: Callable[[], None]) -> tuple[bytes, str | None]:
-    """Return the XML body of a request and the charset of its media type, or None. Raise Problem: 413, 408, 429, 415.
+    """Return the XML body of a request, and the charset that its media type names, or None.
 
-    `take_place` is called when the body is complete, or as soon as it exceeds MAX_BODY_BYTES: a small body that never
-    arrives occupies no place (rule HD3).
+    `take_place` counts the request against the limit on CAP messages in progress. It is called when the body is
+    complete, or as soon as the body exceeds MAX_BODY_BYTES. So a small body that never arrives does not count (rule
+    HD3). Raise Problem: 413 (too large), 408 (too slow), 429 (from `take_place`), 415 (media type).
     """
     data = await _received(request, MAX_CAP_BYTES, take_place)
     if _media_type(request) not in CAP_TYPES:
@@ -253,7 +293,11 @@ def _media_type(request: Request) -> str:
 
 
 async def _received(request: Request, most: int, take_place: Callable[[], None] | None = None) -> bytes:
-    """Return the whole body, of at most `most` bytes. Raise Problem: 413, 408, 503, and what `take_place` raises."""
+    """Return the whole body of a request, which may have at most `most` bytes.
+
+    `take_place` is called as described in `cap_of`. Raise Problem: 413 if the body is too large, 408 if it is too slow,
+    503 if the node shuts down. Errors that `take_place` raises are passed on.
+    """
     drain: Drain = request.scope["drain"]
     chunks, size = [], 0
     try:
@@ -275,7 +319,7 @@ async def _received(request: Request, most: int, take_place: Callable[[], None] 
     if take_place is not None:
         take_place()
     if turn := request.scope.get("turn"):
-        await turn()  # from here on the request uses CPU time of the event loop
+        await turn()  # wait for this subject's turn: from here on the request uses the event loop's CPU time
     return b"".join(chunks)
 
 

@@ -1,8 +1,8 @@
-"""The OpenAPI document and its descriptions of the api listener's operations, except calls for help (`openapi_calls`).
+"""The OpenAPI document, and the descriptions of all its operations except calls for help (see `openapi_calls`).
 
-The schemas of request bodies come from the models that `wire/requests.py` validates with, so the document can't differ
-from the code. The schemas of answers come from the types `…Out`, which the routes build. Their docstrings are the
-descriptions in the document.
+The schemas of request bodies come from the models with which `wire/requests.py` validates them, so the document can't
+differ from the code. The schemas of answers come from the types `…Out`, which the routes build; their docstrings are
+the descriptions in the document.
 """
 
 import copy
@@ -44,7 +44,10 @@ _TOKEN: list[dict[str, list[str]]] = [{"token": []}]
 
 
 class ApiRoute(Route):
-    """A route for one method. `description` is its operation in the OpenAPI document; None leaves the route out."""
+    """A route for one HTTP method and path.
+
+    `description` is the OpenAPI operation of the route. If it is None, the OpenAPI document does not list the route.
+    """
 
     def __init__(
         self,
@@ -53,7 +56,7 @@ class ApiRoute(Route):
         endpoint: Callable[[Request], Awaitable[Response]],
         description: Mapping[str, Any] | None = None,
     ) -> None:
-        """Create the route. Unlike Starlette's own routes, a GET route does not answer HEAD."""
+        """Create the route. A GET route does not answer HEAD requests, unlike Starlette's own routes."""
         super().__init__(path, endpoint, methods=[method])
         self.methods = {method}
         self.method = method.lower()
@@ -61,11 +64,11 @@ class ApiRoute(Route):
 
 
 class Schemas(GenerateJsonSchema):
-    """A generator of JSON Schemas that match the strict parser and leave out redundant keywords.
+    """Generates JSON Schemas that match our strict parser and have no redundant keywords.
 
-    - Defaults are omitted: in our models a default only means that the field was left out.
+    - Defaults are omitted: in our models a default only says that the client did not send the field.
     - A map whose keys must match a pattern accepts no other keys, so its schema is closed.
-    - Fields get no title, since their names say enough.
+    - Fields get no title, because their names are clear enough.
 
     The results are valid in JSON Schema Draft 7 and 2020-12.
     """
@@ -85,7 +88,7 @@ class Schemas(GenerateJsonSchema):
 
 
 def schemas_of(*models: type) -> dict[str, Any]:
-    """Return the schemas of these models and of all models that they contain, by name."""
+    """Return the JSON Schemas of these models, and of all models that they contain: model name -> schema."""
     adapters: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
         (model.__name__, "validation", TypeAdapter(model)) for model in models
     ]
@@ -95,7 +98,10 @@ def schemas_of(*models: type) -> dict[str, Any]:
 
 
 def problems_of(*statuses: int) -> dict[int, dict[str, Any]]:
-    """Return the descriptions of error responses by status, each with the problem types of that status."""
+    """Return OpenAPI descriptions of the error responses with these statuses: status -> description.
+
+    A description lists the problem types that have this status.
+    """
     return {status: _problem(status) for status in statuses}
 
 
@@ -114,34 +120,43 @@ def _json_of(model: type) -> dict[str, Any]:
 
 
 def answer(model: type, description: str) -> dict[str, Any]:
-    """Return the description of a response with a JSON body of type `model`."""
+    """Return the OpenAPI description of a response with a JSON body of type `model`."""
     return {"description": description, **_json_of(model)}
 
 
 def answers_to_read(model: type, description: str, *statuses: int) -> dict[int, dict[str, Any]]:
-    """Return the responses of a reading operation, by status. `statuses` are errors beyond the usual ones."""
+    """Return the OpenAPI responses of an operation that only reads: status -> response.
+
+    `model` is the type of the body for status 200. `statuses` are possible errors in addition to those of every such
+    operation.
+    """
     return {200: answer(model, description), **_READ, **problems_of(*statuses)}
 
 
 def answers_to_write(
     model: type, repeated: str, *statuses: int, linked: Mapping[str, Any] = {}
 ) -> dict[int, dict[str, Any]]:
-    """Return the responses of a storing operation, by status. 200 means that an earlier request stored the entry.
+    """Return the OpenAPI responses of an operation that stores an entry in the log: status -> response.
 
-    `repeated` describes the 200, `statuses` are errors beyond the usual ones, and `linked` is added to the 201.
+    201 means that the entry was stored, and 200 that it had been stored before. `model` is the type of the body for
+    both. `repeated` is the description of the 200, `statuses` are possible errors in addition to those of every such
+    operation, and `linked` is added to the 201.
     """
     stored = {**answer(model, "On stable storage"), **linked}
     return {201: stored, 200: answer(model, repeated), **_READ, **_WRITE, **problems_of(*statuses)}
 
 
 def links(parameter: str, *operations: str) -> dict[str, Any]:
-    """Return OpenAPI links to operations that take the response's `id`. Tools like schemathesis follow them."""
+    """Return OpenAPI links from a response to operations that take its `id` as their parameter `parameter`.
+
+    Tools such as schemathesis follow them.
+    """
     parameters = {parameter: "$response.body#/id"}
     return {"links": {name: {"operationId": name, "parameters": parameters} for name in operations}}
 
 
 def in_path(name: str, **schema: Any) -> dict[str, Any]:
-    """Return the description of a path parameter, which is an id unless another schema is given."""
+    """Return the OpenAPI description of a path parameter. It must be an id, unless another JSON Schema is given."""
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string", **(schema or _ID)}}
 
 
@@ -154,7 +169,11 @@ def described(
     body: type | dict[str, Any] | None = None,
     security: Sequence[dict[str, list[str]]] = _TOKEN,
 ) -> dict[str, Any]:
-    """Return an OpenAPI operation. `answers` is keyed by status; `body` is a model (JSON) or a map of media types."""
+    """Return the OpenAPI description of an operation.
+
+    `name` is its operationId. `answers` maps statuses to responses; `body` is a model (for a JSON body) or a dict of
+    media types.
+    """
     content = {"content": body} if isinstance(body, dict) else _json_of(body) if body else {}
     return {
         "tags": [tag],
@@ -264,9 +283,9 @@ _ANSWERS = (
 
 
 def openapi(routes: Iterable[ApiRoute], policy: Policy, now_ms: int, models: Sequence[type] = ()) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of these routes, with examples for the current minute.
+    """Return the OpenAPI 3.1 document of these routes, with examples for the minute that contains `now_ms`.
 
-    `models` are the models of bodies and answers of operations that other modules describe.
+    `models` are the types of bodies and answers of operations that other modules describe.
     """
     shown, paths = examples(policy, now_ms), dict[str, dict[str, Any]]()
     for route in routes:
@@ -288,7 +307,7 @@ def openapi(routes: Iterable[ApiRoute], policy: Policy, now_ms: int, models: Seq
 
 
 def _show(call: dict[str, Any], shown: dict[str, Named]) -> None:
-    """Add the examples to the bodies and the path parameters of an operation."""
+    """Add the examples in `shown` to the bodies and path parameters of the operation `call`."""
     for part in (call.get("requestBody", {}), *call["responses"].values()):
         for media in part.get("content", {}).values():
             model = media["schema"].get("$ref", "").rpartition("/")[2]

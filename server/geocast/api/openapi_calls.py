@@ -1,4 +1,7 @@
-"""The OpenAPI descriptions of the routes in `routes_calls.py`; `openapi.py` describes the other routes."""
+"""The descriptions of the routes for calls for help in the OpenAPI document.
+
+`openapi.py` describes the other routes.
+"""
 
 from functools import partial
 

@@ -1,7 +1,8 @@
-"""The public content of the api listener: two pages for people, the files that they load, and the API documents.
+"""The public content of the api listener: two documentation pages, the files that they load, and the API documents.
 
-Content is sent from memory in slices: a client that does not read keeps one slice in memory and no open file. Browsers
-revalidate their copies each time (ETag). Pages may load and run only content from this listener.
+Content is sent from memory in slices, so for a client that reads slowly only one slice has to wait, and no file is
+open. Browsers ask each time whether their copy is still current (ETag). Pages may load and run only content from this
+listener.
 """
 
 import functools
@@ -40,7 +41,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Content of a page or file with its media type and its ETag."""
+    """The content of a page or file, with its media type and its ETag."""
 
     content: bytes
     media_type: str
@@ -48,18 +49,18 @@ class Shown:
 
     @classmethod
     def of(cls, content: bytes, media_type: str) -> "Shown":
-        """Return the content with an ETag made from its hash."""
+        """Return a `Shown` with this content, and an ETag made from the content's hash."""
         return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
     def answer(self, request: Request) -> Response:
-        """Return 200 with the content, or 304 if the client has it already."""
+        """Return a response with status 200 and the content, or 304 if the client already has it."""
         return unless_known(request, self.content, {**_HEADERS, "ETag": self.tag}, self.media_type)
 
 
 def page_routes(made: Mapping[str, Callable[[], Shown]]) -> list[ApiRoute]:
-    """Return the routes of `/docs` and its files, of the redirect from `/`, and of the generated content `made`.
+    """Return the routes of `/`, `/docs`, the files under `/docs/`, and generated content.
 
-    `made` maps a path to the function that returns its content.
+    `made` maps the path of each generated content to a function that returns it.
     """
 
     async def start(_: Request) -> Response:

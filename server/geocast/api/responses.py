@@ -1,4 +1,4 @@
-"""The responses of the api listener (protocol, section 4, "What an answer means")."""
+"""Functions that build the api listener's answers (protocol, section 4, "What an answer means")."""
 
 import asyncio
 import json
@@ -31,13 +31,14 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
 SLICE_BYTES = 64 * 1024
-RENDERED = 100  # alerts of a page that are rendered without a pause
-# Smaller counts are shown as 0. So a publisher needs almost as many sessions of their own to detect one other session.
+RENDERED = 100  # how many alerts of a page are rendered before other tasks may run
+# Delivery counts below this are shown as 0. So publishers who want to find out whether somebody is inside an area would
+# need almost as many sessions of their own there.
 LEAST_COUNT = 20
 
 
 def accepted(entry: Revision) -> AcceptedOut:
-    """Return the answer about a revision that is stored in the log."""
+    """Return the JSON body of the answer to a request whose revision is stored in the log."""
     return {
         "id": entry.id,
         "revision": entry.revision,
@@ -48,19 +49,22 @@ def accepted(entry: Revision) -> AcceptedOut:
 
 
 def preview(entry: Revision) -> AcceptedOut:
-    """Return the answer about a revision made by a dry run."""
+    """Return the JSON body of the answer to a dry run. `entry` is the revision that it would have stored."""
     return {"id": entry.id, "expires_at": format_time(entry.ends_at), "area": area_out(entry.alert.area)}
 
 
 def answer_of(entry: Entry) -> AcceptedOut | CancelledOut:
-    """Return the answer about an entry that is stored in the log."""
+    """Return the JSON body of the answer to a request whose entry (a revision or a cancel) is stored in the log."""
     if isinstance(entry, Cancel):
         return {"id": entry.id, "revision": entry.revision, "cancelled_at": format_time(entry.cancelled_at)}
     return accepted(entry)
 
 
 def dry(outcome: PublishOutcome[Any]) -> Response:
-    """Return 200 with the result of a dry run, and the form for reviewers to sign."""
+    """Return a response (200) with the result of a dry run.
+
+    If the policy asks for approvals, the body contains the text (`form`) that reviewers have to sign.
+    """
     entry: Entry = outcome.entry
     answer: AcceptedOut | CancelledOut
     if isinstance(entry, Cancel):
@@ -75,18 +79,21 @@ def dry(outcome: PublishOutcome[Any]) -> Response:
 
 
 def written(api: ApiContext, outcome: PublishOutcome[Any], kind: str) -> Response:
-    """Return 201 for a new entry, which is also counted, or 200 for a repeated request."""
+    """Return the response to a request that stores an entry.
+
+    It is 201 for a new entry, which is counted under `kind`, and 200 if the request repeats an earlier one.
+    """
     if not outcome.created:
         return JSONResponse(answer_of(outcome.entry))
     api.metrics.accepted.labels(kind).inc()
     for kid in api.publishing.break_glass(outcome.entry):
         api.metrics.break_glass.inc()
-        logger.warning("break glass: an entry (%s) was approved with key %s", kind, kid)
+        logger.warning("a new entry (%s) was approved with the emergency key %s (break glass)", kind, kid)
     return stored(answer_of(outcome.entry), f"/v1/alerts/{outcome.entry.id}")
 
 
 def stored(answer: Mapping[str, Any], where: str) -> Response:
-    """Return 201 for an entry on stable storage; `where` is the path to read it from."""
+    """Return a response (201) for an entry that is on stable storage. `where` is the path at which it can be read."""
     return _Accepted(answer, 201, {"Location": where})
 
 
@@ -97,9 +104,9 @@ class _Accepted(JSONResponse):
 
 
 async def listed(page: Page, limit: int) -> Response:
-    """Return 200 with a page of the live alerts and a link to the next page (rule H14).
+    """Return a response (200) with a page of the live alerts, and a link to the next page if there is one (rule H14).
 
-    Yield to the event loop after every RENDERED alerts.
+    Other tasks can run each time RENDERED alerts have been converted.
     """
     pieces = []
     for start in range(0, len(page.revisions), RENDERED):
@@ -115,7 +122,10 @@ def _next(after: Cursor, limit: int) -> str:
 
 
 def state(history: Sequence[Entry | OtherKind], now_ms: int) -> StateWord:
-    """Return the state of an alert. A cancelled alert stays `cancelled` after its expiry."""
+    """Return the state of an alert whose entries in the log are `history`.
+
+    A cancelled alert never becomes `expired`.
+    """
     if any(isinstance(entry, Cancel) for entry in history):
         return "cancelled"
     last = [entry for entry in history if isinstance(entry, Revision)][-1]
@@ -128,7 +138,7 @@ def exact(counts: Counts) -> DeliveryOut:
 
 
 def rounded(counts: Counts) -> DeliveryOut:
-    """Return delivery counts rounded so that they reveal nothing about a single person (rule H11)."""
+    """Return delivery counts, rounded down so that they reveal nothing about a single person (rule H11)."""
     return {
         "sent": _down(counts.sent),
         "acked": _down(counts.acked),
@@ -138,13 +148,19 @@ def rounded(counts: Counts) -> DeliveryOut:
 
 
 def _down(number: int) -> int:
-    """Round a count down to two digits and at least to tens; return 0 below LEAST_COUNT. Example: 1,987 gives 1,900."""
+    """Round a count down to its two leading digits, or to a multiple of 10 if it is below 1,000.
+
+    Return 0 if it is below LEAST_COUNT. Examples: 1,987 becomes 1,900, and 45 becomes 40.
+    """
     unit = max(10, 10 ** (len(str(number)) - 2))
     return number // unit * unit if number >= LEAST_COUNT else 0
 
 
 def as_problem(error: Exception) -> Problem:
-    """Return the problem to answer an error with: `internal` if the error is unexpected."""
+    """Return the problem with which to answer a request that raised `error`.
+
+    The problem's type is `internal` if the error is unexpected.
+    """
     match error:
         case Problem():
             return error
@@ -158,13 +174,16 @@ def as_problem(error: Exception) -> Problem:
 
 
 def allowed(routes: Sequence[BaseRoute], path: str) -> str:
-    """Return all methods of a path for `Allow` (RFC 9110, 15.5.6); Starlette lists those of the first route only."""
+    """Return the methods that a path supports, for the header `Allow` (RFC 9110, 15.5.6).
+
+    Starlette would list only the methods of the first route that matches the path.
+    """
     found = [route for route in routes if isinstance(route, Route) and route.path_regex.match(path)]
     return ", ".join(sorted({method for route in found for method in route.methods or ()}))
 
 
 def problem_answer(api: ApiContext, problem: Problem) -> Response:
-    """Return a problem document as the response, and count the problem by its type."""
+    """Return a response with this problem, and count the problem by its type."""
     api.metrics.refused.labels(problem.slug).inc()
     for kind in {each.members["kind"] for each in problem.violations if "kind" in each.members}:
         api.metrics.held.labels(kind).inc()
@@ -172,12 +191,15 @@ def problem_answer(api: ApiContext, problem: Problem) -> Response:
 
 
 def problem_document(problem: Problem) -> Response:
-    """Return a problem document as the response (RFC 9457), without counting."""
+    """Return a response with this problem as its body (RFC 9457), without counting the problem."""
     return JSONResponse(problem.body(), problem.status, problem.headers, "application/problem+json")
 
 
 def unless_known(request: Request, content: bytes, headers: dict[str, str], media_type: str) -> Response:
-    """Return 200 with the content, or 304 if the client has it already (RFC 9110, 13.1.2). `headers` has its `ETag`."""
+    """Return a response with status 200 and the content, or 304 if the client already has it (RFC 9110, 13.1.2).
+
+    `headers` must have the `ETag` of the content.
+    """
     tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
     if headers["ETag"] in tags or tags == ["*"]:
         return Response(status_code=304, headers=headers)
@@ -185,7 +207,7 @@ def unless_known(request: Request, content: bytes, headers: dict[str, str], medi
 
 
 def in_slices(content: bytes, headers: Mapping[str, str], media_type: str) -> Response:
-    """Return 200 with the content, sent in slices: a client that does not read keeps only one slice in memory."""
+    """Return a response (200) that sends the content in slices. For a slow client only one slice waits in memory."""
 
     async def slices() -> AsyncIterator[bytes]:
         for start in range(0, len(content), SLICE_BYTES):

@@ -1,4 +1,4 @@
-"""The routes of the api listener for publishers and operators, and the application itself (protocol, section 4).
+"""The api listener's routes for publishers and operators, and the ASGI application itself (protocol, section 4).
 
     http_server (the connection) ──> middleware ──> a route, here ──> publishing, or the log ──> responses
 
@@ -39,11 +39,11 @@ from .pages import Shown, page_routes
 from .responses import allowed, as_problem, dry, exact, listed, problem_answer, rounded, state, written
 from .routes_calls import call_routes
 
-MAX_SCRAPERS = 16  # highest number of connections to the listener of --metrics
+MAX_SCRAPERS = 16  # the highest number of connections to the listener of --metrics
 
 
 def make_app(api: ApiContext, *, with_metrics: bool = True) -> ASGIApp:
-    """Return the ASGI application of the api listener. `with_metrics`: whether it serves /metrics."""
+    """Return the ASGI application of the api listener. `with_metrics` says whether it serves /metrics."""
     routes = [*_alerts(api), *_cap(api), *call_routes(api), *_operations(api)]
     if with_metrics:
         routes.append(_metrics(api))
@@ -51,7 +51,7 @@ def make_app(api: ApiContext, *, with_metrics: bool = True) -> ASGIApp:
 
 
 def make_metrics_app(api: ApiContext) -> ASGIApp:
-    """Return the ASGI application of `--metrics`, which serves only the metrics (rule H13)."""
+    """Return the ASGI application of the listener of `--metrics`, which serves only the metrics (rule H13)."""
     return _guarded([_metrics(api)], api)
 
 
@@ -59,7 +59,10 @@ def make_metrics_app(api: ApiContext) -> ASGIApp:
 async def serving(
     api: ApiContext, listener: socket.socket, metrics_listener: socket.socket | None
 ) -> AsyncIterator[None]:
-    """Serve the api while the block runs. The metrics are on `metrics_listener`; if it is None, on the api's socket."""
+    """Serve the HTTP API while the `with` block runs.
+
+    Metrics are served on `metrics_listener`, or on the API's own socket if it is None.
+    """
     async with contextlib.AsyncExitStack() as both:
         await both.enter_async_context(
             serve(make_app(api, with_metrics=metrics_listener is None), listener, api.metrics)
@@ -70,7 +73,7 @@ async def serving(
 
 
 def _guarded(routes: Sequence[ApiRoute], api: ApiContext) -> ASGIApp:
-    """Return the application with these routes, behind its middleware. Every error is answered as a problem."""
+    """Return an application with these routes behind the middleware. It answers every error with a problem document."""
 
     async def problem(request: Request, error: Exception) -> Response:
         found = as_problem(error)
@@ -195,9 +198,10 @@ def _metrics(api: ApiContext) -> ApiRoute:
 
 
 def _documents(api: ApiContext, documented: Sequence[ApiRoute]) -> list[ApiRoute]:
-    """Return the routes of the pages and documents. `documented`: the routes that the OpenAPI document describes.
+    """Return the routes of the documentation pages, the OpenAPI document and the AsyncAPI document.
 
-    Documents are cached: making one takes 3 ms, and anyone may request it without a token.
+    `documented` are the routes that the OpenAPI document describes. Documents are cached: making one takes 3 ms, and
+    anybody may request one without a token.
     """
     made: tuple[Policy, int, Shown] | None = None
 

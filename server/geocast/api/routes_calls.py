@@ -1,4 +1,4 @@
-"""The routes of the api listener for dispatchers: open, correct and end calls for help, and see who responds.
+"""The api listener's routes for dispatchers: open, correct and end calls for help, and see who responds.
 
 middleware ──> a route, here ──> `calls.service` ──> responses
 """
@@ -20,7 +20,7 @@ KINDS = ("call", CONTENT, END)
 
 
 def call_routes(api: ApiContext) -> list[ApiRoute]:
-    """Return the routes for calls for help. If the policy has no calls, requests to open a call are refused (RO1)."""
+    """Return the routes for calls for help. If the policy has no calls, requests to open one are refused (RO1)."""
     for kind in KINDS:
         api.metrics.calls_accepted.labels(kind)  # creates the series at 0, so that Prometheus sees the first increase
 
@@ -42,7 +42,7 @@ def call_routes(api: ApiContext) -> list[ApiRoute]:
             return JSONResponse(await api.calling.state(request.path_params["call_id"], dispatcher))
 
     async def open_calls(request: Request) -> Response:
-        # Encode the calls one by one: encoding a thousand at once would block the event loop.
+        # Encode the calls one by one, because encoding a thousand at once would block the event loop.
         dispatcher = _dispatching(request)
         async with api.places.reads.turn(dispatcher.subject):
             calls = [JSONResponse(each).body async for each in api.calling.open_calls(dispatcher)]
@@ -58,14 +58,20 @@ def call_routes(api: ApiContext) -> list[ApiRoute]:
 
 
 def _dispatching(request: Request) -> Requester:
-    """Return the dispatcher who asks. Raise Problem: 403 without the scope, 422 for a query."""
+    """Return the dispatcher who sends the request.
+
+    Raise Problem: 403 if the token lacks the scope for dispatchers, 422 if the request has a query.
+    """
     dispatcher = publishing_as(request, DISPATCH)
     without_query(request)
     return dispatcher
 
 
 def _written(api: ApiContext, outcome: CallOutcome, kind: str) -> Response:
-    """Return 201 for a new entry, which is also counted, or 200 for a repeated request."""
+    """Return the response to a request that stores an entry of a call.
+
+    It is 201 for a new entry, which is counted under `kind`, and 200 if the request repeats an earlier one.
+    """
     if not outcome.created:
         return JSONResponse(outcome.answer)
     api.metrics.calls_accepted.labels(kind).inc()

@@ -1,4 +1,4 @@
-"""The route `POST /v1/cap`, which takes one CAP message as its issuer sends it (docs/reference/cap-rules.md)."""
+"""The route `POST /v1/cap`, which accepts one CAP message in the form in which its issuer sends it (cap-rules.md)."""
 
 import contextlib
 import logging
@@ -23,16 +23,16 @@ from .responses import accepted, preview
 
 logger = logging.getLogger(__name__)
 
-MAX_NAMED = 10  # violations listed in one log line
-REFUSED, FAILED = "refused", "failed"  # outcomes of messages that were not accepted, in addition to OUTCOMES
+MAX_NAMED = 10  # how many violations one log message lists
+REFUSED, FAILED = "refused", "failed"  # the outcomes of messages that were not accepted; OUTCOMES has the others
 
 
 def cap_route(api: ApiContext) -> ApiRoute:
-    """Return the route that accepts CAP messages."""
-    _show(api, _taking(api).sources)
+    """Return the route that accepts CAP messages (POST /v1/cap)."""
+    _create_counters(api, _cap_ingest(api).sources)
 
     async def cap(request: Request) -> Response:
-        taking = _taking(api)
+        taking = _cap_ingest(api)
         source, dry_run = source_of(request, taking.sources), is_dry_run(request)
         outcome = FAILED
         try:
@@ -44,30 +44,39 @@ def cap_route(api: ApiContext) -> ApiRoute:
             outcome = answer.outcome
         except Problem as problem:
             outcome = REFUSED
-            logger.warning("cap: a message of %s is refused: %s", source.name, _why(problem))
+            logger.warning("cap: refused the message from source %s: %s", source.name, _violations_in_words(problem))
             raise
         except LogUnavailable as error:
-            logger.warning("cap: the outcome of a message of %s is unknown: %s", source.name, error)
+            logger.warning(
+                "cap: unknown whether the message from source %s was stored (its sender has to repeat it): %s",
+                source.name,
+                error,
+            )
             raise
         finally:
             if not dry_run:
                 api.metrics.cap_messages.labels(source.name, outcome).inc()
         for entry in answer.stored:
             _count(api, entry)
-        logger.info("cap: a message of %s%s: %s", source.name, " (dry run)" if dry_run else "", _said(answer))
+        logger.info(
+            "cap: processed the message from source %s%s: %s",
+            source.name,
+            " (dry run)" if dry_run else "",
+            _in_words(answer),
+        )
         created = answer.outcome in CHANGES and not dry_run
         return JSONResponse(_body(answer, dry_run=dry_run), 201 if created else 200)
 
     return ApiRoute("POST", CAP_PATH, cap, openapi.CAP)
 
 
-def _taking(api: ApiContext) -> CapIngest:
+def _cap_ingest(api: ApiContext) -> CapIngest:
     assert api.taking is not None, "the route exists only on nodes that accept CAP messages"
     return api.taking
 
 
-def _show(api: ApiContext, sources: CapSources) -> None:
-    """Create the counters of each source and outcome at 0, so that Prometheus sees the first increase."""
+def _create_counters(api: ApiContext, sources: CapSources) -> None:
+    """Create the counters for each source and outcome with the value 0, so that Prometheus sees the first increase."""
     for name in sources.names:
         for outcome in (*OUTCOMES, REFUSED, FAILED):
             api.metrics.cap_messages.labels(name, outcome)
@@ -94,11 +103,14 @@ def _body(answer: CapOutcome, *, dry_run: bool) -> CapOut:
     return body
 
 
-# ---- log lines ---------------------------------------------------------------------------------------------------
+# ---- the texts of log messages -------------------------------------------------------------------------------------
 
 
-def _said(answer: CapOutcome) -> str:
-    """Return the result as one line of fixed words, numbers and ids, without any text from the message."""
+def _in_words(answer: CapOutcome) -> str:
+    """Return a one-line summary of the result of a CAP message.
+
+    It consists of fixed words, numbers and ids, without any text from the message.
+    """
     return " ".join(
         [
             answer.outcome + (f" ({answer.why})" if answer.why else ""),
@@ -114,8 +126,11 @@ def _ids(name: str, ids: Iterable[str]) -> list[str]:
     return [f"{name}={listed}"] if listed else []
 
 
-def _why(problem: Problem) -> str:
-    """Return the first violations with their places, and the number of further ones (rule HD14)."""
+def _violations_in_words(problem: Problem) -> str:
+    """Return the slugs (short names) of the violations, and where in the message they are (rule HD14).
+
+    At most MAX_NAMED are named, followed by the number of the others.
+    """
     where = [f"{each.slug} at {each.pointer}" for each in problem.violations[:MAX_NAMED]]
     more = len(problem.violations) - len(where)
     return ", ".join([*where, *([f"and {more} more"] if more else [])]) or problem.slug

@@ -1,4 +1,4 @@
-"""The page at /docs/stream: the AsyncAPI document rendered as plain HTML."""
+"""The page at /docs/stream: the AsyncAPI document of the stream, rendered as plain HTML."""
 
 import json
 import re
@@ -84,7 +84,7 @@ def _servers(servers: dict[str, _Map], channel: _Map) -> str:
 
 
 def _host(server: _Map) -> str:
-    """Return a server's host with its variables replaced by their defaults."""
+    """Return a server's host name, with each variable replaced by its default."""
     return str(server["host"]).format(**{key: each["default"] for key, each in server.get("variables", {}).items()})
 
 
@@ -128,7 +128,7 @@ def _table(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 
 def _described(schema: _Map) -> str:
-    """Return a JSON Schema as one line of text."""
+    """Return one line of HTML that describes a JSON Schema: its type, and its description if it has one."""
     about = f": {_inline(schema['description'])}" if "description" in schema else ""
     return _kind(schema) + about
 
@@ -187,11 +187,11 @@ _KINDS: dict[str, Callable[[_Map], str]] = {
 _TYPES: dict[str, Callable[[_Map], str]] = {"string": _text, "number": _number, "integer": _number}
 
 
-# ---- text ------------------------------------------------------------------------------------------------------------
+# ---- conversion of text to HTML ------------------------------------------------------------------------------------
 
 
 def _markdown(text: str) -> str:
-    """Render the small part of Markdown that our descriptions use: one paragraph, then one list, with bold terms."""
+    """Render text as HTML. It may use a small part of Markdown: one paragraph, then one list, with bold terms."""
     first, _, rest = text.strip().partition("\n\n- ")
     items = "".join(f"<li>{_inline(item)}</li>" for item in rest.split("\n- "))
     return f"<p>{_inline(first)}</p><ul>{items}</ul>"

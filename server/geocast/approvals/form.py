@@ -1,8 +1,8 @@
-"""The form: the text that reviewers sign, a JSON object with every member that goes out (approval-rules.md).
+"""The form: the text that reviewers sign, a JSON object with every member of an alert that is sent to subscribers.
 
 A node writes the form once, in its answer to a dry run. From then on the form is only copied and read, and never
-serialised again: a signature is checked against the bytes that came, and the members are read from the same bytes. So
-the order of keys and the spelling of numbers cannot break a signature.
+serialised again: signatures are checked against the bytes that were received, and the members are read from the same
+bytes. So the order of keys and the spelling of numbers cannot break a signature. (The rules are in approval-rules.md.)
 """
 
 import json
@@ -33,9 +33,10 @@ _NOBODY = Approval("", 0)
 
 
 def form_of(entry: Entry, audience: str, category: str) -> dict[str, Any]:
-    """Return the members of an entry's form, in their order. `category` is the alert's; only cancels need it.
+    """Return the members of the form of an entry (the text that reviewers sign), as a dict in the form's order.
 
-    The form of an alert has every member that subscribers are sent, except `issued_at`, which is not known yet.
+    `category` is the alert's category; only the form of a cancel needs it. The form of an alert has every member that
+    is sent to subscribers, except `issued_at`, which is not known yet.
     """
     if isinstance(entry, Cancel):
         return {
@@ -55,7 +56,7 @@ def form_of(entry: Entry, audience: str, category: str) -> dict[str, Any]:
 
 
 def text_of(members: Mapping[str, Any]) -> str:
-    """Return the text of the form with these members, as reviewers sign it."""
+    """Return a form with these members as the text that reviewers sign."""
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -74,9 +75,10 @@ def _confirmed(confirm: Confirm) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form that was read: its common members, and all of them in `members`. Times are in ms since 1970.
+    """A parsed form. (The form of an entry is the text that reviewers sign.)
 
-    `content` is the alert, with an empty approval; for a cancel it is the reason.
+    The attributes are the members that all forms have; `members` has all members. Times are in ms since 1970. `content`
+    is the alert, with an empty approval, or the reason of a cancel.
     """
 
     what: Literal["alert", "cancel"]
@@ -96,9 +98,10 @@ class Form:
         return self.content.occurred_at if isinstance(self.content, Alert) else None
 
     def says(self, entry: Entry) -> Entry:
-        """Return `entry` with every member that the form has, and its other members unchanged (rule NC1).
+        """Return `entry` with its own content replaced by the content of the form (rule NC1).
 
-        Raise ValueError if the form belongs to another entry: one of another kind, id or revision.
+        Members that the form does not have stay unchanged. Raise ValueError if the form belongs to another entry, which
+        has another kind, id or revision number.
         """
         if isinstance(entry, Revision) and isinstance(self.content, Alert) and self._stands_under(entry):
             terms = replace(
@@ -113,27 +116,29 @@ class Form:
         raise ValueError("the form belongs to another entry")
 
     def _stands_under(self, entry: Entry) -> bool:
-        """Return whether the entry has the form's id and revision.
+        """Return whether the entry has the form's id and a matching revision number.
 
-        The form of a cancel may have a lower revision: it stays valid if the alert is revised in between (rule AP8).
+        The form of a cancel may have a lower number than the cancel: it stays valid if the alert is revised after the
+        signing (rule AP8).
         """
         lower = isinstance(entry, Cancel) and self.revision < entry.revision
         return entry.id == self.id and (entry.revision == self.revision or lower)
 
 
 def read(text: str) -> Form:
-    """Read a form. Raise ValueError if it lacks a member or has an invalid one, so that it could not be sent.
+    """Parse a form, the text that reviewers sign.
 
-    Members that this release does not know are ignored: they are for later releases (rule G1).
+    Raise ValueError if it lacks a member, or if the value of a member could not be sent to subscribers. Members that
+    this release does not know are ignored; a later release may have added them (rule G1).
     """
-    data = text.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate
+    data = text.encode()  # raises UnicodeEncodeError (a ValueError) for a lone surrogate
     if len(data) > MAX_FORM_BYTES:
         raise ValueError("the form is too long")
     try:
         members = load_json(data)
-        text_of(members).encode()  # raises for escaped lone surrogates and infinite numbers
+        text_of(members).encode()  # raises an error for escaped lone surrogates and infinite numbers
         return _read(members)
-    # Members of the wrong type lead to many types of errors besides Malformed: all of them mean "not a form".
+    # Members of a wrong type lead to many types of errors besides Malformed. All of them mean "not a form".
     except Exception as error:
         raise ValueError(f"not a form: {type(error).__name__}") from None
 
@@ -173,7 +178,7 @@ def _confirm(members: Any) -> Confirm:
 
 
 def _shape(members: Any) -> Shape:
-    """Read a shape. Raise TypeError for a number written as a text, which other programs may read differently."""
+    """Read a shape. Raise TypeError for a number written as a string, which other programs may read differently."""
     known = {"circle": ("lat", "lng", "radius_m"), "Polygon": ("coordinates", "buffer_m")}
     for name in known.get(members["type"], ()):
         _numbers(members.get(name, 0))
@@ -193,13 +198,13 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-# How to read each type of member. A missing type raises KeyError as soon as this module is imported.
+# How to read each type of member. If a type is missing here, importing this module raises KeyError.
 _READ: Mapping[Any, Callable[[Any], Any]] = {
     **CHECKS,
     TimeMs: parse_time,
     tuple[Shape, ...]: lambda area: tuple(map(_shape, _list(area))),
 }
-# The members of an alert that reviewers sign, except those that a form has in another shape.
+# The members of an alert that reviewers sign, each with its reader; without those that a form stores differently.
 _SIGNED = tuple(
     (each, _READ[each.type]) for each in members_of(Alert, without=("id", "approval", "confirm", *OF_WARNINGS))
 )

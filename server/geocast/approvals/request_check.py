@@ -1,11 +1,14 @@
 """The check of an approval when a request comes in (rules AP1 to AP8): pure functions of request, keys and time.
 
-Rule 1  A node compares the form with the entry that it would store (rule AP2). If they are equal, it stores what the
-        form says, with the signatures. So readers of the log need not trust anything beside the form, and the exact
-        place, which is only in the request, is not stored (rule B5).
-Rule 2  Every signature must verify: one that does not refuses the whole request, even if enough others do (rule AP3).
-Rule 3  Persons are counted, not signatures, and the publisher never counts (rule AP5). Example: a reviewer signs with a
-        key at work and with one at home, both with the same `sub`: that is one approval.
+The *form* is the JSON text that reviewers sign; it has the whole content of an alert.
+
+Rule 1  A node compares the form in the request with the entry that it would store (rule AP2). If they are equal, it
+        stores the content of the form, with the signatures. So readers of the log need not trust anything but the form.
+        And the exact place of the incident, which is only in the request, is not stored (rule B5).
+Rule 2  Every signature must verify. If one does not, the whole request is refused, even if enough others do (rule AP3).
+Rule 3  Persons are counted, not signatures, and the publisher never counts (rule AP5).
+        Example: a reviewer has one key at work and one at home, both with the same `sub`, and signs with both. That is
+        one approval.
 Rule 4  All revisions of the alert decide how many reviewers are needed, not only the last one (rule HD1).
 """
 
@@ -24,32 +27,38 @@ from .asked import asked, max_age_s
 from .reviewers import Reviewers, out_of_envelopes
 from .signatures import header_of, verifies
 
-CIRCLE_TOLERANCE = 1e-9  # degrees: two machines may compute a cell's centre with slightly different results
-POLYGON_TOLERANCE = 2e-6  # degrees: two units of the last decimal of a published corner
+CIRCLE_TOLERANCE = 1e-9  # degrees: two machines may get slightly different results for the centre of a cell
+POLYGON_TOLERANCE = 2e-6  # degrees: two units of the last decimal place of a published corner
 _E = TypeVar("_E", bound=Entry)
 _TIMES = ("occurred_at", "expires_at")
-_MAY_BE_LOWER = ("revision", "expires_at")  # in the form of a cancel (rule AP8)
+_MAY_BE_LOWER = ("revision", "expires_at")  # members that may have lower values in the form of a cancel (rule AP8)
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalCheck:
-    """The check of approvals by a policy and a set of reviewers."""
+    """Checks the approvals in requests against a policy and the reviewers' keys.
+
+    In the methods, `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+    """
 
     policy: Policy
     reviewers: Reviewers
 
     def needed(self, entry: Entry, behind: Kinds) -> int:
-        """Return how many reviewers must sign an entry that follows revisions of these kinds (rule HD1)."""
+        """Return how many reviewers must sign `entry` (rule HD1).
+
+        `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        """
         return asked(self.policy, entry, behind)
 
     def form(self, entry: Entry, category: str) -> str | None:
-        """Return the form for reviewers to sign, or None if the policy names no audience."""
+        """Return the form of an entry, which is the text to sign, or None if the policy names no audience."""
         if self.policy.audience is None:
             return None
         return form.text_of(form.form_of(entry, self.policy.audience, category))
 
     def break_glass(self, entry: Entry) -> list[str]:
-        """Return the ids of the keys from envelopes (break glass) by which an entry was signed."""
+        """Return the ids of the emergency keys (kept in sealed envelopes) with which an entry was signed."""
         kids = [header_of(each.protected).kid for each in entry.proof.signatures] if entry.proof else []
         return out_of_envelopes(kids, self.reviewers)
 
@@ -66,9 +75,9 @@ class ApprovalCheck:
         """Return what is wrong with the approval of `entry`, the entry that the node would store for a request.
 
         `approved` has the form and the signatures; None means that the request only names a reviewer (rule A11).
-        `alert` is the entry itself if it is a revision; for a cancel it is the revision that the cancel follows.
-        `behind` has the kinds of the alert's earlier revisions. `fits` is whether the request breaks no other rule:
-        otherwise `entry` is not final, and the form is not compared with it.
+        `alert` is the entry itself if it is a revision; for a cancel it is the revision that the cancel follows. `fits`
+        says whether the request breaks no other rule. If it breaks one, `entry` is not final, so it is not compared
+        with the form.
         """
         needed = self.needed(entry, behind)
         if approved is None:
@@ -84,9 +93,12 @@ class ApprovalCheck:
         return [*found, *([_too_few(needed, have)] if have < needed else [])]
 
     def proved(self, entry: _E, proof: ApprovalProof) -> _E:
-        """Return the entry as its form says it, with its proof (Rule 1). Call this only if there are no violations."""
+        """Return `entry` with the content of the signed form, and with form and signatures as its proof (Rule 1).
+
+        Call this method only if `violations` has found none.
+        """
         header = header_of(proof.signatures[0].protected)
-        approval = Approval(self.reviewers[header.kid].sub, header.issued_at * 1000)  # NC7
+        approval = Approval(self.reviewers[header.kid].sub, header.issued_at * 1000)  # by the first signature (NC7)
         said: Any = form.read(proof.form).says(entry)
         by: dict[str, Any] = {"approval": approval}
         if isinstance(entry, Revision):
@@ -95,7 +107,7 @@ class ApprovalCheck:
         return approved
 
     def _differs(self, entry: Entry, proof: ApprovalProof, category: str) -> Iterator[Violation]:
-        """Yield the first way in which the form differs from the entry that the node would store (rule AP2)."""
+        """Yield a violation if the form differs from the entry that the node would store (rule AP2)."""
         audience = self.policy.audience
         try:
             given = form.read(proof.form).members
@@ -110,9 +122,9 @@ class ApprovalCheck:
     def _wrong_signatures(
         self, proof: ApprovalProof, occurred_at: int, oldest_s: int | None, now_ms: int
     ) -> Iterator[Violation]:
-        """Yield a violation for each signature that does not verify (rule AP3) or has a wrong time (rule AP4).
+        """Yield a violation for each signature that does not verify (rule AP3) or was made at a wrong time (rule AP4).
 
-        `oldest_s` is the greatest age of a signature in seconds; None allows any age.
+        `oldest_s` is the maximum age of a signature in seconds; None allows any age.
         """
         for n, signature in enumerate(proof.signatures):
             detail = self._wrong(signature, proof.form) or _untimely(signature, occurred_at, oldest_s, now_ms)
@@ -131,7 +143,7 @@ class ApprovalCheck:
 
 
 def _untimely(signature: Signature, occurred_at: int, oldest_s: int | None, now_ms: int) -> str | None:
-    """Return why a signature is too old or too new (rule AP4); return None if it is neither."""
+    """Return why a signature is too old or too new (rule AP4), or None if its time is valid."""
     issued_at, now_s = header_of(signature.protected).issued_at, now_ms // 1000
     if issued_at < occurred_at // 1000:
         return "was made before occurred_at"
@@ -152,27 +164,32 @@ def _too_few(needed: int, have: int) -> Violation:
 
 
 def needed_of(policy: Policy, category: str) -> list[Violation]:
-    """Return what is wrong with a new alert that can't be signed, such as one from CAP.
+    """Return a list with one violation if the policy requires signatures for new alerts of this category, else [].
 
-    Such an alert is accepted only in a category that needs no approval.
+    This is for alerts that can't be signed, such as those from CAP messages.
     """
     needed = policy.approvals(category)
     return [_too_few(needed, 0)] if needed else []
 
 
 def unsigned(policy: Policy, entry: Entry, behind: Kinds) -> list[Violation]:
-    """Return what is wrong with an entry that can't be signed and follows revisions of these kinds (rule HD1)."""
+    """Return a list with one violation if the policy requires signatures for `entry`, else [] (rule HD1).
+
+    This is for entries that can't be signed. `behind` is the set of the kinds (categories) of the alert's earlier
+    revisions.
+    """
     needed = asked(policy, entry, behind)
     return [_too_few(needed, 0)] if needed else []
 
 
-# ---- comparing two forms by value (AP2) ------------------------------------------------------------------------
+# ---- comparison of two forms by value (AP2) ------------------------------------------------------------------------
 
 
 def first_difference(given: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
-    """Return the first member in which two forms differ by value, in the order of the form, or None.
+    """Return the name of the first member, in the order of the form, in which two forms differ by value.
 
-    An unexpected member is not named, since an answer repeats nothing that a client sent (rule H9).
+    Return None if the forms are equal. If `given` has an additional member, return a text that says so without its
+    name, because an answer repeats nothing that a client sent (rule H9).
     """
     lower = _MAY_BE_LOWER if expected["what"] == "cancel" else ()
     for name, value in expected.items():
@@ -183,7 +200,7 @@ def first_difference(given: Mapping[str, Any], expected: Mapping[str, Any]) -> s
 
 def _same(name: str, given: Any, expected: Any, *, may_be_lower: bool) -> bool:
     if name in _TIMES:
-        given, expected = parse_time(given), parse_time(expected)  # can't fail: `form.read` has parsed it before
+        given, expected = parse_time(given), parse_time(expected)  # can't fail: `form.read` has already parsed them
     if name == "area":
         return len(given) == len(expected) and all(map(_same_shape, given, expected))
     if may_be_lower:
@@ -200,7 +217,7 @@ def _same_shape(given: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
 
 
 def _equal(given: Any, expected: Any, within: float = 0.0) -> bool:
-    """Return whether two JSON values are equal. Numbers may differ by `within`; `true` and `false` are not numbers."""
+    """Return whether two JSON values are equal. Numbers may differ by `within`; true and false are not numbers."""
     if isinstance(expected, Sequence) and not isinstance(expected, str):
         if not isinstance(given, list) or len(given) != len(expected):
             return False

@@ -1,7 +1,7 @@
-"""Reviewers: the persons whose signatures count. Their public keys are in a JWKS file (RFC 7517) on each node.
+"""Reviewers: the persons whose signatures count. Each node has their public keys in a JWKS file (RFC 7517).
 
-A reviewer is a person, named by `sub`. Several keys may have the same `sub`: they belong to one person, and count once.
-`kid` and `sub` are public, so they should not be real names.
+A reviewer is a person, named by `sub`. Several keys may have the same `sub`: they belong to one person, who counts
+once. `kid` and `sub` are public, so they should not be real names.
 """
 
 import re
@@ -21,19 +21,20 @@ from ..policy import Policy
 from .signatures import ALGORITHM, header_of, verifies
 
 MAX_REVIEWER_KEYS = 10_000
-_KID = re.compile("[!-~]{1,128}")  # no blanks: ledgers write it into their chain, where no text may be
+_KID = re.compile("[!-~]{1,128}")  # printable ASCII without blanks, because ledgers write it into their records
 
 
 @dataclass(frozen=True, slots=True)
 class Reviewer:
-    """A reviewer's public key and the person it belongs to.
+    """A reviewer's public key, and the person to whom the key belongs.
 
-    `break_glass` marks a key that is kept in a sealed envelope, for a reviewer who is alone in an emergency.
+    `break_glass` marks an emergency key: it is kept in a sealed envelope, for an emergency in which a reviewer is
+    alone.
     """
 
     sub: str
     key: Ed25519PublicKey = field(compare=False)
-    public: bytes  # the same key as raw bytes, for comparisons
+    public: bytes  # the public key as raw bytes, for comparisons
     break_glass: bool = False
 
 
@@ -42,10 +43,10 @@ NO_REVIEWERS: Reviewers = MappingProxyType({})
 
 
 class Signed(NamedTuple):
-    """The result of checking the signatures of a form.
+    """The result of checking the signatures of a form (the text that reviewers sign).
 
-    `persons` are the reviewers who signed, `unknown` says whether a key was unknown, and `since` is the time of the
-    earliest signature by a known key, in s since 1970.
+    `persons` are the reviewers who signed. `unknown` says whether a signature names an unknown key. `since` is the time
+    of the earliest signature with a known key, in s since 1970.
     """
 
     persons: frozenset[str]
@@ -54,12 +55,15 @@ class Signed(NamedTuple):
 
 
 def is_kid(text: str) -> bool:
-    """Return whether a text can be the id of a reviewer's key: 1 to 128 printable ASCII characters, without blanks."""
+    """Return whether a string can be the id of a reviewer's key: 1 to 128 printable ASCII characters, no blanks."""
     return _KID.fullmatch(text) is not None
 
 
 def who_signed(proof: ApprovalProof, reviewers: Reviewers) -> Signed | None:
-    """Check all signatures of a form. Return None if a header is malformed or a signature by a known key is wrong."""
+    """Check all signatures of a form, and return who has signed it.
+
+    Return None if a header is malformed, or a signature with a known key is wrong.
+    """
     persons, unknown, since = set(), False, 2**63
     for signature in proof.signatures:
         try:
@@ -78,12 +82,15 @@ def who_signed(proof: ApprovalProof, reviewers: Reviewers) -> Signed | None:
 
 
 def out_of_envelopes(kids: Iterable[str], reviewers: Reviewers) -> list[str]:
-    """Return the ids of the keys that are kept in an envelope (break glass)."""
+    """Return those ids in `kids` that belong to emergency keys, which are kept in sealed envelopes."""
     return [kid for kid in kids if kid in reviewers and reviewers[kid].break_glass]
 
 
 def load_reviewers(path: Path) -> dict[str, Reviewer]:
-    """Return the reviewers' keys in a JWKS file, by `kid`. Raise ConfigError, which names the file and the key."""
+    """Return the reviewers' keys in a JWKS file as a dict by `kid`.
+
+    Raise ConfigError, which names the file and the key, if the file can't be read or a key is not valid.
+    """
     try:
         return parse_reviewers(path.read_bytes(), path)
     except OSError as error:
@@ -91,7 +98,10 @@ def load_reviewers(path: Path) -> dict[str, Reviewer]:
 
 
 def parse_reviewers(data: bytes, source: object) -> dict[str, Reviewer]:
-    """Return the reviewers' keys in a JWKS, by `kid`. Raise ConfigError, which names `source` and the key."""
+    """Return the reviewers' keys in a JWKS as a dict by `kid`.
+
+    Raise ConfigError, which names `source` and the key, if a key is not valid or is a duplicate.
+    """
     keys = keys_of(data, f"reviewers {source}")
     if not 1 <= len(keys) <= MAX_REVIEWER_KEYS:
         raise ConfigError(f"reviewers {source}: needs 1 to {MAX_REVIEWER_KEYS} keys")
@@ -125,10 +135,10 @@ def _reviewer(jwk: Mapping[str, Any], where: str) -> Reviewer:
 
 
 def refuse_misfits(reviewers: Reviewers, policy: Policy, keys: Iterable[Any] = ()) -> None:
-    """Raise ConfigError if the reviewers don't fit the policy, or share a key with the token issuers (rule K1).
+    """Raise ConfigError if the policy needs reviewers but there are none, or if a reviewer's key also signs tokens.
 
-    A key that signs tokens must not be able to approve. `keys` are the public keys that tokens are checked against, as
-    objects of `cryptography`.
+    A key that signs tokens must not be able to approve alerts (rule K1). `keys` are the public keys for checking
+    tokens, as objects of the library `cryptography`.
     """
     if policy.asks_for_approvals and not reviewers:
         raise ConfigError(

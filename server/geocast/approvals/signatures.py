@@ -1,9 +1,9 @@
-"""A reviewer's signature: a JWS (RFC 7515) with detached content (its appendix F), always by Ed25519 (RFC 9864).
+"""Reviewers' signatures: JWS (RFC 7515) with detached content (appendix F), always with Ed25519 (RFC 9864).
 
     signature = Ed25519(protected + "." + base64url(form))
 
 `protected` is base64url of a JSON object with exactly four members: alg, typ, kid and iat. A signature is verified over
-the texts that came: neither the header nor the form is serialised again before the check.
+the texts that were received: neither the header nor the form is serialised again before the check.
 """
 
 import json
@@ -25,14 +25,17 @@ MAX_TIME_S = 253_402_300_799  # the last second of 9999
 
 
 class Header(NamedTuple):
-    """The protected header of a signature: the id of the signing key, and the time in s since 1970."""
+    """The protected header of a signature: the id of the signing key, and when it was signed, in s since 1970."""
 
     kid: str
     issued_at: int
 
 
 def header_of(protected: str) -> Header:
-    """Parse the protected header of a signature. Raise ValueError unless it has exactly the four members, all valid."""
+    """Parse a signature's protected header.
+
+    Raise ValueError unless it has alg, typ, kid and iat, all valid, and no more.
+    """
     if len(protected) > MAX_PROTECTED:
         raise ValueError("the header is too long")
     try:
@@ -58,7 +61,7 @@ def verifies(signature: Signature, form: str, key: Ed25519PublicKey) -> bool:
 
 
 def sign(form: str, private: Mapping[str, str], issued_at_s: int) -> Signature:
-    """Sign a form with a private JWK (RFC 8037) that has a `kid`. Raise ConfigError if the key can't sign."""
+    """Sign a form with a private JWK (RFC 8037) that has a `kid`. Raise ConfigError if it is not such a key."""
     try:
         key = Ed25519PrivateKey.from_private_bytes(decoded_strictly(private["d"]))
         public = key.public_key().public_bytes_raw()
@@ -72,5 +75,5 @@ def sign(form: str, private: Mapping[str, str], issued_at_s: int) -> Signature:
 
 
 def _signed(protected: str, form: str) -> bytes:
-    """Return the JWS signing input (RFC 7515, section 5.1)."""
+    """Return the bytes to sign: the JWS signing input (RFC 7515, section 5.1)."""
     return f"{protected}.{encoded(form.encode())}".encode("ascii")

@@ -1,22 +1,25 @@
-"""The check of each entry that a process reads from the log (rules NC1 to NC7).
+"""The check of the signatures of each entry that a process reads from the log (rules NC1 to NC7).
 
 The log itself is not trusted: somebody who can write to Redis or to the SQLite file must not be able to make a node
-send an alert that reviewers have not signed.
+send an alert that reviewers have not signed. A *proof* is a form (the text with the alert's content that reviewers
+sign) with their signatures. The *kind* of a revision is its category, and whether a person confirmed something.
 
-Rule 1  An entry with a proof is what its form says; its other members are ignored (rule NC1).
-Rule 2  Each process checks each entry that it reads, by the policy and the reviewers that *it* has in force. An entry
-        that fails, or whose check raises an error, becomes `Untrusted`: its number stays taken, and its content is
-        ignored (rules NC3 to NC5).
+Rule 1  If an entry has a proof, its content is taken from the form; the entry's other members are ignored (rule NC1).
+Rule 2  Each process checks each entry that it reads against its own current policy and reviewers. If the check fails or
+        raises an error, the entry becomes `Untrusted`: its number stays taken, and its content is ignored (rules NC3 to
+        NC5).
 Rule 3  All earlier revisions of an alert decide how many reviewers an entry needs (rule HD1). So an entry is checked
-        twice: by `verify` when it is read, for what its own kind asks for, and by `verify_revision` or `verify_cancel`
-        once its chain is known. Example: revision 2 of a robbery comes in a category that needs no signatures. Alone
-        it passes. Once the process knows that revision 1 was a robbery, which needs two, it fails.
-Rule 4  A signature is checked once. The result is remembered by a digest of form and signatures, and forgotten when
-        the keys change (rule NC6).
-Rule 5  A live alert stays when a new policy asks for more approvals than it has, unless one of its keys was removed
-        (rule NC7). The process remembers these entries, so that its api accepts what its streams still show (rule HD7).
-        Example: an alert with one signature is live when a reload asks for two. It stays, and can be cancelled. If the
-        key of its one reviewer is removed from the file, it is withdrawn.
+        twice: `verify` checks it when it is read, against what its own kind requires, and `verify_revision` or
+        `verify_cancel` checks it again when the earlier entries are known.
+        Example: revision 1 of an alert is a robbery, which needs two signatures. Revision 2 is in a category that needs
+        none. By itself it passes. When the process knows revision 1, revision 2 fails.
+Rule 4  Signatures are checked once. The result is remembered under a digest of form and signatures, until the keys
+        change (rule NC6).
+Rule 5  If a new policy requires more approvals than a live alert has, the alert stays live, unless one of its
+        reviewers' keys was removed (rule NC7). The process remembers such entries, so that its api accepts entries that
+        its streams still show (rule HD7).
+        Example: an alert with one signature is live when a reloaded policy requires two. The alert stays live, and can
+        be cancelled. If the key of its only reviewer is removed from the file, the alert is withdrawn.
 """
 
 import hashlib
@@ -40,41 +43,45 @@ from .reviewers import Reviewers, Signed, who_signed
 logger = logging.getLogger(__name__)
 
 REASONS = ("unsigned", "signature", "unknown-key", "too-few", "other-place")
-MANY = 1_000  # more persons than can sign one form
-REMEMBERED = 65_536  # entries in each of this module's memories, such as results of checks (Rule 4)
+MANY = 1_000  # greater than the number of persons who can sign one form
+REMEMBERED = 65_536  # the largest number of items in each dict that remembers something (Rules 4 and 5)
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
 class _Failed(Exception):  # noqa: N818
-    """The failure of a check; its text is one of REASONS."""
+    """Raised if an entry fails its check. The text is one of REASONS."""
 
 
 class ApprovalVerifier:
-    """The check of log entries by the policy and the reviewers in force.
+    """Verifies log entries against the current policy and the current reviewers' keys.
 
-    A reload changes the policy and the reviewers, and keeps the object.
+    A reload of the configuration replaces the policy and the reviewers in this object. In the methods, `behind` is the
+    set of the kinds (categories) of the alert's earlier revisions.
     """
 
     def __init__(self, policy: Policy, reviewers: Reviewers) -> None:
         self.untrusted = Counter(dict.fromkeys(REASONS, 0))
-        self.version = 0  # rises by one each time that the policy or the reviewers change
+        self.version = 0  # increased by one each time that the policy or the reviewers change
         self._policy = policy
         self._reviewers = reviewers
-        self._signed: dict[bytes, Signed | None] = {}  # by digest; None: a signature does not verify
-        self._most: dict[bytes, int] = {}  # by digest: the most persons who counted under any earlier set of keys
-        self._told: dict[str, None] = {}  # places in the log whose failure was already logged and counted
-        self._places: dict[tuple[str, int], str] = {}  # by id and revision: places of entries to be checked again
-        self._kept: dict[tuple[str, int], bytes] = {}  # by id and revision: digests of entries that stay (Rule 5)
+        self._signed: dict[bytes, Signed | None] = {}  # who signed, by digest; None if a signature does not verify
+        self._most: dict[bytes, int] = {}  # by digest: how many signers counted with earlier reviewers' keys, at most
+        self._reported: dict[str, None] = {}  # places in the log whose failed check was already logged and counted
+        self._places: dict[tuple[str, int], str] = {}  # by id and revision: places of entries, for log messages
+        self._kept: dict[tuple[str, int], bytes] = {}  # by id and revision: digests of entries that stay live (Rule 5)
         self._watchers: list[Callable[[], None]] = []
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Register a function to be called each time that the policy or the reviewers change."""
+        """Register a function that is called each time that the policy or the reviewers change."""
         self._watchers.append(changed)
 
     def replace(self, policy: Policy, reviewers: Reviewers) -> None:
-        """Put a policy and reviewers into force, and call the watchers if that can change the result of any check."""
+        """Use another policy and other reviewers from now on.
+
+        Call the watchers if the result of any check may change.
+        """
         if (policy, reviewers) == (self._policy, self._reviewers):
             return
         had = bool(self.needs_chain or self._reviewers)
@@ -90,15 +97,15 @@ class ApprovalVerifier:
 
     @property
     def needs_chain(self) -> bool:
-        """Whether the policy asks for approvals in any category."""
+        """Whether the policy requires approvals in any category, so that an alert's earlier entries matter."""
         return self._policy.asks_for_approvals
 
     def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
-        """Return an entry as its form says it (rule NC1), or `Untrusted` if it fails the check (rule NC2).
+        """Return an entry with the content of its form (rule NC1), or an `Untrusted` if its check fails (rule NC2).
 
-        `stands_under` are the id and revision under which the log has the entry; `place` names its place for log
-        messages. A revision is checked for as many approvals as its own kind needs, and a cancel only for signatures
-        that verify: `verify_revision` and `verify_cancel` check the rest (Rule 3).
+        `stands_under` is the id and revision number under which the log has the entry; `place` describes its place for
+        log messages. A revision must have as many approvals as its own kind needs. For a cancel only the signatures are
+        verified. `verify_revision` and `verify_cancel` check the rest (Rule 3).
         """
         said: Entry | None = None
         try:
@@ -114,30 +121,37 @@ class ApprovalVerifier:
             return said
         except _Failed as failed:
             return self._set_aside(stands_under, entry.ends_at, place, str(failed), said)
-        except Exception as error:  # NC5
-            logger.error("the check of a log entry failed, so the entry is set aside: %s", trace(error))
+        except Exception as error:  # one bad entry must not stop a reader of the log (NC5)
+            logger.error(
+                "log: an entry is ignored, because checking its approval caused an unexpected error: %s", trace(error)
+            )
             return self._set_aside(stands_under, entry.ends_at, place, "signature")
 
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a revision that passed `verify` has enough approvals after revisions of these kinds (HD1)."""
+        """Return whether a revision has enough approvals, given the earlier revisions of its alert (HD1).
+
+        `verify` has already accepted the revision by itself. `behind` is the set of the kinds (categories) of the
+        alert's earlier revisions.
+        """
         if behind <= kinds_of(revision):
-            return True  # no other kinds, so `verify` has already checked for as many approvals
+            return True  # there are no other kinds, so `verify` has already checked for enough approvals
         return self._is_good(revision, behind, revision.alert.occurred_at)
 
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
-        """Return whether a cancel that passed `verify` has enough approvals after revisions of these kinds (HD1).
+        """Return whether a cancel has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `alert` is the last revision that passed its check, or None if there is none.
+        `verify` has already accepted the cancel by itself. `alert` is the last accepted revision, or None if there is
+        none. `behind` is the set of the kinds (categories) of the alert's earlier revisions.
         """
         if cancel.is_tombstone and alert is None:
             return True
         return self._is_good(cancel, behind, 0 if alert is None else alert.alert.occurred_at)
 
     def still_valid(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a live revision that passed its check still passes, after a change of keys or policy (NC3).
+        """Return whether a live revision that was accepted is still accepted after a change of keys or policy (NC3).
 
-        It passes, too, if it only lacks approvals that the policy did not ask for before (rule NC7). It is remembered
-        then, so that the api accepts it as well (rule HD7).
+        The revision is still accepted if all its approvals count, even if the new policy requires more (rule NC7). In
+        this case the revision is remembered, so that the api accepts it as well (rule HD7).
         """
         try:
             self._check(revision, behind, revision.alert.occurred_at)
@@ -148,14 +162,17 @@ class ApprovalVerifier:
         return True
 
     def metrics(self) -> Iterator[Metric]:
-        """Yield the counter of entries that failed the check, by reason."""
+        """Yield the counter of entries whose check failed, by reason."""
         text = "Entries of the log that were set aside because they are not approved"
         yield counters("log_untrusted", text, "reason", self.untrusted.items())
 
-    # ---- single checks ---------------------------------------------------------------------------------------
+    # ---- the parts of a check --------------------------------------------------------------------------------------
 
     def _said(self, entry: Entry, proof: ApprovalProof) -> Entry:
-        """Return the entry as its form says it. Raise _Failed if the form is malformed or belongs to another entry."""
+        """Return `entry` with the content of the form in its proof.
+
+        Raise _Failed if the form is malformed or belongs to another entry.
+        """
         try:
             read = form.read(proof.form)
         except ValueError:
@@ -178,9 +195,10 @@ class ApprovalVerifier:
         return True
 
     def _check(self, entry: Entry, behind: Kinds, occurred_at: int) -> None:
-        """Raise _Failed if an entry after revisions of these kinds lacks approvals, unless it stays (Rule 5).
+        """Raise _Failed if an entry has too few approvals, or a signature that is wrong or too old.
 
-        `occurred_at` is the time of the incident in ms since 1970: no signature may be older.
+        `behind` has the kinds of the alert's earlier revisions. `occurred_at` is the time of the incident in ms since
+        1970; no signature may be older. An entry with too few approvals passes if it may stay live according to Rule 5.
         """
         needed = asked(self._policy, entry, behind)
         if entry.proof is None:
@@ -198,9 +216,9 @@ class ApprovalVerifier:
         return kept is not None and kept == _fingerprint(entry) and self._has_all(entry)
 
     def _has_all(self, entry: Entry) -> bool:
-        """Return whether as many persons count for an entry as under any earlier set of keys.
+        """Return whether all persons who signed an entry still count, although reviewers' keys may have been removed.
 
-        If fewer do, a key by which the entry was approved has been removed.
+        Return False if the entry has signatures that this process has never checked with earlier keys.
         """
         if entry.proof is None:
             return True
@@ -208,7 +226,10 @@ class ApprovalVerifier:
         return signed is not None and len(signed.persons) >= self._most.get(_digest(entry.proof), MANY)
 
     def _who(self, proof: ApprovalProof) -> Signed | None:
-        """Return who has signed, from memory if possible (Rule 4); None if a signature by a known key is wrong."""
+        """Check the signatures of a proof, and return who has signed it; None if a signature is not valid.
+
+        The result is taken from memory if this proof was checked before (Rule 4).
+        """
         digest = _digest(proof)
         if digest not in self._signed:
             _remember(self._signed, digest, self._checked(proof))
@@ -220,10 +241,10 @@ class ApprovalVerifier:
     def _set_aside(
         self, stands_under: tuple[str, int], ends_at: int, place: str, reason: str, said: Entry | None = None
     ) -> Untrusted:
-        if place not in self._told:
-            _remember(self._told, place, None)
+        if place not in self._reported:
+            _remember(self._reported, place, None)
             self.untrusted[reason] += 1
-            logger.error("log: entry at %s was set aside, because it is not approved: %s", place, reason)
+            logger.error("log: the entry at %s is ignored, because it is not approved as required: %s", place, reason)
         return Untrusted(*stands_under, ends_at, said)
 
 
@@ -239,7 +260,7 @@ def _digest(proof: ApprovalProof) -> bytes:
 
 
 def _remember(known: dict[_K, _V], key: _K, value: _V) -> None:
-    """Store a value, and drop the oldest one if there are more than REMEMBERED."""
+    """Store a value, and drop the oldest value if there are more than REMEMBERED."""
     known[key] = value
     if len(known) > REMEMBERED:
         del known[next(iter(known))]

@@ -1,4 +1,4 @@
-"""Base64url: the spelling of bytes in JSON Web Keys, signatures and Web Push (RFC 7515, section 2)."""
+"""Base64url: the encoding of bytes in JSON Web Keys, signatures and Web Push (RFC 7515, section 2)."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -7,12 +7,12 @@ _SPELLING = re.compile("[A-Za-z0-9_-]*=*")
 
 
 def encoded(data: bytes) -> str:
-    """Return bytes as base64url without padding."""
+    """Encode bytes as base64url without padding."""
     return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def decoded(text: str) -> bytes:
-    """Return the bytes of base64url, padded or not. Raises ValueError for any other text."""
+    """Decode base64url, with or without padding. Raise ValueError if the text is not base64url."""
     if not _SPELLING.fullmatch(text):
         raise ValueError("not base64url")
     bare = text.rstrip("=")
@@ -20,7 +20,7 @@ def decoded(text: str) -> bytes:
 
 
 def decoded_strictly(text: str) -> bytes:
-    """Return the bytes of base64url. Raises ValueError for any text but the one that `encoded` returns for them."""
+    """Decode base64url. Raise ValueError unless the text is exactly what `encoded` returns for the decoded bytes."""
     data = decoded(text)
     if encoded(data) != text:
         raise ValueError("not base64url as it is written")

@@ -1,4 +1,7 @@
-"""JSON Web Key Sets (RFC 7517): the list of keys, and sets of encryption keys. Callers validate keys of other types."""
+"""JSON Web Key Sets (RFC 7517): reading the list of keys in a set, and reading and making encryption keys.
+
+This module does not validate keys of other types; its callers do.
+"""
 
 import json
 import re
@@ -17,24 +20,28 @@ _SEALING_KEY = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 bytes in base64url without
 
 
 def keys_of(data: bytes, what: str) -> list[Mapping[str, Any]]:
-    """Return the members of each key of a JWK set, or raise ConfigError.
+    """Return the keys in a JWK set, each as a mapping of its members. Raise ConfigError if the data is not a JWK set.
 
-    The error starts with `what`, which names the option and its file.
+    The error's text begins with `what`, which names the option and its file.
     """
     try:
-        keys = json.loads(data.decode())["keys"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        keys = None
+        content = json.loads(data.decode())
+    except (ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict) and "kty" in content:
+        which = "a private key" if "d" in content else "one key"
+        raise ConfigError(f"{what}: is {which}, not a JWK set, such as the keys.jwks that geocast keygen makes")
+    keys = content.get("keys") if isinstance(content, dict) else None
     if not isinstance(keys, list) or not all(isinstance(jwk, dict) for jwk in keys):
         raise ConfigError(f"{what}: not a JWK set (an object with a list of keys)")
     return keys
 
 
 def sealing_keys_of(data: bytes, what: str, made_by: str) -> dict[str, bytes]:
-    """Return the encryption keys of a JWK set as `kid` -> 32 bytes, in the order of the set.
+    """Return the encryption keys of a JWK set as a dict from `kid` to 32 bytes, in the order of the set.
 
-    The set must have 1 to 16 keys with `kty` oct and `alg` A256GCM, otherwise ConfigError is raised. The error starts
-    with `what`, and names the command `made_by` that makes such keys. It never contains a key.
+    Raise ConfigError unless the set has 1 to 16 keys with `kty` oct and `alg` A256GCM. The error's text begins with
+    `what`, and names the command `made_by`, which makes such keys. It never contains a key.
     """
     found: dict[str, bytes] = {}
     for number, jwk in enumerate(keys_of(data, what), start=1):

@@ -1,7 +1,8 @@
 """An HTTP client that fetches a key set from a URL (`--keys https://…`), with limits on time and size.
 
-The client sends one GET to the configured address, and refuses redirects. Certificates are checked against the system's
-certificate authorities, or those of the variables SSL_CERT_FILE and SSL_CERT_DIR, which OpenSSL reads.
+The client sends one GET request to the configured address, and follows no redirects. Certificates are checked against
+the system's certificate authorities, or against those in the variables SSL_CERT_FILE and SSL_CERT_DIR, which OpenSSL
+reads.
 """
 
 import asyncio
@@ -15,21 +16,24 @@ from ..config import KeyUrl
 from ..errors import ConfigError
 from .tokens import Key, load_keys, parse_keys, published
 
-FETCH_S = 10.0  # for everything: name resolution, connection, TLS, request and response
-MAX_ANSWER_BYTES = 256 * 1024  # of a response with its head; a large key set has about 20,000 bytes
+FETCH_S = 10.0  # the time limit for name resolution, connection, TLS, request and response together
+MAX_ANSWER_BYTES = 256 * 1024  # the largest response, with its head; a large key set has about 20,000 bytes
 _CHUNK = 64 * 1024
 
 
 def keys_at(where: Path | KeyUrl) -> dict[str, Key]:
-    """Return the keys of a file or URL by `kid`, or raise ConfigError."""
+    """Return the keys in a file, or at a URL, as a dict from `kid` to key.
+
+    Raise ConfigError if they can't be read or are not valid.
+    """
     return parse_keys(asyncio.run(fetch_keys(where)), where) if isinstance(where, KeyUrl) else load_keys(where)
 
 
 async def fetch_keys(url: KeyUrl) -> bytes:
-    """Return the key set at a URL, without unusable keys (see `tokens.published`), or raise ConfigError."""
+    """Return the key set at a URL, without unusable keys (see `tokens.published`). Raise ConfigError if this fails."""
     try:
         async with asyncio.timeout(FETCH_S):
-            # Reading the certificate authorities takes 30 ms, which would block the event loop.
+            # Read the certificate authorities in a thread, because this takes 30 ms.
             tls = await asyncio.to_thread(ssl.create_default_context) if url.tls else None
             return published(await _get(url, tls), url)
     except TimeoutError:

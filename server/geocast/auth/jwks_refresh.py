@@ -1,24 +1,25 @@
 """Waiting for newer keys, for clients that present a token with an unknown key.
 
-For example, the identity provider starts to sign with a new key. A phone that shows a token with this key waits while
-the node fetches the key set again, instead of being refused.
+Example: the identity provider starts to sign with a new key, and a phone presents a token signed with it. Instead of
+refusing the phone, the node fetches the key set again, and lets the phone wait for the result.
 
-Clients cannot abuse the wait to block the node. The set is fetched at a limited rate, however often it is requested
-(`run/key_source.py`). A wait ends with the fetch, or after WAIT_S. At most MAX_WAITING clients wait. All others are
-refused at once, and so are all clients if the keys come from a file.
+Clients cannot abuse the wait to block the node. The set is fetched at a limited rate, however often clients cause a
+fetch (`run/key_source.py`). A wait ends with the fetch, or after WAIT_S. At most MAX_WAITING clients wait. All others
+are refused at once, and so are all clients if the keys come from a file.
 """
 
 import asyncio
 from collections.abc import Callable
 
 WAIT_S = 5.0
-MAX_WAITING = 256  # per process; a waiting `hello` may take 64 KiB
+MAX_WAITING = 256  # per process; the first message of each waiting client may take 64 KiB
 
 
 class NewerKeys:
-    """The clients of this process that wait for newer keys.
+    """Lets clients of this process wait until it is known whether there are newer keys.
 
-    `ask` starts a fetch of the key set. It calls `settle` at once if no fetch is possible now.
+    `ask` is a function that starts a fetch of the key set. Its owner has to call `settle` when the fetch is done, or at
+    once if no fetch is possible now.
     """
 
     def __init__(self, ask: Callable[[], None]) -> None:
@@ -27,7 +28,10 @@ class NewerKeys:
         self._deadline: asyncio.TimerHandle | None = None
 
     def wait(self, then: Callable[[], None]) -> bool:
-        """Call `then` when it is known whether there are newer keys. Return False if too many clients are waiting."""
+        """Register `then`, which is called when it is known whether there are newer keys, and return True.
+
+        If too many clients are waiting, register nothing and return False.
+        """
         if len(self._waiting) >= MAX_WAITING:
             return False
         self._waiting.append(then)
@@ -43,7 +47,7 @@ class NewerKeys:
             await known.wait()
 
     def settle(self) -> None:
-        """End all waits, after newer keys have been loaded or no newer keys were found."""
+        """End all waits, because newer keys have been loaded or no newer keys were found."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

@@ -1,10 +1,10 @@
-"""The file of revoked tokens (`--revoked`; protocol, rule BA3).
+"""The TOML file that says which tokens are revoked (`--revoked`; protocol, rule BA3).
 
     [sub]
     "phone-1" = 2031-05-01T12:00:00Z
 
-A token with that `sub` is revoked if it was issued before that time, or does not say when it was issued. The file is
-TOML. Error messages never contain a `sub`, because it may name a person.
+A token with this `sub` is revoked if it was issued before this time, or does not say when it was issued. Error messages
+never contain a `sub`, because it may name a person.
 """
 
 import datetime as dt
@@ -14,11 +14,14 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
-_WHERE = re.compile(r"\((at [^()]*)\)$")  # the part of tomllib's messages that contains nothing of the file
+_WHERE = re.compile(r"\((at [^()]*)\)$")  # the part of tomllib's messages that repeats nothing from the file
 
 
 def load_revoked(path: Path | None) -> dict[str, float]:
-    """Return the revocations in a file, as `parse_revoked` does. Without a file there are none."""
+    """Return the revocations in a file as a dict from `sub` to a time in s since 1970; {} if `path` is None.
+
+    Raise ConfigError if the file can't be read or is not valid.
+    """
     try:
         return {} if path is None else parse_revoked(path.read_bytes(), path)
     except OSError as error:
@@ -26,9 +29,10 @@ def load_revoked(path: Path | None) -> dict[str, float]:
 
 
 def parse_revoked(data: bytes, source: object) -> dict[str, float]:
-    """Return the revocations as `sub` -> time in s since 1970, or raise ConfigError.
+    """Return the revocations in a TOML document as a dict from `sub` to a time in s since 1970.
 
-    Tokens that were issued before that time are revoked.
+    A token with one of these `sub`s is revoked if it was issued before this time. Raise ConfigError if the data is not
+    valid.
     """
     try:
         table = tomllib.loads(data.decode())

@@ -1,4 +1,4 @@
-"""The permissions that a token may carry: scopes (protocol, section 6), and qualifications of its owner (rule RQ1)."""
+"""The permissions that a token may carry: scopes (protocol, section 6), and the qualifications of its owner (RQ1)."""
 
 import re
 from typing import TypeGuard
@@ -14,7 +14,7 @@ _QUAL = re.compile(r"[a-z0-9_]{1,32}")
 
 
 def are_quals(value: object) -> TypeGuard[list[str]]:
-    """Return whether a value is a list of qualifications in the form described by QUALS_FORM."""
+    """Return whether a value is a list of qualifications in the form that QUALS_FORM describes."""
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_QUALS:
         return False
     return all(isinstance(each, str) and _QUAL.fullmatch(each) for each in value)

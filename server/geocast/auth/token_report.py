@@ -1,7 +1,7 @@
-"""A report on a token: its content, and all reasons for which a node would refuse it.
+"""A report on a token: its content, and all reasons why a node would refuse it.
 
-Nodes never give a reason (rule T4), because it would help an intruder. This report is for operators, who have both the
-token and the keys.
+Nodes never tell clients a reason (rule T4), because it would help an intruder. This report is for operators, who have
+both the token and the keys.
 """
 
 import json
@@ -22,10 +22,10 @@ _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
 class TokenReport(NamedTuple):
-    """The unverified content of a token, and the reasons to refuse it. A valid token has no reasons.
+    """The unverified content of a token, and the reasons why a node would refuse it (none if it is valid).
 
-    `quals` maps each claimed qualification to the reason why it does not count, or None if it counts. `issuer` is the
-    issuer of the key that the token names (rule HD5). It is empty if the key has no `iss` or is unknown.
+    `quals` maps each qualification in the token to the reason why it does not count, or None if it counts. `issuer` is
+    the issuer of the key that the token names (rule HD5); it is empty if the key has no `iss` or is unknown.
     """
 
     header: Mapping[str, Any]
@@ -36,7 +36,7 @@ class TokenReport(NamedTuple):
 
 
 def explain(token: str, keys: Mapping[str, Key], revoked: Mapping[str, float], now: Now) -> TokenReport:
-    """Return a report on `token` that agrees with a node with these keys and revocations at the time `now`."""
+    """Return a report on `token`: what a node with these keys and revocations would find at the time `now`."""
     try:
         parts = jwt.decode_complete(token, options=_UNCHECKED)
     except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
@@ -54,7 +54,7 @@ def explain(token: str, keys: Mapping[str, Key], revoked: Mapping[str, float], n
 def in_words(seconds: float) -> str:
     """Return a time span in words, such as "in 59 minutes" or "3 days ago". Negative seconds are in the past.
 
-    The unit is the largest one that gives a number of at least two.
+    The result uses the largest unit that gives a number of at least two.
     """
     length, unit = next((each for each in _UNITS if abs(seconds) >= 2 * each[0]), _UNITS[-1])
     number = int(abs(seconds) // length)
@@ -81,7 +81,7 @@ def _check_key(token: str, header: Mapping[str, Any], keys: Mapping[str, Key]) -
         except InvalidSignatureError:
             yield f"its signature is not by key {json.dumps(kid)}"
         except (PyJWTError, TypeError, ValueError):
-            return  # a claim is wrong, and is reported by another function
+            return  # a claim is wrong; `_check_claims` reports it
 
 
 def _check_claims(claims: Mapping[str, Any], now_ms: int) -> Iterator[str]:
@@ -113,7 +113,7 @@ def _check_revocation(claims: Mapping[str, Any], revoked: Mapping[str, float]) -
 
 
 def _quals(claims: Mapping[str, Any], key: Key | None, now_ms: int) -> dict[str, str | None]:
-    """Return the claimed qualifications, each with the reason why it does not count, or None."""
+    """Return a dict that maps each qualification in the token to the reason why it does not count, or to None."""
     claimed = claims.get("quals")
     if not are_quals(claimed):
         return {}

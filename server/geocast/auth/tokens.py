@@ -1,7 +1,7 @@
 """The verification of JWTs with the public keys of a JWKS (protocol, section 6).
 
-The `kid` alone selects the key. The algorithm is the one in the key, never the one in the token. The result for an
-invalid token is always None, whatever the reason is.
+The `kid` in the token's header selects the key. The algorithm is always the one stated in the key, never the one in the
+token. The result for an invalid token is always None, whatever the reason.
 """
 
 import functools
@@ -24,7 +24,7 @@ from .jwks import keys_of
 from .scopes import QUALS_FORM, are_quals
 
 AUDIENCE = "geocast"
-MAX_ISSUER = 256  # characters of an issuer's name, which is stored in entries of the log
+MAX_ISSUER = 256  # the most characters in an issuer's name, which is stored in log entries
 ISSUER_FORM = f"the issuer's name, a text of 1 to {MAX_ISSUER} characters"
 MAX_TOKEN_BYTES = 4096
 MIN_BITS = "at least 256 bits, and 2048 for RSA"
@@ -32,11 +32,11 @@ ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "RS256", "PS256", "HS256")
 
 MAX_QUALIFIED_S = 86_400  # the longest lifetime of a token whose qualifications count (rule RQ2)
 
-# The members of a JWK that define the key and its permissions.
+# The members of a JWK that are kept: they define the key and its permissions.
 _MEMBERS = ("kty", "kid", "alg", "crv", "x", "y", "n", "e", "iss", "quals")
 
-# The number of publishers' tokens whose claims are kept, so that each signature is only checked once. A check takes
-# 160 µs (`timeit`) of the 1,200 µs of a POST (`bench ingest`).
+# For how many publishers' tokens the verified claims are kept, so that each signature is checked only once. A check
+# takes 160 µs (`timeit`) of the 1,200 µs of a POST (`bench ingest`).
 _SEEN_AGAIN = 64
 
 _OPTIONS: Any = {"require": ["aud", "sub", "exp"], "verify_exp": False, "verify_nbf": False, "verify_iat": False}
@@ -45,8 +45,8 @@ _OPTIONS: Any = {"require": ["aud", "sub", "exp"], "verify_exp": False, "verify_
 class Subject(NamedTuple):
     """The person or service that a token belongs to. Equal `sub`s of two issuers are two subjects (rule HD5).
 
-    `issuer` is the member `iss` of the key that signed the token. It is empty for keys without this member, which all
-    belong to the same issuer: the key set itself.
+    `issuer` is the member `iss` of the key that signed the token. If keys have no such member, it is empty: all of them
+    count as keys of one issuer.
     """
 
     issuer: str
@@ -54,10 +54,13 @@ class Subject(NamedTuple):
 
 
 class Key(PyJWK):
-    """A key with its issuer and the qualifications that its tokens may grant (rules HD5 and RQ3)."""
+    """A key for verifying tokens, with its issuer and the qualifications that its tokens may grant (HD5, RQ3)."""
 
     def __init__(self, jwk: Mapping[str, Any], algorithm: str | None = None) -> None:
-        """Make a key from a JWK. Raise the errors of PyJWK, or ValueError if the member `quals` or `iss` is invalid."""
+        """Create a key from a JWK.
+
+        Raise ValueError if the member `quals` or `iss` is invalid, and PyJWK's own errors if the key itself is invalid.
+        """
         super().__init__(dict(jwk), algorithm)
         issuer = jwk.get("iss", "")
         if "iss" in jwk and not is_issuer(issuer):
@@ -69,7 +72,7 @@ class Key(PyJWK):
         self.quals = frozenset[str](quals)
 
     def is_same(self, other: "Key") -> bool:
-        """Return whether `other` is the same key of the same issuer, even with other qualifications (rule HD5)."""
+        """Return whether `other` is the same key of the same issuer; it may grant other qualifications (rule HD5)."""
         return self is other or (
             self.algorithm_name == other.algorithm_name and self.issuer == other.issuer and bool(self.key == other.key)
         )
@@ -77,10 +80,10 @@ class Key(PyJWK):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The permissions of a valid token: subject, scopes, and expiry (ms since 1970).
+    """The permissions of a valid token: its subject, its scopes, and when it expires (ms since 1970).
 
-    `quals` are the qualifications that count (rules RQ1 to RQ3). `proof` allows a later test whether the token is still
-    valid after keys or revocations have changed.
+    `quals` are the qualifications that count (rules RQ1 to RQ3). With `proof`, the caller can test later whether the
+    token is still valid, after keys or revocations have changed.
     """
 
     sub: str
@@ -92,7 +95,7 @@ class Grant:
 
     @property
     def subject(self) -> Subject:
-        """The issuer and the `sub`. Shares, rates, seats and devices are counted per subject (rule HD5)."""
+        """The token's issuer and `sub`. Limits, seats in calls, and devices are counted for each such pair (HD5)."""
         return Subject(self.issuer, self.sub)
 
 
@@ -100,7 +103,7 @@ class Grant:
 class Requester:
     """The sender of a request to publish an alert or to call for help: the `sub` and the issuer of its token.
 
-    `manages`: the token's scopes allow it to see and change the alerts and calls of others.
+    `manages` says whether the token's scopes allow its owner to see and change the alerts and calls of others.
     """
 
     sub: str
@@ -109,19 +112,19 @@ class Requester:
 
     @property
     def subject(self) -> Subject:
-        """The issuer and the `sub`, by which shares and open calls are counted (rule HD6)."""
+        """The token's issuer and `sub`. Requests in progress and open calls are limited for each such pair (HD6)."""
         return Subject(self.issuer, self.sub)
 
     def may_change(self, issuer: str, source: str) -> bool:
-        """Return whether the sender may see and change the alert or call of this issuer and source (rule HD5)."""
+        """Return whether the sender may see and change an alert or call of this issuer and source (rule HD5)."""
         return self.manages or (issuer, source) == (self.issuer, self.sub)
 
 
 class TokenProof(NamedTuple):
-    """The facts that keep a token valid, apart from its expiry.
+    """The facts on which a token's validity depends, apart from its expiry.
 
-    These are the key that signed the token, the qualifications granted by that key, and the time of issue in s since
-    1970, or None if the token has no `iat`.
+    `key` is the key that signed the token, `quals` are the qualifications that this key granted, and `issued_at` is the
+    time of issue in s since 1970, or None if the token has no `iat`.
     """
 
     sub: str
@@ -131,23 +134,26 @@ class TokenProof(NamedTuple):
 
     @property
     def subject(self) -> Subject:
-        """The issuer and the `sub` (rule HD5)."""
+        """The token's issuer and `sub`, which together identify the owner of the token (rule HD5)."""
         return Subject(self.key.issuer, self.sub)
 
 
 class TokenVerifier:
-    """A verifier of tokens with the current keys. `required` says whether subscribers need a token."""
+    """Verifies tokens with the current keys. `required` says whether subscribers need a token at all."""
 
     def __init__(
         self, keys: Mapping[str, Key], revoked: Mapping[str, float] | None = None, *, required: bool = True
     ) -> None:
-        """Use keys by `kid`, and revocations as `sub` -> time in s since 1970 (see `revocations`)."""
+        """Use `keys`, a mapping from `kid` to key, and `revoked`, a mapping from `sub` to a time in s since 1970.
+
+        A token is refused if its `sub` is in `revoked`, and it was issued before that time or has no `iat`.
+        """
         self.required = required
         self.keys: Mapping[str, Key] = {}
         self.replace(keys, revoked or {})
 
     def replace(self, keys: Mapping[str, Key], revoked: Mapping[str, float]) -> None:
-        """Replace the keys and revocations. A key that has not changed stays the same object."""
+        """Replace the keys and revocations. For a key that has not changed, keep the same object."""
         self.keys = {kid: _keep_if_same(self.keys.get(kid), key) for kid, key in keys.items()}
         self._revoked = dict(revoked)
         self._claims_once = functools.lru_cache(_SEEN_AGAIN)(self._claims)
@@ -155,8 +161,8 @@ class TokenVerifier:
     def still_valid(self, proof: TokenProof) -> bool:
         """Return whether a token that was valid is still valid with the current keys and revocations.
 
-        The expiry is not checked. The token is not valid if its key may no longer grant one of its qualifications; the
-        client can then present it again, and gets the remaining qualifications.
+        The expiry is not checked. If the key may no longer grant one of the token's qualifications, the token counts as
+        invalid; the client can then present it again, and gets the remaining qualifications.
         """
         key = self.keys.get(str(proof.key.key_id))
         if key is None or not key.is_same(proof.key) or not proof.quals <= key.quals:
@@ -165,7 +171,10 @@ class TokenVerifier:
         return before is None or (proof.issued_at is not None and proof.issued_at >= before)
 
     def knows_key_of(self, token: str) -> bool:
-        """Return whether the key that `token` names is known. Return True for a token that names no key."""
+        """Return whether the key that `token` names is known.
+
+        Also return True if the token is too long or names no key.
+        """
         try:
             return len(token) > MAX_TOKEN_BYTES or _kid(token) in self.keys
         except (KeyError, TypeError, ValueError, RecursionError):
@@ -174,14 +183,15 @@ class TokenVerifier:
     def check(self, token: str, now: Now, *, again: bool = False) -> Grant | None:
         """Return the permissions of `token` at the time `now`, or None if it is invalid for any reason.
 
-        With `again`, the signature is only checked the first time, for publishers that send the same token with every
-        request. The expiry is checked each time.
+        If `again` is true, a signature that was verified before is not verified again. This is for publishers, who send
+        the same token with every request. The expiry is checked each time.
         """
         if len(token) > MAX_TOKEN_BYTES:
             return None
         try:
             key, claims = self._claims_once(token) if again else self._claims(token)
-        # For hostile input, PyJWT also raises KeyError, TypeError, ValueError and RecursionError.
+        # PyJWT raises not only its own errors for hostile input, but also KeyError, TypeError, ValueError and
+        # RecursionError.
         except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
             return None
         grant = _grant(key, claims, now.wall_ms)
@@ -194,23 +204,24 @@ class TokenVerifier:
 
 
 def _keep_if_same(old: Key | None, new: Key) -> Key:
-    """Return the old key if the new key is the same and may grant the same qualifications, else the new key."""
+    """Return the old key if the new one is equal and may grant the same qualifications, otherwise the new key."""
     return old if old is not None and old.is_same(new) and old.quals == new.quals else new
 
 
 def _kid(token: str) -> str:
-    """Return the `kid` in a token's header, which is not verified yet and only selects the key to try.
+    """Return the `kid` in a token's header. It is not verified yet, and only selects the key to try.
 
-    PyJWT's `get_unverified_header` would decode the whole token, which takes a seventh of the time of a connect.
+    PyJWT's `get_unverified_header` is not used, because it decodes the whole token: this would take a seventh of the
+    time that a new connection takes.
     """
     kid: str = json.loads(urlsafe_b64decode(token.partition(".")[0] + "=="))["kid"]
     return kid
 
 
 def _grant(key: Key, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
-    """Return the grant of claims that `key` has verified, or None if they are invalid.
+    """Return the permissions in claims whose signature `key` has verified, or None if a claim is invalid.
 
-    There is no leeway: a token is expired as soon as `exp` is reached (RFC 7519, 4.1.4).
+    There is no leeway: a token expires at the moment given by `exp` (RFC 7519, 4.1.4).
     """
     sub, exp, nbf, scope = claims["sub"], claims["exp"], claims.get("nbf", 0), claims.get("scope", "")
     if not (is_sub(sub) and isinstance(scope, str) and is_date(exp) and is_date(nbf)):
@@ -227,16 +238,16 @@ def _grant(key: Key, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
 
 
 def is_fresh(issued_at: object, expires_at: float, now_s: float) -> bool:
-    """Return whether the qualifications of a token with this `iat` and `exp` (in s) count (rule RQ2).
+    """Return whether a token with this `iat` and `exp` (in s) is short-lived enough for its qualifications to count.
 
-    The lifetime is measured from `iat`, or from now if `iat` is in the future, so that a future `iat` gives no more
-    time.
+    The lifetime may be at most MAX_QUALIFIED_S (rule RQ2). It is measured from `iat`, or from now if `iat` is in the
+    future. So a future `iat` does not make a lifetime look shorter than it is.
     """
     return is_date(issued_at) and expires_at - min(issued_at, now_s) <= MAX_QUALIFIED_S
 
 
 def is_sub(value: object) -> TypeGuard[str]:
-    """Return whether a value may be a `sub`: a text that is not empty and has no lone surrogates."""
+    """Return whether a value may be a `sub`: a non-empty string without lone surrogates."""
     try:
         return isinstance(value, str) and value.encode() != b""
     except UnicodeEncodeError:
@@ -253,11 +264,14 @@ def is_date(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 253_402_300_799
 
 
-# ---- keys --------------------------------------------------------------------------------------------------------
+# ---- reading and creating keys -------------------------------------------------------------------------------------
 
 
 def load_keys(path: Path) -> dict[str, Key]:
-    """Return the keys of a JWKS file (RFC 7517) by `kid`, or raise ConfigError with the file and the key's number."""
+    """Return the keys in a JWKS file (RFC 7517) as a dict from `kid` to key.
+
+    Raise ConfigError, with the path and the key's number in the file, if the file can't be read or a key is not valid.
+    """
     try:
         return parse_keys(path.read_bytes(), path)
     except OSError as error:
@@ -265,7 +279,10 @@ def load_keys(path: Path) -> dict[str, Key]:
 
 
 def parse_keys(data: bytes, source: object) -> dict[str, Key]:
-    """Return the keys of a JWKS (RFC 7517) by `kid`, or raise ConfigError with `source` and the key's number."""
+    """Return the keys in a JWKS (RFC 7517) as a dict from `kid` to key.
+
+    Raise ConfigError, with `source` and the key's number, if the JWKS or a key is not valid.
+    """
     return _key_set(keys_of(data, f"keys {source}"), source)
 
 
@@ -274,7 +291,8 @@ def published(data: bytes, source: object) -> bytes:
 
     Equal keys give equal bytes. Keys for other purposes, keys without a `kid`, and keys without a supported `alg` are
     ignored (RFC 7517, section 5). Symmetric keys (`oct`) are ignored as well, because a published key is not secret.
-    Raise ConfigError if there is no usable key or if there is a private key, since its publisher cannot be trusted.
+    Raise ConfigError if there is no usable key, and also if there is a private key, because then its publisher can't be
+    trusted.
     """
     keys = []
     for number, jwk in enumerate(keys_of(data, f"keys {source}"), start=1):
@@ -318,7 +336,7 @@ def _key(jwk: Mapping[str, Any], where: object) -> Key:
         raise ConfigError(f"keys {where}: iss: expected {ISSUER_FORM}")
     try:
         key = _public_key(jwk, algorithm)
-        key.Algorithm.prepare_key(key.key)  # raises for a curve of another algorithm
+        key.Algorithm.prepare_key(key.key)  # raises an error if the curve belongs to another algorithm
     except (PyJWTError, ValueError, KeyError, TypeError):
         raise ConfigError(f"keys {where}: is not a usable {algorithm} key") from None
     if key.Algorithm.check_key_length(key.key):
@@ -327,7 +345,7 @@ def _key(jwk: Mapping[str, Any], where: object) -> Key:
 
 
 def _public_key(jwk: Mapping[str, Any], algorithm: str) -> Key:
-    """Return the key for tokens whose header has this name of the algorithm. Raise the errors of PyJWK."""
+    """Return the key for tokens whose header names this algorithm. Raise PyJWK's own errors if it is not valid."""
     if algorithm != "Ed25519":
         return Key(jwk, algorithm)
     # PyJWT only knows the older name EdDSA, which covers both Ed25519 and Ed448 (RFC 9864).
@@ -355,7 +373,10 @@ def sign(
     lifetime_s: int,
     quals: Sequence[str] = (),
 ) -> str:
-    """Return a token for `sub`, signed with a private JWK with `kid` and `alg`, or raise ConfigError."""
+    """Return a token for `sub`, signed with a private JWK. Raise ConfigError if this key can't sign.
+
+    The JWK must have `kid` and `alg`.
+    """
     claims: dict[str, Any] = {
         "aud": AUDIENCE,
         "sub": sub,

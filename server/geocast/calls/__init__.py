@@ -1,17 +1,20 @@
-"""Calls for help: notify qualified people nearby, wave by wave, and give the exact place to those who take a seat.
+"""Calls for help: notify qualified people near a patient, and send the exact place to those who are given a seat.
 
-request          what a dispatcher sends, and the circle that is published of it
-state            what a chain of entries comes to: its content, its radius, who has which seat, whether it is over
-encryption       the secrets of a call, encrypted and decrypted, and the keys for it
+A seat is one of the few places among the responders who go. A call notifies people in waves: each wave has a larger
+radius than the one before. In the log, a call is a chain: a series of entries with the same id, numbered from 1.
+
+request          a dispatcher's request, checked, and the circle that is published instead of the exact place
+state            the state of a call, computed from its chain: content, radius, seats, and whether the call is over
+encryption       encryption and decryption of the secret part of an entry, and the keys
 decrypted_chain  the chain of a call, as far as it can be decrypted
-service          what a dispatcher may do with a call, and who gets a seat
-dispatcher_view  what a dispatcher is answered
-aeds             defibrillators of a map: which are near, and which one a responder fetches
-eligibility      who may have a seat, and the reason if not
+service          the decisions: what a dispatcher may do with a call, and who gets a seat
+dispatcher_view  the answers that a dispatcher gets
+aeds             the defibrillators of a map: which are near, and which one a responder fetches
+eligibility      the conditions for a seat, and the reason if a responder does not meet them
 pending_accept   the states of an `accept` that waits for its answer
-messages         what responders are sent: the call, the task, that they may stand down
-live_call, responders, hub   what lives in one process: calls, responders on duty, who is sent what
-port             what the sessions' hub asks of calls, and the answers of a process without calls
-worker           what these append to the log, and what is due at a time
-openers          when a dispatcher may open another call
+messages         the messages to responders: the call, the task, and the notice to stand down
+live_call, responders, hub   the calls and responders of one process, and which session is sent what
+port             the interface through which the hub of sessions uses calls, and one for a process without calls
+worker           the tasks that append to the log, and that do what is due at some time
+openers          the dispatchers of the open calls, and how many calls one dispatcher may open
 """

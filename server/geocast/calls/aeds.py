@@ -1,11 +1,13 @@
 """Defibrillators: read them from the file of `--aeds`, find those near a place, and choose which to fetch (RI1 to RI4).
 
-The file is GeoJSON, or the JSON of an Overpass query, both with the tags of OpenStreetMap. It is read at the start. A
-record that can't be used is left out, and logged by its number. A file without any usable record stops the start.
+The file is GeoJSON, or the JSON result of an Overpass query. In both formats, the records have OpenStreetMap's tags.
+The file is read when the server starts. Unusable records are skipped, and their numbers are logged. If no record is
+usable, the server does not start.
 
-Rule 1  Only named fields are sent. So nothing else that a mapper has written, such as a warden's name or telephone
-        number, can be sent.
-Rule 2  A record is used only if it says that it is a defibrillator, and where: somebody would run there.
+Rule 1  Only the fields of `Aed` are sent. So nothing else that a mapper has written, such as a warden's name or
+        telephone number, can be sent.
+Rule 2  A record is used only if it says that it is a defibrillator, and where it is, because somebody would run to that
+        place.
 """
 
 import json
@@ -23,15 +25,15 @@ from ..geometry.sphere import chord2, distance_m, limit_chord2, unit_vector, uni
 
 logger = logging.getLogger(__name__)
 
-MOST = 3  # defibrillators in a task, at most (RI2)
-MAX_WHERE = 255  # characters, the longest value in OpenStreetMap; longer texts are cut
-MAX_SHORT = 32  # characters of a code or a level; a longer value is dropped, because half a code opens nothing
-NAMED = 10  # records with the same fault whose numbers are logged
+MOST = 3  # the largest number of defibrillators in a task (RI2)
+MAX_WHERE = 255  # characters; the longest value that OpenStreetMap allows. Longer texts are truncated
+MAX_SHORT = 32  # characters in a code or a level; a longer value is dropped, because half a code opens nothing
+NAMED = 10  # the largest number of record numbers that are logged for one fault
 
 _ID = re.compile(r"[!-~]{1,128}")
-# Values of OpenStreetMap's opening_hours for something that is never open, with or without a comment in quotes.
+# Values of OpenStreetMap's `opening_hours` for a place that is never open, with or without a comment in quotes.
 _CLOSED = re.compile(r'(?:24/7 )?(?:off|closed)(?: ?"[^"]*")?')
-# A telephone number in the description of where the defibrillator is (3 of 1,550 in Switzerland have one).
+# A telephone number, which may be part of the description of the place (in 3 of 1,550 records of Switzerland).
 _NUMBER = re.compile(r"\+?\d(?:[ ./()-]{0,2}\d){7,}")
 _NOT_FOR_ALL = ("no", "private")
 _KINDS = ("node", "way", "relation")
@@ -39,7 +41,7 @@ _INDOOR = {"yes": True, "no": False}
 
 
 class Aed(NamedTuple):
-    """A defibrillator that may be used. Unknown values are None."""
+    """A usable defibrillator (automated external defibrillator, AED). Unknown values are None."""
 
     id: str
     lat: float
@@ -47,23 +49,27 @@ class Aed(NamedTuple):
     where: str | None
     level: str | None
     indoor: bool | None
-    open: bool | None  # True: at all hours
-    code: str | None  # of its box
+    open: bool | None  # True: open at all hours
+    code: str | None  # the code that opens the defibrillator's box
 
     def to_map(self, with_code: bool) -> dict[str, Any]:
-        """Return the members for a task (RI3), always with `open`. Only who fetches the defibrillator gets the code."""
-        told = self._asdict() if with_code else self._asdict() | {"code": None}
-        return {key: value for key, value in told.items() if value is not None or key == "open"}
+        """Return the defibrillator as a JSON object for a task, the message that tells a responder where to go (RI3).
+
+        `open` is always present. `with_code` is True only for the responder who fetches this defibrillator, because
+        only they get the code of its box.
+        """
+        fields = self._asdict() if with_code else self._asdict() | {"code": None}
+        return {key: value for key, value in fields.items() if value is not None or key == "open"}
 
 
 class Aeds:
     """The usable defibrillators of a file, indexed by place."""
 
     def __init__(self, aeds: Sequence[Aed], unusable: int = 0) -> None:
-        """Index these defibrillators. `unusable`: how many records of the file were left out."""
+        """Index these defibrillators by place. `unusable` is the number of records of the file that were skipped."""
         self.unusable = unusable
         x, y, z = unit_vectors(np.array([aed.lat for aed in aeds], float), np.array([aed.lng for aed in aeds], float))
-        # Sorted by z: defibrillators near a place are in one slice of the columns, the belt around its latitude.
+        # Sorted by z, so all defibrillators near a place are in one slice of the arrays: the belt around its latitude.
         order = np.argsort(z, kind="stable")
         self._aeds = [aeds[n] for n in order]
         self._x, self._y, self._z = x[order], y[order], z[order]
@@ -76,7 +82,10 @@ class Aeds:
         return iter(self._aeds)
 
     def near(self, lat: float, lng: float, within_m: float) -> list[Aed]:
-        """Return at most 3 within `within_m` metres of a place in degrees: open ones first, then the nearest (RI1)."""
+        """Return up to 3 defibrillators within `within_m` metres of a point: open ones first, then the nearest (RI1).
+
+        The point is given by latitude and longitude in degrees.
+        """
         centre, limit = unit_vector(lat, lng), limit_chord2(float(within_m))
         first = int(np.searchsorted(self._z, centre[2] - math.sqrt(limit), "left"))
         last = int(np.searchsorted(self._z, centre[2] + math.sqrt(limit), "right"))
@@ -92,9 +101,11 @@ NO_AEDS = Aeds([])
 def fetch_of(
     aeds: Sequence[Aed], responder: tuple[float, float], patient: tuple[float, float], taken: Collection[str]
 ) -> int | None:
-    """Return the index of the defibrillator with the shortest way from the responder, by it, to the patient (RI2).
+    """Return the index in `aeds` of the defibrillator that a responder should fetch (RI2).
 
-    Places are latitude and longitude in degrees. `taken`: ids of defibrillators that others fetch. None if all are.
+    It is the one with the shortest route from the responder by way of the defibrillator to the patient, whose places
+    are latitudes and longitudes in degrees. `taken` has the ids of the defibrillators that other responders fetch.
+    Return None if all of `aeds` are taken.
     """
     free = (n for n, aed in enumerate(aeds) if aed.id not in taken)
     return min(
@@ -104,11 +115,14 @@ def fetch_of(
     )
 
 
-# ---- the file ------------------------------------------------------------------------------------------------------
+# ---- reading the file ----------------------------------------------------------------------------------------------
 
 
 class _Unusable(Exception):  # noqa: N818
-    """The reason why a record is left out. `expected`: files without faults have such records, too."""
+    """Raised if a record of the file has to be skipped. The message is the reason.
+
+    `expected` says whether even a file without mistakes has such records.
+    """
 
     def __init__(self, why: str, expected: bool = False) -> None:
         super().__init__(why)
@@ -116,7 +130,10 @@ class _Unusable(Exception):  # noqa: N818
 
 
 def read_aeds(path: Path) -> Aeds:
-    """Read the defibrillators of a file, and log which records are left out. Raises ConfigError."""
+    """Read the defibrillators of a file, and log which records are skipped.
+
+    Raise ConfigError if the file can't be read, is not in a known format, or has no usable record.
+    """
     records, read = _records(path)
     found: dict[str, Aed] = {}
     left_out: dict[tuple[str, int], list[int]] = {}
@@ -130,17 +147,20 @@ def read_aeds(path: Path) -> Aeds:
             left_out.setdefault((str(why), why.level), []).append(number)
     for (reason, level), numbers in left_out.items():
         named = ", ".join(map(str, numbers[:NAMED])) + (", …" if len(numbers) > NAMED else "")
-        logger.log(level, "aeds %s: %d not used (%s): %s", path, len(numbers), named, reason)
+        logger.log(level, "aeds %s: %d record(s) skipped (number %s): %s", path, len(numbers), named, reason)
     if not found:
         raise ConfigError(f"aeds {path}: has no defibrillator that can be used, of {len(records):,} records")
     return Aeds([*found.values()], len(records) - len(found))
 
 
 def _records(path: Path) -> tuple[list[Any], Callable[[Any], Aed]]:
-    """Return the records of a file, and the function that reads a record. Raises ConfigError."""
+    """Return the records of a file, and the function that reads one record.
+
+    Raise ConfigError if the file can't be read, or is not in a known format.
+    """
     whole = _json(path)
     if isinstance(whole, dict) and isinstance(elements := whole.get("elements"), list):
-        # If a query runs out of time or memory, Overpass returns what it has found so far, with this remark.
+        # If a query runs out of time or memory, Overpass returns what it has found so far, and says so in `remark`.
         if "error" in str(whole.get("remark", "")):
             raise ConfigError(f"aeds {path}: is incomplete: the `remark` of Overpass says that the query failed")
         return elements, _of_overpass
@@ -168,7 +188,7 @@ def _no_number(_: str) -> NoReturn:
 
 
 def _of_overpass(record: Any) -> Aed:
-    """Read an element of Overpass: a node, or a way or relation with its `center`."""
+    """Return the defibrillator in an element of an Overpass result: a node, or a way or relation with its `center`."""
     element = _map(record)
     tags = _map(element.get("tags", {}))
     if tags.get("emergency") != "defibrillator":
@@ -181,7 +201,10 @@ def _of_overpass(record: Any) -> Aed:
 
 
 def _of_geojson(record: Any) -> Aed:
-    """Read a feature with a point. Its properties are the tags, or have the tags as `tags`, and may have the id."""
+    """Return the defibrillator in a GeoJSON feature whose geometry is a point.
+
+    The tags are the feature's properties, or are in the property `tags`. The id may be a property.
+    """
     feature = _map(record)
     properties, geometry = _map(feature.get("properties") or {}), _map(feature.get("geometry") or {})
     tags = _map(properties.get("tags", properties))
@@ -194,16 +217,19 @@ def _of_geojson(record: Any) -> Aed:
 
 
 def _aed(name: Any, lat: Any, lng: Any, tags: Mapping[str, Any]) -> Aed:
-    """Return the defibrillator of a record. Raises _Unusable."""
+    """Return the defibrillator with this id (`name`), location and tags.
+
+    Raise _Unusable if the record can't be used.
+    """
     if not isinstance(name, str) or _ID.fullmatch(name) is None:
         raise _Unusable("must have an id: a number, or 1 to 128 characters of ASCII without blanks")
     if {type(lat), type(lng)} - {int, float} or not (abs(lat) <= 90 and abs(lng) <= 180):
-        raise _Unusable("must have coordinates, with a latitude of -90 to 90 and a longitude of -180 to 180")
+        raise _Unusable("must have coordinates: a latitude of -90 to 90, a longitude of -180 to 180")
     if _word(tags.get("access")) in _NOT_FOR_ALL:
         raise _Unusable("its access is no or private", expected=True)
     hours = _word(tags.get("opening_hours"))
     if _CLOSED.fullmatch(hours):
-        raise _Unusable("is closed, by its opening_hours", expected=True)
+        raise _Unusable("is closed according to its opening_hours", expected=True)
     where = _text(tags.get("defibrillator:location")) or _text(tags.get("name"))
     return Aed(
         name,
@@ -224,12 +250,15 @@ def _map(value: Any) -> dict[str, Any]:
 
 
 def _word(value: Any) -> str:
-    """Return the value of a tag for a comparison. GeoJSON may have true or false instead of a text."""
+    """Return a tag's value in lower case, for a comparison. True becomes "yes" and False "no".
+
+    GeoJSON may have true or false where OpenStreetMap has "yes" or "no".
+    """
     return {True: "yes", False: "no"}.get(value, "") if isinstance(value, bool) else _text(value).casefold()
 
 
 def _text(value: Any) -> str:
-    """Return the value of a tag to send: one line without control characters; empty if the value is no text."""
+    """Return a tag's value as one line without control characters; empty if the value is not a string or an integer."""
 
     text = str(value) if type(value) is int else value if isinstance(value, str) else ""
     if not text.isprintable():

@@ -1,4 +1,4 @@
-"""Encrypt entries made of a body and a secret, and decrypt entries and chains."""
+"""Encryption and decryption of a call's entries. Each entry has a public body and an encrypted secret."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,10 +10,10 @@ from .state import CallState, DecryptedEntry, fold
 
 
 class DecryptedChain(NamedTuple):
-    """The chain of a call, as far as it can be decrypted.
+    """The chain of a call (all its entries in the log), decrypted as far as possible.
 
-    `number`: the number of the last entry. `whole`: whether all entries were decrypted. `call`: the state of the call;
-    None if no decrypted entry says what the call is about.
+    `entries` are the decrypted entries. `number` is the number of the last entry. `whole` says whether all entries were
+    decrypted. `call` is the state of the call, or None if no decrypted entry says what the call is about.
     """
 
     entries: list[DecryptedEntry]
@@ -22,18 +22,24 @@ class DecryptedChain(NamedTuple):
     call: CallState | None
 
     def contents(self) -> Iterator[tuple[CallEntry, Opening, Secret]]:
-        """Yield each content that the call has had, with its place."""
+        """Yield all contents that the call has had, oldest first.
+
+        Each is a tuple of the entry, its public body, and its secret (the exact place).
+        """
         return ((entry, body, secret) for entry, body, secret in self.entries if isinstance(body, Opening))
 
 
 def sealed(keys: CallKeys, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry:
-    """Return the entry with this number, encrypted by the first of the keys. Raises ValueError if there is no key."""
+    """Return an entry of a call, with this public body and with this secret, which the first key encrypts.
+
+    Raise ValueError if there is no key.
+    """
     plain, kind = packed(body), kind_of(body)
     return CallEntry(call_id, number, ends_at, kind, plain, keys.seal(call_id, number, kind, plain, packed(secret)))
 
 
 def opened(keys: CallKeys, entry: CallEntry) -> DecryptedEntry | None:
-    """Decrypt an entry. Return None if no key decrypts it, or if its parts are not those of a call."""
+    """Decrypt an entry of a call. Return None if no key decrypts it, or if its parts are not valid."""
     try:
         return DecryptedEntry(entry, body_of(entry), secret_of(entry.kind, keys.open(entry)))
     except (CantOpen, ValueError):
@@ -41,9 +47,11 @@ def opened(keys: CallKeys, entry: CallEntry) -> DecryptedEntry | None:
 
 
 def opened_chain(keys: CallKeys, history: Sequence[Revision | Cancel | OtherKind]) -> DecryptedChain | None:
-    """Decrypt the chain of a call; None if the history has no entry of a call.
+    """Decrypt all entries of a call.
 
-    Copies count once: somebody who can write to the log can copy an entry.
+    `history` has all entries in the log with the id of the call. Return None if none of them is an entry of a call. If
+    several entries have the same encrypted part, only the first counts, because anybody who can write to the log can
+    copy an entry.
     """
 
     entries: dict[bytes, CallEntry] = {}

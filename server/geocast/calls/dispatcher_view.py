@@ -1,4 +1,4 @@
-"""The answers to a dispatcher: what a request has done, and the state of a call. None contains the place (RZ2)."""
+"""The answers to a dispatcher: the result of a request, and the state of a call. They never contain the place (RZ2)."""
 
 from typing import Annotated, Literal, NotRequired
 
@@ -17,7 +17,10 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class CallAcceptedOut(TypedDict):
-    """The content of a call in the log. `headline` is present if responders are sent the title instead of it."""
+    """The answer to a request that opened a call or gave it new content.
+
+    `headline` is "replaced" if responders see the category's title instead of the requested headline.
+    """
 
     id: str
     revision: Number
@@ -28,7 +31,7 @@ class CallAcceptedOut(TypedDict):
 
 
 class CallEndedOut(TypedDict):
-    """The end of a call in the log."""
+    """The answer to a request to end a call."""
 
     id: str
     revision: Number
@@ -36,7 +39,10 @@ class CallEndedOut(TypedDict):
 
 
 class SeatOut(TypedDict):
-    """A seat that a responder has. Its number is 0 for a seat beyond those of the call (RV7)."""
+    """A responder's seat (a place among those who go to the call).
+
+    `seat` is its number; 0 for an additional seat, beyond those that the call has (RV7).
+    """
 
     seat: Count
     role: Role
@@ -49,7 +55,7 @@ class SeatOut(TypedDict):
 
 
 class LeftOut(TypedDict):
-    """A responder who has given a seat back, and when the seat was taken. The responder knows the place (RZ8)."""
+    """A responder who agreed to go, but is no longer going. They know the exact place (RZ8)."""
 
     responder: str
     accepted_at: TimeOut
@@ -60,9 +66,12 @@ StateWord = Literal["ringing", "full", "ended", "expired"]
 
 
 class CallStateOut(TypedDict):
-    """The state of a call: its radius in metres, how many sessions were notified, have seen and declined it, who goes.
+    """The state of a call.
 
-    New content must have the number `content` as its `replaces`.
+    It has the radius in metres and the responders who go. It also has three numbers of sessions: those that were
+    notified (`rung`), those that have seen the call, and those that have declined it. `resting` is the number of people
+    who were not notified because they are at another call or rest after one (RQ7). A request for new content must set
+    `replaces` to the value of `content` here.
     """
 
     state: StateWord
@@ -72,6 +81,7 @@ class CallStateOut(TypedDict):
     rung: Count
     seen: Count
     declined: Count
+    resting: Count
     seats: list[SeatOut]
     left: NotRequired[list[LeftOut]]
 
@@ -88,7 +98,10 @@ def is_open(call: CallState, now: Now) -> bool:
 
 
 def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAcceptedOut:
-    """Return the answer about content in the log. `asked`: the headline in the request (RY3)."""
+    """Return the answer to a request that opened a call or gave it new content.
+
+    `entry` is the entry that has stored the content, and `asked` the headline in the request (RY3).
+    """
     answer: CallAcceptedOut = {
         "id": entry.id,
         "revision": entry.revision,
@@ -102,12 +115,12 @@ def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAccept
 
 
 def end_answer(entry: CallEntry, ending: Ending) -> CallEndedOut:
-    """Return the answer about an end in the log."""
+    """Return the answer to a request to end a call. `entry` is the entry that ended it."""
     return {"id": entry.id, "revision": entry.revision, "ended_at": format_time(ending.at)}
 
 
-def state_map(call: CallState, counts: Counts, now: Now) -> CallStateOut:
-    """Return the state of a call: how many were notified, and who goes, but not from where (RZ7)."""
+def state_map(call: CallState, counts: Counts, resting: int, now: Now) -> CallStateOut:
+    """Return the state of a call: the numbers of sessions, and the responders who go, but not their locations (RZ7)."""
     shown: CallStateOut = {
         "state": _word(call, now),
         "content": call.content,
@@ -116,6 +129,7 @@ def state_map(call: CallState, counts: Counts, now: Now) -> CallStateOut:
         "rung": counts.sent,
         "seen": counts.acked,
         "declined": counts.declined,
+        "resting": resting,
         "seats": [_seat_map(seat) for seat in sorted(call.seats.values(), key=_in_order)],
     }
     if call.left:  # these people know the place (RZ8)
@@ -135,7 +149,7 @@ def _word(call: CallState, now: Now) -> StateWord:
 
 
 def _in_order(seat: Seat) -> tuple[bool, int, int]:
-    """Return the sort key of a seat: by number, additional seats last (RV7)."""
+    """Return the key by which responders are sorted: by the number of the seat, additional seats last (RV7)."""
 
     return seat.number == 0, seat.number, seat.entry_number
 

@@ -1,4 +1,4 @@
-"""The request for a seat that an `accept` makes, and the reasons for which a seat is refused (RV4)."""
+"""Requests for a seat (a place among the responders who go to a call), and the reasons to refuse one (RV4)."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -8,7 +8,7 @@ from ..model.call import Person
 from .state import CallState
 
 Refusal = Literal["over", "held-off", "full", "far"]
-Reason = Literal["full", "over", "left", "far", "held-off"]  # of a `standdown`
+Reason = Literal["full", "over", "left", "far", "held-off"]  # why a `standdown` is sent
 REASONS: tuple[Reason, ...] = get_args(Reason)
 MAX_REACH_M = 500.0  # largest uncertainty of a location that counts for calls (RQ5)
 
@@ -16,11 +16,11 @@ Here = tuple[float, float, float]  # where a responder is: latitude and longitud
 
 
 class SeatRequest(NamedTuple):
-    """A request for a seat of a call.
+    """A request for a seat (a place among the responders who go to a call), made after a session sent `accept`.
 
-    `quals`: the qualifications of the session that count. `here`: where the session is; None if it is off duty.
-    `busy`: the person is excluded because of another call (RQ7). `eta_s`: the seconds until arrival, as the responder
-    says.
+    `quals` are the qualifications of the session that count. `here` is the session's location, or None if it is off
+    duty. `busy` says whether the person is excluded because of another call (RQ7). `eta_s` is the number of seconds
+    until arrival, according to the responder.
     """
 
     call_id: str
@@ -33,9 +33,9 @@ class SeatRequest(NamedTuple):
 
 
 def refusal(call: CallState | None, seat_request: SeatRequest, now: Now) -> Refusal | None:
-    """Return the first reason why this person can't have a seat (RV4); None if a seat can be given.
+    """Return the first reason why a person can't have a seat, which is a place among the responders who go (RV4).
 
-    The person must not have a seat of this call already.
+    Return None if the person can have a seat. The person must not have a seat of this call already.
     """
     if call is None or call.end is not None or now.wall_ms >= call.opening.expires_at:
         return "over"
@@ -49,17 +49,20 @@ def refusal(call: CallState | None, seat_request: SeatRequest, now: Now) -> Refu
 
 
 def is_wanted(call: CallState, quals: frozenset[str]) -> bool:
-    """Return whether the call asks for one of these qualifications."""
+    """Return whether the call asks for at least one of these qualifications."""
     return not quals.isdisjoint(call.opening.terms.quals)
 
 
 def may_see(call: CallState, may_test: bool) -> bool:
-    """Return whether a session sees this call: only some sessions may see tests and exercises (R6)."""
+    """Return whether a session may see this call. Only some sessions may see tests and exercises (R6)."""
     return may_test or call.opening.status == "actual"
 
 
 def is_near(call: CallState, here: Here) -> bool:
-    """Return whether a place is within the current radius (D2), by the formula of `geometry.sphere`, Rule 1."""
+    """Return whether the location `here` is within the current radius of the call (D2).
+
+    The distance is computed by the formula of Rule 1 of `geometry.sphere`.
+    """
 
     lat, lng, reach_m = here
     near = call.opening.near

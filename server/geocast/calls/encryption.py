@@ -1,12 +1,14 @@
-"""Encryption of the secret part of a call's entries, by the keys of `--call-keys` (RZ3, RZ5).
+"""Encryption of the secret part of a call's entries, with the keys of `--call-keys` (RZ3, RZ5).
 
     nonce (12 bytes, random) | AES-256-GCM ciphertext and tag (16 bytes)
 
 The additional authenticated data are the id, number, kind and public body of the entry. So somebody who can write to
-the log, but has no key, can't make an entry, change one, or move one. Only entries of the kinds in `MOVED` may have a
-higher number than they were encrypted for: the log, which has no keys, puts them back after Redis has lost them.
+the log, but has no key, can't make an entry, change one, or give it another number. Only entries of the kinds in
+`MOVED` may have a higher number than the one for which they were encrypted. The reason: if Redis loses such an entry,
+the log, which has no keys, puts the entry back under a new number.
 
-The first key encrypts, and all keys decrypt. An entry does not name its key: there are few keys, and a try takes 1 µs.
+The first key encrypts, and all keys decrypt. An entry does not name its key. Instead, each key is tried: there are few
+keys, and a try takes 1 µs.
 """
 
 import os
@@ -22,19 +24,22 @@ from ..auth.jwks import make_sealing_key, sealing_keys_of
 from ..errors import ConfigError, GeocastError
 from ..model.call import MOVED, CallEntry, Kind
 
-NONCE_BYTES = 12  # random, so a key is good for 2^32 entries (NIST SP 800-38D, 8.3)
+NONCE_BYTES = 12  # random, so one key may encrypt up to 2^32 entries (NIST SP 800-38D, 8.3)
 TAG_BYTES = 16
 
 
 class CantOpen(GeocastError):  # noqa: N818
-    """An entry was encrypted by no current key, or was changed since."""
+    """Raised if no current key decrypts an entry, or if the entry was changed after it was encrypted."""
 
 
 class CallKeys:
-    """The keys of `--call-keys`, in their order: the first encrypts, all decrypt. False if there is no key."""
+    """The keys of `--call-keys`, in their order. The first key encrypts, all keys decrypt.
+
+    An object without keys is false in a boolean context.
+    """
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
-        """Use these keys of 32 bytes, by `kid`."""
+        """Use these keys, given as a dict from `kid` (the id of the key) to the 32 bytes of the key."""
         self.kids = tuple(keys)
         self._ciphers = [AESGCM(key) for key in keys.values()]
 
@@ -42,14 +47,20 @@ class CallKeys:
         return bool(self.kids)
 
     def seal(self, id: str, number: int, kind: Kind, plain: bytes, secret: bytes) -> bytes:  # noqa: A002
-        """Encrypt `secret` for an entry. Raises ValueError if there is no key."""
+        """Return `secret` in encrypted form, for the entry with this id, number, kind and public body (`plain`).
+
+        Raise ValueError if there is no key.
+        """
         if not self._ciphers:
             raise ValueError("there is no key to encrypt with")
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._ciphers[0].encrypt(nonce, secret, _bound(id, number, kind, plain))
 
     def open(self, entry: CallEntry) -> bytes:
-        """Return the decrypted secret of an entry. Raises CantOpen."""
+        """Return the decrypted secret of an entry.
+
+        Raise CantOpen if no key decrypts it, or if the entry was changed or given another number.
+        """
         number = entry.sealed_as or entry.revision
         if number != entry.revision and not (entry.kind in MOVED and number < entry.revision):
             raise CantOpen("an entry was moved")
@@ -68,7 +79,10 @@ NO_CALL_KEYS = CallKeys({})
 
 
 def _bound(id: str, number: int, kind: Kind, plain: bytes) -> bytes:  # noqa: A002
-    """Return the additional authenticated data. MessagePack writes lengths, so no two entries have the same data."""
+    """Return the parts of an entry that the encryption protects against changes, as one byte string.
+
+    They are the associated data of AES-GCM. MessagePack writes lengths, so different parts never give the same bytes.
+    """
     bound: bytes = msgpack.packb((id, number, kind, plain))
     return bound
 
@@ -82,11 +96,11 @@ def refuse_unsealed(keys: CallKeys, categories: Collection[str]) -> None:
         )
 
 
-# ---- keys --------------------------------------------------------------------------------------------------------
+# ---- reading and making keys ---------------------------------------------------------------------------------------
 
 
 def load_call_keys(path: Path) -> CallKeys:
-    """Read the keys of a file. Raises ConfigError."""
+    """Read the keys from a file. Raise ConfigError if the file can't be read, or is not a valid set of keys."""
     try:
         return parse_call_keys(path.read_bytes(), path)
     except OSError as error:
@@ -94,11 +108,14 @@ def load_call_keys(path: Path) -> CallKeys:
 
 
 def parse_call_keys(data: bytes, source: object) -> CallKeys:
-    """Read a JWKS of `oct` keys with the `alg` A256GCM. Raises ConfigError, whose text never contains a key."""
+    """Return the keys in a JWKS of `oct` keys whose `alg` is A256GCM.
+
+    Raise ConfigError if it is invalid. The text of the error never contains a key.
+    """
     return CallKeys(sealing_keys_of(data, f"call-keys {source}", "geocast keygen --call"))
 
 
 def make_call_key(kid: str | None = None) -> dict[str, str]:
-    """Make a new key, as a JWK. The result is a secret."""
+    """Return a new key, as a JWK. The key is a secret."""
 
     return make_sealing_key(kid or secrets.token_hex(8))

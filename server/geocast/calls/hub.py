@@ -1,41 +1,47 @@
-"""The calls of one process: which calls are open, what each session was sent, and what each session is owed.
+"""The calls of one process: which calls are open, and which messages each session was sent and still has to be sent.
 
-There are few calls and few responders, so calls do not use the fan-out of alerts. The stream's hub tells this hub when
-a session arrives, moves, speaks or leaves, and writes the frames that this hub returns before any alert. This hub has
-no clock, no socket and no asyncio. It asks the worker for changes of the log by a `LogRequest`.
+There are few calls and few responders, so calls do not use the fan-out of alerts. The stream's hub, which knows all
+sessions by number (their *rows*), notifies this hub when a session arrives, moves, sends a message or leaves. The
+stream's hub also writes the frames that this hub returns, before any alert. This hub has no clock, no socket and no
+asyncio. It asks the worker for changes of the log by a `LogRequest`.
 
-    an entry is read from the log        take: note the rows that the entry may concern
-    a turn of the stream's pump          take_noted, frames: write what these rows are owed of these calls
-    hello, move, token, drained          frames: write everything that the session is owed
-    accept, decline, report              a LogRequest, or an answer for which the row is noted
+In this package, a session *is owed* a message if the message should be sent to the session and was not sent yet. To
+*note* a row means to remember that its session may be owed a message. A *seat* is a place among the responders who go.
 
-Rule 1  What a session is owed about a call follows from the state of the call and from what the session was sent
-        (`_next_message`), and is computed when it is written. A noted row only says where to look.
+    event                                what this hub does
+    an entry is read from the log        `take` notes the rows that the entry may concern
+    a turn of the stream's hub           `take_noted` and `frames` return what these rows are owed
+    hello, move, token, drained socket   `frames` returns everything that the session is owed
+    accept, decline, report              a `LogRequest` is made, or an answer is kept and the row is noted
+
+Rule 1  What a session is owed about a call follows from the state of the call and from what the session was sent. It
+        is computed by `_next_message` at the moment of writing. A noted row only says where to look.
         Example: a phone's socket is full while a call is opened, corrected and widened. When the socket has drained,
-        the phone is sent one `call`, the newest revision, like a phone that arrives at that moment. So no revision is
-        sent twice on a connection (RJ2, RJ6).
-Rule 2  Sessions of people who have a seat, or have just lost one, are written first. Those who are notified follow,
-        the nearest first.
-Rule 3  RJ1 alone decides whom a call notifies. A session that was notified is sent new content wherever it is now
-        (RJ5). Two exceptions: a session whose person has a seat is sent a new task instead, and a session that has
-        declined is sent nothing.
-        Example: a responder was notified, walks out of the radius, and the headline is corrected: the correction is
-        sent. The next wave then has a larger radius: a session that was notified before is not notified again.
-Rule 4  After the end of a call was read, or after either clock has ended the call, the only message about the call is
-        `over` (RJ7, RJ9). It is sent once, before the call expires, to sessions that were notified or have a task, and
-        as the answer to an `accept`.
-Rule 5  The exact place is decrypted while a task is written, and is not kept (RZ2). A responder's place leaves this hub
-        only in a `SeatRequest`, while this process decides about the seat (RZ7).
-Rule 6  A seat belongs to a person, by issuer and `sub`. A session is sent the person's task, and may act for the seat,
-        only if a qualification of the session's own token counts for the call (HD5).
-        Example: a volunteer accepts on a phone, and also has a web page open with a token without qualifications. The
-        phone is sent the task, the page is not, and `decline` on the page does not release the seat.
+        the phone is sent one `call` message with the newest revision, as if the phone had just connected. So no
+        revision is sent twice on a connection (RJ2, RJ6).
+Rule 2  Sessions of people who have a seat, or have just lost one, are sent their messages first. Then come the sessions
+        that the call notifies, the nearest first.
+Rule 3  Only the conditions in `_is_notified` decide which sessions a call notifies (RJ1). If the content of the call is
+        corrected later, each notified session is sent the correction, wherever it is by then (RJ5). Two exceptions: a
+        session whose person has a seat is sent a new task instead, and a session that has declined is sent nothing.
+        Example: a responder is notified and walks out of the radius. Then the headline is corrected, so the responder
+        is sent the correction. When the next wave widens the radius, the responder is not notified a second time.
+Rule 4  A call is over when its end was read from the log, or when either clock says that it has expired. From then on
+        the only message about the call is `over` (RJ7, RJ9). If the log has the end, and the call has not expired yet,
+        `over` is sent once to each session that has a task, or that was notified and has not declined. Every later
+        `accept` is answered with `over`, too.
+Rule 5  The exact place is decrypted only while a task is written, and is not kept in memory (RZ2). A responder's
+        location leaves this hub only in a `SeatRequest`, while this process decides about the seat (RZ7).
+Rule 6  A seat belongs to a person, who is identified by issuer and `sub`. A session is sent the person's task, and may
+        act for the seat, only if the call asks for a qualification of the session's own token (HD5).
+        Example: a volunteer accepts on a phone, and also has a web page open whose token has no qualifications. Only
+        the phone is sent the task. A `decline` from the page does not release the seat.
 """
 
 import contextlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from math import inf
+from math import ceil, inf
 from random import random
 from typing import Literal, NamedTuple
 
@@ -52,29 +58,35 @@ from .pending_accept import AcceptEvent, AcceptState, PendingAccept
 from .responders import Responder, ResponderRights, Responders
 from .state import CallState, Seat, place_of
 
-HOLDING_S = 30.0  # how long the `holding` of a session is remembered for calls that this process does not know (R5e)
-UNKNOWN_KEPT = 256  # calls of a session's `holding` that are remembered, at most
-REPORT_S = 5.0  # least time between two reports of a session that count (M20)
-JITTER_S = 0.1  # longest random delay of a wave, so that not all processes widen a call at once (RN2)
-UNANSWERED_S = 60.0  # a call that nobody has accepted counts as unanswered after this time
-KEPT_S = 86_400.0  # an expired call without an `end` is forgotten after this time, as the log forgets it
+HOLDING_S = 30.0  # how long a session's `holding` is remembered for calls that this process has not read yet (R5e)
+UNKNOWN_KEPT = 256  # the largest number of calls that are remembered from one session's `holding`
+REPORT_S = 5.0  # a report is ignored if the session's last one was less than this time ago (M20)
+JITTER_S = 0.1  # longest random delay before a radius grows, so that not all processes try it at once (RN2)
+UNANSWERED_S = 60.0  # a call counts as unanswered if nobody has accepted it within this time
+KEPT_S = 86_400.0  # an expired call without an `end` is forgotten after this time; the log forgets it then, too
 STANDDOWN, TASK, CALL = range(3)  # the order of messages in one write (RJ3)
 LOOK_S = 0.2  # time between two checks of the times of all calls
-INITIAL_CAPACITY = 1 << 10  # circles for which address space is reserved at the start
+INITIAL_CAPACITY = 1 << 10  # number of circles for which address space is reserved at the start
 
 
 # ---- requests for changes of the log -------------------------------------------------------------------------------
 
 
 class AcceptRequest(NamedTuple):
-    """Ask for a seat for this session: `CallHub.seat_request` has the details, `CallHub.on_answer` takes the answer."""
+    """Asks the worker to request a seat (a place among those who go) for a session that has sent `accept`.
+
+    `CallHub.seat_request` returns the details. The worker passes the answer to `CallHub.on_answer`.
+    """
 
     responder: Responder
     pending: PendingAccept
 
 
 class ReleaseRequest(NamedTuple):
-    """Release this person's seat, if it was accepted at this time (ms since 1970; None: at any time)."""
+    """Asks the worker to release a person's seat (a place among the responders who go to a call).
+
+    If `accepted_at` (ms since 1970) is not None, only a seat that was accepted at that time is released.
+    """
 
     call_id: str
     person: Person
@@ -82,7 +94,7 @@ class ReleaseRequest(NamedTuple):
 
 
 class ReportRequest(NamedTuple):
-    """Store the progress of the person who has a seat."""
+    """Asks the worker to store the progress (`state`) that a responder on the way to a call has reported."""
 
     call_id: str
     person: Person
@@ -90,7 +102,11 @@ class ReportRequest(NamedTuple):
 
 
 class RestoreRequest(NamedTuple):
-    """Restore seats of this call that were read and that the log has lost since; `CallHub.lost` lists them."""
+    """Asks the worker to restore seats (places among the responders who go) of a call.
+
+    This process has read the entries that gave these seats, but the log has lost the entries. `CallHub.lost` lists the
+    seats.
+    """
 
     call_id: str
 
@@ -99,7 +115,11 @@ LogRequest = AcceptRequest | ReleaseRequest | ReportRequest | RestoreRequest
 
 
 class CallHub:
-    """The calls and the responders of this process. The docstring of the module explains how they are handled."""
+    """The calls and the responders of one process. Decides which messages about calls each session is sent.
+
+    A row is the number of a session. A session is owed a message if it should get the message and was not sent it yet.
+    A seat is a place among the responders who go to a call. The docstring of the module has the rules.
+    """
 
     def __init__(
         self,
@@ -109,44 +129,49 @@ class CallHub:
         aeds: Aeds = NO_AEDS,
         observe: Callable[[str, float], None] = lambda _what, _seconds: None,
     ) -> None:
-        """Serve sessions with rows from 0 to `capacity` - 1.
+        """Create a hub without calls, for sessions with rows (session numbers) from 0 to `capacity` - 1.
 
-        `open_` decrypts an entry, or returns None if no key does. `ask` takes a request for a change of the log, and
-        must not carry it out before it returns. `observe` takes durations in seconds, by name: `first_ring`, `accept`
-        and `first_seat`.
+        `open_` decrypts an entry, or returns None if no key does. `ask` accepts a request for a change of the log, and
+        must return before the request is carried out. `aeds` are the known defibrillators. `observe` is called with the
+        name of a duration (`first_ring`, `accept` or `first_seat`) and the duration in seconds.
         """
-        self.rings = self.acks = self.failed = 0  # `call` messages sent, acknowledged; entries that no key decrypts
+        self.rings = self.acks = self.failed = (
+            0  # numbers of `call` messages sent, of acknowledgements, of undecryptable entries
+        )
         self.answers: Counter[str] = Counter()
         self.standdowns: Counter[Reason] = Counter()
-        self.seats: Counter[str] = Counter()  # by role: tasks that answered an `accept`
+        self.seats: Counter[str] = Counter()  # by role: how often an `accept` was answered by a task
         self._open = open_
         self._ask = ask
         self._aeds = aeds
         self._observe = observe
         self._calls: dict[str, LiveCall] = {}
         self._responders = Responders(capacity)
-        self._returning: deque[tuple[float, Responder]] = deque()  # with unknown calls in `holding`, and until when
-        self._near: CircleIndex[LiveCall] = CircleIndex(INITIAL_CAPACITY)  # calls that notify
-        self._widening: set[LiveCall] = set()  # calls with a free seat and a wave to come
-        self._seated: dict[Person, set[LiveCall]] = {}  # calls without an end in which the person has a seat
-        self._resting: dict[Person, float] = {}  # until when a person is excluded (RQ7), on the monotonic clock
-        self._noted: OrderedDict[int, set[LiveCall]] = OrderedDict()  # rows that may be owed something of these calls
+        self._returning: deque[tuple[float, Responder]] = deque()  # (until when, responder with unknown calls)
+        self._near: CircleIndex[LiveCall] = CircleIndex(INITIAL_CAPACITY)  # the circles of the calls that notify
+        self._widening: set[LiveCall] = set()  # calls with a free seat whose last wave has not begun
+        self._seated: dict[Person, set[LiveCall]] = {}  # the calls without an end in which a person has a seat
+        self._resting: dict[Person, float] = {}  # monotonic time until which a person is excluded (RQ7)
+        self._noted: OrderedDict[int, set[LiveCall]] = OrderedDict()  # by row: calls about which a message may be owed
         self._counts: dict[str, Counts] = {}  # counts to store, by the name under which the log has them
         self._arrivals = 0
         self._look_at = 0.0
 
-    # ---- sessions ------------------------------------------------------------------------------------------------
+    # ---- the life of a session -------------------------------------------------------------------------------------
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        """Set the rights that the session's token gives from now on."""
+        """Set the rights of a session, as its current token grants them."""
         self._responders.set_rights(row, rights)
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set where the session says that it is; None takes the session off duty (RQ4)."""
+        """Set the location of a session, as its client has sent it (RQ4).
+
+        None means that the client no longer shares its location. The session is then off duty, and gets no calls.
+        """
         self._responders.move(row, here)
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """Take the `holding` of a new session: the revision that it has of each call (RJ8)."""
+        """Process `holding` of a new session: the calls that it says it already has, as call id -> revision (RJ8)."""
         responder = self._responders.find(row)
         for call_id, held in holding.items():
             call = self._calls.get(call_id)
@@ -162,35 +187,39 @@ class CallHub:
         self._noted.pop(row, None)
         responder = self._responders.leave(row)
         for call in responder.calls if responder is not None else ():
-            del call.told[row]
+            del call.deliveries[row]
 
     def _trust_holding(self, responder: Responder, call: LiveCall, state: CallState, held: int, now: Now) -> None:
-        """Note that a session has a revision of a call, as a `call` or as a task (R5).
+        """Record that a session already has revision `held` of a call, as a `call` message or as a task (R5).
 
-        A call that only one of the clocks has ended is noted, too: that clock may be wrong (Rule 4).
+        Do nothing if the session may not see the call, or if both clocks (wall and monotonic) say that the call has
+        expired. One clock alone may be wrong (Rule 4).
         """
         if call.expired_for_sure(now) or not may_see(state, responder.may_test):
             return
-        told = self._delivery(call, responder)
-        told.notified = max(told.notified, held)
-        told.over = state.end is not None
+        delivery = self._delivery(call, responder)
+        delivery.notified = max(delivery.notified, held)
+        delivery.over = state.end is not None
         if responder.person in call.released and call.seat_of(responder.person) is None:
-            told.unsure = True
+            delivery.unsure = True
             if call.first_acceptance <= held < call.released[responder.person]:
-                # Perhaps the session has a task that was released on another connection. It is then owed `left`.
-                told.task = held
+                # The session may have a task whose seat was released on another connection. Then it is owed `left`.
+                delivery.task = held
 
-    # ---- what sessions say ---------------------------------------------------------------------------------------
+    # ---- messages from sessions ------------------------------------------------------------------------------------
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Take an `accept` (M18). The session is owed an answer, at once or after the log has decided."""
+        """Process an `accept` (M18), a responder's request to go.
+
+        The answer is a message that `frames` returns, either soon or after the log has decided.
+        """
         self.answers["accept"] += 1
         responder, call = self._responders.get(row), self._calls.get(call_id)
-        told = None if call is None else call.told.get(row)
-        if told is not None:
-            told.declined = False
+        delivery = None if call is None else call.deliveries.get(row)
+        if delivery is not None:
+            delivery.declined = False
         if call is not None and self._has_task(responder, call, now):
-            self._delivery(call, responder).again = True  # RV3
+            self._delivery(call, responder).again = True  # the same seat is confirmed (RV3)
             self._note(row, call, first=True)
         elif reason := self._refusal(responder, call_id, eta_s, now):
             self._refuse(responder, call_id, reason)
@@ -198,28 +227,36 @@ class CallHub:
             responder.end_pending(AcceptEvent.ACCEPT)
             responder.pending = PendingAccept(call_id, eta_s, now.monotonic)
             self._ask(AcceptRequest(responder, responder.pending))
-        elif pending := responder.pending_for(call_id):  # one call at a time (RV4): the client repeats the others
+        elif pending := responder.pending_for(call_id):  # one at a time (RV4): the client repeats others
             pending.on(AcceptEvent.ACCEPT)
-            pending.last_sent = None  # this `accept` needs an answer, too
+            pending.last_sent = None  # so that this `accept` gets an answer, too
 
     def _has_task(self, responder: Responder, call: LiveCall, now: Now) -> bool:
-        """Return whether the session is owed the task of a seat that its person has."""
+        """Return whether the session may be sent a task of a call, the message with the exact place.
+
+        Its person must have a seat among those who go, its qualifications and rights must fit, and the call must not be
+        over.
+        """
         state = call.state
         if state is None or self._is_over(call, now) or not may_see(state, responder.may_test):
             return False
         return is_wanted(state, responder.quals) and call.seat_of(responder.person) is not None
 
     def _own_seat(self, responder: Responder, call: LiveCall) -> Seat | None:
-        """Return the seat that a session may release or report on: its person's seat (Rule 6).
+        """Return the seat (place among the responders who go) that a session may release or report on, or None.
 
-        A session that was sent the task may do so even after its qualification has lapsed.
+        It is the seat of the session's person (Rule 6). A session that was sent the task may do so even after its
+        qualification has lapsed.
         """
-        told = call.told.get(responder.row, _NOTHING)
-        may = told.task > 0 or (call.state is not None and is_wanted(call.state, responder.quals))
+        delivery = call.deliveries.get(responder.row, _NOTHING)
+        may = delivery.task > 0 or (call.state is not None and is_wanted(call.state, responder.quals))
         return call.seat_of(responder.person) if may else None
 
     def _refusal(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> Refusal | None:
-        """Return why an `accept` is refused without the log; None if the log has to decide (RV4)."""
+        """Return the reason to refuse an `accept` at once, without asking the log.
+
+        Return None if there is none; then the log decides (RV4).
+        """
         if responder.person is None or not responder.quals:
             return "over"
         call = self._calls.get(call_id)
@@ -229,7 +266,7 @@ class CallHub:
         return "over" if self._is_over(call, now) else refusal(call.state, seat_request, now)
 
     def decline(self, row: int, call_id: str) -> None:
-        """Take a `decline` (M19): the responder is not going, or not any more."""
+        """Process a `decline` (M19): the responder is not going, or is no longer going."""
         self.answers["decline"] += 1
         responder, call = self._responders.get(row), self._calls.get(call_id)
         pending, seat = responder.pending_for(call_id), None
@@ -243,7 +280,11 @@ class CallHub:
             self._ask(ReleaseRequest(call_id, responder.person, None if seat is None else seat.accepted_at))
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Take a `report` (M20). It counts if the session's person has a seat, and once in REPORT_S."""
+        """Process a `report` (M20): the progress of a responder on the way to a call.
+
+        It is ignored unless the session's person has a seat among those who go, and counts at most once in REPORT_S
+        seconds.
+        """
         responder, call = self._responders.find(row), self._calls.get(call_id)
         if responder is None or responder.person is None or call is None or self._is_over(call, now):
             return
@@ -252,23 +293,29 @@ class CallHub:
             self._ask(ReportRequest(call_id, responder.person, state))
 
     def acknowledge(self, row: int, call_id: str, revision: int) -> None:
-        """Count that the session has shown this revision of a call (M5)."""
+        """Record that the session's client has shown the user this revision of a call (M5)."""
         call = self._calls.get(call_id)
-        if call is not None and row in call.told:
-            self.acks += call.note_ack(call.told[row], revision)
+        if call is not None and row in call.deliveries:
+            self.acks += call.note_ack(call.deliveries[row], revision)
 
     def seat_request(self, request: AcceptRequest, now: Now) -> SeatRequest | None:
-        """Return the request for a seat as of now; None if the session has left or was answered."""
+        """Return the details of a session's request for a seat (a place among those who go), with its current location.
+
+        Return None if the session has left or no longer waits for an answer.
+        """
         responder, pending = request
         return self._seat_request(responder, pending.call_id, pending.eta_s, now) if pending.waiting else None
 
     def on_answer(self, request: AcceptRequest, reason: Refusal | None, now: Now) -> bool:
-        """Take the answer of the log: why the seat is refused, or None if the log has stored it (RV1).
+        """Process the log's answer to an `accept`, by which a session asks for a seat (a place among those who go).
 
-        The session is sent the task when the seat is read. Return False if the log has to be asked again: the call has
-        notified the session since, so the refusal is older than what the session knows.
-        Example: "the call is full" is decided at node A; before the answer arrives, somebody at node B releases a
-        seat, and this session is notified again. "Full" would now be false.
+        `reason` is None if the log has stored the seat (RV1), and otherwise the reason why the seat is refused. The
+        session is sent its task only when the seat is read from the log.
+
+        Return True if the answer counts, and False if the log must be asked again. The latter happens if the call has
+        notified the session in the meantime, so the refusal is older than the message that the session has. Example:
+        node A learns that the call is full. Before the answer arrives, somebody at node B releases a seat, and the
+        session is notified again. So "full" is no longer true.
         """
         responder, pending = request
         if reason is None:
@@ -290,7 +337,10 @@ class CallHub:
         return True
 
     def give_up(self, request: AcceptRequest) -> None:
-        """Forget a pending `accept` after a programming error. The client may accept again."""
+        """Forget an `accept` that waits for its answer, because a programming error has occurred.
+
+        The client may accept again.
+        """
         if request.responder.pending is request.pending:
             request.responder.end_pending(AcceptEvent.FAIL)
 
@@ -303,23 +353,28 @@ class CallHub:
     def _refuse(self, responder: Responder, call_id: str, reason: Refusal) -> None:
         responder.refused[call_id] = reason
         call = self._calls.get(call_id)
-        if reason == "full" and call is not None and responder.row in call.told:
-            call.told[responder.row].full = True  # so it is not told again
-        if reason == "over" and call is not None and responder.row in call.told and self._clock_ended(responder, call):
-            told = call.told[responder.row]
-            told.notified = told.task = 0  # the session is notified again if that clock turns out to be wrong
+        if reason == "full" and call is not None and responder.row in call.deliveries:
+            call.deliveries[responder.row].full = True  # so that `full` is not sent a second time
+        if (
+            reason == "over"
+            and call is not None
+            and responder.row in call.deliveries
+            and self._clock_ended(responder, call)
+        ):
+            delivery = call.deliveries[responder.row]
+            delivery.notified = delivery.task = 0  # so it is notified again if the clock was wrong
             call.suspended = True
         self._noted.setdefault(responder.row, set())
         self._noted.move_to_end(responder.row, last=False)
 
-    # ---- the log -------------------------------------------------------------------------------------------------
+    # ---- changes of calls ------------------------------------------------------------------------------------------
 
     def knows(self, call_id: str) -> bool:
-        """Return whether this process knows a call of this id."""
+        """Return whether this process knows a call with this id."""
         return call_id in self._calls
 
     def take(self, entry: CallEntry, now: Now) -> None:
-        """Take an entry of the log, and note the rows that it may concern."""
+        """Process an entry of a call from the log, and remember which sessions may be owed a message because of it."""
         call = self._calls.get(entry.id)
         if call is None:
             self._arrivals += 1
@@ -331,12 +386,15 @@ class CallHub:
             self._ask(RestoreRequest(call.id))
 
     def lost(self, call_id: str) -> list[Seat]:
-        """Return the seats that were read and that the log has lost since (RV7)."""
+        """Return the lost seats (places among the responders who go) of a call (RV7).
+
+        This process has read the entries that gave these seats, but the log has lost the entries.
+        """
         call = self._calls.get(call_id)
         return [] if call is None else list(call.lost.values())
 
     def adopt(self, open_: Open, now: Now) -> None:
-        """Use other keys, and decrypt again what could not be decrypted before (RZ5)."""
+        """Use new keys, and try again to decrypt the entries that the old keys could not decrypt (RZ5)."""
         self._open = open_
         for call in [each for each in self._calls.values() if each.undecrypted]:
             with self._changing(call, now):
@@ -344,10 +402,14 @@ class CallHub:
 
     @contextlib.contextmanager
     def _changing(self, call: LiveCall, now: Now) -> Iterator[None]:
-        """Change a call in the body; then note the rows concerned, and count entries that could not be decrypted."""
-        before, aside = call.summary, set(call.undecrypted)
+        """Return a context manager for code that changes a call.
+
+        When its block ends, remember which sessions the change concerns, and count the entries that could not be
+        decrypted.
+        """
+        before, undecrypted_before = call.summary, set(call.undecrypted)
         yield
-        self.failed += len(call.undecrypted - aside)
+        self.failed += len(call.undecrypted - undecrypted_before)
         if call.state is not None and call.summary != before:
             self._changed(call, call.state, before, now)
 
@@ -355,24 +417,27 @@ class CallHub:
         after = call.summary
         self._update_seated(call, before, after)
         if not before.revision:
-            self._tell_returning(call, state, now)
+            self._apply_kept_holding(call, state, now)
         if after.over:
             self._finish(call, state, now)
             return
         if after.wave != before.wave:
-            call.wave_at = now.monotonic + JITTER_S * random()  # noqa: S311 (nobody has to guess it)
+            call.wave_at = now.monotonic + JITTER_S * random()  # noqa: S311 (need not be unpredictable)
         if after.revision != before.revision:
             call.begin_revision()
         self._note_concerned(call, state, before, after)
 
     def _note_concerned(self, call: LiveCall, state: CallState, before: CallSummary, after: CallSummary) -> None:
-        """Note the rows that a change of an open call may concern, in the order of Rule 2."""
+        """Remember the sessions that may be owed a message because an open call has changed.
+
+        Their order is that of Rule 2.
+        """
         new = after.content != before.content
         notified: list[int] = []
         if not after.full and (new or after.wave != before.wave or after.revision != before.revision):
             notified = self._responders.within(_circle(state))
-        told = [*call.told] if new or (after.full and not before.full) else []
-        for row in dict.fromkeys([*notified, *told]):
+        recipients = [*call.deliveries] if new or (after.full and not before.full) else []
+        for row in dict.fromkeys([*notified, *recipients]):
             self._note(row, call)
         if notified and not before.revision:
             call.last_of_first_wave = notified[-1]
@@ -382,12 +447,16 @@ class CallHub:
         self._update_index(call, state)
 
     def _finish(self, call: LiveCall, state: CallState, now: Now) -> None:
-        """Handle the end of a call: sessions are owed `over` (RJ7), and people with a seat are excluded (RQ7)."""
+        """Process the end of a call.
+
+        Its sessions will be sent `over` (RJ7). People who went to the call are excluded from other calls for a while
+        (RQ7).
+        """
         end = state.end
         assert end is not None
         self._update_index(call, state)
-        for row, told in call.told.items():
-            told.over = told.task > 0 or (told.notified > 0 and not told.declined)
+        for row, delivery in call.deliveries.items():
+            delivery.over = delivery.task > 0 or (delivery.notified > 0 and not delivery.declined)
             self._note(row, call)
         rest_s = state.opening.terms.rest_s
         until = now.monotonic + min(rest_s, (end.at - now.wall_ms) / 1000 + rest_s)
@@ -399,8 +468,11 @@ class CallHub:
                 self._delivery(call, responder).over = True
                 self._note(row, call, first=True)
 
-    def _tell_returning(self, call: LiveCall, state: CallState, now: Now) -> None:
-        """Take the `holding` of sessions that named this call before this process knew the call (R5e)."""
+    def _apply_kept_holding(self, call: LiveCall, state: CallState, now: Now) -> None:
+        """Process what sessions said in `holding` about a call that this process reads only now (R5e).
+
+        `holding` lists the calls that a session already has.
+        """
         for _, responder in self._returning:
             held = responder.unknown.pop(call.id, None)
             if held is not None and not responder.gone:
@@ -408,7 +480,10 @@ class CallHub:
                 self._note(responder.row, call)
 
     def _update_seated(self, call: LiveCall, before: CallSummary, after: CallSummary) -> None:
-        """Keep `_seated` up to date: the people with a seat in a call that has no end in the log (RQ7)."""
+        """Update `_seated`: a dict from each person to the calls to which they go, because they have a seat (RQ7).
+
+        Calls whose end was read from the log are left out.
+        """
         held, holds = ({person for person, _ in each.holders} for each in (before, after))
         for person in held if after.over else held - holds:
             calls = self._seated.get(person, set())
@@ -419,7 +494,10 @@ class CallHub:
             self._seated.setdefault(person, set()).add(call)
 
     def _update_index(self, call: LiveCall, state: CallState) -> None:
-        """Keep the circle of the call in the index while the call is open and has a free seat, and only then."""
+        """Update the index of circles, and the set of calls whose radius can grow, after a call has changed.
+
+        The index has the circle of each call that has not ended and that still needs responders.
+        """
         self._near.discard(call.index_slot)
         call.index_slot = NONE
         if state.end is None and not state.full:
@@ -434,21 +512,25 @@ class CallHub:
         if first:
             self._noted.move_to_end(row, last=False)
 
-    # ---- who is sent what ----------------------------------------------------------------------------------------
+    # ---- messages to sessions --------------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
-        """Whether any row may be owed something."""
+        """Whether there may be messages about calls that sessions should get and were not sent yet."""
         return bool(self._noted)
 
     def take_noted(self, count: int) -> list[tuple[int, Iterable[LiveCall]]]:
-        """Take out at most `count` rows that may be owed something, each with the calls in question."""
+        """Return up to `count` sessions for which there may be messages about calls, and forget them.
+
+        The result is a list of pairs: the row (number) of a session, and the calls. `frames` returns the messages.
+        """
         return [self._noted.popitem(last=False) for _ in range(min(count, len(self._noted)))]
 
     def frames(self, row: int, wire: int, now: Now, calls: Iterable[LiveCall] | None = None) -> list[bytes]:
-        """Return what the session is owed of these calls, or of all, as frames of this wire, and count it as sent.
+        """Return the messages about calls that a session should get now, as frames, and count them as sent.
 
-        Standdowns come first, then tasks, then `call` messages (RJ3).
+        If `calls` is None, consider all calls. `wire` is the number of the session's frame format. Messages that
+        withdraw a call (`standdown`) come first, then tasks, then `call` messages (RJ3).
         """
         responder = self._responders.find(row)
         if calls is None:
@@ -473,7 +555,7 @@ class CallHub:
         return [each.frames[wire] for each in sorted(said, key=lambda each: each.order)]
 
     def _candidates(self, responder: Responder | None, person: Person | None) -> set[LiveCall]:
-        """Return the calls about which a session may be owed something."""
+        """Return all calls about which a session may be owed messages."""
         calls = set(self._seated.get(person, ())) if person is not None else set()
         if responder is not None:
             calls |= responder.calls
@@ -482,53 +564,66 @@ class CallHub:
         return calls
 
     def _next_message(self, responder: Responder, call: LiveCall, now: Now) -> "_Message | None":
-        """Return the next message that the session is owed about a call, or None. It counts as sent (Rule 1)."""
-        state, told = call.state, call.told.get(responder.row, _NOTHING)
+        """Return the next message that the session should get about a call, or None.
+
+        The message counts as sent (Rule 1).
+        """
+        state, delivery = call.state, call.deliveries.get(responder.row, _NOTHING)
         if state is None or not may_see(state, responder.may_test):
             return None
         if call.expired(now):
             call.suspended = True
             return None
         if state.end is not None:
-            return self._stand_down(call, responder, told, "over") if told.over else None
+            rest_until = call.rest_until(responder.person)
+            return self._stand_down(call, responder, delivery, "over", rest_until) if delivery.over else None
         seat = call.seat_of(responder.person)
         if seat is not None and not is_wanted(state, responder.quals):
-            return self._not_qualified(responder, call, told)
+            return self._not_qualified(responder, call, delivery)
         if seat is not None:
-            wanted = told.again or told.task < task_revision(state, seat)
+            wanted = delivery.again or delivery.task < task_revision(state, seat)
             return self._task(responder, call, state, seat, now) if wanted else None
-        if told.task or told.again:
-            return self._stand_down(call, responder, told, "left")
-        if told.declined or not responder.quals:
+        if delivery.task or delivery.again:
+            return self._stand_down(call, responder, delivery, "left")
+        if delivery.declined or not responder.quals:
             return None
         if call.summary.full:
-            return self._stand_down(call, responder, told, "full") if told.notified and not told.full else None
-        corrected = 0 < told.notified < state.content and not told.full
-        lacks = told.notified < state.revision or told.unsure
-        if corrected or (lacks and self._is_notified(responder, state, now)):
+            return (
+                self._stand_down(call, responder, delivery, "full") if delivery.notified and not delivery.full else None
+            )
+        corrected = 0 < delivery.notified < state.content and not delivery.full
+        lacks = delivery.notified < state.revision or delivery.unsure
+        if corrected or (lacks and self._is_notified(responder, call, state, now)):
             call.note_notified(self._delivery(call, responder), state.revision)
             self.rings += 1
             self._note_last_sent(responder, call, "call")
             return _Message(CALL, call.frames(state))
         return None
 
-    def _is_notified(self, responder: Responder, state: CallState, now: Now) -> bool:
-        """Return whether a call notifies a session (RJ1). The caller has checked seats, rights and `decline`."""
-        return (
-            responder.on_duty
-            and responder.here is not None
-            and is_wanted(state, responder.quals)
-            and not self._is_busy(responder.person, now)
-            and is_near(state, responder.here)
-        )
+    def _is_notified(self, responder: Responder, call: LiveCall, state: CallState, now: Now) -> bool:
+        """Return whether the call notifies the session at its present location (RJ1).
+
+        The caller has already checked seats, rights and earlier `decline` messages. If the session is not notified only
+        because its person is excluded (RQ7), count the person: the dispatcher is shown the number.
+        """
+        here = responder.here if responder.on_duty and is_wanted(state, responder.quals) else None
+        if here is None or not is_near(state, here):
+            return False
+        if responder.person is not None and self._is_busy(responder.person, now):
+            call.note_resting(responder.person)
+            return False
+        return True
 
     def _task(self, responder: Responder, call: LiveCall, state: CallState, seat: Seat, now: Now) -> "_Message | None":
-        """Return the task of a seat. The exact place is in memory until the frame is made (RZ2)."""
+        """Return the `task` message, which tells a responder where to go, or None if the place can't be decrypted.
+
+        The exact place is in memory only until the frame is made (RZ2).
+        """
         opened = None if state.entry is None else self._open(state.entry)
         if opened is None:
-            return None  # the key is not in force any more; the task is sent when it is in force again (RZ5)
-        told = self._delivery(call, responder)
-        told.task, told.again, told.full = task_revision(state, seat), False, False
+            return None  # the key has been removed; the task is sent when it is back (RZ5)
+        delivery = self._delivery(call, responder)
+        delivery.task, delivery.again, delivery.full = task_revision(state, seat), False, False
         if pending := responder.pending_for(call.id):
             responder.end_pending(AcceptEvent.ANSWER)
             self.seats[seat.role] += 1
@@ -537,48 +632,78 @@ class CallHub:
                 self._observe("first_seat", max(0, now.wall_ms - call.opened_at) / 1000)
         return _Message(TASK, in_each_format(task_message(state, seat, place_of(opened), self._aeds)))
 
-    def _not_qualified(self, responder: Responder, call: LiveCall, told: CallDelivery) -> "_Message | None":
-        """Return `over` if an answer is owed: the person has a seat that the session's token does not qualify for."""
+    def _not_qualified(self, responder: Responder, call: LiveCall, delivery: CallDelivery) -> "_Message | None":
+        """Return a message for a session whose person goes to a call, but whose token does not qualify (Rule 6).
+
+        It is a `standdown` with the reason `over` if the session waits for the answer to an `accept`, and otherwise
+        None.
+        """
         if responder.pending_for(call.id):
             responder.end_pending(AcceptEvent.ANSWER)
-        elif not told.again:
+        elif not delivery.again:
             return None
-        return self._stand_down(call, responder, told, "over")
+        return self._stand_down(call, responder, delivery, "over")
 
-    def _stand_down(self, call: LiveCall, responder: Responder, told: CallDelivery, reason: Reason) -> "_Message":
-        """Return a standdown for this reason, and note that the session's `call` or task is withdrawn."""
-        told.over = told.again = False
-        told.full = reason == "full"
-        told.task = 0
+    def _stand_down(
+        self,
+        call: LiveCall,
+        responder: Responder,
+        delivery: CallDelivery,
+        reason: Reason,
+        rest_until: int | None = None,
+    ) -> "_Message":
+        """Return a `standdown` message with this reason, and record that the session's call or task is withdrawn.
+
+        `rest_until` is the time until which the person is excluded from other calls, in ms since 1970, or None.
+        """
+        delivery.over = delivery.again = False
+        delivery.full = reason == "full"
+        delivery.task = 0
         if reason == "over":
-            told.notified = 0
+            delivery.notified = 0
         self.standdowns[reason] += 1
         self._note_last_sent(responder, call, reason)
-        return _Message(STANDDOWN, call.standdown(reason))
+        return _Message(STANDDOWN, call.standdown(reason, rest_until))
 
     @staticmethod
     def _note_last_sent(responder: Responder, call: LiveCall, what: Reason | Literal["call"]) -> None:
-        """Note what the session is sent about a call, for the answer to an `accept` that may be pending."""
+        """Record which message about a call a session was sent last.
+
+        The record is needed for the answer to an `accept`, and is kept only while an `accept` of this call waits for
+        its answer.
+        """
         if pending := responder.pending_for(call.id):
             pending.last_sent = what
 
     def _delivery(self, call: LiveCall, responder: Responder) -> CallDelivery:
-        """Return the record of what the session was sent about a call; create it if there is none."""
-        found = call.told.get(responder.row)
+        """Return the record of what the session was sent about a call. Create it if there is none."""
+        found = call.deliveries.get(responder.row)
         if found is None:
-            found = call.told[responder.row] = CallDelivery()
+            found = call.deliveries[responder.row] = CallDelivery()
             responder.calls.add(call)
         return found
 
+    def rest_until(self, row: int, now: Now) -> int | None:
+        """Return the time until which a session's person is not called again, after helping at a call (RQ7).
+
+        It is in ms since 1970, or None if there is no such time.
+        """
+        person = self._responders.person_of(row)
+        until = self._resting.get(person, 0.0) if person is not None else 0.0
+        return None if until <= now.monotonic else now.wall_ms + ceil((until - now.monotonic) * 1000)
+
     def _is_busy(self, person: Person | None, now: Now) -> bool:
-        """Return whether a person is excluded: has a seat in another actual call, or had one recently (RQ7)."""
+        """Return whether a person is excluded from other calls (RQ7).
+
+        They are if they go to an actual call (neither a test nor an exercise), or went to one recently.
+        """
         if person is None or self._resting.get(person, 0.0) > now.monotonic:
             return person is not None
         return any(call.is_actual for call in self._seated.get(person, ()))
 
     @staticmethod
     def _clock_ended(responder: Responder, call: LiveCall) -> bool:
-        """Return whether only a clock has ended a call that is over for this session, not an entry of the log."""
+        """Return whether a call that is over for this session has expired, but has no end in the log."""
         state = call.state
         return (
             state is not None
@@ -589,13 +714,19 @@ class CallHub:
 
     @staticmethod
     def _is_over(call: LiveCall, now: Now) -> bool:
-        """Return whether the log or either clock has ended the call (Rule 4)."""
+        """Return whether the call is over (Rule 4).
+
+        It is if its end was read from the log, or if either clock says that it has expired.
+        """
         return call.summary.over or call.expired(now)
 
-    # ---- upkeep --------------------------------------------------------------------------------------------------
+    # ---- checks by time --------------------------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
-        """Do everything that depends on time alone. Call this as often as the sweep of the stream's hub."""
+        """Forget expired calls, and people who are no longer excluded. The stream's hub calls this regularly.
+
+        If a call seemed to be over because a clock was wrong, offer it to its sessions again.
+        """
         if now.monotonic < self._look_at:
             return
         self._look_at = now.monotonic + LOOK_S
@@ -612,97 +743,113 @@ class CallHub:
                 self._note_concerned(call, call.state, CallSummary(), call.summary)
 
     def _drop(self, call: LiveCall) -> None:
-        """Forget a call that both clocks and the log have ended, or that is so old that the log has forgotten it."""
+        """Forget an expired call.
+
+        Either its end was read, or it can't be decrypted, or it is so old that the log has forgotten it.
+        """
         del self._calls[call.id]
         self._near.discard(call.index_slot)
         self._widening.discard(call)
         self._update_seated(call, call.summary, CallSummary(over=True))
-        for row in call.told:
+        for row in call.deliveries:
             self._responders.get(row).calls.discard(call)
         for calls in self._noted.values():
             calls.discard(call)
         self.put_back_counts(call.take_counts())
 
     def to_end(self, now: Now) -> list[str]:
-        """Return the ids of expired calls for which no `end` was read from the log, and which this node may end (RZ4).
+        """Return the ids of expired calls whose `end` was not read from the log, and which this node may end (RZ4).
 
-        An `end` in the log affects all nodes. So only a node that has known the content of the call for the whole
-        lifetime of that content may end it.
-        Example: the wall clock of a node is an hour ahead. Every call looks expired there as soon as it is read. The
-        node keeps silent about these calls, but does not end them for the other nodes.
+        An `end` in the log affects all nodes. So a node may end a call only if it has known the call's content for the
+        whole lifetime of that content.
+
+        Example: the wall clock of a node is an hour fast. Every call looks expired there as soon as it is read. The
+        node sends nothing about these calls, but does not end them for the other nodes.
         """
         calls = [each for each in self._calls.values() if each.state is not None and each.state.end is None]
         return [each.id for each in calls if each.expired_for_sure(now) and now.monotonic >= each.over_by]
 
     def due_to_widen(self, now: Now) -> list[LiveCall]:
-        """Return the calls whose next wave may be due (RN2). The number of notified sessions then decides."""
+        """Return the calls whose next wave (a wider radius) may be due (RN2).
+
+        Whether it is due also depends on the number of notified sessions, which the caller must check.
+        """
         return [each for each in self._widening if each.widens_at(0) <= now.monotonic and not each.expired(now)]
 
     def seconds_to_widening(self, now: Now) -> float:
-        """Return the seconds until the next call must be checked for widening; infinite if no call can widen."""
+        """Return the seconds until the next call must be checked for a wider radius; infinity if no radius can grow."""
         calls = (each for each in self._widening if not each.expired(now))
         return min((max(each.widens_at(0), each.check_at) for each in calls), default=inf) - now.monotonic
 
     @property
     def may_widen(self) -> bool:
-        """Whether any call can widen."""
+        """Whether the radius of any call can still grow."""
         return bool(self._widening)
 
     def may_be_open(self, call_id: str, now: Now) -> bool:
-        """Return whether a call can still be changed: this process does not know that it is over."""
+        """Return whether the call may still be open: this process does not know that it is over."""
         call = self._calls.get(call_id)
         return call is None or not self._is_over(call, now)
 
     def is_open_for(self, seat_request: SeatRequest, now: Now) -> bool:
-        """Return whether this process knows the call, and the call is not over for the person who asks for a seat."""
+        """Return whether this process has read the call, and the call is not over for the person of this request."""
         call = self._calls.get(seat_request.call_id)
         if call is None or call.state is None or self._is_over(call, now):
             return False
         return refusal(call.state, seat_request, now) != "over"
 
     def open_calls(self, now: Now) -> list[LiveCall]:
-        """Return the calls that have not ended."""
+        """Return the calls that are neither ended nor expired."""
         return [each for each in self._calls.values() if each.state is not None and not self._is_over(each, now)]
 
     def unanswered(self, now: Now) -> int:
-        """Return how many calls have been open for UNANSWERED_S without anybody having a seat."""
+        """Return the number of open calls to which nobody goes.
+
+        Calls that were opened less than UNANSWERED_S seconds ago don't count.
+        """
         since = now.wall_ms - UNANSWERED_S * 1000
         return sum(not call.holders() and call.opened_at <= since for call in self.open_calls(now))
 
     def degraded(self, now: Now) -> int:
-        """Return how many calls that have not expired have entries that no key decrypts (HD8)."""
+        """Return the number of unexpired calls with entries that no key decrypts (HD8)."""
         return sum(bool(call.undecrypted) and not call.expired(now) for call in self._calls.values())
 
     @property
     def on_duty(self) -> int:
-        """The number of sessions on duty (RQ4)."""
+        """The number of sessions on duty: with a qualification that counts, and a location (RQ4)."""
         return self._responders.on_duty
 
     def take_counts(self) -> dict[str, Counts]:
-        """Take out what was sent, acknowledged and declined since the last time, by call and by revision (HD16)."""
+        """Return how many messages were sent, acknowledged and declined since this method was last called (HD16).
+
+        The keys of the dict name a call or a revision of a call. The counts start again from zero.
+        """
         for call in self._calls.values():
             self.put_back_counts(call.take_counts())
         counts, self._counts = self._counts, {}
         return counts
 
     def put_back_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Return counts that could not be stored, so that they are taken out again later."""
+        """Add counts that could not be stored, so that the next `take_counts` returns them again."""
         for name, more in counts.items():
             self._counts[name] = self._counts.get(name, Counts()).plus(more)
 
 
 class _Message(NamedTuple):
-    """A message to write: its place in the order of messages, and its frames by number of the wire."""
+    """A message to write: its rank in the order of messages, and its encoding in each wire format."""
 
     order: int
     frames: tuple[bytes, ...]
 
 
-_NOTHING = CallDelivery()  # of a session that was sent nothing; must not be changed
+_NOTHING = CallDelivery()  # the record of a session that was sent nothing; do not change it
 _NOBODY = Person("")  # a session without a token
 
 
 def _circle(call: CallState) -> Circle:
-    """Return the circle of the current wave, around the centre of `near` (RZ6)."""
+    """Return the circle inside which the call notifies sessions now.
+
+    Its centre is that of the published circle (RZ6).
+    """
 
     return Circle(call.opening.near.lat, call.opening.near.lng, call.reach_m)

@@ -1,16 +1,19 @@
-"""A call in one process: its chain as far as it was read, its end, and what each session was sent about it.
+"""A call as one process knows it: the entries read so far, its end, and what each session was sent about it.
 
-Rule 1  The chain is kept encrypted. Its state is computed from scratch when an entry arrives out of order, or can be
-        decrypted only now. The place in a task is decrypted when the task is written.
+The chain of a call is all of its entries in the log, numbered from 1. A seat is a place among the responders who go.
+
+Rule 1  The chain is kept encrypted. Normally a new entry is applied to the state of the call. If an entry arrives out
+        of order, or new keys decrypt an old one, the state is computed again from the whole chain. The exact place is
+        decrypted only when a task is written.
 Rule 2  A call has ended when its `end` was read, or when either clock says so: the wall clock has reached `expires_at`,
         or the monotonic deadline has passed. The deadline is computed from `expires_at` when this process first reads
         the call, and is never further ahead than the lifetime that the call had when it was issued.
         Example: a node starts with a wall clock that is two hours slow, and reads a call that lives 30 minutes. By the
         wall clock the call would live for 2.5 hours there. By the deadline it lives for at most 30 minutes.
-Rule 3  A seat that was read stays, even if the log has lost its entry and has another entry under that number: the
-        responder was told where to go, and is not called off (RV7). The seat request is put back under a higher number,
-        by the log (LogC5) or by the call worker. From then on the new entry counts.
-Rule 4  At the `end`, everything encrypted is dropped (RZ4).
+Rule 3  A responder keeps a seat that this process has read, even if the log then loses its entry and stores another
+        entry under the same number: the responder knows where to go, and is not called off (RV7). The log (LogC5) or
+        the call worker stores the lost entry again under a higher number. From then on the new entry counts.
+Rule 4  When the `end` is read, everything encrypted is dropped (RZ4).
 """
 
 from collections.abc import Callable
@@ -26,22 +29,21 @@ from .messages import call_message, in_each_format, standdown_message
 from .state import CallState, DecryptedEntry, Seat, fold
 
 MAX_LIFE_S = 7_200.0  # longest lifetime that a policy can give a call; assumed for a call that can't be decrypted
-WIDEN_S = 0.2  # time from one wave to the next while fewer than `enough` sessions were notified (RN2)
-ACKS_KEPT = 3  # newest revisions that a session can acknowledge, as for alerts (M5)
+WIDEN_S = 0.2  # time from one wave to the next if fewer than `enough` sessions were notified (RN2)
+RESTING = 0  # the number in place of a revision under which the log counts people who rest (RQ7)
+ACKS_KEPT = 3  # a session can acknowledge only the newest revisions, up to this number, as for alerts (M5)
 
-Open = Callable[[CallEntry], DecryptedEntry | None]  # decrypts an entry; None if no key does
+Open = Callable[[CallEntry], DecryptedEntry | None]  # decrypts an entry; returns None if no key does
 
 
 @dataclass(slots=True)
 class CallDelivery:
-    """The messages about a call that one session was sent on its connection, or has by its own `holding`.
+    """The messages about a call that one session has: this process has sent them, or `holding` has named them.
 
-
-    `notified`: the newest revision of the call that the session has; 0 if it has none and so is no recipient.
-    `task`: the revision of the session's task; 0 if it has none.
-    `full`: the session was sent `full`, and was not notified again since.
-    `unsure`: what the session has may be a `call`, or the task of a seat that was released, so `call` is sent again
-    (HD18).
+    `notified` is the newest revision of the call that the session has, or 0 if it has none and so is no recipient.
+    `task` is the revision of the session's task, or 0 if it has none. `full` says whether the session was sent a
+    standdown with the reason `full`, and was not notified after that. `unsure` says that it is not known whether the
+    session has a `call`, or the task of a seat that was released; therefore `call` is sent again (HD18).
     """
 
     notified: int = 0
@@ -49,61 +51,73 @@ class CallDelivery:
     full: bool = False
     unsure: bool = False
     declined: bool = False
-    again: bool = False  # an `accept` is to be answered by the task that the session has
-    over: bool = False  # the session is owed `over`
+    again: bool = False  # the session has accepted again, and must be sent its task again
+    over: bool = False  # the session must still be sent `over`
     called: int = 0  # the revision for which the session counts as notified
     refused: int = 0  # the revision for which the session counts as declined
     unacked: list[int] = field(default_factory=list)  # revisions that were sent and not acknowledged
 
 
 class CallSummary(NamedTuple):
-    """The properties of a call that decide who is sent something. Two summaries show what an entry has changed."""
+    """The properties of a call that decide which sessions are sent a message.
+
+    Comparing the summaries before and after an entry shows what the entry has changed.
+    """
 
     content: int = 0
     revision: int = 0
     wave: int = -1
     full: bool = False
     over: bool = False
-    holders: frozenset[tuple[Person, int]] = frozenset()  # people with a seat, and the numbers of the entries
+    holders: frozenset[tuple[Person, int]] = (
+        frozenset()
+    )  # people with a seat, and the numbers of the entries that gave it
 
 
 class LiveCall:
-    """A call, from its first entry until it has ended and expired."""
+    """A call from its first entry in the log until it has ended and expired.
+
+    The chain of a call is all its entries in the log. A seat is a place among the responders who go.
+    """
 
     def __init__(self, first: CallEntry, order: int, now: Now) -> None:
         self.id = first.id
-        self.order = order  # of arrival, among the calls of this process
-        self.opened_at = 0  # when its first content that was read was issued, in ms since 1970
+        self.order = order  # number of this call in the order in which this process has read calls
+        self.opened_at = 0  # when the first content that was read was issued, in ms since 1970
         self.first_acceptance = 0  # the number of the first seat request that was read
         self.state: CallState | None = None  # None while no content can be decrypted
-        self.told: dict[int, CallDelivery] = {}  # by row
-        self.released: dict[Person, int] = {}  # people who have released a seat, and the number of that entry
+        self.deliveries: dict[int, CallDelivery] = {}  # by row, the session's number
+        self.released: dict[Person, int] = {}  # by person: the number of the entry that released the seat
         self.lost: dict[Person, Seat] = {}  # seats that the log has lost (Rule 3)
         self.summary = CallSummary()
         self.undecrypted: set[int] = set()  # numbers of entries that no key decrypts
-        self.index_slot = NONE  # of the call's circle in the hub's index; NONE: not in the index
+        self.index_slot = NONE  # slot of the call's circle in the hub's index, or NONE
         self.wave_at = now.monotonic  # when the current wave was read
-        self.called = 0  # sessions of this process notified of the current revision that have not declined
-        self.check_at = 0.0  # when to check again whether to widen, on the monotonic clock
-        self.last_of_first_wave = -1  # the last row of the first wave, until that row was written to
-        self.suspended = False  # a message was held back because the wall clock alone has ended the call
+        self.called = 0  # sessions here that were notified of the current revision and have not declined
+        self.check_at = 0.0  # monotonic time of the next check whether to widen the radius
+        self.last_of_first_wave = -1  # row of the farthest session of the first wave, until it is served
+        self.suspended = False  # a message was not sent because a clock has ended the call
         self._counts: dict[str, Counts] = {}  # counts to store, by the name under which the log has them
         self._frames: tuple[bytes, ...] = ()
-        self._standdowns: dict[Reason, tuple[bytes, ...]] = {}
+        self._standdowns: dict[tuple[Reason, int | None], tuple[bytes, ...]] = {}
+        self._resting: set[Person] = set()  # people counted as resting in this process
         self._chain: dict[int, CallEntry] = {}
         self._expires_at = first.ends_at
-        self.over_by = now.monotonic + MAX_LIFE_S  # from when on no wrong clock can be the reason that it has expired
+        self.over_by = now.monotonic + MAX_LIFE_S  # by then it has certainly expired, whatever the clocks say
         self.deadline = now.monotonic + MAX_LIFE_S
         if now.wall_ms < first.ends_at:
             self.deadline = min(self.deadline, now.deadline(first.ends_at))
 
-    # ---- the chain -----------------------------------------------------------------------------------------------
+    # ---- applying the entries of the call -------------------------------------------------------------------------
 
     def take(self, entry: CallEntry, open_: Open, now: Now) -> None:
-        """Take an entry. If another entry had its number, the log has lost that entry (Rule 3)."""
+        """Process an entry of the call.
+
+        If this process has read another entry with the same number before, the log has lost that one (Rule 3).
+        """
         known = self._chain.get(entry.revision)
         if self.summary.over or any(entry.sealed == each.sealed for each in self._chain.values()):
-            return  # known already, or a copy made by somebody who can write to the log
+            return  # already known, or a copy made by somebody who can write to the log
         self._chain[entry.revision] = entry
         if known is None and self.state is not None and entry.revision == self.state.number + 1:
             self._append(self.state, entry, open_)
@@ -112,7 +126,7 @@ class LiveCall:
         self._settle(now)
 
     def decrypt_again(self, open_: Open, now: Now) -> None:
-        """Decrypt all entries again, with other keys (RZ5)."""
+        """Decrypt all entries again, with new keys (RZ5)."""
         self._fold(open_)
         self._settle(now)
 
@@ -141,7 +155,10 @@ class LiveCall:
         return opened
 
     def _note(self, opened: DecryptedEntry) -> None:
-        """Track what `CallState` does not: released seats, and seats restored after the log had lost them."""
+        """Record two changes that `CallState` does not record: seats that were released, and lost seats that are back.
+
+        A seat is a place among the responders who go.
+        """
         if isinstance(opened.body, Acceptance):
             self.first_acceptance = self.first_acceptance or opened.entry.revision
         if isinstance(opened.secret, Person):
@@ -166,7 +183,7 @@ class LiveCall:
         opening = state.opening
         self.opened_at = self.opened_at or opening.issued_at
         latest = now.monotonic + (opening.expires_at - opening.issued_at) / 1000
-        if opening.expires_at != self._expires_at:  # the deadline moves by as much as `expires_at`
+        if opening.expires_at != self._expires_at:  # move the deadline by the same time
             self.deadline += (opening.expires_at - self._expires_at) / 1000
             self._expires_at = opening.expires_at
         self.deadline = min(self.deadline, latest)
@@ -177,48 +194,82 @@ class LiveCall:
             self.undecrypted.clear()
             state.entry = None
 
-    # ---- the state -----------------------------------------------------------------------------------------------
+    # ---- the state of the call -------------------------------------------------------------------------------------
 
     def holders(self) -> dict[Person, Seat]:
-        """Return the seats by person, including seats that the log has lost (Rule 3)."""
+        """Return the seats (places among the responders who go) that are taken: person -> seat.
+
+        Seats that the log has lost are included (Rule 3).
+        """
         return self.lost | self.state.seats if self.state is not None else {}
 
     @property
     def is_actual(self) -> bool:
-        """Whether the call is neither a test nor an exercise. Those exclude nobody from other calls (RQ7)."""
+        """Whether the call is neither a test nor an exercise.
+
+        Only actual calls exclude people from other calls (RQ7).
+        """
         return self.state is not None and self.state.opening.status == "actual"
 
     def seat_of(self, person: Person | None) -> Seat | None:
-        """Return the seat of a person, or None."""
+        """Return the seat of a person (a place among the responders who go), or None if they have none."""
         if person is None or self.state is None:
             return None
         return self.state.seats.get(person) or self.lost.get(person)
 
     def expired(self, now: Now) -> bool:
-        """Return whether either clock has ended the call (Rule 2)."""
+        """Return whether the wall clock or the monotonic clock has ended the call (Rule 2)."""
         return now.monotonic >= self.deadline or now.wall_ms >= self._expires_at
 
     def expired_for_sure(self, now: Now) -> bool:
-        """Return whether both clocks have ended the call."""
+        """Return whether both the wall clock and the monotonic clock have ended the call."""
         return now.monotonic >= self.deadline and now.wall_ms >= self._expires_at
 
     def frames(self, state: CallState) -> tuple[bytes, ...]:
-        """Return the message `call` as frames, by number of the wire. They are encoded at the first use."""
+        """Return the `call` message as a tuple of frames, one for each wire format.
+
+        They are encoded when first needed.
+        """
         if not self._frames:
             self._frames = in_each_format(call_message(state))
         return self._frames
 
-    def standdown(self, reason: Reason) -> tuple[bytes, ...]:
-        """Return the standdown for this reason as frames, by number of the wire."""
-        found = self._standdowns.get(reason)
+    def standdown(self, reason: Reason, rest_until: int | None = None) -> tuple[bytes, ...]:
+        """Return the `standdown` message, which withdraws the call or a task, as one frame for each wire format.
+
+        `rest_until` is the time until which the person is excluded from other calls, in ms since 1970, or None.
+        """
+        found = self._standdowns.get((reason, rest_until))
         if found is None:
-            found = self._standdowns[reason] = in_each_format(standdown_message(self.id, reason))
+            message = standdown_message(self.id, reason, rest_until)
+            found = self._standdowns[reason, rest_until] = in_each_format(message)
         return found
 
-    def widens_at(self, called: int) -> float:
-        """Return when the next wave is due (RN2) if `called` sessions were notified, on the monotonic clock.
+    def rest_until(self, person: Person | None) -> int | None:
+        """Return the time until which a person is not called again, because they helped at this call (RQ7).
 
-        The result is infinite if the call is full, over, or in its last wave.
+        It is in ms since 1970. Return None if the call has not ended, or if its end doesn't exclude this person.
+        """
+        state = self.state
+        if state is None or state.end is None or not self.is_actual or self.seat_of(person) is None:
+            return None
+        return state.end.at + state.opening.terms.rest_s * 1000 if state.opening.terms.rest_s else None
+
+    def note_resting(self, person: Person) -> None:
+        """Count a person whom the call would notify if they were not excluded because of another call (RQ7).
+
+        Each person is counted once.
+        """
+        if person not in self._resting:
+            self._resting.add(person)
+            name = under_revision(self.id, RESTING)
+            self._counts[name] = self._counts.get(name, Counts()).plus(Counts(sent=1))
+
+    def widens_at(self, called: int) -> float:
+        """Return the time at which the radius grows next, in seconds of the monotonic clock (RN2).
+
+        `called` is the number of sessions that were notified. Return infinity if the call is full or over, or if the
+        radius is the last one.
         """
         state = self.state
         if state is None or state.end is not None or state.full or state.wave + 1 >= len(state.opening.terms.rings_m):
@@ -227,55 +278,61 @@ class LiveCall:
         return self.wave_at + (WIDEN_S if called < terms.enough else terms.answer_s)
 
     def called_of(self, counts: Counts) -> int:
-        """Return how many sessions were notified of the current revision and have not declined (HD16).
+        """Return the number of sessions that were notified of the current revision and have not declined (HD16).
 
-        `counts`: the counts that all processes have stored under `count_name`.
+        `counts` are the counts of all processes, which the log stores under `count_name`.
         """
         return max(self.called, counts.sent - counts.declined)
 
     @property
     def count_name(self) -> str:
-        """The name under which notifications of the current revision are counted in the log."""
+        """The name under which the log counts the notifications of the current revision."""
         return under_revision(self.id, self.summary.revision)
 
-    # ---- who was told what ---------------------------------------------------------------------------------------
+    # ---- what was sent and answered --------------------------------------------------------------------------------
 
     def begin_revision(self) -> None:
-        """Start to count for a new revision."""
+        """Set the number of notified sessions to 0, because a new revision begins."""
         self.called = 0
 
-    def note_notified(self, told: CallDelivery, revision: int) -> None:
-        """Note that `call` was handed to the session's transport."""
-        told.notified, told.called, told.full, told.unsure = revision, revision, False, False
-        told.unacked = [*told.unacked, revision][-ACKS_KEPT:]
+    def note_notified(self, delivery: CallDelivery, revision: int) -> None:
+        """Record that the `call` message with this revision was handed to the session's transport."""
+        delivery.notified, delivery.called, delivery.full, delivery.unsure = revision, revision, False, False
+        delivery.unacked = [*delivery.unacked, revision][-ACKS_KEPT:]
         self.called += 1
         self._count(Counts(sent=1), revision)
 
-    def note_ack(self, told: CallDelivery, revision: int) -> bool:
-        """Count that a revision was shown, if it was sent on this connection and is not counted yet (M5)."""
-        if revision not in told.unacked:
+    def note_ack(self, delivery: CallDelivery, revision: int) -> bool:
+        """Count a session's acknowledgement of a revision, and return True.
+
+        Return False, and count nothing, if the revision was not sent on this connection or is counted already (M5).
+        """
+        if revision not in delivery.unacked:
             return False
-        told.unacked.remove(revision)
+        delivery.unacked.remove(revision)
         self._count(Counts(acked=1))
         return True
 
-    def note_declined(self, told: CallDelivery) -> None:
-        """Note that the session has declined, so it does not count as notified any more (RN2)."""
-        if self.state is not None and told.called == self.state.revision:
+    def note_declined(self, delivery: CallDelivery) -> None:
+        """Record that the session has declined. From now on it does not count as notified (RN2)."""
+        if self.state is not None and delivery.called == self.state.revision:
             self.called -= 1
-            told.called = 0
-        if told.notified > told.refused:  # once per revision, even if the session accepts and declines again
-            told.refused = told.notified
-            self._count(Counts(declined=1), told.notified)
-        told.declined = True
+            delivery.called = 0
+        if delivery.notified > delivery.refused:  # once per revision, even if the session accepts and declines again
+            delivery.refused = delivery.notified
+            self._count(Counts(declined=1), delivery.notified)
+        delivery.declined = True
 
     def _count(self, more: Counts, revision: int = 1) -> None:
-        """Add to the counts of the call, and to those of the revision."""
+        """Add `more` to the counts of the call, and to those of this revision."""
         for name in {self.id, under_revision(self.id, revision)}:
             self._counts[name] = self._counts.get(name, Counts()).plus(more)
 
     def take_counts(self) -> dict[str, Counts]:
-        """Take out what was counted since the last time, by the name under which it is stored."""
+        """Return what was counted since this method was last called: name under which it is stored -> counts.
+
+        The counts start again from zero.
+        """
 
         counts, self._counts = self._counts, {}
         return counts

@@ -1,4 +1,7 @@
-"""The messages about a call: `call`, the same for everybody; `task`, with the exact place; and `standdown`."""
+"""The messages to responders about a call.
+
+`call` is the same for everybody, `task` has the exact place, and `standdown` withdraws a call or a task.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
@@ -34,12 +37,12 @@ class CallOut(TypedDict):
 
 
 def near_map(near: Near) -> CircleOut:
-    """Return the published circle, in the form of an alert's shape."""
+    """Return the published circle as a JSON object, in the same form as the circle of an alert."""
     return {"type": "circle", "lat": near.lat, "lng": near.lng, "radius_m": near.radius_m}
 
 
 def call_map(call: CallState) -> CallOut:
-    """Return a call as responders see it (M21): without its exact place, and without who goes."""
+    """Return a call as responders see it (M21), without its exact place and without the responders who go."""
     opening = call.opening
     return {
         "id": call.id,
@@ -58,17 +61,23 @@ def call_map(call: CallState) -> CallOut:
 
 
 def call_message(call: CallState) -> dict[str, Any]:
-    """Return the message `call`, which is the same for everybody (M21)."""
+    """Return the `call` message, which is the same for everybody (M21)."""
     return {"type": "call", "call": call_map(call)}
 
 
 def task_revision(call: CallState, seat: Seat) -> int:
-    """Return the revision of a task (M22): the number of its seat's entry, or of newer content."""
+    """Return the revision of a responder's task (M22).
+
+    It is the number of the entry that let the responder go, or of the entry with the newest content if that is newer.
+    """
     return max(seat.entry_number, call.content)
 
 
 def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> dict[str, Any]:
-    """Return the message `task` (M22) for a seat. Only who fetches a defibrillator is sent its code (RI3)."""
+    """Return the `task` message (M22), which gives a responder with a seat the exact place.
+
+    A seat is a place among the responders who go. Only the responder who fetches a defibrillator gets its code (RI3).
+    """
     near = aeds.near(place.lat, place.lng, call.opening.terms.aed_m)
     message: dict[str, Any] = {
         "type": "task",
@@ -81,17 +90,25 @@ def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> 
         "place": place.to_map(),
         "aeds": [aed.to_map(with_code=aed.id == seat.aed) for aed in near],
     }
-    # The seat's defibrillator may not be near any more: the place can have been corrected since.
+    # If the place was corrected after the seat was given, the seat's defibrillator may no longer be near.
     fetched = [number for number, aed in enumerate(near) if aed.id == seat.aed]
     return message | {"fetch": fetched[0]} if fetched else message
 
 
-def standdown_message(call_id: str, reason: Reason) -> dict[str, Any]:
-    """Return the message that withdraws a call or a task (M23)."""
-    return {"type": "standdown", "id": call_id, "reason": reason}
+def standdown_message(call_id: str, reason: Reason, rest_until: int | None = None) -> dict[str, Any]:
+    """Return the `standdown` message, which withdraws a call or a task (M23).
+
+    If this call is the reason why the responder is excluded from other calls for a while (RQ7), `rest_until` is the end
+    of that time in ms since 1970.
+    """
+    message = {"type": "standdown", "id": call_id, "reason": reason}
+    return message if rest_until is None else message | {"rest_until": format_time(rest_until)}
 
 
 def in_each_format(message: Mapping[str, Any]) -> tuple[bytes, ...]:
-    """Return a message as frames, by number of the wire. Signed streams have the same frames: calls have no proofs."""
+    """Return a message as a tuple of frames, one for each wire format.
+
+    Sessions that ask for signed alerts get the same frames, because calls have no signatures.
+    """
 
     return tuple(wire.frame(message) for wire in FORMATS) * 2

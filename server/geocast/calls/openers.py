@@ -1,8 +1,9 @@
-"""The openers of open calls, and the number of open calls that one dispatcher may have (rule HD6).
+"""The openers of open calls (the dispatchers who opened them), and a limit on the open calls of each (rule HD6).
 
-The log is asked, so the number holds for all nodes and after a restart. The chain of each open call is read once by
-each node, and its opener is kept in memory for as long as the call is open. Requests to different nodes at the same
-time may miss each other's calls; requests to one node don't, since a call that is being stored has a place there.
+The open calls are read from the log, so the limit holds for all nodes together, and after a restart. Each node reads
+the entries of an open call once, and keeps its opener in memory for as long as the call is open. Two requests at the
+same time to different nodes may not count each other's calls. Two requests to the same node do, because the node also
+counts the calls that are being stored.
 """
 
 import asyncio
@@ -15,21 +16,27 @@ from ..model.call import CallEntry, Opening, body_of
 from ..policy.shares import Shares
 
 MAX_OPEN_CALLS = 1_000
-RETRY_AFTER_S = 5  # one of so many open calls may be over by then
+RETRY_AFTER_S = 5  # after this time, one of the open calls may have ended
 READS_AT_ONCE = 16
 
 
 class Openers:
-    """The openers of the open calls of a log."""
+    """Finds out which dispatcher opened each open call of a log, and counts the open calls of a dispatcher."""
 
     def __init__(self, alert_log: AlertLog, share: float = SHARE) -> None:
-        """Read nothing yet. `share`: the part of MAX_OPEN_CALLS that one dispatcher may have open."""
+        """Create the object without reading the log.
+
+        `share` is the fraction of MAX_OPEN_CALLS that each dispatcher may use.
+        """
         self.shares = Shares("open calls", MAX_OPEN_CALLS, share, RETRY_AFTER_S)
         self._log = alert_log
         self._known: dict[str, Hashable] = {}
 
     async def count(self, opener: Hashable, now_ms: int) -> tuple[int, int]:
-        """Return how many calls of `opener` are open at `now_ms`, and how many of all. Raise LogUnavailable."""
+        """Return the number of calls that `opener` has open at `now_ms`, and the number of all open calls.
+
+        Raise LogUnavailable if the log can't be read.
+        """
         ids = await self._log.open_calls(now_ms)
         known = {call_id: self._known[call_id] for call_id in ids if call_id in self._known}
         new = [call_id for call_id in ids if call_id not in known]
@@ -40,7 +47,10 @@ class Openers:
         return list(known.values()).count(opener), len(ids)
 
     async def _opener(self, call_id: str) -> Hashable:
-        """Return who opened a call; None if its first entry can't be read, which no dispatcher is."""
+        """Return the dispatcher who opened a call.
+
+        Return None if the call's first entry can't be read. The call then counts for no dispatcher.
+        """
         for entry in await self._log.history(call_id):
             if isinstance(entry, CallEntry):
                 try:

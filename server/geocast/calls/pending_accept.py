@@ -1,8 +1,9 @@
 """An `accept` that waits for its answer: its states, and what changes them.
 
-The call hub creates a pending accept when a session accepts a call and the log has to decide. The worker asks the log,
-again and again while the log is away, and reports the answer to the hub. The hub sends the session its `task` when the
-seat is read from the log, not before (RV1), or a `standdown`.
+A responder's session sends `accept` to ask for a seat, which is a place among the responders who go. If the log has to
+decide, the call hub creates a pending accept. The worker asks the log, repeatedly while the log is unavailable, and
+reports the answer to the hub. If the seat is granted, the hub sends the session its `task` as soon as the seat is read
+from the log, and not before (RV1). If it is refused, the hub sends a `standdown`.
 
 | state       | the session accepts again | the session declines | the log grants | the log refuses | the session is answered | the session leaves | the attempt fails |
 |-------------|---------------------------|----------------------|----------------|-----------------|-------------------------|--------------------|-------------------|
@@ -12,12 +13,13 @@ seat is read from the log, not before (RV1), or a `standdown`.
 | `UNWANTED`  |                           |                      | `DONE` *       | `DONE`          |                         |                    |                   |
 | `DONE`      |                           |                      | `DONE`         | `DONE`          |                         |                    |                   |
 
-* The hub also has the seat released (M19). A cell without a state cannot occur. `tests/calls/test_pending_accept.py`
-compares this table with `NEXT`.
+* The hub also asks the worker to release the seat (M19). An empty cell means that the event cannot occur in the state.
+`tests/calls/test_pending_accept.py` compares this table with `NEXT`.
 
-Two examples. A responder accepts, declines while Redis fails over, and closes the app: the pending accept is `UNWANTED`,
-and a seat that the log had granted in the meantime is released. A responder accepts, and the seat is read from the log
-before the append has returned: the task is sent and the accept is `DONE`; the grant that follows changes nothing.
+Example 1: A responder accepts, declines while Redis fails over, and closes the app. The pending accept is now
+`UNWANTED`. If the log grants the seat later, the seat is released.
+Example 2: A responder accepts, and this process reads the seat from the log before its own append has returned. The task
+is sent, and the accept is `DONE`. The grant that is reported afterwards changes nothing.
 """  # noqa: E501 (a table)
 
 from enum import Enum
@@ -27,7 +29,7 @@ from .eligibility import Reason
 
 
 class AcceptState(Enum):
-    """How far the log and the session are with an `accept`."""
+    """The state of an `accept` (a responder's request to go): the log's decision, and what the session waits for."""
 
     ASKED = "the log has not answered yet"
     WITHDRAWN = "the log has not answered yet, and the session has declined since"
@@ -37,7 +39,7 @@ class AcceptState(Enum):
 
 
 class AcceptEvent(Enum):
-    """An event that changes the state of an `accept`."""
+    """An event that changes the state of an `accept` (a responder's request to go)."""
 
     ACCEPT = "the session accepts again"
     DECLINE = "the session declines"
@@ -72,14 +74,19 @@ NEXT: dict[AcceptState, dict[AcceptEvent, AcceptState]] = {
     _S.UNWANTED: {_E.GRANT: _S.DONE, _E.REFUSE: _S.DONE},
     _S.DONE: {_E.GRANT: _S.DONE, _E.REFUSE: _S.DONE},
 }
-RELEASING = {(_S.WITHDRAWN, _E.GRANT), (_S.UNWANTED, _E.GRANT), (_S.STORED, _E.DECLINE)}  # * in the table
+RELEASING = {
+    (_S.WITHDRAWN, _E.GRANT),
+    (_S.UNWANTED, _E.GRANT),
+    (_S.STORED, _E.DECLINE),
+}  # the transitions with * in the table
 
 
 class PendingAccept:
-    """An `accept` that waits for its answer.
+    """An `accept` message that waits for its answer.
 
-    `since`: when it was read, in seconds of the monotonic clock. `eta_s`: in how many seconds the responder says to
-    arrive. `last_sent`: what the session was sent about the call since then; a refusal that says the same is not sent.
+    `since` is the time at which the message was received, in seconds of the monotonic clock. `eta_s` is the number of
+    seconds until arrival, according to the responder. `last_sent` is the last message that the session was sent about
+    the call after `since`. If a refusal would say the same, it is not sent.
     """
 
     __slots__ = ("call_id", "eta_s", "last_sent", "since", "state")
@@ -97,7 +104,10 @@ class PendingAccept:
         return self.state not in (AcceptState.UNWANTED, AcceptState.DONE)
 
     def on(self, event: AcceptEvent) -> bool:
-        """Take an event. Return whether the seat is to be released now."""
+        """Change the state according to an event.
+
+        Return True if the responder's seat (place among those who go) must be released now.
+        """
         releases = (self.state, event) in RELEASING
         self.state = NEXT[self.state][event]
         return releases

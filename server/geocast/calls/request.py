@@ -1,13 +1,13 @@
-"""The requests that a dispatcher sends about a call, and the circle that is published of it.
+"""The requests that a dispatcher sends about a call, and the circle that is published instead of the exact place.
 
     body ── parse_call ──> RequestedCall    has the exact place, for the encrypted part of an entry
                                │ .near(resolution, held)
                                v
-                             Near           the circle of the cell that contains the place
+                             Near           the circle around the H3 cell that contains the place
 
-Rule 1  The exact place goes into the encrypted part of an entry, and nowhere else: no answer, log line or error
-        contains it (RZ2). So no `repr` shows it.
-Rule 2  `near` depends on the cell alone, by the rules for the circles of alerts (RZ6; B1, B2, B11).
+Rule 1  The exact place is written only into the encrypted part of an entry: no answer, log line or error contains it
+        (RZ2). For the same reason, the `repr` of a request does not show it.
+Rule 2  The circle depends only on the cell, according to the rules for the circles of alerts (RZ6; B1, B2, B11).
 """
 
 from collections.abc import Mapping
@@ -37,11 +37,11 @@ from ..wire.requests import ID_MISMATCH, TIME, Invalid, PolicyFacts, Reason
 _Model = TypeVar("_Model", bound=StrictModel)
 
 
-# ---- the bodies, with their fields in the order of the table -------------------------------------------------------
+# ---- the bodies of requests; their fields are in the order of the table in the protocol ----------------------------
 
 
 class PlaceRequest(StrictModel):
-    """The exact place where help is needed, in degrees, and how to get there, for responders with a seat only."""
+    """The exact place where help is needed, in degrees, and how to get there. It is shown only to responders who go."""
 
     lat: Latitude
     lng: Longitude
@@ -51,7 +51,7 @@ class PlaceRequest(StrictModel):
 
 
 class CallRequest(StrictModel):
-    """The body of `POST /v1/calls`. The default of `expires_at` and of texts means that the member was left out."""
+    """The body of `POST /v1/calls`. An optional field that is absent has its default value here."""
 
     id: Id
     category: Text
@@ -65,24 +65,25 @@ class CallRequest(StrictModel):
 class ContentRequest(CallRequest):
     """The body of `POST /v1/calls/{id}/revisions`: the whole call, and the number of the content that it replaces."""
 
-    id: Id = ""  # left out: the path has the id
+    id: Id = ""  # optional here, because the path has the id
     replaces: RevisionNumber
 
 
 class EndRequest(StrictModel):
-    """The body of `POST /v1/calls/{id}/end`: the reason, which is sent to nobody."""
+    """The body of `POST /v1/calls/{id}/end`: the reason, which is stored encrypted and sent to nobody."""
 
     reason: Reason
 
 
-# ---- the request ---------------------------------------------------------------------------------------------------
+# ---- checked requests ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedCall:
     """A well-formed request to open a call, or to give it new content.
 
-    Times are in ms since 1970; `expires_at` is None if it was left out. `replaces` is 0 if the call is opened.
+    Times are in ms since 1970. `expires_at` is None if the request has none. `replaces` is 0 if the request opens a
+    call.
     """
 
     id: str
@@ -95,23 +96,32 @@ class RequestedCall:
     replaces: int
 
     def near(self, resolution: int, held: Near | None) -> Near:
-        """Return the circle to publish (RZ6). `held`: the circle of the content before."""
+        """Return the circle to publish instead of the exact place (RZ6).
+
+        `held` is the circle of the previous content, or None if there is none.
+        """
         before = [] if held is None else [(held.lat, held.lng, held.radius_m)]
         [disc] = publish_area([(self.place.lat, self.place.lng, 0.0)], resolution, before)
         return Near(*disc)
 
     def facts(self) -> PolicyFacts:
-        """Return the part of the request that the policy decides about."""
+        """Return the parts of the request that the policy checks."""
         return _facts(self.category, self.occurred_at, self.expires_at, takes_default=self.expires_at is None)
 
 
 def parse_call(body: Mapping[str, Any]) -> RequestedCall:
-    """Return the request to open a call. `body` was read by `strict_json.load_json`. Raises Invalid."""
+    """Return the request to open a call.
+
+    `body` is the result of `strict_json.load_json`. Raise Invalid if the body breaks a rule.
+    """
     return _requested(_validate(CallRequest, body))
 
 
 def parse_content(body: Mapping[str, Any], call_id: str) -> RequestedCall:
-    """Return the request to give a call new content. Raises Invalid."""
+    """Return the request to give a call new content.
+
+    Raise Invalid if the body breaks a rule, or has another call's id.
+    """
     given = body.get("id")
     mismatch = [ID_MISMATCH] if isinstance(given, str) and is_id(given) and given != call_id else []
     try:
@@ -124,7 +134,7 @@ def parse_content(body: Mapping[str, Any], call_id: str) -> RequestedCall:
 
 
 def parse_end(body: Mapping[str, Any]) -> str:
-    """Return the reason in a request to end a call. Raises Invalid."""
+    """Return the reason in a request to end a call. Raise Invalid if the body breaks a rule."""
     return _validate(EndRequest, body).reason
 
 
@@ -150,7 +160,7 @@ def _requested(model: CallRequest) -> RequestedCall:
     )
 
 
-# ---- the usable part of a body with errors -------------------------------------------------------------------------
+# ---- what the policy can check in a body with errors ---------------------------------------------------------------
 
 
 _CATEGORY: TypeAdapter[str] = TypeAdapter(Text, config=ConfigDict(strict=True))

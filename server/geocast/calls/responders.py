@@ -1,9 +1,12 @@
-"""The sessions that calls concern: their people, their qualifications, and where they are.
+"""The sessions that may be called to help: which person they belong to, their qualifications, and their locations.
 
-Rule 1  A session without a qualification costs one entry in one dict, by its person. It becomes a `Responder` when it
-        sends its location, has a call in `holding`, answers a call, or is sent something about a call (RJ6, RJ9).
-Rule 2  The location of a session stays in this module (RZ7). It is in the index while the session is on duty, and only
-        then (RQ4).
+A session is identified by its row, which is its number in the stream's hub.
+
+Rule 1  For a session without a qualification, only the person is stored: one entry in a dict. The session becomes a
+        `Responder` when it sends its location, says in `holding` that it already has a call, answers a call, or is sent
+        something about a call (RJ6, RJ9).
+Rule 2  The location of a session stays in this module (RZ7). It is in the index only while the session is on duty, that
+        is, while it has a qualification that counts and says where it is (RQ4).
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +23,7 @@ from .eligibility import MAX_REACH_M, Here, Refusal
 from .live_call import LiveCall
 from .pending_accept import AcceptEvent, PendingAccept
 
-INITIAL_CAPACITY = 1 << 12  # places for which address space is reserved at the start
+INITIAL_CAPACITY = 1 << 12  # number of places for which address space is reserved at the start
 
 
 class ResponderRights(Protocol):
@@ -28,7 +31,7 @@ class ResponderRights(Protocol):
 
     @property
     def may_test(self) -> bool:
-        """Whether the session sees calls of the status `test` and `exercise` (R6)."""
+        """Whether the session may see calls whose status is `test` or `exercise` (R6)."""
         ...
 
     @property
@@ -38,12 +41,12 @@ class ResponderRights(Protocol):
 
     @property
     def quals(self) -> frozenset[str]:
-        """The qualifications that count (RQ1 to RQ3)."""
+        """The qualifications that count for calls (RQ1 to RQ3)."""
         ...
 
 
 class Responder:
-    """A session that calls concern."""
+    """A session that may be sent messages about calls for help, and what is known about it."""
 
     __slots__ = (
         "calls", "gone", "here", "may_test", "pending", "person", "quals", "refused", "reported", "row", "slot",
@@ -52,16 +55,16 @@ class Responder:
 
     def __init__(self, row: int, person: Person | None) -> None:
         self.row = row
-        self.person = person  # None without a token
+        self.person = person  # None if the session has no token
         self.quals: frozenset[str] = frozenset()
         self.may_test = False
         self.here: Here | None = None
-        self.slot = -1  # of its place in the index; -1 while it is off duty
-        self.calls: set[LiveCall] = set()  # calls with a record of what this session was sent
+        self.slot = -1  # slot of its location in the index; -1 while it is off duty
+        self.calls: set[LiveCall] = set()  # the calls that record what this session was sent
         self.pending: PendingAccept | None = None
-        self.refused: dict[str, Refusal] = {}  # answers to `accept` that are still to be sent, by call
-        self.unknown: dict[str, int] = {}  # revisions in its `holding` of calls that this process does not know
-        self.reported = float("-inf")  # when its last report counted, on the monotonic clock
+        self.refused: dict[str, Refusal] = {}  # by call: refusals of an `accept` that must still be sent
+        self.unknown: dict[str, int] = {}  # by call that this process has not read: the revision in `holding`
+        self.reported = float("-inf")  # monotonic time of the last report that counted
         self.gone = False
 
     @property
@@ -70,54 +73,57 @@ class Responder:
         return self.slot >= 0
 
     def pending_for(self, call_id: str) -> PendingAccept | None:
-        """Return the `accept` of this call that waits for its answer, if there is one."""
+        """Return the session's `accept` of this call if it still waits for an answer, else None."""
         return self.pending if self.pending is not None and self.pending.call_id == call_id else None
 
     def end_pending(self, event: AcceptEvent) -> None:
-        """Let the pending `accept`, if there is one, take an event after which the session waits no more."""
+        """Apply an event to the session's pending `accept`, if there is one, and stop waiting for its answer."""
         if self.pending is not None:
             self.pending.on(event)
             self.pending = None
 
 
 class Responders:
-    """All sessions with a token, by row and by person, and the responders among them."""
+    """All sessions with a token, by row (the session's number) and by person.
+
+    A session that may be sent messages about calls for help also has a `Responder`.
+    """
 
     def __init__(self, capacity: int) -> None:
-        """Serve sessions with rows from 0 to `capacity` - 1."""
-        self._persons: list[Person | None] = [None] * capacity  # by row
+        """Create an object without sessions, for rows (session numbers) from 0 to `capacity` - 1."""
+        self._persons: list[Person | None] = [None] * capacity  # each session's person, by row
         self._rows: dict[Person, int | set[int]] = {}  # by person: the row, or a set of several rows
-        self._known: dict[int, Responder] = {}  # by row
-        self._here = PlaceIndex(INITIAL_CAPACITY)  # of the sessions on duty
+        self._known: dict[int, Responder] = {}  # the responders, by row
+        self._here = PlaceIndex(INITIAL_CAPACITY)  # the locations of the sessions on duty
 
     @property
     def on_duty(self) -> int:
-        """The number of sessions on duty."""
+        """The number of sessions on duty: with a qualification that counts, and a location."""
         return len(self._here)
 
     def find(self, row: int) -> Responder | None:
-        """Return the responder with this row; None if calls do not concern the session."""
+        """Return the `Responder` of the session with this row (session number), or None if it has none."""
         return self._known.get(row)
 
     def get(self, row: int) -> Responder:
-        """Return the responder with this row; create it if there is none."""
+        """Return the `Responder` of the session with this row (session number). Create it if there is none."""
         found = self._known.get(row)
         if found is None:
             found = self._known[row] = Responder(row, self._persons[row])
         return found
 
     def person_of(self, row: int) -> Person | None:
-        """Return the person of a session; None without a token."""
+        """Return the person to whom a session belongs; None if the session has no token."""
         return self._persons[row]
 
     def rows_of(self, persons: Iterable[Person]) -> Iterator[int]:
-        """Yield the rows of all sessions of these people."""
+        """Yield the rows (session numbers) of all sessions that belong to these people."""
         for person in persons:
             rows = self._rows.get(person, ())
             yield from (rows,) if isinstance(rows, int) else rows
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        """Set the rights that the session's token gives from now on."""
+        """Set the rights of a session, as its current token grants them."""
         subject = rights.subject
         self._name(row, None if subject is None else Person(subject.sub, subject.issuer))
         found = self._known.get(row)
@@ -128,14 +134,17 @@ class Responders:
             self._file(found)
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set where the session says that it is; None if it does not say."""
+        """Set the location of a session, as its client has sent it.
+
+        None means that the client no longer shares its location.
+        """
         found = self._known.get(row) if here is None else self.get(row)
         if found is not None:
             found.here = None if here is None else (here[0], here[1], min(here[2], MAX_REACH_M))
             self._file(found)
 
     def leave(self, row: int) -> Responder | None:
-        """Forget a session that has ended, and its location. Return its responder, if there was one."""
+        """Forget a session that has ended, and its location. Return its `Responder`, or None if it had none."""
         self._name(row, None)
         found = self._known.pop(row, None)
         if found is not None:
@@ -145,17 +154,20 @@ class Responders:
         return found
 
     def within(self, circle: Circle) -> list[int]:
-        """Return the rows of the sessions on duty inside a circle, the nearest first."""
+        """Return the rows (session numbers) of the sessions on duty inside a circle, the nearest first."""
         rows, distance_m = self._here.match([circle])
         found: list[int] = rows[np.argsort(distance_m, kind="stable")].tolist()
         return found
 
     def point_of(self, responder: Responder) -> tuple[Vector, float]:
-        """Return where a session on duty is: a point on the unit sphere, and its reach in metres."""
+        """Return the location of a session on duty.
+
+        It is a unit vector from the centre of the earth, and an uncertainty in metres.
+        """
         return self._here.place(responder.slot)
 
     def _name(self, row: int, person: Person | None) -> None:
-        """Set whose session it is."""
+        """Set the person to whom a session belongs; None if it has no token."""
         old = self._persons[row]
         if old == person:
             return
@@ -170,7 +182,7 @@ class Responders:
                 self._rows[person] = {rows, row}
 
     def _forget(self, person: Person, row: int) -> None:
-        """Remove a session from the sessions of a person."""
+        """Remove a session from the set of sessions of a person."""
         rows = self._rows[person]
         if isinstance(rows, set) and len(rows) > 1:
             rows.discard(row)
@@ -178,7 +190,7 @@ class Responders:
             del self._rows[person]
 
     def _file(self, responder: Responder) -> None:
-        """Keep the session's place in the index if the session is on duty, and only then (Rule 2)."""
+        """Update the index of locations, which has the locations of all sessions on duty, and no others (Rule 2)."""
 
         here = responder.here if responder.quals else None
         if here is None:

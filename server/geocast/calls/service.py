@@ -1,11 +1,12 @@
-"""Opening, changing and ending calls, and giving seats: the order of decisions, without HTTP and without sessions.
+"""Decisions about calls: opening, changing and ending them, and giving seats. Nothing here knows HTTP or sessions.
 
-Every decision is made from the whole chain of the call in the log, not from what this node has read of it so far (H6).
-If another writer was faster, the decision is made again (RV2, `alertlog.optimistic`):
+A seat is a place among the responders who go. The chain of a call is all its entries in the log, numbered from 1. Every
+decision is made from the whole chain, not only from the part that this node has read so far (H6). If another writer was
+faster, the decision is made again (RV2, `alertlog.optimistic`):
 
     history of the id, decrypted <───────────────────────┐
-      │  it has what was asked for: answer with that     │ another writer has taken
-      │  something is against it: a Problem or a refusal │ the number
+      │  it has what was asked for already: answer so    │ another writer has taken
+      │  the request breaks a rule: Problem or refusal   │ the number
       v                                                  │
     an encrypted entry with the next number ── append ───┘ ── stored
 
@@ -13,13 +14,13 @@ Example: a call has one free seat, and two responders accept at nodes A and B at
 both append a fifth one that gives the seat away. Node A's is stored. Node B's is refused by the log, so node B reads
 five entries, finds no free seat, and answers "full". So no seat is ever given twice.
 
-Rule 1  An entry that can't be decrypted only keeps its number. So nobody who writes rubbish into the log keeps a
-        dispatcher from ending a call. A seat is given only if the whole chain can be decrypted, because an entry that
-        can't be may be what takes the seat (RV2).
-Rule 2  The exact place is decrypted to compare it with a repeated request, and to choose a defibrillator. Nothing that
-        is returned, raised or counted here contains it (RZ2, RZ4).
-Rule 3  A call belongs to its opener, by issuer and `sub` (HD5): all its contents keep the opener as `source`. A content
-        from somebody else names that dispatcher in `by`.
+Rule 1  An entry that can't be decrypted has no effect, except that its number is taken. So somebody who writes rubbish
+        into the log can't keep a dispatcher from ending a call. But a seat is given only if the whole chain can be
+        decrypted: the unreadable entry may be the one that gave the seat to somebody else (RV2).
+Rule 2  The exact place is decrypted for two purposes only: to compare it with that of a repeated request, and to choose
+        a defibrillator. Nothing that is returned, raised or counted here contains the place (RZ2, RZ4).
+Rule 3  A call belongs to the dispatcher who opened it, identified by issuer and `sub` (HD5). Every later content keeps
+        this opener as `source`. If another dispatcher has sent a content, its `by` names this dispatcher.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ from contextlib import suppress
 from copy import copy
 from typing import Any, NamedTuple
 
-from ..alertlog import AlertLog
+from ..alertlog import AlertLog, under_revision
 from ..alertlog.optimistic import OptimisticWriter, Plan
 from ..auth.tokens import Requester
 from ..clock import Clock, Now
@@ -62,25 +63,29 @@ from .decrypted_chain import DecryptedChain, opened_chain, sealed
 from .dispatcher_view import CallAcceptedOut, CallEndedOut, CallStateOut, content_answer, end_answer, is_open, state_map
 from .eligibility import Refusal, SeatRequest, is_wanted, refusal
 from .encryption import CallKeys
+from .live_call import RESTING
 from .openers import Openers
 from .request import RequestedCall, parse_call, parse_content, parse_end
 from .state import CallState, Seat
 
-RESERVED = "cap."  # the beginning of ids of alerts from CAP
-MOST_RETURNS = 20  # seats of one call that one responder may give back before further ones are refused
-REPORT_MS = 5_000  # the least time between two reports of a seat; the second one is dropped if it comes earlier (M20)
+RESERVED = "cap."  # the prefix of the ids of alerts from CAP messages
+MOST_RETURNS = 20  # a responder who has given back this number of seats of one call gets no more
+REPORT_MS = 5_000  # a report is dropped if the seat's last one was less than this time ago (M20)
 _OVERTAKEN = "this call is being written by others, or its last entry can't be read"
 
 
 class CallOutcome(NamedTuple):
-    """The answer to a dispatcher. `created`: this request has stored the entry (201), not an earlier one (200)."""
+    """The result of a dispatcher's request: the answer, and whether this request has stored the entry.
+
+    If `created` is True, this request has stored it (201). Otherwise an earlier, equal request has (200).
+    """
 
     answer: CallAcceptedOut | CallEndedOut
     created: bool
 
 
 class CallService:
-    """The decisions about calls: on the requests of dispatchers, and on those of the responders of this process.
+    """Makes all decisions about calls, for the requests of dispatchers and of the responders of this process.
 
     The methods for dispatchers raise Problem if the request is refused. All methods raise LogUnavailable if the outcome
     is unknown, for instance because this node can't decrypt the entries.
@@ -96,9 +101,9 @@ class CallService:
         aeds: Aeds = NO_AEDS,
         openers: Openers | None = None,
     ) -> None:
-        """Write calls to `alert_log`, encrypted by the first of `keys`.
+        """Create a service that writes calls to `alert_log`, encrypted with the first of `keys`.
 
-        `appended` is called with each entry that was stored, to nudge the processes that follow the log. `aeds` are the
+        `appended` is called with each entry that was stored, to wake the processes that follow the log. `aeds` are the
         defibrillators that can be fetched. `openers` counts the open calls of each dispatcher.
         """
         self._log = alert_log
@@ -110,16 +115,19 @@ class CallService:
         self._openers = openers or Openers(alert_log)
 
     def with_config(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "CallService":
-        """Return a copy with another policy and other keys. Requests that are under way keep the old ones."""
+        """Return a copy with another policy, other keys and maybe other defibrillators.
+
+        Requests in progress keep the old ones.
+        """
         after: CallService = copy(self)
         after._policy, after._keys = policy, keys
         after._aeds = self._aeds if aeds is None else aeds
         return after
 
-    # ---- what a dispatcher asks for ------------------------------------------------------------------------------
+    # ---- requests from dispatchers ------------------------------------------------------------------------------
 
     async def open(self, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
-        """Open a call, unless the same one is open already."""
+        """Open a call. If the same request has opened it already, return the same answer."""
         try:
             request = parse_call(body)
         except Invalid as invalid:
@@ -141,7 +149,7 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._log.history(request.id), decide, append)
 
     async def revise(self, call_id: str, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
-        """Give a call new content."""
+        """Give a call new content. If the same request has done so already, return the same answer."""
         try:
             request = parse_content(body, call_id)
         except Invalid as invalid:
@@ -162,7 +170,10 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def end(self, call_id: str, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
-        """End a call. One that has ended already keeps its first end; an expired one can be ended."""
+        """End a call.
+
+        If it has ended already, return the answer for the `end` that is in the log. An expired call can still be ended.
+        """
         try:
             reason = Reason(parse_end(body))
         except Invalid as invalid:
@@ -180,17 +191,18 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def state(self, call_id: str, dispatcher: Requester) -> CallStateOut:
-        """Return a call as its dispatcher sees it: how many were notified and who goes, but not where it is."""
+        """Return the state of a call for its dispatcher, with the responders who go, but without the exact place."""
         _, call = self._visible(await self._chain(call_id), dispatcher)
         return await self._state_answer(call)
 
     async def open_calls(self, dispatcher: Requester) -> AsyncIterator[CallStateOut]:
-        """Yield the open calls of a dispatcher in the order of their opening; all open calls if it manages.
+        """Yield the open calls of a dispatcher, in the order in which they were opened.
 
-        There may be a thousand, so other tasks may run between any two.
+        If the dispatcher's token may change the calls of others, yield all open calls. There may be a thousand, so
+        other tasks may run between any two.
         """
         for call_id in await self._log.open_calls(self._now_ms()):
-            await asyncio.sleep(0)  # a log in memory lets no other task run
+            await asyncio.sleep(0)  # let other tasks run, which reading a log in memory does not
             chain = await self._chain(call_id)
             call = chain.call if chain is not None else None
             if call is None or not dispatcher.may_change(call.opening.issuer, call.opening.source):
@@ -198,10 +210,13 @@ class CallService:
             if is_open(call, self._clock.now()):
                 yield await self._state_answer(call)
 
-    # ---- what responders and clocks ask for ----------------------------------------------------------------------
+    # ---- requests from responders, and scheduled changes -----------------------------------------------------------
 
     async def accept(self, seat_request: SeatRequest) -> Refusal | None:
-        """Give a seat to a responder (RV2 to RV5). Return why not; None if they have one by now."""
+        """Try to give a responder a seat, which is a place among those who go (RV2 to RV5).
+
+        Return None if they have a seat now, otherwise the reason for the refusal.
+        """
 
         def decide(chain: DecryptedChain | None) -> Plan[Refusal | None, CallEntry]:
             call = chain.call if chain else None
@@ -219,10 +234,11 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._complete_chain(seat_request.call_id), decide)
 
     async def release(self, call_id: str, person: Person, accepted_at: int | None = None) -> None:
-        """Give a seat back (RV5). Do nothing if this person has no seat, or the call is over.
+        """Release a person's seat, which is a place among the responders who go (RV5).
 
-        `accepted_at`: give back only the seat that was accepted at that time, in ms since 1970, and no later one.
-        Raises LogUnavailable if the log lacks the call, because lost entries are put back.
+        Do nothing if the person has no seat, or the call is over. If `accepted_at` is not None, release only a seat
+        that was accepted at that time (ms since 1970), not a later one. Raise LogUnavailable if the log lacks the call:
+        lost entries will be put back.
         """
 
         def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
@@ -234,7 +250,10 @@ class CallService:
         await self._append_if_open(call_id, decide)
 
     async def report(self, call_id: str, person: Person, state: SeatState) -> None:
-        """Note how far the holder of a seat is (M20). Drop a report without news, or within 5 s of the last one."""
+        """Store the progress that a responder with a seat (a place among those who go) has reported (M20).
+
+        Ignore a report that says nothing new, or that comes within 5 s of the last one.
+        """
 
         def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
             seat = call.seats.get(person)
@@ -245,9 +264,10 @@ class CallService:
         await self._append_if_open(call_id, decide)
 
     async def widen(self, call_id: str, ring: int) -> None:
-        """Widen the search to the radius with this index of `rings_m`, if it is the next one and a seat is free (RN2).
+        """Widen a call's search radius to `rings_m[ring]` (RN2).
 
-        It is not tried again if another entry was faster, since that entry may have widened the search already.
+        Do nothing if `ring` is not the next index, or if the call needs no more responders. If another entry is stored
+        first, do not try again, because that entry may have widened the radius already.
         """
         chain, now = await self._complete_chain(call_id), self._clock.now()
         call = _open_call(chain, now)
@@ -257,7 +277,7 @@ class CallService:
             await self._writer.append([self._next_entry(chain, call, Widening(ring, now.wall_ms), Nothing())])
 
     async def expire(self, call_id: str) -> None:
-        """End a call that has expired by its current content, if nothing has ended it yet (RZ4)."""
+        """End a call whose current content has expired, if nothing has ended it yet (RZ4)."""
 
         def decide(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
             call, now_ms = chain.call if chain else None, self._now_ms()
@@ -268,10 +288,11 @@ class CallService:
         await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def restore(self, call_id: str, seat: Seat) -> None:
-        """Put back a claim that was read and that the log has lost (RV7).
+        """Store a seat again: this process has read it, but the log has lost its entry (RV7).
 
-        Example: a failover of Redis lost r-1's claim to seat 2, and r-2 has accepted seat 2 since. Both have been told
-        to come. So r-1's claim is put back as seat 0, and r-1 is not told to stop.
+        A seat is a place among the responders who go. Example: a failover of Redis lost the entry that gave seat 2 to
+        r-1, and r-2 has accepted seat 2 since. Both responders are on their way. So r-1 gets seat 0, and is not called
+        off.
         """
 
         def decide(call: CallState, _now: Now) -> tuple[Body, Secret] | None:
@@ -286,14 +307,15 @@ class CallService:
     async def _append_if_open(
         self, call_id: str, decide: Callable[[CallState, Now], tuple[Body, Secret] | None]
     ) -> None:
-        """Append the entry that `decide` makes of an open call. Append nothing if it returns None, or the call is over.
+        """Append the entry that `decide` makes for a call, if the call is open.
 
-        Raises LogUnavailable if the log lacks the call, because lost entries are put back.
+        Append nothing if `decide` returns None. Raise LogUnavailable if the log lacks the call: lost entries will be
+        put back.
         """
 
         def plan(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
             if chain is None:
-                raise LogUnavailable("this call is not in the log any more: what was lost is put back")
+                raise LogUnavailable("this call is missing in the log; lost entries will be put back")
             now = self._clock.now()
             call = _open_call(chain, now)
             parts = decide(call, now) if call is not None else None
@@ -301,20 +323,27 @@ class CallService:
 
         await self._writer.decide_and_append(lambda: self._complete_chain(call_id), plan)
 
-    # ---- a chain -------------------------------------------------------------------------------------------------
+    # ---- reading and writing the entries of a call -----------------------------------------------------------------
 
     async def _chain(self, call_id: str) -> DecryptedChain | None:
         return opened_chain(self._keys, await self._log.history(call_id))
 
     async def _complete_chain(self, call_id: str) -> DecryptedChain | None:
-        """Return a chain by which a seat may be given. Raises LogUnavailable if part of it can't be decrypted."""
+        """Return all entries of a call, after checking that each of them could be decrypted.
+
+        Only then may a seat be given away (Rule 1). Return None if the log has no such call. Raise LogUnavailable if an
+        entry can't be decrypted.
+        """
         chain = await self._chain(call_id)
         if chain is not None and not chain.whole:
             raise LogUnavailable("this node has no key for some entries of this call")
         return chain
 
     def _visible(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
-        """Return the chain and its call if this dispatcher may see it. Raises Problem: 404, 403."""
+        """Return the entries and the state of a call, if this dispatcher may see it.
+
+        Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher.
+        """
         if chain is None:
             raise Problem(problems.UNKNOWN_CALL)
         if chain.call is None:
@@ -324,7 +353,10 @@ class CallService:
         return chain, chain.call
 
     def _changeable(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
-        """Return the chain and its call if this dispatcher may change it now. Raises Problem: 404, 403, 410."""
+        """Return the entries and the state of a call, if this dispatcher may change it now.
+
+        Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher, 410 if it is over.
+        """
         chain, call = self._visible(chain, dispatcher)
         if not is_open(call, self._clock.now()):
             raise Problem(problems.CALL_ENDED)
@@ -338,10 +370,13 @@ class CallService:
             raise LogUnavailable("there is no key to encrypt with")
         return sealed(self._keys, call_id, number, ends_at, body, secret)
 
-    # ---- contents ------------------------------------------------------------------------------------------------
+    # ---- the contents of calls -------------------------------------------------------------------------------------
 
     def _repeated_opening(self, request: RequestedCall, chain: DecryptedChain | None) -> CallOutcome:
-        """Return the answer to a request to open a call under a taken id. Raises Problem if it is another call."""
+        """Return the answer to a request to open a call whose id is already used.
+
+        Raise Problem if the id belongs to an alert, or to a call with other content.
+        """
         if chain is None:
             raise Problem(problems.ID_CONFLICT)
         for known, opening, place in chain.contents():
@@ -354,7 +389,10 @@ class CallService:
         raise LogUnavailable("this node has no key for this call")
 
     async def _policy_violations(self, invalid: Invalid, call_id: str, dispatcher: Requester) -> list[Violation]:
-        """Return the rules of the policy that a broken request for new content breaks; none if the call is unknown."""
+        """Return the violations of the policy in a request for new content that is malformed as well.
+
+        The list is empty if the call is unknown, or may not be changed.
+        """
         with suppress(Problem, LogUnavailable):
             _, call = self._changeable(await self._chain(call_id), dispatcher)
             return self._content_violations(invalid.facts(), call)
@@ -374,9 +412,10 @@ class CallService:
     def _new_opening(
         self, request: RequestedCall, dispatcher: Requester, call: CallState | None = None, kind: str | None = None
     ) -> Opening:
-        """Return the content that `request` becomes, or raise the 422 with every rule that it breaks.
+        """Return the public content for a request to open a call or to give it new content.
 
-        `call`: the call that gets new content; None if the request opens one. `kind`: the kind of that call's place.
+        Raise Problem (422) with every rule that the request breaks. `call` is the call that gets new content, or None
+        if the request opens a call. `kind` is the kind of the call's present place.
         """
         if call is None:
             violations = self._opening_violations(request)
@@ -406,12 +445,19 @@ class CallService:
         )
 
     def _published_headline(self, headline: str, terms: CallTerms) -> str:
-        """Return the headline for responders: the category's title, if the words may identify somebody (RY3)."""
+        """Return the headline that responders see.
+
+        It is the category's title if the requested headline may identify somebody (RY3).
+        """
         pii = self._policy.pii
         return terms.title if pii is not None and pii.find(headline) else headline
 
     def _has_same_content(self, request: RequestedCall, body: Opening, place: Secret) -> bool:
-        """Return whether a request says the same as this content (H5), by the terms of the call (RO3)."""
+        """Return whether a request has the same content as `body` and `place` (H5).
+
+        An expiry that is missing in the request, and a headline that would be replaced, are determined by the terms of
+        the call before the comparison (RO3).
+        """
         return (
             place == request.place
             and body.category == request.category
@@ -421,10 +467,14 @@ class CallService:
             and body.expires_at == _expires_at(request, body.terms)
         )
 
-    # ---- seats ---------------------------------------------------------------------------------------------------
+    # ---- assigning responders to a call's free seats ---------------------------------------------------------------
 
     def _new_seat(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest, now: Now) -> Acceptance:
-        """Return the claim to the lowest free seat, with its role (RV5)."""
+        """Return the body of an entry that gives a responder the free seat with the lowest number (RV5).
+
+        A seat is a place among the responders who go. The body also has the role of the responder. It is `cpr` instead
+        of `aed` if there is no defibrillator to fetch.
+        """
         number = call.free_seat
         assert number is not None, "a call that is full was refused"
         role: Role = call.opening.terms.seats[number - 1]
@@ -432,7 +482,10 @@ class CallService:
         return Acceptance(number, "cpr" if aed is None else role, now.wall_ms, seat_request.eta_s, aed)
 
     def _aed_to_fetch(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest) -> str | None:
-        """Return the id of the defibrillator to fetch: the shortest way round, and nobody else's task (RI2)."""
+        """Return the id of the defibrillator that this responder should fetch, or None if there is none (RI2).
+
+        It is the one with the shortest detour among those that nobody else fetches.
+        """
         place = _exact_place(chain, call)
         if place is None or seat_request.here is None:
             return None
@@ -442,27 +495,29 @@ class CallService:
         return None if chosen is None else near[chosen].id
 
     async def _state_answer(self, call: CallState) -> CallStateOut:
-        return state_map(call, await self._log.counts(call.id), self._clock.now())
+        counts = await self._log.counts(call.id)
+        resting = await self._log.counts(under_revision(call.id, RESTING))
+        return state_map(call, counts, resting.sent, self._clock.now())
 
     def _now_ms(self) -> int:
         return self._clock.now().wall_ms
 
 
 def _open_call(chain: DecryptedChain | None, now: Now) -> CallState | None:
-    """Return the call of a chain if it is open now."""
+    """Return the state of a call if it is open now, else None."""
     call = chain.call if chain is not None else None
     return call if call is not None and is_open(call, now) else None
 
 
 def _exact_place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
-    """Return the exact place of the current content; None if it has been deleted."""
+    """Return the exact place of the call's current content, or None if the place was deleted."""
     found = (each.secret for each in chain.entries if each.entry.revision == call.content)
     place = next(found, None)
     return place if isinstance(place, ExactPlace) else None
 
 
 def _seats_released(chain: DecryptedChain, person: Person) -> int:
-    """Return how many seats of the call this person has given back (RV5)."""
+    """Return how many times this person has released a seat (a place among those who go) of the call (RV5)."""
     return sum(isinstance(body, Release) and secret == person for _, body, secret in chain.entries)
 
 
@@ -476,7 +531,10 @@ def _expires_at(request: RequestedCall, terms: CallTerms) -> int:
 
 
 def _changed_fields(request: RequestedCall, opening: Opening, kind: str | None) -> list[Violation]:
-    """Return a violation for each field that must stay as it was, in the order of the table of fields."""
+    """Return a violation for each field that a request changes, but that must stay the same.
+
+    They are in the order of the protocol's table of fields.
+    """
     must = "must stay as it was when the call was opened"
     found = []
     if request.category != opening.category:

@@ -1,16 +1,19 @@
 """The state of a call, computed from its chain: content, current radius, seats, and whether the call is over.
 
-The state is a pure fold over decrypted entries in the order of the log. `CallService` folds the whole chain for each
-decision, and `LiveCall` takes entry after entry. Both get the same state.
+The chain of a call is all its entries in the log, in order. The state depends only on the decrypted entries.
+`CallService` computes it from the whole chain for each decision; `LiveCall` applies entry after entry. Both get the
+same state. A seat is a place among the responders who go; an entry of the kind `claim` gives a seat to a person.
 
-Rule 1  Nothing is refused here: what is in the log has happened. If a `claim` names a seat that somebody has, it was
-        put back after a failover. Its person was told where to go and keeps a seat, with number 0 (RV7).
-Rule 2  `revision` is the revision of the message `call`: the number of the newest content, or of the release by which
-        a full call notifies again (RV6). A wider radius and a seat request make no revision.
+Rule 1  No entry is refused here: what is in the log has happened. If a `claim` names a seat that somebody else has, the
+        `claim` was put back after a failover of Redis. Its person already knows where to go, and so gets an additional
+        seat, with number 0 (RV7).
+Rule 2  `revision` is the revision of the message `call`: the number of the entry with the newest content, or of the
+        release of a seat by which a full call begins to notify again (RV6). Neither a wider radius nor a `claim` makes
+        a new revision.
 Rule 3  Entries after the end have no effect.
-Rule 4  A `claim` counts once. One that was put back has another number but the same encrypted part.
-        Example: somebody who can write to the log, but has no key, copies a `claim` behind the release of its seat. The
-        copy does not give the seat back to its person.
+Rule 4  A `claim` counts once. If the log has put it back, it has another number but the same encrypted part.
+        Example: after a seat was released, somebody who can write to the log, but has no key, appends a copy of its
+        `claim`. The copy does not give the seat to the person again.
 """
 
 from collections.abc import Iterable
@@ -35,7 +38,7 @@ from ..model.call import (
 
 
 class DecryptedEntry(NamedTuple):
-    """An entry with its public and its decrypted part."""
+    """An entry of a call in the log, with its public body and its decrypted secret."""
 
     entry: CallEntry
     body: Body
@@ -44,10 +47,10 @@ class DecryptedEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A seat that a person has.
+    """A person's seat: a place among the responders who go to a call.
 
-    `number`: from 1; 0 for an additional seat (RV7). `entry_number`: the number of the entry that gave the seat. Times
-    are in ms since 1970; `changed_at` is the time of the last report, if there was one.
+    `number` starts at 1; it is 0 for an additional seat (RV7). `entry_number` is the number of the entry that gave the
+    seat. Times are in ms since 1970. `changed_at` is the time of the person's last report, or None if there was none.
     """
 
     number: int
@@ -62,7 +65,7 @@ class Seat:
 
 
 class Left(NamedTuple):
-    """When a person accepted a seat, and when the person released it, in ms since 1970."""
+    """The times at which a person agreed to go to a call and later gave that up, in ms since 1970."""
 
     accepted_at: int
     at: int
@@ -70,10 +73,11 @@ class Left(NamedTuple):
 
 @dataclass(slots=True)
 class CallState:
-    """The state of a call after the entries that were taken.
+    """The state of a call after the entries that were applied so far.
 
-    `number`: the number of the last entry. `content`: the number of the entry with the newest content. `entry`: that
-    entry, with its place encrypted; None for a call that ended long ago (RZ4). `wave`: an index of `rings_m`.
+    `number` is the number of the last entry, and `content` that of the entry with the newest content. `entry` is the
+    latter entry, with its place encrypted, or None for a call that ended long ago (RZ4). `revision` is explained in
+    Rule 2 of the module. `wave` is the index of the current radius in `rings_m`.
     """
 
     id: str
@@ -84,9 +88,9 @@ class CallState:
     revision: int
     wave: int = 0
     seats: dict[Person, Seat] = field(default_factory=dict)
-    left: dict[Person, Left] = field(default_factory=dict)  # people who released a seat and have none now
+    left: dict[Person, Left] = field(default_factory=dict)  # people without a seat who have released one
     end: Ending | None = None
-    accepted_seals: set[bytes] = field(default_factory=set)  # encrypted parts of the claims that counted (Rule 4)
+    accepted_seals: set[bytes] = field(default_factory=set)  # encrypted parts of the claims that have counted (Rule 4)
 
     @property
     def radius_m(self) -> int:
@@ -101,17 +105,17 @@ class CallState:
 
     @property
     def free_seat(self) -> int | None:
-        """The lowest number of a free seat (RV5); None if the call is full."""
+        """The lowest number of a free seat (a place among the responders who go), or None if the call is full (RV5)."""
         held = {seat.number for seat in self.seats.values()}
         return next((number for number in range(1, len(self.opening.terms.seats) + 1) if number not in held), None)
 
     @property
     def full(self) -> bool:
-        """Whether no seat is free (RV6)."""
+        """Whether no seat (place among the responders who go) is free (RV6)."""
         return self.free_seat is None
 
     def take(self, opened: DecryptedEntry) -> None:
-        """Take the next entry of the chain."""
+        """Apply the next entry of the call."""
         entry, body, secret = opened
         self.number = max(self.number, entry.revision)
         if self.end is not None:
@@ -124,7 +128,7 @@ class CallState:
                 self.wave = max(self.wave, min(ring, len(self.opening.terms.rings_m) - 1))
             case Acceptance() if isinstance(secret, Person) and entry.sealed not in self.accepted_seals:
                 self.accepted_seals.add(entry.sealed)
-                if secret not in self.seats:  # RV3
+                if secret not in self.seats:  # a person has at most one seat (RV3)
                     self._seat(entry, body, secret)
             case Release() if isinstance(secret, Person):
                 was_full = self.full
@@ -146,7 +150,10 @@ class CallState:
 
 
 def first_state(first: DecryptedEntry) -> CallState | None:
-    """Return the state after one entry: a `call`, or an `end` if the place has been deleted. None for other kinds."""
+    """Return the state of a call after its first entry, or None if the entry is of the wrong kind.
+
+    The entry must be a `call`, or an `end` if the entries with the exact place were deleted.
+    """
     entry, body, _ = first
     if isinstance(body, Opening):
         return CallState(entry.id, body, entry, entry.revision, entry.revision, entry.revision)
@@ -157,9 +164,9 @@ def first_state(first: DecryptedEntry) -> CallState | None:
 
 
 def fold(chain: Iterable[DecryptedEntry]) -> CallState | None:
-    """Return the state after a whole chain, in order; None if no entry says what the call is about.
+    """Return the state of a call after all its entries, in order; None if no entry says what the call is about.
 
-    Some time after the end, the entries with the place are deleted. The end then says what the call was about.
+    Some time after the end, the entries with the exact place are deleted. Then the `end` says what the call was about.
     """
     entries = list(chain)
     known = next((each for each in entries if isinstance(each.body, Opening)), None)
@@ -177,7 +184,7 @@ def fold(chain: Iterable[DecryptedEntry]) -> CallState | None:
 
 
 def place_of(opened: DecryptedEntry) -> ExactPlace:
-    """Return the exact place in a `call`. Raises ValueError for an entry of another kind."""
+    """Return the exact place in a decrypted `call` entry. Raise ValueError if the entry is of another kind."""
 
     if not isinstance(opened.secret, ExactPlace):
         raise ValueError("an entry without a place")

@@ -1,19 +1,21 @@
-"""The worker that carries out the call hub's requests in the log, and what is due by time: wider radii and ends.
+"""The worker that carries out the call hub's requests in the log, and does what is due: wider radii and ends of calls.
 
-Rule 1  A request is tried until it has succeeded. While the log is unavailable it is tried again, for as long as
-        somebody waits for it and the call is not over. Each try decides by the state at that time.
+A seat is a place among the responders who go. A wave is a step in which a call notifies people within a wider radius.
+
+Rule 1  If the log is unavailable, a request is tried again, as long as somebody waits for the result and the call is
+        not over. Each try makes its decision from the state at that time.
         Example: a responder accepts while Redis fails over, and walks out of the radius in the meantime. The try that
         reaches the log finds the responder outside, and the answer is `far`.
-Rule 2  Every process tries to widen a call (RN2), by the number of sessions that all processes have notified (RN3), or
-        by its own number if the log can't be read. The log stores each wave once, so it does not matter which process
-        is first.
-Rule 3  Counts are stored at once, and before this process decides whether to widen.
-Rule 4  The log itself puts back what Redis has lost, seat requests included. The exception is a seat request whose seat
-        somebody else has taken and released since. That seat request is made again here, because a responder who was
-        told where to go is not called off by a loss (RV7).
-Rule 5  An entry that no key decrypts is set aside, counted, and logged. The process stays ready: otherwise, somebody
-        who can write to the log could switch it off (HD8).
-Rule 6  A call that both clocks have ended is ended in the log (RZ4), by the first process that comes to it.
+Rule 2  Every process tries to widen a call when that is due (RN2). This depends on the number of sessions that all
+        processes have notified (RN3), or, if the log can't be read, on this process's own number. The log stores each
+        wave once, so it does not matter which process is first.
+Rule 3  New counts are stored at each check, and before this process decides whether to widen a call.
+Rule 4  If Redis loses entries, the log itself puts them back, including those that gave seats. There is one exception:
+        somebody else has taken and released the same seat in the meantime. Then this worker gives the person a seat
+        again, because a responder who knows where to go must not be called off because of a loss (RV7).
+Rule 5  An entry that no key decrypts is skipped, counted, and logged. The process stays ready: otherwise, somebody who
+        can write to the log could put it out of service (HD8).
+Rule 6  A call that has expired by both clocks is ended in the log (RZ4), by the first process that notices it.
 """
 
 import asyncio
@@ -42,51 +44,61 @@ from .state import Seat
 
 logger = logging.getLogger(__name__)
 
-TICK_S = 0.05  # longest time between two checks while a call can widen: other processes decide by this one's counts
-REST_S = 0.5  # the same while no call can widen
-CHECK_S = 0.2  # time between two readings of one call's counts
+TICK_S = 0.05  # longest time between two checks while a call can widen: other processes need this one's counts
+REST_S = 0.5  # longest time between two checks while no call can widen
+CHECK_S = 0.2  # shortest time between two readings of one call's counts
 END_S = 1.0  # time between two searches for expired calls
-END_JITTER_S = 0.1  # longest random delay of an end, so that one process writes it
-RESTORE_S = 3.0  # time for the log to put back by itself what it has lost
-RETRY_S, RETRY_MOST_S = 0.25, 2.0  # first and longest pause between two tries while the log is unavailable
+END_JITTER_S = 0.1  # longest random delay before an end is written, so that only one process writes it
+RESTORE_S = 3.0  # time that the log has to put back lost entries by itself
+RETRY_S, RETRY_MOST_S = 0.25, 2.0  # first and longest pause between two tries if the log is unavailable
 ROLES = ("cpr", "aed")
 ANSWERS = ("accept", "decline")
 
 
 class CallDecisions(Protocol):
-    """Decisions by the whole chain in the log, which `service.CallService` makes. All methods may raise LogUnavailable.
+    """Makes decisions about calls, from all entries of a call in the log.
 
-    This module imports no more than this protocol: `CallService` handles the exact places that dispatchers send, and
-    no module that delivers messages may import it.
+    All methods may raise LogUnavailable. `service.CallService` implements this protocol. The worker imports only the
+    protocol, because `CallService` handles the exact places that dispatchers send, and no module that delivers messages
+    may import it.
     """
 
     async def accept(self, seat_request: SeatRequest) -> Refusal | None:
-        """Give a seat to a person. Return why not; None if the person has a seat."""
+        """Try to give a person a seat, which is a place among the responders who go.
+
+        Return None if the person has a seat now, otherwise the reason for the refusal.
+        """
         ...
 
     async def release(self, call_id: str, person: Person, accepted_at: int | None) -> None:
-        """Release this person's seat, if it was accepted at this time (None: at any time)."""
+        """Release a person's seat, which is a place among the responders who go.
+
+        If `accepted_at` (ms since 1970) is not None, release only a seat that was accepted at that time.
+        """
         ...
 
     async def report(self, call_id: str, person: Person, state: SeatState) -> None:
-        """Store the progress of a person who has a seat."""
+        """Store the progress (`state`) that a responder on the way to a call has reported."""
         ...
 
     async def widen(self, call_id: str, ring: int) -> None:
-        """Start the next wave, if this is its index in `rings_m`."""
+        """Widen a call's search radius to `rings_m[ring]`, if that is the next radius."""
         ...
 
     async def restore(self, call_id: str, seat: Seat) -> None:
-        """Put back a seat that the log has lost, unless its person has one."""
+        """Store a seat (a place among the responders who go) again that the log has lost.
+
+        Do nothing if its person has a seat.
+        """
         ...
 
     async def expire(self, call_id: str) -> None:
-        """End a call that has expired."""
+        """Store the end of a call that has expired."""
         ...
 
 
 class CallWorker:
-    """The call hub of a process, and the tasks that carry out its requests in the log."""
+    """Runs the call hub of a process, and the tasks that carry out the hub's requests in the log."""
 
     def __init__(
         self,
@@ -98,7 +110,7 @@ class CallWorker:
         metrics: Metrics,
         aeds: Aeds = NO_AEDS,
     ) -> None:
-        """Serve sessions with rows from 0 to `capacity` - 1.
+        """Create a worker and its hub, for sessions with rows (session numbers) from 0 to `capacity` - 1.
 
         `config` returns the service and the keys of the current configuration. `store` stores counts, and returns
         whether it succeeded.
@@ -109,7 +121,7 @@ class CallWorker:
         self.hub = CallHub(
             capacity, partial(opened, keys), self._handle, aeds, lambda what, seconds: took[what].observe(seconds)
         )
-        self.wake: Callable[[], None] = lambda: None  # called when a session may be owed something
+        self.wake: Callable[[], None] = lambda: None  # called when a session may have to be sent a message
         self.widenings = 0  # waves that this process has tried to start
         self._log = alert_log
         self._store_counts = store
@@ -117,40 +129,47 @@ class CallWorker:
         self._under_way: set[asyncio.Task[None]] = set()
         self._releasing: set[ReleaseRequest] = set()
         self._reports: dict[tuple[str, Person], SeatState] = {}  # the last report of each person that is not stored yet
-        self._looked_at: set[str] = set()  # calls for which a task decides whether to widen or to end them
+        self._looked_at: set[str] = set()  # calls that a task is about to widen or end
         self._stirred = asyncio.Event()
         self._end_at = 0.0
 
     def adopt(self) -> None:
-        """Use the current configuration, and decrypt again what could not be decrypted before (RZ5)."""
+        """Use the current configuration.
+
+        With its keys, try again to decrypt entries that could not be decrypted (RZ5).
+        """
         self._service, keys = self._config()
         self.hub.adopt(partial(opened, keys), self._clock.now())
         self.wake()
 
     def read(self, entry: CallEntry, position: int = 0) -> None:
-        """Take an entry of the log. `position`: where the log has it."""
+        """Process an entry of a call from the log. `position` is its position in the log."""
         failed = self.hub.failed
         self.hub.take(entry, self._clock.now())
         if self.hub.failed > failed:
             name = entry.id if is_id(entry.id) else "with an id of another form"
-            text = "call %s: entry %d, at position %d of the log, was set aside: no key of --call-keys decrypts it"
+            text = "call %s: entry %d, at position %d of the log, is ignored: no key of --call-keys decrypts it"
             logger.error(text, name, entry.revision, position)
         self._stirred.set()
         self.wake()
 
     async def run(self) -> None:
-        """Do what is due until cancelled. Then cancel the tasks under way, and store the last counts."""
+        """Store counts, widen radii and end expired calls, until cancelled.
+
+        When cancelled, cancel the running tasks and store the last counts.
+        """
         try:
             while True:
                 self._stirred.clear()
                 try:
                     self._look()
                 except Exception as error:
-                    logger.error("a look at the calls failed: %s", trace(error))
+                    logger.error("the periodic check of calls for help failed, and will run again: %s", trace(error))
                 if self.hub.may_widen:
                     await asyncio.sleep(min(TICK_S, max(0.0, self.hub.seconds_to_widening(self._clock.now()))))
                 else:
-                    # Not `asyncio.wait_for`: in Python 3.11 it loses a cancellation that comes with the event.
+                    # Don't use `asyncio.wait_for`: in Python 3.11 it may lose a cancellation that arrives together with
+                    # the event.
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(REST_S):
                             await self._stirred.wait()
@@ -160,10 +179,13 @@ class CallWorker:
             await self._store()
 
     def degraded(self) -> int:
-        """Return how many calls have entries that no key decrypts, for `/readyz`, which stays 200 (Rule 5)."""
+        """Return the number of calls with entries that no key decrypts.
+
+        `/readyz` reports the number, but still answers 200 (Rule 5).
+        """
         return self.hub.degraded(self._clock.now())
 
-    # ---- what is due by time -------------------------------------------------------------------------------------
+    # ---- what is due at a time -------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         now = self._clock.now()
@@ -178,7 +200,7 @@ class CallWorker:
                 self._start_once(call_id, self._expire(call_id))
 
     async def _widen(self, call: LiveCall) -> None:
-        """Start the next wave, if it is due by the number of notified sessions."""
+        """Widen the radius of a call, if the number of notified sessions shows that this is due."""
         await self._store()
         try:
             called = call.called_of(await self._log.counts(call.count_name))
@@ -189,16 +211,16 @@ class CallWorker:
             await self._service.widen(call.id, call.state.wave + 1)
 
     async def _expire(self, call_id: str) -> None:
-        await asyncio.sleep(END_JITTER_S * random())  # noqa: S311 (so that of several processes one does it)
+        await asyncio.sleep(END_JITTER_S * random())  # noqa: S311 (so that only one of several processes does it)
         if call_id in self.hub.to_end(self._clock.now()):
             await self._service.expire(call_id)
 
     async def _store(self) -> None:
-        """Add the counts of this process to the counts of all processes in the log (RN3)."""
+        """Add the counts of this process to the counts in the log, which are those of all processes (RN3)."""
         if (counts := self.hub.take_counts()) and not await self._store_counts(counts):
             self.hub.put_back_counts(counts)
 
-    # ---- requests of the hub -------------------------------------------------------------------------------------
+    # ---- requests from the hub -------------------------------------------------------------------------------------
 
     def _handle(self, request: LogRequest) -> None:
         match request:
@@ -215,7 +237,10 @@ class CallWorker:
                 self._start(self._report(call_id, person))
 
     async def _accept(self, request: AcceptRequest) -> None:
-        """Ask the log for a seat until it has answered (Rule 1), and pass the answer to the hub."""
+        """Ask the log for a seat (a place among those who go) until it answers, and pass the answer to the hub.
+
+        The log is asked again while it is unavailable (Rule 1).
+        """
         pause_s = RETRY_S
         while (seat_request := self.hub.seat_request(request, self._clock.now())) is not None:
             try:
@@ -237,7 +262,10 @@ class CallWorker:
                 return
 
     async def _report(self, call_id: str, person: Person) -> None:
-        """Store the last report of a person. An earlier report, stored first, would keep it from counting (M20)."""
+        """Store a responder's newest report of progress.
+
+        If an older report waits to be stored, it is dropped: a report right after it would not count (M20).
+        """
 
         async def store() -> None:
             state = self._reports.pop((call_id, person), None)
@@ -253,16 +281,19 @@ class CallWorker:
             self._reports.pop((call_id, person), None)
 
     async def _restore(self, call_id: str) -> None:
-        """Put back the seats that the log has lost and has not put back by itself (RV7)."""
+        """Store seats (places among those who go) again that the log has lost and not put back by itself (RV7)."""
         await asyncio.sleep(RESTORE_S)
         for seat in self.hub.lost(call_id):
             await self._retry(call_id, partial(self._put_back, call_id, seat))
 
     async def _put_back(self, call_id: str, seat: Seat) -> None:
-        await self._service.restore(call_id, seat)  # the service of the current configuration
+        await self._service.restore(call_id, seat)  # each try uses the service of the current configuration
 
     async def _retry(self, call_id: str, do: Callable[[], Awaitable[None]]) -> bool:
-        """Try until `do` succeeds, or the call is over as far as this process knows (Rule 1). Return whether it did."""
+        """Call `do` until it succeeds, or until the call is over as far as this process knows (Rule 1).
+
+        Return whether it succeeded.
+        """
         pause_s, until = RETRY_S, self._clock.now().monotonic + MAX_LIFE_S
         while self.hub.may_be_open(call_id, self._clock.now()) and self._clock.now().monotonic < until:
             try:
@@ -274,7 +305,10 @@ class CallWorker:
         return False
 
     def _start_once(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task for a call, unless one of `_looked_at` is under way for it."""
+        """Start a task for a call.
+
+        Do nothing if the task that this method last started for the call is still running.
+        """
         if call_id in self._looked_at:
             work.close()
             return
@@ -289,15 +323,17 @@ class CallWorker:
 
     @staticmethod
     async def _log_errors(work: Coroutine[Any, Any, object]) -> None:
-        """Await `work`. Ignore an unavailable log, and log other errors: they must not end other tasks."""
+        """Await `work`. Ignore LogUnavailable, and log other errors, so that they do not end other tasks."""
         try:
             await work
         except LogUnavailable:
             pass
         except Exception as error:
-            logger.error("a request of a call to the log failed: %s", trace(error))
+            logger.error(
+                "a call for help could not be changed in the log because of an unexpected error: %s", trace(error)
+            )
 
-    # ---- metrics -------------------------------------------------------------------------------------------------
+    # ---- metrics for Prometheus ------------------------------------------------------------------------------------
 
     def metrics(self) -> Iterator[Metric]:
         """Yield the metrics of calls for Prometheus."""
@@ -316,6 +352,6 @@ class CallWorker:
 
 
 def _each(names: Iterable[str], counted: Mapping[Any, int]) -> list[tuple[str, float]]:
-    """Return the count of each name, 0 for a name that was not counted yet."""
+    """Return a list of pairs: each name with its count, which is 0 if the name was not counted yet."""
 
     return [(name, counted.get(name, 0)) for name in names]

@@ -1,9 +1,10 @@
-"""The command line: one module for each command, which it defines as `command`.
+"""The command line of geocast. There is one module for each command, which defines the command as `command`.
 
-A mistake of the caller ends with one line on standard error and exit status 2, never with a traceback.
+If the caller makes a mistake, the program prints one line to standard error and exits with status 2, without a
+traceback.
 
 The version, the help and the completion of a word should appear as fast as a key press. So a command imports heavy
-modules only when it runs; only `click` and light modules are imported at the top.
+modules only when it runs; at the top of a module, only `click` and light modules are imported.
 """
 
 import re
@@ -35,12 +36,13 @@ def cli(context: click.Context) -> None:
 for each in (serve, check, health, keygen, token, approve, cap, ledger, push):
     cli.add_command(each.command)
 
-# Click repeats unexpected arguments in brackets. They may be a token, or a URL with a password, so they are cut out.
+# Click's message repeats unexpected arguments in brackets. They may contain a token, or a URL with a password, so they
+# are removed.
 _EXTRA = re.compile(r"(unexpected extra arguments?) \(.*\)", re.DOTALL)
 
 
 def main() -> NoReturn:
-    """Run the command and exit: with its status; with 2 after a mistake of the caller; with 130 if interrupted."""
+    """Run the command, and exit with its status, with 2 after a mistake of the caller, or with 130 if interrupted."""
     try:
         sys.exit(cli.main(prog_name="geocast", standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
@@ -57,7 +59,7 @@ def main() -> NoReturn:
 
 
 def _hint(error: click.UsageError) -> str:
-    """Return the hint where to find help, as click prints it by default."""
+    """Return the sentence that says which command prints help. It is the same as click's own sentence."""
     return f"Try '{error.ctx.command_path} --help' for help." if error.ctx else ""
 
 

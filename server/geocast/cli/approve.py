@@ -1,4 +1,4 @@
-"""`geocast approve`: show an alert or a cancel and sign it, on the reviewer's own machine (approval-rules.md)."""
+"""`geocast approve`: show an alert or a cancel, and sign it, on the reviewer's own machine (approval-rules.md)."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from ..model.problems import digits
 if TYPE_CHECKING:
     from ..approvals.form import Form
 
-MOST = 65_536  # bytes that standard input may have
+MOST = 65_536  # the largest number of bytes that standard input may have
 _FIRST = ("what", "aud", "id", "revision", "source", "category", "title", "severity", "status")
 _LAST = ("occurred_at", "expires_at", "location_resolution")
 
@@ -31,9 +31,10 @@ _LAST = ("occurred_at", "expires_at", "location_resolution")
 @click.option("--audience", help="Sign only forms of this deployment; of any if left out.")
 @click.option("--yes", is_flag=True, help="Don't ask: the form has been read.")
 def command(key_path: Path, audience: str | None, yes: bool) -> int:
-    """Show a form and sign it. The form, or the whole answer to a dry run, is read from standard input.
+    """Show a form (the text to be signed) and sign it.
 
-    The signature is printed on standard output. Send it with the others in `approval.signatures`.
+    The form, or the answer to a dry run, is read from standard input. The signature is printed on standard output. Send
+    it with the others in `approval.signatures`.
     """
     from ..approvals import form, signatures
 
@@ -53,7 +54,10 @@ def command(key_path: Path, audience: str | None, yes: bool) -> int:
 
 
 def _form_in(data: bytes) -> str:
-    """Return the form in an answer to a dry run, or else the whole text without the line end that a shell adds."""
+    """Return the form in `data`: the member `form` of an answer to a dry run, otherwise all of the data.
+
+    The final line end is removed. Raise ConfigError if the data is not JSON or is too large.
+    """
     if len(data) > MOST:
         raise ConfigError(f"standard input has more than {MOST // 1024} KiB")
     try:
@@ -78,7 +82,11 @@ def _private(path: Path) -> dict[str, Any]:
 
 
 def _agreed() -> bool:
-    """Ask at the terminal, since standard input is the form. Raise ConfigError without a terminal."""
+    """Ask the reviewer at the terminal whether to sign, and return whether the answer is yes.
+
+    Standard input can't be used for the answer, because the form is read from it. Raise ConfigError if there is no
+    terminal.
+    """
     try:
         terminal = open("/dev/tty", "r+b", buffering=0)  # noqa: SIM115 (closed below)
     except OSError:
@@ -88,11 +96,11 @@ def _agreed() -> bool:
         return terminal.readline().strip().lower() in (b"y", b"yes")
 
 
-# ---- what is shown -------------------------------------------------------------------------------------------------
+# ---- the form as text for a person ---------------------------------------------------------------------------------
 
 
 def _shown(read: "Form") -> Iterator[str]:
-    """Yield the whole form as lines for a person: first the texts that the public will read, then everything else."""
+    """Yield the whole form as lines for a person: first the texts that the public will read, then all other members."""
     members = dict(read.members)
     for name in ("headline", "description", "reason"):
         if name in members:
@@ -110,7 +118,7 @@ def _shown(read: "Form") -> Iterator[str]:
 
 
 def _shape(members: dict[str, Any]) -> str:
-    """Return a shape as one line. A shape with unknown members is shown as JSON, so that nothing is hidden."""
+    """Return a shape as one line. If it has unknown members, return it as JSON, so that nothing is hidden."""
     from ..alertlog.codec import to_shape
     from ..model.alert import Circle, Polygon
 
@@ -125,6 +133,6 @@ def _shape(members: dict[str, Any]) -> str:
 
 
 def _plain(value: object) -> str:
-    """Return a value as one line, with control characters escaped, since a terminal would obey them."""
+    """Return a value as one line. Control characters are escaped, because a terminal would obey them."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)

@@ -1,4 +1,4 @@
-"""`geocast cap`: show how CAP messages are read, and what is wrong with them."""
+"""`geocast cap`: show how a node would read files with CAP messages, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ..ingest.cap.language_groups import Block
     from ..ingest.cap.message import CapMessage
 
-BROKEN = 1  # the exit status if a file has something wrong with it
-MOST = 2 * 1024 * 1024  # bytes of a message; real messages contain up to 600 KB of audio
+BROKEN = 1  # the exit status if something is wrong with a file
+MOST = 2 * 1024 * 1024  # the largest message in bytes; real messages contain up to 600 KB of audio
 
 
 @click.command("cap", short_help="Show how files with CAP messages are read.")
@@ -32,11 +32,11 @@ def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
             parse_time(f"2000-01-01T00:00:00{assume_offset}")
         except ValueError:
             raise click.BadParameter("expected an offset such as +00:00", param_hint="--assume-offset") from None
-    return max(_told(path, assume_offset) for path in files)
+    return max(_print_file(path, assume_offset) for path in files)
 
 
-def _told(path: Path, assume_offset: str | None) -> int:
-    """Print what one file contains, and return the exit status."""
+def _print_file(path: Path, assume_offset: str | None) -> int:
+    """Print what one file contains and return 0, or print what is wrong with it and return BROKEN."""
     from ..errors import ConfigError
     from ..ingest.cap import language_groups, message
     from ..model.problems import Problem
@@ -84,7 +84,10 @@ def _block(block: Block) -> Iterator[str]:
 
 
 def _where(block: Block) -> str:
-    """Return the numbers of shapes, and of codes by the names of their lists."""
+    """Return a text with the numbers of polygons, circles and area codes of one alert in a message.
+
+    Area codes are counted separately for each code list.
+    """
     from ..ingest.cap.shapes import CapRing
 
     rings = [shape for shape in block.shapes if isinstance(shape, CapRing)]

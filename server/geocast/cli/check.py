@@ -1,6 +1,7 @@
-"""`geocast check`: show the settings that would be in force, where each comes from, and everything that is wrong.
+"""`geocast check`: show the settings that a node would use, where each comes from, and everything that is wrong.
 
-The command starts, creates and changes nothing. So it can be run beside a node, with the settings of the next one.
+The command starts, creates and changes nothing. So it can be run while a node is running, to check the settings with
+which the node will be restarted.
 """
 
 import contextlib
@@ -19,19 +20,19 @@ from ..config import KeyUrl, Settings
 from ..errors import ConfigError, LogUnavailable
 from .options import node_options, unknown_variables
 
-WONT_START, WOULD_WAIT = 2, 1  # exit statuses: a node would refuse to start; it would start and wait for its log
+WONT_START, WOULD_WAIT = 2, 1  # exit statuses: a node would refuse to start, or would start and wait for its log
 
-# A URL whose secret parts can be found: user and password, and every parameter except `prefix` and `ca`.
+# The pattern of URLs in which the secret parts can be found: user, password, and parameters except `prefix` and `ca`.
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?"
 _URL = re.compile(rf"([a-z+]+://)([^@/?#\s]*@)?({_HOST}(?:,{_HOST})*(?:/[\w./-]*)?)(\?[^\s#]*)?")
 _PARAMETER = re.compile(r"([?&])(?!prefix=|ca=)((?:[\w.-]+=)?)[^&]*")
 
 
 class _Lenient(click.Command):
-    """A command that collects the mistakes in its options (`options._Option`), and goes on with their defaults."""
+    """A command that collects mistakes in its options (`options._Option`) and continues with their defaults."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments, with a list for mistakes in `obj` of the context."""
+        """Parse the arguments. The context's `obj` is the list to which mistakes are added."""
         ctx.obj = []
         return super().parse_args(ctx, args)
 
@@ -40,19 +41,19 @@ class _Lenient(click.Command):
 @node_options
 @click.pass_context
 def command(context: click.Context, /, log_level: str, log_format: str, **options: Any) -> int:  # noqa: ARG001
-    """Show the settings that would be in force, and everything that is wrong with them. Takes the options of `serve`.
+    """Show the settings that a node would use, and everything that is wrong with them. Takes the options of `serve`.
 
-    Nothing is changed. The exit status is 0; 2 if a node would refuse to start; 1 if it would start and wait for its
-    log.
+    Nothing is changed. The exit status is 0 if a node would start, 1 if it would start but could not use its log at the
+    moment, and 2 if it would refuse to start.
     """
     settings = Settings(**options)
     for row in _table(context, settings):
         click.echo("  ".join(row).rstrip())
     problems = [*(error.format_message() for _, error in context.obj), *unknown_variables(), *settings.problems()]
     status = 0
-    for name, look in _looks(settings):
+    for name, check in _checks(settings):
         try:
-            if said := look():
+            if said := check():
                 click.echo(f"{name}: {said}")
         except ConfigError as error:
             problems += error.problems
@@ -64,11 +65,14 @@ def command(context: click.Context, /, log_level: str, log_format: str, **option
     return WONT_START if problems else status
 
 
-# ---- the settings ----------------------------------------------------------------------------------------------
+# ---- the table of settings -----------------------------------------------------------------------------------------
 
 
 def _table(context: click.Context, settings: Settings) -> Iterator[list[str]]:
-    """Yield rows with each option, its value, and where the value comes from, padded to columns."""
+    """Yield the rows of a table of options: each option's name, its value, and where the value comes from.
+
+    The first row has the titles of the columns. All cells of a column are padded to the same width.
+    """
     refused = {option.name for option, _ in context.obj}
     rows = [["setting", "value", "from"]]
     for option in context.command.params:
@@ -100,15 +104,18 @@ def _shown(name: str, value: object, settings: Settings) -> str:
 
 
 def _sessions(settings: Settings) -> int:
-    """Return how many connections a stream process would accept: `--max-sessions`, or what descriptors allow."""
+    """Return how many connections a stream process would accept.
+
+    This is `--max-sessions` if it is set, but never more than the limit of file descriptors allows.
+    """
     room = config.connections_for(config.descriptor_limit(), api=settings.workers == 1)
     return min(settings.max_sessions or room, room)
 
 
 def without_secrets(text: str) -> str:
-    """Return a path unchanged, and a URL without users, passwords and parameters that may be secret.
+    """Return a URL without users, passwords and parameters that may be secret. Return a path unchanged.
 
-    If the password in a malformed URL can't be found, only the scheme is shown.
+    If the URL is malformed, so that its password can't be found, return only its scheme.
     """
     scheme, colon, _ = text.partition(":")
     if not colon or scheme in config.PATH_SCHEMES or not re.fullmatch(r"[a-z+]+", scheme):
@@ -120,11 +127,15 @@ def without_secrets(text: str) -> str:
     return start + ("***@" if secret else "") + rest + _PARAMETER.sub(r"\1\2***", query)
 
 
-# ---- the files and the log -------------------------------------------------------------------------------------
+# ---- the checks of files, addresses and the log --------------------------------------------------------------------
 
 
-def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]]:
-    """Yield the checks with their names. Each returns a finding or None, or raises ConfigError or LogUnavailable."""
+def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    """Yield (name, check) for each address, for each file in the settings, and for the log.
+
+    `check` is a function. It returns a text about what it has found, or None if there is nothing to say. It raises
+    ConfigError if a node would not start, and LogUnavailable if a node would start and wait until the log can be used.
+    """
     for name, address in settings.addresses:
         yield name, lambda name=name, address=address: config.see_if_bindable(name, address)  # type: ignore[misc]
     yield "keys", lambda: _keys(settings.keys)
@@ -178,9 +189,9 @@ def _publishers(settings: Settings) -> str | None:
     if found is None:
         return None
     warnings: list[str] = []
-    with contextlib.suppress(ConfigError):  # the check of the policy reports it
+    with contextlib.suppress(ConfigError):  # `_policy` reports such errors
         warnings = found.warnings(load(settings.policy).categories)
-    with contextlib.suppress(ConfigError, LogUnavailable):  # the check of the keys reports it
+    with contextlib.suppress(ConfigError, LogUnavailable):  # `_keys` reports such errors
         keys = {} if settings.keys is None else keys_at(settings.keys)
         for issuer in sorted({key.issuer for key in keys.values()}):
             if not found.by(issuer).tables:
@@ -206,7 +217,7 @@ def _reviewers(settings: Settings) -> str | None:
     try:
         policy = load(settings.policy)
         keys = [] if settings.keys is None else [key.key for key in keys_at(settings.keys).values()]
-    except (ConfigError, LogUnavailable):  # the checks of keys and policy report it
+    except (ConfigError, LogUnavailable):  # `_keys` and `_policy` report such errors
         policy, keys = load(None), []
     refuse_misfits(found, policy, keys)
     return None if not found else f"{len(found)} keys of {len({each.sub for each in found.values()})} reviewers"
@@ -217,7 +228,7 @@ def _call_keys(settings: Settings) -> str | None:
     from ..policy import load
 
     path, categories = settings.call_keys, set[str]()
-    with contextlib.suppress(ConfigError):  # the check of the policy reports it
+    with contextlib.suppress(ConfigError):  # `_policy` reports such errors
         categories |= load(settings.policy).calls.keys()
     found = NO_CALL_KEYS if path is None else load_call_keys(path)
     refuse_unsealed(found, categories)

@@ -1,4 +1,4 @@
-"""Variables of the environment: a variable GEOCAST_… that is not known is reported as a mistake."""
+"""The check of environment variables: one that begins with GEOCAST_ and is unknown is reported as a mistake."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -7,7 +7,7 @@ from ..errors import did_you_mean
 
 PREFIX = "GEOCAST_"
 
-# Variables of the project's other programs, which may share an environment with a node.
+# Variables of the project's other programs, which may run with the same environment as a node.
 ELSEWHERE = frozenset(
     PREFIX + name
     for name in (
@@ -24,7 +24,7 @@ ELSEWHERE = frozenset(
         ),
         *("FEED_FORMAT", "LAT", "LNG", "ACCURACY", "CELL", "REVIEWER", "PAGE_TOKEN", "MAP_PORT", "MAP_STYLE"),
         *("PAGE_BIND", "LOAD_TOKEN", "LOAD_PUBLISH_TOKEN", "DISPATCH_TOKEN", "PUSH_URL"),
-        # options of `geocast push`
+        # The variables of the options of `geocast push`.
         *("LISTEN", "DEVICES", "PUSH_KEYS", "VAPID", "CONTACT", "PUSH_SERVICES", "PUSH_PRIVATE", "FINEST_CELL"),
         *("LEASE_DAYS", "MAX_DEVICES", "PUSH_CA"),
         *("FAILPOINT", "SLOW_FSYNC", "SOAK_EXAMPLES", "SOAK_STEPS", "SOAK_SEED", "SOAK_MINUTES"),
@@ -37,9 +37,9 @@ _SERVICE_LINK = re.compile(
 
 
 def unknown(names: Collection[str], settings: Collection[str]) -> Iterator[str]:
-    """Yield a line for each of these names that starts with GEOCAST_ and is not known.
+    """Yield a line of text for each variable in `names` that begins with GEOCAST_ and is not known.
 
-    `settings`: the variables of the command's own options.
+    `settings` are the variables of the command's own options.
     """
     known = {*settings, *ELSEWHERE}
     for name in sorted(names):

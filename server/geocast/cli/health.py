@@ -1,4 +1,4 @@
-"""`geocast health`: ask a node whether it is alive or ready."""
+"""`geocast health`: ask a running node whether it is alive or ready."""
 
 import json
 
@@ -9,23 +9,27 @@ from .options import api_option
 
 PATIENCE_S = 3.0
 MOST_BODY = 64 << 10
-OWN = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (a node that listens on all addresses is asked by loopback)
+OWN = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (a node that listens on all addresses is asked on loopback)
 
 
 @click.command("health")
 @api_option
 @click.option("--ready", is_flag=True, help="Ask whether the node is ready, not only whether it is alive.")
 def command(api: Address, ready: bool) -> int:
-    """Check whether a node is alive: exit status 0, or 1 with the reason. For the health check of a container."""
+    """Check whether a node is alive, for a container's health check.
+
+    The exit status is 0 if the node is alive. Otherwise it is 1, and the reason is printed.
+    """
     is_well, said = ask(api, ready=ready)
-    click.echo(f"geocast: {said}", err=not is_well)
+    click.echo(f"geocast: {api}: {said}", err=not is_well)
     return 0 if is_well else 1
 
 
 def ask(api: Address, *, ready: bool) -> tuple[bool, str]:
-    """Return whether the node at this address is alive, or `ready`, and a line that says so, with reasons if not.
+    """Return whether the node at this address is well, and a line of text that says so or gives the reasons.
 
-    A node that is not ready may still be alive and serve its sessions. Restarting it would only end them.
+    A node is well if it is alive or, if `ready` is true, if it is ready. A node that is not ready may still be alive
+    and serve its subscribers. A restart would only disconnect them.
     """
     import http.client
 
@@ -33,7 +37,7 @@ def ask(api: Address, *, ready: bool) -> tuple[bool, str]:
     try:
         connection.request("GET", "/readyz" if ready else "/healthz")
         answer = connection.getresponse()
-        said = _said(answer.read(MOST_BODY))
+        said = _status_line(answer.read(MOST_BODY))
         return answer.status == 200 and said is not None, said or f"not a node: HTTP status {answer.status}"
     except TimeoutError:
         return False, f"no answer within {PATIENCE_S:g} s"
@@ -43,8 +47,8 @@ def ask(api: Address, *, ready: bool) -> tuple[bool, str]:
         connection.close()
 
 
-def _said(body: bytes) -> str | None:
-    """Return an answer of /healthz or /readyz as one line; None if it is another answer."""
+def _status_line(body: bytes) -> str | None:
+    """Return the body of an answer from /healthz or /readyz as one line of text; None if the body is something else."""
     try:
         said = json.loads(body)
         why = [*said.get("reasons", ()), *(f"degraded: {each}" for each in said.get("degraded", ()))]

@@ -1,6 +1,6 @@
-"""The log lines of a process on standard error, as text or as JSON.
+"""The log messages of a process on standard error, as lines of text or of JSON.
 
-With JSON every line is an object: lines of geocast and of libraries, warnings of Python, and unexpected errors.
+With JSON every line is an object: the messages of geocast and of libraries, Python's warnings, and unexpected errors.
 """
 
 import contextlib
@@ -20,9 +20,10 @@ logger = logging.getLogger("geocast")
 
 @contextlib.contextmanager
 def kept(level: str, form: str) -> Iterator[None]:
-    """Write lines of this level and above in this form. With JSON, an exception that ends the block is a line too.
+    """Write log messages of this level and above to standard error while the `with` block runs.
 
-    The process then exits with status 2 after a ConfigError or an OSError, and with 1 after any other exception.
+    `form` is "text" or "json". With JSON, an exception that ends the block is written as a log message too. The process
+    then exits with status 2 after a ConfigError or an OSError, and with 1 after any other exception.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(_TEXT) if form == "text" else _json())
@@ -40,7 +41,7 @@ def kept(level: str, form: str) -> Iterator[None]:
         logger.critical("%s", error)
         sys.exit(2)
     except Exception as error:
-        logger.critical("failed", exc_info=error)
+        logger.critical("the process ends because of an unexpected error", exc_info=error)
         sys.exit(1)
 
 
@@ -55,7 +56,7 @@ def _json() -> logging.Formatter:
             return format_time(int(record.created * 1000))
 
         def formatException(self, ei: Any) -> str:  # noqa: N802
-            return trace(ei[1])  # without the text of the exception, which may repeat a client's data
+            return trace(ei[1])  # omits the text of the exception, which may repeat a client's data
 
     return _Lines(
         ["asctime", "levelname", "name", "process", "message"],
@@ -67,14 +68,14 @@ def _json() -> logging.Formatter:
             "exc_info": "exception",
             "stack_info": "stack",
         },
-        # Libraries add these fields to their records: a connection, and the message in colours.
+        # Libraries add these fields to their log records: a connection, and the message in colours.
         reserved_attrs=[*RESERVED_ATTRS, "websocket", "color_message"],
     )
 
 
 def _of_a_thread(raised: threading.ExceptHookArgs) -> None:
-    logger.error("a thread failed", exc_info=raised.exc_value)
+    logger.error("a thread ended because of an unexpected error", exc_info=raised.exc_value)
 
 
 def _unraisable(raised: "sys.UnraisableHookArgs") -> None:
-    logger.error("%s", raised.err_msg or "an exception was ignored", exc_info=raised.exc_value)
+    logger.error("%s", raised.err_msg or "Python had to ignore an exception", exc_info=raised.exc_value)

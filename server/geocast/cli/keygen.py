@@ -1,4 +1,4 @@
-"""`geocast keygen`: make a key pair, or a key that encrypts calls or push devices."""
+"""`geocast keygen`: make a key pair for tokens or approvals, or a secret key that encrypts calls or push devices."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ import click
 from ..errors import ConfigError
 from .options import QualsType
 
-KEPT_CALL_KEYS = 3  # kept by --rotate beside the new key: the key of today, and those of the two days before (RZ5)
+KEPT_CALL_KEYS = 3  # how many keys --rotate keeps besides the new one: today's, and those of the two days before (RZ5)
 
 
 @click.command("keygen", short_help="Make a key pair to sign and check tokens, or a key to encrypt calls.")
@@ -63,9 +63,9 @@ def command(
     With --reviewer, make a pair to sign approvals with; the JWKS is for --reviewers. With --call, make one secret key,
     in a JWKS for --call-keys.
 
-    The new key is added to a JWKS that exists, so that old tokens stay valid. A private key is never overwritten.
+    If the JWKS exists, the new key is added to it, so that old tokens stay valid. A private key is never overwritten.
 
-    With --push or --vapid, make only a key for `geocast push`. In a file that exists it becomes the first key.
+    With --push or --vapid, make only a key for `geocast push`. If the file exists, the new key becomes its first key.
     """
     if of_store is not None or vapid is not None:
         if any((reviewer, break_glass, quals, issuer, call, rotate, private_path, public_path)):
@@ -116,9 +116,10 @@ def command(
 
 
 def _add_call_key(path: Path, kid: str | None, *, rotate: bool) -> None:
-    """Add a key to the end of a JWKS that only its owner can read. The first key of the file encrypts.
+    """Add a new key to the end of a JWKS that only its owner can read.
 
-    `rotate`: move the last key to the front, so that it encrypts from now on, and keep only a few of the old keys.
+    The first key in the file is used for encryption. If `rotate` is true, first move the last key to the front, so that
+    it is used from now on, and drop old keys.
     """
     from ..calls.encryption import load_call_keys, make_call_key, parse_call_keys
 
@@ -135,7 +136,7 @@ def _add_call_key(path: Path, kid: str | None, *, rotate: bool) -> None:
 
 
 def _make_push_keys(of_store: Path | None, vapid: Path | None, kid: str | None) -> None:
-    """Add keys for `geocast push` to the front of their files: the first key encrypts, or is for new subscriptions."""
+    """Add new keys for `geocast push` to the front of their files. The first key in a file is used from now on."""
     from ..push import encryption, webpush
 
     for path, make, parse in (
@@ -143,7 +144,7 @@ def _make_push_keys(of_store: Path | None, vapid: Path | None, kid: str | None) 
         (vapid, webpush.make_vapid_key, webpush.parse_vapid),
     ):
         if path is not None:
-            with _told(path):
+            with _naming_file(path):
                 before = path.read_bytes() if path.exists() else None
             if before is not None:
                 parse(before, path)  # raises ConfigError if anything is wrong with the file
@@ -172,29 +173,32 @@ def _public_keys(path: Path, *, of_reviewers: bool) -> list[dict[str, Any]]:
 
 
 def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Path, public: Mapping[str, Any]) -> None:
-    """Write both files or none. The private file must not exist, and only its owner can read it."""
+    """Write a file with a private key and a file with public keys, or neither of them if something fails.
+
+    The private file must not exist yet; only its owner will be able to read it.
+    """
     public_path = public_path.resolve()
     beside = public_path.with_name(f".{public_path.name}.{secrets.token_hex(4)}")
     with contextlib.ExitStack() as undo:
-        with _told(public_path):
+        with _naming_file(public_path):
             undo.callback(beside.unlink, missing_ok=True)
             beside.write_text(json.dumps(public, indent=2) + "\n", "utf-8")
             if public_path.exists():
                 shutil.copymode(public_path, beside)
-        with _told(private_path):
+        with _naming_file(private_path):
             descriptor = os.open(private_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             undo.callback(private_path.unlink)
             with os.fdopen(descriptor, "w") as file:
                 file.write(json.dumps(private, indent=2) + "\n")
-        with _told(public_path):
+        with _naming_file(public_path):
             beside.replace(public_path)
         undo.pop_all()
 
 
 def _write_secret(path: Path, text: str) -> None:
-    """Write a file atomically, readable for its owner only. A file that exists keeps its permissions."""
+    """Write a file atomically. Only its owner can read a new file; an existing file keeps its permissions."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with contextlib.ExitStack() as undo, _told(path):
+    with contextlib.ExitStack() as undo, _naming_file(path):
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         undo.callback(beside.unlink, missing_ok=True)
         with os.fdopen(descriptor, "w") as file:
@@ -205,8 +209,8 @@ def _write_secret(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn an OSError into a ConfigError that names the file."""
+def _naming_file(path: Path) -> Iterator[None]:
+    """Turn an OSError in the `with` block into a ConfigError that names the file."""
     try:
         yield
     except FileExistsError:

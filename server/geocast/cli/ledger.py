@@ -1,4 +1,4 @@
-"""`geocast ledger`: write and verify a record of who approved and published which alerts."""
+"""`geocast ledger`: write and verify the ledger, a record of who approved and published which alerts."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def command() -> None:
 @click.option("--log", metavar="URL", envvar="GEOCAST_LOG", show_envvar=True, required=True, help="The alert log.")
 @click.option("--reviewers", type=click.Path(path_type=Path), help=_REVIEWERS)
 def write(folder: Path, log: str, reviewers: Path | None) -> int:
-    """Follow the log, only reading it, and write a record of each entry into DIR, until SIGTERM; then print the head.
+    """Follow the log and write a record of each entry into DIR, until SIGTERM; then print the head.
 
-    The exit status is 2 if a restart can't help, and 1 if DIR can't be written now.
+    The head is the number and hash of the last record. The log is not changed. The exit status is 2 if a restart can't
+    help, and 1 if DIR can't be written now.
     """
     import asyncio
 
@@ -48,7 +49,10 @@ def write(folder: Path, log: str, reviewers: Path | None) -> int:
 @command.command("head")
 @_FOLDER
 def head(folder: Path) -> None:
-    """Print the head, N:HASH. Keep it in another place: it reveals later whether the end was cut off."""
+    """Print the head of the ledger as N:HASH, the number and hash of its last record.
+
+    Keep it in another place: it shows later whether the ledger's end was removed.
+    """
     from ..ledger import files
 
     _there(folder)
@@ -63,7 +67,10 @@ def head(folder: Path) -> None:
 @click.option("--head", metavar="N:HASH", help="A head that was kept in another place; the ledger must contain it.")
 @click.option("--reviewers", type=click.Path(path_type=Path), help=_REVIEWERS)
 def verify(folder: Path, head: str | None, reviewers: Path | None) -> int:
-    """Verify the whole chain: exit status 0, or 1 with the first line that is wrong."""
+    """Verify the whole chain of hashes.
+
+    The exit status is 0 if the chain is intact. Otherwise it is 1, and the first wrong line is printed.
+    """
     from ..approvals.reviewers import load_reviewers
     from ..ledger.chain import parse_head
     from ..ledger.verifying import Misfit

@@ -1,4 +1,7 @@
-"""The options of a node, for `serve` and `check`. Each is also a variable: `GEOCAST_` and the name of the option."""
+"""The options of a node, for `serve` and `check`.
+
+Each can also be set by an environment variable: GEOCAST_ and the option's name, such as GEOCAST_LOG.
+"""
 
 import math
 import os
@@ -33,10 +36,10 @@ class _AddressType(click.ParamType[Address, str]):
 
 
 class KeysType(click.Path):
-    """A file, or the URL of a published key set."""
+    """The type of an option whose value is the path of a file, or the URL of a published key set."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a Path or a KeyUrl. Raise a usage error for other values."""
+        """Return a Path or a KeyUrl. Raise a usage error if the URL is not valid."""
         if not isinstance(value, str) or "://" not in value:
             return super().convert(value, param, ctx)
         try:
@@ -46,12 +49,12 @@ class KeysType(click.Path):
 
 
 class OriginsType(click.ParamType[tuple[str, ...], str]):
-    """A list of the origins of web pages, separated by commas."""
+    """The type of an option with a list of the origins of web pages, separated by commas."""
 
     name = "LIST"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Return the origins in the order given. Raise a usage error for a malformed one."""
+        """Return the origins in the order given. Raise a usage error if an origin is malformed."""
         try:
             return value if isinstance(value, tuple) else parse_origins(value)
         except ConfigError as error:
@@ -59,12 +62,12 @@ class OriginsType(click.ParamType[tuple[str, ...], str]):
 
 
 class QualsType(click.ParamType[tuple[str, ...], str]):
-    """A list of qualifications, separated by commas."""
+    """The type of an option with a list of qualifications, separated by commas."""
 
     name = "LIST"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Return each qualification once, in the order given. Raise a usage error for a malformed one."""
+        """Return the qualifications in the order given, without duplicates. Raise a usage error if one is malformed."""
         quals = value if isinstance(value, tuple) else tuple(dict.fromkeys(map(str.strip, value.split(","))))
         if not are_quals([*quals]):
             self.fail(f"expected {QUALS_FORM}, with commas between them", param, ctx)
@@ -72,7 +75,7 @@ class QualsType(click.ParamType[tuple[str, ...], str]):
 
 
 class _Seconds(click.FloatRange):
-    """A range of seconds without NaN. Click's own range accepts NaN, since it is neither below nor above a limit."""
+    """A range of seconds that excludes NaN. Click's own range accepts NaN, which is neither below nor above a limit."""
 
     unit = "a number of seconds"
 
@@ -84,7 +87,7 @@ class _Seconds(click.FloatRange):
 
 
 class _Share(_Seconds):
-    """A range of numbers without NaN, for a share."""
+    """A range of numbers that excludes NaN, for the part of a resource that one subject may use (`--share`)."""
 
     unit = "a number"
 
@@ -94,7 +97,7 @@ SHARE_HELP = "The part of each bounded resource that one subject may take."
 
 
 class _Option(click.Option):
-    """An option whose mistakes are appended to `obj` of the context, if that is a list, instead of being raised."""
+    """An option whose errors are added to the context's `obj`, if that is a list, instead of being raised."""
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         try:
@@ -181,14 +184,14 @@ _OPTIONS = (
 
 
 def node_options(command: _Command) -> _Command:
-    """Add the options of a node to a command, in the order in which help lists them."""
+    """Add the options of a node to a command, in the order in which the help lists them."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def unknown_variables() -> list[str]:
-    """Return a line for each variable GEOCAST_… of the environment that is not known."""
+    """Return a line of text for each environment variable GEOCAST_… that is not known."""
     context = click.get_current_context()
     known = {option.envvar for option in context.command.params if isinstance(option.envvar, str)}
     return list(environment.unknown(os.environ, known))

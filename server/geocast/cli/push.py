@@ -1,4 +1,4 @@
-"""`geocast push`: wake sleeping phones by Web Push."""
+"""`geocast push`: run the server that wakes sleeping phones by Web Push."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ def _names(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 
 
 def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
-    """Return an option with its variable. `variable`: another name for it, if a node has a variable of that name."""
+    """Return an option that can also be set by an environment variable.
+
+    The variable is named after the option, or after `variable` if that is given: some options have the same name as an
+    option of a node, but another meaning.
+    """
     envvar = PREFIX + (variable or name.lstrip("-").upper().replace("-", "_"))
     return click.option(name, envvar=envvar, show_envvar=True, show_default=True, **more)
 
@@ -91,11 +95,11 @@ def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
 def command(
     log_level: str, log_format: str, push_services: str | None, push_private: tuple[str, ...], **more: Any
 ) -> None:
-    """Follow the alert log, and push each alert to the registered devices that it applies to, until SIGTERM.
+    """Follow the alert log, and push each alert to the registered devices that it concerns, until SIGTERM.
 
     SIGHUP makes the process read keys, revoked tokens, policy and reviewers again.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # without a handler it would end the process
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until there is a handler, SIGHUP would end the process
     with journal.kept(log_level, log_format):
         if unknown := _unknown_variables():
             raise ConfigError(*unknown)
@@ -119,7 +123,10 @@ def _run(services: str | None, private: tuple[str, ...], more: dict[str, Any]) -
 
 
 def _unknown_variables() -> list[str]:
-    """Return a line for each unknown variable. Those of a node are known, since both may share an environment."""
+    """Return a line of text for each environment variable GEOCAST_… that is not known.
+
+    The variables of a node are accepted too, because both programs may run with the same environment.
+    """
     from .serve import command as serve
 
     params = [*click.get_current_context().command.params, *serve.params]

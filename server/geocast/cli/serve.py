@@ -1,4 +1,4 @@
-"""`geocast serve`: run a node."""
+"""`geocast serve`: run a node, the server for publishers and subscribers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..errors import ConfigError
 from . import journal
 from .options import node_options, unknown_variables
 
-DEV_TOKEN_S = 365 * 86_400  # the lifetime of the token of --dev
-# How long a thread that waits for the GIL lets the other thread run. The log's threads need the GIL half a dozen times
-# for an append. With Python's default of 5 ms, each time could take 5 ms during a fan-out.
+DEV_TOKEN_S = 365 * 86_400  # the lifetime of the token that --dev prints
+# After how long a thread that waits for the GIL interrupts the running thread. The log's threads need the GIL about six
+# times for an append. With Python's default of 5 ms, each of these waits could take 5 ms while alerts are sent.
 SWITCH_S = 0.0001
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 @node_options
 def command(log_level: str, log_format: str, **options: Any) -> None:
     """Run a node until SIGTERM. SIGHUP makes it read the keys, the policy and the other reloadable files again."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # without a handler it would end the process
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until there is a handler, SIGHUP would end the process
     with journal.kept(log_level, log_format):
         if unknown := unknown_variables():
             raise ConfigError(*unknown)
@@ -44,8 +44,11 @@ def _serve(settings: Settings) -> None:
         logger.warning("%s", exposed)
     from ..run import node, runtime_config, workers
 
-    found = runtime_config.RuntimeConfig(settings, _dev_keys() if settings.keys is None else b"")
+    keys, token = _dev_keys() if settings.keys is None else (b"", "")
+    found = runtime_config.RuntimeConfig(settings, keys)
     with listening(settings) as listeners:
+        if token:  # it is of no use if the node can't listen
+            click.echo(f"GEOCAST_TOKEN={token}")
         if settings.workers == 1:
             run(node.run(settings, found, listeners))
         else:
@@ -53,7 +56,7 @@ def _serve(settings: Settings) -> None:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine in a new event loop to its end."""
+    """Run a coroutine to its end, in a new event loop of uvloop."""
     import asyncio
 
     import uvloop
@@ -63,10 +66,10 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-def _dev_keys() -> bytes:
-    """Return a JWKS for --dev, and print one token with all scopes. The private key is not kept."""
+def _dev_keys() -> tuple[bytes, str]:
+    """Return a JWKS for --dev, and a token with all scopes. The private key is not kept."""
     from ..auth.tokens import make_key, sign
 
     private, public = make_key("dev")
-    click.echo(f"GEOCAST_TOKEN={sign(private, 'dev', SCOPES, int(time.time()), DEV_TOKEN_S)}")
-    return json.dumps({"keys": [public]}).encode()
+    token = sign(private, "dev", SCOPES, int(time.time()), DEV_TOKEN_S)
+    return json.dumps({"keys": [public]}).encode(), token

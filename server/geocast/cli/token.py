@@ -1,4 +1,4 @@
-"""`geocast token`: sign a token, or check a token."""
+"""`geocast token`: sign a token and print it, or check a token."""
 
 import json
 import os
@@ -18,8 +18,8 @@ from .options import KeysType, QualsType
 if TYPE_CHECKING:
     from ..auth.token_report import TokenReport
 
-MOST = 65_536  # bytes that are read from standard input
-REFUSED = 1  # the exit status of --check for a token that a node would refuse
+MOST = 65_536  # the largest number of bytes that are read from standard input
+REFUSED = 1  # the exit status of --check if a node would refuse the token
 VARIABLE = "GEOCAST_TOKEN"
 _READ = ("aud", "sub", "exp", "nbf", "iat", "scope", "quals")  # the claims that a node reads
 
@@ -69,10 +69,10 @@ def command(
     keys: Path | KeyUrl,
     revoked: Path | None,
 ) -> int:
-    """Sign a token with a private key and print it. With --check, show what a token grants, and why it is refused.
+    """Sign a token with a private key and print it. With --check, show what a token permits, and why a node refuses it.
 
-    The token to check is read from standard input, or from GEOCAST_TOKEN: everybody on the machine can see command
-    lines.
+    The token to check is read from standard input, or from GEOCAST_TOKEN. It can't be given on the command line, which
+    everybody on the machine can see.
     """
     if check:
         return _check(_token(), keys, revoked)
@@ -104,7 +104,10 @@ def _private_key(path: Path) -> Any:
 
 
 def _token() -> str:
-    """Return the token to check: from standard input if it is not empty, else from the environment, else ask for it."""
+    """Return the token to check: from standard input, else from the environment, else typed in at the terminal.
+
+    Raise ConfigError if there is none.
+    """
     by_hand = sys.stdin is not None and sys.stdin.isatty()
     piped = b"" if by_hand or sys.stdin is None else sys.stdin.buffer.read(MOST)
     token = piped.decode("utf-8", "replace").strip() or os.environ.get(VARIABLE, "")
@@ -116,7 +119,10 @@ def _token() -> str:
 
 
 def _check(token: str, keys: Path | KeyUrl, revoked: Path | None) -> int:
-    """Print what a token grants and why a node would refuse it. Return 0 or REFUSED."""
+    """Print what a token permits, and why a node would refuse it.
+
+    Return the exit status: 0 if a node would accept the token, otherwise REFUSED.
+    """
     from ..auth.jwks_client import keys_at
     from ..auth.revocations import load_revoked
     from ..auth.token_report import explain
@@ -134,7 +140,10 @@ def _check(token: str, keys: Path | KeyUrl, revoked: Path | None) -> int:
 
 
 def _rows(found: "TokenReport", now_ms: int) -> Iterator[tuple[str, str]]:
-    """Yield the contents of a token as rows. They are not verified and may be anything, so they are shown as JSON."""
+    """Yield (name, value) for each part of a token's content.
+
+    Unverified values may be anything, so they are shown as JSON.
+    """
     from ..auth.tokens import is_date
 
     header, claims, _, quals, issuer = found

@@ -17,7 +17,7 @@ MEDIA_TYPE = "application/atom+xml"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The public base URL of the feed, without a slash at its end, and the sender that the feed names."""
+    """The public base URL of the feed, without a slash at its end, and the sender that the feed names as its author."""
 
     url: str
     sender: str
@@ -28,9 +28,9 @@ class Site:
 
 
 def entry(revision: Revision, cancel: Cancel | None, site: Site) -> bytes:
-    """Return the Atom entry of an alert, or of its cancel.
+    """Return the Atom entry of an alert, or of its cancel if there is one.
 
-    All revisions of an alert and its cancel share one entry id; the link leads to the current CAP message.
+    All revisions of an alert, and its cancel, share one entry id. The link leads to the current CAP message.
     """
     alert = revision.alert
     updated = revision.issued_at if cancel is None else cancel.cancelled_at
@@ -47,7 +47,7 @@ def entry(revision: Revision, cancel: Cancel | None, site: Site) -> bytes:
 
 
 def feed(entries: Iterable[bytes], updated_ms: int, site: Site) -> bytes:
-    """Return the entries as one Atom document. `updated_ms` is the time of the newest, in ms since 1970."""
+    """Return one Atom document with these entries. `updated_ms` is the time of the newest entry, in ms since 1970."""
     root = etree.Element("feed", nsmap={None: NAMESPACE})
     link = f"{site.url}/v1/feed.atom"
     _add(root, "id", link)
@@ -57,7 +57,7 @@ def feed(entries: Iterable[bytes], updated_ms: int, site: Site) -> bytes:
     _add(author, "name", site.sender)
     etree.SubElement(root, "link", rel="self", type=MEDIA_TYPE, href=link)
     head: bytes = etree.tostring(root, encoding="UTF-8", xml_declaration=True)
-    # The entries are bytes already, so the end tag is cut off and put after them.
+    # The entries are bytes already, so remove the end tag here and put it after them.
     return joined(head.removesuffix(b"</feed>"), b"\n", entries, b"</feed>\n")
 
 

@@ -1,8 +1,9 @@
 """The bodies of the feed's answers, and how long caches may keep them (rule PF2).
 
-A body is put together from pictures when somebody asks for it, at most once a second, and everybody gets the same
-bytes. It has no alert that had ended when it was made. Caches may keep it until the first of its alerts ends, and for
-5 s at most. So a cancel reaches clients at most 5 s late, if the caches in between follow `Cache-Control`.
+A body is put together from pictures (each alert's part as bytes) when somebody asks for it, at most once a second.
+Everybody gets the same bytes. The body contains no alert that had ended when it was made. Caches may keep it until the
+first of its alerts ends, and no longer than 5 s. So a cancel reaches clients at most 5 s late, if the caches in between
+obey `Cache-Control`.
 """
 
 import asyncio
@@ -19,17 +20,17 @@ from . import atom, geojson
 from .gallery import Gallery
 from .picture import Picture
 
-MAKE_S = 1.0  # least time between two bodies of one kind
+MAKE_S = 1.0  # the shortest time between making two bodies of one kind
 MAX_AGE_S = 5
-AT_ONCE = 500  # alerts to look at (1 to 2 µs each) before the event loop may serve its sockets
+AT_ONCE = 500  # how many alerts to process (1 to 2 µs each) before the event loop may serve its sockets
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The body of an answer, its ETag, and its times.
+    """The body of an answer, with its ETag and its times.
 
     `changed_ms` is when the content last changed, in ms since 1970. `made` is when the body was made, and `until` is
-    the deadline until which it may be kept; both are monotonic, in seconds.
+    the time until which it may be kept; both are in seconds of the monotonic clock.
     """
 
     content: bytes
@@ -39,7 +40,7 @@ class Body:
     until: float
 
     def headers(self, now: Now) -> dict[str, str]:
-        """Return the headers of an answer with this body, or of a 304 that confirms it."""
+        """Return the HTTP headers of an answer with this body. A 304 (Not Modified) answer has the same headers."""
         age = int(max(0.0, min(MAX_AGE_S, self.until - now.monotonic)))
         return {
             "ETag": self.tag,
@@ -49,7 +50,7 @@ class Body:
 
 
 class CachedBody:
-    """One kind of body, such as the GeoJSON of all live alerts, and the latest body of that kind."""
+    """Makes the bodies of one kind of answer, such as the GeoJSON of all live alerts, and keeps the latest one."""
 
     def __init__(
         self,
@@ -59,17 +60,18 @@ class CachedBody:
         part: Callable[[Picture, LiveAlert], bytes],
         whole: Callable[[Iterable[bytes], int], bytes],
     ) -> None:
-        """Prepare a kind of body.
+        """Prepare to make bodies from the pictures of all alerts in `live`.
 
-        `part` returns an alert's part of the body, or b"" if the alert is not in it. `whole` puts the parts together,
-        newest first; its second argument is the issue time of the newest alert that was ever in a body, in ms.
+        A picture (in `gallery`) has an alert's part of each document, as bytes. `part` returns an alert's part of this
+        body, or b"" if the alert is not in it. `whole` puts the parts together, newest first; its second argument is
+        the issue time, in ms since 1970, of the newest alert that was ever in a body.
         """
         self._gallery = gallery
         self._live = live
         self._clock = clock
         self._part = part
         self._whole = whole
-        self._newest_ms = clock.now().wall_ms  # issue time of the newest alert that was ever in a body
+        self._newest_ms = clock.now().wall_ms  # the issue time of the newest alert so far
         self._body: Body | None = None
         self._making = asyncio.Lock()
 
@@ -84,34 +86,34 @@ class CachedBody:
 
     async def _make(self) -> Body:
         now = self._clock.now()
-        told: list[tuple[int, bytes]] = []
+        parts: list[tuple[int, bytes]] = []
         until = math.inf
         for number, (alert_id, picture) in enumerate(list(self._gallery.pictures.items()), start=1):
             alert = self._live.find(alert_id, now)
             if is_shown(alert, picture, now) and (part := self._part(picture, alert)):
-                told.append((picture.issued_at, part))
+                parts.append((picture.issued_at, part))
                 until = min(until, _end(alert, picture, now))
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self._newest_ms = max([self._newest_ms, *(issued_at for issued_at, _ in told)])
-        content, tag = await asyncio.to_thread(self._put_together, told)
+        self._newest_ms = max([self._newest_ms, *(issued_at for issued_at, _ in parts)])
+        content, tag = await asyncio.to_thread(self._put_together, parts)
         before = self._body
         changed_ms = before.changed_ms if before is not None and before.tag == tag else now.wall_ms
         return Body(content, tag, changed_ms, now.monotonic, until)
 
-    def _put_together(self, told: list[tuple[int, bytes]]) -> tuple[bytes, str]:
-        told.sort(key=lambda each: -each[0])
-        content = self._whole([part for _, part in told], self._newest_ms)
+    def _put_together(self, parts: list[tuple[int, bytes]]) -> tuple[bytes, str]:
+        parts.sort(key=lambda each: -each[0])
+        content = self._whole([part for _, part in parts], self._newest_ms)
         return content, _tag(content)
 
 
 def is_shown(alert: LiveAlert | None, picture: Picture, now: Now) -> TypeGuard[LiveAlert]:
-    """Return whether the alert is live, and the revision in its picture has not ended (rules E1, PF2)."""
+    """Return whether a picture may be shown: its alert is live, and its revision has not ended (rules E1, PF2)."""
     return alert is not None and not alert.ended(now) and now.wall_ms < picture.ends_at
 
 
 def of_one(content: bytes, picture: Picture, alert: LiveAlert, now: Now) -> Body:
-    """Return the body with this content, which is about one alert only."""
+    """Return the body of an answer about one alert, with this content."""
     return Body(content, _tag(content), picture.issued_at, now.monotonic, _end(alert, picture, now))
 
 
@@ -124,7 +126,7 @@ def _tag(content: bytes) -> str:
 
 
 def features(gallery: Gallery, live: LiveAlerts, clock: Clock) -> CachedBody:
-    """Return the body with all live alerts as GeoJSON."""
+    """Return an object that makes the GeoJSON body with all live alerts."""
 
     def part(picture: Picture, alert: LiveAlert) -> bytes:
         return b"" if alert.cancel is not None else picture.feature
@@ -133,7 +135,10 @@ def features(gallery: Gallery, live: LiveAlerts, clock: Clock) -> CachedBody:
 
 
 def entries(gallery: Gallery, live: LiveAlerts, clock: Clock, site: atom.Site) -> CachedBody:
-    """Return the body with all live alerts as Atom, and each cancel until its alert would have ended."""
+    """Return an object that makes the Atom body with all live alerts.
+
+    The body also has each cancel, until the time when the cancelled alert would have ended.
+    """
 
     def part(picture: Picture, _: LiveAlert) -> bytes:
         return picture.entry

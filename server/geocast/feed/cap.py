@@ -1,8 +1,9 @@
-"""An alert, or its cancel, as a CAP 1.2 message, unsigned (rule PF5).
+"""An alert, or its cancel, as an unsigned CAP 1.2 message (rule PF5).
 
-Each revision is a separate message: its identifier is the alert's id, a dot and the revision's number, and it refers to
-the messages of all earlier revisions. A message is made in two steps. `draft` makes the part that takes CPU and needs
-only the last revision. `complete` adds the references, which need the alert's history from the log.
+Each revision is a separate message. Its identifier is the alert's id, a dot and the revision's number, and it refers to
+the messages of all earlier revisions. A message is made in two steps. `draft` makes most of it, which takes CPU time
+and needs only the last revision. `complete` adds the message's type and references, which depend on the alert's earlier
+revisions in the log.
 """
 
 import math
@@ -18,30 +19,30 @@ from ..model.alert import AlertText, Cancel, Circle, KnownShape, Polygon, Revisi
 
 NAMESPACE = "urn:oasis:names:tc:emergency:cap:1.2"
 MEDIA_TYPE = "application/cap+xml"
-CATEGORY = "Safety"  # for categories to which the policy gives no CAP category
-# The characters that a text of an alert may have, and XML 1.0 may not (its section 2.2).
+CATEGORY = "Safety"  # the CAP category if the policy has none for an alert's category
+# The characters that may be in a text of an alert, but not in XML 1.0 (its section 2.2).
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """The `sender` of CAP messages, and the CAP category of each category of the policy that has one."""
+    """The `sender` of CAP messages, and a dict that maps categories of the policy to categories of CAP."""
 
     sender: str
     categories: dict[str, str]
 
 
 def message(revisions: Sequence[Revision], cancel: Cancel | None, issuer: Issuer) -> bytes:
-    """Return the message for the last of these revisions, or for the cancel that follows it.
+    """Return the CAP message for the last of these revisions, or for the cancel that follows it.
 
-    `revisions` are all revisions of the alert in order, at least one.
+    `revisions` are all revisions of the alert, at least one, ordered by number.
     """
     earlier = revisions[:-1] if cancel is None else revisions
     return complete(draft(revisions[-1], cancel, issuer), earlier, issuer.sender)
 
 
 def draft(current: Revision, cancel: Cancel | None, issuer: Issuer) -> bytes:
-    """Return the message without its type and references, which depend on earlier revisions: `complete` adds them."""
+    """Return a CAP message without its type and references, which `complete` adds."""
     alert = etree.Element("alert", nsmap={None: NAMESPACE})
     number, at = (current.revision, current.issued_at) if cancel is None else (cancel.revision, cancel.cancelled_at)
     _add(alert, "identifier", _identifier(current.id, number))
@@ -54,7 +55,7 @@ def draft(current: Revision, cancel: Cancel | None, issuer: Issuer) -> bytes:
     if cancel is not None:
         _add(alert, "note", cancel.reason)
     etree.SubElement(alert, "references")
-    # A cancel has one language, the one of its reason (rule LA4).
+    # A cancel has only one language, that of its reason (rule LA4).
     for text in [*current.alert.texts[: 1 if cancel is not None else None]] or [_only_text(current)]:
         _add_info(alert, current, text, cancel, issuer)
     document: bytes = etree.tostring(alert, encoding="UTF-8", xml_declaration=True)
@@ -62,16 +63,19 @@ def draft(current: Revision, cancel: Cancel | None, issuer: Issuer) -> bytes:
 
 
 def complete(drafted: bytes, earlier: Sequence[Revision], sender: str) -> bytes:
-    """Return the drafted message with its type and with references to the earlier revisions."""
-    # The two empty elements can't be part of a text, because a "<" in a text is written as "&lt;".
-    told = (f"{sender},{_identifier(each.id, each.revision)},{_time(each.issued_at)}" for each in earlier)
-    references = f"<references>{escape(' '.join(told))}</references>" if earlier else ""
+    """Return a message that `draft` made, with its type and its references to the earlier revisions added."""
+    # The two empty elements can't occur inside a text, because a "<" in a text is written as "&lt;".
+    messages = (f"{sender},{_identifier(each.id, each.revision)},{_time(each.issued_at)}" for each in earlier)
+    references = f"<references>{escape(' '.join(messages))}</references>" if earlier else ""
     kind = f"<msgType>{'Update' if earlier else 'Alert'}</msgType>"
     return drafted.replace(b"<msgType/>", kind.encode(), 1).replace(b"<references/>", references.encode(), 1)
 
 
 def _only_text(revision: Revision) -> AlertText:
-    """Return the text of an alert that has no languages."""
+    """Return the title, the headline and the description of an alert as one text.
+
+    This is for an alert that has no `texts`, which are one text for each language.
+    """
     alert = revision.alert
     return AlertText("", revision.terms.title, alert.headline, alert.description)
 
@@ -110,7 +114,7 @@ def _add_info(
 
 
 def _described(shapes: Sequence[KnownShape]) -> str:
-    """Return a description of an area, for an alert without one: CAP requires it."""
+    """Return a text that describes these shapes, because CAP requires one and not every alert has one."""
     circles = [shape for shape in shapes if isinstance(shape, Circle)]
     parts = [f"within {circle.radius_m / 1000:g} km of {circle.lat:.4f}, {circle.lng:.4f}" for circle in circles]
     parts += ["inside the outline"] * (len(circles) < len(shapes))
@@ -122,7 +126,7 @@ def _identifier(alert_id: str, number: int) -> str:
 
 
 def _time(ms: int) -> str:
-    """Format a time for CAP, which wants an offset, no fraction and no Z: UTC is written as -00:00 (3.3.2)."""
+    """Format a time as CAP requires: with an offset, no fraction, and no Z. UTC is written as -00:00 (3.3.2)."""
     return f"{format_time(ms)[:19]}-00:00"
 
 
@@ -136,5 +140,5 @@ def _add_if(parent: etree._Element, name: str, text: str | None) -> None:
 
 
 def clean(text: str) -> str:
-    """Return the text with U+FFFD for each character that XML can't have."""
+    """Return the text with each character that XML can't contain replaced by U+FFFD."""
     return _NO_XML.sub("\ufffd", text)

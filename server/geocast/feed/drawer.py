@@ -1,11 +1,14 @@
-"""The process that draws the alerts of the feed, and how the node talks to it (rule HD4).
+"""The process that draws the feed's pictures of alerts, and how the node communicates with it (rule HD4).
+
+A *picture* has an alert's part of each document of the feed, as bytes.
 
     node, on its loop ── stdin: a PictureRequest ──> drawer: draws it, in up to 0.1 s of CPU
                      <── stdout: a Picture ─────────
 
-A thread would not do: drawing is Python and numpy code, which holds the interpreter's lock. Each system call of the
-event loop would then wait up to 5 ms for that lock, and a fan-out makes thousands of them. The drawer draws one request
-at a time, and ends when its stdin is closed. Each message in either direction is a pickle after its length (4 bytes).
+A thread would not be enough: drawing runs Python and numpy code, which holds the interpreter's lock (GIL). Each system
+call of the event loop would then wait up to 5 ms for the lock, and sending an alert to everybody makes thousands of
+them. The drawer draws one request at a time, and ends when its stdin is closed. Each message, in both directions, is a
+pickle after its length (4 bytes).
 """
 
 import asyncio
@@ -23,34 +26,38 @@ from .picture import Picture, PictureRequest
 
 logger = logging.getLogger(__name__)
 
-START_S = 60.0  # limit for the drawer's start, which takes 1 s of CPU
-PATIENCE_S = 20.0  # limit for drawing one alert, which takes up to 0.1 s of CPU
-NICENESS = 10  # of the drawer: on a single core the node comes first
+START_S = 60.0  # the time limit for the drawer's start, which takes 1 s of CPU
+PATIENCE_S = 20.0  # the time limit for drawing one alert, which takes up to 0.1 s of CPU
+NICENESS = 10  # the drawer's lower priority: on a single core the node comes first
 _SIZE = struct.Struct(">I")
 _READY = b"."
 _PROGRAM = "from geocast.feed.drawer import main; main()"
 
 
 class Drawer:
-    """The node's side of the drawer: starts the process when it is first needed, and again if it has ended."""
+    """Sends requests for pictures to the drawer process, which it starts when needed, and again if it has ended."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
 
     async def __call__(self, subject: PictureRequest) -> Picture:
-        """Return the picture for a request. Raise OSError if the drawer can't be started, or fails three times.
+        """Return the picture for a request. Raise OSError if the drawer process can't be started, or fails three times.
 
-        If the drawer fails twice, the third attempt draws a picture without a geometry.
+        If it fails twice, the third attempt asks for a picture without a geometry.
         """
         for each in (subject, subject, replace(subject, plain=True)):
             try:
                 process = await self._running()
                 async with asyncio.timeout(PATIENCE_S):
-                    return await _asked(process, each)
-            except (OSError, EOFError, RuntimeError) as error:  # ended (RuntimeError from uvloop), or took too long
-                logger.error("the feed's drawer failed to draw an alert: %s", trace(error))
+                    return await _request_picture(process, each)
+            except (
+                OSError,
+                EOFError,
+                RuntimeError,
+            ) as error:  # it ended (RuntimeError: by uvloop) or was too slow
+                logger.error("the feed's drawing process failed and is started again: %s", trace(error))
                 await self.aclose()
-        raise OSError("the feed's drawer failed three times")
+        raise OSError("the feed's drawing process failed three times")
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is not None and self._process.returncode is not None:
@@ -64,7 +71,7 @@ class Drawer:
         return process
 
     async def aclose(self) -> None:
-        """End the drawer. The next request starts it again."""
+        """End the drawer process. The next request starts it again."""
         process, self._process = self._process, None
         if process is not None:
             if process.returncode is None:
@@ -82,11 +89,11 @@ async def _started() -> asyncio.subprocess.Process:
     )
 
 
-async def _asked(process: asyncio.subprocess.Process, subject: PictureRequest) -> Picture:
+async def _request_picture(process: asyncio.subprocess.Process, subject: PictureRequest) -> Picture:
     assert process.stdin is not None
     assert process.stdout is not None
-    asked = pickle.dumps(subject, pickle.HIGHEST_PROTOCOL)
-    process.stdin.write(_SIZE.pack(len(asked)) + asked)
+    request = pickle.dumps(subject, pickle.HIGHEST_PROTOCOL)
+    process.stdin.write(_SIZE.pack(len(request)) + request)
     await process.stdin.drain()
     [size] = _SIZE.unpack(await process.stdout.readexactly(_SIZE.size))
     picture: Picture = pickle.loads(await process.stdout.readexactly(size))  # noqa: S301 (our own process)
@@ -94,15 +101,15 @@ async def _asked(process: asyncio.subprocess.Process, subject: PictureRequest) -
 
 
 def main() -> None:
-    """Run as the drawer process, until stdin is closed."""
+    """Run as the drawer process until stdin is closed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are for the node, but may be sent to all processes of its group
+        signal.signal(number, signal.SIG_IGN)  # the signals are for the node, but its whole group may receive them
     os.nice(NICENESS)
     serve(sys.stdin.buffer, sys.stdout.buffer)
 
 
 def serve(asked: BinaryIO, answers: BinaryIO) -> None:
-    """Answer each request with its picture. If drawing raises an error, the picture has no geometry."""
+    """Read requests from `asked` and write a picture for each to `answers`. If drawing fails, omit the geometry."""
     answers.write(_READY)
     answers.flush()
     while head := asked.read(_SIZE.size):

@@ -1,10 +1,13 @@
 """The pictures of all live alerts, each drawn once, in the order in which the alerts became live (rule HD4).
 
-No request draws a picture, or waits for one. Until an alert is drawn, it is not in the feed. Until its next revision or
-its cancel is drawn, the feed has the earlier picture. Changes of alerts that are in the feed are drawn first, so that
-new alerts don't delay a correction. Example: a hundred large polygons are waiting when an alert is cancelled. The
-cancel is drawn next, after the picture that is being drawn. When the node starts, the feed answers 503 until every
-alert that was live in the log is drawn.
+A *picture* has an alert's part of each document of the feed, as bytes. HTTP requests never draw a picture, or wait for
+one. An alert is not in the feed until its picture is drawn. If the alert changes, the feed shows the earlier picture
+until the next revision or the cancel is drawn. Changes of alerts that are in the feed are drawn before new alerts, so
+that new alerts don't delay a correction.
+Example: a hundred large polygons are waiting when an alert is cancelled. The cancel is drawn next, as soon as the
+current picture is done.
+
+When the node starts, the feed answers 503 until every alert that was live in the log is drawn.
 """
 
 import asyncio
@@ -18,14 +21,15 @@ from .picture import Picture
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 1.0  # pause before the next attempt if the drawer could not be started
-_START = ""  # a mark in the queue after the alerts that were live at the start; no alert has this id
+RETRY_S = 1.0  # the pause before the next attempt if the drawer could not be started
+_START = ""  # put in the queue after the alerts that were live at the start; no alert has this id
 
 
 class Gallery:
     """The pictures of all live alerts, and the queue of alerts that wait to be drawn.
 
-    `draw` draws an alert. It raises OSError if it can't do so at the moment.
+    A picture has an alert's part of each document of the feed. `draw` returns the picture of an alert. It raises
+    OSError if no picture can be drawn at the moment.
     """
 
     def __init__(self, live: LiveAlerts, clock: Clock, draw: Callable[[LiveAlert], Awaitable[Picture]]) -> None:
@@ -34,21 +38,27 @@ class Gallery:
         self._live = live
         self._clock = clock
         self._draw = draw
-        self._changed: dict[str, None] = {}  # ids of waiting alerts that have an earlier picture, in order
-        self._new: dict[str, None] = {}  # ids of waiting alerts without a picture, in order
+        self._changed: dict[str, None] = {}  # ids of alerts to draw that have an earlier picture, in order of arrival
+        self._new: dict[str, None] = {}  # ids of alerts to draw that have no picture yet, in order of arrival
         self._woken = asyncio.Event()
 
     def want(self, alert_id: str) -> None:
-        """Queue an alert to be drawn. It is skipped later if it is not live and public, or is drawn already."""
+        """Queue an alert to be drawn.
+
+        When its turn comes, it is skipped if its picture is up to date, or if it is not live and public.
+        """
         (self._changed if alert_id in self.pictures else self._new)[alert_id] = None
         self._woken.set()
 
     def started(self) -> None:
-        """Mark the place in the queue after which every alert that was live at the start is drawn."""
+        """Mark the end of the queue, after all alerts that were live at the start have been queued.
+
+        When the mark is reached, these alerts are drawn, and `complete` is set.
+        """
         self.want(_START)
 
     async def draw_for_ever(self) -> None:
-        """Draw the alerts of the queue, one at a time. Never returns."""
+        """Draw the alerts in the queue, one at a time. Never returns."""
         while True:
             await self._woken.wait()
             self._woken.clear()
@@ -57,11 +67,11 @@ class Gallery:
                 try:
                     await self._draw_one(alert_id)
                 except OSError as error:
-                    logger.error("the feed can't draw an alert at the moment: %s; trying again", trace(error))
+                    logger.error("the feed can't draw alerts at the moment: %s; trying again", trace(error))
                     await asyncio.sleep(RETRY_S)
                     continue
                 except Exception as error:
-                    logger.error("an alert is missing from the feed, because it can't be drawn: %s", trace(error))
+                    logger.error("the feed lacks an alert, because it could not be drawn: %s", trace(error))
                 wanted.pop(alert_id, None)
 
     async def _draw_one(self, alert_id: str) -> None:
@@ -76,7 +86,7 @@ class Gallery:
                 self.pictures[alert_id] = picture
 
     def _find(self, alert_id: str) -> LiveAlert | None:
-        """Return the alert if it is live, public (rule PF1) and verified.
+        """Return the alert if it is live, public (rule PF1) and verified, otherwise None.
 
         The content of an unverified revision may still change under the same number.
         """
@@ -88,7 +98,7 @@ class Gallery:
         return picture is None or picture.number < alert.number
 
     def forget(self) -> None:
-        """Drop the pictures of alerts that are no longer live."""
+        """Drop the pictures of alerts that are not live any more."""
         now = self._clock.now()
         for alert_id in [each for each in self.pictures if self._live.find(each, now) is None]:
             del self.pictures[alert_id]

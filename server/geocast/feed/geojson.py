@@ -15,8 +15,8 @@ MEDIA_TYPE = "application/geo+json"
 def feature(revision: Revision, *, plain: bool = False) -> bytes:
     """Return the GeoJSON feature of one alert.
 
-    Its properties are the members that subscribers are sent, with the exact `area`; its geometry is for drawing on a
-    map. An official warning also has `texts`, in all its languages. With `plain`, the geometry is null.
+    Its properties are the members that are sent to subscribers, including the exact `area`. Its geometry is for drawing
+    on a map; it is null if `plain` is true. An official warning also has `texts`, in all its languages.
     """
     texts = texts_of(revision)
     properties = alert_map(revision) | ({"texts": texts} if texts else {})
@@ -30,14 +30,14 @@ def feature(revision: Revision, *, plain: bool = False) -> bytes:
 
 
 def collection(features: Iterable[bytes]) -> bytes:
-    """Return the features as one GeoJSON document."""
+    """Return one GeoJSON document with these features."""
     return joined(b'{"type":"FeatureCollection","features":[', b",\n", features, b"]}")
 
 
 def geometry(area: Iterable[Shape]) -> dict[str, Any] | None:
     """Return the shapes as one geometry, or None if none of them can be drawn (RFC 7946, section 3.2, allows null).
 
-    The shapes share the positions that one alert may have (rule HD4).
+    The number of positions (corners) per alert is limited, and divided equally among its shapes (rule HD4).
     """
     shapes = tuple(area)
     polygons = [rings for shape in shapes for rings in _drawn(shape, map_polygons.MOST_POSITIONS // len(shapes))]

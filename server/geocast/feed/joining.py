@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 
 def joined(head: bytes, between: bytes, parts: Iterable[bytes], tail: bytes) -> bytes:
-    """Return `head`, the parts with `between` between them, and `tail` as one object.
+    """Return `head`, then the parts separated by `between`, then `tail`, as one bytes object.
 
-    A single `bytes.join` does all of it: for megabytes it releases the interpreter's lock, so other threads can run.
+    A single `bytes.join` does all of this. For megabytes it releases the interpreter's lock, so that other threads can
+    run.
     """
     pieces = [head]
     for part in parts:

@@ -1,8 +1,8 @@
-"""Shapes on the sphere as polygons of a flat map in longitude and latitude, for drawing (rule PF4).
+"""Conversion of shapes on the sphere to polygons of a flat map in longitude and latitude, for drawing (rule PF4).
 
-The sides of an alert's shapes are arcs of great circles. GeoJSON (RFC 7946) wants straight lines between corners,
-polygons that don't cross the antimeridian (3.1.9), and counter-clockwise exterior rings (3.1.6). So each ring goes
-through four steps:
+The sides of an alert's shapes are arcs of great circles. GeoJSON (RFC 7946) requires straight lines between corners,
+polygons that don't cross the antimeridian (3.1.9), and counter-clockwise exterior rings (3.1.6). A ring here is the
+closed line around a shape. Each ring goes through four steps:
 
 1.  Its arcs are split until each straight line is within 10 m of its arc.
 2.  Its longitudes are unrolled: they continue beyond ±180°, so that no line jumps across the map. A ring from 179° to
@@ -21,23 +21,24 @@ from numpy.typing import NDArray
 from ..geometry.sphere import EARTH_RADIUS_M, Floats, unit_vector, unit_vectors
 from ..geometry.spherical_polygon import angle_between
 
-CORNERS = 64  # of a circle
-OFF_M = 10.0  # greatest distance between a line and its arc
-MOST_PIECES = 1024  # pieces of one arc: close to a pole no number of pieces is enough
-MOST_CROSSINGS = 1_000  # of a ring with itself: splitting it there takes 30 ms, and the time grows with the square
-MOST_POSITIONS = 5_000  # of all shapes of one alert: a shape beyond its share is drawn as a box around it (rule HD4)
-DECIMALS = 6  # 0.1 m
+CORNERS = 64  # the corners of the polygon that is drawn for a circle
+OFF_M = 10.0  # the greatest distance between a straight line and its arc
+MOST_PIECES = 1024  # the most pieces of one arc; close to a pole no number of pieces would be enough
+MOST_CROSSINGS = 1_000  # of a ring with itself; splitting it there takes 30 ms, and the time grows quadratically
+MOST_POSITIONS = 5_000  # of all shapes of one alert; a shape that has too many is drawn as a box (rule HD4)
+DECIMALS = 6  # of a degree, which is 0.1 m
 _WORLD = [[-180.0, -90.0], [180.0, -90.0], [180.0, 90.0], [-180.0, 90.0], [-180.0, -90.0]]
-# Beyond this radius a circle's corners would be on the other half of the sphere, so the whole map is drawn instead.
+# A circle with a greater radius would have corners on the other half of the sphere. The whole map is drawn instead.
 _WHOLE_M = math.pi / 2 * EARTH_RADIUS_M * 0.98
 
 Rings = list[list[list[float]]]  # the coordinates of a GeoJSON polygon: rings of [longitude, latitude]
 
 
 def of_circle(lat: float, lng: float, radius_m: float, most: int = MOST_POSITIONS) -> list[Rings]:
-    """Return polygons of the map that cover a circle.
+    """Return polygons of the flat map that cover a circle on the sphere.
 
-    They are made from 64 corners around the circle, so that each side touches it. `most` is as in `of_ring`.
+    The circle is replaced with a polygon whose CORNERS corners are outside the circle, so that each side touches the
+    circle. `most` limits the number of positions, as in `of_ring`.
     """
     if radius_m >= _WHOLE_M:
         return [[_WORLD]]
@@ -46,7 +47,10 @@ def of_circle(lat: float, lng: float, radius_m: float, most: int = MOST_POSITION
 
 
 def _around(lat: float, lng: float, angle: float) -> list[tuple[float, float]]:
-    """Return a closed ring of corners at this angle (radians) from a point, counter-clockwise."""
+    """Return a closed ring of CORNERS corners around a point, counter-clockwise, as (longitude, latitude).
+
+    All corners have the same distance from the point: `angle`, in radians.
+    """
     centre = np.array(unit_vector(lat, lng))
     north = np.array(unit_vector(lat + 90, lng))
     west = np.cross(north, centre) * -1
@@ -59,10 +63,10 @@ def _around(lat: float, lng: float, angle: float) -> list[tuple[float, float]]:
 
 
 def of_ring(ring: Sequence[tuple[float, float]], most: int = MOST_POSITIONS) -> list[Rings]:
-    """Return polygons of the map that cover a ring of arcs.
+    """Return polygons of the flat map that cover the area inside a ring of arcs on the sphere.
 
-    The ring's corners are (longitude, latitude), counter-clockwise and closed. A ring that would take more than `most`
-    positions is drawn as a box around it (rule HD4).
+    The ring's corners are (longitude, latitude), counter-clockwise, and the last equals the first. If a ring would take
+    more than `most` positions, a box around it is returned (rule HD4).
     """
     corners = np.array(ring)
     points = np.array(unit_vectors(corners[:, 1], corners[:, 0]))
@@ -70,7 +74,7 @@ def of_ring(ring: Sequence[tuple[float, float]], most: int = MOST_POSITIONS) -> 
     if flat is None:
         return [_rings(part) for part in _cut(_box(points))]
     turn = round((flat[-1, 0] - flat[0, 0]) / 360)
-    if turn:  # the inside is on the left, so an eastward ring is around the north pole, a westward one around the south
+    if turn:  # the inside is on the left, so an eastward ring surrounds the north pole, a westward one the south pole
         pole = 90.0 * turn
         flat = np.vstack([flat, [flat[-1, 0], pole], [flat[0, 0], pole], flat[:1]])
     try:
@@ -80,9 +84,10 @@ def of_ring(ring: Sequence[tuple[float, float]], most: int = MOST_POSITIONS) -> 
 
 
 def _box(points: Floats) -> shapely.Polygon:
-    """Return a box of the map that covers these points.
+    """Return a box of the flat map that covers these points of the sphere.
 
-    The box is drawn around the smallest spherical cap that is centred at the mean of the points and covers them.
+    `points` are unit vectors, as columns. The box encloses the smallest spherical cap that covers the points and is
+    centred at their mean.
     """
     x, y, z = points.sum(axis=1).tolist()
     lng, lat = math.atan2(y, x), math.atan2(z, math.hypot(x, y))
@@ -91,7 +96,7 @@ def _box(points: Floats) -> shapely.Polygon:
     if angle >= math.pi / 2:
         return shapely.box(-180, -90, 180, 90)
     south, north = max(lat - angle, -math.pi / 2), min(lat + angle, math.pi / 2)
-    if abs(lat) + angle >= math.pi / 2:  # the cap contains a pole, and so every longitude
+    if abs(lat) + angle >= math.pi / 2:  # the cap contains a pole, and therefore every longitude
         lng, wide = 0.0, math.pi
     else:
         wide = math.asin(math.sin(angle) / math.cos(lat))
@@ -99,7 +104,10 @@ def _box(points: Floats) -> shapely.Polygon:
 
 
 def _filled(flat: Floats) -> shapely.Geometry:
-    """Return the area that a ring of the map winds around (rule D4), or its convex hull if it has many crossings."""
+    """Return the area that a ring of the flat map winds around (rule D4).
+
+    If the ring crosses itself more than MOST_CROSSINGS times, return its convex hull instead.
+    """
     shape = shapely.Polygon(flat)
     if shape.is_valid:
         return shape
@@ -111,8 +119,8 @@ def _filled(flat: Floats) -> shapely.Geometry:
 def _crosses_much(lines: NDArray[np.object_]) -> bool:
     """Return whether the lines of a ring cross each other more than MOST_CROSSINGS times."""
     tree = shapely.STRtree(lines)
-    left = 2 * MOST_CROSSINGS + 3 * len(lines)  # finds each pair twice, and each line with itself and two neighbours
-    for start in range(0, len(lines), 100):  # in small steps, because all of 5,000 lines may cross each other
+    left = 2 * MOST_CROSSINGS + 3 * len(lines)  # each pair is found twice, and each line with itself and two neighbours
+    for start in range(0, len(lines), 100):  # in small steps, because 5,000 lines may all cross each other
         left -= len(tree.query(lines[start : start + 100], "intersects")[0])
         if left < 0:
             return True
@@ -120,14 +128,16 @@ def _crosses_much(lines: NDArray[np.object_]) -> bool:
 
 
 def _unrolled(corners: Floats, points: Floats, most: int) -> Floats | None:
-    """Return the ring as lines within OFF_M of its arcs: rows of longitude, unrolled, and latitude.
+    """Return a ring of arcs as straight lines of the flat map, each within OFF_M metres of its arc.
 
-    `points` are the unit vectors of `corners`, as columns. Return None if there would be more than `most` lines. Each
-    arc is split evenly into 1, 2, 4 … pieces until they are close enough, and into MOST_PIECES at most.
+    The result has a row (longitude, latitude) for each end of a line. The longitudes are unrolled: they continue beyond
+    ±180°, so that no line jumps across the map. `points` are the unit vectors of `corners`, as columns. Each arc is
+    split evenly into 1, 2, 4 … pieces until they are close enough, but into at most MOST_PIECES. Return None if there
+    would be more than `most` lines.
     """
     pieces = np.ones(len(corners) - 1, np.intp)
     todo = np.arange(len(pieces))
-    split: dict[int, Floats] = {}  # by the arc's number: the points between its corners
+    split: dict[int, Floats] = {}  # by the number of the arc: the points between its two corners
     count = 1
     while True:
         if pieces.sum() > most:
@@ -155,7 +165,7 @@ def _unrolled(corners: Floats, points: Floats, most: int) -> Floats | None:
 
 
 def _along(corners: Floats, starts: Floats, ends: Floats, count: int) -> tuple[Floats, Floats]:
-    """Return the longitudes and the latitudes of `count` evenly spaced points of each arc, one row for each arc."""
+    """Return the longitudes and the latitudes of `count` evenly spaced points on each arc: one row for each arc."""
     angle = 2 * np.arctan2(np.linalg.norm(starts - ends, axis=0), np.linalg.norm(starts + ends, axis=0))
     share = np.linspace(0, 1, count)
     still = angle < 1e-12
@@ -176,7 +186,10 @@ def _distances(lng1: Floats, lat1: Floats, lng2: Floats, lat2: Floats) -> Floats
 
 
 def _cut(shape: shapely.Geometry) -> Iterator[shapely.Polygon]:
-    """Yield the parts of an unrolled shape in each strip of 360°, moved into the range of -180° to 180°."""
+    """Cut an unrolled shape into strips of 360° of longitude, and yield each part as a polygon between -180° and 180°.
+
+    (The longitudes of an unrolled shape may continue beyond ±180°.)
+    """
     if shape.is_empty:
         return
     west, _, east, _ = shape.bounds

@@ -1,4 +1,4 @@
-"""The parts of the feed's documents for one alert, as bytes (rules PF1, PF4, PF5, HD4)."""
+"""One alert's parts of the feed's documents, as bytes (rules PF1, PF4, PF5, HD4)."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from . import atom, cap, geojson
 class Picture:
     """One revision of an alert, or its cancel, as the feed shows it until `ends_at`. Times are in ms since 1970.
 
-    `number` is the revision's or cancel's. `feature` (GeoJSON) is empty for a cancel, `entry` is the Atom entry, and
-    `message` is the CAP message without the parts that `cap.complete` adds.
+    `number` is the number of the revision or cancel. `feature` is the GeoJSON feature, or b"" for a cancel. `entry` is
+    the Atom entry. `message` is the CAP message without its type and references, which `cap.complete` adds.
     """
 
     number: int
@@ -24,9 +24,9 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class PictureRequest:
-    """A request for a picture: the last revision of an alert, its cancel if there is one, and the feed's sender.
+    """A request to draw a picture: the last revision of an alert, its cancel if there is one, and the feed's sender.
 
-    With `plain`, the picture has no geometry, because drawing with one has failed.
+    If `plain` is true, the picture gets no geometry, because drawing one has failed.
     """
 
     revision: Revision
@@ -36,7 +36,7 @@ class PictureRequest:
     plain: bool = False
 
     def draw(self) -> Picture:
-        """Return the picture. Takes up to 0.1 s of CPU."""
+        """Return the picture. This takes up to 0.1 s of CPU."""
         revision, cancel = self.revision, self.cancel
         current = revision if cancel is None else cancel
         return Picture(

@@ -1,8 +1,8 @@
 """The HTTP listener of the public feed: three kinds of documents, read-only, without a token (rules PF1 to PF3).
 
-The feed follows the log itself, and serves the pictures in its memory (rule HD4). So it keeps answering while the log
-is out of reach. Strangers can hardly cause reads of the log: only the first request for the CAP message of a revision
-reads it.
+The feed follows the log itself, and answers from pictures in its memory: each has one alert's part of the documents
+(rule HD4). So it keeps answering while the log is unavailable. Strangers can hardly cause reads of the log: only the
+first request for the CAP message of a revision reads it.
 """
 
 import asyncio
@@ -38,16 +38,19 @@ from .picture import Picture, PictureRequest
 
 logger = logging.getLogger(__name__)
 
-MAX_REQUESTS = 500  # under way at once; further requests are answered with 429
-# A connection has one request under way. The HTTP server closes connections that do not read their answers to make room
-# for new ones, so strangers can't use up all requests by not reading (rule HD6).
+MAX_REQUESTS = 500  # in progress at once; further requests are answered with 429
+# A connection has one request in progress. If connections don't read their answers, the HTTP server closes them to make
+# room for new ones. So strangers can't use up all requests by not reading (rule HD6).
 MAX_CONNECTIONS = MAX_REQUESTS
-SWEEP_S = 1.0  # pause between two removals of ended alerts
+SWEEP_S = 1.0  # the pause between two removals of ended alerts
 _EVERYWHERE = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "nosniff"}
 
 
 class Feed:
-    """The public feed: the live alerts, and their three kinds of documents. Pictures are drawn elsewhere (rule HD4)."""
+    """The public feed: it keeps the live alerts, and returns three kinds of documents about them.
+
+    Another process draws the pictures, the alerts' parts of these documents (HD4).
+    """
 
     def __init__(
         self,
@@ -58,14 +61,14 @@ class Feed:
         keeper: LogHealth,
         draw: Callable[[PictureRequest], Awaitable[Picture]],
     ) -> None:
-        """Prepare the feed, with an empty gallery.
+        """Prepare the feed. Nothing is read or drawn yet.
 
         `settings` must have a `feed_url` and a `feed_sender`. `keeper` records whether the log can be read. `draw`
-        raises OSError if it can't draw at the moment.
+        returns the picture for a request, or raises OSError if no picture can be drawn at the moment.
         """
         self.live = LiveAlerts(1, places=False)
         self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
-        self.answers: Counter[int] = Counter()  # numbers of answers by status
+        self.answers: Counter[int] = Counter()  # how many answers were sent, by status
         self._site = atom.Site(settings.feed_url.rstrip("/"), settings.feed_sender)
         self._draw = draw
         self.gallery = Gallery(self.live, clock, self._drawn)
@@ -74,14 +77,14 @@ class Feed:
         self._issuer = cap.Issuer(settings.feed_sender, policy.cap_categories())
         self._log = alert_log
         self._clock = clock
-        self._messages: dict[str, tuple[int, Body]] = {}  # by alert: the latest CAP message and its revision
+        self._messages: dict[str, tuple[int, Body]] = {}  # by alert id: latest number, its CAP message
 
     def adopt(self, policy: Policy) -> None:
-        """Use the CAP categories of a new policy for pictures that are drawn from now on; existing ones stay."""
+        """Use the CAP categories of a new policy for all pictures drawn from now on. Existing pictures stay."""
         self._issuer = cap.Issuer(self._issuer.sender, policy.cap_categories())
 
     def _apply(self, entry: Entry | Untrusted) -> None:
-        if not isinstance(entry, Untrusted):  # only sessions that have such an alert need it, and the feed has none
+        if not isinstance(entry, Untrusted):  # only subscribers who already have such an alert need it
             self.live.apply(entry, self._clock.now())
             self.gallery.want(entry.id)
 
@@ -89,7 +92,10 @@ class Feed:
         return await self._draw(PictureRequest(alert.revision, alert.cancel, self._site, self._issuer))
 
     async def note_the_start(self) -> None:
-        """Wait until the log has been read, then let the feed answer once the alerts read so far are drawn."""
+        """Wait until the log has been read, then queue a mark after the alerts found in it.
+
+        As soon as all these alerts are drawn, the feed answers requests.
+        """
         await self.reader.caught_up.wait()
         self.gallery.started()
 
@@ -103,16 +109,20 @@ class Feed:
                 self.gallery.forget()
                 self._messages = {i: m for i, m in self._messages.items() if i in self.gallery.pictures}
             except Exception as error:
-                logger.error("removing ended alerts from the feed failed: %s; trying again", trace(error))
+                logger.error("the removal of ended alerts from the feed failed: %s; trying again", trace(error))
 
     async def message(self, alert_id: str) -> Body:
-        """Return the CAP message of an alert. Raise Problem (404) if the feed does not show it, and LogUnavailable."""
+        """Return the CAP message of an alert.
+
+        Raise Problem (404) if the feed does not show the alert, and LogUnavailable if the log is needed and can't be
+        read.
+        """
         alert, picture = self._shown(alert_id)
         number, kept = self._messages.get(alert_id, (0, None))
         if kept is None or number != picture.number:
             kept = await self._written(alert, picture)
             self._messages[alert_id] = picture.number, kept
-            self._shown(alert_id)  # raises if the alert has ended meanwhile
+            self._shown(alert_id)  # raises Problem (404) if the alert has ended meanwhile
         return kept
 
     def _shown(self, alert_id: str) -> tuple[LiveAlert, Picture]:
@@ -129,7 +139,7 @@ class Feed:
         return cache.of_one(content, picture, alert, self._clock.now())
 
     def metrics(self) -> Iterator[Metric]:
-        """Yield the number of alerts in the feed, and counters of its answers by status."""
+        """Yield the metric with the number of alerts in the feed, and the counters of its answers by status."""
         yield gauge("feed_alerts", "Alerts that the public feed has, cancelled ones included", len(self.live))
         answers = [(str(status), number) for status, number in sorted(self.answers.items())]
         yield counters("feed_answers", "Answers of the public feed", "status", answers)
@@ -158,17 +168,20 @@ def make_app(feed: Feed, clock: Clock) -> ASGIApp:
         ],
         exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
     )
-    app.router.redirect_slashes = False  # no redirects: their target would be the `Host` that the request names
+    app.router.redirect_slashes = False  # no redirects, because they would lead to the `Host` in the request
     return _Bounds(app, feed)
 
 
 @dataclass(slots=True)
 class _Bounds:
-    """The checks in front of all routes: requests under way, no query, start complete. It adds common headers, too."""
+    """ASGI middleware that refuses a request if there are too many, if it has a query, or if the feed is incomplete.
+
+    It also counts the answers and adds the headers that all of them have.
+    """
 
     app: ASGIApp
     feed: Feed
-    requests: int = 0  # requests under way
+    requests: int = 0  # the number of requests in progress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -184,7 +197,7 @@ class _Bounds:
         try:
             refused = self._refused(scope)
             await (self.app if refused is None else refused)(scope, receive, noted)
-        except Exception as error:  # Starlette has answered 500, if that was still possible
+        except Exception as error:  # Starlette has already answered 500, if it still could
             logger.error("a request to the feed failed: %s", trace(error))
         finally:
             self.requests -= 1

@@ -1,18 +1,22 @@
-"""Covers of many detailed shapes by few coarse shapes, so that no official warning has to be refused (rule HD10).
+"""Covers of many detailed shapes by a few coarse ones, so that no official warning has to be refused (rule HD10).
 
-    pieces ── few ──> outlines that can be published as they are
-               │  bridged: if there are only too many shapes
-               │  united: if the shapes have too many corners
-               └  boxed and then bridged: if there are too many shapes, far from each other
+A *piece* is a polygon without holes, with everything within `beyond_m` metres of its ring. An *outline* is a polygon
+that can be published as it is. `few` turns many pieces into a few outlines, in one of three ways:
+
+    bridged             if the corners are few enough, and only the number of shapes is too large
+    united              if the shapes have too many corners
+    boxed and bridged   if uniting on a fine grid fails, because many shapes are far from each other
 
 **Bridged**: two shapes become one ring, by a line from one shape to the other and back. A ring does not wind around
-such a line, so the new shape contains both shapes, and in addition only the strip of `buffer_m` along the line.
+such a line. So the new shape consists of both shapes and a narrow strip (of `beyond_m`) along the line.
 
 **United**: all rings that fit on one plane are drawn on a grid of squares on that plane. A square is marked if a ring
-passes through it or winds around its middle. The marked squares become polygons without holes. The finest grid whose
-result is small enough is used; GRIDS lists the numbers of squares along a side.
+passes through it or winds around its middle. The marked squares become polygons without holes. GRIDS lists the grids
+from the finest to the coarsest. The finest grid is used whose result has few enough corners.
 
-Rule 1  The result covers the given pieces, each with everything within its `beyond_m`.
+**Boxed**: shapes that are near each other are replaced by one box around all of them.
+
+Rule 1  The result covers each given piece, and everything within `beyond_m` of that piece's ring.
 Rule 2  The work depends on the number of corners and squares, not on how often rings cross or turn (rule HD3).
 """
 
@@ -38,20 +42,20 @@ from .published_polygon import (
 from .sphere import EARTH_RADIUS_M, Disc, Floats, unit_vectors
 from .spherical_polygon import SPREAD, Plane, angle_between
 
-GRIDS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
-WIDE = math.radians(45)  # from the centre of a plane; up to here, it stretches distances to at most double
+GRIDS = (256, 128, 64, 32, 16, 8, 4, 2, 1)  # the numbers of squares along a side of each grid
+WIDE = math.radians(45)  # largest angle from a plane's centre; up to it, distances on the plane are at most doubled
 LEAST_M = 100.0  # the smallest side of a square
-MAX_MARKS = 300_000  # places where rings pass through the squares and rows of a grid; they take 0.1 s
-MAX_STEPS = 8 * MAX_CORNERS  # corners of the marked squares; most vanish when steps become slopes
-FINE = 64  # squares along a side; boxes are tried before coarser grids
+MAX_MARKS = 300_000  # limit of sampled points on rings, plus crossings of rings and rows; it takes 0.1 s
+MAX_STEPS = 8 * MAX_CORNERS  # limit of the marked area's corners; most vanish when steps are simplified to slopes
+FINE = 64  # squares along a side; before grids that are coarser than this, boxes are tried
 MOST_BOXED = 600
-MOST_BRIDGED = 125  # shapes: with three corners each and two more for each bridge, no more fit into MAX_CORNERS
+MOST_BRIDGED = 125  # limit of shapes: each has three corners, a bridge adds two, and MAX_CORNERS is the limit
 SIDES = 16  # sides of the polygon around a circle
-_SAMPLE = 0.5  # distance between two marked places on an edge, in squares
+_SAMPLE = 0.5  # distance between two sampled points on an edge, in squares
 
 
 def around(disc: Disc) -> Piece:
-    """Return a polygon around a circle."""
+    """Return a polygon that contains a circle."""
     lat, lng, radius_m = disc
     plane = Plane(np.array(unit_vectors(np.array([lat]), np.array([lng]))))
     far = math.tan(min(radius_m / EARTH_RADIUS_M, WIDE)) / math.cos(math.pi / SIDES)
@@ -60,10 +64,10 @@ def around(disc: Disc) -> Piece:
 
 
 def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[RequestedPolygon] | None:
-    """Return at most `most` outlines that cover all pieces and can be published as they are.
+    """Return at most `most` publishable polygons that cover all pieces (polygons without holes, each with a buffer).
 
-    `finest` is the number of squares along a side of the finest grid to try. Return None if a piece is too wide for a
-    grid.
+    `finest` is the number of squares along a side of the finest grid to try. Return None if no such polygons are found,
+    for instance because a piece is too wide for a grid.
     """
     if most < len(given) <= MOST_BRIDGED and (outlines := _outlines(given)):
         for tolerance_m in (0, *TOLERANCES_M):
@@ -77,17 +81,19 @@ def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Reque
     return found or _united(given, most, [each for each in GRIDS if each < FINE])
 
 
-# ---- bridged -------------------------------------------------------------------------------------------------------
+# ---- bridging shapes -----------------------------------------------------------------------------------------------
 
 
 def _bridged(
     pairs: Sequence[tuple[RequestedPolygon, Corners]], tolerance_m: float, most: int
 ) -> list[RequestedPolygon] | None:
-    """Return at most `most` outlines for pairs of an outline and its ring as simplified by `tolerance_m`.
+    """Return at most `most` polygons that cover the given ones, by bridging those that are near each other.
 
-    Return None if the result would have too many corners or too wide a shape. A ring that crosses itself is replaced by
-    a box, because bridged rings must all turn in the same direction: where two rings of opposite directions overlap,
-    their winding numbers would add up to 0, and the place would be outside.
+    Each pair has a polygon, and its ring as simplified by `tolerance_m`. Return None if the result would have too many
+    corners or too wide a shape.
+
+    A ring that crosses itself is replaced by a box, because bridged rings must all turn in the same direction: where
+    two rings of opposite directions overlap, their winding numbers would add up to 0, and the place would be outside.
     """
     bridges = max(len(pairs) - most, 0)
     if len(pairs) > MOST_BRIDGED or sum(len(ring) for _, ring in pairs) + 2 * bridges > MAX_CORNERS:
@@ -106,7 +112,7 @@ def _bridged_as_they_are(given: Sequence[Piece], most: int) -> list[RequestedPol
 
 
 def _boxed(given: Sequence[Piece], most: int) -> list[Piece]:
-    """Return at most `most` boxes, each around a group of pieces that are near each other."""
+    """Return at most `most` boxes, each around a group of polygons that are near each other."""
     groups = {n: [piece] for n, piece in enumerate(given)}
     for one, other in islice(_nearest(given), max(len(given) - most, 0)):
         groups[one] += groups.pop(other)
@@ -118,15 +124,16 @@ def _boxed(given: Sequence[Piece], most: int) -> list[Piece]:
 
 
 def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
-    """Yield pairs of groups to merge, the nearest pairs first. The second group is merged into the first.
+    """Yield pairs of groups of polygons to merge, the nearest pairs first.
 
-    At the start each piece is a group. A group is identified by the index of one of its pieces.
+    The second group is merged into the first. At the start, each polygon is a group of its own. A group is identified
+    by the index of one of its polygons.
     """
     points = [piece.points() for piece in given]
     middles = _directions(np.array([each[:, :-1].sum(axis=1) for each in points]).T)
     pairs = zip(points, middles.T, strict=True)
     spreads = np.array([float(angle_between(each, middle.reshape(3, 1)).max()) for each, middle in pairs])
-    # Prim's minimum spanning tree: the next piece is the one with the smallest gap to the pieces in the tree.
+    # Build a minimum spanning tree (Prim): the next piece is the one with the smallest gap to a piece in the tree.
     gap, nearest, left = np.full(len(given), np.inf), np.zeros(len(given), np.intp), np.ones(len(given), np.bool_)
     links, new = [], 0
     for _ in range(len(given) - 1):
@@ -136,7 +143,7 @@ def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
         gap[closer], nearest[closer] = gaps[closer], new
         new = int(np.where(left, gap, np.inf).argmin())
         links.append((float(gap[new]), int(nearest[new]), new))
-    of = list(range(len(given)))  # the current group of each piece
+    of = list(range(len(given)))  # by piece: its current group
     for _, start, end in sorted(links):
         one, other = of[start], of[end]
         of = [one if each == other else each for each in of]
@@ -144,7 +151,7 @@ def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
 
 
 def _bridge(one: Piece, other: Piece) -> Piece:
-    """Return two pieces as one ring, joined by a line there and back between their nearest corners."""
+    """Return two polygons as one ring, joined by a line between their nearest corners, there and back."""
     a, b = one.points()[:, :-1], other.points()[:, :-1]
     at, to = np.unravel_index(int((a.T @ b).argmax()), (a.shape[1], b.shape[1]))
     ours, theirs = one.ring, other.ring
@@ -153,17 +160,20 @@ def _bridge(one: Piece, other: Piece) -> Piece:
 
 
 def _simple(outline: RequestedPolygon, ring: Corners, tolerance_m: float) -> Piece:
-    """Return a counter-clockwise piece for an outline: its simplified ring, or a box if that ring crosses itself."""
+    """Return a polygon, corners counter-clockwise: its simplified ring, or a box if that ring crosses itself."""
     polygon = outline.published(ring, tolerance_m)
     corners = polygon.ring if ring.simple else zip(*box_around(ring.lng, ring.lat), strict=True)
     return Piece(np.array(list(corners)).T, polygon.buffer_m)
 
 
-# ---- united --------------------------------------------------------------------------------------------------------
+# ---- uniting shapes on a grid --------------------------------------------------------------------------------------
 
 
 def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[RequestedPolygon] | None:
-    """Return at most `most` outlines that cover all pieces, from the first grid with a small enough result, or None."""
+    """Return at most `most` polygons that cover all given ones, drawn on the first grid whose result is small enough.
+
+    Return None if no grid has such a result.
+    """
     groups = list(_groups(given))
     for squares in grids:
         parts: list[Piece] = []
@@ -180,7 +190,7 @@ def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[Req
 
 
 def _groups(given: Sequence[Piece]) -> "Iterator[_Group]":
-    """Yield groups of pieces that fit on one plane."""
+    """Yield groups of polygons. The polygons of a group fit on one plane."""
     sizes = np.array([piece.ring.shape[1] - 1 for piece in given])
     points = Piece(np.hstack([piece.ring for piece in given]), 0.0).points()
     last = np.cumsum(sizes + 1) - 1
@@ -201,10 +211,14 @@ def _groups(given: Sequence[Piece]) -> "Iterator[_Group]":
 
 
 class _Group:
-    """Edges on one plane, in metres."""
+    """The edges of a group of polygons, projected on one plane, in metres."""
 
     def __init__(self, start: Floats, end: Floats, ring: Ints, beyond_m: float) -> None:
-        """Group edges from `start` to `end`, unit vectors (3, n). `ring` has the index of each edge's ring."""
+        """Project edges from `start` to `end`, which are unit vectors (3, n).
+
+        `ring` has, for each edge, the index of its ring. `beyond_m` is the largest buffer of a polygon of the group, in
+        metres.
+        """
         self._beyond_m = beyond_m
         self._plane = Plane(start)
         self._fits = self._plane.spread(start) < SPREAD
@@ -212,9 +226,9 @@ class _Group:
         self._ring = ring
 
     def parts(self, squares: int) -> list[Piece] | None:
-        """Return pieces that cover the marked squares of a grid with `squares` squares along a side.
+        """Return polygons without holes that cover the marked squares of a grid with `squares` squares along a side.
 
-        Return None if there are too many squares, corners or pieces.
+        Return None if there are too many squares, corners or polygons.
         """
         if not self._fits:
             return None
@@ -227,7 +241,7 @@ class _Group:
         row, column = np.nonzero(marked)
         shape = shapely.coverage_union_all(shapely.box(column, row, column + 1, row + 1))
         shape = shapely.transform(shape, lambda xy: xy * size_m + low)
-        # Between two marked places an edge may cut the corner of an unmarked square.
+        # Between two sampled points, an edge may pass through the corner of a square that is not marked.
         beyond_m = self._beyond_m + size_m * _SAMPLE
         found = list(islice(solid(shape, beyond_m + size_m), MOST_BRIDGED + 1))
         return [self._part(each, size_m, beyond_m) for each in found] if len(found) <= MOST_BRIDGED else None
@@ -242,13 +256,14 @@ class _Group:
 
 
 def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
-    """Return the marks of a grid, indexed [row, column]: squares that edges pass through or rings wind around.
+    """Return the marked squares of a grid: those through which an edge passes or around whose middle a ring winds.
 
-    `start` and `end` are the ends of the edges, (2, n), in squares. `ring` has the index of each edge's ring. Return
-    None if the work would take too long.
+    `start` and `end` are the ends of the edges, (2, n), in squares. `ring` has, for each edge, the index of its ring.
+    The result is an array of bools, indexed [row, column]. Return None if the work would take too long.
     """
     samples = np.ceil(np.abs(end - start).max(axis=0) / _SAMPLE).astype(np.intp) + 1
-    bottom = np.ceil(np.minimum(start[1], end[1]) - 0.5).astype(np.intp)  # the first row whose middle an edge crosses
+    # `bottom` is the lowest row whose middle line an edge crosses, and `rows` the number of rows that it crosses there.
+    bottom = np.ceil(np.minimum(start[1], end[1]) - 0.5).astype(np.intp)
     rows = np.ceil(np.maximum(start[1], end[1]) - 0.5).astype(np.intp) - bottom
     if samples.sum() + rows.sum() > MAX_MARKS:
         return None
@@ -276,20 +291,26 @@ def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
 
 
 def _counted(counts: Ints) -> tuple[Ints, Ints]:
-    """Return two arrays: each index i, counts[i] times in a row, and the number of each repetition, from 0."""
+    """Return two arrays with one item per repetition.
+
+    The first has each index i, counts[i] times in a row. The second has the number of the repetition, from 0.
+    """
     which = np.repeat(np.arange(len(counts)), counts)
     return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _steps(marked: Any) -> int:
-    """Return the number of corners of the marked area: points where one or three of the four squares are marked."""
+    """Return the number of corners of the marked area.
+
+    A grid point is a corner if one or three of its four squares are marked.
+    """
     wide = np.pad(marked, 1).astype(np.int8)
     four = wide[1:, 1:] + wide[1:, :-1] + wide[:-1, 1:] + wide[:-1, :-1]
     return int((four % 2).sum())
 
 
 def _outlines(given: Sequence[Piece]) -> list[RequestedPolygon] | None:
-    """Return the pieces as outlines, or None if one of them breaks rule A18 or has no area."""
+    """Return the polygons in a form that can be published. Return None if one has no area or is too wide (rule A18)."""
     try:
         return [_outline(piece) for piece in given]
     except ValueError:

@@ -1,4 +1,7 @@
-"""The library shapely, imported at its first use: the import takes 0.1 s and 3 MB, and many nodes never need it."""
+"""The library shapely, imported when it is first used.
+
+The import takes 0.1 s and 3 MB, and many nodes never need the library.
+"""
 
 from typing import Any
 

@@ -1,14 +1,18 @@
-"""The union of many polygons: zones are simplified, cut so that they have no holes, and joined (rules CZ1 and CZ2).
+"""The union of many polygons, such as the zones of a CAP message (rules CZ1 and CZ2).
 
-    rings of a GeoJSON polygon ── pieces ──> Piece, Piece, …        at the start of a node
-    pieces of the zones of a block ── join ──> fewer Pieces         when a message arrives
+Polygons are simplified, cut so that they have no holes, and joined. A *piece* is a polygon without holes, with
+everything within `beyond_m` metres of its ring.
 
-All work is done on the plane of `spherical_polygon`, in metres. There arcs are straight lines, so shapely can be used,
-which knows nothing of the sphere. A distance on that plane is never shorter than the distance on the sphere.
+    the rings of a GeoJSON polygon ── pieces ──> Piece, Piece, …        when a node starts
+    the pieces of a message's zones ── join ──> fewer Pieces            when the message arrives
 
-Rule 1  The result covers the given pieces, each with everything within `beyond_m` of its ring.
-Rule 2  Places far from all zones stay outside. So a hole is not filled: the polygon is cut through the hole instead.
-        The exception are holes in which every place is within `beyond_m` of the ring, since these are covered anyway.
+All work is done in metres on the plane of `spherical_polygon`. There arcs are straight lines, so shapely can be used,
+which knows nothing about spheres. A distance on the plane is never shorter than the distance on the sphere.
+
+Rule 1  The result covers each given piece, and everything within `beyond_m` of that piece's ring.
+Rule 2  Places far from all zones stay outside. So a hole is not filled. Instead, the polygon is cut into two along a
+        line through the hole. The only holes that are filled are those in which every place is within `beyond_m` of the
+        ring, because such a hole is covered anyway.
         For example, a lake 150 m wide in a zone with a `beyond_m` of 100 m is filled; a lake 10 km wide is not.
 """
 
@@ -26,11 +30,11 @@ from .spherical_polygon import SPREAD, Plane
 TOLERANCE_M = 100.0  # for simplifying zones (rule CZ1)
 TIDY_M = 10.0  # for simplifying joined polygons, whose corners are rounded
 SHORT_DEG = 0.01  # an edge that spans less longitude and latitude than this is within 0.1 m of its arc
-MAX_EDGES = 1_000_000  # edges of a given ring
+MAX_EDGES = 1_000_000  # the largest number of edges of a ring after its edges are split
 MAX_WORK = 9_000  # the limit of `work` for pieces to join: 0.1 s, up to four times per message (rule HD3)
-WORK_OF_PIECE = 12  # the work of a piece besides its corners, in corners
+WORK_OF_PIECE = 12  # a piece takes as much work as this number of corners, in addition to its own corners
 _TOO_WIDE = "must have every corner less than 60° from the middle of all corners"
-_QUARTER = 4  # edges that approximate a quarter of a circle
+_QUARTER = 4  # a quarter of a circle is approximated by this number of edges
 _STRETCH = 1 / math.cos(SPREAD) ** 2  # the greatest ratio of a distance on the plane to that on the sphere
 _INNER = math.cos(math.pi / (4 * _QUARTER))  # distance from a unit circle's centre to the middle of such an edge
 
@@ -38,14 +42,15 @@ _INNER = math.cos(math.pi / (4 * _QUARTER))  # distance from a unit circle's cen
 class Piece(NamedTuple):
     """A polygon without holes: everything inside its ring, or within `beyond_m` metres of the ring.
 
-    `ring` has longitude and latitude of the corners, (2, n + 1), closed. The edges are arcs.
+    `ring` is an array (2, n + 1) of the corners' longitudes and latitudes; the last corner equals the first. The edges
+    are arcs of great circles.
     """
 
     ring: Floats
     beyond_m: float
 
     def points(self) -> Floats:
-        """Return the unit vectors of the corners, (3, n + 1)."""
+        """Return the corners as unit vectors, (3, n + 1)."""
         lng, lat = self.ring
         return np.array(unit_vectors(lat, lng))
 
@@ -55,15 +60,15 @@ class Piece(NamedTuple):
         return Plane(points[:, :-1]).spread(points) * EARTH_RADIUS_M
 
     def keeps_a18(self) -> bool:
-        """Return whether every corner is less than 60° from the middle of the corners."""
+        """Return whether every corner is less than 60° from the middle of the corners (rule A18)."""
         return _Metres([self.points()]).spread < SPREAD
 
 
 def pieces(rings: Sequence[Floats]) -> list[Piece]:
-    """Return the pieces for a polygon of GeoJSON, or no pieces if the polygon has no area.
+    """Return a GeoJSON polygon as pieces (polygons without holes).
 
-    `rings` have longitude and latitude, (2, n + 1); the first is the outer ring. Raise ValueError if a ring breaks rule
-    A17 or A18.
+    The list is empty if the polygon has no area. `rings` are arrays (2, n + 1) of longitude and latitude; the first is
+    the outer ring. Raise ValueError if a ring breaks rule A17 or A18.
     """
     split = [_split(ring) for ring in rings]
     on = _Metres([np.array(unit_vectors(lat, lng)) for lng, lat, _ in split], of=1)
@@ -72,7 +77,7 @@ def pieces(rings: Sequence[Floats]) -> list[Piece]:
     corners, beyond_m = [], 0.0
     for xy, (lng, lat, stray_m) in zip(on.corners, split, strict=True):
         kept = kept_corners(lng, lat, TOLERANCE_M)
-        whole = len(kept) == len(lng) or len(kept) < 4  # a ring needs three corners, and the first again
+        whole = len(kept) == len(lng) or len(kept) < 4  # a ring needs three corners, and the first one once more
         corners.append(xy if whole else xy[kept])
         beyond_m = max(beyond_m, stray_m + (0.0 if len(kept) == len(lng) else TOLERANCE_M))
     outer, *holes = [shapely.linearrings(xy) for xy in corners]
@@ -83,7 +88,7 @@ def pieces(rings: Sequence[Floats]) -> list[Piece]:
 
 
 def _split(ring: Floats) -> tuple[Floats, Floats, float]:
-    """Return the same as `split_edges`, but skip that function if all edges are short.
+    """Return the same as `split_edges`, but faster if all edges are short.
 
     Real zones have short edges, and `split_edges` would take half of the time for them.
     """
@@ -92,14 +97,14 @@ def _split(ring: Floats) -> tuple[Floats, Floats, float]:
 
 
 def work(given: Sequence[Piece]) -> int:
-    """Return an estimate of the work to join these pieces, in corners."""
+    """Return an estimate of the work that joining these polygons takes. The unit is the work of one corner."""
     return sum(piece.ring.shape[1] + WORK_OF_PIECE for piece in given)
 
 
 def simpler(piece: Piece, tolerance_m: float) -> Piece:
-    """Return the piece with fewer corners and a `beyond_m` that is larger by the tolerance.
+    """Return the polygon with fewer corners, and with a buffer (`beyond_m`) that is larger by the tolerance.
 
-    Return the same piece if no corner can be left out, or too few would remain.
+    Return the same polygon if no corner can be removed, or if too few would remain.
     """
     lng, lat = piece.ring
     kept = kept_corners(lng, lat, tolerance_m)
@@ -107,11 +112,11 @@ def simpler(piece: Piece, tolerance_m: float) -> Piece:
 
 
 def join(given: Sequence[Piece], gap_m: float = 0.0) -> list[Piece]:
-    """Return the pieces, with those joined that touch or are less than `gap_m` apart.
+    """Return the polygons after joining those that touch or are less than `gap_m` apart.
 
-    Each zone was simplified by itself, so neighbours may overlap or leave gaps between them. So pieces are widened,
-    united, and narrowed again, which closes such gaps and also narrow bays. Pieces that were joined across a gap stay
-    wider by `gap_m` / 2. The `work` of the given pieces must not exceed MAX_WORK.
+    Each zone was simplified by itself, so neighbours may overlap or have gaps between them. To close such gaps,
+    polygons are widened, united, and narrowed again, which also closes narrow bays. Polygons that were joined across a
+    gap stay wider by `gap_m` / 2. The `work` of the given polygons must not exceed MAX_WORK.
     """
     found: list[Piece] = []
     for near in _near(given, gap_m):
@@ -125,19 +130,22 @@ class _Metres:
     """Rings projected on one plane. `corners` has an array (n, 2) of positions in metres for each ring."""
 
     def __init__(self, rings: Sequence[Floats], of: int | None = None) -> None:
-        """Project closed rings of unit vectors. The first `of` rings, or all, decide where the plane's centre is."""
+        """Project closed rings of unit vectors.
+
+        The plane's centre is the middle of the first `of` rings; None: of all.
+        """
         self._plane = Plane(np.hstack([ring[:, :-1] for ring in rings[:of]]))
         self.spread = max(self._plane.spread(ring) for ring in rings)
         self.corners = [np.array(self._plane.to_plane(*ring)).T * EARTH_RADIUS_M for ring in rings]
 
     def piece(self, polygon: Any, beyond_m: float) -> Piece:
-        """Return a polygon of shapely as a piece."""
+        """Return a shapely polygon as a `Piece`."""
         x, y = shapely.get_coordinates(polygon).T / EARTH_RADIUS_M
         vx, vy, vz = self._plane.from_plane(x, y)
         return Piece(np.degrees([np.arctan2(vy, vx), np.arcsin(np.clip(vz, -1, 1))]), beyond_m)
 
     def joined(self, near: Sequence[Piece], gap_m: float) -> Iterator[Piece]:
-        """Yield the pieces, with those joined that are near enough, and the others unchanged."""
+        """Yield the polygons after joining those that are near each other. Other polygons are yielded unchanged."""
         beyond_m = max(piece.beyond_m for piece in near)
         # The plane stretches distances, and most where it is farthest from its centre.
         stretch = 1 / math.cos(self.spread) ** 2
@@ -150,14 +158,15 @@ class _Metres:
             if len(those) == 1:
                 yield near[those[0]]
                 continue
-            # Narrow the shape a little less than it was widened, because the circles are polygons (Rule 1).
+            # Shrink the shape slightly less than it was grown, because shapely's buffer approximates circles by
+            # polygons (Rule 1).
             whole = shapely.buffer(wider, -back_m * _INNER, quad_segs=_QUARTER)
             for part in solid(whole, beyond_m):
                 yield _tidy(self.piece(part, beyond_m))
 
 
 def _tidy(piece: Piece) -> Piece:
-    """Return the piece with fewer corners, or unchanged if it would then cross itself."""
+    """Return the polygon with fewer corners, or unchanged if it would cross itself with fewer corners."""
     lng, lat = piece.ring
     tidy = Piece(np.take(piece.ring, kept_corners(lng, lat, TIDY_M), axis=1), piece.beyond_m + TIDY_M)
     [xy] = _Metres([tidy.points()]).corners
@@ -165,9 +174,9 @@ def _tidy(piece: Piece) -> Piece:
 
 
 def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
-    """Yield groups of pieces whose bounding spheres touch or nearly touch, directly or by way of others.
+    """Yield groups of polygons whose bounding spheres touch or nearly touch, directly or through other polygons.
 
-    Whether the pieces of a group really touch is found out later, on the group's plane.
+    Whether the polygons of a group really touch is tested later, on the group's plane.
     """
     points = [piece.points() for piece in given]
     middles = np.array([each.mean(axis=1) for each in points])
@@ -191,7 +200,10 @@ def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
 
 
 def solid(shape: Any, beyond_m: float) -> Iterator[Any]:
-    """Yield polygons without holes that make up the shape. Holes that are covered anyway are filled (Rule 2)."""
+    """Yield polygons without holes that together make up the shape.
+
+    Holes that lie within `beyond_m` of the ring anyway are filled (Rule 2).
+    """
     for part in shapely.get_parts(_valid(shape)):
         if shapely.get_type_id(part) != 3 or shapely.area(part) < 1:  # not a polygon, or less than a square metre
             continue
@@ -212,5 +224,5 @@ def solid(shape: Any, beyond_m: float) -> Iterator[Any]:
 
 
 def _valid(shape: Any) -> Any:
-    """Return the shape without self-crossings: everything that a ring winds around is inside."""
+    """Return the shape without self-crossings: everything around which a ring winds is inside."""
     return shape if shapely.is_valid(shape) else shapely.make_valid(shape, method="structure", keep_collapsed=False)

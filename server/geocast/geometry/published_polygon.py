@@ -3,18 +3,18 @@
     positions ── RequestedPolygon ──> a ring whose edges are split until each is close to its arc
                     │ publish_polygons(outlines, simplify_m)
                     v
-                 Polygons    with at most MAX_CORNERS, and with a buffer that makes up for the missing corners
+                 Polygons    with at most MAX_CORNERS together, and with a buffer that compensates for removed corners
 
 An edge of a requested polygon is a straight line in longitude and latitude, as in GIS. An edge of a published polygon
 is an arc of a great circle, as `spherical_polygon` needs it. For example, the great circle between two places on the
 49th parallel, at 123° W and 95° W, runs 95 km north of the parallel in the middle. So an edge along the parallel is
 split into many short arcs.
 
-Questions about lines on a plane (do they cross, which corners can be left out) are answered by shapely on the plane of
+The library shapely tests whether lines cross, and which corners can be removed. It works on the plane of
 `spherical_polygon`, where arcs are straight lines. Latitudes and longitudes are in degrees, other angles in radians.
 
-Cost    Every step is linear in the number of corners, or has a limit (rule HD3): MAX_COMPARED for the test whether a
-        ring crosses itself, MAX_LEVELS for simplifying, MAX_PIECES for splitting.
+Cost    The work of every step is proportional to the number of corners, or has a limit (rule HD3): MAX_COMPARED for the
+        test whether a ring crosses itself, MAX_LEVELS for simplifying, MAX_PIECES for splitting.
 """
 
 import math
@@ -30,19 +30,19 @@ from . import lazy_shapely as shapely
 from .sphere import EARTH_RADIUS_M, Disc, Floats, unit_vectors
 from .spherical_polygon import SPREAD, Edges, Plane
 
-MAX_POSITIONS = 2_500  # positions of a requested ring (rule A16)
-MAX_CORNERS = 500  # corners of a published area (rule P12)
-MAX_PIECES = 5_000  # pieces of all edges of a ring, before it is simplified (rule B7)
+MAX_POSITIONS = 2_500  # the largest number of positions of a requested ring (rule A16)
+MAX_CORNERS = 500  # the largest number of corners of a published area (rule P12)
+MAX_PIECES = 5_000  # the largest number of pieces after a ring's edges are split, before it is simplified (rule B7)
 STRAY_M = 10.0  # the greatest distance from a piece of an edge to its arc (rule B7)
-SAME_M = 0.1  # an edge that is nearer than this to its arc needs no buffer (rule B9)
+SAME_M = 0.1  # an edge whose distance from its arc is at most this needs no buffer (rule B9)
 TOLERANCES_M = (50, 100, 200, 500, 1_000, 2_000, 5_000)  # tolerances for simplifying (rule B8)
 DECIMALS = 6  # decimals of published degrees, which are exact to 0.11 m (rule B7)
-MAX_COMPARED = 7_000_000  # pairs of edges that GEOS compares in 0.1 s; twice the pairs of a ring of 2,500 corners
-FEW = 4  # up to FEW * MAX_CORNERS corners may be left before rounding makes some of them equal
-FEW_PIECES = 2_000  # up to this number of pieces, all samples are taken at once
-MAX_LEVELS = 30  # levels of cuts at the farthest corner; a coast of 7,000 corners takes 24
-BOX_TURNS = 24  # directions that are tried for a box around a ring
-BOX_MARGIN_M = 0.5  # more than the rounding error of a box
+MAX_COMPARED = 7_000_000  # pairs of edges that GEOS compares in 0.1 s; a ring of 2,500 corners has half as many
+FEW = 4  # before rounding, there may be FEW * MAX_CORNERS corners, because rounding makes some of them equal
+FEW_PIECES = 2_000  # for fewer pieces than this, the distances of all samples are computed at once
+MAX_LEVELS = 30  # after these levels, not all cuts are at the farthest corner; a coast of 7,000 corners takes 24
+BOX_TURNS = 24  # the number of directions that are tried for a box around a ring
+BOX_MARGIN_M = 0.5  # a box is larger by this on each side, which is more than its rounding error
 NO_AREA = 1e-14  # a ring that is narrower than this (radians) is a line; rounding errors are smaller
 SAMPLES = 8  # the distance from a piece to its arc is measured at its eighths; it is greatest in the middle
 
@@ -50,16 +50,17 @@ Positions: TypeAlias = Sequence[tuple[float, float]]
 Ints: TypeAlias = NDArray[np.intp]
 
 
-class TooComplex(ValueError):  # noqa: N818 (named after the ring)
+class TooComplex(ValueError):  # noqa: N818 (the name describes the ring)
     """Raised if the work on a ring would take too long (rule HD3)."""
 
 
 class RequestedPolygon:
-    """A requested polygon: its corners, and its ring with split edges.
+    """A requested polygon: its corners, and its ring, whose edges are split until each is close to an arc.
 
     `corners` has (latitude, longitude) as requested. `lng` and `lat` are the closed ring with split edges, and the
-    polygon includes everything within `beyond_m` metres of that ring. `radius_m` is the distance from the middle of
-    the corners to the farthest corner. `crosses` says that the ring crosses or touches itself.
+    polygon includes everything within `beyond_m` metres of that ring. `radius_m` is the distance from the middle of the
+    corners to the farthest corner. `crosses`: whether the ring crosses or touches itself. `tangled`: whether the ring
+    cannot be published, because the test for crossings would take too long.
     """
 
     __slots__ = (
@@ -81,9 +82,10 @@ class RequestedPolygon:
         """Make a polygon of (longitude, latitude) pairs, the last equal to the first (rule A16).
 
         Raise ValueError if the ring breaks one of the rules A17 to A19, or must be split into more than `most` pieces.
-        With `may_cross`, the ring may cross or touch itself, and everything that it winds around is inside (rule CP22).
+        With `may_cross`, the ring may cross or touch itself, and everything around which it winds is inside (rule
+        CP22).
 
-        If the test for crossings would take too long (MAX_COMPARED), the ring counts as crossing itself. Without
+        If the test for crossings would take too long (MAX_COMPARED), the ring is assumed to cross itself. Without
         `may_cross` it is then `tangled`, and cannot be published.
         """
         self.corners = [(lat, lng) for lng, lat in positions[:-1]]  # as requested
@@ -94,10 +96,10 @@ class RequestedPolygon:
     def of_arcs(
         cls, lng: Floats, lat: Floats, beyond_m: float, most_compared: int = MAX_COMPARED
     ) -> "RequestedPolygon":
-        """Return a polygon whose edges already are arcs, with everything within `beyond_m` metres of its ring.
+        """Return a polygon whose edges are arcs already, with everything within `beyond_m` metres of its ring.
 
-        The ring may cross itself, and counts as crossing itself if the test would take more than `most_compared`
-        comparisons. Raise ValueError if the ring has no area or breaks rule A18.
+        The ring may cross itself. It is assumed to do so if the test would take more than `most_compared` comparisons.
+        Raise ValueError if the ring has no area or breaks rule A18.
         """
         outline: RequestedPolygon = cls.__new__(cls)
         outline.corners = list(zip(lat[:-1].tolist(), lng[:-1].tolist(), strict=True))
@@ -124,16 +126,16 @@ class RequestedPolygon:
         self.radius_m = self._ring.spread * EARTH_RADIUS_M
         self._depths: Floats | None = None
         self._covered: dict[Callable[[Positions], bool], bool] = {}
-        self._simplified: dict[float, Corners] = {0.0: self._ring}  # by tolerance, since rings are needed repeatedly
+        self._simplified: dict[float, Corners] = {0.0: self._ring}  # by tolerance: the simplified ring
 
     def is_covered(self, covers: Callable[[Positions], bool]) -> bool:
-        """Return `covers(corners)`, and remember the result for the next time."""
+        """Return the result of `covers(corners)`, and remember it for further calls."""
         if covers not in self._covered:
             self._covered[covers] = covers(self.corners)
         return self._covered[covers]
 
     def ring(self, tolerance_m: float) -> "Corners":
-        """Return the ring, simplified by `tolerance_m`, or not simplified if that is 0."""
+        """Return the ring, simplified by `tolerance_m`, or not simplified if the tolerance is 0."""
         found = self._simplified.get(tolerance_m)
         if found is None:
             kept = np.flatnonzero(self.depths() > tolerance_m / EARTH_RADIUS_M)
@@ -144,7 +146,8 @@ class RequestedPolygon:
     def is_publishable(self, ring: "Corners") -> bool:
         """Return whether the polygon may be published with this simplified ring.
 
-        The ring must keep rule A18, and rule A19 unless the polygon itself crosses itself.
+        The ring must not be too wide (rule A18). It must not cross itself, unless the requested ring does so as well
+        (rule A19).
         """
         return ring.spread < SPREAD and (self.crosses or ring.simple)
 
@@ -153,20 +156,26 @@ class RequestedPolygon:
         return len(self.lng) - 1 if not tolerance_m else int((self.depths() > tolerance_m / EARTH_RADIUS_M).sum()) - 1
 
     def depths(self) -> Floats:
-        """Return the tolerance up to which each corner remains, in radii of the sphere (see `corner_depths`)."""
+        """Return, for each corner, the tolerance up to which it remains, in radii of the sphere.
+
+        See `corner_depths`.
+        """
         if self._depths is None:
             self._depths = corner_depths(self.lng, self.lat, TOLERANCES_M[0])
         return self._depths
 
     def own_ring(self, tolerance_m: float) -> "Corners":
-        """Return the simplified ring, or a box around the polygon if no area would remain (rule HD10)."""
+        """Return the simplified ring, or a box around the polygon if the simplified ring has no area (rule HD10)."""
         ring = self.ring(tolerance_m)
         if len(ring) >= 3 and ring.has_area:
             return ring
         return Corners(*box_around(self.lng, self.lat))
 
     def published(self, ring: "Corners", tolerance_m: float) -> Polygon:
-        """Return the published polygon of a ring, with a buffer so that it covers the requested polygon (rule B9)."""
+        """Return the published polygon for a simplified ring.
+
+        Its buffer is wide enough to cover the requested polygon (rule B9).
+        """
         beyond_m = self.beyond_m + (tolerance_m if ring is not self._ring else 0)
         return Polygon(ring.positions(), 10.0 * math.ceil((beyond_m + 1) / 10) if beyond_m else 0.0)
 
@@ -176,12 +185,13 @@ def publish_polygons(outlines: Sequence[RequestedPolygon], simplify_m: float) ->
 
     First, all rings are simplified by the same tolerance, and none may cross itself. If no tolerance is sufficient,
     rings may cross themselves, and a ring that would vanish becomes a box (rule HD10). Return None if even then there
-    are more than MAX_CORNERS or a ring breaks rule A18, or if one of the outlines is `tangled`.
+    are more than MAX_CORNERS, if a ring breaks rule A18, or if one of the outlines is `tangled` (was not tested for
+    crossings).
     """
     tolerances_m = [0, *(each for each in TOLERANCES_M if each <= simplify_m)]
     if any(each.tangled for each in outlines):
         return None
-    # Skip tolerances that leave far too many corners, so that no ring is made of these.
+    # Skip tolerances that leave far too many corners, to avoid the work of making their rings.
     tolerances_m = [
         each for each in tolerances_m if sum(ring.corners_left(each) for ring in outlines) <= FEW * MAX_CORNERS
     ]
@@ -201,10 +211,10 @@ def _number(pairs: "Sequence[tuple[RequestedPolygon, Corners]]") -> int:
 
 
 class Corners:
-    """A ring with corners as they would be published, and the tests whether it may be published."""
+    """A ring with its corners as they would be published, and the tests that decide whether it may be published."""
 
     def __init__(self, lng: Floats, lat: Floats) -> None:
-        """Make a ring from the longitudes and latitudes of a closed ring. Repeated corners are dropped."""
+        """Make a ring from the longitudes and latitudes of a closed ring. Repeated corners are removed."""
         self.lng, self.lat = _unique_spelling(np.round(lng, DECIMALS), np.round(lat, DECIMALS))
         apart = np.flatnonzero((np.diff(self.lng) != 0) | (np.diff(self.lat) != 0))
         apart = np.append(apart, 0)  # the last corner is the first
@@ -221,15 +231,15 @@ class Corners:
         """Return a lower bound of the pairs of edges to compare in the test whether the ring is simple (rule HD3).
 
         GEOS splits the ring into chains of edges that go in one direction, and compares two chains if their boxes
-        overlap. Two chains of i and j edges take about i + j comparisons. Here, overlaps are counted once in x and once
-        in y, and the smaller count is used.
+        overlap. Two chains of i and j edges take about i + j comparisons. Here, the overlaps are counted once along x
+        and once along y, and the smaller count is returned.
         """
         step = np.diff(self._xy, axis=0) >= 0
         begin = np.flatnonzero(np.append(True, (step[1:] != step[:-1]).any(axis=1)))
         edges = np.diff(np.append(begin, len(step)))
         corners = np.append(begin, len(step))
         found = []
-        for at in self._xy.T:  # the bounds of a chain are its ends, since it goes in one direction
+        for at in self._xy.T:  # a chain goes in one direction, so its ends are its bounds
             low, high = np.minimum(at[corners[:-1]], at[corners[1:]]), np.maximum(at[corners[:-1]], at[corners[1:]])
             overlapping = np.searchsorted(np.sort(low), high, "right") - np.searchsorted(np.sort(high), low, "left")
             found.append(int((overlapping * edges).sum()))
@@ -242,17 +252,19 @@ class Corners:
 
     @property
     def has_area(self) -> bool:
-        """Whether the ring winds around anything, even if it crosses itself."""
-        # Splitting a ring at its crossings can take hours, so the area is an integral along the edges instead. In a
-        # figure of eight the two halves have opposite signs, and could cancel each other out if they are of one size.
-        # So the area is weighted by e^u, which is different everywhere. Lines there and back still cancel out.
+        """Whether the ring winds around any point, even if it crosses itself."""
+        # Splitting a ring at its crossings can take hours, so the area is computed as an integral along the edges. In a
+        # figure of eight, the two halves have opposite signs, and cancel each other out if they have the same size. To
+        # prevent this, the area is weighted by e^u, which is different at each u. A line that goes there and back still
+        # cancels out, as it should.
         from_first = self._xy - self._xy[0]
         size = np.abs(from_first).max()
         x, y = from_first.T / size
         u = x + math.sqrt(2) * y
         up = np.diff(u)
         level = up == 0
-        weight = np.exp(u[:-1]) * np.where(level, 1.0, np.expm1(up) / np.where(level, 1.0, up))  # an edge's mean
+        # The weight of an edge is the mean of e^u on the edge.
+        weight = np.exp(u[:-1]) * np.where(level, 1.0, np.expm1(up) / np.where(level, 1.0, up))
         parts = weight * np.diff(y)
         return bool(abs(parts.sum()) * size > NO_AREA * np.abs(parts).sum())
 
@@ -263,26 +275,29 @@ class Corners:
 
 
 def _unique_spelling(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
-    """Return the corners in a unique spelling: 180 instead of -180, longitude 0 at the poles, and no -0."""
+    """Return the corners with unique coordinates: 180 instead of -180, longitude 0 at the poles, and no -0."""
     lng = np.where(np.abs(lat) == 90, 0.0, np.where(lng <= -180, lng + 360, lng))
     return lng + 0.0, lat + 0.0
 
 
-# ---- splitting (B7) ------------------------------------------------------------------------------------------------
+# ---- splitting edges (B7) ------------------------------------------------------------------------------------------
 
 
 def split_edges(lng: Floats, lat: Floats, most: int = MAX_PIECES) -> tuple[Floats, Floats, float]:
-    """Split the edges of a closed ring evenly. Return longitudes, latitudes, and the necessary buffer (rule B9).
+    """Split the edges of a closed ring evenly, so that each piece is close to an arc.
 
-    The buffer is in metres. Raise ValueError if the ring breaks rule A17, and TooComplex if there would be more than
-    `most` edges.
+    Return longitudes, latitudes, and the necessary buffer in metres (rule B9). Raise ValueError if the ring breaks rule
+    A17, and TooComplex if there would be more than `most` edges.
     """
     [found] = split_rings([(lng, lat)], most)
     return found
 
 
 def split_rings(rings: Sequence[tuple[Floats, Floats]], most: int) -> list[tuple[Floats, Floats, float]]:
-    """Split the edges of several closed rings, as `split_edges` does. `most` limits the edges of all rings together."""
+    """Split the edges of several closed rings, as `split_edges` does.
+
+    There may be at most `most` edges in all rings together.
+    """
     starts, ends = [], []
     for ring in rings:
         lng, lat = _unique_spelling(*ring)
@@ -308,7 +323,11 @@ def split_rings(rings: Sequence[tuple[Floats, Floats]], most: int) -> list[tuple
 
 
 def _evenly(pieces: Ints) -> tuple[Ints, Floats]:
-    """Return for each piece of each edge the index of its edge, and the share of the edge before the piece."""
+    """Split each edge into `pieces` equal pieces.
+
+    Return two arrays with one item per piece: the index of its edge, and the position of its start on the edge, from 0
+    to 1.
+    """
     edge = np.repeat(np.arange(len(pieces)), pieces)
     first = np.repeat(np.cumsum(pieces) - pieces, pieces)
     return edge, (np.arange(len(edge)) - first) / pieces[edge]
@@ -321,19 +340,22 @@ class _Lines:
         self.lng, self.lat, self.over, self.up = lng, lat, over, up
 
     def at(self, which: Ints, share: Floats) -> tuple[Floats, Floats]:
-        """Return longitude, in [-180, 180), and latitude of points at these shares of the lines `which`."""
+        """Return longitudes, in [-180, 180), and latitudes of points on the lines `which`.
+
+        `share` is the position on each line, from 0 to 1.
+        """
         lng = self.lng[which] + share * self.over[which]
         return (lng + 180) % 360 - 180, self.lat[which] + share * self.up[which]
 
     def pieces(self, most: int) -> tuple[Ints, Floats]:
         """Return the number of pieces for each line, and the distance in metres of each unsplit line from its arc.
 
-        The numbers are the smallest that keep all pieces within STRAY_M of their arcs. Raise TooComplex if there would
-        be more than `most` pieces.
+        The numbers are the smallest with which all pieces are within STRAY_M of their arcs. Raise TooComplex if there
+        would be more than `most` pieces.
         """
         stray_m = self._stray_m(np.arange(len(self.lng)), np.ones(len(self.lng), np.intp))
         insufficient = np.ones(len(self.lng), np.intp)
-        # The distance from the arc grows with the square of the length.
+        # The distance from the arc is proportional to the square of the length.
         enough: Ints = np.maximum(1, np.ceil(np.sqrt(stray_m / STRAY_M))).astype(np.intp)
         todo = np.flatnonzero(enough > 1)
         while len(todo):
@@ -342,7 +364,7 @@ class _Lines:
             too_few = todo[self._stray_m(todo, enough[todo]) > STRAY_M]
             insufficient[too_few], enough[too_few] = enough[too_few], 2 * enough[too_few]
             todo = too_few
-        guess = enough - 1  # the first try: `enough` is nearly always the smallest number
+        guess = enough - 1  # try this first: `enough` is nearly always the smallest number
         while len(todo := np.flatnonzero(enough - insufficient > 1)):
             middle = np.maximum(guess[todo], (enough[todo] + insufficient[todo]) // 2)
             guess[todo] = 0
@@ -351,7 +373,10 @@ class _Lines:
         return enough, stray_m
 
     def _stray_m(self, which: Ints, pieces: Ints) -> Floats:
-        """Return the greatest distance in metres of the lines `which` from their arcs, if split into pieces."""
+        """Return how far the lines `which` are from their arcs at most, in metres.
+
+        Each line is split into this number of pieces.
+        """
         piece, begin = _evenly(pieces)
         size, line = 1 / pieces[piece], which[piece]
         arcs = Edges(self._vectors(line, begin), self._vectors(line, begin + size))
@@ -365,15 +390,15 @@ class _Lines:
         return np.array(unit_vectors(lat, lng))
 
 
-# ---- simplifying (B8) ----------------------------------------------------------------------------------------------
+# ---- simplifying rings (B8) ----------------------------------------------------------------------------------------
 
 
 def kept_corners(lng: Floats, lat: Floats, tolerance_m: float) -> Ints:
     """Return the indices of the corners of a closed ring that remain after simplifying (Douglas and Peucker).
 
     The indices are ascending, and include the first and the last corner. The ring is cut into two lines, at its first
-    corner and at the corner farthest from the first, because GEOS may drop the first corner of a closed ring, however
-    far it sticks out.
+    corner and at the corner farthest from the first. The reason: GEOS may remove the first corner of a closed ring,
+    however far it sticks out.
     """
     points = np.array(unit_vectors(lat, lng))
     xy = np.array(Plane(points[:, :-1]).to_plane(*points)).T
@@ -385,7 +410,7 @@ def kept_corners(lng: Floats, lat: Floats, tolerance_m: float) -> Ints:
 
 
 def corner_depths(lng: Floats, lat: Floats, least_m: float) -> Floats:
-    """Return for each corner of a closed ring the depth: the tolerance below which the corner remains.
+    """Return the depth of each corner of a closed ring: the tolerance below which the corner remains.
 
     Depths are in radii of the sphere. They agree with the algorithm of Douglas and Peucker in `kept_corners`: a line is
     cut at its farthest corner, if that corner is farther than the tolerance from the line, and then both halves are cut
@@ -393,7 +418,7 @@ def corner_depths(lng: Floats, lat: Floats, least_m: float) -> Floats:
     exact: they are 0 or any number up to `least_m`.
 
     All lines of a level are cut at once. After MAX_LEVELS levels, two of three cuts are in the middle of the line, so
-    that a zigzag does not take much longer than a coast. A zigzag then keeps a few unnecessary corners.
+    that a zigzag does not take much longer than a coast. The result for a zigzag then has a few unnecessary corners.
     """
     points = np.array(unit_vectors(lat, lng))
     xy = np.array(Plane(points[:, :-1]).to_plane(*points)).T
@@ -422,7 +447,10 @@ def corner_depths(lng: Floats, lat: Floats, least_m: float) -> Floats:
 
 
 def _from_line(points: Floats, start: Floats, end: Floats) -> Floats:
-    """Return the distances of points from lines on the plane, computed as in GEOS, so that all bits are equal."""
+    """Return the distances of points from lines on the plane.
+
+    They are computed as in GEOS, so that the results are equal to the last bit.
+    """
     (px, py), (ax, ay), (bx, by) = points.T, start.T, end.T
     dx, dy = bx - ax, by - ay
     squared = dx * dx + dy * dy
@@ -436,7 +464,7 @@ def _from_line(points: Floats, start: Floats, end: Floats) -> Floats:
 
 
 def smallest_circle(corners: Positions, radius_m: float) -> Disc | None:
-    """Return the circle of this radius around the middle of the corners, or None if a corner is outside (rule HD10).
+    """Return a circle of this radius around the middle of the corners; None if a corner is outside (rule HD10).
 
     `corners` has (latitude, longitude) pairs.
     """
@@ -450,7 +478,10 @@ def smallest_circle(corners: Positions, radius_m: float) -> Disc | None:
 
 
 def box_around(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
-    """Return a small box of four arcs that contains a ring, as a closed ring of its corners (rule HD10)."""
+    """Return a small box of four arcs that contains a ring (rule HD10).
+
+    The result is the closed ring of the box's corners: longitudes and latitudes.
+    """
     points = np.array(unit_vectors(lat, lng))
     plane = Plane(points[:, :-1])
     xy = np.array(plane.to_plane(*points))
@@ -466,7 +497,10 @@ def box_around(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
 
 
 def _line_kept(xy: Floats, first: int, last: int, tolerance: float) -> Iterator[int]:
-    """Yield the indices of the corners that remain of the line from `first` to `last`, without `first`."""
+    """Yield the indices of the corners of a line that remain after simplifying.
+
+    The line goes from corner `first` to `last`. `first` itself is not yielded.
+    """
     line = shapely.linestrings(np.column_stack([xy[first : last + 1], np.arange(first, last + 1)]))
     simple = shapely.simplify(line, tolerance, preserve_topology=False)
     yield from shapely.get_coordinates(simple, include_z=True)[1:, 2].astype(np.intp).tolist()

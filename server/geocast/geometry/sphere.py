@@ -1,14 +1,15 @@
-"""The sphere and its cells: the formulas about places and circles. Only this module imports h3.
+"""Formulas about places, circles and H3 cells on the sphere. Only this module imports h3.
 
-Latitudes and longitudes are in degrees in parameters and results; inside the functions points are unit vectors.
+Parameters and results have latitudes and longitudes in degrees; inside the functions, points are unit vectors.
 Distances are in metres, along great circles of a sphere of radius `EARTH_RADIUS_M` (protocol, section 2 "Distance").
+A place has a latitude, a longitude and a *reach*: its uncertainty in metres.
 
 Rule 1  A place is inside a circle if its squared chord to the centre, on the unit sphere and in float64, is at most
         `limit_chord2(radius_m + reach_m)`. All code that matches places uses this formula, for one place or a million,
         so that all results agree. The formula is not `dot >= cos`, because cosines near 1 have few digits left: for a
         distance of 1 m they are wrong by a centimetre, for 1 cm by a metre.
-Rule 2  H3 cells only serve to blur a published centre, to tell a subscriber's rough place, and to search memory. They
-        never decide whether a place is inside, because the boundary of a cell is not the edge of a circle.
+Rule 2  H3 cells are used only to blur a published centre, to describe a subscriber's rough place, and to search indexes
+        in memory. They never decide whether a place is inside a circle.
 """
 
 import math
@@ -20,13 +21,13 @@ import h3.api.basic_int as h3
 import numpy as np
 from numpy.typing import NDArray
 
-EARTH_RADIUS_M = 6_371_007.180918475  # H3's: the authalic radius of WGS 84
+EARTH_RADIUS_M = 6_371_007.180918475  # as in H3: the authalic radius of WGS 84
 HALF_CIRCUMFERENCE_M = math.pi * EARTH_RADIUS_M
 
 # The resolutions of cells that subscribers may send instead of points (protocol, section 5 "Messages").
 MIN_PLACE_RESOLUTION, MAX_PLACE_RESOLUTION = 7, 15
 _CELL = re.compile("[0-9a-f]{15}")
-# The average edge of a cell for each resolution from 0 to 15, in descending order.
+# The average length of a cell's edge, for each resolution from 0 to 15: in descending order.
 _EDGES_M = [h3.average_hexagon_edge_length(resolution, "m") for resolution in range(16)]
 _LAST_CELL = (1 << 63) - 1
 
@@ -35,13 +36,13 @@ Vector: TypeAlias = tuple[float, float, float]
 Disc: TypeAlias = tuple[float, float, float]  # a circle: latitude and longitude of its centre, radius in metres
 
 
-# ---- the sphere --------------------------------------------------------------------------------------------
+# ---- distances on the sphere ---------------------------------------------------------------------------------------
 
 
 def unit_vector(lat: float, lng: float) -> Vector:
-    """Return the point on the unit sphere.
+    """Return a point, given in degrees, as a unit vector.
 
-    Different spellings of one point give the same vector: any `lng` at a pole, and `lng` 180 and -180.
+    Different coordinates of one point give the same vector: any `lng` at a pole, and `lng` 180 and -180.
     """
     phi, theta = math.radians(lat), math.radians(lng)
     cos_phi = math.cos(phi)
@@ -49,17 +50,17 @@ def unit_vector(lat: float, lng: float) -> Vector:
 
 
 def unit_vectors(lat: Floats, lng: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return the points on the unit sphere as three arrays, x, y and z, each with the shape of `lat`."""
+    """Return points, given in degrees, as unit vectors: three arrays x, y and z, each with the shape of `lat`."""
     phi, theta = np.radians(lat), np.radians(lng)
     cos_phi = np.cos(phi)
     return cos_phi * np.cos(theta), cos_phi * np.sin(theta), np.sin(phi)
 
 
 def distance_m(lat1: float, lng1: float, lat2: float, lng2: float) -> float:
-    """Return the great-circle distance in metres.
+    """Return the great-circle distance between two points in metres.
 
-    The angle between a and b is 2 atan2(|a - b|, |a + b|) (W. Kahan, "How Futile are Mindless Assessments of
-    Roundoff", section 12). This formula is accurate to nanometres, for close points as well as for antipodes.
+    The angle between a and b is 2 atan2(|a - b|, |a + b|) (W. Kahan, "How Futile are Mindless Assessments of Roundoff",
+    section 12). This formula is accurate to nanometres, for close points as well as for antipodes.
     """
     a, b = unit_vector(lat1, lng1), unit_vector(lat2, lng2)
     opposite = (-b[0], -b[1], -b[2])
@@ -78,8 +79,8 @@ def circle_area_m2(radius_m: float) -> float:
 def chord2(x: Floats, y: Floats, z: Floats, centre: Vector) -> Floats:
     """Return the squared length of the chord (the straight line) from each point on the unit sphere to `centre`.
 
-    The squared chord grows with the distance on the sphere, from 0 to 4. The steps are computed in place, so that at
-    most two new arrays exist at a time.
+    It is between 0 and 4, and grows with the distance on the sphere. The steps are computed in place, so that at most
+    two new arrays exist at a time.
     """
     result = x - centre[0]
     result *= result
@@ -97,10 +98,10 @@ def limit_chord2(limit_m: Floats) -> Floats: ...
 def limit_chord2(limit_m: Floats | float) -> Floats | float:
     """Return the squared chord for each distance in metres: 4 sin²(d / 2R).
 
-    The result is infinite from half the circumference on, because no place is farther away. (Within 3 m of the antipode
-    the squared chord hardly changes, so distances there are only accurate to 20 cm.)
+    The result is infinite for half the circumference and more, because no place is farther away than that. (Within 3 m
+    of the antipode the squared chord hardly changes, so distances there are only accurate to 20 cm.)
     """
-    if isinstance(limit_m, float):  # numpy takes 4 µs for one number: 10 % of matching a small circle
+    if isinstance(limit_m, float):  # for one number, numpy takes 4 µs: 10 % of the time to match a small circle
         half = math.sin(min(limit_m, HALF_CIRCUMFERENCE_M) / (2 * EARTH_RADIUS_M))
         return 4 * half * half if limit_m < HALF_CIRCUMFERENCE_M else math.inf
     half_chord = np.sin(np.minimum(limit_m, HALF_CIRCUMFERENCE_M) / (2 * EARTH_RADIUS_M))
@@ -108,27 +109,29 @@ def limit_chord2(limit_m: Floats | float) -> Floats | float:
 
 
 def chord2_to_m(squared: Floats) -> Floats:
-    """Return the distance in metres for each squared chord."""
+    """Return the distance in metres for each squared chord: the inverse of `limit_chord2`."""
     return 2 * EARTH_RADIUS_M * np.arcsin(np.minimum(np.sqrt(squared) / 2, 1.0))
 
 
-# ---- the cells ---------------------------------------------------------------------------------------------
+# ---- H3 cells ---------------------------------------------------------------------------------------------
 
 
 def cell_of(lat: float, lng: float, resolution: int) -> int:
-    """Return the H3 cell that contains the point (degrees). Different spellings of one point give the same cell.
+    """Return the H3 cell that contains the point (degrees).
 
-    Longitude 180 is replaced by -180: H3 may return two different cells for them if the point lies exactly on the edge
-    of a cell. At the poles any `lng` gives the same cell, because the poles do not lie on an edge.
+    Different coordinates of one point give the same cell.
+
+    Longitude 180 is replaced by -180, because H3 may return two different cells for them if the point lies exactly on
+    the edge of a cell. At the poles any `lng` gives the same cell, because the poles do not lie on an edge.
     """
     cell: int = h3.latlng_to_cell(lat, -180.0 if lng == 180 else lng, resolution)
     return cell
 
 
 def cell_from_string(text: str, coarsest: int = MIN_PLACE_RESOLUTION, finest: int = MAX_PLACE_RESOLUTION) -> int | None:
-    """Return the cell that a text names, or None if the text is not a valid cell of an allowed resolution.
+    """Return the cell that a string names, or None if it is not a valid cell of an allowed resolution.
 
-    The text must be 15 lower-case hexadecimal digits, and the resolution between `coarsest` and `finest`.
+    The string must have 15 lower-case hexadecimal digits, and the resolution must be between `coarsest` and `finest`.
     """
     if _CELL.fullmatch(text) is None:
         return None
@@ -139,11 +142,12 @@ def cell_from_string(text: str, coarsest: int = MIN_PLACE_RESOLUTION, finest: in
 
 
 def cell_place(cell: int) -> tuple[float, float, float]:
-    """Return the cell as a place: latitude and longitude of its centre, and its reach in metres.
+    """Return the latitude and longitude of a cell's centre, and the cell's reach in metres.
 
-    The reach is the greatest distance from the centre to the boundary. The boundary of H3 has a point at each corner
-    and wherever an edge crosses from one face of the icosahedron to the next. Between two such points the edge is an
-    arc of a great circle (H3 projects gnomonically), so the farthest point of the boundary is one of them.
+    The reach is the greatest distance from the centre to the cell's boundary. H3 describes the boundary by points: one
+    at each corner, and one wherever an edge crosses from one face of the icosahedron to the next. Between two such
+    points the edge is an arc of a great circle (H3 projects gnomonically). So the farthest point of the boundary is one
+    of these points.
     """
     lat, lng = h3.cell_to_latlng(cell)
     return lat, lng, _farthest_m(lat, lng, [cell])
@@ -153,7 +157,7 @@ def _farthest_m(lat: float, lng: float, cells: Sequence[int]) -> float:
     return max(distance_m(lat, lng, *point) for cell in cells for point in h3.cell_to_boundary(cell))
 
 
-# ---- the published circles -----------------------------------------------------------------------------------
+# ---- circles that are published -----------------------------------------------------------------------------------
 
 
 def publish_circle(lat: float, lng: float, radius_m: float, resolution: int) -> Disc:
@@ -167,12 +171,13 @@ def publish_circle(lat: float, lng: float, radius_m: float, resolution: int) -> 
 def publish_area(requested: Sequence[Disc], resolution: int, held: Sequence[Disc] = ()) -> list[Disc]:
     """Return the published circles for the requested circles (protocol, rules B1, B2, B11 and B12).
 
-    Each published circle contains its requested circle. `held` has the published circles of the current revision.
+    Each published circle contains its requested circle. `held` has the published circles of the alert's current
+    revision.
 
-    The shift of the first centre to its published centre is a rotation of the sphere. All other centres are rotated
-    in the same way before their cells are looked up. So the result only depends on the cell of the first centre and on
-    the positions of the circles relative to each other. If each centre were looked up where it lies, a dozen circles
-    around one address would each tell on which side of a cell's border they are.
+    The first centre is moved to its published centre by a rotation of the sphere. All other centres are rotated in the
+    same way before their cells are looked up. So the result only depends on the cell of the first centre and on the
+    positions of the circles relative to each other. Otherwise, a dozen circles around one address would reveal more
+    than one cell does: each of them would tell on which side of a cell's border its centre is.
     """
     first, *others = requested
     published, moved_m = _publish(first, resolution, held[0] if held else None, 0.0)
@@ -184,7 +189,7 @@ def publish_area(requested: Sequence[Disc], resolution: int, held: Sequence[Disc
 
 
 def _publish(disc: Disc, resolution: int, held: Disc | None, moved_m: float) -> tuple[Disc, float]:
-    """Return the published circle, and the greatest distance between its centre and the centre of `disc`.
+    """Return the published circle, and the greatest possible distance between its centre and the centre of `disc`.
 
     `disc` was moved by up to `moved_m` before. `held` is the published circle of the current revision, or None.
     """
@@ -194,8 +199,8 @@ def _publish(disc: Disc, resolution: int, held: Disc | None, moved_m: float) -> 
         lat, lng, _ = cell_place(old)
         far_m = _farthest_m(lat, lng, around)
         wide = (lat, lng, _rounded_up(radius_m + moved_m + far_m))
-        # Once widened, the circle stays wide even if the centre comes back to its own cell. Otherwise a series of
-        # corrections would reveal which of them were outside.
+        # Once widened, the circle stays wide, even if the centre moves back into the cell `old`. Otherwise a series of
+        # corrections would reveal which of them were outside this cell.
         if cell != old or wide == held:
             return wide, far_m
     lat, lng, reach_m = cell_place(cell)
@@ -207,10 +212,10 @@ def _rounded_up(radius_m: float) -> float:
 
 
 def _rotated(lat: float, lng: float, start: Disc, end: Disc) -> tuple[float, float]:
-    """Return where a point goes in the shortest rotation of the sphere that takes centre `start` to centre `end`.
+    """Return the place to which the shortest rotation of the sphere that takes `start` to `end` takes a point.
 
-    This is Rodrigues' formula with the axis a × b, not normalised: its length is the sine of the angle, a · b is the
-    cosine, and (1 - cos) / sin² is 1 / (1 + cos). The centres are never antipodes.
+    `start` and `end` are centres of circles, and never antipodes. This is Rodrigues' formula with the axis a × b, not
+    normalised: its length is the sine of the angle, a · b is the cosine, and (1 - cos) / sin² is 1 / (1 + cos).
     """
     a, b, v = unit_vector(*start[:2]), unit_vector(*end[:2]), unit_vector(lat, lng)
     axis, cosine = cross(a, b), dot(a, b)
@@ -229,19 +234,19 @@ def dot(a: Vector, b: Vector) -> float:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-# ---- the cover -----------------------------------------------------------------------------------------------
+# ---- covers of circles by cells ------------------------------------------------------------------------------------
 
 
 def cover(lat: float, lng: float, radius_m: float, resolution: int) -> list[tuple[int, int]]:
-    """Return ranges of cells, as (first, last) in ascending order, that contain the cell of every point in a circle.
+    """Return ranges of cells that together contain the cell of every point in a circle.
 
-    The ranges may contain more cells than necessary, but never fewer. They contain the descendants, at `resolution`,
-    of the cell at the centre and its neighbours. These cells have the finest resolution at which the radius is at most
-    half an average edge. That is enough:
+    The ranges are pairs (first, last) in ascending order, of cells at `resolution`. They may contain more cells than
+    necessary, but never fewer. They contain all descendants of the cell at the circle's centre and of its neighbours.
+    For these, the finest resolution is used at which the radius is at most half an average edge. That is enough:
 
     - A point within the radius lies in one of these cells if the radius is at most the width of the ring of neighbours.
       The narrowest ring, close to a pentagon, is 0.70 average edges wide (measured over resolutions 0 to 7).
-    - The cell of a point may be a descendant of another cell than the one the point lies in, because children stick out
+    - The cell of a point may not be a descendant of the coarse cell in which the point lies, because children stick out
       of their parent (h3geo.org, "Indexing"). They stick out by 0.05 of its circumradius (measured), which is at most
       1.1 average edges. Half an average edge is less than 0.70 - 0.05 * 1.1.
     """
@@ -254,9 +259,9 @@ def cover(lat: float, lng: float, radius_m: float, resolution: int) -> list[tupl
 def _descendants(cell: int, own: int, resolution: int) -> tuple[int, int]:
     """Return the first and the last number that descendants of a cell may have.
 
-    `own` is the resolution of the cell, `resolution` that of its descendants, which is the same or finer. In an H3
-    index, bits 52 to 55 are the resolution. Below bit 45 there are fifteen digits of three bits, the coarsest first:
-    0 to 6, or 7 for digits that are finer than the resolution (h3geo.org, "H3Index").
+    `own` is the resolution of the cell, and `resolution` that of its descendants, which is the same or finer. In an H3
+    index, bits 52 to 55 are the resolution. Below bit 45 there are fifteen digits of three bits, the coarsest first: 0
+    to 6, or 7 for digits that are finer than the resolution (h3geo.org, "H3Index").
     """
     digits = (1 << 3 * (resolution - own)) - 1 << 3 * (15 - resolution)
     last = cell + (resolution - own << 52)

@@ -5,13 +5,13 @@ shorter arcs of great circles between their ends.
 
 Rule 1  A ring is projected from the centre of the sphere onto the plane that touches the sphere at the ring's centre
         `c` (the gnomonic projection). On this plane arcs are exactly straight lines, and neither poles nor meridians
-        are special cases. Points on the far half of the sphere, away from `c`, have no image on the plane; the ring
-        does not wind around them.
-Rule 2  A place is inside if the ring winds around it, or if an edge is at most `buffer_m` plus the place's reach away.
-        All code that matches places uses `winding` and `apart` below, for one place or a million, so that all results
-        agree.
-Rule 3  Nothing in this module raises, whatever the corners are. Requests with invalid rings (protocol, rules A16 to
-        A19) are refused earlier; if the log contains such a ring all the same, it must not stop any process.
+        are special cases. Points on the half of the sphere opposite `c` have no image on the plane; the ring does not
+        wind around them.
+Rule 2  A place is inside if the ring winds around it, or if its distance from an edge is at most `buffer_m` plus the
+        place's reach (its uncertainty in metres). All code that matches places uses `winding` and `apart` below, for
+        one place or a million, so that all results agree.
+Rule 3  Nothing in this module raises an exception, whatever the corners are. Requests with invalid rings (protocol,
+        rules A16 to A19) are refused earlier. If the log contains such a ring nevertheless, it must not stop a process.
 """
 
 import math
@@ -27,8 +27,8 @@ from .sphere import EARTH_RADIUS_M, Floats, Vector, chord2, cross, dot, unit_vec
 Bools: TypeAlias = NDArray[np.bool_]
 Ints: TypeAlias = NDArray[np.intp]
 
-ROUNDING = 1e-12  # more than the rounding errors on the plane, which are about 1e-16
-FAR = 1.5  # radians from the centre of a plane; points beyond have no useful bounds on the plane
+ROUNDING = 1e-12  # larger than the rounding errors on the plane, which are about 1e-16
+FAR = 1.5  # radians from the centre of a plane; for points farther away, distances on the plane have no useful bound
 _AXES: tuple[Vector, ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 SPREAD = math.radians(60)  # every corner of a ring is nearer to the centre than this (rule A18)
 
@@ -40,23 +40,24 @@ class Plane:
 
     def __init__(self, points: Floats) -> None:
         """Make the plane whose centre is the direction of the sum of `points`, which are unit vectors (3, n)."""
-        # Python numbers instead of arrays: with arrays each step would take some µs, 10 % of the time of a small ring.
+        # Plain Python numbers are faster here than arrays. With arrays each step would take a few µs, which is 10 % of
+        # the time for the whole of a small ring.
         x, y, z = points.sum(axis=1).tolist()
         self.centre = _unit(x, y, z)
-        # Any direction other than the centre's own gives an east. The axis farthest from the centre is used.
+        # Any direction except the centre's own could define east. The axis farthest from the centre is used.
         sizes = [abs(each) for each in self.centre]
         self.east = _unit(*cross(_AXES[sizes.index(min(sizes))], self.centre))
         self.north = cross(self.centre, self.east)
 
     def to_plane(self, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats]:
-        """Return x and y of points on the plane, or NaN for points on the far half of the sphere."""
+        """Return x and y of points on the plane; NaN for points on the opposite half of the sphere."""
         with np.errstate(invalid="ignore", divide="ignore"):
             ahead = _along(x, y, z, self.centre)
             scale = 1 / np.where(ahead > 0, ahead, np.nan)
             return _along(x, y, z, self.east) * scale, _along(x, y, z, self.north) * scale
 
     def at(self, point: Vector) -> tuple[float, float]:
-        """Return the same as `to_plane` for one point, equal to the last bit, in a tenth of the time."""
+        """Return the same as `to_plane` for a single point: equal to the last bit, in a tenth of the time."""
         ahead = dot(point, self.centre)
         scale = 1 / ahead if ahead > 0 else math.nan
         return dot(point, self.east) * scale, dot(point, self.north) * scale
@@ -70,7 +71,7 @@ class Plane:
         return found
 
     def spread(self, points: Floats) -> float:
-        """Return the angle from the centre to the farthest of the points, in radians."""
+        """Return the angle from the plane's centre to the farthest of the points, in radians."""
         farthest = float(chord2(points[0], points[1], points[2], self.centre).max())
         return 2 * math.asin(min(math.sqrt(farthest) / 2, 1.0))
 
@@ -84,7 +85,7 @@ class SphericalPolygon:
     __slots__ = ("buffer_m", "corners", "lat", "lng", "plane", "radius_m", "xy")
 
     def __init__(self, corners: Sequence[tuple[float, float]], buffer_m: float) -> None:
-        """Make a polygon of `corners` and a buffer in metres around its ring.
+        """Make a polygon with these corners, and a buffer around its ring, in metres.
 
         `corners` are (longitude, latitude) in degrees; the last equals the first.
         """
@@ -93,7 +94,7 @@ class SphericalPolygon:
         self.plane = Plane(self.corners[:, :-1])
         self.xy: Floats = np.array(self.plane.to_plane(*self.corners))
         if not np.isfinite(self.xy).all():
-            self.xy = np.nan_to_num(self.xy)  # any finite place will do (Rule 3)
+            self.xy = np.nan_to_num(self.xy)  # any finite coordinates will do (Rule 3)
         self.buffer_m = buffer_m
         x, y, z = self.plane.centre
         self.lat, self.lng = math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x))
@@ -102,7 +103,7 @@ class SphericalPolygon:
 
     @property
     def centre(self) -> Vector:
-        """The direction of the sum of the corners. Distances to the polygon are measured from here (rule D6)."""
+        """The direction of the sum of the corners. Distances to the polygon are measured from this point (rule D6)."""
         return self.plane.centre
 
     def area_m2(self) -> float:
@@ -139,7 +140,11 @@ class SphericalPolygon:
         return bool((edges.apart(*place) <= allowed).any())
 
     def contains_all(self, places: Floats, reach_m: Floats) -> Bools:
-        """Return whether each of the places, unit vectors (3, n), is inside. Compares each place with each edge."""
+        """Return whether each of the places is inside.
+
+        Each place is compared with each edge. `places` are unit vectors (3, n), and `reach_m` has the uncertainty of
+        each place in metres.
+        """
         x, y = (each[:, np.newaxis] for each in self.plane.to_plane(*places))
         found: Bools = winding(x, y, self.xy[:, :-1], self.xy[:, 1:]).sum(axis=1, dtype=np.int32) != 0
         allowed = angle_of(self.buffer_m + reach_m)
@@ -151,7 +156,7 @@ class SphericalPolygon:
 
 
 def boxes(xy: Floats) -> tuple[Floats, Floats]:
-    """Return the least and the greatest (x, y) of each edge of a ring on the plane, two arrays (2, n)."""
+    """Return the box around each edge of a ring on the plane: two arrays (2, n), the least and the greatest (x, y)."""
     return np.minimum(xy[:, :-1], xy[:, 1:]), np.maximum(xy[:, :-1], xy[:, 1:])
 
 
@@ -165,9 +170,9 @@ def stretched(angle: float, far: float) -> float:
 
 
 def margins(x: Floats, y: Floats, angle: Floats) -> Floats:
-    """Return for each point on the plane the greatest distance to points that are within `angle` of it (radians).
+    """Return, for each point on the plane, how far away on the plane points within `angle` (radians) can be.
 
-    The distance is infinite where no bound is known: for points beyond FAR, and for NaN. See `stretched`.
+    The result is infinite where no bound is known: for points beyond FAR, and for NaN. See `stretched`.
     """
     far = np.arctan(np.hypot(x, y)) + angle
     cos = np.cos(far)
@@ -175,17 +180,21 @@ def margins(x: Floats, y: Floats, angle: Floats) -> Floats:
 
 
 def overlap(x: Floats | float, y: Floats | float, margin: Floats | float, low: Floats, high: Floats) -> Bools:
-    """Return whether boxes come within the margin of points, or the margin is infinite. The arguments are broadcast."""
+    """Return whether boxes come within `margin` of points.
+
+    An infinite margin overlaps with every box. The arguments are broadcast.
+    """
     beside = (low[0] <= x + margin) & (high[0] >= x - margin) & (low[1] <= y + margin) & (high[1] >= y - margin)
     found: Bools = beside | np.isinf(margin)
     return found
 
 
 def winding(x: Floats | float, y: Floats | float, start: Floats, end: Floats) -> NDArray[np.int8]:
-    """Return the share of each edge on the plane in the winding number around points (D. Sunday, "Winding Number").
+    """Return how much each edge on the plane adds to the winding number around points (D.
 
-    An edge counts 1 if it crosses the ray from the point to the right upwards, -1 if downwards, else 0. `start` and
-    `end` are the ends of the edges, (2, …); the arguments are broadcast. All shares are 0 for a point that is NaN.
+    Sunday, "Winding Number"). An edge adds 1 if it crosses the ray from the point to the right upwards, -1 if
+    downwards, else 0. `start` and `end` are the ends of the edges, (2, …). The arguments are broadcast. The result is 0
+    for a point that is NaN.
     """
     (x0, y0), (x1, y1) = start, end
     left = (x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)
@@ -205,8 +214,8 @@ class Edges:
         normal = _cross(a - b, a + b)
         length = np.sqrt((normal * normal).sum(axis=0))
         normal /= np.where(length > 0, length, np.nan)
-        # A point is beside the arc if it is on the positive sides of both n × a (not behind) and b × n (not ahead).
-        # All vectors are rows of one array, from which `take` selects in a fifth of the time.
+        # A point is beside the arc if it is on the positive sides of both n × a (not behind) and b × n (not ahead). All
+        # vectors are rows of one array, because `take` selects from one array in a fifth of the time.
         self.rows: Floats = np.concatenate([a, b, normal, _cross(normal, a), _cross(b, normal)])
 
     def take(self, which: Ints) -> "Edges":
@@ -216,10 +225,10 @@ class Edges:
         return some
 
     def apart(self, x: Floats | float, y: Floats | float, z: Floats | float) -> Floats:
-        """Return the angle in radians between points and the nearest point of each arc. The arguments are broadcast.
+        """Return the angle in radians between points and the nearest point of each arc.
 
-        The angle is asin |p·n| if the foot of the perpendicular lies on the arc, else the angle to the nearer end. (The
-        normal of an arc without length is NaN, so that the angle to an end is used.)
+        The arguments are broadcast. The angle is asin |p·n| if the foot of the perpendicular lies on the arc, else the
+        angle to the nearer end. (For an arc without length, the normal n is NaN, so that the angle to an end is used.)
         """
         a, b, normal, behind, ahead = (self.rows[at : at + 3] for at in range(0, 15, 3))
         off = np.abs(_along(x, y, z, normal))
@@ -229,7 +238,7 @@ class Edges:
 
 
 def angle_between(points: Floats, others: Floats) -> Floats:
-    """Return the angle in radians between unit vectors, (3, …). The arguments are broadcast."""
+    """Return the angles in radians between unit vectors, (3, …). The arguments are broadcast."""
     return _angle(_chord2(points[0], points[1], points[2], others))
 
 
@@ -238,7 +247,7 @@ def angle_of(distance_m: float) -> float: ...
 @overload
 def angle_of(distance_m: Floats) -> Floats: ...
 def angle_of(distance_m: Floats | float) -> Floats | float:
-    """Return the angle in radians, at the centre of the sphere, of a distance in metres on the sphere."""
+    """Return the angle in radians, at the centre of the sphere, that a distance in metres on the sphere spans."""
     return distance_m / EARTH_RADIUS_M
 
 

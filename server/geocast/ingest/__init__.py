@@ -1,1 +1,1 @@
-"""The two ways for alerts to come in: requests of publishers (`publish`) and CAP messages (`cap`)."""
+"""The two ways in which alerts are submitted: requests of publishers (`publish`) and CAP messages (`cap`)."""

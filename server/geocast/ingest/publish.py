@@ -1,8 +1,9 @@
-"""The requests of publishers: publishing, revising and cancelling alerts, without HTTP.
+"""The requests of publishers to publish, revise and cancel alerts. Nothing here knows HTTP.
 
-Requests are decided in the order of the protocol's section 4:
+An entry is an item of the log: a revision of an alert, or its cancel. The entries of an alert are its history. Requests
+are checked in the order of the protocol's section 4:
 
-    parse the request ── a field is broken ──> 422, with the rules of the policy that the rest breaks
+    parse the request ── a field is invalid ──> 422, with all other rules that the request breaks
       │
       v
     history of the id <─────────────────────────────────────────────┐
@@ -10,17 +11,17 @@ Requests are decided in the order of the protocol's section 4:
       │  no such alert: 404; another publisher's: 403;              │ another writer
       │  ended: 410; not the next number: 409                       │ has taken
       │  the policy, the publisher's grants, the approval: 422      │ the number
-      │  more often than the publisher may: 429                     │
+      │  too many requests of this publisher: 429                   │
       v                                                             │
     append ─────────────────────────────────────────────────────────┘ ── stored ──> 201
 
-Every decision is made from the log, not from the part of it that this node happens to have read (rule H6). It is made
-again if another writer was faster (`alertlog.optimistic`).
+Every decision is made from the whole history in the log, not only from the part that this node has read so far (rule
+H6). If another writer was faster, the decision is made again (`alertlog.optimistic`).
 
-The search for a repeated request comes before every check whose result may have changed since the first request.
-Example: a publisher sends revision 2 to node A. Node A stores it and dies before it answers. The publisher repeats the
-request at node B. The policy has changed meanwhile and would refuse it. Node B finds revision 2 in the history, sees
-that it has the content that the request had under the old policy, and answers 200.
+Before any check whose result may have changed over time, the history is searched for an earlier entry with the same
+content. Example: a publisher sends revision 2 to node A. Node A stores it and dies before it answers. The publisher
+repeats the request at node B. The policy has changed meanwhile and would refuse it. But node B finds revision 2 in the
+history, sees that it has the content that the request had under the old policy, and answers 200.
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
@@ -68,10 +69,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class PublishOutcome(Generic[_E]):
-    """The answer to a request: the entry that it has stored (`created`, 201) or that an earlier request stored (200).
+    """The answer to a request: the stored entry.
 
-    The answer to a dry run also has the `form` that reviewers have to sign, and the number of `approvals` that are
-    needed. There is no form if the policy names no audience.
+    `created` is true if this request has stored it (201), and false if an earlier request has (200).
+
+    The answer to a dry run also has the `form` (the text that reviewers have to sign), and the number of `approvals`
+    that are needed. There is no form if the policy names no audience.
     """
 
     entry: _E
@@ -81,12 +84,12 @@ class PublishOutcome(Generic[_E]):
 
 
 class RunInThread(Protocol):
-    """A function that runs work of some milliseconds without blocking others, for instance in a thread."""
+    """A function that runs work of some milliseconds without blocking other tasks, for instance in a thread."""
 
     def __call__(self, work: Callable[[], _T], subject: Hashable, /) -> Awaitable[_T]:
-        """Return what the work returns, or raise what it raises.
+        """Return the result of the work, or raise its exception.
 
-        `subject` is the publisher for whom the work is done. One subject may use only a share of the threads (HD6).
+        `subject` is the publisher for whom the work is done. One subject may use only a fraction of the threads (HD6).
         """
         ...
 
@@ -97,9 +100,10 @@ async def run_here(work: Callable[[], _T], _subject: Hashable, /) -> _T:
 
 
 class Publishing:
-    """The handlers of publishers' requests, which append entries to the log.
+    """The handlers of publishers' requests.
 
-    They raise Problem if the request is refused, and LogUnavailable if the outcome is unknown.
+    Each method decides on a request and appends the resulting entry to the log. The methods raise Problem if the
+    request is refused, and LogUnavailable if the outcome is unknown.
     """
 
     def __init__(
@@ -116,10 +120,10 @@ class Publishing:
     ) -> None:
         """Append to `alert_log` the entries that this policy allows.
 
-        `appended` is called with each entry that was stored, to wake the processes that follow the log.
-        `run_in_thread` runs work that takes milliseconds. `publishers` has the grants of each publisher; None grants
-        all that the policy allows, at any rate. `reviewers` are the people whose signatures count. `reserves`: refuse
-        ids that begin with RESERVED, because this node takes CAP messages.
+        `appended` is called with each entry that was stored, to wake the processes that follow the log. `run_in_thread`
+        runs work that takes milliseconds. `publishers` has the limits of each publisher; if it is None, each publisher
+        may do all that the policy allows, at any rate. `reviewers` are the people whose signatures count. `reserves`:
+        whether to refuse ids that begin with RESERVED, because this node accepts CAP messages.
         """
         self._approvals = ApprovalCheck(policy, reviewers)
         self._log = alert_log
@@ -134,32 +138,35 @@ class Publishing:
     def with_config(
         self, policy: Policy, publishers: Publishers | None = None, reviewers: Reviewers = NO_REVIEWERS
     ) -> "Publishing":
-        """Return a copy with other rules. Requests in progress go on under the old ones."""
+        """Return a copy with other rules. Requests in progress continue under the old ones."""
         after: Publishing = copy(self)
         after._policy, after._publishers = policy, publishers
         after._approvals = ApprovalCheck(policy, reviewers)
         return after
 
     def check_publisher(self, publisher: Requester) -> Bounds:
-        """Return what the publisher is granted. Raises Problem (403) if it may not publish at all (rule PG1)."""
+        """Return the limits of what this publisher may publish.
+
+        Raise Problem (403) if it may not publish at all (rule PG1).
+        """
         tables = None if self._publishers is None else self._publishers.by(publisher.issuer)
         return granted(tables, publisher.sub, "The token's sub is not among the publishers of this node.")
 
     def break_glass(self, entry: Entry) -> list[str]:
-        """Return the `kid`s of the emergency keys ("break glass") by which this entry was approved."""
+        """Return the `kid`s of the emergency keys with which this entry was approved ("break glass")."""
         return self._approvals.break_glass(entry)
 
     async def publish(
         self, body: Mapping[str, Any], publisher: Requester, *, dry_run: bool = False
     ) -> PublishOutcome[Revision]:
-        """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
+        """Publish revision 1 of an alert. With `dry_run`, make the decision, but store nothing."""
 
         def parse() -> Publication:
             return self._precomputed(parse_publication(body, dry_run=dry_run), publisher)
 
         request = await self._parse(parse, body, publisher)
-        # Nearly always the id is new, so the append is tried before the log is read. If the id is taken, the log
-        # refuses revision 1. Then, or if the policy refuses the request, the decision is made in the protocol's order.
+        # The id is nearly always new, so first try to append without reading the log. If the id is taken, the log
+        # refuses revision 1. Then, or if the policy refuses the request, make the decision in the protocol's order.
         if not dry_run:
             with suppress(Problem):
                 entry = self._accepted(request, publisher, None)
@@ -176,7 +183,7 @@ class Publishing:
     async def revise(
         self, alert_id: str, body: Mapping[str, Any], publisher: Requester, *, dry_run: bool = False
     ) -> PublishOutcome[Revision]:
-        """Publish the next revision of an alert; with `dry_run`, decide and store nothing."""
+        """Publish the next revision of an alert. With `dry_run`, make the decision, but store nothing."""
 
         def parse() -> Publication:
             return self._precomputed(parse_revision(body, alert_id, dry_run=dry_run), publisher)
@@ -192,10 +199,10 @@ class Publishing:
     async def cancel(
         self, alert_id: str, body: Mapping[str, Any], publisher: Requester, *, dry_run: bool = False
     ) -> PublishOutcome[Cancel]:
-        """Cancel an alert: append a cancel after its last entry. With `dry_run`, decide and store nothing.
+        """Cancel an alert: append a cancel after its last entry.
 
-        An alert whose signatures this process does not accept can be cancelled too, because processes with other keys
-        may have sent it to recipients (rule HD7).
+        With `dry_run`, make the decision, but store nothing. An alert whose signatures this process does not accept can
+        be cancelled, too, because processes with other keys may have sent it to recipients (rule HD7).
         """
         request = await self._parse(lambda: parse_cancellation(body, alert_id, dry_run=dry_run), body)
 
@@ -218,7 +225,7 @@ class Publishing:
 
         return await self._decide_and_append(request, _repeats_cancel, decide, dry_run=dry_run)
 
-    # ---- the steps ---------------------------------------------------------------------------------------------
+    # ---- steps of the decisions ------------------------------------------------------------------------------------
 
     async def _parse(
         self,
@@ -227,20 +234,22 @@ class Publishing:
         publisher: Requester | None = None,
         alert_id: str | None = None,
     ) -> _R:
-        """Return the parsed request, or raise the 422 with every rule of sections 2 and 3 that the body breaks.
+        """Return the parsed request.
 
-        `publisher` is the publisher whose grants limit the request; None for a cancel, which no grant limits.
-        `alert_id` is the alert that a revision belongs to; None for the first revision.
+        Raise Problem (422) with every rule of sections 2 and 3 that the body breaks.
+
+        `publisher` is the publisher whose limits apply; None for a cancel, to which no limits apply. `alert_id` is the
+        id of the alert to revise or cancel; None for the first revision.
         """
         bounds = Bounds() if publisher is None else self.check_publisher(publisher)
         try:
             if publisher is None or not has_polygons(body):
                 return parse()
             return await self._run_in_thread(parse, publisher.subject)
-        except Invalid as invalid:  # not bound to another name: its traceback would keep this frame alive
+        except Invalid as invalid:  # bind no other name to it: its traceback would keep this frame alive
             current = None
             if alert_id is not None:
-                with suppress(LogUnavailable):  # a broken body is refused even if the log can't be read
+                with suppress(LogUnavailable):  # an invalid body is refused even if the log can't be read
                     current = _last_revision(await self._log.history(alert_id))
             subject = None if publisher is None else publisher.subject
             judge = self._run_in_thread if has_polygons(body) else run_here
@@ -251,13 +260,14 @@ class Publishing:
     def _violations(
         self, request: Publication | Invalid, bounds: Bounds, now_ms: int, current: Revision | None, *, first: bool
     ) -> list[Violation]:
-        """Return the rules of the policy and of the publisher's grants that a request breaks.
+        """Return the rules of the policy, and the limits of the publisher, that a request breaks.
 
-        Broken fields of the request are passed over. `first`: the request is the first revision of its alert.
+        Invalid fields of the request are not checked. `first`: whether the request is the first revision of its alert.
         """
         facts, area = request.facts(), None
         category = self._policy.categories.get(facts.category or "")
-        # The published area of a later revision depends on the current revision. Without that, its size is not checked.
+        # The published area of a later revision depends on the current revision. If that is unknown, the area's size is
+        # not checked.
         if category is not None and category.hold_area_km2 is not None and (first or current is not None):
             area = request.published(self._policy.terms(category, current), current)
         covered = None if area is None else covered_km2(area)
@@ -268,7 +278,7 @@ class Publishing:
         return sorted(found, key=lambda each: each.type in _CONFIRMATIONS)
 
     def _precomputed(self, request: Publication, publisher: Requester) -> Publication:
-        """Return the request after its slow computations were done, whose results the request keeps."""
+        """Do the slow computations of a request now. Return the same request, which keeps their results."""
         request.outside_jurisdiction(self.check_publisher(publisher))
         if category := self._policy.categories.get(request.category):
             request.precompute(category.simplify_m)
@@ -282,11 +292,11 @@ class Publishing:
         *,
         dry_run: bool = False,
     ) -> PublishOutcome[_E]:
-        """Return the entry that the request repeats, or the entry that `decide` makes from it, once that is stored.
+        """Return the entry that the request repeats; if there is none, the new entry, after it was stored.
 
-        `repeats` says whether the request has the same content as an entry of its number. Its third argument is the
-        revision before that entry. `decide` makes the next entry from the history, or raises Problem. A dry run stores
-        nothing.
+        `repeats` says whether the request has the same content as a stored entry with the same number. Its third
+        argument is the revision before that entry. `decide` makes the next entry from the history, or raises Problem. A
+        dry run stores nothing.
         """
 
         def plan(history: Sequence[Entry | OtherKind]) -> Plan[PublishOutcome[_E], Entry]:
@@ -304,7 +314,10 @@ class Publishing:
         return await self._writer.decide_and_append(lambda: self._log.history(request.id), plan, self._append_counted)
 
     def _dry_run_outcome(self, entry: _E, history: Sequence[Entry | OtherKind]) -> PublishOutcome[_E]:
-        """Return the answer to a dry run: the entry, the form that reviewers have to sign, and how many of them."""
+        """Return the answer to a dry run.
+
+        It has the entry, the text that reviewers have to sign, and the number of signatures that are needed.
+        """
         before = [each for each in history if each.revision < entry.revision]
         now = self._clock.now().wall_ms
         alert = entry if isinstance(entry, Revision) else _last_revision(_as_believed(before, now))
@@ -313,13 +326,16 @@ class Publishing:
         return PublishOutcome(entry, False, self._approvals.form(entry, category), needed)
 
     async def _append_counted(self, entries: Sequence[Entry]) -> bool:
-        """Append the one entry, if the publisher's rates allow another one. Raises Problem (429, rule PG2)."""
+        """Append the single entry of `entries`.
+
+        Raise Problem (429) if the publisher's rates allow no more (rule PG2).
+        """
         [entry] = entries
         stored, counted_s = False, self._count_against_rate(entry)
         try:
             stored = await self._writer.append(entries)
         finally:
-            # Only entries that are known to be stored count. So a desk that repeats its request while the log is
+            # Only entries that are known to be stored count. So a client that repeats its request while the log is
             # unavailable does not use up its rate.
             if not stored and counted_s is not None:
                 self._rates.give_back((entry.issuer, entry.source, False), counted_s)
@@ -328,8 +344,8 @@ class Publishing:
     def _count_against_rate(self, entry: Entry, *, dry_run: bool = False) -> float | None:
         """Count an entry against its publisher's rates, or a dry run against the rate of dry runs.
 
-        Return the monotonic time of counting in seconds, or None if entries of this kind have no limit. Raises Problem
-        (429) if the rate is used up.
+        Return the time of counting (monotonic, in seconds), or None if entries of this kind have no limit. Raise
+        Problem (429) if the rate is used up.
         """
         if self._publishers is None or isinstance(entry, Cancel):
             return None
@@ -339,9 +355,12 @@ class Publishing:
         return now_s
 
     def _revision_to_follow(self, history: Sequence[Entry | OtherKind], number: int, publisher: Requester) -> Revision:
-        """Return the revision that entry `number` would follow. Raises Problem if there is none: 404, 403, 410 or 409.
+        """Return the revision that entry `number` would follow.
 
-        An entry of a kind that only a later release knows keeps its number; its content is ignored (rule LogG4).
+        Raise Problem if there is none: 404 if the alert is unknown, 403 if it belongs to another publisher, 410 if it
+        has ended, or 409 if `number` is not the next number.
+
+        An entry of a kind that only a later release knows has a number, but its content is ignored (rule LogG4).
         """
         current = _last_revision(history)
         if current is None:
@@ -359,9 +378,10 @@ class Publishing:
     def _accepted(
         self, request: Publication, publisher: Requester, current: Revision | None, behind: Kinds = NO_KINDS
     ) -> Revision:
-        """Return the revision that `request` becomes, or raise the 422 with every rule that it breaks.
+        """Return the revision that `request` becomes.
 
-        `behind` has the kinds of all revisions before it, which decide how many reviewers have to approve it (HD1).
+        Raise Problem (422) with every rule that it breaks. `behind` has, for each earlier revision, the category and
+        whether something is confirmed. The number of reviewers who have to approve depends on these (HD1).
         """
         now = self._clock.now().wall_ms
         violations = self._violations(request, self.check_publisher(publisher), now, current, first=current is None)
@@ -390,9 +410,9 @@ class Publishing:
     ) -> _E:
         """Return the entry with the proof of its approval, if there is one.
 
-        Raises Problem (422) with these violations and the violations of the approval. `alert` is the revision that a
-        cancel cancels, or the new revision itself. `behind` has the kinds of all revisions before the entry. Only a dry
-        run may have no approval.
+        `alert` is the new revision itself, or the revision that a cancel ends. `behind` has the category of each
+        earlier revision, and whether something is confirmed in it. Only a dry run may have no approval. Raise Problem
+        (422) if there are `violations`, or if the approval breaks a rule.
         """
         proof = approved if isinstance(approved, ApprovalProof) else None
         if approved is not None:
@@ -404,7 +424,7 @@ class Publishing:
 
 
 def check_size(entry: _E) -> _E:
-    """Return the entry if it is small enough for the log (rule F8). Raises Problem (413)."""
+    """Return the entry if it is small enough for the log (rule F8). Raise Problem (413) if it is not."""
     if not codec.fits(entry):
         detail = f"takes more than {codec.MAX_ENTRY_BYTES // 1024} KiB with all its languages"
         raise Problem(problems.TOO_LARGE, detail)
@@ -412,13 +432,15 @@ def check_size(entry: _E) -> _E:
 
 
 def _repeats_revision(request: Publication, entry: Entry | OtherKind, current: Revision | None) -> bool:
-    # Only a threat to the community is ever accepted (P2), so any other request repeats nothing.
+    # The policy accepts only requests whose `threat` is `community` (P2). So each stored entry had this value, and a
+    # request with another value is not a repetition.
     if not isinstance(entry, Revision) or request.threat != "community":
         return False
     if isinstance(request.approval, ApprovalProof):
         return entry.proof is not None and entry.proof.same_form(request.approval)
-    # The request is accepted again, under the terms of the stored entry and after the revision that the entry followed.
-    # So a repeated request is no conflict, even if the policy has changed or later revisions were published since.
+    # Build an entry from the request as if it had been published when the stored entry was: under the same terms of the
+    # policy, and after the same revision. Compare the two. So a repeated request is no conflict, even if the policy has
+    # changed or later revisions have been published since.
     return entry.same_content(replace(entry, alert=request.accept(entry.terms, current), proof=None))
 
 
@@ -441,9 +463,10 @@ def _changed_fields(request: Publication, current: Revision) -> list[Violation]:
 
 
 def _as_believed(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
-    """Return the history as processes with other keys may read it, if no revision is live for this process (HD7).
+    """Return the history as processes with other keys may read it (HD7).
 
-    Each revision whose signatures this process does not accept is replaced by the revision that it claims to be.
+    If this process accepts a revision that is in effect now, the history is returned unchanged. Otherwise, each
+    revision whose signatures this process does not accept is replaced by the revision that it claims to be.
     """
     current = _last_revision(history)
     if current is not None and now_ms < current.ends_at:

@@ -1,4 +1,4 @@
-"""The chain: one line of JSON for each record, with its number and the SHA-256 of the line before (rule LE1)."""
+"""The lines of a ledger: each is JSON, with a number and the SHA-256 of the line before (rule LE1)."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ _HEAD = re.compile("([0-9]{1,15}):([0-9a-f]{64})")
 
 
 class ChainHead(NamedTuple):
-    """The number of the last record, and the SHA-256 of its line in hex."""
+    """The head of a ledger: the number of its last record, and the SHA-256 of this record's line in hex."""
 
     n: int
     hash: str
@@ -27,12 +27,15 @@ NOTHING = ChainHead(0, "0" * 64)  # the head of an empty ledger
 
 
 def written(members: Mapping[str, Any]) -> bytes:
-    """Return the line for these members, without its line break."""
+    """Return `members` as a JSON object on one line, without a line break."""
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def behind(head: ChainHead, members: Mapping[str, Any]) -> bytes:
-    """Return the line of the record that follows `head`, without its line break."""
+    """Return the line of a new record with these members, which follows the record that `head` describes.
+
+    `head` is that record's number, and the hash of its line. The returned line has no line break.
+    """
     return written({"n": head.n + 1, "prev": head.hash, **members})
 
 
@@ -42,7 +45,10 @@ def digest(data: bytes) -> str:
 
 
 def read(line: bytes) -> dict[str, Any]:
-    """Return the members of a line. Raise ValueError if it is not a JSON object with a number `n` of at least 1."""
+    """Return the members of the JSON object in a line.
+
+    Raise ValueError if the line is not an object with a number `n` of at least 1.
+    """
     try:
         members = load_json(line)
     except (Malformed, UnicodeDecodeError):
@@ -53,14 +59,18 @@ def read(line: bytes) -> dict[str, Any]:
 
 
 def head_of(line: bytes) -> ChainHead:
-    """Return the head of a ledger whose last line is `line`. Raise ValueError if `line` is not a line of a ledger."""
+    """Return the head (number and hash) of a ledger whose last line is `line`.
+
+    Raise ValueError if `line` is invalid.
+    """
     return ChainHead(read(line)["n"], digest(line))
 
 
 def follow(head: ChainHead | None, line: bytes) -> tuple[dict[str, Any], ChainHead]:
-    """Return the members of `line` and the new head. Raise ValueError if `line` does not follow `head`.
+    """Check that `line` follows `head`, and return the line's members and the new head.
 
-    `head` is None for the oldest line that is left: the files before it may have been deleted (rule LE3).
+    A head is the number of a record and the hash of its line. `head` is None for the oldest line that remains, because
+    the files before it may have been deleted (rule LE3). Raise ValueError if the line does not follow.
     """
     members = read(line)
     if head is None:
@@ -75,7 +85,7 @@ def follow(head: ChainHead | None, line: bytes) -> tuple[dict[str, Any], ChainHe
 
 
 def parse_head(text: str) -> ChainHead:
-    """Parse a head as `geocast ledger head` prints it. Raise ValueError for any other text."""
+    """Parse a head (number and hash) as `geocast ledger head` prints it. Raise ValueError for any other text."""
     found = _HEAD.fullmatch(text.strip())
     if found is None:
         raise ValueError("expected N:HASH, as geocast ledger head prints it")

@@ -1,16 +1,19 @@
 """The files of a ledger: DIR/2031-05-01.jsonl has the chain, DIR/2031-05-01.content.jsonl the contents of its records.
 
-The record of an alert names the alert's id, times and signing keys. Its content is what was signed, or the entry as
-the log has it. Contents are in files of their own so that an operator can delete them and keep the chain.
+The chain is a series of records, one per line. The record of an alert has the alert's id, times and signing keys. Its
+content is the text that was signed, or the entry of the log if it is unsigned. Contents are in files of their own, so
+that an operator can delete them and keep the chain.
 
-Rule 1  A content is synced before its record is written, and a record is synced before the next one is written. So a
-        crash leaves at most one torn line, at the end, and at most one content without a record. The next start removes
-        both and logs a warning. Nothing is lost: the log gives their entry again. Example: the machine loses power
-        after the content of record 17 was synced, and half of record 17 is on the disk. The next start cuts off that
-        half and the content, and writes both again when the log gives the entry.
-Rule 2  Nothing else is ever removed or changed. A line that does not fit stops the start, with an error that names it.
-Rule 3  Only one process writes to a ledger: it holds a lock on DIR/.lock.
-Rule 4  A new file never has an earlier date than the last one, even if the clock was set back. So the order of the
+Rule 1  The content of a record is synced to the disk before the record is written, and a record is synced before the
+        next one is written. So a crash leaves at most one incomplete line, at the end, and at most one content without
+        a record. The next start removes both and logs a warning. Nothing is lost, because the log delivers the entry
+        again. Example: the machine loses power after the content of record 17 was synced, and half of record 17 is on
+        the disk. The next start removes this half and the content. Both are written again when the log delivers the
+        entry.
+Rule 2  Nothing else is ever removed or changed. If a line is invalid or does not follow the line before, the process
+        does not start, and the error names the line.
+Rule 3  Only one process writes to a ledger. It holds a lock on DIR/.lock.
+Rule 4  A new file never has an earlier date than the last file, even if the clock was set back. So the order of the
         names is the order of the chain.
 """
 
@@ -37,14 +40,17 @@ CHAIN, CONTENT, LOCK = ".jsonl", ".content.jsonl", ".lock"
 
 
 def days(folder: Path, suffix: str = CHAIN) -> list[str]:
-    """Return the days for which there is a file with this suffix (CHAIN or CONTENT), in order."""
+    """Return the days, such as "2031-05-01", for which there is a file with this suffix, in order.
+
+    `suffix` is CHAIN for files with records, or CONTENT for files with their contents.
+    """
     return sorted(path.name.removesuffix(suffix) for path in folder.glob(f"????-??-??{suffix}"))
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield each line of a file with its number, from 1; yield nothing if there is no file.
+    """Yield each line of a file with its number, from 1.
 
-    Lines include their line break. The last one has none if it is torn.
+    Yield nothing if there is no file. Lines include their line break. If the last line is incomplete, it has none.
     """
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         yield from enumerate(file, start=1)
@@ -63,7 +69,10 @@ def is_being_written(folder: Path) -> bool:
 
 
 def data_of(kept: Members) -> bytes:
-    """Return the form or entry that a line of content has, as bytes. Raise ValueError if the line has neither."""
+    """Return the content in a line of a content file, as bytes: the text that was signed, or the entry of the log.
+
+    Raise ValueError if the line has neither.
+    """
     try:
         if "form" in kept:
             return str(kept["form"]).encode()
@@ -73,7 +82,10 @@ def data_of(kept: Members) -> bytes:
 
 
 def head(folder: Path) -> ChainHead:
-    """Return the head of a ledger, by its last whole line. Raise ValueError if that line is malformed, and OSError."""
+    """Return the number and hash of a ledger's last complete line, or NOTHING if the ledger is empty.
+
+    Raise ValueError if this line is invalid, and OSError if the files can't be read.
+    """
     for day in reversed(days(folder)):
         whole = [line for _, line in lines(folder / f"{day}{CHAIN}") if line.endswith(b"\n")]
         if whole:
@@ -82,13 +94,14 @@ def head(folder: Path) -> ChainHead:
 
 
 class Ledger:
-    """A ledger that is open for writing, as a context manager.
+    """A context manager in which a ledger is open for writing.
 
-    Entering it raises ConfigError if a line does not fit (Rule 2) or another process writes (Rule 3), and OSError.
+    Entering it raises ConfigError if a line is invalid (Rule 2) or another process is writing (Rule 3), and OSError if
+    the files can't be read or written.
     """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        """Prepare the ledger in `folder`, which is created on entering if it does not exist."""
+        """Prepare to use the ledger in `folder`. The folder is created on entering if it does not exist."""
         self.head = NOTHING
         self.known = RecordedEntries()
         self._folder, self._clock = folder, clock
@@ -103,8 +116,8 @@ class Ledger:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ConfigError(f"ledger {self._folder}: another process writes to it") from None
-            self._mend()
-            self._recall()
+            self._repair()
+            self._read_recent()
             self._stack = undo.pop_all()
         return self
 
@@ -112,7 +125,10 @@ class Ledger:
         self._stack.close()
 
     def write(self, members: Members, kept: Members | None = None) -> None:
-        """Write a record and its content (`kept`), if it has one. Both are durable when this returns (Rule 1)."""
+        """Write a record with these members, and its content if it has one.
+
+        `kept` has the members of the content's line. When this method returns, both lines are on the disk (Rule 1).
+        """
         now = format_time(self._clock.now().wall_ms)
         self._day = max(self._day, now[:10])
         line = chain.behind(self.head, {"at": now, **members})
@@ -121,10 +137,13 @@ class Ledger:
         _append(self._folder / f"{self._day}{CHAIN}", line)
         self.head = chain.head_of(line)
 
-    # ---- at the start ----------------------------------------------------------------------------------------
+    # ---- reading and repair at the start ---------------------------------------------------------------------------
 
-    def _mend(self) -> None:
-        """Remove a torn line and a content without a record, which a crash leaves (Rule 1), and find the head."""
+    def _repair(self) -> None:
+        """Remove the incomplete line and the content without a record that a crash may have left (Rule 1).
+
+        Set the head to the number and hash of the last complete line.
+        """
         all_days = days(self._folder)
         if all_days:
             self._day = all_days[-1]
@@ -138,15 +157,15 @@ class Ledger:
             self._cut_content(path)
 
     def _cut_torn(self, path: Path) -> None:
-        """Cut off a last line that has no line break."""
+        """Remove the last line of a file if it is incomplete, that is, if it has no line break."""
         whole = sum(len(line) for _, line in lines(path) if line.endswith(b"\n"))
-        self._cut(path, whole, "a torn last line")
+        self._cut(path, whole, "an incomplete last line")
 
     def _cut_content(self, path: Path) -> None:
-        """Cut off contents at the end of the file whose record was never written."""
+        """Remove contents that have no record from the end of a content file."""
         kept = 0
         for number, line in lines(path):
-            with _named(path, number):
+            with _errors_name_line(path, number):
                 if chain.read(line)["n"] > self.head.n:
                     break
             kept += len(line)
@@ -156,27 +175,27 @@ class Ledger:
     def _cut(path: Path, size: int, what: str) -> None:
         cut = path.stat().st_size - size
         if cut:
-            logger.warning("%s: %s was cut off (%d bytes), left by a crash", path, what, cut)
+            logger.warning("%s: removed %s (%d bytes) that a crash had left; nothing is lost", path, what, cut)
             with path.open("r+b") as file:
                 file.truncate(size)
                 os.fsync(file.fileno())
 
-    def _recall(self) -> None:
-        """Read the files of the last KNOWN_DAYS: check the chain (Rule 2), and remember which entries it has."""
+    def _read_recent(self) -> None:
+        """Read the files of the last KNOWN_DAYS days: check the chain (Rule 2), and remember which entries it has."""
         since = format_time(max(0, self._clock.now().wall_ms - KNOWN_DAYS * DAY_MS))[:10]
         at: ChainHead | None = None
         for day in (each for each in days(self._folder) if each >= since):
             path = self._folder / f"{day}{CHAIN}"
             contents = self._contents(self._folder / f"{day}{CONTENT}")
             for number, line in lines(path):
-                with _named(path, number):
+                with _errors_name_line(path, number):
                     members, at = chain.follow(at, line[:-1])
                     self._remember(members, contents.get(members["n"]))
 
     def _contents(self, path: Path) -> dict[int, bytes]:
         found = {}
         for number, line in lines(path):
-            with _named(path, number):
+            with _errors_name_line(path, number):
                 kept = chain.read(line)
                 found[kept["n"]] = data_of(kept)
         return found
@@ -191,8 +210,8 @@ class Ledger:
 
 
 @contextlib.contextmanager
-def _named(path: Path, number: int) -> Iterator[None]:
-    """Turn an error about a line into a ConfigError that names the line."""
+def _errors_name_line(path: Path, number: int) -> Iterator[None]:
+    """Turn a ValueError or KeyError in the `with` block into a ConfigError that names the file and the line."""
     try:
         yield
     except (ValueError, KeyError) as error:
@@ -201,7 +220,7 @@ def _named(path: Path, number: int) -> Iterator[None]:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Append a line and a line break to a file, durable when this returns. Raise OSError."""
+    """Append a line and a line break to a file, and sync it to the disk. Raise OSError if that fails."""
     is_new = not path.exists()
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:

@@ -1,12 +1,13 @@
-"""Records of log entries: who, what and when go into the chain, texts and places into the content (rules LE2 to LE4).
+"""Records of log entries: the chain has who, what and when; the content has texts and places (rules LE2 to LE4).
 
-Rule 1  A signed entry is recorded as its form says it (rule NC1). Members of the entry beside the form are ignored.
-Rule 2  The chain has only names in the protocol's grammars, numbers and hashes, so that no text can get into it. No
-        node would have accepted an entry with any other text where such a name belongs: it is recorded as untrusted,
-        without that text. Example: an intruder appends an alert straight to Redis, with the category "robbery at 5
-        Main Street". The record says `untrusted`, `unreadable`, and nothing of the address.
-Rule 3  Each entry is recorded once, even if the log gives it several times. Entries are recognised by id, revision and
-        content. So a different entry under the same id and revision is recorded as well.
+Rule 1  A signed entry is recorded as it is in its form, the text that reviewers sign (rule NC1). Members of the entry
+        outside the form are ignored.
+Rule 2  The chain has only numbers, hashes, and names that match the protocol's grammars. So no free text can get into
+        it. A node would refuse an entry with a free text in place of a name. If the log has such an entry nevertheless,
+        it is recorded as untrusted, without the text. Example: an intruder appends an alert directly to Redis, with the
+        category "robbery at 5 Main Street". The record says `untrusted` and `unreadable`, but has no address.
+Rule 3  Each entry is recorded once, even if the log delivers it several times. Entries are recognised by id, revision
+        and content. So another entry with the same id and revision, but a different content, is recorded as well.
 """
 
 import hashlib
@@ -30,13 +31,16 @@ Members = dict[str, Any]
 
 
 class Content(NamedTuple):
-    """The content of a record: a form with its signatures (`proof`), or the bytes of an unsigned entry."""
+    """The content of a record: the signed text with its signatures (`proof`), or the bytes of an unsigned entry."""
 
     data: bytes
     proof: ApprovalProof | None
 
     def sealed(self) -> tuple[str, Members]:
-        """Return the hash of a random salt and the content, and the members of the line that is kept (rule LE3)."""
+        """Return a hash of the content with a random salt, and the members of its line in the content file.
+
+        An operator can delete the line and keep the hash (rule LE3).
+        """
         salt = secrets.token_bytes(SALT_BYTES)
         return salted(salt, self.data), {"salt": salt.hex(), **self._kept()}
 
@@ -47,15 +51,16 @@ class Content(NamedTuple):
 
 
 def salted(salt: bytes, data: bytes) -> str:
-    """Return the hash that a record has of its content, in hex."""
+    """Return the SHA-256 of a salt followed by a content, in hex. A record has this hash of its content."""
     return hashlib.sha256(salt + data).hexdigest()
 
 
 def approvals(pairs: Iterable[tuple[str, str]]) -> list[list[Any]]:
-    """Return the key id and the time (s since 1970) of each signature. Raise ValueError for a malformed header.
+    """Return a list with the key id and the time (s since 1970) of each signature.
 
-    `pairs` are the header and the signature of each. A key id that no reviewer can have is returned as "?" (Rule 2):
-    nodes ignore such a signature, and so does the ledger.
+    Each item of `pairs` is a signature's header and the signature itself. A key id that no reviewer can have is
+    returned as "?" (Rule 2): nodes ignore such a signature, and so does the ledger. Raise ValueError if a header is
+    malformed.
     """
     headers = [header_of(protected) for protected, _ in pairs]
     return [[kid if is_kid(kid) else "?", issued_at] for kid, issued_at in headers]
@@ -65,42 +70,49 @@ def _pairs(proof: ApprovalProof) -> list[tuple[str, str]]:
     return [(each.protected, each.signature) for each in proof.signatures]
 
 
-def record_of(sight: RawEntry, reviewers: Reviewers | None = None) -> tuple[Members, Content] | None:
-    """Return the members and the content of an entry's record, or None if the entry gets no record.
+def record_of(raw: RawEntry, reviewers: Reviewers | None = None) -> tuple[Members, Content] | None:
+    """Return the members of the record for a log entry, and its content. Return None if the entry gets no record.
 
-    Tombstones and entries of other kinds, such as calls, get none. Without `reviewers`, signatures are not checked.
+    Only alerts and their cancels get a record: tombstones (cancels without an alert) and entries of other kinds, such
+    as calls, do not. Without `reviewers`, signatures are not checked.
     """
-    entry = sight.entry
+    entry = raw.entry
     if isinstance(entry, OtherKind) or (isinstance(entry, Cancel) and entry.is_tombstone):
         return None
     if entry is None:
-        return _untrusted(sight, "unreadable"), Content(sight.payload, None)
+        return _untrusted(raw, "unreadable"), Content(raw.payload, None)
     proof = entry.proof
-    content = Content(sight.payload if proof is None else proof.form.encode(), proof)
-    if (entry.id, entry.revision) != (sight.id, sight.revision):
-        return _untrusted(sight, "other-place"), content
+    content = Content(raw.payload if proof is None else proof.form.encode(), proof)
+    if (entry.id, entry.revision) != (raw.id, raw.revision):
+        return _untrusted(raw, "other-place"), content
     try:
         signed = [] if proof is None else approvals(_pairs(proof))
         if proof is not None and not 1 <= len(signed) <= MAX_SIGNATURES:
             raise ValueError
     except ValueError:
-        return _untrusted(sight, "signature"), Content(sight.payload, None)
+        return _untrusted(raw, "signature"), Content(raw.payload, None)
     try:
         said = entry if proof is None else form.read(proof.form).says(entry)
     except ValueError:
-        return _untrusted(sight, "other-place"), content
-    if proof is not None and reviewers is not None and (reason := _why_not(proof, reviewers)):
-        return _untrusted(sight, reason), content
+        return _untrusted(raw, "other-place"), content
+    if proof is not None and reviewers is not None and (reason := _distrust_reason(proof, reviewers)):
+        return _untrusted(raw, reason), content
     what, members = _revision(said) if isinstance(said, Revision) else _cancel(said)
     if not _may_be_written(members):
-        return _untrusted(sight, "unreadable"), content
-    return {"what": what, **_named(sight), **members, "approvals": signed, **_broken(signed, reviewers)}, content
+        return _untrusted(raw, "unreadable"), content
+    return {
+        "what": what,
+        **_id_and_revision(raw),
+        **members,
+        "approvals": signed,
+        **_break_glass_keys(signed, reviewers),
+    }, content
 
 
-def _why_not(proof: ApprovalProof, reviewers: Reviewers) -> str:
-    """Return why no reviewer has signed, as the reason of an untrusted record, or "" if at least one has.
+def _distrust_reason(proof: ApprovalProof, reviewers: Reviewers) -> str:
+    """Return the reason not to trust an entry with this proof; "" if at least one reviewer has signed the proof.
 
-    How many signatures an alert needs is up to the policy, which the ledger does not know.
+    The number of signatures that an alert needs depends on the policy, which the ledger does not know.
     """
     signed = who_signed(proof, reviewers)
     if signed is None:
@@ -108,8 +120,12 @@ def _why_not(proof: ApprovalProof, reviewers: Reviewers) -> str:
     return "" if signed.persons else "unknown-key"
 
 
-def _broken(signed: list[list[Any]], reviewers: Reviewers | None) -> Members:
-    """Return the member `break_glass` with the keys that were kept in an envelope, or no member if there are none."""
+def _break_glass_keys(signed: list[list[Any]], reviewers: Reviewers | None) -> Members:
+    """Return a dict with the member `break_glass`, a list of the emergency keys that were used to sign.
+
+    Return {} if there are none. Emergency keys are kept in sealed envelopes. Each item of `signed` is a key id and a
+    time.
+    """
     kids = out_of_envelopes((kid for kid, _ in signed), reviewers or NO_REVIEWERS)
     return {"break_glass": kids} if kids else {}
 
@@ -130,54 +146,63 @@ def _cancel(entry: Cancel) -> tuple[str, Members]:
     return "cancel", {"source": entry.source, "cancelled_at": format_time(entry.cancelled_at)}
 
 
-def _untrusted(sight: RawEntry, reason: str) -> Members:
-    return {"what": "untrusted", **_named(sight), "reason": reason}
+def _untrusted(raw: RawEntry, reason: str) -> Members:
+    return {"what": "untrusted", **_id_and_revision(raw), "reason": reason}
 
 
-def _named(sight: RawEntry) -> Members:
-    return ({"id": name} if (name := name_of(sight)) else {}) | {"revision": sight.revision}
+def _id_and_revision(raw: RawEntry) -> Members:
+    return ({"id": name} if (name := name_of(raw)) else {}) | {"revision": raw.revision}
 
 
-def name_of(sight: RawEntry) -> str:
-    """Return the id of an entry, or "" if it does not match the grammar of ids (Rule 2)."""
-    return sight.id if is_id(sight.id) else ""
+def name_of(raw: RawEntry) -> str:
+    """Return the id of an entry; "" if it does not match the grammar of ids (Rule 2)."""
+    return raw.id if is_id(raw.id) else ""
 
 
 def _may_be_written(members: Mapping[str, str]) -> bool:
-    """Return whether source, category and status match their grammars (Rule 2); the codec has checked the severity."""
+    """Return whether the source, the category and the status of a record match their grammars (Rule 2).
+
+    The codec has checked the severity.
+    """
     words = [members[key] for key in ("category", "status") if key in members]
     return is_id(members["source"]) and all(_WORD.fullmatch(word) for word in words)
 
 
 class RecordedEntries:
-    """The entries that a ledger has already recorded (Rule 3), as far back as the log may give them again."""
+    """Remembers which entries a ledger has recorded, as far back as the log may deliver them again (Rule 3)."""
 
     def __init__(self) -> None:
         self._digests: dict[tuple[str, int], set[bytes | None]] = {}
-        self._last: tuple[int, int] = (0, 0)  # the highest epoch and position
+        self._last: tuple[int, int] = (0, 0)  # highest epoch (which grows when the log loses entries) and position
 
-    def has(self, sight: RawEntry, content: Content) -> bool:
-        """Return whether an entry was recorded. If its content was deleted, id and revision alone decide."""
-        digests = self._digests.get((name_of(sight), sight.revision), set())
+    def has(self, raw: RawEntry, content: Content) -> bool:
+        """Return whether an entry was recorded. If the recorded content was deleted, compare only id and revision."""
+        digests = self._digests.get((name_of(raw), raw.revision), set())
         return None in digests or _digest(content.data) in digests
 
-    def is_rewound(self, sight: RawEntry, *, is_new: bool) -> bool:
-        """Return whether an entry shows that the log began a new history.
+    def is_rewound(self, raw: RawEntry, *, is_new: bool) -> bool:
+        """Return whether an entry shows that the log began a new history, for instance after it was restored.
 
-        In a log with epochs the epoch is higher than before. In a log without, a new entry has a position that is not
-        higher than the last one.
+        If the log has epochs (numbers that grow when it loses entries), the epoch is higher than before. Otherwise, a
+        new entry has a position that is not higher than the last one.
         """
         epoch, position = self._last
-        if sight.epoch:
-            return 0 < epoch < sight.epoch
-        return is_new and sight.position <= position
+        if raw.epoch:
+            return 0 < epoch < raw.epoch
+        return is_new and raw.position <= position
 
     def add(self, alert_id: str, revision: int, data: bytes | None) -> None:
-        """Record that an entry with this content was written; `data` is None if the content was deleted since."""
+        """Remember that the entry with this id, revision and content was recorded.
+
+        `data` is the content, or None if it was deleted.
+        """
         self._digests.setdefault((alert_id, revision), set()).add(None if data is None else _digest(data))
 
     def reached(self, epoch: int, position: int, *, rewound: bool = False) -> None:
-        """Record that the log reaches this position; if it was `rewound`, forget that it ever reached farther."""
+        """Remember that the log has delivered the entry at this position.
+
+        `rewound` says that the log began a new history; all earlier positions are then forgotten.
+        """
         self._last = (epoch, position) if rewound else max(self._last, (epoch, position))
 
 
@@ -186,7 +211,7 @@ def _digest(data: bytes) -> bytes:
 
 
 class LedgerRecorder:
-    """The writer of records: turns each raw entry into a record, once."""
+    """Writes a record of each log entry, once, even if the log delivers the entry several times."""
 
     def __init__(
         self,
@@ -194,27 +219,28 @@ class LedgerRecorder:
         known: RecordedEntries,
         reviewers: Reviewers | None = None,
     ) -> None:
-        """Prepare to record entries. Without `reviewers`, signatures are not checked.
+        """Prepare to record entries that are not in `known` yet.
 
-        `write` takes the members of a record, and those of its content or None.
+        `write` is called with the members of a record, and with those of its content or None. Without `reviewers`,
+        signatures are not checked.
         """
         self._write = write
         self._known = known
         self._reviewers = reviewers
 
-    def take(self, sight: RawEntry) -> bool:
-        """Record an entry if it is new, and return whether it is new and untrusted."""
-        found = record_of(sight, self._reviewers)
-        is_new = found is not None and not self._known.has(sight, found[1])
-        place = {"epoch": sight.epoch} if sight.epoch else {}
-        rewound = self._known.is_rewound(sight, is_new=is_new)
+    def take(self, raw: RawEntry) -> bool:
+        """Record an entry unless it was recorded before. Return True if it is new and its record says `untrusted`."""
+        found = record_of(raw, self._reviewers)
+        is_new = found is not None and not self._known.has(raw, found[1])
+        place = {"epoch": raw.epoch} if raw.epoch else {}
+        rewound = self._known.is_rewound(raw, is_new=is_new)
         if rewound:
             self._write({"what": "rewound", **place}, None)
-        self._known.reached(sight.epoch, sight.position, rewound=rewound)
+        self._known.reached(raw.epoch, raw.position, rewound=rewound)
         if found is None or not is_new:
             return False
         members, content = found
         hashed, kept = content.sealed()
-        self._write({**members, "content": hashed, **place, "position": sight.position}, kept)
-        self._known.add(name_of(sight), sight.revision, content.data)
+        self._write({**members, "content": hashed, **place, "position": raw.position}, kept)
+        self._known.add(name_of(raw), raw.revision, content.data)
         return bool(members["what"] == "untrusted")

@@ -1,7 +1,7 @@
-"""The check of a ledger: its chain, the contents that are left, and their signatures (rule LE6).
+"""The check of a ledger: its chain, the contents that were not deleted, and their signatures (rule LE6).
 
 Every line of the chain must have the hash of the line before. Every content must match the hash in its record, and
-have the signatures that the record names. The check stops at the first line that does not fit.
+have the signatures that the record names. The check stops at the first line that breaks one of these rules.
 """
 
 from pathlib import Path
@@ -16,14 +16,14 @@ from .files import CHAIN, CONTENT, data_of, days, is_being_written, lines
 from .recording import Members, approvals, salted
 
 
-class Misfit(Exception):  # noqa: N818 (the ledger has a misfit; the program has no error)
-    """A ledger that does not fit together; the text names the first line that does not fit, and says why."""
+class Misfit(Exception):  # noqa: N818 (the mistake is in the ledger, not in the program)
+    """Raised if the lines of a ledger do not match. The error's text names the first wrong line, and the reason."""
 
 
 class Verified(NamedTuple):
-    """The result of a check: how many records, contents and signatures it covered.
+    """The result of a check: the numbers of records, contents and signatures that were checked.
 
-    `first` is the number of the first record that is left, and `head` is the last one.
+    `first` is the number of the first record that remains, and `head` has the number and hash of the last one.
     """
 
     records: int
@@ -34,45 +34,56 @@ class Verified(NamedTuple):
 
 
 def verify(folder: Path, head: ChainHead | None = None, reviewers: Reviewers | None = None) -> Verified:
-    """Check the whole ledger in `folder`. Raise Misfit, and OSError.
+    """Check the whole ledger in `folder`, and return what was checked.
 
-    `head` is a head that was kept elsewhere; the chain must contain it. Without `reviewers`, signatures are not
-    checked.
+    `head` is the number and hash of a record that were kept elsewhere; the chain must contain this record. Without
+    `reviewers`, signatures are not checked. Raise Misfit if the lines of the ledger do not match, and OSError if a file
+    can't be read.
     """
-    looked = _Looked(folder, head, reviewers)
+    check = _Check(folder, head, reviewers)
     all_days = days(folder)
     without_chain = sorted({*days(folder, CONTENT)} - {*all_days})
     for day in [*all_days, *without_chain]:
-        looked.at_day(day, at_end=day in [*all_days[-1:], *without_chain] and is_being_written(folder))
-    return looked.done()
+        check.check_day(day, at_end=day in [*all_days[-1:], *without_chain] and is_being_written(folder))
+    return check.result()
 
 
-class _Looked:
-    """The state of a check: the head so far, and the counts."""
+class _Check:
+    """The state of a check: the last record read so far, and the numbers of what was checked."""
 
     def __init__(self, folder: Path, wanted: ChainHead | None, reviewers: Reviewers | None) -> None:
         self._folder, self._wanted, self._reviewers = folder, wanted, reviewers
         self._head: ChainHead | None = None
         self._first = self._records = self._contents = self._signatures = 0
 
-    def at_day(self, day: str, *, at_end: bool) -> None:
-        """Check the files of a day. `at_end` means that a process is writing to them: ignore its unfinished lines."""
-        path, beside = self._folder / f"{day}{CHAIN}", self._folder / f"{day}{CONTENT}"
-        # Read the chain first. The writer writes a content before its record, so every record read here has a content.
+    def check_day(self, day: str, *, at_end: bool) -> None:
+        """Check the files of one day, such as "2031-05-01".
+
+        `at_end` says that a process may be writing to these files, so that an incomplete last line is ignored.
+        """
+        path, content_path = self._folder / f"{day}{CHAIN}", self._folder / f"{day}{CONTENT}"
+        # Read the chain first. A content is written before its record, so every record that was read here has a
+        # content.
         chain_lines = _whole(path, at_end=at_end)
-        contents = _contents(beside, at_end=at_end) if beside.exists() else None
+        contents = _contents(content_path, at_end=at_end) if content_path.exists() else None
         for number, line in chain_lines:
             members = self._follow(path, number, line)
             if contents is not None and "content" in members:
                 if members["n"] not in contents:
-                    raise Misfit(f"{path}:{number}: its content is missing in {beside.name}, which was not deleted")
-                self._fits(beside, *contents.pop(members["n"]), members)
+                    raise Misfit(
+                        f"{path}:{number}: its content is missing in {content_path.name}, which was not deleted"
+                    )
+                self._check_content(content_path, *contents.pop(members["n"]), members)
         written = self._head.n if self._head else 0
         for number, _ in (each for n, each in (contents or {}).items() if not at_end or n <= written):
-            raise Misfit(f"{beside}:{number}: belongs to no record of that day (a crash may leave one such line)")
+            raise Misfit(f"{content_path}:{number}: belongs to no record of that day (a crash may leave one such line)")
 
-    def done(self) -> Verified:
-        """Return the result. Raise Misfit if the head that was kept elsewhere is beyond either end of the chain."""
+    def result(self) -> Verified:
+        """Return the result of the check.
+
+        Raise Misfit if the record whose number and hash were kept elsewhere is outside the chain: it was cut off or
+        deleted.
+        """
         head, wanted = self._head or chain.NOTHING, self._wanted
         if wanted is not None and wanted.n > head.n:
             raise Misfit(f"the chain ends at record {head.n}: its end was cut off, since there was a record {wanted.n}")
@@ -94,8 +105,11 @@ class _Looked:
             raise Misfit(f"{path}:{number}: does not follow the record whose hash was kept elsewhere")
         return members
 
-    def _fits(self, path: Path, number: int, kept: Members, members: dict[str, Any]) -> None:
-        """Raise Misfit if a content does not match its record."""
+    def _check_content(self, path: Path, number: int, kept: Members, members: dict[str, Any]) -> None:
+        """Raise Misfit if a content does not match its record, or has other signatures than the record names.
+
+        `kept` has the members of the content's line, and `members` those of the record.
+        """
         try:
             if {"form", "entry"} <= kept.keys():
                 raise ValueError
@@ -106,12 +120,13 @@ class _Looked:
             raise Misfit(f"{path}:{number}: is not the content whose hash record {members['n']} has")
         self._contents += 1
         if "approvals" in members:
-            self._signed(f"{path}:{number}", kept, members["approvals"])
+            self._check_signatures(f"{path}:{number}", kept, members["approvals"])
 
-    def _signed(self, where: str, kept: Members, said: object) -> None:
-        """Raise Misfit if the signatures are not those that the record names or, with reviewers, do not verify.
+    def _check_signatures(self, where: str, kept: Members, said: object) -> None:
+        """Raise Misfit if a content's signatures are not those that its record names.
 
-        `said` is the member `approvals` of the record.
+        If there are reviewers, also raise Misfit if a signature is invalid, or was not made by a reviewer. `said` is
+        the member `approvals` of the record.
         """
         pairs = kept.get("signatures", [])
         try:
@@ -131,7 +146,10 @@ class _Looked:
 
 
 def _whole(path: Path, *, at_end: bool) -> list[tuple[int, bytes]]:
-    """Return the whole lines of a file with their numbers. Raise Misfit for a torn last line, unless `at_end`."""
+    """Return the complete lines of a file, each with its number.
+
+    If the last line is incomplete, raise Misfit, unless a process may be writing it (`at_end`).
+    """
     found = list(lines(path))
     if found and not found[-1][1].endswith(b"\n"):
         number, _ = found.pop()
@@ -141,7 +159,11 @@ def _whole(path: Path, *, at_end: bool) -> list[tuple[int, bytes]]:
 
 
 def _contents(path: Path, *, at_end: bool) -> dict[int, tuple[int, Members]]:
-    """Return the contents of a day, each with the number of its line, by record number. Raise Misfit."""
+    """Return the contents in a file as a dict from record number to (line number, members).
+
+    Raise Misfit if a line is invalid, or has the same record number as another one. `at_end` says that a process may be
+    writing the last line.
+    """
     found: dict[int, tuple[int, Members]] = {}
     for number, line in _whole(path, at_end=at_end):
         try:

@@ -1,9 +1,9 @@
-"""The search for places inside an area, for areas that contain a place, and for filters that pass an alert.
+"""The searches that connect alerts and subscribers: by place, by area, and by the subscribers' filters.
 
-place_index   the places of a node's sessions: which of them are inside an area
-alert_index   the live areas: which of them contain a place, by circle_index and exact polygons
-circle_index  the circles around live areas: which of them contain a place
-polygons      places of the index and a polygon
-filters       the filters of subscribers
-columns       arrays that grow
+place_index   an index of the places of a node's sessions, which finds the sessions inside an area
+alert_index   an index of the areas of live alerts, which finds the areas that contain a place
+circle_index  an index of circles, with which alert_index finds the areas that may contain a place
+polygons      finds the places in the place index that are inside a polygon
+filters       the filters of subscribers; finds those that an alert passes
+columns       arrays that can grow
 """

@@ -1,7 +1,7 @@
-"""An index of live areas, which finds the areas that contain a place.
+"""An index of the areas of live alerts, which finds the areas that contain a place.
 
-Circles are found by `circle_index` alone. Polygons are found there by their bounding circles, and then tested exactly
-by `spherical_polygon`.
+Circles are found by `circle_index` without any further test. Polygons are found there by their bounding circles, and
+are then tested exactly by `spherical_polygon`.
 """
 
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ from ..model.alert import Circle, KnownShape, Polygon
 from .circle_index import NONE, CircleIndex
 
 T = TypeVar("T")
-# The handle of an area: the number of its circles, or a tuple of this number and the numbers of its polygons.
+# The handle of an area: the number of its circles in the index, or a tuple of this number and those of its polygons.
 Filed: TypeAlias = "int | tuple[int, ...]"
-INITIAL_CAPACITY = 1 << 12  # polygons for which address space is reserved at the start
+INITIAL_CAPACITY = 1 << 12  # number of polygons for which address space is reserved at the start
 
 
 class AlertIndex(Generic[T]):
-    """Areas with an item each. `containing` returns the items of the areas that contain a place."""
+    """An index of areas, which finds the areas that contain a place. Each area belongs to an item, such as an alert."""
 
     def __init__(self) -> None:
         self._circles: CircleIndex[T] = CircleIndex()
         self._rings: CircleIndex[tuple[T, SphericalPolygon]] = CircleIndex(INITIAL_CAPACITY)
 
     def add(self, item: T, area: Sequence[KnownShape]) -> Filed:
-        """Add an area for `item`. Return a handle for `discard`."""
+        """Add an area that belongs to `item`. Return a handle for `discard`."""
         circles = self._circles.add(item, [shape for shape in area if isinstance(shape, Circle)])
         rings = [SphericalPolygon(shape.ring, shape.buffer_m) for shape in area if isinstance(shape, Polygon)]
         return (circles, *(self._rings.add((item, ring), [ring]) for ring in rings)) if rings else circles
@@ -39,9 +39,9 @@ class AlertIndex(Generic[T]):
             self._rings.discard(ring)
 
     def containing(self, place: Vector, reach_m: float) -> list[T]:
-        """Return the items whose areas contain the place or come within `reach_m` metres of it.
+        """Return the items whose areas contain the place, or come within `reach_m` metres of it.
 
-        An item is returned several times if several of its polygons match.
+        If several polygons of an area do so, the item is in the list more than once.
         """
         found = self._circles.containing(place, reach_m)
         if len(self._rings):

@@ -1,17 +1,20 @@
-"""An index of circles, which finds the live areas that may contain a place: cubes -> candidates -> exact.
+"""An index of circles, which finds the areas of live alerts that may contain a place.
 
-An area is indexed by circles: a circle by itself, any other shape by its bounding circle. Space is divided into cubes,
-on eight levels with widths from 1 km to more than the whole earth, each four times as wide as the level below. A circle
-is in the cube of its centre, on the first level whose cubes are at least four times as wide as the circle's radius. For
-example, a circle of 800 m is on the level of 4 km. A search looks, on each level in use, into the cubes whose circles
-may contain the place. These are nearly always one to eight cubes.
+A search has three steps: cubes -> candidates -> exact test.
+
+Each shape of an area is indexed as a circle: a circle by itself, any other shape by its bounding circle. Space is
+divided into cubes in eight ways, called levels. The cubes of the first level are 1 km wide. On each further level they
+are four times as wide as on the level before, and on the last level they are wider than the earth. A circle is stored
+in the cube that contains its centre, on the first level whose cubes are at least four times as wide as the circle's
+radius. For example, a circle with a radius of 800 m is on the level with a width of 4 km. On each level, a search
+examines the cubes whose circles may contain the place, which are nearly always one to eight cubes.
 
 Rule 1  The cubes divide the space around the unit sphere, not its surface. So poles, the antimeridian and pentagons are
         not special cases: two places that are at most `d` metres apart on the sphere differ by at most `d / R` in each
         of x, y and z.
-Rule 2  The exact test alone decides, by the formula of `sphere`, Rule 1. If the shape is not a circle, the result only
-        says that its bounding circle contains the place, and the caller must test the shape itself.
-Rule 3  The cost of a search depends on the areas nearby, not on the number of all areas.
+Rule 2  Only the exact test decides whether a circle contains the place (with the formula in Rule 1 of `sphere`). If the
+        shape is not a circle, only its bounding circle was tested, and the caller must test the shape itself.
+Rule 3  The cost of a search depends on the number of areas nearby, not on the number of all areas.
 """
 
 import math
@@ -27,19 +30,22 @@ from .columns import Column
 
 # Widths of the cubes, by level: 1 km, 4 km, … Eight cubes of the last width contain the whole sphere.
 WIDTHS_M = tuple(1024.0 * 4**level for level in range(8))
-# The greatest radius on each level. The last level takes all greater radii.
+# The greatest radius on each level except the last, which takes all greater radii.
 RADII_M = tuple(width_m / 4 for width_m in WIDTHS_M[:-1])
-NONE = -1  # the number of an area without a circle
-# Circles for which address space is reserved at the start: 4 MiB. Each circle takes 40 bytes of memory.
+NONE = -1  # returned by `add` for an area without a shape
+# The number of circles for which address space is reserved at the start: 4 MiB. Each circle takes 40 bytes of memory.
 INITIAL_CAPACITY = 1 << 17
-FEW = 24  # up to this number of candidates, a loop is faster than numpy
-# More than the rounding errors, which are about 1e-16 on the unit sphere. It is added so that no cube is left out.
+FEW = 24  # for at most this many candidates, a loop is faster than numpy
+# Larger than the rounding errors, which are about 1e-16 on the unit sphere. It is added to distances, so that no cube
+# is missed.
 ROUNDING = 1e-12
-# Cubes are numbered along each axis from the centre of the earth. A cube's key has its three numbers as digits.
+# Cubes are numbered along each axis, from the centre of the earth. A cube's key combines its three numbers, as digits
+# to this base.
 _BASE = 1 << 20
 
 T = TypeVar("T")
-# The circles of a cube. Nearly every cube has one circle, for which a number takes a third of the memory of an array.
+# The slots of the circles in a cube. Nearly every cube has one circle. For this, a plain number takes a third of the
+# memory of an array.
 Slots: TypeAlias = "int | array[int]"
 
 
@@ -63,13 +69,16 @@ class Bounded(Protocol):
 
 
 class CircleIndex(Generic[T]):
-    """Areas with an item each. `containing` returns the items whose circles contain a place."""
+    """An index that finds areas by the circles around their shapes. Each area belongs to an item, such as an alert."""
 
     def __init__(self, capacity: int = INITIAL_CAPACITY) -> None:
-        """Reserve address space for `capacity` circles. More circles cost a copy of the columns."""
+        """Create an index with address space for `capacity` circles.
+
+        If there are more circles, the arrays are copied.
+        """
         self._levels = [_Level(width_m) for width_m in WIDTHS_M]
-        # Columns by slot, each the slot of a circle: x, y, z and radius; its position in its cube's array; the next
-        # slot of the same area.
+        # Each circle has a slot, which is its index into these columns: x, y, z and radius; the position in its cube's
+        # array; the next slot of the same area.
         self._circles, self._at, self._next = Column("d", capacity, 4), Column("i", capacity), Column("i", capacity)
         self._items: list[T | None] = []
         self._free: list[int] = []
@@ -78,7 +87,7 @@ class CircleIndex(Generic[T]):
         return len(self._items) - len(self._free)
 
     def add(self, item: T, area: Sequence[Bounded]) -> int:
-        """Add an area for `item`. Return its number for `discard`, or NONE if the area has no shapes."""
+        """Add an area that belongs to `item`. Return its number for `discard`; NONE if the area has no shapes."""
         number = NONE
         for shape in area:
             slot = self._new_slot()
@@ -90,7 +99,7 @@ class CircleIndex(Generic[T]):
         return number
 
     def discard(self, number: int) -> None:
-        """Remove the area of this number."""
+        """Remove the area for which `add` returned this number."""
         while number != NONE:
             *place, radius_m = self._circles.items[4 * number : 4 * number + 4].tolist()
             self._level(radius_m).take(number, (place[0], place[1], place[2]), self._at.items)
@@ -99,7 +108,10 @@ class CircleIndex(Generic[T]):
             number = self._next.items[number]
 
     def containing(self, place: Vector, reach_m: float) -> list[T]:
-        """Return the items whose circles come within `reach_m` of the place, each once."""
+        """Return the items with a circle that contains the place or comes within `reach_m` metres of it.
+
+        Each item is in the list once.
+        """
         found: dict[T, None] = {}
         for level in self._levels:
             if level.cubes:
@@ -121,7 +133,7 @@ class CircleIndex(Generic[T]):
             off_x, off_y, off_z = x - place[0], y - place[1], z - place[2]
             squared = off_x * off_x + off_y * off_y + off_z * off_z
             limit_m = radius_m + reach_m
-            # A chord is shorter than its arc, so this comparison excludes most circles without a sine.
+            # A chord is shorter than its arc, so the first comparison excludes most circles without computing a sine.
             if squared <= (limit_m / EARTH_RADIUS_M + ROUNDING) ** 2 and squared <= limit_chord2(limit_m):
                 yield self._item(slot)
 
@@ -151,17 +163,17 @@ class CircleIndex(Generic[T]):
 
 
 class _Level:
-    """The cubes of one width that have circles, by their keys."""
+    """One level of the index: the cubes of one width that have circles, by the cubes' keys."""
 
     __slots__ = ("cubes", "greatest_m", "width")
 
     def __init__(self, width_m: float) -> None:
         self.width = width_m / EARTH_RADIUS_M
         self.cubes: dict[int, Slots] = {}
-        self.greatest_m = 0.0  # the greatest radius since the level was empty, so never too small
+        self.greatest_m = 0.0  # the greatest radius since the level was last empty, so never too small
 
     def put(self, slot: int, place: Vector, radius_m: float, at: memoryview) -> None:
-        """Put a circle into its cube, and record its position in the cube's array in `at`."""
+        """Put a circle into the cube that contains its centre. Store its position in the cube's array in `at[slot]`."""
         key = self._key(place)
         held = self.cubes.get(key)
         self.greatest_m = max(self.greatest_m, radius_m) if self.cubes else radius_m
@@ -175,7 +187,7 @@ class _Level:
         held.append(slot)
 
     def take(self, slot: int, place: Vector, at: memoryview) -> None:
-        """Remove a circle from its cube. The last circle of the cube moves to its position."""
+        """Remove a circle from its cube. The last circle in the cube's array moves to its position."""
         key = self._key(place)
         held = self.cubes[key]
         if not isinstance(held, int) and len(held) > 1:
@@ -187,7 +199,11 @@ class _Level:
             del self.cubes[key]
 
     def near(self, place: Vector, reach_m: float) -> Iterable[Slots]:
-        """Return the circles of all cubes whose circles may contain the place."""
+        """Return the contents of all cubes with circles that may come within `reach_m` metres of the place.
+
+        The content of a cube is the slot of its only circle, or an array of slots. The result may also have cubes that
+        are farther away.
+        """
         reach = (self.greatest_m + reach_m) / EARTH_RADIUS_M + ROUNDING
         width, cubes = self.width, self.cubes
         low = [math.floor((each - reach) / width) for each in place]

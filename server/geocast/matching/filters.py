@@ -1,8 +1,8 @@
-"""The filters of subscribers, as columns, so that one array expression finds all filters that pass an alert.
+"""The filters of subscribers, stored in arrays, so that one expression finds all filters that an alert passes.
 
-Many sessions share few different filters. So equal filters share a number, the hub keeps a number for each session, and
-each alert is compared once with each number. The filter of number 0 passes everything. Every filter passes an alert of
-severity extreme (rule R7).
+Many sessions share a few different filters. So each different filter has a number, the hub stores one number for each
+session, and each alert is compared once with each filter. Every alert passes the filter with the number 0. An alert of
+severity extreme passes every filter (rule R7).
 """
 
 from typing import NamedTuple
@@ -14,11 +14,12 @@ from ..model.alert import EXTREME
 
 
 class Filter(NamedTuple):
-    """The wishes of one subscriber. An alert must pass both `categories` and `min_rank`.
+    """The filter of one subscriber: the alerts that the subscriber wants to be sent.
 
-    `categories` are keys of the policy's categories, or None for all. `min_rank` is the rank of the least severity, or
-    0 for all. `languages` do not filter: they decide which text is sent (rule LA3). They come from
-    `languages.understood`, the most wanted first.
+    An alert must match both `categories` and `min_rank`. `categories` are keys of the policy's categories; None for
+    all. `min_rank` is the rank (the severity as a number) of the lowest severity that is wanted; 0 for all. `languages`
+    do not filter: they decide which text is sent (rule LA3). They are the result of `languages.understood`, the most
+    wanted first.
     """
 
     categories: frozenset[str] | None = None
@@ -26,7 +27,7 @@ class Filter(NamedTuple):
     languages: tuple[str, ...] = ()
 
     def passes(self, category: str, rank: int) -> bool:
-        """Return whether an alert of this category and severity passes."""
+        """Return whether an alert of this category and rank (its severity as a number) passes the filter."""
         if rank == EXTREME:
             return True
         return rank >= self.min_rank and (self.categories is None or category in self.categories)
@@ -36,20 +37,25 @@ EVERYTHING = Filter()
 
 
 class Filters:
-    """The distinct filters in use, each with a number. The number of a filter without uses is given to a new filter."""
+    """The distinct filters in use, each with a number that sessions store.
+
+    When a filter is no longer used, its number becomes free for a new filter.
+    """
 
     def __init__(self) -> None:
         self._numbers = {EVERYTHING: 0}
         self._filters: list[Filter] = [EVERYTHING]
-        self._uses = [1]  # by number; number 0 has one extra use, so that it is never freed
+        self._uses = [1]  # by number; number 0 is counted once more, so that it is never freed
         self._free: list[int] = []
         self._min_rank = np.zeros(64, np.int8)
-        self._wants: dict[str, NDArray[np.bool_]] = {}  # category -> array by number: is it wanted?
+        self._wants: dict[
+            str, NDArray[np.bool_]
+        ] = {}  # by category: for each filter number, whether it wants the category
 
     def take(self, wanted: Filter) -> int:
-        """Return the number of this filter, and count one more use.
+        """Return the number of this filter, and count one more use of it.
 
-        Call `give_back` when the session gets another filter or ends.
+        The caller must call `give_back` when the session gets another filter or ends.
         """
         number = self._numbers.get(wanted)
         if number is None:
@@ -58,7 +64,10 @@ class Filters:
         return number
 
     def give_back(self, number: int) -> None:
-        """Count one use less. The number becomes free with its last use."""
+        """Count one use less of the filter with this number.
+
+        When there is no use left, the number becomes free for a new filter.
+        """
         self._uses[number] -= 1
         if self._uses[number] == 0:
             del self._numbers[self._filters[number]]
@@ -69,7 +78,10 @@ class Filters:
         return self._filters[number]
 
     def passing(self, category: str, rank: int) -> NDArray[np.bool_]:
-        """Return for each number whether its filter passes an alert of this category and severity (a rank)."""
+        """Return an array of bool, one for each filter number: whether an alert passes the filter.
+
+        `category` and `rank` (the severity as a number) describe the alert.
+        """
         n = len(self._filters)
         if rank == EXTREME:
             return np.ones(n, np.bool_)

@@ -1,29 +1,32 @@
-"""An index of places, which finds the sessions inside an area: cover -> pages -> candidates -> exact.
+"""An index of places, which finds the sessions inside an area.
 
-Every place has a slot, which never changes, and is in a page, which may change. Pages are like the leaves of a B-tree:
-each page has the places of one range of keys, and is split in two when it is full. A place's key is its H3 cell, so the
-places of a page are neighbours. A page also has a ball: a ball in space that contains all its places with their reach.
-A circle is matched in four steps:
+A place has coordinates and a *reach*, which is its uncertainty in metres. It is identified by a *slot*, a number that
+never changes, and it is stored in a *page*, which may change. Pages are like the leaves of a B-tree: each page has the
+places of one range of keys, and is split in two when it is full. A place's key is its H3 cell, so the places of a page
+are neighbours. Each page also has a *ball*: a bounding sphere in space around all its places with their reach. The
+places inside a circle are found in four steps:
 
-    cover        find the cells that a place inside may be in, as ranges of keys
+    cover        find the cells in which a place inside the circle may be, as ranges of keys
     pages        find the pages with such keys whose ball the circle touches
     candidates   take every place of these pages
-    exact        keep the candidates that are inside by their squared chord
+    exact test   keep the candidates that are inside according to their squared chord
 
-Both cover and balls are necessary. A page whose keys lie in two large cells may have a ball as wide as a country; the
-cover excludes that page. The cover of a small circle contains a whole city; the balls exclude the rest of the city.
+Both cover and balls are necessary. For example, a page whose keys lie in two large cells may have a ball as wide as a
+country, and the cover excludes this page. The cover of a small circle contains a whole city, and the balls exclude most
+of the city.
 
-Rule 1  Cover and balls may include too much, but never too little. A ball's radius is, as a chord of the unit sphere,
-        at least |place - centre| + reach for each of its places. The chord of a sum of arcs is at most the sum of their
-        chords, so a circle that contains a place touches the place's ball, also at the poles, across the antimeridian
-        and around pentagons. A ball grows when a place is written, and shrinks to fit when its page is filled again.
-Rule 2  The exact test alone decides, with the current coordinates of a place (`sphere`, Rule 1).
-Rule 3  A position without a place is all NaN. Such a position is inside nothing, and keeps no trace of where somebody
-        was.
-Rule 4  Only `match` does more work than one page needs, however many places there are. Nothing is rebuilt, and nothing
-        is copied for growth (except by `Column`). So a `move` never blocks the event loop.
-Rule 5  Places with a great reach have pages of their own. In a page with other places, one such place would widen the
-        ball, and nearly every circle would touch the page.
+Rule 1  Cover and balls may include too much, but never too little. The radius of a ball is measured as a chord of the
+        unit sphere. It is at least |place - centre| + reach for each of its places. The chord of a sum of arcs is at
+        most the sum of their chords, so a circle that contains a place touches the place's ball, also at the poles,
+        across the antimeridian and around pentagons. A ball grows when a place is written, and shrinks to fit when its
+        page is filled again.
+Rule 2  Only the exact test decides, with the current coordinates of a place (`sphere`, Rule 1).
+Rule 3  If a position in a page has no place, all its numbers are NaN. Such a position is inside no area, and does not
+        reveal where a subscriber was before.
+Rule 4  Except `match`, each method works on one or two pages, however many places there are. The index is never rebuilt
+        or copied as a whole (except by `Column`, when it grows). So a `move` never blocks the event loop.
+Rule 5  Places with a great reach are in pages of their own: their keys have bit 63 set. In a page with other places,
+        one such place would make the ball so wide that nearly every circle would touch the page.
 """
 
 import math
@@ -54,21 +57,26 @@ from .polygons import PolygonMatcher
 
 Ints: TypeAlias = NDArray[np.int32]
 
-PAGE_SIZE = 256  # places; `bench match` is about as fast with 128 and with 512
-# A cell of this resolution is 130 m wide, so that a crowd in a stadium is spread over several pages. All resolutions
-# take H3 the same time.
+PAGE_SIZE = 256  # places per page; `bench match` is about as fast with 128 and with 512
+# The resolution of the cells that are used as keys. A cell is 130 m wide, so a crowd in a stadium is spread over
+# several pages. H3 takes the same time for all resolutions.
 KEY_RESOLUTION = 10
-# From this reach on, a place has a great reach (Rule 5): about the width of a page in a city. Such places have keys
-# with bit 63 set. This bit is 0 in all H3 cells, so these keys sort after all others.
+# A place counts as having a great reach (Rule 5) if its reach is at least this long, which is about the width of a page
+# in a city. The keys of such places have bit 63 set. This bit is 0 in all H3 cells, so these keys sort after all
+# others.
 GREAT_REACH_M = 256.0
 GREAT_REACH_KEY = 1 << 63
-# Pages that are tested at a time: 512 KiB of coordinates, which fit into the processor's second-level cache.
+# The number of pages that are tested at a time: 512 KiB of coordinates, which fit into the processor's second-level
+# cache.
 PAGES_AT_A_TIME = 64
-# Up to this number of pages, all places are tested instead of sorting the pages; that is as fast (`bench match`).
+# With at most this many pages, test all their places, without sorting the pages into inside, outside and unsure first.
+# This is as fast (`bench match`).
 FEW_PAGES = 128
-# Places for which address space is reserved at the start: 95 MB of addresses. Each place takes 72 bytes of memory.
+# The number of places for which address space is reserved at the start: 95 MB of addresses. Each place takes 72 bytes
+# of memory.
 INITIAL_CAPACITY = 1 << 20
-# More than the rounding errors, which are about 1e-16 on the unit sphere. It is added so that no ball is too small.
+# Larger than the rounding errors, which are about 1e-16 on the unit sphere. It is added to distances, so that no page
+# is missed.
 ROUNDING = 1e-12
 # The ball of an empty page. Its radius is so far below zero that no circle touches it.
 NO_BALL = (0.0, 0.0, 0.0, -9.0)
@@ -78,43 +86,48 @@ _NOBODY: tuple[Ints, Floats] = np.empty(0, np.int32), np.empty(0)
 
 
 class PlaceIndex:
-    """The places of a node's sessions.
+    """An index of the places of a node's sessions, which finds the sessions inside an area.
 
-    `capacity` is the number of places for which address space is reserved. More places cost a copy of the columns.
-    `page_size` is for tests: small pages split and merge often.
+    A place has coordinates and a reach, which is its uncertainty in metres. Places are stored in pages, which are
+    blocks of neighbouring places. A place is identified by its slot, a number that never changes. Each page has a
+    bounding sphere around all its places, its *ball*. The docstring of the module explains how an area is matched.
+
+    `capacity` is the number of places for which address space is reserved. If there are more places, the arrays are
+    copied. `page_size` is the number of places in a page; tests use small pages, which are split and merged often.
     """
 
     def __init__(self, capacity: int = INITIAL_CAPACITY, page_size: int = PAGE_SIZE) -> None:
         self._size = page_size
         self._greatest_reach_m = 0.0  # of all past and present places, so never too small
 
-        # Columns by slot: the session's row, the key, and the position, which is page * size + offset.
+        # Columns indexed by slot: the row of the place's session (the number that the hub gives to a session), the
+        # place's key, and its position (page number * page size + offset in the page).
         self._rows, self._keys, self._positions = Column("i", capacity), Column("Q", capacity), Column("q", capacity)
         self._slots_made = 0
         self._free_slots: list[int] = []
 
-        # Columns by page: the places (a row each for x, y, z and reach), their slots, and the ball (x, y, z, radius). A
-        # page's places are at its first `count` offsets.
+        # Columns indexed by page: the places (a row each for x, y, z and reach), their slots, and the ball (x, y, z,
+        # radius). A page's places are at its first `count` offsets.
         pages = 1 + 2 * capacity // page_size  # a page is about 0.7 full, as the leaves of a B-tree are
         self._places, self._slots = Column("d", pages, 4, page_size), Column("i", pages, page_size)
         self._balls = Column("d", pages, 4)
         self._counts: list[int] = []
         self._free_pages: list[int] = []
 
-        # The pages in use, in the order of their keys. A page has the keys from its own low key to the next page's low
-        # key. Both ends are included, because one key may have more places than fit into a page.
+        # The pages in use, in the order of their keys. A page has the keys from its own lowest key to the lowest key of
+        # the next page. Both ends are included, because one key may have more places than fit into a page.
         self._lows = [0]
         self._order = array("i", [self._new_page()])
 
     def __len__(self) -> int:
         return self._slots_made - len(self._free_slots)
 
-    # ---- places come, move and go --------------------------------------------------------------------------
+    # ---- adding, moving and removing places ------------------------------------------------------------------------
 
     def add(self, row: int, lat: float, lng: float, reach_m: float) -> int:
-        """Add a place of the session in `row`: degrees, and its reach in metres.
+        """Add a place of the session in `row`, and return its slot, the number that identifies it in the other methods.
 
-        Return the place's slot, which identifies it in the other methods.
+        `lat` and `lng` are in degrees. `reach_m` is the place's uncertainty in metres.
         """
         slot = self._free_slots.pop() if self._free_slots else self._new_slot()
         self._rows.items[slot] = row
@@ -122,10 +135,10 @@ class PlaceIndex:
         return slot
 
     def move(self, slot: int, lat: float, lng: float, reach_m: float) -> None:
-        """Move a place to new coordinates (degrees), with a new reach in metres.
+        """Move a place to new coordinates in degrees, with a new reach (uncertainty) in metres.
 
-        As long as the key stays within the range of the place's page, as it does for people on foot, only the
-        coordinates are written. That takes 3 µs (`bench match`, "move near").
+        If the place stays in the same page (block of neighbouring places), as it does for people on foot, only its
+        coordinates and reach are written. That takes 3 µs (`bench match`, "move near").
         """
         key, position = _key(lat, lng, reach_m), self._positions.items[slot]
         point = unit_vector(lat, lng)
@@ -138,26 +151,26 @@ class PlaceIndex:
             self._put_in(slot, key, point, reach_m)
 
     def remove(self, slot: int) -> None:
-        """Remove a place and erase its coordinates (Rule 3). Its slot will be used again."""
+        """Remove a place and erase its coordinates (Rule 3). Its slot may be reused."""
         self._take_out(slot)
         self._positions.items[slot], self._keys.items[slot] = -1, 0
         self._free_slots.append(slot)
 
     def place(self, slot: int) -> tuple[Vector, float]:
-        """Return the unit vector of a place, and its reach in metres."""
+        """Return the unit vector of a place, and its reach (uncertainty) in metres."""
         places, at, size = self._places.items, self._first_of(self._positions.items[slot]), self._size
         return (places[at], places[at + size], places[at + 2 * size]), places[at + 3 * size]
 
-    # ---- matching ------------------------------------------------------------------------------------------
+    # ---- finding the places inside an area -------------------------------------------------------------------------
 
     def match(self, area: Sequence[KnownShape]) -> tuple[Ints, Floats]:
-        """Return the rows with a place inside the area, and the distance of each row in metres.
+        """Return two arrays: the rows (session numbers) with a place inside the area, and their distances in metres.
 
-        The rows are distinct and ascending. A row's distance is the least distance between one of its places inside a
-        shape and the centre of that shape.
+        The rows are distinct and ascending. A row's distance is the smallest distance from any of its places inside a
+        shape to the centre of that shape.
         """
         found = [part for shape in area for part in self._inside(shape) if len(part[0])]
-        if not found:  # the usual case in each process if many alerts are live
+        if not found:  # this is frequent: many alerts concern no session of this process
             return _NOBODY
         slots = np.concatenate([slots for slots, _ in found])
         chords2 = np.concatenate([chords2 for _, chords2 in found])
@@ -165,7 +178,10 @@ class PlaceIndex:
         return rows, chord2_to_m(chords2)
 
     def _inside(self, shape: KnownShape) -> list[tuple[Ints, Floats]]:
-        """Return the slots and the squared chords of all places inside, in several parts."""
+        """Return the places inside the shape, as a list of pairs of arrays.
+
+        The first array has the places' slots, the second their squared chords to the shape's centre.
+        """
         return self._inside_circle(shape) if isinstance(shape, Circle) else self._inside_polygon(shape)
 
     def _inside_polygon(self, polygon: Polygon) -> list[tuple[Ints, Floats]]:
@@ -198,7 +214,11 @@ class PlaceIndex:
         ]
 
     def _pages_near(self, circle: Bounded, centre: Vector) -> Ints:
-        """Return the pages that may have a place inside: keys in the cover, and a ball that the circle touches."""
+        """Return the pages (blocks of neighbouring places) that may have a place inside the circle.
+
+        The keys of these pages are in the circle's cover (the cells in which a place inside may be), and their bounding
+        spheres touch the circle.
+        """
         reach_m = self._greatest_reach_m
         pages = self._pages_in(cover(circle.lat, circle.lng, circle.radius_m + reach_m, KEY_RESOLUTION))
         x, y, z, radius = self._balls.view[pages].T
@@ -207,9 +227,10 @@ class PlaceIndex:
         return near
 
     def _pages_in(self, key_ranges: Sequence[tuple[int, int]]) -> Ints:
-        """Return the pages that may have keys in these ranges, including keys of a great reach.
+        """Return the pages (blocks of neighbouring places) that may have a place with a key in one of these ranges.
 
-        Each page is returned once. There is at least one.
+        Pages of places with a great reach are included: their keys are the same except for one bit (Rule 5). No page is
+        returned twice, and at least one is returned.
         """
         order: Ints = np.array(self._order)
         parts, end = [], 0
@@ -222,32 +243,35 @@ class PlaceIndex:
         return np.concatenate(parts)
 
     def _inside_pages(self, pages: Ints, centre: Vector, radius_m: float) -> tuple[Ints, Floats]:
-        """Return the slots and the squared chords of the places in these pages that are inside (Rule 2).
+        """Return the slots of the places in these pages that are inside a circle, and their squared chords.
 
-        One comparison first excludes all places that would be outside even with the greatest reach of all places. The
-        remaining places are inside if they are within the radius without any reach. Only for the others each place's
-        own reach is compared.
+        A squared chord is measured from the place to the circle's centre. The first comparison excludes all places that
+        would be outside even with the greatest reach of all places. The remaining places are inside if they are within
+        the radius without any reach. For the others, each place's own reach is added (Rule 2).
         """
         places = self._places.view[pages]
         all_chords2 = chord2(places[:, X], places[:, Y], places[:, Z], centre).ravel()
         at = np.flatnonzero(all_chords2 <= limit_chord2(radius_m + self._greatest_reach_m))
-        if len(at) == 0:  # true for nearly all pages that a small circle touches, and saves half of the time
+        if len(at) == 0:  # usually so if the circle is small; this saves half of the time
             return _NOBODY
         chords2 = all_chords2[at]
         inside = chords2 <= limit_chord2(radius_m)
-        unsure = np.flatnonzero(~inside)  # these are few; the sine in their limits costs more than all the rest
+        unsure = np.flatnonzero(~inside)  # these are few; the sine in their limits costs more than everything else
         page, offset = np.divmod(at[unsure], self._size)
         inside[unsure] = chords2[unsure] <= limit_chord2(radius_m + places[page, REACH, offset])
         return self._slots.view[pages].ravel()[at[inside]], chords2[inside]
 
-    # ---- one place and its page ----------------------------------------------------------------------------
+    # ---- a place and its page ----------------------------------------------------------------------------
 
     def _find(self, key: int) -> int:
-        """Return the index into `_order` of the page for a place with this key."""
+        """Return the index in `_order` of the page (block of neighbouring places) in which this key belongs."""
         return bisect_right(self._lows, key) - 1
 
     def _put_in(self, slot: int, key: int, point: Vector, reach_m: float) -> None:
-        """Give the place a position at the end of the page for its key."""
+        """Add the place to the page (block of neighbouring places) in which its key belongs.
+
+        If the page is full, split it first.
+        """
         at = self._find(key)
         if self._counts[self._order[at]] == self._size:
             self._split(at)
@@ -261,7 +285,10 @@ class PlaceIndex:
         self._write(position, point, reach_m)
 
     def _take_out(self, slot: int) -> None:
-        """Clear the place's position. The last place of the page moves there, so that the page has no gaps."""
+        """Remove the place from its page (block of neighbouring places).
+
+        The last place of the page moves to its position, so that the page has no gaps.
+        """
         position = self._positions.items[slot]
         assert position >= 0, "no such place"
         page = position // self._size
@@ -278,7 +305,11 @@ class PlaceIndex:
             self._merge(page, self._keys.items[slot])
 
     def _write(self, position: int, point: Vector, reach_m: float) -> None:
-        """Write the coordinates of a place, and widen the ball of its page if necessary (Rule 1)."""
+        """Store the coordinates and the reach of a place at this position.
+
+        If necessary, enlarge the bounding sphere of the page (block of neighbouring places) that has the position (Rule
+        1).
+        """
         x, y, z = point
         places, at, size = self._places.items, self._first_of(position), self._size
         places[at] = x
@@ -295,13 +326,19 @@ class PlaceIndex:
             balls[ball + 3] = radius
 
     def _first_of(self, position: int) -> int:
-        """Return the index into `places.items` of a position's x. Its y, z and reach follow, a page size apart."""
+        """Return the index in `places.items` of a position's x coordinate.
+
+        Its y, z and reach follow at distances of one page size each.
+        """
         return position + position // self._size * 3 * self._size
 
-    # ---- whole pages ---------------------------------------------------------------------------------------
+    # ---- splitting, joining and filling pages ----------------------------------------------------------------------
 
     def _split(self, at: int) -> None:
-        """Split a full page: half of its places, with the greater keys, move to a new page after it."""
+        """Split a full page (block of neighbouring places) in two.
+
+        The half of its places with the greater keys moves to a new page, which comes next in `_order`.
+        """
         page, new = self._order[at], self._new_page()
         places, slots = self._places.view[page].copy(), self._slots.view[page].copy()
         keys = self._keys.view[slots]
@@ -313,10 +350,11 @@ class PlaceIndex:
         self._order.insert(at + 1, new)
 
     def _merge(self, page: int, key: int) -> None:
-        """Join a nearly empty page with a neighbour, if both together fill at most half a page.
+        """Join a nearly empty page (block of neighbouring places) with the next or previous one, if possible.
 
-        `key` is a key that the page may have. If very many places have this key, several consecutive pages have it, so
-        the page is searched for from the first of them on.
+        The two pages together must fill at most half a page. `key` is a key in the page's range. If very many places
+        have this key, it is in the range of several consecutive pages, so the search for the page starts at the first
+        of them.
         """
         at = self._order.index(page, max(0, bisect_left(self._lows, key) - 1))
         for left in (at, at - 1):
@@ -328,7 +366,7 @@ class PlaceIndex:
         return sum(self._counts[page] for page in self._order[left : left + 2]) <= self._size // 2
 
     def _join(self, left: int) -> None:
-        """Move all places of the page after `left` into the page at `left`, and free the emptied page."""
+        """Move all places of the page at `left` + 1 in `_order` into the page at `left`, and free the emptied page."""
         page, emptied = self._order[left], self._order[left + 1]
         pages = [(each, self._counts[each]) for each in (page, emptied)]
         places = np.concatenate([self._places.view[each, :, :count] for each, count in pages], axis=1)
@@ -339,7 +377,7 @@ class PlaceIndex:
         self._free_pages.append(emptied)
 
     def _fill(self, page: int, places: Floats, slots: Ints) -> None:
-        """Replace all places of a page, and fit its ball to them."""
+        """Replace all places of a page (block of neighbouring places), and shrink its bounding sphere to fit."""
         count = len(slots)
         self._places.view[page, :, :count] = places
         self._places.view[page, :, count:] = math.nan
@@ -349,7 +387,7 @@ class PlaceIndex:
         self._balls.view[page] = _ball(places) if count else NO_BALL
 
     def _new_page(self) -> int:
-        """Return the number of an empty page, which the caller must put into `_order`."""
+        """Return the number of an empty page (block of places), which the caller must insert into `_order`."""
         if self._free_pages:
             return self._free_pages.pop()
         page = len(self._counts)
@@ -371,10 +409,11 @@ class PlaceIndex:
 
 
 def nearest_first(rows: Ints, distances: Floats, count: int) -> Ints:
-    """Return the `count` nearest rows in the order of distance, then the other rows in their given order.
+    """Return all rows (session numbers), with the nearest `count` of them moved to the front, sorted by distance.
 
-    `distances` may be in any unit. Sorting all rows would make everything slower: rows sorted by distance are sockets
-    in random order in memory, for which a send costs a quarter more (ADR 6), so the last recipients would wait longer.
+    The other rows keep their order. `distances` has the distance of each row, in any unit. Sorting all rows would make
+    the sending slower: rows sorted by distance are sockets in random order in memory, for which sending takes a quarter
+    longer (ADR 6). So the last recipients would wait longer.
     """
     nearest = np.argpartition(distances, count - 1)[:count] if 0 < count < len(rows) else np.arange(len(rows))
     nearest = nearest[np.argsort(distances[nearest], kind="stable")][: max(0, count)]
@@ -387,14 +426,20 @@ def _key(lat: float, lng: float, reach_m: float) -> int:
 
 
 def _ball(places: Floats) -> tuple[float, float, float, float]:
-    """Return centre and radius of a ball around places (rows x, y, z, reach in metres) with their reach (Rule 1)."""
+    """Return a bounding sphere of these places with their reach, as (x, y, z, radius) (Rule 1).
+
+    `places` is an array with four rows: x, y, z, and the reach in metres.
+    """
     x, y, z = (float(axis.mean()) for axis in places[:REACH])
     radius = np.sqrt(chord2(places[X], places[Y], places[Z], (x, y, z))) + places[REACH] / EARTH_RADIUS_M
     return x, y, z, float(radius.max())
 
 
 def _nearest_of_each(rows: Ints, chords2: Floats) -> tuple[Ints, Floats]:
-    """Return each row once, ascending, with the least of its squared chords."""
+    """Return the distinct rows in ascending order, and the smallest squared chord of each row.
+
+    A row is the number of a session. `chords2` has one value for each item of `rows`.
+    """
     if len(rows) < 2:
         return rows, chords2
     by_row = np.argsort(rows)

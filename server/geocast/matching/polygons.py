@@ -1,10 +1,14 @@
-"""The search for places of the place index inside a polygon: bounding circle -> pages -> exact.
+"""Find the places in the place index that are inside a polygon.
 
-Rule 1  If no edge comes near a page's ball (within the polygon's buffer), the whole page is inside or outside, and a
-        test of the ball's centre tells which. Most pages of a large polygon are like that.
-Rule 2  The places of all other pages are tested one by one, by the formulas of `spherical_polygon`. Edges that cannot
-        change the result for a place are left out. For the winding number, these are edges that do not cross the
-        place's y on the ring's plane. For the distance, these are edges whose box on the plane is too far away.
+A search has three steps: bounding circle -> pages -> exact test. The place index stores places in pages, which are
+blocks of neighbouring places. Each page has a *ball*: a bounding sphere in space around all its places.
+
+Rule 1  If a page's ball is farther from every edge than the polygon's buffer, all places of the page are inside, or all
+        are outside. Then only the ball's centre is tested. This is so for most pages of a large polygon.
+Rule 2  The places of all other pages are tested one by one, with the formulas of `spherical_polygon`. Edges that cannot
+        change the result for a place are skipped. In the computation of the winding number, these are the edges that do
+        not cross the horizontal line through the place on the ring's plane. In the computation of the distance, they
+        are the edges whose box on the plane is too far away.
 Rule 3  At most PAIRS pairs of a place and an edge are tested at a time. So the memory is limited, however many corners
         a ring has.
 """
@@ -32,12 +36,16 @@ from ..geometry.spherical_polygon import (
     winding,
 )
 
-PAIRS = 1 << 16  # pairs of a place and an edge that are tested at a time: 512 KiB for each array
-RUN = 16  # edges that share a box, which is tested before their own boxes
+PAIRS = 1 << 16  # the largest number of pairs that are tested at a time: 512 KiB for each array
+RUN = 16  # number of consecutive edges (a run) with a common box, which is tested before the single edges
 
 
 class PolygonMatcher:
-    """A polygon that is prepared for the test of many places. Arrays of points have shape (3, n): rows x, y, z."""
+    """Tests which of many places are inside a polygon, or come within its buffer.
+
+    Arrays of points have shape (3, n): rows x, y, z. The edges are grouped into runs of RUN consecutive edges, and each
+    run has a box on the plane.
+    """
 
     def __init__(self, ring: SphericalPolygon) -> None:
         self._ring = ring
@@ -45,14 +53,15 @@ class PolygonMatcher:
         self._low, self._high = boxes(ring.xy)
 
     def sort(self, balls: Floats) -> tuple[Ints, Ints]:
-        """Return the indices of balls that are completely inside, and of balls that an edge may come near.
+        """Return the indices of balls that are completely inside, and of balls that may come near an edge.
 
-        `balls` has rows (x, y, z, radius). All other balls are completely outside.
+        The remaining balls are completely outside. `balls` is an array with one ball (a sphere around neighbouring
+        places) in each row: x, y, z, radius.
         """
         x, y, z, radius = balls.T
         length = np.sqrt(x * x + y * y + z * z)
-        # A ball contains a cap of the sphere around the direction of its centre. This is an upper bound of the cap's
-        # radius.
+        # Part of the sphere may be inside a ball: a cap around the direction of the ball's centre. This is an upper
+        # bound of the cap's radius.
         wide = 2 * np.arcsin(np.clip((radius + np.abs(1 - length) + ROUNDING) / 2, 0.0, 1.0))
         centres = balls[:, :3].T / np.where(length > 0, length, 1.0)
         x, y = self._ring.plane.to_plane(*centres)
@@ -61,7 +70,10 @@ class PolygonMatcher:
         return whole[self.inside(centres[:, whole], np.full(len(whole), -self._ring.buffer_m))], np.flatnonzero(cut)
 
     def inside(self, places: Floats, reach_m: Floats) -> Bools:
-        """Return whether each place, with its reach in metres, is inside."""
+        """Return an array of bool, one for each place: whether the polygon contains it or comes within its reach.
+
+        `reach_m` has the reach (uncertainty) of each place in metres. The polygon includes its buffer.
+        """
         x, y = self._ring.plane.to_plane(*places)
         found = np.zeros(len(y), np.bool_)
         upward = np.argsort(y)  # NaN comes last, and matches no edge
@@ -79,27 +91,38 @@ class PolygonMatcher:
         return found
 
     def _margin(self, angle: float) -> float:
-        """Return the greatest distance on the plane from an edge to a place within `angle` of the edge."""
+        """Return the greatest distance, on the plane, between an edge and a place that are at most `angle` apart.
+
+        `angle` is in radians.
+        """
         farthest = min(angle_of(self._ring.radius_m) + angle, FAR)
         return stretched(angle, farthest) if angle > 0 else 0.0
 
     def _winding_numbers(self, x: Floats, y: Floats, point: Ints, edge: Ints) -> NDArray[Any]:
-        """Return the winding number around each point on the plane, summed over pairs of a point and an edge."""
+        """Return an array with the winding number of the ring around each point on the plane.
+
+        `point` and `edge` are the indices of the pairs to examine; each point's winding number is the sum over its
+        pairs.
+        """
         ends = self._ends.take(edge, axis=1)
         return np.bincount(point, winding(x[point], y[point], ends[:2], ends[2:]), len(y))
 
     def _within_angle(self, points: Floats, point: Ints, edge: Ints, angle: Floats) -> Bools:
-        """Return whether point and edge are at most `angle` apart, for each of the pairs."""
+        """Return an array of bool, one for each pair of a point and an edge: whether they are at most `angle` apart.
+
+        `point` and `edge` are the indices of the pairs, and `angle` has one value in radians for each pair.
+        """
         if len(point) == 0:
             return np.empty(0, np.bool_)
         close: Bools = self._edges.take(edge).apart(*points.take(point, axis=1)) <= angle
         return close
 
     def _near_edges(self, points: Floats, x: Floats, y: Floats, angle: Floats) -> Bools:
-        """Return whether points are within their angle of any edge. Some points a little farther away may count, too.
+        """Return an array of bool, one for each point: whether it is within its `angle` (radians) of any edge.
 
-        `x` and `y` are the points on the plane. A point with a corner within its margin counts as near. Only points
-        without such a corner are compared with the edges.
+        The result may also be true for a point that is a little farther away. `x` and `y` are the points on the plane.
+        If a corner on the plane is within a point's margin, the point is assumed to be near. Only the other points are
+        compared with the edges.
         """
         found = np.zeros(len(y), np.bool_)
         margin = margins(x, y, angle)
@@ -114,7 +137,10 @@ class PolygonMatcher:
         return found
 
     def _runs_near(self, x: Floats, y: Floats, margin: Floats) -> Iterator[tuple[Ints, Ints]]:
-        """Yield pairs of a point and a run of edges whose box on the plane comes within the point's margin."""
+        """Yield the indices of points and of runs near them, as two arrays of equal length.
+
+        A run has RUN consecutive edges. It is near a point if its box on the plane comes within the point's margin.
+        """
         starts = np.arange(0, len(self._low[0]), RUN)
         low = np.minimum.reduceat(self._low, starts, axis=1)[:, np.newaxis]
         high = np.maximum.reduceat(self._high, starts, axis=1)[:, np.newaxis]
@@ -124,7 +150,10 @@ class PolygonMatcher:
             yield point + some.start, run
 
     def _edges_of(self, point: Ints, run: Ints) -> tuple[Ints, Ints]:
-        """Return pairs of a point and each edge of its run."""
+        """Return pairs of a point and an edge: each point with all edges of its run (RUN consecutive edges).
+
+        `point` and `run` are arrays of equal length. So are the two results, the indices of points and of edges.
+        """
         edge = (run[:, np.newaxis] * RUN + np.arange(RUN)).ravel()
         there = edge < len(self._low[0])
         return np.repeat(point, RUN)[there], edge[there]
@@ -135,7 +164,10 @@ class PolygonMatcher:
 
 
 def _pairs_at_level(y: Floats, low: Floats, high: Floats) -> Iterator[tuple[Ints, Ints]]:
-    """Yield pairs of a point and an edge with low <= y < high. The `y` of the points must be ascending."""
+    """Yield all pairs of a point and an edge for which low[edge] <= y[point] < high[edge].
+
+    Each yielded item is an array of point indices and an array of edge indices. `y` must be in ascending order.
+    """
     first = y.searchsorted(low)
     counts = y.searchsorted(high) - first
     total = int(counts.sum())
@@ -150,5 +182,5 @@ def _pairs_at_level(y: Floats, low: Floats, high: Floats) -> Iterator[tuple[Ints
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:
-    """Return slices of at most `size` that together cover `count` items."""
+    """Return slices of at most `size` items that together cover the indices 0 to `count` - 1."""
     return (slice(start, start + size) for start in range(0, count, max(1, size)))

@@ -1,7 +1,7 @@
-"""Accepted alerts, in the form in which the log keeps them and all later stages see them.
+"""Accepted alerts, in the form in which they are stored in the log and used by all later stages.
 
-No class here holds an exact place. `wire/requests` turns a request into an `Alert` and drops the exact place there.
-Times are in milliseconds since 1970 (UTC), angles in degrees, lengths in metres.
+No class here has an exact place: when `wire/requests` turns a request into an `Alert`, it drops the exact place. Times
+are in milliseconds since 1970 (UTC), angles in degrees, lengths in metres.
 """
 
 import json
@@ -19,15 +19,15 @@ Status = Literal["actual", "exercise", "test"]
 Urgency = Literal["immediate", "expected", "future", "past", "unknown"]  # CAP 1.2, <urgency>
 Certainty = Literal["observed", "likely", "possible", "unlikely", "unknown"]  # CAP 1.2, <certainty>
 TimeMs = Annotated[int, "milliseconds since 1970 (UTC)"]
-MAX_TEXTS = 8  # languages of one alert (rule LA1)
+MAX_TEXTS = 8  # the largest number of languages of one alert (rule LA1)
 
 ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 _ID = re.compile(ID_PATTERN)
-# The version of the rules by which circles are published now. Version 1 has rules B1 to B3, version 2 adds B11 and B12.
+# The current version of the rules for published circles. Version 1 has rules B1 to B3, version 2 adds B11 and B12.
 RULES = 2
 FINEST_RESOLUTION = 15  # the finest resolution of H3
-MAX_FORM_BYTES = 20 * 1024  # a polygon of 500 corners takes 12 KiB of it (rule AP1)
-MAX_SIGNATURES = 8  # signatures of one form (rule AP1)
+MAX_FORM_BYTES = 20 * 1024  # a polygon of 500 corners takes 12 KiB (rule AP1)
+MAX_SIGNATURES = 8  # the largest number of signatures of one form (rule AP1)
 
 
 def is_id(text: str) -> bool:
@@ -69,7 +69,7 @@ class Polygon:
 class OtherShape:
     """A shape of a type that only a later release knows (protocol, rules G2 and G4).
 
-    This release matches nobody with such a shape, and sends it unchanged.
+    This release stores and sends such a shape unchanged, but no place counts as inside.
     """
 
     members: Mapping[str, Any]  # all members, `type` included; both MessagePack and JSON can represent them
@@ -85,7 +85,10 @@ KnownShape = Circle | Polygon
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """The reviewer who decided to publish, and the time of that decision. Stored in the log, never sent."""
+    """The reviewer who decided to publish, and the time of this decision.
+
+    They are stored in the log, and never sent.
+    """
 
     reviewer: str
     approved_at: int
@@ -93,48 +96,57 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A reviewer's signature of a form: a detached JWS (RFC 7515, appendix F). Both members are base64url."""
+    """A reviewer's signature of a form (the text of an approval): a detached JWS (RFC 7515, appendix F).
+
+    Both members are base64url.
+    """
 
     protected: str
     signature: str
 
     def to_map(self) -> dict[str, str]:
-        """Return the signature as publishers and the node send it."""
+        """Return the signature in the JSON form that publishers and nodes send."""
         return {"protected": self.protected, "signature": self.signature}
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalProof:
-    """The proof that an entry was approved: a form with the entry's content, and signatures of that text (rules AP)."""
+    """The proof that an entry was approved: a form (the text that reviewers sign), and its signatures (rules AP).
+
+    The form has the content of the entry.
+    """
 
     form: str
     signatures: tuple[Signature, ...]
 
     def to_map(self) -> dict[str, Any]:
-        """Return the proof as publishers and the node send it."""
+        """Return the proof in the JSON form that publishers and nodes send."""
         return {"form": self.form, "signatures": [each.to_map() for each in self.signatures]}
 
     def same_form(self, other: "ApprovalProof") -> bool:
         """Return whether both forms have equal JSON values (rule AP8).
 
-        Both forms were parsed as strict JSON before, so parsing cannot fail here.
+        Both forms were parsed as strict JSON before, so parsing can't fail here.
         """
         return self.form == other.form or bool(json.loads(self.form) == json.loads(other.form))
 
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """The facts that a person has confirmed about a request which the policy would otherwise refuse (rule A21).
+    """The facts that a person has confirmed about a request that the policy would otherwise refuse (rule A21).
 
-    `area_km2` is the confirmed area. `text` lists kinds of words that look like personal data, and that the person has
-    confirmed to be harmless.
+    `area_km2` is the confirmed area. `text` lists kinds of words that look like personal data, but are harmless
+    according to the person.
     """
 
     area_km2: float | None = None
     text: tuple[str, ...] = ()
 
     def in_order(self) -> "Confirm":
-        """Return the accepted form, in which the kinds are sorted: the order of a request does not matter."""
+        """Return the same confirmation with the kinds sorted, as it is stored.
+
+        Their order in a request does not matter.
+        """
         return Confirm(self.area_km2, tuple(sorted(self.text)))
 
 
@@ -143,15 +155,16 @@ NOTHING_CONFIRMED = Confirm()
 
 @dataclass(frozen=True, slots=True)
 class AcceptedTerms:
-    """The parts of the policy that an alert was accepted under, and the version of the rules for its circles.
+    """The parts of the policy under which an alert was accepted, and the version of the rules for its circles.
 
-    Each revision keeps its terms. If a publisher repeats a request after the policy has changed, the request is checked
-    under the terms of its first acceptance. For example, the operator shortens the default age of a category between
-    the first request and its repetition: the repetition still gets the first expiry, and so counts as the same content.
+    They are stored with each revision. If a publisher repeats a request after the policy has changed, the request is
+    checked under the terms of its first acceptance. For example, the operator shortens the default age of a category
+    between the first request and its repetition. The repetition still gets the first expiry, and so has the same
+    content.
     """
 
-    title: str  # in an alert with texts, the first text's title, for releases that do not know texts
-    default_age_ms: int  # an alert without an expiry of its own ends this long after its incident
+    title: str  # if the alert has texts, the title of the first one, for releases that do not know texts
+    default_age_ms: int  # if a request has no expiry, its alert ends this long after the incident
     location_resolution: int
     rules: int = RULES
     simplify_m: int = 0  # how far a polygon may be simplified, in metres (rule B8)
@@ -171,12 +184,12 @@ class AlertText:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """The content of one revision in accepted form: defaults filled in, times as numbers, the area as published.
+    """The content of one revision as it was accepted: defaults filled in, times as numbers, the area as published.
 
-    Only official warnings have the members in OF_WARNINGS: publishers cannot send them (rule A12). `texts` keeps the
-    issuer's order. In an alert with texts, `headline` and `description` equal those of the first text.
+    Only official warnings have the fields in OF_WARNINGS: publishers can't send them (rule A12). `texts` keeps the
+    issuer's order. If there are texts, `headline` and `description` equal those of the first text.
 
-    The members are declared in the order in which they are stored (see `members`).
+    The fields are declared in the order in which they are stored (see `members`).
     """
 
     id: str
@@ -198,7 +211,7 @@ class Alert:
 
     @property
     def languages(self) -> list[str] | None:
-        """The languages of the texts in the issuer's order, or None if the alert has no texts."""
+        """The languages of the texts in the issuer's order; None if the alert has no texts."""
         return [each.language for each in self.texts] or None
 
     @property
@@ -208,19 +221,19 @@ class Alert:
 
     @property
     def shapes(self) -> tuple[KnownShape, ...]:
-        """The shapes of the area that this release knows, so that it can tell whether a place is inside."""
+        """The shapes of the area that this release knows, so that it can test whether a place is inside."""
         return tuple(shape for shape in self.area if not isinstance(shape, OtherShape))
 
 
-# The members that only official warnings have. Publishers cannot send them (rule A12), and reviewers do not sign them.
+# The members that only official warnings have. Publishers can't send them (rule A12), and reviewers don't sign them.
 OF_WARNINGS = ("texts", "urgency", "certainty", "onset_at", "web")
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The CAP message that an alert was made from: its sender, its identifier, and how many alerts it became.
+    """The CAP message from which an alert was made: its sender, its identifier, and the number of alerts it has made.
 
-    The alert's `approval.approved_at` holds the time at which the message was sent.
+    The alert's `approval.approved_at` is the time at which the message was sent.
     """
 
     sender: str
@@ -230,10 +243,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """An accepted revision, as the log holds it: the alert, the revision's number, its publisher and its time.
+    """An accepted revision as it is stored: the alert, the revision's number, its publisher and its time.
 
-    `origin` is the CAP message that this revision was made from, or None if a publisher sent it. `issuer` is the issuer
-    of the publisher's token: `source` and `issuer` together say who owns the alert (rule HD5). `issuer` is never sent.
+    `origin` is the CAP message from which this revision was made; None if a publisher sent it. `issuer` is the issuer
+    of the publisher's token. `source` and `issuer` together say who owns the alert (rule HD5). `issuer` is never sent.
     """
 
     alert: Alert
@@ -247,18 +260,18 @@ class Revision:
 
     @property
     def id(self) -> str:
-        """The alert's id, which all entries of the alert share."""
+        """The alert's id, which is the same for all entries of the alert."""
         return self.alert.id
 
     @property
     def ends_at(self) -> int:
-        """The time from which this entry no longer matters: the alert's expiry."""
+        """The time from which this entry no longer matters, which is the alert's expiry, in ms since 1970."""
         return self.alert.expires_at
 
     def same_content(self, other: "Entry") -> bool:
         """Return whether `other` has the same content (rules H5 and AP8).
 
-        The publisher, the signatures and the times of both do not count.
+        The publishers, the signatures and the times of acceptance are not compared.
         """
         if not isinstance(other, Revision) or self.revision != other.revision:
             return False
@@ -269,12 +282,14 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """An accepted cancel. It takes the alert's next number; `ends_at` is the expiry of the revision that it cancels.
+    """An accepted cancel.
 
-    `into` is the id of the replacement if another alert from CAP has replaced this one, else empty. `ends_at` is then
-    not earlier than the latest possible expiry of the replacement.
+    It has the alert's next number. `ends_at` is the expiry of the revision that it cancels.
 
-    A cancel can also be entry 1 of an id. Such a *tombstone* says that a CAP message is known but has made no alert of
+    If another alert from CAP has replaced this alert, `into` is the id of the replacement, else it is empty. `ends_at`
+    is then not earlier than the latest possible expiry of the replacement.
+
+    A cancel can also be entry 1 of an id. Such a *tombstone* says that a CAP message is known, but has made no alert of
     its own, for example because a cancel of the message arrived first. A tombstone is sent to nobody.
     """
 
@@ -288,7 +303,7 @@ class Cancel:
     confirm: Confirm = NOTHING_CONFIRMED
     into: str = ""
     proof: ApprovalProof | None = None
-    issuer: str = ""  # as in a revision
+    issuer: str = ""  # the issuer of the publisher's token, as in `Revision`
 
     @property
     def is_tombstone(self) -> bool:
@@ -298,7 +313,7 @@ class Cancel:
     def same_content(self, other: "Entry") -> bool:
         """Return whether `other` has the same content (rules H5 and AP8).
 
-        The publisher, the signatures and the times of both do not count.
+        The publishers, the signatures and the times of acceptance are not compared.
         """
         if not isinstance(other, Cancel):
             return False
@@ -315,8 +330,8 @@ Entry = Revision | Cancel
 class OtherKind:
     """An entry of a kind that only a later release knows (protocol, rule G4).
 
-    The entry keeps its number in the alert's history, and the alert is not forgotten before `ends_at` (ms). Its content
-    is ignored.
+    The entry has a number in the alert's history, and the alert is remembered until `ends_at` (ms since 1970). Its
+    content is ignored.
     """
 
     id: str
@@ -326,14 +341,16 @@ class OtherKind:
 
 @dataclass(frozen=True, slots=True)
 class Untrusted(OtherKind):
-    """An entry without the approval that this process requires (rule NC3). It is sent to nobody.
+    """An entry without the approval that this process requires (rule NC3).
 
-    The entry keeps its number in the alert's history, like an entry of an unknown kind. Unlike such an entry, it is not
-    put back after the log has lost it.
+    It is sent to nobody.
 
-    `said` is the entry as its form says it, or as it was read if it has no form. It is None if the form cannot be read
-    or belongs to another entry. With `said` the entry counts in the chain of its alert (rule HD1), and publishers can
-    still cancel it (rule HD7).
+    The entry has a number in the alert's history, like an entry of an unknown kind. But if the log loses it, it is not
+    put back.
+
+    `said` is the entry according to its form (the text that reviewers sign), or as it was read if it has no form. It is
+    None if the form can't be read or belongs to another entry. If there is `said`, the entry counts in the chain of its
+    alert (rule HD1), and publishers can still cancel it (rule HD7).
     """
 
     said: Entry | None = field(default=None, compare=False, repr=False)

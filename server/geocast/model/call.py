@@ -1,13 +1,15 @@
-"""The entries that make up the chain of a call in the log.
+"""The entries of a call for help in the log. All entries of a call together are its chain.
 
-An entry of the kind `call` opens the chain; later entries of that kind replace the content of the call. Nothing follows
-the entry of the kind `end`. Each entry has two parts:
+An entry of the kind `call` begins the chain. Later entries of this kind replace the content of the call. Nothing
+follows the entry of the kind `end`. Each entry has two parts:
 
-- the *body*, in plain text: a process with access to the log can read it, but cannot change it unnoticed;
+- the *body*, in plain text: a process with access to the log can read it, but can't change it unnoticed;
 - the *secret*, encrypted: a place, a person or a reason (rule RZ3).
 
-Both are MessagePack maps whose keys are the names of the fields here. Members that this release does not know are
-ignored (rule G4).
+Both are MessagePack maps whose keys are the names of the fields here. Keys that this release does not know are ignored
+(rule G4).
+
+A *seat* is a place among the responders who go to a call. Times are in ms since 1970.
 """
 
 from collections.abc import Mapping
@@ -25,16 +27,18 @@ Role = Literal["cpr", "aed"]
 SeatState = Literal["going", "aed", "arrived"]
 PlaceKind = Literal["public", "residence"]
 
-MOVED: tuple[Kind, ...] = ("claim", "end")  # the kinds whose number may grow after they were sealed
+MOVED: tuple[Kind, ...] = ("claim", "end")  # the kinds of entries whose number may grow after their encryption
 
 
 @dataclass(frozen=True, slots=True)
 class CallEntry(OtherKind):
-    """An entry of a call, as the log holds it. Code that only knows alerts treats it as an entry of an unknown kind.
+    """An entry of a call, as it is stored.
 
-    `ends_at` equals the call's `expires_at` in all entries of a chain. `sealed_as` is 0, unless the entry was encrypted
-    under another number than it has now: a `claim` or an `end` that was put back may have got a higher number (rules
-    RV7 and RZ3), and `sealed_as` then keeps the first.
+    Code that only knows alerts treats it as an entry of an unknown kind.
+
+    `ends_at` equals the call's `expires_at` in all entries of a call. `sealed_as` is 0, unless the entry was encrypted
+    under another number than its present one. This happens if the log has lost a `claim` or an `end` and puts it back
+    under a higher number (rules RV7 and RZ3). Then `sealed_as` is the first number.
     """
 
     kind: Kind
@@ -45,7 +49,7 @@ class CallEntry(OtherKind):
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """The approximate place that is shown to the people who are called: degrees and metres (rule RZ6)."""
+    """The approximate place that is shown to the people who are called, in degrees and metres (rule RZ6)."""
 
     lat: float
     lng: float
@@ -56,7 +60,8 @@ class Near:
 class CallTerms:
     """The parts of the policy that a call keeps from its opening to its end (rule RO3).
 
-    `quals` lists the qualifications for the call's kind of place. Members that end in `_m` are metres, in `_s` seconds.
+    `quals` lists the qualifications that count for the call's kind of place. Fields that end in `_m` are in metres,
+    those in `_s` in seconds.
     """
 
     title: str
@@ -71,15 +76,16 @@ class CallTerms:
     max_age_s: int = 1_800
 
 
-# ---- bodies; times are in ms since 1970 ----------------------------------------------------------------------------
+# ---- bodies, the public parts of entries ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The body of a `call`: its content without the place.
+    """The body of a `call`: its content without the exact place.
 
-    `source` has opened the call. `by` has sent this content, and is None if that was `source`. `issuer` and `by_issuer`
-    are the issuers of their tokens (rule HD5). `replaces` is the number of the previous content, or 0 in the first.
+    `source` is the dispatcher who opened the call. `by` is the dispatcher who sent this content; None if that was
+    `source`. `issuer` and `by_issuer` are the issuers of their tokens (rule HD5). `replaces` is the number of the
+    previous content; 0 in the first.
     """
 
     category: str
@@ -99,7 +105,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Widening:
-    """The body of a `widen`: the search radius from now on, as an index of `rings_m`."""
+    """The body of a `widen`: the new search radius, as an index of `rings_m`."""
 
     ring: int
     at: int
@@ -107,9 +113,9 @@ class Widening:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """The body of a `claim`: the seat that is taken and its role (rule RV1).
+    """The body of a `claim`: the seat that a person gets, and its role (rule RV1).
 
-    `aed` is the id of the defibrillator to fetch, or None.
+    A seat is a place among the responders who go to the call. `aed` is the id of the defibrillator to fetch, or None.
     """
 
     seat: int
@@ -121,7 +127,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The body of a `release`: the seat that is given back."""
+    """The body of a `release`: the seat that a person gives back. A seat is a place among the responders who go."""
 
     seat: int
     at: int
@@ -129,7 +135,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The body of a `report`: the progress of a seat's holder."""
+    """The body of a `report`: the progress of the person who has a seat among the responders who go."""
 
     seat: int
     state: SeatState
@@ -138,9 +144,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The body of an `end`. `source` has ended the call, and is None if the call expired.
+    """The body of an `end`.
 
-    `call` is the body of the last content, which stays readable after the older entries were deleted (rule RZ4).
+    `source` is the dispatcher who ended the call; None if the call expired. `call` is the body of the last content,
+    which remains readable after the older entries were deleted (rule RZ4).
     """
 
     source: str | None
@@ -152,12 +159,12 @@ class Ending:
 Body = Opening | Widening | Acceptance | Release | Report | Ending
 
 
-# ---- secrets -------------------------------------------------------------------------------------------------------
+# ---- secrets, the encrypted parts of entries -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ExactPlace:
-    """The place where help is needed: degrees, the kind of place, and directions in words."""
+    """The exact place where help is needed: degrees, the kind of place, and directions in words."""
 
     lat: float
     lng: float
@@ -166,7 +173,7 @@ class ExactPlace:
     access: str | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the `place` of a `task` message, without the members that are None."""
+        """Return the `place` of a `task` message. Fields that are None are left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -183,7 +190,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """The reason why a call was ended, for the audit, or None if the call expired."""
+    """The reason why a call was ended, for the audit; None if the call expired."""
 
     reason: str | None = None
 
@@ -218,23 +225,26 @@ _READERS: Mapping[type[Any], TypeAdapter[Any]] = {
 
 
 def kind_of(body: Body) -> Kind:
-    """Return the kind of entry that a body belongs to."""
+    """Return the kind of entry to which a body belongs."""
     return _KIND_OF[type(body)]
 
 
 def packed(part: Body | Secret) -> bytes:
-    """Return a part of an entry as bytes, which `body_of` or `secret_of` can read."""
+    """Return a body or a secret as bytes, which `body_of` or `secret_of` can read."""
     found: bytes = msgpack.packb(asdict(part))
     return found
 
 
 def body_of(entry: CallEntry) -> Body:
-    """Return the body of an entry, or raise ValueError if its bytes do not hold one."""
+    """Return the body of an entry. Raise ValueError if its bytes are not a body of its kind."""
     return cast(Body, _read(_BODIES[entry.kind], entry.plain))
 
 
 def secret_of(kind: Kind, opened: bytes) -> Secret:
-    """Return the secret of an entry of this kind from its decrypted bytes, or raise ValueError."""
+    """Return the secret of an entry of this kind from its decrypted bytes.
+
+    Raise ValueError if they are not such a secret.
+    """
     return cast(Secret, _read(_SECRETS[kind], opened))
 
 
@@ -244,7 +254,7 @@ def _read(wanted: type[Body] | type[Secret], data: bytes) -> Body | Secret:
         read: Body | Secret = _READERS[wanted].validate_python(members)
     except ValidationError:
         raise ValueError(f"not a body or a secret: {wanted.__name__}") from None
-    # msgpack raises exceptions of its own classes, so that no narrower list would do.
+    # msgpack raises exceptions of its own classes, so a shorter list of exceptions is not possible.
     except Exception as error:
         raise ValueError(f"not a body or a secret: {type(error).__name__}") from None
     return read

@@ -1,4 +1,4 @@
-"""The close codes of WebSocket sessions, each with its reason and what the client does next.
+"""The close codes of WebSocket sessions, each with its reason, and what the client does next.
 
 A test compares this list with the table in `docs/protocol.md`, section "Close codes".
 """
@@ -64,11 +64,13 @@ ALL = (
 
 
 class SessionClosed(Exception):  # noqa: N818 (an outcome, not an error)
-    """Raised to end the session whose message is being handled, with the close code and reason in `close`.
+    """Raised to end the session whose message is being handled.
 
-    The core raises the exception because it has no access to the connection; the connection catches it and sends the
-    close frame. `unknown_key` says that the message has a token with an unknown key and that nothing of the message was
-    applied. The caller may then fetch newer keys and handle the same message again.
+    `close` has the close code and reason.
+
+    The core of the server raises it, because it has no access to the connection. The connection catches it and sends
+    the close frame. `unknown_key` is true if the token in the message has an unknown key, and nothing of the message
+    was applied. The caller may then fetch newer keys and handle the same message again.
     """
 
     def __init__(self, close: Close, *, unknown_key: bool = False) -> None:

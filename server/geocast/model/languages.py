@@ -1,4 +1,4 @@
-"""The choice among an alert's texts in several languages, for a subscriber that wants some languages (rule LA3).
+"""The choice of one of an alert's texts, which are in several languages, for the languages of a subscriber (rule LA3).
 
 A language tag is a tag of RFC 5646: a language and up to three subtags ("zh-Hant-TW"). Tags are compared without regard
 to case. Subtags are compared as a whole: "zh-Ha" is not a prefix of "zh-Hant".
@@ -8,21 +8,22 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 PATTERN = "^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$"
-MAX_WANTED = 8  # languages of one subscriber
+MAX_WANTED = 8  # the largest number of languages of one subscriber
 
 
 def understood(tags: Iterable[str]) -> tuple[str, ...]:
-    """Return the tags in lower case and without duplicates, so that equal wishes are equal tuples."""
+    """Return the tags in lower case and without duplicates, so that equal wishes give equal tuples."""
     return tuple(dict.fromkeys(tag.lower() for tag in tags))
 
 
-@lru_cache(maxsize=1_024)  # most subscribers share a few wishes
+@lru_cache(maxsize=1_024)  # most subscribers have the same few wishes
 def choice(wanted: tuple[str, ...], offered: tuple[str, ...]) -> int:
-    """Return the index in `offered` of the text for a subscriber that wants `wanted`, the most wanted first.
+    """Return the index in `offered` of the text for a subscriber that wants these languages, the most wanted first.
 
-    `wanted` must come from `understood`. Each wanted tag in turn is looked for in three steps: an equal tag, a longer
-    tag that starts with it, any tag of the same language. The first match counts; without a match the index is 0. For
-    example, a subscriber that wants ("de-CH", "en") gets "de-AT" of ("en", "de-AT").
+    `wanted` must be a result of `understood`. For each wanted tag in turn, there are three steps: search for an equal
+    tag, for a longer tag that starts with it, and for any tag of the same language. The first match is returned;
+    without a match the index is 0. For example, a subscriber that wants ("de-CH", "en") gets "de-AT" of ("en",
+    "de-AT").
     """
     tags = [tag.lower() for tag in offered]
     for one in wanted:

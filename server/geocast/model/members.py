@@ -1,8 +1,8 @@
-"""The lists of members of the dataclasses in `alert`, by which alerts are stored, signed and sent.
+"""The lists of members (fields) of the dataclasses in `alert`, which decide how alerts are stored, signed and sent.
 
 A member's declared type decides how the member is written and read. `alertlog/codec`, `stream/compact_revision`,
-`approvals/form` and `wire/frames` loop over the members, and each has a table of the types that need special treatment.
-So a new optional member of a known type only has to be declared in `Alert` or `AlertText` in order to be stored.
+`approvals/form` and `wire/frames` loop over the members. Each of these modules has a table of the types that need
+special treatment. So a new optional member of a known type is stored as soon as `Alert` or `AlertText` declares it.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,10 @@ from .alert import FINEST_RESOLUTION, SEVERITY_RANK, Certainty, Severity, Status
 
 
 class Member(NamedTuple):
-    """A member of a dataclass: `type` is its declared type without None, `default` its default value or MISSING."""
+    """A member (field) of a dataclass.
+
+    `type` is its declared type without None, and `default` its default value or MISSING.
+    """
 
     name: str
     type: Any
@@ -40,7 +43,7 @@ def _member(name: str, hint: Any, default: Any) -> Member:
     return Member(name, others[0] if may_be_none else hint, may_be_none, default)
 
 
-# ---- checks of values that were read: each returns its value, or raises TypeError or ValueError ----------------------
+# ---- checks of values that were read: each returns its value, or raises TypeError or ValueError --------------------
 
 
 def text(value: object) -> str:
@@ -71,7 +74,7 @@ def severity(value: Any) -> Any:
     return value
 
 
-# A status, urgency or certainty may be any string, since a later release may know other words for them.
+# A status, urgency or certainty may be any string, because a later release may know other words for it.
 CHECKS: Mapping[Any, Callable[[Any], Any]] = {
     str: text,
     Severity: severity,

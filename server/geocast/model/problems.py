@@ -1,7 +1,7 @@
-"""The problem types of the API (RFC 9457): slug, HTTP status, title and explanation of every unsuccessful response.
+"""The problem types of the API (RFC 9457), with slug, HTTP status, title and explanation.
 
-`GET /problems/<slug>` serves one type. A test compares this list with the table in `docs/protocol.md`, section
-"Problems".
+Every unsuccessful response has one of these types. `GET /problems/<slug>` describes one type. A test compares this list
+with the table in `docs/protocol.md`, section "Problems".
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from ..errors import GeocastError
 from .alert import Severity
 
-MAX_ERRORS = 100  # listed in one response; `errors_total` counts all (rule HD14)
+MAX_ERRORS = 100  # the largest number of errors in one response; `errors_total` counts all (rule HD14)
 
 
 class ProblemTypeOut(TypedDict):
@@ -31,7 +31,7 @@ class _BrokenRule(TypedDict):
 
 
 class ViolationMembers(TypedDict, total=False):
-    """The members of a violation for programs. The protocol lists the members of each problem type (rule H8a)."""
+    """The members of a violation that programs read. The protocol lists them for each problem type (rule H8a)."""
 
     kind: str
     area_km2: float
@@ -77,15 +77,16 @@ class ProblemMembers(TypedDict, total=False):
 
 
 class ProblemOut(_ProblemHead, ProblemMembers):
-    """A problem (RFC 9457). A 422 has `errors`, a revision conflict has `current`, a 429 or 503 has `retry_after_s`.
+    """A problem (RFC 9457).
 
-    `errors_total` is the number of errors. It is only there if `errors` does not list all of them.
+    A 422 has `errors`, a revision conflict has `current`, a 429 or 503 has `retry_after_s`. `errors_total` is the
+    number of all errors. It is present only if `errors` does not list all of them.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """A kind of problem: its name on the wire, its HTTP status, and a title and an explanation for people."""
+    """A kind of problem: its name in the API, its HTTP status, and a title and an explanation for people."""
 
     slug: str
     status: int
@@ -93,7 +94,7 @@ class ProblemType:
     explanation: str
 
     def to_map(self) -> ProblemTypeOut:
-        """Return the description that `GET /problems/<slug>` serves."""
+        """Return the description with which `GET /problems/<slug>` answers."""
         return {
             "type": f"/problems/{self.slug}",
             "title": self.title,
@@ -506,7 +507,7 @@ def digits(number: float) -> str:
 class Violation:
     """One broken rule: problem type, JSON Pointer (RFC 6901) to the field, and a sentence for people.
 
-    `members` holds further members of the response for programs.
+    `members` has further members of the response, for programs.
     """
 
     type: ProblemType
@@ -522,10 +523,12 @@ class Violation:
 
 @dataclass(slots=True)
 class Problem(GeocastError):  # noqa: N818
-    """An unsuccessful response. Its type decides the HTTP status and the title.
+    """An unsuccessful response.
 
-    `detail` is a sentence for people; if it is empty, the response has the type's explanation instead. `extra` holds
-    further members of the problem document, `headers` further header fields of the response.
+    Its type decides the HTTP status and the title.
+
+    `detail` is a sentence for people. If it is empty, the response has the type's explanation instead. `extra` has
+    further members of the problem document, and `headers` further header fields of the response.
     """
 
     type: ProblemType

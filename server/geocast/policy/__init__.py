@@ -1,18 +1,18 @@
-"""The policy: the categories that may be published, their bounds, and the rules of the protocol's section 3.
+"""The policy: the categories that may be published, their limits, and the rules of the protocol's section 3.
 
-A policy is a TOML file. A category that is not in it is refused, so nothing is published that its author did not think
-of.
+A policy is a TOML file. Alerts of a category that is not in the file are refused. So nothing is published that the
+author of the policy did not think of.
 
-category      a category of alerts: its keys, their defaults and bounds
-ages          how old an incident may be and when its alert or call ends
-calls         a category of calls: its keys, their defaults and bounds
-cap           which category a CAP message belongs to, and the keys of a policy's `[cap]`
+category      a category of alerts: its keys, their defaults and limits
+ages          the rules on the age of an incident, and on the end of its alert or call
+calls         a category of calls for help: its keys, their defaults and limits
+cap           the mapping of CAP messages to categories, and the keys of a policy's `[cap]`
 confirmation  large areas and revealing texts, which a person must confirm
 pii           the detector of personal data in texts
-rules         the policy, and the rules that a request breaks: pure functions of the request and the time
+rules         the policy, and pure functions that return the rules that a request breaks
 files         reading a policy from a file, or a built-in one
-publishers    the file that bounds what each publisher may do
-shares        how much of a bounded resource one subject may use
+publishers    the file with the limits of each publisher
+shares        the part of a limited resource that one client may use
 """
 
 from .ages import SKEW_MS

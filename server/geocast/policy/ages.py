@@ -1,6 +1,6 @@
 """The rules on the age of an incident and the expiry of its alert or call (rules P4 to P6).
 
-All functions are pure: they depend on the request, the time, and the expiry of the revision that the request would
+All functions are pure. They depend on the request, the time, and the expiry of the revision that the request would
 follow. Times are in ms since 1970.
 """
 
@@ -11,15 +11,16 @@ from ..model import problems
 from ..model.problems import Violation, ViolationMembers
 from ..wire.requests import PolicyFacts
 
-SKEW_MS = 60_000  # how far a publisher's clock may be ahead; only P5 and the "not in the future" of P3 allow it (P8)
+SKEW_MS = 60_000  # how far a publisher's clock may be ahead; used only in P5 and the "not in the future" of P3 (P8)
 IN_THE_FUTURE = "must not be in the future (60 s of skew allowed)"
 
 
 class Lasting(NamedTuple):
-    """The bounds of age and expiry in a category, in seconds.
+    """The limits of age and expiry in a category, in seconds.
 
-    An incident may be at most `max_age_s` old, and its alert or call must end at most `max_age_s` after it. Without an
-    expiry in the request, it ends `default_age_s` after the incident. An expiry must be at least `min_life_s` ahead.
+    An incident may be at most `max_age_s` old, and its alert or call must end at most `max_age_s` after the incident.
+    If the request has no expiry, the alert or call ends `default_age_s` after the incident. An expiry must be at least
+    `min_life_s` ahead.
     """
 
     max_age_s: int
@@ -28,22 +29,22 @@ class Lasting(NamedTuple):
 
     @property
     def max_age_ms(self) -> int:
-        """The greatest age of an incident, and the longest time from it to the end of its alert, in ms."""
+        """The largest age of an incident, and the longest time from the incident to the end of its alert, in ms."""
         return self.max_age_s * 1000
 
     @property
     def default_age_ms(self) -> int:
-        """The time from an incident to the end of an alert that has no expiry of its own, in ms."""
+        """The time from an incident to the end of its alert if the request has no expiry, in ms."""
         return self.default_age_s * 1000
 
     @property
     def min_life_ms(self) -> int:
-        """The least time from now to an expiry, in ms; at least 1, because an expiry must be in the future."""
+        """The shortest time from now to an expiry, in ms; at least 1, because an expiry must be in the future."""
         return max(self.min_life_s * 1000, 1)
 
 
 class Words(NamedTuple):
-    """The words of an error text for alerts or for calls: plural, singular, and how to end one early."""
+    """The words for alerts or for calls in an error text: plural, singular, and how to end one early."""
 
     many: str
     one: str
@@ -57,10 +58,10 @@ CALLS = Words("calls", "the call", "to end a call early, end it")
 def broken_ages(
     facts: PolicyFacts, lasting: Lasting | None, now_ms: int, ends_at: int | None, words: Words, *, first: bool
 ) -> Iterator[Violation]:
-    """Yield the violations of P4 to P6, in this order.
+    """Yield the violations of the rules on age and expiry (P4 to P6), in this order.
 
-    `first` is whether the request follows no revision. `ends_at` is the end of the revision that it follows, or None if
-    there is none or it is not known. Without `lasting`, only P5 is checked.
+    `first`: whether the request follows no revision. `ends_at` is the end of the revision that it follows; None if
+    there is none or its end is unknown. Without `lasting`, only P5 is checked.
     """
     stale = list(_stale(facts, lasting, now_ms)) if lasting is not None and first else []
     yield from stale
@@ -68,7 +69,7 @@ def broken_ages(
         yield Violation(problems.NOT_YET, "/occurred_at", IN_THE_FUTURE)
     if lasting is None:
         return
-    # No expiry is possible for a stale incident (P4), so a violation of P6 would only repeat the first one.
+    # No expiry is possible for an incident that is too old (P4), so a violation of P6 would only repeat the first one.
     none = [] if stale else list(_no_expiry(facts, lasting, now_ms, ends_at, words, first=first))
     if none or (stale and facts.takes_default):
         yield from none
@@ -85,7 +86,7 @@ def _stale(facts: PolicyFacts, lasting: Lasting, now_ms: int) -> Iterator[Violat
 def _expiry(
     facts: PolicyFacts, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words
 ) -> Iterator[Violation]:
-    """Yield a violation if the sent or default `expires_at` is out of range (P6); some other one must be possible."""
+    """Yield a violation if `expires_at`, as sent or by default, is out of range (P6)."""
     if facts.occurred_at is None:
         return
     expires_at = facts.expires_at
@@ -107,10 +108,10 @@ def _expiry(
 def _no_expiry(
     facts: PolicyFacts, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words, *, first: bool
 ) -> Iterator[Violation]:
-    """Yield a violation if no expiry is possible: even the latest that the category allows is too early.
+    """Yield a violation if no expiry is possible, because even the latest one that the category allows is too early.
 
-    Another `expires_at` would not help then, so the violation points elsewhere: to `occurred_at` in revision 1, and to
-    the category in a later revision, which cannot change `occurred_at`.
+    Another `expires_at` would not help then. So the violation names `occurred_at` in revision 1. In a later revision,
+    which can't change `occurred_at`, it names the category.
     """
     if facts.occurred_at is None:
         return
@@ -131,5 +132,5 @@ def _no_expiry(
 
 
 def _limits(lasting: Lasting) -> ViolationMembers:
-    """Return the limits of an expiry, in seconds, as members for a violation (rule H8a)."""
+    """Return the limits of an expiry, in seconds, as members of a violation (rule H8a)."""
     return {"min_life_s": lasting.min_life_s, "max_age_s": lasting.max_age_s}

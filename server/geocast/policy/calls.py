@@ -1,6 +1,7 @@
-"""The categories of calls for help: the keys of each table in `[calls]`, their defaults and bounds.
+"""The categories of calls for help: the keys of each table in `[calls]`, their defaults and limits.
 
-A call of a category that is not in `[calls]` is refused, like an alert of one that is not in `[categories]` (rule RO1).
+A call is refused if its category is not in `[calls]`, as an alert is refused if its category is not in `[categories]`
+(rule RO1).
 """
 
 from itertools import pairwise
@@ -34,10 +35,11 @@ _Seats = Annotated[list[Role], Field(min_length=1, max_length=16)]
 
 
 class CallCategory(BaseModel):
-    """The bounds of one category of calls: which responders are notified, up to which distance, and which seats exist.
+    """The limits of one category of calls: which responders are notified, up to which distance, and which seats exist.
 
-    Ages and times are in seconds, `rings_m` and `aed_m` in metres. The radius of a call does not grow while at least
-    `enough` of the called responders have not declined. `location_resolution` is the H3 resolution of the cell that
+    A seat is a place among the responders who go. Ages and times are in seconds, `rings_m` and `aed_m` in metres. If
+    fewer than `enough` responders were notified and have not declined, the radius grows at once to the next of
+    `rings_m`. Otherwise it grows after `answer_s`. `location_resolution` is the H3 resolution of the cell that
     responders without a seat are shown (rule RZ6). `residence_quals` defaults to `quals`.
     """
 
@@ -57,11 +59,14 @@ class CallCategory(BaseModel):
 
     @property
     def lasting(self) -> Lasting:
-        """The bounds of a call's age and expiry. Without an expiry, a call lasts as long as it may."""
+        """The limits of a call's age and expiry.
+
+        A call without an expiry lasts for the longest time that is allowed.
+        """
         return Lasting(self.max_age_s, self.max_age_s)
 
     def terms(self, kind: PlaceKind) -> CallTerms:
-        """Return the part of this category that is kept with a call to a place of this kind (rule RO3)."""
+        """Return the part of this category that is stored with a call to a place of this kind (rule RO3)."""
         quals = self.quals if kind == "public" or self.residence_quals is None else self.residence_quals
         return CallTerms(
             title=self.title,

@@ -1,13 +1,14 @@
 """The mapping from CAP events to the policy's categories (rule P13), and the keys of a policy's `[cap]`.
 
-A category has a list of mappings. Each is a text of one of three kinds:
+Each category of the policy has a list of mappings: strings that say which CAP events belong to it. There are three
+kinds of mappings:
 
     SAME:TOR         a code of the event, as valueName:value; compared whole and literally
     event:tornado    the name of the event; compared whole, ignoring case
     category:Met     one of CAP's own categories
 
 Codes are looked up first, then names, then CAP's categories. Example: an event with the code SAME:TOR, the name "Severe
-weather" and CAP's category Met belongs to the category that has the mapping SAME:TOR.
+weather" and CAP's category Met belongs to the policy's category that has the mapping SAME:TOR.
 """
 
 import re
@@ -19,18 +20,18 @@ from pydantic_core import PydanticCustomError
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)  # for every table of a policy
 
-# CAP 1.2, 3.2.2.
+# The categories of CAP 1.2, section 3.2.2.
 CapCategory = Literal[
     "Geo", "Met", "Safety", "Security", "Rescue", "Fire", "Health", "Env", "Transport", "Infra", "CBRNE", "Other"
 ]
 EVENT, CATEGORY = "event:", "category:"
-MAX_MAPPING, MAX_MAPPINGS = 200, 200  # characters of a mapping; mappings of a category
+MAX_MAPPING, MAX_MAPPINGS = 200, 200  # the largest numbers of characters in a mapping, and of mappings in a category
 
 _MAPPING = re.compile(r"[^\s:]([^\x00-\x1f]*[^\s:])?:\S([^\x00-\x1f]*\S)?")
 
 
 class EventCode(Protocol):
-    """A code of an event: the name of the list that it comes from, and the code itself."""
+    """A code of an event: the name of the list to which the code belongs, and the code itself."""
 
     @property
     def name(self) -> str:
@@ -42,7 +43,7 @@ class EventCode(Protocol):
 
 
 class Event(Protocol):
-    """The parts of a CAP `info` element that decide its category; each `info` describes the event in one language."""
+    """The parts of a CAP `info` element that decide its category. Each `info` describes the event in one language."""
 
     @property
     def event(self) -> str:
@@ -54,7 +55,7 @@ class Event(Protocol):
 
     @property
     def categories(self) -> Sequence[str]:
-        """The event's categories, out of CAP's own."""
+        """The event's categories, which are CAP's own."""
 
 
 def _mapping(text: str) -> str:
@@ -73,7 +74,7 @@ Mappings = Annotated[
 
 
 class CapTexts(BaseModel):
-    """The greatest numbers of characters that are kept of the texts of CAP messages (rule CP21)."""
+    """The largest numbers of characters that are kept of the texts of CAP messages (rule CP21)."""
 
     model_config = STRICT
 
@@ -83,7 +84,7 @@ class CapTexts(BaseModel):
 
 
 class Cap(BaseModel):
-    """The keys of `[cap]`, for messages of all categories: the events to ignore, and the greatest length of texts."""
+    """The keys of `[cap]`, for messages of all categories: the events to ignore, and the maximum lengths of texts."""
 
     model_config = STRICT
 
@@ -92,10 +93,16 @@ class Cap(BaseModel):
 
 
 class EventMapping:
-    """Named lists of mappings, in which an event is looked up."""
+    """Lists of mappings of CAP events, each list with a name.
+
+    For an event, it finds the list that has a mapping for it.
+    """
 
     def __init__(self, lists: Iterable[tuple[str, Sequence[str]]]) -> None:
-        """Prepare the lists. Raise ValueError if a mapping is there twice, because one would have no effect."""
+        """Prepare the lists, given as (name, mappings).
+
+        Raise ValueError if a mapping occurs twice, because one of them would have no effect.
+        """
         self._by: dict[str, tuple[int, str]] = {}
         for n, (name, mappings) in enumerate(lists):
             for mapping in map(_folded, mappings):
@@ -104,13 +111,13 @@ class EventMapping:
                 self._by[mapping] = n, name
 
     def by(self, infos: Sequence[Event]) -> str | None:
-        """Return the name of the list that has a mapping for an event, or None.
+        """Return the name of the list that has a mapping for an event; None if there is none.
 
         `infos` describe the event in one or more languages. Codes are looked up first, then names of events, then CAP's
-        categories. If several lists have one of them, the first list counts.
+        categories. If several lists have a mapping for a code (or name, or category), the first list counts.
         """
-        for told in (_codes, _events, _categories):
-            found = [self._by[each] for info in infos for each in told(info) if each in self._by]
+        for keys_of in (_codes, _events, _categories):
+            found = [self._by[each] for info in infos for each in keys_of(info) if each in self._by]
             if found:
                 return min(found)[1]
         return None

@@ -1,7 +1,7 @@
 """Large areas and revealing texts, which a person must confirm before they are published (rules P23, P24 and A21).
 
-Both are often slips: a kilometre typed for a metre, or a line pasted from a dispatcher's record. The violations name
-kinds and places, and repeat no word of a text (rule H9).
+Both are often mistakes: a kilometre typed for a metre, or a line pasted from a dispatcher's record. The violations name
+the kind and the position of what was found, and never repeat a word of a text (rule H9).
 """
 
 import math
@@ -14,13 +14,16 @@ from ..model.alert import Circle, Confirm, Polygon, Shape
 from ..model.problems import Violation, ViolationMembers, digits
 from .pii import KINDS, NEVER, Finding, PiiDetector
 
-AREA = "area"  # the `kind` of a violation of P23; those of P24 have a kind of `pii`
+AREA = "area"  # the `kind` of a violation of P23; a violation of P24 has one of the kinds in `pii`
 
-Texts = Sequence[tuple[str, str | None]]  # JSON Pointer and text, which is None if it is unusable
+Texts = Sequence[tuple[str, str | None]]  # each text with its JSON Pointer; None if the text is unusable
 
 
 def covered_km2(area: Iterable[Shape]) -> float:
-    """Return the sum of the shapes' areas in km², rounded up to one decimal (P23); overlaps count more than once."""
+    """Return the sum of the shapes' areas in km², rounded up to one decimal (P23).
+
+    Overlaps are counted more than once.
+    """
     return math.ceil(sum(map(_area_m2, area)) / 100_000) / 10
 
 
@@ -36,7 +39,7 @@ def _area_m2(shape: Shape) -> float:
 def unconfirmed_area(area_km2: float, hold_km2: float | None, confirm: Confirm) -> Iterator[Violation]:
     """Yield a violation if a large area is not confirmed (P23), or if a small one is confirmed without need (A21).
 
-    An area is large if it covers more than `hold_km2`; with None no area is.
+    An area is large if it covers more than `hold_km2`. If `hold_km2` is None, no area is large.
     """
     confirmed_km2 = confirm.area_km2
     if hold_km2 is None or area_km2 <= hold_km2:
@@ -52,9 +55,10 @@ def unconfirmed_area(area_km2: float, hold_km2: float | None, confirm: Confirm) 
 
 
 def unconfirmed_texts(pii: PiiDetector | None, texts: Texts, confirm: Confirm) -> Iterator[Violation]:
-    """Yield violations for what `pii` finds and nobody has confirmed (P24), and for confirmations without need (A21).
+    """Yield a violation for each unconfirmed finding in a text (P24), and for each unnecessary confirmation (A21).
 
-    Without `pii`, nothing is found.
+    A finding is a part of a text that looks like personal data according to `pii`. Without `pii`, there are no
+    findings.
     """
     found = [(at, each) for at, text in texts if pii and text is not None for each in pii.find(text)]
     if all(text is not None for _, text in texts):

@@ -14,11 +14,12 @@ from .cap import Cap, CapTexts
 from .category import Category
 from .rules import Policy
 
-PREFIX = "builtin:"  # before the name of a built-in policy, in place of a path
+PREFIX = "builtin:"  # begins the name of a built-in policy, which may be given instead of a path
 BUILT_IN = ("neighbourhood", "public-warning")  # the first one is the default
 DEFAULTS = "defaults"
 OF_ONE = ("title", "cap")  # keys that must differ between categories, so they can't be in [defaults]
-# The tables of a policy, by the beginning of the location of their keys: to suggest a key in place of an unknown one.
+# Maps the beginning of a key's path to the table of the policy that has such keys. It is used to suggest the right key
+# if an unknown one is given.
 _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
     ("categories",): Category,
     ("calls",): CallCategory,
@@ -30,15 +31,19 @@ _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
 
 
 def load(path: Path | None) -> Policy:
-    """Return the policy in the TOML file at `path`, the built-in one for `builtin:NAME`, or `neighbourhood` for None.
+    """Return the policy in the TOML file at `path`.
 
-    Raise ConfigError, whose `problems` are one line for each thing that is wrong with the file.
+    `builtin:NAME` is a built-in policy, and None means `neighbourhood`. Raise ConfigError if the file can't be read or
+    is invalid. Its `problems` have one line for each mistake.
     """
     return parse(read(path), path)
 
 
 def read(path: Path | None) -> bytes | None:
-    """Return the text of the policy at `path`, or None for None. Raise ConfigError if the file can't be read."""
+    """Return the text of the policy at `path`, or None if `path` is None.
+
+    Raise ConfigError if the file can't be read.
+    """
     if path is None:
         return None
     if str(path).startswith(PREFIX):
@@ -73,7 +78,7 @@ def _built_in(name: str) -> bytes:
     return resources.files("geocast").joinpath("policy", "builtin", f"{name}.toml").read_bytes()
 
 
-# ---- [defaults] (P16) ----------------------------------------------------------------------------------------------
+# ---- the table [defaults] (P16) ------------------------------------------------------------------------------------
 
 
 def _with_defaults(document: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def _wrong_defaults(defaults: Any) -> Iterator[Any]:
                 yield each | {"loc": (DEFAULTS, *each["loc"])}
 
 
-# ---- errors --------------------------------------------------------------------------------------------------------
+# ---- error texts ---------------------------------------------------------------------------------------------------
 
 
 def _problem(error: Any) -> str:

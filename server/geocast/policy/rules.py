@@ -1,7 +1,7 @@
 """The policy, and the rules of the protocol's section 3.
 
-`Policy.violations` is a pure function of the request's facts, the time and the current revision of the alert. Who sent
-the request, and which other alerts are live, makes no difference to it.
+`Policy.violations` is a pure function of the request's facts, the time and the current revision of the alert. The
+result does not depend on the sender of the request, or on other live alerts.
 """
 
 import math
@@ -27,8 +27,8 @@ from .category import Category, Title
 from .confirmation import unconfirmed_area, unconfirmed_texts
 from .pii import BUILT_IN_REGION, KINDS, PiiDetector, is_region
 
-MAX_PATTERN, MAX_PATTERNS = 200, 50  # characters of one of the policy's own patterns; patterns of one kind
-SLIP = 1_000  # factor of a typing error: a kilometre typed for a metre
+MAX_PATTERN, MAX_PATTERNS = 200, 50  # the largest numbers of characters in a pattern, and of patterns of one kind
+SLIP = 1_000  # the factor by which a radius is too large if kilometres were typed for metres
 
 _Key = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
 
@@ -54,8 +54,8 @@ _Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN), AfterVali
 class Policy(BaseModel):
     """A policy: the categories of alerts (`categories`) and of calls (`calls`), by key, and settings for all of them.
 
-    `never` names well-known categories that are never alerted. It only changes the text of the refusal, for instance to
-    "theft is never alerted": every category that is not in `categories` is refused anyway.
+    `never` names well-known categories that are never alerted. Every category that is not in `categories` is refused
+    anyway; `never` only changes the text of the refusal, for instance to "theft is never alerted".
     """
 
     model_config = STRICT
@@ -96,21 +96,21 @@ class Policy(BaseModel):
 
     @cached_property
     def pii(self) -> PiiDetector | None:
-        """The detector that reads texts (rule P24), or None if `text` is off."""
+        """The detector of personal data in texts (rule P24), or None if `text` is off."""
         if self.text == "off":
             return None
         patterns = {kind: tuple(map(re.compile, written)) for kind, written in self.text_patterns.items()}
         return PiiDetector(self.text_region, tuple(self.text_allow), patterns)
 
     def ignores(self, infos: Sequence[Event]) -> bool:
-        """Return whether a CAP event is to be ignored: not published, and not an error either (rule CP9).
+        """Return whether a CAP event must be ignored: not published, and not refused either (rule CP9).
 
         `infos` describe the event in one or more languages.
         """
         return self._ignored.by(infos) is not None
 
     def category_of(self, infos: Sequence[Event]) -> str | None:
-        """Return the key of the category that a CAP event belongs to, or None (rule P13).
+        """Return the key of the category to which a CAP event belongs; None if it belongs to none (rule P13).
 
         `infos` describe the event in one or more languages.
         """
@@ -133,17 +133,20 @@ class Policy(BaseModel):
         return any(each.approvals or each.cancel_approvals for each in self.categories.values())
 
     def approvals(self, key: str, *, confirmed: bool = False) -> int:
-        """Return how many reviewers must sign an alert of a category (rules AP5, AP6).
+        """Return the number of reviewers who must sign an alert of a category (rules AP5, AP6).
 
-        An unknown category needs the most that any category asks for. `confirmed` is whether the alert has a
-        confirmation, which raises a need of one reviewer to two.
+        For an unknown category, this is the largest number that any category requires. `confirmed`: whether the alert
+        has a confirmation. If so, and if one reviewer is required, the result is two.
         """
         category = self.categories.get(key)
         asked = max(each.approvals for each in self.categories.values()) if category is None else category.approvals
         return 2 if asked and confirmed else asked
 
     def cancel_approvals(self, key: str | None) -> int:
-        """Return how many reviewers must sign a cancel in a category; in an unknown one, the most of any category."""
+        """Return the number of reviewers who must sign a cancel of an alert of this category.
+
+        If the category is unknown, this is the largest number that any category requires.
+        """
         category = self.categories.get(key) if key is not None else None
         every = (each.cancel_approvals for each in self.categories.values())
         return max(every) if category is None else category.cancel_approvals
@@ -151,9 +154,9 @@ class Policy(BaseModel):
     def terms(self, category: Category, current: Revision | None) -> AcceptedTerms:
         """Return the terms of a category for a revision that follows `current`.
 
-        A revision keeps the resolution of `current` (rule B1), but never a finer one than this policy has anywhere.
-        `current` came from the log: an intruder who can write there could set a very fine resolution, and the next
-        revision would then reveal the exact place of the incident.
+        A revision keeps the resolution of `current` (rule B1), unless it is finer than that of every category of this
+        policy. The reason: `current` was read from the log. An intruder who can write there could set a very fine
+        resolution, and the next revision would then reveal the exact place of the incident.
         """
         terms = category.terms(current)
         finest = max(each.location_resolution for each in self.categories.values())
@@ -180,12 +183,14 @@ class Policy(BaseModel):
         covered_km2: float | None = None,
         max_radius_m: float | None = None,
     ) -> list[Violation]:
-        """Return all violations of rules by `facts` at `now_ms`, in the order of the protocol's table.
+        """Return the rules that a request breaks, in the order of the protocol's table.
 
-        `first` is whether the request is for revision 1. If it is not, `current` is the revision that it would follow,
-        or None if that is not known. `covered_km2` is the size of the published area, or None if it is not known.
-        `max_radius_m` is the greatest radius that the publisher is granted (rule P21); None sets no limit besides the
-        category's. A rule whose inputs are missing or unusable is not checked (rule P9).
+        `facts` are the parts of the request that rules are about, and `now_ms` is the time.
+
+        `first`: whether the request is for revision 1. If it is not, `current` is the revision that it would follow;
+        None if that is unknown. `covered_km2` is the size of the published area; None if it is unknown. `max_radius_m`
+        is the largest radius that this publisher may use (rule P21); None if only the category limits it. A rule whose
+        inputs are missing or unusable is not checked (rule P9).
         """
         category = self.categories.get(facts.category) if facts.category is not None else None
         found: list[Violation] = []
@@ -212,16 +217,20 @@ class Policy(BaseModel):
         return _in_order([*found, *self._texts(facts)])
 
     def cancel_violations(self, facts: PolicyFacts, occurred_at: int | None, now_ms: int) -> list[Violation]:
-        """Return all violations by a cancel at `now_ms`; `occurred_at` is the alert's, or None if it is not known."""
+        """Return the rules that a cancel breaks at `now_ms`.
+
+        `occurred_at` is that of the alert; None if it is unknown.
+        """
         approval = self.approval_violations(facts.approved_at, occurred_at, now_ms)
         area = unconfirmed_area(0.0, None, facts.confirm) if facts.confirm is not None else ()
         return _in_order([*approval, *area, *self._texts(facts)])
 
     @staticmethod
     def approval_violations(approved_at: int | None, occurred_at: int | None, now_ms: int) -> list[Violation]:
-        """Return a violation if an approval is in the future or before its incident (rule P3).
+        """Return a violation if an approval is in the future, or earlier than the incident (rule P3).
 
-        It may be the approval of an alert or of a cancel. Times are in ms since 1970; one that is None is not checked.
+        The approval may be that of an alert or of a cancel. Times are in ms since 1970. A time that is None is not
+        checked.
         """
         if approved_at is None:
             return []
@@ -236,10 +245,12 @@ class Policy(BaseModel):
     def call_violations(
         self, facts: PolicyFacts, now_ms: int, opened: Lasting | None = None, ends_at: int | None = None
     ) -> list[Violation]:
-        """Return the violations of RO1 and RO2 by a call at `now_ms`; missing or unusable facts are not checked (P9).
+        """Return the rules that a call breaks at `now_ms` (RO1 and RO2).
 
-        Two parameters are for new content of an open call: `opened` has the bounds of the policy under which the call
-        was opened (rule RO3), and `ends_at` is its end so far.
+        Missing or unusable facts are not checked (P9).
+
+        Two parameters are used for new content of an open call. `opened` has the limits of the policy under which the
+        call was opened (rule RO3), and `ends_at` is the present end of the call.
         """
         category = self.calls.get(facts.category) if facts.category is not None else None
         lasting = opened if opened is not None else None if category is None else category.lasting
@@ -259,14 +270,17 @@ class Policy(BaseModel):
 
 
 def _lets_slip(category: Category) -> bool:
-    """Return whether a kilometre typed for a metre is published, neither refused (P7) nor stopped for P23."""
+    """Return whether an alert is published if its radius was typed in km instead of m.
+
+    Then it is neither refused (P7) nor held (P23).
+    """
     slip_m = SLIP * category.min_radius_m
     held_km2 = math.inf if category.hold_area_km2 is None else category.hold_area_km2
     return category.max_radius_m >= slip_m and held_km2 * 1e6 >= circle_area_m2(slip_m)
 
 
 def _radii(facts: PolicyFacts, category: Category, granted_m: float | None) -> Iterator[Violation]:
-    """Yield a violation for each radius beyond the bounds of the category (P7) or of the publisher's grant (P21)."""
+    """Yield a violation for each radius outside the limits of the category (P7) or of the publisher (P21)."""
     least_m, most_m = category.min_radius_m, category.max_radius_m
     if granted_m is not None:
         most_m = min(most_m, granted_m)
@@ -307,5 +321,8 @@ def _area(facts: PolicyFacts, category: Category, covered_km2: float | None) -> 
 
 
 def _in_order(violations: list[Violation]) -> list[Violation]:
-    """Return the violations with those of the protocol's section 2 first (rule H8); A21 is the only rule among them."""
+    """Return the violations of rules in the protocol's section 2 first, and then all others (rule H8).
+
+    The only rule of section 2 that occurs here is A21.
+    """
     return sorted(violations, key=lambda each: each.type is not problems.INVALID_VALUE)

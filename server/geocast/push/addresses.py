@@ -1,7 +1,8 @@
-"""Where pushes may go: only to push services that the operator allows, and to no internal address (rules WPR3, WPO4).
+"""The endpoints to which pushes may be sent: only push services that the operator allows, and no internal addresses.
 
-A stranger chooses the endpoint that the server connects to. So the endpoint's host must be on a list of names, and the
-name must resolve to a global address. The connection goes to the very address that was checked.
+A stranger chooses the endpoint that the server connects to. So the endpoint's host must be on the operator's list (rule
+WPR3), and its name must resolve to a global IP address (rule WPO4). The server then connects to the address that was
+checked, without resolving the name again.
 """
 
 import ipaddress
@@ -21,34 +22,34 @@ _NAME = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*(?![0-9.]*$){_LABEL}")  # not 
 _PLAIN = re.compile(r"[A-Za-z0-9._~:/?@!$&'()*+,;=%-]*")  # RFC 3986 without brackets (IPv6) and `#`
 _BEFORE_PATH = re.compile(r"https://[^/?]*", re.IGNORECASE)
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # NAT64 (RFC 6052): an IPv4 address in the last 32 bits
-_UNICAST = ipaddress.IPv6Network("2000::/3")  # all IPv6 addresses that are allocated so far (RFC 4291, 2.4)
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # the only allocated block of global unicast (RFC 4291, 2.4)
 
 
 class Service(NamedTuple):
-    """An entry of `--push-services`: a name, or all names below a name, with a port."""
+    """An entry of `--push-services`: a host name, or `*.name` for all names below it, with a port."""
 
-    entry: str  # as written, and as metrics name it
+    entry: str  # as the operator wrote it; also the label in metrics
     name: str
-    wild: bool  # the names below `name`, without `name` itself
+    wild: bool  # the entry allows the names below `name`, but not `name` itself
     port: int
 
     def has(self, host: str, port: int) -> bool:
-        """Return whether an endpoint with this host and port belongs to this entry."""
+        """Return whether this entry allows endpoints with this host and port."""
         return port == self.port and (host.endswith(f".{self.name}") if self.wild else host == self.name)
 
 
 class Endpoint(NamedTuple):
-    """An endpoint that pushes may go to."""
+    """A URL to which the pushes for one device are sent. `Services.allowed` has checked it."""
 
     url: str
     host: str
     port: int
-    service: str  # the entry of the list that allows it
-    named: bool = True  # the entry names this very host; False for `*.name`
+    service: str  # the entry of `--push-services` that allows it
+    named: bool = True  # whether that entry is this very host name, not `*.name`
 
     @property
     def authority(self) -> str:
-        """The host and the port; without the port if it is that of https."""
+        """The host and port, as in a `Host` header: without the port if it is 443."""
         return self.host if self.port == HTTPS_PORT else f"{self.host}:{self.port}"
 
     @property
@@ -71,7 +72,10 @@ class Services:
         self.entries = [service.entry for service in services]
 
     def allowed(self, url: str) -> Endpoint | None:
-        """Return the endpoint of this URL if pushes may go there. None gives no reason, so no answer repeats a host."""
+        """Return the endpoint with this URL, or None if pushes may not go there.
+
+        The caller doesn't learn why, so no answer to a client can repeat the name of a host.
+        """
         if len(url.encode(errors="surrogatepass")) > MAX_ENDPOINT_BYTES or _PLAIN.fullmatch(url) is None:
             return None
         try:
@@ -89,7 +93,10 @@ class Services:
 
 
 def parse_services(text: str) -> Services:
-    """Parse `--push-services`: NAME, *.NAME or either with :PORT, separated by commas. Raise ConfigError."""
+    """Parse the value of `--push-services`: NAME, *.NAME, NAME:PORT or *.NAME:PORT, separated by commas.
+
+    Raise ConfigError if an entry is malformed or there is no entry.
+    """
     found = [_service(entry.strip()) for entry in text.split(",") if entry.strip()]
     if not found:
         raise ConfigError("--push-services: names no service")
@@ -106,11 +113,14 @@ def _service(entry: str) -> Service:
     return Service(entry, name, wild, int(port) if colon else HTTPS_PORT)
 
 
-# ---- addresses of a name -------------------------------------------------------------------------------------------
+# ---- the addresses that a name resolves to -------------------------------------------------------------------------
 
 
 def is_global(text: str) -> bool:
-    """Return whether an address is on the public internet. An address that embeds an IPv4 address counts as that."""
+    """Return whether an IP address is on the public internet.
+
+    For an IPv6 address that contains an IPv4 address, return whether the IPv4 address is.
+    """
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -125,6 +135,9 @@ def is_global(text: str) -> bool:
 
 
 def allowed_addresses(host: str, resolved: Iterable[str], private: Iterable[str]) -> list[str]:
-    """Return the resolved addresses of a host that may be connected to: all if the host is in `private`."""
+    """Return those of the `resolved` addresses of a host that the server may connect to.
+
+    They are the global ones, or all of them if the host is in `private` (hosts that may have internal addresses).
+    """
     addresses = list(resolved)
     return addresses if host in private else [each for each in addresses if is_global(each)]

@@ -1,4 +1,4 @@
-"""The port to push services: a push goes out, and an answer comes back or none."""
+"""The interface for sending a push to a push service and getting its answer, if one comes."""
 
 from typing import NamedTuple, Protocol
 
@@ -9,8 +9,8 @@ from .service_limits import PushOutcome
 class Push(NamedTuple):
     """A request to a push service (RFC 8030, 5).
 
-    `ttl_s` is how many seconds the service may keep the message. `is_known` says that the host has taken a push, or
-    that the operator named it.
+    `ttl_s` is how many seconds the service may keep the message. `is_known` is True if the endpoint's host has accepted
+    a push before, or if the operator allowed this very host by name.
     """
 
     endpoint: Endpoint
@@ -23,7 +23,11 @@ class Push(NamedTuple):
 
 
 class PushResponse(NamedTuple):
-    """The result of a push. `status` is the HTTP status or a word for what went wrong, as used in metrics."""
+    """The result of a push.
+
+    `status` is the HTTP status as a string or, if no valid answer came, a few words that say what went wrong; metrics
+    show it. `retry_after_s` is how many seconds the service asked to wait, or None.
+    """
 
     outcome: PushOutcome
     status: str
@@ -31,7 +35,10 @@ class PushResponse(NamedTuple):
 
 
 class PushClient(Protocol):
-    """A client of push services. It never raises for anything that a service does or fails to do."""
+    """Sends pushes to push services.
+
+    If a push fails, `send` doesn't raise an exception: the returned `PushResponse` says what went wrong.
+    """
 
     async def send(self, push: Push, within_s: float) -> PushResponse:
         """Send a push and return its result, after at most `within_s` seconds."""

@@ -1,29 +1,36 @@
-"""The devices of this process: loading them, applying changes, leases, and leaving (rules WPR9, WPS5, WPN1, WPN2).
+"""The devices of this process: loading, changing, renewing and removing them (rules WPR9, WPS5, WPN1, WPN2).
+
+Devices are divided into 64 shards, and each shard belongs to one process at a time. The fan-out decides who is sent
+which alert; each device of this process has a row (an index) in it. The *lease* of a device is the time until which its
+registration is valid.
 
     a shard is taken ──> its devices, from the store ──> `devices`, rows of the fan-out ──> `scheduler`
     a process put or forgot a device ──> the owner of its shard reads the device again
     a shard is let go ──> rows and devices leave this process; the store has them
 
-Rule 1  This process uses a device as the store had it when it was read last. A change goes to the store first, and then
-        the device is read again: here, or by the process that has its shard. So of two changes the later one counts.
-Rule 2  Devices are read and applied one at a time. A device that is read while its shard is being loaded is read again
-        when that is done, because a batch of the load may be older than the read.
-Rule 3  A device that is to be forgotten leaves this process at once, and the store as soon as the store can be written.
-        If the store has a newer registration of the device, that registration comes back by a change.
+Rule 1  This process uses a device in the state that it last read from the store. A change is written to the store
+        first; then the owner of the device's shard, which may be this or another process, reads the device again. So if
+        there are two changes, the later one wins.
+Rule 2  Devices are read from the store and applied here one at a time. If a device is read while its shard is being
+        loaded, it is read again after the load, because the data in a batch of the load may be older.
+Rule 3  A device that is to be forgotten leaves this process at once, and is removed from the store as soon as the store
+        can be written. If the store has a newer registration of the device, that registration stays, and comes back to
+        this process as a change.
 
-Example for Rule 1: a phone sends two PUTs, which reach processes A and B; B has the shard. A stores its change and
-announces it; B stores its own and reads the device. When the announcement reaches B, B reads the device again. Both
-reads give what the store had by then, so the order of announcements doesn't matter.
+Example for Rule 1: a phone sends two PUTs, which reach processes A and B; B owns the shard. A stores its change and
+announces it; B stores its own and reads the device. When the announcement reaches B, B reads the device again. Each
+read returns the newest state of the store, so the order of announcements doesn't matter.
 
 Example for Rule 2: the load of shard 5 reads a batch with device D. Before the batch is applied, D registers another
-place. D is read, is not here yet, and is added with the new place, so the load skips the D of its batch. If the load
-had added D first, the read would apply the new place. The read at the end covers all other orders.
+place. D is read, is not in this process yet, and is added with the new place; the load then skips the D of its batch.
+If the load had added D first, the read would apply the new place. The read at the end covers all other orders.
 
-Example for Rule 3: the lease of a device ends while Redis is unreachable from here. The device is sent nothing more,
-and every `sweep` tries to forget it in the store. Meanwhile the device registers again, by another process. The store
-then does not forget it, because its lease is not the one that this process names, and the change brings it back.
+Example for Rule 3: the lease of a device ends while this process can't reach Redis. The device is sent nothing more,
+and every `sweep` tries to forget it in the store. Meanwhile the device registers again, through another process. The
+store then does not forget it, because the end of its lease is not the one that this process names, and the change
+brings it back.
 
-Everything runs in one thread: between two awaits nothing else changes the fan-out.
+Everything runs in one thread: nothing else changes the fan-out between two `await`s.
 """
 
 import asyncio
@@ -68,19 +75,19 @@ from .webpush import Vapid
 
 logger = logging.getLogger(__name__)
 
-RENEW_AGAIN_MS = 60_000  # delay before a device that was busy, or whose service failed, is reminded of its lease again
-LOADED = 200  # devices that are added before other tasks of the event loop run
-RESTORED = 200  # devices in one write that puts them back into the store
-RECHECKED = 500  # devices whose tokens are checked, or whose lines are noted, at once
+RENEW_AGAIN_MS = 60_000  # delay before another attempt to remind a device of its lease
+LOADED = 200  # number of devices that are added before other tasks of the event loop run
+RESTORED = 200  # number of devices in one write that stores them again
+RECHECKED = 500  # number of devices whose tokens are checked, or whose lines are written, at once
 LET_GO_S = 10.0  # longest wait for requests under way when a shard is let go
 AGAIN_S = 1.0  # pause after the store was unreachable
 
 
 class Changed(NamedTuple):
-    """The result of a change.
+    """The result of `DeviceManager.put`.
 
-    `result` is None if there was nothing to put; `before` is the device as it was; `live` is the number of pushes that
-    follow.
+    `result` is the store's result, or None if there was nothing to store. `before` is the device before the change, or
+    None if it was not in the store. `live` is the number of pushes that the device will be sent now.
     """
 
     result: PutResult | None
@@ -89,7 +96,11 @@ class Changed(NamedTuple):
 
 
 class DeviceManager:
-    """The devices of this process. The module's docstring has the rules; `scheduler` sends the pushes."""
+    """Loads the devices of this process, applies changes to them and removes them; `PushScheduler` sends the pushes.
+
+    The *lease* of a device is the time until which its registration is valid. A *shard* is a part of all devices, which
+    belongs to one process at a time. The module's docstring has the rules.
+    """
 
     def __init__(
         self,
@@ -106,14 +117,16 @@ class DeviceManager:
     ) -> None:
         """Create a manager without devices, for at most `capacity` devices.
 
-        `stands` returns whether the token that a record was made with is still valid, or None if its key is unknown
-        here. `recheck` forgets devices in both cases; a single read forgets only devices whose token is invalid.
+        `stands` is called with a device's record. It returns whether the token that the device registered with is still
+        valid, or None if this process does not know the key that signed the token. `recheck` forgets the device if the
+        result is False or None. When a single device is read from the store, it is forgotten only if the result is
+        False.
         """
         self.devices = Devices()
         self.recorder = DeliveryJournal(store, shards)
         self.records = DeviceRepository(store, self.recorder, keyring)
         self.sending = PushScheduler(
-            capacity + 1,  # one more, for the row that `count_owed` needs
+            capacity + 1,  # one more, for the temporary row that `count_owed` needs
             self.recorder,
             client,
             keyring,
@@ -127,9 +140,9 @@ class DeviceManager:
             worked=lambda device: self._rewrite(device, lambda record: replace(record, worked=True)),
         )
         self.fanout = self.sending.fanout
-        self.forgotten: Counter[str] = Counter()  # devices by reason
-        self.set_aside = 0  # devices of the store that can't be used here; they stay in the store
-        self.has_taken = asyncio.Event()  # set when the first shards are loaded
+        self.forgotten: Counter[str] = Counter()  # number of devices forgotten, by reason
+        self.set_aside = 0  # number of stored devices that can't be used here; they stay in the store
+        self.has_taken = asyncio.Event()  # set when the first shards have been loaded
         self._capacity = capacity
         self._store = store
         self._shards = shards
@@ -139,21 +152,21 @@ class DeviceManager:
         self._clock = clock
         self._stands = stands
         self._leases, self._tests = Times(), Times()
-        self._to_forget: set[RegistrationKey] = set()  # devices that the store could not forget yet (Rule 3)
-        self._unsure: set[bytes] = set()  # devices to read again: a write failed, but may have been done
-        self._turn = asyncio.Lock()  # one device is read and applied at a time (Rule 2)
-        self._reading: set[bytes] | None = None  # devices that were read during a load (Rule 2)
-        self._ids: Sequence[Mapping[bytes, str]] | None = None  # for each key: digest -> id of live alerts
+        self._to_forget: set[RegistrationKey] = set()  # registrations that the store could not forget yet (Rule 3)
+        self._unsure: set[bytes] = set()  # devices to read again: a write failed, but may have been done all the same
+        self._turn = asyncio.Lock()  # held while one device is read and applied (Rule 2)
+        self._reading: set[bytes] | None = None  # digests of devices that were read during a load (Rule 2)
+        self._ids: Sequence[Mapping[bytes, str]] | None = None  # for each key: digest -> id of live alert
 
     @property
     def live(self) -> LiveAlerts:
-        """The live alerts of this process."""
+        """The live alerts (neither cancelled nor expired) that this process knows."""
         return self.fanout.live
 
-    # ---- the log, and time ---------------------------------------------------------------------------------------
+    # ---- entries of the alert log, and work that is due ----------------------------------------------------------
 
     def deliver(self, entry: Entry | Untrusted) -> None:
-        """Apply an entry of the log, and push it to the devices that are owed it."""
+        """Process an entry (a revision or a cancel) of the alert log, and push it to the devices that it concerns."""
         self._ids = None
         self.fanout.deliver(entry, self.sending.tick())
         self.sending.wake()
@@ -161,24 +174,26 @@ class DeviceManager:
     async def sweep(self) -> None:
         """Do everything that depends on time alone. Call this several times a second.
 
-        That is: forget alerts that have ended, resume devices after pauses, withdraw the right to tests when tokens
-        end, remind devices of the end of their leases, forget those whose leases have ended, and retry failed writes.
+        Forget alerts that have ended, resume devices whose pause is over, withdraw the right to receive tests from
+        devices whose tokens have expired, remind devices whose registrations end soon, forget devices whose
+        registrations have ended, and retry failed writes.
         """
         now = self.sending.tick()
         self.fanout.sweep(now)
-        self.live.take_counts()  # dropped: `pushed` counts what services took, not what devices were handed
+        self.live.take_counts()  # not needed: `pushed` counts what services accepted, not what devices were offered
         self.sending.resume_due()
         for device in self._tests.take(now.wall_ms):
             self.fanout.set_rights(device.row, may_test=_may_test(device.record, now))
-        over = self._look_at_leases(now)
+        over = self._check_leases(now)
         self.sending.wake()
         await self.forget(over, "lease")
         await self.write_out()
 
     async def write_out(self) -> None:
-        """Write to the store what could not be written before, and read the devices of writes that failed.
+        """Retry the writes to the device store that failed earlier.
 
-        In order: devices to forget, devices whose stored state is uncertain, and lines of the journal.
+        First delete the devices that could not be deleted. Then read the devices whose stored state is uncertain
+        because a write failed. Then write the lines of the journal (what devices were sent).
         """
         if self._to_forget:
             await self._forget_in_store(())
@@ -189,83 +204,91 @@ class DeviceManager:
         await self.recorder.flush()
 
     async def store_counts(self, store: Callable[[Mapping[str, Counts]], Awaitable[bool]]) -> None:
-        """Pass the number of pushes of each alert to `store`, and keep the numbers if it returns False (rule H7).
+        """Pass the number of accepted pushes of each alert to `store`. If it returns False, keep the numbers (rule H7).
 
-        The journal is flushed first. So a push is in the store of devices before it is counted, and a push that is
-        repeated after a kill counts once.
+        The journal of what devices were sent is written first. So a push is recorded in the device store before it is
+        counted. If the process is killed and the push is repeated, it still counts once.
 
-        Example: 100 pushes were taken, their lines are flushed, and the process is killed before the count. The next
-        process doesn't send them again, so they are never counted. The count is too low, but not too high.
+        Example: the services have accepted 100 pushes, these are in the journal, and the process is killed before it
+        counts them. The next process doesn't send them again, so they are never counted. The count is too low, but
+        never too high.
         """
         taken, self.sending.pushed = self.sending.pushed, Counter()
         await self.recorder.flush()
         if not await store({alert_id: Counts(pushed=pushes) for alert_id, pushes in taken.items()}):
             self.sending.pushed.update(taken)
 
-    def _look_at_leases(self, now: Now) -> list[Device]:
-        """Return the devices whose lease has ended; push a reminder to those whose lease ends soon (rule WPR9)."""
+    def _check_leases(self, now: Now) -> list[Device]:
+        """Return the devices whose leases (registrations) have ended; remind those whose leases end soon (WPR9)."""
         over = []
         for device in self._leases.take(now.wall_ms):
             device.looked_at_ms = None
             if device.until_ms <= now.wall_ms:
                 over.append(device)
             elif device.lease_due_ms <= now.wall_ms:
-                self._renew(device, now)
+                self._remind(device, now)
             else:
-                self._look_at(device, device.lease_due_ms)
+                self._schedule_check(device, device.lease_due_ms)
         return over
 
-    def _look_at(self, device: Device, at_ms: int) -> None:
-        """Have `_look_at_leases` check a device at `at_ms`, in ms since 1970.
+    def _schedule_check(self, device: Device, at_ms: int) -> None:
+        """Schedule a check of a device's lease (its registration) at `at_ms`, in ms since 1970.
 
-        Nothing is added if an earlier check is scheduled already: so a device that registers often is in `_leases` once
+        If an earlier check is scheduled already, do nothing. So a device that registers often is in `_leases` only once
         or a few times.
         """
         if device.looked_at_ms is None or at_ms < device.looked_at_ms:
             device.looked_at_ms = at_ms
             self._leases.put(at_ms, device)
 
-    def _renew(self, device: Device, now: Now) -> None:
-        """Push a reminder once that the lease ends; try again a minute later if the device is busy (rule WPR9)."""
+    def _remind(self, device: Device, now: Now) -> None:
+        """Push one reminder that the device's lease (its registration) is about to end (rule WPR9).
+
+        If the device has a request under way or the push service does not accept the reminder, schedule another try a
+        minute later.
+        """
         until_ms = device.until_ms
 
         async def note_renewal(was_taken: bool) -> None:
             if was_taken and device.is_here and device.until_ms == until_ms:
                 await self._rewrite(device, lambda record: replace(record, renewed=True))
-                self._look_at(device, device.lease_due_ms)
+                self._schedule_check(device, device.lease_due_ms)
             else:
-                self._look_at(device, now.wall_ms + RENEW_AGAIN_MS)
+                self._schedule_check(device, now.wall_ms + RENEW_AGAIN_MS)
 
         if not self.sending.renew(device, now, until_ms, note_renewal):
-            self._look_at(device, now.wall_ms + RENEW_AGAIN_MS)
+            self._schedule_check(device, now.wall_ms + RENEW_AGAIN_MS)
 
     async def _rewrite(self, device: Device, rewrite: Callable[[Record], Record]) -> None:
-        """Change what is known of a device, here and in the store.
+        """Change the record of a device, in this process and in the store.
 
-        If the store is unreachable, the change lasts until this process ends: the next one learns the same from the
-        next push. If the store has another registration of the device by now, that one stays as it is.
+        `rewrite` returns the new record for an old one. If the store can't be used, the change lasts until this process
+        ends; the process that has the device next will learn the same from the answer to its first push. If the store
+        has a newer registration of the device, the stored record is left unchanged.
         """
         device.record = rewrite(device.record)
         known = device.known
 
         def change(kept: OpenedDevice | None) -> tuple[Record, int] | None:
             if kept is None or kept.stored.known != known:
-                return None  # it registered again meanwhile
+                return None  # the device has registered again meanwhile
             return rewrite(kept.record), known.until_ms
 
         with contextlib.suppress(StoreUnavailable):
             await self.records.change(device.digest, change)
 
-    # ---- shards --------------------------------------------------------------------------------------------------
+    # ---- loading and removing the devices of shards --------------------------------------------------------------
 
     async def take(self, terms: Mapping[int, int]) -> None:
-        """Load the devices of these shards, and push the alerts that they lack (rules WPS5, WPO3).
+        """Load the devices of new shards (parts of all devices), and push the alerts that they lack (rules WPS5, WPO3).
 
-        The caller has read the log to its end, so an alert that was cancelled meanwhile is never sent. Raise
-        StoreUnavailable if the store fails; then none of these devices stays here.
+        `terms` maps each shard to the number of its term. The caller has read the alert log to its end, so an alert
+        that has been cancelled meanwhile is never sent. Raise StoreUnavailable if the store can't be used; then this
+        process keeps none of these devices.
 
-        Example: the last owner died while pushes were under way. Their lines say MAYBE, so their devices are recipients
-        that lack the current revision: they are sent it again, or the cancel if the alert was cancelled.
+        Example: the previous owner died while pushes were under way. The store says MAYBE for these pushes, so their
+        devices are recipients that may lack the current revision: they are sent it again, or the cancel if the alert
+        was cancelled.
         """
         reading = self._reading = set()  # `read` adds the devices that it reads from now on
         try:
@@ -273,33 +296,35 @@ class DeviceManager:
                 for start in range(0, len(batch), LOADED):
                     async with self._turn:
                         for found in batch[start : start + LOADED]:
-                            await self._take_in(found, terms, reading)
+                            await self._add_loaded(found, terms, reading)
                     await asyncio.sleep(0)
             self._reading = None
             for digest in reading:
                 await self.read(digest)
             await self.recheck()
-        except BaseException:  # also if this task is cancelled
+        except BaseException:  # even if this task is being cancelled
             self._leave_shards(terms)
             raise
         finally:
             self._reading = None
         self.has_taken.set()
-        self._fly_all()
+        self._launch_all()
 
-    async def _take_in(self, found: Found, terms: Mapping[int, int], again: set[bytes]) -> None:
-        """Add a device that was loaded, unless it is here already or its shard was lost meanwhile.
+    async def _add_loaded(self, found: Found, terms: Mapping[int, int], again: set[bytes]) -> None:
+        """Add a device that was loaded, unless this process has it already or has lost its shard meanwhile.
 
-        A device that was sealed with an older key is stored again with the first one. That changes its digest and maybe
-        its shard, so it is read again by its new digest (`again`). If another process has the new shard, that process
-        is told by the change in the store.
+        If the device was encrypted with an older key, it is stored again with the first key instead. That changes its
+        digest and maybe its shard (the part of all devices that it belongs to). So its new digest is added to `again`,
+        and the caller reads the device under this digest after the load. If another process owns the new shard, the
+        store announces the change to that process.
 
-        Example: the operator puts a new key in front and restarts. Device D moves from shard 3 to shard 40, with its
-        lines for all live alerts, so the new owner sends D nothing twice.
+        Example: the operator puts a new key first in the file and restarts. Device D moves from shard 3 to shard 40,
+        together with the record of what it was sent of all live alerts, so the owner of shard 40 sends D nothing twice.
         """
         stored, lines = found
         shard = shard_of(stored.device)
-        # A device that is here is newer than the batch (Rule 2). A shard with another term was lost meanwhile.
+        # If the device is here already, it is newer than the batch (Rule 2). If the shard's number has changed, the
+        # shard was lost meanwhile.
         if self.devices.find(stored.device) is not None or self._shards.terms.get(shard) != terms[shard]:
             return
         try:
@@ -307,9 +332,9 @@ class DeviceManager:
         except ValueError:
             self.set_aside += 1
             return
-        if key > 0:  # sealed with an older key
+        if key > 0:  # encrypted with an older key
             renamed = self.records.sealed(record, stored.until_ms)
-            told = self._known_ids()[key]  # digests of alerts by the old key; lines of other alerts are dropped
+            told = self._known_ids()[key]  # alert digests by the old key; lines of other alerts are dropped
             renamed_lines = [
                 line._replace(device=renamed.device, alert=self._keyring.digest("alert", told[line.alert]))
                 for line in lines
@@ -321,13 +346,14 @@ class DeviceManager:
         self._enter(OpenedDevice(stored, record, lines), {})
 
     async def let_go(self, shards: Collection[int]) -> None:
-        """Remove the devices of these shards, after waiting at most LET_GO_S for their requests under way.
+        """Remove the devices of these shards (parts of all devices) from this process.
 
-        Their outcomes are flushed before this returns, so the next owner of the shards reads SENT rather than MAYBE.
+        Wait up to LET_GO_S seconds for requests under way, and write their outcomes to the store before returning. So
+        the next owner of the shards reads SENT rather than MAYBE.
         """
         await self.sending.ended(self._leave_shards(shards), LET_GO_S)
         await self.recorder.flush()
-        self._leave_shards(shards)  # devices that registered during the wait; the next owner of the shard loads them
+        self._leave_shards(shards)  # again: some devices may have registered during the wait
 
     def _leave_shards(self, shards: Collection[int]) -> list[Device]:
         left = [device for device in self.devices if device.shard in shards]
@@ -335,10 +361,11 @@ class DeviceManager:
             self._leave(device)
         return left
 
-    def _fly_all(self) -> None:
-        """Launch every live alert, to the devices that lack it (rule WPO3).
+    def _launch_all(self) -> None:
+        """Start sending every live alert to the devices that lack it (rule WPO3).
 
-        The devices that were just added are not offered their alerts one by one: flights send them in order of urgency.
+        The most urgent alert is sent to all these devices first, then the next one. If each device were sent all its
+        alerts before the next device, the last devices would get the urgent alert late.
         """
         now = self.sending.tick()
         for alert in list(self.live):
@@ -346,13 +373,13 @@ class DeviceManager:
                 self.fanout.launch(alert, now)
         self.sending.wake()
 
-    # ---- one device ----------------------------------------------------------------------------------------------
+    # ---- reading and applying one device -------------------------------------------------------------------------
 
     async def read(self, digest: bytes, holding: Mapping[str, int] | None = None) -> int | None:
-        """Read a device from the store and apply what the store has; return how many pushes follow.
+        """Read a device from the store and apply its state here; return how many pushes it will now be sent.
 
-        Return None if the device is not in this process. `holding` maps the ids of the alerts that the device says it
-        has to their revisions. Raise StoreUnavailable if the store fails.
+        Return None if the device does not belong to this process. `holding` maps the ids of the alerts that the device
+        says it has to their revisions. Raise StoreUnavailable if the store can't be used.
         """
         if shard_of(digest) not in self._shards.terms:
             return None
@@ -362,16 +389,19 @@ class DeviceManager:
             return self._apply(digest, await self.records.find(digest), holding or {})
 
     async def count_owed(self, digest: bytes, holding: Mapping[str, int]) -> int:
-        """Return how many pushes follow for a device of another process. Raise StoreUnavailable if the store fails.
+        """Return how many pushes a device of another process will be sent.
 
-        The answer to a registration says this number, whichever process took the registration (rule WPN2). The device
-        gets a row of the fan-out for the moment of counting, so the same code decides as in the process that sends.
+        The answer to a registration contains this number, whichever process received the request (rule WPN2). `holding`
+        maps the ids of the alerts that the device says it has to their revisions. The device is entered into this
+        process's fan-out just for the counting, so the same code decides as in the process that sends.
+
+        Raise StoreUnavailable if the store can't be used.
         """
         kept = await self.records.find(digest)
         if kept is None:
             return 0
         record, now = kept.record, self.sending.tick()
-        told = self._told(kept.lines)
+        told = self._held_revisions(kept.lines)
         told |= {alert_id: max(held, told.get(alert_id, 0)) for alert_id, held in holding.items()}
         row = self.fanout.enter(_places(record), _filter(record), may_test=_may_test(record, now))
         self.fanout.trust_holding(row, told, now)
@@ -380,21 +410,22 @@ class DeviceManager:
         return len(owed)
 
     def _apply(self, digest: bytes, kept: OpenedDevice | None, holding: Mapping[str, int]) -> int | None:
-        """Make this process have a device as the store has it; return how many pushes follow, None if it is not here.
+        """Add, change or remove a device in this process, so that it agrees with the store.
 
-        `kept` is None if the store does not have the device. Another secret means that the device was forgotten and has
-        registered again, so it starts without what it was sent before.
+        Return how many pushes the device will now be sent, or None if it does not belong to this process. `kept` is the
+        stored device, or None if it is not in the store. If the secret of a device has changed, it was forgotten and
+        has registered again, so what it was sent earlier no longer counts.
 
-        Example: the owner of a device deletes it and registers it again at another process, and this process reads it
-        only once, after both changes. By the secret it knows that the device must not keep its old lines.
+        Example: the owner of a device deletes it and registers it again through another process, and this process reads
+        it only once, after both changes. The new secret shows that the device must start afresh.
         """
         device = self.devices.find(digest)
         if device is not None and (kept is None or kept.record.secret != device.record.secret):
-            self._leave(device)  # forgotten; it may be back already
+            self._leave(device)  # it was forgotten, and may have registered again
             device = None
         if kept is None or shard_of(digest) not in self._shards.terms:
             return None
-        if self._stands(kept.record) is False:  # stored before a revocation, and read after `recheck` ran
+        if self._stands(kept.record) is False:  # its token was revoked before it was read
             if device is not None:
                 self._leave(device)
             self.forgotten["revoked"] += 1
@@ -407,10 +438,11 @@ class DeviceManager:
         return None if device is None else self.sending.send_owed(device)
 
     def _enter(self, kept: OpenedDevice, holding: Mapping[str, int]) -> Device | None:
-        """Add a device, to be offered what it is owed next. Return None if it can't be used or its lease has ended.
+        """Add a device, which can then be offered its alerts. Return None if it can't be used or its lease has ended.
 
-        A device can't be used if its push service is not allowed any more, if our key for its subscription is gone, or
-        if there is no capacity. It stays in the store, because the operator may undo such a change.
+        The lease is the time for which the registration is valid. A device can't be used if its push service is no
+        longer allowed, if the VAPID key of its subscription is gone, or if this process has as many devices as it may
+        have. It stays in the store, because the operator may change that.
         """
         stored, record = kept.stored, kept.record
         endpoint = self._services.allowed(record.endpoint)
@@ -425,28 +457,28 @@ class DeviceManager:
         now = self.sending.tick()
         row = self.fanout.enter(_places(record), _filter(record), may_test=_may_test(record, now))
         self.sending.enter(device, row)
-        self.fanout.trust_holding(row, self._told(kept.lines), now)
+        self.fanout.trust_holding(row, self._held_revisions(kept.lines), now)
         self.fanout.trust_holding(row, holding, now)
         self.sending.note_held(device, holding)
         self.devices.add(device)
         self._watch(device)
         return device
 
-    def _told(self, lines: Iterable[DeliveryRecord]) -> dict[str, int]:
-        """Return what a device holds by its lines: alert id -> revision.
+    def _held_revisions(self, lines: Iterable[DeliveryRecord]) -> dict[str, int]:
+        """Return the revisions that a device has, according to the records of what it was sent: alert id -> revision.
 
-        The revision is 0 if the device may lack the current one. It is then a recipient, so it is sent the current
-        entry of the alert, or its cancel (rule WPS3).
+        Revision 0 means that the device may lack the current revision. It then counts as a recipient, so it is sent the
+        current entry of the alert, or its cancel (rule WPS3).
         """
         ids = self._known_ids()[0]
         found = {ids[line.alert]: line for line in lines if line.alert in ids}
         return {alert_id: line.number if line.state is State.SENT else 0 for alert_id, line in found.items()}
 
     def _known_ids(self) -> Sequence[Mapping[bytes, str]]:
-        """Return, for each key of the keyring, the ids of the live alerts by their digests under that key.
+        """Return one dict for each key of the keyring: digest of the id of a live alert -> the id.
 
-        Lines name alerts by digests only, which can't be inverted. So this process computes the digests of all alerts
-        that it knows, and computes them again when the log has a new entry.
+        The store names alerts only by digests, which can't be inverted. So this process computes the digests of all
+        live alerts, and computes them again when the log has a new entry.
         """
         if self._ids is None:
             self._ids = [
@@ -456,10 +488,11 @@ class DeviceManager:
         return self._ids
 
     def _change(self, device: Device, kept: OpenedDevice, holding: Mapping[str, int]) -> None:
-        """Apply a new registration to a device that is here.
+        """Apply a new registration to a device of this process.
 
-        If the device reports the alert of its request under way, a failure of that request must not undo the report:
-        `Owed` records it until the request ends.
+        `holding` maps the ids of the alerts that the device says it has to their revisions. If one of them is being
+        sent right now, the failure of that request must not undo the report. So `device.owed` (the alert of the
+        request) records the report.
         """
         before, record, now = device.record, kept.record, self.sending.tick()
         device.record, device.until_ms = record, kept.stored.until_ms
@@ -477,19 +510,19 @@ class DeviceManager:
             self.sending.moved(device)
         self._watch(device)
 
-    # ---- requests and changes ------------------------------------------------------------------------------------
+    # ---- registrations, and changes by other processes -----------------------------------------------------------
 
     async def put(
         self, digest: bytes, change: Change, limits: Limits | None = None, holding: Mapping[str, int] | None = None
     ) -> Changed:
-        """Change a device in the store and apply the change, here or where the device is. Raise StoreUnavailable.
+        """Change a device in the store; then apply the change in the process that owns the device's shard.
 
-        The arguments are those of `DeviceRepository.change`. Devices that lost their endpoint to this one are forgotten
-        (rule WPR8).
+        The arguments are those of `DeviceRepository.change`. Other devices with the same endpoint are forgotten (rule
+        WPR8). Raise StoreUnavailable if the store can't be used.
         """
         held = functools.partial(self.sending.held, holding or {})
         changing = {digest}
-        with self._in_force_later(changing):
+        with self._reread_if_it_fails(changing):
             put, before = await self.records.change(digest, change, limits, holding, held)
             if put is None or put.result is not PutResult.STORED:
                 return Changed(None if put is None else put.result, before, 0)
@@ -503,19 +536,23 @@ class DeviceManager:
         return Changed(put.result, before, live)
 
     async def forget_asked(self, devices: Sequence[RegistrationKey]) -> None:
-        """Forget devices on request, whichever process has them (rule WPN2). Raise StoreUnavailable."""
-        with self._in_force_later({known.device for known in devices}):
+        """Forget devices at the request of their owner, even if other processes have them (rule WPN2).
+
+        Raise StoreUnavailable if the store can't be used.
+        """
+        with self._reread_if_it_fails({known.device for known in devices}):
             await self.records.forget(devices)
             for known in devices:
                 self.forgotten["asked"] += 1
                 await self.read(known.device)
 
     @contextlib.contextmanager
-    def _in_force_later(self, digests: Collection[bytes]) -> Iterator[None]:
-        """If the block fails, have `sweep` read these devices again: the store may have done the write all the same.
+    def _reread_if_it_fails(self, digests: Collection[bytes]) -> Iterator[None]:
+        """Return a context manager. If its block raises an exception, `sweep` will read these devices again.
 
-        Example: the connection to Redis breaks after the script ran and before the answer. The client gets a 503, but
-        the store has the new registration, so this process must use it.
+        The store may have done the write although an exception was raised. Example: the connection to Redis breaks
+        after the script ran and before the answer arrived. The client gets a 503, but the store has the new
+        registration, so this process must use it.
         """
         try:
             yield
@@ -524,7 +561,7 @@ class DeviceManager:
             raise
 
     async def follow(self) -> None:
-        """Apply the changes that other processes make, forever (rule WPN2).
+        """Apply the changes that other processes make to devices of this process, forever (rule WPN2).
 
         After an error, changes may have been missed, so all devices are read again.
         """
@@ -545,23 +582,24 @@ class DeviceManager:
                 may_lack = True
                 await asyncio.sleep(AGAIN_S)
             except Exception as error:
-                logger.error("changes of devices could not be followed: %s; trying again", trace(error))
+                logger.error("device store: updates can't be read, so reading is tried again: %s", trace(error))
                 may_lack = True
                 await asyncio.sleep(AGAIN_S)
 
     async def _read_all(self) -> None:
-        """Read all devices again, because changes were missed or the store lost data; note again what they were sent.
+        """Read all devices again, because changes were missed or the store lost data.
 
-        Only devices that differ from the store are applied. If the store lost data, it is first given what is here.
+        If the store lost data, store the devices of this process again first. Apply only devices that differ from the
+        store. Finally, record again what each device was sent.
         """
-        logger.warning("changes of devices were missed; reading all devices again")
+        logger.warning("device store: updates were missed; reading all devices of this process again")
         if self._store.lost:
             await self._put_back()
         digests = {device.digest for device in self.devices}
         async for batch in self._store.load(self._shards.terms):
             for stored, _ in batch:
-                # Left over are devices that differ, and those that only this process or only the store has.
-                (digests.discard if self._is_in_force(stored) else digests.add)(stored.device)
+                # The devices that are left differ, or only this process or only the store has them.
+                (digests.discard if self._is_up_to_date(stored) else digests.add)(stored.device)
         for digest in digests:
             await self.read(digest)
         devices = list(self.devices)
@@ -569,8 +607,11 @@ class DeviceManager:
             part = [device for device in devices[start : start + RECHECKED] if device.is_here]
             await self.recorder.before([line for device in part for line in self.sending.lines_of(device)])
 
-    def _is_in_force(self, stored: StoredDevice) -> bool:
-        """Return whether this process has a device as the store has it. False if no key opens the record."""
+    def _is_up_to_date(self, stored: StoredDevice) -> bool:
+        """Return whether this process has a device exactly as it is stored.
+
+        Return False if no key decrypts the stored record.
+        """
         device = self.devices.find(stored.device)
         if device is None or device.until_ms != stored.until_ms:
             return False
@@ -580,9 +621,10 @@ class DeviceManager:
         return False
 
     async def _put_back(self) -> None:
-        """Store the devices of this process again, because the store may lack them (rule DevS12).
+        """Store the devices of this process again, because the store may have lost them (rule DevS12).
 
-        The store refuses a shard that another process has taken meanwhile, and keeps registrations that are newer.
+        The store refuses devices of a shard that another process has taken meanwhile, and keeps registrations that are
+        newer.
         """
         devices = list(self.devices)
         for start in range(0, len(devices), RESTORED):
@@ -592,10 +634,10 @@ class DeviceManager:
         self._store.lost = False
 
     async def forget(self, devices: Sequence[Device], why: str) -> None:
-        """Forget devices: their rows here, their records and what they were sent (rule WPR9).
+        """Forget devices: remove them here, and delete their records and what they were sent (rule WPR9).
 
-        `why` is the reason that metrics count. If the store is unreachable, it forgets them later (Rule 3): the device
-        is sent nothing from now on, whenever that is.
+        `why` is the reason under which metrics count them. If the store can't be used, the deletion is retried later
+        (Rule 3); the devices are sent nothing from now on in any case.
         """
         known = [device.known for device in devices if device.is_here]
         for device in devices:
@@ -603,7 +645,7 @@ class DeviceManager:
         await self._forget_in_store(known)
 
     async def _forget_in_store(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget devices in the store, together with those that the store could not forget before."""
+        """Delete devices from the store, together with those that could not be deleted before."""
         self._to_forget.update(devices)
         gone = list(self._to_forget)
         if gone:
@@ -612,7 +654,10 @@ class DeviceManager:
                 self._to_forget.difference_update(gone)
 
     def _leave(self, device: Device, why: str | None = None) -> None:
-        """Remove a device from this process. `why`: the reason if it is forgotten; None if it only moves elsewhere."""
+        """Remove a device from this process.
+
+        `why` is the reason if the device is forgotten, or None if it only moves to another process.
+        """
         if device.is_here:
             if why is not None:
                 self.forgotten[why] += 1
@@ -620,9 +665,9 @@ class DeviceManager:
             self.sending.leave(device)
 
     async def recheck(self) -> None:
-        """Forget the devices whose tokens are not valid any more (rule BA3). Other tasks run between batches.
+        """Forget the devices whose tokens are no longer valid (rule BA3). Other tasks run between batches.
 
-        This runs after a reload of keys or revocations, and after shards were loaded.
+        Call this after the token keys or revocations were reloaded, and after shards were loaded.
         """
         devices = list(self.devices)
         for start in range(0, len(devices), RECHECKED):
@@ -631,10 +676,11 @@ class DeviceManager:
             await asyncio.sleep(0)
 
     def what_is_over(self) -> Callable[[bytes], bool]:
-        """Return a function of a digest: whether no alert that was live at its first call has that digest.
+        """Return a function that takes the digest of an alert's id and returns whether the alert is no longer live.
 
-        The store calls it to find lines that can be removed. It is lazy, so the digests of all live alerts are computed
-        only when the store has lines of alerts whose end has passed.
+        The alerts that are live at the function's first call count. The store calls the function to find out which
+        records of deliveries can be removed. So the digests of all live alerts are computed only if the store has
+        records of alerts whose end has passed.
         """
 
         @functools.cache
@@ -644,14 +690,17 @@ class DeviceManager:
         return lambda alert: alert not in known()
 
     def _watch(self, device: Device) -> None:
-        """Schedule the next check of a device's lease, and the end of its right to tests."""
-        self._look_at(device, device.lease_due_ms)
+        """Schedule the next check of a device's registration.
+
+        If the device may receive tests, also schedule the time at which it loses that right.
+        """
+        self._schedule_check(device, device.lease_due_ms)
         if device.record.may_test:
             self._tests.put(device.record.expires_at_ms, device)
 
 
 def _places(record: Record) -> list[Place]:
-    """Return the centre and the extent of each cell of a record, as places of the fan-out."""
+    """Return the places of a record, as the fan-out needs them: the centre and the extent of each H3 cell."""
     return [cell_place(int(cell, 16)) for cell in record.cells]
 
 
@@ -661,5 +710,8 @@ def _filter(record: Record) -> Filter:
 
 
 def _may_test(record: Record, now: Now) -> bool:
-    """Return whether a device is sent tests and exercises: only until its token ends (rule R6)."""
+    """Return whether a device with this record may be sent test and exercise alerts (rule R6).
+
+    The right ends when the device's token expires.
+    """
     return record.may_test and now.wall_ms < record.expires_at_ms

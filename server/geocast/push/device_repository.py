@@ -1,7 +1,7 @@
-"""The stored devices, decrypted: any process may read, change and forget them (rule WPN2).
+"""Access to the stored devices, decrypted: any process may read, change and forget any device (rule WPN2).
 
-Two processes may change a device at once. So each change names the state that it was based on, and the process whose
-change comes second reads the device again.
+Two processes may change a device at once. So each change names the state that it was based on, and if another process
+was faster, the device is read again and the change is made again.
 """
 
 import json
@@ -15,48 +15,62 @@ from .delivery_journal import DeliveryJournal
 from .devicestore import DeliveryRecord, DeviceStore, Limits, Put, PutResult, RegistrationKey, StoredDevice
 from .encryption import Keyring, Record
 
-TRIES = 20  # attempts at a change before StoreUnavailable is raised
+TRIES = 20  # attempts at one change before StoreUnavailable is raised
 
 
 class OpenedDevice(NamedTuple):
-    """A stored device with its decrypted record. `lines` says what the device was sent."""
+    """A stored device with its decrypted record. Each of `lines` says what the device was sent of one alert."""
 
     stored: StoredDevice
     record: Record
     lines: Sequence[DeliveryRecord]
 
 
-# Makes a device's new record and the end of its lease from the stored device; None leaves the device as it is.
+# A function that takes the stored device, or None if there is none, and returns its new record and the end of its
+# lease, or None to leave the device unchanged.
 Change = Callable[[OpenedDevice | None], tuple[Record, int] | None]
-# Makes the lines to store for the alerts that a device says it holds, from the lines that are stored.
+# A function that takes the stored device and its stored delivery records (one for each alert that the device was sent),
+# and returns the delivery records to store with a registration, for the alerts that the device says it has.
 Held = Callable[[StoredDevice, Sequence[DeliveryRecord]], Sequence[DeliveryRecord]]
 
 
 class DeviceRepository:
-    """The devices of a store, for a process that has the store's keys."""
+    """Reads, changes and deletes the devices of a store, for a process that has the store's keys."""
 
     def __init__(self, store: DeviceStore, recorder: DeliveryJournal, keyring: Keyring) -> None:
-        """Create a repository that writes through `recorder`, which tracks whether the store can be written."""
+        """Create a repository of the devices in `store`.
+
+        It writes through `recorder`, which tracks whether the store can be written.
+        """
         self._store = store
         self._recorder = recorder
         self._keyring = keyring
 
     def digest_of(self, owner: Subject, device_id: str) -> bytes:
-        """Return the digest of a device. Two owners that use the same id have two devices (rule WPR1)."""
+        """Return the digest of an owner's device id. Two owners that use the same id have two devices (rule WPR1)."""
         return self._keyring.digest("device", owner.sub, device_id, *_issuer_of(owner))
 
     async def find(self, device: bytes) -> OpenedDevice | None:
-        """Return the device with this digest; None if there is none or no key opens it. Raise StoreUnavailable."""
+        """Return the device with this digest, or None if there is none or no key decrypts it.
+
+        Raise StoreUnavailable if the store can't be used.
+        """
         found = await self._store.find(device)
         return None if found is None else self._opened(*found)
 
     async def knowing(self, secret: bytes) -> OpenedDevice | None:
-        """Return the device whose secret has this SHA-256. Raise StoreUnavailable."""
+        """Return the device whose secret has this SHA-256, or None if there is none or no key decrypts it.
+
+        Raise StoreUnavailable if the store can't be used.
+        """
         stored = await self._store.knowing(secret)
         return None if stored is None else self._opened(stored, ())
 
     async def owned(self, owner: Subject) -> Sequence[RegistrationKey]:
-        """Return the registration keys of all devices of an owner. Raise StoreUnavailable."""
+        """Return the registration keys of all devices of an owner.
+
+        Raise StoreUnavailable if the store can't be used.
+        """
         return [each.known for each in await self._store.owned(self._owner_digest(owner))]
 
     async def change(
@@ -67,12 +81,17 @@ class DeviceRepository:
         holding: Mapping[str, int] | None = None,
         held: Held = lambda _stored, _lines: (),
     ) -> tuple[Put | None, OpenedDevice | None]:
-        """Store what `change` makes of a device; return the result and the device as it was before.
+        """Store the new state of a device, which `change` makes from the old one.
 
-        `change` is called with the stored device or None, and again whenever another process was faster. If it returns
-        None, nothing is stored, and the result is None. `holding` maps the alerts that the device says it has to their
-        revisions: the process that has the device's shard is sent it (rule WPN2), and the lines that `held` makes are
-        stored with the device. Raise StoreUnavailable.
+        Return the store's result, and the device before the change or None. `change` is called with the stored device
+        or None, and called again if another process has changed the device in the meantime. If `change` returns None,
+        nothing is stored, and the returned result is None.
+
+        `holding` maps the ids of the alerts that the device says it has to their revisions. It is passed on to the
+        process that is responsible for the device (rule WPN2). `held` is called with the new stored device and its
+        delivery records so far, and returns the delivery records to store with the device.
+
+        Raise StoreUnavailable if the store can't be used, or if other processes were faster TRIES times in a row.
         """
         note = self._keyring.seal_note(json.dumps(holding).encode(), device) if holding else b""
         for _ in range(TRIES):
@@ -89,11 +108,14 @@ class DeviceRepository:
         raise StoreUnavailable("other processes keep changing the device")
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget these registrations; a device that has registered again since stays. Raise StoreUnavailable."""
+        """Delete these registrations. If a device has registered again in the meantime, it stays.
+
+        Raise StoreUnavailable if the store can't be used.
+        """
         await self._recorder.forget(devices)
 
     def sealed(self, record: Record, until_ms: int) -> StoredDevice:
-        """Return a device in its stored form, encrypted."""
+        """Return a device in the encrypted form in which it is stored. Its registration ends at `until_ms`."""
         digest = self.digest_of(record.subject, record.id)
         return StoredDevice(
             digest,
@@ -105,7 +127,10 @@ class DeviceRepository:
         )
 
     def holding(self, change: devicestore.Change) -> Mapping[str, int]:
-        """Return what a device said it holds (alert id -> revision), from the note of a change."""
+        """Return the alerts that a device reported to have when it changed its registration: alert id -> revision.
+
+        The report is in the encrypted note of the change. Return an empty dict if no key decrypts it.
+        """
         try:
             told: dict[str, int] = json.loads(self._keyring.open_note(change.note, change.device))
         except ValueError:
@@ -124,5 +149,8 @@ class DeviceRepository:
 
 
 def _issuer_of(owner: Subject) -> tuple[str, ...]:
-    """Return the issuer's part of a digest: none if it is empty, as in digests of earlier releases (rule HD5)."""
+    """Return the part of a digest that depends on the owner's issuer, as a tuple of strings.
+
+    The tuple is empty if the issuer is empty, so that digests of earlier releases stay the same (rule HD5).
+    """
     return (owner.issuer,) if owner.issuer else ()

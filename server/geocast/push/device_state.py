@@ -1,4 +1,4 @@
-"""The states of a push device, and what changes them.
+"""The states of a push device, and the events that change them.
 
 | state       | it starts a request | it waits  | it pauses | its request ends | it resumes | it leaves |
 |-------------|---------------------|-----------|-----------|------------------|------------|-----------|
@@ -16,7 +16,7 @@ from enum import Enum
 
 
 class DeviceState(Enum):
-    """The states of a push device. The values describe them."""
+    """The states of a push device. Each value describes its state in words."""
 
     IDLE = "has nothing to do; it may be sent the next alert"
     WAITING = "waits for a place at its host or for a slot"
@@ -27,7 +27,7 @@ class DeviceState(Enum):
 
 
 class DeviceEvent(Enum):
-    """The events that change the state of a device. The values are the heads of the table's columns."""
+    """The events that change the state of a device. Each value is a column heading of the module's table."""
 
     START = "it starts a request"
     WAIT = "it waits"

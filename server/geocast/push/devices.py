@@ -1,4 +1,4 @@
-"""The devices of this process, in memory, and the times at which something is due for them."""
+"""The devices of this process, in memory, and a queue of the times at which something is due for them."""
 
 import hashlib
 import secrets
@@ -16,16 +16,17 @@ from .messages import PushMessage
 from .service_limits import Gate, ServiceLimit, Slots
 
 SECRET_BYTES = 24
-RENEW_MS = 3 * 86_400_000  # how long before the end of its lease a device is reminded of it
+RENEW_MS = 3 * 86_400_000  # how long before the end of its lease a device is sent a reminder
 
-Urgency = tuple[int, bool]  # (minus the severity's rank, not a cancel): the least is sent first
+Urgency = tuple[int, bool]  # (minus the severity's rank, not a cancel); the smallest is sent first
 
 
 class Owed:
-    """The alert or cancel that a request is under way for.
+    """The alert or cancel that is being sent to a device, while the request is under way.
 
-    `recipient`: whether the device was a recipient of the alert before the request. `held`: whether the device has
-    registered during the request and reported that it holds this revision. Then a failed request changes nothing.
+    `recipient` says whether the device was a recipient of the alert before the request. `held` is True if the device
+    has registered again during the request, and has reported that it has this revision. A failure of the request then
+    changes nothing.
     """
 
     __slots__ = ("alert", "held", "message", "recipient")
@@ -38,7 +39,10 @@ class Owed:
 
 
 class Device:
-    """A registration, which is a row of the fan-out."""
+    """A registered device of this process.
+
+    It has a row (an index) in the fan-out, which decides who is sent which alert.
+    """
 
     __slots__ = (
         "digest",
@@ -70,7 +74,11 @@ class Device:
         until_ms: int,
         term: int,
     ) -> None:
-        """Create an idle device without a row. `until_ms` is the end of its lease; `term` is its shard's term."""
+        """Create an idle device that is not in the fan-out yet.
+
+        `until_ms` is the time at which its registration ends, in ms since 1970. `term` is the number of this process's
+        lease of the device's shard (a part of all devices).
+        """
         self.digest = digest
         self.record = record
         self.endpoint = endpoint
@@ -79,35 +87,38 @@ class Device:
         self.term = term
         self.state = DeviceState.IDLE
         self.row = -1  # its row in the fan-out; -1 before it enters and after it leaves
-        self.lane: ServiceLimit  # the limit of its endpoint's host; set by `PushScheduler.enter`
-        self.served = False  # whether the last push to its endpoint was taken
-        self.marked = False  # whether its stored record says that its host has taken a push
-        self.place: tuple[ServiceLimit, Slots]  # UNDER_WAY: the gates that the request takes a place of
-        self.owed: Owed | None = None  # UNDER_WAY: the alert of the request; None for a reminder
-        self.urgency: Urgency = (0, True)  # WAITING: the urgency of the most urgent alert that it is owed
-        self.gate: Gate | None = None  # WAITING: the gate that it waits at
+        self.lane: ServiceLimit  # the limit on requests to its endpoint's host; set by `PushScheduler.enter`
+        self.served = False  # whether its push service accepted the last push
+        self.marked = False  # whether its stored record says that its host has accepted a push
+        self.place: tuple[ServiceLimit, Slots]  # UNDER_WAY: the two limits that the request counts towards
+        self.owed: Owed | None = None  # UNDER_WAY: the alert that is being sent; None for a reminder
+        self.urgency: Urgency = (0, True)  # WAITING: the urgency of the most urgent alert that it lacks
+        self.gate: Gate | None = None  # WAITING: the limit in whose queue it waits
         self.resumes_at = 0.0  # PAUSED: the end of the pause, on the monotonic clock
         self.failures = 0  # failed requests in a row
-        self.looked_at_ms: int | None = None  # when its lease is checked next
+        self.looked_at_ms: int | None = None  # when its lease is checked next, in ms since 1970
 
     @property
     def lease_due_ms(self) -> int:
-        """When its lease needs attention: first for the reminder, then at its end (rule WPR9)."""
+        """The time at which the device's lease (its registration) needs attention next, in ms since 1970.
+
+        First this is the time of the reminder, then the end of the lease (rule WPR9).
+        """
         return self.until_ms if self.record.renewed else self.until_ms - RENEW_MS
 
     @property
     def owner(self) -> Subject:
-        """The subject that the device belongs to: limits count by owner (rule HD5)."""
+        """The owner of the device: the subject of the token it registered with. Limits count by owner (rule HD5)."""
         return self.record.subject
 
     @property
     def shard(self) -> int:
-        """The shard that the device belongs to."""
+        """The shard that the device belongs to: one of 64 parts of all devices, as a number from 0 to 63."""
         return shard_of(self.digest)
 
     @property
     def known(self) -> RegistrationKey:
-        """The registration key, by which the store knows this registration."""
+        """The key that identifies this registration of the device in the store."""
         return RegistrationKey(self.digest, self.record.secret, self.endpoint_digest, self.until_ms)
 
     @property
@@ -116,7 +127,7 @@ class Device:
         return self.row >= 0
 
     def on(self, event: DeviceEvent) -> None:
-        """Change the state by an event. Raise KeyError if the event can't happen in this state."""
+        """Change the state according to an event. Raise KeyError if the event can't happen in this state."""
         self.state = NEXT[self.state][event]
 
 
@@ -133,23 +144,24 @@ class Devices:
         return iter(list(self._by_digest.values()))
 
     def find(self, digest: bytes) -> Device | None:
-        """Return the device with this digest."""
+        """Return the device with this digest, or None."""
         return self._by_digest.get(digest)
 
     def add(self, device: Device) -> None:
-        """Add a device. No device with its digest may be here."""
+        """Add a device. There must be no device with its digest yet."""
         self._by_digest[device.digest] = device
 
     def remove(self, device: Device) -> None:
-        """Remove a device if it is here."""
+        """Remove a device. Do nothing if it is not among the devices."""
         if self._by_digest.get(device.digest) is device:
             del self._by_digest[device.digest]
 
 
 class Times:
-    """Devices with the times at which something is due.
+    """A queue of devices, ordered by the times at which something is due for them.
 
-    A device that gets a later time is returned at the old time too.
+    A device may be in the queue several times. If its time is moved to a later one, `take` returns it at the old time
+    as well.
     """
 
     def __init__(self) -> None:
@@ -160,11 +172,11 @@ class Times:
         return len(self._heap)
 
     def put(self, at: float, device: Device) -> None:
-        """Have `take` return the device at this time."""
+        """Add a device. `take` will return it once the time `at` has come."""
         heappush(self._heap, (at, next(self._order), device))
 
     def take(self, now: float) -> list[Device]:
-        """Remove and return the devices whose time has come, except those that have left this process."""
+        """Remove and return the devices whose time is at or before `now`, except those that have left this process."""
         due = []
         while self._heap and self._heap[0][0] <= now:
             device = heappop(self._heap)[2]
@@ -174,10 +186,17 @@ class Times:
 
 
 def new_secret() -> str:
-    """Return a random secret for a service worker, whose token may be too old when it changes its subscription."""
+    """Return a random secret for a device's service worker.
+
+    When the browser changes the subscription, the service worker identifies itself with this secret, because its token
+    may have expired by then.
+    """
     return secrets.token_urlsafe(SECRET_BYTES)
 
 
 def digest_of_secret(secret: str) -> bytes:
-    """Return the digest of a secret, to store. The secret has 192 random bits, so it can't be guessed from this."""
+    """Return the SHA-256 of a secret, for storing.
+
+    The secret has 192 random bits, so it can't be guessed from its digest.
+    """
     return hashlib.sha256(secret.encode(errors="replace")).digest()

@@ -1,12 +1,13 @@
-"""Encryption of what is known of a device: a copied store shows only how many devices there are, and until when (WPP2).
+"""Encryption of the stored devices: a copy of the store shows only how many there are and when their leases end (WPP2).
 
-A record is encrypted with AES-256-GCM under a random nonce, and padded to a multiple of 2 KiB. The device's digest and
-the end of its lease are associated data, so a record can't replace another one or live longer. A digest is an
-HMAC-SHA-256 under a key that is derived from the store's key: equal values have equal digests, and digests show nothing
-else.
+A device's lease is the time until which its registration is valid. A record is encrypted with AES-256-GCM under a
+random nonce, and padded to a multiple of 2 KiB. The device's digest and the end of its lease are associated data, so a
+record can't be copied to another device or be given a later end. A digest is an HMAC-SHA-256 under a key that is
+derived from the store's key: equal values have equal digests, and digests reveal nothing else.
 
-The first key of the file encrypts; all keys decrypt. A record of an older key is encrypted again when it is loaded
-(`device_manager`), digests included. After that the old key can be removed from the file.
+The first key of the file encrypts; all keys decrypt. When `device_manager` loads a record that was encrypted with an
+older key, the record is encrypted again with the first key, and its digests are computed again. After that, the old key
+can be removed from the file.
 """
 
 import functools
@@ -28,20 +29,22 @@ from ..model.alert import Severity
 NONCE_BYTES = 12
 DIGEST_BYTES = 16
 PADDED_BYTES = 2_048
-# Members that are equal for most devices.
+# Fields whose values are equal for most devices.
 _ALIKE = {"vapid", "categories", "min_severity", "languages", "kid", "issuer"}
-_MARK_BYTES = 4  # the start of a sealed record, which names its key
+_MARK_BYTES = 4  # length of the start of an encrypted record, which tells its key
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """All that is stored of a device.
+    """All that is stored about a device.
 
-    `p256dh` and `auth` are bytes; `vapid` is our public key that the subscription was made with. `cells` are H3 cells
-    in hexadecimal. `kid` names the key of the device's token, `issuer` the token's issuer (rule HD5; empty in records
-    of earlier releases). `issued_at_s` and `expires_at_ms` are the times of the token; `issued_at_s` is None if the
-    token did not say. `small`: the service takes no large bodies. `renewed`: the device was reminded of the end of its
-    lease. `worked`: the host of the endpoint has taken a push.
+    `p256dh` and `auth` are the keys of the subscription; `vapid` is the public key of this server that the subscription
+    was made with. `cells` are H3 cells in hexadecimal. `kid` names the key of the device's token, and `issuer` the
+    token's issuer (rule HD5); it is empty in records of earlier releases. `issued_at_s` and `expires_at_ms` are the
+    times of the token; `issued_at_s` is None if the token has no such time.
+
+    `small` says whether the push service accepts only small bodies, `renewed` whether the device was reminded that its
+    registration ends soon, and `worked` whether the host of the endpoint has accepted a push.
     """
 
     id: str
@@ -72,25 +75,31 @@ class Record:
         return Subject(self.issuer, self.sub)
 
     def packed(self) -> bytes:
-        """Return the record as bytes for `unpacked`."""
+        """Return the record as bytes. `unpacked` makes a record from these bytes again."""
         data: bytes = msgpack.packb(asdict(self))
         return data
 
 
 def unpacked(data: bytes) -> Record:
-    """Return the record in these bytes, without members that this release doesn't know. Raise ValueError."""
+    """Return the record that `Record.packed` has turned into these bytes.
+
+    Fields that this release doesn't know are dropped. Raise ValueError if the bytes are not a record.
+    """
     try:
         found: dict[str, Any] = msgpack.unpackb(data)
         known = {name: _frozen(value) for name, value in found.items() if name in Record.__dataclass_fields__}
-        known |= {name: _once(known[name]) for name in _ALIKE & known.keys()}
+        known |= {name: _shared(known[name]) for name in _ALIKE & known.keys()}
         return Record(**known)
     except (TypeError, AttributeError, msgpack.UnpackException) as error:
         raise ValueError(type(error).__name__) from None
 
 
 @functools.lru_cache(1_024)
-def _once(value: Any) -> Any:
-    """Return the first value that is equal to this one. Most devices share these values, and there are many devices."""
+def _shared(value: Any) -> Any:
+    """Return an object equal to `value`: always the same object for equal values.
+
+    Most devices have equal values here, so sharing one object saves memory.
+    """
     return value
 
 
@@ -105,35 +114,42 @@ class _Key(NamedTuple):
 
 
 class Keyring:
-    """The keys of the store, which encrypt records and make digests."""
+    """Encrypts and decrypts the records of the device store, and computes digests, with the store's keys."""
 
     def __init__(self, keys: Iterable[bytes]) -> None:
-        """Create a keyring from keys of 32 bytes. The first encrypts."""
+        """Create a keyring from keys of 32 bytes each. The first key encrypts."""
         self._keys = [_Key(_derived(key, "mark")[:_MARK_BYTES], AESGCM(key), _derived(key, "digests")) for key in keys]
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def digest(self, what: str, *values: str, key: int = 0) -> bytes:
-        """Return the digest of these values as a `what`, such as `device` or `alert`. `key` is the index of the key."""
+        """Return a digest of these values.
+
+        `what` is the kind of thing that they identify, such as `device` or `alert`, so that equal values of different
+        kinds have different digests. `key` is the index of the key.
+        """
         data = b"".join(len(each).to_bytes(4, "big") + each for each in (what.encode(), *map(str.encode, values)))
         return hmac.digest(self._keys[key].digesting, data, hashlib.sha256)[:DIGEST_BYTES]
 
     def seal(self, record: Record, device: bytes, until_ms: int) -> bytes:
-        """Encrypt a record for the device with this digest and this end of its lease."""
+        """Return the encrypted record of a device. `device` is its digest, `until_ms` the end of its registration."""
         return self._seal(record.packed(), _bound(device, until_ms))
 
     def open(self, sealed: bytes, device: bytes, until_ms: int) -> tuple[Record, int]:
-        """Return the decrypted record and the index of its key. Raise ValueError if no key decrypts it."""
+        """Return the decrypted record and the index of the key that encrypted it.
+
+        Raise ValueError if no key decrypts it.
+        """
         data, number = self._open(sealed, _bound(device, until_ms))
         return unpacked(data), number
 
     def seal_note(self, data: bytes, device: bytes) -> bytes:
-        """Encrypt a note about a device that processes send each other."""
+        """Encrypt a note about a device, which one process sends to another through the store."""
         return self._seal(data, device)
 
     def open_note(self, sealed: bytes, device: bytes) -> bytes:
-        """Decrypt a note of `seal_note`. Raise ValueError if no key decrypts it."""
+        """Decrypt a note that `seal_note` has made. Raise ValueError if no key decrypts it."""
         return self._open(sealed, device)[0]
 
     def _seal(self, data: bytes, bound: bytes) -> bytes:
@@ -168,10 +184,10 @@ def _bound(device: bytes, until_ms: int) -> bytes:
 
 
 def parse_push_keys(data: bytes, source: object) -> Keyring:
-    """Return the keys in the file of `--push-keys`: a JWKS of `oct` keys for A256GCM. Raise ConfigError."""
+    """Return the keys in the file of `--push-keys`. Raise ConfigError if it is not a JWKS of `oct` keys for A256GCM."""
     return Keyring(sealing_keys_of(data, f"push-keys {source}", "geocast keygen --push").values())
 
 
 def make_push_key(kid: str) -> dict[str, str]:
-    """Return a new key for the store, as a JWK."""
+    """Return a new key for the device store, as a JWK."""
     return make_sealing_key(kid)

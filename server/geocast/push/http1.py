@@ -1,10 +1,11 @@
-"""The part of HTTP/1.1 (RFC 9112) that a push needs: POST over TLS, heads of answers, and connections that are kept.
+"""An HTTP/1.1 client (RFC 9112) with only what a push needs: POST over TLS, response heads, persistent connections.
 
-A connection has one request under way. llhttp, the parser of Node.js (httptools), reads the answers. The head of an
-answer may have MAX_HEAD_BYTES; a small body is skipped. Anything else ends the connection. Bytes that come without a
-request end it too, because they could be taken for the answer to the next request.
+A connection has at most one request under way. llhttp, the parser of Node.js, parses the answers (through the package
+httptools). The head of an answer (its status line and header fields) may have up to MAX_HEAD_BYTES. The body is
+discarded, and may have up to MAX_REST_BYTES. After a longer answer, the connection is closed. It is also closed if
+bytes arrive while no request is under way, because these bytes could be taken for the answer to the next request.
 
-A whole HTTP client was tried: aiohttp takes some 240 µs of CPU for each push, and the budget of a push is 300 µs.
+A complete HTTP client was tried: aiohttp takes about 240 µs of CPU for each push, and the budget of a push is 300 µs.
 """
 
 import asyncio
@@ -14,21 +15,24 @@ from typing import NamedTuple, cast
 
 import httptools
 
-MAX_HEAD_BYTES = 16_384  # of an answer's head, including the heads of 1xx answers before it
-MAX_REST_BYTES = 32_768  # of everything after the head, which is skipped: the body with the framing of its chunks
-KEPT_S, TIDY_S = 55.0, 5.0  # how long a connection without a request is kept; how often that is checked
-MAX_KEPT = 1_024  # most connections without a request; beyond that the one that has waited longest is closed
+MAX_HEAD_BYTES = 16_384  # size of an answer's head, with the heads of 1xx answers before it
+MAX_REST_BYTES = 32_768  # size of everything after the head, which is skipped: the body with the framing of its chunks
+KEPT_S, TIDY_S = 55.0, 5.0  # how long an idle connection is kept; how often that is checked
+MAX_KEPT = 1_024  # number of idle connections; beyond it, the one that has been idle longest is closed
 
 
 class ResponseHead(NamedTuple):
-    """The parts of an answer's head that matter here."""
+    """The parts of an answer's head that the caller needs: the status and the value of `Retry-After`, if any."""
 
     status: int
-    retry_after: str | None  # the text of the field; of several fields the last
+    retry_after: str | None  # the value of the field; if it occurs several times, the last one
 
 
 def request(authority: str, target: str, fields: Mapping[str, str], body: bytes) -> bytes:
-    """Return the bytes of a POST. Callers must make sure that no argument contains a line break."""
+    """Return the bytes of a POST request.
+
+    Callers must make sure that no argument but the body contains a line break.
+    """
     lines = "".join([f"{name}: {text}\r\n" for name, text in fields.items()])
     head = f"POST {target} HTTP/1.1\r\nHost: {authority}\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
     return head.encode("ascii") + body
@@ -38,22 +42,26 @@ class ServiceConnection(asyncio.Protocol):
     """A connection to a push service, with at most one request under way."""
 
     def __init__(self, where: tuple[str, int], connections: "ServiceConnections") -> None:
-        """Create a connection to `where`, a host and a port. `connections` holds it while it is open."""
+        """Create a connection to `where`, a host and a port.
+
+        While it is open, the connection is registered with `connections`.
+        """
         self.where = where
         self._connections = connections
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport  # from `connection_made` on
-        self._parser: httptools.HttpResponseParser | None = None  # until an answer and its body are read
-        self._answer: asyncio.Future[ResponseHead] | None = None  # until the head of the answer is read
+        self._transport: asyncio.Transport  # set by `connection_made`
+        self._parser: httptools.HttpResponseParser | None = None  # set until an answer and its body have been read
+        self._answer: asyncio.Future[ResponseHead] | None = None  # set until the head of the answer has been read
         self._retry_after: str | None = None
         self._head_at = 0.0  # when the head was complete, by the loop's clock
-        self._head_left = self._rest_left = 0  # bytes that the answer may still have
+        self._head_left = self._rest_left = 0  # numbers of bytes that the answer may still have
 
     async def exchange(self, data: bytes, until: float) -> ResponseHead:
-        """Send a request and return the head of its answer. `until` is the deadline, by the loop's clock.
+        """Send a request and return the head of its answer.
 
-        Raise TimeoutError at the deadline, OSError if the connection ends, and ValueError for an answer that is no
-        HTTP. The service may have got the request in all three cases.
+        `until` is the deadline, by the event loop's clock. Raise TimeoutError at the deadline, OSError if the
+        connection ends, and ValueError if the answer is not valid HTTP. In all three cases the service may have
+        received the request.
         """
         answer: asyncio.Future[ResponseHead] = self._loop.create_future()
         self._answer = answer
@@ -70,16 +78,16 @@ class ServiceConnection(asyncio.Protocol):
             timer.cancel()
 
     def abort(self) -> None:
-        """Close the connection at once, whatever is under way."""
+        """Close the connection at once, even during a request."""
         self._parser = None
         self._connections.take(self)
         self._transport.abort()
 
     def is_slow(self, now: float) -> bool:
-        """Return whether the rest of an answer has not arrived long after its head."""
+        """Return whether the body of an answer is still incomplete about KEPT_S seconds after its head arrived."""
         return self._answer is None and self._parser is not None and now - self._head_at >= KEPT_S - TIDY_S
 
-    # ---- what the transport calls ------------------------------------------------------------------------------------
+    # ---- methods that the transport calls ----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -88,11 +96,11 @@ class ServiceConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             if self._answer is None:
-                self._pass_over(data)
+                self._skip(data)
                 return
             self._feed(data[: self._head_left])
             if self._answer is None:
-                self._pass_over(data[self._head_left :])
+                self._skip(data[self._head_left :])
             else:
                 self._head_left -= len(data)
                 if self._head_left <= 0:
@@ -106,8 +114,11 @@ class ServiceConnection(asyncio.Protocol):
         self._connections.everyone.discard(self)
         self._fail(exc if isinstance(exc, OSError) else ConnectionResetError())
 
-    def _pass_over(self, data: bytes) -> None:
-        """Skip bytes that follow a head: the body and its framing, up to MAX_REST_BYTES."""
+    def _skip(self, data: bytes) -> None:
+        """Discard bytes that follow a head: the body, and the sizes of its chunks.
+
+        Close the connection after more than MAX_REST_BYTES.
+        """
         self._rest_left -= len(data)
         if self._rest_left < 0:
             self.abort()
@@ -115,7 +126,7 @@ class ServiceConnection(asyncio.Protocol):
             self._feed(data)
 
     def _feed(self, data: bytes) -> None:
-        """Parse more bytes. Raise ValueError for bytes that no request asked for."""
+        """Pass more bytes to the parser. Raise ValueError if no request is under way."""
         if not data:
             return
         if self._parser is None:
@@ -127,21 +138,21 @@ class ServiceConnection(asyncio.Protocol):
         if answer is not None and not answer.done():
             answer.set_exception(error)
 
-    # ---- what the parser calls ---------------------------------------------------------------------------------------
+    # ---- methods that the parser calls -------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Check that the answer that begins belongs to a request."""
+        """Handle the start of an answer. Raise ValueError if no request is under way."""
         if self._answer is None:
             raise ValueError("an answer without a request")
         self._retry_after = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep the value of `Retry-After`."""
+        """Handle a header field of an answer: remember the value of `Retry-After`, and ignore all others."""
         if name.lower() == b"retry-after":
             self._retry_after = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """Return the head of the answer to the waiting `exchange`."""
+        """Handle the end of an answer's head: make it the result of `exchange`, which waits for it."""
         assert self._parser is not None
         status = self._parser.get_status_code()
         if status < 200:
@@ -154,17 +165,17 @@ class ServiceConnection(asyncio.Protocol):
             self.abort()
 
     def on_message_complete(self) -> None:
-        """Keep the connection for the next request: the whole answer has been read."""
+        """Handle the end of an answer: keep the connection for another request."""
         if self._answer is None and self._parser is not None:
             self._parser = None
             self._connections.keep(self)
 
 
 def pass_over_late_writes(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """Handle uncaught errors as the loop does by itself, but ignore those of TLS on connections that were closed here.
+    """Handle an uncaught error as the event loop does by default, but ignore TLS errors of closed connections.
 
-    Example: a service says that it closes, and this process closes the connection. uvloop may still have bytes to
-    write, finds the connection closed, and would log a traceback.
+    Example: a service announces that it will close the connection, so this process closes it. uvloop may still have
+    bytes to write, finds the connection closed, and would log a traceback.
     """
     is_of_tls = context.get("message") == "Fatal error on SSL protocol"
     if not (is_of_tls and isinstance(context.get("exception"), RuntimeError)):
@@ -172,18 +183,21 @@ def pass_over_late_writes(loop: asyncio.AbstractEventLoop, context: dict[str, ob
 
 
 class ServiceConnections:
-    """The connections to all services. They belong to one event loop."""
+    """All open connections to push services. They belong to one event loop."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
         self.everyone: set[ServiceConnection] = set()  # all open connections
-        # Connections without a request, and since when; the one that has waited longest comes first.
+        # Idle connections and when each became idle; the one that has been idle longest comes first.
         self._waiting: dict[ServiceConnection, float] = {}
-        self._kept: dict[tuple[str, int], dict[ServiceConnection, None]] = {}  # the same connections by host and port
+        self._kept: dict[tuple[str, int], dict[ServiceConnection, None]] = {}  # the idle connections, by host and port
         self._tidying: asyncio.TimerHandle | None = None
 
     def kept(self, host: str, port: int) -> ServiceConnection | None:
-        """Return a connection without a request and hand it to the caller, or None. The one kept last comes first."""
+        """Return an idle connection to this host and port, or None if there is none.
+
+        The caller gets the connection for itself. If there are several, it gets the one that became idle last.
+        """
         kept = self._kept.get((host, port))
         if not kept:
             return None
@@ -192,14 +206,14 @@ class ServiceConnections:
         return connection
 
     def keep(self, connection: ServiceConnection) -> None:
-        """Keep a connection for the next request."""
+        """Make an idle connection available to `kept`, for another request."""
         self._waiting[connection] = asyncio.get_running_loop().time()
         self._kept.setdefault(connection.where, {})[connection] = None
         if len(self._waiting) > MAX_KEPT:
             next(iter(self._waiting)).abort()
 
     def take(self, connection: ServiceConnection) -> None:
-        """Stop keeping a connection, if it is kept."""
+        """Make a connection unavailable to `kept`. Do nothing if it is not available."""
         if self._waiting.pop(connection, None) is not None:
             kept = self._kept[connection.where]
             del kept[connection]
@@ -207,7 +221,10 @@ class ServiceConnections:
                 del self._kept[connection.where]
 
     async def connect(self, host: str, port: int, address: str) -> ServiceConnection:
-        """Open a connection to this address, with a certificate that is valid for the host. Raise OSError."""
+        """Open a connection to an IP address.
+
+        Raise OSError if that fails, or if the certificate is not valid for `host`.
+        """
         loop = asyncio.get_running_loop()
         if self._tidying is None:
             loop.set_exception_handler(pass_over_late_writes)
@@ -218,14 +235,14 @@ class ServiceConnections:
         return connection
 
     def close(self) -> None:
-        """Close all connections at once, whatever is under way."""
+        """Close all connections at once, even during requests."""
         if self._tidying is not None:
             self._tidying.cancel()
         for connection in list(self.everyone):
             connection.abort()
 
     def _tidy(self) -> None:
-        """Close connections that have waited too long, for a request or for the rest of an answer."""
+        """Close the connections that have been idle for too long, and those whose answers take too long to arrive."""
         loop = asyncio.get_running_loop()
         for connection in [each for each in self.everyone if each.is_slow(loop.time())]:
             connection.abort()

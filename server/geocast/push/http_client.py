@@ -1,7 +1,8 @@
-"""Pushes over HTTP/1.1, on connections that are kept (rules WPO4, WPO5).
+"""Pushes over HTTP/1.1 on persistent connections (rules WPO4, WPO5).
 
-Services are not trusted: redirects are not followed, cookies and bodies are not kept, and proxies of the environment
-are not used. This process resolves names itself and connects only to addresses that were checked (`addresses`).
+Push services are not trusted: redirects are not followed, cookies and bodies are discarded, and the proxies that
+environment variables name are not used. This process resolves host names itself and connects only to IP addresses that
+were checked (`addresses`).
 """
 
 import asyncio
@@ -20,22 +21,26 @@ from .client import Push, PushResponse
 from .http1 import ServiceConnection, ServiceConnections, request
 from .service_limits import PushOutcome, outcome_of
 
-PATIENCE_S = 10.0  # longest wait for an answer, with the time to connect
-NAMES_S = 60.0  # age of addresses at which a name is looked up again when it is used
+PATIENCE_S = 10.0  # longest wait for an answer, including the time to connect
+NAMES_S = 60.0  # age of addresses at which the name is looked up again when it is used
 STALE_S, REFRESH_S = 3_600.0, 1.0  # addresses up to this age are used when a new lookup takes longer than this
-NAMES, LOOKUPS = 1_024, 64  # most names that are kept; most lookups under way
+NAMES, LOOKUPS = 1_024, 64  # limits on the names that are cached and on the lookups under way
 
 
 class HttpPushClient:
-    """A client for the push services of the internet. An asynchronous context manager: it is open inside the block."""
+    """Sends pushes to push services on the internet. Use it as an asynchronous context manager."""
 
     def __init__(self, clock: Clock, private: Collection[str] = (), tls: ssl.SSLContext | None = None) -> None:
-        """Create a client. Hosts in `private` may have internal addresses; `tls` is None for the system's CAs."""
+        """Create a client.
+
+        Hosts in `private` may have internal addresses. If `tls` is None, the system's certificate authorities are
+        trusted.
+        """
         self._clock = clock
-        self._names = _Names(frozenset(private))  # names of known hosts
-        self._other_names = _Names(frozenset(private))  # of unknown hosts; anybody may run their name servers (HD2)
+        self._names = _Names(frozenset(private))  # addresses of known hosts
+        self._other_names = _Names(frozenset(private))  # of unknown hosts, whose name servers anybody may run (HD2)
         self._connections = ServiceConnections(tls or ssl.create_default_context())
-        self._loop: asyncio.AbstractEventLoop  # set by `__aenter__`: getting it takes a system call each time
+        self._loop: asyncio.AbstractEventLoop  # set by `__aenter__`; looking it up costs a system call
 
     async def __aenter__(self) -> "HttpPushClient":
         self._loop = asyncio.get_running_loop()
@@ -55,31 +60,37 @@ class HttpPushClient:
                     connection = await self._connect(endpoint, self._names if push.is_known else self._other_names)
         except TimeoutError:
             return PushResponse(PushOutcome.AWAY, "no answer")
-        except OSError:  # or TLS failed
+        except OSError:  # or the TLS handshake failed
             return PushResponse(PushOutcome.AWAY, "no connection")
         try:
             head = await connection.exchange(_request(push), until)
         except TimeoutError:
             return PushResponse(PushOutcome.MAYBE, "no answer")
-        except (OSError, ValueError):  # the connection ended, or the answer is no HTTP
+        except (OSError, ValueError):  # the connection ended, or the answer is not valid HTTP
             return PushResponse(PushOutcome.MAYBE, "broken")
         failpoints.hit("push-answered")
         return PushResponse(outcome_of(head.status), str(head.status), self._retry_after_s(head.retry_after))
 
     async def _connect(self, endpoint: Endpoint, names: "_Names") -> ServiceConnection:
-        """Return a connection to the first address of the host that accepts one. Raise OSError."""
+        """Return a connection to the first of the host's addresses that accepts one.
+
+        Raise OSError if no address accepts a connection.
+        """
         failed = OSError("no address that may be connected to")
         addresses = await names.addresses(endpoint.host, endpoint.port)
         for address in addresses:
             try:
-                async with asyncio.timeout(PATIENCE_S / len(addresses)):  # a silent address leaves time for the others
+                async with asyncio.timeout(PATIENCE_S / len(addresses)):  # leave time for the other addresses
                     return await self._connections.connect(endpoint.host, endpoint.port, address)
             except OSError as error:
                 failed = error
         raise failed
 
     def _retry_after_s(self, text: str | None) -> float | None:
-        """Return Retry-After in seconds (RFC 9110, 10.2.3); None if it is missing or invalid."""
+        """Return the seconds that a `Retry-After` field asks for (RFC 9110, 10.2.3).
+
+        Return None if the field is missing or invalid.
+        """
         if text is None:
             return None
         if text.isascii() and text.isdigit():
@@ -103,7 +114,7 @@ def _request(push: Push) -> bytes:
 
 
 class _Name:
-    """The addresses that the last lookup of a name found, and the lookup that is under way."""
+    """The addresses that the last lookup of a host name found, and the lookup that is in progress, if any."""
 
     def __init__(self) -> None:
         self.addresses: list[str] | None = None
@@ -112,10 +123,11 @@ class _Name:
 
 
 class _Names:
-    """The addresses of names, from the system's resolver, without those that may not be connected to.
+    """A cache of the addresses of host names. Addresses that may not be connected to are left out.
 
-    A resolver may take half a minute for a name. So each lookup has a thread of its own, at most LOOKUPS are under way,
-    and while there are addresses of an earlier lookup, callers wait at most REFRESH_S.
+    The system's resolver may take half a minute for a name. So each lookup has a thread of its own, and at most LOOKUPS
+    lookups run at once. If an earlier lookup has found addresses, callers wait at most REFRESH_S seconds for newer
+    ones.
     """
 
     def __init__(self, private: Collection[str]) -> None:
@@ -124,7 +136,10 @@ class _Names:
         self._lookups = 0
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """Return the addresses of a host that may be connected to. Raise OSError if the lookup fails."""
+        """Return the addresses of a host that may be connected to.
+
+        Raise OSError if the lookup fails, or if too many lookups are in progress.
+        """
         now = asyncio.get_running_loop().time()
         name = self._names.get((host, port))
         if name is None:
@@ -138,7 +153,7 @@ class _Names:
         if name.lookup is None and self._lookups < LOOKUPS:
             name.lookup = self._look_up(name, host, port)
         lookup = name.lookup
-        if lookup is not None:  # many callers may wait; one that gives up must not cancel it
+        if lookup is not None:  # many callers may wait for it, so one that is cancelled must not cancel it
             await asyncio.wait([lookup], timeout=None if usable is None else REFRESH_S)
             if lookup.done() and (usable is None or lookup.exception() is None):
                 return lookup.result()
@@ -150,7 +165,7 @@ class _Names:
         self._lookups += 1
         loop = asyncio.get_running_loop()
         lookup: asyncio.Future[list[str]] = loop.create_future()
-        lookup.add_done_callback(lambda _: lookup.exception())  # perhaps no caller is left to retrieve it
+        lookup.add_done_callback(lambda _: lookup.exception())  # retrieve the error even if no caller is left
 
         def done(found: list[str] | OSError) -> None:
             self._lookups -= 1
@@ -171,6 +186,6 @@ class _Names:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(done, found)
 
-        # A daemon thread, so the process can exit during a lookup.
+        # The thread is a daemon, so the process can exit during a lookup.
         threading.Thread(target=resolve, daemon=True).start()
         return lookup

@@ -1,35 +1,40 @@
-"""The shards that this process holds, where several processes share a store of devices (rule WPN1).
+"""The shards (parts of all devices) that this process holds, if several processes share a device store (rule WPN1).
+
+Devices are divided into 64 shards. A process holds a shard by a *lease*: for a limited time it alone sends pushes to
+the devices of the shard, and it renews the lease while it runs.
 
     free ──> leased ──> held: devices are loaded, and sent what they lack ──> let go, if others have too few ──> free
-                          └──> lost: another process has it
+                          └──> lost: another process has the shard
 
-Rule 1  A lease lasts LEASE_S and is renewed every RENEW_S. The store's clock decides when a lease has ended, so clocks
-        of processes don't matter. A process measures from the moment before it asked for the renewal, by its monotonic
-        clock, and sends nothing in the last MARGIN_S of a lease. So a process stops before another one may start.
-Rule 2  Each lease has a number, which is greater than that of the shard's lease before. The store refuses a write or a
-        renewal that names a lower number. So a process learns that it has lost the shard.
-Rule 3  A lease that has ended still belongs to its holder until another process takes it. So after the store was
-        unreachable, all processes go on with the devices that they have in memory.
-Rule 4  A process takes free shards up to its share, which is ⌈64 / processes alive⌉. If it has more, it lets go of one
-        shard after the other: it stops sending, waits for requests under way, and only then frees the shard.
-Rule 5  When the store was unreachable or has lost data, no shard is taken for LEASE_S. The holders of shards know what
-        has to be put back, so they come first.
+Rule 1  A lease lasts LEASE_S and is renewed every RENEW_S. The store's clock decides when a lease has ended, so it
+        doesn't matter if the processes' clocks differ. A process counts a lease from the moment just before it asked
+        for the renewal, by its monotonic clock, and sends nothing in the last MARGIN_S of the lease. So it stops before
+        another process may start.
+Rule 2  Each lease of a shard has a greater number than the lease before it. The store refuses a write or a renewal with
+        a lower number. So a process learns that it has lost the shard.
+Rule 3  A lease that has ended still belongs to its holder until another process takes the shard. So when the store is
+        back after an outage, all processes continue with the devices that they have in memory.
+Rule 4  A process takes free shards until it has ⌈64 / number of running processes⌉. If it has more than that, it lets
+        go of one shard after the other: it stops sending, waits for requests under way, and only then frees the shard.
+Rule 5  After the store was unreachable or has lost data, no shard is taken for LEASE_S. Only the holders of the shards
+        can restore the lost data, so they come first.
 
-Example for Rule 1: process A asks at second 0 and gets an answer at second 1. The store counts the lease from some
-moment between, so until second 10 at the earliest. A counts from second 0, and stops sending at second 8.
+Example for Rule 1 (LEASE_S = 10, MARGIN_S = 2): process A asks at second 0 and gets an answer at second 1. The store
+counts the lease from some moment in between, so it ends at second 10 at the earliest. A counts from second 0, and stops
+sending at second 8.
 
 Example for Rule 2: A is suspended for 30 s (a laptop lid, a frozen VM). B takes the shard with a greater number. A
-wakes up and writes "sent" for a request that was under way: the store refuses the line, and A drops the shard.
+wakes up and writes "sent" for a request that was under way: the store refuses the record, and A drops the shard.
 
-Example for Rule 3: Redis is down for a minute. All leases end, but nobody can take one. When Redis is back, each
-process renews with its old numbers, and no device has to be loaded again.
+Example for Rule 3: Redis is down for a minute. All leases end, but nobody can take a shard. When Redis is back, each
+process renews its leases with their old numbers, and no device has to be loaded again.
 
-Example for Rule 4: A has all 64 shards, and B starts. Both now have a share of 32. A frees shard 63, then 62 and so on
-down to 32; B takes each as it becomes free, asking every HUNGRY_S.
+Example for Rule 4: A has all 64 shards, and B starts. Each of them may now have 32. A frees shard 63, then 62 and so on
+down to 32; B takes each shard as it becomes free, asking every HUNGRY_S.
 
 Example for Rule 5: Redis fails over to a replica that lacks the last second, in which a device of A's shard registered.
-If B took the shard at once, it would load the shard without that device. So everybody waits, and A puts the device
-back.
+If B took the shard at once, it would load the shard without that device. So every process waits, and A stores the
+device again.
 """
 
 import asyncio
@@ -49,32 +54,44 @@ LEASE_S = 10.0
 RENEW_S = 3.0
 MARGIN_S = 2.0
 RETRY_S = 0.5  # pause after a renewal that failed
-HUNGRY_S = 0.25  # pause while another process has more than its share, and this one has less
-LATE_S = 0.05  # how long after the end of another's lease to ask for it
+HUNGRY_S = 0.25  # pause while another process has too many shards, and this one too few
+LATE_S = 0.05  # how long after the end of another process's lease to ask for the shard
 
 
 class Leased(NamedTuple):
-    """The store's answer to a renewal.
+    """The store's answer to a request to renew leases.
 
-    `numbers` maps all shards that this process has now to the numbers of their leases.
+    A lease gives a process a shard (a part of all devices) for a limited time. `numbers` maps each shard that this
+    process has now to the number of its lease.
     """
 
     numbers: Mapping[int, int]
     share: int  # how many shards this process may have
-    crowded: bool  # another process has more shards than that
+    crowded: bool  # whether another process has more shards than that
     free_in_s: float | None  # seconds until the first lease of another process ends
-    lost: bool  # the store lacks data that it had, or may lack some
+    lost: bool  # whether the store lacks data that it had, or may lack some
 
 
 class LeaseStore(Protocol):
-    """The operations that leases need of a store. Both raise StoreUnavailable."""
+    """The methods that a store must have so that processes can lease shards (parts of all devices) in it.
+
+    Both methods raise StoreUnavailable if the store can't be used.
+    """
 
     async def lease(self, process: str, held: Mapping[int, int], *, may_take: bool) -> Leased:
-        """Renew the leases of `held` (shard -> number), and take free shards up to the share if `may_take`."""
+        """Renew a process's leases of shards (parts of all devices), and return the leases that it has now.
+
+        `held` maps each shard that the process holds to the number of its lease. If `may_take`, also take free shards,
+        until the process has its share of all shards (Rule 4).
+        """
         ...
 
     async def release(self, process: str, held: Mapping[int, int], *, leaving: bool) -> None:
-        """Free the shards of `held` (shard -> number). `leaving`: the process ends and needs no share."""
+        """Free shards (parts of all devices), so that other processes can take them.
+
+        `held` maps each of them to the number of its lease. If `leaving`, the process is about to exit and no longer
+        counts as running.
+        """
         ...
 
 
@@ -85,46 +102,58 @@ class _Lease:
 
 
 class LeasedShards:
-    """The shards of this process, by leases: a `Shards`. The module's docstring has the rules."""
+    """Holds shards (parts of all devices) by leases: an implementation of `Shards`.
+
+    The module's docstring has the rules.
+    """
 
     def __init__(self, store: LeaseStore, clock: Clock) -> None:
-        """Start without any shard."""
-        self.error: str | None = None  # why the last renewal failed; None if it worked
+        """Create the object without any shards (parts of all devices). `attach` will take some."""
+        self.error: str | None = None  # why the last renewal failed; None if it succeeded
         self._process = secrets.token_hex(8)
         self._store = store
         self._clock = clock
         self._share = 0
-        self._leases: dict[int, _Lease] = {}  # by shard: this process's leases, as far as it knows
-        self._has_taken = False  # the owner was called once, be it without a shard
-        self._terms: dict[int, int] = {}  # shard -> lease number: the shards that the owner has loaded
-        self._going: set[int] = set()  # those that the owner is letting go of
-        self._calm_from = float("-inf")  # no shard is taken before this time (Rule 5)
-        self._turn = asyncio.Lock()  # one request to the store at a time
+        self._leases: dict[int, _Lease] = {}  # shard -> lease: this process's leases, as far as it knows
+        self._has_taken = False  # whether `owner.take` has been called, be it without a shard
+        self._terms: dict[int, int] = {}  # shard -> lease number: the shards whose devices are loaded
+        self._going: set[int] = set()  # shards whose devices are being removed
+        self._take_from = float("-inf")  # no shard is taken before this time (Rule 5)
+        self._turn = asyncio.Lock()  # held during a request, so that there is one at a time
         self._news = asyncio.Event()  # set when there may be a shard to load or to let go of
 
     @property
     def terms(self) -> Mapping[int, int]:
-        """The shards that are held, each with the number of its lease. Shards that are being let go are included."""
+        """The shards (parts of all devices) that this process holds, with the numbers of their leases.
+
+        Shards that are about to be freed are included.
+        """
         return self._terms
 
     def may_send(self, shard: int) -> bool:
-        """Return whether pushes of a shard may start now (Rule 1)."""
+        """Return whether pushes to devices of a shard may start now (Rule 1)."""
         lease = self._leases.get(shard)
         is_held = lease is not None and lease.number == self._terms.get(shard) and shard not in self._going
         return is_held and lease is not None and self._clock.now().monotonic < lease.until - MARGIN_S
 
     def refused(self, shards: Collection[int]) -> None:
-        """Drop the leases of these shards: the store refused a write, so other processes have them (Rule 2)."""
+        """Give up these shards (parts of all devices): the store has refused a write for them (Rule 2).
+
+        The refusal means that other processes hold the shards.
+        """
         self._lose([shard for shard in shards if shard in self._leases])
 
     async def attach(self, owner: ShardOwner) -> None:
-        """Take shards, keep them and let go of them, forever."""
+        """Take, renew and free shards (parts of all devices), forever. `owner` loads and removes their devices."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._renew_for_ever())
             tasks.create_task(self._serve_for_ever(owner))
 
     async def stop(self) -> None:
-        """Free all shards. The caller has stopped the owner and flushed its journal."""
+        """Free all shards (parts of all devices), so that other processes can take them.
+
+        Before this, the caller must stop the object that has the devices, and write the journal of what they were sent.
+        """
         async with self._turn:
             numbers = {shard: lease.number for shard, lease in self._leases.items()}
             self._leases.clear()
@@ -134,7 +163,7 @@ class LeasedShards:
             except StoreUnavailable:
                 return  # the leases end by themselves
 
-    # ---- the store -----------------------------------------------------------------------------------------------
+    # ---- renewing leases in the store ----------------------------------------------------------------------------
 
     async def _renew_for_ever(self) -> None:
         while True:
@@ -143,39 +172,44 @@ class LeasedShards:
             except StoreUnavailable:
                 pause_s = RETRY_S
             except Exception as error:
-                logger.error("the leases of shards could not be renewed: %s", trace(error))
+                logger.error("device shards: leases could not be renewed (unexpected error): %s", trace(error))
                 pause_s = RETRY_S
             await asyncio.sleep(pause_s)
 
     async def renew(self) -> float:
-        """Ask the store once; return the seconds until it should be asked again. Raise StoreUnavailable."""
+        """Renew the leases of all shards (parts of all devices) once. Return the seconds until the next renewal.
+
+        Raise StoreUnavailable if the store can't be used.
+        """
         async with self._turn:
             now = self._clock.now().monotonic
             before = self._leases.copy()
             numbers = {shard: lease.number for shard, lease in before.items()}
             try:
-                leased = await self._store.lease(self._process, numbers, may_take=now >= self._calm_from)
+                leased = await self._store.lease(self._process, numbers, may_take=now >= self._take_from)
             except StoreUnavailable as error:
                 if self.error is None:
-                    logger.error("the leases of shards can't be renewed: %s; trying again", error)
+                    logger.error(
+                        "device shards: leases can't be renewed (%s), so pushes pause soon; trying again", error
+                    )
                 self.error = str(error)
-                self._calm_from = self._clock.now().monotonic + LEASE_S
+                self._take_from = self._clock.now().monotonic + LEASE_S
                 raise
             self._settle(leased, before, now)
         return self._pause_s(leased)
 
     def _settle(self, leased: Leased, before: Mapping[int, _Lease], now: float) -> None:
-        """Apply the store's answer to a renewal.
+        """Apply the store's answer to a request to renew leases.
 
-        The request was made at `now` (monotonic) for the leases in `before`. A shard that was in `before` and is no
-        lease any more was refused while the request was under way, so it stays lost.
+        The request was made at `now` (monotonic clock) for the leases in `before`. If a shard of `before` is no longer
+        in `_leases`, it was lost during the request, and stays lost.
         """
         if self.error is not None:
-            logger.warning("the leases of shards can be renewed again")
+            logger.warning("device shards: leases are being renewed again")
             self.error = None
         if leased.lost:
-            logger.error("the store of devices may have lost data; storing the devices of this process again")
-            self._calm_from = now + LEASE_S
+            logger.error("device store: data may be lost; storing the devices of this process again")
+            self._take_from = now + LEASE_S
         self._share = leased.share
         self._lose([shard for shard in self._leases if shard not in leased.numbers])
         for shard, number in leased.numbers.items():
@@ -184,7 +218,7 @@ class LeasedShards:
         self._news.set()
 
     def _pause_s(self, leased: Leased) -> float:
-        """Return the seconds until the next renewal: few if this process may soon get a shard that it lacks."""
+        """Return the seconds until the next renewal: few if this process has too few shards and may soon get one."""
         if len(self._leases) >= leased.share:
             return RENEW_S
         if leased.crowded:
@@ -193,12 +227,12 @@ class LeasedShards:
 
     def _lose(self, shards: Collection[int]) -> None:
         if shards:
-            logger.warning("another process has taken %d shards of devices from this one", len(shards))
+            logger.warning("device shards: another process has taken %d of this process's shards", len(shards))
         for shard in shards:
             del self._leases[shard]
         self._news.set()
 
-    # ---- the owner -----------------------------------------------------------------------------------------------
+    # ---- loading and removing the devices of shards --------------------------------------------------------------
 
     async def _serve_for_ever(self, owner: ShardOwner) -> None:
         while True:
@@ -210,12 +244,16 @@ class LeasedShards:
             except StoreUnavailable:
                 continue  # the next renewal sets `_news`
             except Exception as error:
-                logger.error("shards of devices could not be taken or let go of: %s", trace(error))
+                logger.error(
+                    "device shards: devices could not be loaded or removed (unexpected error): %s", trace(error)
+                )
 
     async def serve(self, owner: ShardOwner) -> bool:
-        """Have the owner let go of one group of shards or load one; return False if there is neither.
+        """Take the next step in loading or removing devices. Return False if there is nothing to do.
 
-        Lost shards come first, then new ones, then one shard beyond the share. Raise StoreUnavailable.
+        `owner` is the object that has this process's devices. The step is the first of these that is needed: have
+        `owner` remove the devices of lost shards (parts of all devices), have it load the devices of new shards, or
+        free one shard that this process has beyond its share. Raise StoreUnavailable if the store can't be used.
         """
         lost = [shard for shard, number in self._terms.items() if self._number(shard) != number]
         if lost:
@@ -238,17 +276,20 @@ class LeasedShards:
         return None if lease is None else lease.number
 
     async def _take(self, owner: ShardOwner, fresh: Mapping[int, int]) -> None:
-        """Have the owner load these shards, which count as held meanwhile."""
+        """Have `owner` load the devices of new shards, which count as held from now on.
+
+        `fresh` maps each of these shards to the number of its lease.
+        """
         self._terms.update(fresh)
         try:
             await owner.take(fresh)
-        except BaseException:  # the owner has none of them then
+        except BaseException:  # then the owner has kept no devices of them
             for shard in fresh:
                 self._terms.pop(shard, None)
             raise
 
     async def _let_go(self, owner: ShardOwner, shards: Collection[int]) -> None:
-        """Have the owner let go of these shards. Meanwhile nothing of them is sent."""
+        """Have `owner` remove the devices of these shards. Until that is done, no new pushes to them start."""
         self._going.update(shards)
         try:
             await owner.let_go(shards)
@@ -258,7 +299,7 @@ class LeasedShards:
             self._terms.pop(shard, None)
 
     async def _release(self, shard: int) -> None:
-        """Free a shard in the store, after the owner has let go of it (Rule 4)."""
+        """Free a shard (a part of all devices) in the store, after `_let_go` has removed its devices (Rule 4)."""
         async with self._turn:
             lease = self._leases.pop(shard, None)
             if lease is not None:

@@ -1,4 +1,4 @@
-"""Messages for devices: those of the stream, cut to the size of a push (rules WPT1, WPT3, WPT4)."""
+"""Messages for devices: those of the WebSocket stream, shortened to fit into a push (rules WPT1, WPT3, WPT4)."""
 
 import hashlib
 import hmac
@@ -10,16 +10,16 @@ from ..clock import format_time
 from .webpush import max_plaintext
 
 BODY_BYTES = 3_000  # the size of every body (rule WPT2)
-SMALL_BODY_BYTES = 1_024  # the size for a device whose service has answered 413
+SMALL_BODY_BYTES = 1_024  # the size for a device whose service has answered 413 (too large)
 TOPIC_CHARACTERS = 32  # the maximum of RFC 8030, 5.4
-URGENCIES = ("low", "normal", "high", "high")  # by the rank of the severity
+URGENCIES = ("low", "normal", "high", "high")  # by severity, the lowest first
 RENEW = "renew"
 
 _CUT = ("id", "revision", "category", "title", "headline", "severity", "status", "issued_at", "expires_at")
 
 
 class PushMessage(NamedTuple):
-    """A message of the stream: its JSON, and the number of the log entry that it was made from."""
+    """A message of the stream as JSON, with the number of the log entry that it was made from."""
 
     number: int
     is_cancel: bool
@@ -27,46 +27,52 @@ class PushMessage(NamedTuple):
 
 
 def plaintext(message: PushMessage, now_ms: int, body_bytes: int = BODY_BYTES) -> bytes:
-    """Return the plaintext of a push for a body of `body_bytes`.
+    """Return the text of a push, short enough for an encrypted body of `body_bytes`.
 
-    That is the whole message, or a cut one, or only a notice that the device should fetch the alert (rule WPT1).
+    The text is the whole message, or a shortened one, or just a notice that the device should fetch the alert (rule
+    WPT1).
     """
     now = b'"now":"' + format_time(now_ms).encode() + b'",'
     whole = b"{" + now + message.payload[1:]
     if len(whole) <= max_plaintext(body_bytes):
         return whole
-    return _cut(message, format_time(now_ms), max_plaintext(body_bytes))
+    return _shortened_message(message, format_time(now_ms), max_plaintext(body_bytes))
 
 
 def renewal(until_ms: int, now_ms: int) -> bytes:
-    """Return the plaintext for a device whose registration ends soon, at `until_ms`."""
+    """Return the text of a push that reminds a device that its registration ends soon, at `until_ms`."""
     return _json({"type": RENEW, "now": format_time(now_ms), "until": format_time(until_ms)})
 
 
-def _cut(message: PushMessage, now: str, most: int) -> bytes:
-    """Return the message with fewer words (rule WPT1).
+def _shortened_message(message: PushMessage, now: str, most: int) -> bytes:
+    """Return the message with its texts shortened, so that it has at most `most` bytes (rule WPT1).
 
-    A cut text would not match its proof, so send a notice (rule C13).
+    If the message has a proof, return a notice that the device should fetch the alert instead: a shortened text would
+    not match the proof (rule C13).
     """
     whole = json.loads(message.payload)
     if "proof" in whole:
         return _json({"type": "fetch", "now": now})
     if message.is_cancel:
         short, words = {**whole, "now": now, "cut": True}, whole["reason"]
-        return _fitted(short, short, "reason", words, most)
+        return _shortened_to_fit(short, short, "reason", words, most)
     alert = {name: whole["alert"][name] for name in _CUT}
     short = {"type": "alert", "now": now, "cut": True, "alert": alert}
-    return _fitted(short, alert, "headline", alert["headline"], most)
+    return _shortened_to_fit(short, alert, "headline", alert["headline"], most)
 
 
-def _fitted(message: dict[str, Any], of: dict[str, Any], name: str, words: str, most: int) -> bytes:
-    """Return the message with `of[name]` shortened until all fits; a notice if not even one character fits."""
-    low, high = 0, len(words)  # the number of characters that fit is in this range
+def _shortened_to_fit(message: dict[str, Any], part: dict[str, Any], name: str, words: str, most: int) -> bytes:
+    """Return the message as JSON of at most `most` bytes, after shortening its text `words` as far as needed.
+
+    The text is `part[name]`, where `part` is the message itself or an object inside it. If not even one character fits,
+    return a notice that the device should fetch the alert.
+    """
+    low, high = 0, len(words)  # how many characters fit is within this range
     while low < high:
         middle = (low + high + 1) // 2
-        of[name] = _shortened(words, middle)
+        part[name] = _shortened(words, middle)
         low, high = (middle, high) if len(_json(message)) <= most else (low, middle - 1)
-    of[name] = _shortened(words, low)
+    part[name] = _shortened(words, low)
     return _json(message) if low else _json({"type": "fetch", "now": message["now"]})
 
 
@@ -79,10 +85,17 @@ def _json(message: dict[str, Any]) -> bytes:
 
 
 def topic(key: bytes, alert_id: str) -> str:
-    """Return the Topic by which a service replaces an older message; no two devices share one (rule WPT3)."""
+    """Return the value of the header `Topic` for an alert and a device.
+
+    A push replaces an older one that has the same Topic and was not delivered yet. `key` belongs to the device, so no
+    two devices share a Topic (rule WPT3).
+    """
     return encoded(hmac.digest(key, alert_id.encode(), hashlib.sha256))[:TOPIC_CHARACTERS]
 
 
 def ttl_s(expires_at_ms: int, now_ms: int) -> int:
-    """Return for how many whole seconds a service may keep a message. Below 1 it is not sent (rule WPT3)."""
+    """Return how many whole seconds a push service may keep a message.
+
+    If the result is below 1, the message must not be sent (rule WPT3).
+    """
     return (expires_at_ms - now_ms) // 1000

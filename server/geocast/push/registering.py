@@ -1,6 +1,8 @@
-"""Registration of devices: which requests are accepted, and what is stored of them (rules WPR1 to WPR8, WPR10).
+"""Registration of devices: which requests are accepted, and what is stored (rules WPR1 to WPR8, WPR10).
 
-    checked by the middleware: 401, 403 ──> id: 404 ──> body: 413, 415, 400 ──> here: 422 ──> 429 ──> 409 ──> 503
+The checks of a request and the statuses of refusals, in order:
+
+    the middleware: 401, 403 ──> the id: 404 ──> the body: 413, 415, 400 ──> this module: 422 ──> 429 ──> 409 ──> 503
 
 This module uses no HTTP. No answer repeats an endpoint, a key or a place.
 """
@@ -34,9 +36,9 @@ from .devicestore import Limits, PutResult, RegistrationKey
 from .encryption import Record
 from .webpush import AUTH_BYTES, Vapid, point
 
-COARSEST_CELL, FINEST_CELL = 5, 9  # resolutions of H3
-MAX_DEVICES = 8  # devices of one subject (rule HD5)
-RATES = (Rate(20, 60), Rate(60, 3600))  # registrations of one subject
+COARSEST_CELL, FINEST_CELL = 5, 9  # H3 resolutions
+MAX_DEVICES = 8  # number of devices of one subject (rule HD5)
+RATES = (Rate(20, 60), Rate(60, 3600))  # registrations of one subject: 20 in a minute, 60 in an hour
 MAX_LEASE_DAYS = 30
 _DAY_MS = 86_400_000
 _TOPIC_KEY_BYTES = 32
@@ -46,14 +48,14 @@ _ID = re.compile("[A-Za-z0-9_-]{16,64}")
 
 
 class SubscriptionKeys(StrictModel):
-    """The keys that messages are encrypted to (RFC 8291), in base64url."""
+    """The keys of a subscription, with which messages are encrypted (RFC 8291), in base64url."""
 
     p256dh: Annotated[str, Field(max_length=128)]
     auth: Annotated[str, Field(max_length=64)]
 
 
 class Subscription(StrictModel):
-    """A PushSubscription, as browsers serialize it."""
+    """A PushSubscription, as browsers serialize it to JSON."""
 
     endpoint: str
     keys: SubscriptionKeys
@@ -61,13 +63,13 @@ class Subscription(StrictModel):
 
 
 class DevicePlace(StrictModel):
-    """An H3 cell. Its resolution is checked with the other fields."""
+    """A place of a device: an H3 cell. Its resolution is checked together with the other fields."""
 
     cell: Annotated[str, Field(max_length=32)]
 
 
 class Registration(StrictModel):
-    """The body of a PUT, which always has all fields of a registration."""
+    """The body of a device's PUT. It always replaces the whole registration."""
 
     subscription: Subscription
     places: Annotated[list[DevicePlace], Field(max_length=MAX_PLACES)]
@@ -79,17 +81,17 @@ class Registration(StrictModel):
 
 
 class Readdressing(StrictModel):
-    """The body of a service worker's PUT: only another subscription."""
+    """The body of a service worker's PUT, which changes only the subscription."""
 
     subscription: Subscription
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationTerms:
-    """The limits that the operator sets.
+    """The limits on registrations that the operator sets.
 
-    `finest_cell` is an H3 resolution, `lease_days` the longest lease, `max_devices` the number of devices of all
-    owners.
+    `finest_cell` is an H3 resolution. `lease_days` is the maximum number of days that a registration lasts.
+    `max_devices` is the maximum number of devices of all owners together.
     """
 
     services: Services
@@ -99,14 +101,14 @@ class RegistrationTerms:
 
 
 class Registered(NamedTuple):
-    """The result of a PUT: the body of the answer, and whether the device is new."""
+    """The result of a PUT: the body of the answer, and whether the device was not registered before."""
 
     answer: dict[str, Any]
     is_new: bool
 
 
 class Registering:
-    """The service that registers devices and shows owners what is stored of them."""
+    """Registers devices, and shows owners what is stored about their devices."""
 
     def __init__(self, waking: DeviceManager, vapid: Vapid, terms: RegistrationTerms, clock: Clock) -> None:
         self._waking = waking
@@ -117,7 +119,7 @@ class Registering:
         self._limits = Limits(MAX_DEVICES, terms.max_devices)
 
     def offer(self) -> dict[str, Any]:
-        """Return what a client has to know before it subscribes."""
+        """Return what a client has to know before it subscribes to a push service, as a JSON object."""
         return {
             "vapid": self._vapid.public,
             "cells": [COARSEST_CELL, self._terms.finest_cell],
@@ -125,18 +127,22 @@ class Registering:
         }
 
     async def put(self, device_id: str, body: Mapping[str, Any], grant: Grant) -> Registered:
-        """Register a device, or replace its registration. Raise Problem, in the order of the module's docstring."""
+        """Register a device, or replace its registration.
+
+        `grant` has the rights of the caller's token. Raise Problem (see the order in the module's docstring) if the
+        request is refused.
+        """
         asked = self._read(Registration, body)
         now = self._clock.now()
         self._rates.claim(grant.subject, RATES, now.monotonic)
         until_ms = self._until(asked.subscription, now.wall_ms + self._terms.lease_days * _DAY_MS)
         secret = new_secret()
         new = _record(device_id, asked, grant, self._vapid.public, digest_of_secret(secret))
-        if until_ms - now.wall_ms <= RENEW_MS:  # no reminder: it would come at once, after each registration
+        if until_ms - now.wall_ms <= RENEW_MS:  # no reminder: it would be sent at once, after each registration
             new = replace(new, renewed=True)
 
         def change(before: OpenedDevice | None) -> tuple[Record, int]:
-            return (new if before is None else _kept(new, before.record)), until_ms
+            return (new if before is None else _reregistered(new, before.record)), until_ms
 
         digest = self._waking.records.digest_of(grant.subject, device_id)
         changed = await self._waking.put(digest, change, self._limits, asked.holding)
@@ -147,9 +153,10 @@ class Registering:
         return Registered(answer | {"secret": secret} if is_new else answer, is_new)
 
     async def readdress(self, device: OpenedDevice, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Give a device another subscription and keep its lease.
+        """Give a device another subscription without extending its registration.
 
-        Return None if it was forgotten meanwhile. Raise Problem.
+        Return the body of the answer, or None if the device was forgotten meanwhile. Raise Problem if the request is
+        refused.
         """
         asked = self._read(Readdressing, body).subscription
         self._rates.claim(device.record.subject, RATES, self._clock.now().monotonic)
@@ -167,22 +174,31 @@ class Registering:
         return None if changed.result is None else {"until": format_time(until_ms)}
 
     def check(self, device_id: str) -> None:
-        """Raise Problem (404) if this is not a valid id (rule WPR1)."""
+        """Raise Problem (404) if this is not a valid device id (rule WPR1)."""
         if _ID.fullmatch(device_id) is None:
             raise Problem(problems.NOT_FOUND)
 
     async def find(self, device_id: str, owner: Subject) -> OpenedDevice | None:
-        """Return an owner's device. Raise Problem (404) for an invalid id, and StoreUnavailable."""
+        """Return an owner's device, or None.
+
+        Raise Problem (404) for an invalid id, and StoreUnavailable if the store can't be used.
+        """
         self.check(device_id)
         return await self._waking.records.find(self._waking.records.digest_of(owner, device_id))
 
     async def knowing(self, device_id: str, secret: str) -> OpenedDevice | None:
-        """Return the device with this id and this secret. Raise StoreUnavailable."""
+        """Return the device with this id and this secret, or None.
+
+        Raise StoreUnavailable if the store can't be used.
+        """
         device = await self._waking.records.knowing(digest_of_secret(secret))
         return device if device is not None and device.record.id == device_id else None
 
     async def forget(self, device_id: str | None, owner: Subject) -> None:
-        """Forget one device of an owner, or all if the id is None. Raise Problem and StoreUnavailable."""
+        """Forget one device of an owner, or all of them if the id is None.
+
+        Raise Problem (404) for an invalid id, and StoreUnavailable if the store can't be used.
+        """
         devices: Sequence[RegistrationKey]
         if device_id is None:
             devices = await self._waking.records.owned(owner)
@@ -192,9 +208,9 @@ class Registering:
         await self._waking.forget_asked(devices)
 
     def shown(self, device: OpenedDevice) -> dict[str, Any]:
-        """Return what is stored of a device, for its owner.
+        """Return what is stored about a device, for its owner.
 
-        Keys and secrets are left out, and the endpoint except for its host.
+        Keys and secrets are left out, and only the host of the endpoint is shown.
         """
         record = device.record
         return {
@@ -208,7 +224,7 @@ class Registering:
             "proofs": record.proofs,
         }
 
-    # ---- checks of a body ----------------------------------------------------------------------------------------
+    # ---- checks of a request's body ------------------------------------------------------------------------------
 
     def _read(self, model: type[Any], body: Mapping[str, Any]) -> Any:
         try:
@@ -220,7 +236,10 @@ class Registering:
         return asked
 
     def _broken(self, asked: Registration | Readdressing) -> Iterator[Violation]:
-        """Yield the violations that types can't express (rules WPR2 to WPR4)."""
+        """Yield a violation for each rule that the request breaks, except those that the types of its fields express.
+
+        The rules are WPR2 to WPR4.
+        """
         subscription = asked.subscription
         if self._terms.services.allowed(subscription.endpoint) is None:
             wanted = "must be an https URL of at most 1,000 bytes at a push service that this server allows"
@@ -241,7 +260,10 @@ class Registering:
 
     @staticmethod
     def _until(subscription: Subscription, lease_ms: int) -> int:
-        """Return the end of the lease: the subscription's own end if that is earlier (rule WPR4)."""
+        """Return the time at which a registration ends, in ms since 1970 (rule WPR4).
+
+        It is `lease_ms`, or the time at which the subscription expires if that is earlier.
+        """
         expires_ms = subscription.expirationTime
         return lease_ms if expires_ms is None else min(lease_ms, int(expires_ms))
 
@@ -286,10 +308,11 @@ def _record(device_id: str, asked: Registration, grant: Grant, vapid: str, secre
     )
 
 
-def _kept(record: Record, before: Record) -> Record:
-    """Return the record of a device that registers again.
+def _reregistered(record: Record, before: Record) -> Record:
+    """Return the record of a device that registers again, made from its new record and the record before.
 
-    The secret and the Topic key stay, and with an equal endpoint also the state of the endpoint.
+    The device keeps its secret and its Topic key. If the endpoint is the same, it also keeps what is known about the
+    endpoint.
     """
     record = replace(record, secret=before.secret, topic_key=before.topic_key)
     if record.endpoint != before.endpoint:

@@ -1,8 +1,9 @@
-"""The HTTP listener of `geocast push`: registrations of devices (docs/reference/push-rules.md).
+"""The HTTP listener of `geocast push`, where devices register (docs/reference/push-rules.md).
 
-    connection ──> `_Gate`: 503, 403 origin, 401, 429 ──> a route, here ──> `registering`
+    connection ──> `_Gate`: 503, 403 origin, 401, 429 ──> a route in this module ──> `registering`
 
-The application behind the gate is only the table of routes. Bodies are read as on the api listener.
+`_Gate` does all checks before the routes, so the Starlette application behind it is only a table of routes. Bodies are
+read in the same way as on the API's listener.
 """
 
 import asyncio
@@ -37,22 +38,26 @@ from .registering import Registering
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16 * 1024
-MAX_REQUESTS = 500  # most requests under way
-STRANGERS = None  # the subject of requests whose sender is not known yet
+MAX_REQUESTS = 500  # number of requests under way at once
+STRANGERS = None  # stands for the sender of a request until the sender is known
 PREFLIGHT_S = 600  # how long a browser may cache the answer to a preflight request
 OFFER = "/v1/push"
 
 
 def requests_of(share: float) -> Shares:
-    """Return the limit on requests under way, with the share that one subject may have (rule HD6)."""
+    """Return a limit on how many requests may be in progress at once.
+
+    `share` is the fraction (0 to 1) of the limit that one subject (token owner) may use (rule HD6).
+    """
     return Shares("requests under way", MAX_REQUESTS, share)
 
 
 @dataclass(slots=True)
 class DevicesContext:
-    """The services and settings of the listener.
+    """The services and settings that the routes use.
 
-    `registering` is None until the devices are loaded, and `unready` returns the reasons.
+    `registering` is None until the devices are loaded. `unready` returns the reasons why the process is not ready yet,
+    empty if it is.
     """
 
     tokens: TokenVerifier
@@ -66,7 +71,7 @@ class DevicesContext:
     requests: Shares = field(default_factory=lambda: requests_of(SHARE))
 
     def taking(self) -> Registering:
-        """Return the registration service. Raise Problem (503) before it is there."""
+        """Return the registration service. Raise Problem (503) if the devices are not loaded yet."""
         if self.registering is None:
             raise Problem.later(problems.STORE_UNAVAILABLE, RETRY_AFTER_S)
         return self.registering
@@ -81,7 +86,7 @@ def make_app(calls: DevicesContext) -> ASGIApp:
     async def register(request: Request) -> Response:
         grant = granted(request, RECEIVE)
         device_id = request.path_params["device_id"]
-        calls.taking().check(device_id)  # 404 comes before the body
+        calls.taking().check(device_id)  # an invalid id is refused (404) before the body is read
         body = await body_of(request, MAX_BODY_BYTES)
         # The token may have been revoked while the body arrived (rule BA3).
         if grant.proof is None or not calls.tokens.still_valid(grant.proof):
@@ -128,7 +133,7 @@ def make_app(calls: DevicesContext) -> ASGIApp:
 
 
 def make_metrics_app(unready: Callable[[], list[str]], of: Metrics) -> ASGIApp:
-    """Return the ASGI application of `--metrics`: metrics, `/healthz` and `/readyz`."""
+    """Return the ASGI application that serves `/metrics`, `/healthz` and `/readyz` on the address of `--metrics`."""
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -158,7 +163,7 @@ def _refused(calls: DevicesContext, problem: Problem) -> Response:
 
 @dataclass(slots=True)
 class _Gate:
-    """The checks before every route: number of requests, shutdown, origin of the page, and token."""
+    """The checks before every route: shutdown, origin of the page, token or secret, and number of requests."""
 
     app: ASGIApp
     calls: DevicesContext
@@ -190,15 +195,18 @@ class _Gate:
         except asyncio.CancelledError:
             if not self.calls.drain.begun:
                 raise
-            if not started:  # the drain ended the request before it was answered
+            if not started:  # the drain (shutdown) ended the request before it was answered
                 await _refused(self.calls, Problem.later(problems.DRAINING, RETRY_AFTER_S))(scope, receive, noted)
         except Exception as error:
-            logger.error("a request failed: %s", trace(error))
+            logger.error("a request to the device API failed: %s", trace(error))
             if not started:
                 await _refused(self.calls, Problem(problems.INTERNAL))(scope, receive, noted)
 
     async def _answer(self, scope: Scope, headers: Headers, origin: str | None) -> tuple[ASGIApp, Hashable]:
-        """Return the application that answers, and the subject that the request counts for (rule HD6)."""
+        """Return the application that answers the request, and the subject (token owner) that the request counts for.
+
+        Each subject has a limit on its requests in progress (rule HD6).
+        """
         subject: Hashable = STRANGERS
         try:
             if self.calls.drain.begun:
@@ -216,9 +224,9 @@ class _Gate:
         return self.app, subject
 
     async def _admit(self, scope: Scope) -> Hashable:
-        """Check the token or the device's secret, note it in `scope` and return the subject.
+        """Check the token or the device's secret, store the result in `scope`, and return the subject (owner).
 
-        Raise Problem (401) and StoreUnavailable.
+        Raise Problem (401) if the check fails, and StoreUnavailable if the device store can't be used.
         """
         calls, token = self.calls, bearer(scope)
         device_id, _, rest = scope["path"].removeprefix("/v1/devices/").partition("/")

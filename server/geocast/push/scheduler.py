@@ -1,51 +1,57 @@
 """The scheduler of push requests: which device is sent which alert, and when (rules WPO1 to WPO3, HD2).
 
-    the fan-out offers alerts to devices ──> a device takes the most urgent one, or declines all and waits
-        ──> the journal notes "maybe sent" ──> encrypt, send ──> answer ──> offer what is owed by then
+The *fan-out* (`stream.fanout`) finds the recipients of each alert; every device is one *row* of it. A *flight* is one
+alert on its way to its recipients, and the fan-out sends it in *turns*: to a limited number of rows at a time.
 
-`device_state` has the states of a device. A *gate* is a bound on requests under way, with a queue of devices: the limit
-of one host (`ServiceLimit`), or a set of slots for all hosts (`Slots`).
+    the fan-out offers alerts to devices ──> a device takes the most urgent one, or declines all and waits
+        ──> the journal records "maybe sent" ──> encrypt, send ──> answer ──> offer what the device lacks by then
+
+`device_state` has the states of a device. A *gate* is a limit on requests under way, with a queue of waiting devices:
+the limit of one host (`ServiceLimit`), or a set of slots for all hosts (`Slots`).
 
 Rule 1  Each device has at most one request under way. The device's row is paused during the request, and after a
-        failure: the fan-out offers a paused row nothing. When the row is resumed, the alerts that the device is owed
-        are computed again, if the fan-out has skipped the row or the device has declined an alert. There is no queue of
+        failure: the fan-out offers a paused row nothing. When the row is resumed, the alerts that the device lacks are
+        computed again, if the fan-out has skipped the row or the device has declined an alert. There is no queue of
         messages.
-Rule 2  A device takes an alert at the moment when the fan-out offers the alert, or declines it. So an alert that the
-        fan-out records as sent was sent, is under way, or may have been sent. A request that fails undoes that record
+Rule 2  When the fan-out offers an alert to a device, the device takes or declines it at once. So an alert that the
+        fan-out records as sent was sent, is under way, or may have been sent. If a request fails, that record is undone
         (`retract`).
-Rule 3  The fan-out takes turns only while one of the SLOTS is free. A device whose host is full or closed waits without
-        a slot, ordered by the most urgent alert that the device is owed. So a host that hangs delays no other host, and
-        an extreme alert waits only for a slot. A device takes one of SPARE_SLOTS instead if its host is not known
-        (`service_limits`), or if its owner has OF_ONE requests under way already (rule HD2).
-Rule 4  A device gets the most severe alert that it is owed first; of equal severity, cancels come first.
-Rule 5  A request is sent only if, after all preparation, its entry is still the current one, the alert has not ended,
-        and at least one whole second is left (rule E1). No answer is awaited beyond the alert's end.
-Rule 6  A device waits in the queue of one gate: its host, or the slots. When a request ends, its host and the spare
-        slots move as many waiting devices as they have free places to the queue of SLOTS, from which each turn takes
-        the most urgent.
-Rule 7  No request starts for a device whose shard another process may have taken (`shards`). The device waits until
-        this process is sure of the shard.
+Rule 3  The fan-out takes turns only while one of the SLOTS is free. If a device's host is at its limit or closed, the
+        device waits without a slot; the device that lacks the most urgent alert comes first. So a host that hangs
+        delays no other host, and an extreme alert waits only for a slot. A device takes one of the SPARE_SLOTS instead
+        if its host is not known to work (`service_limits`), or if its owner already has OF_ONE requests under way (rule
+        HD2).
+Rule 4  A device is sent the most severe of the alerts that it lacks first. Among alerts of the same severity, cancels
+        come first.
+Rule 5  Right before a request is sent, it is checked again: its entry must still be the current one of the alert, and
+        the alert must not end within the next second (rule E1). Nobody waits for an answer beyond the alert's end.
+Rule 6  A waiting device is in the queue of one gate: that of its host, or that of a set of slots. When a request ends,
+        its host and the SPARE_SLOTS move as many waiting devices as they have free places to the queue of SLOTS. From
+        that queue, the most urgent device is tried next.
+Rule 7  No request starts for a device whose shard (part of all devices) another process may have taken (`shards`). The
+        device waits until this process is certain to hold the shard.
 
 Example for Rules 1 and 2: alerts A (severe) and B (minor) are offered to an idle device at once. The device takes A and
 declines B, and the fan-out records both. The service answers 201: the row is resumed, B is computed again, offered and
-taken. Had the answer been 503, A would be retracted, and after the pause the device would be offered A and B again.
+taken. If the answer had been 503, A would have been retracted, and the device would be offered A and B again after the
+pause.
 
-Example for Rule 3: a host under `*.name` hangs, and 5,000 devices there are owed an extreme alert. Two of them have a
-request under way, in spare slots; all others wait in the queue of that host. A device at another host that is owed a
-minor alert still finds 256 free slots.
+Example for Rule 3: a host that is allowed by a `*.name` hangs, and 5,000 devices at that host lack an extreme alert.
+Two of them have a request under way, in spare slots; all others wait in the queue of that host. A device at another
+host that lacks a minor alert still finds 256 free slots.
 
-Example for Rule 5: a request waits for the disk while revision 7 is noted as "maybe sent". Meanwhile revision 8
+Example for Rule 5: a request waits for the disk while revision 7 is recorded as "maybe sent". Meanwhile revision 8
 arrives. The request ends without being sent, revision 7 is retracted, and the device is offered revision 8.
 
 Example for Rule 6: a host with 200 requests under way answers one of them. The host's gate moves its most urgent
 waiting device to the queue of SLOTS. If an extreme alert for another device takes the last slot first, the moved device
 stays in that queue, and the next turn that finds a free slot tries it.
 
-Example for Rule 7: Redis is unreachable, so the lease of a shard can't be renewed. Two seconds before the lease ends,
-devices of the shard stop taking alerts, because another process may take the shard at the end. Requests under way are
-still answered and noted.
+Example for Rule 7: Redis is unreachable, so this process can't renew its lease of a shard. Two seconds before the lease
+ends, devices of the shard stop taking alerts, because another process may take the shard when it ends. The outcomes of
+requests under way are still recorded.
 
-Everything runs in one thread: between two awaits nothing else changes the fan-out.
+Everything runs in one thread: nothing else changes the fan-out between two `await`s.
 """
 
 import asyncio
@@ -83,18 +89,22 @@ from .webpush import Vapid, encrypt
 
 logger = logging.getLogger(__name__)
 
-SLOTS, SPARE_SLOTS = 256, 64  # most requests under way in a process: to known hosts; to all others
-OF_ONE = 2  # most slots of each kind for the devices of one owner
-MARKS = 5  # stored records that say that a host has taken a push; more are not needed
-LOOKED_THROUGH = 1_000  # most devices to search, of those that wait for a closed host, for one to test the host with
-TURN_S = 0.001  # after this time in `_run` other tasks of the event loop run
-LATE_S = 1.0  # pause of a device whose request can't start now for a reason other than a gate
+SLOTS, SPARE_SLOTS = 256, 64  # limits on requests under way in a process: to known hosts; to all others
+OF_ONE = 2  # limit on the slots of each kind for the devices of one owner
+MARKS = 5  # this many stored records that a host has accepted a push are enough
+LOOKED_THROUGH = 1_000  # limit on the waiting devices that are searched for one to test a closed host with
+TURN_S = 0.001  # after this time in `_run`, other tasks of the event loop run
+LATE_S = 1.0  # pause of a device whose request can't start for a reason other than a gate
 
 UNDER_WAY = (DeviceState.UNDER_WAY, DeviceState.LEAVING)
 
 
 class PushScheduler:
-    """The devices as rows of a fan-out, and all requests to them. The module's docstring has the rules."""
+    """Sends all push requests. Each device is a row (an index) of a fan-out, which finds the recipients of each alert.
+
+    A *gate* is a limit on requests under way, with a queue of waiting devices: the limit of one push service host, or a
+    set of *slots* for requests to all hosts. The module's docstring has the rules.
+    """
 
     def __init__(
         self,
@@ -113,23 +123,23 @@ class PushScheduler:
     ) -> None:
         """Create a scheduler for at most `capacity` devices at once.
 
-        The scheduler calls `gone` with a device whose service answered that the subscription is gone, `too_large` with
-        a device whose service takes only small bodies, and `worked` with a device whose stored record has to say that
-        its host has taken a push. `chance` returns a random number from 0 to 1.
+        The scheduler calls `gone` with a device whose push service answered that the subscription is gone, and
+        `too_large` with a device whose service accepts only small bodies. It calls `worked` with a device whose push
+        was accepted, so that its stored record can say so. `chance` returns a random number from 0 to 1.
 
-        Callers may set two attributes: `took` is called for each push that a service took, with the seconds since the
-        node accepted its entry; `answered` with the service and the status of each answer.
+        Callers may set two attributes. `took` is called for each accepted push, with the seconds since the node
+        accepted the alert or cancel. `answered` is called with the push service and the status of each answer.
         """
-        self.lanes: dict[str, ServiceLimit] = {}  # by host and port: the hosts of this process's devices
+        self.lanes: dict[str, ServiceLimit] = {}  # host:port -> limit, for the hosts of this process's devices
         self.entries = services.entries
         self.outcomes: Counter[str] = Counter()  # requests by outcome
-        self.pushed: Counter[str] = Counter()  # deliveries by alert id; not stored yet (rule H7)
+        self.pushed: Counter[str] = Counter()  # number of pushes by alert id, not stored yet (rule H7)
         self.took: Callable[[float], None] = lambda _seconds: None
         self.answered: Callable[[str, str], None] = lambda _service, _status: None
         self.idle = asyncio.Event()  # set while no request is under way
         self.idle.set()
         self.fanout = FanOut(capacity, self)
-        self._devices: list[Device | None] = [None] * capacity  # by row
+        self._devices: list[Device | None] = [None] * capacity  # by row (index in the fan-out)
         self._recorder = recorder
         self._client = client
         self._alert_digest = functools.lru_cache(1_024)(functools.partial(keyring.digest, "alert"))
@@ -141,25 +151,28 @@ class PushScheduler:
         self._too_large = too_large
         self._worked = worked
         self._now = clock.now()  # the time that the fan-out works with, set by `tick`
-        self._next: list[Device] = []  # devices that took an alert in this turn; `_run` sends their requests
+        self._next: list[Device] = []  # devices that took an alert in this turn; `_run` sends them
         self._slots, self._spare = Slots(SLOTS, OF_ONE), Slots(SPARE_SLOTS, OF_ONE)  # see Rule 3
-        self._closed: set[ServiceLimit] = set()  # hosts to test again, one request at a time
-        self._order = count()  # breaks ties in the queues: devices of equal urgency go in order of arrival
+        self._closed: set[ServiceLimit] = set()  # closed hosts, which are tested with one request at a time
+        self._order = count()  # breaks ties in the queues: among devices of equal urgency, the first to come is first
         self._pauses = Times()  # devices and when their pauses end
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._ending = False
         self._freed = asyncio.Event()  # set whenever a request has ended
 
-    # ---- hosts ---------------------------------------------------------------------------------------------------
+    # ---- the hosts of push services ------------------------------------------------------------------------------
 
     @property
     def under_way(self) -> int:
-        """The number of requests under way."""
+        """The number of push requests under way."""
         return self._slots.under_way + self._spare.under_way
 
-    def _join(self, device: Device) -> None:
-        """Count a new device at the host of its endpoint."""
+    def _count_at_host(self, device: Device) -> None:
+        """Add a device to the number of devices at the host of its endpoint.
+
+        Create the limit on requests to this host if the device is the first one there.
+        """
         endpoint = device.endpoint
         lane = self.lanes.get(endpoint.authority)
         if lane is None:
@@ -171,8 +184,11 @@ class PushScheduler:
         if device.record.worked:
             self._mark(device)
 
-    def _part(self, device: Device) -> None:
-        """Stop counting a device at its host. Forget a host that has no devices left."""
+    def _uncount_at_host(self, device: Device) -> None:
+        """Subtract a device from the number of devices at its host.
+
+        Forget the limit on requests to this host if the device was the last one there.
+        """
         lane = device.lane
         lane.devices -= 1
         lane.marked -= device.marked
@@ -182,13 +198,13 @@ class PushScheduler:
             self._closed.discard(lane)
 
     def moved(self, device: Device) -> None:
-        """Count a device at the host of its new endpoint, after the device has registered with that endpoint.
+        """Move a device to the limit of its new host, after it has registered with another endpoint.
 
-        A pause ends, because the failure concerned the old endpoint. A waiting device joins the queue of SLOTS, so the
-        next turn finds out which gate of the new host it has to wait for.
+        If the device is paused, the pause ends, because the failure concerned the old endpoint. If it waits, it joins
+        the queue of SLOTS, and when its turn comes, it waits at whichever limit of the new host prevents its request.
         """
-        self._part(device)
-        self._join(device)
+        self._uncount_at_host(device)
+        self._count_at_host(device)
         device.failures = 0
         if device.state is DeviceState.PAUSED:
             device.on(DeviceEvent.RESUME)
@@ -197,14 +213,15 @@ class PushScheduler:
             self._put(self._slots, device.urgency, device)
 
     def _mark(self, device: Device) -> None:
-        """Note that, by its stored record, a device's host has taken a push, which makes the host known."""
+        """Count a device whose stored record says that its host has accepted a push. Trust the host from now on."""
         device.marked, device.lane.marked = True, device.lane.marked + 1
         device.lane.known = True
 
     def open_shares(self) -> dict[str, float]:
-        """Return, for each entry of `--push-services`, the share of its devices whose host is open, from 0 to 1.
+        """Return, for each entry of `--push-services`, the fraction (0 to 1) of its devices whose host is open.
 
-        Only known hosts count. An entry without devices on known hosts has the share 1.
+        A host is closed after too many failures. Only devices whose host has accepted a push before count. The fraction
+        is 1 for an entry without such devices.
         """
         devices, behind_open = Counter[str](), Counter[str]()
         for lane in self.lanes.values():
@@ -213,53 +230,53 @@ class PushScheduler:
                 behind_open[lane.service] += lane.devices if lane.is_open else 0
         return {each: behind_open[each] / devices[each] if devices[each] else 1.0 for each in self.entries}
 
-    # ---- rows ----------------------------------------------------------------------------------------------------
+    # ---- devices that enter and leave the fan-out ----------------------------------------------------------------
 
     def enter(self, device: Device, row: int) -> None:
-        """Add a device at this row of the fan-out.
+        """Add a device that has this row (index) in the fan-out.
 
-        The caller then tells the fan-out which alerts the device holds, and calls `send_owed`.
+        After this, the caller tells the fan-out which alerts the device already has, and calls `send_owed`.
         """
         device.row, self._devices[row] = row, device
-        self._join(device)
+        self._count_at_host(device)
 
     def leave(self, device: Device) -> None:
-        """Remove a device that has a row here.
+        """Remove a device from the scheduler and the fan-out.
 
-        A request under way goes on and gives back its slot at its end. Its outcome is noted, but the device is not
-        offered anything more.
+        If the device has a request under way, the request continues and gives back its slot when it ends. Its outcome
+        is recorded, but the device is not offered anything more.
         """
         device.on(DeviceEvent.LEAVE)
-        self._part(device)
+        self._uncount_at_host(device)
         self.fanout.leave(device.row)
         self._devices[device.row] = None
         device.row = -1
 
-    # ---- offering alerts -----------------------------------------------------------------------------------------
+    # ---- offering alerts to devices ------------------------------------------------------------------------------
 
     def tick(self) -> Now:
-        """Read the clock and return the time, which the fan-out works with until the next tick."""
+        """Read the clock and return the time. The fan-out works with this time until the next tick."""
         self._now = self._clock.now()
         return self._now
 
     def resume_due(self) -> None:
-        """Resume the devices whose pause is over, and test the closed hosts that are due."""
+        """Resume the devices whose pause is over, and test the closed hosts whose next test is due."""
         now = self.tick()
         for lane in list(self._closed):
-            self._look(lane, now)
+            self._test_host(lane, now)
         for device in self._pauses.take(now.monotonic):
             if device.state is DeviceState.PAUSED and device.resumes_at <= now.monotonic:
                 self._resume(device)
 
     def send_owed(self, device: Device) -> int:
-        """Offer a device the alerts that it is owed now; return their number, cancels included (rule R8)."""
+        """Offer a device the alerts and cancels that it lacks; return their number (rule R8)."""
         self.tick()
         owed = self._offer(device)
         self.wake()
         return owed
 
     def end(self) -> None:
-        """Start no more requests. `idle` is set when the requests under way have ended."""
+        """Start no more requests. The event `idle` is set when the requests under way have ended."""
         self._ending = True
 
     async def ended(self, devices: Sequence[Device], within_s: float) -> None:
@@ -271,16 +288,16 @@ class PushScheduler:
                     await self._freed.wait()
 
     def wake(self) -> None:
-        """Schedule `_run` for the event loop's next iteration: there may be something to send."""
+        """Have the event loop call `_run` in its next iteration, because there may be something to send."""
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        """Take turns until nothing can be done, no slot is free or TURN_S has passed; then send what devices took.
+        """Offer alerts to devices, then send what the devices took.
 
-        All devices that took an alert share one write to the journal, so one sync of the disk serves up to 256
-        requests.
+        Offer them until no alert or waiting device is left, no slot is free or TURN_S seconds have passed. All devices
+        that took an alert share one write to the journal, so one sync of the disk serves up to 256 requests.
         """
         self._scheduled = False
         now = self._now = self._clock.now()
@@ -294,18 +311,19 @@ class PushScheduler:
                     self.wake()
                     break
         except Exception as error:
-            logger.error("a turn of the fan-out failed: %s", trace(error))
+            logger.error("choosing the devices for the new alerts failed: %s", trace(error))
         devices, self._next = self._next, []
         if devices:
             self._start(self._send(devices))
 
     def _step(self, now: Now) -> bool:
-        """Do the most urgent thing that can be done (Rule 3). Return False if there is nothing to do.
+        """Take the most urgent step that is possible (Rule 3). Return False if there is nothing to do.
 
-        The choice is between the most urgent flight of the fan-out and the most urgent device in the queue of SLOTS.
+        The step is a turn of the most urgent flight (an alert on its way), or an attempt to send to the most urgent
+        device that waits for a slot.
 
-        Example: 10,000 devices wait for a host with a minor alert, and an extreme alert is published. Its flight is
-        more urgent than the first waiting device, so the fan-out turns first, and each idle device takes the extreme
+        Example: 10,000 devices that lack a minor alert wait for their host, and an extreme alert is published. Its
+        flight is more urgent than the first waiting device, so it gets a turn, and each idle device takes the extreme
         alert. A waiting device is queued again with the new urgency, and gets the extreme alert when it is tried.
         """
         flight, first = self.fanout.most_urgent(), self._first_waiting()
@@ -314,7 +332,7 @@ class PushScheduler:
         elif first is not None:
             device = self._next_waiting()
             self._resume(device)
-            if device.state is not DeviceState.UNDER_WAY:  # it had no place, so the gates choose again
+            if device.state is not DeviceState.UNDER_WAY:  # it found no free place, so the gates choose again
                 self._admit(device.lane)
                 self._admit(self._spare)
         else:
@@ -322,16 +340,17 @@ class PushScheduler:
         return True
 
     def take(self, rows: Rows, alerts: Sequence[LiveAlert], texts: Sequence[int]) -> Sequence[Rows]:
-        """Offer the devices of these rows the most urgent of these alerts; return the rows that took each alert.
+        """Offer the most urgent of these alerts to the devices with these rows (indices in the fan-out).
 
-        A device has one request under way (Rule 1), so each row declines all other alerts.
+        Return one array for each alert: the rows whose devices took it. A device has one request under way (Rule 1), so
+        all devices decline the other alerts. `texts` has the index of the text (language) to send for each alert.
         """
         first = min(range(len(alerts)), key=lambda n: _urgency(alerts[n]))
         took = [row for row in rows.tolist() if self._takes(self._at(row), alerts[first], texts[first])]
         return [np.array(took if n == first else [], np.int32) for n in range(len(alerts))]
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
-        """Return the indices of the rows as they are: devices are not ordered by age."""
+        """Return the indices of these rows in their present order. Devices need not be sent alerts by age."""
         return np.arange(len(rows))
 
     def _at(self, row: int) -> Device:
@@ -340,18 +359,18 @@ class PushScheduler:
         return device
 
     def _resume(self, device: Device) -> None:
-        """Make a device idle, and offer it the alerts that it is owed."""
+        """End a device's pause or wait, and offer it the alerts that it lacks."""
         device.on(DeviceEvent.RESUME)
         self.fanout.resume(device.row)
         self._offer(device)
 
     def _offer(self, device: Device) -> int:
-        """Offer a device the most urgent alert that it is owed; return how many alerts and cancels it is owed.
+        """Offer a device the most urgent alert that it lacks; return how many alerts and cancels it lacks.
 
-        All other alerts count as declined, so the fan-out computes them again after the request (Rule 1).
+        The device declines all others for now. The fan-out finds them again when the request has ended (Rule 1).
 
-        Example: a device comes back from a pause of 300 s, and is owed alert A in revision 4 and a cancel of B. Both
-        are computed from the current state, so revisions 2 and 3 of A, which came during the pause, are never sent.
+        Example: a device comes back from a pause of 300 s, and lacks revision 4 of alert A and a cancel of B. Both are
+        computed from the current state, so revisions 2 and 3 of A, which came during the pause, are never sent.
         """
         owed = sorted(self.fanout.take_owed_by(device.row, self._now), key=_urgency)
         wanted = self.fanout.filter_of(device.row).languages
@@ -363,11 +382,11 @@ class PushScheduler:
         return len(owed)
 
     def _takes(self, device: Device, alert: LiveAlert, text: int) -> bool:
-        """Take an alert's current entry for a device and return True, or have the device wait and return False.
+        """Start a device's request for an alert's current entry, if that is possible now, and return True.
 
-        A device takes an entry only if its request can start now.
+        Otherwise pause the device or let it wait, and return False. `text` is the index of the alert's text (language).
         """
-        if self._begins(device):
+        if self._begin(device):
             recipient = bool(alert.flags(device.row) & RECIPIENT)
             device.owed = Owed(alert, _message(alert, text, signed=device.record.proofs), recipient)
             self._next.append(device)
@@ -378,8 +397,11 @@ class PushScheduler:
             self._wait(device, _urgency(alert))
         return False
 
-    def _begins(self, device: Device) -> bool:
-        """Take a slot, and a place at its host, for an idle or waiting device. Return False if either is missing."""
+    def _begin(self, device: Device) -> bool:
+        """Occupy a slot and a place at the host for a device's request. Return whether that was possible.
+
+        The device must be idle or waiting, and its host and the slots must have a free place.
+        """
         is_free = device.state in (DeviceState.IDLE, DeviceState.WAITING)
         if not is_free or self._ending or not self._shards.may_send(device.shard):
             return False
@@ -396,7 +418,11 @@ class PushScheduler:
         return True
 
     def _gate(self, device: Device) -> tuple[Gate, bool]:
-        """Return the slots that the device's request may take, and True; or the gate that is full, and False."""
+        """Return the limit that decides about a device's next request, and whether it lets the request start.
+
+        The limit is that of the host if the host has no free place, and otherwise the set of slots that the request
+        would use.
+        """
         lane, owner = device.lane, device.owner
         if not lane.has_room(self._now.monotonic, served=device.served):
             return lane, False
@@ -404,31 +430,32 @@ class PushScheduler:
         return slots, slots.free() > 0 and slots.allows(owner)
 
     def _wait(self, device: Device, how: Urgency) -> None:
-        """Queue a device at the gate that is full.
+        """Put a device into the queue of the limit that prevents its request.
 
-        A device that waits there for a less urgent alert gets a new place.
+        If it already waits there for a less urgent alert, it gets a place further ahead.
         """
         gate, _ = self._gate(device)
         is_waiting = device.state is DeviceState.WAITING
         if gate is self._spare and not self._spare.allows(device.owner):
-            self._pause(device, LATE_S)  # only its owner's requests are in its way; in a queue it could block others
+            self._pause(device, LATE_S)  # only its owner's other requests prevent it
         elif not is_waiting or how < device.urgency or device.gate is not gate:
             self._put(gate, min(how, device.urgency) if is_waiting else how, device)
 
     def _put(self, gate: Gate, how: Urgency, device: Device) -> None:
-        """Put a device into the queue of a gate.
+        """Put a device into the queue of a gate (limit), with this urgency.
 
-        An older entry of the device may remain in a queue. `_waits_so` is False for it, so readers of queues skip it.
+        An older entry of the device may remain in a queue. Code that reads a queue skips entries for which `_waits_so`
+        returns False.
         """
         device.on(DeviceEvent.WAIT)
         device.urgency, device.gate = how, gate
         heappush(gate.waiting, (how, next(self._order), device, None))
 
     def _admit(self, gate: Gate) -> None:
-        """Move as many waiting devices as a gate has free places to the queue of SLOTS (Rule 6).
+        """Move the first devices that wait at a gate (a limit on requests) to the queue of SLOTS (Rule 6).
 
-        `coming` counts the devices that were moved and have not been tried yet: their places are promised, so the next
-        call moves no further devices for the same places.
+        Move as many as the gate has free places. `coming` counts the devices that were moved and not tried yet, so the
+        next call does not count their places as free.
         """
         count = gate.free(self._now.monotonic) - gate.coming if gate.waiting else 0
         while count > 0 and gate.waiting:
@@ -439,11 +466,12 @@ class PushScheduler:
                 count -= 1
                 heappush(self._slots.waiting, (how, order, device, gate))
 
-    def _look(self, lane: ServiceLimit, now: Now) -> None:
-        """Test a closed host with a request, if it is time.
+    def _test_host(self, lane: ServiceLimit, now: Now) -> None:
+        """Test a closed host (one that failed, so no other requests go there) with one push, if the next test is due.
 
-        The request is for a device whose last push was taken, if one waits: only the answer to such a device shows that
-        the host works. After GRACE_S without such a device any device will do (`ServiceLimit`, Rule 3).
+        If possible, the request is for a waiting device whose last push was accepted, because only the answer to such a
+        device shows whether the host works. If there is no such device for GRACE_S seconds, the test uses any device
+        (`service_limits`, Rule 3).
         """
         if lane.is_open:
             self._closed.discard(lane)
@@ -458,14 +486,17 @@ class PushScheduler:
                 self._put(self._slots, how, device)
 
     def _first_waiting(self) -> Urgency | None:
-        """Return the urgency of the first device in the queue of SLOTS; None if none waits. Drop outdated entries."""
+        """Return the urgency of the first device that waits for a free slot, or None if no device waits for one.
+
+        A slot lets one request run. Remove entries at the front of the queue that are no longer valid.
+        """
         heap = self._slots.waiting
         while heap and not _waits_so(heap[0][2], heap[0][0], self._slots):
             self._next_waiting()
         return heap[0][0] if heap else None
 
     def _next_waiting(self) -> Device:
-        """Remove the first entry from the queue of SLOTS and return its device."""
+        """Remove the first entry from the queue of devices that wait for a free slot, and return its device."""
         device: Device
         _, _, device, gate = heappop(self._slots.waiting)
         if gate is not None:
@@ -473,40 +504,40 @@ class PushScheduler:
         return device
 
     def waiting(self) -> int:
-        """Return how many devices wait for their host or for a slot."""
+        """Return how many devices wait because the limit of their host, or that of all hosts, is reached."""
         gates: list[Gate] = [self._slots, self._spare, *self.lanes.values()]
         return sum(_waits_so(device, how, gate) for gate in gates for how, _, device, _ in gate.waiting)
 
-    # ---- a request -----------------------------------------------------------------------------------------------
+    # ---- sending one request and recording its outcome -----------------------------------------------------------
 
     async def _send(self, devices: Sequence[Device]) -> None:
-        """Note that these devices may be sent their alerts, on stable storage; then start the requests (rule WPS2)."""
+        """Record on stable storage that these devices may be sent their alerts; then start the requests (rule WPS2)."""
         going = [(device, device.owed) for device in devices if device.owed is not None]
         try:
             await self._recorder.before([self._line(device, owed, State.MAYBE) for device, owed in going])
         except Exception as error:  # go on: a push that is sent twice is better than none (rule WPS4)
-            logger.error("pushes could not be recorded before they are sent: %s", trace(error))
+            logger.error("pushes are sent without being recorded first, because of an error: %s", trace(error))
         failpoints.hit("push-noted")
         for device, owed in going:
             self._start(self._request(device, owed))
 
     async def _request(self, device: Device, owed: Owed) -> None:
-        """Send the alert that a device took, unless that is out of date by now; note the outcome and act on it.
+        """Send the alert that a device took, record the outcome and act on it. Don't send an alert that is out of date.
 
-        Every path ends in `_noted`, which gives back the slot and the place at the host.
+        Every path ends in `_record_outcome`, which gives back the slot and the place at the host.
 
         Example: the journal took 3 s because the disk was busy, and the alert has been cancelled meanwhile. The
-        revision is not sent. `_noted` retracts it, and the device is offered the cancel if it is a recipient of an
-        earlier revision.
+        revision is not sent. `_record_outcome` retracts it, and the device is offered the cancel if it is a recipient
+        of an earlier revision.
         """
         now = self._clock.now()
         alert, (lane, _) = owed.alert, device.place
         is_current = device.is_here and owed.message.number == alert.number and not alert.ended(now)
         ttl_s = messages.ttl_s(alert.expires_at, now.wall_ms)
-        is_sure = self._shards.may_send(device.shard) and ttl_s >= 1  # else try again after a short pause
+        is_sure = self._shards.may_send(device.shard) and ttl_s >= 1  # otherwise try again after a short pause
         if not is_current or not is_sure or lane is not device.lane:  # Rules 5 and 7, or a new endpoint
             lane.withdraw()
-            self._noted(device, owed, None, pause_s=LATE_S if is_current and not is_sure else 0.0)
+            self._record_outcome(device, owed, None, pause_s=LATE_S if is_current and not is_sure else 0.0)
             return
         record = device.record
         size = SMALL_BODY_BYTES if record.small else BODY_BYTES
@@ -518,16 +549,16 @@ class PushScheduler:
             if not owed.message.is_cancel:
                 self.pushed[alert.id] += 1
         pause_s = self._pause_s(device, answer, record, ttl_s)
-        self._noted(device, owed, answer.outcome, pause_s)
-        await self._consequences(device, record, answer.outcome)
+        self._record_outcome(device, owed, answer.outcome, pause_s)
+        await self._act_on_answer(device, record, answer.outcome)
 
     async def _answered(
         self, device: Device, topic: str, text: Callable[[], bytes], ttl_s: int, how: str, now: Now
     ) -> PushResponse:
-        """Encrypt a text, push it to a device and return the answer, which is counted.
+        """Encrypt a message, push it to a device, count the answer and return it.
 
-        `topic` is the alert's id, from which the Topic is made; `how` is the Urgency of RFC 8030; `text` returns the
-        message. This never raises, so no slot is lost.
+        `topic` is the alert's id, from which the Topic is made; `how` is the Urgency of RFC 8030; `text` is called and
+        returns the message. This method never raises, so no slot is lost.
         """
         record, endpoint = device.record, device.endpoint
         try:
@@ -537,7 +568,7 @@ class PushScheduler:
             push = Push(endpoint, body, ttl_s, how, tag, authorization, device.place[0].known)
             answer = await self._client.send(push, ttl_s)
         except Exception as error:
-            logger.error("a push failed: %s", trace(error))
+            logger.error("a push request failed: %s", trace(error))
             answer = PushResponse(PushOutcome.REFUSED, "internal")
         self._note_answer(device, endpoint, answer.outcome, now)
         self.outcomes[answer.outcome.value] += 1
@@ -545,9 +576,11 @@ class PushScheduler:
         return answer
 
     def _note_answer(self, device: Device, endpoint: Endpoint, outcome: PushOutcome, began: Now) -> None:
-        """Record an outcome at the host, and at the device if it still has the endpoint that the request went to.
+        """Record the outcome of a request for the host, and for the device.
 
-        When this makes a host known, its devices leave the queue of the spare slots: they may take one of SLOTS now.
+        If the device has another endpoint by now, record it only for the host. The first accepted push makes a host
+        known (trusted): its devices no longer wait for the few SPARE_SLOTS, which limit requests to unknown hosts, but
+        may use the regular SLOTS.
         """
         lane, now = device.place[0], self._clock.now().monotonic
         was_known, is_same = lane.known, endpoint is device.endpoint
@@ -557,7 +590,7 @@ class PushScheduler:
             device.served = outcome is PushOutcome.SENT
         if not lane.is_open and self.lanes.get(lane.host) is lane:
             self._closed.add(lane)
-        if lane.known and not was_known:  # its devices need no spare slots any more
+        if lane.known and not was_known:  # its devices no longer need spare slots
             waiting, self._spare.waiting = self._spare.waiting, []
             for entry in waiting:
                 if not _waits_so(entry[2], entry[0], self._spare):
@@ -567,7 +600,11 @@ class PushScheduler:
                 heappush(gate.waiting, entry)
 
     def _pause_s(self, device: Device, answer: PushResponse, record: Record, left_s: float) -> float:
-        """Return for how many seconds to pause a device after an answer. `record` is what the request was made of."""
+        """Return for how many seconds to pause a device after an answer.
+
+        `record` is the device's record at the start of the request. If the device has another endpoint by now, return
+        0. `left_s` is the number of seconds until the alert ends.
+        """
         if device.record.endpoint != record.endpoint:
             return 0.0  # the failure concerned the old endpoint
         outcome = answer.outcome
@@ -576,21 +613,24 @@ class PushScheduler:
         device.failures = 0 if outcome in (PushOutcome.SENT, PushOutcome.LARGE) else device.failures + 1
         return wait_s(outcome, device.failures, answer.retry_after_s, left_s, self._chance())
 
-    def _noted(self, device: Device, owed: Owed, outcome: PushOutcome | None, pause_s: float) -> None:
-        """Note the outcome of an alert's request (None: it was not sent), then free the device, after a pause.
+    def _record_outcome(self, device: Device, owed: Owed, outcome: PushOutcome | None, pause_s: float) -> None:
+        """Record the outcome of the request for an alert, then free the device for the next request.
+
+        `outcome` is None if the request was not sent. If `pause_s` is not 0, the device is paused for as many seconds
+        first. The *line* is the stored record of what the device was sent of the alert.
 
         - A revision was sent: the line becomes SENT.
-        - A cancel was sent: the line is removed, for the device is no recipient any more.
+        - A cancel was sent: the line is removed, because the device is no longer a recipient.
         - Nothing was sent: the fan-out retracts the entry (Rule 2), and the line is removed, unless the device was a
           recipient before.
-        - It may have been sent: the entry is retracted too, but the device counts as a recipient, so it will get the
+        - The entry may have been sent: it is retracted too, but the device counts as a recipient, so it will get the
           cancel of the alert.
         """
         device.owed = None
         number, is_here = owed.message.number, device.is_here
         if outcome is PushOutcome.SENT:
             self._recorder.after(self._line(device, owed, None if owed.message.is_cancel else State.SENT))
-            if is_here and owed.message.is_cancel:  # the device may have registered meanwhile, as a holder of the alert
+            if is_here and owed.message.is_cancel:  # it may have reported the alert meanwhile
                 self.fanout.retract(device.row, owed.alert, number, recipient=False)
         else:
             recipient = owed.recipient or outcome is PushOutcome.MAYBE
@@ -600,9 +640,10 @@ class PushScheduler:
         self._free(device, pause_s)
 
     def _free(self, device: Device, pause_s: float) -> None:
-        """Give back the slot and the place of a device's request; then pause the device, or offer it the next alert.
+        """Give back the slot of a device's request, which has ended; then pause the device, or offer it its next alert.
 
-        The free places go to waiting devices first, by the queue of SLOTS.
+        Before that, as many waiting devices as there are free places are moved to the queue of SLOTS, and are tried
+        soon.
         """
         self._now = self._clock.now()
         device.on(DeviceEvent.END)
@@ -621,18 +662,22 @@ class PushScheduler:
         self.wake()
 
     def _pause(self, device: Device, seconds: float) -> None:
-        """Pause a device for `seconds`. Do nothing while its request is under way: the end of the request decides."""
+        """Pause a device for `seconds`.
+
+        If it has a request under way, do nothing: whether to pause is decided when that request ends.
+        """
         if device.state in (DeviceState.IDLE, DeviceState.WAITING):
             self.fanout.pause(device.row)
             device.on(DeviceEvent.PAUSE)
             device.resumes_at = self._now.monotonic + seconds
             self._pauses.put(device.resumes_at, device)
 
-    async def _consequences(self, device: Device, record: Record, outcome: PushOutcome) -> None:
-        """Act on an answer that concerns the device itself.
+    async def _act_on_answer(self, device: Device, record: Record, outcome: PushOutcome) -> None:
+        """Act on an answer that concerns the device itself, not only this one push.
 
-        The answer may say that the subscription is gone, that bodies have to be small, or, by a push that was taken,
-        that the host works. An answer to an endpoint that the device has replaced is ignored.
+        The answer may say that the subscription is gone or that bodies must be small. If it accepts the push, the host
+        is known to work. The answer is ignored if the device has another endpoint by now. `record` is the device's
+        record at the start of the request.
         """
         if not device.is_here or device.record.endpoint != record.endpoint:
             return
@@ -646,11 +691,12 @@ class PushScheduler:
             await self._too_large(device)
 
     def renew(self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]) -> bool:
-        """Push to an idle device that its lease ends at `until_ms`, if the request can start; return whether it could.
+        """Push a reminder to an idle device that its registration ends at `until_ms`, if a request can start now.
 
-        `came` is called with whether the service took the push.
+        Return whether the request started. When it has ended, `came` is called with True if the service accepted the
+        push, otherwise with False.
         """
-        if device.state is not DeviceState.IDLE or not self._begins(device):
+        if device.state is not DeviceState.IDLE or not self._begin(device):
             return False
         self._start(self._request_renewal(device, now, until_ms, came))
         return True
@@ -658,31 +704,35 @@ class PushScheduler:
     async def _request_renewal(
         self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]
     ) -> None:
-        """Push the message about the lease, free the device, and call `came`."""
+        """Push a reminder that a device's registration ends soon, and free the device for other requests.
+
+        Then call `came` with True if the service accepted the push, otherwise with False.
+        """
         record = device.record
         text = functools.partial(messages.renewal, until_ms, now.wall_ms)
         ttl_s = messages.ttl_s(until_ms, now.wall_ms)
         answer = await self._answered(device, messages.RENEW, text, ttl_s, messages.URGENCIES[0], now)
         self._free(device, self._pause_s(device, answer, record, ttl_s))
         await came(answer.outcome is PushOutcome.SENT)
-        await self._consequences(device, record, answer.outcome)
+        await self._act_on_answer(device, record, answer.outcome)
 
     def lines_of(self, device: Device) -> list[DeliveryRecord]:
-        """Return a journal line for each live alert that the device was sent, or may have been sent."""
-        return [line for alert in self.fanout.live if (line := self._known(device, alert)) is not None]
+        """Return a delivery record for each live alert that the device was sent, or may have been sent."""
+        return [line for alert in self.fanout.live if (line := self._record_of(device, alert)) is not None]
 
     def held(
         self, holding: Mapping[str, int], device: StoredDevice, told: Sequence[DeliveryRecord]
     ) -> list[DeliveryRecord]:
-        """Return the journal lines to store with a registration for the alerts that the device says it holds.
+        """Return the journal lines to store with a registration, for the alerts that the device says it has.
 
-        Such a device is a recipient, and has to stay one if the process that has its shard dies (rules R5, WPR10).
-        `told` are the lines that the store has: alerts for which they say the same need no new line. `holding` maps
-        alert ids to revisions.
+        A line says what one device was sent of one alert. `holding` maps the ids of the alerts to their revisions.
+        `told` are the lines that are stored already; if one of them says the same about an alert, no new line is
+        returned for it. A device that has an alert is a recipient, and has to stay one even if the process that is
+        responsible for it dies (rules R5, WPR10).
 
-        Example: a phone fetched alert A over a WebSocket, then registers for pushes with `holding: {A: 3}`, and the
-        process that has its shard dies before it reads that. The next process finds the line of A in the store, so it
-        sends the phone the cancel of A.
+        Example: a phone receives alert A over a WebSocket, then registers for pushes with `holding: {A: 3}`, and the
+        responsible process dies before it reads that. The next process finds the line of A in the store, so it sends
+        the phone the cancel of A.
         """
         known, now = {line.alert: line for line in told}, self.tick()
         lines = []
@@ -700,17 +750,22 @@ class PushScheduler:
         return lines
 
     def note_held(self, device: Device, holding: Iterable[str]) -> None:
-        """Note the alerts that a device says it holds, so it is a recipient after a restart too (rules R5, WPR10)."""
+        """Record which alerts a device says it has, in the journal (the record of what devices were sent).
+
+        `holding` has the ids of these alerts. The device then counts as a recipient of these alerts even after a
+        restart (rules R5, WPR10).
+        """
         for alert_id in holding:
             alert = self.fanout.live.find(alert_id, self._now)
-            line = None if alert is None else self._known(device, alert)
+            line = None if alert is None else self._record_of(device, alert)
             if line is not None:
                 self._recorder.after(line)
 
-    def _known(self, device: Device, alert: LiveAlert) -> DeliveryRecord | None:
-        """Return the journal line for what a device was sent of an alert, None if it is no recipient.
+    def _record_of(self, device: Device, alert: LiveAlert) -> DeliveryRecord | None:
+        """Return the record of what a device was sent of an alert, or None if the device is not a recipient.
 
-        The line says SENT only if the device has the current revision, and not if that is still under way.
+        The record says SENT if the device has the current revision, and otherwise MAYBE. It also says MAYBE while a
+        request for the alert is under way.
         """
         told = alert.flags(device.row)
         if not told & RECIPIENT:
@@ -734,20 +789,25 @@ class PushScheduler:
 
 
 def _waits_so(device: Device, how: Urgency, gate: Gate) -> bool:
-    """Return whether an entry of a gate's queue is valid: the device still waits there with this urgency.
+    """Return whether an entry of a gate's queue is valid: the device still waits at this gate with this urgency.
 
-    A device that starts a request, leaves, or is queued again keeps its old entries, which are skipped here.
+    A gate is a limit on requests. When a device starts a request, leaves or is queued again, its old entries stay in
+    the queues but are no longer valid.
     """
     return device.state is DeviceState.WAITING and device.urgency == how and device.gate is gate
 
 
 def _urgency(alert: LiveAlert) -> Urgency:
-    """Return the sort key of an alert: the most severe first, and cancels first within a severity (Rule 4)."""
+    """Return the key by which alerts are sorted: the most severe first; among equals, cancels first (Rule 4)."""
     return -alert.rank, alert.cancel is None
 
 
 def _message(alert: LiveAlert, text: int, *, signed: bool) -> PushMessage:
-    """Return the message for an alert's current entry. The JSON is encoded once for each text, on first use."""
+    """Return the message for an alert's current entry, in the text (language) with this index.
+
+    `signed` says whether the message contains the proof of the approvals. The JSON is encoded once for each text, when
+    it is first needed.
+    """
     payloads = alert.encoded.get(text)
     if payloads is None:
         payloads = alert.encoded[text] = encode_json(alert.current, text)

@@ -1,44 +1,46 @@
-"""Limits on requests under way, by host and in all, and the waits after an answer (rules WPO2, HD2, HD19).
+"""Limits on how many push requests run at once, by host and in all, and the waits after an answer (WPO2, HD2, HD19).
 
     answer                                          outcome    effect
     ---------------------------------------------   --------   -------------------------------------------------------
     2xx                                             sent
     404, 410                                        gone       the device is forgotten
-    413                                             large      sent again at once, in small bodies from now on
-    3xx, 400, 401, 403, every other one             refused    the device waits an hour; it is never forgotten for this
+    413                                             large      sent again at once; bodies are small from now on
+    3xx, any other 4xx                              refused    the device waits an hour; it is never forgotten for this
     429, 503                                        busy       it waits for Retry-After; else 2, 4, 8 … 300 s, ± 50 %
-    every other 5xx                                 failed     the same
+    any other 5xx                                   failed     the same as for busy
     no connection, TLS failed                       away       it waits 2, 4, 8 … 300 s, ± 50 %
-    no answer in time, connection lost meanwhile    maybe      the same; the alert may have been sent
+    no answer in time, connection lost meanwhile    maybe      the same as for away; the alert may have been sent
 
-A *lane* (`ServiceLimit`) is the limit for one host. A host is *known* when it has taken a push, or when the operator
-has named this very host and not a `*.name` above it. Requests to known hosts share one set of slots. Requests to all
-other hosts share a small set of their own, with at most UNKNOWN for each host. So a host that doesn't work takes no
-slot from a host that works.
+A *lane* (`ServiceLimit`) is the limit for one host. Its *width* is how many requests to the host may run at once; a
+lane of width 0 is *closed*. A host is *known* when it has accepted a push, or when the operator has allowed this very
+host by name rather than by a `*.name`. Requests to known hosts share one set of slots. Requests to all other hosts
+share a small set of their own, with at most UNKNOWN requests for each host. So a host that doesn't work takes no slot
+from a host that works.
 
-Rule 1  A known lane starts with a pace of FIRST requests at once; each push that was taken within QUICK_S adds one.
-        After IDLE_S without a push that was taken, the pace is FIRST again. So a host that hangs or is slow uses few
-        slots.
-Rule 2  The outcomes busy, away and maybe count against the host, if the device's last push was taken. When they were
-        the last outcome of more than half of the last OWNERS owners, and of at least BAD owners, the lane's width is
-        halved, at most once in HALVE_S. GOOD pushes that were taken widen the lane by one. A lane of width 0 is closed.
-Rule 3  A closed lane is tested with one request at a time: after FIRST_LOOK_S, then after twice as long each time, up
-        to LAST_LOOK_S. The test is for a device whose last push was taken; if there is none for GRACE_S, for any
-        device.
+Rule 1  Besides its width, a known lane has a *pace*, which also limits the requests that run at once. The pace starts
+        at FIRST and grows by one with each push that is accepted within QUICK_S. After IDLE_S without an accepted push,
+        it is reset to FIRST. So a host that hangs or is slow uses few slots.
+Rule 2  The outcomes busy, away and maybe count against the host if the previous push to the same device was accepted.
+        For each of the last OWNERS owners of devices, only the latest outcome counts. When more than half of these
+        outcomes, and at least BAD of them, are against the host, the width is halved, at most once in HALVE_S. After
+        GOOD accepted pushes, with no outcome against the host in between, the width grows by one.
+Rule 3  A closed lane is tested with one request at a time: first after FIRST_LOOK_S; the wait doubles with each test,
+        up to LAST_LOOK_S. The test is a push to a device whose last push was accepted. If there is no such device for
+        GRACE_S, the push may be to any device.
 
-Example for Rule 1: a host takes each push in 50 ms. Its pace grows from 32 to 200 within about 170 pushes, far less
+Example for Rule 1: a host accepts each push in 50 ms. Its pace grows from 32 to 200 within about 170 pushes, far less
 than a second. Another host accepts connections and never answers: 32 requests wait for their timeouts, and the other
 slots stay free.
 
 Example for Rule 2: somebody registers 1,000 devices with made-up endpoints at a real host, which answers them with 503.
-None of these devices ever had a push taken, so the lane stays open for everybody else. And when one owner's devices
-fail, they count as one of OWNERS.
+None of these devices ever had a push accepted, so the lane stays open for everybody else. And if all devices of one
+owner fail, they count as one of OWNERS.
 
-Example for Rule 3: the host answers 503 to everybody. The lane is halved again and again, from 200 to 0. After 1 s one
+Example for Rule 3: the host answers 503 to everybody. The width is halved again and again, from 200 to 0. After 1 s one
 request tests the host, then after 2, 4, 8, 16, 30, 30 … s. The first answer that doesn't count against the host opens
 the lane with a width of 1.
 
-This module does no I/O: callers pass in the time, in seconds of the monotonic clock, and the random numbers.
+This module does no I/O: callers pass in the random numbers, and the time in seconds of the monotonic clock.
 """
 
 from abc import ABC, abstractmethod
@@ -46,9 +48,9 @@ from collections.abc import Hashable
 from enum import Enum
 from typing import Any
 
-AT_MOST = 200  # the greatest width: requests under way to one host
+AT_MOST = 200  # the greatest width
 FIRST, QUICK_S, IDLE_S = 32, 2.0, 5.0
-UNKNOWN = 2  # most requests under way to a host that is not known
+UNKNOWN = 2  # limit on requests under way to a host that is not known
 BAD, OWNERS, GOOD = 5, 100, 100
 HALVE_S = 1.0
 FIRST_LOOK_S, LAST_LOOK_S, GRACE_S = 1.0, 30.0, 5.0
@@ -56,11 +58,11 @@ FIRST_LOOK_S, LAST_LOOK_S, GRACE_S = 1.0, 30.0, 5.0
 FIRST_WAIT_S, LAST_WAIT_S = 2.0, 300.0
 REFUSED_WAIT_S = 3600.0
 MAX_RETRY_AFTER_S = 600.0
-LAST_TRY_S = 5.0  # a `Retry-After` beyond the alert's end is cut to this long before it
+LAST_TRY_S = 5.0  # a `Retry-After` that ends after the alert is cut to this long before the alert's end
 
 
 class PushOutcome(Enum):
-    """The outcome of a request. The module's table maps answers to outcomes."""
+    """The outcome of a push request. The table in the module's docstring says which answers have which outcome."""
 
     SENT = "sent"
     GONE = "gone"
@@ -72,12 +74,12 @@ class PushOutcome(Enum):
     MAYBE = "maybe"
 
 
-# Outcomes that count against the host (Rule 2).
+# The outcomes that count against the host (Rule 2).
 OF_THE_SERVICE = frozenset({PushOutcome.BUSY, PushOutcome.AWAY, PushOutcome.MAYBE})
 
 
 def outcome_of(status: int) -> PushOutcome:
-    """Return the outcome of an answer with this status."""
+    """Return the outcome of a push to which the service answered with this HTTP status."""
     if 200 <= status < 300:
         return PushOutcome.SENT
     named = {
@@ -91,11 +93,11 @@ def outcome_of(status: int) -> PushOutcome:
 
 
 def wait_s(outcome: PushOutcome, failures: int, retry_after_s: float | None, left_s: float, chance: float) -> float:
-    """Return for how many seconds a device waits after an outcome.
+    """Return how many seconds a device waits after an outcome before it is sent anything more.
 
-    `failures` is the number of failures in a row, this one included. `left_s` is the time until the alert ends: a
-    longer `Retry-After` is cut to LAST_TRY_S before the end (rule HD19). `chance` is a random number from 0 to 1, which
-    spreads the waits of many devices.
+    `failures` is the number of failures in a row, including this one. `retry_after_s` is the wait that the service
+    asked for in `Retry-After`, or None. It is shortened so that it ends LAST_TRY_S seconds before the alert, which ends
+    in `left_s` seconds (rule HD19). `chance` is a random number from 0 to 1, which spreads the waits of many devices.
     """
     if outcome in (PushOutcome.SENT, PushOutcome.LARGE):
         return 0.0
@@ -108,14 +110,14 @@ def wait_s(outcome: PushOutcome, failures: int, retry_after_s: float | None, lef
 
 
 class Gate(ABC):
-    """A bound on requests under way, with a queue of the devices that wait for a free place."""
+    """A limit on requests under way, with a queue of the devices that have to wait because of the limit."""
 
     __slots__ = ("coming", "under_way", "waiting")
 
     def __init__(self) -> None:
         self.under_way = 0
-        self.waiting: list[Any] = []  # a heap of waiting devices, which `scheduler` manages
-        self.coming = 0  # devices that left this queue for that of the slots, and have not been tried yet
+        self.waiting: list[Any] = []  # a heap of waiting devices, which `scheduler` fills and empties
+        self.coming = 0  # number of devices moved from this queue to that of the slots, and not tried yet
 
     @abstractmethod
     def free(self, _now_s: float) -> int:
@@ -123,12 +125,12 @@ class Gate(ABC):
 
 
 class Slots(Gate):
-    """A bound on requests under way to all hosts together, with a bound for each owner."""
+    """Limits how many requests may be under way to all hosts together, and how many to the devices of one owner."""
 
     __slots__ = ("_at_most", "_of", "_of_one")
 
     def __init__(self, at_most: int, of_one: int) -> None:
-        """Allow `at_most` requests under way, and `of_one` for the devices of one owner."""
+        """Allow `at_most` requests under way in total, and `of_one` requests to the devices of each owner."""
         super().__init__()
         self._at_most, self._of_one = at_most, of_one
         self._of: dict[Hashable, int] = {}
@@ -138,16 +140,16 @@ class Slots(Gate):
         return self._at_most - self.under_way
 
     def allows(self, owner: Hashable) -> bool:
-        """Return whether this owner has fewer requests under way here than the bound of an owner."""
+        """Return whether this owner is still below the limit for one owner's requests under way."""
         return self._of.get(owner, 0) < self._of_one
 
     def start(self, owner: Hashable) -> None:
-        """Take a slot for a request to a device of this owner."""
+        """Count a request to a device of this owner as under way."""
         self.under_way += 1
         self._of[owner] = self._of.get(owner, 0) + 1
 
     def end(self, owner: Hashable) -> None:
-        """Give back a slot that this owner has taken."""
+        """Stop counting a request to a device of this owner: the request has ended."""
         self.under_way -= 1
         left = self._of.pop(owner) - 1
         if left:
@@ -155,16 +157,16 @@ class Slots(Gate):
 
 
 class ServiceLimit(Gate):
-    """The limit on requests to one host: its *lane*."""
+    """Limits how many requests run at once to one push service host. This package calls such a limit a *lane*."""
 
     __slots__ = (
         "_halve_at",
         "_latest",
-        "_look_at",
-        "_look_s",
         "_pace",
         "_successes",
         "_taken_at",
+        "_test_again_s",
+        "_test_at",
         "devices",
         "host",
         "known",
@@ -175,32 +177,32 @@ class ServiceLimit(Gate):
     )
 
     def __init__(self, host: str, service: str, *, named: bool = True) -> None:
-        """Create an open lane.
+        """Create a limit for a host that is open.
 
         `host` is a host name with its port, `service` the entry of `--push-services` that allows it. `named` says that
-        the entry is this host's own name, not a `*.name`; then the host is known from the start.
+        the entry is this host's own name, not a `*.name`; then the host is trusted from the start.
         """
         super().__init__()
         self.host, self.service, self.named = host, service, named
         self.known = named
         self.devices = 0  # devices of this process with an endpoint at this host
-        self.marked = 0  # those of them whose stored records say that the host has taken a push
-        self.width = AT_MOST  # requests at once, which failures reduce (Rule 2); 0: closed
-        self._pace = FIRST  # requests at once, which pushes that are taken increase (Rule 1)
-        self._taken_at = float("-inf")  # when the last push was taken
-        self._latest: dict[Hashable, bool] = {}  # owner -> whether its last outcome counts against the host
-        self._successes = 0  # pushes that were taken since the lane was last widened
+        self.marked = 0  # number of those devices whose stored records say that the host has accepted a push
+        self.width = AT_MOST  # limit on requests at once, which failures reduce (Rule 2); 0: closed
+        self._pace = FIRST  # limit on requests at once, which accepted pushes raise (Rule 1)
+        self._taken_at = float("-inf")  # when the last push was accepted
+        self._latest: dict[Hashable, bool] = {}  # owner -> whether the latest outcome counts against the host
+        self._successes = 0  # accepted pushes since the width last grew
         self._halve_at = float("-inf")  # the earliest time of the next halving
-        self._look_at = float("inf")  # the time of the next test, while the lane is closed
-        self._look_s = FIRST_LOOK_S
+        self._test_at = float("inf")  # when the host is tested next, while it is closed
+        self._test_again_s = FIRST_LOOK_S
 
     @property
     def is_open(self) -> bool:
-        """Whether the lane has a width above 0."""
+        """Whether the host is open for requests. If False, the host is only tested from time to time (Rule 3)."""
         return self.width > 0
 
     def free(self, _now_s: float) -> int:
-        """Return how many more requests may start now; 0 or less if the lane is closed."""
+        """Return how many more requests may start now; 0 or less if the limit is reached or the host is closed."""
         if not self.known:
             return UNKNOWN - self.under_way
         if _now_s - self._taken_at > IDLE_S:
@@ -208,13 +210,13 @@ class ServiceLimit(Gate):
         return min(self.width, self._pace) - self.under_way
 
     def has_room(self, now_s: float, *, served: bool = True) -> bool:
-        """Return whether a request may start now. `served`: whether the last push to its device was taken."""
+        """Return whether a request may start now. `served` says whether the last push to the device was accepted."""
         if self.is_open:
             return self.free(now_s) > 0
-        return self.under_way == 0 and now_s >= self._look_at + (0.0 if served else GRACE_S)
+        return self.under_way == 0 and now_s >= self._test_at + (0.0 if served else GRACE_S)
 
     def start(self) -> None:
-        """Count a request as under way. The caller has checked that there is room."""
+        """Count a request as under way. The caller has checked that one may start."""
         self.under_way += 1
 
     def withdraw(self) -> None:
@@ -224,7 +226,11 @@ class ServiceLimit(Gate):
     def end(
         self, outcome: PushOutcome, owner: Hashable, now_s: float, *, served: bool = True, took_s: float = 0.0
     ) -> None:
-        """Record the outcome of a request to a device of this owner, and how many seconds the request took."""
+        """Stop counting a request to a device of this owner, and record its outcome.
+
+        `served` says whether the previous push to the device was accepted. `took_s` is how many seconds the request
+        took.
+        """
         self.under_way -= 1
         is_taken = outcome is PushOutcome.SENT
         if is_taken:
@@ -232,7 +238,7 @@ class ServiceLimit(Gate):
             if took_s <= QUICK_S and self._pace < AT_MOST:
                 self._pace += 1
         if not self.is_open:
-            self._looked(now_s, is_back=outcome not in OF_THE_SERVICE)
+            self._record_test(now_s, is_back=outcome not in OF_THE_SERVICE)
         elif is_taken:
             self._note(owner, is_bad=False)
             self._successes += 1
@@ -247,7 +253,10 @@ class ServiceLimit(Gate):
                 self._halve(now_s)
 
     def _note(self, owner: Hashable, *, is_bad: bool) -> None:
-        """Record an owner's latest outcome, and drop the owner whose outcome is oldest."""
+        """Record the latest outcome for an owner of devices. `is_bad` says whether it counts against the host (Rule 2).
+
+        If there are more than OWNERS owners, forget the one whose outcome is the oldest.
+        """
         self._latest.pop(owner, None)
         self._latest[owner] = is_bad
         if len(self._latest) > OWNERS:
@@ -258,13 +267,17 @@ class ServiceLimit(Gate):
         self._halve_at = now_s + HALVE_S
         self._latest.clear()
         if not self.is_open:
-            self._look_s = FIRST_LOOK_S
-            self._look_at = now_s + FIRST_LOOK_S
+            self._test_again_s = FIRST_LOOK_S
+            self._test_at = now_s + FIRST_LOOK_S
 
-    def _looked(self, now_s: float, *, is_back: bool) -> None:
-        """Record the end of a test, or of a request that started before the lane was closed (Rule 3)."""
+    def _record_test(self, now_s: float, *, is_back: bool) -> None:
+        """Record the outcome of a request that ends while the host is closed (Rule 3).
+
+        `is_back` says whether the outcome shows that the host works again. The request was a test, or it started before
+        the host was closed.
+        """
         if is_back:
-            self.width, self._look_at = 1, float("inf")
-        elif now_s >= self._look_at:
-            self._look_s = min(self._look_s * 2, LAST_LOOK_S)
-            self._look_at = now_s + self._look_s
+            self.width, self._test_at = 1, float("inf")
+        elif now_s >= self._test_at:
+            self._test_again_s = min(self._test_again_s * 2, LAST_LOOK_S)
+            self._test_at = now_s + self._test_again_s

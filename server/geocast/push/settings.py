@@ -1,4 +1,7 @@
-"""The settings of `geocast push`. Settings that can't work raise a ConfigError that names the option."""
+"""The settings of `geocast push`, and checks of them.
+
+A setting that can't work raises a ConfigError that names its command-line option.
+"""
 
 import re
 import ssl
@@ -16,7 +19,7 @@ _DEVICES = re.compile(rf"sqlite:.+|memory:|(?:{'|'.join(map(re.escape, REDIS_SCH
 
 @dataclass(frozen=True, slots=True)
 class PushSettings:
-    """The settings of the process that pushes alerts to devices."""
+    """The settings of a `geocast push` process, which pushes alerts to devices."""
 
     listen: Address
     log: str
@@ -43,12 +46,12 @@ class PushSettings:
     share: float = SHARE
 
     def check(self) -> None:
-        """Raise ConfigError if these settings can't work."""
+        """Raise ConfigError if a setting can't work, or if two settings can't work together."""
         if problems := list(self.problems()):
             raise ConfigError(*problems)
 
     def problems(self) -> Iterator[str]:
-        """Yield a line for each problem with these settings."""
+        """Yield one line of text for each problem with these settings."""
         if not _CONTACT.fullmatch(self.contact):
             yield "--contact: expected mailto:NAME@HOST or https://…, where push services can reach the operator"
         if not _DEVICES.fullmatch(self.devices):
@@ -65,7 +68,7 @@ class PushSettings:
             yield f"two listeners can't share an address: {self.listen}"
 
     def as_node(self) -> Settings:
-        """Return the settings that a node has too."""
+        """Return settings for a node, with the values of all settings that nodes and push processes have in common."""
         return Settings(
             stream=self.listen,
             api=self.listen,
@@ -79,7 +82,11 @@ class PushSettings:
 
 
 def trusted(path: Path | None) -> ssl.SSLContext:
-    """Return a TLS context that trusts the system's certificates and those of `--push-ca`. Raise ConfigError."""
+    """Return a TLS context that trusts the system's certificates.
+
+    If `path`, the value of `--push-ca`, is not None, it also trusts the certificates in that file. Raise ConfigError if
+    the file can't be read or holds no certificate.
+    """
     context = ssl.create_default_context()
     if path is not None:
         try:
@@ -90,7 +97,10 @@ def trusted(path: Path | None) -> ssl.SSLContext:
 
 
 def read(option: str, path: Path) -> bytes:
-    """Return the bytes of the file that an option names. Raise ConfigError."""
+    """Return the content of the file at `path`.
+
+    Raise ConfigError if the file can't be read. The error names the command-line option `option`.
+    """
     try:
         return path.read_bytes()
     except OSError as error:

@@ -1,11 +1,13 @@
-"""Which process has which devices: 64 shards, by a device's digest, each held by at most one process at a time.
+"""The division of devices among processes: 64 shards by a device's digest, each held by at most one process.
 
-Rule 1  A process holds a shard for a *term*, which has a number. A later term of the shard has a higher number. What is
-        noted of a device names the term, and the store refuses a line if a later term has begun (DevS7).
-Rule 2  Nothing of a shard is sent if its term may have ended: `may_send` returns False in good time before another
-        process can have the shard.
-Rule 3  `take` loads shards that were taken. `let_go` removes shards that were lost or are to be freed, and other
-        processes may have them when it returns. Requests under way by then are noted as maybe sent (rule WPS3).
+Rule 1  A process holds a shard for a *term*, which has a number. Each later term of the shard has a higher number. A
+        record of what a device was sent names the term, and the store refuses the record if a later term has begun
+        (DevS7).
+Rule 2  Devices of a shard are sent nothing if its term may have ended: `may_send` returns False well before another
+        process can get the shard.
+Rule 3  `ShardOwner.take` loads the devices of shards that this process has taken. `ShardOwner.let_go` removes the
+        devices of shards that are lost or about to be freed; when it returns, other processes may have the shards.
+        Requests that are still under way then are recorded as maybe sent (rule WPS3).
 """
 
 import asyncio
@@ -22,49 +24,66 @@ AGAIN_S = 1.0  # pause after the store was unreachable
 
 
 class ShardOwner(Protocol):
-    """The owner of the devices in this process's shards, which loads and removes them."""
+    """Loads and removes the devices of this process's shards (parts of all devices)."""
 
     async def take(self, terms: Mapping[int, int]) -> None:
-        """Load these shards and push what their devices lack. Raise StoreUnavailable, and keep none of them then."""
+        """Load the devices of new shards (parts of all devices), and push the alerts that they lack.
+
+        `terms` maps each shard to the number of its term. Raise StoreUnavailable if the store can't be used; then none
+        of these devices stays loaded.
+        """
         ...
 
     async def let_go(self, shards: Collection[int]) -> None:
-        """Remove the devices of these shards, and note the outcomes of requests that end in time."""
+        """Remove the devices of these shards (parts of all devices), because this process gives them up.
+
+        Wait a limited time for requests under way to end, and record their outcomes.
+        """
         ...
 
 
 class Shards(Protocol):
-    """The port that says which shards this process holds. `attach` and `stop` are called once each."""
+    """The interface that says which shards (parts of all devices) this process holds.
 
-    error: str | None  # why the shards can't be kept at the moment, so that sending stops soon; None if they can
+    A shard is held for a *term*, which has a number. `attach` and `stop` are called once each.
+    """
+
+    error: str | None  # why the shards can't be kept at the moment, so that pushes pause soon; None if they can
 
     @property
     def terms(self) -> Mapping[int, int]:
-        """The shards that are held, each with the number of its term (Rule 1)."""
+        """The shards (parts of all devices) that this process holds: shard -> number of the term (Rule 1)."""
         ...
 
     def may_send(self, shard: int) -> bool:
-        """Return whether pushes of a shard may start now (Rule 2)."""
+        """Return whether pushes to the devices of a shard may start now (Rule 2)."""
         ...
 
     def refused(self, shards: Collection[int]) -> None:
-        """Drop these shards: the store has refused lines of them, so they are lost.
+        """Give up these shards (parts of all devices): the store has refused records of their devices.
 
-        `may_send` returns False from now on, and the owner's `let_go` is called soon.
+        The refusal means that other processes hold the shards. `may_send` returns False from now on, and
+        `ShardOwner.let_go` is called soon.
         """
         ...
 
     async def attach(self, owner: ShardOwner) -> None:
-        """Take shards, keep them and let go of them, forever (Rule 3)."""
+        """Take and free shards (parts of all devices), forever; `owner` loads and removes their devices (Rule 3)."""
         ...
 
     async def stop(self) -> None:
-        """Free all shards. The caller has stopped the owner and flushed its journal."""
+        """Free all shards (parts of all devices), so that other processes can take them.
+
+        Before this, the caller must stop the object that has the devices, and write the journal of what they were sent.
+        """
         ...
 
 
 class StaticShards:
-    """Every `workers`th shard, starting with the worker's number, for as long as the process lives."""
+    """A set of shards that never changes: this worker's share of all shards (parts of all devices).
+
+    With N workers, each worker has every N-th shard, starting with the worker's number.
+    """
 
     error: str | None = None
 
@@ -87,9 +106,9 @@ class StaticShards:
                 await owner.take(self._terms)
                 break
             except StoreUnavailable as error:
-                logger.error("the devices can't be loaded: %s; trying again", error)
+                logger.error("device store: the devices can't be loaded (%s); trying again", error)
                 await asyncio.sleep(AGAIN_S)
         await asyncio.Event().wait()
 
     async def stop(self) -> None:
-        """Do nothing: the shards are this worker's again at its next start."""
+        """Do nothing: when this worker starts again, it has the same shards."""

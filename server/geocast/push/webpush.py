@@ -1,7 +1,7 @@
-"""The request to a push service: a body that only the device can decrypt, and a signed token of ours.
+"""The request to a push service: a body that only the device can decrypt, and a token signed by this server.
 
     RFC 8291   the message is encrypted to the key of the subscription: ECDH on P-256, HKDF with SHA-256
-    RFC 8188   the coding `aes128gcm`: a header of 86 bytes, then one record, padded
+    RFC 8188   the content coding `aes128gcm`: a header of 86 bytes, then one record, padded
     RFC 8292   VAPID: a JWT, signed with ES256, that names the service and a contact of the operator
 
 This module reads no clock and does no I/O. The key pair and the salt of each message are random.
@@ -31,13 +31,13 @@ from ..auth.base64url import encoded
 from ..errors import ConfigError
 
 POINT_BYTES, AUTH_BYTES, SALT_BYTES = 65, 16, 16
-HEADER_BYTES = 86  # of the coding's header: salt, record size, key length, key
+HEADER_BYTES = 86  # size of the coding's header: salt, record size, key length, key
 _OVERHEAD = HEADER_BYTES + 1 + 16  # header, delimiter, and tag of AES-GCM
-_RECORD_BYTES = 4096  # the record size in the header; the only record may be shorter
+_RECORD_BYTES = 4096  # the record size that the header states; the only record may be shorter
 
 TOKEN_S = 12 * 3600  # the lifetime of a VAPID token; RFC 8292 allows twice as much
-RENEW_S = 3600  # the greatest age of a token when it is used
-MAX_HEADERS = 1_024  # headers that are cached, of 2 KiB each; beyond that the oldest is dropped
+RENEW_S = 3600  # the greatest age at which a token is still used
+MAX_HEADERS = 1_024  # number of cached headers, of 2 KiB each; beyond it the oldest is dropped
 _CURVE = SECP256R1()
 
 
@@ -47,7 +47,7 @@ def max_plaintext(body_bytes: int) -> int:
 
 
 def point(data: bytes) -> EllipticCurvePublicKey:
-    """Return the public key of a subscription from 65 bytes: an uncompressed point on P-256. Raise ValueError."""
+    """Return the public key in these 65 bytes. Raise ValueError if they are not an uncompressed point on P-256."""
     if len(data) != POINT_BYTES or data[0] != 4:
         raise ValueError("not an uncompressed point of P-256")
     return EllipticCurvePublicKey.from_encoded_point(_CURVE, data)
@@ -62,11 +62,11 @@ def encrypt(
     private: EllipticCurvePrivateKey | None = None,
     salt: bytes | None = None,
 ) -> bytes:
-    """Return the body for a subscription, of exactly `body_bytes` (rule WPT2).
+    """Return the encrypted body of a push, of exactly `body_bytes` (rule WPT2).
 
     `receiver` is the subscription's key (65 bytes), `auth` its secret (16 bytes). Each message has its own key pair and
-    salt, unless the caller gives them, as for the examples of the RFC. Raise ValueError if the text is too long or the
-    key is no point.
+    salt, unless the caller passes them (to reproduce the RFC's examples). Raise ValueError if the text is too long or
+    the key is not a valid point on the curve.
     """
     if len(plaintext) > max_plaintext(body_bytes):
         raise ValueError(f"{len(plaintext)} bytes of text, and {max_plaintext(body_bytes)} fit")
@@ -74,7 +74,7 @@ def encrypt(
     salt = os.urandom(SALT_BYTES) if salt is None else salt
     own = _encoded_point(sender.public_key())
     shared = sender.exchange(ECDH(), point(receiver))
-    # RFC 8291, 3.4; each HKDF gives 32 bytes at most, so one block of it is enough (RFC 5869, 2.3).
+    # RFC 8291, 3.4. Each HKDF yields 32 bytes at most, so its first block is enough (RFC 5869, 2.3).
     secret = _hmac(_hmac(auth, shared), b"WebPush: info\0" + receiver + own + b"\1")
     extracted = _hmac(salt, secret)
     key = _hmac(extracted, b"Content-Encoding: aes128gcm\0\1")[:16]
@@ -92,35 +92,45 @@ def _encoded_point(key: EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
 
-# ---- VAPID ----------------------------------------------------------------------------------------------------------
+# ---- VAPID: keys that identify this server to push services ---------------------------------------------------------
 
 
 class VapidKey(NamedTuple):
-    """A key that identifies us to push services. `public` is the `applicationServerKey` of browsers."""
+    """A key with which this server identifies itself to push services.
+
+    `public` is the public key in the form that browsers expect as `applicationServerKey`.
+    """
 
     public: str
     private: PyJWK
 
 
 class Vapid:
-    """Our VAPID keys, and the headers made with them (rule WPT5). The first key is for new subscriptions."""
+    """The server's VAPID keys. Makes the `Authorization` headers that are signed with them (rule WPT5).
+
+    The first key is for new subscriptions.
+    """
 
     def __init__(self, keys: Sequence[VapidKey], contact: str) -> None:
-        """Create headers with these keys. `contact` is the operator's address, `mailto:` or `https:`."""
+        """Use these keys. `contact` is the operator's address, which starts with `mailto:` or `https:`."""
         self._keys = {key.public: key for key in keys}
         self._contact = contact
         self.public = keys[0].public
-        self._headers: dict[tuple[str, str], tuple[int, str]] = {}  # (key, origin) -> made at, header; oldest first
+        self._headers: dict[tuple[str, str], tuple[int, str]] = {}  # (key, origin) -> (made at, header); oldest first
 
     def has(self, public: str) -> bool:
-        """Return whether this public key is one of ours. Subscriptions of other keys can't be pushed to."""
+        """Return whether this public key is one of the server's keys.
+
+        The server can't push to subscriptions that were made with other keys.
+        """
         return public in self._keys
 
     def header(self, public: str, origin: str, now_s: int) -> str:
-        """Return the value of `Authorization` for requests to a service, signed with the key `public`.
+        """Return the value of the header `Authorization` for requests to a push service.
 
-        `origin` is the service's, such as https://push.example. A header is cached for an hour. Raise KeyError for a
-        key that is not ours.
+        It is signed with the private key that belongs to the public key `public`. `origin` is the origin of the
+        service, such as https://push.example. A value is cached for an hour. Raise KeyError if the key is not one of
+        the server's.
         """
         made_s, header = self._headers.get((public, origin), (-RENEW_S, ""))
         if not 0 <= now_s - made_s < RENEW_S:
@@ -135,7 +145,7 @@ class Vapid:
 
 
 def parse_vapid(data: bytes, source: object) -> list[VapidKey]:
-    """Return the keys in the file of `--vapid`: a JWKS of private keys for ES256. Raise ConfigError."""
+    """Return the keys in the file of `--vapid`. Raise ConfigError if it is not a JWKS of private keys for ES256."""
     try:
         keys = json.loads(data)["keys"]
         found = [_vapid_key(jwk) for jwk in keys]

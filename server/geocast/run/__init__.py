@@ -1,16 +1,16 @@
-"""Running a node, and the commands that run beside one.
+"""The processes of a node, and the commands that run beside a node.
 
-node       a node in one process: the log, the api listener and the stream listener on one loop
+node       a node in one process: the log, the api listener and the stream listener on one event loop
 workers    a node in several processes, for more sessions than one core can serve: a supervisor, an api process and
-           stream processes, which talk over a `channel` (`links`) and are made by `forking`
-runtime_config, key_source   what a reload replaces: keys, policy, publishers, sources
-reload_mailbox               how the processes of a node get the same reload
+           stream processes, which are started by `forking` and send each other datagrams (`channel`, `links`)
+runtime_config, key_source   the values that a reload replaces: keys, policy, publishers, sources of CAP messages
+reload_mailbox               how all processes of a node get the same configuration after a reload
 ledger, push, push_workers   `geocast ledger` and `geocast push`
 supervising, threads         replacing processes that died; threads for slow work
 """
 
 import os
 
-# When numpy is imported, its linear algebra starts a thread for each core. Nothing here would use the threads, and a
-# process that has threads must not fork. This line has to run before numpy is imported.
+# When numpy is imported, its linear algebra library starts a thread for each core. A node would not use these threads,
+# and a process that has threads must not fork. So this line has to run before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

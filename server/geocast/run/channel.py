@@ -1,7 +1,8 @@
-"""Datagrams between the processes of one node, over Unix sockets in a folder of their own.
+"""Datagrams between the processes of one node, over Unix sockets in a folder that no other program uses.
 
-Nothing depends on a single datagram. If a nudge is lost, the log is polled a moment later; if a report is lost, the
-next one follows in a second. So there is no connection to keep, and nothing to repair when a process is replaced.
+Nothing depends on a single datagram. A *nudge* is a datagram which only says that there is something to do: if the
+nudge about a new log entry is lost, the log is polled a moment later. If a report is lost, another one follows within a
+second. So there are no connections, and nothing has to be repaired when a process is replaced.
 """
 
 import asyncio
@@ -10,14 +11,20 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-MAX_DATAGRAM = 128 * 1024  # bytes; a report of a stream process, with all its metrics, takes some 10,000
+MAX_DATAGRAM = 128 * 1024  # bytes; the report of a stream process, with all its metrics, has some 10,000
 
 
 class Channel:
-    """The socket of one process, which the others know by the process's name."""
+    """The socket on which a process receives datagrams, and from which it sends them.
+
+    Other processes address it by the process's name.
+    """
 
     def __init__(self, folder: Path, name: str, received: Callable[[bytes], None]) -> None:
-        """Listen as `name`. `received` is called in the event loop with each datagram."""
+        """Create the socket `name` in the folder and start to receive datagrams.
+
+        `received` is called in the event loop with each datagram.
+        """
         self._folder = folder
         self._received = received
         path = folder / name
@@ -29,11 +36,14 @@ class Channel:
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._read)
 
     def send(self, name: str, data: bytes) -> None:
-        """Send a datagram to the process called `name`. It is dropped if that process is missing or too busy."""
+        """Send a datagram to the process called `name`.
+
+        It is lost if that process does not exist or its queue is full.
+        """
         _send(self._socket, self._folder, name, data)
 
     def close(self) -> None:
-        """Stop listening. The file of the socket stays until a process of the same name replaces it."""
+        """Stop receiving, and close the socket. Its file remains until a process with the same name replaces it."""
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
 
@@ -44,7 +54,10 @@ class Channel:
 
 
 def tell(folder: Path, name: str, data: bytes) -> None:
-    """Send one datagram to the process called `name`, like `Channel.send`, from a process without an event loop."""
+    """Send one datagram to the process called `name`, from a process that has no event loop.
+
+    Like `Channel.send`, this never fails: the datagram may be lost.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         _send(sender, folder, name, data)

@@ -1,11 +1,12 @@
-"""The key set at a URL, which is fetched again and again while a process of the node runs (`--keys https://…`).
+"""Fetch the set of signing keys (JWKS) from a URL, regularly while the node runs (`--keys https://…`).
 
-Rule 1  The last good set stays in force, whatever the server does. A key is dropped only if a fetched set lacks it.
-        Example: the server is down for a day. All tokens of known keys are accepted for that day.
-Rule 2  The set is fetched every `every_s`, which is how long a withdrawn key may still be accepted; at once when the
-        operator asks for it (SIGHUP); and when somebody shows a token of an unknown key, but only once in AGAIN_S.
-        Example: somebody sends 1,000 tokens with invented key ids a second. The server sees a fetch every 30 s.
-Rule 3  One fetch at a time. After a failure the next fetch follows within AGAIN_S.
+Rule 1  The last valid set stays in use even while the server fails. A key is dropped only if a fetched set lacks it.
+        Example: the server is down for a day. All tokens of known keys are accepted during that day.
+Rule 2  The set is fetched every `every_s` seconds, which is how long a withdrawn key may still be accepted. It is
+        fetched at once when the operator asks for it (SIGHUP). It is also fetched when a token with an unknown key
+        arrives, but for this reason at most once every AGAIN_S seconds.
+        Example: somebody sends 1,000 tokens with invented key ids every second. The set is fetched every 30 s.
+Rule 3  Only one fetch runs at a time. After a failure, the set is fetched again within AGAIN_S seconds.
 """
 
 import asyncio
@@ -26,11 +27,14 @@ from .runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)
 
-AGAIN_S = 30.0  # between two fetches for unknown keys; from a failed fetch to the next one
+AGAIN_S = 30.0  # least time between two fetches for unknown keys; longest time from a failed fetch to another one
 
 
 class KeySource:
-    """The task that fetches the key set. Connections and requests wait for newer keys with `newer`."""
+    """Fetches the key set from a URL, regularly and on demand.
+
+    Connections and requests that need newer keys wait with `newer`.
+    """
 
     def __init__(
         self,
@@ -40,10 +44,13 @@ class KeySource:
         changed: Callable[[bytes], None],
         settled: Callable[[], None] = lambda: None,
     ) -> None:
-        """Create it; `run` fetches.
+        """Create a source for the key set at `url`.
 
-        `have` returns the set in force, as `fetch_keys` returned it. `changed` is called with a set that differs from
-        it. `settled` is called if a fetch brings no other set, fails, or is not due yet.
+        While the coroutine `run` is running, the set is fetched every `every_s` seconds.
+
+        The function `have` returns the key set in use, as the bytes that were fetched. `changed` is called with a
+        fetched set that differs from it. `settled` is called when a fetch brings no new set: the set is the same, or
+        the fetch fails, or was requested too soon after the last one.
         """
         self.newer = NewerKeys(self.ask)
         self._url = url
@@ -59,14 +66,17 @@ class KeySource:
         self._is_failing = False
 
     def fetch_now(self) -> None:
-        """Fetch the set as soon as possible, since the operator has asked for it."""
+        """Fetch the key set as soon as possible, because the operator has asked for it."""
         self._wanted.set()
 
     def ask(self) -> None:
-        """Fetch the set because somebody has shown an unknown key, unless that happened lately (Rule 2)."""
+        """Fetch the key set soon, because a token with an unknown key has arrived.
+
+        Do nothing except call `settled` if this was requested less than AGAIN_S seconds ago (Rule 2).
+        """
         now = time.monotonic()
         if self._is_fetching or self._wanted.is_set():
-            return  # the end of that fetch calls `_settle` or `changed`
+            return  # when that fetch ends, it calls `_settle` or `changed`
         if now - self._asked_at < AGAIN_S:
             self._settle()
             return
@@ -74,9 +84,9 @@ class KeySource:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Fetch the set again and again (Rule 2), until cancelled."""
+        """Fetch the key set regularly and on demand (Rule 2), until the task is cancelled."""
         while True:
-            # A little earlier than necessary, and at random, so that not all nodes fetch at the same moment.
+            # Fetch a little earlier than necessary, at a random time, so that not all nodes fetch at the same moment.
             pause_s = self._every_s * random.uniform(0.8, 0.95)  # noqa: S311
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(AGAIN_S, pause_s) if self._is_failing else pause_s):
@@ -86,7 +96,7 @@ class KeySource:
             try:
                 await self._fetch()
             except Exception as error:
-                logger.error("the keys could not be fetched: %s", trace(error))
+                logger.error("signing keys: fetching hit an unexpected error and will be tried again: %s", trace(error))
                 self._settle()
             self._is_fetching = False
 
@@ -96,14 +106,14 @@ class KeySource:
         except ConfigError as error:
             self._results["failed"] += 1
             if not self._is_failing:
-                logger.error("the keys can't be fetched, so the keys in force stay: %s", error)
+                logger.error("signing keys: they can't be fetched, so the present ones stay valid: %s", error)
             self._is_failing = True
             self._settle()
             return
         self._results["ok"] += 1
         self._good_at = time.time()
         if self._is_failing:
-            logger.warning("the keys can be fetched again")
+            logger.warning("signing keys: fetching works again")
         self._is_failing = False
         if found == self._have():
             self._settle()
@@ -115,7 +125,7 @@ class KeySource:
         self._settled()
 
     def metrics(self) -> Iterator[Metric]:
-        """Return the number and results of fetches, for Prometheus."""
+        """Yield metrics for Prometheus: the number of fetches by result, and the time of the last successful fetch."""
         yield counters("key_fetches", "Times that the keys at a URL were fetched", "result", self._results.items())
         yield gauge("keys_fetched_timestamp_seconds", "When the keys at a URL were last fetched", self._good_at)
 
@@ -126,7 +136,10 @@ def source_of(
     changed: Callable[[bytes], None],
     settled: Callable[[], None] = lambda: None,
 ) -> KeySource | None:
-    """Return a KeySource if `--keys` is a URL, else None."""
+    """Return a KeySource if the option `--keys` is a URL, otherwise None.
+
+    The functions `changed` and `settled` are those of `KeySource`.
+    """
     if not isinstance(settings.keys, KeyUrl):
         return None
     return KeySource(settings.keys, settings.keys_refresh_s, lambda: in_force.keys, changed, settled)

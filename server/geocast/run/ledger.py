@@ -1,4 +1,4 @@
-"""`geocast ledger`: a process that follows the log, only reading it, and writes a ledger until it is told to end."""
+"""The command `geocast ledger`: follows the alert log and writes a ledger of it, until SIGTERM or SIGINT."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,10 @@ AGAIN_S = 1.0  # from a failure to read the log to the next attempt
 
 
 def observer_of(log: str) -> LogTail:
-    """Return a reader of the log that `--log` names. Raise ConfigError."""
+    """Return an object that follows the alert log named by `--log`.
+
+    Raise ConfigError if the value of `--log` is not valid.
+    """
     scheme, _, rest = log.partition(":")
     if scheme in REDIS_SCHEMES:
         from ..alertlog.redis_streams.tail import RedisTail
@@ -34,9 +37,12 @@ def observer_of(log: str) -> LogTail:
 
 
 async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
-    """Write a ledger until SIGTERM or SIGINT, and return its head. Raise ConfigError and OSError.
+    """Follow the alert log and write a ledger into `folder`, until SIGTERM or SIGINT.
 
-    Without `reviewers` no signatures are checked.
+    Return the ledger's head (the number and the hash of its last record) as text.
+
+    If `reviewers` is None, no signatures are checked. Raise ConfigError if the value of `log` is not valid or the log
+    can't be opened, and OSError if the ledger can't be written.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -46,7 +52,7 @@ async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
     try:
         with Ledger(folder, SystemClock()) as ledger:
             ledger.write({"what": "started", "version": __version__})
-            logger.info("following; head %s", ledger.head)
+            logger.info("the ledger now follows the log; the ledger's last record (number:SHA-256) is %s", ledger.head)
             following = asyncio.ensure_future(_follow(observer, LedgerRecorder(ledger.write, ledger.known, reviewers)))
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -60,18 +66,22 @@ async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
 
 
 async def _follow(observer: LogTail, recorder: LedgerRecorder) -> None:
-    """Write the entries of the log, for ever. Nothing is awaited while a record is written, so none is cut off."""
+    """Write the entries of the log to the ledger, forever.
+
+    If the log can't be read, try again after AGAIN_S seconds. There is no await while a record is written, so
+    cancelling this coroutine can't cut off a record.
+    """
     trouble = ""
     while True:
         try:
             async with contextlib.aclosing(observer.follow()) as batches:
                 async for batch in batches:
                     if trouble:
-                        logger.warning("the log can be read again")
+                        logger.warning("reading the log works again")
                         trouble = ""
                     for sight in batch:
                         if recorder.take(sight):
-                            logger.warning("an entry that can't be trusted, at position %d", sight.position)
+                            logger.warning("the log has an entry that can't be trusted, at position %d", sight.position)
                         await asyncio.sleep(0)  # let the loop handle a signal
         except LogUnavailable as error:
             if str(error) != trouble:

@@ -1,7 +1,8 @@
-"""How processes with one supervisor hear of each other: the link of the front, and the link of a process behind it.
+"""The links between the processes of one supervisor: the link of the front, and the links of the processes behind it.
 
-Both take what the supervisor has read (Rule 8 of `workers`) when they are told of it, and look once a second, too, for
-a datagram may be lost.
+The *front* is the process that answers /metrics and /readyz for all. A link sends and receives datagrams. When a
+datagram says that the supervisor has read a new configuration (Rule 8 of `workers`), the link applies it. Each link
+also checks for a new configuration every second, because datagrams may be lost.
 """
 
 import abc
@@ -29,7 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 class _Link(abc.ABC):
-    """The channel of a process that is not the supervisor, and the mailbox of the supervisor."""
+    """Base class of the links: a process's channel, and the mailbox in which it finds a new configuration.
+
+    The mailbox is a file. The supervisor writes the new configuration to it after a reload.
+    """
 
     def __init__(self, part: WorkerSpec, in_force: RuntimeConfig, stop: Stop) -> None:
         self._part, self._in_force, self._stop = part, in_force, stop
@@ -49,19 +53,25 @@ class _Link(abc.ABC):
 
     @abc.abstractmethod
     def _take(self, data: bytes) -> None:
-        """Take a datagram that is not LOOK."""
+        """Handle a datagram. (LOOK, which announces a new configuration, is handled by the base class.)"""
 
     def _look(self) -> None:
-        """Put in force what the supervisor has read, if it is new; end this process if that can't be done."""
+        """Apply the configuration in the supervisor's mailbox, if it is new.
+
+        Stop this process if that fails; the supervisor then starts another.
+        """
         try:
             self._mailbox.look(self._in_force.take)
         except Exception as error:
-            logger.error("%s can't take what was reloaded, so it ends: %s", self._part.name, trace(error))
+            logger.error("process %s can't use the new configuration, so it exits: %s", self._part.name, trace(error))
             self._stop.ask()
 
 
 class FrontLink(_Link):
-    """The link of the front: it takes reports, and fetches the keys if they are at a URL (`source`)."""
+    """The link of the *front*, the process that answers /metrics and /readyz for all processes.
+
+    The front receives the reports of the other processes, and fetches the signing keys if they are at a URL.
+    """
 
     def __init__(
         self,
@@ -72,7 +82,11 @@ class FrontLink(_Link):
         stop: Stop,
         ending: Callable[[], None],
     ) -> None:
-        """`names`: the processes behind the front. `ending` is called when the supervisor is about to end them."""
+        """Create the link.
+
+        `names` are the names of the other processes, except the supervisor. `ending` is called when the supervisor is
+        about to end those processes.
+        """
         super().__init__(part, in_force, stop)
         self.reports = Reports(names)
         self._names = names
@@ -82,12 +96,15 @@ class FrontLink(_Link):
             in_force.watch(self.source.newer.settle)
 
     def send_to_all(self, data: bytes) -> None:
-        """Send a datagram to each process behind the front."""
+        """Send a datagram to all other processes except the supervisor."""
         for name in self._names:
             self.send(name, data)
 
     def upkeep(self) -> list[Coroutine[Any, Any, None]]:
-        """Return the coroutines that have to run for as long as the link is used."""
+        """Return coroutines that must run for as long as the link is in use.
+
+        They check the mailbox, and fetch the keys if they are at a URL.
+        """
         return [self._look_for_ever(), *([] if self.source is None else [self.source.run()])]
 
     def _take(self, data: bytes) -> None:
@@ -100,9 +117,9 @@ class FrontLink(_Link):
             self._ending()
 
     def _fetched(self, keys: bytes) -> None:
-        """Hand keys to the supervisor (Rule 8 of `workers`)."""
+        """Write a fetched key set to a file, and tell the supervisor by SIGUSR1 to apply it (Rule 8 of `workers`)."""
         ReloadMailbox(self._part.folder, FETCHED).write(keys)
-        if os.getppid() == self._part.supervisor:  # else the supervisor has died, and this process ends, too
+        if os.getppid() == self._part.supervisor:  # otherwise the supervisor has died, and this process will end, too
             os.kill(self._part.supervisor, signal.SIGUSR1)
 
     async def _look_for_ever(self) -> None:
@@ -112,7 +129,11 @@ class FrontLink(_Link):
 
 
 class WorkerLink(_Link):
-    """The link of a process behind the front. `newer_keys` waits for keys that the front fetches from a URL."""
+    """The link of a process behind the *front*, the process that answers /metrics and /readyz for all processes.
+
+    Connections that need newer signing keys wait with `newer_keys` until the front has fetched them. `newer_keys` is
+    None if the keys are not at a URL.
+    """
 
     def __init__(
         self,
@@ -123,7 +144,10 @@ class WorkerLink(_Link):
         stop: Stop,
         appended: Callable[[], None] = lambda: None,
     ) -> None:
-        """`front`: the name of the front. `appended` is called when another process has appended to the log."""
+        """Create the link.
+
+        `front` is the name of the front. `appended` is called when another process has appended to the log.
+        """
         super().__init__(part, in_force, stop)
         self._front = front
         self._appended = appended
@@ -132,11 +156,14 @@ class WorkerLink(_Link):
         if self.newer_keys is not None:
             in_force.watch(self.newer_keys.settle)
 
-    async def report_for_ever(self, metrics: Metrics, told: Callable[[], Mapping[str, Any]]) -> None:
-        """Send the front the metrics and what `told` returns, every REPORT_S."""
+    async def report_for_ever(self, metrics: Metrics, state: Callable[[], Mapping[str, Any]]) -> None:
+        """Every REPORT_S seconds, send the front a report with the metrics and the dict that `state` returns.
+
+        Also check the mailbox for a new configuration.
+        """
         while True:
             self._look()
-            report = {"name": self._part.name, "pid": os.getpid(), **told(), "metrics": export(metrics.registry)}
+            report = {"name": self._part.name, "pid": os.getpid(), **state(), "metrics": export(metrics.registry)}
             self.send(self._front, msgpack.packb(report))
             await asyncio.sleep(REPORT_S)
 

@@ -1,6 +1,6 @@
-"""A node in one process: the log, the api listener and the stream listener on one loop.
+"""A node in one process: the alert log, the API listener and the stream listener on one event loop.
 
-`workers.py` is a node in several processes. Only this module knows the backends of the log.
+A node in several processes is in `workers.py`. Only this module chooses a backend of the log.
 """
 
 import asyncio
@@ -43,9 +43,10 @@ logger = logging.getLogger(__name__)
 
 
 def open_log(settings: Settings, verifier: EntryVerifier | None = None) -> AlertLog:
-    """Return the log that `--log` names. Raise ConfigError.
+    """Create the alert log named by `--log`, without starting it.
 
-    Readers get the entries that `verifier` believes; all entries without a verifier.
+    Raise ConfigError if the value of `--log` is not valid. Readers of the log get only the entries that `verifier`
+    accepts, or all entries if it is None.
     """
     scheme, colon, rest = settings.log.partition(":")
     if scheme in REDIS_SCHEMES:
@@ -65,7 +66,7 @@ def open_log(settings: Settings, verifier: EntryVerifier | None = None) -> Alert
 
 @contextlib.asynccontextmanager
 async def opened_log(settings: Settings, verifier: EntryVerifier | None = None) -> AsyncIterator[AlertLog]:
-    """Open the log that `--log` names while the block runs. Raise ConfigError."""
+    """Open the alert log named by `--log` while the block runs. Raise ConfigError if the log can't be used."""
     alert_log = open_log(settings, verifier)
     await alert_log.start()
     try:
@@ -75,7 +76,10 @@ async def opened_log(settings: Settings, verifier: EntryVerifier | None = None) 
 
 
 class Stop:
-    """The handler of SIGTERM and SIGINT: the first signal sets `asked` (drain), the second sets `hurry`."""
+    """Handles SIGTERM and SIGINT.
+
+    The first signal sets `asked`, which starts the drain. Every later signal sets `hurry`, which cuts the drain short.
+    """
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -84,15 +88,15 @@ class Stop:
             asyncio.get_running_loop().add_signal_handler(number, self.ask)
 
     def ask(self) -> None:
-        """Handle a signal: the first sets `asked`, every later one `hurry`."""
+        """Handle SIGTERM or SIGINT: the first signal sets `asked`, every later one `hurry`."""
         if self.asked.is_set():
-            logger.warning("told to end again: dropping the connections that are still open")
+            logger.warning("a second signal to stop has arrived; closing the open connections at once")
             self.hurry.set()
         self.asked.set()
 
 
 async def purge_for_ever(keeper: LogHealth) -> None:
-    """Have the log forget old alerts every PURGE_S, starting now. Run it in one process of a node."""
+    """Make the log delete old alerts now and every PURGE_S seconds. Only one process of a node may run this."""
     while True:
         await keeper.purge()
         await asyncio.sleep(PURGE_S)
@@ -108,7 +112,7 @@ async def serving_feed(
     keeper: LogHealth,
     metrics: Metrics,
 ) -> AsyncIterator[None]:
-    """Serve the public feed on `listener` while the block runs; do nothing without a listener."""
+    """Serve the public feed on `listener` while the block runs. Do nothing if `listener` is None."""
     if listener is None:
         yield
         return
@@ -140,11 +144,11 @@ def api_of(
     share: float,
     degraded: Callable[[], int],
 ) -> ApiContext:
-    """Return the context of the api listener of this process, which follows every reload.
+    """Create the context of the API listener: the services that its routes use. Every reload updates it.
 
-    `appended` is called with each entry that was appended. `unready` returns the reasons why the node is not ready.
-    `share` is the part of each bounded resource that one subject may take (rule HD6). `degraded` returns how many calls
-    have entries that no key decrypts (rule HD8).
+    `appended` is called with each entry after it was appended to the log. `unready` returns the reasons why the node is
+    not ready. `share` is the fraction of each limited resource that one subject may use (rule HD6). `degraded` returns
+    the number of calls for help with entries that no key decrypts (rule HD8).
     """
     threads = Threads(share)
     publishing = Publishing(
@@ -157,8 +161,8 @@ def api_of(
         in_force.reviewers,
         reserves=in_force.sources is not None,
     )
-    # CAP messages have threads of their own, so that a publisher's polygon does not wait for them (rule HD3).
-    taking = _taking_of(in_force, alert_log, clock, appended, Threads(share))
+    # CAP messages have threads of their own, so that a publisher's polygon does not have to wait for them (rule HD3).
+    taking = _cap_ingest_of(in_force, alert_log, clock, appended, Threads(share))
     openers = Openers(alert_log, share)
     calling = CallService(alert_log, in_force.policy, in_force.call_keys, clock, appended, openers=openers)
     api = ApiContext(publishing, calling, alert_log, in_force.policy, in_force.tokens, clock, metrics, unready, taking)
@@ -183,7 +187,10 @@ def calls_of(
     metrics: Metrics,
     appended: Callable[[Entry | CallEntry], None],
 ) -> MakeErrands | None:
-    """Return a function that makes the worker for calls in this process; None without `--call-keys`."""
+    """Return a function that creates this process's worker for calls for help.
+
+    Return None if `--call-keys` is not given: then there are no calls.
+    """
     if settings.call_keys is None:
         return None
 
@@ -194,10 +201,10 @@ def calls_of(
     return lambda capacity, store: CallWorker(capacity, now, alert_log, store, clock, metrics, in_force.aeds)
 
 
-def _taking_of(
+def _cap_ingest_of(
     in_force: RuntimeConfig, alert_log: AlertLog, clock: Clock, appended: Callable[[Entry], None], aside: RunInThread
 ) -> "CapIngest | None":
-    """Return the service that takes CAP messages in this process; None without `--cap-sources`."""
+    """Return the service that accepts CAP messages in this process, or None if `--cap-sources` is not given."""
     if in_force.sources is None:
         return None
     from ..ingest.cap.service import CapIngest  # importing the XML reader takes 0.2 s and 10 MB
@@ -208,7 +215,10 @@ def _taking_of(
 
 
 async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners) -> None:
-    """Run a node on listening sockets until it is told to stop. Raise ConfigError if the settings can't be used."""
+    """Run a node on these listening sockets until SIGTERM or SIGINT.
+
+    Raise ConfigError if the settings can't be used.
+    """
     clock = SystemClock()
     stop = Stop()
     metrics = Metrics()
@@ -238,7 +248,7 @@ async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners)
             delivery.serving(listeners.streams[0], stop.asked, stop.hurry),
             background(purge_for_ever(delivery.keeper), *([source.run()] if source else [])),
         ):
-            if not stop.asked.is_set():  # it may have been set while the log was being read
-                logger.info("ready: stream on %s, api on %s", settings.stream, settings.api)
+            if not stop.asked.is_set():  # the signal may have come while the log was being read
+                logger.info("ready: the stream listens on %s, the api on %s", settings.stream, settings.api)
             await stop.asked.wait()
             api.drain.begin()

@@ -1,14 +1,16 @@
-"""`geocast push`: a process that follows the log, keeps push devices, and sends pushes, until it is told to end.
+"""The command `geocast push`: a process that follows the alert log and sends alerts to push devices.
 
-At the start
-    1. The log is read to its end.
-    2. The devices are loaded, with the record of the pushes that each was sent.
-    3. All live alerts are launched, and registrations are accepted.
+At the start:
 
-At the end (drain)
-    1. Registrations get 503.
-    2. Pushes under way have `drain_s` to end.
-    3. Their results are stored.
+1. The log is read to its end.
+2. The devices are loaded, together with the records of what each was sent.
+3. The process starts sending all live alerts to the devices that lack them, and accepts registrations.
+
+At the end (drain, after SIGTERM or SIGINT):
+
+1. Registrations are refused with 503.
+2. The process waits for pushes under way, for at most `drain_s`.
+3. The results of these pushes are stored.
 """
 
 import asyncio
@@ -55,11 +57,11 @@ from .runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)
 
-SWEEP_S = 0.1  # between two sweeps
-PURGE_S = 60.0  # between two purges of the device store
-MAX_CONNECTIONS = 1_000  # of the listener
-# New objects before the garbage collector runs. 256 requests under way have some 10,000 objects, all alive, so with
-# Python's default it would examine them again and again.
+SWEEP_S = 0.1  # time between two sweeps, which do what depends on time alone
+PURGE_S = 60.0  # time between two purges of the device store
+MAX_CONNECTIONS = 1_000  # limit on the listener's connections
+# Number of new objects before the garbage collector runs. While 256 requests are under way, some 10,000 objects exist
+# for them, and with Python's default the collector would examine these again and again.
 YOUNG = 50_000
 MAX_SCRAPERS = 16
 _TOOK_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
@@ -67,7 +69,10 @@ _TOOK_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
 @dataclass(frozen=True, slots=True)
 class PushContext:
-    """Settings, keys and configuration, which are read once and are the same for all processes of one supervisor."""
+    """The settings, keys and configuration of a push process.
+
+    They are read once and shared by all processes of one supervisor.
+    """
 
     settings: PushSettings
     node: Settings
@@ -79,7 +84,7 @@ class PushContext:
 
 
 def read_means(settings: PushSettings) -> PushContext:
-    """Read the keys and the configuration. Raise ConfigError for files that can't be used."""
+    """Read the keys and the configuration for the settings. Raise ConfigError if a file can't be used."""
     settings.check()
     keyring = parse_push_keys(read("--push-keys", settings.push_keys), settings.push_keys)
     vapid = Vapid(parse_vapid(read("--vapid", settings.vapid), settings.vapid), settings.contact)
@@ -90,7 +95,11 @@ def read_means(settings: PushSettings) -> PushContext:
 
 
 def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Shards]:
-    """Return the store that `--devices` names, not open yet, and the shards of this process. Raise ConfigError."""
+    """Return the device store named by `--devices`, not opened yet, and the shards that this process serves.
+
+    A shard is one part of all devices. With Redis, processes lease shards; otherwise this process serves all of them.
+    Raise ConfigError if the value of `--devices` is not valid.
+    """
     scheme, _, rest = settings.devices.partition(":")
     if scheme in REDIS_SCHEMES:
         from ..push.devicestore.redis import RedisDevices  # importing the library takes 0.1 s and 10 MB
@@ -101,7 +110,7 @@ def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Sha
 
 
 async def run_alone(means: PushContext, listener: socket.socket, metrics_listener: socket.socket | None) -> None:
-    """Run in one process until SIGTERM or SIGINT. Raise ConfigError."""
+    """Run `geocast push` in one process until SIGTERM or SIGINT. Raise ConfigError if the settings can't be used."""
     in_force, metrics = means.in_force, Metrics()
     source = source_of(means.node, in_force, in_force.take_keys)
     if source is not None:
@@ -125,10 +134,13 @@ def _of(source: KeySource | None) -> list[Coroutine[Any, Any, None]]:
 
 
 class PushProcess:
-    """A push process, assembled from its parts."""
+    """A push process, which connects the alert log, the devices, the client of push services and the HTTP listener."""
 
     def __init__(self, means: PushContext, metrics: Metrics, newer: NewerKeys | None) -> None:
-        """Create it. `newer`: where requests wait for newer keys, if the keys are at a URL."""
+        """Create the process.
+
+        Requests whose token has an unknown key wait for newer keys with `newer`; if it is None, they don't wait.
+        """
         self._means = means
         self._metrics = metrics
         self._newer = newer
@@ -141,7 +153,11 @@ class PushProcess:
         shards: Shards,
         beside: Callable[[DevicesContext], contextlib.AbstractAsyncContextManager[None]],
     ) -> None:
-        """Run until told to stop. `beside` is a context that is open while the listener is. Raise ConfigError."""
+        """Run the process until SIGTERM or SIGINT. Raise ConfigError if the log or the device store can't be used.
+
+        `stop` receives the signals. `beside` returns a context manager, which is entered after the listener was opened
+        and left before it is closed.
+        """
         clock, in_force, settings = SystemClock(), self._means.in_force, self._means.settings
         async with contextlib.AsyncExitStack() as opened:
             alert_log = await opened.enter_async_context(opened_log(self._means.node, in_force.trust))
@@ -177,15 +193,15 @@ class PushProcess:
                     gc.set_threshold(YOUNG)
                     logger.info("ready: listening on %s with %d devices", settings.listen, len(waking.devices))
                     if waking.set_aside:
-                        logger.warning("%d devices of the store can't be used; they are left there", waking.set_aside)
+                        logger.warning("%d stored devices can't be used here and get no pushes", waking.set_aside)
                     await stop.asked.wait()
             calls.drain.begin()
             await self._drain(waking, keeper, stop.hurry)
             await shards.stop()
 
     async def _drain(self, waking: DeviceManager, keeper: LogHealth, hurry: asyncio.Event) -> None:
-        """Wait for the pushes under way, for `drain_s` at most, and store their results."""
-        logger.info("draining: %d pushes are under way", waking.sending.under_way)
+        """Wait for the pushes under way, for at most `drain_s` seconds, and store their results."""
+        logger.info("stopping; waiting for %d pushes under way", waking.sending.under_way)
         waking.sending.end()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._means.settings.drain_s):
@@ -201,7 +217,8 @@ class PushProcess:
             buckets=_TOOK_S,
             registry=registry,
         )
-        # A metric of its own: a node counts refused publishers, and alerting rules for these must not count phones.
+        # Refused phones have a metric of their own, so that they don't trigger the alerting rules that are based on the
+        # node's metric of refused publishers.
         self._metrics.refused = Counter(
             "geocast_push_refused", "Requests that got a problem for an answer", ["type"], registry=registry
         )
@@ -242,9 +259,10 @@ class PushProcess:
 
 @contextlib.contextmanager
 def listening(settings: PushSettings) -> Iterator[tuple[Sequence[socket.socket], socket.socket | None]]:
-    """Open the listening sockets while the block runs: one for each process, and the one of `--metrics`.
+    """Open the listening sockets of `geocast push` while the block runs.
 
-    Raise ConfigError.
+    Yield a list with one socket for each process, and the socket for `--metrics` or None. Raise ConfigError if an
+    address can't be used.
     """
     with contextlib.ExitStack() as opened:
         bound = (
@@ -261,7 +279,10 @@ def listening(settings: PushSettings) -> Iterator[tuple[Sequence[socket.socket],
 async def serving_metrics(
     unready: Callable[[], list[str]], metrics: Metrics, listener: socket.socket | None
 ) -> AsyncIterator[None]:
-    """Serve the listener of `--metrics`, if there is one, while the block runs."""
+    """Serve `/metrics`, `/healthz` and `/readyz` on `listener` while the block runs.
+
+    Do nothing if `listener` is None.
+    """
     if listener is None:
         yield
         return
@@ -284,19 +305,22 @@ async def _sweep(waking: DeviceManager, collector: GcFreezer, arrivals: Callable
             await waking.sweep()
             collector.look(arrivals(), idle=waking.sending.under_way == 0)
         except Exception as error:
-            logger.error("a sweep failed: %s", trace(error))
+            logger.error("the periodic check of the push devices failed: %s", trace(error))
         await asyncio.sleep(SWEEP_S)
 
 
 async def _store_counts_for_ever(waking: DeviceManager, keeper: LogHealth) -> None:
-    """Store the counts of pushes every second, which also notices when a failed log can be used again."""
+    """Store the counts of pushes in the log every second.
+
+    This also detects that the log can be used again after a failure.
+    """
     while True:
         await asyncio.sleep(FLUSH_S)
         await waking.store_counts(keeper.store)
 
 
 async def _purge(waking: DeviceManager, store: DeviceStore, shards: Shards, clock: Clock) -> None:
-    """Have the store forget its records of alerts that are over."""
+    """Every PURGE_S seconds, delete the delivery records of alerts that have ended from the device store."""
     while True:
         with contextlib.suppress(StoreUnavailable):
             await store.purge(shards.terms.keys(), clock.now().wall_ms, waking.what_is_over())
@@ -304,14 +328,14 @@ async def _purge(waking: DeviceManager, store: DeviceStore, shards: Shards, cloc
 
 
 async def _recheck(waking: DeviceManager, reloaded: asyncio.Event) -> None:
-    """After each reload, forget the devices whose tokens are not valid any more (WPR9)."""
+    """After each reload, check the tokens of all devices, and forget those whose tokens are no longer valid (WPR9)."""
     while True:
         await reloaded.wait()
         reloaded.clear()
         try:
             await waking.recheck()
         except Exception as error:
-            logger.error("checking the tokens of devices again failed: %s", trace(error))
+            logger.error("checking the devices' tokens after a reload failed: %s", trace(error))
 
 
 def _stands(tokens: TokenVerifier, record: Record) -> bool | None:
@@ -329,9 +353,9 @@ async def _first_of(*events: asyncio.Event) -> None:
 
 
 def comparable(in_force: RuntimeConfig) -> Iterator[Metric]:
-    """Yield the metrics of the configuration, without the digests of files.
+    """Return the metrics of the configuration, without the digests of the configuration files.
 
-    A node has files that this process has not, and alerting rules compare the digests of all processes.
+    The digests are used to compare all processes, but a node has files that a push process does not have.
     """
     return (metric for metric in in_force.metrics() if metric.name != "geocast_settings_digest")
 

@@ -1,12 +1,12 @@
-"""`geocast push` in several processes, with its devices in one SQLite file (`--workers N`).
+"""The command `geocast push` in several processes, with its devices in one SQLite file (`--workers N`).
 
     supervisor ── reads all files, opens all sockets, locks the devices, starts the others and replaces them
        ├── front   answers /metrics and /readyz for all, and fetches the keys if they are at a URL
-       └── push    × N: every Nth shard, and the same listener by SO_REUSEPORT
+       └── push    × N: each serves every Nth shard of the devices; all listen on one address (SO_REUSEPORT)
 
-The rules of workers.py apply, except those about appending. So a worker that dies is replaced at once, and its
-replacement sends its devices what they lack (WPO3). The workers keep the lock of the devices open too, so that no other
-supervisor can start while one of them lives.
+The rules of `workers.py` apply, except those about appending to the log. So a worker that dies is replaced at once, and
+its replacement sends the devices what they lack (WPO3). The supervisor locks the devices by a lock on a file, and the
+workers keep this file open too. So no other supervisor can start while one of the workers is running.
 """
 
 import asyncio
@@ -31,7 +31,10 @@ FRONT = "front"
 
 
 def supervise(means: PushContext, listeners: Sequence[socket.socket], metrics: socket.socket | None, run: Run) -> None:
-    """Run all processes until told to stop. Raise ConfigError before any is started."""
+    """Start the processes of `geocast push` and keep them running until SIGTERM or SIGINT.
+
+    Raise ConfigError, before any process is started, if the settings can't be used.
+    """
     path = Path(means.settings.devices.partition(":")[2])
     names = [f"push-{number}" for number in range(len(listeners))]
     open_log(means.node)  # imports the backend once, before the forks

@@ -1,9 +1,9 @@
-"""SIGHUP: it makes a node read keys, revoked tokens, policy and publishers again, and never ends a process (BA2).
+"""Handle SIGHUP, which makes a running node read its keys, revoked tokens, policy and publishers again (BA2).
 
-With one process the event loop handles the signal. With several the supervisor does: it reads and parses the files,
-leaves the result as a file in the folder of the channels (the *mailbox*), and nudges the other processes, which read
-it there. They also look there once a second, so a lost nudge costs a second. A process that is started later is forked
-with the new values.
+The signal never ends a process. If the node is one process, its event loop handles the signal. If the node has several
+processes, the supervisor handles it: it reads and parses the files, writes their contents to one file (the *mailbox*),
+and sends the other processes a datagram. The other processes then read the mailbox; they also check it once a second,
+in case the datagram was lost. A process that is started later is forked with the new values.
 """
 
 import asyncio
@@ -19,9 +19,12 @@ from .runtime_config import RuntimeConfig
 
 @contextlib.asynccontextmanager
 async def reloading(in_force: RuntimeConfig, source: KeySource | None) -> AsyncIterator[None]:
-    """Reload at each SIGHUP while the block runs, and fetch keys at a URL. Several signals at once are one reload.
+    """Reload the configuration at each SIGHUP while the block runs.
 
-    The caller has blocked the signal, so that a signal which comes too early waits. After the block it is ignored.
+    If `source` is not None, also have it fetch the keys.
+
+    Several signals that arrive at once cause one reload. The caller must have blocked SIGHUP, so that a signal that
+    arrives before the block starts is not lost. After the block, the signal is ignored.
     """
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -33,34 +36,37 @@ async def reloading(in_force: RuntimeConfig, source: KeySource | None) -> AsyncI
             if source is not None:
                 source.fetch_now()
 
-    # Not by `add_signal_handler` of the loop: closing the loop would restore the default, which ends the process.
+    # Don't use `add_signal_handler` of the loop: closing the loop would restore the default, which ends the process.
     signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(asked.set))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     try:
         async with background(reload_when_asked()):
             yield
     finally:
-        # Not SIG_IGN: Python prints a traceback if the signal comes while SIG_IGN is being set. And blocked, since
-        # Python restores the default, which ends the process, when it finalizes.
+        # Don't use SIG_IGN: Python prints a traceback if the signal comes while SIG_IGN is being set. Block the signal
+        # as well, because Python restores the default, which ends the process, when it finalizes.
         signal.signal(signal.SIGHUP, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 
 class ReloadMailbox:
-    """A file with which one process passes bytes to others: readers get the newest version, and always a whole one."""
+    """A file through which one process passes bytes to others.
+
+    Readers always get the latest version, and never a part of it.
+    """
 
     def __init__(self, folder: Path, name: str = "in-force") -> None:
         self._path = folder / name
-        self._seen = (0, 0)  # inode and time of the version that was last read
+        self._seen = (0, 0)  # inode and modification time of the version that was read last
 
     def write(self, packed: bytes) -> None:
-        """Replace the content atomically. Raise OSError."""
+        """Replace the content of the file atomically. Raise OSError if that fails."""
         beside = self._path.with_suffix(".new")
         beside.write_bytes(packed)
         beside.replace(self._path)
 
     def look(self, take: Callable[[bytes], None]) -> None:
-        """Call `take` with the content, if there is a version that this reader has not seen."""
+        """Call `take` with the content of the file, unless this object has passed on the same version before."""
         with contextlib.suppress(FileNotFoundError):
             found = self._path.stat()
             if (found.st_ino, found.st_mtime_ns) != self._seen:

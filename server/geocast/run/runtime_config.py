@@ -1,17 +1,17 @@
 """The configuration that a process can reload while it runs.
 
 It consists of token keys, revoked tokens, the policy, publishers, reviewers, sources of CAP messages, and the keys that
-encrypt calls (BA2, BA3).
+encrypt calls (BA2, BA3). The configuration *in force* is the one in use.
 
-Rule 1  A reload changes everything or nothing. All files are read, then all are parsed, and only then all are put in
-        force, in one step. No token and no request is checked by a mix of old and new.
+Rule 1  A reload changes everything or nothing. All files are read, then all are parsed, and only then is everything put
+        in force, in one step. No token and no request is checked by a mix of old and new.
         Example: a new policy demands two approvals, and a new file of reviewers has the second reviewer. If the policy
-        came first, for a moment nobody could publish.
-Rule 2  The processes of a node can't differ. One process reads and parses the files and passes on the bytes that it has
-        read. The others parse the same bytes, which can't fail. If each process read the files itself, a file could
-        change in between.
-Rule 3  A failed reload changes nothing. If a file can't be read or used, everything in force stays, one log line says
-        why, and `geocast_reloads_total{result="failed"}` is counted up.
+        were applied first, nobody could publish for a moment.
+Rule 2  All processes of a node have the same configuration. One process reads and parses the files and passes on the
+        bytes that it has read. The others parse the same bytes, which can't fail. If each process read the files
+        itself, a file could change between two of these reads.
+Rule 3  A failed reload changes nothing. If a file can't be read or used, the present configuration stays in force, one
+        log line gives the reason, and the counter `geocast_reloads_total{result="failed"}` is increased.
 """
 
 import asyncio
@@ -49,20 +49,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DIGEST_BYTES = 6  # of a SHA-256: a metric is a float, which represents every integer of this size exactly
+DIGEST_BYTES = 6  # length of a part of a SHA-256 that a metric, which is a float, can represent exactly
 
 
-# The processes of a node pass the configuration to each other in a file, which stays when a node is killed. The file
-# has the keys of calls, and no copy of these may outlive the file of `--call-keys` (RZ5). So the file is encrypted with
-# a key that is in memory only. All processes have this key since they are forked from one.
+# The processes of a node pass the configuration to each other in a file, which remains if the node is killed. The
+# configuration contains the keys of calls, and no copy of them may outlive the file of `--call-keys` (RZ5). So the
+# configuration is encrypted with a key that exists only in memory. All processes have this key because they are forked
+# from one process.
 _BETWEEN = AESGCM(AESGCM.generate_key(256))
 
 
 class RawConfig(NamedTuple):
-    """The contents of the files, as bytes. None means that there is no such file.
+    """The contents of the configuration files as bytes. None means that the file is not configured.
 
-    Without a file: nothing is revoked, the policy is the built-in one, all publishers have the same rights, no CAP
-    messages are taken, no reviewer's signature counts, and calls can't be encrypted.
+    This is what a missing file means: without `revoked`, no token is revoked. Without `policy`, the built-in policy is
+    used. Without `publishers`, all publishers have the same rights. Without `cap_sources`, no CAP messages are
+    accepted. Without `reviewers`, no reviewer's signature counts. Without `call_keys`, calls can't be encrypted.
     """
 
     keys: bytes
@@ -75,7 +77,7 @@ class RawConfig(NamedTuple):
 
 
 class ParsedConfig(NamedTuple):
-    """The parsed contents of the files, ready to be put in force."""
+    """The parsed contents of the configuration files, ready to be applied."""
 
     keys: Mapping[str, Key]
     revoked: Mapping[str, float]
@@ -87,19 +89,19 @@ class ParsedConfig(NamedTuple):
 
 
 class RuntimeConfig:
-    """The configuration in force in this process.
+    """The configuration that this process uses at the moment (that is *in force*), and how to reload it.
 
-    The objects `tokens` and `trust` stay the same, with new contents, after a reload; everything else is replaced.
+    A reload changes the contents of the objects `tokens` and `trust`, and replaces all other values.
     """
 
     def __init__(self, settings: Settings, keys: bytes = b"", *, opens_calls: bool = True) -> None:
-        """Read all files for the first time. Raise ConfigError.
+        """Read all files for the first time. Raise ConfigError if a file can't be read or used.
 
-        `keys`: the JWKS to use if `--keys` is not given. `opens_calls`: this is a node, whose policy may have calls
-        only if there is a key to encrypt them.
+        `keys` is the key set (JWKS) to use if the option `--keys` is not given. If `opens_calls` is true, this process
+        is a node, and its policy may allow calls only if there is a key to encrypt them.
         """
         if isinstance(settings.keys, KeyUrl):
-            # In a loop of asyncio, not of uvloop, which would leave a thread; a process with threads must not fork.
+            # Use a loop of asyncio, not of uvloop, which would leave a thread. A process with threads must not fork.
             keys = asyncio.run(fetch_keys(settings.keys))
         self._settings, self._opens_calls = settings, opens_calls
         self._file = settings.keys if isinstance(settings.keys, Path) else None
@@ -109,61 +111,66 @@ class RuntimeConfig:
         self._texts = self._read(keys)
         self._parsed_now = self._parsed(self._texts)
         self.tokens = TokenVerifier(self._parsed_now.keys, self._parsed_now.revoked, required=settings.keys is not None)
-        self.zones = _zones(settings.cap_zones)  # read at the start only: reading takes seconds
-        self.aeds = NO_AEDS if settings.aeds is None else read_aeds(settings.aeds)  # read at the start only (RI4)
+        self.zones = _zones(settings.cap_zones)  # read only at the start, because reading takes seconds
+        self.aeds = NO_AEDS if settings.aeds is None else read_aeds(settings.aeds)  # read only at the start (RI4)
         self.trust = ApprovalVerifier(self._parsed_now.policy, self._parsed_now.reviewers)
         self._warn()
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called each time that the configuration in force has changed."""
+        """Register a function that is called whenever the configuration in force has changed."""
         self._watchers.append(changed)
 
     def reload(self, share: Callable[[bytes], None] = lambda _packed: None) -> None:
-        """Read all files again and put them in force, all or none (Rules 1 and 3). Never raises.
+        """Read all files again and apply either all of them or none (Rules 1 and 3). Never raise an exception.
 
-        `share` is called with the bytes for the `take` of the other processes, before they are in force here. If it
-        raises, the reload fails.
+        Before the new configuration is applied here, `share` is called with bytes that the other processes pass to
+        `take`. If `share` raises an exception, the reload fails.
         """
         results, now = self._results | {"ok": self._results["ok"] + 1}, time.time()
         try:
-            changes = self._handed_on(self._read(self._texts.keys), results, now, share)
+            changes = self._share_and_apply(self._read(self._texts.keys), results, now, share)
         except Exception as error:
-            logger.error("reload failed, all stays as it was: %s", _said(error))
+            logger.error("the reload failed, so nothing has changed: %s", _error_text(error))
             self._results["failed"] += 1
             with contextlib.suppress(OSError):
                 share(_packed(self._texts, self._results, self._read_at))
         else:
             self._results, self._read_at = results, now
-            logger.info("reloaded: %s", changes)
+            logger.info("the configuration was reloaded: %s", changes)
             self._warn()
 
     def take_keys(self, keys: bytes, share: Callable[[bytes], None] = lambda _packed: None) -> None:
-        """Put keys in force that were fetched from a URL and checked; everything else stays. Never raises."""
+        """Apply a key set that was fetched from a URL and checked, and leave everything else as it is.
+
+        Never raise an exception.
+
+        Before the keys are applied here, `share` is called with bytes that the other processes pass to `take`.
+        """
         try:
-            changes = self._handed_on(self._texts._replace(keys=keys), self._results, self._read_at, share)
+            changes = self._share_and_apply(self._texts._replace(keys=keys), self._results, self._read_at, share)
         except Exception as error:
-            logger.error("the fetched keys can't be put in force, so the old ones stay: %s", _said(error))
+            logger.error("signing keys: fetched ones can't be used, so the old ones stay valid: %s", _error_text(error))
         else:
-            logger.info("fetched: %s", changes)
+            logger.info("signing keys: new keys were fetched; %s", changes)
 
     @property
     def policy(self) -> Policy:
-        """The policy: what may be published at all."""
+        """The policy, which says what may be published at all."""
         return self._parsed_now.policy
 
     @property
     def publishers(self) -> Publishers | None:
-        """The publishers and what each may publish; None: all have the same rights."""
+        """The publishers, and what each of them may publish; None if all have the same rights."""
         return self._parsed_now.publishers
 
     @property
     def sources(self) -> "CapSources | None":
-        """The senders of CAP messages; None: there are none, and no route for such messages."""
+        """The sources from which CAP messages are accepted; None if there is no HTTP route for such messages."""
         return self._parsed_now.sources
 
     @property
     def reviewers(self) -> Reviewers:
-        """The reviewers whose signatures count, by the `kid` of their keys."""
+        """The reviewers whose signatures count, by the key ids (`kid`) of their keys."""
         return self._parsed_now.reviewers
 
     @property
@@ -173,17 +180,17 @@ class RuntimeConfig:
 
     @property
     def keys(self) -> bytes:
-        """The JWKS in force, as it was read."""
+        """The key set (JWKS) in force, as the bytes that were read."""
         return self._texts.keys
 
     def take(self, packed: bytes) -> None:
-        """Put the configuration in force that another process has shared as these bytes (Rule 2)."""
+        """Apply a configuration that another process has shared in the form of these bytes (Rule 2)."""
         nonce, sealed = packed[:NONCE_BYTES], packed[NONCE_BYTES:]
         texts, self._results, self._read_at = msgpack.unpackb(_BETWEEN.decrypt(nonce, sealed, None))
-        self._put_in_force(RawConfig(*texts), self._parsed(RawConfig(*texts)))
+        self._apply(RawConfig(*texts), self._parsed(RawConfig(*texts)))
 
     def metrics(self) -> Iterator[Metric]:
-        """Yield the metrics of the configuration in force, for Prometheus. One process of a node shows them."""
+        """Yield metrics about the configuration for Prometheus. Only one process of a node exposes them."""
         text = "Times that keys, revoked tokens, policy, who may do what, and call keys were read anew"
         yield counters("reloads", text, "result", self._results.items())
         yield gauge("last_reload_timestamp_seconds", "When what is in force was read", self._read_at)
@@ -200,10 +207,10 @@ class RuntimeConfig:
         for warning in warnings:
             logger.warning("%s", warning)
 
-    # ---- the pieces ------------------------------------------------------------------------------------------
+    # ---- reading, parsing and applying the files -------------------------------------------------------------
 
     def _read(self, keys: bytes) -> RawConfig:
-        """Read all files. `keys`: the JWKS to use if it is not in a file."""
+        """Read all files, and return their contents. `keys` is the key set (JWKS) to use if it is not in a file."""
         settings, read = self._settings, _read("keys", self._file)
         return RawConfig(
             keys if read is None else read,
@@ -215,13 +222,16 @@ class RuntimeConfig:
             _read("call-keys", settings.call_keys),
         )
 
-    def _handed_on(
+    def _share_and_apply(
         self, texts: RawConfig, results: Mapping[str, int], read_at: float, share: Callable[[bytes], None]
     ) -> str:
-        """Parse the contents, share them, and only then put them in force here. Return a summary of the changes."""
+        """Parse these file contents, share them with other processes, and then apply them here.
+
+        Return a summary of the changes. Raise an exception, and apply nothing, if parsing or sharing fails.
+        """
         parsed = self._parsed(texts)
         share(_packed(texts, results, read_at))
-        return self._put_in_force(texts, parsed)
+        return self._apply(texts, parsed)
 
     def _parsed(self, texts: RawConfig) -> ParsedConfig:
         settings = self._settings
@@ -239,8 +249,8 @@ class RuntimeConfig:
             refuse_unsealed(parsed.call_keys, parsed.policy.calls)
         return parsed
 
-    def _put_in_force(self, texts: RawConfig, parsed: ParsedConfig) -> str:
-        """Put the parsed contents in force. Return a summary of the changes."""
+    def _apply(self, texts: RawConfig, parsed: ParsedConfig) -> str:
+        """Apply the parsed file contents in this process. Return a summary of the changes."""
         before, had, had_keys = self._texts, self._parsed_now, self.tokens.keys
         if texts != before:
             self.tokens.replace(parsed.keys, parsed.revoked)
@@ -273,18 +283,18 @@ def _zones(paths: Sequence[Path]) -> "Zones":
         return NO_ZONES
     started = time.monotonic()
     zones = read_zones(paths)
-    logger.info("zones: %s; read in %.1f s", zones.summary(), time.monotonic() - started)
+    logger.info("CAP zones: %s; reading them took %.1f s", zones.summary(), time.monotonic() - started)
     return zones
 
 
 def _sources(text: bytes, path: Path | None) -> "CapSources":
-    from ..ingest.cap.sources import parse  # slow to import, since it needs the XML library
+    from ..ingest.cap.sources import parse  # a slow import: it needs the XML library
 
     return parse(text, path)
 
 
-def _said(error: Exception) -> str:
-    """Return the text of an expected error, or the type and traceback of any other, for the operator."""
+def _error_text(error: Exception) -> str:
+    """Return the text of an error for the operator. For an unexpected type of error, return its type and traceback."""
     return str(error) if isinstance(error, ConfigError | OSError) else trace(error)
 
 
@@ -305,5 +315,5 @@ def _difference(what: str, before: Set[Any], after: Set[Any]) -> str:
 
 
 def _digest(text: bytes | None) -> int:
-    """Return a number for the contents of a file; 0 without a file."""
+    """Return a number computed from a file's contents, so equal contents have equal numbers; 0 without a file."""
     return 0 if text is None else int.from_bytes(hashlib.sha256(text).digest()[:DIGEST_BYTES])

@@ -1,7 +1,8 @@
-"""Processes with one supervisor: how they are started, nudged, replaced and ended.
+"""The supervisor of several processes, which starts, notifies, replaces and ends them.
 
-`geocast serve` and `geocast push` with `--workers` use this module; workers.py has the rules. One of the processes is
-the *front*: it answers /metrics and /readyz for all, collects their reports, and fetches the keys if they are at a URL.
+`geocast serve` and `geocast push` with `--workers` use this module; `workers.py` has the rules. One of the processes is
+the *front*: it answers /metrics and /readyz for all, collects their reports, and fetches the signing keys if they are
+at a URL.
 """
 
 import logging
@@ -26,16 +27,16 @@ from .runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)
 
-Run = Callable[[Coroutine[Any, Any, None]], None]  # runs a coroutine in a new event loop to its end
+Run = Callable[[Coroutine[Any, Any, None]], None]  # runs a coroutine to its end in a new event loop
 
-REPORT_S = 1.0  # between the reports of a process
+REPORT_S = 1.0  # time between two reports of a process
 LATE_S = 4.0  # a process whose last report is older than this is missing
-QUICK_DEATH_S = 5.0  # a process that has lived less than this is replaced only after a second
-# Nudges: datagrams that only say that there is something to do. An empty one means that there is a new entry in the
-# log; sent by the supervisor to the front, it means that all processes are about to end.
-LOOK = b"look"  # from the supervisor: look into the mailbox of reloads
+QUICK_DEATH_S = 5.0  # a process that has lived for less than this is replaced only after a second
+# Nudges are datagrams that only say that there is something to do. An empty nudge means that the log has a new entry,
+# except from the supervisor to the front (the process with the api): then all processes are about to end.
+LOOK = b"look"  # from the supervisor: read the mailbox of reloads
 FETCH = b"fetch"  # from the supervisor to the front: fetch the keys now
-ASK = b"ask"  # from a process to the front: somebody has shown a token of an unknown key
+ASK = b"ask"  # from a process to the front: a token with an unknown key has arrived
 SETTLED = b"settled"  # from the front: there are no newer keys now
 FETCHED = "fetched"  # the name of the mailbox from the front to the supervisor
 GRACE_S = 10.0  # how long a process may take beyond the drain before it is killed
@@ -43,7 +44,7 @@ GRACE_S = 10.0  # how long a process may take beyond the drain before it is kill
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """The name of a process, and what it gets from the supervisor."""
+    """The name of a process, and everything that the supervisor passes to it."""
 
     name: str  # "api", or "stream-0" and so on
     listeners: Mapping[str, socket.socket]  # by the option that names the address
@@ -53,15 +54,15 @@ class WorkerSpec:
 
     @property
     def descriptors(self) -> list[int]:
-        """The descriptors that the process keeps open: of its listening sockets and of `files`."""
+        """The file descriptors that the process keeps open: its listening sockets, and `files`."""
         return [*(listener.fileno() for listener in self.listeners.values()), *self.files]
 
 
-# ---- the supervisor ----------------------------------------------------------------------------------------------
+# ---- the supervisor and its processes ----------------------------------------------------------------------------
 
 
 class Process:
-    """A process that the supervisor keeps alive: when it ends, another one is started in its place."""
+    """A process that the supervisor keeps running: when it ends, another one is started in its place."""
 
     def __init__(self, part: WorkerSpec, work: Callable[[], None]) -> None:
         self.part = part
@@ -71,26 +72,33 @@ class Process:
         self._started = 0.0
 
     def start(self, now: float) -> None:
-        """Start the process. If the kernel can't fork now, `start_at` says when to try again."""
+        """Start the process. If the fork fails, it is tried again after a second."""
         self._started, self.start_at = now, now + 1.0
         try:
             self.pid = fork(self.part.name, self.part.descriptors, self._work)
         except OSError as error:
-            logger.error("%s can't be started: %s; trying again in a second", self.part.name, error.strerror)
+            logger.error("process %s can't be started (%s); trying again in a second", self.part.name, error.strerror)
 
     def ended(self, now: float) -> None:
-        """Record that the process has ended, and when to start another: at once, or in a second if it died early."""
+        """Record that the process has ended.
+
+        The next one is started at once, or after a second if this one ended within QUICK_DEATH_S seconds of its start.
+        """
         self.pid = None
         self.start_at = now + (1.0 if now - self._started < QUICK_DEATH_S else 0.0)
 
     def send(self, number: int) -> None:
-        """Send the process a signal, if it runs. No other process can have its pid before `_reap` has waited for it."""
+        """Send the process this signal, if it is running.
+
+        The pid can't belong to another process meanwhile, because the kernel reuses it only after `_reap` has collected
+        the exit status.
+        """
         if self.pid is not None:
             os.kill(self.pid, number)
 
 
 class Supervisor:
-    """The first process of a node: it starts the others, replaces those that die, and ends them (Rules 6 and 7)."""
+    """Starts the other processes of a node, replaces those that die, and ends them all (Rules 6 and 7 of `workers`)."""
 
     def __init__(self, processes: Sequence[Process], reloader: "Reloader") -> None:
         self._processes = processes
@@ -98,7 +106,7 @@ class Supervisor:
         self._stopping = False
 
     def run(self) -> None:
-        """Keep all processes alive until told to stop."""
+        """Keep all processes running, until this process gets SIGTERM or SIGINT."""
         while True:
             now = time.monotonic()
             for process in self._processes:
@@ -110,7 +118,10 @@ class Supervisor:
                 return
 
     def end(self, processes: Sequence[Process], within_s: float) -> None:
-        """End these processes by SIGTERM, pass a further SIGTERM on to them, and kill them after `within_s`."""
+        """Send these processes SIGTERM, and SIGKILL after `within_s` seconds; return when all have ended.
+
+        If this process gets another SIGTERM or SIGINT meanwhile, send them SIGTERM again, which makes them hurry.
+        """
         deadline = time.monotonic() + within_s
         _send(processes, signal.SIGTERM)
         while any(process.pid for process in processes) and time.monotonic() < deadline:
@@ -121,7 +132,10 @@ class Supervisor:
             self._wait(float("inf"))
 
     def _wait(self, until: float) -> bool:
-        """Wait for a signal or until a monotonic time, and handle the signal. Return whether it says to stop."""
+        """Wait for a signal, at most until this time of the monotonic clock, and handle it.
+
+        Return whether the signal was SIGTERM or SIGINT.
+        """
         if until == float("inf"):
             number: int = signal.sigwait(WAITED_FOR)
         else:
@@ -135,7 +149,7 @@ class Supervisor:
         return number in (signal.SIGTERM, signal.SIGINT)
 
     def _reap(self) -> None:
-        """Record which processes have ended. One SIGCHLD may stand for several exits."""
+        """Record which processes have ended. One SIGCHLD may stand for several of them, so all are checked."""
         now = time.monotonic()
         for process in self._processes:
             pid, status = os.waitpid(process.pid, os.WNOHANG) if process.pid is not None else (0, 0)
@@ -143,11 +157,11 @@ class Supervisor:
                 process.ended(now)
                 if not self._stopping:
                     status = os.waitstatus_to_exitcode(status)
-                    logger.error("%s ended with status %d; starting another", process.part.name, status)
+                    logger.error("process %s ended with status %d; starting another", process.part.name, status)
 
 
 class Reloader:
-    """The reload of the supervisor, and after it of all other processes (Rule 8)."""
+    """Reloads the configuration in the supervisor, and passes it on to all other processes (Rule 8 of `workers`)."""
 
     def __init__(self, folder: Path, names: Sequence[str], in_force: RuntimeConfig) -> None:
         self._folder = folder
@@ -157,13 +171,16 @@ class Reloader:
         self._fetched = ReloadMailbox(folder, FETCHED)
 
     def reload(self) -> None:
-        """Read the files again, and have the front fetch keys at a URL."""
+        """Read the configuration files again, and notify all processes.
+
+        If the keys are at a URL, make the front (the process that collects reports) fetch them.
+        """
         self._in_force.reload(self._mailbox.write)
         self._tell_all()
         tell(self._folder, self._names[0], FETCH)
 
     def take_fetched(self) -> None:
-        """Put the keys in force that the front has fetched."""
+        """Apply the signing keys that another process, the front, has fetched from a URL, and notify all processes."""
         self._fetched.look(lambda keys: self._in_force.take_keys(keys, self._mailbox.write))
         self._tell_all()
 
@@ -178,17 +195,25 @@ def _send(processes: Sequence[Process], number: int) -> None:
 
 
 class Reports:
-    """The reports of the processes behind the front (Rule 5)."""
+    """The latest report of each process.
+
+    The *front*, the process that answers /metrics for all, collects them (Rule 5 of `workers`). There are no reports of
+    the supervisor and the front.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.restarts = 0  # processes that have died and were replaced
+        self.restarts = 0  # number of processes that have died and were replaced
         self._names = names
         self._last: dict[str, dict[str, Any]] = {}  # the last report of each process
-        self._heard: dict[str, float] = {}  # its monotonic time
+        self._heard: dict[str, float] = {}  # the monotonic time of that report
         self._gone: Export = []  # the counters of processes that have died
 
     def take(self, data: bytes) -> None:
-        """Store a report. If its process is new, keep the counters of its predecessor, so that no counter goes back."""
+        """Store a report that a process has sent.
+
+        If the process has replaced another one of the same name, the counters of that one are kept and added, so that
+        no counter goes back.
+        """
         report = msgpack.unpackb(data)
         name = report["name"]
         last = self._last.get(name)
@@ -199,7 +224,7 @@ class Reports:
         self._heard[name] = time.monotonic()
 
     def unready(self) -> list[str]:
-        """Return the reasons why these processes are not ready."""
+        """Return the reasons why the reporting processes are not ready; an empty list if all are ready."""
         missing = self.missing()
         reasons = [f"{name} does not report" for name in missing]
         for name in sorted(self._last.keys() - set(missing)):
@@ -207,16 +232,19 @@ class Reports:
         return reasons
 
     def degraded(self) -> int:
-        """Return how many calls have entries that no key decrypts: the greatest number of any process (HD8)."""
+        """Return the number of calls for help with entries that no key decrypts (HD8).
+
+        If the processes report different numbers, return the greatest.
+        """
         return max((report.get("degraded", 0) for report in self._last.values()), default=0)
 
     def missing(self) -> list[str]:
-        """Return the names of processes that do not report."""
+        """Return the names of the processes that have not reported for LATE_S seconds."""
         now = time.monotonic()
         return [name for name in self._names if now - self._heard.get(name, -LATE_S) > LATE_S]
 
     def exports(self) -> list[Export]:
-        """Return the metrics of all these processes, with the counters of those that have died."""
+        """Return the metrics of the reporting processes, and the counters of the processes that have died."""
         return [self._gone, *(report["metrics"] for report in self._last.values())]
 
 
@@ -228,10 +256,12 @@ def keep_alive(
     run: Run,
     files: Sequence[int] = (),
 ) -> None:
-    """Run these processes until told to stop. `mains`: name -> main function; the first is the front and ends last.
+    """Start these processes, keep them running until SIGTERM or SIGINT, then end them.
 
-    `listeners`: the sockets of each process, by option. `files`: descriptors that all processes except the front keep
-    open.
+    `mains` maps the name of each process to its main function. The first process is the front, which answers /metrics
+    and /readyz for all and ends last. `listeners` has the listening sockets of each process in the same order, by
+    option. `files` are descriptors that all processes except the front keep open. `run` runs a main function's
+    coroutine to its end.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
@@ -247,10 +277,12 @@ def keep_alive(
 
 
 def check(name: str, look: Callable[[], Coroutine[Any, Any, None]], run: Run) -> None:
-    """Open what all processes will open, once before they start. Raise ConfigError if that fails.
+    """Run `look`, which opens what the other processes will open, once before they start.
 
-    So a broken file is repaired once, and an unusable one stops the start. Opening needs a loop and threads, so it runs
-    in a process of its own, called `name`.
+    Raise ConfigError if that fails.
+
+    So a broken file is repaired only once, and an unusable file prevents the start. Opening needs an event loop and
+    threads, which the supervisor must not have, so a temporary process called `name` does it.
     """
 
     def work() -> None:

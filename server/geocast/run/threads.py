@@ -1,11 +1,13 @@
-"""Threads for work that takes milliseconds, beside the event loop, with a share for each subject (rule HD6).
+"""Run work that takes milliseconds in threads, so that it does not block the event loop, and share them fairly (HD6).
 
-The threads are daemons and belong to no executor of asyncio. So a process that ends does not wait for them, and work
-that still waits for its turn is never started. Its clients get no answer (rule HD3).
+Each piece of work is done for a *subject*, the client that has caused it, and no subject can occupy all threads. The
+threads are daemons and belong to no executor of asyncio. So a process that ends does not wait for them, and work that
+is still in the queue is never started. The clients that wait for such work get no answer (rule HD3).
 
-A thread competes with the loop for the interpreter. So after work of more than LONG_S of CPU time, the next work of the
-same subject starts only after a pause of that length. Example: a source sends nothing but messages that take 170 ms
-each. It gets half of the interpreter's time at most, however many messages it sends. Short work is never delayed.
+A thread competes with the event loop for the interpreter. So after work that took more than LONG_S seconds of CPU, the
+next work for the same subject must wait for as long as that work took. Example: a source sends nothing but messages
+that take 170 ms each. It gets at most half of the interpreter's time, however many messages it sends. Short work is
+never delayed.
 """
 
 import asyncio
@@ -20,31 +22,36 @@ from ..config import SHARE
 from ..policy.shares import Turns
 
 THREADS = 4  # more threads would only wait for the interpreter's lock
-MAX_WORKS = 64  # pieces of work that run or wait for a thread
+MAX_WORKS = 64  # limit on pieces of work that run or wait for a thread
 LONG_S = 0.005  # CPU time of work after which its subject pauses
 
 _T = TypeVar("_T")
 
 
 class Threads:
-    """A pool of `number` threads that run work while the event loop goes on."""
+    """A pool of `number` threads for work that would block the event loop."""
 
     def __init__(
         self, share: float = SHARE, number: int = THREADS, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
-        """Create the pool; threads start when there is work.
+        """Create the pool. Its threads are started when there is work.
 
-        `share`: the part of the threads that one subject may have. `sleep`: waits for a number of seconds.
+        `share` is the fraction of the pool that one subject may use. `sleep` is a function that waits for a number of
+        seconds.
         """
         self._turns = Turns("requests that are worked out beside the others", MAX_WORKS, number, share)
         self._number = number
         self._todo: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._sleep = sleep
-        self._paused: dict[Hashable, float] = {}  # until when each subject pauses, on the loop's clock
+        self._paused: dict[Hashable, float] = {}  # subject -> end of its pause, by the loop's clock
 
     async def __call__(self, work: Callable[[], _T], subject: Hashable, /) -> _T:
-        """Run `work` in a thread and return its result or raise its error; raise a Problem (429) beyond the share."""
+        """Run `work` in a thread, and return its result or raise its exception.
+
+        `subject` is the client for whom the work is done. Raise a Problem (429) if too much work of this subject is
+        queued or running already.
+        """
         cpu_s = 0.0
 
         def measured() -> _T:

@@ -2,28 +2,30 @@
 
     supervisor ── opens all listening sockets, starts the others and replaces them; handles no alert
        ├── api      publishes, purges, answers /metrics and /readyz for all
-       └── stream   × N: the same listener by SO_REUSEPORT; each follows the log and serves its own sessions
+       └── stream   × N: all listen on one address (SO_REUSEPORT); each follows the log and serves its own sessions
 
-Rule 1  The supervisor binds each port without SO_REUSEPORT first, which fails if the port is in use.
-        Example: an old node still runs on port 8765. With SO_REUSEPORT alone both nodes would get connections.
-Rule 2  The supervisor has no loop and no thread, so that it can fork the others at any time. They share the modules
-        that it has imported, and the settings, keys and policy that it has read (`forking.py`).
+Rule 1  The supervisor first binds each port without SO_REUSEPORT, which fails if the port is in use.
+        Example: an old node still runs on port 8765. With SO_REUSEPORT alone, both nodes would get connections.
+Rule 2  The supervisor has no event loop and no thread, so that it can fork the other processes at any time. They share
+        the modules that it has imported, and the settings, keys and policy that it has read (`forking.py`).
 Rule 3  The supervisor keeps every listening socket open and passes it on.
         Example: a stream process dies with 50 connections in the queue of its socket. Its replacement accepts them.
-Rule 4  After each append the api process nudges the stream processes, and so does a stream process that has appended a
-        responder's answer. If a nudge is lost, polling the log finds the entry a moment later.
-Rule 5  Each stream process reports its metrics and whether it is ready, once a second. Without its report the node is
-        not ready. The counters of a process that has died still count.
-Rule 6  Drain: the api process says "not ready", the stream processes drain at the same time, the api process ends last.
-        If the supervisor dies, the others drain too.
-Rule 7  Only the supervisor tells the others to end, each once, and once more to make them hurry. Each is in a session
-        of its own, since Ctrl-C in a terminal reaches all processes of the terminal's session.
-        Example: otherwise Ctrl-C would reach the stream processes twice, and they would drop their sessions at once.
+Rule 4  After each append to the log, the api process sends the stream processes a *nudge*: a datagram which says that
+        the log has a new entry. A stream process that has appended a responder's answer does the same. If a nudge is
+        lost, the entry is found a moment later by polling the log.
+Rule 5  Each stream process reports its metrics and whether it is ready, once a second. If a report is missing, the node
+        is not ready. The counters of a process that has died are still included.
+Rule 6  When the node drains (ends), the api process answers "not ready", the stream processes drain at the same time,
+        and the api process ends last. If the supervisor dies, the others drain too.
+Rule 7  Only the supervisor tells the others to end: it signals each of them once, and a second time to make it hurry.
+        Each process is in a terminal session of its own, so that Ctrl-C reaches only the supervisor.
+        Example: otherwise the stream processes would get two signals, one from the terminal and one from the
+        supervisor, and they would drop their connections at once.
 Rule 8  The supervisor alone reads keys, revoked tokens, policy and publishers, at the start and at each SIGHUP. The
-        other processes get the bytes that it has read (`reload_mailbox.py`). A process that can't use them ends, and
-        its replacement is forked with them. If keys are at a URL, the api process fetches them, since it has a loop. It
-        leaves them in a file and sends the supervisor SIGUSR1. A process that is shown a token of an unknown key asks
-        the api process to fetch.
+        other processes get the bytes that it has read (`reload_mailbox.py`). A process that can't switch to them while
+        running exits, and its replacement is forked with them already loaded. If keys are at a URL, the api process
+        fetches them, because it has an event loop. It writes them to a file and sends the supervisor SIGUSR1. A process
+        that receives a token with an unknown key asks the api process to fetch.
 """
 
 import asyncio
@@ -55,14 +57,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """Settings and configuration from the supervisor, which reads them once, so that no two processes differ."""
+    """The settings and configuration of all processes.
+
+    The supervisor reads them once, so that no two processes differ.
+    """
 
     settings: Settings
     in_force: RuntimeConfig
 
 
 def supervise(settings: Settings, in_force: RuntimeConfig, listeners: Listeners, run: Run) -> None:
-    """Run all processes of a node until told to stop. Raise ConfigError before any is started."""
+    """Run all processes of a node until SIGTERM or SIGINT.
+
+    Raise ConfigError, before any process is started, if the settings can't be used.
+    """
     shared = _Shared(settings, in_force)
     open_log(settings)  # imports the backend once, before the forks
     check("log", lambda: _look(settings), run)
@@ -114,8 +122,8 @@ async def _run_stream(part: WorkerSpec, shared: _Shared) -> None:
                 metrics, lambda: {"unready": delivery.unready(), "degraded": delivery.degraded()}
             )
             async with background(reporting), delivery.serving(part.listeners["--stream"], stop.asked, stop.hurry):
-                if not stop.asked.is_set():  # it may have been set while the log was being read
-                    logger.info("%s is ready", part.name)
+                if not stop.asked.is_set():  # the signal may have come while the log was being read
+                    logger.info("process %s is ready", part.name)
                 await stop.asked.wait()
 
 
@@ -133,7 +141,7 @@ async def _run_api(part: WorkerSpec, shared: _Shared) -> None:
 
 
 class _ApiProcess:
-    """The api process: the api listener of a node whose sessions are in other processes."""
+    """The API process of a node, whose sessions are in the stream processes."""
 
     def __init__(self, part: WorkerSpec, shared: _Shared, alert_log: AlertLog, stop: Stop) -> None:
         clock, in_force = SystemClock(), shared.in_force
@@ -159,7 +167,7 @@ class _ApiProcess:
 
     @contextlib.asynccontextmanager
     async def running(self, listeners: Mapping[str, socket.socket]) -> AsyncIterator[None]:
-        """Serve on these sockets while the block runs."""
+        """Serve the API, the metrics and the public feed on these sockets while the block runs."""
         api = self.api
         following = [self._follow_for_ever()] if self._settings.reviewers is not None else []
         upkeep = background(self._watch_log(), purge_for_ever(self._keeper), *self._link.upkeep(), *following)
@@ -182,10 +190,10 @@ class _ApiProcess:
             await asyncio.sleep(FLUSH_S)
 
     async def _follow_for_ever(self) -> None:
-        """Follow the log, so that the verifier of this process knows the same live alerts as those of the streams.
+        """Follow the log, so that this process's verifier knows the same live alerts as those of the stream processes.
 
-        Example: an alert is live with one approval when a reload demands two. It stays on the streams, and the api has
-        to believe it too, so that it can be cancelled (HD7).
+        Example: an alert with one approval is live when a reload makes two approvals mandatory. The stream processes
+        keep the alert, and the API process must accept it too, so that it can be cancelled (HD7).
         """
         live, clock = LiveAlerts(1), self.api.clock
 

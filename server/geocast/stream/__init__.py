@@ -1,13 +1,15 @@
-"""The stream of a process: its sessions, the live alerts, and the fan-out.
+"""The stream side of a process: the WebSocket sessions, the live alerts, and the fan-out of alerts to sessions.
 
-fanout            which row is sent which alert, and what each row is still owed; a row is a session or a push device
-hub               all sessions of the process: encoding, writing, heartbeats
+A *row* is the number by which a process identifies one recipient: a WebSocket session or a push device.
+
+fanout            decides which recipients are sent which alert, and tracks what each of them still has to be sent
+hub               manages all sessions of the process: encoding, writing, heartbeats
 session           the conversation with one subscriber, without a socket
-live_alerts       the live alerts, their flags for each session, and when each ends
-delivery_flags    which sessions were sent which revision of one alert
-compact_revision  a revision in few bytes, after its fan-out
-log_reader        reading the log for ever, and whether the log can be used
-server            start, drain and upkeep of the stream side
+live_alerts       the live alerts: which recipients were sent which of them, and when each ends
+delivery_flags    the flags of one alert: which recipients were sent which revision of it
+compact_revision  a compact form in bytes for a revision, which is used after its fan-out
+log_reader        reads the log continuously, and tracks whether the log can be used
+server            starts, drains and maintains the stream side
 connection        one WebSocket connection, and the listener
-bulk_send         one frame to many sockets with one system call
+bulk_send         sends one frame to many sockets with one system call
 """

@@ -1,31 +1,31 @@
-"""Sending one frame to many sockets with one system call, by Linux AIO and its binary interface (<linux/aio_abi.h>).
+"""Send one frame to many sockets with one system call, through the binary interface of Linux AIO (<linux/aio_abi.h>).
 
-Without AIO each session of a delivery costs, beside the send in the kernel, the path to it and back: the interpreter,
-uvloop and a system call. That is 1.4 times the CPU of a delivery with AIO, where a slice of sessions costs two system
-calls. `io_submit` takes a list of writes, which are filled in as numpy columns, and the kernel's code stays in the
-caches of the CPU while the kernel works through the list. `io_getevents` returns the result of each write (ADR 6 has
-the figures, of `bench fanout`).
+Without AIO, a delivery (sending one alert to many sessions) costs one system call for each session. Only a part of this
+cost is the kernel's own work; the rest is spent in the interpreter, in uvloop and on the system call itself. With AIO,
+up to 256 sessions cost two system calls, and a delivery without AIO takes 1.4 times the CPU of one with AIO.
+`io_submit` takes a list of writes, which is filled in as numpy columns. The kernel's code stays in the caches of the
+CPU while the kernel works through the list. `io_getevents` returns the result of each write (ADR 6 has the figures,
+measured by `bench fanout`).
 
-AIO was made for files, where a write goes on after `io_submit` has returned. A write to a non-blocking socket takes the
-path of an ordinary write instead: the kernel does all writes at once, one after the other, before `io_submit` returns.
-This module needs nothing else. AIO is as fast as io_uring here. Docker and Kubernetes forbid io_uring in containers,
-and allow AIO.
+AIO was made for files, where a write continues after `io_submit` has returned. For non-blocking sockets, the kernel
+does all writes one after the other before `io_submit` returns. That is all that this module needs. For this purpose,
+AIO is as fast as io_uring, which Docker and Kubernetes forbid in containers; they allow AIO.
 
-Rule 1  The sockets are non-blocking (the sockets of asyncio and uvloop always are). So every write has ended, with or
-        without success, when `send` returns, and neither the frame nor the session must be kept alive for it.
-Rule 2  `send` returns how many bytes each socket took. The caller leaves the rest to the session's transport, which can
-        wait and can close.
-        Example: a slow phone's socket takes 200 bytes of a frame of 900. Its result is 200, and the hub gives the other
-        700 to the phone's transport. The result of a socket with a full buffer is -EAGAIN, and of one whose peer has
-        gone -EPIPE: their transports get the whole frame.
+Rule 1  The sockets must be non-blocking (the sockets of asyncio and uvloop always are). So every write has ended, with
+        or without success, when `send` returns, and neither the frame nor the session need be kept alive for it.
+Rule 2  `send` returns how many bytes each socket accepted. The caller leaves the rest to the session's transport, which
+        can wait and can close.
+        Example: a slow phone's socket accepts 200 bytes of a frame of 900. Its result is 200, and the hub gives the
+        other 700 to the phone's transport. The result is -EAGAIN for a socket with a full buffer, and -EPIPE if the
+        peer has gone: their transports get the whole frame.
 Rule 3  A descriptor is used only while its session is in the hub. The session leaves the hub in `connection_lost` at
-        the latest, and the transport closes the socket after that.
-        Example: without this rule a phone could leave, its descriptor 57 be given to a phone outside of the area, and
-        the frame for the first phone be written to the second.
-Rule 4  A write to a connection that is gone raises SIGPIPE, and a write has no flag against it. Python ignores SIGPIPE
-        from its start. Nothing here may change that.
+        the latest, and the transport closes the socket only after that.
+        Example: without this rule a phone could leave, its descriptor 57 could be reused for a phone outside the area,
+        and the frame for the first phone could be written to the second.
+Rule 4  SIGPIPE must be ignored, because a write to a connection that is gone raises this signal, and no flag of the
+        write can prevent that. Python ignores SIGPIPE from its start, and nothing in this program may change that.
 
-If the kernel or the rules of a container do not allow AIO, the transports write everything.
+If the kernel or the configuration of a container does not allow AIO, the transports write everything.
 """
 
 import ctypes
@@ -41,14 +41,14 @@ from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
-REQUESTS = 256  # writes of one system call: as many as a slice of the fan-out has rows
+REQUESTS = 256  # number of writes per system call: as many as a turn of the fan-out has rows
 
 # The numbers of io_setup, io_destroy, io_getevents and io_submit: on x86-64 (asm/unistd_64.h), and on the architectures
 # that share one table (asm-generic/unistd.h). The layouts below are for 64 bits, little-endian.
 _SHARED = 0, 1, 4, 2
 _CALLS = {"x86_64": (206, 207, 208, 209), "aarch64": _SHARED, "riscv64": _SHARED, "loongarch64": _SHARED}
 _PWRITE = 1  # IOCB_CMD_PWRITE
-# The fields of struct iocb that a write to a socket needs, and struct io_event.
+# The fields of struct iocb that a write to a socket needs, and all fields of struct io_event.
 _REQUEST = np.dtype(
     {
         "names": ["data", "opcode", "fd", "buf", "nbytes"],
@@ -74,10 +74,16 @@ _REMEDIES = {
 
 
 class Sender:
-    """An AIO context of the kernel, for the use of one thread. `close` releases it."""
+    """Sends one frame to many sockets through an AIO context of the kernel.
+
+    Only one thread may use it. `close` releases the context.
+    """
 
     def __init__(self, requests: int = REQUESTS) -> None:
-        """Create a context for up to `requests` writes at a time. Raise OSError if AIO is missing or does not work."""
+        """Create an AIO context that can take up to `requests` writes at a time.
+
+        Raise OSError if the system does not provide AIO, or if a test write fails.
+        """
         if sys.platform != "linux" or sys.maxsize < 2**32 or platform.machine() not in _CALLS:
             raise OSError(errno.ENOSYS, "not known on this platform")
         self._setup, self._destroy, self._getevents, self._submit = _CALLS[platform.machine()]
@@ -97,7 +103,10 @@ class Sender:
             raise
 
     def _try(self) -> None:
-        """Send one byte, as a test: a container may allow the first of the four system calls and forbid another."""
+        """Send one byte over a socket pair to test AIO, and raise OSError if that fails.
+
+        A container may allow `io_setup`, the first of the four system calls, but forbid one of the others.
+        """
         here, there = socket.socketpair()
         with here, there:
             here.setblocking(False)
@@ -106,13 +115,19 @@ class Sender:
                 raise OSError(-sent, os.strerror(-sent))
 
     def close(self) -> None:
-        """Release the context. From then on `send` leaves everything to the transports."""
+        """Release the AIO context.
+
+        After this call, `send` sends nothing and returns -EAGAIN for every socket, so the transports write everything.
+        """
         if self._context:
             _syscall(self._destroy, self._context, 0, 0, 0, 0)
             self._context = 0
 
     def send(self, descriptors: NDArray[np.int32], data: bytes) -> NDArray[np.int32]:
-        """Send `data` to each socket, in this order. Return, for each, the number of bytes sent or a negative errno."""
+        """Send `data` to each socket, in the given order.
+
+        Return an array with one number for each socket: how many bytes it accepted, or a negative errno.
+        """
         results = np.full(len(descriptors), -errno.EAGAIN, np.int32)
         if not self._context:
             return results
@@ -126,10 +141,10 @@ class Sender:
         return results
 
     def _hand_over(self, results: NDArray[np.int32]) -> int:
-        """Submit one request for each item of `results`. Return how many requests the kernel took.
+        """Submit one write for each item of `results`, and return how many writes the kernel accepted.
 
-        The kernel stops at a request that it refuses, for example one with a closed descriptor. The error becomes the
-        result of that request, and the next submission starts after it.
+        The kernel stops at a write that it refuses, for example because the descriptor is closed. The negative errno is
+        then stored as the result of this write, and the next submission starts with the write after it.
         """
         at = taken = 0
         while at < len(results):
@@ -142,7 +157,10 @@ class Sender:
         return taken
 
     def _collect(self, count: int, results: NDArray[np.int32]) -> None:
-        """Write the results of `count` requests, which have all ended (Rule 1), to their places in `results`."""
+        """Store the results of `count` writes in `results`, each at the index of its socket.
+
+        All of these writes have ended already (Rule 1).
+        """
         while count:  # all results are there already, so io_getevents does not wait
             got = _syscall(self._getevents, self._context, count, count, self._events.ctypes.data, 0)
             if got < 0 and ctypes.get_errno() == errno.EINTR:
@@ -153,7 +171,10 @@ class Sender:
 
 
 def open_sender() -> Sender | None:
-    """Return a sender, or None if AIO is not available. Log which it is, and how to make AIO available."""
+    """Return a sender, or None if AIO is not available.
+
+    Log whether AIO is available, and if it is not, what the operator can do about it.
+    """
     try:
         sender = Sender()
     except OSError as error:

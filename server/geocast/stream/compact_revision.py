@@ -1,8 +1,8 @@
-"""The compact form of an accepted revision: how a live alert keeps its revision after the fan-out.
+"""A compact form in bytes for the revision of a live alert, which is used after the fan-out has sent it.
 
-As objects a revision takes 1.3 KiB, and nearly all live alerts concern no session of a process. The bytes never leave
-this process, so they have values without names, in the order of the declared members. The id is not in them: callers
-keep it beside the bytes.
+As Python objects, a revision takes 1.3 KiB, and most live alerts concern no session of the process. The bytes never
+leave the process, so they contain only values, in the order in which the fields are declared, and no field names. The
+alert's id is not in the bytes: the caller stores it separately.
 """
 
 from dataclasses import astuple
@@ -28,24 +28,24 @@ from ..model.alert import (
 )
 from ..model.members import members_of
 
-# The members of an alert that are packed as they are: the members before `area`, and the optional ones after `texts`.
+# The fields of an alert that are packed unchanged: the fields before `area`, and the optional ones after `texts`.
 _PLAIN = members_of(Alert, without=("id", "area", "approval", "confirm", "texts"))
 _DEFAULTS = tuple(each.default for each in _PLAIN if each.is_optional)
 _needed = attrgetter(*(each.name for each in _PLAIN if not each.is_optional))
 _optional = attrgetter(*(each.name for each in _PLAIN if each.is_optional))
-# Not `astuple`, which copies deeply: that takes 7.6 µs, a twelfth of the cost of an entry that concerns no session.
+# Don't use `astuple`, which copies deeply: it takes 7.6 µs, a twelfth of the cost of an entry that concerns no session.
 _terms = attrgetter(*(each.name for each in members_of(AcceptedTerms)))
 _text = attrgetter(*(each.name for each in members_of(AlertText)))
 
 
 def pack(revision: Revision) -> bytes:
-    """Return a revision, without its id, in the compact form."""
+    """Return the revision in the compact form, as bytes that do not contain the alert's id."""
     alert, optional = revision.alert, _optional(revision.alert)
     packed: bytes = msgpack.packb(
         (
             (revision.revision, revision.source, revision.issued_at, revision.issuer),
             _needed(alert),
-            None if optional == _DEFAULTS else optional,  # most alerts have none of the optional members
+            None if optional == _DEFAULTS else optional,  # most alerts have none of the optional fields
             [_plain(shape) for shape in alert.area],
             (alert.approval.reviewer, alert.approval.approved_at),
             (alert.confirm.area_km2, alert.confirm.text),
@@ -59,7 +59,10 @@ def pack(revision: Revision) -> bytes:
 
 
 def unpack(alert_id: str, data: bytes) -> Revision:
-    """Return the revision of `pack`, with this id."""
+    """Return the revision from which `pack` made `data`.
+
+    The bytes do not contain the alert's id, so it is a parameter.
+    """
     head, needed, optional, area, approval, confirm, *more = msgpack.unpackb(data, strict_map_key=False)
     number, source, issued_at, issuer = head
     area_km2, kinds = confirm
@@ -85,7 +88,11 @@ def _proof(plain: Any) -> ApprovalProof | None:
 
 
 def _plain(shape: Shape) -> Any:
-    """Return a circle as three numbers, a polygon as its buffer and a flat list of coordinates, others as they came."""
+    """Return a shape as plain lists, tuples and numbers, from which `_shape` restores it.
+
+    A circle becomes a tuple of three numbers. A polygon becomes a list with its buffer and a flat list of coordinates.
+    Any other shape becomes the dict of its fields.
+    """
     if isinstance(shape, Circle):
         return shape.lat, shape.lng, shape.radius_m
     if isinstance(shape, Polygon):

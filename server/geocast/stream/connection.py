@@ -1,28 +1,33 @@
-"""The stream listener: WebSocket connections on an `asyncio.Protocol`, around the Sans-I/O parser of `websockets`.
+"""The stream listener: WebSocket connections as an `asyncio.Protocol` that uses the Sans-I/O parser of `websockets`.
 
-    accept ──headers──> refused (HTTP status) ──────┐     each step has a deadline and a bound
+    accept ──headers──> refused (HTTP status) ──────┐     each step has a deadline and a limit
        │                                            ↓
        └──101──> unsaid ──hello──> session ──> lingering ──> gone
 
-*Unsaid* is a connection whose client has not said `hello` yet, *lingering* one that the node has ended (Rule 4).
+After the handshake, a connection is *unsaid* until its client has sent `hello`. It is *lingering* when the node has
+ended it and waits for the client to close (Rule 4). The *hub* is the object that sends alerts to sessions.
 
 Rule 1  No connection has a task, a future or a timer of its own. `sweep` checks the deadlines of all connections at
-        once. With tens of thousands of connections each such object costs memory, and each timer work of the loop.
-Rule 2  The parser exists only while it has work. At the end of a frame, with no fragmented message open, it is dropped,
-        and a new one is made when bytes come. So an idle connection takes 1.6 KB with uvloop instead of 5.4 KB (a
-        session as a whole: `bench memory`). For this reason the parser is fed only whole frames, one at a time.
-Rule 3  The high-water mark of the write buffer is 0. So a connection either has no unsent bytes, or is *slow*. A slow
-        connection is not read: bytes that have come already wait in `_unread`, the others in the kernel.
+        once. With tens of thousands of connections, each such object costs memory, and each timer makes work for the
+        event loop.
+Rule 2  The parser exists only while it has work. It is dropped at the end of a frame, unless a fragmented message is
+        incomplete, and a new one is created when bytes arrive. So an idle connection takes 1.6 KB with uvloop instead
+        of 5.4 KB (`bench memory` has the figures for whole sessions). For this reason the parser is fed only whole
+        frames, one at a time.
+Rule 3  The high-water mark of the write buffer is 0. So a connection that has unsent bytes is paused at once; it is
+        called *slow*. A slow connection is not read: bytes already received wait in `_unread`, the rest wait in the
+        kernel.
         Example: a peer sends pings as fast as it can and never reads. The first pong that does not fit into the
-        kernel's buffer makes the connection slow, and no further ping is answered. Otherwise pongs would pile up here.
+        kernel's buffer makes the connection slow, and no further ping is answered. Otherwise pongs would pile up in
+        this process.
 Rule 4  A connection that the node ends *lingers*: a close frame (or a refusal) is written, then the end of the stream.
-        Bytes that the peer still sends are thrown away, until it closes its side or LINGER_S have passed.
+        Bytes that the peer still sends are discarded, until it closes its side or LINGER_S have passed.
         Example: the node closes a session with 4401 while the client is sending a `move`. If the node closed its socket
-        at once, the kernel would answer the unread `move` with a reset. The reset may overtake the close frame, and the
-        client would not learn that it needs a new token.
+        at once, the kernel would answer the unread `move` with a reset. The reset may overtake the close frame, and
+        then the client would not learn that it needs a new token.
 Rule 5  A connection that has ended leaves no reference cycle: the connection and its session drop their references to
-        each other, and a parser is retired before it is dropped. So all memory is freed at once. The garbage collector
-        would find nothing among connections and need not look at them (stream/server.py).
+        each other, and a parser's cycles are broken before it is dropped (`retire`). So all memory is freed at once.
+        The garbage collector would find nothing among connections, so it need not examine them (stream/server.py).
 """
 
 import asyncio
@@ -60,24 +65,25 @@ logger = logging.getLogger(__name__)
 PATH = "/v1/stream"
 MAX_HELLO_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024
-HEADERS_S = 10.0  # from the accept until the request's headers are complete
-HELLO_S = 10.0  # from the 101 until the whole of `hello` is there
+HEADERS_S = 10.0  # from the accept until the head of the request is complete
+HELLO_S = 10.0  # from the 101 until the whole `hello` has arrived
 LINGER_S = 5.0  # how long a peer may take to close after our close frame (Rule 4)
-RATE_PER_S, BURST = 10.0, 300  # messages of one connection, control frames included
-FRAGMENT_COST = 1 / 32  # of a message: the cost of a fragment; an empty fragment and the last cost a whole message
+RATE_PER_S, BURST = 10.0, 300  # limits on the messages of one connection, including control frames
+FRAGMENT_COST = 1 / 32  # the cost of a fragment, in messages; an empty fragment and the last one cost a whole message
 RETRY_AFTER_S = 5  # the `Retry-After` of a 503
 MAX_HEADERS_BYTES = 32 * 1024
-# The kernel's send buffer of each connection. It is small, since bytes in it can't be called back when an alert ends.
+# The kernel's send buffer of each connection. It is small because bytes in it can't be taken back when an alert ends.
 SEND_BUFFER_BYTES = 64 * 1024
-# How many descriptors of the listening socket the loop watches. libuv accepts one connection for each descriptor in a
-# turn of the loop, and a turn of a fan-out takes a millisecond: with one descriptor, clients that reconnect all at once
+# How many descriptors of the listening socket the loop watches. In each turn of the loop, libuv accepts one connection
+# per descriptor, and a turn of a fan-out takes a millisecond: with one descriptor, clients that reconnect all at once
 # would be accepted at 900 a second. All are descriptors of one socket. Several sockets would have a queue each, and
 # connections would not be accepted in the order in which the kernel made them. Sending in that order, which is the
 # order of the kernel's memory, costs a tenth less (ADR 6).
 ACCEPTS = 8
 SPARE = 64  # connections above the capacity that are accepted and refused with 503; any more are dropped
 
-# The parser of the library logs each connection and, at DEBUG, each frame, with places and tokens. So it is silenced.
+# The library's parser logs each connection and, at DEBUG, each frame, with places and tokens. So its logger is
+# silenced.
 _SILENT = logging.getLogger(f"{__name__}.parser")
 _SILENT.setLevel(logging.CRITICAL + 1)
 
@@ -88,9 +94,14 @@ _WIRES = {wire.subprotocol: wire for wire in WIRES}
 
 
 class Stream:
-    """All connections of the stream listener, and what they share. A connection is in `all` from its accept to its end.
+    """All connections of the stream listener, and the objects that they share.
 
-    Connections in a special state are in a set or dict for that state, so that the others need no fields for it.
+    A connection is in `all` from its accept until it is lost.
+
+    Each special state of a connection has a set or dict with the connections in that state, so that other connections
+    need no fields for it. Connections in `unsaid` have not received `hello` from their clients yet. Those in `slow`
+    have unsent bytes. Those in `lingering` were ended by the node and wait for their clients to close. Those in `held`
+    have a message that waits until newer signing keys have been fetched.
     """
 
     def __init__(
@@ -105,10 +116,13 @@ class Stream:
         loopback_origins: bool = False,
         newer_keys: NewerKeys | None = None,
     ) -> None:
-        """Create the listener's state for `capacity` connections, at most `unsaid` of them without a `hello`.
+        """Create the state of the listener.
 
-        `origins`: the origins of web pages that may connect, as browsers send them. `loopback_origins`: whether pages
-        of this machine may, too. `newer_keys`: where a connection with a token of an unknown key waits for new keys.
+        At most `capacity` connections are accepted, and at most `unsaid` of them may still be waiting for `hello`.
+
+        `origins` are the origins (RFC 6454) of web pages that may connect. If `loopback_origins` is true, pages served
+        by this machine may connect as well. If a token is signed with an unknown key, its connection uses `newer_keys`
+        to wait until newer keys have been fetched; if `newer_keys` is None, it does not wait.
         """
         self.hub = hub
         self.tokens = tokens
@@ -116,10 +130,11 @@ class Stream:
         self.draining = False
         self.closes: Counter[int] = Counter()  # close code -> number of sessions that the node has ended with it
         self.refusals: Counter[int] = Counter()  # HTTP status -> number of handshakes refused with it
-        self.arrivals = 0  # connections since the start
+        self.arrivals = 0  # number of connections since the start
         self.all: set[Connection] = set()
-        # These dicts are in the order of insertion, so the oldest is the first. Times are of the monotonic clock.
-        self.unsaid: dict[Connection, float] = {}  # connection without `hello` -> the deadline of its next step
+        # These dicts are in the order of insertion, so the oldest connection is the first. Times are of the monotonic
+        # clock.
+        self.unsaid: dict[Connection, float] = {}  # connection before its `hello` -> the deadline of its next step
         self.lingering: dict[Connection, float] = {}  # connection that the node has ended -> when it is dropped
         self.slow: set[Connection] = set()  # connections with unsent bytes (Rule 3)
         self.held: dict[Connection, bytes] = {}  # connection that waits for newer keys -> the message with the token
@@ -130,18 +145,21 @@ class Stream:
         self._newer_keys = newer_keys
 
     async def listen(self, listener: socket.socket) -> list[asyncio.Server]:
-        """Accept connections on a listening socket, ACCEPTS in a turn of the loop. The caller closes the servers."""
+        """Accept connections on the socket `listener`, and return the servers, which the caller must close.
+
+        In each iteration of the event loop, up to ACCEPTS connections are accepted.
+        """
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         serve = asyncio.get_running_loop().create_server
         return [await serve(lambda: Connection(self), sock=listener.dup(), backlog=BACKLOG) for _ in range(ACCEPTS)]
 
     @property
     def connections(self) -> int:
-        """The number of connections, lingering ones included."""
+        """The number of connections, including those that the node has ended but whose clients have not closed."""
         return len(self.all)
 
     def sweep(self) -> None:
-        """End the connections whose deadline has passed, and have the hub sweep (Rule 1)."""
+        """End the connections whose deadlines have passed, and do the hub's periodic work (Rule 1)."""
         now = self.clock.now()
         for connection in [c for c, deadline in self.unsaid.items() if deadline <= now.monotonic]:
             connection.out_of_time()
@@ -150,10 +168,13 @@ class Stream:
         self.hub.sweep(now)
 
     def pause(self, connection: "Connection", payload: bytes) -> bool:
-        """Let `connection` wait for newer keys before this message is handled; return whether it may.
+        """Make `connection` wait for newer signing keys before the message `payload` is handled.
 
-        `take_again` is called when the wait is over. Example: the keys are rotated, and the first client with a token
-        of the new key arrives before this node has fetched that key. Without the wait it would be closed with 4401.
+        Return whether it waits.
+
+        At the end of the wait, `connection.take_again` is called. Example: the signing keys are rotated, and a client
+        presents a token signed with the new key before this node has fetched that key. Without the wait, the connection
+        would be closed with code 4401.
         """
         if self._newer_keys is None or not self._newer_keys.wait(connection.take_again):
             return False
@@ -161,7 +182,7 @@ class Stream:
         return True
 
     def unsent_bytes(self) -> int:
-        """Return the number of bytes that all transports together have not sent."""
+        """Return the total number of bytes that wait to be sent, over all connections."""
         return sum(connection.unsent_bytes() for connection in self.slow)
 
     def abort_all(self) -> None:
@@ -170,10 +191,11 @@ class Stream:
             connection.abort()
 
     def arrived(self, connection: "Connection") -> bool:
-        """Register a new connection. Return False if there is no room for it, not even for a refusal.
+        """Register a new connection, and return whether it is accepted.
 
-        If too many connections have not said `hello`, the oldest of them is ended. So a flood of silent connections
-        pushes out silent connections, while honest clients, which say `hello` within a second, come through.
+        Return False if there are too many connections even to refuse this one with a response. If too many connections
+        have not received `hello` yet, the oldest of them is ended. So a flood of silent connections only pushes out
+        other silent connections. Honest clients send `hello` within a second and are not affected.
         """
         self.arrivals += 1
         self.all.add(connection)
@@ -185,7 +207,11 @@ class Stream:
         return True
 
     def answer(self, request: Request, parser: ServerProtocol) -> tuple[int, str] | tuple[Wire, Response]:
-        """Check a handshake (S2). Return status and text of the first refusal that applies, or wire format and 101."""
+        """Check a handshake request (S2).
+
+        Return a refusal as its HTTP status and text, or accept the handshake by returning the wire format and a 101
+        response. If the request breaks several rules, the first one in the order of the checks counts.
+        """
         path, mark, _ = request.path.partition("?")
         if self.draining or self.connections > self._capacity:
             return 503, "This node takes no more connections now."
@@ -193,8 +219,8 @@ class Stream:
             return 404, f"The stream is at {PATH}."
         if mark:
             return 400, "No query string is allowed: a token goes into the hello message."
-        # The library refuses with 405, 505, 426 and 400, in this order. Its texts are not used, since they repeat parts
-        # of the request.
+        # The library refuses with 405, 505, 426 and 400, in this order. Its texts are not used, because they repeat
+        # parts of the request.
         response = parser.accept(request)
         if response.status_code != 101:
             return response.status_code, "This is not a WebSocket handshake (RFC 6455)."
@@ -229,9 +255,10 @@ def _is_loopback(origin: str) -> bool:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, from its accept to its end; a `Peer` of the hub.
+    """One WebSocket connection, from its accept to its end. The hub uses it as the `Peer` of its session.
 
-    There may be tens of thousands of connections in a process, so each field counts: see `bench memory`.
+    A connection is *slow* while it has unsent bytes. It *lingers* when the node has ended it and waits for the client
+    to close. A process may have tens of thousands of connections, so every field costs memory (see `bench memory`).
     """
 
     __slots__ = ("_paced", "_parser", "_parts", "_session", "_slow", "_stream", "_transport", "_unread", "write")
@@ -241,7 +268,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._parser: ServerProtocol | None = None  # Rule 2
-        self._session: Session | None = None  # from the 101 on
+        self._session: Session | None = None  # set when the 101 is sent
         self._unread = b""  # an incomplete head or frame, or bytes that came while the connection was slow
         self._parts: list[bytes] = []  # the fragments of a message that is not complete yet
         self._slow = False
@@ -252,10 +279,13 @@ class Connection(asyncio.Protocol):
         number: int = self._transport.get_extra_info("socket").fileno()
         return number
 
-    # ---- asyncio.Protocol ----------------------------------------------------------------------------------------
+    # ---- methods of asyncio.Protocol -----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Register the connection, or drop it if there is no room. `high=0` makes it slow at the first unsent byte."""
+        """Register the connection, or drop it if there are too many.
+
+        The write buffer's high-water mark is set to 0, so `pause_writing` is called as soon as one byte can't be sent.
+        """
         self._transport = cast(asyncio.Transport, transport)
         self.write = self._transport.write
         self._transport.set_write_buffer_limits(high=0)
@@ -263,7 +293,10 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Pass the bytes to the handshake or to the frames; throw them away while the connection lingers (Rule 4)."""
+        """Process received bytes: as part of the handshake, or as WebSocket frames after the handshake.
+
+        If the node has ended the connection already, discard the bytes (Rule 4).
+        """
         if self in self._stream.lingering:
             return
         if self._session is None:
@@ -274,13 +307,16 @@ class Connection(asyncio.Protocol):
             self._read(self._unread + data if self._unread else data)
 
     def eof_received(self) -> None:
-        """Let the transport close when the peer has closed its side (by returning None): no session is half open."""
+        """Return None, which makes the transport close when the peer has closed its side.
+
+        So no session stays half open.
+        """
 
     def pause_writing(self) -> None:
-        """Mark the connection as slow, stop reading, and pause its session: it has unsent bytes (Rule 3).
+        """Mark the connection as slow (it has unsent bytes); stop reading from it and pause its session (Rule 3).
 
-        The transport calls this from within `write`, so it may come in the middle of a slice. The write of that slice
-        is buffered, and the hub skips the session from the next slice on.
+        The transport calls this method from within `write`, so it may be called while the hub writes to a batch of
+        sessions. The write that caused the call is buffered, and the hub skips the session from the next batch on.
         """
         self._slow = True
         self._stream.slow.add(self)
@@ -291,13 +327,16 @@ class Connection(asyncio.Protocol):
             self._stream.hub.slowed(self._session.row, self._stream.clock.now())
 
     def resume_writing(self) -> None:
-        """Resume the session and reading: all bytes were sent. The alerts that it is owed may make it slow again."""
+        """Resume the session and resume reading, because all bytes have been sent.
+
+        Resuming the session sends it the alerts that it lacks, which may make the connection slow again.
+        """
         self._slow = False
         self._stream.slow.discard(self)
         if self in self._stream.lingering or self._transport.is_closing():
             return
-        # The owed alerts are written before the messages that waited are handled. So they were chosen by the old places
-        # and come before the `ok` of a `move` that waited.
+        # The alerts that the session lacks are written before the messages that have waited are handled. So these
+        # alerts are chosen by the old places, and come before the `ok` of a `move` that has waited.
         if self._session is not None and self._session.row >= 0:
             self._stream.hub.on_drained(self._session.row, self._stream.clock.now())
         if not self._slow and self not in self._stream.held:
@@ -306,7 +345,7 @@ class Connection(asyncio.Protocol):
                 self._read(self._unread)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Forget the connection everywhere, and drop all references to its objects (Rule 5)."""
+        """Remove the connection from all collections, and drop its references to other objects (Rule 5)."""
         self._stream.all.discard(self)
         self._stream.slow.discard(self)
         self._stream.unsaid.pop(self, None)
@@ -318,10 +357,10 @@ class Connection(asyncio.Protocol):
         self._parts.clear()
         self._drop_parser()
 
-    # ---- handshake -----------------------------------------------------------------------------------------------
+    # ---- the handshake -------------------------------------------------------------------------------------------
 
     def _handshake(self, data: bytes) -> None:
-        """Collect the head of the request; answer it when it is complete."""
+        """Buffer the bytes of the HTTP request until its header section is complete, then answer the request."""
         self._unread += data
         head, end, rest = self._unread.partition(b"\r\n\r\n")
         if not end:
@@ -355,14 +394,17 @@ class Connection(asyncio.Protocol):
             self._refuse(parser, *answer)
 
     def _open(self, parser: ServerProtocol, wire: Wire, response: Response) -> None:
-        """Answer with 101 and create the session, which has HELLO_S to say `hello`."""
+        """Answer the handshake with 101 and create the session. The client must send `hello` within HELLO_S."""
         parser.send_response(response)
         self._session = Session(self, wire, self._stream.hub, self._stream.tokens)
         self._stream.unsaid[self] = self._stream.clock.now().monotonic + HELLO_S
         self.write(b"".join(parser.data_to_send()))
 
     def _refuse(self, parser: ServerProtocol, status: int, text: str) -> None:
-        """Answer with this status and text, and the header that the status needs (RFC 9110); end the connection."""
+        """Answer the handshake with this HTTP status and text, and end the connection.
+
+        A header that RFC 9110 requires for the status, such as `Retry-After`, is added.
+        """
         self._stream.refusals[status] += 1
         response: Response = parser.reject(HTTPStatus(status), text + "\n")
         if status == 405:
@@ -373,19 +415,19 @@ class Connection(asyncio.Protocol):
             response.headers["Retry-After"] = str(RETRY_AFTER_S)
         parser.send_response(response)
         answer = b"".join(parser.data_to_send())
-        if status == 503:  # lingering would keep a connection on a node that has no room
+        if status == 503:  # don't linger: that would keep a connection on a node that has no room
             self.write(answer)
             self._transport.close()
         else:
             self._finish(answer)
 
-    # ---- frames --------------------------------------------------------------------------------------------------
+    # ---- frames from the client ----------------------------------------------------------------------------------
 
     def _read(self, data: bytes) -> None:
-        """Handle the whole frames in `data`, one at a time, until one is incomplete or the connection is slow.
+        """Handle the complete frames in `data` one at a time.
 
-        A frame may also end the connection, or make it wait for newer keys. In any case the other bytes stay in
-        `_unread`.
+        Stop at an incomplete frame, or when the connection is slow, has ended, or waits for newer keys. The remaining
+        bytes are stored in `_unread`.
         """
         at = 0
         while not self._slow and not self._is_over and self not in self._stream.held:
@@ -409,14 +451,19 @@ class Connection(asyncio.Protocol):
 
     @property
     def _limit(self) -> int:
-        """The greatest size of a message now, in bytes: `hello` may be longer, since it contains all held alerts."""
+        """The maximum size of the next message, in bytes.
+
+        `hello` may be longer than other messages, because it lists all alerts that the client has.
+        """
         assert self._session is not None
         return MAX_HELLO_BYTES if self._session.row < 0 else MAX_MESSAGE_BYTES
 
     def _take_frame(self, data: bytes) -> None:
-        """Handle one frame, or the head of a frame that is too long, which the parser refuses.
+        """Handle one complete frame, which is all of `data`.
 
-        Checks that need no parser come first: the rate, pings and pongs, and the type of the frame.
+        If the frame is longer than allowed, `data` may end early, but it contains the frame's header, which is enough
+        for the parser to refuse the frame. The checks that need no parser come first: the rate of frames, pings and
+        pongs, and the type of the frame.
         """
         assert self._session is not None
         if self._too_fast(data):
@@ -446,10 +493,10 @@ class Connection(asyncio.Protocol):
             self.write(pong)
 
     def _take(self, frame: Frame) -> None:
-        """Collect the fragments of a message; pass the message on when it is complete. Ignore control frames."""
+        """Collect the fragments of a message, and handle the message when it is complete. Ignore control frames."""
         if frame.opcode not in (Opcode.CONT, Opcode.TEXT, Opcode.BINARY):
             return
-        # An empty fragment is kept only if it starts a message: the limit on bytes would not bound their number.
+        # Don't keep empty fragments, except the first: the limit on bytes would not limit their number.
         if frame.data or not self._parts:
             self._parts.append(bytes(frame.data))
         if not frame.fin:
@@ -459,10 +506,10 @@ class Connection(asyncio.Protocol):
         self._receive(payload)
 
     def _receive(self, payload: bytes, *, again: bool = False) -> None:
-        """Pass a message to the session, and close the connection if the session ends.
+        """Pass a complete message to the session, and close the connection if the session raises SessionClosed.
 
-        A message with a token of an unknown key may wait for newer keys, once (`again` says that it has waited). The
-        messages after it wait too, since the connection is not read meanwhile.
+        If the message has a token with an unknown key, it may wait for newer keys, but only once: `again` is true if it
+        has waited already. The connection is not read during that wait, so later messages wait too.
         """
         session = self._session
         assert session is not None
@@ -474,13 +521,13 @@ class Connection(asyncio.Protocol):
                 return
             self.close(ended.close)
         except Exception as error:
-            logger.error("a session failed: %s", trace(error))
+            logger.error("handling a subscriber's message failed: %s", trace(error))
             self.close(close_codes.INTERNAL)
         if session.row >= 0:  # `hello` was accepted, so it has no deadline any more
             self._stream.unsaid.pop(self, None)
 
     def take_again(self) -> None:
-        """Handle the message that has waited for newer keys, whether there are any or not, and go on reading."""
+        """Handle the message that has waited for newer keys, even if no new keys were found, and resume reading."""
         payload = self._stream.held.pop(self, None)
         if payload is None or self._is_over:
             return
@@ -490,12 +537,12 @@ class Connection(asyncio.Protocol):
             self._read(self._unread)
 
     def _too_fast(self, frame: bytes) -> bool:
-        """Count a frame, and return whether it exceeds the rate.
+        """Record that a frame has arrived, and return whether the client sends frames faster than allowed.
 
-        This is the generic cell rate algorithm (ITU-T I.371), which needs one number for both rate and burst. Each
-        frame moves `_paced` forward by the time that the frame is worth, and `_paced` may be at most a burst ahead of
-        the clock. Example: at 10 frames a second and a burst of 300, a client that was silent may send 300 frames at
-        once; `_paced` is 30 s ahead then, and every 100 ms makes room for one more.
+        This is the generic cell rate algorithm (ITU-T I.371), which needs only one number for both rate and burst. Each
+        frame moves `_paced` forward by its cost in seconds, and `_paced` may be at most one burst ahead of the clock.
+        Example: at 10 frames a second and a burst of 300, a client that was silent may send 300 frames at once. Then
+        `_paced` is 30 s ahead of the clock, and every 100 ms one more frame is allowed.
         """
         now = self._stream.clock.now().monotonic
         whole, empty = frame[0] & 0x80, not frame[1] & 0x7F
@@ -503,22 +550,25 @@ class Connection(asyncio.Protocol):
         self._paced = max(self._paced, now) + cost
         return self._paced - now > BURST / RATE_PER_S
 
-    # ---- the end -------------------------------------------------------------------------------------------------
+    # ---- ending the connection -----------------------------------------------------------------------------------
 
     def close(self, close: Close) -> None:
-        """End the session with this close frame. If it is ending already, do nothing: the first reason counts."""
+        """End the session with this close frame.
+
+        Do nothing if the connection is ending already, so that the first reason counts.
+        """
         if self in self._stream.lingering or self._transport.is_closing():
             return
         self._stream.closes[close.code] += 1
         self._finish(Frame(Opcode.CLOSE, CloseFrame(close.code, close.reason).serialize()).serialize(mask=False))
 
     def abort(self) -> None:
-        """Leave the hub and drop the connection without a close frame."""
+        """Remove the session from the hub, and drop the connection without a close frame."""
         self._leave()
         self._transport.abort()
 
     def recheck(self) -> None:
-        """End the session if its token is not valid any more by the current keys and revocations (BA3)."""
+        """End the session if its token is no longer valid under the current keys and revocations (BA3)."""
         if self._session is not None and self._session.row >= 0 and not self._session.may_stay():
             self.close(close_codes.BAD_TOKEN)
 
@@ -527,14 +577,14 @@ class Connection(asyncio.Protocol):
         return self._transport.get_write_buffer_size()
 
     def out_of_time(self) -> None:
-        """End the connection: the request or `hello` did not come in time."""
+        """End the connection because its HTTP request or its `hello` did not arrive in time."""
         if self._session is None:
             self.abort()
         else:
             self.close(close_codes.NO_HELLO)
 
     def give_way(self) -> None:
-        """End the connection to make room for a newer one: it is the oldest one without a `hello`."""
+        """End this connection, the oldest that has not received `hello`, to make room for a new connection."""
         if self._session is None:
             self.abort()
         else:
@@ -542,9 +592,9 @@ class Connection(asyncio.Protocol):
         self._stream.unsaid.pop(self, None)
 
     def _finish(self, last: bytes) -> None:
-        """Write `last` and the end of the stream, and linger until the peer closes (Rule 4).
+        """Write the bytes `last` and the end of the stream, then wait up to LINGER_S for the peer to close (Rule 4).
 
-        The connection leaves the hub before the write, so no alert can follow the close frame.
+        The session leaves the hub before this write, so no alert can follow the close frame.
         """
         if self in self._stream.lingering or self._transport.is_closing():
             return
@@ -555,10 +605,10 @@ class Connection(asyncio.Protocol):
         self.write(last)
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._transport.resume_reading()  # it may have been slow; the end of the peer's stream has to be noticed
+        self._transport.resume_reading()  # it may have been slow; the end of the peer's stream must be noticed
 
     def _leave(self) -> None:
-        """Leave the hub, if the session is there. From here on nothing is sent to it."""
+        """Remove the session from the hub, if it is registered there. After this call the hub sends it nothing more."""
         if self._session is not None and self._session.row >= 0:
             row, self._session.row = self._session.row, -1
             self._stream.hub.leave(row)
@@ -570,11 +620,11 @@ _MAX_CONTROL_BYTES = 125  # RFC 6455, 5.5
 
 
 def retire(parser: ServerProtocol) -> None:
-    """Break the reference cycles of a parser that is not needed any more (Rule 5).
+    """Break the reference cycles of a parser that is no longer needed (Rule 5).
 
-    The parser and its generator refer to each other. An exception that the parser keeps refers, by its traceback, to
-    the stack frames in which it was raised, and they refer to the parser and the connection. So do the exceptions from
-    which it was raised.
+    The parser and its generator refer to each other. An exception stored in the parser refers, through its traceback,
+    to the stack frames in which it was raised, and those frames refer to the parser and the connection. The same is
+    true for the causes of that exception.
     """
     parser.parser.close()
     for kept in (parser.handshake_exc, parser.parser_exc):
@@ -585,10 +635,11 @@ def retire(parser: ServerProtocol) -> None:
 
 
 def control_answer(frame: bytes) -> bytes | None:
-    """Return the answer to a whole ping or pong: a pong to a ping, nothing (b"") to a pong (RFC 6455, 5.5.2).
+    """Return the answer to a complete ping or pong frame: a pong to a ping, b"" (no answer) to a pong.
 
-    Return None for any other frame and for a malformed one, which the parser has to handle. Without this shortcut a
-    parser would be made for each pong, which took 8 of 10 µs; 15,000 idle sessions send 600 pongs a second.
+    Return None for any other frame and for a malformed one; the parser has to handle these (RFC 6455, 5.5.2). Without
+    this shortcut a parser would be created for every pong, which took 8 of the 10 µs per pong. 15,000 idle sessions
+    send 600 pongs a second.
     """
     if frame[0] not in (_WHOLE_PING, _WHOLE_PONG) or not 0x80 <= frame[1] <= 0x80 + _MAX_CONTROL_BYTES:
         return None
@@ -601,9 +652,10 @@ def control_answer(frame: bytes) -> bytes | None:
 
 
 def frame_end(data: bytes, start: int, limit: int) -> int | None:
-    """Return the index in `data` after the frame that starts at `start` (RFC 6455, 5.2); None if it is incomplete.
+    """Return the index in `data` after the frame that starts at `start`, or None if the frame is incomplete.
 
-    If the payload is longer than `limit`, the frame will be refused, so its head is enough: return the end of `data`.
+    If the frame's payload is longer than `limit` bytes, the frame will be refused, and its header is enough for that.
+    Then the length of `data` is returned (RFC 6455, 5.2).
     """
     if len(data) < start + 2:
         return None

@@ -1,19 +1,21 @@
-"""The delivery flags of one alert: a byte for each row, in memory that depends on how many rows have flags.
+"""The delivery flags of one alert: a byte for each recipient, in memory that grows with the recipients that have flags.
 
-There may be 100,000 live alerts and 20,000 rows, and most alerts concern few rows or none. So an alert has one of
-three forms:
+A *row* is the number of one recipient of this process: a WebSocket session or a push device. There may be 100,000 live
+alerts and 20,000 rows, and most alerts concern few rows or none. So the flags of an alert have one of three forms:
 
     no rows     no memory
-    few rows    the rows, ascending, and a byte for each: 5 bytes for a session
-    many rows   a column with a byte for every row. Used from one row in MANY on: at most MANY bytes for a session
+    few rows    the rows, ascending, and a byte for each: 5 bytes per row
+    many rows   an array with a byte for every row of the process. It is used as soon as more than one row in MANY has
+                flags, so it takes less than MANY bytes for each row that has flags
 
-`live_alerts` defines the flags. This module only distinguishes 0 (no flags) from other values.
+`live_alerts` defines the flags. For this module, a byte of 0 means that the row has no flags.
 
-Rule 1  When a session leaves, no alert is touched. `Departures` records the time of the departure for its row, and each
-        alert drops the flags that are older than that when it is used next, for all such rows in one operation.
-        Example: a node with 100,000 live alerts loses 5,000 sessions in a second. Nothing is done for the alerts of
-        that moment. An alert that gets a revision an hour later drops the flags of these rows first.
-Rule 2  No answer depends on the form.
+Rule 1  When a session leaves, no alert is changed: `Departures` records that the session in this row has left. The next
+        time that an alert is used, it clears the flags of all rows whose sessions have left since it was last used, in
+        one operation.
+        Example: a node with 100,000 live alerts loses 5,000 sessions in a second. No alert is changed at that moment.
+        When one of them gets a revision an hour later, the flags of the 5,000 rows are cleared first.
+Rule 2  The form makes no difference to any result.
 """
 
 from array import array
@@ -30,29 +32,37 @@ MANY = 8
 
 
 class Departures:
-    """When the last session of each row left, counted in calls of `note`; shared by all alerts of a process."""
+    """Records, for each row (the number of a session or push device), when the last session in that row left.
+
+    Times are numbers of calls of `note`, not seconds. All alerts of a process share one object.
+    """
 
     __slots__ = ("count", "of_row")
 
     def __init__(self, capacity: int) -> None:
-        """Create it for `capacity` rows."""
+        """Create a record for the rows 0 to `capacity` - 1."""
         self.count = 0
         self.of_row = np.zeros(capacity, np.int64)
 
     def note(self, rows: Rows) -> None:
-        """Record that the sessions of these rows have left, so that other sessions may have the rows."""
+        """Record that the sessions in these rows have left now, so that new sessions may use the rows."""
         self.count += 1
         self.of_row[rows] = self.count
 
 
 class DeliveryFlags:
-    """The flags of one alert, by row."""
+    """The delivery flags of one alert: one byte for each row (the number of a session or push device).
+
+    `live_alerts` defines the flags, for example that the session was sent the alert. There are two forms. If few rows
+    have flags, the rows are stored in ascending order, with one byte for each. If many rows have flags, there is an
+    array with a byte for every row of the process.
+    """
 
     __slots__ = ("_ahead", "_column", "_departures", "_flags", "_rows", "_seen")
 
     def __init__(self, departures: Departures) -> None:
         self._departures = departures
-        self._seen = departures.count  # the departures up to here have been applied to these flags
+        self._seen = departures.count  # departures up to this count have been applied to these flags
         self._rows: array[int] = array("i")  # few rows: the rows, ascending
         self._flags = bytearray()  # few rows: the flags of each
         self._column: Flags | None = None  # many rows: the flags of every row
@@ -60,12 +70,15 @@ class DeliveryFlags:
 
     @property
     def ahead(self) -> dict[int, int]:
-        """Row -> revision that its client holds and this process has not read yet (R5c); callers may change it."""
+        """Maps a row to the revision that its client has, if this process has not read that revision yet (R5c).
+
+        Callers may change the dict. A row is the number of a session or push device.
+        """
         self._drop_departed()
         return self._ahead
 
     def of(self, row: int) -> int:
-        """Return the flags of one row."""
+        """Return the flags of one row (a session or push device); 0 if it has none."""
         self._drop_departed()
         if self._column is not None:
             return int(self._column[row])
@@ -73,7 +86,7 @@ class DeliveryFlags:
         return self._flags[at] if at < len(self._rows) and self._rows[at] == row else 0
 
     def of_all(self, rows: Rows) -> Flags:
-        """Return the flags of each of these rows, in their order."""
+        """Return the flags of these rows (sessions or push devices), as an array in the same order."""
         self._drop_departed()
         if self._column is not None:
             found: Flags = self._column[rows]
@@ -81,11 +94,14 @@ class DeliveryFlags:
         if not self._rows:
             return np.zeros(len(rows), np.uint8)
         own, flags = self._views()
-        at = np.minimum(own.searchsorted(rows), len(own) - 1)  # where each row is, or would be
+        at = np.minimum(own.searchsorted(rows), len(own) - 1)  # the index of each row, or where it would be inserted
         return np.where(own[at] == rows, flags[at], np.uint8(0))
 
     def put(self, row: int, flags: int) -> None:
-        """Replace the flags of one row. Writing 0 to a row without flags takes no memory."""
+        """Replace the flags of one row (a session or push device).
+
+        If the row has no flags and `flags` is 0, no memory is allocated.
+        """
         self._drop_departed()
         if self._column is not None:
             self._column[row] = flags
@@ -99,24 +115,30 @@ class DeliveryFlags:
             self._widen_if_many()
 
     def add_to_all(self, rows: Rows, flags: int) -> None:
-        """Set these flags for these distinct rows, beside the flags that they have."""
+        """Set the flags in the mask `flags` for these rows (sessions or push devices).
+
+        The rows must be distinct. Their other flags do not change.
+        """
         self.expect(rows)
         if len(rows):
             all_flags, at = self._locate(rows)
             all_flags[at] |= np.uint8(flags)
 
     def take_from_all(self, rows: Rows, flags: int) -> None:
-        """Clear these flags of these distinct rows."""
+        """Clear the flags in the mask `flags` for these rows (sessions or push devices).
+
+        The rows must be distinct. Their other flags do not change.
+        """
         self.expect(rows)
         if len(rows):
             all_flags, at = self._locate(rows)
             all_flags[at] &= np.uint8(0xFF ^ flags)
 
     def expect(self, rows: Rows) -> None:
-        """Make room for the flags of these distinct rows.
+        """Allocate memory for the flags of these rows, which must be distinct.
 
-        A flight calls this once, before its first slice. Otherwise each slice would merge its rows into the sorted rows
-        of all slices before.
+        The fan-out calls this method once before it sends an alert. Otherwise it would have to merge each batch of rows
+        into the sorted list of all earlier batches.
         """
         self._drop_departed()
         if self._column is None and len(rows):
@@ -124,9 +146,10 @@ class DeliveryFlags:
             self._widen_if_many()
 
     def shift(self, keep: int, move: int, steps: int) -> None:
-        """For every row, keep the flags in `keep`, move the flags in `move` up by `steps` bits, and clear the rest.
+        """For every row, keep the flags in `keep`, shift those in `move` left by `steps` bits, and clear all others.
 
-        A new revision costs one call, however many rows have flags. Bits that move beyond the byte are lost.
+        Bits that are shifted out of the byte are lost. A new revision needs one call of this method, however many rows
+        have flags.
         """
         self._drop_departed()
         if self._column is None and not self._rows:
@@ -136,7 +159,9 @@ class DeliveryFlags:
         flags[:] = flags & np.uint8(keep) | moved
 
     def having(self, flags: int, of: int) -> Rows:
-        """Return the rows, ascending, whose flags in the mask `of` are exactly `flags`, which must not be 0.
+        """Return the rows for which the flags selected by the mask `of` are equal to `flags`, in ascending order.
+
+        A row is the number of a session or push device. `flags` must not be 0.
 
         Example: `having(RECIPIENT, RECIPIENT | CURRENT)` returns the recipients that lack the current revision.
         """
@@ -150,33 +175,36 @@ class DeliveryFlags:
         return found
 
     def __len__(self) -> int:
-        """Return how many rows take memory."""
+        """Return the number of rows for which memory is allocated."""
         return len(self._flags) if self._column is None else len(self._column)
 
     @property
     def nbytes(self) -> int:
-        """The number of bytes that rows and flags take."""
+        """The number of bytes of memory that the rows and their flags take."""
         return len(self._rows) * self._rows.itemsize + len(self._flags) if self._column is None else self._column.nbytes
 
-    # ---- inside --------------------------------------------------------------------------------------------------
+    # ---- the two forms with memory, and departed sessions --------------------------------------------------------
 
     def _views(self) -> tuple[Rows, Flags]:
-        """Return the rows and flags of the form for few rows as numpy arrays on the same memory; there must be some.
+        """Return the sorted rows and their flags as two numpy arrays that share memory with `_rows` and `_flags`.
 
-        `_rows` and `_flags` can't be resized while such an array exists. So no array may be kept, and `_store_few`
-        replaces both objects.
+        There must be at least one row. `_rows` and `_flags` can't be resized while such an array exists. Therefore
+        callers must not store the arrays, and `_store_few` replaces `_rows` and `_flags` instead of resizing them.
         """
         return np.frombuffer(self._rows, np.int32), np.frombuffer(self._flags, np.uint8)
 
     def _locate(self, rows: Rows) -> tuple[Flags, NDArray[Any]]:
-        """Return the array of all flags and the indices of these rows in it. There must be room for them (`expect`)."""
+        """Return the array of all flags, and the indices in it at which the flags of these rows are.
+
+        `expect` must have been called for the rows.
+        """
         if self._column is not None:
             return self._column, rows
         own, flags = self._views()
         return flags, own.searchsorted(rows)
 
     def _missing(self, rows: Rows) -> Rows:
-        """Return those of these rows that have no place in the form for few rows."""
+        """Return the rows, out of those given, that are not yet in the sorted list `_rows`."""
         if not self._rows:
             return rows
         own, _ = self._views()
@@ -184,7 +212,10 @@ class DeliveryFlags:
         return missing
 
     def _merge(self, rows: Rows) -> None:
-        """Add rows that are not there yet, without flags."""
+        """Insert these rows into the sorted list `_rows`, with all flags cleared.
+
+        None of them may be in the list already.
+        """
         if len(rows) == 0:
             return
         rows = np.concatenate([np.frombuffer(self._rows, np.int32), rows]) if self._rows else rows
@@ -199,7 +230,7 @@ class DeliveryFlags:
         self._flags = bytearray(flags.tobytes())
 
     def _widen_if_many(self) -> None:
-        """Change to the form for many rows, once one row in MANY has flags. It is never changed back."""
+        """Change to the form for many rows if more than one row in MANY has flags. The form is never changed back."""
         capacity = len(self._departures.of_row)
         if len(self._rows) * MANY > capacity:
             column = np.zeros(capacity, np.uint8)
@@ -209,15 +240,19 @@ class DeliveryFlags:
             self._rows, self._flags = array("i"), bytearray()
 
     def _drop_departed(self) -> None:
-        """Drop the flags of rows whose sessions have left since the last call (Rule 1). Every method calls it first."""
+        """Clear the flags of rows whose sessions have left since this method was last called (Rule 1).
+
+        Every public method calls it first.
+        """
         if self._seen != self._departures.count:
             self._apply_departures()
 
     def _apply_departures(self) -> None:
-        """Drop the flags of rows whose last departure is later than the last call; keep the flags of the others.
+        """Clear the flags of the rows whose sessions have left since this alert was last used; keep all other flags.
 
-        Example: row 7 left at departure 3, and this alert was last used at departure 5. The flags of row 7 are those of
-        the session that came after departure 3, so they stay. Row 8 left at departure 6: its flags are dropped.
+        Example: the session in row 7 left at departure 3, and this alert was last used at departure 5. So the flags of
+        row 7 belong to the next session in that row, and are kept. The session in row 8 left at departure 6, so the
+        flags of row 8 are cleared.
         """
         since, self._seen = self._seen, self._departures.count
         left = self._departures.of_row

@@ -1,46 +1,50 @@
-"""The fan-out: which rows an entry of the log is sent to, in which order, and what each row is still owed.
+"""The fan-out: decides to which recipients each alert is sent, and in which order.
 
-A *row* is the number of one recipient: a WebSocket session (`stream/hub`) or a push device (`push/device_hub`). The
-sessions and devices decide how an alert is encoded and sent; this module hands them alerts.
+A *row* is the number of one recipient: a WebSocket session (`stream/hub`) or a push device (`push/scheduler`). Those
+modules encode and send alerts; this module tells them which alerts to send to whom.
 
-All data about recipients is kept in columns, which are indexed by row. An alert that is being sent is a *flight*: a
-list of rows and one of 64 bits. The design rests on three ideas:
+All data about recipients is kept in columns, which are indexed by row. An *entry* of the log is a revision of an alert,
+or its cancel. An alert that is being sent is a *flight*: a list of rows and a bit (one of 64). A row is *owed* an alert
+if it still has to be sent the alert's current entry. The design rests on three ideas:
 
-1.  `_owed[row]` is a word with one bit for each flight that still owes the row an alert. The words alone decide what is
-    sent; a flight's list of rows only says where to look. So a bit can be cleared without a search in any list.
-2.  A turn takes the next SLICE rows of the most urgent flight and hands each row *all* that it is owed, at once. No
-    alert waits for another one in order to share a write, and still a row that is owed three alerts gets one write. An
-    extreme alert overtakes the rest of a minor one at the next slice. Only the write is done once for each row;
-    everything else is done once for each slice.
-3.  What a row is owed can always be computed again, from its delivery flags (stream/live_alerts.py), its places and its
-    filter (`take_owed_by`). So no row has a queue: a slow client is treated like a client that has just connected.
-    `take_owed_by` looks only at the alerts that contain one of the row's places, at the alerts in flight, and at the
-    alerts that the row is known to lack although no flight will send them (`_miss`).
+1. `_owed[row]` is a 64-bit word with one bit for each flight whose alert still has to be sent to this row. Only these
+   words decide what is sent; a flight's list of rows only says which words to examine. So a row can be taken out of a
+   flight by clearing a bit, without a search in its list.
+2. A call of `turn` handles a *slice*, the next SLICE rows of the most urgent flight. Each of these rows is sent *all*
+   alerts that it is owed, in one write. So no alert waits in order to share a write with another alert, and yet a row
+   that is owed three alerts gets one write. At the next slice, an extreme alert overtakes the rest of a minor one. Only
+   the write is done once for each row; everything else is done once for each slice.
+3. The alerts that a row is owed can always be computed again (`take_owed_by`), from its delivery flags
+   (stream/live_alerts.py), its places and its filter. So no row has a queue: a slow client is treated like a client
+   that has just connected. `take_owed_by` examines only the alerts that contain one of the row's places, the alerts in
+   flight, and the alerts that the row is known to lack although no flight will send them (`_miss`).
 
 Rule 1  A flight sends one entry of an alert: a revision or the cancel. The flight ends at once when a newer entry
         arrives or the alert ends. Its bit leaves `_alive`, and a bit in `_owed` that is not in `_alive` sends nothing.
         Example: a flight has sent revision 1 to 5,000 of 20,000 rows when the cancel arrives. The other 15,000 rows are
-        sent nothing, and the cancel flies to the 5,000.
-Rule 2  The flags of a row say "sent" from the slice in which the row took the alert, not from the match of areas and
-        places. So between two slices the flags are exactly what was taken, and a session may move at any time.
+        sent nothing, and a new flight sends the cancel to the 5,000.
+Rule 2  A row's flags are set to "sent" in the slice in which the row accepted the alert, not when areas and places are
+        matched. So between two slices the flags say exactly which alerts were accepted, and a session may move at any
+        time.
         Example: a phone leaves the area after the flight has started and before its slice. The hub calls `move` and
         `take_owed_by`, which clears the phone's bit and finds that the phone is owed nothing: it is not sent the alert.
         Another phone enters the area in the same moment. The flight does not have its row, but `take_owed_by` finds the
-        alert by the new place. The hub sends it and sets the flags, so the phone is sent the alert once.
-Rule 3  A paused row is sent nothing. When a slice comes to it, its bits are cleared, and the alerts that it is owed as
-        a recipient are recorded. When the row is resumed, `take_owed_by` computes what it is owed by then.
-        Example: revision 1 of an alert is in flight to rows 1 and 2, and row 2 is paused. The slice sends it to row 1
-        and clears the bit of row 2. Revision 2 arrives and ends the flight. When row 2 is resumed, `take_owed_by` finds
-        the alert by the row's place and returns revision 2. Row 2 never gets revision 1.
-Rule 4  A row may decline an alert. Then the row is treated as in Rule 3.
-        Example: a push device takes one alert at a time. It declines B while A is on its way to the push service, and
-        the device hub asks `take_owed_by` for B when A has been answered.
-Rule 5  A row that was given back is used again only when no flags count for it any more (`sweep`).
+        alert by the new place. The hub sends the alert and sets the flags, so the phone is sent the alert once.
+Rule 3  A paused row is sent nothing. When its slice is handled, its bits are cleared. If it has an earlier entry of an
+        alert that it is owed, that is recorded (`_miss`). When the row is resumed, `take_owed_by` computes which alerts
+        it is owed at that time.
+        Example: revision 1 of an alert is in flight to rows 1 and 2, and row 2 is paused. The slice sends the revision
+        to row 1 and clears the bit of row 2. Revision 2 arrives and ends the flight. When row 2 is resumed,
+        `take_owed_by` finds the alert by the row's place and returns revision 2. Row 2 never gets revision 1.
+Rule 4  A row may decline an alert. Then the alert is recorded, and sent later, as for a paused row (Rule 3).
+        Example: a push device accepts one alert at a time. It declines B while A is on its way to the push service, and
+        the push scheduler asks `take_owed_by` for B when the service has answered for A.
+Rule 5  When a recipient leaves, its row is reused only after all flags of the row have become invalid (`sweep`).
         Example: session X leaves row 7, and Y enters a moment later. With X's flags in row 7, Y would appear to have
         X's alerts, and would not be sent them. So row 7 is free only after `sweep` has invalidated its flags.
 
-This module has no clock, no socket and no asyncio. The time is passed in. All calls come from one thread and no call
-interrupts another. Rules 2 to 4 need nothing else for that reason.
+This module has no clock, no socket and no asyncio. The time is passed in. All calls come from one thread, and no call
+interrupts another. Rules 2 to 4 depend on nothing else.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,41 +64,47 @@ from .delivery_flags import Rows
 from .live_alerts import CURRENT, RECIPIENT, LiveAlert, LiveAlerts
 from .session import Place
 
-SLICE = 256  # rows of a turn: about 1.1 ms of writes (`bench fanout`: 4.3 µs each)
-NEAREST = 256  # rows that go first, in order of distance; sorting all of a million rows would take 77 ms
-FLIGHTS = 64  # flights at a time: one for each bit of a word
-# Bits that flights below `extreme` may take. The other 8 are kept for extreme alerts, so that an extreme alert starts
-# at once even while 56 minor ones are being sent.
+SLICE = 256  # number of rows per turn: about 1.1 ms of writes (`bench fanout`: 4.3 µs each)
+NEAREST = 256  # number of rows that go first, in order of distance; sorting all of a million rows would take 77 ms
+FLIGHTS = 64  # number of flights at a time: one for each bit of a word
+# How many bits flights of alerts below `extreme` may use. The other 8 are kept for extreme alerts, so that an extreme
+# alert starts at once even while 56 minor ones are being sent.
 FLIGHTS_BELOW_EXTREME = 56
 
-# Minus the severity's rank, whether the entry is a revision (not a cancel), order of arrival. The least is sent first.
+# The sort key of a flight: minus the severity's rank, whether the entry is a revision rather than a cancel, and the
+# order of arrival. The smallest key is sent first.
 Urgency = tuple[int, bool, int]
 
 
 class Recipients(Protocol):
-    """The receiving side of the fan-out: the hub of sessions, or the hub of push devices."""
+    """The receiving side of the fan-out, which sends alerts to recipients: the hub of sessions, or the push scheduler.
+
+    A *row* is the number of one recipient, a session or a push device.
+    """
 
     def take(self, rows: Rows, alerts: Sequence[LiveAlert], texts: Sequence[int]) -> Sequence[Rows]:
-        """Send the current entry of each of these alerts to these rows; return, for each alert, the rows that took it.
+        """Send the current entries of these alerts to the recipients in these rows.
 
-        `texts`: for each alert, the number of the text (language) to send.
+        `texts` has one item for each alert: the index of the text (the language) to send. Return one array for each
+        alert: the rows that accepted it.
         """
         ...
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
-        """Return indices into `rows` in the order in which the rows came, roughly.
+        """Return indices that sort `rows` (numbers of recipients) roughly by when the recipients connected.
 
-        Writing in this order, which is about the order of the sockets in the kernel's memory, is cheaper (ADR 6).
+        Sending in this order is cheaper, because it is about the order of the sockets in the kernel's memory (ADR 6).
         """
         ...
 
 
 class Flight:
-    """One entry on its way to its rows: first it waits for a bit, then it is sent slice by slice, then it has finished.
+    """One entry (a revision or cancel of an alert) on its way to its recipients.
 
-    `number` is the number of the entry, since the alert may get a newer entry meanwhile. `rows` is empty and `bit` is 0
-    until the flight starts; `next` is the index of the first row that no turn has handled. `delivered` is the time at
-    which `deliver` took the entry.
+    A flight waits for a free bit, is then sent in slices of SLICE recipients, and is finished after the last slice.
+    `number` is the entry's revision number; it is stored because the alert may get a newer entry meanwhile. `rows` are
+    the numbers of the recipients. Until sending starts, `rows` is empty and `bit` is 0. `next` is the index in `rows`
+    of the next recipient. `delivered` is the time at which `FanOut.deliver` received the entry.
     """
 
     __slots__ = ("alert", "bit", "delivered", "next", "number", "rows", "urgency")
@@ -102,7 +112,7 @@ class Flight:
     def __init__(self, alert: LiveAlert, order: int, now: Now) -> None:
         self.alert = alert
         self.number = alert.number
-        # The urgency is fixed here: a heap must not change its order, and the alert's severity may change meanwhile.
+        # The urgency never changes: the order in a heap must stay valid, and the alert's severity may change meanwhile.
         self.urgency: Urgency = (-alert.rank, alert.cancel is None, order)
         self.delivered = now
         self.rows: Rows = np.empty(0, np.int32)
@@ -110,24 +120,29 @@ class Flight:
         self.bit = np.uint64(0)
 
     def __lt__(self, other: "Flight") -> bool:
-        """Order flights by severity, the most severe first, then cancels before revisions, then by arrival."""
+        """Order flights by severity (the most severe first), then cancels before revisions, then by arrival."""
         return self.urgency < other.urgency
 
     def current(self, now: Now) -> bool:
-        """Return whether the entry may still be sent: the alert has no newer one and has not ended (Rule 1)."""
+        """Return whether the entry may still be sent: it is the newest of its alert, which has not ended (Rule 1)."""
         return self.number == self.alert.number and not self.alert.ended(now)
 
 
 class FanOut:
-    """The rows of this process and the alerts that are being sent to them."""
+    """Decides which alerts are sent to which recipients of this process, and in which order.
+
+    A *row* is the number of one recipient: a WebSocket session or a push device. A *flight* is one alert on its way to
+    its recipients. A row is *owed* an alert if it still has to be sent the alert's current entry, which is the newest
+    revision or the cancel.
+    """
 
     def __init__(
         self, capacity: int, recipients: Recipients, finished: Callable[[Flight], None] = lambda _flight: None
     ) -> None:
-        """Create the columns for `capacity` rows, which are handed alerts by `recipients`.
+        """Create a fan-out for up to `capacity` recipients. `recipients` is the object that sends alerts to them.
 
-        `finished` is called with each flight that has handled all its rows, directly after its last slice. It is not
-        called for a flight that ended before (Rule 1).
+        `finished` is called with each flight (an alert on its way to its recipients) as soon as its last recipient was
+        handled. It is not called for a flight that is stopped early (Rule 1).
         """
         self.live = LiveAlerts(capacity)
         self.sends = 0  # how many times a row took an alert or a cancel
@@ -136,49 +151,54 @@ class FanOut:
         self._index = PlaceIndex()
         self._filters = Filters()
 
-        # By row. Data that is read or written for many rows at once is in columns; objects are in lists.
+        # These lists and columns are indexed by row. Data that is read or written for many rows at once is in columns;
+        # objects are in lists.
         self._slots: list[tuple[int, ...]] = [()] * capacity  # where the row's places are in the index
         self.ready = np.zeros(capacity, np.bool_)  # whether a recipient has the row
         self.paused = np.zeros(capacity, np.bool_)  # Rule 3
         self._may_test = np.zeros(capacity, np.bool_)
         self._filter = np.zeros(capacity, np.int32)
-        self._epoch = np.zeros(capacity, np.int64)  # how many recipients have left the row
-        self._owed = np.zeros(capacity, np.uint64)  # a bit for each flight that owes the row an alert
+        self._epoch = np.zeros(capacity, np.int64)  # how many recipients have had the row and left
+        self._owed = np.zeros(capacity, np.uint64)  # a bit for each flight that will send the row an alert
         self._skipped = np.zeros(capacity, np.bool_)  # a flight skipped the row since `take_owed_by` last ran
 
-        # By row: alerts whose current entry the row lacks although it is a recipient, and that no flight owes it. The
-        # row said that it holds them, was paused, declined them, or may not see them now. Every other alert that a
-        # recipient lacks is in flight. So `take_owed_by` need not search all live alerts (there may be 100,000).
+        # For each row, the alerts whose current entry the row lacks although it is a recipient, and that no flight will
+        # send it. The reason may be that its client said it has the alert, that the row was paused, that it declined
+        # the alert, or that it may not see the alert now. Every other alert that a recipient lacks is in flight. So
+        # `take_owed_by` need not search all live alerts (there may be 100,000).
         self._missed: dict[int, set[LiveAlert]] = {}
 
         self._free = list(range(capacity - 1, -1, -1))
         self._given_back: list[int] = []  # rows that become free at the next `sweep` (Rule 5)
-        self.top = 0  # one more than the highest row ever used: upkeep looks at the columns up to here
+        self.top = 0  # one more than the highest row ever used: upkeep reads the columns up to here
 
         self._waiting: list[Flight] = []  # flights that wait for a bit: a heap, the most urgent first
         self._newest_waiting: dict[LiveAlert, Flight] = {}  # the newest waiting flight of each alert
         self._flying: list[Flight] = []  # flights that have a bit, in order of urgency
         self._bits = [np.uint64(1 << n) for n in range(FLIGHTS)]  # bits that no flight has
         self._alive = np.uint64(0)  # all bits that a flight has (Rule 1)
-        self._launched = 0  # how many flights were launched
+        self._launched = 0  # number of flights launched so far
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.ready[: self.top]))
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything for `turn` to do."""
+        """Whether any alert remains to be sent by `turn`."""
         return bool(self._flying or self._waiting)
 
     @property
     def places(self) -> int:
-        """The number of places of all rows together."""
+        """The total number of places of all recipients."""
         return len(self._index)
 
-    # ---- rows ----------------------------------------------------------------------------------------------------
+    # ---- recipients that enter, change and leave -----------------------------------------------------------------
 
     def enter(self, places: Sequence[Place], wanted: Filter, *, may_test: bool) -> int:
-        """Give a new recipient a row and return it. `may_test`: whether it is sent tests and exercises (R6)."""
+        """Register a new recipient, and return its row, the number that identifies it in the other methods.
+
+        `may_test` says whether the recipient is sent tests and exercises (R6).
+        """
         if not self._free:
             self._clear_rows()
         row = self._free.pop()
@@ -192,7 +212,10 @@ class FanOut:
         return row
 
     def leave(self, row: int) -> None:
-        """Forget the row's places at once. The row is free after the next `sweep` (Rule 5)."""
+        """Remove the recipient in this row, and delete its places at once.
+
+        The row can be reused after the next `sweep` (Rule 5).
+        """
         self.ready[row] = False
         self._owed[row] = 0
         self._epoch[row] += 1
@@ -204,7 +227,10 @@ class FanOut:
         self._given_back.append(row)
 
     def move(self, row: int, places: Sequence[Place]) -> None:
-        """Replace the places of the row. The caller asks `take_owed_by` next (example for Rule 2)."""
+        """Replace the places of the recipient in this row.
+
+        The caller must call `take_owed_by` next (example for Rule 2).
+        """
         old = self._slots[row]
         for slot, place in zip(old, places, strict=False):
             self._index.move(slot, *place)
@@ -214,25 +240,27 @@ class FanOut:
         self._slots[row] = (*old[: len(places)], *added)
 
     def set_filter(self, row: int, wanted: Filter) -> None:
-        """Replace the filter of the row."""
+        """Replace the filter of the recipient in this row."""
         self._filters.give_back(int(self._filter[row]))
         self._filter[row] = self._filters.take(wanted)
 
     def filter_of(self, row: int) -> Filter:
-        """Return the filter of the row."""
+        """Return the filter of the recipient in this row."""
         return self._filters[int(self._filter[row])]
 
     def set_rights(self, row: int, *, may_test: bool) -> None:
-        """Set whether the row is sent tests and exercises from now on (R6)."""
+        """Set whether the recipient in this row is sent tests and exercises from now on (R6)."""
         self._may_test[row] = may_test
 
     def trust_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """Believe the client of a row that it holds these revisions (`holding`: alert id -> revision) (R5).
+        """Record which revisions the recipient in this row has, according to its client (R5).
 
-        The row becomes a recipient of each alert, wherever its places are, so that it is sent newer revisions and the
-        cancel. Example: a phone was sent revision 1 by node A and reconnects to node B, where revision 2 is current.
-        B sends it revision 2 even if the phone has left the area meanwhile. If B has not read the alert from the log
-        yet, B remembers the claim, and `launch` applies it.
+        `holding` maps alert ids to revisions.
+
+        The row becomes a recipient of each of these alerts, wherever its places are, so it is sent newer revisions and
+        the cancel. Example: a phone was sent revision 1 by node A and reconnects to node B, where revision 2 is
+        current. B sends it revision 2 even if the phone has left the area meanwhile. If B has not read the alert from
+        the log yet, B remembers the client's statement, and `launch` applies it later.
         """
         for alert_id, held in holding.items():
             alert = self.live.find(alert_id, now)
@@ -243,28 +271,35 @@ class FanOut:
                 self._miss(row, alert)
 
     def may_see(self, row: int, alert: LiveAlert) -> bool:
-        """Return whether the row may be sent the alert: only some recipients see tests and exercises (R6)."""
+        """Return whether the recipient in this row may be sent the alert.
+
+        Tests and exercises are restricted to some recipients (R6).
+        """
         return not alert.restricted or bool(self._may_test[row])
 
-    # ---- what one row is owed ------------------------------------------------------------------------------------
+    # ---- the messages to send to one row (a session) -------------------------------------------------------------
 
     def pause(self, row: int) -> None:
-        """Send the row nothing until it is resumed (Rule 3)."""
+        """Stop sending alerts to the recipient in this row until `resume` is called (Rule 3)."""
         self.paused[row] = True
 
     def resume(self, row: int) -> bool:
-        """Send the row alerts again. Return whether a flight skipped it, so that `take_owed_by` has to be called."""
+        """Resume sending alerts to the recipient in this row.
+
+        Return True if an alert was withheld from the recipient meanwhile. Then the caller must call `take_owed_by`.
+        """
         self.paused[row] = False
         return bool(self._skipped[row])
 
     def take_owed_by(self, row: int, now: Now) -> list[LiveAlert]:
-        """Return the alerts to send to the row now: cancels first, then the most severe first.
+        """Return the alerts that the caller must send to the recipient in this row now, sorted.
 
-        From now on no flight owes the row anything. So the caller has to report at once which alerts the row took
-        (`note_taken`) and which it declined (`note_declined`).
+        Cancels come first, then revisions from the most to the least severe. From now on no running fan-out sends any
+        of these alerts to this recipient. Therefore the caller must immediately report which of them the recipient took
+        (`note_taken`) or declined (`note_declined`).
         """
-        # From here on a recipient's alerts in flight can be found only through `candidates`, for its bits are gone. An
-        # alert that a recipient may not see now stays recorded as missed: the next token may allow it.
+        # The row's bits are gone now, so its alerts in flight can be found only through `candidates`. If a recipient
+        # may not see an alert now, the alert is recorded as missed again: the client's next token may allow it.
         self._owed[row] = 0
         self._skipped[row] = False
         candidates = self._missed.pop(row, set())
@@ -283,22 +318,23 @@ class FanOut:
         return sorted(owed, key=lambda alert: (alert.cancel is None, -alert.rank, alert.order))
 
     def note_taken(self, row: int, alerts: Sequence[LiveAlert]) -> None:
-        """Record that the row took the current entries of these alerts."""
+        """Record that the recipient in this row accepted the current entries of these alerts."""
         for alert in alerts:
             alert.mark_sent_to(row)
         self.sends += len(alerts)
 
     def note_declined(self, row: int, alert: LiveAlert) -> None:
-        """Record that the row declined the current entry of an alert, and may still be owed it (Rule 4)."""
+        """Record that the recipient in this row declined an alert's current entry for now (Rule 4)."""
         self._skipped[row] = True
-        if alert.flags(row) & RECIPIENT:  # a recipient is owed the alert wherever its places are
+        if alert.flags(row) & RECIPIENT:  # a recipient has to be sent it wherever its places are
             self._miss(row, alert)
 
     def retract(self, row: int, alert: LiveAlert, number: int, *, recipient: bool) -> None:
-        """Undo the record that the row took the entry `number`: sending it failed, or may have failed.
+        """Undo the record that the recipient in this row was sent an entry, because the sending has or may have failed.
 
-        `recipient`: whether the row remains a recipient of the alert, because it has an older revision, or because this
-        one may have reached it. Example: a push service answers 503, and the device still shows revision 1.
+        `number` is the entry's revision number. `recipient` says whether the row remains a recipient of the alert,
+        because it has an older revision, or because the entry may have arrived. Example: a push service answers 503,
+        and the device still shows revision 1.
         """
         self._skipped[row] = True
         alert.retract(row, number, recipient=recipient)
@@ -306,26 +342,32 @@ class FanOut:
             self._miss(row, alert)
 
     def _miss(self, row: int, alert: LiveAlert) -> None:
-        """Record that the row, a recipient, lacks the current entry of an alert, and that no flight will send it."""
+        """Record that the recipient in this row lacks the current entry of an alert, although it has an earlier entry.
+
+        No running fan-out will send it the entry, but the next `take_owed_by` returns the alert.
+        """
         missed = self._missed.setdefault(row, set())
-        if len(missed) % 64 == 63:  # now and then forget the alerts that are gone, or the set would only grow
+        if len(missed) % 64 == 63:  # now and then forget alerts that are gone, so that the set doesn't only grow
             missed.difference_update([each for each in missed if each.gone])
         missed.add(alert)
 
-    # ---- turns ---------------------------------------------------------------------------------------------------
+    # ---- sending alerts, some rows in each turn of the event loop ------------------------------------------------
 
     def deliver(self, entry: Entry | Untrusted, now: Now) -> None:
-        """Apply an entry of the log. New rows get it from now on; `turn` sends it to the rows that are here."""
+        """Apply an entry of the log to the live alerts, and queue it for sending by `turn`.
+
+        Recipients that enter later are sent the alert when they enter.
+        """
         alert = self.live.apply(entry, now)
         self.drop_stale(now)
         if alert is not None:
             self.launch(alert, now)
 
     def launch(self, alert: LiveAlert, now: Now) -> None:
-        """Queue a flight of the alert's current entry, to all rows that are owed it and lack it."""
+        """Queue an alert's current entry for sending to all recipients that should have it but do not have it."""
         self._launched += 1
         flight = Flight(alert, self._launched, now)
-        if len(self._free) + len(self._given_back) == len(self._slots):  # no row is in use, as while a process starts
+        if len(self._free) + len(self._given_back) == len(self._slots):  # no row is in use yet or any more
             self._finished(flight)
             alert.pack()
             return
@@ -333,21 +375,22 @@ class FanOut:
             if epoch == self._epoch[row] and self.may_see(row, alert):
                 alert.trust_holding(row, held)
         if alert in self._newest_waiting and self._newest_waiting[alert].number == alert.number:
-            return  # the flight that waits already will find its rows when it starts
-        # A flight of the same entry may be under way if the alert was suspended for a moment. Rows that asked for their
-        # alerts in that moment were not sent this one, and the flight does not have them any more. Start again.
+            return  # the flight that already waits will find its rows when it starts
+        # If the alert was suspended briefly, an earlier flight of the same entry may still be running. Rows that asked
+        # for their alerts meanwhile were not sent this alert, and they were removed from that flight. So start again.
         self._stop([flight for flight in self._flying if flight.alert is alert])
         self._newest_waiting[alert] = flight
         heappush(self._waiting, flight)
 
     def most_urgent(self) -> Urgency | None:
-        """Return the urgency of the flight that the next turn would send; None if there is nothing to send."""
+        """Return the urgency of the most urgent alert that remains to be sent, or None if there is none."""
         return min((flight.urgency for flight in (*self._flying[:1], *self._waiting[:1])), default=None)
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
-        """Start the most urgent waiting flight, then send one slice of the most urgent one. Return whether any is left.
+        """Start sending the most urgent waiting alert, then send the most urgent alert to its next recipients.
 
-        `rows`: how many rows of the flight to handle; SLICE if it is left out.
+        Return whether anything remains to be sent by further calls. `rows` is the number of recipients to handle; the
+        default is SLICE.
         """
         size = SLICE if rows is None else rows
         self.drop_stale(now)
@@ -366,7 +409,10 @@ class FanOut:
         return self.busy
 
     def _send_slice(self, rows: Rows) -> None:
-        """Hand each of these rows all alerts that it is owed, and record what the rows took (Rules 2 and 4)."""
+        """Send each of these rows (recipients) all alerts that it still has to be sent, and record which it accepted.
+
+        Alerts that a recipient did not accept are recorded as declined (Rules 2 and 4).
+        """
         for group, alerts in self._take_owed(rows):
             for part, texts in self._by_language(group, alerts):
                 for alert, took in zip(alerts, self._recipients.take(part, alerts, texts), strict=True):
@@ -378,7 +424,10 @@ class FanOut:
                         self.sends += len(took)
 
     def _by_language(self, rows: Rows, alerts: list[LiveAlert]) -> Iterator[tuple[Rows, tuple[int, ...]]]:
-        """Group the rows by the languages that they get: yield each group with the number of a text for each alert."""
+        """Group these rows (recipients) by the languages in which they are sent the alerts.
+
+        Yield each group with a tuple that has, for each alert, the index of the text to send.
+        """
         if not any(alert.languages for alert in alerts):
             yield rows, (0,) * len(alerts)
             return
@@ -389,9 +438,10 @@ class FanOut:
             yield rows[np.array([each == these for each in texts])[which]], these
 
     def _take_owed(self, rows: Rows) -> Iterator[tuple[Rows, list[LiveAlert]]]:
-        """Group the rows by the alerts that they are owed: yield each group with its alerts.
+        """Group these rows (recipients) by the set of alerts that they still have to be sent.
 
-        The bits of all these rows are cleared. Paused rows are in no group (Rule 3).
+        Yield each group with its alerts. The bits in `_owed` that mark these alerts as still to be sent are cleared for
+        all of the rows. Paused rows are in no group (Rule 3).
         """
         words = self._owed[rows] & self._alive
         self._owed[rows] = 0
@@ -400,17 +450,19 @@ class FanOut:
             self._skip_paused(rows[paused], words[paused])
         go = (words != 0) & ~paused
         rows, words = rows[go], words[go]
-        # Nearly always all rows are owed the same alerts. This case is tested first: `np.unique` and the comparisons
-        # take a third of the time of everything else that is done for a slice (except the writes).
+        # Nearly always all rows have to be sent the same alerts. This case is tested first, because `np.unique` and the
+        # comparisons take a third of the time of everything else that is done for a slice (except the writes).
         same = len(words) == 0 or bool((words == words[0]).all())
         for word in words[:1] if same else np.unique(words):
             alerts = [flight.alert for flight in self._flying if flight.bit & word]
             yield rows if same else rows[words == word], alerts
 
     def _skip_paused(self, rows: Rows, words: NDArray[np.uint64]) -> None:
-        """Record the alerts that paused rows are owed as recipients (Rule 3).
+        """Record that these paused rows (recipients) were left out, and which newer entries they lack (Rule 3).
 
-        An alert that a row is owed for its places only needs no record: `take_owed_by` finds it by the places.
+        `words` has, for each row, the bits of the alerts that it still had to be sent. An alert is recorded only if the
+        row has an earlier entry of it. Other alerts need no record, because `take_owed_by` finds them by the row's
+        places.
         """
         self._skipped[rows[words != 0]] = True
         for flight in self._flying:
@@ -418,20 +470,27 @@ class FanOut:
             for row in late[flight.alert.flags_of(late) & RECIPIENT != 0].tolist():
                 self._miss(row, flight.alert)
 
-    # ---- flights -------------------------------------------------------------------------------------------------
+    # ---- starting and ending flights -----------------------------------------------------------------------------
 
     def oldest_flight(self, now: Now) -> float:
-        """Return the seconds since `deliver` took the oldest entry that is still being sent; 0 if none is."""
+        """Return how long, in seconds, the oldest alert still being sent has been waiting or under way; 0 if none is.
+
+        The time counts from the call of `deliver` with the entry.
+        """
         flights = [*self._flying, *self._waiting]
         return max((now.monotonic - flight.delivered.monotonic for flight in flights), default=0.0)
 
     def in_flight(self, rows: slice) -> NDArray[np.bool_]:
-        """Return, for each of these rows, whether a flight owes it an alert."""
+        """Return an array of bool, one for each row (recipient) in this range: whether an alert is on its way to it."""
         in_flight: NDArray[np.bool_] = self._owed[rows] & self._alive != 0
         return in_flight
 
     def _start(self, now: Now) -> None:
-        """Give the most urgent waiting flight a bit and its rows, if a bit is free for it; drop flights out of date."""
+        """Start the most urgent waiting flight: find its rows and give it a bit, unless no bit is free for it.
+
+        Waiting flights of outdated entries are dropped first. A flight is an alert on its way to its rows (recipients).
+        Its bit in `_owed` marks the rows that still have to be sent the alert.
+        """
         while self._waiting and not self._waiting[0].current(now):
             self._stop_waiting()
         if not self._waiting or not self._has_bit_for(self._waiting[0]):
@@ -447,7 +506,7 @@ class FanOut:
         self._flying.sort()
 
     def _stop_waiting(self) -> Flight:
-        """Remove and return the most urgent waiting flight."""
+        """Remove the most urgent flight (an alert to be sent) from the queue of waiting flights, and return it."""
         flight = heappop(self._waiting)
         if self._newest_waiting.get(flight.alert) is flight:
             del self._newest_waiting[flight.alert]
@@ -458,13 +517,15 @@ class FanOut:
         return len(self._bits) > kept
 
     def _rows_of(self, alert: LiveAlert) -> Rows:
-        """Return the rows to send the current entry to: rows inside the area, nearest first, then other recipients.
+        """Return the rows (recipients) to which an alert's current entry must be sent, in this order.
 
-        A row inside the area is owed a revision if its filter and its rights let the alert through and it does not have
-        the revision. A recipient is owed newer revisions and the cancel wherever it is and whatever its filter says.
+        First come the rows with a place inside the area that lack the revision, and whose filter and rights let the
+        alert through. The nearest of them (NEAREST rows) are at the front, sorted by distance. Then come the other
+        recipients of earlier revisions: they get newer revisions and the cancel wherever they are, whatever their
+        filter says.
         """
         recipients = alert.recipients()
-        if len(recipients):  # skipped for a new alert, which has none: nearly all alerts concern no row here
+        if len(recipients):  # a new alert has no recipients: nearly all alerts concern no row of this process
             recipients = self._ready_recipients(recipients, alert)
         if alert.cancel is not None:
             return recipients
@@ -481,7 +542,10 @@ class FanOut:
         return np.concatenate([rows, np.setdiff1d(recipients, rows, assume_unique=True)])
 
     def _ready_recipients(self, rows: Rows, alert: LiveAlert) -> Rows:
-        """Return the rows in use that may see the alert; record the others in use as missing it."""
+        """Return the rows, out of those given, that are in use and may see the alert.
+
+        For rows that are in use but may not see it now, record that they lack the alert.
+        """
         rows = rows[self.ready[rows]]
         visible = self._visible(rows, alert)
         for row in rows[~visible].tolist():
@@ -492,7 +556,7 @@ class FanOut:
         return self._may_test[rows] if alert.restricted else np.ones(len(rows), np.bool_)
 
     def drop_stale(self, now: Now) -> None:
-        """End the flights whose entry is superseded, cancelled or expired (Rule 1). Call it before every slice."""
+        """Stop sending entries that are superseded, cancelled or expired (Rule 1). Call this before every slice."""
         self._stop([flight for flight in self._flying if not flight.current(now)])
 
     def _stop(self, flights: Iterable[Flight]) -> None:
@@ -505,12 +569,13 @@ class FanOut:
         self._alive &= ~flight.bit
         self._bits.append(flight.bit)
 
-    # ---- upkeep --------------------------------------------------------------------------------------------------
+    # ---- periodic work -------------------------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
-        """Let alerts end and given-back rows become free. Call it twenty times a second.
+        """Forget alerts that have ended, and make the rows of recipients that have left available again.
 
-        Alerts that a wrong wall clock had ended, and that are live after all, are launched.
+        Call this method twenty times a second. It also starts sending alerts that were treated as ended because of a
+        wrong wall clock and are live after all.
         """
         for alert in self.live.expire(now):
             self.launch(alert, now)
@@ -525,7 +590,11 @@ class FanOut:
 
 
 def _is_owed(alert: LiveAlert, row: int, wanted: Filter) -> bool:
-    """Return whether a row that is a recipient, or has a place in the area, is owed the alert's current entry."""
+    """Return whether the recipient in this row still has to be sent the alert's current entry.
+
+    The caller guarantees that the row has an earlier entry, or a place in the alert's area. `wanted` is the filter of
+    the recipient.
+    """
     flags = alert.flags(row)
     if alert.cancel is not None:
         return bool(flags & RECIPIENT)

@@ -1,23 +1,24 @@
-"""The WebSocket sessions of this process: which are connected, how alerts are written to them, and when they end.
+"""The hub: manages the WebSocket sessions of this process, writes alerts to them, and ends them.
 
 `fanout` decides which session is sent which alert. The hub encodes an alert when the first session needs it, and writes
 the frame to the sockets. A session (stream/session.py) calls the hub for each message of its client: `enter` for
-`hello`, `move` for new places, `acknowledge` for `ack`, and so on. A session is known by its row, from `enter` to
-`leave`.
+`hello`, `move` for new places, `acknowledge` for `ack`, and so on. From `enter` to `leave`, a session is known by its
+*row*, its index in all lists and columns.
 
-Rule 1  A slow session (its transport has unsent bytes) is paused in the fan-out. When the transport has sent all bytes,
-        `on_drained` sends the session what it is owed by then.
-        Example: a phone in a tunnel is sent revision 1, and its transport keeps a part of the frame. While it is there
-        the alert gets revisions 2 and 3, and another alert ends. Out of the tunnel the phone gets the rest of revision
-        1, then revision 3. It gets neither revision 2 nor the alert that has ended.
-Rule 2  `reply_with_owed` sends a reply and behind it, in the same write, all that the session is owed now. So a client
-        knows: alerts before `ok` were chosen by its old places, filter and token, alerts after `ok` by the new.
+Rule 1  A session is slow while its transport has unsent bytes, and a slow session is sent no alerts. When the transport
+        has sent all bytes, `on_drained` sends the session the alerts that it lacks at that time.
+        Example: a phone in a tunnel is sent revision 1, and its transport keeps a part of the frame. While the phone is
+        in the tunnel, the alert gets revisions 2 and 3, and another alert ends. Outside again, the phone gets the rest
+        of revision 1, then revision 3. It gets neither revision 2 nor the alert that has ended.
+Rule 2  `reply_with_owed` sends a reply and, after it in the same write, all alerts that the session lacks now. So a
+        client knows: alerts before `ok` were chosen for its old places, filter and token, alerts after `ok` for the new
+        ones.
         Example: a phone sends `move` from Vienna to Graz while an alert for Vienna is in flight. It gets either the
         alert and then `ok`, or `ok` alone. It never gets `ok` and then an alert for the place that it has left.
-Rule 3  Frames of calls for help (calls/port.py) are written before frames of alerts: in a turn, in `on_drained` and in
+Rule 3  Frames of calls for help (calls/port.py) are written before frames of alerts: in `turn`, `on_drained` and
         `reply_with_owed`.
         Example: a responder who is 200 m from a cardiac arrest is called before the fan-out of a storm warning to
-        20,000 sessions goes on. Calls concern few sessions, so alerts wait a few milliseconds.
+        20,000 sessions continues. Calls concern few sessions, so alerts wait only a few milliseconds.
 
 The hub has no clock, no socket and no asyncio. The time is passed in; a transport is known by its `write` method and
 the number of its socket. All calls come from one thread and no call interrupts another.
@@ -45,21 +46,26 @@ from .fanout import FanOut, Flight
 from .live_alerts import LiveAlert, LiveAlerts
 from .session import HEARTBEAT_S, Peer, Place, Rights
 
-CALLS_SLICE = 64  # sessions that one turn writes frames of calls to, one by one: about 1 ms
-# How long after `heartbeat_s` without a byte from the client it is pinged, and how long after it the connection is
-# dropped. With a heartbeat of 25 s a silent client is pinged after 40 s at the latest, and has 20 s to answer.
+CALLS_SLICE = 64  # number of sessions to which one turn writes frames of calls, one by one: about 1 ms
+# A client is pinged when no byte has come from it for `heartbeat_s` plus QUIET_S, and its connection is dropped after
+# `heartbeat_s` plus SILENCE_S. With a heartbeat of 25 s, a silent client is pinged after 40 s at the latest, and has 20
+# s to answer.
 QUIET_S = 15.0
 SILENCE_S = 35.0
-SLOW_S = 30.0  # how long a transport may have unsent bytes before its session is closed with 4420
-LOOK_S = 0.2  # between checks of the deadlines of all sessions; a check takes 200 µs for 20,000 sessions
-PINGS = 512  # pings written at one check: about 2 ms of writes
+SLOW_S = 30.0  # a transport may have unsent bytes for this long before its session is closed with 4420
+LOOK_S = 0.2  # time between checks of the deadlines of all sessions; a check takes 200 µs for 20,000 sessions
+PINGS = 512  # number of pings written at one check: about 2 ms of writes
 
 
 SendToMany = Callable[[NDArray[np.int32], bytes], NDArray[np.int32]]  # (descriptors, data) -> bytes sent to each
 
 
 class Hub:
-    """The sessions of this process. The module's docstring says how the hub works."""
+    """Manages the WebSocket sessions of this process: writes alerts to them, pings them, and ends them.
+
+    A session is identified by its *row*, its index in all columns. A session is *slow* while its transport has unsent
+    bytes. The module's docstring explains how the hub works.
+    """
 
     def __init__(
         self,
@@ -69,30 +75,32 @@ class Hub:
         heartbeat_s: int = HEARTBEAT_S,
         calls: Calls | None = None,
     ) -> None:
-        """Create a hub for at most `capacity` sessions; `calls` are the calls for help of this process, if it has any.
+        """Create a hub for at most `capacity` sessions. `calls` handles calls for help; None if this process has none.
 
-        `finished` is called with each flight that has handled all its rows, directly after its last slice. `send`
-        writes one frame to many sockets at once; transports write what `send` leaves, or everything without it. A
-        session to which nothing was written for `heartbeat_s` is pinged; clients learn that value from `welcome`.
+        `finished` is called with each flight (an alert on its way to its recipients) as soon as its last frame was
+        written. `send` writes one frame to many sockets at once; the transports write whatever it could not, or
+        everything if `send` is None. A session to which nothing was written for `heartbeat_s` seconds is pinged;
+        `welcome` tells clients this value.
         """
         self.heartbeat_s = heartbeat_s
         self._send = send
         self._calls: Calls = NoCalls() if calls is None else calls
         self._fanout = FanOut(capacity, self, finished)
 
-        # By row; times are in seconds of the monotonic clock. `_writes` has the bound method of each transport, since
-        # a fan-out calls it for each session and need not look it up.
+        # These lists and columns are indexed by row (the number of a session). Times are in seconds of the monotonic
+        # clock. `_writes` caches the `write` method of each transport, so that a fan-out need not look it up for each
+        # session.
         self._writes: list[Callable[[bytes], None]] = [_nowhere] * capacity
         self._peers: list[Peer | None] = [None] * capacity
         self._descriptors = np.full(capacity, -1, np.int32)  # numbers of the sockets, for `send`
-        self._wire = np.zeros(capacity, np.uint8)  # which wire format the session speaks, as an index into WIRES
+        self._wire = np.zeros(capacity, np.uint8)  # index in WIRES of the session's wire format
         self._last_write = np.zeros(capacity)
         self._last_read = np.zeros(capacity)
         self._last_ping = np.zeros(capacity)
         self._slow_since = np.zeros(capacity)
         self._token_deadline = np.full(capacity, np.inf)
 
-        self._sessions_by_wire = [0] * len(WIRES)  # how many sessions speak each wire format
+        self._sessions_by_wire = [0] * len(WIRES)  # number of sessions for each wire format
         self._now = Now(0, 0.0)  # the time of the current turn
         self._next_check = 0.0  # when the deadlines of all sessions are checked next
 
@@ -106,20 +114,20 @@ class Hub:
 
     @property
     def sends(self) -> int:
-        """The number of frames of alerts and cancels that were handed to transports."""
+        """The number of frames with alerts or cancels that were handed to transports."""
         return self._fanout.sends
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything for `turn` to do."""
+        """Whether any alert or call for help remains to be sent by `turn`."""
         return self._fanout.busy or self._calls.busy
 
     @property
     def places(self) -> int:
-        """The number of places of all sessions together."""
+        """The total number of places of all sessions."""
         return self._fanout.places
 
-    # ---- sessions ------------------------------------------------------------------------------------------------
+    # ---- one session ---------------------------------------------------------------------------------------------
 
     def enter(
         self,
@@ -132,10 +140,11 @@ class Hub:
         now: Now,
         here: int | None = None,
     ) -> int:
-        """Register a session and return its row. Call `reply_with_owed` next, with the same `now`.
+        """Register a session and return its row, the number that identifies it in the other methods.
 
-        `holding`: the revision that the client says it has, by alert id. `here`: the index of the place where the
-        subscriber is now, which calls need; None if the client has not said.
+        The caller must call `reply_with_owed` next, with the same `now`. `holding` maps ids of alerts to the revisions
+        that the client says it has. `here` is the index in `places` of the subscriber's present location, which is
+        needed for calls for help; None if the client has not named one.
         """
         row = self._fanout.enter(places, wanted, may_test=rights.may_test)
         self._peers[row], self._writes[row], self._descriptors[row] = peer, peer.write, peer.descriptor
@@ -149,7 +158,7 @@ class Hub:
         return row
 
     def leave(self, row: int) -> None:
-        """Forget a session that is over, and its places at once."""
+        """Remove a session that has ended. Its places are deleted at once."""
         self._sessions_by_wire[self._wire[row]] -= 1
         self._token_deadline[row] = np.inf
         self._peers[row], self._writes[row], self._descriptors[row] = None, _nowhere, -1
@@ -157,7 +166,10 @@ class Hub:
         self._fanout.leave(row)
 
     def move(self, row: int, places: Sequence[Place], here: int | None = None) -> None:
-        """Replace the session's places; `here` as for `enter`."""
+        """Replace the session's places.
+
+        `here` is the index of the subscriber's present location in `places`, or None.
+        """
         self._fanout.move(row, places)
         self._calls.move(row, None if here is None else places[here])
 
@@ -170,29 +182,32 @@ class Hub:
         return self._fanout.filter_of(row)
 
     def set_rights(self, row: int, rights: Rights) -> None:
-        """Replace the rights of the session, which is closed when they expire."""
+        """Replace the rights of the session, for example after a new token. The session is closed when they expire."""
         self._fanout.set_rights(row, may_test=rights.may_test)
         self._token_deadline[row] = rights.deadline
         self._calls.set_rights(row, rights)
 
     def note_read(self, row: int, now: Now) -> None:
-        """Record that bytes came from the session."""
+        """Record that bytes from the session's client have arrived at the time `now`."""
         self._last_read[row] = now.monotonic
 
     def slowed(self, row: int, now: Now) -> None:
-        """Pause a session whose transport has unsent bytes (Rule 1)."""
+        """Pause a session because its transport has unsent bytes (Rule 1)."""
         self._fanout.pause(row)
         self._slow_since[row] = now.monotonic
 
     def on_drained(self, row: int, now: Now) -> None:
-        """Resume a session whose transport has sent all bytes, and send it what it is owed now (Rule 1)."""
+        """Resume a session whose transport has sent all bytes.
+
+        Send it the alerts and calls that it lacks now (Rule 1).
+        """
         self._fanout.resume(row)
         self._last_read[row] = now.monotonic  # a slow connection is not read, so its silence proves nothing
         calls = self._calls.frames(row, int(self._wire[row]), now)
         self._send_owed(row, b"".join(calls), self._fanout.take_owed_by(row, now), now)
 
     def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
-        """Count that the client has shown this revision. Ignore a revision that it can't have been sent (M5)."""
+        """Record that the client has shown this revision. Ignore a revision that was not sent to this session (M5)."""
         alert = self.live.find(alert_id, now)
         if alert is None:
             self._calls.acknowledge(row, alert_id, revision)
@@ -200,17 +215,27 @@ class Hub:
             alert.acknowledge(row, revision)
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Record that the responder accepts a call, and arrives in `eta_s` seconds if that is known (M18)."""
+        """Record that the responder accepts a call for help, and send the messages that follow from it (M18).
+
+        `eta_s` is the time until the responder arrives, in seconds, or None if it is unknown.
+        """
         self._calls.accept(row, call_id, eta_s, now)
         self._send_frames(row, self._calls.frames(row, int(self._wire[row]), now), now)
 
     def decline(self, row: int, call_id: str, now: Now) -> None:  # noqa: ARG002 (the same signature as the others)
-        """Record that the responder declines a call, or gives it up (M19)."""
+        """Record that the responder declines a call for help, or will not go there after accepting it (M19)."""
         self._calls.decline(row, call_id)
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Record the responder's progress: it has a defibrillator, or has arrived (M20)."""
+        """Record a responder's progress: the responder has a defibrillator, or has arrived (M20)."""
         self._calls.report(row, call_id, state, now)
+
+    def rest_until(self, row: int, now: Now) -> int | None:
+        """Return the time until which the session's responder gets no further calls, in ms since 1970.
+
+        Return None if the responder may be called now. A responder rests after a call (RQ7).
+        """
+        return self._calls.rest_until(row, now)
 
     def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:
         """Send one message to a session."""
@@ -218,9 +243,9 @@ class Hub:
         self._writes[row](WIRES[self._wire[row]].frame(message))
 
     def reply_with_owed(self, row: int, reply: dict[str, Any], now: Now) -> None:
-        """Send `reply` and, in the same write, all that the session is owed now (Rule 2).
+        """Send `reply`, followed in the same write by all alerts and calls that the session lacks now (Rule 2).
 
-        The reply's member `live` is set to the number of messages that follow it.
+        Before that, set `reply['live']` to the number of these alerts and calls.
         """
         calls = self._calls.frames(row, int(self._wire[row]), now)
         owed = self._fanout.take_owed_by(row, now)
@@ -242,16 +267,20 @@ class Hub:
             with contextlib.suppress(RuntimeError):  # the transport is dead: `connection_lost` follows
                 self._writes[row](b"".join(frames))
 
-    # ---- fan-out -------------------------------------------------------------------------------------------------
+    # ---- sending to many sessions --------------------------------------------------------------------------------
 
     def deliver(self, entry: Entry | Untrusted, now: Now) -> None:
-        """Apply an entry of the log. New sessions get it from now on; `turn` sends it to those that are connected."""
+        """Apply an entry of the log to the live alerts; `turn` then sends it to the connected sessions.
+
+        Sessions that connect later are sent the alert by the `reply_with_owed` that follows `enter`.
+        """
         self._fanout.deliver(entry, now)
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
-        """Write the next frames of calls (Rule 3), or the next slice of alerts. Return whether there is more to do.
+        """Write the next frames of calls for help (Rule 3), or if there are none, the next slice of a fan-out.
 
-        `rows`: how many rows of a flight to handle; the fan-out's SLICE if it is left out.
+        Return whether more remains to be sent. `rows` is the number of sessions in the slice; the default is the
+        fan-out's SLICE.
         """
         if self._calls.busy:
             self._send_calls(min(rows or CALLS_SLICE, CALLS_SLICE), now)
@@ -261,18 +290,19 @@ class Hub:
         return self._fanout.turn(now, rows)
 
     def _send_calls(self, count: int, now: Now) -> None:
-        """Write their frames of calls to the next `count` rows (Rule 3), but none to slow sessions (Rule 1)."""
+        """Write frames of calls for help to the next `count` sessions, except the slow ones (Rules 1 and 3)."""
         ready, paused = self._fanout.ready, self._fanout.paused
         for row, calls in self._calls.take_noted(count):
             if ready[row] and not paused[row]:
                 self._send_frames(row, self._calls.frames(row, int(self._wire[row]), now, calls), now)
 
     def take(self, rows: Rows, alerts: Sequence[LiveAlert], texts: Sequence[int]) -> Sequence[Rows]:
-        """Write all of these alerts to each of these sessions, in one write; every session takes every alert.
+        """Write all of these alerts to each of these sessions, in one write for each session.
 
-        The frames are joined once for each wire format that some session speaks, not once for each session. A write
-        that fails needs no record: that connection is lost, and its client comes back and says in `holding` which
-        revisions it has.
+        Return, for each alert, all rows: no session declines an alert.
+
+        The frames are joined once for each wire format in use, not once for each session. A failed write needs no
+        record: the connection is lost, and when its client reconnects, `holding` lists the revisions that it has.
         """
         self._last_write[rows] = self._now.monotonic
         wires = self._wire[rows]
@@ -282,41 +312,45 @@ class Hub:
         return [rows] * len(alerts)
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
-        """Return indices that sort these sessions by the numbers of their sockets, which is roughly by age."""
+        """Return indices that sort these sessions by their sockets' descriptors, which is roughly by age."""
         return np.argsort(self._descriptors[rows])
 
     def _write(self, rows: NDArray[Any], frame: bytes) -> None:
-        """Write `frame` to each row. No row may have unsent bytes.
+        """Write `frame` to each of these sessions. None of them may have unsent bytes.
 
         First `send` writes to all sockets at once, which saves a system call for each session; without it a delivery
-        costs 1.4 times the CPU. Then the transports of the rows that it left write the rest, or all, of the frame.
+        costs 1.4 times the CPU. If a socket did not accept the whole frame, the session's transport writes the rest.
         """
         if len(rows) == 0:
             return
         sent = np.zeros(len(rows), np.int32) if self._send is None else self._send(self._descriptors[rows], frame)
-        # A row that got a part of the frame: its transport keeps the rest, and the session becomes slow. A row with an
-        # error (a negative number): its transport gets the whole frame, then waits or finds the connection broken.
+        # If a session got a part of the frame, its transport keeps the rest, and the session becomes slow. If the
+        # result is an error (a negative number), the transport gets the whole frame, then waits or finds the connection
+        # broken.
         left, writes = np.flatnonzero(sent != len(frame)), self._writes
         todo = zip(rows[left].tolist(), np.maximum(sent[left], 0).tolist(), strict=True)
         while True:
             try:
                 for row, count in todo:
                     writes[row](frame[count:])
-            except RuntimeError:  # the transport is dead: `connection_lost` follows. `todo` goes on with the next row
+            except RuntimeError:  # the transport is dead: `connection_lost` follows; `todo` goes on with the next row
                 continue
             return
 
     def oldest_flight(self, now: Now) -> float:
-        """Return the seconds since `deliver` took the oldest entry that is still being sent; 0 if none is."""
+        """Return how long, in seconds, the oldest alert still being sent has been waiting or under way; 0 if none is.
+
+        The time counts from the call of `deliver` with the entry.
+        """
         return self._fanout.oldest_flight(now)
 
-    # ---- upkeep --------------------------------------------------------------------------------------------------
+    # ---- periodic work for all sessions --------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
-        """Do all work that depends on time alone, for all sessions at once. Call it twenty times a second.
+        """Do the work that depends only on time, for all alerts, calls and sessions. Call this twenty times a second.
 
-        Alerts end at every call; the deadlines of sessions are checked only every LOOK_S. A call may start fan-outs, of
-        alerts that a wrong wall clock had ended.
+        Every call forgets the alerts that have ended. Deadlines of sessions are checked only every LOOK_S seconds.
+        Alerts that were treated as ended because of a wrong wall clock, and are live after all, are sent now.
         """
         self._fanout.sweep(now)
         self._calls.sweep(now)
@@ -325,10 +359,11 @@ class Hub:
             self._check_deadlines(now)
 
     def _check_deadlines(self, now: Now) -> None:
-        """End the sessions whose deadline has passed, and ping the idle ones.
+        """End the sessions whose deadlines have passed, and ping the idle ones.
 
-        In this order: tokens that have expired (4401), transports slow for SLOW_S (4420), clients silent for too long,
-        whose connections are dropped without a close frame. Comparing whole columns needs no timer for each session.
+        The checks are made in this order. Sessions with an expired token are closed (4401). Sessions that have been
+        slow for SLOW_S are closed (4420). Connections whose clients have been silent for too long are dropped without a
+        close frame. Each check compares whole columns, so no session needs a timer.
         """
         n, mono = self._fanout.top, now.monotonic
         ready, slow = self._fanout.ready[:n], self._fanout.paused[:n]
@@ -338,11 +373,11 @@ class Hub:
         for peer in self._peers_of(np.flatnonzero(silent)):
             peer.abort()
         idle = mono - self._last_write[:n] >= self.heartbeat_s
-        # A session in flight is about to be sent an alert, which does the work of a ping. So pings to sessions that
-        # wait for their alert do not slow down a fan-out to very many.
+        # A session that waits for its turn in a fan-out is about to be sent an alert, which does the work of a ping.
+        # Pings to such sessions would only slow down a fan-out to very many.
         idle &= ~self._fanout.in_flight(slice(n))
-        # A session that is sent an alert every few seconds is never idle; and if its client only listens, no byte comes
-        # from it. It is pinged as well, so that the client can answer before it counts as dead.
+        # A session that is sent an alert every few seconds is never idle, and if its client only listens, no byte comes
+        # from it. Ping it as well, so that the client can answer before it counts as dead.
         quiet = mono - self._last_read[:n] >= self.heartbeat_s + QUIET_S
         quiet &= mono - self._last_ping[:n] >= SILENCE_S - QUIET_S
         pinged = np.flatnonzero(ready & ~slow & (idle | quiet))[:PINGS]
@@ -350,15 +385,15 @@ class Hub:
         self._write(pinged, PING)  # the same bytes in each wire format
 
     def take_counts(self) -> dict[str, Counts]:
-        """Return how often each alert was sent and acknowledged since the last call, by alert id."""
+        """Return how often each alert was sent and acknowledged since the last call of this method, by alert id."""
         return self.live.take_counts()
 
     def peers(self) -> list[Peer]:
-        """Return the connections of all sessions."""
+        """Return a list with the connections of all sessions."""
         return list(self._peers_of(np.flatnonzero(self._fanout.ready[: self._fanout.top])))
 
     def slow(self) -> int:
-        """Return the number of slow sessions (Rule 1)."""
+        """Return the number of sessions whose transports have unsent bytes (Rule 1)."""
         top = self._fanout.top
         return int(np.count_nonzero(self._fanout.ready[:top] & self._fanout.paused[:top]))
 
@@ -371,10 +406,12 @@ class Hub:
 
 
 def _frames(alert: LiveAlert, text: int) -> tuple[bytes, ...]:
-    """Return the current entry of an alert, with one of its texts, as one frame for each wire format.
+    """Return the current entry of an alert as frames, one for each wire format.
 
-    The frames are encoded at the first call and kept with the alert: an alert that concerns no session is not encoded,
-    and an alert that concerns 20,000 sessions is encoded once.
+    `text` is the index of its text (language).
+
+    The frames are encoded at the first call and stored in the alert. So an alert that concerns no session is never
+    encoded, and an alert that concerns 20,000 sessions is encoded once.
     """
     frames = alert.encoded.get(text)
     if frames is None:
@@ -383,4 +420,4 @@ def _frames(alert: LiveAlert, text: int) -> tuple[bytes, ...]:
 
 
 def _nowhere(_data: bytes) -> None:
-    """Drop the data. This is the `write` of a row without a session."""
+    """Discard the data. This function takes the place of a transport's `write` for a row without a session."""

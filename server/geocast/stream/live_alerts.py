@@ -1,70 +1,78 @@
 """The live alerts of this process: the current entry of each, which sessions were sent it, and when the alert ends.
 
-The *current entry* of an alert is its newest revision, or its cancel. An entry is *believed* if the verifier of the log
-accepts its approvals (docs/reference/approval-rules.md).
+The log has *entries*: revisions of alerts, and cancels. The *current entry* of an alert is its newest revision, or its
+cancel. An entry is *believed* if the verifier of the log accepts its approvals (docs/reference/approval-rules.md).
 
-For each live alert, and each session that was sent it, there is one byte of flags (stream/delivery_flags.py). A row is
-the number of a session, or of a push device in a push process. The bits of the byte, the lowest first:
+Each live alert has one byte of flags for each session that was sent the alert (stream/delivery_flags.py). A *row* is
+the number of a session, or of a push device in a push process. These are the bits of the byte, the lowest first:
 
-    RECIPIENT  some revision was sent on this connection, or the client says that it holds one
+    RECIPIENT  some revision was sent on this connection, or the client says that it has one
     CURRENT    the client has the current revision, so there is nothing more to send
     SENT       the current revision was sent on this connection
-    ACKED      … and the client has acknowledged it
-    (then SENT and ACKED of the revision before, and of the revision before that)
+    ACKED      the client has acknowledged the current revision
+
+The next two bits are SENT and ACKED for the previous revision, and the last two are those for the one before it.
 
 A new revision shifts SENT and ACKED up by two bits and clears CURRENT, in one operation on all rows. When a session has
-left, its flags are invalidated before its row is used again (`forget`).
+left, its flags are invalidated before its row is reused (`forget`).
 
-A process may have 100,000 live alerts. So no request of a session, no entry and no sweep loops over all of them; only
-`correct` does, when a wall clock is set right. An alert that concerns no session here takes less than 1 KiB.
+A process may have 100,000 live alerts. So no request of a session, no new entry and no periodic check causes a loop
+over all of them; only `correct` loops over them, when a wrong wall clock is set right. An alert that concerns no
+session of this process takes less than 1 KiB.
 
 Rule 1  An alert has ended when either clock says so: the wall clock has reached `expires_at`, or the monotonic clock
-        has passed the deadline that was computed from `expires_at` when this node learnt of the alert. Nothing of it is
-        sent while one of them says so.
-        Example: an alert expires at 12:00. At 11:59 the wall clock is set back by an hour. The monotonic deadline
-        passes a minute later all the same, and nothing is sent after it.
-Rule 2  A cancelled alert is kept until the `expires_at` of its last revision, so that a client which comes back holding
-        it can be sent the cancel.
+        has passed the deadline that was computed from `expires_at` when this node learnt of the alert. While one of the
+        clocks says so, neither the alert nor its cancel is sent.
+        Example: an alert expires at 12:00. At 11:59 the wall clock is set back by an hour. Even so, the monotonic
+        deadline passes a minute later, and nothing is sent after it.
+Rule 2  A cancelled alert is kept until the `expires_at` of its last revision, so that the cancel can be sent to a
+        client that reconnects and still has the alert.
         Example: a phone is sent an alert at 10:00 and loses its network. The alert is cancelled at 10:05. The phone
-        comes back at 10:20 with the alert in `holding` and is sent the cancel.
-Rule 3  The monotonic clock is never set. So an alert that it has ended is *let go*: it is forgotten for good, even if
-        the log gives it again while the wall clock says that it is live (`_Gone`). The wall clock may be wrong. So an
-        alert that only the wall clock has ended is *suspended*: it is kept with its flags. If the wall clock says later
-        that it is live, it is sent to every session that is owed it, and to no session twice.
+        reconnects at 10:20 with the alert in `holding` and is sent the cancel.
+Rule 3  Nobody can set the monotonic clock. So if this clock says that an alert has ended, the alert is *let go*: it is
+        forgotten for good, and stays ended even if the log delivers it again while the wall clock says that it is live
+        (`_Gone`). But the wall clock may be wrong. So if only the wall clock says that an alert has ended, the alert is
+        *suspended*: it is kept with its flags. If the wall clock later says that it is live, it is sent to every
+        session that should have it, and to no session twice.
         Example: an alert expires at 10:30. At 10:00 the wall clock jumps to 11:00. A phone that connects is not sent
-        the alert. At 10:05 the clock is set right: the next sweep launches the alert, and the phone gets it. Phones
-        that got it before the jump have CURRENT and get nothing.
-Rule 4  An alert that had ended by the wall clock when this node learnt of it is suspended too, since that clock may be
-        ahead. No deadline can be computed from such a clock. So the deadline is the latest that can be right: a node
-        learns of an alert after it was accepted, so it has at most the time from `issued_at` to `expires_at` to live.
-        At most MAX_DOUBTED of them are kept; `missed_until` is the latest end of the others.
+        the alert. At 10:05 the clock is set right: `expire` returns the alert, and the phone gets it. Phones that got
+        it before the jump have CURRENT and get nothing.
+Rule 4  If the wall clock says that an alert has ended already when this node learns of it, the alert is suspended as
+        well, because that clock may be ahead. The alert is *doubted*: no deadline can be computed from such a clock. So
+        the deadline is the latest possible one: a node learns of an alert after it was accepted, so the alert ends at
+        most `expires_at` - `issued_at` from now. At most MAX_DOUBTED alerts are kept in this way; `missed_until` is the
+        latest end of those that are not kept.
         Example: a node starts at 10:10 with a clock that says 12:10, and reads an alert that was issued at 10:00 and
         expires at 11:00. It suspends the alert, with a deadline in one hour. When the clock is set right, the deadline
         becomes the true one, in 50 minutes, and the alert is sent.
-Rule 5  At most AT_ONCE alerts are let go at one sweep. The others have ended all the same (Rule 1).
-        Example: 50,000 alerts expire at noon. None is sent after noon. They are let go at 333 sweeps of 2 ms; all at
-        one sweep would keep the loop from its sockets for more than half a second.
-Rule 6  A cancel may come before the alert that it cancels. It is kept, and the alert is cancelled from its first moment
-        here. At most MAX_EARLY of such cancels are kept.
-        Example: Redis loses the last entries. Node A has appended the cancel and knows nothing else of the alert. It
-        puts the cancel back before node B puts back the revision. No node may show the revision in between.
-Rule 7  An alert that is not believed any more (LogJ1) is *withdrawn*: it is treated as if the wall clock had ended it,
-        until it is believed again or a later entry arrives. A believed cancel stays: recipients have been sent it.
+Rule 5  One call of `expire` lets go at most AT_ONCE alerts (Rule 3). Other alerts whose time is over have ended as
+        well, and are not sent (Rule 1).
+        Example: 50,000 alerts expire at noon. None is sent after noon. They are let go by 333 calls of 2 ms each; if
+        one call did it all, the event loop could not serve its sockets for more than half a second.
+Rule 6  A cancel may arrive before the alert that it cancels. The cancel is kept, and when the alert arrives, it is
+        cancelled from the first moment. At most MAX_EARLY such cancels are kept.
+        Example: Redis loses the last entries. Node A has appended the cancel and has no other entry of the alert. It
+        restores the cancel before node B restores the revision. No node may send the revision in between.
+Rule 7  If an alert is no longer believed (LogJ1), it is *withdrawn*: it is treated as if it had ended by the wall
+        clock, until it is believed again or a later entry arrives. A believed cancel stays, because recipients have
+        been sent it.
         Example: a reviewer's key is removed by mistake, and the alerts that need it are withdrawn at once. The key is
-        put back a minute later. The next sweep sends the alerts to the sessions that connected in that minute.
-Rule 8  The chain of entries before an entry decides how many approvals the entry needs (HD1). So each live alert keeps
-        its chain, as the kinds of its revisions. The reader of the log gets from the log what a process lacks
-        (`lacks_chain`, `learn`).
-        Example: revision 1 needed two reviewers, as its category does. Revision 2 has a category that needs one. It
-        still needs two, and a process that has read only revision 2 could not know that.
-Rule 9  A revision that was never believed here may have been sent by another process that believed it. So its alert is
-        kept, but withdrawn and in no index: no session is sent it, and a session that holds it is sent its cancel
-        (HD7). At most MAX_UNBELIEVED of them are kept.
-        Example: node A has a new reviewer's key already, node B has not. A sends the alert to a phone, which reconnects
-        to B with the alert in `holding`. When the alert is cancelled, B sends the cancel to that phone.
-Rule 10 Nothing follows a believed cancel, whatever its number (HD9).
-        Example: two nodes append while the log is being repaired, and a revision 4 comes after the cancel with number
-        3. The alert stays cancelled.
+        added again a minute later. The next call of `expire` returns the alerts, and they are sent to the sessions that
+        connected in that minute.
+Rule 8  How many approvals an entry needs depends on the earlier entries of its alert (HD1). So each live alert keeps
+        its *chain*: the kinds of its revisions so far. If a process lacks a part of a chain, the reader of the log
+        reads it from the log (`lacks_chain`, `learn`).
+        Example: revision 1 needed two reviewers, as its category does. Revision 2 has a category that needs one
+        reviewer. It still needs two, and a process that has read only revision 2 could not know that.
+Rule 9  A revision that was never believed in this process may have been sent by another process that believed it. So
+        its alert is kept, but withdrawn and in no index: no session is sent it, and a session that has it is sent its
+        cancel (HD7). At most MAX_UNBELIEVED of such alerts are kept.
+        Example: node A already has a new reviewer's key, node B does not have it yet. A sends the alert to a phone,
+        which reconnects to B with the alert in `holding`. When the alert is cancelled, B sends the cancel to that
+        phone.
+Rule 10  After a believed cancel, all other entries of the alert are ignored, whatever their numbers (HD9).
+         Example: two nodes append while the log is being repaired, and a revision 4 comes after the cancel with number
+         3. The alert stays cancelled.
 """
 
 from collections import deque
@@ -85,40 +93,42 @@ from .compact_revision import pack, unpack
 from .delivery_flags import DeliveryFlags, Departures, Rows
 
 RECIPIENT, CURRENT, SENT, ACKED = 1, 2, 4, 8
-_GENERATIONS = 3  # revisions whose SENT and ACKED are kept: the current one and two before
-_SENT_AND_ACKED = 0b1111_1100  # of all generations: two bits each, the current one lowest
+_GENERATIONS = 3  # number of revisions whose SENT and ACKED are kept: the current one and two before
+_SENT_AND_ACKED = 0b1111_1100  # SENT and ACKED of these revisions: two bits each, the current one lowest
 
-MAX_DOUBTED = 256  # Rule 4; nearly all of them have really ended
-AT_ONCE = 150  # alerts let go at one sweep (Rule 5): 1 to 2 ms
-GONE_S = 86_400.0  # how long, at least, `_Gone` remembers an alert: the log keeps it for a day (LogR1)
-MAX_GONE = 100_000  # … unless more alerts than this were let go; about 100 bytes each
+MAX_DOUBTED = 256  # see Rule 4; nearly all of them have really ended
+AT_ONCE = 150  # limit on the alerts that one call of `expire` lets go (Rule 5): 1 to 2 ms
+GONE_S = 86_400.0  # `_Gone` remembers an alert for at least this long: the log keeps it for a day (LogR1)
+MAX_GONE = 100_000  # … unless more alerts than this have ended; about 100 bytes each
 GONE_PARTS = 32
-MAX_EARLY = 10_000  # Rule 6
-MAX_UNBELIEVED = 10_000  # Rule 9
-HOLDING_S = 30.0  # how long a session's claim to hold an unknown alert is remembered
-MAX_HOLDINGS = 100_000  # claims remembered at a time
+MAX_EARLY = 10_000  # see Rule 6
+MAX_UNBELIEVED = 10_000  # see Rule 9
+HOLDING_S = 30.0  # how long a client's statement that it has an unknown alert is remembered
+MAX_HOLDINGS = 100_000  # limit on such statements that are remembered at a time
 
 
 class _Shared:
-    """State that all alerts of a process share."""
+    """The state that all live alerts of a process share, such as the set of suspended alerts."""
 
     __slots__ = ("acks", "counted", "departures", "doubted", "suspended", "unbelieved")
 
     def __init__(self, capacity: int) -> None:
         self.departures = Departures(capacity)
-        self.suspended: set[LiveAlert] = set()  # alerts that were not sent because of the wall clock (Rules 3 and 7)
-        self.doubted: set[LiveAlert] = set()  # Rule 4
-        self.unbelieved: set[LiveAlert] = set()  # Rule 9
-        self.counted: set[LiveAlert] = set()  # alerts with a `sent` or an `acked` that `take_counts` has not taken
+        self.suspended: set[LiveAlert] = set()  # alerts that were not sent because of the wall clock (Rules 3, 7)
+        self.doubted: set[LiveAlert] = set()  # alerts whose deadlines were not computed from the wall clock (Rule 4)
+        self.unbelieved: set[LiveAlert] = set()  # alerts without a believed revision (Rule 9)
+        self.counted: set[LiveAlert] = set()  # alerts with `sent` or `acked` that `take_counts` has not returned yet
         self.acks = 0  # acknowledgements counted since the start
 
 
 class LiveAlert:
-    """One alert that is kept here: its newest revision, its cancel if it has one, and the flags of each recipient.
+    """One alert that the process keeps: its newest revision, its cancel if it has one, and its delivery flags.
 
-    `rank` is the severity as a number. Only sessions that may see tests are sent `restricted` alerts (R6). `encoded` is
-    a cache for the sender: text number -> the current entry with this text, as one frame for each wire format, or as
-    two payloads of a push. `languages` are the language tags of the texts if there are two texts or more.
+    The *current entry* is the newest revision or the cancel. A revision is *believed* if the log's verifier accepts its
+    approvals. A *row* is the number of a session or push device. `rank` is the severity as a number. `restricted`
+    alerts are sent only to sessions that may see tests (R6). `encoded` is a cache for the sender: it maps the index of
+    a text to the current entry with this text, as one frame for each wire format, or as two payloads of a push.
+    `languages` are the language tags of the texts, or empty if there are fewer than two texts.
     """
 
     __slots__ = (
@@ -147,25 +157,25 @@ class LiveAlert:
 
     def __init__(self, revision: Revision, now: Now, order: int, shared: _Shared) -> None:
         self.id = revision.id
-        self.order = order  # of arrival, among the alerts of this process
-        self.area: Filed = NONE  # its place in the index of areas
+        self.order = order  # number of the alert in the order of arrival in this process
+        self.area: Filed = NONE  # its entry in the index of areas
         self._shared = shared
-        self._flags: DeliveryFlags | None = None  # None until a session is sent it: most alerts concern no session
+        self._flags: DeliveryFlags | None = None  # None until a session is sent it: most concern none
         self.cancel: Cancel | None = None
-        self.chain = Chain()  # all entries that this process knows of, unbelieved ones too (Rule 8)
+        self.chain = Chain()  # of all entries that this process knows, including unbelieved ones (Rule 8)
         self.behind: Kinds = NO_KINDS  # the kinds of the entries before the newest revision (Rule 8)
-        self.sent = self.acked = 0  # since the last `take_counts`
+        self.sent = self.acked = 0  # counted since the last `take_counts`
         self.restricted = revision.alert.status != "actual"
         self._set_revision(revision, now)
         if now.wall_ms >= revision.ends_at:
-            shared.doubted.add(self)  # its deadline is not computed from the wall clock (Rule 4)
+            shared.doubted.add(self)  # its deadline can't be computed from the wall clock (Rule 4)
         self.deadline = self.latest if self.doubted else now.deadline(revision.ends_at)
 
     def _set_revision(self, revision: Revision, now: Now) -> None:
         self._revision: Revision | bytes = revision
         self.revision_number = revision.revision
         self.expires_at = revision.ends_at
-        self.withdrawn = 0  # while it is withdrawn: its end, and `expires_at` is 0 (Rule 7)
+        self.withdrawn = 0  # the end of a withdrawn alert, whose `expires_at` is 0 meanwhile (Rule 7)
         self.latest = now.monotonic + (revision.ends_at - revision.issued_at) / 1000  # the latest deadline (Rule 4)
         self.category = intern(revision.alert.category)
         self.rank = SEVERITY_RANK[revision.alert.severity]
@@ -175,72 +185,81 @@ class LiveAlert:
 
     @property
     def revision(self) -> Revision:
-        """The newest revision. If the alert is packed, each access unpacks it again, to a new object."""
+        """The newest revision. If it is stored in compact form, every access decodes it into a new object."""
         return unpack(self.id, self._revision) if isinstance(self._revision, bytes) else self._revision
 
     def pack(self) -> None:
-        """Keep the revision as few bytes. Its flight is over, so it may not be needed again.
+        """Store the revision in a compact form in bytes, because it has been sent to all recipients.
 
-        As objects a revision takes 1.3 KiB (stream/compact_revision.py).
+        As Python objects, a revision takes 1.3 KiB (stream/compact_revision.py).
         """
         if isinstance(self._revision, Revision):
             self._revision = pack(self._revision)
 
     @property
     def current(self) -> Entry:
-        """The current entry: the cancel if there is one, else the newest revision."""
+        """The current entry: the cancel if there is one, otherwise the newest revision."""
         return self.revision if self.cancel is None else self.cancel
 
     @property
     def number(self) -> int:
-        """The number of the current entry."""
+        """The revision number of the current entry (the newest revision or the cancel)."""
         return self.revision_number if self.cancel is None else self.cancel.revision
 
     @property
     def doubted(self) -> bool:
-        """Whether the wall clock had ended it when this node learnt of it, and has said so ever since (Rule 4)."""
+        """Whether the wall clock has always said, since this node learnt of the alert, that it has ended (Rule 4)."""
         return self in self._shared.doubted
 
     @property
     def ends_at(self) -> int:
-        """The end that the newest revision names, in ms since 1970, also while the alert is withdrawn."""
+        """The `expires_at` of the newest revision, in ms since 1970.
+
+        Unlike the attribute `expires_at`, it is not changed while the alert is withdrawn (Rule 7).
+        """
         return self.withdrawn or self.expires_at
 
     @property
     def unbelieved(self) -> bool:
-        """Whether none of its revisions was ever believed here (Rule 9)."""
+        """Whether the verifier of the log has accepted none of its revisions so far in this process (Rule 9)."""
         return self in self._shared.unbelieved
 
     @property
     def gone(self) -> bool:
-        """Whether it has been let go for good (Rule 3)."""
+        """Whether the alert has been forgotten for good, because it has ended by the monotonic clock (Rule 3)."""
         return self.deadline == float("-inf")
 
     def ended(self, now: Now) -> bool:
-        """Return whether nothing of the alert may be sent now (Rule 1)."""
+        """Return whether the alert has ended by the wall clock or the monotonic clock (Rule 1).
+
+        If so, neither the alert nor its cancel may be sent.
+        """
         if now.monotonic >= self.deadline:
             return True
         if now.wall_ms < self.expires_at:
             return False
-        self._shared.suspended.add(self)  # the caller does not send it now, so `expire` may have to launch it later
+        self._shared.suspended.add(self)  # the caller does not send it now, so `expire` may have to return it later
         return True
 
     def withdraw(self) -> None:
-        """Keep the alert from being sent until it is restored (Rule 7)."""
+        """Stop the alert from being sent until `restore` is called (Rule 7)."""
         if not self.withdrawn:
             self.withdrawn, self.expires_at = self.expires_at, 0
             self._shared.suspended.add(self)
 
     def restore(self) -> None:
-        """Let a withdrawn alert be sent again, since it is believed now (Rule 7). The next sweep launches it."""
+        """Allow a withdrawn alert to be sent again, because its approvals are accepted now (Rule 7).
+
+        The next call of `LiveAlerts.expire` returns the alert.
+        """
         self._shared.unbelieved.discard(self)
         if self.withdrawn:
             self.expires_at, self.withdrawn = self.withdrawn, 0
 
     def trust(self, now: Now) -> bool:
-        """Compute the deadline from the wall clock, which says now that the alert is live (Rule 4).
+        """Compute the deadline from the wall clock, which now says that the alert is live (Rule 4).
 
-        Return whether the deadline has changed.
+        Do nothing if that was done before. Return whether the deadline has changed.
         """
         before = self.deadline
         if self.doubted:
@@ -249,19 +268,20 @@ class LiveAlert:
         return self.deadline != before
 
     def correct(self, now: Now) -> None:
-        """Move the deadline to a later time if it was computed from a wall clock that was ahead."""
+        """Move the deadline to a later time if it was computed while the wall clock was ahead."""
         self.deadline = max(self.deadline, min(self.latest, now.deadline(self.ends_at)))
 
     def revise(self, revision: Revision, now: Now) -> None:
-        """Replace the newest revision. No row has CURRENT then, except rows that said they hold this revision already.
+        """Replace the newest revision, and clear CURRENT for all rows whose clients do not have the new revision.
 
-        Such a row is in `ahead`: its client was sent the revision by another node while this process was behind (R5c).
+        A client may have it already: another node sent it while this process was behind. Such rows are in `ahead`
+        (R5c).
         """
-        newer = max(0, revision.revision - self.revision_number)  # 0 if the same revision is believed now (Rule 9)
+        newer = max(0, revision.revision - self.revision_number)  # 0 if the same revision is believed only now (Rule 9)
         steps = min(2 * newer, 8)  # in bits; numbers may be missing after a restart
         self.restore()
-        # The deadline moves by as much as the end does. A deadline computed from the wall clock would be wrong if that
-        # clock has been set since the first revision.
+        # The deadline moves by as much as the end does. If it were computed from the wall clock, it would be wrong if
+        # that clock has been set since the first revision.
         self.deadline += (revision.ends_at - self.expires_at) / 1000
         self._set_revision(revision, now)
         if self.doubted:
@@ -272,7 +292,7 @@ class LiveAlert:
                 self._mark_held(self._flags, row, held)
 
     def end_by(self, cancel: Cancel) -> None:
-        """Cancel the alert. Its `expires_at` is still the one of its newest revision (Rule 2)."""
+        """Cancel the alert. The alert keeps the `expires_at` of its newest revision (Rule 2)."""
         self.restore()
         self.cancel = cancel
         self.languages = ()
@@ -281,28 +301,31 @@ class LiveAlert:
     # ---- flags of recipients -------------------------------------------------------------------------------------
 
     def flags(self, row: int) -> int:
-        """Return the flags of one row."""
+        """Return the delivery flags of one row (a session or push device)."""
         return 0 if self._flags is None else self._flags.of(row)
 
     def flags_of(self, rows: Rows) -> NDArray[np.uint8]:
-        """Return the flags of each of these rows."""
+        """Return the delivery flags of these rows (sessions or push devices), as an array in the same order."""
         return np.zeros(len(rows), np.uint8) if self._flags is None else self._flags.of_all(rows)
 
     def lacks(self, row: int) -> bool:
-        """Return whether the row is a recipient that does not have the current entry.
+        """Return whether the row (session or push device) is a recipient that does not have the current entry.
 
-        A row that was sent a cancel is no recipient any more, so every recipient of a cancelled alert lacks the cancel.
+        A row that was sent a cancel is no longer a recipient, so all recipients of a cancelled alert lack the cancel.
         """
         wanted = RECIPIENT if self.cancel is not None else RECIPIENT | CURRENT
         return self.flags(row) & wanted == RECIPIENT
 
     def recipients(self) -> Rows:
-        """Return the rows of all recipients that lack the current entry, ascending."""
+        """Return the recipients that lack the current entry, as an ascending array of rows.
+
+        A row is the number of a session or push device.
+        """
         wanted = RECIPIENT if self.cancel is not None else RECIPIENT | CURRENT
         return np.empty(0, np.int32) if self._flags is None else self._flags.having(RECIPIENT, wanted)
 
     def expect(self, rows: Rows) -> None:
-        """Make room for the flags of these rows, to which the current entry is about to be sent in slices."""
+        """Allocate memory for the flags of these rows (sessions or push devices), before the alert is sent to them."""
         self._writable_flags().expect(rows)
 
     def _writable_flags(self) -> DeliveryFlags:
@@ -311,7 +334,10 @@ class LiveAlert:
         return self._flags
 
     def trust_holding(self, row: int, held: int) -> None:
-        """Make the row a recipient that has revision `held`, since its client says so (R5)."""
+        """Make the row (a session or push device) a recipient that has revision `held`.
+
+        Its client says that it has this revision (R5).
+        """
         flags = self._writable_flags()
         flags.put(row, flags.of(row) | RECIPIENT)
         self._mark_held(flags, row, held)
@@ -325,10 +351,10 @@ class LiveAlert:
             flags.ahead.pop(row, None)
 
     def mark_sent(self, rows: Rows) -> None:
-        """Record that `rows` took the current entry.
+        """Record that these rows (sessions or push devices) accepted the current entry.
 
-        After a cancel a row is no recipient any more, so nothing of this alert follows on that connection. Cancels are
-        not counted (H7).
+        A row that accepted a cancel is no longer a recipient, so nothing more of this alert is sent on that connection.
+        Cancels are not counted as sent (H7).
         """
         flags = self._writable_flags()
         if self.cancel is not None:
@@ -339,7 +365,7 @@ class LiveAlert:
             self.sent += len(rows)
 
     def mark_sent_to(self, row: int) -> None:
-        """Do the same as `mark_sent` for one row, without numpy's overhead for an array of one element."""
+        """Do the same as `mark_sent` for a single row, without the overhead of a numpy array."""
         flags = self._writable_flags()
         if self.cancel is not None:
             flags.put(row, flags.of(row) & (0xFF ^ RECIPIENT))
@@ -349,9 +375,10 @@ class LiveAlert:
             self.sent += 1
 
     def retract(self, row: int, number: int, *, recipient: bool) -> None:
-        """Undo `mark_sent` for the entry `number`: sending it failed, or may have failed.
+        """Undo `mark_sent` for the entry `number` in this row, because the sending has or may have failed.
 
-        `recipient`: whether the row remains a recipient. If a newer revision is current by now, its flags stay.
+        `recipient` says whether the row remains a recipient. If a newer revision has arrived meanwhile, the flags of
+        that revision are not changed.
         """
         flags = self._writable_flags()
         bits = flags.of(row)
@@ -360,9 +387,10 @@ class LiveAlert:
         flags.put(row, bits | RECIPIENT if recipient else bits & (0xFF ^ RECIPIENT))
 
     def acknowledge(self, row: int, revision: int) -> None:
-        """Count the acknowledgement of `revision` once, if that revision was sent on this connection.
+        """Count an acknowledgement of `revision` by the session in this row.
 
-        Only the newest three revisions are counted (M5): an `ack` of revision 1 may arrive while 3 is current.
+        Each revision is counted once, and only if it was sent on this connection. Only the newest three revisions are
+        counted (M5): for example, an `ack` of revision 1 may arrive while revision 3 is current.
         """
         back = self.revision_number - revision
         if not 0 <= back < _GENERATIONS:
@@ -377,26 +405,33 @@ class LiveAlert:
 
 
 def _is_newer(revision: Revision, alert: LiveAlert) -> bool:
-    """Return whether a revision is newer than the current entry, or is the first believed one of its alert (Rule 9)."""
+    """Return whether a revision is newer than the alert's current entry.
+
+    Also return True if none of the alert's revisions was believed before: then this is the first one (Rule 9).
+    """
     return alert.unbelieved or revision.revision > alert.number
 
 
 class _Ends:
-    """The alerts in a heap, by their deadlines.
+    """The live alerts in a heap that is ordered by their deadlines (the times at which they end).
 
-    A deadline that moves later needs no change of the heap: `take` finds the alert at its old deadline and puts it back
-    with the new one. When a deadline moves earlier, `put` adds a second item, and `take` skips the first one later.
+    If a deadline moves later, nothing needs to be done: `take` finds the alert at its old deadline and puts it back
+    with the new one. If a deadline moves earlier, `put` must be called again. The alert then has two items in the heap,
+    and `take` skips the later one.
     """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, LiveAlert]] = []
 
     def put(self, alert: LiveAlert) -> None:
-        """Add the alert with its deadline. Call this for a new alert and whenever a deadline moves earlier."""
+        """Add the alert with its deadline.
+
+        Call this method for every new alert, and whenever a deadline moves earlier.
+        """
         heappush(self._heap, (alert.deadline, alert.order, alert))
 
     def take(self, now: Now, at_most: int) -> list[LiveAlert]:
-        """Remove and return alerts whose deadlines have passed, at most `at_most`."""
+        """Remove and return up to `at_most` alerts whose deadlines have passed."""
         ended: dict[LiveAlert, None] = {}
         while self._heap and self._heap[0][0] <= now.monotonic and len(ended) < at_most:
             alert = heappop(self._heap)[2]
@@ -407,9 +442,9 @@ class _Ends:
         return list(ended)
 
     def until(self, deadline: float) -> set[LiveAlert]:
-        """Return the alerts with an item in the heap up to this deadline, without looking at later items.
+        """Return the alerts that have an item in the heap with this deadline or an earlier one.
 
-        Some of them may have a later deadline by now.
+        Some of them may have got a later deadline since. Heap items after `deadline` are not examined.
         """
         found, todo = set(), [0]
         while todo:
@@ -421,23 +456,23 @@ class _Ends:
 
 
 class _Gone:
-    """The alerts that the monotonic clock has ended (Rule 3): hash of the id -> number of the last entry.
+    """Remembers the alerts that have ended by the monotonic clock, and the number of each alert's last entry (Rule 3).
 
-    The numbers are spread over GONE_PARTS parts, so that no dict is large: a dict of 90,000 blocks the loop for 4 ms
-    when it grows, and as long when it is dropped. Each part has two generations, and the older is dropped as a whole,
-    so that no entry needs a time of its own.
+    An alert is stored as a hash of its id. The hashes are spread over GONE_PARTS parts, so that no dict is large: a
+    dict with 90,000 items blocks the event loop for 4 ms when it grows, and again when it is freed. Each part has a
+    newer and an older dict. The older dict is dropped as a whole, so no item needs a time stamp.
 
-    Example: an alert ended at 10:00. The log is restored from a backup and gives all its entries again, and the wall
-    clock is a quarter of an hour behind. Without this memory the alert would be sent a second time.
+    Example: an alert ended at 10:00. The log is restored from a backup and delivers all its entries again, while the
+    wall clock is a quarter of an hour behind. Without this record the alert would be sent a second time.
     """
 
     def __init__(self) -> None:
         self._newer: list[dict[int, int]] = [{} for _ in range(GONE_PARTS)]
         self._older: list[dict[int, int]] = [{} for _ in range(GONE_PARTS)]
-        self._since = [float("-inf")] * GONE_PARTS  # the monotonic time at which the newer generation began
+        self._since = [float("-inf")] * GONE_PARTS  # the monotonic time at which the newer dict was started
 
     def add(self, alert_id: str, number: int, now: Now) -> None:
-        """Remember that the alert was let go, with the number of its last entry."""
+        """Record that the alert has ended for good, and the number of its last entry."""
         key = hash(alert_id)
         part = key % GONE_PARTS
         if now.monotonic - self._since[part] >= GONE_S or len(self._newer[part]) * GONE_PARTS >= MAX_GONE:
@@ -445,17 +480,25 @@ class _Gone:
         self._newer[part][key] = number
 
     def last(self, alert_id: str) -> int:
-        """Return the number of the last entry of an alert that was let go; 0 for any other alert."""
+        """Return the number of the last entry of an alert that has ended for good, or 0 for any other alert."""
         key = hash(alert_id)
         part = key % GONE_PARTS
         return self._newer[part].get(key) or self._older[part].get(key, 0)
 
 
 class LiveAlerts:
-    """All alerts that a process keeps: live, cancelled (Rule 2), suspended (Rules 3 and 4) and withdrawn (Rule 7)."""
+    """All alerts that a process keeps: the live ones, and some others that may still be needed.
+
+    The others are: cancelled alerts (Rule 2); suspended alerts, which have ended by the wall clock but not by the
+    monotonic clock (Rules 3 and 4); and withdrawn alerts, whose approvals are not accepted (Rules 7 and 9). The
+    module's docstring has the rules.
+    """
 
     def __init__(self, capacity: int, *, places: bool = True) -> None:
-        """Create it for `capacity` rows. `places`: whether `containing` will be called, which needs an index."""
+        """Create an empty collection for `capacity` rows (sessions or push devices).
+
+        If `places` is false, no index of areas is kept, and `containing` must not be called.
+        """
         self._shared = _Shared(capacity)
         self._places = places
         self._alerts: dict[str, LiveAlert] = {}
@@ -463,15 +506,15 @@ class LiveAlerts:
         self._ends = _Ends()
         self._gone = _Gone()
         self.verifier: EntryVerifier = TrustAll()
-        self._early_cancels: dict[str, Cancel] = {}  # Rule 6, by id
-        self._chains_before: dict[str, Chain] = {}  # by id: the chain before the next entry that is applied (Rule 8)
+        self._early_cancels: dict[str, Cancel] = {}  # Rule 6: alert id -> cancel
+        self._chains_before: dict[str, Chain] = {}  # alert id -> chain before the next entry (Rule 8)
         self.behind = False  # whether the last `expire` may have left alerts that had ended (Rule 5)
         self._arrivals = 0
-        # The greatest difference seen between the monotonic clock and the wall clock, in seconds. A deadline computed
-        # from the wall clock is at most the alert's end plus this difference (`suspended`).
+        # The greatest value, in seconds, that (monotonic time - wall time) has had. A deadline that was computed from
+        # the wall clock is at most the alert's end plus this value; `suspended` relies on that.
         self._clock_gap_s = float("-inf")
         self.missed_until = 0  # the latest end, in ms since 1970, of the alerts that were not kept (Rule 4)
-        self._holdings: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (epoch of the row, held)
+        self._holdings: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (row's epoch, revision)
         self._holding_times: deque[tuple[float, str, int, int]] = deque()
         self._counts: dict[str, Counts] = {}  # counts of alerts that have ended since the last `take_counts`
 
@@ -482,37 +525,47 @@ class LiveAlerts:
         return iter(self._alerts.values())
 
     def find(self, alert_id: str, now: Now) -> LiveAlert | None:
-        """Return the alert if it is kept here and the monotonic clock has not ended it: it may be suspended."""
+        """Return the alert with this id, or None if it is unknown or has ended by the monotonic clock.
+
+        A returned alert may have ended by the wall clock.
+        """
         alert = self._alerts.get(alert_id)
         return None if alert is None or now.monotonic >= alert.deadline else alert
 
     def knows(self, entry: Entry) -> bool:
-        """Return whether the alert is kept here and this entry, or a later one, has been applied."""
+        """Return whether the alert of this entry is kept, and the entry or a later one has been applied to it."""
         alert = self._alerts.get(entry.id)
         return alert is not None and entry.revision <= alert.number
 
     def lacks_chain(self, entry: Entry | Untrusted) -> bool:
-        """Return whether entries before this one are unknown here, so that `learn` has to be called (Rule 8)."""
+        """Return whether verifying this entry needs earlier entries of its alert that this process does not know.
+
+        If so, the caller must read the alert's history and call `learn` before `apply` (Rule 8).
+        """
         alert = self._alerts.get(entry.id)
         chain = Chain() if alert is None else alert.chain
         return self.verifier.needs_chain and (entry.revision > chain.last + 1 or chain.kinds >= UNKNOWN)
 
     def learn(self, entry: Entry | Untrusted, history: Iterable[Entry | OtherKind]) -> None:
-        """Remember the chain before an entry that is applied next, from the history of its alert (Rule 8)."""
+        """Remember the kinds of an alert's entries before `entry`, which the caller must apply next (Rule 8).
+
+        `history` has the entries of the alert in the log.
+        """
         self._chains_before = {entry.id: Chain.of(each for each in history if each.revision < entry.revision)}
 
     def apply(self, entry: Entry | Untrusted, now: Now) -> LiveAlert | None:
-        """Apply an entry of the log. Return the alert if its current entry has changed and may be sent, else None.
+        """Apply an entry of the log. Return its alert if the current entry has changed and may be sent, otherwise None.
 
-        Nothing is to be sent if the entry is not newer than the current one, is not believed (Rules 7 and 9), or if the
-        alert has ended. After a restart the first entry that is read of an alert may be a later revision than 1. An
-        alert that was let go comes back only with a revision newer than all known ones (Rule 3). A cancel of an unknown
-        alert is kept (Rule 6), a tombstone is ignored.
+        An entry may not be sent if it is not newer than the current one, if it is not believed (Rules 7 and 9), or if
+        its alert has ended. After a restart, the first entry that is read of an alert may be a later revision than 1.
+        An alert that has ended for good comes back only with a revision newer than all known ones (Rule 3). A cancel of
+        an unknown alert is stored until the alert arrives (Rule 6), except a tombstone, which is ignored.
         """
         alert = self._alerts.get(entry.id)
         chain = self._chains_before.pop(entry.id, Chain() if alert is None else alert.chain)
         behind = chain.before(entry.revision)
-        # The chain grows with every entry, also with one that is not believed: it counts by what it says (HD1).
+        # Every entry becomes part of the chain, even one whose approval is not accepted. What matters is the kind that
+        # the entry states (HD1).
         if alert is not None:
             alert.chain = max(alert.chain, chain.then(entry), key=lambda each: each.last)
         if isinstance(entry, Untrusted):
@@ -533,11 +586,11 @@ class LiveAlerts:
         return None if alert is None or alert.ended(now) else alert
 
     def _end_early(self, alert: LiveAlert, now: Now) -> None:
-        """Cancel an alert whose cancel came before it (Rules 6 and 10)."""
+        """Cancel an alert that has just arrived, if its cancel arrived before it (Rules 6 and 10)."""
         early = self._early_cancels.get(alert.id)
         if early is None:
             return
-        is_older = now.wall_ms - early.ends_at > RETENTION_MS  # a cancel of a forgotten alert, whose id is used again
+        is_older = now.wall_ms - early.ends_at > RETENTION_MS  # it cancels a forgotten alert whose id is reused
         if is_older or self._is_believed_cancel(early, alert, alert.chain.before(early.revision)):
             del self._early_cancels[alert.id]
             if not is_older:
@@ -554,7 +607,7 @@ class LiveAlerts:
         return None if alert.ended(now) else alert
 
     def _keep_unbelieved(self, alert: LiveAlert | None, entry: Untrusted, chain: Chain, now: Now) -> None:
-        """Keep an alert without a believed revision, for sessions that hold it (Rule 9)."""
+        """Keep an alert that has no revision with accepted approvals, for sessions that have it already (Rule 9)."""
         said, unbelieved = entry.said, self._shared.unbelieved
         if not isinstance(said, Revision) or now.wall_ms >= said.ends_at:
             return
@@ -573,11 +626,14 @@ class LiveAlerts:
         unbelieved.add(alert)
 
     def _is_believed_cancel(self, cancel: Cancel, alert: LiveAlert, behind: Kinds) -> bool:
-        """Return whether the verifier accepts that this cancel ends the alert (LogJ1)."""
+        """Return whether the log's verifier accepts that this cancel ends the alert (LogJ1)."""
         return not self.verifier.needs_chain or self.verifier.verify_cancel(cancel, alert.revision, behind)
 
     def verify_again(self, alert: LiveAlert) -> None:
-        """Withdraw the alert if it is not believed any more, else restore it (Rule 7)."""
+        """Check the alert's approvals again.
+
+        Withdraw the alert if they are no longer accepted, otherwise restore it (Rule 7).
+        """
         if alert.cancel is None and not alert.unbelieved:
             (alert.restore if self.verifier.still_valid(alert.revision, alert.behind) else alert.withdraw)()
 
@@ -586,7 +642,10 @@ class LiveAlerts:
         alert.end_by(cancel)
 
     def _keep_early(self, cancel: Cancel) -> None:
-        """Keep a cancel whose alert is unknown (Rule 6). Beyond MAX_EARLY the oldest is dropped."""
+        """Store a cancel whose alert has not arrived yet (Rule 6).
+
+        If more than MAX_EARLY are stored, drop the oldest.
+        """
         self._early_cancels[cancel.id] = cancel
         if len(self._early_cancels) > MAX_EARLY:
             del self._early_cancels[next(iter(self._early_cancels))]
@@ -602,7 +661,7 @@ class LiveAlerts:
             self._alerts[alert.id] = alert
             self._ends.put(alert)
         elif alert.unbelieved and revision == alert.revision:
-            alert.restore()  # not `revise`: rows that hold this revision keep CURRENT
+            alert.restore()  # don't call `revise`: rows that have this revision keep CURRENT
         else:
             self._remove_area(alert)
             before = alert.deadline
@@ -616,7 +675,7 @@ class LiveAlerts:
         return alert
 
     def _remove_area(self, alert: LiveAlert) -> None:
-        """Remove the alert from the index of areas."""
+        """Remove the alert's area from the index of areas."""
         self._areas.discard(alert.area)
         alert.area = NONE
 
@@ -626,16 +685,20 @@ class LiveAlerts:
             self._ends.put(alert)
 
     def _may_doubt(self, revision: Revision) -> bool:
-        """Return whether to keep an alert that the wall clock has ended, or else record its end as missed (Rule 4)."""
+        """Return whether to keep a new alert that has ended by the wall clock.
+
+        If not, make sure that `missed_until` is not before the alert's end (Rule 4).
+        """
         if len(self._shared.doubted) < MAX_DOUBTED:
             return True
         self.missed_until = max(self.missed_until, revision.ends_at)
         return False
 
     def expire(self, now: Now) -> list[LiveAlert]:
-        """Let go of alerts that the monotonic clock has ended; return the suspended ones that are live again (Rule 3).
+        """Forget alerts that have ended by the monotonic clock, and return suspended alerts that are live again.
 
-        At most AT_ONCE are let go, the rest at the next calls (Rule 5). The caller launches the returned alerts.
+        The caller must start sending the returned alerts. A suspended alert is one that had ended only by the wall
+        clock (Rule 3). At most AT_ONCE alerts are forgotten in one call, the rest in the next calls (Rule 5).
         """
         ended = self._ends.take(now, AT_ONCE)
         self.behind = len(ended) == AT_ONCE
@@ -658,54 +721,64 @@ class LiveAlerts:
             if alert in self._shared.counted:
                 self._take_counts_of(alert, self._counts)
                 self._shared.counted.discard(alert)
-            alert.deadline = float("-inf")  # `ended` and `gone` are true for ever, also for flights that still carry it
+            alert.deadline = float("-inf")  # `ended` and `gone` stay true, even for flights that still have the alert
 
     def correct(self, now: Now) -> None:
-        """Correct the deadlines of all alerts: the wall clock was ahead, is right now, and made deadlines too early."""
+        """Correct the deadlines of all alerts that are too early because the wall clock was ahead.
+
+        Call this when the wall clock has been set right.
+        """
         self.missed_until = 0
         self._clock_gap_s = max(self._clock_gap_s, now.monotonic - now.wall_ms / 1000)
         for alert in self:
             alert.correct(now)
 
     def suspended(self, now: Now) -> int:
-        """Return how many alerts only the wall clock has ended (Rules 3 and 4)."""
-        # This avoids a loop over all alerts. An alert that the wall clock has ended is in the heap before `until`,
-        # unless it is doubted: only then was its deadline not computed from the wall clock.
+        """Return how many alerts have ended by the wall clock but not by the monotonic clock (Rules 3 and 4)."""
+        # This avoids a loop over all alerts. A deadline comes from the wall clock, so an alert that has ended by that
+        # clock is in the heap before `until`. Doubted alerts are the exception: their deadlines don't come from it.
         until = now.wall_ms / 1000 + self._clock_gap_s + 0.001
         maybe = (self._ends.until(until) | self._shared.doubted) - self._shared.unbelieved
         return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)
 
     def containing(self, place: Vector, reach_m: float) -> list[LiveAlert]:
-        """Return the alerts whose area contains the place or comes within `reach_m` of it.
+        """Return the alerts whose area contains the place, or comes within `reach_m` metres of it.
 
-        Cancelled alerts are not among them. Some may have ended. An alert with several shapes may be there twice.
+        Cancelled alerts are not returned, but some of the returned alerts may have ended. An alert with several shapes
+        may be returned more than once.
         """
         return self._areas.containing(place, reach_m)
 
     def forget(self, rows: Rows) -> None:
-        """Invalidate the flags of `rows` in all alerts at once, so that other sessions can use these rows."""
+        """Invalidate the flags of these rows in all alerts at once, so that other sessions can use the rows."""
         self._shared.departures.note(rows)
 
-    # ---- sessions that hold an alert which this node does not know yet ---------------------------------------------
+    # ---- alerts that clients have and this node does not know yet --------------------------------------------------
 
     def remember_holding(self, alert_id: str, row: int, epoch: int, held: int, now: Now) -> None:
-        """Remember for HOLDING_S that the row says it holds revision `held` of an alert that is unknown here (R5e).
+        """Remember that a client says it has revision `held` of an alert that this process does not know (R5e).
 
-        `epoch` distinguishes this session from later ones in the same row. Beyond MAX_HOLDINGS nothing is remembered.
+        It is remembered for HOLDING_S seconds. `row` is the client's session, and `epoch` distinguishes it from later
+        sessions in the same row. If MAX_HOLDINGS such statements are stored already, this one is ignored.
 
-        Example: node A sends a phone an alert and dies. The phone reconnects to B, which reads the alert from the log
-        100 ms later. B does not send it again, and sends the phone the cancel when there is one.
+        Example: node A sends a phone an alert and dies. The phone reconnects to node B, which reads the alert from the
+        log 100 ms later. B does not send the alert to the phone a second time, and if it is cancelled, B sends the
+        phone the cancel.
         """
         if len(self._holding_times) < MAX_HOLDINGS:
             self._holdings.setdefault(alert_id, {})[row] = (epoch, held)
             self._holding_times.append((now.monotonic + HOLDING_S, alert_id, row, epoch))
 
     def take_holdings(self, alert_id: str) -> Iterable[tuple[int, int, int]]:
-        """Remove and return the rows that said they hold this alert, as (row, epoch, held)."""
+        """Remove and return the sessions whose clients said that they have this alert.
+
+        Each session is a tuple (row, epoch, revision). The epoch distinguishes sessions that used the same row one
+        after the other.
+        """
         return [(row, epoch, held) for row, (epoch, held) in self._holdings.pop(alert_id, {}).items()]
 
     def drop_holdings(self, now: Now) -> None:
-        """Forget what rows said more than HOLDING_S ago about unknown alerts."""
+        """Drop the statements of clients about unknown alerts that are older than HOLDING_S seconds."""
         while self._holding_times and self._holding_times[0][0] <= now.monotonic:
             _, alert_id, row, epoch = self._holding_times.popleft()
             if claims := self._holdings.get(alert_id):
@@ -714,15 +787,15 @@ class LiveAlerts:
                 if not claims:
                     del self._holdings[alert_id]
 
-    # ---- counts --------------------------------------------------------------------------------------------------
+    # ---- delivery counts -----------------------------------------------------------------------------------------
 
     @property
     def acks(self) -> int:
-        """The number of acknowledgements counted since the start."""
+        """The number of acknowledgements counted since the process started."""
         return self._shared.acks
 
     def take_counts(self) -> dict[str, Counts]:
-        """Return how often each alert was sent and acknowledged since the last call, by alert id."""
+        """Return how often each alert was sent and acknowledged since the last call of this method, by alert id."""
         counts, self._counts = self._counts, {}
         for alert in self._shared.counted:
             self._take_counts_of(alert, counts)
@@ -730,7 +803,7 @@ class LiveAlerts:
         return counts
 
     def put_back_counts(self, counts: dict[str, Counts]) -> None:
-        """Add counts that could not be stored, so that the next `take_counts` returns them again."""
+        """Add these counts to those that the next `take_counts` will return, because they could not be stored."""
         for alert_id, more in counts.items():
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 

@@ -1,22 +1,23 @@
-"""The reader of the alert log: it applies every entry to the live alerts of this process, in order and for ever.
+"""The reader of the alert log: it applies every entry to the live alerts of this process, in order and forever.
 
 `LogReader` follows the log and calls `apply` for each entry; `LogHealth` knows whether the log can be used. Four things
 make reading harder than a loop over entries:
 
-The loop's turn     The log may give thousands of entries at a time, for example after a repair, while sessions need the
-                    event loop. So the reader yields after APPLY_AT_ONCE entries or APPLY_S, but never between two
-                    entries of one alert that come side by side. Example: the log puts back revision 1 and its cancel
-                    (LogF4). With a turn of the loop between them, the fan-out would send revision 1 although the alert
+The event loop      The log may deliver thousands of entries at a time, for example after a repair, while sessions need
+                    the event loop. So the reader lets the loop run after APPLY_AT_ONCE entries or APPLY_S seconds, but
+                    never between two consecutive entries of one alert. Example: the log restores revision 1 and its
+                    cancel (LogF4). If the loop ran between them, the fan-out would send revision 1 although the alert
                     is cancelled.
-A wall clock ahead  What has ended is not read at the start, since there may be much of it. If the clock was ahead then,
-                    alerts that are live were left out. Example: a node starts at 10:00 with a clock that says 12:00,
-                    and leaves out an alert that expires at 11:00. When the clock is set right at 10:05, the reader
-                    reads the log again and applies that alert.
-Other keys          Whether an entry is believed depends on the reviewers' keys and the policy (the *verifier*). When
-                    they change, live alerts are verified again from memory at once, whatever the log does (HD17), and
-                    the log is read again for entries that were not believed (NC3).
-Missing chains      Verifying an entry needs the kinds of all earlier entries of its alert (HD1). If some are unknown
-                    here, because they had ended when the log was read, the reader asks the log for the history.
+A wall clock ahead  At the start, entries of alerts that have ended are not read, because there may be many. If the wall
+                    clock was ahead at the start, live alerts were left out. Example: a node starts at 10:00 with a
+                    clock that says 12:00, and leaves out an alert that expires at 11:00. When the clock is set right at
+                    10:05, the reader reads the log again and applies that alert.
+Changed keys        An entry is *believed* if the verifier accepts its approvals, which depends on the reviewers' keys
+                    and the policy. When they change, live alerts are verified again from memory at once, even if the
+                    log fails (HD17), and the log is read again for entries that were not believed (NC3).
+Missing chains      Verifying an entry needs the kinds of all earlier entries of its alert, its *chain* (HD1). If some
+                    of them had ended when the log was read, this process does not know them, and the reader asks the
+                    log for the alert's history.
 """
 
 import asyncio
@@ -34,19 +35,22 @@ from .live_alerts import LiveAlerts
 
 logger = logging.getLogger(__name__)
 
-PURGE_S = 60.0  # between two calls of `purge`
-DEAF_S = 3 * HEARTBEAT_S  # without any batch for this long, not even an empty one, the reader counts as stuck
-RETRY_S = 0.25  # between attempts to read a log that could not be read
-APPLY_AT_ONCE = 64  # entries that are applied in one turn of the event loop, at most …
-APPLY_S = 0.004  # … and for how long, in seconds: a polygon of 500 corners takes 0.3 ms (HD4)
-VERIFY_AT_ONCE = 8  # live alerts that are verified in one turn of the event loop: two signatures take 0.2 ms
+PURGE_S = 60.0  # time between two calls of `purge`
+DEAF_S = 3 * HEARTBEAT_S  # if no batch has come for this long, not even an empty one, the reader counts as stuck
+RETRY_S = 0.25  # time between attempts to read a log that could not be read
+APPLY_AT_ONCE = 64  # limits on what is applied in one turn of the event loop: number of entries …
+APPLY_S = 0.004  # … and seconds: a polygon of 500 corners takes 0.3 ms (HD4)
+VERIFY_AT_ONCE = 8  # number of live alerts verified in one turn of the event loop: two signatures take 0.2 ms
 
 Followed = Entry | CallEntry | Untrusted
-_ChainAndHistory = tuple[Sequence[Followed], Sequence[Entry | OtherKind]]  # entries to apply, history to verify them
+_ChainAndHistory = tuple[Sequence[Followed], Sequence[Entry | OtherKind]]  # (entries, history to verify them)
 
 
 class LogHealth:
-    """The state of the log as its readers and writers see it: whether it can be used, and why not."""
+    """Tracks whether the alert log can be used, and if not, why.
+
+    All readers and writers of the log in a process share it.
+    """
 
     def __init__(self, alert_log: AlertLog, clock: Clock) -> None:
         self.error: str | None = None  # why the last attempt to write or read failed; None if it succeeded
@@ -54,9 +58,9 @@ class LogHealth:
         self._clock = clock
 
     async def store(self, counts: Mapping[str, Counts]) -> bool:
-        """Store delivery counts in the log and return whether that succeeded.
+        """Store delivery counts in the log, and return whether that succeeded.
 
-        Call it also with no counts: that is how a log that has recovered is noticed.
+        Call this method regularly, even with no counts: it detects that the log can be used again after a failure.
         """
         try:
             await self._log.add_counts(counts)
@@ -64,30 +68,36 @@ class LogHealth:
             self.failed("written", error)
             return False
         if self.error is not None:
-            logger.warning("the log can be used again")
+            logger.warning("the alert log can be used again")
             self.error = None
         return True
 
     async def purge(self) -> None:
-        """Have the log forget old alerts (LogR1). If the log can't be used now, the next call does it."""
+        """Make the log delete old alerts (LogR1).
+
+        If the log can't be used now, do nothing; the next call will do it.
+        """
         with contextlib.suppress(LogUnavailable):
             await self._log.purge(self._clock.now().wall_ms)
 
     def failed(self, what: str, error: LogUnavailable) -> None:
-        """Record that the log could not be `what` ("read" or "written"), and log the first failure in a row."""
+        """Record that an attempt to use the alert log failed.
+
+        `what` is "read" or "written". Only the first of several failures in a row is logged.
+        """
         if self.error is None:
-            logger.error("the log can't be %s: %s", what, error)
+            logger.error("the alert log can't be %s (%s); trying again", what, error)
         self.error = str(error)
 
     def unready(self) -> list[str]:
-        """Return the reasons why a process that needs the log is not ready; none if the log can be used."""
+        """Return the reasons why a process that needs the log is not ready; an empty list if the log can be used."""
         return [] if self.error is None else [f"log unreachable: {self.error}"]
 
 
 class LogReader:
-    """The reader of the log for the live alerts of a process (see the module's docstring).
+    """Applies the entries of the log to the live alerts of a process (see the module's docstring).
 
-    `caught_up` is set when the reader has come to the end of the log for the first time. `position` is the position of
+    `caught_up` is set when the reader has reached the end of the log for the first time. `position` is the position of
     the last entry applied, `applied` the number of entries applied.
     """
 
@@ -100,10 +110,11 @@ class LogReader:
         keeper: LogHealth,
         calls: Callable[[CallEntry], None] = lambda _: None,
     ) -> None:
-        """Create a reader that calls `apply` for each entry of an alert and `calls` for each entry of a call.
+        """Create a reader that calls `apply` for each entry of an alert and `calls` for each entry of a call for help.
 
-        `apply` has to pass the entry to `live`. Both are called again for entries that are read again. `keeper` records
-        failures to read. `live` gets the verifier of the log.
+        `apply` must pass the entry to `live.apply`. If an entry is read a second time, the functions are called with it
+        again. Failures to read are reported to `keeper`. `live` is given the verifier of the log, which decides whether
+        the approvals of an entry are accepted.
         """
         self.caught_up = asyncio.Event()
         self.position = 0
@@ -122,14 +133,14 @@ class LogReader:
         self._last_batch_at = time.monotonic()  # when the last batch came, in seconds of the monotonic clock
 
     def unready(self) -> list[str]:
-        """Return the reasons why entries of the log may not have been read; none if the reader is up to date."""
+        """Return the reasons why recent entries may not have been read; an empty list if the reader works."""
         stuck = time.monotonic() - self._last_batch_at > DEAF_S
         return [f"log reader stuck for more than {DEAF_S:g} s"] if stuck else []
 
     async def read_for_ever(self) -> None:
-        """Apply every entry of the log, for ever, except entries of alerts that ended before the start.
+        """Apply every entry of the log as it appears, forever, except entries of alerts that ended before the start.
 
-        No error ends the reading: the error is logged, and the reader goes on behind the last entry applied.
+        After an error, which is logged, reading continues with the entry after the last one applied.
         """
         self._left_out_until = self._clock.now().wall_ms
         verifying = asyncio.get_running_loop().create_task(self._verify_live_for_ever())
@@ -140,16 +151,16 @@ class LogReader:
                 except LogUnavailable as error:
                     self._keeper.failed("read", error)
                 except Exception as error:
-                    logger.error("the log reader failed: %s", trace(error))
+                    logger.error("reading the alert log failed: %s", trace(error))
                 await asyncio.sleep(RETRY_S)
         finally:
             verifying.cancel()
 
     async def _verify_live_for_ever(self) -> None:
-        """Verify the live alerts again whenever the verifier has changed, from memory (HD17).
+        """Check the approvals of the live alerts again, from memory, whenever keys or policy change (HD17).
 
-        Example: Redis is down, and a reviewer's key is revoked. The alerts that only this reviewer approved must not
-        wait for Redis to be withdrawn.
+        Example: Redis is down, and a reviewer's key is revoked. The alerts that only this reviewer approved must be
+        withdrawn without waiting for Redis.
         """
         while True:
             await self._verifier_changed.wait()
@@ -157,19 +168,20 @@ class LogReader:
             try:
                 await self._verify_live()
             except Exception as error:
-                logger.error("verifying the live alerts again failed: %s", trace(error))
+                logger.error("verifying the live alerts under the new keys or policy failed: %s", trace(error))
 
     async def _verify_live(self) -> None:
-        """Verify the live alerts again, with a turn of the event loop after every few."""
+        """Check the approvals of all live alerts again. Let the event loop run after every VERIFY_AT_ONCE alerts."""
         for number, alert in enumerate(list(self._live), start=1):
             self._live.verify_again(alert)
             if number % VERIFY_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
     async def _read(self) -> None:
-        """Follow the log from `position` until it can't be read. An empty batch means that its end is reached (LogF2).
+        """Follow the log from `position` until reading fails.
 
-        The clock and the verifier are checked after every batch, which comes at least once a second.
+        An empty batch means that its end is reached (LogF2). After every batch, which comes at least once a second,
+        check whether the clock was ahead and whether the verifier has changed.
         """
         batches = self._log.follow(self.position, self._left_out_until)
         async with contextlib.aclosing(batches):
@@ -183,10 +195,13 @@ class LogReader:
                 await self._verify_again()
 
     async def _apply_all(self, batch: Sequence[Positioned]) -> None:
-        """Apply a batch, with turns of the event loop now and then, but only between two alerts (LogF4)."""
+        """Apply a batch of entries.
+
+        Let the event loop run regularly, but never between two entries of one alert (LogF4).
+        """
         histories = await self._histories([entry for _, entry in batch])
         turn = _Turn()
-        # Each entry with the one that follows it in the batch, to see whether that one is of the same alert.
+        # Take each entry together with the one that follows it in the batch, to see whether both are of the same alert.
         for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
             self.position = position
             self._apply(entry, histories.get(entry.id, ()))
@@ -195,9 +210,10 @@ class LogReader:
                 turn = _Turn()
 
     async def _histories(self, entries: Sequence[Followed]) -> dict[str, Sequence[Entry | OtherKind]]:
-        """Read from the log the histories of alerts whose earlier entries are unknown here, by alert id (HD1).
+        """Read the histories of the alerts with earlier entries that this process does not know (HD1).
 
-        An alert whose previous entry is in the same batch needs none: `live` knows its chain when its turn comes.
+        Return them by alert id. If the previous entry of an alert is in the same batch, its history is not read,
+        because `live` will know the earlier entries by then.
         """
         found: dict[str, Sequence[Entry | OtherKind]] = {}
         last: dict[str, int] = {}
@@ -211,7 +227,7 @@ class LogReader:
         return found
 
     def _apply(self, entry: Followed, history: Sequence[Entry | OtherKind]) -> None:
-        """Apply one entry. `history` is the history of its alert, or empty if `live` knows the chain already."""
+        """Apply one entry. `history` has all entries of its alert; empty if `live` knows the earlier ones already."""
         self.applied += 1
         if isinstance(entry, CallEntry):
             self._take_call(entry)
@@ -221,32 +237,33 @@ class LogReader:
         self._take(entry)
 
     async def _reread_if_clock_was_ahead(self) -> None:
-        """Read the log again if entries left out at the start have not ended after all: the wall clock was ahead.
+        """Read the log again if it left out entries of alerts that have not ended, because the wall clock was ahead.
 
-        The clock was ahead if it now says a time before the ends of the entries left out. Then every alert is applied
-        that may have an entry among them. Testing only its last entry would be wrong: that entry may not be believed,
-        and may name any end. An alert that was applied before and has ended since does not become live again (Rule 3 of
-        the live alerts).
+        If the wall clock now shows a time before the ends of the entries that were left out, it was ahead. Then every
+        alert that may have an entry among them is applied. Testing only the alert's last entry would be wrong: that
+        entry may not be believed, and may name any end. An alert that was applied before and has ended since does not
+        become live again (Rule 3 of `live_alerts`).
 
-        The log may fail meanwhile. `_left_out_until` is lowered only when everything has been applied, so that the next
-        batch starts this work again.
+        The log may fail during this work. `_left_out_until` is lowered only when everything has been applied, so in
+        that case the work is repeated after the next batch.
         """
         now = self._clock.now()
         until = max(self._left_out_until, self._live.missed_until)
         if now.wall_ms >= until:
             return
-        logger.warning("the wall clock was ahead when the log was read; reading the alerts that seemed to have ended")
+        logger.warning(
+            "the wall clock was ahead when the log was read; now reading the alerts that were left out as ended"
+        )
         found = await self._chains(now.wall_ms)
         chains = await self._with_histories([each for each in found if any(entry.ends_at <= until for entry in each)])
-        # From here on the log is not asked any more. `correct` resets `missed_until`, so `until` is kept here in case
-        # that applying fails.
+        # From here on the log is not needed. `correct` resets `missed_until`, so keep `until`, in case applying fails.
         self._left_out_until = until
         self._live.correct(now)
         await self._apply_chains(chains)
         self._left_out_until = now.wall_ms
 
     async def _verify_again(self) -> None:
-        """Verify everything again if the verifier has changed since the last time (NC3).
+        """Check the approvals of all entries again if the keys or the policy have changed since the last check (NC3).
 
         Live alerts are verified from memory. Entries that were not believed are not in memory, so the log is read
         again: with a new reviewer's key they may be believed now.
@@ -259,10 +276,10 @@ class LogReader:
         self._verified_by = version
 
     async def _chains(self, ended_before_ms: int) -> list[list[Followed]]:
-        """Return the entries of all alerts and calls in the log that did not end before this time, grouped by id.
+        """Return the entries of all alerts and calls that did not end before this time, grouped by alert or call.
 
-        The first empty batch says that the end of the log is reached (LogF2). `position` does not change: the reader
-        goes on after it, and applying an entry twice changes nothing.
+        The log is read from its beginning until the first empty batch, which means that its end is reached (LogF2).
+        `position` does not change: the reader continues after it, and applying an entry twice changes nothing.
         """
         chains: dict[str, list[Followed]] = {}
         batches = self._log.follow(0, ended_before_ms)
@@ -275,23 +292,27 @@ class LogReader:
         return list(chains.values())
 
     async def _with_histories(self, chains: Sequence[Sequence[Followed]]) -> list[_ChainAndHistory]:
-        """Return each chain with the history that verifying it needs.
+        """Return each chain (the entries of one alert) together with the history that is needed to verify it.
 
-        The log is asked here, before anything is applied, so that a failing log can't interrupt the applying.
+        All histories are read before any entry is applied, so a failure of the log can't leave the entries half
+        applied.
         """
         found: list[_ChainAndHistory] = []
         for chain in chains:
             history: Sequence[Entry | OtherKind] = ()
             if self._log.verifier.needs_chain and not isinstance(chain[0], CallEntry):
-                # Without a gap the chain is its own history. With a gap an earlier entry has ended, or is of a kind
-                # that only `history` gives.
+                # A chain without a gap is its own history. If there is a gap, an earlier entry has ended, or is of a
+                # kind that only `history` returns.
                 is_whole = [entry.revision for entry in chain] == list(range(1, len(chain) + 1))
                 history = chain if is_whole else await self._log.history(chain[0].id)
             found.append((chain, history))
         return found
 
     async def _apply_chains(self, chains: Sequence[_ChainAndHistory]) -> None:
-        """Apply chains that were read again, with turns of the event loop between two alerts."""
+        """Apply chains (the entries of one alert or call each) that were read again.
+
+        Let the event loop run regularly, but only between two chains.
+        """
         turn = _Turn()
         for chain, history in chains:
             for entry in chain:
@@ -302,13 +323,13 @@ class LogReader:
 
 
 class _Turn:
-    """The share of one turn of the event loop: at most APPLY_AT_ONCE items, for at most APPLY_S."""
+    """Limits the work of the reader between two runs of the event loop: APPLY_AT_ONCE items, or APPLY_S seconds."""
 
     def __init__(self) -> None:
         self._left = APPLY_AT_ONCE
         self._until = time.perf_counter() + APPLY_S
 
     def is_over(self) -> bool:
-        """Count one item, and return whether it is time to let the event loop go on."""
+        """Count one item, and return whether it is time to let the event loop run."""
         self._left -= 1
         return self._left <= 0 or time.perf_counter() >= self._until

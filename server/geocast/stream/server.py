@@ -1,15 +1,17 @@
 """The stream side of a process: it follows the log, has the hub send alerts, and starts and drains the listener.
 
-At the start
-    1. The log is read to its end, so that the first subscriber is sent every live alert.
-    2. The listener accepts connections.
+At the start:
 
-At the end (drain)
-    1. New connections are refused with 503.
-    2. Flights under way are sent to their end.
-    3. Sessions are closed with 1012, in batches, so that not all clients reconnect to the other nodes at once.
-    4. The listener closes, and clients have the rest of the time to close their connections.
-    5. Delivery counts are stored.
+1. The log is read to its end, so that the first subscriber is sent every live alert.
+2. The listener accepts connections.
+
+At the end (drain):
+
+1. New connections are refused with 503.
+2. Alerts that are being sent are sent to all of their recipients.
+3. Sessions are closed with 1012, in batches, so that not all clients reconnect to the other nodes at once.
+4. The listener closes, and clients have the rest of the time to close their connections.
+5. Delivery counts are stored.
 
 A second signal, or the end of `drain_s`, cuts steps 2 to 4 short.
 """
@@ -44,34 +46,35 @@ from .log_reader import LogHealth, LogReader
 
 logger = logging.getLogger(__name__)
 
-# After this time no further slice starts in the same turn of the loop. A full slice takes 1.1 ms, so a turn of the loop
-# has one full slice, or several small ones.
+# After this time no further slice (a group of sessions) is handled in the same turn of the loop. A full slice takes 1.1
+# ms, so a turn of the loop handles one full slice, or several small ones.
 SLICE_S = 0.0005
-# Rows of a slice while requests of the api are under way in this process, or an entry is on its way from the log. A
+# Number of rows per slice while api requests are under way in this process, or an entry is on its way from the log. A
 # request needs a dozen turns of the loop until its alert is in the log, and some more until it is read from there. With
 # full slices each turn would take a millisecond, and the new alert may be more urgent than the one that is being sent.
 ROWS_WHILE_ASKED = 32
-EXPECTED_S = 0.02  # how long slices stay small, at most, while an appended entry is expected from the log
-TICK_S = 0.05  # between sweeps while a connection has a deadline soon, or alerts are being sent or let go
-REST_S = 0.5  # between sweeps of a process without connections: an alert that ends there concerns no session
-FLUSH_S = 1.0  # between writes of delivery counts
-DRAIN_BATCH = 128  # sessions that are closed with 1012 at a time
-RECHECK_BATCH = 256  # sessions whose tokens are checked again in one turn of the loop: 6 ms if all of them end
-UNSAID_SHARE = 1 / 10  # the share of all descriptors that connections without a `hello` may have
-FREEZE_EVERY = 500  # arrivals (connections and entries) between two freezes; collecting the new objects takes 0.4 ms
-CANCEL_AGAIN_S = 10.0  # after this time a task that has not ended is cancelled again
-THAW_S = 3600.0  # between collections of all objects, which take 22 ms for 15,000 sessions
+EXPECTED_S = 0.02  # slices stay small for at most this long while an appended entry is expected from the log
+TICK_S = 0.05  # time between checks while a deadline is near, or alerts are being sent or let go
+REST_S = 0.5  # time between checks without connections: an alert that ends concerns no session
+FLUSH_S = 1.0  # time between writes of delivery counts
+DRAIN_BATCH = 128  # number of sessions that are closed with 1012 at a time
+RECHECK_BATCH = 256  # number of sessions whose tokens are checked in one turn of the loop: 6 ms if all end
+UNSAID_SHARE = 1 / 10  # the part of all descriptors that connections before their `hello` may use
+FREEZE_EVERY = 500  # number of arrivals (connections, entries) between two freezes; each takes 0.4 ms
+CANCEL_AGAIN_S = 10.0  # if a task has not ended after this time, it is cancelled again
+THAW_S = 3600.0  # time between collections of all objects, which take 22 ms for 15,000 sessions
 
 
 MakeErrands = Callable[[int, Callable[[Mapping[str, Counts]], Awaitable[bool]]], CallWorker]
 
 
 class Pump:
-    """The driver of the fan-out: calls the hub's `turn` while there is something to send, SLICE_S per turn of the loop.
+    """Drives the fan-out: calls the hub's `turn` repeatedly for as long as there is something to send.
 
-    Between two of its turns the loop handles its sockets, so that `hello`, `move` and requests of publishers don't wait
-    for the end of a fan-out. `asked` says whether requests are under way; then slices are smaller (ROWS_WHILE_ASKED).
-    `idle` is set while there is nothing to send.
+    After every SLICE_S seconds of sending, the event loop handles its sockets, so that `hello`, `move` and requests of
+    publishers don't have to wait for the end of a fan-out. The function `asked` returns whether the API is handling
+    requests; if it is, each call of `turn` sends to fewer sessions (ROWS_WHILE_ASKED). The event `idle` is set while
+    there is nothing to send.
     """
 
     def __init__(self, hub: Hub, clock: Clock, asked: Callable[[], bool] = lambda: False) -> None:
@@ -83,25 +86,31 @@ class Pump:
         self.idle.set()
 
     def wake(self) -> None:
-        """Start in the next turn of the loop, since there is something to send. Do nothing while already running."""
+        """Start sending in the next iteration of the event loop, because there is something to send.
+
+        Do nothing if the pump is running already.
+        """
         if not self._running:
             self._running = True
             self.idle.clear()
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        """Send slices for SLICE_S; then let the loop handle its sockets and run this again if there is more to send."""
+        """Send for SLICE_S seconds.
+
+        If more remains to be sent, schedule another run for the next iteration of the event loop.
+        """
         now = self._clock.now()
         until = now.monotonic + SLICE_S
         try:
             rows = ROWS_WHILE_ASKED if self._asked() else None
             while more := self._hub.turn(now, rows):
-                now = self._clock.now()  # for each slice, so that no reading is older than 5 ms when it is used (E2)
+                now = self._clock.now()  # for each slice, so that it is never older than 5 ms when used (E2)
                 if now.monotonic >= until:
                     break
         except Exception as error:
-            logger.error("a turn of the fan-out failed: %s", trace(error))
-            more = True  # the other flights go on
+            logger.error("sending alerts to a group of sessions failed: %s", trace(error))
+            more = True  # go on with the other alerts
         if more:
             asyncio.get_running_loop().call_soon(self._run)
         else:
@@ -110,14 +119,14 @@ class Pump:
 
 
 class GcFreezer:
-    """The times at which garbage is collected, and objects are frozen so that the collector skips them (`gc.freeze`).
+    """Schedules garbage collections, and freezes objects so that the collector skips them (`gc.freeze`).
 
-    Without it the collector would examine all sessions again and again, also during a fan-out: 22 ms for 15,000. The
-    objects of sessions and of live alerts can be frozen. They leave no reference cycles (stream/connection.py, Rule 5),
-    so they are freed without the collector when they end. Other frozen objects that become garbage in a cycle are found
-    when everything is thawed, once in THAW_S.
+    Otherwise the collector would examine all sessions again and again, even in the middle of a fan-out; for 15,000
+    sessions that takes 22 ms. The objects of sessions and live alerts can be frozen: they leave no reference cycles
+    (stream/connection.py, Rule 5), so they are freed without the collector when they end. Other frozen objects that
+    become garbage in a cycle are found when everything is thawed (unfrozen), every THAW_S seconds.
 
-    Every freeze is preceded by a collection: garbage that is frozen stays until the thaw.
+    Every freeze is preceded by a collection, because garbage that is frozen stays until the thaw.
 
     Memory that was frozen before the process was forked is shared with the parent process (run/forking.py), and a thaw
     would copy it. So a forked process that has frozen nothing since its start, because nothing arrives, is not thawed.
@@ -125,21 +134,21 @@ class GcFreezer:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._arrivals = 0  # the number of arrivals at the last freeze
+        self._arrivals = 0  # number of arrivals at the last freeze
         self._worth_a_thaw = False
-        self._thaw_at = float("inf")  # until `start`
+        self._thaw_at = float("inf")  # infinite until `start`
 
     def start(self) -> None:
-        """Freeze the objects of the start. Call it when the process is ready."""
+        """Freeze all objects that exist now. Call this when the process is ready."""
         self._thaw_at = self._clock.now().monotonic + THAW_S
-        self._worth_a_thaw = gc.get_freeze_count() == 0  # else frozen memory is shared with the parent process
+        self._worth_a_thaw = gc.get_freeze_count() == 0  # otherwise the frozen memory is shared with the parent process
         _collect_and_freeze()
 
     def look(self, arrivals: int, idle: bool) -> None:
-        """Thaw or freeze if it is due.
+        """Thaw (unfreeze) or freeze all objects if that is due. Call this regularly.
 
-        `arrivals`: the number of connections and entries since the start. `idle`: nothing is being sent, so that the
-        pause of a thaw delays no alert.
+        `arrivals` is the number of connections and log entries that have arrived since the start. `idle` must be true
+        only while nothing is being sent, because a thaw delays everything else.
         """
         if idle and self._clock.now().monotonic >= self._thaw_at:
             self.thaw()
@@ -149,7 +158,7 @@ class GcFreezer:
             _collect_and_freeze()
 
     def thaw(self) -> None:
-        """Collect the garbage among all objects, and freeze the others."""
+        """Collect garbage among all objects, including the frozen ones, and freeze the objects that remain."""
         self._thaw_at = self._clock.now().monotonic + THAW_S
         if self._worth_a_thaw:
             gc.unfreeze()
@@ -162,7 +171,10 @@ def _collect_and_freeze() -> None:
 
 
 class StreamServer:
-    """The stream side of a process: its hub, its connections and its reader of the log (see the module's docstring)."""
+    """Runs the stream side of a process: its hub, its connections and its reader of the log.
+
+    The module's docstring describes how it starts and ends.
+    """
 
     def __init__(
         self,
@@ -175,10 +187,11 @@ class StreamServer:
         newer_keys: NewerKeys | None = None,
         calls: MakeErrands | None = None,
     ) -> None:
-        """Create the stream side; `serving` starts it.
+        """Create the stream side of the process; `serving` starts it.
 
-        `asked` says whether requests of the api listener are under way in this process. `calls` makes the worker for
-        calls for help, from the number of sessions and a function that stores delivery counts; None: no calls.
+        The function `asked` returns whether the API listener in this process is handling requests. `calls` is a
+        function that creates the worker for calls for help; its arguments are the maximum number of sessions, and a
+        function that stores delivery counts. If `calls` is None, there are no calls for help.
         """
         self.keeper = LogHealth(alert_log, clock)
         self._settings = settings
@@ -217,9 +230,10 @@ class StreamServer:
 
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket, stop: asyncio.Event, hurry: asyncio.Event) -> AsyncIterator[None]:
-        """Serve on this socket while the block runs, then drain. `hurry` cuts the drain short.
+        """Serve on the socket `listener` while the block runs, then drain (end all sessions within `drain_s` seconds).
 
-        The block starts when the log has been read and connections are accepted, or earlier if `stop` is set.
+        The block starts when the log has been read and connections are accepted, or when `stop` is set earlier. Setting
+        `hurry` cuts the drain short.
         """
         more = [] if self._errands is None else [self._errands.run()]
         async with background(
@@ -235,36 +249,43 @@ class StreamServer:
             self._sender.close()
 
     def reloaded(self) -> None:
-        """End the sessions whose tokens are not valid any more by the new keys and revocations, within a second."""
+        """Start to check all sessions' tokens again, after a reload has changed keys or revocations.
+
+        Within a second, the sessions whose tokens are no longer valid are ended.
+        """
         self._reloaded.set()
         if self._errands is not None:
             self._errands.adopt()
 
     def unready(self) -> list[str]:
-        """Return the reasons why this side is not ready, for `/readyz`; none if it is ready."""
+        """Return the reasons why the stream side is not ready, for `/readyz`; an empty list if it is ready."""
         reasons = ["draining"] if self._stream.draining else []
         reasons += [] if self._reader.caught_up.is_set() else ["starting: reading the log"]
         reasons += self.keeper.unready()
         return reasons + self._reader.unready()
 
     def degraded(self) -> int:
-        """Return how many calls have entries that no key of this process can decrypt (HD8)."""
+        """Return the number of calls for help with entries that this process has no key to decrypt (HD8)."""
         return 0 if self._errands is None else self._errands.degraded()
 
-    # ---- the log -------------------------------------------------------------------------------------------------
+    # ---- entries of the log, and delivery counts -----------------------------------------------------------------
 
     def expect(self, entry: Entry | CallEntry | None = None) -> None:
-        """Use small slices until an entry that was just appended has been read from the log.
+        """Send to fewer sessions at a time until an entry that was just appended has been read from the log.
 
-        `entry` is that entry, if the caller knows it. The follower of SQLite may have read it before its publisher
-        continues. Then small slices would only slow down the entry's own fan-out, by a fifteenth (`bench fanout`).
+        `entry` is that entry, or None if the caller does not know it. With SQLite, the reader of the log may have read
+        the entry before this method is called. In that case do nothing, because small groups would only slow down the
+        entry's own fan-out, by a fifteenth (`bench fanout`).
         """
         if isinstance(entry, Revision | Cancel) and self._hub.live.knows(entry):
             return
         self._expected_until = self._clock.now().monotonic + EXPECTED_S
 
     def _apply(self, entry: Entry | Untrusted) -> None:
-        """Pass an entry of an alert to the hub, and start sending it. The expected entry may be this one."""
+        """Apply an entry of an alert, and start sending it.
+
+        If `expect` was called, end its effect, because this may be the expected entry.
+        """
         self._expected_until = float("-inf")
         self._hub.deliver(entry, self._clock.now())
         self._pump.wake()
@@ -280,15 +301,18 @@ class StreamServer:
             await self._store_counts()
 
     async def _store_counts(self) -> None:
-        """Store the delivery counts since the last call. If the log can't be used, keep them for the next call."""
+        """Store the delivery counts of the time since the last call.
+
+        If the log can't be used, keep them for the next call.
+        """
         counts = self._hub.take_counts()
         if not await self.keeper.store(counts):
             self._hub.live.put_back_counts(counts)
 
-    # ---- upkeep --------------------------------------------------------------------------------------------------
+    # ---- periodic work -------------------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        """Sweep for ever, and measure how late the loop is."""
+        """Do the periodic work forever, and measure how late the event loop runs its timers."""
         while True:
             pause_s = self._pause_s()
             due = time.monotonic() + pause_s
@@ -301,12 +325,13 @@ class StreamServer:
                     self._pump.wake()
                 self._collector.look(self._stream.arrivals + self._reader.applied, self._pump.idle.is_set())
             except Exception as error:
-                logger.error("a sweep failed: %s", trace(error))
+                logger.error("the periodic check of sessions and alerts failed: %s", trace(error))
 
     async def _recheck_for_ever(self) -> None:
-        """Check the tokens of all sessions again after each reload, with turns of the loop in between.
+        """After each reload, check the tokens of all sessions again, forever.
 
-        Sessions that start meanwhile need no check: their tokens are verified by the new keys already.
+        Let the event loop run between groups of sessions. Sessions that start meanwhile need no check, because their
+        tokens are verified with the new keys already.
         """
         while True:
             await self._reloaded.wait()
@@ -318,28 +343,29 @@ class StreamServer:
                 await asyncio.sleep(0)
 
     def _pause_s(self) -> float:
-        """Return the seconds until the next sweep: less than until any deadline of a connection that comes meanwhile.
+        """Return the number of seconds until deadlines must be checked again.
 
-        Only the deadline of a token may be nearer. It is noticed at most half a second late, and T6 allows a second.
+        The pause is short if a deadline is near, or may become near during the pause. Only the expiry of a token may
+        come earlier than the next check. It is noticed at most half a second late, and T6 allows a second.
         """
         if self._hub.busy or self._hub.live.behind or self._stream.unsaid or self._stream.lingering:
             return TICK_S
         return LOOK_S if self._stream.connections else REST_S
 
     def _watch_the_clock(self) -> None:
-        """Log each time that the wall clock was set, and how many alerts depend on whether it is right."""
+        """If somebody has set the wall clock, log by how much, and how many alerts have ended only by this clock."""
         now = self._clock.now()
         if step_s := self._steps.look(now):
             logger.warning(
-                "the wall clock was set %s by %.1f s; %d alerts have ended by it but not by the monotonic clock",
+                "the wall clock was set %s by %.1f s; %d alerts have ended by this clock, but not by the monotonic one",
                 "forward" if step_s > 0 else "back",
                 abs(step_s),
                 self._hub.live.suspended(now),
             )
 
     def _finished(self, flight: Flight) -> None:
-        """Measure how long the flight took, since the log gave the entry and since the entry was accepted."""
-        now = self._clock.now()  # the reading of the slice is older than the writes of the slice
+        """Record how long sending an alert took, since it was read from the log and since it was accepted."""
+        now = self._clock.now()  # read again: the time of the slice is older than its writes
         alert = flight.alert
         accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
         self._metrics.fan_out.observe(now.monotonic - flight.delivered.monotonic)
@@ -369,16 +395,17 @@ class StreamServer:
         yield counters("closes", "Sessions ended by the node", "code", _labels(stream.closes))
         yield counters("handshakes_refused", "Handshakes refused", "status", _labels(stream.refusals))
 
-    # ---- the end -------------------------------------------------------------------------------------------------
+    # ---- draining ------------------------------------------------------------------------------------------------
 
     async def _drain(self, servers: Sequence[asyncio.Server], hurry: asyncio.Event) -> None:
-        """End all connections within `drain_s`, by the steps in the module's docstring."""
-        logger.info("draining %d sessions", len(self._hub))
+        """End all connections within `drain_s` seconds, in the steps that the module's docstring lists."""
+        logger.info("stopping; closing %d sessions", len(self._hub))
         deadline = time.monotonic() + self._settings.drain_s
         self._stream.draining = True
         await _first_of(deadline, self._pump.idle, hurry)
         peers = self._hub.peers()
-        # The close frames take the first half of the time that is left; the last clients have the other half to close.
+        # The close frames are sent in the first half of the remaining time; the last clients have the other half to
+        # close.
         pause = max(0.0, deadline - time.monotonic()) / 2 / max(1, len(peers) // DRAIN_BATCH)
         for start in range(0, len(peers), DRAIN_BATCH):
             if start:
@@ -396,12 +423,12 @@ def _recheck(connection: Connection) -> None:
     try:
         connection.recheck()
     except Exception as error:
-        logger.error("checking a session's token again failed; its connection was dropped: %s", trace(error))
+        logger.error("checking a session's token failed, so its connection was dropped: %s", trace(error))
         connection.abort()  # its token may be revoked, so the session must not go on
 
 
 async def _first_of(deadline: float, *events: asyncio.Event) -> None:
-    """Return when one of the events is set, or at the deadline, a time of the monotonic clock."""
+    """Wait until one of the events is set, or until the deadline, a time of the monotonic clock in seconds."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     within_s = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
     await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
@@ -415,7 +442,7 @@ def _labels(values: Mapping[int, int]) -> list[tuple[str, float]]:
 
 @contextlib.asynccontextmanager
 async def background(*coroutines: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    """Run these coroutines while the block runs, and cancel them when it ends, with or without an error."""
+    """Run these coroutines as tasks while the block runs. Cancel them when the block ends, with or without an error."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         yield

@@ -1,4 +1,4 @@
-"""The conversation with one subscriber: it parses the client's messages and calls the hub, without socket or clock.
+"""The conversation with one subscriber: parse the client's messages, call the hub, and answer.
 
     message      before `hello`      after `hello`
     ---------    ----------------    ------------------------------------------------
@@ -7,15 +7,18 @@
     filter       close 4400          new filter, ok
     token        close 4400          new rights, ok; a token of another subject: close 4401
     ack          close 4400          counted, no answer
-    accept       close 4400          task or standdown, when the log has the decision; no `ref`
-    decline      close 4400          recorded; standdown, if a seat was given back
+    accept       close 4400          task (go) or standdown (don't go), when the log has the decision; no `ref`
+    decline      close 4400          recorded; standdown if the responder had a task
     report       close 4400          recorded, no answer
     ping         close 4400          pong
     other        close 4400          error unknown-type
 
-Mistakes are found in the order of the protocol: first the shape of a message, then its token. A message is validated as
-a whole before any part of it is applied, so a message that is refused changes nothing. Example: a `filter` with a valid
-`min_severity` and a malformed category is answered with an `error`, and the old filter stays in force as a whole.
+This module has no socket and no clock. The table says what happens when a message arrives.
+
+Mistakes are reported in the order of the protocol: first those in the shape of a message, then those in its token. A
+message is validated as a whole before any part of it is applied, so a message that is refused changes nothing. Example:
+a `filter` with a valid `min_severity` and a malformed category is answered with an `error`, and the whole old filter
+stays in use.
 
 Mistakes in `hello`, in the encoding and in tokens close the connection (X1 to X5). Any other mistake is answered with
 an `error`, and the session goes on (X6, X7).
@@ -52,44 +55,48 @@ from ..wire.fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, 
 from ..wire.frames import Wire
 
 HEARTBEAT_S = 25  # the default of --heartbeat-s
-# The window in which clients spread their reconnects. Without it 20,000 clients of a node that restarts would all come
-# back in the same second. Responders come back sooner, since a call for help can't wait (RQ8).
+# The window in which clients spread their reconnects. Without it, all 20,000 clients of a node that restarts would
+# reconnect in the same second. Responders reconnect sooner, because a call for help can't wait (RQ8).
 RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000
 RESPONDERS_MIN_MS, RESPONDERS_MAX_MS = 200, 3_000
 MAX_ETA_S = 7_200
 MAX_REF = 2**53 - 1  # the greatest integer that a JavaScript client represents exactly
-MAX_PLACES, MAX_CATEGORIES, MAX_HOLDING = 8, 64, 256  # of one session
+MAX_PLACES, MAX_CATEGORIES, MAX_HOLDING = 8, 64, 256  # limits of one session
 
 Place = tuple[float, float, float]  # latitude and longitude in degrees, reach in metres
 
 
 class Peer(Protocol):
-    """The connection of a session, as the hub and the session see it."""
+    """The interface of a session's connection that the hub and the session use."""
 
     @property
     def write(self) -> Callable[[bytes], None]:
-        """A function that hands whole frames to the transport, which sends them or buffers them. It never blocks.
+        """A function that passes complete frames to the transport, which sends or buffers them.
 
-        It may raise RuntimeError if the transport is dead and `connection_lost` has not been called yet.
+        It never blocks. It may raise RuntimeError if the transport is dead and `connection_lost` has not been called
+        yet.
         """
         ...
 
     @property
     def descriptor(self) -> int:
-        """The number of its socket, for sends to many at once; -1 if it has none."""
+        """The descriptor of the connection's socket, for sending to many sockets at once; -1 if there is none."""
         ...
 
     def close(self, close: Close) -> None:
-        """End the session with this close frame. The connection calls the hub's `leave` before this returns."""
+        """End the session with this close frame. Before this method returns, the connection calls the hub's `leave`."""
         ...
 
     def abort(self) -> None:
-        """Drop the connection without a close frame. It calls the hub's `leave` before this returns."""
+        """Drop the connection without a close frame.
+
+        Before this method returns, the connection calls the hub's `leave`.
+        """
         ...
 
 
 class Audience(Protocol):
-    """The methods of the hub that a session uses. `row` is the number that `enter` gave to the session."""
+    """The methods of the hub that a session calls. `row` is always the number that `enter` returned for the session."""
 
     heartbeat_s: int  # W8
 
@@ -104,15 +111,19 @@ class Audience(Protocol):
         now: Now,
         here: int | None = None,
     ) -> int:
-        """Register a session and return its row. The session calls `reply_with_owed` next.
+        """Register a session, and return its row, the number that identifies it in the other methods.
 
-        `places`: degrees and metres. `holding`: the revision that the client says it has, by alert id. `here`: the
-        index of the place where the subscriber is now, None if the client has not said (RQ4).
+        The session calls `reply_with_owed` next. `places` have latitude and longitude in degrees, and a reach in
+        metres. `holding` maps ids of alerts to the revisions that the client says it has. `here` is the index in
+        `places` of the subscriber's present location; None if the client has not named one (RQ4).
         """
         ...
 
     def move(self, row: int, places: list[Place], here: int | None = None) -> None:
-        """Replace the session's places; `here` as for `enter`."""
+        """Replace the session's places.
+
+        `here` is the index of the subscriber's present location in `places`, or None.
+        """
         ...
 
     def set_filter(self, row: int, wanted: Filter) -> None:
@@ -124,27 +135,43 @@ class Audience(Protocol):
         ...
 
     def set_rights(self, row: int, rights: "Rights") -> None:
-        """Replace the session's rights by those of a new token."""
+        """Replace the session's rights with those of a new token."""
         ...
 
     def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
-        """Count that the client has shown this revision."""
+        """Record that the client has shown this revision."""
         ...
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Record that the responder accepts a call and arrives in `eta_s` seconds; None: not said."""
+        """Record that the responder accepts a call for help.
+
+        `eta_s` is the time until the responder arrives, in seconds, or None if it is unknown.
+        """
         ...
 
     def decline(self, row: int, call_id: str, now: Now) -> None:
-        """Record that the responder declines a call, or gives it up."""
+        """Record that the responder declines a call for help, or will not go there after accepting it."""
         ...
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Record the progress of the responder."""
+        """Record a responder's progress in a call for help.
+
+        `state` says whether the responder has a defibrillator, or has arrived.
+        """
+        ...
+
+    def rest_until(self, row: int, now: Now) -> int | None:
+        """Return the time until which the session's responder gets no further calls, in ms since 1970.
+
+        Return None if the responder may be called now. A responder rests after a call (RQ7).
+        """
         ...
 
     def reply_with_owed(self, row: int, reply: dict[str, Any], now: Now) -> None:
-        """Send `reply` and directly after it all messages that the session is owed; set `live` to their number."""
+        """Send `reply`, followed at once by all alerts and calls that the session lacks.
+
+        Before that, set `reply['live']` to the number of these alerts and calls.
+        """
         ...
 
     def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:
@@ -153,30 +180,30 @@ class Audience(Protocol):
 
 
 class Rights(Protocol):
-    """The rights of a session: what it may see, until when, and for which subject."""
+    """The rights of a session: what it may receive, until when, and which subject owns its token."""
 
     @property
     def may_test(self) -> bool:
-        """Whether it is sent alerts with the status `test` and `exercise` (R6)."""
+        """Whether the session is sent alerts with the status `test` or `exercise` (R6)."""
         ...
 
     @property
     def deadline(self) -> float:
-        """The time at which its token expires, in seconds of the monotonic clock; infinite without a token."""
+        """When the session's token expires, in seconds of the monotonic clock; infinity if there is no token."""
         ...
 
     @property
     def subject(self) -> Subject | None:
-        """The subject of its token; None without a token."""
+        """The subject of the session's token, or None if it has no token."""
         ...
 
     @property
     def quals(self) -> frozenset[str]:
-        """The responder's qualifications that this node accepts (RQ1 to RQ3)."""
+        """The responder's qualifications (to go to calls for help) that this node accepts (RQ1 to RQ3)."""
         ...
 
 
-# ---- the messages ------------------------------------------------------------------------------------------------
+# ---- the messages of clients -------------------------------------------------------------------------------------
 
 
 def _known_cell(text: str) -> str:
@@ -194,7 +221,7 @@ def _ref(ref: object) -> str | int:
 
 
 def _is_encodable(text: str) -> bool:
-    """Return whether the text has no lone surrogate, which could not be sent back."""
+    """Return whether the text can be encoded as UTF-8 and sent back: it has no lone surrogate."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -207,7 +234,7 @@ class PointPlace(StrictModel):
     here: bool = False
 
     def place(self) -> Place:
-        """Return the point, with the accuracy as its reach."""
+        """Return the point as a place: latitude, longitude, and the accuracy in metres as its reach."""
         return self.lat, self.lng, self.accuracy_m
 
 
@@ -216,13 +243,16 @@ _CELL_SCHEMA = {"type": "string", "pattern": "^8[7-9a-f][0-9a-f]{13}$", "example
 
 
 class CellPlace(StrictModel):
-    """An H3 cell, for subscribers who don't want to reveal their exact place."""
+    """An H3 cell instead of a point, for subscribers who don't want to reveal their exact place."""
 
     cell: Annotated[str, AfterValidator(_known_cell), WithJsonSchema(_CELL_SCHEMA)]
     here: bool = False
 
     def place(self) -> Place:
-        """Return the centre of the cell, with the distance to its farthest corner as the reach."""
+        """Return the cell as a place: its centre (latitude, longitude), and a reach in metres.
+
+        The reach is the distance from the centre to the farthest corner.
+        """
         cell = cell_from_string(self.cell)
         assert cell is not None
         return cell_place(cell)
@@ -250,21 +280,27 @@ Ref = Annotated[str | int, PlainValidator(_ref, json_schema_input_type=_RefSchem
 
 
 class Message(StrictModel):
-    """A message of a client, without its `type`. Any default means "left out" (see `model_fields_set`)."""
+    """Base class of the messages from clients, without the field `type`.
+
+    Where a field has a default, that value means "left out" (see `model_fields_set`).
+    """
 
 
 class Answered(Message):
-    """A message that may carry a `ref`, which its answer repeats (F3)."""
+    """Base class of messages that may carry a `ref`, which the server repeats in its answer (F3)."""
 
     ref: Ref = 0
 
     def answer(self, kind: str) -> dict[str, Any]:
-        """Return an answer with this `type`, and with the `ref` of the message if it has one."""
+        """Return an answer to this message as a dict with this `type`.
+
+        The answer repeats the `ref` of the message, if it has one.
+        """
         return {"type": kind, "ref": self.ref} if "ref" in self.model_fields_set else {"type": kind}
 
 
 class Hello(Message):
-    """The first message of a connection, sent once."""
+    """The first message on a connection. A client sends it exactly once."""
 
     token: str = ""
     places: Places
@@ -275,13 +311,13 @@ class Hello(Message):
 
 
 class Move(Answered):
-    """All places of the subscriber: they replace the old ones."""
+    """A message with all places of the subscriber, which replace the old ones."""
 
     places: Places
 
 
 class FilterBy(Answered):
-    """A change of the filter. A member that is left out stays as it is, null clears it; at least one is needed."""
+    """A change of the filter: null clears a field, and a field left out does not change. At least one is required."""
 
     model_config = ConfigDict(
         json_schema_extra={"anyOf": [{"required": [name]} for name in ("categories", "min_severity", "languages")]}
@@ -293,40 +329,40 @@ class FilterBy(Answered):
 
 
 class Refresh(Answered):
-    """A fresh token of the same issuer and `sub`."""
+    """A new token for the session, with the same issuer and `sub` as the old one."""
 
     token: str
 
 
 class Ack(Message):
-    """A message that this revision has been shown."""
+    """The client's acknowledgement that it has shown this revision."""
 
     id: Id
     revision: RevisionNumber
 
 
 class Accept(Message):
-    """A responder's acceptance of a call. `eta_s`: seconds until the arrival. The answer is `task` or `standdown`."""
+    """A responder's acceptance of a call, with the seconds until arrival. The answer is `task` or `standdown`."""
 
     id: Id
     eta_s: Annotated[int, Field(ge=0, le=MAX_ETA_S)] = 0
 
 
 class Decline(Message):
-    """A responder's refusal of a call, before or after an acceptance. A seat that the responder has becomes free."""
+    """A responder's refusal of a call, even after accepting it, so that another responder can go instead."""
 
     id: Id
 
 
 class Progress(Message):
-    """A responder's progress: it has a defibrillator, or has arrived."""
+    """A responder's progress in a call: the responder has a defibrillator, or has arrived."""
 
     id: Id
     state: Literal["aed", "arrived"]
 
 
 class Ping(Answered):
-    """A ping as a message, for browsers, whose scripts can't see the pings of the WebSocket."""
+    """A ping as a message of its own, because scripts in browsers can't see the pings of the WebSocket protocol."""
 
 
 MESSAGES: dict[str, type[Message]] = {
@@ -344,7 +380,7 @@ _REF: TypeAdapter[str | int] = TypeAdapter(Ref)
 
 
 class _Refused(Exception):  # noqa: N818
-    """A message that is answered with an `error` and changes nothing (X6, X7)."""
+    """Raised for a message that is answered with an `error` and changes nothing (X6, X7)."""
 
     def __init__(self, code: Literal["unknown-type", "bad-field"], detail: str) -> None:
         super().__init__(code)
@@ -352,7 +388,7 @@ class _Refused(Exception):  # noqa: N818
         self.detail = detail
 
 
-# ---- the conversation --------------------------------------------------------------------------------------------
+# ---- the conversation with one client ----------------------------------------------------------------------------
 
 
 class _Rights:
@@ -366,9 +402,10 @@ class _Rights:
 
 
 class Session:
-    """The conversation with one subscriber over one connection, from the handshake to the end.
+    """The conversation with one subscriber over one connection, after the handshake.
 
-    `row` is its row in the hub; -1 before `hello` has been accepted, and again after the connection has left the hub.
+    `row` is the session's number in the hub. It is -1 until `hello` has been accepted, and again after the connection
+    has left the hub.
     """
 
     __slots__ = ("_audience", "_peer", "_proof", "_tokens", "row", "wire")
@@ -379,14 +416,20 @@ class Session:
         self.row = -1
         self._audience = audience
         self._tokens = tokens
-        self._proof: TokenProof | None = None  # of the last token; a new one needs the same subject (M4, HD5)
+        self._proof: TokenProof | None = None  # of the last token; a new token needs the same subject (M4, HD5)
 
     def may_stay(self) -> bool:
-        """Return whether the session has no token, or its token is valid by the current keys and revocations (BA3)."""
+        """Return whether the session's token is still valid under the current keys and revocations (BA3).
+
+        Return True if the session has no token.
+        """
         return self._proof is None or self._tokens.still_valid(self._proof)
 
     def receive(self, payload: bytes, now: Now) -> None:
-        """Handle the payload of one message. Raise SessionClosed for mistakes that end a session (X2 to X5)."""
+        """Handle the payload of one message from the client.
+
+        Raise SessionClosed if the message has a mistake that ends the session (X2 to X5).
+        """
         try:
             fields = self.wire.loads(payload)
         except UnicodeDecodeError:
@@ -406,7 +449,10 @@ class Session:
             self._audience.reply(self.row, error | _ref_of(fields), now)
 
     def _take(self, message: Message, now: Now) -> None:
-        """Apply a valid message. For `move`, `filter` and `token` the change comes before the `ok` is written (R8)."""
+        """Apply a valid message, and answer it.
+
+        For `move`, `filter` and `token`, the change is made before `ok` is written (R8).
+        """
         match message:
             case Hello():
                 self._hello(message, now)
@@ -432,10 +478,10 @@ class Session:
                 self._audience.reply(self.row, message.answer("pong") | {"now": format_time(now.wall_ms)}, now)
 
     def _hello(self, hello: Hello, now: Now) -> None:
-        """Check the token, register the session in the hub, and send `welcome` with the live alerts behind it.
+        """Check the token, register the session in the hub, and send `welcome`, followed by the live alerts.
 
-        The token is checked before the hub is touched, so a session that is refused leaves nothing there. `enter` and
-        `reply_with_owed` get the same `now`, so that no alert starts or ends between the two.
+        The token is checked before the hub is called, so a session that is refused leaves nothing there. `enter` and
+        `reply_with_owed` get the same `now`, so that no alert starts or ends between the two calls.
         """
         given = hello.model_fields_set
         grant = None
@@ -460,16 +506,19 @@ class Session:
         }
         if grant is not None and grant.quals:
             welcome["quals"] = sorted(grant.quals)
+            if rest_until := self._audience.rest_until(self.row, now):
+                welcome["rest_until"] = format_time(rest_until)
             welcome["retry"] = {"min_ms": RESPONDERS_MIN_MS, "max_ms": RESPONDERS_MAX_MS}
         if grant is not None:
             welcome["token_expires_at"] = format_time(grant.expires_at)
         self._audience.reply_with_owed(self.row, welcome, now)
 
     def _grant(self, token: str, now: Now) -> Grant:
-        """Return what the token grants, and make it the session's token (T6).
+        """Verify the token, make it the session's token, and return what it grants (T6).
 
-        Raise SessionClosed if it is not valid, has another subject than the last one (M4), or lacks the scope to
-        receive alerts. `unknown_key` says that newer keys may make it valid, so the connection may try once more.
+        Raise SessionClosed if the token is not valid, has another subject than the session's last token (M4), or lacks
+        the scope to receive alerts. `unknown_key` of the exception says that the token may become valid when newer keys
+        are fetched, so the connection may try once more.
         """
         grant = self._tokens.check(token, now)
         if grant is None or (self._proof is not None and self._proof.subject != grant.subject):
@@ -481,12 +530,15 @@ class Session:
 
 
 def _here(places: list[PointPlace | CellPlace]) -> int | None:
-    """Return the index of the place that is marked as `here`; None if no place is."""
+    """Return the index of the place marked as the subscriber's present location (`here`), or None if there is none."""
     return next((number for number, place in enumerate(places) if place.here), None)
 
 
 def _parse(kind: str, fields: dict[str, Any]) -> Message:
-    """Validate a message as a whole. Raise _Refused with the first mistake."""
+    """Validate all fields of a message, and return the message.
+
+    Raise _Refused for the first mistake, so that no part of an invalid message is applied.
+    """
     model = MESSAGES.get(kind)
     if model is None:
         raise _Refused("unknown-type", "this type of message is not known")
@@ -501,7 +553,7 @@ def _parse(kind: str, fields: dict[str, Any]) -> Message:
 
 
 def _ref_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the `ref` of a refused message as a dict, which is empty if there is none or it is malformed."""
+    """Return a dict with the `ref` of a refused message, or an empty dict if the `ref` is missing or malformed."""
     try:
         return {"ref": _REF.validate_python(fields["ref"])}
     except (KeyError, ValidationError):
@@ -509,7 +561,10 @@ def _ref_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changed(old: Filter, by: FilterBy) -> Filter:
-    """Return the filter `old` with the members that the message gives; null clears a member."""
+    """Return the filter `old`, changed as the `filter` message says: fields with a value replace the old ones.
+
+    A field that is null is cleared, and a field that is left out stays as it is.
+    """
     given = by.model_fields_set
     categories, min_rank, tags = old
     if "categories" in given:

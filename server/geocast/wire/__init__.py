@@ -1,8 +1,8 @@
 """The messages that the server receives and sends: bytes, fields, and whole requests.
 
-strict_json  bytes -> one strict map
-fields       the type of each field, and the error text of an invalid one
-requests     the requests of publishers; the exact place ends here
-output       the types of what the server sends
-frames       an alert -> WebSocket frames, once per wire format
+strict_json  parses bytes strictly, into one dict
+fields       the types of the fields, and the errors for invalid fields
+requests     parses the requests of publishers, and removes the exact place from them
+output       the types of the messages that the server sends
+frames       encodes an alert as WebSocket frames, once for each wire format
 """

@@ -1,8 +1,8 @@
 """The types of the fields in requests and WebSocket messages, and the errors for invalid fields.
 
 The models that use these fields are in `requests` (what publishers send) and in `stream.session` (what subscribers
-send). Each field has two checks. The code here decides; a pattern in the JSON Schema allows clients to check a value
-before they send it. Tests compare the two.
+send). Each field is checked by code here, which decides whether a value is valid. It also has a pattern in the JSON
+Schema, so that clients can check a value before they send it. Tests compare the two.
 """
 
 import re
@@ -73,9 +73,10 @@ def _ring(value: object) -> RequestedPolygon:
 
 
 def _positions(value: object) -> list[tuple[float, float]]:
-    """Return the positions of the only ring of a GeoJSON Polygon, or raise ValueError (rule A16).
+    """Return the positions of a polygon as (longitude, latitude), given the `coordinates` of a GeoJSON Polygon.
 
-    The text of the error contains no position.
+    The polygon must have exactly one ring. Raise ValueError if `value` is not valid (rule A16). The text of the error
+    contains no position.
     """
     if not isinstance(value, list) or len(value) != 1 or not isinstance(value[0], list):
         raise ValueError("must be exactly one ring: a list with one list of positions (holes are not supported)")
@@ -149,20 +150,26 @@ Ring = Annotated[RequestedPolygon, PlainValidator(_ring, json_schema_input_type=
 
 
 class StrictModel(BaseModel):
-    """A model that converts nothing and ignores nothing. Its errors do not contain the refused value."""
+    """Base class of the models of requests and messages.
+
+    No value is converted, unknown fields are refused, and errors don't contain the refused value.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def usable(adapter: TypeAdapter[_T], value: object) -> _T | None:
-    """Return the value of a field, or None if it is invalid or missing. The rest of its body may be invalid."""
+    """Return the validated value of one field of a request, or None if the value is invalid.
+
+    With this function, the valid fields of a request can be used even if its other fields are invalid.
+    """
     try:
         return adapter.validate_python(value)
     except ValidationError:
         return None
 
 
-# ---- errors ---------------------------------------------------------------------------------------------------------
+# ---- errors for invalid fields --------------------------------------------------------------------------------------
 
 _NAMEABLE = re.compile(r"[A-Za-z0-9_]{1,40}")
 _THREE_DIGITS = re.compile(r"[0-9]{3}")
@@ -175,9 +182,10 @@ _DETAILS = {problems.MISSING_FIELD: "is needed", problems.UNKNOWN_FIELD: "is not
 
 
 def broken_fields(error: ValidationError) -> list[Violation]:
-    """Return a violation for each invalid field, in the order of the model's fields, with unknown fields last.
+    """Return a violation for each invalid field: first the fields of the model in its order, then unknown fields.
 
-    The violations contain no values, and the name of an unknown field only if that name is harmless (rule H9).
+    The violations contain no values. They contain the name of an unknown field only if the name reveals nothing
+    personal (rule H9).
     """
     return [_violation(e) for e in error.errors(include_url=False, include_input=False)]
 
@@ -193,7 +201,10 @@ def _violation(error: ErrorDetails) -> Violation:
 
 
 def _detail(error: ErrorDetails) -> str:
-    """Return what is wrong. pydantic counts "items" in a text that a function has checked; here they are characters."""
+    """Return the text of a validation error for the client.
+
+    Where pydantic's text counts the "items" of a string, this text counts characters.
+    """
     counted = error.get("ctx", {})
     if counted.get("field_type") != "Value":
         return error["msg"]
@@ -207,10 +218,16 @@ def _characters(count: int) -> str:
 
 
 def _location(parts: Sequence[int | str]) -> list[int | str]:
-    """Return the parts that are names of fields or indices. Other parts are tags of unions, which contain a blank."""
+    """Return those parts of an error's location that are field names or indices.
+
+    Pydantic also lists the branches of a union, whose names contain a blank; they are left out.
+    """
     return [part for part in parts if " " not in str(part)]
 
 
 def _may_be_named(name: object) -> bool:
-    """Return whether an unknown field's name may be repeated: it must not be a telephone number or a sentence."""
+    """Return whether an error may contain this name of an unknown field.
+
+    The name must not look like a telephone number or a sentence.
+    """
     return isinstance(name, str) and bool(_NAMEABLE.fullmatch(name)) and not _THREE_DIGITS.search(name)

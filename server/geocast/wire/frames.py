@@ -1,8 +1,8 @@
-"""The encoding of messages as WebSocket frames, in two wire formats.
+"""Encode messages as WebSocket frames, in the wire formats JSON and MessagePack.
 
 Server frames are not masked (RFC 6455, 5.1) and no extension is negotiated, so the bytes of a frame do not depend on
 the connection. So an alert is encoded once for each format, and the same bytes object is written to every transport.
-That is why a fan-out costs no more than one `write` per session (ADR 1). An alert in several languages has one frame
+Therefore a fan-out costs no more than one `write` for each session (ADR 1). An alert in several languages has one frame
 for each format and each language in which it is sent.
 """
 
@@ -23,11 +23,11 @@ from .strict_json import load_json, load_msgpack
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A wire format.
+    """A wire format: how messages are encoded as WebSocket frames and decoded.
 
-    `number` is its index in WIRES, which the hub keeps in a column. `subprotocol` is the WebSocket subprotocol by which
-    a client selects the format. `opcode` is the opcode of its frames. `loads` raises UnicodeDecodeError for text that
-    is not UTF-8, and Malformed for everything else that is not one strict map.
+    `number` is its index in WIRES. `subprotocol` is the WebSocket subprotocol by which a client selects the format.
+    `opcode` is the opcode of its frames. `loads` raises UnicodeDecodeError for text that is not UTF-8, and Malformed
+    for any other data that is not exactly one strict JSON object or MessagePack map.
     """
 
     number: int
@@ -53,7 +53,8 @@ def _msgpack(message: Mapping[str, Any]) -> bytes:
 JSON = Wire(0, "geocast.v1.json", Opcode.TEXT, _json, load_json)
 MSGPACK = Wire(1, "geocast.v1.msgpack", Opcode.BINARY, _msgpack, load_msgpack)
 FORMATS = (JSON, MSGPACK)
-# The formats for clients that verify approvals (rule S7). They only differ for entries with a proof (rule F9).
+# The formats for clients that verify approvals (rule S7). Their messages differ from those of the other formats only
+# for entries with a proof (rule F9).
 SIGNED = tuple(
     replace(wire, number=number, subprotocol=f"{wire.subprotocol}.signed")
     for number, wire in enumerate(FORMATS, len(FORMATS))
@@ -64,9 +65,10 @@ PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
 
 class _Sent(NamedTuple):
-    """A member of a sent alert: its name, the index of the object that has it, and the function that writes it.
+    """A field of an alert as it is sent: its name, and where its value comes from.
 
-    `write` is None if the value is sent unchanged.
+    `source` is the index of the object that has the value, in the list of objects from which an alert is built. `write`
+    converts the value to its form in the message, or is None if the value is sent unchanged.
     """
 
     name: str
@@ -77,38 +79,44 @@ class _Sent(NamedTuple):
 _WRITE: Mapping[Any, Callable[[Any], Any]] = {TimeMs: format_time, tuple[Shape, ...]: area_out}
 
 
-def _sent(*sources: type) -> tuple[_Sent, ...]:
-    """Return the members of `AlertOut` in order, each from the first of these dataclasses that declares the member."""
+def _sent_fields(*sources: type) -> tuple[_Sent, ...]:
+    """Return the fields of `AlertOut` in order, each with the source of its value.
+
+    `sources` are dataclasses. The value of a field comes from the first of them that declares the field.
+    """
     declared = {each.name: (n, each.type) for n, kind in reversed([*enumerate(sources)]) for each in members_of(kind)}
     declared["languages"] = (sources.index(Alert), None)  # a property
     found = [(name, *declared[name]) for name in AlertOut.__annotations__ if name in declared]
     return tuple(_Sent(name, source, _WRITE.get(kind)) for name, source, kind in found)
 
 
-_IN_LANGUAGES = _sent(AlertText, Alert, Revision)
-_THE_SAME_FOR_ALL = _sent(Alert, Revision, AcceptedTerms)
+_IN_LANGUAGES = _sent_fields(AlertText, Alert, Revision)
+_THE_SAME_FOR_ALL = _sent_fields(Alert, Revision, AcceptedTerms)
 _WORDS = tuple(each for each in _IN_LANGUAGES if each.source == 0)
 assert len(_IN_LANGUAGES) == len(AlertOut.__annotations__), "each member of AlertOut is declared by a dataclass"
 
 
 def alert_map(revision: Revision, text: int = 0) -> AlertOut:
-    """Return an alert as subscribers and publishers see it (protocol, section 2), without `approval` and `threat`.
+    """Return an alert as a dict for subscribers and publishers (protocol, section 2), without `approval` and `threat`.
 
-    `text` is an index of the alert's `texts` and selects the language. It is ignored for an alert without texts.
+    `text` is an index in the alert's `texts` and selects the language. It is ignored for an alert without texts.
     """
     alert = revision.alert
     if alert.texts:
-        return cast(AlertOut, _taken(_IN_LANGUAGES, alert.texts[text], alert, revision))
-    return cast(AlertOut, _taken(_THE_SAME_FOR_ALL, alert, revision, revision.terms))
+        return cast(AlertOut, _values_of(_IN_LANGUAGES, alert.texts[text], alert, revision))
+    return cast(AlertOut, _values_of(_THE_SAME_FOR_ALL, alert, revision, revision.terms))
 
 
 def texts_of(revision: Revision) -> list[dict[str, Any]]:
-    """Return the words of an alert in each of its languages, in the issuer's order. The list is empty without texts."""
-    return [_taken(_WORDS, text) for text in revision.alert.texts]
+    """Return the texts of an alert as a list of dicts, one for each language, in the issuer's order.
+
+    The list is empty if the alert has no texts in several languages.
+    """
+    return [_values_of(_WORDS, text) for text in revision.alert.texts]
 
 
-def _taken(members: Iterable[_Sent], *sources: object) -> dict[str, Any]:
-    """Return these members by name, without those that are None (rule F2)."""
+def _values_of(members: Iterable[_Sent], *sources: object) -> dict[str, Any]:
+    """Return these fields as a dict of names and values, without the fields that are None (rule F2)."""
     return {
         name: write(value) if write else value
         for name, source, write in members
@@ -117,9 +125,10 @@ def _taken(members: Iterable[_Sent], *sources: object) -> dict[str, Any]:
 
 
 def encode(entry: Entry, text: int = 0) -> tuple[bytes, ...]:
-    """Return the frames of an entry for subscribers, one for each wire format in the order of WIRES.
+    """Return an entry as frames for subscribers, one for each wire format in the order of WIRES.
 
-    `text` selects the language as in `alert_map`. Cancels and entries with a proof have only one language (rule LA4).
+    `text` is the index of the text that selects the language, as in `alert_map`. Cancels and entries with a proof have
+    only one language (rule LA4).
     """
     plain, signed = _messages(entry, text)
     frames = _in_each_format(plain)
@@ -127,27 +136,37 @@ def encode(entry: Entry, text: int = 0) -> tuple[bytes, ...]:
 
 
 def encode_json(entry: Entry, text: int = 0) -> tuple[bytes, bytes]:
-    """Return the message of an entry for push devices as JSON, and as JSON with its proof. `text` is as in `encode`."""
+    """Return an entry as two JSON messages for push devices: one without its proof and one with it.
+
+    `text` is the index of the text that selects the language, as in `alert_map`.
+    """
     plain, signed = _messages(entry, text)
     data = _json(plain)
     return data, data if signed is plain else _json(signed)
 
 
 def _messages(entry: Entry, text: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the message of an entry, and that for signed streams: the same object without a proof (rule F9)."""
+    """Return two messages for an entry: one for ordinary streams, and one for streams that want proofs (rule F9).
+
+    A proof is the text that reviewers have signed, with their signatures. If the entry has no proof, both messages are
+    the same object.
+    """
     if isinstance(entry, Cancel):
         message = _cancel_message(entry)
     else:
         message = {"type": "alert", "alert": alert_map(entry, text)}
-    return message, message if entry.proof is None else _proved(message, entry.proof)
+    return message, message if entry.proof is None else _with_proof(message, entry.proof)
 
 
 def _in_each_format(message: Mapping[str, Any]) -> tuple[bytes, ...]:
     return tuple(wire.frame(message) for wire in FORMATS)
 
 
-def _proved(message: Mapping[str, Any], proof: ApprovalProof) -> dict[str, Any]:
-    """Return an `alert` or `cancel` with its proof, its id and number, and the members that the form does not have."""
+def _with_proof(message: Mapping[str, Any], proof: ApprovalProof) -> dict[str, Any]:
+    """Return an `alert` or `cancel` message in its form with a proof (the text that reviewers signed, and signatures).
+
+    The result has the proof, the fields that identify the entry, and the fields that the signed text does not contain.
+    """
     beside = {name: value for name, value in message.items() if name != "reason"}
     if "alert" in message:
         beside["alert"] = {name: message["alert"][name] for name in ("id", "revision", "issued_at")}

@@ -1,7 +1,7 @@
-"""The types of the messages that the server sends. OpenAPI and AsyncAPI documents are generated from them.
+"""The types of the messages that the server sends, from which the OpenAPI and AsyncAPI documents are generated.
 
-At runtime they are plain maps and cost nothing; mypy checks that the code builds what is documented. The docstrings
-appear as descriptions in the documents.
+At runtime the messages are plain dicts, and the types cost nothing; mypy checks that the code builds what is
+documented. The docstrings of the types appear as descriptions in the documents.
 """
 
 from collections.abc import Sequence
@@ -32,9 +32,9 @@ PositionOut = tuple[Annotated[float, Field(ge=-180, le=180)], Annotated[float, F
 
 
 class PolygonOut(TypedDict):
-    """A published polygon: one ring of positions, with arcs of great circles between them.
+    """A published polygon: one ring of positions that are connected by arcs of great circles.
 
-    A position is longitude and latitude. The polygon includes everything within `buffer_m` metres of its ring.
+    A position is longitude and latitude in degrees. The area includes everything within `buffer_m` metres of the ring.
     """
 
     type: Literal["Polygon"]
@@ -43,7 +43,7 @@ class PolygonOut(TypedDict):
 
 
 class OtherShapeOut(TypedDict):
-    """A shape of a type that only later versions define (G1). Clients show the alert all the same (G2)."""
+    """A shape of a type that only later versions define (G1). Clients show the alert nevertheless (G2)."""
 
     type: Annotated[str, Field(json_schema_extra={"not": {"enum": ["circle", "Polygon"]}})]
 
@@ -79,5 +79,5 @@ class AlertOut(TypedDict):
 
 
 def area_out(area: Sequence[Shape]) -> AreaOut:
-    """Return the shapes of an area as they are sent."""
+    """Return the shapes of an area in the form in which they are sent, as a list of dicts."""
     return cast(AreaOut, [shape.to_map() for shape in area])

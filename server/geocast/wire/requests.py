@@ -1,4 +1,4 @@
-"""The requests of publishers: parsing them, and turning them into alerts without the exact place.
+"""The requests of publishers: parse them, and turn them into alerts that do not contain the exact place.
 
 A request becomes an alert in two steps, and each step has a type of its own:
 
@@ -7,14 +7,15 @@ A request becomes an alert in two steps, and each step has a type of its own:
                                        v
                                      Alert        as published: `Circle`s only
 
-Rule 1  The requested centre of a circle is an address. Only a `Publication` has it. All later stages (log, matching,
-        frames, metrics, log lines) use an `Alert`, and no function computes a requested circle from a published circle.
-        (Polygons are published nearly unchanged, so a `RequestedPolygon` is not a secret.)
+Rule 1  The requested centre of a circle may be somebody's address. Only a `Publication` has it. All later stages (log,
+        matching, frames, metrics, log lines) use an `Alert`, and no function computes a requested circle from a
+        published circle. (Polygons are published nearly unchanged, so a `RequestedPolygon` is not a secret.)
 Rule 2  Nothing computed from a requested circle is kept, except the published circle.
-Rule 3  Two requests have the same content if their accepted `Alert`s are equal. So an accepted alert only depends on
-        the request, the terms, and the revision before it, and all of these are kept. For example, a publisher repeats
-        a request because the response was lost. The node accepts the repeated request under the terms of the stored
-        entry, finds both alerts equal, and answers with the stored entry.
+Rule 3  Two requests have the same content if their accepted `Alert`s are equal. For this to work, an accepted alert
+        depends only on the request, the terms (the parts of the policy under which it was accepted), and the revision
+        before it, all of which are stored. For example, a publisher repeats a request because the response was lost.
+        The node accepts the repeated request under the terms of the stored entry, finds both alerts equal, and answers
+        with the stored entry.
 """
 
 import json
@@ -76,12 +77,12 @@ from .strict_json import load_json
 
 MAX_AREA_KM2 = 10_000_000_000  # more than sixteen circles can cover
 
-# ---- requests --------------------------------------------------------------------------------------------------
+# ---- well-formed requests --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedCircle:
-    """A requested circle with its exact centre, which does not appear in its `repr`.
+    """A circle as a publisher requested it, with its exact centre, which does not appear in its `repr`.
 
     No function outside this module has a parameter of this type.
     """
@@ -93,10 +94,10 @@ class RequestedCircle:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A well-formed request to publish a revision (Rule 1).
+    """A well-formed request to publish a revision of an alert, with the exact place (Rule 1).
 
-    `expires_at` is None if it was left out. `one_shape` says that `area` was sent as a single shape instead of a list,
-    so that JSON Pointers to the shape have no index.
+    `expires_at` is None if the publisher left it out. `one_shape` says that `area` was sent as a single shape instead
+    of a list; JSON Pointers to the shape then have no index.
     """
 
     id: str
@@ -115,10 +116,10 @@ class Publication:
     confirm: Confirm
 
     def accept(self, terms: AcceptedTerms, current: Revision | None) -> Alert:
-        """Return the alert in accepted form, without the exact place (Rules 1 and 3).
+        """Return the alert that is published if the request is accepted, without the exact place (Rules 1 and 3).
 
-        `terms` are the current terms of the policy, or for a repeated request the terms of its first acceptance.
-        `current` is the revision before this one, or None.
+        `terms` are the parts of the policy on which the published form depends: the current ones, or for a repeated
+        request those of its first acceptance. `current` is the revision before this one, or None.
         """
         return Alert(
             **{each.name: getattr(self, each.name) for each in _AS_SENT},
@@ -129,11 +130,14 @@ class Publication:
         )
 
     def published(self, terms: AcceptedTerms, current: Revision | None) -> tuple[Circle | Polygon, ...] | None:
-        """Return the published area, or None if it would be too complex (rule P12)."""
+        """Return the area to be published, or None if it would be too complex (rule P12).
+
+        `terms` and `current` are as for `accept`.
+        """
         return _publish(self.area, terms, current)
 
     def precompute(self, simplify_m: int) -> None:
-        """Compute the published polygons, which takes up to 40 ms. Later calls use the results and take no time."""
+        """Compute the published polygons in advance, which takes up to 40 ms. Later calls use the stored results."""
         publish_polygons([shape for shape in self.area if isinstance(shape, RequestedPolygon)], simplify_m)
 
     def facts(self) -> "PolicyFacts":
@@ -158,21 +162,24 @@ class Publication:
         )
 
     def outside_jurisdiction(self, where: "AllowedArea") -> "list[OutsideShape]":
-        """Return the shapes that are outside the publisher's jurisdiction (rule P22)."""
+        """Return an OutsideShape for each shape that is not completely inside the publisher's area (rule P22).
+
+        `where` is the area in which the publisher may publish.
+        """
         return [found for at, shape in self._shapes() if (found := outside_shape(at, _place(shape), where))]
 
     def _shapes(self) -> list[tuple[str, "RequestedCircle | RequestedPolygon"]]:
-        """Return each shape with its JSON Pointer."""
+        """Return a list of pairs: the JSON Pointer of each shape in the request, and the shape."""
         return [("/area" if self.one_shape else f"/area/{n}", shape) for n, shape in enumerate(self.area)]
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
-    """The parts of a request that the policy checks. A member is None if its field is missing or invalid (rule P9).
+    """The parts of a request that the policy checks. An attribute is None if its field is missing or invalid (rule P9).
 
     Times are in ms since 1970. `radii` lists the requested radii of circles in metres, each with its JSON Pointer.
     `polygons` lists the requested polygons, each with its pointer. `takes_default` says that `expires_at` was left out.
-    `texts` lists the texts for people, each with its pointer; a text is None if it is invalid.
+    `texts` lists the texts that people will read, each with its pointer; a text is None if it is invalid.
     """
 
     category: str | None
@@ -196,19 +203,23 @@ class AllowedArea(Protocol):
     """The area in which one publisher may publish."""
 
     def contains(self, lat: float, lng: float) -> bool:
-        """Return whether the point is in the area."""
+        """Return whether the point (degrees) is in the area."""
         ...
 
     def covers(self, corners: Sequence[Point]) -> bool:
-        """Return whether the ring and everything inside it is in the area. Edges are straight lines (rule A17)."""
+        """Return whether the polygon with these corners lies completely in the area.
+
+        The polygon's edges are straight lines in latitude and longitude (rule A17).
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class OutsideShape:
-    """A requested shape outside the publisher's jurisdiction: its JSON Pointer, without its place.
+    """Identifies a requested shape that is outside the area where its publisher may publish.
 
-    `swapped` says that all its points would be inside if latitude and longitude were exchanged.
+    `pointer` is the JSON Pointer to the shape; its coordinates are left out. `swapped` says that all its points would
+    be inside if latitude and longitude were exchanged.
     """
 
     pointer: str
@@ -218,9 +229,10 @@ class OutsideShape:
 def outside_shape(
     pointer: str, place: Point | Sequence[Point] | RequestedPolygon, where: AllowedArea
 ) -> OutsideShape | None:
-    """Return an OutsideShape if the shape is not in the area `where`, else None.
+    """Return an OutsideShape if the shape is not completely inside the area `where`, otherwise None.
 
-    `place` is the centre of a circle or the corners of a ring. No part of it is kept.
+    `pointer` is the JSON Pointer to the shape. `place` is the centre of a circle, or the corners of a polygon; the
+    result contains no part of it.
     """
     points = place.corners if isinstance(place, RequestedPolygon) else [place] if isinstance(place, tuple) else place
     if isinstance(place, tuple):
@@ -236,7 +248,7 @@ def _place(shape: RequestedCircle | RequestedPolygon) -> Point | RequestedPolygo
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """A well-formed request to cancel. `revision` is the number that the cancel shall have."""
+    """A well-formed request to cancel an alert. `revision` is the number that the cancel will have."""
 
     id: str
     revision: int
@@ -245,7 +257,7 @@ class Cancellation:
     confirm: Confirm
 
     def facts(self) -> PolicyFacts:
-        """Return the parts of the request that the policy checks: its approval and its reason."""
+        """Return the parts of the request that the policy checks: its approval, reason and confirmations."""
         texts = (("/reason", self.reason),)
         return PolicyFacts(None, None, None, None, _approved_at(self.approval), (), texts=texts, confirm=self.confirm)
 
@@ -255,22 +267,29 @@ Approved = Approval | ApprovalProof | None
 
 
 def approval_of(approved: Approved) -> Approval:
-    """Return the approval in the form of rule A11.
+    """Return the approval of a request as an `Approval`, which has the reviewer and the time (rule A11).
 
-    It is empty for signatures, since the reviewers are only known after the signatures have been checked.
+    For an approval by signatures, return an empty `Approval`, because the reviewers are known only after the signatures
+    were checked.
     """
     return approved if isinstance(approved, Approval) else Approval("", 0)
 
 
 def _approved_at(approved: Approved) -> int | None:
-    """Return the time of approval for rule P3, or None for signatures, whose time rule AP4 checks."""
+    """Return the time of approval in ms since 1970, which rule P3 checks.
+
+    Return None for an approval by signatures, whose time rule AP4 checks.
+    """
     return approved.approved_at if isinstance(approved, Approval) else None
 
 
 def _publish(
     area: Sequence[RequestedCircle | RequestedPolygon], terms: AcceptedTerms, current: Revision | None
 ) -> tuple[Circle | Polygon, ...] | None:
-    """Return the published area, or None if it would be too complex. Rules B11 and B12 only apply to circles."""
+    """Return the area to be published, or None if it would be too complex.
+
+    `current` is the revision before this one, or None. Rules B11 and B12 apply only to circles.
+    """
     published = publish_polygons([shape for shape in area if isinstance(shape, RequestedPolygon)], terms.simplify_m)
     if published is None:
         return None
@@ -292,7 +311,7 @@ def _publish_circles(
     return tuple(Circle(*disc) for disc in publish_area(requested, terms.location_resolution, held))
 
 
-# ---- the bodies of requests, with their fields in the order of the protocol's table ------------------------------
+# ---- models of the bodies, with their fields in the order of the protocol's table --------------------------------
 
 
 def _known_type(value: object, handler: ValidatorFunctionWrapHandler) -> object:
@@ -319,7 +338,7 @@ class PolygonRequest(StrictModel):
 
 
 class ApprovalRequest(StrictModel):
-    """The reviewer who decided to publish, and the time of that decision."""
+    """An approval without signatures: the reviewer who decided to publish, and the time of that decision."""
 
     reviewer: Annotated[Text, Field(min_length=1, max_length=128)]
     approved_at: Time
@@ -337,14 +356,14 @@ def _strict_form(text: str) -> str:
 
 
 class SignatureRequest(StrictModel):
-    """A reviewer's signature of the form: a detached JWS, both members in base64url without padding."""
+    """A reviewer's signature of the text `form`: a detached JWS, whose two members are in base64url without padding."""
 
     protected: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,1024}$")]
     signature: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{86}$")]
 
 
 class ProofRequest(StrictModel):
-    """The form that a dry run returned, as text, and the reviewers' signatures of this text."""
+    """An approval by signatures: the text `form` that a dry run returned, and the reviewers' signatures of it."""
 
     form: Annotated[str, Field(max_length=MAX_FORM_BYTES), AfterValidator(_strict_form)]
     signatures: Annotated[list[SignatureRequest], Field(min_length=1, max_length=MAX_SIGNATURES)]
@@ -356,7 +375,7 @@ def _once_each(kinds: list[str]) -> list[str]:
     return kinds
 
 
-# The kinds of `policy/pii.KINDS` that can be confirmed.
+# Kinds of words that look like personal data (`policy/pii.KINDS`) and that a person may confirm.
 Confirmable = Literal["address", "units", "phone", "contact", "name"]
 
 
@@ -366,13 +385,14 @@ Kinds = Annotated[
 
 
 class ConfirmRequest(StrictModel):
-    """A person's confirmations: the size of a large area in km², and kinds of words that look like personal data."""
+    """What a person has confirmed: a large area by its size in km², and suspicious words by their kinds."""
 
     area_km2: Annotated[float, Field(gt=0, le=MAX_AREA_KM2, allow_inf_nan=False)] = 0.0  # 0 means "left out"
     text: Kinds = Field(default_factory=list)
 
 
-# One shape, or a list of 1 to 16. The tags contain a blank, by which `fields.broken_fields` recognizes them.
+# An area is one shape, or a list of 1 to 16 shapes. The tags contain a blank, by which `fields.broken_fields`
+# recognizes them.
 _ONE, _MANY, _CIRCLE, _POLYGON = "one shape", "list of shapes", "a circle", "a polygon"
 
 
@@ -403,7 +423,7 @@ Approving = Annotated[
 
 
 class AlertRequest(StrictModel):
-    """The body of `POST /v1/alerts`. As defaults, an empty text and the time 0 mean "left out"."""
+    """The body of `POST /v1/alerts`. An empty text and the time 0 stand for fields left out."""
 
     id: Id
     category: Text
@@ -420,7 +440,7 @@ class AlertRequest(StrictModel):
 
 
 class RevisionRequest(AlertRequest):
-    """The body of `POST /v1/alerts/{id}/revisions`: the whole alert again, and its next revision number."""
+    """The body of `POST /v1/alerts/{id}/revisions`: the complete alert, and the number of the new revision."""
 
     id: Id = ""  # empty means "left out", since the path has the id
     revision: RevisionNumber
@@ -438,7 +458,7 @@ class CancelRequest(StrictModel):
     confirm: ConfirmRequest = ConfirmRequest()
 
 
-# The members of an alert that are accepted as they were sent.
+# The fields of an alert that are accepted as they were sent.
 _AS_SENT = tuple(
     each
     for each in members_of(Alert, without=("expires_at", "area", "approval", "confirm"))
@@ -451,20 +471,20 @@ _WORDS: Mapping[str, TypeAdapter[str]] = {
     if each.annotation is str and name not in ("id", "category")
 }
 
-# ---- parsing -----------------------------------------------------------------------------------------------------
+# ---- parsing bodies ----------------------------------------------------------------------------------------------
 
 _Model = TypeVar("_Model", bound=StrictModel)
 
 
 class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
-    """Raised for a body that breaks section 2 of the protocol.
+    """Raised for a request body that does not follow section 2 of the protocol.
 
-    `violations` lists the invalid fields, and `facts()` has the valid parts for the policy. So one response can list
-    everything that is wrong, and a publisher does not need many attempts.
+    `violations` lists the invalid fields, and `facts()` returns the valid parts, so that the policy can check them. So
+    one response can list everything that is wrong, and a publisher does not need many attempts.
     """
 
     def __init__(self, violations: Sequence[Violation], facts: PolicyFacts, area: object = None) -> None:
-        """Keep `area` as it was sent."""
+        """Create the error. `area` is the unvalidated value of the body's field `area`."""
         super().__init__(violations[0].detail)
         self.violations = violations
         self._facts = facts
@@ -475,31 +495,38 @@ class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
         return self._facts
 
     def published(self, terms: AcceptedTerms, current: Revision | None) -> tuple[Circle | Polygon, ...] | None:
-        """Return the published area, or None if it is invalid or would be too complex (rule P12)."""
+        """Return the area to be published, or None if it is invalid or would be too complex (rule P12).
+
+        `terms` and `current` are as for `Publication.accept`.
+        """
         area = usable(_AREA, self._area)
         return None if area is None else _publish(_requested_area(area), terms, current)
 
     def outside_jurisdiction(self, where: AllowedArea) -> list[OutsideShape]:
-        """Return the valid shapes that are outside the publisher's jurisdiction (rule P22)."""
+        """Return an OutsideShape for each valid shape that is not completely inside the publisher's area (rule P22)."""
         found = [(at, usable(_SHAPE, shape)) for at, shape in _shapes_of(self._area).items()]
         places = [(at, _place(_requested(shape))) for at, shape in found if shape is not None]
         return [each for at, place in places if (each := outside_shape(at, place, where))]
 
 
-# This replaces the approval if a dry run leaves it out, so that everything else is checked.
+# The approval that is assumed if a dry run leaves it out, so that everything else is checked.
 _PLACEHOLDER_APPROVAL = {"reviewer": "-", "approved_at": "1970-01-01T00:00:00Z"}
 
 
 def parse_publication(body: Mapping[str, Any], *, dry_run: bool = False) -> Publication:
-    """Return the request to publish revision 1 in `body`, or raise Invalid.
+    """Parse a request to publish revision 1 of an alert.
 
-    `body` comes from `strict_json.load_json`. With `dry_run`, the approval may be left out.
+    Raise Invalid if the body is invalid. `body` comes from `strict_json.load_json`. If `dry_run` is true, the approval
+    may be left out.
     """
     return _publication(_validate(AlertRequest, body, dry_run=dry_run), is_approved=_is_approved(body))
 
 
 def parse_revision(body: Mapping[str, Any], alert_id: str, *, dry_run: bool = False) -> Publication:
-    """Return the request in `body` to publish the next revision of `alert_id`, or raise Invalid."""
+    """Parse a request to publish the next revision of `alert_id`.
+
+    Raise Invalid if the body is invalid. If `dry_run` is true, the approval may be left out.
+    """
     mismatch = "id" in body and isinstance(body["id"], str) and is_id(body["id"]) and body["id"] != alert_id
     if mismatch:
         violations = [ID_MISMATCH, *_broken(RevisionRequest, body, dry_run=dry_run)]
@@ -509,11 +536,14 @@ def parse_revision(body: Mapping[str, Any], alert_id: str, *, dry_run: bool = Fa
 
 
 def parse_cancellation(body: Mapping[str, Any], alert_id: str, *, dry_run: bool = False) -> Cancellation:
-    """Return the request in `body` to cancel `alert_id`, or raise Invalid."""
+    """Parse a request to cancel `alert_id`.
+
+    Raise Invalid if the body is invalid. If `dry_run` is true, the approval may be left out.
+    """
     try:
         model = _validate(CancelRequest, body, dry_run=dry_run)
     except Invalid as invalid:
-        # Cancels only have to keep two rules of section 3: about the approval (P3) and about texts (P24).
+        # A cancel has to obey only two rules of section 3: the ones about the approval (P3) and about texts (P24).
         texts = (("/reason", usable(_REASON, body.get("reason"))),)
         approved_at, confirm = invalid.facts().approved_at, invalid.facts().confirm
         facts = PolicyFacts(None, None, None, None, approved_at, (), texts=texts, confirm=confirm)
@@ -587,12 +617,15 @@ def _requested(shape: CircleRequest | PolygonRequest) -> RequestedCircle | Reque
 def area_of(
     shapes: Iterable[tuple[float, float, float] | RequestedPolygon],
 ) -> tuple[RequestedCircle | RequestedPolygon, ...]:
-    """Return a requested area from circles, as (latitude, longitude, radius in metres), and polygons."""
+    """Return a requested area with these shapes.
+
+    Circles are given as (latitude, longitude, radius in metres), polygons as RequestedPolygon.
+    """
     return tuple(each if isinstance(each, RequestedPolygon) else RequestedCircle(*each) for each in shapes)
 
 
 def has_polygons(body: Mapping[str, Any]) -> bool:
-    """Return whether a body has a polygon, which takes milliseconds to parse."""
+    """Return whether the area in a request body has a polygon, which takes milliseconds to parse."""
     area = body.get("area")
     shapes = area if isinstance(area, list) else [area]
     return any(_type_of(shape) == _POLYGON for shape in shapes)
@@ -613,7 +646,7 @@ _SEVERITY: TypeAdapter[Severity] = TypeAdapter(Severity)
 
 
 def _usable_facts(body: Mapping[str, Any]) -> PolicyFacts:
-    """Return the parts of an invalid body that the policy can check: all fields that are valid by themselves."""
+    """Return the parts of an invalid body that the policy can still check: all fields that are valid on their own."""
     approval = body.get("approval")
     shapes = _shapes_of(body.get("area"))
     radii = [(f"{at}/radius_m", usable(_RADIUS, shape.get("radius_m"))) for at, shape in _maps_of_kind(shapes, _CIRCLE)]
@@ -637,10 +670,13 @@ def _usable_facts(body: Mapping[str, Any]) -> PolicyFacts:
 
 
 def _shapes_of(area: object) -> dict[str, Any]:
-    """Return each shape of an area by its JSON Pointer. The shapes may be invalid."""
+    """Return the shapes of an unvalidated area by their JSON Pointers. The shapes may be invalid."""
     return {f"/area/{n}": shape for n, shape in enumerate(area)} if isinstance(area, list) else {"/area": area}
 
 
 def _maps_of_kind(shapes: Mapping[str, Any], kind: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the shapes of a kind that are maps. They may be invalid otherwise."""
+    """Return the shapes that are dicts of the given kind (circle or polygon), as pairs of JSON Pointer and dict.
+
+    Their other fields may be invalid.
+    """
     return [(at, shape) for at, shape in shapes.items() if isinstance(shape, dict) and _type_of(shape) == kind]

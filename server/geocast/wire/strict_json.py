@@ -1,9 +1,9 @@
 """Strict parsers for JSON and MessagePack (protocol, sections 2 "Lexical rules" and 5 "Messages").
 
 The parsers of web frameworks accept NaN, duplicate keys and lone surrogates. If two programs read a message in
-different ways, the message can get past the policy. For example, of `{"severity": "minor", "severity": "extreme"}` one
-program may check the first value and another publish the second. So these parsers repair nothing and guess nothing.
-They return plain dict, list, str, int, float, bool and None, nested at most 32 levels deep.
+different ways, the message can get past the policy. For example, if a message is `{"severity": "minor", "severity":
+"extreme"}`, one program may check the first value and another may publish the second. So these parsers repair nothing
+and guess nothing. They return plain dict, list, str, int, float, bool and None, nested at most 32 levels deep.
 """
 
 import json
@@ -14,29 +14,37 @@ import msgpack
 from ..errors import Malformed
 
 MAX_DEPTH = 32
-# A double has at most 309 digits before the point, so longer integers are outside every range. They become floats,
-# since an int beyond a double raises OverflowError in comparisons with floats, and int() takes time that grows with the
-# square of the length.
+# A double has at most 309 digits before the point, so longer integers are outside every range. They become floats: an
+# int beyond the range of a double raises OverflowError in comparisons with floats, and int() takes time that grows with
+# the square of the number of digits.
 MAX_INT_DIGITS = 308
 
 
 def load_json(data: bytes) -> dict[str, Any]:
-    """Return the JSON object in `data` (UTF-8). Numbers beyond a double become infinite, and are refused as fields.
+    """Parse UTF-8 data as one strict JSON object.
 
-    Raise UnicodeDecodeError for invalid UTF-8, and Malformed for everything else that is not a strict JSON object.
+    Numbers too large for a double become infinite; no field accepts infinity.
+
+    Raise UnicodeDecodeError for invalid UTF-8, and Malformed for any other data that is not a strict JSON object. The
+    text of Malformed says where the data is wrong and why, and repeats nothing of the data.
     """
     text = data.decode("utf-8")
     try:
         value = _JSON.decode(text)
-    except (ValueError, RecursionError):
-        raise Malformed("not strict JSON") from None
+    except json.JSONDecodeError as error:
+        raise Malformed(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except RecursionError:
+        raise Malformed("nested too deep") from None
+    except ValueError as error:
+        raise Malformed(str(error)) from None
     return _checked_map(value, data.count(b"{") + data.count(b"["))
 
 
 def load_msgpack(data: bytes) -> dict[str, Any]:
-    """Return the MessagePack map in `data`, or raise Malformed.
+    """Parse data as one strict MessagePack map.
 
-    Keys and texts must be str. bin, ext, NaN and bytes after the map are refused.
+    Raise Malformed if it is not one. Keys and texts must be str. Binary data, extension types, NaN and bytes after the
+    map are refused.
     """
     try:
         value = msgpack.unpackb(
@@ -58,20 +66,20 @@ def load_msgpack(data: bytes) -> dict[str, Any]:
 
 
 def _checked_map(value: object, brackets: int) -> dict[str, Any]:
-    """Return `value` if it is a map of at most 32 levels, else raise Malformed.
+    """Return `value` if it is a dict with at most 32 levels of nesting, otherwise raise Malformed.
 
-    `brackets` is an upper bound of the number of maps and lists. If that is at most 32, the value cannot be deeper, so
-    its depth is not computed. This is the case for nearly every message.
+    `brackets` is an upper limit for the number of dicts and lists in the value. If it is at most 32, the value cannot
+    be nested deeper, so its depth is not computed. This is the case for nearly every message.
     """
     if not isinstance(value, dict):
-        raise Malformed("not a map")
+        raise Malformed("not an object")
     if brackets > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise Malformed("nested too deep")
     return value
 
 
 def _depth(value: object) -> int:
-    """Return the depth of nested maps and lists, or 33 if it is greater."""
+    """Return the number of levels of nested dicts and lists, or 33 if there are more than 32."""
     level, depth = [value], 0
     while level and depth <= MAX_DEPTH:
         inner = [v for v in level if isinstance(v, dict | list)]
@@ -83,9 +91,10 @@ def _depth(value: object) -> int:
 
 
 def _plain(value: object) -> bool:
-    """Return whether the value contains no bytes, ext type, time stamp or NaN, and all keys are str.
+    """Return whether the value contains only what JSON can express, and only str keys.
 
-    (NaN is the only value that differs from itself.)
+    Bytes, extension types, time stamps and NaN are not allowed. NaN is recognized as the only value that is not equal
+    to itself.
     """
     if isinstance(value, dict):
         return all(type(k) is str and _plain(v) for k, v in value.items())
@@ -97,7 +106,7 @@ def _plain(value: object) -> bool:
 def _no_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("duplicate key")
+        raise ValueError("a key twice in one object")
     return result
 
 
@@ -106,7 +115,7 @@ def _no_ext(_code: int, _data: bytes) -> NoReturn:
 
 
 def _no_constant(_name: str) -> NoReturn:
-    raise ValueError("not a JSON number")
+    raise ValueError("NaN or Infinity")
 
 
 def _int(digits: str) -> int | float:

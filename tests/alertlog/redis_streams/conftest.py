@@ -1,4 +1,4 @@
-"""Fixtures: a Redis for all tests of a module, a Redis for one test, and longer time limits for both."""
+"""Fixtures: one Redis for all tests of a module, one Redis for a single test, and longer time limits for both."""
 
 import pytest
 from alertlog.reading import PATIENCE_S
@@ -40,6 +40,6 @@ def patient(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _patient_with_a_redis_that_nobody_harms(request):
-    """Raise the time limits in tests with the shared Redis, which test none of them."""
+    """Raise the time limits in tests with the shared Redis, since none of these tests is about time limits."""
     if "shared" in request.fixturenames:
         request.getfixturevalue("patient")

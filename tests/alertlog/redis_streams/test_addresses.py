@@ -1,4 +1,4 @@
-"""URLs of a Redis that keeps a log."""
+"""Parsing of Redis URLs."""
 
 import pytest
 from support.redis_server import needs_redis
@@ -21,13 +21,13 @@ pytestmark = needs_redis
         ("redis+sentinel://127.0.0.1/main?sentinel_password=secret", "main of the Sentinels 127.0.0.1:26379"),
     ],
 )
-def test_url_is_parsed_to_target(url, text):
-    """The name of a target for log lines has no password (settings.md)."""
+def test_redis_url_is_shown_as_address_without_password(url, text):
+    """The text of a target, which is used in log messages, contains no password (settings.md)."""
     assert str(target.parse(url)) == text
 
 
-def test_invalid_url_of_other_option_names_option():
-    """`--devices` takes the same URLs, with a prefix of its own, and errors name it."""
+def test_error_for_invalid_redis_url_names_the_command_line_option():
+    """`--devices` accepts the same URLs with its own default prefix, and its errors name `--devices`."""
     assert target.parse("redis://localhost", "--devices", "geocast-devices").prefix == "geocast-devices"
     assert target.parse("redis://localhost?prefix=x", "--devices", "geocast-devices").prefix == "x"
     for url in (
@@ -41,7 +41,7 @@ def test_invalid_url_of_other_option_names_option():
             target.parse(url, "--devices")
 
 
-def test_url_has_credentials_and_hosts():
+def test_every_part_of_redis_url_is_parsed():
     """Every part of a URL is read (settings.md)."""
     found = target.parse("rediss+sentinel://u%40:p%2Fw@a:1,b/s/5?prefix=p&ca=/c&sentinel_username=su")
     assert (found.username, found.password, found.service, found.db) == ("u@", "p/w", "s", 5)
@@ -75,7 +75,7 @@ def test_url_has_credentials_and_hosts():
         "redis+sentinel://127.0.0.1,10.0.0.1/main",
     ],
 )
-def test_invalid_url_or_open_redis_is_refused(url):
+def test_invalid_redis_url_or_unprotected_remote_redis_is_refused(url):
     """The error is one line that says what is expected, and repeats no value (section 7 of the protocol)."""
     with pytest.raises(ConfigError, match=r"^--log: ") as caught:
         target.parse(url)

@@ -1,4 +1,4 @@
-"""Calls in a Redis whose history was rewound, and places that were deleted."""
+"""Calls in a Redis that has lost entries, and the deletion of their places."""
 
 import asyncio
 import dataclasses
@@ -26,8 +26,8 @@ from geocast.alertlog.redis_streams.stored import Stored
 pytestmark = needs_redis
 
 
-async def test_calls_lost_by_flush_are_put_back_without_places_of_ended_ones(server):
-    """Ended calls are put back first and without `call` entries, open ones byte for byte (LogC5, RZ4)."""
+async def test_calls_lost_in_redis_flush_are_restored_without_places_of_ended_calls(server):
+    """Ended calls are restored first, without `call` entries, and open calls byte for byte (LogC5, RZ4)."""
     going_on = [a_call(1, "open"), a_widening(2, "open"), a_claim(3, call_id="open")]
     ended = [a_call(1, "over"), a_claim(2, call_id="over"), a_call(3, "over"), an_end(4, "over")]
     going_on, ended = [in_time(each) for each in going_on], [in_time(each) for each in ended]
@@ -46,10 +46,10 @@ async def test_calls_lost_by_flush_are_put_back_without_places_of_ended_ones(ser
         assert await log.append(in_time(a_claim(4, 2, "open")))
 
 
-async def test_split_brain_gives_claims_and_ends_next_number_once(server, tmp_path, caplog):
-    """Two nodes put back the same claims and ends, which are stored once and count as no conflict (LogC5, RV7, RZ3).
+async def test_seat_and_end_entries_lost_in_split_brain_are_restored_once_under_next_number(server, tmp_path, caplog):
+    """Two nodes restore the same entries, which are stored once and are no conflicts (LogC5, RV7, RZ3).
 
-    A claim whose seat was given back (`back`), or whose call is over (`off`), is not stored and counts as a conflict.
+    A claim whose seat was given back (`back`), or whose call has ended (`off`), is not stored and counts as a conflict.
     """
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
         wait_until(lambda: replica.synced, "in step")
@@ -94,8 +94,8 @@ async def test_split_brain_gives_claims_and_ends_next_number_once(server, tmp_pa
                 assert chains[3][1:] == [theirs[3], more[1]]
 
 
-async def test_renumbered_entry_is_put_back_under_its_new_number(server):
-    """It keeps the number for which it was sealed, as often as the log loses it (LogC5)."""
+async def test_lost_renumbered_entry_is_restored_under_its_new_number(server):
+    """The entry keeps the number under which it was encrypted, however often the log loses the entry (LogC5)."""
     moved = in_time(dataclasses.replace(a_claim(3), sealed_as=2))
     async with opened(server.url) as log, Following(log) as following:
         for entry in (in_time(a_call()), in_time(a_claim(2)), moved):
@@ -107,8 +107,8 @@ async def test_renumbered_entry_is_put_back_under_its_new_number(server):
         assert msgpack.unpackb(codec.renumbered(codec.encode(moved), 9))["sealed_as"] == 2
 
 
-async def test_place_is_not_put_back_after_end_that_was_not_read(shared):
-    """The script refuses a `call` entry after an end, and takes the other entries of the call (LogC4)."""
+async def test_lost_call_entry_with_place_is_not_restored_after_end_of_call(shared):
+    """The Lua script refuses a `call` entry after an end, and accepts the other entries of the call (LogC4)."""
     async with opened(f"{shared.url}?prefix=behind") as log:
         for entry in (a_call(), a_claim(2), an_end(3)):
             assert await log.append(entry)
@@ -119,8 +119,8 @@ async def test_place_is_not_put_back_after_end_that_was_not_read(shared):
         assert [entry.revision for entry in await log.history("c-1")] == [2, 3]
 
 
-async def test_lost_alert_entry_is_not_put_back_into_call(shared):
-    """An id that was taken again by the other kind of chain refuses the old entries, both ways (LogC1)."""
+async def test_lost_alert_entry_is_not_restored_if_a_call_now_has_its_id_or_vice_versa(shared):
+    """If the id of a lost alert is now used by a call, the lost entry is refused, and vice versa (LogC1)."""
     async with opened(f"{shared.url}?prefix=mixed") as log:
         for there, lost in ((a_call(), a_revision("c-1", 2)), (a_revision(), a_call(2, "a-1"))):
             assert await log.append(there)
@@ -128,8 +128,8 @@ async def test_lost_alert_entry_is_not_put_back_into_call(shared):
             assert what == b"refused"
 
 
-async def test_deleted_place_is_in_no_rewritten_file_of_redis(server):
-    """It is not in Redis' memory either, which is written to the file; its neighbours are (LogC4, RZ4)."""
+async def test_deleted_place_of_call_is_absent_from_rewritten_redis_file(server):
+    """The memory of Redis does not contain the place either, since the file is written from it (LogC4, RZ4)."""
     places = [in_time(a_call(1, f"c-{n}")) for n in range(20)]
     server.command("CONFIG", "SET", "rdbcompression", "no")
 
@@ -153,7 +153,7 @@ async def test_deleted_place_is_in_no_rewritten_file_of_redis(server):
         assert all(f"a-{n}".encode() in there for n in range(20))
 
 
-async def test_place_is_deleted_when_both_clocks_say_so(shared):
+async def test_place_of_call_is_deleted_only_when_node_and_redis_clocks_agree(shared):
     """This machine's clock may be ahead of Redis' clock (LogC4)."""
     now_ms = int(time.time() * 1000)
     async with opened(f"{shared.url}?prefix=clocks") as log:

@@ -12,8 +12,8 @@ from geocast.alertlog import RETENTION_MS
 pytestmark = needs_redis
 
 
-async def test_own_clock_ahead_deletes_nothing(shared, monkeypatch):
-    """The log deletes nothing early (LogR1), and the process keeps its copies (Rule 2)."""
+async def test_node_clock_that_is_ahead_causes_no_deletion(shared, monkeypatch):
+    """The log deletes nothing early (LogR1), and the process keeps its own copies of entries (Rule 2)."""
     async with opened(f"{shared.url}?prefix=ahead") as log:
         assert await log.append(lasting())
         ahead_ms = time.time_ns() // 1_000_000 + 10 * RETENTION_MS
@@ -24,8 +24,8 @@ async def test_own_clock_ahead_deletes_nothing(shared, monkeypatch):
 
 
 @needs_wall_clock
-def test_redis_clock_ahead_deletes_nothing(tmp_path):
-    """Two clocks have to agree (LogR1, Rule 2). Foreign items in the stream stay, too."""
+def test_redis_clock_that_is_ahead_causes_no_deletion(tmp_path):
+    """Both clocks have to agree (LogR1, Rule 2). Items in the stream that are not entries stay as well."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
 
@@ -46,8 +46,8 @@ def test_redis_clock_ahead_deletes_nothing(tmp_path):
 
 
 @needs_wall_clock
-def test_own_and_redis_clock_ahead_delete_nothing(tmp_path):
-    """The two clocks do not count beyond the trusted time of the log (LogR1)."""
+def test_node_and_redis_clocks_that_are_both_ahead_cause_no_deletion(tmp_path):
+    """Neither clock counts beyond the trusted time of the log (LogR1)."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
 
@@ -64,8 +64,11 @@ def test_own_and_redis_clock_ahead_delete_nothing(tmp_path):
 
 
 @needs_wall_clock
-def test_stream_ids_and_own_clock_ahead_delete_nothing(tmp_path, monkeypatch):
-    """Redis' clock was ahead once, so its ids stay ahead; then this machine's clock is (Rule 2)."""
+def test_stream_ids_and_node_clock_that_are_ahead_cause_no_deletion(tmp_path, monkeypatch):
+    """The clock of Redis was ahead for a while, so its stream ids stay ahead.
+
+    Later the clock of the node is ahead (Rule 2).
+    """
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
 

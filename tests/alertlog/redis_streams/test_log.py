@@ -38,8 +38,8 @@ class TestRedisStreamsLog(DurableContract):
         await write(log, later)
 
 
-def test_answer_of_redis_is_at_most_one_batch_of_largest_entries(shared, monkeypatch):
-    """A connection of 20 Mbit/s transfers BATCH_BYTES in time, however large the entries are."""
+def test_size_of_redis_reply_is_limited_to_one_batch(shared, monkeypatch):
+    """A connection of 20 Mbit/s transfers BATCH_BYTES in time, even if the entries are large."""
     answers = []
     ask = Reader.ask
 
@@ -63,7 +63,7 @@ def test_answer_of_redis_is_at_most_one_batch_of_largest_entries(shared, monkeyp
     assert max(answers) <= BATCH_BYTES
 
 
-# ---- append ------------------------------------------------------------------------------------------------------
+# ---- appending entries -------------------------------------------------------------------------------------------
 
 
 async def test_append_with_lost_reply_is_stored_once_and_returns_true(server):
@@ -80,7 +80,7 @@ async def test_append_with_lost_reply_is_stored_once_and_returns_true(server):
 
 
 async def test_append_with_too_few_replicas_raises_and_can_be_repeated(server, tmp_path):
-    """The numbers in the answer of WAITAOF are checked, and the log recovers by itself (LogA3)."""
+    """The numbers in the reply to WAITAOF are checked, and the log recovers by itself (LogA3)."""
     async with opened(server.url) as unaware, opened(server.url, replicas=1) as log:
         await unaware._heart.stop()  # its heartbeats would note as durable what is so for it
         with pytest.raises(LogUnavailable, match=r"^synced here, and on 0 of 1 replicas$"):
@@ -97,7 +97,7 @@ async def test_append_with_too_few_replicas_raises_and_can_be_repeated(server, t
 
 
 async def test_repeated_append_finds_entry_that_was_not_replicated(server, tmp_path):
-    """The failed append may have stored the entry, which is durable once it is found again (LogA3)."""
+    """The failed append may have stored the entry. When the repeated append finds the entry, it is durable (LogA3)."""
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
         wait_until(lambda: replica.synced, "in step")
         async with opened(server.url, replicas=1) as log:
@@ -144,10 +144,10 @@ async def test_full_redis_refuses_appends_and_loses_nothing(server):
         await until(lambda: following.known == [("a-1", 1), ("a-2", 1)], "it is followed")
 
 
-# ---- what can't be read ------------------------------------------------------------------------------------------
+# ---- entries that can't be read ----------------------------------------------------------------------------------
 
 
-def test_unreadable_entry_is_set_aside_and_others_are_served(server, caplog):
+def test_unreadable_entry_is_skipped_and_counted_while_others_are_served(server, caplog):
     """Foreign and damaged entries are counted once, and followers continue (LogR2)."""
 
     async def main():
@@ -160,7 +160,7 @@ def test_unreadable_entry_is_set_aside_and_others_are_served(server, caplog):
             await until(lambda: following.given == [("a-0", 1), ("a-1", 1)], "followed")
             assert log.quarantined == 2
             assert sample_of(log, "geocast_log_rewinds_total") == 0
-            # An entry with another payload than was written.
+            # Store the entry with another payload than the one that was written.
             place = server.command("HGET", "{geocast}:alert:a-1", "1")
             [(_, fields)] = server.command("XRANGE", stream, place, place)
             broken = fields | {b"p": codec.encode(lasting("a-1", headline="other"))}
@@ -171,14 +171,14 @@ def test_unreadable_entry_is_set_aside_and_others_are_served(server, caplog):
             assert log.quarantined == 3
 
     run(main)
-    assert "set aside" in caplog.text
+    assert "is unreadable and is skipped" in caplog.text
 
 
-# ---- counts ------------------------------------------------------------------------------------------------------
+# ---- delivery counts ---------------------------------------------------------------------------------------------
 
 
-async def test_counts_with_lost_reply_are_counted_once(server):
-    """Repeated counts are not added twice, and the counts of all nodes add up (section 4 of the protocol)."""
+async def test_delivery_counts_whose_reply_was_lost_are_added_only_once(server):
+    """Repeated counts are not added twice, and the counts of all nodes are summed (section 4 of the protocol)."""
     async with Link(server) as link, opened(link.url) as log, opened(server.url) as other:
         await other.add_counts({"a-1": Counts(10, 5)})
         link.lose_reply_to = b"HSET"
@@ -188,8 +188,8 @@ async def test_counts_with_lost_reply_are_counted_once(server):
         assert await other.counts("a-1") == Counts(13, 6)
 
 
-async def test_counts_of_other_releases_are_read(server):
-    """Other releases write more numbers, or only two or three (LogG6)."""
+async def test_delivery_counts_written_by_other_releases_are_read(server):
+    """Later releases write more numbers, earlier ones only two or three (LogG6)."""
     async with opened(server.url) as log:
         await log.add_counts({"a-1": Counts(2, 1)})
         stored = {"later": "10 5 7 9 2", "before calls": "100 50", "before pushes": "1000 500 70"}
@@ -197,8 +197,8 @@ async def test_counts_of_other_releases_are_read(server):
         assert await log.counts("a-1") == Counts(1112, 556, 77, 9)
 
 
-async def test_counts_of_many_alerts_are_dropped_from_memory(shared, monkeypatch):
-    """After MAX_COUNTED alerts the process counts from 0 under another name."""
+async def test_delivery_counts_of_many_alerts_are_dropped_from_memory_but_stay_stored(shared, monkeypatch):
+    """After MAX_COUNTED alerts the process stores its counts under a new name, starting from 0."""
     monkeypatch.setattr(delivery_counts, "MAX_COUNTED", 3)
     async with opened(f"{shared.url}?prefix=many") as log:
         for n in range(10):

@@ -1,4 +1,4 @@
-"""A Redis whose history was rewound: nodes put lost entries back, and followers notice the loss."""
+"""A Redis that has lost entries: nodes restore them, and followers notice the loss."""
 
 import time
 from contextlib import aclosing
@@ -36,10 +36,10 @@ from geocast.stream.live_alerts import LiveAlerts
 pytestmark = needs_redis
 
 
-# ---- history that was rewound ------------------------------------------------------------------------------------
+# ---- restoring lost entries --------------------------------------------------------------------------------------
 
 
-def test_entries_lost_by_flush_are_put_back_with_cancels_first(server):
+def test_entries_lost_in_redis_flush_are_restored_with_cancels_first(server):
     """No follower gets an alert that was cancelled (Rules 1 and 2)."""
 
     async def main():
@@ -71,10 +71,10 @@ def test_entries_lost_by_flush_are_put_back_with_cancels_first(server):
 
 
 @pytest.mark.usefixtures("patient")
-async def test_split_brain_ends_with_union_of_live_alerts_everywhere(server, tmp_path):
+async def test_after_split_brain_all_nodes_have_live_alerts_of_both_sides(server, tmp_path):
     """Three alerts were acknowledged by the old primary, five by the new one.
 
-    Where both have the same number, the log's entry stays (Rules 1 to 3).
+    If both sides used the same number, the entry of the new primary stays (Rules 1 to 3).
     """
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
         wait_until(lambda: replica.synced, "in step")
@@ -104,12 +104,12 @@ async def test_split_brain_ends_with_union_of_live_alerts_everywhere(server, tmp
                         assert each.positions == sorted(set(each.positions))
                         assert ("cancel-lost", 3) in each.given
                     assert [e.alert.headline for e in await new.history("both")][1] == "of the new"
-                    # The other one may have put all back before this one has come to its second conflict.
+                    # The other node may have restored everything before `old` gets its second conflict.
                     await until(lambda: sample_of(old, "geocast_log_conflicts_total") == 2, "both are counted")
 
 
 async def test_sentinel_failover_keeps_replicated_entries(tmp_path):
-    """With a replica wanted, acknowledged entries are on the new primary, and the log recovers (LogA3, LogF3)."""
+    """If a replica is required, acknowledged entries are on the new primary, and the log recovers (LogA3, LogF3)."""
     with trio(tmp_path) as (servers, sentinels):
         async with opened(sentinel_url(sentinels), replicas=1) as log, Following(log) as following:
             await until(lambda: log.append(lasting("a-1")), "stored")
@@ -119,7 +119,7 @@ async def test_sentinel_failover_keeps_replicated_entries(tmp_path):
             assert len(await live(log, int(time.time() * 1000))) == 2
 
 
-async def test_entry_on_old_primary_and_its_replica_is_not_acknowledged(tmp_path):
+async def test_entry_stored_only_on_old_primary_and_its_replica_during_failover_is_not_acknowledged(tmp_path):
     """A failover has begun without these two servers, so entries synced by them will be lost (LogA3)."""
     with trio(tmp_path) as (servers, sentinels):
         async with opened(sentinel_url(sentinels), replicas=1) as log:
@@ -133,8 +133,8 @@ async def test_entry_on_old_primary_and_its_replica_is_not_acknowledged(tmp_path
                 await log.append(lasting("a-2"))
 
 
-async def test_entries_of_later_release_are_put_back_byte_for_byte(server):
-    """Other kinds, at any place in an alert, unknown members and unknown shapes come back (LogG5, Rule 2)."""
+async def test_lost_entries_of_later_release_are_restored_byte_for_byte(server):
+    """Entries with unknown kinds, fields and shapes are restored, wherever they are in an alert (LogG5, Rule 2)."""
     written = [
         *(of_another_kind("call", n, kind) for n, kind in enumerate(("vigil", "watch", "dawn"), 1)),
         a_tombstone("tombstone"),
@@ -163,8 +163,8 @@ async def test_entries_of_later_release_are_put_back_byte_for_byte(server):
         assert await log.append(lasting("live", 4))
 
 
-async def test_renumbered_cancel_keeps_unknown_members(server, tmp_path):
-    """It is appended again under the next number, with the members of a later release (Rule 3, LogG5)."""
+async def test_restored_cancel_with_new_number_keeps_unknown_fields(server, tmp_path):
+    """The cancel is appended again under the next number, with the fields of a later release (Rule 3, LogG5)."""
     ends_at = lasting().ends_at
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
         wait_until(lambda: replica.synced, "in step")
@@ -185,11 +185,11 @@ async def test_renumbered_cancel_keeps_unknown_members(server, tmp_path):
                     assert old.quarantined == new.quarantined == 0
 
 
-# ---- what followers hear of it -----------------------------------------------------------------------------------
+# ---- what followers notice of a loss -----------------------------------------------------------------------------
 
 
-async def test_reader_of_live_pages_continues_in_new_epoch(server):
-    """Alerts that are put back have the same place in the order as before (LogL1)."""
+async def test_reader_of_live_alert_pages_continues_after_redis_lost_entries(server):
+    """Restored alerts have the same place in the order as before (LogL1)."""
     ends_at = lasting().ends_at
     async with opened(server.url) as log, Following(log) as following:
         ids = [f"a-{n}" for n in range(6)]
@@ -207,8 +207,8 @@ async def test_reader_of_live_pages_continues_in_new_epoch(server):
         assert third.after is None
 
 
-async def test_cancel_put_back_before_its_alert_ends_it(shared):
-    """A node that knows the cancel alone is first.
+async def test_alert_restored_after_its_cancel_is_cancelled(shared):
+    """The first node that restores entries knows only the cancel.
 
     A process that starts then reads the cancel before the revision (Rule 2, R2).
     """
@@ -223,8 +223,8 @@ async def test_cancel_put_back_before_its_alert_ends_it(shared):
         assert [alert.current for alert in alerts] == [cancel]
 
 
-async def test_alert_with_revision_ended_before_start_is_put_back(server):
-    """No process knows revision 1 any more, and revision 2 is live (Rule 2)."""
+async def test_live_revision_is_restored_although_earlier_one_ended_before_start(server):
+    """No process knows revision 1 any more, but revision 2 is live (Rule 2)."""
     now_ms = int(time.time() * 1000)
     async with opened(server.url) as first:
         assert await first.append(a_revision(expires_at=now_ms - 1))
@@ -238,8 +238,8 @@ async def test_alert_with_revision_ended_before_start_is_put_back(server):
 
 
 @pytest.mark.parametrize("cut", ["XDEL", "XTRIM", "DEL"])
-async def test_entry_deleted_from_stream_is_put_back(server, cut):
-    """The size of the stream or the numbers show the loss, whichever is seen first (Rule 1)."""
+async def test_entry_deleted_from_redis_stream_is_restored(server, cut):
+    """Either the size of the stream or the numbers of the entries show the loss (Rule 1)."""
     async with opened(server.url) as log, Following(log) as following:
         for n in range(3):
             await log.append(lasting(f"a-{n}"))
@@ -255,8 +255,11 @@ async def test_entry_deleted_from_stream_is_put_back(server, cut):
 
 
 @pytest.mark.parametrize("cut", ["FLUSHALL", "DEL {geocast}:stream"])
-async def test_follower_notices_when_stream_ids_go_back(server, cut):
-    """The clock was ahead and is set right while the connection stays, so only the epoch shows it (Rule 1)."""
+async def test_follower_notices_when_redis_stream_ids_go_back(server, cut):
+    """The clock was ahead and is corrected while the connection stays open.
+
+    So only the epoch (a number that changes when the log has lost entries) shows the loss (Rule 1).
+    """
     async with opened(server.url) as log, Following(log) as following:
         await log.append(lasting("a-0"))
         server.command("XSETID", "{geocast}:stream", "9999999999999-0")
@@ -272,7 +275,7 @@ async def test_follower_notices_when_stream_ids_go_back(server, cut):
 
 @needs_wall_clock
 def test_follower_notices_when_redis_clock_is_set_back(tmp_path):
-    """The clock goes back by two hours before a flush, and ids and epoch go back with it (Rule 1)."""
+    """The clock goes back by two hours before a flush, so stream ids and epoch numbers go back as well (Rule 1)."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
     server.clock.set(7200)
@@ -292,7 +295,7 @@ def test_follower_notices_when_redis_clock_is_set_back(tmp_path):
         run(main)
 
 
-async def test_gap_in_numbers_is_noticed(server):
+async def test_gap_in_entry_numbers_is_noticed_as_loss(server):
     """The numbers show the loss even if the stream has the right size (Rule 1)."""
     async with opened(server.url) as log, opened(server.url) as other, Following(log) as following:
         await log.append(lasting("a-0"))
@@ -306,8 +309,8 @@ async def test_gap_in_numbers_is_noticed(server):
         assert following.positions == sorted(set(following.positions))
 
 
-async def test_restart_without_loss_begins_no_epoch(server):
-    """A new process of Redis with the same history keeps the epoch (Rule 1)."""
+async def test_redis_restart_without_lost_entries_is_not_taken_for_a_loss(server):
+    """The epoch (a number that changes when the log has lost entries) stays the same (Rule 1)."""
     async with opened(server.url) as log, Following(log) as following:
         await log.append(lasting("a-0"))
         await until(lambda: following.given, "followed")
@@ -318,11 +321,11 @@ async def test_restart_without_loss_begins_no_epoch(server):
         assert sample_of(log, "geocast_log_rewinds_total") == 0
 
 
-# ---- deafness ----------------------------------------------------------------------------------------------------
+# ---- followers that can't get new entries ------------------------------------------------------------------------
 
 
-async def test_follower_of_other_server_than_written_one_is_deaf(server, shared, monkeypatch):
-    """No empty batch says "up to date" while the follower reads another server's stream (LogF2)."""
+async def test_follower_that_reads_another_server_than_the_writer_raises_log_unavailable(server, shared, monkeypatch):
+    """Otherwise an empty batch would wrongly tell the follower's user that it is up to date (LogF2)."""
     async with opened(server.url) as log:
         monkeypatch.setattr(log._primary, "reader", Primary(target.parse(shared.url)).reader)
         with pytest.raises(LogUnavailable, match="not the one that is written"):
@@ -334,8 +337,8 @@ async def test_follower_of_other_server_than_written_one_is_deaf(server, shared,
         await log.add_counts({})
 
 
-async def test_entries_read_and_not_given_are_given_to_next_follower(server, monkeypatch):
-    """A follower that fails between reading and giving has not given the entry (LogF1)."""
+async def test_entries_read_by_failed_follower_are_given_to_next_one(server, monkeypatch):
+    """An entry that a follower has read, but not yet returned when it fails, is not delivered (LogF1)."""
 
     def fails(_follower):
         raise LogUnavailable("deaf")
@@ -352,7 +355,7 @@ async def test_entries_read_and_not_given_are_given_to_next_follower(server, mon
         assert [entry.id for _, entry in await read(log, after=given.position)] == ["a-1"]
 
 
-async def test_follower_without_heartbeats_is_deaf(server, tmp_path, monkeypatch):
+async def test_follower_of_demoted_primary_raises_log_unavailable(server, tmp_path, monkeypatch):
     """A follower of a demoted primary fails within 3 s (LogF2)."""
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
         wait_until(lambda: replica.synced, "in step")
@@ -368,6 +371,6 @@ async def test_follower_without_heartbeats_is_deaf(server, tmp_path, monkeypatch
 
 
 async def forever(batches):
-    """Take batches until the follower fails."""
+    """Read batches until the follower fails."""
     async for _ in batches:
         pass

@@ -51,20 +51,20 @@ FIT = {
         ({"maxmemory": None, "maxmemory_policy": None}, "may evict"),
     ],
 )
-def test_unfit_redis_is_refused_with_reason(changes, reason):
-    """Facts that a server does not report count as not fulfilled (section 7 of the protocol)."""
+def test_redis_with_unsuitable_configuration_is_refused_with_reason(changes, reason):
+    """A fact that the server does not report counts as an unmet requirement (section 7 of the protocol)."""
     info = {name: value for name, value in (FIT | changes).items() if value is not None}
     found = target.unfit(info, volatile=False)
     assert found is None if reason is None else reason in found
 
 
-def test_unfit_redis_error_names_data_at_risk():
-    """The store of push devices has the same requirements for its Redis."""
+def test_error_for_unsuitable_redis_names_data_at_risk():
+    """The store of push devices has the same requirements for Redis, and its error speaks of devices."""
     found = target.unfit(FIT | {"aof_enabled": 0}, volatile=False, keeps="devices")
     assert found == "it has no append-only file (appendonly yes), and would forget devices"
 
 
-def test_unfit_accepts_volatile_redis_if_allowed():
+def test_check_accepts_redis_without_append_only_file_if_allowed():
     """`--allow-volatile-log` accepts a Redis without an append-only file."""
     assert target.unfit(FIT | {"aof_enabled": 0}, volatile=True) is None
 
@@ -80,7 +80,7 @@ def test_unfit_accepts_volatile_redis_if_allowed():
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_start_refuses_unfit_redis_in_one_line(tmp_path, options, message):
+def test_start_refuses_unsuitable_redis_with_one_line_error(tmp_path, options, message):
     """`start` raises ConfigError with one clear line and no password (section 7 of the protocol)."""
     with RedisServer(tmp_path / "redis", **options) as server:
         url = server.url.replace("hunter2", "wrong-secret")
@@ -97,8 +97,8 @@ def test_start_refuses_unfit_redis_in_one_line(tmp_path, options, message):
 
 
 @pytest.mark.parametrize(("options", "replicas"), [({"appendonly": "no"}, 0), ({}, 0)])
-def test_start_accepts_volatile_redis_if_allowed(tmp_path, options, replicas, caplog):
-    """`--allow-volatile-log` accepts it, and a warning says what this means."""
+def test_start_accepts_redis_without_append_only_file_if_allowed(tmp_path, options, replicas, caplog):
+    """`--allow-volatile-log` accepts such a Redis, and a warning explains the consequence."""
     with RedisServer(tmp_path / "redis", **options) as server:
 
         async def main():
@@ -114,8 +114,8 @@ NEVER_SYNCS = "it never syncs its append-only file: set appendfsync always (or e
 
 
 @pytest.mark.parametrize("user", ["", "blind"])
-def test_redis_that_stopped_syncing_is_unavailable_until_it_syncs(server, user):
-    """A heartbeat finds out, and nothing is stored from then on, also if CONFIG is forbidden (LogA3)."""
+def test_log_is_unavailable_while_redis_does_not_sync_to_disk(server, user):
+    """A heartbeat notices the problem, even if the user may not call CONFIG. Nothing is stored from then on (LogA3)."""
     rights = "on >secret ~* +@all -config +config|set"
     server.command("ACL", "SETUSER", "blind", *rights.split())
     url = server.url.replace("//", f"//{user}:secret@") if user else server.url
@@ -162,8 +162,8 @@ def test_redis_that_stopped_syncing_is_unavailable_until_it_syncs(server, user):
     run(main)
 
 
-def test_appendfsync_everysec_is_durable_with_warning(tmp_path, caplog):
-    """A 201 takes about a second (LogA3), and `history` gives only durable entries (LogA4)."""
+def test_redis_that_syncs_every_second_is_accepted_with_warning(tmp_path, caplog):
+    """An append takes about a second (LogA3), and `history` returns only durable entries (LogA4)."""
     with RedisServer(tmp_path / "redis", appendfsync="everysec") as server:
 
         async def main():
@@ -179,8 +179,8 @@ def test_appendfsync_everysec_is_durable_with_warning(tmp_path, caplog):
     assert "appendfsync is everysec" in caplog.text
 
 
-def test_redis_unreachable_at_start_is_used_later(tmp_path, caplog):
-    """A node that restarts while Redis is away starts, and is ready when Redis is."""
+def test_redis_that_is_unreachable_at_start_is_used_once_it_answers(tmp_path, caplog):
+    """A node can start while Redis is unreachable, and is ready as soon as Redis answers."""
     server = RedisServer(tmp_path / "redis")
 
     async def main():
@@ -199,8 +199,8 @@ def test_redis_unreachable_at_start_is_used_later(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_log_waiting_for_redis_warns_and_can_be_stopped(workers, tmp_path):
-    """SIGTERM ends the node with status 0, though Redis never came (sections 4 and 7 of the protocol)."""
+def test_node_waiting_for_redis_says_so_and_can_be_stopped(workers, tmp_path):
+    """SIGTERM ends the node with status 0, even if Redis was never reachable (sections 4 and 7 of the protocol)."""
     ports = [a_free_port() for _ in range(3)]
     addresses = [f"127.0.0.1:{port}" for port in ports]
     where = ("--stream", addresses[0], "--api", addresses[1], "--log", f"redis://{addresses[2]}", "--workers", workers)
@@ -222,8 +222,8 @@ def test_log_waiting_for_redis_warns_and_can_be_stopped(workers, tmp_path):
             node.kill()
 
 
-def test_user_with_few_rights_is_enough(tmp_path, time_passes_for_all):
-    """The rights that settings.md names are enough."""
+def test_redis_user_with_documented_rights_can_use_the_whole_log(tmp_path, time_passes_for_all):
+    """The rights in settings.md are sufficient."""
     settings = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "settings.md").read_text("utf-8")
     [line] = [line for line in settings.splitlines() if line.startswith("ACL SETUSER")]
     with RedisServer(tmp_path / "redis") as server:

@@ -42,7 +42,7 @@ def run(main):
 
 
 def lasting(alert_id="a-1", revision=1, **changes):
-    """Return a revision that is live for an hour by this machine's clock."""
+    """Return a revision that is live for an hour by the clock of this machine."""
     return a_revision(alert_id, revision, expires_at=int(time.time() * 1000) + 3_600_000, **changes)
 
 
@@ -59,7 +59,10 @@ async def until(true, what):
 
 
 class Following:
-    """A follower of a log that never ends, as in a node. It records (id, revision) of all entries it was given."""
+    """A follower of a log that runs until it is stopped, as in a node.
+
+    It records (id, revision) of each entry that it gets.
+    """
 
     def __init__(self, log):
         self.given = []
@@ -77,7 +80,7 @@ class Following:
 
     @property
     def known(self):
-        """Each entry that it was given, without repeats."""
+        """The recorded (id, revision) pairs without repetitions."""
         return list(dict.fromkeys(self.given))
 
     async def _follow(self):
@@ -116,12 +119,12 @@ class Link:
         await self._listener.wait_closed()
 
     def lead_to(self, server):
-        """Lead new connections to `server` from now on."""
+        """Forward new connections to `server` from now on."""
         self.port = server.port
         self.cut()
 
     def cut(self):
-        """End all connections."""
+        """Close all connections."""
         for writer in self._writers:
             writer.transport.abort()
 
@@ -154,7 +157,7 @@ class Link:
             self._writers.discard(end)
 
 
-# ---- append ------------------------------------------------------------------------------------------------------
+# ---- outcomes of appends -----------------------------------------------------------------------------------------
 
 
 async def not_raising(awaitable):
@@ -163,11 +166,11 @@ async def not_raising(awaitable):
     return True
 
 
-# ---- history that was rewound ------------------------------------------------------------------------------------
+# ---- lost and restored entries -----------------------------------------------------------------------------------
 
 
 async def put_back(log, ids):
-    """Wait until these alerts are live in the log."""
+    """Wait until these alerts have been restored and are live in the log."""
 
     async def all_live():
         return {entry.id for entry in await live(log, int(time.time() * 1000))} == set(ids)
@@ -181,7 +184,7 @@ def sample_of(log, name):
 
 
 def lasting_later(later):
-    """Return an entry of a later release that is live as long as those of `lasting`."""
+    """Return a copy of a later release's entry that lives as long as the entries of `lasting`."""
     return later._replace(ends_at=lasting().ends_at)
 
 
@@ -191,14 +194,14 @@ def stored_in(server):
     return [(f[b"i"].decode(), int(f[b"r"]), f[b"k"].decode(), int(f[b"x"]), f[b"p"]) for f in found if b"h" not in f]
 
 
-# ---- calls -------------------------------------------------------------------------------------------------------
+# ---- entries of calls --------------------------------------------------------------------------------------------
 
 
 def in_time(entry):
-    """Return the same entry of a call with the end of those of `lasting`."""
+    """Return a copy of a call's entry that ends when the entries of `lasting` do."""
     return dataclasses.replace(entry, ends_at=lasting().ends_at)
 
 
 async def is_given(following, *wanted):
-    """Wait until a follower was given these (id, number)."""
+    """Wait until a follower has got these (id, number) pairs."""
     await until(lambda: set(wanted) <= set(following.given), f"{wanted} are followed")

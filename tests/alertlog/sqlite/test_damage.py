@@ -36,8 +36,8 @@ from geocast.ingest.publish import Publishing
     ],
     ids=["cut", "zeros", "empty", "checksum", "number", "no msgpack", "no entry"],
 )
-def test_unreadable_row_is_set_aside_and_others_are_served(path, caplog, damage):
-    """It is counted once, and nothing is deleted (LogR2)."""
+def test_unreadable_row_is_skipped_and_counted_while_others_are_served(path, caplog, damage):
+    """The row is counted once, and nothing is deleted (LogR2)."""
     fill(path, 5)
     edit(path, damage)
 
@@ -61,8 +61,8 @@ def test_unreadable_row_is_set_aside_and_others_are_served(path, caplog, damage)
         assert db.execute("SELECT count(*) FROM entry").fetchone() == (6,)
 
 
-def test_append_after_unreadable_row_is_refused(path):
-    """The unreadable entry may have been a cancel, so its id does not begin again (LogR2, LogA2)."""
+def test_new_alert_with_id_of_unreadable_row_is_refused(path):
+    """The unreadable entry may have been a cancel, so its id must not be used again (LogR2, LogA2)."""
     fill(path, 1)
     edit(path, ["UPDATE entry SET payload = x'00'"])
 
@@ -149,8 +149,8 @@ def test_readable_rows_of_corrupt_file_are_saved(path, caplog, damage, least):
     assert quarantined <= 1  # a row that a cut goes through may come over as it is, and is set aside there
 
 
-def test_entries_of_later_release_are_saved_byte_for_byte(path):
-    """Entries of other kinds and unknown members are saved from a file with a damaged page (LogR2, LogG5)."""
+def test_entries_of_later_release_are_saved_from_corrupt_file_byte_for_byte(path):
+    """Entries with unknown kinds and fields are saved from a file with a damaged page (LogR2, LogG5)."""
     written = [
         each
         for n in range(200)
@@ -177,7 +177,7 @@ def test_entries_of_later_release_are_saved_byte_for_byte(path):
 
 @pytest.mark.usefixtures("time_passes_for_all")
 def test_columns_and_tables_of_later_release_are_ignored(path):
-    """They have defaults, and the version is the same, so this release can write (LogG6)."""
+    """The new columns have defaults, and the version is the same, so this release can write (LogG6)."""
     fill(path, 1)
     edit(
         path,
@@ -225,7 +225,7 @@ def test_empty_file_becomes_new_log(path):
 
 
 def test_undamaged_file_is_not_changed(path):
-    """Nothing is set aside without need (LogR2)."""
+    """No file is renamed without need (LogR2)."""
     fill(path, 10)
     for _ in range(2):
         assert contents(path) == ([f"a-{n}" for n in range(10)], 0)
@@ -248,7 +248,7 @@ def another_database(path):
 
 
 def a_marked_database(path):
-    """Make a database of another program, with a mark of its own and no table."""
+    """Make a database of another program, with that program's application id and without tables."""
     edit(path, ["PRAGMA application_id = 7"], ["PRAGMA user_version = 1"], ["VACUUM"])
 
 
@@ -270,7 +270,7 @@ def a_broken_database(path):
     ],
     ids=["json", "a byte", "a header", "a database", "a marked database", "a broken database"],
 )
-def test_file_that_was_never_log_is_not_changed(tmp_path, make):
+def test_file_that_is_not_an_alert_log_is_refused_unchanged(tmp_path, make):
     """Each start raises ConfigError; the file is not written, renamed or replaced (`sqlite_file`, Rule 1)."""
     path = tmp_path / "keys.jwks"
     make(path)
@@ -294,7 +294,7 @@ def a_device(path):
 
 @pytest.mark.parametrize("make", [os.mkfifo, a_socket, a_device], ids=["a pipe", "a socket", "a device"])
 def test_special_file_is_refused_without_opening_it(tmp_path, make):
-    """Opening a pipe could block for ever, and a device could be renamed (`sqlite_file`, Rule 1)."""
+    """Opening a pipe could block forever, and a device could be renamed (`sqlite_file`, Rule 1)."""
     path = tmp_path / "log"
     make(path)
     with pytest.raises(ConfigError, match=r"^log .*log: is not a regular file$"):
@@ -302,8 +302,11 @@ def test_special_file_is_refused_without_opening_it(tmp_path, make):
     assert [other.name for other in tmp_path.iterdir()] == ["log"]
 
 
-def test_corrupt_log_is_recognized_by_mark_schema_or_companion(path):
-    """A file without the mark is older; a file without readable bytes was opened here before."""
+def test_corrupt_log_is_recognized_by_application_id_schema_or_lock_file(path):
+    """A file without the application id is from an older release.
+
+    A file without readable bytes is a log if its lock file exists.
+    """
     fill(path, 3)
     edit(path, ["PRAGMA application_id = 0"], ["PRAGMA wal_checkpoint(TRUNCATE)"])
     assert len(contents(path)[0]) == 3
@@ -345,13 +348,13 @@ def test_interrupted_repair_is_completed_at_next_start(path, monkeypatch):
     assert len([name for name in path.parent.glob("*.corrupt-*") if not name.name.endswith(("-wal", "-shm"))]) >= 1
 
 
-# ---- a file that is not there any more ---------------------------------------------------------------------------
+# ---- a file that was deleted or replaced -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 async def test_deleted_or_replaced_file_makes_log_unavailable(path, suffix, replaced):
-    """Writes to it would be lost; when the file is back, the log continues (LogA3, LogF3)."""
+    """Writes to such a file would be lost. When the file is back, the log continues (LogA3, LogF3)."""
     async with Opened(path) as log, aclosing(log.follow(0)) as follower:
         assert await log.append(a_revision())
         assert len(await read_on(follower)) == 1

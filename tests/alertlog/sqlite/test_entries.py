@@ -23,17 +23,17 @@ ENTRIES = [
 
 
 def decoded(data):
-    """Return the entry in some bytes."""
+    """Return the entry that these bytes contain."""
     return codec.decode(data, "a-1", 1, ENDS_MS)
 
 
 def changed(**changes):
-    """Return a revision's bytes with other values for some members."""
+    """Return the bytes of a revision in which some fields have other values."""
     return msgpack.packb(msgpack.unpackb(codec.encode(a_revision())) | changes)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=range(len(ENTRIES)))
-def test_entry_is_read_as_written(entry):
+def test_decoded_entry_equals_encoded_one(entry):
     """Every field is the same (LogA4)."""
     assert decoded(codec.encode(entry)) == entry
 
@@ -48,15 +48,15 @@ def test_fields_of_later_version_are_ignored(entry):
 
 
 @pytest.mark.parametrize("field", sorted(msgpack.unpackb(codec.encode(a_revision())).keys() - {"rules"}))
-def test_bytes_without_required_field_are_no_entry(field):
-    """Decoding raises ValueError, whatever is wrong (LogR2)."""
+def test_bytes_without_required_field_raise_value_error(field):
+    """Decoding raises ValueError, whichever field is missing (LogR2)."""
     fields = msgpack.unpackb(codec.encode(a_revision()))
     del fields[field]
     with pytest.raises(ValueError, match=r"^not an entry: "):
         decoded(msgpack.packb(fields))
 
 
-def test_entry_stores_rules_of_its_acceptance():
+def test_entry_stores_version_of_rules_it_was_accepted_under():
     """Entries without `rules` were accepted before B11 and B12, and keep their bytes (B12)."""
     entry = a_revision()
     fields = msgpack.unpackb(codec.encode(entry))
@@ -96,13 +96,13 @@ def test_entry_stores_rules_of_its_acceptance():
     ],
     ids=range(24),
 )
-def test_bytes_that_are_no_entry_raise_value_error(data):
-    """Decoding raises ValueError, and no error of the library (LogR2)."""
+def test_bytes_that_are_not_an_entry_raise_value_error(data):
+    """Decoding raises ValueError, and never an error of the msgpack library (LogR2)."""
     with pytest.raises(ValueError, match=r"^not an entry: "):
         decoded(data)
 
 
-def test_requested_circle_is_not_in_file(path):
+def test_exact_requested_circle_is_not_stored_in_file(path):
     """Neither the requested circle nor a value computed from it is stored (section 2 of the protocol)."""
     exact = {"type": "circle", "lat": 32.776712345, "lng": -96.797098765, "radius_m": 777.77}
 

@@ -1,4 +1,4 @@
-"""The log in one SQLite file keeps the contract: pages, commits, a full disk."""
+"""The log in one SQLite file follows the contract: pages, commits, a full disk."""
 
 import asyncio
 import sqlite3
@@ -27,11 +27,11 @@ class TestSqliteLog(DurableContract):
         write(log._path, later)
 
 
-# ---- pages -------------------------------------------------------------------------------------------------------
+# ---- pages of live alerts ----------------------------------------------------------------------------------------
 
 
 def steps_of_a_page(path, after):
-    """Return the number of steps of SQLite's virtual machine for a page of 50, in tens."""
+    """Return how many steps SQLite's virtual machine takes for a page of 50, in tens."""
     steps = 0
 
     def count():
@@ -48,8 +48,8 @@ def steps_of_a_page(path, after):
     return steps
 
 
-def test_cost_of_page_does_not_depend_on_size_of_log(tmp_path):
-    """The cost is the same with 200 and 4,000 live alerts, at the start and in the middle (LogL2)."""
+def test_cost_of_page_of_live_alerts_does_not_depend_on_their_number(tmp_path):
+    """A page costs the same with 200 and 4,000 live alerts, at the start and in the middle (LogL2)."""
     few, many = tmp_path / "few.db", tmp_path / "many.db"
     fill(few, 200)
     fill(many, 4_000)
@@ -57,8 +57,8 @@ def test_cost_of_page_does_not_depend_on_size_of_log(tmp_path):
         assert steps_of_a_page(many, after) < 1.1 * steps_of_a_page(few, after)
 
 
-def test_file_of_release_without_pages_gets_index(path):
-    """The new index replaces the old one on the ends alone (LogL2)."""
+def test_database_file_of_older_release_gets_index_for_pages(path):
+    """The new index replaces the old one, which has only the end times (LogL2)."""
     fill(path, 5)
     edit(path, ["DROP INDEX entry_ends_at_id"], ["CREATE INDEX entry_ends_at ON entry (ends_at)"])
     assert contents(path) == ([f"a-{n}" for n in range(5)], 0)
@@ -67,10 +67,10 @@ def test_file_of_release_without_pages_gets_index(path):
     assert indexes == {"entry_ends_at_id"}
 
 
-# ---- group commit ------------------------------------------------------------------------------------------------
+# ---- several appends in one commit -------------------------------------------------------------------------------
 
 
-def test_concurrent_appends_share_their_commits(path, monkeypatch):
+def test_concurrent_appends_share_a_few_commits(path, monkeypatch):
     """500 concurrent appends cost a few syncs, not 500 (LogA3)."""
     commits = []
     transact = sqlite._transact
@@ -90,8 +90,8 @@ def test_concurrent_appends_share_their_commits(path, monkeypatch):
     assert 1 <= len(commits) <= 5
 
 
-async def test_commit_returns_after_sync(path):
-    """Every connection that writes has WAL and `synchronous=FULL` (LogA3)."""
+async def test_database_is_configured_to_sync_before_commit_returns(path):
+    """Every connection that writes uses WAL and `synchronous=FULL` (LogA3)."""
     async with Opened(path) as log:
         pragmas = [
             await log._in(log._writer_thread, lambda name=name: log._writer.execute(f"PRAGMA {name}").fetchone()[0])
@@ -100,7 +100,7 @@ async def test_commit_returns_after_sync(path):
         assert pragmas == ["wal", 2]
 
 
-async def test_each_append_of_shared_commit_gets_its_own_answer(path):
+async def test_appends_in_one_commit_get_separate_answers(path):
     """One append may be refused while the others are stored (LogA1, LogA2)."""
     async with Opened(path) as log:
         appends = [
@@ -114,8 +114,8 @@ async def test_each_append_of_shared_commit_gets_its_own_answer(path):
         assert await asyncio.gather(*map(log.append, appends)) == [True, False, True, True, False, True]
 
 
-async def test_append_with_unexpected_error_does_not_stop_log(path, monkeypatch):
-    """All appends of its commit get LogUnavailable, and the next one is stored (LogA3)."""
+async def test_log_continues_after_append_with_unexpected_error(path, monkeypatch):
+    """All appends in the same commit raise LogUnavailable, and the next append is stored (LogA3)."""
     encode = codec.encode
 
     def odd(entry):
@@ -132,8 +132,8 @@ async def test_append_with_unexpected_error_does_not_stop_log(path, monkeypatch)
         assert [entry.id for entry in await entries(log)] == ["a"]
 
 
-async def test_too_many_waiting_appends_are_refused(path, monkeypatch):
-    """The queue is bounded, and its entries are stored (LogA3)."""
+async def test_appends_beyond_limit_of_waiting_ones_are_refused(path, monkeypatch):
+    """The appends that are already waiting are stored (LogA3)."""
     monkeypatch.setattr(sqlite, "MAX_WAITING", 3)
     async with Opened(path) as log:
         appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(5)]
@@ -147,7 +147,7 @@ async def test_too_many_waiting_appends_are_refused(path, monkeypatch):
 
 
 async def append_until_full(log):
-    """Append until it fails. Return the stored entries."""
+    """Append entries until an append fails, and return the stored entries."""
     stored = []
     for n in range(10_000):
         try:
@@ -159,7 +159,7 @@ async def append_until_full(log):
 
 
 def test_log_is_unavailable_while_disk_is_full(path):
-    """Stored entries are served, and failed appends may be repeated when there is room (LogA3, LogF3)."""
+    """Stored entries are served, and failed appends may be repeated when there is space again (LogA3, LogF3)."""
 
     async def main():
         async with Opened(path, max_pages=40) as log:

@@ -28,8 +28,8 @@ TESTS = Path(__file__).resolve().parents[2]
 # ---- several processes on one file -------------------------------------------------------------------------------
 
 
-async def test_append_of_another_process_is_noticed(path, monkeypatch):
-    """`PRAGMA data_version` shows it, without waiting for a heartbeat (LogF1, LogF2)."""
+async def test_append_by_another_process_wakes_follower(path, monkeypatch):
+    """`PRAGMA data_version` shows the append before the next heartbeat (LogF1, LogF2)."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
         assert await read_on(follower) == []
@@ -39,8 +39,8 @@ async def test_append_of_another_process_is_noticed(path, monkeypatch):
             assert [entry.id for _, entry in await waiting] == [f"a-{n}"]
 
 
-def test_idle_follower_sleeps_until_inotify_reports_write(path, monkeypatch):
-    """Polling would take 1 % of a core for each process (LogF2). A link to the file changes nothing."""
+def test_idle_follower_sleeps_until_inotify_reports_a_write(path, monkeypatch):
+    """Polling would take 1 % of a core per process (LogF2). A symbolic link to the file works as well."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     monkeypatch.setattr(sqlite, "BUSY_S", 0.2)
     link = path.with_name("link")
@@ -72,8 +72,8 @@ def test_idle_follower_sleeps_until_inotify_reports_write(path, monkeypatch):
 
 
 @pytest.mark.parametrize("call", ["inotify_init1", "inotify_add_watch"])
-async def test_follower_polls_without_inotify(path, monkeypatch, call):
-    """A user may have no watch left, and a sandbox may have no inotify (LogF2)."""
+async def test_follower_polls_the_file_if_inotify_is_unavailable(path, monkeypatch, call):
+    """A user may have no inotify watch left, and a sandbox may have no inotify (LogF2)."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     made = inotify._call
 
@@ -90,8 +90,8 @@ async def test_follower_polls_without_inotify(path, monkeypatch, call):
         assert [entry.id for _, entry in await waiting] == ["a-1"]
 
 
-async def test_nudge_wakes_follower_before_next_poll(path, monkeypatch):
-    """`nudge` says that another process may have appended."""
+async def test_calling_nudge_wakes_follower_before_next_poll(path, monkeypatch):
+    """`nudge` tells followers that another process may have appended."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     monkeypatch.setattr(sqlite, "POLL_S", 3600.0)
     async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
@@ -103,8 +103,8 @@ async def test_nudge_wakes_follower_before_next_poll(path, monkeypatch):
         assert [entry.id for _, entry in await waiting] == ["a-1"]
 
 
-async def test_concurrent_appends_of_several_processes_store_one(path):
-    """Exactly one of two processes stores its entry, and both read the same (LogA1, LogA2)."""
+async def test_only_one_of_concurrent_appends_by_several_processes_is_stored(path):
+    """Exactly one process stores its entry, and all read the same (LogA1, LogA2)."""
     async with Opened(path, 3) as logs:
         for number in range(1, 6):
             rivals = [(log, a_revision(revision=number, headline=f"H{n}")) for n, log in enumerate(logs * 5)]
@@ -119,7 +119,7 @@ async def test_concurrent_appends_of_several_processes_store_one(path):
 
 
 async def test_followers_of_all_processes_get_same_entries_in_same_order(path):
-    """No entry appears later below a position that was given, whichever process appends (LogF1)."""
+    """Whichever process appends, no entry gets a position below one that was returned before (LogF1)."""
 
     async def follow(log, count):
         seen = []
@@ -158,11 +158,11 @@ async def test_append_blocked_by_another_process_raises_log_unavailable(path, mo
         assert await log.append(a_revision())
 
 
-# ---- what passes -------------------------------------------------------------------------------------------------
+# ---- temporary problems ------------------------------------------------------------------------------------------
 
 
 def waited_for(path, reason, end, caplog):
-    """Check a log that can't be opened now: all methods raise the reason, and it works after `end` was called."""
+    """Check a log that can't be opened yet: all methods raise the reason, and work after `end` was called."""
 
     async def main():
         async with Opened(path) as log:
@@ -181,8 +181,8 @@ def waited_for(path, reason, end, caplog):
     assert said[0].endswith("; trying again")
 
 
-def test_file_locked_at_start_is_opened_later(path, monkeypatch, caplog):
-    """A lock is a problem that may pass (`sqlite_file`, Rule 2)."""
+def test_file_locked_at_start_is_opened_when_lock_is_released(path, monkeypatch, caplog):
+    """A lock is a temporary problem (`sqlite_file`, Rule 2)."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
     fill(path, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as hog:
@@ -190,8 +190,8 @@ def test_file_locked_at_start_is_opened_later(path, monkeypatch, caplog):
         waited_for(path, "database is locked", lambda: hog.execute("ROLLBACK"), caplog)
 
 
-def test_start_waits_for_another_process_that_opens_file(path, monkeypatch, caplog):
-    """It waits also if that takes long, with and without a file (`sqlite_file`, Rule 2)."""
+def test_start_waits_while_another_process_opens_file(path, monkeypatch, caplog):
+    """The start waits even if opening takes long, with and without an existing file (`sqlite_file`, Rule 2)."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
     with path.with_name(path.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -199,7 +199,7 @@ def test_start_waits_for_another_process_that_opens_file(path, monkeypatch, capl
 
 
 def test_log_waiting_for_its_file_can_be_stopped(path, monkeypatch):
-    """`stop` works before the file was ever open."""
+    """`stop` works even if the file was never opened."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
 
     async def main():
@@ -225,12 +225,12 @@ def test_log_waiting_for_its_file_can_be_stopped(path, monkeypatch):
     ],
     ids=str,
 )
-def test_passing_errors_differ_from_errors_for_operator(error, passes):
-    """Errors that may pass raise LogUnavailable, the others raise ConfigError (`sqlite_file`, Rule 2)."""
+def test_temporary_errors_raise_log_unavailable_and_others_config_error(error, passes):
+    """Only an operator can remove the other errors (`sqlite_file`, Rule 2)."""
     assert type(sqlite_file.reason_of(error)) is (LogUnavailable if passes else ConfigError)
 
 
-# ---- a process that dies -----------------------------------------------------------------------------------------
+# ---- processes that die ------------------------------------------------------------------------------------------
 
 
 APPENDING = """
@@ -287,7 +287,7 @@ def start(script, *arguments, failpoint=""):
 
 
 def killed(process, lines=None):
-    """Return the output of a process until it was killed, by itself or by this test after some lines."""
+    """Return the output of a process that is killed: by itself, or by this test after some lines."""
     with process:
         said = []
         for line in process.stdout:
@@ -300,7 +300,7 @@ def killed(process, lines=None):
 
 
 def check_after_a_crash(path, said):
-    """Check that acknowledged entries are there, and that the numbers of each alert have no gap."""
+    """Check that acknowledged entries are stored, and that the numbers of each alert have no gap."""
 
     async def main():
         async with Opened(path) as log:
@@ -317,8 +317,8 @@ def check_after_a_crash(path, said):
     run(main)
 
 
-def test_entries_stored_before_crash_in_commit_are_there(path):
-    """The process dies in a transaction, whose entries were not acknowledged and are gone (LogA3, LogA4)."""
+def test_entries_stored_before_crash_during_commit_are_kept(path):
+    """The process dies during a transaction. Its entries were not acknowledged, and are lost (LogA3, LogA4)."""
     said = killed(start(APPENDING, path, 5, "in-commit"))
     assert said == [f"before-{n}/1" for n in range(5)]
     assert contents(path) == ([f"before-{n}" for n in range(5)], 0)
@@ -326,21 +326,21 @@ def test_entries_stored_before_crash_in_commit_are_there(path):
 
 
 def test_crash_in_first_commit_leaves_empty_log(path):
-    """GEOCAST_FAILPOINT names the place of the crash (LogA3)."""
+    """GEOCAST_FAILPOINT names the point of the crash (LogA3)."""
     assert killed(start(APPENDING, path, 5, "", failpoint="in-commit")) == []
     assert contents(path) == ([], 0)
     check_after_a_crash(path, [])
 
 
 @pytest.mark.parametrize("lines", [1, 40, 333])
-def test_entries_stored_before_kill_at_any_moment_are_there(path, lines):
+def test_entries_stored_before_process_is_killed_are_kept(path, lines):
     """When `append` has returned True, the entry is on stable storage (LogA3)."""
     said = killed(start(APPENDING, path, 0, ""), lines)
     assert len(said) >= lines
     check_after_a_crash(path, said)
 
 
-async def test_publication_with_answer_lost_in_crash_is_found_when_repeated(path):
+async def test_repeated_publication_finds_alert_whose_answer_was_lost_in_crash(path):
     """A publisher repeats its request until it gets 200 or 201, which makes one alert (LogA3)."""
     assert killed(start(PUBLISHING, path, failpoint="after-append")) == []
     async with Opened(path) as log:
@@ -351,8 +351,8 @@ async def test_publication_with_answer_lost_in_crash_is_found_when_repeated(path
         assert await entries(log) == [outcome.entry]
 
 
-async def test_process_continues_when_another_dies_in_commit(path):
-    """The lock ends with its process (LogA3, LogF1)."""
+async def test_log_continues_when_another_process_dies_during_commit(path):
+    """The operating system releases the lock when the process dies (LogA3, LogF1)."""
     async with Opened(path) as log:
         await log.append(a_revision("mine"))
         said = await asyncio.to_thread(lambda: killed(start(APPENDING, path, 3, "in-commit")))

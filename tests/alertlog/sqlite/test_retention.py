@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("time_passes_for_all")
 
 
 def test_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):
-    """Each transaction deletes whole alerts, also for readers and crashes in between (LogR1)."""
+    """Each transaction deletes whole alerts, so readers and crashes between transactions find no half ones (LogR1)."""
     monkeypatch.setattr(sqlite, "PURGE_BATCH", 3)
     halves = []
     purge = sqlite._purge
@@ -41,8 +41,8 @@ def test_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypa
     assert halves == []
 
 
-def test_purged_entries_are_not_in_file(path):
-    """Their bytes are overwritten, and the write-ahead log is empty when the last node is closed (DP16)."""
+def test_bytes_of_purged_entries_are_no_longer_in_file(path):
+    """The bytes are overwritten, and the write-ahead log is empty when the last node is closed (DP16)."""
 
     async def main():
         async with Opened(path) as log:
@@ -54,8 +54,8 @@ def test_purged_entries_are_not_in_file(path):
     assert b"a headline to forget" not in b"".join(each.read_bytes() for each in path.parent.glob("geocast.db*"))
 
 
-def test_deleted_place_is_in_no_file_of_running_node(path):
-    """Its bytes are overwritten and the write-ahead log is truncated; the other entries stay (LogC4, RZ4)."""
+def test_deleted_place_of_call_is_in_no_database_file_of_running_node(path):
+    """The bytes are overwritten and the write-ahead log is truncated; other entries stay (LogC4, RZ4)."""
     places, kept = [a_call(1, f"c-{n}") for n in range(20)], [an_end(2, f"c-{n}") for n in range(20)]
 
     async def main():
@@ -77,7 +77,7 @@ def test_deleted_place_is_in_no_file_of_running_node(path):
 
 
 def test_write_ahead_log_in_use_is_truncated_by_next_purge(path):
-    """Truncation is tried again as long as a deleted place may be in it (LogC4)."""
+    """Truncation is retried as long as the write-ahead log may contain a deleted place (LogC4)."""
     place, beside = a_call(), Path(f"{path}-wal")
 
     async def main():
@@ -98,7 +98,7 @@ def test_write_ahead_log_in_use_is_truncated_by_next_purge(path):
     run(main)
 
 
-def test_open_calls_are_found_by_index(path):
+def test_open_calls_are_found_by_database_index(path):
     """The index contains only the entries with a place (LogC3, LogC4)."""
     fill(path, 1)
     with closing(sqlite3.connect(path)) as db:
@@ -108,7 +108,7 @@ def test_open_calls_are_found_by_index(path):
             assert [step for step in plan[1:] if step.startswith("SCAN")] == []
 
 
-def test_file_of_release_before_calls_gets_index_and_column(path):
+def test_database_file_of_older_release_gets_index_and_column_for_calls(path):
     """The column has a default, so the older release can still write (LogG6)."""
     fill(path, 1)
     edit(
@@ -131,8 +131,8 @@ def test_file_of_release_before_calls_gets_index_and_column(path):
     run(main)
 
 
-def test_file_of_release_before_pushes_gets_column_for_them(path):
-    """The column has a default, so the older release can still write with its own statement (LogG6)."""
+def test_database_file_of_older_release_gets_column_for_push_counts(path):
+    """The column has a default, so the older release can still write with its own SQL statement (LogG6)."""
     fill(path, 1)
     edit(
         path,

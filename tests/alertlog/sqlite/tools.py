@@ -54,7 +54,7 @@ def fill(path, count):
 
 
 def contents(path):
-    """Return the ids in the log, and the number of entries that were set aside."""
+    """Return the ids in the log, and the number of entries that can't be read."""
 
     async def main():
         async with Opened(path) as log:

@@ -1,4 +1,4 @@
-"""The counts and durations of the call hub."""
+"""The numbers and durations that the call hub measures."""
 
 import pytest
 from calls.quarter import PLACE, with_terms
@@ -9,7 +9,7 @@ from geocast.calls.hub import (
 )
 
 
-def test_call_counts_notifications_acks_and_declines(quarter):
+def test_call_counts_notified_sessions_acks_and_declines(quarter):
     """Each pair of connection and revision counts once (H7, RN3)."""
     phones = [quarter.join(0, f"r-{n}") for n in range(3)]
     quarter.open()
@@ -31,7 +31,7 @@ def test_call_counts_notifications_acks_and_declines(quarter):
     assert (board.rings, board.acks, board.answers["decline"]) == (3, 2, 2)
 
 
-def test_notifications_count_for_the_call_and_its_revision(quarter):
+def test_notified_sessions_are_counted_per_call_and_per_revision(quarter):
     """The next wave depends on sessions that were notified of this revision and have not declined (HD16)."""
     phones = [quarter.join(0, f"r-{n}") for n in range(3)]
     quarter.open(terms=with_terms(seats=["cpr"]))
@@ -45,7 +45,7 @@ def test_notifications_count_for_the_call_and_its_revision(quarter):
     assert (call.count_name, call.called_of(Counts(2, 0, 1)), call.called_of(Counts(5, 0, 1))) == ("c-1/3", 1, 4)
 
 
-def test_repeated_decline_counts_once(quarter):
+def test_repeated_decline_message_counts_once(quarter):
     """A session that declines, accepts and declines again counts as declined once per revision (H7)."""
     phone = quarter.join()
     quarter.open()
@@ -56,8 +56,11 @@ def test_repeated_decline_counts_once(quarter):
     assert quarter.hub.take_counts() == {"c-1": Counts(1, 0, 1)}
 
 
-def test_next_wave_is_due_after_the_time_of_the_policy(quarter):
-    """After 200 ms while fewer than `enough` were notified, else after `answer_s`; never for a full call (RN2)."""
+def test_next_wave_of_notifications_is_due_after_time_set_in_policy(quarter):
+    """A wave is due after 200 ms while fewer than `enough` sessions were notified, otherwise after `answer_s`.
+
+    It is never due for a full call (RN2).
+    """
     quarter.open(terms=with_terms(enough=2))
     board = quarter.hub
     [call] = board.open_calls(quarter.clock.now())
@@ -81,8 +84,8 @@ def test_next_wave_is_due_after_the_time_of_the_policy(quarter):
     assert board.due_to_widen(quarter.clock.advance(60)) == []
 
 
-def test_durations_are_observed_once(quarter):
-    """From the opening to the first notification, from an `accept` to its answer, and to the first seat."""
+def test_times_to_first_notification_answer_and_seat_are_measured_once(quarter):
+    """The time of the answer runs from its `accept`, the other two from the opening of the call."""
     phone = quarter.join()
     quarter.clock.advance(2)
     opened = quarter.entry(quarter.opening(), PLACE)

@@ -1,11 +1,11 @@
-"""The end of a call in the call hub, with right and wrong clocks."""
+"""The end of a call in the call hub, with correct and wrong clocks."""
 
 from calls.quarter import PLACE
 from support.fakes import NOON_MS
 
 
-def test_end_is_sent_to_notified_sessions_and_people_with_seats(quarter):
-    """Once, wherever they are; not to sessions that have declined (RJ7)."""
+def test_end_of_call_is_sent_to_notified_sessions_and_responders_with_seats(quarter):
+    """The end is sent once, wherever the sessions are, but not to sessions that have declined (RJ7)."""
     holder, tablet, walks, declines = (
         quarter.join(),
         quarter.join(9_000),
@@ -28,7 +28,7 @@ def test_end_is_sent_to_notified_sessions_and_people_with_seats(quarter):
     assert walks.received() == ["-c-1 over"]
 
 
-def test_slow_session_of_a_person_with_a_seat_is_sent_the_end(quarter):
+def test_slow_session_of_responder_with_a_seat_is_sent_end_of_call(quarter):
     """The session may still wait for the answer to its `accept` (RJ7, RV4)."""
     phone = quarter.join(9_000)
     quarter.open()
@@ -40,7 +40,7 @@ def test_slow_session_of_a_person_with_a_seat_is_sent_the_end(quarter):
     assert phone.received() == ["-c-1 over"]
 
 
-def test_call_expired_by_either_clock_sends_nothing(quarter):
+def test_nothing_is_sent_about_call_that_has_expired_by_one_clock(quarter):
     """After the expiry only an `accept` is answered (RJ7, RJ9, E1, E5)."""
     phone = quarter.join()
     quarter.open()
@@ -52,8 +52,8 @@ def test_call_expired_by_either_clock_sends_nothing(quarter):
     assert phone.received() == ["-c-1 over"]
 
 
-def test_call_notifies_after_a_fast_wall_clock_was_corrected(quarter):
-    """What a fast clock has held back is sent after the correction, and nothing is sent twice (E5)."""
+def test_sessions_are_notified_after_a_fast_wall_clock_was_corrected(quarter):
+    """Messages that a fast clock has held back are sent after its correction, and nothing is sent twice (E5)."""
     early, late = quarter.join(), quarter.join(900, "r-2")
     quarter.open()
     quarter.clock.wall_ms += 1_800_000
@@ -67,7 +67,7 @@ def test_call_notifies_after_a_fast_wall_clock_was_corrected(quarter):
     assert (early.received(), late.received()) == ([], ["c-1/1"])
 
 
-def test_session_refused_by_a_fast_clock_is_notified_after_its_correction(quarter):
+def test_session_refused_because_of_fast_clock_is_notified_after_clock_correction(quarter):
     """A session that was sent `over` has dropped the call, so it is sent again (RJ2, RJ6, E5).
 
     A session that returns with the call in `holding` is not sent the call again.
@@ -98,7 +98,7 @@ def test_wall_clock_set_back_does_not_prolong_a_call(quarter):
     assert quarter.hub.to_end(quarter.clock.now()) == []
 
 
-def test_call_expired_by_both_clocks_is_to_be_ended_in_the_log(quarter):
+def test_call_expired_by_both_clocks_is_due_to_be_ended_in_the_log(quarter):
     """The node ends an expired call in the log, and then forgets it (RZ4)."""
     quarter.open()
     quarter.clock.advance(1_799)
@@ -111,8 +111,8 @@ def test_call_expired_by_both_clocks_is_to_be_ended_in_the_log(quarter):
     assert not quarter.hub.knows("c-1")
 
 
-def test_late_actions_of_responders_do_not_delay_the_end(quarter):
-    """Waves and seats are not content, and the place is in the log until the end (RZ4)."""
+def test_late_actions_of_responders_do_not_delay_end_of_call(quarter):
+    """Wider radii and seats do not extend a call, whose exact place is in the log until its end (RZ4)."""
     quarter.open()
     quarter.clock.advance(1_500)
     quarter.widen()
@@ -123,8 +123,8 @@ def test_late_actions_of_responders_do_not_delay_the_end(quarter):
     assert quarter.hub.to_end(quarter.clock.now()) == ["c-1"]
 
 
-def test_fast_wall_clock_ends_no_call_in_the_log(quarter):
-    """A node with a fast clock is silent about the call, but an end would affect all nodes (RZ4, E5)."""
+def test_node_with_fast_wall_clock_does_not_end_call_in_the_log(quarter):
+    """The node only stops sending messages about the call, since an end in the log would affect all nodes (RZ4, E5)."""
     body = quarter.opening()
     quarter.clock.wall_ms += 600_000
     quarter.read(body, PLACE)
@@ -135,7 +135,7 @@ def test_fast_wall_clock_ends_no_call_in_the_log(quarter):
 
 
 def test_expired_call_without_end_is_forgotten_after_a_day(quarter):
-    """After that nobody is excluded because of the call, and the log is not asked again (LogR1, RQ7)."""
+    """Then the call excludes nobody, and the node no longer tries to end it in the log (LogR1, RQ7)."""
     phone = quarter.join()
     quarter.open()
     quarter.accept("r-1")

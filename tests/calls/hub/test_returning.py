@@ -14,11 +14,14 @@ from geocast.calls.hub import (
 from geocast.calls.responders import Responders
 from geocast.model.call import Person
 
-# ---- coming back -------------------------------------------------------------------------------------------------
+# ---- clients that reconnect --------------------------------------------------------------------------------------
 
 
-def test_returning_client_is_sent_what_its_holding_lacks(quarter):
-    """The table of R5, with `standdown` for `cancel`, and `full` if the call is full (RJ8)."""
+def test_returning_client_is_sent_what_changed_in_calls_it_names(quarter):
+    """The table in R5 applies, with `standdown` instead of `cancel`.
+
+    If the call is full, the reason is `full` (RJ8).
+    """
     quarter.open("c-1")
     quarter.open("c-1", replaces=1)
     quarter.open("c-2")
@@ -36,8 +39,8 @@ def test_returning_client_is_sent_what_its_holding_lacks(quarter):
     assert same.received() == newer.received() == ["-c-1 over"]
 
 
-def test_holding_of_a_call_read_later_is_remembered(quarter):
-    """The `holding` is kept for 30 s; when the call is read, the table of R5 is applied (RJ8, R5e)."""
+def test_calls_named_by_returning_client_are_remembered_until_they_are_read(quarter):
+    """The client's `holding` is kept for 30 s. When the call is read, the table in R5 is applied (RJ8, R5e)."""
     behind, later = quarter.join(9_000, holding={"c-1": 1}), quarter.join(0, "r-2", holding={"c-2": 1})
     quarter.open("c-1")
     quarter.end("c-1")
@@ -49,8 +52,8 @@ def test_holding_of_a_call_read_later_is_remembered(quarter):
 
 
 @pytest.mark.parametrize("seats", [["cpr"], ["cpr", "cpr"]], ids=["full, so with a revision of its own", "not full"])
-def test_returning_client_that_released_its_seat_keeps_the_new_call(quarter, seats):
-    """The client has the newer `call`, so it is sent no `left` (HD18)."""
+def test_returning_client_that_released_its_seat_keeps_the_newer_call(quarter, seats):
+    """The client already has the newer `call`, so it is not sent a `standdown` with the reason `left` (HD18)."""
     quarter.open(terms=with_terms(seats=seats))
     phone = quarter.join()
     quarter.accept("r-1")
@@ -66,8 +69,8 @@ def test_returning_client_that_released_its_seat_keeps_the_new_call(quarter, sea
     assert back.received() == []
 
 
-def test_returning_client_with_a_released_task_is_sent_left_and_the_call(quarter):
-    """The same if the client has an older task of its person (HD18, RJ6)."""
+def test_returning_client_whose_seat_was_released_is_sent_standdown_and_call(quarter):
+    """This also holds for a client that names an older task of the same responder (HD18, RJ6)."""
     quarter.open(terms=with_terms(seats=["cpr", "cpr"]))
     for _ in range(2):
         quarter.accept("r-1")
@@ -78,8 +81,11 @@ def test_returning_client_with_a_released_task_is_sent_left_and_the_call(quarter
     assert away.received() == ["-c-1 left"]
 
 
-def test_returning_person_with_a_seat_is_sent_the_task(quarter):
-    """A lost connection keeps the seat; if the seat was released meanwhile, the client is sent `left` (RJ6, RV5)."""
+def test_returning_responder_with_a_seat_is_sent_the_task(quarter):
+    """A lost connection keeps the seat.
+
+    If the seat was released meanwhile, the client is sent a `standdown` with the reason `left` (RJ6, RV5).
+    """
     phone = quarter.join()
     quarter.open()
     quarter.accept("r-1")
@@ -89,8 +95,8 @@ def test_returning_person_with_a_seat_is_sent_the_task(quarter):
     assert quarter.join(9_000, holding={"c-1": 2}).received() == ["-c-1 left"]
 
 
-def test_session_without_qualification_is_sent_over_and_left_only(quarter):
-    """Only if its person has a seat, or it was notified before (RJ9, RJ6, RJ7)."""
+def test_unqualified_session_is_sent_only_end_of_call_it_was_notified_of(quarter):
+    """Sessions that were never notified are sent nothing (RJ9, RJ6, RJ7)."""
     rung, never = quarter.join(0), quarter.join(0, "r-2", ())
     quarter.open()
     rung.received()
@@ -103,8 +109,8 @@ def test_session_without_qualification_is_sent_over_and_left_only(quarter):
     assert (rung.received(), never.received()) == (["-c-1 over"], [])
 
 
-def test_session_without_qualification_costs_one_dict_entry():
-    """Calls do not concern most sessions of a node (RJ6, RJ9)."""
+def test_session_without_qualification_costs_less_than_200_bytes():
+    """Most sessions of a node have no qualification and need nothing about calls (RJ6, RJ9)."""
     subs = [f"r-{number}" for number in range(10_000)]
     responders = Responders(len(subs))
     tracemalloc.start()
@@ -118,8 +124,8 @@ def test_session_without_qualification_costs_one_dict_entry():
     assert list(responders.rows_of([Person("r-7")])) == [7]
 
 
-def test_all_sessions_of_a_person_are_found():
-    """While sessions join, change their token and leave; then the person is forgotten (RJ6)."""
+def test_all_sessions_of_a_responder_are_found():
+    """Sessions join, change their tokens and leave. After the last one, the responder is forgotten (RJ6)."""
     responders = Responders(4)
     for row in range(3):
         responders.set_rights(row, FakeRights(sub="r-1"))
@@ -137,8 +143,8 @@ def test_all_sessions_of_a_person_are_found():
     assert list(responders.rows_of([Person("r-1"), Person("r-2")])) == []
 
 
-def test_session_that_left_is_forgotten(quarter):
-    """Its location is forgotten, and another session may have its row (RZ7)."""
+def test_session_that_disconnected_is_forgotten(quarter):
+    """Its location is deleted, and a new session may get its row number (RZ7)."""
     phone = quarter.join(sub="r-77")
     quarter.open()
     phone.accept()
@@ -149,11 +155,11 @@ def test_session_that_left_is_forgotten(quarter):
     quarter.end()
 
 
-# ---- entries that come otherwise ---------------------------------------------------------------------------------
+# ---- entries that arrive again, out of order or unreadable -------------------------------------------------------
 
 
-def test_entries_read_again_change_nothing(quarter):
-    """A new epoch of the log delivers all entries again."""
+def test_call_entries_read_again_change_nothing(quarter):
+    """After the log has lost entries, all entries are read again."""
     phone = quarter.join()
     entries = [quarter.open(), quarter.accept("r-1"), quarter.widen()]
     phone.received()
@@ -161,10 +167,10 @@ def test_entries_read_again_change_nothing(quarter):
     assert phone.received() == []
 
 
-def test_seat_that_the_log_has_lost_is_kept(quarter):
-    """Another entry has its number.
+def test_responder_keeps_seat_that_the_log_has_lost(quarter):
+    """Another entry has the number of the lost one.
 
-    The person keeps the task, and is sent a new one when the seat is put back (RV7).
+    The responder keeps the task, and is sent a new one when the seat is restored (RV7).
     """
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
@@ -185,8 +191,8 @@ def test_seat_that_the_log_has_lost_is_kept(quarter):
     assert phone.received() == ["-c-1 left"]
 
 
-def test_undecrypted_entry_is_set_aside_and_decrypted_with_new_keys(quarter):
-    """The entry is counted, and tried again after a reload (RZ3, RZ5)."""
+def test_undecrypted_entry_is_counted_and_decrypted_after_reload_of_keys(quarter):
+    """The entry is kept until a reload brings its key (RZ3, RZ5)."""
     phone, other = quarter.join(), new_keys("other")
     quarter.read(quarter.opening(), PLACE, keys=other)
     quarter.open("c-2")
@@ -198,7 +204,7 @@ def test_undecrypted_entry_is_set_aside_and_decrypted_with_new_keys(quarter):
     assert quarter.hub.degraded(quarter.clock.now()) == 0
 
 
-def test_task_waits_until_the_key_of_its_place_is_back(quarter):
+def test_no_task_is_sent_while_key_of_seat_entry_is_missing(quarter):
     """Nothing fails while the key is missing (RZ5)."""
     phone, keys = quarter.join(), quarter.keys
     quarter.open()
@@ -216,8 +222,8 @@ def _claim_parts(sub):
     return Acceptance(1, "cpr", NOON_MS), Person(sub)
 
 
-def test_chain_with_deleted_places_is_read_from_its_end(quarter):
-    """A process that starts later knows who is excluded, and notifies nobody (RQ7, RZ4)."""
+def test_ended_call_with_deleted_place_still_excludes_its_responder(quarter):
+    """A process that starts after the deletion knows who is excluded, and notifies nobody of the call (RQ7, RZ4)."""
     opened = quarter.entry(quarter.opening(), PLACE)
     claim = quarter.entry(*_claim_parts("r-1"))
     assert opened.revision == 1

@@ -16,8 +16,8 @@ from geocast.calls.hub import (
 from geocast.model.call import ExactPlace, Person
 
 
-def test_task_is_sent_when_the_seat_is_read(quarter):
-    """To each session of the person whose own token qualifies, and to nobody else (RV1, RJ6, M22, HD5)."""
+def test_task_is_sent_when_seat_is_read_from_the_log(quarter):
+    """Only sessions of the responder whose own token qualifies are sent the task (RV1, RJ6, M22, HD5)."""
     phone, tablet, plain = quarter.join(), quarter.join(5_000), quarter.join(0, quals=(), here=False)
     other = quarter.join(0, "r-2")
     quarter.open()
@@ -36,7 +36,7 @@ def test_task_is_sent_when_the_seat_is_read(quarter):
 
 
 def test_task_has_the_exact_place_and_no_empty_fields(quarter):
-    """The place is sent as it was received (M22)."""
+    """The place is sent exactly as the dispatcher gave it (M22)."""
     phone = quarter.join()
     quarter.open(place=ExactPlace(1.5, 2.5, "public", None, "Behind the kiosk"))
     quarter.accept("r-1", 1)
@@ -56,7 +56,7 @@ def test_task_has_the_exact_place_and_no_empty_fields(quarter):
 
 
 def test_task_names_defibrillators_nearby_and_the_one_to_fetch():
-    """Only who fetches a defibrillator is sent its code (M22, RI2, RI3)."""
+    """Only the responder who fetches a defibrillator is sent its code (M22, RI2, RI3)."""
     aeds = Aeds(
         [Aed(f"node/{n}", PLACE.lat + n * 0.001, PLACE.lng, None, None, None, True, f"code {n}") for n in (1, 2)]
     )
@@ -74,8 +74,8 @@ def test_task_names_defibrillators_nearby_and_the_one_to_fetch():
     assert carrier.messages()[0]["aeds"] == []
 
 
-def test_exact_place_is_in_tasks_only(quarter):
-    """The hub keeps entries encrypted, and no place of a call that has ended (RZ2, RZ4)."""
+def test_exact_place_is_sent_only_in_tasks(quarter):
+    """The hub keeps entries encrypted, and deletes the place when the call has ended (RZ2, RZ4)."""
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
     quarter.accept("r-1")
@@ -87,8 +87,8 @@ def test_exact_place_is_in_tasks_only(quarter):
     assert "'call'" not in all_of(quarter.hub)
 
 
-def test_repeated_accept_is_answered_by_the_same_task(quarter):
-    """From any device, each time, and without the log (RV3, RJ6)."""
+def test_repeated_accept_message_is_answered_with_the_same_task(quarter):
+    """Any device of the responder gets the answer each time, without a look into the log (RV3, RJ6)."""
     phone, tablet = quarter.join(), quarter.join(9_000)
     quarter.open()
     quarter.accept("r-1")
@@ -97,8 +97,8 @@ def test_repeated_accept_is_answered_by_the_same_task(quarter):
     assert (phone.received(), tablet.received()) == (["c-1:2 seat 1"], ["c-1:2 seat 1"] * 2)
 
 
-def test_new_content_is_sent_as_new_task_to_a_person_with_a_seat(quarter):
-    """Once per revision on a connection, although the call is full (RJ5, RJ6)."""
+def test_correction_of_call_is_sent_as_new_task_to_responder_with_a_seat(quarter):
+    """The task is sent once per revision and connection, even if the call is full (RJ5, RJ6)."""
     phone, other = quarter.join(), quarter.join(0, "r-3")
     quarter.open()
     quarter.accept("r-1", 1)
@@ -109,8 +109,11 @@ def test_new_content_is_sent_as_new_task_to_a_person_with_a_seat(quarter):
     assert (phone.received(), other.received()) == (["c-1:4 seat 1"], [])
 
 
-def test_full_call_stands_down_notified_sessions_without_a_seat(quarter):
-    """Not sessions that have declined (RJ4). A released seat notifies again, with a new revision (RV6, RJ2)."""
+def test_full_call_sends_standdown_to_notified_sessions_without_a_seat(quarter):
+    """Sessions that have declined get no `standdown` (RJ4).
+
+    A released seat notifies again, under a new revision (RV6, RJ2).
+    """
     one, two, three, four = (quarter.join(0, f"r-{n}") for n in range(1, 5))
     far = quarter.join(9_000, "r-5")
     quarter.open()
@@ -127,8 +130,11 @@ def test_full_call_stands_down_notified_sessions_without_a_seat(quarter):
     assert (one.received(), two.received(), four.received()) == (["-c-1 left", "c-1/4"], [], [])
 
 
-def test_decline_of_a_seat_is_answered_when_the_release_is_read(quarter):
-    """Each session with the task is sent `left`; the session that declined is not notified again (M19, RJ6)."""
+def test_decline_of_a_seat_is_answered_when_its_release_is_in_the_log(quarter):
+    """All sessions with the task are answered with `left`.
+
+    The session that declined is not notified again (M19, RJ6).
+    """
     phone, tablet = quarter.join(), quarter.join(9_000)
     quarter.open()
     quarter.accept("r-1")
@@ -141,7 +147,7 @@ def test_decline_of_a_seat_is_answered_when_the_release_is_read(quarter):
 
 
 def test_seat_granted_after_a_decline_is_released(quarter):
-    """The decline came between the `accept` and its answer (M19)."""
+    """The decline arrives between the `accept` and its answer (M19)."""
     phone = quarter.join()
     quarter.open()
     [request] = phone.accept()
@@ -150,8 +156,8 @@ def test_seat_granted_after_a_decline_is_released(quarter):
     assert quarter.asked[-1] == ReleaseRequest("c-1", Person("r-1"))
 
 
-def test_stored_seat_declined_before_it_was_read_is_released(quarter):
-    """The log has the seat, and this process has not read it yet (M19)."""
+def test_seat_declined_before_it_was_read_from_the_log_is_released(quarter):
+    """The seat is stored in the log, but this process has not read the entry yet (M19)."""
     phone = quarter.join()
     quarter.open()
     [request] = phone.accept()
@@ -159,8 +165,8 @@ def test_stored_seat_declined_before_it_was_read_is_released(quarter):
     assert phone.decline() == [ReleaseRequest("c-1", Person("r-1"))]
 
 
-def test_accept_after_decline_keeps_the_seat(quarter):
-    """The last of `accept`, `decline` and `accept` counts, even before the log has answered (M18, M19)."""
+def test_accept_message_after_decline_keeps_the_seat(quarter):
+    """After `accept`, `decline` and `accept` the last message counts, even before the log has answered (M18, M19)."""
     phone = quarter.join()
     quarter.open()
     [request] = phone.accept()
@@ -170,8 +176,11 @@ def test_accept_after_decline_keeps_the_seat(quarter):
     assert ReleaseRequest("c-1", Person("r-1")) not in quarter.asked
 
 
-def test_session_has_one_pending_accept_at_a_time(quarter):
-    """The client repeats the others. After a refusal the next `accept` is taken (RV4)."""
+def test_session_has_one_pending_accept_message_at_a_time(quarter):
+    """Further `accept` messages are ignored, and the client repeats them.
+
+    After a refusal the next one is handled (RV4).
+    """
     phone = quarter.join()
     quarter.open("c-1")
     quarter.open("c-2")
@@ -184,9 +193,9 @@ def test_session_has_one_pending_accept_at_a_time(quarter):
 
 
 def test_refusal_already_sent_is_not_sent_again(quarter):
-    """A `full` or `over` that was sent meanwhile is the answer (M18, RJ4, RJ7).
+    """A `full` or `over` that was sent while the `accept` was pending is its answer (M18, RJ4, RJ7).
 
-    A later `accept` gets an answer of its own.
+    A later `accept` gets its own answer.
     """
     phone, again, late = quarter.join(), quarter.join(0, "r-2"), quarter.join(0, "r-3")
     quarter.open()
@@ -207,8 +216,8 @@ def test_refusal_already_sent_is_not_sent_again(quarter):
     assert len(quarter.asked) == 3
 
 
-def test_refusal_of_the_log_becomes_over_if_the_call_has_ended_since(quarter):
-    """The end may come from a clock (RJ9, E5)."""
+def test_refusal_reason_becomes_over_if_call_ended_meanwhile(quarter):
+    """A call may also end because a clock has passed its expiry (RJ9, E5)."""
     phone, never_rung = quarter.join(), quarter.join(900, "r-2", holding={})
     quarter.open()
     [request], far = phone.accept(), never_rung.accept()
@@ -219,7 +228,7 @@ def test_refusal_of_the_log_becomes_over_if_the_call_has_ended_since(quarter):
     assert phone.received() == ["-c-1 over"]
 
 
-def test_accept_refused_before_a_new_notification_is_decided_again(quarter):
+def test_accept_message_refused_before_a_new_notification_is_decided_again(quarter):
     """Otherwise a session that was just notified would believe that the call is full (RV6, RJ2)."""
     phone = quarter.join()
     quarter.open()
@@ -234,8 +243,8 @@ def test_accept_refused_before_a_new_notification_is_decided_again(quarter):
     assert phone.received() == ["-c-1 full"]
 
 
-def test_seat_request_uses_the_session_as_it_is_now(quarter):
-    """The location at the time of the decision counts, and no seat is requested for a session that has left (RV4)."""
+def test_seat_request_uses_current_location_of_session(quarter):
+    """For a session that has left, no seat is requested (RV4)."""
     phone, gone = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
     [request], [other] = phone.accept(), gone.accept()
@@ -248,7 +257,7 @@ def test_seat_request_uses_the_session_as_it_is_now(quarter):
     quarter.hub.on_answer(other, "full", quarter.clock.now())
 
 
-def test_accept_is_refused_without_the_log_where_the_reason_is_known(quarter):
+def test_accept_message_is_refused_without_asking_the_log_if_reason_is_known(quarter):
     """The reason is the first of `over`, `held-off`, `full` and `far` (RV4)."""
     holder, other, far, off = (quarter.join(m, f"r-{n}") for n, m in ((1, 0), (2, 0), (3, 5_000), (4, 0)))
     nobody, plain, wrong = quarter.join(0, None, ()), quarter.join(0, "r-6", ()), quarter.join(0, "r-7", ("triage",))
@@ -269,7 +278,7 @@ def test_accept_is_refused_without_the_log_where_the_reason_is_known(quarter):
     assert far.received() == ["-c-1 full"]
 
 
-def test_accept_of_an_unknown_call_is_decided_by_the_log(quarter):
+def test_accept_message_for_an_unknown_call_is_decided_by_the_log(quarter):
     """This process may not have read the call yet (RV4)."""
     phone, plain = quarter.join(), quarter.join(0, "r-2", ())
     [request] = phone.accept("c-9")
@@ -279,8 +288,8 @@ def test_accept_of_an_unknown_call_is_decided_by_the_log(quarter):
     assert phone.received() == plain.received() == ["-c-9 over"]
 
 
-def test_report_counts_from_people_with_seats_once_in_five_seconds(quarter):
-    """A report has no answer (M20)."""
+def test_progress_report_counts_only_with_a_seat_and_once_in_five_seconds(quarter):
+    """Reports are not answered (M20)."""
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
     quarter.accept("r-1")
@@ -299,8 +308,8 @@ def test_report_counts_from_people_with_seats_once_in_five_seconds(quarter):
     assert phone.received() == other.received() == []
 
 
-def test_equal_sub_of_another_issuer_does_not_share_the_seat(quarter):
-    """It is notified while a seat is free, and can't release, report or exclude for the other (HD5)."""
+def test_responder_with_equal_sub_from_another_issuer_does_not_share_the_seat(quarter):
+    """Such a responder is notified while a seat is free, and can't release or report for the other (HD5)."""
     phone, other = quarter.join(), quarter.join(issuer="https://other.example")
     quarter.open()
     quarter.accept("r-1")
@@ -314,8 +323,8 @@ def test_equal_sub_of_another_issuer_does_not_share_the_seat(quarter):
     assert (phone.received(), other.received()) == (["-c-1 over"], [])
 
 
-def test_session_that_lost_its_qualification_gets_no_task_and_may_release(quarter):
-    """It knows the place, so it is sent the end and may decline; new content is not sent (HD5)."""
+def test_session_that_lost_its_qualification_gets_no_task_and_may_give_up_its_seat(quarter):
+    """The session knows the place, so it is sent the end of the call, but no corrections (HD5)."""
     phone, plain = quarter.join(), quarter.join(quals=(), here=False)
     quarter.open()
     quarter.accept("r-1")
@@ -330,8 +339,8 @@ def test_session_that_lost_its_qualification_gets_no_task_and_may_release(quarte
 
 
 @pytest.mark.parametrize("is_again", [True, False], ids=["a repeated accept", "a claim that the log takes"])
-def test_accept_is_answered_by_over_if_the_qualification_lapses_before_the_task(quarter, is_again):
-    """Every `accept` has an answer, and so has the next one (HD5, RJ9)."""
+def test_accept_message_is_refused_if_qualification_lapses_before_the_task_is_sent(quarter, is_again):
+    """This `accept` and the next one are each answered (HD5, RJ9)."""
     phone = quarter.join()
     quarter.open()
     if is_again:

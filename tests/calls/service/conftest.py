@@ -1,4 +1,4 @@
-"""A service of calls for each test."""
+"""A fixture: a new call service for each test."""
 
 import pytest
 from calls.service.harness import CallServiceHarness
@@ -6,5 +6,5 @@ from calls.service.harness import CallServiceHarness
 
 @pytest.fixture
 def room():
-    """A node that has heard of no call yet."""
+    """A node whose log has no calls yet."""
     return CallServiceHarness()

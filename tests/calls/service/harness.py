@@ -1,4 +1,4 @@
-"""A node's service of calls on a log and a clock of its own."""
+"""The call service of a node, with its own log and clock."""
 
 import pytest
 from support.fakes import FakeClock, call_request
@@ -46,7 +46,7 @@ AEDS = Aeds([Aed("node/1", 47.6772, 8.83, "Hall", None, None, True, None)])
 
 
 class CallServiceHarness:
-    """A node's decisions about calls, on a log and a clock of its own."""
+    """The call service of a node, with its own log and clock."""
 
     def __init__(self, alert_log=None, keys=KEYS, in_force=POLICY, aeds=AEDS):
         self.log = alert_log or MemoryLog()
@@ -75,7 +75,7 @@ class CallServiceHarness:
 
 
 async def refused(awaited):
-    """The problem as which it is refused."""
+    """Return the problem with which a request is refused."""
     with pytest.raises(Problem) as caught:
         await awaited
     return caught.value

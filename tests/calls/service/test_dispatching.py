@@ -14,10 +14,10 @@ from geocast.errors import LogUnavailable
 from geocast.model.alert import OtherKind
 from geocast.model.call import Ending, body_of
 
-# ---- to open -----------------------------------------------------------------------------------------------------
+# ---- opening calls -----------------------------------------------------------------------------------------------
 
 
-async def test_open_stores_an_encrypted_call(room):
+async def test_opening_a_call_stores_it_encrypted(room):
     """The answer is 201 with the published content, and followers of the log are notified (call-rules.md)."""
     outcome = await room.open()
     assert outcome == (
@@ -35,20 +35,20 @@ async def test_open_stores_an_encrypted_call(room):
     assert (entry.kind, entry.revision, entry.ends_at) == ("call", 1, NOON_MS + 1_500_000)
 
 
-async def test_call_keeps_the_policy_of_its_opening(room):
-    """The terms of its kind of place stay, whatever policy is loaded later (RO3)."""
+async def test_call_keeps_policy_that_was_in_force_when_it_opened(room):
+    """The terms for the call's kind of place stay, whatever policy is loaded later (RO3)."""
     await room.open()
     assert (await room.call()).opening.terms == POLICY.calls["cardiac_arrest"].terms("residence")
 
 
-async def test_members_left_out_get_their_defaults(room):
+async def test_missing_optional_fields_get_their_defaults(room):
     """A missing expiry becomes the latest one that the policy allows (RY4, A9)."""
     await room.open(expires_at=...)
     assert (await room.call()).opening.expires_at == NOON_MS - 60_000 + 1_800_000
 
 
-async def test_identifying_headline_is_replaced_by_the_title(room):
-    """It is not refused, and each answer says that it was replaced (RY3)."""
+async def test_headline_that_identifies_a_person_is_replaced_by_the_title(room):
+    """The request is not refused, and each answer says that the headline was replaced (RY3)."""
     outcome = await room.open(headline="Adult down at 12 Main Street, call Mr Smith")
     assert outcome.answer["headline"] == "replaced"
     assert (await room.call()).opening.headline == "Cardiac arrest: CPR needed"
@@ -66,8 +66,8 @@ async def test_headline_is_kept_if_the_policy_checks_no_texts():
     assert (await room.call()).opening.headline == "12 Main Street"
 
 
-async def test_repeated_opening_gets_the_first_answer(room):
-    """The content is compared by value, whoever repeats the request and whatever has happened since (H3, H5)."""
+async def test_repeated_request_to_open_a_call_gets_the_first_answer(room):
+    """Contents are compared by value, whoever repeats the request and whatever has happened since (H3, H5)."""
     first = await room.open()
     room.clock.advance(60)
     place = call_request()["place"] | {"lat": 47.67800890, "lng": 8.83111290}
@@ -92,14 +92,14 @@ async def test_repeated_opening_gets_the_first_answer(room):
         {"place": call_request()["place"] | {"kind": "public"}},
     ],
 )
-async def test_opening_with_the_id_of_another_call_is_a_conflict(room, changes):
+async def test_opening_a_call_with_the_id_of_another_call_is_a_conflict(room, changes):
     """A different exact place is different content, although nobody is sent it (RY1, H5)."""
     await room.open()
     assert (await refused(room.open(**changes))).slug == "id-conflict"
 
 
-async def test_opening_with_the_id_of_an_alert_is_a_conflict(room):
-    """Opening gets 409, other requests get 404; the same holds for alerts with the id of a call (RY1)."""
+async def test_opening_a_call_with_the_id_of_an_alert_is_a_conflict(room):
+    """Opening gets 409, and other requests get 404. The same holds for an alert with the id of a call (RY1)."""
     await room.log.append(a_revision(ID))
     assert (await refused(room.open())).slug == "id-conflict"
     for asked in (room.revise(), room.end(), room.calling.state(ID, DESK)):
@@ -108,13 +108,13 @@ async def test_opening_with_the_id_of_an_alert_is_a_conflict(room):
     assert not await room.log.append(a_revision("cad-9", 2))
 
 
-async def test_opening_with_the_id_of_an_unknown_kind_is_a_conflict(room):
+async def test_opening_a_call_with_the_id_of_an_entry_of_unknown_kind_is_a_conflict(room):
     """The entry was written by a later release (RY1, LogG4)."""
     room.log.take(OtherKind(ID, 1, NOON_MS + HOUR_MS))
     assert (await refused(room.open())).slug == "id-conflict"
 
 
-async def test_opening_with_a_reserved_cap_id_is_refused(room):
+async def test_opening_a_call_with_a_reserved_cap_id_is_refused(room):
     """Ids that begin with `cap.` are for CAP (RY1)."""
     [violation] = (await refused(room.open(id="cap.1"))).violations
     assert (violation.slug, violation.pointer) == ("invalid-value", "/id")
@@ -131,7 +131,7 @@ async def test_opening_with_a_reserved_cap_id_is_refused(room):
         ({"category": "flood", "place": ...}, ["missing-field", "category-not-callable"]),
     ],
 )
-async def test_opening_reports_all_policy_violations(room, changes, expected):
+async def test_opening_a_call_reports_all_policy_violations(room, changes, expected):
     """All violations are in one answer, fields first, and nothing is stored (RO1, RO2, P9)."""
     problem = await refused(room.open(**changes))
     assert (problem.status, [each.slug for each in problem.violations]) == (422, expected)
@@ -140,7 +140,7 @@ async def test_opening_reports_all_policy_violations(room, changes, expected):
 
 @pytest.mark.slow
 async def test_number_of_open_calls_is_limited(room):
-    """The 1,001st gets 429; repeated requests don't; after an end another call can be opened."""
+    """The 1,001st call gets 429, but a repeated request does not. When a call has ended, another can be opened."""
     for number in range(MAX_OPEN_CALLS):
         await room.open(id=f"c-{number}", dispatcher=Requester(f"desk-{number % 4}"))
     problem = await refused(room.open())
@@ -152,7 +152,7 @@ async def test_number_of_open_calls_is_limited(room):
     assert (await room.open()).created
 
 
-async def test_dispatcher_over_its_share_is_refused_and_others_are_served(room):
+async def test_dispatcher_with_too_many_open_calls_is_refused_and_others_are_served(room):
     """One dispatcher may have a quarter of the open calls, counted in the log (HD6)."""
     greedy = Requester("greedy")
     for number in range(MAX_OPEN_CALLS // 4):
@@ -168,7 +168,7 @@ async def test_dispatcher_over_its_share_is_refused_and_others_are_served(room):
     assert (await other_node.open(call_request(id="more"), greedy)).created
 
 
-async def test_opening_without_keys_stores_nothing():
+async def test_opening_a_call_without_encryption_keys_stores_nothing():
     """A node whose policy has calls does not start without keys; this is the second line of defence (RZ3)."""
     room = CallServiceHarness(keys=NO_CALL_KEYS)
     with pytest.raises(LogUnavailable):
@@ -176,11 +176,11 @@ async def test_opening_without_keys_stores_nothing():
     assert await room.log.history(ID) == ()
 
 
-# ---- new content -------------------------------------------------------------------------------------------------
+# ---- correcting calls --------------------------------------------------------------------------------------------
 
 
-async def test_revise_stores_new_content(room):
-    """The answer is 201 with the number of the entry; the radius stays, around the new place."""
+async def test_correction_of_a_call_stores_new_content(room):
+    """The answer is 201 with the number of the new entry. The radius stays the same, around the new place."""
     await room.open()
     await room.calling.widen(ID, 1)
     outcome = await room.revise(headline="Child, not breathing.", place=call_request()["place"] | {"lat": 47.7})
@@ -190,8 +190,8 @@ async def test_revise_stores_new_content(room):
     assert call.opening.near.lat == pytest.approx(47.7, abs=0.003)
 
 
-async def test_revise_with_an_old_replaces_is_a_conflict(room):
-    """`replaces` must be the number of the current content; otherwise 409 with that number."""
+async def test_correction_of_outdated_content_is_a_conflict(room):
+    """The field `replaces` must be the number of the current content. Otherwise the answer is 409 with that number."""
     await room.open()
     await room.accept()
     problem = await refused(room.revise(replaces=2))
@@ -202,8 +202,8 @@ async def test_revise_with_an_old_replaces_is_a_conflict(room):
     assert (await room.revise(replaces=3, headline="Third")).answer["revision"] == 4
 
 
-async def test_repeated_revise_gets_the_first_answer(room):
-    """From any dispatcher, after newer content, and after the end (H3)."""
+async def test_repeated_correction_gets_the_first_answer(room):
+    """This holds for any dispatcher, after newer content, and after the end of the call (H3)."""
     await room.open()
     first = await room.revise(headline="Second")
     await room.revise(replaces=2, headline="Third")
@@ -213,8 +213,8 @@ async def test_repeated_revise_gets_the_first_answer(room):
     assert await room.revise(headline="Second") == (first.answer, False)
 
 
-async def test_revise_refuses_changes_of_fixed_members(room):
-    """422 with one violation per member, and those of the policy of the opening (RO2, RO3)."""
+async def test_correction_that_changes_fixed_fields_is_refused(room):
+    """The answer is 422 and lists each such field, and violations of the policy at the opening (RO2, RO3)."""
     await room.open()
     problem = await refused(
         room.revise(
@@ -236,8 +236,8 @@ async def test_revise_refuses_changes_of_fixed_members(room):
     assert [each.slug for each in broken.violations] == ["invalid-value", "expiry-out-of-range"]
 
 
-async def test_revise_uses_the_terms_of_the_call_after_a_policy_change():
-    """The content can be corrected and seats can be taken under the terms of the opening (RO3)."""
+async def test_correction_after_policy_change_follows_policy_of_the_opening():
+    """The content can be corrected and seats can be taken by the old policy's terms (RO3)."""
     room = CallServiceHarness()
     await room.open()
     room.calling = room.calling.with_config(policy.load(None), KEYS)
@@ -247,8 +247,11 @@ async def test_revise_uses_the_terms_of_the_call_after_a_policy_change():
     assert (await refused(room.open(id="cad-9"))).slug == "category-not-callable"
 
 
-async def test_dispatcher_may_not_change_the_call_of_another(room):
-    """403; who manages calls may, and the call still belongs to its opener."""
+async def test_dispatcher_may_not_change_a_call_of_another_dispatcher(room):
+    """The answer is 403.
+
+    A dispatcher who manages calls may do so, and the call still belongs to the one who opened it.
+    """
     await room.open()
     for asked in (room.revise(OTHER, headline="X"), room.end(OTHER), room.calling.state(ID, OTHER)):
         assert (await refused(asked)).slug == "not-yours"
@@ -261,8 +264,8 @@ async def test_dispatcher_may_not_change_the_call_of_another(room):
     assert (await room.end(CHIEF)).created
 
 
-async def test_first_applicable_problem_is_raised(room):
-    """The order is fields, unknown, not yours, ended, number, rules (protocol, section 4)."""
+async def test_first_failing_check_of_a_correction_decides_the_problem(room):
+    """The order is: fields, unknown call, another's call, ended call, number, policy (protocol, section 4)."""
     wrong = {"category": "flood", "replaces": 9}
     assert (await refused(room.revise(OTHER, headline="", **wrong))).status == 422
     assert (await refused(room.revise(OTHER, **wrong))).slug == "unknown-call"
@@ -275,10 +278,10 @@ async def test_first_applicable_problem_is_raised(room):
     assert (await refused(room.revise(DESK, **wrong))).slug == "call-ended"
 
 
-# ---- the end -----------------------------------------------------------------------------------------------------
+# ---- ending calls ------------------------------------------------------------------------------------------------
 
 
-async def test_end_is_stored_once(room):
+async def test_end_of_call_is_stored_once(room):
     """The first end gets 201; a repeated end with any reason gets 200 and the first answer."""
     await room.open()
     first = await room.end()
@@ -290,14 +293,14 @@ async def test_end_is_stored_once(room):
     assert await room.kinds() == ["call", "end"]
 
 
-async def test_end_without_a_reason_is_refused(room):
-    """422, whatever the id is."""
+async def test_request_to_end_a_call_without_a_reason_is_refused(room):
+    """The answer is 422, even if the id is unknown."""
     assert (await refused(room.calling.end(ID, {}, DESK))).slug == "missing-field"
     assert (await refused(room.end())).slug == "unknown-call"
 
 
 async def test_expired_call_can_only_be_ended(room):
-    """It takes no more content. The node ends it once, and a later end gets that answer (RZ4)."""
+    """Corrections are refused. The node ends the call once, and a later request to end it gets that answer (RZ4)."""
     await room.open()
     await room.calling.expire(ID)
     assert await room.kinds() == ["call"]  # not before its time
@@ -314,8 +317,8 @@ async def test_expired_call_can_only_be_ended(room):
     assert (await room.calling.state(ID, DESK))["state"] == "expired"
 
 
-async def test_end_repeats_the_public_content(room):
-    """So the entries with the place can be deleted. Opening the call again then gets 410, and its state stays (RZ4)."""
+async def test_end_of_call_repeats_its_public_content_so_that_the_place_can_be_deleted(room):
+    """After the deletion, opening the call again gets 410, and its state can still be read (RZ4)."""
     await room.open()
     await room.accept()
     await room.end()

@@ -19,10 +19,10 @@ from geocast.calls.service import MOST_RETURNS
 from geocast.errors import LogUnavailable
 from geocast.model.call import Acceptance, Ending, Opening, Person, Widening
 
-# ---- seats -------------------------------------------------------------------------------------------------------
+# ---- taking and releasing seats ----------------------------------------------------------------------------------
 
 
-async def test_accept_gets_the_lowest_free_seat_and_its_role(room):
+async def test_responder_who_accepts_gets_lowest_free_seat_and_its_role(room):
     """The role `aed` becomes `cpr` if no defibrillator can be fetched (RV5, RI1)."""
     await room.open()
     for number in range(4):
@@ -40,7 +40,10 @@ async def test_accept_gets_the_lowest_free_seat_and_its_role(room):
 
 
 async def test_defibrillator_too_far_from_the_patient_is_not_fetched():
-    """`aed_m` of the call limits the distance; among those within it, the shortest way round counts (RI2)."""
+    """The call's `aed_m` limits the distance.
+
+    Among those within it, the one with the shortest detour is fetched (RI2).
+    """
     far = Aed("node/2", 47.7, 8.83, None, None, None, True, None)
     room = CallServiceHarness(aeds=Aeds([far]))
     await room.open()
@@ -55,8 +58,8 @@ async def test_defibrillator_too_far_from_the_patient_is_not_fetched():
     assert [seat.aed for seat in (await room.call()).seats.values()] == [None, "a"]
 
 
-async def test_second_accept_of_a_person_gets_no_second_seat(room):
-    """The answer is the same, even from far away, off duty, or when the call is full (RV3)."""
+async def test_responder_who_accepts_twice_gets_no_second_seat(room):
+    """The second answer is the same, even from far away, off duty, or when the call is full (RV3)."""
     await room.open()
     for number in range(4):
         await room.accept(f"r-{number}")
@@ -77,14 +80,14 @@ async def test_second_accept_of_a_person_gets_no_second_seat(room):
         ({"busy": True, "here": None}, "held-off"),
     ],
 )
-async def test_refusal_is_the_first_reason_in_order(room, changes, expected):
-    """Qualification, exclusion, full, far; nothing is stored (RV4)."""
+async def test_refusal_gives_first_applicable_reason(room, changes, expected):
+    """The order is: not qualified, excluded, full, far away. Nothing is stored (RV4)."""
     await room.open()
     assert await room.accept(**changes) == expected
     assert await room.kinds() == ["call"]
 
 
-async def test_accept_of_a_full_call_is_refused_as_full(room):
+async def test_responder_who_accepts_a_full_call_is_refused_with_reason_full(room):
     """`full` comes before `far`, and `held-off` before `full`. A released seat can be taken (RV4, RV6)."""
     await room.open()
     for number in range(4):
@@ -97,7 +100,10 @@ async def test_accept_of_a_full_call_is_refused_as_full(room):
 
 
 async def test_ended_call_gives_no_seat(room):
-    """Not even to people with a seat; and a test gives no seat to who may not see tests (RV4, RJ9, R6)."""
+    """Responders with a seat are refused, too.
+
+    A call with status `test` is over for those who may not see tests (RV4, RJ9, R6).
+    """
     await room.open()
     await room.accept("r-1")
     await room.end()
@@ -111,11 +117,11 @@ async def test_ended_call_gives_no_seat(room):
 
 
 async def test_seat_is_released_once(room):
-    """RV5: by who holds it. What is not held is not given back, and nothing follows the end."""
+    """Only the responder who has the seat can release it, and not after the end of the call (RV5)."""
     await room.open()
     await room.accept()
     await room.calling.release(ID, Person("r-2"))
-    with pytest.raises(LogUnavailable, match="not in the log any more"):
+    with pytest.raises(LogUnavailable, match="missing in the log"):
         await room.calling.release("cad-9", Person("r-1"))
     await room.calling.release(ID, Person("r-1"))
     await room.calling.release(ID, Person("r-1"))
@@ -126,8 +132,8 @@ async def test_seat_is_released_once(room):
     assert (await room.kinds())[-1] == "end"
 
 
-async def test_person_who_released_many_seats_is_refused(room):
-    """RV5: each time is two entries of the log, and may ring everybody anew. Others' seats are not counted."""
+async def test_responder_who_released_seats_too_often_is_refused(room):
+    """Each release takes two log entries and may notify everybody again. Releases of others are not counted (RV5)."""
     await room.open()
     for number in range(MOST_RETURNS):
         assert await room.accept("r-1") is None
@@ -139,8 +145,8 @@ async def test_person_who_released_many_seats_is_refused(room):
     assert await room.accept("r-2") is None
 
 
-async def test_report_counts_once_in_five_seconds(room):
-    """Only from people with a seat; a report without news, or within 5 s of the last, is dropped (M20)."""
+async def test_progress_report_counts_once_in_five_seconds(room):
+    """A report counts only from a responder with a seat, if it has news, and 5 s after the last one (M20)."""
     await room.open()
     await room.accept()
     await room.calling.report(ID, Person("r-2"), "arrived")
@@ -155,8 +161,8 @@ async def test_report_counts_once_in_five_seconds(room):
     assert await room.kinds() == ["call", "claim", "report", "report"]
 
 
-async def test_radius_widens_wave_by_wave(room):
-    """Only the next wave, and only while a seat is free; early and late requests change nothing (RN2)."""
+async def test_call_radius_widens_wave_by_wave(room):
+    """Only the next wave is stored, and only while a seat is free. Early and late requests change nothing (RN2)."""
     await room.open()
     for ring in (0, 2, 1, 1, 2, 3):
         await room.calling.widen(ID, ring)
@@ -173,8 +179,11 @@ async def test_radius_widens_wave_by_wave(room):
     assert (await full.kinds())[-1] == "end"
 
 
-async def test_lost_seat_is_put_back(room):
-    """With the next number; as seat 0 if the seat is taken; once, and not after the end (RV7)."""
+async def test_seat_lost_by_the_log_is_restored(room):
+    """The seat gets the next number.
+
+    It becomes seat 0 if it was taken meanwhile. It is not restored after the end (RV7).
+    """
     await room.open()
     await room.accept("r-1")
     lost = dataclasses.replace((await room.call()).seats[Person("r-1")], person=Person("r-0"))
@@ -191,11 +200,11 @@ async def test_lost_seat_is_put_back(room):
     assert (await room.kinds())[-1] == "end"
 
 
-# ---- what does not open ------------------------------------------------------------------------------------------
+# ---- entries that can't be decrypted -----------------------------------------------------------------------------
 
 
-async def test_node_without_a_key_of_the_chain_gives_no_seat():
-    """The undecrypted entry may be a seat, so the accept waits until the node has the key (RZ5, RV2)."""
+async def test_node_that_lacks_a_key_of_the_call_grants_no_seat():
+    """The undecrypted entry may be a seat, so an accept fails until the node has the key (RZ5, RV2)."""
     room = CallServiceHarness()
     await room.open()
     newer = CallServiceHarness(room.log, CallKeys({"b": b"b" * 32, "a": bytes(32)}))
@@ -210,8 +219,8 @@ async def test_node_without_a_key_of_the_chain_gives_no_seat():
     assert (await room.call()) is not None
 
 
-async def test_call_with_rubbish_in_its_chain_can_be_ended(room):
-    """Somebody who can write to the log, but has no key, can forge nothing (RZ3)."""
+async def test_call_with_a_forged_entry_can_be_ended(room):
+    """Somebody who can write to the log, but has no key, can forge no valid entry (RZ3)."""
     await room.open()
     forged = sealed(CallKeys({"x": b"x" * 32}), ID, 2, NOON_MS + HOUR_MS, Acceptance(1, "cpr", NOON_MS), Person("x"))
     assert await room.log.append(forged)
@@ -219,8 +228,8 @@ async def test_call_with_rubbish_in_its_chain_can_be_ended(room):
     assert (await room.end()).answer["revision"] == 3
 
 
-async def test_undecrypted_call_belongs_to_no_dispatcher():
-    """503, neither 404 nor 403: the node may get the key (RZ5)."""
+async def test_requests_for_a_call_that_cannot_be_decrypted_raise_log_unavailable():
+    """The answer is 503, and neither 404 nor 403, since the node may get the key later (RZ5)."""
     room = CallServiceHarness()
     await room.open()
     blind = CallServiceHarness(room.log, CallKeys({"b": b"b" * 32}))
@@ -230,7 +239,7 @@ async def test_undecrypted_call_belongs_to_no_dispatcher():
     assert [each async for each in blind.calling.open_calls(DESK)] == []
 
 
-async def test_copied_claim_counts_once(room):
+async def test_copy_of_a_released_seat_entry_gives_no_seat(room):
     """Somebody who can write to the log can copy an entry under a higher number (RZ3, RV2)."""
     await room.open()
     await room.accept()
@@ -241,7 +250,7 @@ async def test_copied_claim_counts_once(room):
     assert opened(KEYS, claim).secret == Person("r-1")
 
 
-# ---- at once -----------------------------------------------------------------------------------------------------
+# ---- concurrent requests -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["a file", pytest.param("redis", marks=needs_redis)])
@@ -267,8 +276,8 @@ async def answered(ask, *args, **kwargs):
             await asyncio.sleep(0.05)
 
 
-async def test_concurrent_accepts_get_as_many_seats_as_exist(rooms):
-    """On three nodes, some repeated; the first in the order of the log get different seats (RV2, RV3)."""
+async def test_concurrent_accept_messages_get_as_many_seats_as_exist(rooms):
+    """The accepts reach three nodes, some of them twice. The first ones in the log get different seats (RV2, RV3)."""
     await answered(rooms[0].open)
     subs = [f"r-{number % 20}" for number in range(60)]
     answers = await asyncio.gather(*(answered(rooms[n % 3].accept, sub) for n, sub in enumerate(subs)))
@@ -278,8 +287,8 @@ async def test_concurrent_accepts_get_as_many_seats_as_exist(rooms):
     assert set(answers) == {None, "full"}
 
 
-async def test_concurrent_accepts_releases_and_reports_keep_one_seat_each(rooms):
-    """Seats, releases, reports, waves, content and an end compete. The chain has one end (RV2, LogA1)."""
+async def test_concurrent_changes_of_a_call_leave_a_consistent_chain_of_entries(rooms):
+    """Accepts, releases, reports, waves, corrections and an end compete. Exactly one end is stored (RV2, LogA1)."""
     await answered(rooms[0].open)
     first = await asyncio.gather(*(answered(rooms[n % 3].accept, f"r-{n}") for n in range(4)))
     assert first == [None] * 4
@@ -304,15 +313,15 @@ async def test_concurrent_accepts_releases_and_reports_keep_one_seat_each(rooms)
 
 
 async def test_concurrent_openings_of_one_id_open_one_call(rooms):
-    """At most one gets 201, the others 200 with the same answer; other content gets 409 (H3)."""
+    """At most one request gets 201, and the others get 200 with the same answer. Other content gets 409 (H3)."""
     found = await asyncio.gather(*(answered(room.open) for room in rooms * 2))
     assert sum(each.created for each in found) <= 1
     assert len({json.dumps(each.answer) for each in found}) == 1
     assert (await refused(answered(rooms[0].open, headline="Another"))).slug == "id-conflict"
 
 
-async def test_overtaken_widening_is_not_tried_again(room, monkeypatch):
-    """The faster entry may have widened the call already (RN2)."""
+async def test_widening_that_another_entry_overtook_is_not_retried(room, monkeypatch):
+    """The other entry may have widened the radius already (RN2)."""
     await room.open()
     asked = []
 

@@ -1,4 +1,4 @@
-"""What a dispatcher is shown of a call."""
+"""The state of a call that a dispatcher is shown."""
 
 import asyncio
 import json
@@ -6,17 +6,17 @@ import json
 from calls.service.harness import CHIEF, DESK, ID, OTHER, CallServiceHarness, refused
 from support.fakes import NOON_MS
 
-from geocast.alertlog import Counts
+from geocast.alertlog import Counts, under_revision
 from geocast.auth.tokens import Requester
 from geocast.clock import format_time
 from geocast.model.call import Person
 
 
-async def test_view_has_the_state_of_a_call(room):
-    """Content, exact counts and seats, without the place (docs/reference/call-rules.md)."""
+async def test_dispatcher_view_shows_state_counts_and_seats_of_a_call(room):
+    """The view has the content and exact counts, but not the exact place (docs/reference/call-rules.md)."""
     await room.open()
     await room.calling.widen(ID, 1)
-    await room.log.add_counts({ID: Counts(9, 6, 2)})
+    await room.log.add_counts({ID: Counts(9, 6, 2), under_revision(ID, 0): Counts(1)})
     await room.accept("r-51c0")
     await room.accept("r-7a19", eta_s=240)
     room.clock.advance(30)
@@ -30,6 +30,7 @@ async def test_view_has_the_state_of_a_call(room):
         "rung": 9,
         "seen": 6,
         "declined": 2,
+        "resting": 1,
         "seats": [
             {
                 "seat": 1,
@@ -53,7 +54,7 @@ async def test_view_has_the_state_of_a_call(room):
     assert (call["id"], call["revision"], call["near"]["radius_m"]) == (ID, 1, 210.0)
 
 
-async def test_view_lists_everybody_who_was_sent_the_place(room):
+async def test_dispatcher_view_lists_everybody_who_was_sent_the_place(room):
     """A responder who takes a seat and releases it at once stays listed (RZ8)."""
     await room.open()
     await room.accept("r-51c0")
@@ -68,7 +69,7 @@ async def test_view_lists_everybody_who_was_sent_the_place(room):
     assert [seat["responder"] for seat in found["seats"]] == ["r-7a19"]
 
 
-async def test_view_of_a_full_call_says_full(room):
+async def test_dispatcher_view_of_a_full_call_has_state_full(room):
     """The state is `full` while no seat is free (RV6)."""
     await room.open()
     for number in range(4):
@@ -76,8 +77,8 @@ async def test_view_of_a_full_call_says_full(room):
     assert (await room.calling.state(ID, DESK))["state"] == "full"
 
 
-async def test_list_has_the_open_calls_of_the_dispatcher(room):
-    """In the order of opening; who manages calls sees all of them."""
+async def test_list_contains_only_own_open_calls_except_for_call_managers(room):
+    """Calls are in the order of opening. A dispatcher who manages calls sees all of them."""
     await room.open()
     await room.open(id="cad-2", expires_at=format_time(NOON_MS + 60_000))
     await room.open(OTHER, id="cad-1")
@@ -115,8 +116,8 @@ async def test_listing_many_calls_does_not_block_other_tasks():
     assert turns >= 20
 
 
-async def test_no_answer_contains_the_place_or_the_reason(room, caplog):
-    """Nor does any log line, and the log has them encrypted (RZ2, RZ7)."""
+async def test_no_answer_or_log_line_contains_the_exact_place_or_the_reason(room, caplog):
+    """The alert log has both only encrypted (RZ2, RZ7)."""
     caplog.set_level("DEBUG")
     answers = [await room.open(), await room.open(), await room.revise(headline="Second")]
     await room.accept("r-1", eta_s=5)

@@ -199,7 +199,7 @@ LISTEN = (sys.executable, "-m", "client_demo", "listen", "--lat", "32.78", "--ln
 
 
 def test_command_is_judged_and_report_is_written(tmp_path):
-    """The README shows this way to run the kit."""
+    """This is the way to run the kit that its README describes."""
     report = tmp_path / "report.json"
     for _ in range(TRIES):
         done = conformance(

@@ -66,7 +66,7 @@ def test_phone_inside_that_was_not_notified_is_found():
 
 @pytest.mark.parametrize("events", [RUNG, []])
 def test_within_a_centimetre_of_the_edge_both_answers_are_right(events):
-    """Floating point is not more exact than that."""
+    """Floating-point distances are not more exact than a centimetre."""
     here = at(EDGE)
     called = {**NEAR, "radius_m": distance_m(*HOME, here.lat, here.lng) - RING_M + 0.009}
     found = check_call(Called("c", MEDIC, called, RING_M, 4, ["r-1"], 0), [phone(WENT), phone(events, here=here)], 1)
@@ -76,13 +76,13 @@ def test_within_a_centimetre_of_the_edge_both_answers_are_right(events):
 @pytest.mark.parametrize(
     ("events", "says", "what"),
     [
-        ([CALL, *WENT], "accept", "rung twice"),
-        ([CALL, PLACE, TASK], "accept", "not told that the call is over"),
-        ([CALL, OVER], "accept", "was not told where to go"),
-        ([PLACE, TASK, OVER], "accept", "was not rung"),
+        ([CALL, *WENT], "accept", "called twice"),
+        ([CALL, PLACE, TASK], "accept", "got no standdown"),
+        ([CALL, OVER], "accept", "got no task"),
+        ([PLACE, TASK, OVER], "accept", "was not called"),
         (WENT, "decline", "has not accepted"),
         ([CALL, TASK, OVER], "accept", "did not find the place"),
-        ([CALL, ("place", 1, "call"), *WENT[1:]], "accept", "no task"),
+        ([CALL, ("place", 1, "call"), *WENT[1:]], "accept", "frame other than a task"),
     ],
 )
 def test_fault_of_a_seat_holder_is_found(events, says, what):
@@ -96,8 +96,8 @@ def test_fault_of_a_seat_holder_is_found(events, says, what):
     ("events", "others", "what"),
     [
         ([CALL, PLACE, TASK, OVER], 1, "holds no seat"),
-        ([CALL, ("place", 1, "call"), OVER], 1, "no task"),
-        ([CALL], 0, "not told that the call is over"),
+        ([CALL, ("place", 1, "call"), OVER], 1, "frame other than a task"),
+        ([CALL], 0, "got no standdown"),
     ],
 )
 def test_fault_of_another_phone_is_found(events, others, what):
@@ -119,6 +119,6 @@ def test_one_person_may_not_hold_two_seats():
 
 
 def test_call_without_seats_or_searched_frames_is_not_good():
-    """A check that looked at nothing proves nothing."""
+    """A search that looked at no frame proves nothing."""
     assert not verdict(phone(RUNG, says=""), holders=[]).is_good
     assert not verdict(phone(WENT), frames=0).is_good

@@ -131,7 +131,7 @@ def test_page_may_connect_only_to_the_node_and_the_style_origin(style, connect, 
 
 
 def test_page_config_omits_absent_values():
-    """An absent value has no key, rather than null."""
+    """An absent value has no key, instead of a null."""
     assert View("ws://h/v1/stream").to_map() == {"stream": "ws://h/v1/stream"}
     full = View("ws://h/v1/stream", "t", (1.0, 2.0), "https://s/style.json").to_map()
     assert full == {

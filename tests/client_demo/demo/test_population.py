@@ -33,7 +33,7 @@ def test_place_survives_conversion_to_map():
 
 
 def test_many_subscribers_live_near_an_incident():
-    """Otherwise no subscriber would receive an alert."""
+    """Otherwise hardly any subscriber would receive an alert."""
     homes = [one.steps[0][0] for one in city(500, INCIDENTS)]
     near = sum(min(distance_m(home.lat, home.lng, *where) for where in INCIDENTS) < 3000 for home in homes)
     assert near > 250

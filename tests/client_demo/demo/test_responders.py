@@ -19,7 +19,7 @@ HOME = (32.79147, -96.79863)
 
 
 def test_expected_qualifications_equal_those_a_node_reads_from_the_token(tmp_path):
-    """The verdict relies on them, also for tokens that last too long (rules RQ1, RQ2, RQ3)."""
+    """The verdict relies on these qualifications, also for tokens that last too long (rules RQ1, RQ2, RQ3)."""
     private, public = make_key("demo")
     (tmp_path / "private.jwk").write_text(json.dumps(private))
     keys = parse_keys(json.dumps({"keys": [{**public, "quals": ["cpr", "medic"]}]}).encode(), "demo")

@@ -76,11 +76,11 @@ def test_demo_without_aiohttp_prints_one_line_and_skips_sleeping_phones(monkeypa
             return await _phones_that_sleep(Progress(make_console()), None, tmp_path, cleanup)
 
     assert asyncio.run(ask()) is None
-    assert capsys.readouterr().out == "no phones that sleep: there is no aiohttp, which `make demo` installs\n"
+    assert capsys.readouterr().out == "no sleeping phones, because aiohttp is missing; `make demo` installs it\n"
 
 
 def test_sigterm_ends_the_demo_and_its_child_processes():
-    """Ctrl-C does the same."""
+    """Ctrl-C ends the demo in the same way."""
     command = [sys.executable, "-u", "-m", "client_demo", "demo", "--no-stay", "--subscribers", "20", "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         assert demo.stdout

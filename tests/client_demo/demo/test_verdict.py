@@ -100,7 +100,7 @@ def test_reconnect_with_holding_is_owed_what_changed(item, what):
 
 
 def test_held_current_revision_is_not_owed_again():
-    """Sending it again is a fault."""
+    """Sending a held revision again is a fault."""
     events = [HELLO, GOT, ("lost", 200), ("hello", 300, 0, {"a": 1})]
     assert verdict([FIRST], events) == ([RIGHT], [])
     assert verdict([FIRST], [*events, ("alert", 310, "a", 1)])[1] == [
@@ -117,7 +117,7 @@ def test_repeated_late_or_unpublished_message_is_a_fault():
 
 
 def test_replaced_revision_is_not_owed_to_later_subscribers():
-    """Only the live revision is owed."""
+    """Only the current revision is owed to subscribers who come later."""
     late = [("hello", 400, 0, {})]
     where = published(revision=2, sent=300, accepted=310)
     assert verdict([FIRST, where], [*late, ("alert", 410, "a", 2)])[0] == [NOBODY, RIGHT]
@@ -125,7 +125,7 @@ def test_replaced_revision_is_not_owed_to_later_subscribers():
 
 
 def test_within_a_centimetre_of_the_edge_both_answers_are_right():
-    """Floating point is not more exact than that."""
+    """Floating-point distances are not more exact than a centimetre."""
     place = Place.at(*offset(*HOME, 1000, 0))
     edge = distance_m(*HOME, place.lat, place.lng)
     for off, told, expected in [
@@ -140,7 +140,7 @@ def test_within_a_centimetre_of_the_edge_both_answers_are_right():
 
 
 def test_latency_counts_from_the_post_and_only_for_subscribers_present():
-    """A subscriber who moves in later has no latency."""
+    """A delivery to a subscriber who moves in later has no latency."""
     check = DeliveryCheck([FIRST], END)
     check.take([INSIDE], [HELLO, ("alert", 100 + 5_000_000, "a", 1)])
     check.take([OUTSIDE, INSIDE], [HELLO, ("move", 200, 1), ("ok", 210, 1), ("alert", 220, "a", 1)])

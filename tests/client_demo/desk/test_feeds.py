@@ -19,7 +19,7 @@ def written(folder: Path, text: str, name: str = "feed.csv") -> Path:
 
 
 def test_incident_has_no_field_for_address_caller_or_unit():
-    """What is not stored cannot be published."""
+    """Data that is not stored cannot be published."""
     assert [field.name for field in fields(Incident)] == ["feed", "nature", "occurred_at", "lat", "lng", "means"]
 
 
@@ -84,7 +84,7 @@ def test_similar_rows_without_a_number_within_an_hour_are_one_incident(tmp_path)
     ],
 )
 def test_unusable_file_is_refused_in_one_line(tmp_path, text, why):
-    """The line says why."""
+    """The line gives the reason."""
     with pytest.raises(FeedError, match=why) as refusal:
         read_feed(written(tmp_path, text))
     assert "\n" not in str(refusal.value)

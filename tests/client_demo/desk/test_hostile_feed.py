@@ -37,7 +37,7 @@ def test_row_and_values_are_truncated():
 
 
 def test_csv_values_without_a_column_are_dropped():
-    """Without a name nobody can say what they reveal."""
+    """Without a column's name, nobody can know what its values reveal."""
     found = read_records("feed.csv", f"{HEAD}\n1,2025-03-14T12:00:00Z,Fire,1 Elm St,E1,1,2,secret,more\n")
     assert "secret" not in str(found.groups[0].rows)
 

@@ -149,7 +149,7 @@ def test_proposal_names_the_district_without_private_parts():
     ],
 )
 def test_never_alerted_nature_is_locked_and_others_need_a_category(nature, is_locked, obstacle):
-    """The item says why."""
+    """The item has the reason as its obstacle."""
     queue, item = one(nature)
     assert (item.category, item.is_locked, item.obstacle) == ("", is_locked, obstacle)
     if is_locked:
@@ -207,7 +207,7 @@ def test_drawn_polygon_replaces_the_circle():
 
 @pytest.mark.parametrize("ring", [[], [[-96.81, 32.77]], [[-96.81, 32.77], [-96.78, 32.77]]])
 def test_polygon_with_too_few_corners_is_not_approved(ring):
-    """The circle is not used in its place."""
+    """The circle's fields do not replace an incomplete polygon."""
     queue, item = one()
     with pytest.raises(NotAllowed) as refusal:
         approve(queue, item, ring=ring)
@@ -234,7 +234,7 @@ def test_confirmation_goes_to_the_node_and_stops_the_question():
 
 
 def test_unneeded_confirmation_is_not_sent():
-    """The node would refuse it (protocol, rule A21)."""
+    """The node would refuse an unneeded confirmation (protocol, rule A21)."""
     queue, item = one()
     assert approve(queue, item)
     assert "confirm" not in item.pending.body
@@ -248,7 +248,7 @@ def test_cancel_reason_can_be_confirmed():
 
 
 def test_question_of_the_node_is_not_repeated_by_the_desk():
-    """Questions are compared by field and kind."""
+    """The desk compares questions by field and kind."""
     queue, item = one()
     form = form_of(queue, item, headline="Fire at 1204 Main Street", description="Engine 12")
     asked = {("headline", "address"), ("description", "address")}
@@ -280,7 +280,7 @@ def test_question_of_the_node_is_not_repeated_by_the_desk():
     ],
 )
 def test_form_with_wrong_types_raises_valueerror(changes):
-    """The page never sends such a form."""
+    """The desk's page never sends a form with wrong types."""
     with pytest.raises(ValueError, match="expected"):
         read_form(changes)
 
@@ -367,7 +367,7 @@ def test_cancel_needs_a_reason_without_private_parts(reason, words):
 
 
 def test_item_is_dismissed_and_reopened():
-    """The history records by whom."""
+    """The item's history names the person for each decision."""
     queue, item = one()
     assert queue.set_aside(item, 1, "dismiss", "ann", NOW)
     assert not queue.set_aside(item, 1, "dismiss", "ann", NOW)
@@ -435,7 +435,7 @@ def test_draft_is_kept_until_the_node_accepts():
 
 
 def test_reason_of_a_refused_cancel_is_kept():
-    """The reason has its own draft."""
+    """The draft of a cancel is its reason."""
     queue, item = live()
     queue.cancel(item, item.version, "It was a barbecue", True, "ann", NOW)
     refuse(item, [Trouble("", "Not now.")])

@@ -66,7 +66,7 @@ def page(tmp_path):
 
 
 def test_page_fixture_is_signed_in(page):
-    """The other tests would prove nothing otherwise."""
+    """Without this, the other tests would prove nothing."""
     assert page.decide("dismiss", {"version": 1}).status_code == 200
     assert page.send("POST", "/api/sign-in", signed=False, content=json.dumps({"key": KEY})).json() == {"name": "ann"}
 

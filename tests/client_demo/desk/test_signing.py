@@ -158,7 +158,7 @@ def test_refused_signature_returns_the_item_to_waiting():
     queue, item = one()
     first = asked(queue, item, needed=1, headline="Smoke")
     assert queue.sign(item, 1, first, signature("ann"))
-    refuse(item, [Trouble("", "A signature is not good.")])
+    refuse(item, [Trouble("", "A signature is not valid.")])
     assert (item.state, item.signing, item.draft["headline"]) == ("waiting", None, "Smoke")
 
 
@@ -201,6 +201,6 @@ def test_signature_is_stored_unchanged():
     ],
 )
 def test_malformed_signature_is_refused(sent):
-    """The error repeats nothing of the input."""
+    """The error repeats nothing from the input."""
     with pytest.raises(ValueError, match=r"^signature: "):
         read_signature(sent, "ann", NOW)

@@ -155,7 +155,7 @@ def test_poll_interval_is_at_least_five_seconds():
 
 
 def test_endless_response_times_out(monkeypatch):
-    """The timeout covers the whole response."""
+    """The timeout covers the whole response, not each read."""
     monkeypatch.setattr(source, "FETCH_S", 0.05)
 
     class Endless(httpx.AsyncByteStream):

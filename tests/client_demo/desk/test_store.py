@@ -68,7 +68,7 @@ def test_file_is_readable_by_its_owner_only(opened, tmp_path):
 
 
 def test_second_desk_on_one_file_is_refused(opened):
-    """Each desk would send the decisions of the other."""
+    """Otherwise each desk would send the decisions of the other."""
     opened()
     with pytest.raises(StoreError, match="another desk is using it"):
         opened()

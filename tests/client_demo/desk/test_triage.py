@@ -146,12 +146,12 @@ def test_alert_id_is_random():
 
 
 def test_categories_alternate():
-    """A short demo shows all of them."""
+    """So even a short demo shows all categories."""
     cases = [Case(incident(), category, NOW, retimed=False) for category in "aaabbc"]
     assert "".join(case.category for case in varied(cases)) == "abcaba"
 
 
 def test_never_list_may_have_no_reasons():
-    """The protocol does not fix the shape of `GET /v1/policy`."""
+    """The protocol does not fix the form of the never-list in `GET /v1/policy`."""
     policy = Policy.from_map({"categories": {}, "never": ["assault"]})
     assert Desk(policy, retime=False).decide(incident("Assault"), NOW).detail == "assault"

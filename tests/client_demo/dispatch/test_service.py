@@ -265,7 +265,7 @@ def test_call_of_an_earlier_run_can_be_ended():
     ],
 )
 def test_malformed_request_is_refused(path, body, status):
-    """The node is not asked."""
+    """The request does not reach the node."""
 
     async def tale():
         page = Page()

@@ -118,7 +118,7 @@ def test_accept_is_not_repeated_after_the_call(who):
 
 @pytest.mark.parametrize("eta_s", [-1, 7201, True, float("nan")])
 def test_eta_out_of_range_raises_valueerror(who, eta_s):
-    """The server would refuse the value (rule M18)."""
+    """The server would refuse such an `eta_s` (rule M18)."""
     with pytest.raises(ValueError, match="eta_s: 0 to 7200"):
         who.calls.accept("c", eta_s, who.now)
 
@@ -237,7 +237,7 @@ def test_end_of_the_call_deletes_the_place(who):
     assert "4711" not in repr(vars(who.calls))
 
 
-def test_place_is_deleted_by_the_own_clock_if_the_servers_stands_still(who):
+def test_place_is_deleted_by_the_clients_clock_if_the_servers_stands_still(who):
     """The lifetime counts from the arrival of the call (rule RU2)."""
     who.hears(call(ends_ms=60_000))
     who.has_task(task(ends_ms=60_000))
@@ -247,7 +247,7 @@ def test_place_is_deleted_by_the_own_clock_if_the_servers_stands_still(who):
 
 
 def test_ended_call_or_task_is_not_shown(who):
-    """An entry that arrives after its end is ignored (rule E4)."""
+    """A call or task that arrives after its end is ignored (rule E4)."""
     assert who.hears(call(ends_ms=0)) == []
     assert who.has_task(task(ends_ms=0)) == []
     assert len(who.calls) == 0
@@ -271,7 +271,7 @@ def test_call_ended_here_is_not_reported_again_by_a_late_node(who):
 
 
 def test_full_call_is_reported_again_when_a_seat_is_free(who):
-    """A new revision announces the free seat (rules RJ4, RV6)."""
+    """A new revision of the call announces the free seat (rules RJ4, RV6)."""
     who.hears(call(1))
     who.stands_down("full")
     assert who.hears(call(9)) == [CallKind.CALL]
@@ -327,7 +327,7 @@ def test_last_report_is_repeated_on_a_new_connection(who):
 def test_report_without_a_seat_raises_valueerror(who):
     """Only seat holders send reports (rule M20)."""
     who.hears(call())
-    with pytest.raises(ValueError, match="only who holds a seat"):
+    with pytest.raises(ValueError, match="only the holder of a seat"):
         who.calls.report("c", "aed", who.now)
     with pytest.raises(ValueError, match="one of aed, arrived"):
         who.calls.report("c", "asleep", who.now)

@@ -251,7 +251,7 @@ def test_alert_over_by_a_wrong_server_clock_is_shown_once_corrected():
 
 
 async def test_alert_is_dropped_when_it_ends():
-    """The end needs no message from the server."""
+    """The client needs no message from the server for this."""
     changes = []
 
     async def script(session):
@@ -388,7 +388,7 @@ async def test_languages_are_withheld_from_an_older_server():
 
 @pytest.mark.parametrize("languages", [None, ["en"]])
 def test_malformed_hello_without_languages_ends_the_client(languages):
-    """A 4400 is a bug of the client; with languages, the client tries once more without them (rule W3)."""
+    """A 4400 shows a bug in the client; with languages, the client first tries once more without them (rule W3)."""
     node = gives_up(closing(4400, "malformed message"), "malformed", languages=languages)
     assert ["languages" in hello for hello in node.hellos] == ([True, False] if languages else [False])
 
@@ -411,7 +411,7 @@ def test_malformed_message_after_the_welcome_is_not_blamed_on_languages():
 
 
 def test_unknown_or_malformed_messages_are_ignored():
-    """Version 1 may get new messages and fields."""
+    """Later releases of version 1 may send new messages and fields."""
 
     async def script(session):
         await session.welcome(future="field")
@@ -439,7 +439,7 @@ def test_server_without_a_welcome_is_given_up():
 
 @pytest.mark.parametrize("status", [HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN])
 async def test_permanently_refused_handshake_raises_clienterror(status):
-    """The URL or the client is wrong."""
+    """These statuses mean that the URL or the client is wrong."""
 
     def refuse(socket, request):
         return socket.respond(status, "no")
@@ -514,7 +514,7 @@ def test_acknowledgements_stay_below_the_servers_limit():
 
 
 async def test_first_to_end_cancels_the_others():
-    """The exception of the first one is raised."""
+    """The error of the first coroutine is raised."""
     ended = []
 
     async def long():

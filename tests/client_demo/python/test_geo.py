@@ -71,7 +71,7 @@ def test_reach_of_a_cell_covers_its_boundary(resolution):
 
 @pytest.mark.parametrize("cell", ["", "zzz", "8026fffffffffff", "8826cb196dfffff0", "0"])
 def test_invalid_or_coarse_cell_raises_valueerror(cell):
-    """Resolutions 7 to 15 are allowed."""
+    """Only cells of resolution 7 to 15 are allowed."""
     with pytest.raises(ValueError, match="resolution 7 to 15"):
         Place.in_cell(cell)
 

@@ -43,7 +43,7 @@ NO_CIRCLES = [
 @pytest.mark.parametrize("area", [*NO_AREAS, *([{"type": "circle", **circle}] for circle in NO_CIRCLES)])
 @pytest.mark.parametrize("places", [(), (HOME,)])
 def test_alert_with_invalid_area_is_refused_before_it_is_held(places, area):
-    """A later move then works."""
+    """Otherwise every later move would fail."""
     holdings = Holdings(places)
     with pytest.raises((KeyError, TypeError, ValueError)):
         holdings.take_alert(alert() | {"area": area}, NOW)
@@ -111,7 +111,7 @@ def test_cancel_is_reported_at_any_place(holdings):
 
 
 def test_cancel_of_unknown_alert_or_older_revision_is_ignored(holdings):
-    """The alert can still come later."""
+    """An alert with the id of an unknown cancel can still come later."""
     assert holdings.take_cancel(cancel("unknown")) == []
     holdings.take_alert(alert(revision=5), NOW)
     assert holdings.take_cancel(cancel(revision=5)) == []
@@ -137,7 +137,7 @@ def test_memory_of_cancelled_ids_is_bounded(holdings):
 
 
 def test_alert_expires_by_the_servers_clock(holdings):
-    """The own clock is two hours slow, and `now` corrects it."""
+    """The client's own clock is two hours slow, and `now` corrects it."""
     own = NOW - 7_200_000
     holdings.set_clock(NOW, own)
     holdings.take_alert(alert(lasts_ms=60_000), own)
@@ -148,7 +148,7 @@ def test_alert_expires_by_the_servers_clock(holdings):
 
 
 def test_alert_expired_on_the_way_is_not_shown(holdings):
-    """A frame may wait in the kernel for any time."""
+    """A received frame may have waited in the kernel for any time."""
     assert holdings.take_alert(alert(lasts_ms=0), NOW) == []
     assert len(holdings) == 0
 
@@ -163,7 +163,7 @@ def test_alert_never_shown_ends_without_a_report(holdings):
 
 
 def test_revision_may_extend_the_alert(holdings):
-    """The new `expires_at` counts."""
+    """The `expires_at` of the new revision counts."""
     holdings.take_alert(alert(lasts_ms=10), NOW)
     holdings.take_alert(alert(revision=2, lasts_ms=20), NOW)
     assert holdings.expire(NOW + 10) == []
@@ -192,7 +192,7 @@ def test_holding_lists_the_256_that_expire_last_and_drops_others(holdings):
 
 
 def test_unknown_shape_is_shown(holdings):
-    """Version 1 may get new shapes."""
+    """Later releases of version 1 may have new shapes."""
     strange = {**alert(), "area": [{"type": "spiral"}]}
     assert kinds(holdings.take_alert(strange, NOW)) == [(Kind.NEW, "a", 1)]
 
@@ -255,7 +255,7 @@ def test_256_ended_alerts_are_kept_and_listed_after_live_ones(holdings):
 
 @pytest.mark.parametrize("wall_off_ms", [0, 2 * HOUR, -2 * HOUR], ids=["right", "ahead", "behind"])
 def test_saved_alert_is_kept_by_the_wall_clock_for_its_lifetime(holdings, wall_off_ms):
-    """The own clock of the next run starts at 0, and the wall clock may be wrong then."""
+    """The client's own clock starts at 0 in the next run, and the wall clock may be wrong then."""
     holdings.take_alert(issued(), NOW)
     again = Holdings([HOME])
     again.restore(json.loads(json.dumps(holdings.saved())), 0, NOW + HOUR // 2 + wall_off_ms)
@@ -266,7 +266,7 @@ def test_saved_alert_is_kept_by_the_wall_clock_for_its_lifetime(holdings, wall_o
 
 
 def test_alert_saved_by_an_older_release_is_held_but_not_kept(holdings):
-    """The older file does not say how long it may be kept."""
+    """A file of an older release does not say how long an alert may be kept."""
     holdings.restore([{"alert": issued(), "shown": True}], NOW)
     assert holdings.holding(NOW) == ({"a": 1}, [])
     holdings.set_clock(NOW + 2 * HOUR, NOW)

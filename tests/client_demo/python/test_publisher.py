@@ -84,15 +84,25 @@ def test_rate_limited_publisher_is_refused_at_once():
 
 
 def test_unanswered_request_raises_after_a_minute():
-    """The error has the last problem in one line."""
+    """The error contains the last problem, in one line."""
     api = FakeApi(answer(503, {"title": "Log unavailable", "detail": "the disk is full"}))
     with pytest.raises(Unanswered, match="gave no answer: Log unavailable: the disk is full"):
         api.call(lambda publisher: publisher.publish(ALERT))
     assert 30 < sum(api.waits) <= 60
 
 
+def test_reason_is_reported_before_each_repeat():
+    """A person at a terminal sees at once that no node runs, and not after a minute."""
+    api = FakeApi(httpx.ConnectError("Connection refused"), answer(503, {"title": "Log unavailable"}), answer(201))
+    api.call(lambda publisher: publisher.publish(ALERT))
+    assert api.reasons == [
+        "http://127.0.0.1:8766 gave no answer: Connection refused; trying again",
+        "http://127.0.0.1:8766 gave no answer: Log unavailable; trying again",
+    ]
+
+
 def test_refusal_is_not_repeated_and_lists_every_broken_rule():
-    """The lines name the fields."""
+    """The error's lines name the fields."""
     problem = {
         "type": "/problems/stale",
         "title": "Incident too old",
@@ -111,7 +121,7 @@ def test_refusal_is_not_repeated_and_lists_every_broken_rule():
 
 
 def test_refusal_without_a_problem_document_is_named_by_status():
-    """A proxy answers in this way."""
+    """Proxies send such refusals."""
     api = FakeApi(httpx.Response(403, text="<html>"))
     with pytest.raises(Refused, match="status 403 Forbidden"):
         api.call(lambda publisher: publisher.policy())
@@ -161,7 +171,7 @@ def test_link_does_not_send_the_token_elsewhere():
 
 
 def test_page_without_an_answer_is_requested_again():
-    """Earlier pages are kept."""
+    """The pages that were fetched before are kept."""
     api = FakeApi(page(("a", 1), following="?after=1-a"), answer(503), page(("b", 1)))
     assert [each["id"] for each in api.call(lambda publisher: publisher.live())] == ["a", "b"]
     assert len(api.waits) == 1

@@ -45,7 +45,7 @@ def test_close_code_decides_the_reaction(codes, expected):
     ],
 )
 def test_refused_handshake_is_final_only_before_the_first_welcome(status, first_time, welcomed_before):
-    """After a welcome the URL is known to be right."""
+    """After a welcome, the URL is known to be right."""
     assert after_refusal(status, welcomed_before=False) is first_time
     assert after_refusal(status, welcomed_before=True) is welcomed_before
 
@@ -66,7 +66,7 @@ def test_delay_is_random_over_the_whole_window():
 
 
 def test_welcome_resets_the_window():
-    """Only consecutive failures double it."""
+    """Only consecutive failures double the window's upper end."""
     backoff = Backoff(MOST)
     backoff.welcomed(0, 5_000)
     assert [backoff.delay_s(After.WINDOW) for _ in range(3)] == [5, 10, 20]
@@ -75,7 +75,7 @@ def test_welcome_resets_the_window():
 
 
 def test_window_wider_than_120_s_is_not_doubled():
-    """The server chose it."""
+    """The server has chosen such a wide window itself."""
     backoff = Backoff(MOST)
     backoff.welcomed(0, 300_000)
     assert [backoff.delay_s(After.WINDOW) for _ in range(2)] == [300, 300]
@@ -91,7 +91,7 @@ def test_later_delay_is_beyond_the_window(draw, expected):
 
 
 def test_slow_client_reconnects_at_once_only_the_first_time():
-    """The next delay is that of an overloaded server."""
+    """The second time the delay is the same as for an overloaded server."""
     backoff = Backoff(LEAST)
     backoff.welcomed(100, 5_000)
     assert [backoff.delay_s(After.AT_ONCE), backoff.delay_s(After.AT_ONCE)] == [0, 5]
@@ -100,7 +100,7 @@ def test_slow_client_reconnects_at_once_only_the_first_time():
 
 
 def test_fresh_token_is_tried_at_once_and_then_within_the_window():
-    """A welcome in between counts the token as good."""
+    """A welcome in between shows that the token was valid."""
     backoff = Backoff(MOST)
     assert [backoff.delay_s(After.NEW_TOKEN), backoff.delay_s(After.NEW_TOKEN)] == [0, 30]
     backoff.welcomed(0, 5_000)

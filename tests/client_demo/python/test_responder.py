@@ -204,7 +204,7 @@ async def test_fetch_waits_for_calls_at_places_on_duty():
 
 
 async def test_call_not_shown_is_not_acknowledged():
-    """The callback returned False (rule M5)."""
+    """The callback returned False, which means that the call was not shown (rule M5)."""
 
     async def script(session):
         await session.welcome(quals=["cpr"])
@@ -245,6 +245,25 @@ async def test_accept_survives_the_connection():
         assert not client.calls.unanswered(call()["id"])
     assert accepts == [{"type": "accept", "id": call()["id"]}] * 2
     assert list(node.hellos[1]["holding"].items()) == [(call()["id"], 1), ("a", 1)]
+
+
+async def test_responder_who_has_helped_knows_until_when_nobody_calls():
+    """A `standdown` says it, and each `welcome` (RQ7); a time that is over or no time counts as none."""
+    until, is_seen = wall_ms() + 60_000, asyncio.Event()
+
+    async def first(session):
+        await session.welcome(quals=["cpr"], rest_until=format_time(until - 120_000))
+        await session.send(type="call", call=call())
+        await is_seen.wait()
+        await session.send(type="standdown", id=call()["id"], reason="over", rest_until=format_time(until))
+        await session.stay()
+
+    async with responding(first) as (client, seen, _):
+        await seen.until(CallKind.CALL)
+        assert client.rest_until is None
+        is_seen.set()
+        await seen.until(CallKind.STANDDOWN)
+        assert client.rest_until == until
 
 
 async def test_call_makes_the_client_send_a_fresh_position():
@@ -315,7 +334,7 @@ async def test_failed_position_does_not_prevent_an_accept():
 
 
 async def test_place_is_deleted_at_its_end_without_a_connection():
-    """No message is needed (rule RU2)."""
+    """The client needs no message for this (rule RU2)."""
 
     async def script(session):
         await session.welcome(quals=["cpr"], retry={"min_ms": 60_000, "max_ms": 60_000})

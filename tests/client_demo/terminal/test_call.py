@@ -59,6 +59,12 @@ def test_open_sends_a_call_from_options(api):
     assert set(body) == {"id", "occurred_at", "category", "headline", "status", "place"}
 
 
+def test_open_uses_the_general_token_if_there_is_none_for_dispatchers(api):
+    """`geocast serve --dev` prints GEOCAST_TOKEN, with all scopes."""
+    result = CliRunner(env={"GEOCAST_TOKEN": "t"}).invoke(main, ["call", "open", *OPTIONS])
+    assert result.exit_code == 0, result.output
+
+
 def test_open_reads_a_call_from_a_file(api):
     """The place then stays off the command line; options override the file."""
     said = {"id": "cad-3", "category": "drowning", "headline": "Child.", "place": PLACE}
@@ -69,7 +75,7 @@ def test_open_reads_a_call_from_a_file(api):
 
 
 def test_revise_keeps_omitted_fields_except_the_place(api):
-    """The place has to be given again."""
+    """The place has to be given again, because the node does not return it."""
     result = run("revise", "c", "--lat", "47", "--lng", "8", "--kind", "public", "--headline", "New words.")
     assert result.exit_code == 0, result.output
     method, path, body = api.asked[-1]
@@ -93,7 +99,8 @@ def test_show_follows_the_call_until_its_end(api):
     api.states = [STATE, STATE, {**STATE, "seats": [{**SEAT, "state": "arrived"}]}, {**STATE, "state": "ended"}]
     result = run("show", "c", "--follow")
     assert [line.split()[0] for line in result.output.splitlines()] == ["ringing", "ringing", "ended"]
-    assert state_line(STATE) == "ringing  ring of 500 m: 9 rung, 6 seen, 2 declined. 1 cpr r-51c0 going in 240 s"
+    line = "ringing  ring of 500 m: 9 rung, 6 seen, 2 declined, 0 resting. 1 cpr r-51c0 going in 240 s"
+    assert state_line(STATE) == line
     assert json.loads(run("show", "c").output)["state"] == "ended"
 
 

@@ -41,7 +41,7 @@ def test_command_has_help(command):
         (["listen", "--lat", "1", "--lng", "2", "--reviewers", __file__], "goes with --audience and --approvals"),
         (
             ["listen", "--lat", "1", "--lng", "2", "--reviewers", __file__, "--audience", "a", "--approvals", "1"],
-            "can't be used: it is no JWKS",
+            "can't be used: it is not a JWKS",
         ),
         (["listen", "--lat", "91", "--lng", "0"], "91"),
         (["listen", "--lat", "1", "--lng", "2", "--language", "en_US"], "languages: at most 8 tags"),
@@ -85,7 +85,7 @@ def test_wrong_input_prints_one_line(arguments, line):
 
 
 def test_map_on_a_taken_port_prints_one_line(monkeypatch):
-    """A requested port is not replaced by another."""
+    """If a port was requested, no other port is used."""
     monkeypatch.setattr("client_demo.terminal.pages.missing", lambda files: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = run("map", "--port", str(taken.getsockname()[1]))
@@ -197,7 +197,7 @@ def test_table_lists_alerts_inside_first_then_by_end():
 
 @pytest.mark.parametrize("text", ["", "7", '{"a": 1}', "[1]", '[{"alert": {}}]'])
 def test_foreign_file_is_refused_and_unchanged(tmp_path, text):
-    """The file may be somebody's data."""
+    """The file may contain a person's data."""
     path = tmp_path / "held.json"
     path.write_text(text)
     result = run("listen", "--lat", "1", "--lng", "2", "--held", str(path))
@@ -221,7 +221,7 @@ def test_untrusted_text_is_shown_as_plain_text():
 
 @pytest.mark.parametrize("width", [80, 132])
 def test_verdict_keeps_its_numbers_in_a_narrow_terminal(width):
-    """The headline is shortened."""
+    """The headlines are shortened."""
     item = Published("a", 1, [], 0, 1, "vehicle_break_in_theft", "A headline that is rather long " * 4)
     console = make_console()
     console.width = width

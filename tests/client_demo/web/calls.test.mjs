@@ -93,6 +93,18 @@ test("`here` is sent once a welcome has quals, and in each later hello (RQ4)", a
   assert.deepEqual(second.took("move")[0].places, [UNSAID], "off duty");
 });
 
+test("a responder who has helped knows until when nobody calls (RQ7)", async () => {
+  const { geocast, socket } = await join();
+  assert.equal(geocast.restUntil, null);
+  const until = new Date(geocast.now() + 60_000).toISOString();
+  socket.say({ type: "standdown", id: "c", reason: "over", rest_until: until });
+  assert.equal(geocast.restUntil, Date.parse(until));
+  socket.say({ type: "standdown", id: "d", reason: "full" });
+  assert.equal(geocast.restUntil, Date.parse(until), "a standdown without a time changes nothing");
+  await clock.pass(61_000);
+  assert.equal(geocast.restUntil, null);
+});
+
 test("a responder whose token has no qualification is never on duty (RQ4)", async () => {
   const { geocast, socket } = await join({}, { quals: "cpr" });
   assert.deepEqual([...geocast.quals], []);
@@ -213,13 +225,13 @@ test("a decline is sent three times if there may have been no seat (M19)", async
   const { socket: second } = await comeBack(socket);
   send(second);
   await clock.pass(60_000);
-  assert.equal(second.took("decline").length > 3, true, "then there is one");
+  assert.equal(second.took("decline").length > 3, true, "after a task the decline is repeated until answered");
 });
 
 test("only the last report of 6 s is sent, and again after a reconnect (M20, RU3)", async () => {
   const { geocast, socket } = await join();
   ring(socket);
-  assert.throws(() => geocast.arrived(ID), /only who holds a seat/);
+  assert.throws(() => geocast.arrived(ID), /only the holder of a seat/);
   send(socket);
   assert.throws(() => geocast.report(ID, "asleep"), TypeError);
   geocast.report(ID, "aed");
@@ -247,7 +259,7 @@ test("the place is deleted at `expires_at`, with and without a connection (RU2)"
   assert.deepEqual([geocast.calls(), events.at(-1)], [[], `standdown ${ID} expired`]);
 });
 
-test("the place is deleted by the own clock if the server's stands still (RU2)", async () => {
+test("the place is deleted by the client's own clock if the server's stands still (RU2)", async () => {
   const { geocast, events, socket } = await join({}, { heartbeat_s: 3_600 });
   ring(socket, 1, { expires_at: time(clock.wall + 10_000) });
   send(socket, 2, { expires_at: time(clock.wall + 10_000) });

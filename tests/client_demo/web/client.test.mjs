@@ -282,7 +282,7 @@ test("after a short sleep the client pings; after a long one it reconnects and i
   geocast.check();
   assert.equal(socket.took("ping").length, 1);
   clock.sleep(900_000);
-  assert.deepEqual(geocast.held(), [], "not even for a moment");
+  assert.deepEqual(geocast.held(), [], "the ended alert is not held, even for a moment");
   socket.say({ type: "pong", now: time(clock.wall - 900_000) });
   assert.equal(geocast.status.state, "waiting");
   assert.deepEqual(geocast.held(), []);
@@ -301,7 +301,7 @@ test("a short sleep is detected by the timer, and an answer that comes too late 
   assert.equal(geocast.status.state, "waiting");
   tell(socket, "a");
   socket.end(4403);
-  assert.deepEqual([geocast.status.state, geocast.held()], ["waiting", []], "what is over says nothing more");
+  assert.deepEqual([geocast.status.state, geocast.held()], ["waiting", []], "messages of a lost connection are ignored");
 });
 
 test("a message that was in transit when the device went to sleep is requested again", async () => {
@@ -364,12 +364,12 @@ test("a clock set back has no effect; a clock set forward by a year costs one co
   tell(socket, "a");
   clock.sleep(-86_400_000);
   await clock.pass(25_000);
-  assert.equal(socket.took("ping").length, 1, "the silence is still noticed");
+  assert.equal(socket.took("ping").length, 1, "the client still notices the silence");
   socket.say({ type: "pong", now: time(clock.wall + 86_400_000) });
   assert.deepEqual(ids(geocast), ["a"]);
   clock.sleep(365 * 86_400_000);
   await clock.pass(15_000);
-  assert.equal(geocast.status.state, "waiting", "what was dropped by mistake comes again");
+  assert.equal(geocast.status.state, "waiting", "the reconnected client gets alerts again that were dropped by mistake");
   assert.deepEqual(geocast.held(), []);
 });
 
@@ -593,7 +593,7 @@ test("a token is renewed a minute before it expires; while there is none, it is 
   await beat(594_999);
   assert.deepEqual(link.took("token"), []);
   await clock.pass(1);
-  assert.deepEqual(link.took("token"), [], "one is under way");
+  assert.deepEqual(link.took("token"), [], "a token request is already under way");
   link.say({ type: "ok", ref: 1, live: 0 });
   assert.deepEqual(link.took("token"), [{ type: "token", ref: 2, token: "third" }]);
 });

@@ -79,11 +79,11 @@ class Page:
         self.errors = self.process.stderr.read()
 
     def said(self, **fields: Any) -> list[Json]:
-        """Return all lines with these fields; `id` and `revision` are those of the alert or call."""
+        """Return all output lines with these fields; `id` and `revision` are those of the alert or call."""
         return [line for line in self.lines if all(_field(line, name) == value for name, value in fields.items())]
 
     def wait(self, count: int = 1, **fields: Any) -> Json:
-        """Wait for `count` such lines and return the last one."""
+        """Wait for `count` such output lines and return the last one."""
 
         def come() -> bool:
             assert self.process.poll() is None, f"the client ended: {self.errors}"

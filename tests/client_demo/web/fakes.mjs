@@ -1,5 +1,5 @@
-// A clock that a test advances, and a simulated server. Time does not pass by itself, and a socket sends only the
-// messages of the test.
+// A clock that a test advances, and a simulated server. Time passes only when the test says so, and a socket delivers only
+// the messages of the test.
 
 import { setImmediate } from "node:timers/promises";
 

@@ -71,10 +71,10 @@ test("a position is sent if the last disc does not cover it, is too wide, or is 
   assert.ok(matters(null, spot(0, 10)));
   assert.ok(!matters(spot(0, 30), spot(20 * METRE, 30)));
   assert.ok(matters(spot(0, 30), spot(30 * METRE, 30)));
-  assert.ok(matters(spot(0, 30), spot(0, 60)), "it may be outside of what was told");
-  assert.ok(matters(spot(0, 2_000), spot(0, 30)), "now we know better");
+  assert.ok(matters(spot(0, 30), spot(0, 60)), "the person may be outside of the disc that was sent");
+  assert.ok(matters(spot(0, 2_000), spot(0, 30)), "the position is now known better");
   assert.ok(matters(spot(0, 30), spot(20 * METRE, 30), 300_000));
-  assert.ok(!matters(spot(0, 30), spot(0, 30), 300_000), "the very same");
+  assert.ok(!matters(spot(0, 30), spot(0, 30), 300_000), "the same position");
 });
 
 test("the finest accepted cell is used, without switching back and forth at a border", async (t) => {
@@ -96,5 +96,5 @@ test("the finest accepted cell is used, without switching back and forth at a bo
   assert.ok(!cellMatters(told, cellAround(corner(0.99), lib, 9), corner(0.99)));
   assert.ok(cellMatters(told, cellAround(corner(1.2), lib, 9), corner(1.2)));
   const widest = cellAround(spot(45, 2_000), lib, 9);
-  assert.ok(!cellMatters(widest, cellAround(spot(45, 2_000), lib, 9), spot(45, 2_000)), "told once, not at every fix");
+  assert.ok(!cellMatters(widest, cellAround(spot(45, 2_000), lib, 9), spot(45, 2_000)), "the widest cell is sent once, not at every fix");
 });

@@ -23,7 +23,7 @@ test("an alert fetched without being shown is reported by the page", () => {
   assert.deepEqual(
     page.restore(holding(false), now, now).map(([name]) => name),
     ["alert"],
-    "also while no place is known",
+    "the alert is reported even if no place is known",
   );
 });
 
@@ -78,7 +78,7 @@ test("kept alerts are stored for their lifetime", () => {
   ]) {
     const page = new Holdings();
     page.move(home);
-    assert.deepEqual(page.restore(stored, ahead, own), [], "what is over says nothing");
+    assert.deepEqual(page.restore(stored, ahead, own), [], "an ended alert is not reported");
     assert.deepEqual([page.list(ahead), page.kept], [[], kept]);
     if (kept) assert.ok(page.nextExpiry(ahead - own) <= own + 3_600_000);
     const again = page.expire(now, own).map(([name]) => name);
@@ -96,7 +96,7 @@ test("an alert stored by an older release is held, but not kept after its end", 
   assert.equal(page.kept, 0);
 });
 
-test("a cancel is remembered by the own clock, so a server's wrong clock brings nothing back", () => {
+test("a cancel is remembered by the client's own clock, so a server's wrong clock brings no alert back", () => {
   const page = new Holdings();
   page.move(home);
   page.take(alert(clock, "a"), now, now);

@@ -120,14 +120,14 @@ test("if the answer with the secret is lost, the page registers with another id"
   assert.equal(kept().secret, "s");
   asked = [];
   await opensAgain({ push }, DAY);
-  assert.equal(puts().length, 1, "it has a secret");
+  assert.equal(puts().length, 1, "the device already has a secret");
   assert.equal(kept().secret, "s");
 });
 
 test("enabling asks the person at once, subscribes and registers", async () => {
   const { push, events } = await opens({ filter: { min_severity: "severe" } });
   const enabling = push.enable();
-  assert.equal(browser.asked, 1, "in the gesture");
+  assert.equal(browser.asked, 1, "the question is asked during the click");
   assert.deepEqual(await enabling, { state: "on", until: clock.wall + 30 * DAY });
   assert.deepEqual(events, ["off", "on"]);
   assert.equal(browser.key, "B1");
@@ -173,12 +173,12 @@ test("opening the page within a day does not register again, unless the registra
   assert.equal(await again(0, { filter: { categories: ["arson"] }, proofs: true }), 1);
   assert.equal(await again(0), 1);
   browser.subscribe("B1");
-  assert.equal(await again(0), 1, "another subscription (Safari tells no worker)");
+  assert.equal(await again(0), 1, "the subscription has changed (Safari sends its worker no event)");
   browser.subscription = null;
   assert.equal(await again(0), 1, "none");
   assert.equal(await again(0, { url: "https://other/v1", stream: "wss://node/v1/stream" }), 1);
   clock.wall -= DAY;
-  assert.equal(await again(0), 1, "somebody has set the clock");
+  assert.equal(await again(0), 1, "the device's clock was set");
 });
 
 test("a page that is shown again counts as opened", async () => {
@@ -258,9 +258,9 @@ test("a cell is as coarse as the operator requires, and as the accuracy of the p
   answers.GET = { cells: [5, 6] };
   const page = await enabled({ h3 });
   assert.deepEqual(kept().body.places, [{ cell: h3.cellToParent(CELL, 6) }]);
-  assert.equal(kept().discs, null, "a stream takes no such cell");
+  assert.equal(kept().discs, null, "a stream does not accept such a coarse cell");
   await opensAgain(page, 1_000, { h3 });
-  assert.deepEqual(puts(), [], "and that is no difference");
+  assert.deepEqual(puts(), [], "the registration has not changed");
   await opensAgain(page, 1_000, { h3, places: [{ ...HOME, accuracy_m: 1_900 }], resolution: 9 });
   assert.equal(h3.getResolution(puts()[0].places[0].cell), 6);
 });
@@ -311,7 +311,7 @@ test("a missing token or subscription is reported", async () => {
   };
   const first = await opens({ token });
   assert.equal((await first.push.enable()).state, "not-registered");
-  assert.ok(first.events.includes("token: no token could be had"));
+  assert.ok(first.events.includes("token: no token could be fetched"));
   first.push.close();
   browser.refuses = true;
   browser.subscription = null;
@@ -417,7 +417,7 @@ test("an alert shown by a notification is held, and not reported again", async (
   assert.equal(await hand(handed(told("a"), true)), true);
   assert.deepEqual(events.splice(0), ["change"]);
   FakeSocket.last.say(told("a"));
-  assert.deepEqual(events, [], "nor when the socket tells it");
+  assert.deepEqual(events, [], "the alert is not reported when it comes by the socket either");
   assert.equal(await hand(handed(told("b"), false)), true);
   assert.deepEqual(events.splice(0), ["alert b 1", "change"]);
   const far = [{ type: "circle", lat: 0, lng: 0, radius_m: 1 }];

@@ -217,7 +217,7 @@ test("a shortened alert is shown at once, and then completely without another so
   assert.deepEqual(shown.map(({ tag, silent }) => [tag, silent]), [["a", false], ["a", true], ["b", false]]);
   assert.match(worker.shown.get("a").body, /Stay in\./);
   assert.deepEqual(worker.hello.places, [{ ...HOME, accuracy_m: 200 }]);
-  assert.deepEqual((await worker.push(told("b"))).map(({ silent }) => silent), [true], "its own push comes after that");
+  assert.deepEqual((await worker.push(told("b"))).map(({ silent }) => silent), [true], "the alert's own push, which comes later, makes no sound");
 });
 
 test("an alert that cannot be fetched stays as it is", async () => {
@@ -236,7 +236,7 @@ test("a push without content fetches and shows everything new, including cancels
   assert.deepEqual(worker.hello.holding, { old: 1 });
   answering();
   const again = await worker.push({ type: "fetch", now: time(NOON) });
-  assert.deepEqual(again.map(({ tag, silent }) => [tag, silent]), [["new", true]], "nothing is new: what is held");
+  assert.deepEqual(again.map(({ tag, silent }) => [tag, silent]), [["new", true]], "only the held alert is shown again, without a sound");
   mock.timers.setTime(NOON + 7_200_000);
   const over = await worker.push({ type: "fetch", now: time(NOON) });
   assert.deepEqual(over.map(({ title, silent }) => [title, silent]), [["An alert here has ended", true]]);

@@ -108,7 +108,7 @@ def test_page_is_called_accepts_and_is_stood_down(node, on_duty, packages, msgpa
 
 
 def test_page_releases_its_seat_to_a_waiting_responder(node, on_duty):
-    """A responder who found the call full is called when a seat is free (rules M19, RV5, RJ4)."""
+    """A responder who found the call full is called again when a seat is free (rules M19, RV5, RJ4)."""
     spot = ground()
     first, second, third = (on_duty(node, f"r-{n}", offset(*spot, 100 * n, 0)) for n in (1, 2, 3))
     call = help_wanted(spot)

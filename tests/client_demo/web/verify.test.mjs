@@ -13,9 +13,9 @@ const URL_ = "ws://node/v1/stream";
 const file = new URL("../../../client_demo/conformance/vectors/approvals.json", import.meta.url);
 const { reviewers, audience, cases } = JSON.parse(readFileSync(file, "utf-8"));
 const vector = (why) => cases.find((one) => one.why === why).message;
-const GOOD = vector("two have signed"); // revision 2
+const GOOD = vector("two reviewers have signed"); // revision 2
 const FORGED = vector("moved after it was signed");
-const BARE = vector("a bare cancel");
+const BARE = vector("a cancel without a proof");
 const CANCEL = vector("a cancel"); // revision 3
 const verify = { keys: reviewers, audience, approvals: 2 };
 const all = { url: URL_, places: [HOME], storage: null, WebSocket: FakeSocket, verify };

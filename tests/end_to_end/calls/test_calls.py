@@ -1,6 +1,6 @@
-"""Calls for help on real nodes: responders near the call are notified, and those with a seat get its place.
+"""Calls for help on real nodes: responders near the call are notified, and those who go get its exact place.
 
-All others are stood down.
+A responder who goes has a seat. All others are stood down, that is, told that they are not needed.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from end_to_end.kit.dispatcher import DISPATCH_SCOPE, NEAR, PLACE, SECRETS, call
 from end_to_end.kit.keys import PHONE_SCOPE, Keys
 from end_to_end.kit.node import Node
 from end_to_end.kit.subscriber import Session
-from end_to_end.kit.times import stamp, wait_until
+from end_to_end.kit.times import moment, stamp, wait_until
 from support.redis_server import needs_redis
 from support.schemas import check_client_message
 
@@ -69,7 +70,7 @@ class Responder(Session):
         return self.take()
 
     def hears_nothing(self) -> None:
-        """Assert that no message has come and that nothing is owed."""
+        """Assert that no message has come, and that the node has none to send."""
         assert self.move(*self.places)["live"] == 0
 
 
@@ -84,11 +85,18 @@ def answer_s() -> int:
     return 120
 
 
+@pytest.fixture
+def rest_s() -> int:
+    """Return the policy's `rest_s`, in seconds."""
+    return 0
+
+
 @pytest.fixture(params=["1", "2"], ids=["one process", "workers"])
-def node(request: pytest.FixtureRequest, tmp_path: Path, answer_s: int) -> Iterator[Node]:
+def node(request: pytest.FixtureRequest, tmp_path: Path, answer_s: int, rest_s: int) -> Iterator[Node]:
     """Start a node with the policy above, whose keys may grant qualifications."""
     node = quick_node(tmp_path, "--workers", request.param)
-    (tmp_path / "policy.toml").write_text(QUICK.replace("answer_s = 120", f"answer_s = {answer_s}"))
+    policy = QUICK.replace("answer_s = 120", f"answer_s = {answer_s}").replace("rest_s = 0", f"rest_s = {rest_s}")
+    (tmp_path / "policy.toml").write_text(policy)
     with node:
         yield node
         node.assert_no_surprise()
@@ -140,7 +148,7 @@ def state(node: Node, call_id: str) -> Json:
     return answer.json()
 
 
-def test_call_from_its_opening_to_its_end(node: Node, join: Join) -> None:
+def test_call_is_opened_accepted_by_responders_and_ended(node: Node, join: Join) -> None:
     """The responders are connected to all processes of a node.
 
     They are notified, get seats, report, decline and are stood down (rules RJ1, RJ2, RJ4, RJ6, RJ7, RV1, RV2, RV3, RV6,
@@ -187,8 +195,33 @@ def test_call_from_its_opening_to_its_end(node: Node, join: Join) -> None:
     plain.hears_nothing()
 
 
-def test_radius_widens_every_200_ms_until_enough_are_notified(node: Node, join: Join) -> None:
-    """The count includes all processes. A responder that declines is replaced at once (rules RN1, RN2, RN3, RN4)."""
+@pytest.mark.parametrize("rest_s", [600])
+def test_responder_and_dispatcher_learn_who_rests_after_a_call(node: Node, join: Join) -> None:
+    """After a task nobody is called for `rest_s`: the phone says until when, the dispatcher sees a count (RQ7)."""
+    first, second = join("r-1", 0), join("r-2", 10)
+    call_id = opened(node)
+    for responder in (first, second):
+        responder.hears("call")
+    first.accepts(call_id)
+    ended = dispatch(node, f"/v1/calls/{call_id}/end", {"reason": "The crew is there."})
+    until = moment(ended["ended_at"]) + timedelta(seconds=600)
+    assert moment(first.hears("standdown")["rest_until"]) == until
+    assert "rest_until" not in second.hears("standdown")
+    tablet = join("r-1", 5)
+    assert abs((moment(tablet.welcome["rest_until"]) - until).total_seconds()) < 5
+    assert "rest_until" not in join("r-3", 90_000).welcome
+    other = opened(node)
+    second.hears("call")
+    wait_until(lambda: state(node, other)["resting"] >= 1, "the person who rests is counted")
+    assert state(node, other)["rung"] <= 1
+    first.hears_nothing()
+
+
+def test_radius_of_a_call_widens_every_200_ms_until_enough_responders_are_notified(node: Node, join: Join) -> None:
+    """The responders of all processes are counted.
+
+    A responder who declines is replaced at once (rules RN1, RN2, RN3, RN4).
+    """
     near, middle, far = (join(f"r-{metres}", metres) for metres in (300, 500, 800))
     for _ in range(20):  # on a busy machine a process may learn the count too late and widen too early
         call_id = opened(node)
@@ -210,8 +243,11 @@ def test_radius_widens_every_200_ms_until_enough_are_notified(node: Node, join: 
 
 @pytest.mark.parametrize("answer_s", [5])
 @pytest.mark.parametrize("node", ["1"], ids=["one process"], indirect=True)
-def test_radius_widens_after_answer_s_if_nobody_answers(node: Node, join: Join) -> None:
-    """The radius widens although enough were notified (rule RN2). With two processes, one may lack a count."""
+def test_radius_of_a_call_widens_after_the_answer_time_if_nobody_answers(node: Node, join: Join) -> None:
+    """The radius widens although enough responders were notified (rule RN2).
+
+    With two processes, the count of one may be missing.
+    """
     crowd = [join(f"r-{n}", n) for n in range(3)]
     far = join("r-far", 500)
     begun = time.monotonic()
@@ -223,7 +259,7 @@ def test_radius_widens_after_answer_s_if_nobody_answers(node: Node, join: Join) 
 
 
 def test_late_responder_is_notified_and_returning_responder_gets_the_task(node: Node, join: Join) -> None:
-    """The messages come on any process, and alerts follow the messages of calls (rules RJ3, RJ6, RJ8, RV5)."""
+    """This holds on any process. Messages of calls come before alerts (rules RJ3, RJ6, RJ8, RV5)."""
     call_id = opened(node)
     node.publish(alert((NEAR["lat"], NEAR["lng"]), category="burglary"))
     late = join("r-1")
@@ -241,8 +277,8 @@ def test_late_responder_is_notified_and_returning_responder_gets_the_task(node: 
             assert [message["type"] for message in back.batch] == ["task", "alert"]
 
 
-def test_corrected_place_notifies_again_and_sends_a_new_task(node: Node, join: Join) -> None:
-    """The new content is sent again to everybody notified, and as a new `task` to responders with a seat (rule RJ5)."""
+def test_correction_of_a_calls_place_is_sent_to_all_notified_responders(node: Node, join: Join) -> None:
+    """Responders with a seat (a place among those who go) get it as a new `task` (rule RJ5)."""
     goes, waits = join("r-1"), join("r-2", 5)
     call_id = opened(node)
     goes.hears("call")
@@ -310,7 +346,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @needs_redis
-def test_two_nodes_notify_one_town_and_give_each_seat_once(cluster: Cluster) -> None:
+def test_responders_on_two_nodes_are_notified_and_each_seat_is_given_once(cluster: Cluster) -> None:
     """Four responders accept at once on two nodes.
 
     Another device of a seat's owner gets the task too (rules RN3, RV2, RV3).
@@ -335,10 +371,10 @@ def test_two_nodes_notify_one_town_and_give_each_seat_once(cluster: Cluster) -> 
 
 
 @needs_redis
-def test_accept_is_answered_only_when_the_log_is_back(cluster: Cluster) -> None:
+def test_accepting_responder_is_answered_only_when_the_log_is_back(cluster: Cluster) -> None:
     """Without an entry in the log, no address is sent.
 
-    Responders stay notified, and the task is sent when the log is back.
+    Responders stay notified, and the `task` is sent when the log is back.
     """
     one, two = cluster.nodes
     with Responder(one, "r-1") as responder, Responder(two, "r-2", 5) as other:
@@ -375,7 +411,7 @@ def test_call_and_seats_survive_the_death_of_a_node(cluster: Cluster) -> None:
             assert [message["type"] for message in again.batch] == ["task"]
 
 
-def test_expired_call_is_ended_in_the_log_without_a_message(tmp_path: Path) -> None:
+def test_expired_call_is_ended_in_the_log_and_sends_no_message(tmp_path: Path) -> None:
     """Nobody is sent a message, and the dispatcher sees the state `expired` (rules RZ4, RJ7)."""
     with quick_node(tmp_path) as node, Responder(node, "r-1") as responder:
         call_id = opened(node, expires_at=stamp(seconds=3))
@@ -392,7 +428,7 @@ WIDE = WIDE.replace("enough = 2", "enough = 3").replace("answer_s = 120", "answe
 
 
 def assert_radius_widens_after_each_decline(nodes: list[Node], *, restarts: bool = False) -> None:
-    """Let the holder of a full call's only seat decline three times, and assert that the radius widens each time.
+    """Let the responder with the only seat of a call decline three times, and assert that the radius widens each time.
 
     After each decline, fewer than `enough` responders are notified, so the next radius notifies another one.
     """
@@ -424,8 +460,8 @@ def assert_radius_widens_after_each_decline(nodes: list[Node], *, restarts: bool
 
 
 @pytest.mark.parametrize("restarts", [False, True], ids=["one node", "restarted each time"])
-def test_next_radius_does_not_wait_for_responders_of_earlier_revisions(tmp_path: Path, restarts: bool) -> None:
-    """The same holds when the process that had notified them is gone (rule HD16)."""
+def test_radius_widens_without_waiting_for_responders_to_earlier_revisions(tmp_path: Path, restarts: bool) -> None:
+    """The radius also widens if the process that had notified these responders has ended (rule HD16)."""
     with quick_node(tmp_path) as node:
         (tmp_path / "policy.toml").write_text(WIDE)
         node.restart()
@@ -434,7 +470,7 @@ def test_next_radius_does_not_wait_for_responders_of_earlier_revisions(tmp_path:
 
 
 @needs_redis
-def test_next_radius_does_not_wait_for_responders_notified_by_another_node(cluster: Cluster, tmp_path: Path) -> None:
+def test_radius_widens_without_waiting_for_responders_of_another_node(cluster: Cluster, tmp_path: Path) -> None:
     """Two nodes share a Redis (rule HD16)."""
     (tmp_path / "policy.toml").write_text(WIDE)
     for node in cluster.nodes:
@@ -453,7 +489,7 @@ def kinds(node: Node, call_id: str) -> str:
 def test_node_without_a_call_key_stays_ready_and_serves_everything_else(tmp_path: Path, workers: str) -> None:
     """An entry that cannot be decrypted changes nothing else.
 
-    A reload tries to decrypt these calls again (rules HD8, RZ5).
+    After a reload the node tries to decrypt it again (rules HD8, RZ5).
     """
     with quick_node(tmp_path, "--workers", workers) as node:
         call_id = opened(node)
@@ -467,9 +503,9 @@ def test_node_without_a_call_key_stays_ready_and_serves_everything_else(tmp_path
         degraded = ["calls: 2 with entries that no key of --call-keys opens"]
         wait_until(lambda: degraded_of(node) == degraded, "/readyz names the calls that cannot be decrypted")
         assert node.api_status() == 200
-        said = "call {}: entry 1, at position {} of the log, was set aside"
+        said = "call {}: entry 1, at position {} of the log, is ignored"
         assert {said.format(call_id, 1), said.format("rubbish", 2)} <= set(
-            re.findall(r"call \S+: .* aside", node.output())
+            re.findall(r"call \S+: .* is ignored", node.output())
         )
         node.publish(alert((48.0, 11.0)))
         assert state(node, opened(node))["state"] == "ringing"

@@ -1,8 +1,8 @@
 """Up to a hundred responders accept at once, on several nodes, while a node, a reply or the log's primary is lost.
 
-In every case, as many responders have a seat as there are seats (rule RV2), each of their sessions has the newest
-`task` (rule RJ6), and all others are stood down (rule RJ4). The exact place is in no other frame, answer, log line,
-metric or file (rules RZ2, RZ3).
+In every case, as many responders have a seat (a place among those who go) as there are seats (rule RV2), each of their
+sessions has the newest `task` (rule RJ6), and all others are stood down, that is, told that they are not needed (rule
+RJ4). The exact place is in no other frame, answer, log line, metric or file (rules RZ2, RZ3).
 """
 
 import asyncio
@@ -223,8 +223,8 @@ async def see_it_through(race: Race, *redis: RedisServer) -> None:
 
 
 @needs_redis
-def test_hundred_accepts_on_three_nodes_fill_each_seat_once(keys: Keys, tmp_path: Path):
-    """One of the nodes is killed meanwhile, and replies of Redis are lost (rules RV2, RV3, RJ4, RJ6, RZ2, RZ3)."""
+def test_hundred_responders_accepting_on_three_nodes_fill_each_seat_once(keys: Keys, tmp_path: Path):
+    """Meanwhile one of the nodes is killed, and replies of Redis are lost (rules RV2, RV3, RJ4, RJ6, RZ2, RZ3)."""
     options = options_in(tmp_path)
 
     async def run(cluster: Cluster) -> None:
@@ -249,10 +249,10 @@ def test_hundred_accepts_on_three_nodes_fill_each_seat_once(keys: Keys, tmp_path
 
 
 @needs_redis
-def test_failover_during_accepts_gives_seat_0_only_to_seats_that_the_log_lost(keys: Keys, tmp_path: Path):
-    """The primary is killed meanwhile.
+def test_only_seats_that_the_log_lost_in_a_failover_are_restored_as_extra_seat_0(keys: Keys, tmp_path: Path):
+    """The primary is killed while responders accept.
 
-    A seat 0 is a seat that the log had, that was sent to its owner, and that the log has lost (rules RV2, RV7).
+    A seat 0 stands for a seat that its owner was sent and that the log has lost (rules RV2, RV7).
     """
     options = (*options_in(tmp_path), "--log-replicas", "1")
 
@@ -300,8 +300,8 @@ def test_processes_that_share_a_sqlite_log_fill_each_seat_once(keys: Keys, tmp_p
 
 
 @needs_redis
-def test_seats_that_two_primaries_gave_twice_are_kept_as_seat_0(keys: Keys, tmp_path: Path):
-    """When one primary is gone, the seats that it gave are put back as seat 0 (rule RV7)."""
+def test_seats_given_twice_by_two_primaries_are_restored_as_extra_seat_0(keys: Keys, tmp_path: Path):
+    """When one primary is lost, the seats that it had given are restored in the log as seat 0 (rule RV7)."""
     options = options_in(tmp_path)
 
     async def run(cluster: Cluster, other: RedisServer) -> None:

@@ -28,7 +28,7 @@ def shell(folder: Path) -> Iterator[Shell]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
-def test_commands_of_the_page_run_a_call_from_keys_to_its_end(shell: Shell, folder: Path) -> None:
+def test_commands_of_the_calls_guide_open_accept_and_end_a_call(shell: Shell, folder: Path) -> None:
     """The commands make keys, start a node and open a call.
 
     A responder accepts in wscat, and the dispatcher sees the seat (rules M18, M21, M22, M23, RQ3).

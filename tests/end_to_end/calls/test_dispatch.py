@@ -132,7 +132,7 @@ def test_headline_with_an_address_is_replaced_by_the_title(node: Node):
     assert shown["headline"] == shown["title"] == "Cardiac arrest: CPR needed"
 
 
-def test_id_of_a_call_is_taken_for_alerts_and_vice_versa(node: Node):
+def test_id_of_a_call_cannot_be_used_for_an_alert_nor_vice_versa(node: Node):
     """A new alert with a call's id gets 409, and any other request for the id gets 404 (rule RY1)."""
     body = opened(node)
     assert_problem(node.post("/v1/alerts", alert(ground(), id=body["id"])), 409, "id-conflict")
@@ -160,7 +160,7 @@ def test_call_of_another_dispatcher_is_refused_without_the_scope_to_manage(node:
     assert post(node, f"{path}/end", {"reason": "x"}, chief).status_code == 201
 
 
-def test_stale_correction_gets_the_current_revision(node: Node):
+def test_correction_of_an_outdated_revision_is_refused_with_the_current_one(node: Node):
     """The answer is 409 with `current`, and 410 after the call has ended.
 
     A correction may not change category and kind; the problem names both (call-rules.md, "The api").
@@ -237,7 +237,7 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
-def test_requests_for_calls_need_a_token_the_scope_and_a_plain_sub(node: Node, method: str, path: str):
+def test_requests_for_calls_without_a_token_its_scope_or_a_valid_sub_are_refused(node: Node, method: str, path: str):
     """Without a token the answer is 401.
 
     Without the scope, or with a `sub` that cannot be shown to others, the answer is 403 (protocol, section 4, decisions
@@ -251,7 +251,7 @@ def test_requests_for_calls_need_a_token_the_scope_and_a_plain_sub(node: Node, m
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
 @pytest.mark.parametrize("query", ["dry_run=true", "dry_run=false", "limit=1", "x7391=7391"])
-def test_requests_for_calls_with_a_query_get_422(node: Node, method: str, path: str, query: str):
+def test_requests_for_calls_with_query_parameters_get_422(node: Node, method: str, path: str, query: str):
     """`dry_run` is refused too. The query is checked after the scope and before the body (call-rules.md, "The api")."""
     answer = node.api.request(method, f"{path}?{query}", headers=bearer(as_dispatcher(node)), content=b"{7391")
     check(answer, 422, [("invalid-value", "")])
@@ -281,7 +281,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize(("method", "path", "content", "media", "status", "slug"), BODIES)
-def test_request_with_several_mistakes_gets_the_first_matching_answer(
+def test_request_with_several_mistakes_gets_the_answer_to_the_first(
     node: Node, method: str, path: str, content: bytes, media: str, status: int, slug: str
 ):
     """The order is that of the protocol, section 4, decisions 3 to 5."""
@@ -289,13 +289,13 @@ def test_request_with_several_mistakes_gets_the_first_matching_answer(
     assert_problem(node.api.request(method, path, content=content, headers=headers), status, slug)
 
 
-def test_node_whose_policy_has_no_calls_refuses_them_without_needing_a_key(own_node: Node):
+def test_node_whose_policy_has_no_calls_needs_no_call_key_and_refuses_calls(own_node: Node):
     """The built-in policy has no calls (rule RO1)."""
     check(post(own_node, "/v1/calls", call()), 422, [("category-not-callable", "/category")])
     assert own_node.get("/v1/calls", as_dispatcher(own_node)).json() == {"calls": []}
 
 
-# -- the exact place
+# -- places and reasons in answers, files and logs
 
 
 def test_exact_place_and_reason_are_in_no_answer_log_line_metric_or_file(own_calling: Node):
@@ -340,7 +340,7 @@ def test_request_interrupted_at_any_point_and_repeated_makes_one_call(own_callin
     assert len(node.get("/v1/calls", as_dispatcher(node)).json()["calls"]) == 1
 
 
-def test_node_with_workers_opens_reads_and_ends_calls(keys: Keys, tmp_path: Path):
+def test_node_with_several_workers_opens_reads_and_ends_calls(keys: Keys, tmp_path: Path):
     """The API process decides from the log (docs/reference/call-rules.md)."""
     with calling_node(tmp_path, keys, "--workers", "2", policy=ONE_RING) as node:
         body = opened(node)
@@ -349,7 +349,7 @@ def test_node_with_workers_opens_reads_and_ends_calls(keys: Keys, tmp_path: Path
         assert post(node, f"/v1/calls/{body['id']}/end", {"reason": "x"}).status_code == 201
 
 
-def test_open_call_continues_after_a_reload_while_its_key_is_kept(own_calling: Node):
+def test_open_call_continues_after_a_reload_if_the_key_file_still_has_its_key(own_calling: Node):
     """Without the key, a request that needs the entry gets 503 (rules RO3, RZ5, BA2)."""
     node = own_calling
     body = opened(node)
@@ -398,7 +398,7 @@ def test_each_stored_entry_of_a_call_is_counted_once(own_calling: Node):
     assert count(own_calling, 'geocast_accepted_total{kind="alert"}') == 0
 
 
-def test_examples_of_the_openapi_document_are_accepted_in_its_order(own_calling: Node):
+def test_examples_of_the_openapi_document_are_accepted_in_their_order(own_calling: Node):
     """The examples are the life of a call. An example that is sent twice is a repeat (protocol, section 4)."""
     document = own_calling.api.get("/openapi.json").json()
     sent = []

@@ -84,7 +84,7 @@ def usable() -> dict[str, tuple[Point, Json]]:
     return {name: each for name, each in found.items() if each[1].get("access") not in ("no", "private")}
 
 
-def test_task_names_the_nearest_defibrillators_as_a_brute_force_search_finds_them(node: Node):
+def test_task_names_the_same_defibrillators_as_a_brute_force_search(node: Node):
     """A task names at most three, nearest first.
 
     The one to fetch is on the responder's shortest way (rules RI2, RI3).

@@ -169,7 +169,7 @@ def on_this_machine(url: str, sentinels: list[Sentinel], certificate: Certificat
 
 
 @needs_redis
-def test_phones_are_pushed_to_with_deployed_settings_before_and_after_the_primary_dies(
+def test_phones_get_pushes_with_deployed_settings_before_and_after_a_failover(
     deployed_redis: tuple[list[RedisServer], list[Sentinel]], certificate: Certificate, keys: Keys, tmp_path: Path
 ) -> None:
     """The rights of the log's user suffice for devices, and registrations are not lost (redis.conf and push.env)."""
@@ -213,11 +213,11 @@ def require_metrics_of_the_rules(node: Node) -> None:
     )
 
 
-# ---- systemd -----------------------------------------------------------------------------------------------------
+# ---- systemd units -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["geocast.service", "geocast-ledger.service", "geocast-push.service"])
-def test_systemd_accepts_the_unit(tmp_path: Path, name: str) -> None:
+def test_systemd_accepts_the_unit_files(tmp_path: Path, name: str) -> None:
     """`systemd-analyze verify` checks the unit with another program in place of `geocast`."""
     analyze = program("systemd-analyze")
     unit = tmp_path / name

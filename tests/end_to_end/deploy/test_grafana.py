@@ -61,7 +61,7 @@ def test_dashboard_file_equals_the_output_of_its_generator(generator: ModuleType
     assert (DEPLOY / "grafana.json").read_text("utf-8") == generator.build()
 
 
-def test_every_documented_metric_is_on_a_panel_or_listed_as_left_out(generator: ModuleType) -> None:
+def test_every_documented_metric_is_on_a_panel_or_deliberately_omitted(generator: ModuleType) -> None:
     """The metrics are those of metrics.md, and no panel shows another one."""
     page = (ROOT / "docs" / "reference" / "metrics.md").read_text("utf-8")
     documented = set(re.findall(r"^\| (.*?) \|", page, re.MULTILINE))
@@ -74,7 +74,7 @@ def test_every_documented_metric_is_on_a_panel_or_listed_as_left_out(generator: 
     )
 
 
-def test_panels_do_not_overlap_and_have_ids_and_descriptions() -> None:
+def test_dashboard_panels_do_not_overlap_and_have_ids_and_descriptions() -> None:
     """No panel exceeds the 24 columns."""
     cells = [
         (x, y)
@@ -212,7 +212,7 @@ def one_call(busy: Busy) -> None:
 
 
 def one_push(busy: Busy) -> None:
-    """Push to a phone until its subscription is gone, and refuse a registration."""
+    """Push to a phone until its subscription has ended, and have a registration refused."""
     spot, phone = ground(), busy.service.phone()
     busy.push.register(phone, cell(spot))
     busy.node.publish(alert(spot))
@@ -224,7 +224,7 @@ def one_push(busy: Busy) -> None:
 
 @needs_redis
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (requirements/system.sh)")
-def test_every_query_finds_data_on_a_busy_node(busy: Busy, tmp_path: Path) -> None:
+def test_every_dashboard_query_finds_data_on_a_busy_node(busy: Busy, tmp_path: Path) -> None:
     """An empty result would mean that the query names a metric or label which does not exist."""
     wanted = dict(QUERIES)
     with Prometheus(tmp_path, busy.node, busy.push) as prometheus:

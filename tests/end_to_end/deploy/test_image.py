@@ -55,7 +55,7 @@ class Buildah:
             (kind, resource.getrlimit(getattr(resource, f"RLIMIT_{kind.upper()}"))[1]) for kind in ("nofile", "nproc")
         )
         self.run_options = ["--isolation", "chroot", "--network", "host"]
-        # buildah's default limits may exceed those of this process.
+        # Without these options, buildah's limits may exceed those of this process.
         self.limits = [f"--ulimit={kind}={hard}:{hard}" for kind, hard in limits]
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -183,7 +183,7 @@ def names(text: str) -> set[str]:
     return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"^[\w.-]+", text, re.MULTILINE)}
 
 
-def test_image_has_the_locked_packages_and_no_build_tools(image: Image):
+def test_image_contains_the_locked_packages_and_no_build_tools(image: Image):
     """The image's user can change none of its files, and `make image` names the builder."""
     assert "building localhost/geocast with buildah" in image.said
     [packages] = image.root.glob("opt/geocast/lib/python3*/site-packages")
@@ -199,7 +199,7 @@ def test_image_has_the_locked_packages_and_no_build_tools(image: Image):
     assert [path for path in ours if not path.is_symlink()] == []
 
 
-def test_image_configures_user_listeners_and_health_check(image: Image):
+def test_image_configures_a_user_the_listeners_and_a_health_check(image: Image):
     """The user is a number, as Kubernetes' runAsNonRoot requires, and every listener is reachable."""
     assert image.config["User"] == "65532:65532"
     assert image.config["Healthcheck"]["Test"] == ["CMD", "geocast", "health"]
@@ -214,7 +214,7 @@ def test_image_configures_user_listeners_and_health_check(image: Image):
 def test_image_runs_geocast_push(image: Image, keys: Keys, tmp_path: Path):
     """The process of `docker run … geocast push` keeps its devices in the volume.
 
-    It becomes ready, and drains when it is told to end.
+    It becomes ready, and shuts down in order on SIGTERM.
     """
     make = ["keygen", "--push", "push.jwks", "--vapid", "vapid.jwks"]
     subprocess.run([BIN / "geocast", *make], cwd=tmp_path, check=True, capture_output=True)
@@ -238,7 +238,9 @@ def test_image_runs_geocast_push(image: Image, keys: Keys, tmp_path: Path):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_container_serves_without_rights_and_drains_on_sigterm(image: Image, keys: Keys, tmp_path: Path, workers: str):
+def test_container_without_root_rights_serves_and_drains_on_sigterm(
+    image: Image, keys: Keys, tmp_path: Path, workers: str
+):
     """Process 1 is not root and has a read-only root; SIGTERM closes its sessions with 1012."""
     with Container(image, tmp_path, keys, GEOCAST_WORKERS=workers) as node:
         spot, first = ground(), status(node.first)

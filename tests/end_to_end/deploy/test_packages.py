@@ -1,4 +1,4 @@
-"""The published packages: complete, readable on an index, and usable far from the source tree.
+"""The published packages: complete, with readable index pages, and usable without the source tree.
 
 The clients' packages are used in test_python_readme.py and in client_demo/web/test_package.py.
 """
@@ -95,7 +95,7 @@ def test_newest_release_in_the_changelog_is_that_of_the_package():
         assert set(tags) <= {f"v{version}" for version in released}
 
 
-def test_wheel_is_complete_and_runs_without_the_source_tree(dist, tmp_path):
+def test_wheel_contains_all_files_and_runs_without_the_source_tree(dist, tmp_path):
     """The wheel has every file of the package, its types and the licence."""
     here = {str(p.relative_to(ROOT / "server")) for p in (ROOT / "server").rglob("*") if p.is_file()}
     with zipfile.ZipFile(wheel(dist)) as archive:
@@ -124,7 +124,7 @@ def test_package_pages_pass_twine_check_and_link_to_existing_files(dist):
 
 
 def test_address_and_version_of_the_project_are_the_same_everywhere():
-    """A move of the project replaces one text by another."""
+    """If the project moves, one text has to be replaced by another everywhere."""
     written = set()
     for name in ("pyproject.toml", "SECURITY.md", "client_demo/python/pyproject.toml"):
         text = (ROOT / name).read_text("utf-8")
@@ -157,7 +157,7 @@ def test_locked_requirements_are_those_declared_in_pyproject(name):
     assert "optional-dependencies" not in PROJECT["project"]
 
 
-def test_client_requires_no_package_that_the_demo_lacks():
+def test_requirements_of_the_demo_include_those_of_the_client_package():
     """The tests of the demo therefore use the client's locked packages."""
     assert set(CLIENT["project"]["dependencies"]) <= set(PROJECT["dependency-groups"]["demo"])
 
@@ -179,7 +179,7 @@ def test_bill_of_materials_lists_every_locked_package(tmp_path):
     assert all(part["externalReferences"][0]["hashes"] for part in bill["components"])
 
 
-def test_demo_without_its_packages_names_them_in_one_line(tmp_path):
+def test_demo_started_without_its_packages_names_them_in_one_line(tmp_path):
     """After `make install` alone the demo prints no traceback. None in `sys.modules` simulates the missing package."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['rich'] = None\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}

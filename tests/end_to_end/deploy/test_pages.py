@@ -41,7 +41,7 @@ def follow(nodes: list[Node], path: str, between: Callable[[int], None]) -> list
     return pages
 
 
-def test_following_the_links_returns_every_alert_that_stays_live(two: list[Node]):
+def test_following_the_page_links_returns_every_alert_that_stays_live(two: list[Node]):
     """1,100 alerts are read while others are published, revised, prolonged and cancelled (rules H14 and H14a)."""
     spot = ground()
     bodies = [alert(spot, id=new_id("walk"), expires_at=stamp(minutes=10 + n * 7 % 20)) for n in range(COUNT)]

@@ -31,7 +31,7 @@ from support.ports import free_ports
 from support.push_service import PushService
 from support.redis_server import RedisServer, needs_redis
 
-# ---- the proxies -------------------------------------------------------------------------------------------------
+# ---- the configuration files of the proxies ----------------------------------------------------------------------
 
 
 CADDYFILE = ("--adapter", "caddyfile", "--config")
@@ -173,7 +173,9 @@ def kind(request: pytest.FixtureRequest) -> type[Proxy]:
     return request.param
 
 
-def test_proxy_accepts_its_file_without_a_warning(kind: type[Proxy], certificate: Certificate, tmp_path: Path) -> None:
+def test_proxy_accepts_our_configuration_file_without_a_warning(
+    kind: type[Proxy], certificate: Certificate, tmp_path: Path
+) -> None:
     """The checks are `haproxy -c` and `nginx -t`."""
     nodes = [Node(tmp_path) for _ in range(2)]
     done = kind(tmp_path, certificate, nodes).checked()
@@ -217,7 +219,9 @@ def pair(tmp_path: Path, keys: Keys) -> Iterator[tuple[RedisServer, list[Node]]]
         yield server, nodes
 
 
-def test_haproxy_keeps_nodes_that_cannot_decrypt_a_call(certificate: Certificate, keys: Keys, tmp_path: Path) -> None:
+def test_haproxy_still_uses_nodes_that_cannot_decrypt_a_call(
+    certificate: Certificate, keys: Keys, tmp_path: Path
+) -> None:
     """The health checks still succeed, and alerts are published as usual (rule HD8)."""
     program(HAProxy.name)
     with calling_node(tmp_path, keys) as node:
@@ -252,7 +256,7 @@ def test_client_behind_the_proxy_survives_the_loss_of_nodes_and_redis(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The client holds the right alerts after its node was killed, after another drained, and while Redis is down."""
+    """The client has the right alerts after its node was killed, after another was stopped, and without Redis."""
     server, nodes = pair
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
     spot, token = ground(), keys.token(scope=PHONE_SCOPE)
@@ -297,7 +301,7 @@ def public_statuses(anybody: httpx.Client, public: str) -> set[int]:
     return {anybody.get(public + path).status_code for path in ("/", "/docs", "/metrics", "/v1/alerts")}
 
 
-def test_proxy_publishes_only_the_stream(
+def test_proxy_of_two_nodes_exposes_only_the_stream(
     kind: type[Proxy], certificate: Certificate, tmp_path: Path, own_node: Node
 ) -> None:
     """The API is not reachable from outside, and the operators' pages not even from the proxy's private side."""
@@ -311,7 +315,7 @@ def test_proxy_publishes_only_the_stream(
         assert anybody.get(f"http://127.0.0.1:{proxy.api_port}/metrics").status_code == 404
 
 
-def test_proxy_passes_cap_messages_of_up_to_2_mib(
+def test_proxy_forwards_cap_messages_of_up_to_2_mib(
     kind: type[Proxy], certificate: Certificate, keys: Keys, tmp_path: Path
 ) -> None:
     """Only this path of the API is public, by TLS, and it requires a source's secret (docs/reference/cap-rules.md)."""
@@ -346,7 +350,7 @@ def issuer_status(proxy: Proxy, path: str) -> int:
 
 
 @pytest.mark.parametrize("one", [OneNginx, OneCaddy], ids=lambda one: one.name)
-def test_proxy_of_one_node_publishes_only_the_stream(
+def test_proxy_of_one_node_exposes_only_the_stream(
     one: type[Proxy],
     certificate: Certificate,
     own_node: Node,

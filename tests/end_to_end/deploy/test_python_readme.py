@@ -1,7 +1,7 @@
 """The Python client as a package: built, installed into an empty folder, and used by its README's programs.
 
-The programs listen, publish, call for help, and respond. The client's requirements come from the environment of the
-tests; the client itself does not.
+The programs listen, publish, call for help, and respond. The packages that the client requires come from the
+environment of the tests. The client itself is loaded only from that folder.
 """
 
 import re
@@ -63,7 +63,7 @@ def test_installed_client_package_is_complete(site):
     assert done.stderr.endswith("No module named 'client_demo'\n"), done.stderr
 
 
-def test_mypy_checks_programs_by_the_types_of_the_package(site, tmp_path):
+def test_mypy_checks_programs_with_the_types_of_the_client_package(site, tmp_path):
     """Strict mypy accepts a correct program and finds the error in a wrong one."""
     good, bad = tmp_path / "good.py", tmp_path / "bad.py"
     good.write_text("from geocast_client import Client, Place\nClient('ws://a', [Place.at(1, 2)]).stop()\n")

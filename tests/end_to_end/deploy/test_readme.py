@@ -54,7 +54,7 @@ def test_first_steps_of_the_guide_work_and_leave_a_clean_tree(shell: Shell):
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
-def test_wscat_of_the_guide_shows_the_alert(shell: Shell, tmp_path: Path):
+def test_wscat_command_of_the_guide_shows_the_alert(shell: Shell, tmp_path: Path):
     """The listener's command says hello at once and waits for alerts."""
     begin, wscat, publish = blocks("A first alert", "sh")
     with_wscat(tmp_path)

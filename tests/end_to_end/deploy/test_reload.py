@@ -58,10 +58,10 @@ class Reloading:
         self.node.process.send_signal(signal.SIGHUP)
 
     def reload(self, result: str = "ok") -> None:
-        """Send SIGHUP, and wait for a reload with this result; if it is "ok", until the files are in force.
+        """Send SIGHUP, and wait for a reload with this result.
 
-        An earlier signal may still be waiting. So an additional reload may be counted, and the first one counted may be
-        the earlier one.
+        After a reload with the result "ok", wait until the files are in use. An earlier signal may still be waiting. So
+        an additional reload may be counted, and the first one counted may be the earlier one.
         """
         before = self.metric(f'reloads_total{{result="{result}"}}')
         self.hang_up()
@@ -70,7 +70,7 @@ class Reloading:
             wait_until(lambda: all(map(self.is_in_force, self.files)), "all files are in force")
 
     def is_in_force(self, name: str) -> bool:
-        """Return whether the current content of a file is in force, by its digest in the metrics."""
+        """Return whether the node uses the current content of a file, by the file's digest in the metrics."""
         digest = hashlib.sha256((self.home / name).read_bytes()).digest()
         return self.metric(f'settings_digest{{file="{Path(name).stem}"}}') == int.from_bytes(digest[:6])
 
@@ -121,7 +121,7 @@ def site(running: Reloading) -> Reloading:
 
 
 def test_new_key_is_accepted_and_old_key_refused_after_the_reload(site: Reloading, join: Join):
-    """Before the reload nothing changes, at the API and on the stream (rule BA2)."""
+    """Until the reload, API and stream accept only the old key (rule BA2)."""
     assert (site.status(site.old.token()), site.status(site.new_token())) == (200, 401)
     site.write(keys=site.both())
     assert site.status(site.new_token()) == 401
@@ -138,7 +138,7 @@ def test_new_key_is_accepted_and_old_key_refused_after_the_reload(site: Reloadin
             assert session.wire.close_code() == 4401
 
 
-def test_removed_key_ends_its_sessions_and_others_miss_nothing(site: Reloading, join: Join):
+def test_reload_without_a_key_ends_its_sessions_and_others_miss_nothing(site: Reloading, join: Join):
     """The close code is 4401. The other sessions receive every alert published meanwhile, once (rule BA3)."""
     site.write(keys=site.both())
     site.reload()
@@ -172,7 +172,7 @@ def test_removed_key_ends_its_sessions_and_others_miss_nothing(site: Reloading, 
 
 
 def test_client_reconnects_with_a_token_of_the_new_key(site: Reloading):
-    """The client asks for another token, keeps what it held, and gets what was published meanwhile (rule W3a)."""
+    """The client gets another token, keeps its alerts, and receives those published meanwhile (rule W3a)."""
     site.write(keys=site.both())
     site.reload()
     spot, tokens = ground(), [site.old.token(sub="phone", scope=PHONE_SCOPE), site.phone()]
@@ -196,7 +196,7 @@ def test_client_reconnects_with_a_token_of_the_new_key(site: Reloading):
     assert [line for line in phone.statuses if "4401" in line], phone.statuses
 
 
-def test_session_with_a_later_token_of_the_new_key_stays_open(site: Reloading, join: Join):
+def test_session_that_has_sent_a_token_of_the_new_key_survives_removal_of_the_old(site: Reloading, join: Join):
     """The last accepted token counts (rule T6)."""
     site.write(keys=site.both())
     site.reload()
@@ -210,8 +210,8 @@ def test_session_with_a_later_token_of_the_new_key_stays_open(site: Reloading, j
         assert session.move(place(spot))["type"] == "ok"
 
 
-def test_replaced_key_with_the_same_kid_ends_its_sessions(site: Reloading, join: Join):
-    """The key counts, not its `kid` (rule BA3)."""
+def test_sessions_end_when_their_key_is_replaced_under_the_same_kid(site: Reloading, join: Join):
+    """Tokens belong to the key, not to its `kid` (rule BA3)."""
     session = join(site.node)
     site.write(keys={"keys": [site.new.jwks()["keys"][0]]})
     site.reload()
@@ -220,7 +220,7 @@ def test_replaced_key_with_the_same_kid_ends_its_sessions(site: Reloading, join:
     assert site.status(site.new.token()) == 200
 
 
-def test_revocation_ends_older_tokens_and_not_newer_ones(site: Reloading, join: Join):
+def test_revocation_ends_sessions_of_older_tokens_but_not_of_newer_ones(site: Reloading, join: Join):
     """Tokens are revoked by `sub` and `iat`, or by `sub` alone if they have no `iat` (rule BA3)."""
     hour_ago, now = int(time.time()) - 3600, int(time.time())
     old, bare = {"sub": "phone-1", "iat": hour_ago}, {"sub": "phone-1"}
@@ -252,7 +252,7 @@ def test_revocation_ends_older_tokens_and_not_newer_ones(site: Reloading, join: 
     ],
     ids=["no TOML", "an unknown key", "no JSON", "no keys", "no time"],
 )
-def test_invalid_file_leaves_all_settings_unchanged(site: Reloading, join: Join, broken: Json, said: str):
+def test_reload_of_an_invalid_file_leaves_all_settings_unchanged(site: Reloading, join: Join, broken: Json, said: str):
     """One log line and the counter report the failed reload (rule BA2)."""
     session = join(site.node)
     good = {"keys": site.only_new(), "policy": POLICY.format("Another title"), "revoked": ""}
@@ -263,19 +263,19 @@ def test_invalid_file_leaves_all_settings_unchanged(site: Reloading, join: Join,
     assert site.node.get("/v1/policy").json()["categories"]["burglary"]["title"] == "Burglary"
     assert session.ask("ping")["type"] == "pong"
     [line] = [line for line in site.node.output()[since:].splitlines() if "ERROR" in line]
-    assert "reload failed, all stays as it was: " in line
+    assert "the reload failed, so nothing has changed: " in line
     assert said in line
     assert "phone-secret" not in line
 
 
-def test_missing_file_leaves_all_settings_unchanged(site: Reloading):
+def test_reload_with_a_missing_file_leaves_all_settings_unchanged(site: Reloading):
     """A reload applies all files or none (rule BA2)."""
     (site.home / "keys.json").unlink()
     site.reload("failed")
     assert site.status(site.old.token()) == 200
 
 
-def test_new_policy_applies_to_new_alerts_only(site: Reloading):
+def test_reloaded_policy_applies_to_new_alerts_only(site: Reloading):
     """A repeat of an alert that was accepted before is still a repeat (rules BA2 and H5)."""
     body = alert(ground())
     assert site.node.post("/v1/alerts", body).status_code == 201
@@ -290,7 +290,7 @@ def test_new_policy_applies_to_new_alerts_only(site: Reloading):
     assert "policy changed" in site.node.output()[since:]
 
 
-def test_metrics_show_digests_and_the_number_of_keys_in_force(site: Reloading):
+def test_metrics_show_digests_of_the_files_and_the_number_of_keys_in_force(site: Reloading):
     """Operators compare nodes by the digests (rule BA2)."""
     before, read_at = site.metric('settings_digest{file="policy"}'), site.metric("last_reload_timestamp_seconds")
     assert site.metric("keys") == 2
@@ -304,8 +304,8 @@ def test_metrics_show_digests_and_the_number_of_keys_in_force(site: Reloading):
     assert site.metric('settings_digest{file="policy"}') == before
 
 
-def test_last_written_file_is_in_force_after_many_signals(site: Reloading, join: Join):
-    """The node goes on serving (rule BA2)."""
+def test_last_written_file_is_in_force_after_many_reload_signals(site: Reloading, join: Join):
+    """The node continues to serve meanwhile (rule BA2)."""
     session, process = join(site.node), site.node.process
     assert process
     for number in range(50):
@@ -341,7 +341,7 @@ def test_sighup_to_all_processes_ends_none_of_them(site: Reloading):
     site.node.assert_serving()
 
 
-# -- signals during the start and the end of a node
+# -- reload signals during the start and the end of a node
 
 
 def holds_back(process: subprocess.Popen[bytes]) -> bool:
@@ -377,7 +377,7 @@ def test_sighup_during_start_and_drain_does_not_end_the_node(tmp_path: Path, joi
         node.assert_no_surprise()
 
 
-def test_reload_in_dev_mode_keeps_the_key_and_policy_of_the_start(tmp_path: Path):
+def test_reload_in_dev_mode_changes_neither_key_nor_policy(tmp_path: Path):
     """Dev mode has no files (rule BA2)."""
     stream, api = free_ports(2)
     listeners = ["--stream", f"127.0.0.1:{stream}", "--api", f"127.0.0.1:{api}", "--log", "memory:"]

@@ -54,7 +54,7 @@ def test_options_are_read_from_the_environment(tmp_path: Path, keys: Keys, join:
         session.listen(node.publish(alert(spot))["id"], 1)
 
 
-def test_health_distinguishes_a_live_node_from_a_ready_one(tmp_path: Path, node: Node):
+def test_health_command_distinguishes_a_live_node_from_a_ready_one(tmp_path: Path, node: Node):
     """A node that waits for its Redis must not be restarted, and gets no new clients (section 7)."""
     well = geocast(tmp_path, "health", "--ready", "--api", f"127.0.0.1:{node.api_port}")
     assert (well.returncode, well.stdout, well.stderr) == (0, "geocast: ready\n", "")
@@ -79,7 +79,7 @@ def test_dev_mode_beyond_loopback_logs_a_warning(tmp_path: Path):
         assert warning in exposed.output()
 
 
-def test_heartbeat_option_is_checked_and_shown_in_the_welcome(tmp_path: Path, keys: Keys, join: Join):
+def test_heartbeat_option_is_validated_and_announced_in_the_welcome(tmp_path: Path, keys: Keys, join: Join):
     """The heartbeat is 25 to 55 s (rule W8)."""
     for refused in ("24", "56", "nan"):
         ended = geocast(tmp_path, "serve", "--dev", "--heartbeat-s", refused)
@@ -138,7 +138,7 @@ def dev_node(tmp_path: Path) -> Iterator[Node]:
         yield node
 
 
-def test_dev_mode_lets_anyone_receive_and_the_printed_token_publish(dev_node: Node, join: Join):
+def test_anyone_may_receive_in_dev_mode_and_the_printed_token_may_publish(dev_node: Node, join: Join):
     """The printed token has all scopes; without a token no test alerts are sent (section 6)."""
     spot = ground()
     anyone = join(dev_node, place(spot), token=None)
@@ -192,8 +192,8 @@ def lines_of(node: Node) -> list[Json]:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_every_log_line_is_json_with_log_format_json(tmp_path: Path, keys: Keys, workers: str):
-    """The lines of the start, of a dying process, of a drain and of libraries are checked at every level."""
+def test_every_log_line_is_json_if_log_format_is_json(tmp_path: Path, keys: Keys, workers: str):
+    """The lines of a start, of a dying process, of a shutdown and of libraries are checked at every level."""
     options = ("--log-format", "json", "--log-level", "debug", "--workers", workers)
     with Node(tmp_path, keys, *options) as node:
         with node.join(place(ground())), socket.create_connection(("127.0.0.1", node.api_port)) as stranger:
@@ -210,7 +210,7 @@ def test_every_log_line_is_json_with_log_format_json(tmp_path: Path, keys: Keys,
     assert all(line["level"] in ("DEBUG", "INFO", "WARNING", "ERROR") for line in lines)
 
 
-def test_refused_start_is_reported_as_json_with_log_format_json(tmp_path: Path, keys: Keys):
+def test_refused_start_is_reported_as_json_if_log_format_is_json(tmp_path: Path, keys: Keys):
     """The exit status is 2."""
     ended = geocast(tmp_path, "serve", "--log-format", "json")
     assert (ended.returncode, ended.stdout) == (2, "")
@@ -223,7 +223,7 @@ def test_refused_start_is_reported_as_json_with_log_format_json(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_node_that_was_never_ready_ends_without_a_ready_line(tmp_path: Path, keys: Keys, workers: str):
+def test_node_stopped_before_it_is_ready_prints_no_ready_line(tmp_path: Path, keys: Keys, workers: str):
     """SIGTERM ends the node at once while the node waits for an unreachable log (section 7)."""
     node = Node(tmp_path, keys, "--workers", workers, log=f"redis://127.0.0.1:{free_ports(1)[0]}")
     node.launch()
@@ -235,14 +235,14 @@ def test_node_that_was_never_ready_ends_without_a_ready_line(tmp_path: Path, key
     assert "ready" not in node.output()
 
 
-def test_node_without_origins_refuses_all_browsers(own_node: Node):
+def test_node_without_allowed_origins_refuses_all_browsers(own_node: Node):
     """An `Origin` that is not on the list gets 403; a request without one is allowed (section 5)."""
     for origin, status in (("http://localhost", 403), (ORIGIN, 403), (None, 101)):
         with Wire(own_node.stream_port) as wire:
             assert wire.upgrade("geocast.v1.json", Origin=origin).status == status
 
 
-def test_given_policy_replaces_the_built_in_policy(tmp_path: Path, keys: Keys, join: Join):
+def test_policy_file_replaces_the_built_in_policy(tmp_path: Path, keys: Keys, join: Join):
     """Categories that the given policy does not list are refused (section 3)."""
     bounds = "min_radius_m = 10\nmax_radius_m = 500000\nmax_age_s = 60\nlocation_resolution = 7\n"
     (tmp_path / "policy.toml").write_text(POLICY + bounds)
@@ -257,7 +257,7 @@ def test_given_policy_replaces_the_built_in_policy(tmp_path: Path, keys: Keys, j
         assert session.received[0]["alert"]["title"] == "A title of our own"
 
 
-def test_changed_policy_keeps_live_alerts(tmp_path: Path, keys: Keys, join: Join):
+def test_live_alerts_survive_a_restart_with_a_changed_policy(tmp_path: Path, keys: Keys, join: Join):
     """A later policy refuses new requests only (section 3)."""
     (tmp_path / "policy.toml").write_text(POLICY)
     with Node(tmp_path, keys) as node:

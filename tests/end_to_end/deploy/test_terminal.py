@@ -46,8 +46,8 @@ def output(node, *arguments):
     return done.stdout
 
 
-def test_listen_once_shows_and_acknowledges_only_new_alerts(node, tmp_path):
-    """Alerts in the file of held alerts are not shown again; a cancel is shown once."""
+def test_listen_once_command_shows_and_acknowledges_only_new_alerts(node, tmp_path):
+    """Alerts in the file of known alerts (`--held`) are not shown again; a cancel is shown once."""
     spot = ground()
     body = alert(spot, headline="Keep away")
     node.publish(body)
@@ -63,7 +63,7 @@ def test_listen_once_shows_and_acknowledges_only_new_alerts(node, tmp_path):
     assert node.state(body["id"])["delivery"] == {"sent": 1, "acked": 1, "pushed": 0}
 
 
-def test_walk_shows_an_alert_on_entering_and_its_end_on_leaving(node):
+def test_walk_command_shows_an_alert_on_entering_and_its_end_on_leaving(node):
     """The walk is a straight line through a circle."""
     spot = ground()
     node.publish(alert(spot, headline="In the middle", area=circle(spot, 3000)))
@@ -75,7 +75,7 @@ def test_walk_shows_an_alert_on_entering_and_its_end_on_leaving(node):
     assert re.search(r"walked ([\d,]+) of \1 m", told)
 
 
-def test_listen_shows_a_table_of_held_alerts_in_a_terminal(node):
+def test_listen_command_shows_a_table_of_live_alerts_in_a_terminal(node):
     """The table shows the place and the remaining time, and Ctrl-C ends the command."""
     spot = ground()
     node.publish(alert(spot, headline="On the screen"))
@@ -126,14 +126,17 @@ burglary = { title = "Burglary", hold_area_km2 = 100 }
 
 @pytest.fixture
 def careful(keys, tmp_path):
-    """A node that holds alerts for more than 100 km2 until they are confirmed."""
+    """A node that publishes alerts for more than 100 km2 only after a confirmation."""
     (tmp_path / "policy.toml").write_text(HOLDS)
     with Node(tmp_path, keys, "--policy", str(tmp_path / "policy.toml")) as node:
         yield node
 
 
-def test_held_alert_and_cancel_are_published_with_confirmation_options(careful):
-    """The options confirm the area in km2 and the kinds of words, also of a cancel (rules A21, P23 and P24)."""
+def test_alert_and_cancel_that_need_confirmation_are_published_with_its_options(careful):
+    """The options confirm the area in km2 and the kinds of revealing words.
+
+    A cancel has them, too (rules A21, P23 and P24).
+    """
     node = careful
     lat, lng = map(str, ground())
     told = ("--category", "burglary", "--severity", "minor", "--headline", "Stay away from 1200 Elm Street.")
@@ -151,7 +154,7 @@ def test_held_alert_and_cancel_are_published_with_confirmation_options(careful):
     assert at_the_api(node, *cancel, *text)[0] == 0
 
 
-def test_publish_command_sets_the_approval_after_the_occurrence(node, monkeypatch):
+def test_publish_command_sets_a_time_of_approval_after_the_time_of_occurrence(node, monkeypatch):
     """The command keeps this order even if each reading of the clock is later (rule P3)."""
     clock = itertools.count(wall_ms() - 10_000, 1_000)
     for module in (publish, signing):

@@ -69,13 +69,13 @@ def test_client_without_a_token_can_read_and_write_nothing(guarded: Node):
     assert closed.value.code == 4401
 
 
-# -- subscribers
+# -- attackers with a subscriber's token
 
 
 def test_subscriber_token_reads_every_live_alert_as_published(guarded: Node, join: Join):
-    """Places are not checked, so a client that moves everywhere receives every alert (row TH2).
+    """Nobody checks whether a subscriber really is at its places.
 
-    It receives no test alerts and no counts.
+    So a client that moves everywhere receives every alert (row TH2). It receives no test alerts and no counts.
     """
     spots = [ground() for _ in range(3)]
     told = [guarded.publish(alert(spot)) for spot in spots]
@@ -89,8 +89,8 @@ def test_subscriber_token_reads_every_live_alert_as_published(guarded: Node, joi
     assert statuses(guarded, guarded.keys.token(sub="phone", scope=PHONE_SCOPE)) == {403}
 
 
-def test_subscriber_cannot_acknowledge_unsent_alerts_or_twice(guarded: Node, join: Join):
-    """Subscribers may give false places, and counts are per connection (row TH2)."""
+def test_acks_of_alerts_never_sent_and_repeated_acks_are_not_counted(guarded: Node, join: Join):
+    """Subscribers may claim false places, and each connection counts separately (row TH2)."""
     spot = ground()
     body = alert(spot)
     guarded.publish(body)
@@ -101,7 +101,7 @@ def test_subscriber_cannot_acknowledge_unsent_alerts_or_twice(guarded: Node, joi
     guarded.wait_for_counts(body["id"], sent=1, acked=1)
 
 
-# -- publishers
+# -- attackers with a publisher's token or the signing key
 
 
 def test_publisher_token_cannot_change_alerts_of_another_publisher(guarded: Node):
@@ -137,7 +137,7 @@ def test_holder_of_the_signing_key_can_act_as_any_publisher(guarded: Node):
     assert posted(guarded, forged, body) == [201, 409]
 
 
-# -- the log
+# -- attackers who can write to the log
 
 
 async def _written(path: Path, change: Callable[[Entry], Entry], alert_id: str) -> None:
@@ -159,7 +159,7 @@ def rogue(node: Node, alert_id: str, **changes: Any) -> None:
     asyncio.run(_written(node.log_file, change, alert_id))
 
 
-def test_writer_to_the_log_can_publish_without_approval(own_node: Node, join: Join):
+def test_attacker_who_can_write_to_the_log_can_publish_without_approval(own_node: Node, join: Join):
     """The node sends the forged alert as long as the policy requires no signatures (row TH7)."""
     spot = ground()
     body = alert(spot)
@@ -170,8 +170,8 @@ def test_writer_to_the_log_can_publish_without_approval(own_node: Node, join: Jo
     session.listen("rogue", 1)
 
 
-def test_writer_to_the_log_can_withhold_alerts(own_node: Node, join: Join):
-    """A deleted alert is gone after a restart of the node, but clients that hold it keep it (row TH7)."""
+def test_attacker_who_can_write_to_the_log_can_withhold_alerts(own_node: Node, join: Join):
+    """After a restart, the node no longer has a deleted alert, but clients that have it keep it (row TH7)."""
     spot = ground()
     body = alert(spot, area=circle(spot))
     own_node.publish(body)

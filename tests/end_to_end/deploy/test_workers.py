@@ -33,7 +33,7 @@ def workers(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         yield node
 
 
-def test_every_subscriber_gets_everything_once_at_any_process(workers: Node, join: Join):
+def test_every_subscriber_gets_each_message_once_whichever_process_it_uses(workers: Node, join: Join):
     """Early and late subscribers receive the alert, its revision and its cancel (section 4, "Durable")."""
     spot = ground()
     early = [join(workers, place(spot), fmt=FORMATS[i % 2]) for i in range(CROWD)]
@@ -48,7 +48,7 @@ def test_every_subscriber_gets_everything_once_at_any_process(workers: Node, joi
     revise_and_cancel(body, workers, workers, told=[*early, *late], aside=aside)
 
 
-def test_counts_include_all_processes(workers: Node, join: Join):
+def test_delivery_counts_of_an_alert_include_all_processes(workers: Node, join: Join):
     """The counts are described in section 4, "Counts"."""
     spot = ground()
     sessions = [join(workers, place(spot)) for _ in range(CROWD)]
@@ -60,7 +60,7 @@ def test_counts_include_all_processes(workers: Node, join: Join):
     workers.wait_for_counts(body["id"], sent=CROWD, acked=CROWD)
 
 
-def test_reconnecting_client_is_updated_at_any_process(workers: Node, join: Join):
+def test_reconnecting_client_gets_missed_messages_from_any_process(workers: Node, join: Join):
     """A client may reconnect to any node, whatever it missed (Rule 5)."""
     spot = ground()
     body, gone = alert(spot), alert(spot)
@@ -75,7 +75,7 @@ def test_reconnecting_client_is_updated_at_any_process(workers: Node, join: Join
         session.listen(gone["id"], "cancel")
 
 
-def test_ended_alert_is_sent_by_no_process(workers: Node, join: Join):
+def test_expired_alert_is_sent_by_no_process(workers: Node, join: Join):
     """Nothing is sent after `expires_at` (section 3)."""
     spot = ground()
     body, _ = workers.publish_brief(alert(spot))
@@ -84,7 +84,7 @@ def test_ended_alert_is_sent_by_no_process(workers: Node, join: Join):
         assert join(workers, place(spot), holding={body["id"]: 1}).welcome["live"] == 0
 
 
-def test_restart_of_all_processes_loses_nothing(workers: Node, join: Join):
+def test_restart_of_all_processes_loses_no_alert(workers: Node, join: Join):
     """All processes are killed and started again on the same log (section 4, "Durable")."""
     spot = ground()
     body = alert(spot)
@@ -170,12 +170,12 @@ def test_supervisor_has_one_thread_and_shares_its_memory_with_workers(workers: N
         assert size["Shared_Dirty"] + size["Shared_Clean"] > 2 * (size["Private_Dirty"] + size["Private_Clean"])
 
 
-IN_A_HURRY = "told to end again"
+IN_A_HURRY = "a second signal to stop has arrived"
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_first_ctrl_c_drains_and_second_ends_at_once(keys: Keys, tmp_path: Path, times: int):
-    """A terminal sends SIGINT to all processes of its group, but each is told to end only once (section 7)."""
+def test_first_ctrl_c_drains_the_node_and_the_second_ends_it_at_once(keys: Keys, tmp_path: Path, times: int):
+    """A terminal sends SIGINT to all processes of its group. Each process must react to it only once (section 7)."""
     node = Node(tmp_path, keys, "--workers", str(WORKERS))
     node.launcher = ["setsid"]
     with node, contextlib.ExitStack() as hung_up:

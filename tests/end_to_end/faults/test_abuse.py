@@ -1,8 +1,8 @@
-"""Tests that attack a deployment while good parties use it, and check that they notice nothing.
+"""Tests that attack a deployment while good parties (clients that keep the rules) use it.
 
-Nothing of a good party may be refused or lost, and nobody outside may get a message. `make soak-abuse` runs each attack
-for SECONDS=60 beside more parties and compares response times. Without it an attack lasts a second or two, and times
-are not compared.
+No request of a good party may be refused, no message to one may be lost, and nobody outside may get a message. `make
+soak-abuse` runs each attack for SECONDS=60 beside more parties and compares response times. Otherwise an attack lasts a
+second or two, and times are not compared.
 """
 
 import os
@@ -62,7 +62,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda each: f"{each.name}-{each.rule}")
-def test_attack_is_not_noticed_by_good_parties(worlds: Worlds, attack: Attack):
+def test_attack_does_not_affect_the_messages_of_well_behaved_clients(worlds: Worlds, attack: Attack):
     """Alerts reach everybody inside and nobody else, and the attacker gains nothing (HD1 to HD19)."""
     if attack.only_on and ON_REDIS:
         pytest.skip(f"an attack on a log in {attack.only_on}")
@@ -81,7 +81,7 @@ def test_attack_is_not_noticed_by_good_parties(worlds: Worlds, attack: Attack):
         assert not verdict.slow(), f"p99 more than twice what it is without the attack, in every turn: {verdict.slow()}"
 
 
-def test_verdict_is_slow_only_if_every_turn_is_slow():
+def test_verdict_reports_slowness_only_if_every_round_of_the_attack_was_slow():
     """A p99 above twice the quiet p99 in one turn is noise; in every turn the attack is the cause."""
     turns = [({"ping": 0.02, "delivery": 0.02}, {"ping": 0.05, "delivery": 0.05})] * 2
     turns.append(({"ping": 0.02, "delivery": 0.02}, {"ping": 0.05, "delivery": 0.03}))
@@ -92,7 +92,7 @@ def test_verdict_is_slow_only_if_every_turn_is_slow():
     assert verdict.worst()[1] == "ping"
 
 
-def test_board_counts_missing_repeated_and_outside_messages():
+def test_message_checker_counts_missing_repeated_and_misdirected_messages():
     deliveries = Deliveries()
     awaited = deliveries.expect(("a", 1), ["in", "in too"])
     for who, key in (("in", ("a", 1)), ("in", ("a", 1)), ("out", ("a", 1)), ("in", ("a", 2))):
@@ -101,7 +101,7 @@ def test_board_counts_missing_repeated_and_outside_messages():
     assert sum(deliveries.tally.wrong.values()) == 3
 
 
-def test_drain_with_held_requests_ends_without_traceback(worlds: Worlds):
+def test_drain_with_unfinished_requests_ends_without_a_traceback(worlds: Worlds):
     """A node that is stopped does not wait for requests whose bodies never come (HD3, HD14)."""
     verdict, took = worlds.get().drain(DRAIN)
     worlds.end()

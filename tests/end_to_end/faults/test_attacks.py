@@ -32,7 +32,7 @@ def addresses(spot: Point, count: int) -> list[Point]:
     return found
 
 
-# -- the address
+# -- locating an incident's address
 
 
 def heard_at(node: Node, spot: Point) -> set[str]:
@@ -67,7 +67,7 @@ def test_ten_thousand_probes_cannot_tell_addresses_in_one_cell_apart(node: Node)
     assert all(abs(found - shape["radius_m"]) < 1 for found, _ in edges)
 
 
-# -- sixteen circles, a hundred revisions
+# -- many circles, and many corrections of one circle
 
 
 def sixteen_circles(spot: Point) -> list[Json]:
@@ -75,7 +75,7 @@ def sixteen_circles(spot: Point) -> list[Json]:
     return [circle(spot, RADIUS_M), *(circle(beyond(spot, 24 * n, 90 + 170 * (n % 2)), RADIUS_M) for n in range(15))]
 
 
-def test_sixteen_circles_look_the_same_from_most_places_in_a_cell(node: Node):
+def test_sixteen_published_circles_are_the_same_for_most_incidents_in_a_cell(node: Node):
     """The published area is the same for more than nine tenths of the places in a cell (B12)."""
     areas = []
     for spot in addresses(ground(), 200):
@@ -101,8 +101,8 @@ def corrected(node: Node, spots: Iterable[Point]) -> list[Json]:
     return areas
 
 
-def test_hundred_corrections_across_cell_border_reveal_one_crossing(node: Node):
-    """The published centre stays and the circle grows once, so later crossings do not show (B11)."""
+def test_hundred_corrections_across_a_cell_border_reveal_only_one_crossing(node: Node):
+    """The published centre stays and the circle grows only once, so later crossings do not show (B11)."""
     middle, draw = by_the_border(ground()), random.Random(11)
     spots = [beyond(middle, draw.uniform(0, 360), draw.uniform(0, 100)) for _ in range(100)]
     assert len({h3.latlng_to_cell(*spot, 9) for spot in spots}) > 1
@@ -115,10 +115,10 @@ def test_hundred_corrections_across_cell_border_reveal_one_crossing(node: Node):
         assert distance(spot, (shape["lat"], shape["lng"])) + RADIUS_M <= shape["radius_m"]
 
 
-# -- the presence of subscribers
+# -- detecting a lone subscriber
 
 
-def test_delivery_counts_are_zero_below_twenty_recipients(node: Node, join: Join):
+def test_delivery_counts_are_shown_as_zero_below_twenty_recipients(node: Node, join: Join):
     """A publisher reads 0 until at least 20 subscribers are inside (H11, DP5)."""
     bodies = {}
     for count in (1, 2, 10, 19, 20, 21):

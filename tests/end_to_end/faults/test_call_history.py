@@ -1,4 +1,4 @@
-"""Tests of the checker of calls: a good history passes, and each doctored history is reported in the right words."""
+"""Tests of the checker of calls: it accepts a correct history, and reports what is wrong in each falsified one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ START, LATER, END = 1_000.0, 1_100.0, 5_000.0
 
 
 def ring(revision: int = 1) -> Json:
-    """Return a message `call`, with the members that the checker reads."""
+    """Return a message `call`, with the fields that the checker reads."""
     return {"type": "call", "call": {"id": "c", "revision": revision, "near": NEAR}}
 
 
@@ -112,7 +112,7 @@ def came_back(story: Story, *more: Json) -> None:
 
 
 @pytest.mark.parametrize("goes_on", [lambda _: None, Story.end, reopened, corrected, came_back])
-def test_good_history_passes(goes_on: Callable[[Story], None]):
+def test_checker_accepts_a_correct_history_of_a_call(goes_on: Callable[[Story], None]):
     story = Story()
     goes_on(story)
     assert story.judge() == []
@@ -124,16 +124,16 @@ def put_back(story: Story) -> None:
     story.hear(story.bob, task(4, 0))
 
 
-def test_restored_seat_may_exceed_the_number_of_seats():
+def test_checker_accepts_an_extra_seat_only_if_the_log_lost_a_seat():
     """More seats than the call has are allowed only if the log reports that a seat was lost (RV7)."""
     story = Story()
     put_back(story)
-    assert story.judge() == [f"c: seat 0, and nothing was put back: {seat('bob', 0)}"]
+    assert story.judge() == [f"c: seat 0, but no claim was restored: {seat('bob', 0)}"]
     story.put_back.add(("c", "bob"))
     assert story.judge() == []
 
 
-def test_wider_radius_passes_only_if_the_log_may_lose_entries():
+def test_checker_accepts_an_unrecorded_wider_radius_only_if_the_log_may_lose_entries():
     """Only ends and seat requests are restored under another number, so a wider radius may be lost (LogC5).
 
     Even then nobody beyond the widest possible radius may be notified.
@@ -142,14 +142,14 @@ def test_wider_radius_passes_only_if_the_log_may_lose_entries():
     story.say(ring_m=100)
     story.eve.events[0] = place(beyond(TOWN, 90, 500), here=True)
     story.hear(story.eve, ring())
-    assert story.judge() == ["phone of eve was sent call of c, from outside the ring"]
+    assert story.judge() == ["phone of eve was sent call of c, but is outside the search radius"]
     story.may_lose = True
     assert story.judge() == []
     story.eve.events[0] = AWAY
-    assert story.judge() == ["phone of eve was sent call of c, from outside the ring"]
+    assert story.judge() == ["phone of eve was sent call of c, but is outside the search radius"]
 
 
-def test_radius_may_widen_after_the_nodes_were_asked():
+def test_checker_accepts_a_radius_that_widens_while_the_final_state_is_read():
     """While the test reads the last answers, nodes still notify more responders."""
     story = Story()
     story.say(ring_m=100)
@@ -157,32 +157,32 @@ def test_radius_may_widen_after_the_nodes_were_asked():
     story.hear(story.eve, ring(), at=LATER + 0.1)
     assert story.judge() == []
     story.eve.events[0] = AWAY
-    assert story.judge() == ["phone of eve was sent call of c, from outside the ring"]
+    assert story.judge() == ["phone of eve was sent call of c, but is outside the search radius"]
 
 
 DOCTORED: dict[str, tuple[Callable[[Story], object], str]] = {
     "two responders on one seat": (lambda s: s.say(seats=[seat("ann", 1), seat("bob", 1)]), "more seats are held"),
     "more seats taken than exist": (lambda s: s.say(seats=[seat("ann", 1), seat("bob", 2)]), "more seats are held"),
     "one responder on two seats": (lambda s: s.say(seats=[seat("ann", 1), seat("ann", 0)]), "somebody holds two seats"),
-    "a seat for a responder who never accepted": (lambda s: s.say(seats=[seat("eve", 1)]), "has never accepted"),
+    "a seat for a responder who never accepted": (lambda s: s.say(seats=[seat("eve", 1)]), "but never accepted"),
     "nodes disagree": (lambda s: s.states["n1"].update(c=None), "the nodes disagree"),
     "all nodes forgot the call": (lambda s: s.states.update(n1={"c": None}, n2={"c": None}), "no node knows it"),
     "the call is at another place": (
         lambda s: s.say(call={"revision": 1, "near": published(0, 0, 0)}),
-        "asked for by nobody",
+        "nobody requested",
     ),
-    "an acknowledged end undone": (lambda s: (s.end(), s.say(state="full")), "its end was acknowledged"),
-    "ended without a request": (lambda s: s.say(state="ended"), "nobody has asked for that"),
+    "an acknowledged end undone": (lambda s: (s.end(), s.say(state="full")), "the end was acknowledged"),
+    "ended without a request": (lambda s: s.say(state="ended"), "nobody requested that"),
     "expired too soon": (lambda s: s.say(state="expired"), "expired too soon"),
-    "a task without accept": (lambda s: s.hear(s.eve, task()), "who has never accepted"),
+    "a task without accept": (lambda s: s.hear(s.eve, task()), "but never accepted"),
     "a task sent three times": (lambda s: s.hear(s.ann, task(), task()), "revision 2, 3 times"),
     "an older task after a newer one": (lambda s: (corrected(s), s.hear(s.ann, task())), "revision 2, after 3"),
-    "a task with a wrong place": (lambda s: s.hear(s.ann, task(3, where=OTHER)), "a place that it never had"),
+    "a task with a wrong place": (lambda s: s.hear(s.ann, task(3, where=OTHER)), "a place that the call never had"),
     "notified twice": (lambda s: s.hear(s.bob, ring()), "revision 1, after 1"),
     "notified of a call that the client holds": (lambda s: s.bob.holding.update(c=1), "revision 1, after 1"),
     "notified twice after reconnecting": (lambda s: came_back(s, ring(3)), "revision 3, after 3"),
-    "notified outside the radius": (lambda s: s.hear(s.eve, ring()), "from outside the ring"),
-    "notified off duty": (lambda s: (s.eve.events.append(None), s.hear(s.eve, ring())), "from outside the ring"),
+    "notified outside the radius": (lambda s: s.hear(s.eve, ring()), "outside the search radius"),
+    "notified off duty": (lambda s: (s.eve.events.append(None), s.hear(s.eve, ring())), "outside the search radius"),
     "not qualified": (lambda s: setattr(s.bob, "quals", FIRST_AIDER), "is not qualified"),
     "notified after `over`": (lambda s: (s.end(), s.hear(s.bob, ring(5))), "after `over`"),
     "notified after the end": (lambda s: (s.end(), s.hear(s.person("late"), ring(), at=LATER + 100)), "after its end"),
@@ -191,7 +191,7 @@ DOCTORED: dict[str, tuple[Callable[[Story], object], str]] = {
         lambda s: s.hear(s.bob, ring() | {"call": ring()["call"] | {"id": "x"}}),
         "which nobody opened",
     ),
-    "seat without a task": (lambda s: s.last["ann"].shown.clear(), "was not told where it is"),
+    "seat without a task": (lambda s: s.last["ann"].shown.clear(), "but shows no task"),
     "task of another seat": (lambda s: s.last["ann"].shown.update(c=task(2, 0)), "not the newest"),
     "an old task at the end": (lambda s: (corrected(s), s.last["ann"].shown.update(c=task())), "not the newest"),
     "an old place at the end": (lambda s: (corrected(s), s.last["ann"].shown.update(c=task(3))), "an older place"),
@@ -200,15 +200,18 @@ DOCTORED: dict[str, tuple[Callable[[Story], object], str]] = {
     "not told that the call is over": (lambda s: (s.end(), s.last["ann"].shown.update(c=task())), "which is over"),
     "not notified again": (
         lambda s: (reopened(s), s.last["bob"].shown.clear()),
-        "is in the ring of c 3, and shows None",
+        "is within the radius of c 3, but shows None",
     ),
-    "an old revision shown": (lambda s: (reopened(s), s.last["bob"].shown.update(c=ring())), "is in the ring of c 3"),
+    "an old revision shown": (
+        lambda s: (reopened(s), s.last["bob"].shown.update(c=ring())),
+        "is within the radius of c 3",
+    ),
     "a secret in a frame": (lambda s: s.leaks.append("a frame has it"), "a frame has it"),
 }
 
 
 @pytest.mark.parametrize(("doctor", "words"), DOCTORED.values(), ids=DOCTORED)
-def test_doctored_history_is_reported(doctor: Callable[[Story], object], words: str):
+def test_checker_reports_each_violation_in_a_falsified_history_of_a_call(doctor: Callable[[Story], object], words: str):
     """The checker sees violations of the rules for calls from outside (RV2, RV3, RJ2, RJ6, RJ9)."""
     story = Story()
     doctor(story)
@@ -217,7 +220,7 @@ def test_doctored_history_is_reported(doctor: Callable[[Story], object], words: 
     assert "phone of ann" in story.story("c")
 
 
-def test_expired_call_may_be_forgotten():
+def test_checker_accepts_that_nodes_have_forgotten_an_expired_call():
     """Nobody restores an expired call after a log has lost everything."""
     story = Story()
     story.call.ends = LATER - 1
@@ -226,8 +229,11 @@ def test_expired_call_may_be_forgotten():
     assert story.judge() == []
 
 
-def test_messages_caused_by_a_wrong_clock_pass():
-    """A node whose clock is ahead takes a running call for ended; when the clock is right, the node notifies again."""
+def test_checker_accepts_messages_caused_by_a_wrong_clock():
+    """A node whose clock is ahead treats an open call as ended.
+
+    When the clock is right, the node notifies responders again.
+    """
     story = Story()
     story.bob.events.append(Heard(standdown("over"), START, off=True))
     story.hear(story.bob, ring(5))

@@ -1,8 +1,8 @@
 """Wrong wall clocks, at the start or for a while: of a single node, of one node of two, and of Redis.
 
 While the clock of a node is ahead, the node sends nothing that has ended by this clock. When the clock is right again,
-every recipient gets what is owed. An alert that ended only by the wrong clock is neither lost nor forgotten (R1, R2,
-R3, E5, H4; behaviour.md, "Expiry and clocks").
+every recipient gets what it has missed. An alert that ended only by the wrong clock is neither lost nor forgotten (R1,
+R2, R3, E5, H4; behaviour.md, "Expiry and clocks").
 """
 
 import time
@@ -58,7 +58,7 @@ def steps(node: Node) -> float:
 
 
 @PROCESSES
-def test_node_started_with_clock_ahead_delivers_after_clock_is_corrected(
+def test_node_started_with_its_clock_ahead_delivers_after_the_clock_is_corrected(
     keys: Keys, tmp_path: Path, join: Join, lasting_token: dict[str, str], options: Sequence[str]
 ):
     """Subscribers get alerts from before the start and new ones, and so do late joiners (R1, R3)."""
@@ -81,7 +81,7 @@ def test_node_started_with_clock_ahead_delivers_after_clock_is_corrected(
 
 
 @PROCESSES
-def test_clock_ahead_for_a_moment_loses_and_repeats_no_alert(
+def test_no_alert_is_lost_or_repeated_when_the_clock_is_briefly_ahead(
     keys: Keys, tmp_path: Path, join: Join, lasting_token: dict[str, str], options: Sequence[str]
 ):
     """Nothing is sent while the clock is ahead; afterwards only newcomers get the alert (E5, R2, R3)."""
@@ -113,7 +113,7 @@ def client_of(node: Node, token: str, spot: Point) -> Phone:
     return Phone(f"ws://127.0.0.1:{node.stream_port}/v1/stream", spot, token)
 
 
-def test_client_shows_alert_again_that_only_a_wrong_clock_had_ended(
+def test_client_shows_an_alert_again_that_had_ended_only_by_a_wrong_clock(
     keys: Keys, tmp_path: Path, lasting_token: dict[str, str]
 ):
     """A client reconnects first while the clock is ahead, and again when it is right (C2a, R5b)."""
@@ -131,10 +131,13 @@ def test_client_shows_alert_again_that_only_a_wrong_clock_had_ended(
         assert [held["id"] for held in phone.client.holdings.here()] == [alert_id]
 
 
-def test_client_welcomed_with_wrong_clock_shows_alert_after_correction(
+def test_client_that_connects_during_a_wrong_clock_shows_the_alert_after_correction(
     keys: Keys, tmp_path: Path, lasting_token: dict[str, str]
 ):
-    """By the `now` of the welcome the alert is over; the client asks for a new `now` on its connection (C2a, E5)."""
+    """According to `now` in the welcome, the alert has ended.
+
+    The client asks for a new `now` on the same connection (C2a, E5).
+    """
     here = ground()
     with with_own_clock(tmp_path, keys) as node:
         alert_id = node.publish(alert(here))["id"]
@@ -145,7 +148,7 @@ def test_client_welcomed_with_wrong_clock_shows_alert_after_correction(
             node.wait_for_counts(alert_id, sent=1, acked=1)
 
 
-def test_clock_set_back_does_not_keep_alert_alive(keys: Keys, tmp_path: Path, join: Join):
+def test_clock_set_back_does_not_keep_an_alert_alive_beyond_its_expiry(keys: Keys, tmp_path: Path, join: Join):
     """An alert that the node learnt of while its clock was right ends in time (E1)."""
     here = ground()
     with with_own_clock(tmp_path, keys) as node:
@@ -170,7 +173,7 @@ def pair(request: pytest.FixtureRequest, keys: Keys, tmp_path: Path) -> Iterator
 
 
 def test_node_with_clock_days_ahead_forgets_no_live_alert(pair: list[Node], keys: Keys, join: Join):
-    """A node with a wrong clock forgets nothing live when it starts, so no stranger can take the id (H3, H4)."""
+    """When the node starts, it deletes no live alert, so nobody else can use the alert's id (H3, H4)."""
     right, wrong = pair
     here = ground()
     body = alert(here)
@@ -181,7 +184,7 @@ def test_node_with_clock_days_ahead_forgets_no_live_alert(pair: list[Node], keys
     assert wrong.clock is not None
     wrong.clock.set(9 * DAYS)
     wrong.start()
-    # The node is ready; by the time it has answered one request it has looked for old alerts.
+    # By the time the node has answered one request, it has looked for old alerts to delete.
     wait_until(lambda: wrong.get("/healthz").status_code == 200, "the node answers")
     assert [right.get(f"/v1/alerts/{each}").json()["state"] for each in (body["id"], over)] == ["live", "cancelled"]
     stranger = keys.token(sub="desk-two")

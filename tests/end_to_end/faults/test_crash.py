@@ -14,7 +14,7 @@ from end_to_end.kit.wire import PATIENCE
 Join = Callable[..., Session]
 
 
-def test_alert_survives_kill_right_after_its_201(own_node: Node, join: Join):
+def test_alert_survives_a_kill_right_after_the_answer_201(own_node: Node, join: Join):
     """A late joiner of the new process gets the alert exactly as it was published (section 4, "Durable")."""
     spot = ground()
     body = alert(spot)
@@ -27,7 +27,7 @@ def test_alert_survives_kill_right_after_its_201(own_node: Node, join: Join):
     assert late.received[0]["alert"]["issued_at"] == first["issued_at"]
 
 
-def test_repeated_request_after_kill_gets_first_answer(own_node: Node):
+def test_request_repeated_after_a_kill_gets_the_first_answer_again(own_node: Node):
     """Publishing, revising and cancelling are safe to repeat across a restart (section 4)."""
     body = alert(ground())
     path = f"/v1/alerts/{body['id']}"
@@ -44,7 +44,7 @@ def test_repeated_request_after_kill_gets_first_answer(own_node: Node):
         assert (again.status_code, again.json()) == (200, first.json())
 
 
-def test_revision_and_cancel_after_kill_continue_the_numbers(own_node: Node, join: Join):
+def test_revision_and_cancel_after_a_kill_get_the_next_revision_numbers(own_node: Node, join: Join):
     spot = ground()
     body = alert(spot)
     own_node.publish(body)
@@ -58,7 +58,7 @@ def test_revision_and_cancel_after_kill_continue_the_numbers(own_node: Node, joi
     assert session.heard(body["id"]) == [1, 2, "cancel"]
 
 
-def test_every_acknowledged_alert_of_a_burst_survives_kill(own_node: Node, join: Join):
+def test_every_acknowledged_alert_of_a_burst_survives_a_kill(own_node: Node, join: Join):
     """Acknowledged alerts are there; the others can be repeated until they are acknowledged (section 4)."""
     spot = ground()
     bodies = [alert(spot) for _ in range(400)]
@@ -106,7 +106,7 @@ def post_until_killed(node: Node, bodies: list[Json], kill_after: int) -> set[st
     return accepted
 
 
-def test_cancel_missed_before_restart_reaches_holder_50_km_away(own_node: Node, join: Join):
+def test_client_50_km_away_gets_the_cancel_that_it_missed_before_a_restart(own_node: Node, join: Join):
     """`holding` brings a returning client up to date, whatever it missed (rule 5)."""
     spot = ground()
     body = alert(spot)
@@ -124,8 +124,8 @@ def test_cancel_missed_before_restart_reaches_holder_50_km_away(own_node: Node, 
     assert back.heard(body["id"]) == ["cancel"]
 
 
-def test_revision_missed_before_restart_reaches_holder_50_km_away(own_node: Node, join: Join):
-    """A client that holds an older revision gets the current one; an up-to-date client gets nothing (rule 5)."""
+def test_client_50_km_away_gets_the_revision_that_it_missed_before_a_restart(own_node: Node, join: Join):
+    """A client with an older revision gets the current one. A client with the current one gets nothing (rule 5)."""
     spot = ground()
     body, other = alert(spot), alert(spot)
     own_node.publish(body)
@@ -139,7 +139,7 @@ def test_revision_missed_before_restart_reaches_holder_50_km_away(own_node: Node
     assert back.everything() == [(body["id"], 2)]
 
 
-def test_stopped_node_closes_sessions_with_close_code(own_node: Node, join: Join):
+def test_node_that_is_stopped_closes_its_sessions_with_1001_or_1012(own_node: Node, join: Join):
     """The close code is 1001 or 1012 (section 5, "Close codes")."""
     sessions = [join(own_node, place(ground()), fmt=fmt) for fmt in ("json", "msgpack")]
     own_node.terminate()

@@ -22,7 +22,9 @@ Join = Callable[..., Session]
 
 
 @pytest.mark.parametrize("cut", ["FLUSHALL", "DEL {geocast}:stream"])
-def test_stream_ids_that_go_back_stop_no_delivery(keys: Keys, tmp_path: Path, join: Join, cut: str):
+def test_alerts_are_still_delivered_after_redis_stream_ids_have_gone_back(
+    keys: Keys, tmp_path: Path, join: Join, cut: str
+):
     """The clock of the Redis host was ahead and is set right, and the stream starts from scratch.
 
     Every subscriber still gets later alerts (section 4, "Durable").
@@ -47,7 +49,7 @@ def test_stream_ids_that_go_back_stop_no_delivery(keys: Keys, tmp_path: Path, jo
             )
 
 
-def test_sentinel_failover_keeps_everything_a_replica_acknowledged(keys: Keys, tmp_path: Path, join: Join):
+def test_sentinel_failover_keeps_every_alert_that_a_replica_acknowledged(keys: Keys, tmp_path: Path, join: Join):
     """With `--log-replicas 1` the primary is killed: every 201 is kept, and nobody misses an alert."""
     options = ("--log-replicas", "1")
     with on_sentinels(tmp_path, keys, options, (*options, "--workers", "2")) as cluster:
@@ -81,7 +83,9 @@ def test_sentinel_failover_keeps_everything_a_replica_acknowledged(keys: Keys, t
             assert len(heard) == len(set(heard)) == 8
 
 
-def test_too_few_replicas_give_503_and_repeat_makes_one_alert(keys: Keys, tmp_path: Path, join: Join):
+def test_publishing_with_too_few_replicas_gets_503_and_repeating_makes_one_alert(
+    keys: Keys, tmp_path: Path, join: Join
+):
     """A refused alert that is repeated is one alert in the end (`--log-replicas`)."""
     with (
         RedisServer(tmp_path / "primary") as primary,
@@ -107,7 +111,7 @@ def test_too_few_replicas_give_503_and_repeat_makes_one_alert(keys: Keys, tmp_pa
         assert session.everything() == [(first["id"], 1), (second["id"], 1)]
 
 
-def test_split_brain_ends_with_union_of_both_sides(keys: Keys, tmp_path: Path, join: Join):
+def test_alerts_of_both_sides_are_kept_after_a_split_brain(keys: Keys, tmp_path: Path, join: Join):
     """The old primary acknowledges three writes that no replica has; the promoted one acknowledges five."""
     with on_sentinels(tmp_path, keys, (), ()) as cluster:
         one, two = cluster.nodes
@@ -179,7 +183,7 @@ def test_split_brain_ends_with_union_of_both_sides(keys: Keys, tmp_path: Path, j
             assert set(heard) == live | {(body["id"], 1) for body in base[1:]} | {(cancelled_in["id"], "cancel")}
 
 
-def test_histories_written_side_by_side_are_merged(keys: Keys, tmp_path: Path, join: Join):
+def test_entries_written_to_two_primaries_at_once_are_merged(keys: Keys, tmp_path: Path, join: Join):
     """Each node writes to its own primary for a while; then one of the primaries is lost.
 
     Entries of one side must not hide entries of the other that were written at the same time. A cancel of either side

@@ -46,7 +46,7 @@ def restart_with_failpoint(node: Node, point: str | None) -> None:
 
 
 @pytest.mark.parametrize("point", ["in-commit", "after-append", "after-201"])
-def test_interrupted_publication_makes_one_alert_when_repeated(own_node: Node, join: Join, point: str):
+def test_interrupted_publication_that_is_repeated_makes_one_alert(own_node: Node, join: Join, point: str):
     """Repeating a request until 200 or 201 makes one alert; a 201 is never taken back (section 4, "Durable")."""
     for _ in range(ROUNDS):
         spot = ground()
@@ -67,7 +67,7 @@ def test_interrupted_publication_makes_one_alert_when_repeated(own_node: Node, j
 
 
 @pytest.mark.parametrize("point", ["in-commit", "after-append", "after-201"])
-def test_interrupted_revision_is_delivered_once_when_repeated(own_node: Node, join: Join, point: str):
+def test_interrupted_revision_that_is_repeated_is_delivered_once(own_node: Node, join: Join, point: str):
     """The number of the interrupted revision is either taken or free, never both (section 4)."""
     spot = ground()
     body = alert(spot)
@@ -222,7 +222,7 @@ def test_node_started_with_locked_log_waits_for_the_lock(keys: Keys, tmp_path: P
         node.assert_serving()
 
 
-# ---- a deleted file ----------------------------------------------------------------------------------------------
+# ---- a deleted or replaced log file ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -244,7 +244,7 @@ def test_deleted_or_replaced_log_file_makes_node_unready(keys: Keys, tmp_path: P
         node.assert_serving()
 
 
-# ---- a broken file -----------------------------------------------------------------------------------------------
+# ---- a corrupt log file ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "a bad page"])
@@ -277,7 +277,7 @@ def test_corrupt_log_file_is_set_aside_and_node_starts(own_node: Node, damage: s
 # ---- several processes -------------------------------------------------------------------------------------------
 
 
-def test_workers_share_sessions_and_dead_worker_is_replaced(keys: Keys, tmp_path: Path, join: Join):
+def test_sessions_are_spread_over_the_workers_and_a_dead_worker_is_replaced(keys: Keys, tmp_path: Path, join: Join):
     """All sessions get the alert, counts add up, and a new process knows the live alerts (`--workers`)."""
     with Node(tmp_path, keys, "--workers", "2") as node:
         assert len(node.children()) == 3

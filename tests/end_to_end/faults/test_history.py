@@ -1,4 +1,4 @@
-"""Tests of the checker of alerts: a good history passes, and each doctored history is reported under its kind."""
+"""Tests of the checker of alerts: it accepts a correct history, and reports each falsified history under its kind."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def ok(operation: Operation) -> Operation:
 
 
 class Story(History):
-    """One alert with two acknowledged revisions, and one client that got both and holds the second."""
+    """One alert with two acknowledged revisions, and one client that got both and shows the second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def found(history: History) -> dict[str, int]:
     return {name: len(each) for name, each in vars(history.judge()).items() if each}
 
 
-def test_good_history_passes():
+def test_checker_accepts_a_correct_history():
     """A client gets both revisions in order, moves away and gets the cancel."""
     story = Story()
     assert story.judge()
@@ -62,7 +62,7 @@ def test_good_history_passes():
 
 
 @pytest.mark.parametrize(("behind", "stale"), [(0.0, 1), (3_600.0, 0), (60.0, 1)])
-def test_message_is_late_only_beyond_the_lag_of_the_clock(behind: float, stale: int):
+def test_checker_allows_a_message_to_be_late_by_the_lag_of_the_clock(behind: float, stale: int):
     """The checker allows a message to be late by as much as the clock is behind, and no more."""
     story = Story()
     story.her.events.append(Came("a", 2, END + 600, behind=behind))
@@ -70,8 +70,8 @@ def test_message_is_late_only_beyond_the_lag_of_the_clock(behind: float, stale: 
     assert found(story) == ({"stale": stale} if stale else {})
 
 
-def test_expired_alert_is_owed_to_nobody():
-    """Nobody is owed an expired alert, whatever the nodes report."""
+def test_checker_expects_no_client_to_get_an_expired_alert():
+    """Clients need not get the alert, whatever state the nodes report."""
     story = Story()
     for operation in story.operations.values():
         operation.ends = LATER - 10
@@ -91,8 +91,8 @@ LOST: dict[str, Callable[[Story], object]] = {
 
 
 @pytest.mark.parametrize("doctor", LOST.values(), ids=LOST)
-def test_lost_revision_is_reported(doctor: Callable[[Story], object]):
-    """An acknowledged live revision that a client or the nodes lack is a loss."""
+def test_checker_reports_a_lost_revision(doctor: Callable[[Story], object]):
+    """A revision counts as lost if it was acknowledged and is live, and a client or a node does not have it."""
     story = Story()
     doctor(story)
     assert found(story) == {"lost": 1}
@@ -108,21 +108,21 @@ OUTSIDE: dict[str, Callable[[Visit], object]] = {
 
 
 @pytest.mark.parametrize("doctor", OUTSIDE.values(), ids=OUTSIDE)
-def test_message_to_outsider_is_reported(doctor: Callable[[Visit], object]):
+def test_checker_reports_a_message_to_a_client_outside_the_area(doctor: Callable[[Visit], object]):
     """The client was neither inside the area nor a recipient of an earlier revision."""
     story = Story()
     doctor(story.her)
     assert found(story) == {"outside": 1}
 
 
-def test_unpublished_alert_on_a_node_is_reported():
+def test_checker_reports_an_alert_on_a_node_that_was_never_published():
     """The next client to connect would get the unpublished alert."""
     story = Story()
     story.states["n2"] = story.states["n2"] | {"b": 1}
     assert found(story) == {"outside": 1}
 
 
-def test_cancel_to_client_that_never_got_the_alert_is_reported():
+def test_checker_reports_a_cancel_to_a_client_that_never_got_the_alert():
     """Only recipients of an alert may get its cancel (rule 4)."""
     story = Story()
     story.cancelled()
@@ -130,22 +130,22 @@ def test_cancel_to_client_that_never_got_the_alert_is_reported():
     assert found(story) == {"outside": 1}
 
 
-def test_delivery_of_refused_operation_is_reported():
+def test_checker_reports_delivery_of_a_refused_revision():
     story = Story()
     story.invoke("a", 3, AREA, END).outcome = Outcome.FAIL
     story.her.events.append(told(3))
     assert found(story) == {"outside": 1}
 
 
-def test_recipient_may_get_later_revisions_anywhere():
-    """A client that holds or got a revision gets later ones anywhere (rules 1 and 5)."""
+def test_checker_accepts_later_revisions_to_recipients_anywhere():
+    """A client that already had a revision, or was sent one, gets later revisions wherever it is (rules 1 and 5)."""
     story = Story()
     story.visit("bob", {"a": 1}).events.extend([AWAY, told(2)])
     story.visit("cid", {}).events.extend([HERE, told(1), AWAY, told(2)])
     assert found(story) == {}
 
 
-def test_late_message_is_reported():
+def test_checker_reports_a_revision_sent_too_late():
     """A revision is late after the alert's end, after a newer revision, or after the cancel."""
     story = Story()
     story.visit("bob", {}).events.extend([HERE, told(1, at=END + 60)])
@@ -157,7 +157,7 @@ def test_late_message_is_reported():
     assert found(story) == {"stale": 4}
 
 
-def test_old_revision_to_client_that_joined_after_all_settled_is_reported():
+def test_checker_reports_an_old_revision_sent_to_a_new_client_after_the_faults():
     """A superseded or cancelled revision is stale even if the newer one follows."""
     story = Story()
     bob = story.visit("bob", {})
@@ -171,7 +171,7 @@ def test_old_revision_to_client_that_joined_after_all_settled_is_reported():
     assert found(story) == {"stale": 1}
 
 
-def test_revision_sent_long_after_it_was_superseded_is_reported():
+def test_checker_reports_a_revision_sent_long_after_it_was_superseded():
     """A node may lag for a while, but not for minutes: then an old revision has come back."""
     story = Story()
     story.visit("bob", {}).events.extend([HERE, told(1, at=START + 10), told(2)])
@@ -183,8 +183,8 @@ def test_revision_sent_long_after_it_was_superseded_is_reported():
     assert found(story) == {"stale": 2}
 
 
-def test_revision_held_too_long_is_reported():
-    """A client must not hold a cancelled, superseded or expired revision at the end."""
+def test_checker_reports_an_outdated_revision_that_a_client_still_shows():
+    """At the end, no client may show a cancelled, superseded or expired revision."""
     story = Story()
     story.finals.append(Final("bob", HERE, {"a": 1}, LATER))
     assert found(story) == {"stale": 1}
@@ -195,7 +195,7 @@ def test_revision_held_too_long_is_reported():
     assert found(story) == {"stale": 1}
 
 
-def test_cancelled_alert_that_is_live_again_is_reported():
+def test_checker_reports_a_cancelled_alert_that_is_live_again():
     story = Story()
     story.cancelled()
     story.states = {"n1": {"a": 2}, "n2": {"a": 2}}
@@ -203,10 +203,10 @@ def test_cancelled_alert_that_is_live_again_is_reported():
     assert found(story) == {"stale": 1}
 
 
-def test_duplicate_message_is_reported():
-    """A repeat on one connection, or to a client that holds the revision, is a duplicate.
+def test_checker_reports_a_duplicate_message():
+    """A duplicate is a second message on one connection, or a message to a client that already has the revision.
 
-    The same revision on a second connection is none.
+    The same revision on a second connection is no duplicate.
     """
     story = Story()
     story.her.events.append(told(2))
@@ -220,7 +220,7 @@ def test_duplicate_message_is_reported():
 
 
 @pytest.mark.parametrize("happened", [True, False])
-def test_unacknowledged_operation_may_have_happened_or_not(happened: bool):
+def test_checker_accepts_an_unacknowledged_revision_as_applied_or_not(happened: bool):
     """Both outcomes pass if all nodes and clients agree."""
     story = Story()
     story.second.outcome = Outcome.UNKNOWN
@@ -231,7 +231,7 @@ def test_unacknowledged_operation_may_have_happened_or_not(happened: bool):
     assert found(story) == {}
 
 
-def test_disagreement_about_unacknowledged_operation_is_reported():
+def test_checker_reports_disagreement_about_an_unacknowledged_revision():
     """Nodes that disagree are divided; clients that disagree with the nodes are stale."""
     story = Story()
     story.second.outcome = Outcome.UNKNOWN
@@ -242,7 +242,7 @@ def test_disagreement_about_unacknowledged_operation_is_reported():
     assert found(story) == {"stale": 1}
 
 
-def test_unacknowledged_first_revision_or_cancel_allows_both_outcomes():
+def test_checker_accepts_an_unacknowledged_alert_or_cancel_as_stored_or_not():
     """The alert may exist or not, and may have ended or not."""
     story = Story()
     story.invoke("b", 1, AREA, END)

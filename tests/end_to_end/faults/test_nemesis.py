@@ -1,9 +1,8 @@
 """Random faults under load, chosen by a seed, and a check of the whole history at the end.
 
-`end_to_end/kit/history.py` lists the six kinds of violations, of which none may occur. One fault is no accident: a
-rogue writes entries into the log that no reviewer has signed (approval-rules.md, NC2, NC3).
-
-`FAULT_SEED` and `FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30 ON=sentinels` runs for long.
+`end_to_end/kit/history.py` lists the six kinds of violations, of which none may occur. One fault is deliberate: an
+attacker writes entries into the log that no reviewer has signed (approval-rules.md, NC2, NC3). `FAULT_SEED` and
+`FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30 ON=sentinels` runs for long.
 """
 
 from dataclasses import replace
@@ -37,7 +36,7 @@ pytestmark = TIMEOUT
 
 @pytest.mark.slow
 @seeds(1)
-def test_node_with_workers_on_sqlite_survives_random_faults(keys: Keys, tmp_path: Path, seed: int):
+def test_node_with_two_workers_on_sqlite_survives_random_faults(keys: Keys, tmp_path: Path, seed: int):
     """Kill and pause the node and its processes; set its clock wrong before the start or while it runs."""
     guard = guard_in(tmp_path)
     node = Node(tmp_path, keys, "--workers", "2", *guard.options)

@@ -1,4 +1,4 @@
-"""How long a node may be behind the log, by the outages of a fault run."""
+"""How much time the checker gives a node to catch up with the log, after the outages of a fault run."""
 
 import pytest
 from end_to_end.kit.outages import BEHIND_S, CALM_S, Outage, read_by_all
@@ -16,7 +16,7 @@ from end_to_end.kit.outages import BEHIND_S, CALM_S, Outage, read_by_all
     ],
     ids=["none", "short ones", "before", "one after the other", "after a calm", "one that does not end"],
 )
-def test_time_for_reading_grows_with_long_outages(outages: list[tuple[float, float]], by: float):
+def test_nodes_are_allowed_more_time_to_catch_up_after_long_outages(outages: list[tuple[float, float]], by: float):
     """Outages of less than LONG_S, and those after CALM_S without one, count for nothing."""
     found = read_by_all(1_000.0, [Outage("failover", 1_000 + start, 1_000 + end) for start, end in outages])
     assert found == 1_000 + by

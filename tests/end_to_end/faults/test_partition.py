@@ -1,6 +1,7 @@
-"""A real network partition: Redis in its own network namespace, a cable to each node, and one cable pulled.
+"""A real network partition: Redis in its own network namespace, a cable to each node, and one cable unplugged.
 
-Unlike with the proxy nobody accepts connections or data: packets are lost, TCP retransmits, and connecting times out.
+Unlike the fault proxy, nothing accepts connections or data: packets are lost, TCP retransmits, and connecting times
+out.
 """
 
 import os

@@ -76,7 +76,7 @@ def is_silent(client: socket.socket) -> bool:
     return False
 
 
-def test_latency_delays_both_directions_and_keeps_the_order(proxy: Proxy, client: socket.socket):
+def test_fault_proxy_with_latency_delays_both_directions_and_keeps_the_order(proxy: Proxy, client: socket.socket):
     proxy.up.delay_s, proxy.down.delay_s = A_WHILE_S, A_WHILE_S
     started = time.monotonic()
     client.sendall(b"a")
@@ -86,7 +86,9 @@ def test_latency_delays_both_directions_and_keeps_the_order(proxy: Proxy, client
     assert time.monotonic() - started >= 2 * A_WHILE_S
 
 
-def test_stall_towards_client_delays_answers(echo: EchoServer, proxy: Proxy, client: socket.socket):
+def test_stalling_the_fault_proxy_towards_the_client_delays_answers(
+    echo: EchoServer, proxy: Proxy, client: socket.socket
+):
     """The server receives and answers; the client gets the answer when the stall is over."""
     proxy.down.stall()
     client.sendall(b"question")
@@ -96,7 +98,9 @@ def test_stall_towards_client_delays_answers(echo: EchoServer, proxy: Proxy, cli
     assert client.recv(65536) == b"question"
 
 
-def test_stall_towards_server_delays_requests(echo: EchoServer, proxy: Proxy, client: socket.socket):
+def test_stalling_the_fault_proxy_towards_the_server_delays_requests(
+    echo: EchoServer, proxy: Proxy, client: socket.socket
+):
     """The proxy accepts bytes and new connections, but forwards nothing until it heals."""
     proxy.up.stall()
     client.sendall(b"question")
@@ -110,7 +114,7 @@ def test_stall_towards_server_delays_requests(echo: EchoServer, proxy: Proxy, cl
         assert other.recv(65536) == b"other"
 
 
-def test_cut_resets_connections_and_accepts_new_ones(proxy: Proxy, client: socket.socket):
+def test_cut_of_the_fault_proxy_resets_connections_and_accepts_new_ones(proxy: Proxy, client: socket.socket):
     """The client gets RST instead of FIN, and its next connection is served."""
     proxy.cut()
     with pytest.raises(ConnectionResetError):
@@ -119,8 +123,8 @@ def test_cut_resets_connections_and_accepts_new_ones(proxy: Proxy, client: socke
         assert ask(again, b"again") == b"again"
 
 
-def test_refused_port_accepts_again_after_heal(proxy: Proxy, client: socket.socket):
-    """Existing connections stay unless they are severed; new ones are refused until the proxy heals."""
+def test_fault_proxy_that_refuses_connections_accepts_them_again_after_heal(proxy: Proxy, client: socket.socket):
+    """Existing connections stay open unless they are cut. New ones are refused until `heal` is called."""
     proxy.refuse()
     assert ask(client, b"still") == b"still"
     with pytest.raises(ConnectionRefusedError):
@@ -133,7 +137,9 @@ def test_refused_port_accepts_again_after_heal(proxy: Proxy, client: socket.sock
         assert ask(again, b"again") == b"again"
 
 
-def test_lost_reply_resets_connection_after_server_got_command(echo: EchoServer, proxy: Proxy, client: socket.socket):
+def test_lost_reply_resets_the_connection_after_the_server_got_the_command(
+    echo: EchoServer, proxy: Proxy, client: socket.socket
+):
     """The server gets the command and the client a reset; earlier commands were answered."""
     request = b"*2\r\n$3\r\nset\r\n$2\r\n\r\n\r\n"
     other = b"*1\r\n$4\r\nPING\r\n"
@@ -150,7 +156,9 @@ def test_lost_reply_resets_connection_after_server_got_command(echo: EchoServer,
         assert echo.heard.endswith(request)
 
 
-def test_mute_silences_only_connections_that_sent_the_command(echo: EchoServer, proxy: Proxy, client: socket.socket):
+def test_mute_stops_answers_only_on_connections_that_sent_the_command(
+    echo: EchoServer, proxy: Proxy, client: socket.socket
+):
     """The server still receives what a muted connection sends."""
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE) as other:
         request = b"*1\r\n$4\r\nREAD\r\n"
@@ -162,8 +170,10 @@ def test_mute_silences_only_connections_that_sent_the_command(echo: EchoServer, 
         assert ask(client, b"still") == b"still"
 
 
-def test_forbidden_command_does_not_reach_server(echo: EchoServer, proxy: Proxy, client: socket.socket):
-    """The proxy cuts the connection that sent the command; others stay."""
+def test_command_that_the_fault_proxy_forbids_does_not_reach_the_server(
+    echo: EchoServer, proxy: Proxy, client: socket.socket
+):
+    """The proxy cuts the connection that sent the command. Other connections stay open."""
     proxy.forbid("psync")
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE) as other:
         other.sendall(b"*1\r\n$5\r\nPSYNC\r\n")
@@ -173,7 +183,7 @@ def test_forbidden_command_does_not_reach_server(echo: EchoServer, proxy: Proxy,
     assert echo.heard == b"hellostill"
 
 
-def test_proxy_closes_cleanly_with_open_connections(echo: EchoServer):
+def test_fault_proxy_closes_cleanly_with_open_connections(echo: EchoServer):
     """The proxy leaves no thread and no socket behind."""
     with Proxy(echo.server_address[1]) as proxy:
         proxy.stall()

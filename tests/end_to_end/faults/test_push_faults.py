@@ -1,4 +1,4 @@
-"""Push processes are killed and paused while push services fail; each phone still gets what is owed.
+"""Push processes are killed and paused while push services fail; each phone still gets all its pushes.
 
 `FAULT_SEED` and `FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30 ON=push` runs for long.
 """
@@ -41,7 +41,9 @@ def services(certificate: Certificate, seed: int) -> Iterator[list[Service]]:
 
 @pytest.mark.slow
 @seeds(1)
-def test_push_process_killed_repeatedly_misses_no_phone(keys: Keys, tmp_path: Path, services: list[Service], seed: int):
+def test_every_phone_gets_its_pushes_although_the_push_process_is_killed_repeatedly(
+    keys: Keys, tmp_path: Path, services: list[Service], seed: int
+):
     """No alert or cancel is missed, none comes after the end, and only a kill repeats one (WPS3)."""
     options = policy_in(tmp_path)
     with Node(tmp_path, keys, *options) as node, Push(node, *services, options=options[:2]) as push:
@@ -50,10 +52,10 @@ def test_push_process_killed_repeatedly_misses_no_phone(keys: Keys, tmp_path: Pa
 
 @pytest.mark.slow
 @seeds(2)
-def test_killing_one_or_all_of_two_push_workers_misses_no_phone(
+def test_every_phone_gets_its_pushes_although_push_workers_are_killed(
     keys: Keys, tmp_path: Path, services: list[Service], seed: int
 ):
-    """Two workers share one file; the survivor goes on, and no phone is pushed to by both (WPN1)."""
+    """Two workers share one file. The other worker goes on, and no phone gets a push from both (WPN1)."""
     options = policy_in(tmp_path)
     pushing = (*options[:2], "--workers", "2")
     with Node(tmp_path, keys, *options) as node, Push(node, *services, options=pushing) as push:
@@ -63,7 +65,7 @@ def test_killing_one_or_all_of_two_push_workers_misses_no_phone(
 @pytest.mark.slow
 @needs_redis
 @seeds(3)
-def test_killing_or_pausing_one_of_two_push_processes_on_redis_misses_no_phone(
+def test_every_phone_gets_its_pushes_although_one_of_two_processes_is_killed_or_paused(
     keys: Keys, tmp_path: Path, services: list[Service], seed: int
 ):
     """A process paused beyond its lease pushes nothing that the other has pushed meanwhile (WPN1, WPN2)."""
@@ -75,7 +77,9 @@ def test_killing_or_pausing_one_of_two_push_processes_on_redis_misses_no_phone(
             judge(PushRun(node, services, Processes([one, other]), seed, SECONDS, *only))
 
 
-def test_kill_in_the_middle_of_push_fan_out_misses_no_phone(keys: Keys, tmp_path: Path, certificate: Certificate):
+def test_every_phone_gets_its_push_although_the_process_is_killed_while_sending(
+    keys: Keys, tmp_path: Path, certificate: Certificate
+):
     """The process is killed once while an alert is pushed and once while its cancel is (WPS3, WPS5).
 
     All phones sleep meanwhile, and wake up at the end.

@@ -51,7 +51,7 @@ def cluster(both: Cluster) -> Iterator[Cluster]:
 # ---- several nodes, nothing broken -------------------------------------------------------------------------------
 
 
-def test_subscribers_of_all_nodes_get_everything_once(cluster: Cluster, join: Join):
+def test_subscribers_of_all_nodes_get_each_message_once(cluster: Cluster, join: Join):
     """Early and late subscribers of both nodes get each revision and the cancel once (section 4, "Durable")."""
     one, two = cluster.nodes
     spot = ground()
@@ -65,7 +65,7 @@ def test_subscribers_of_all_nodes_get_everything_once(cluster: Cluster, join: Jo
     revise_and_cancel(body, two, one, told=[*early, *late], aside=aside)
 
 
-def test_counts_include_all_nodes(cluster: Cluster, join: Join):
+def test_delivery_counts_of_an_alert_include_all_nodes(cluster: Cluster, join: Join):
     """Each node reports the counts of all nodes (section 4, "Counts")."""
     spot = ground()
     sessions = [join(node, place(spot)) for node in cluster.nodes for _ in range(6)]
@@ -79,7 +79,7 @@ def test_counts_include_all_nodes(cluster: Cluster, join: Join):
 
 
 def test_cancel_reaches_recipient_that_moved_to_another_node(cluster: Cluster, join: Join):
-    """A client that holds an alert gets its cancel at another node and another place (rules 4 and 5)."""
+    """A client that has an alert gets its cancel from another node and at another place (rules 4 and 5)."""
     one, two = cluster.nodes
     spot = ground()
     body, missed = alert(spot), alert(spot)
@@ -97,8 +97,11 @@ def test_cancel_reaches_recipient_that_moved_to_another_node(cluster: Cluster, j
     assert sorted(back.everything()) == sorted([(missed["id"], "cancel"), (body["id"], "cancel")])
 
 
-def test_same_request_at_several_nodes_at_once_makes_one_alert(cluster: Cluster, join: Join):
-    """One request gets 201 and the others the same answer with 200; so do revisions and cancels (section 4)."""
+def test_same_request_sent_to_several_nodes_at_once_makes_one_alert(cluster: Cluster, join: Join):
+    """One request gets 201, and the others get the same answer with 200.
+
+    Revisions and cancels behave in the same way (section 4).
+    """
     spot = ground()
     watchers = [join(node, place(spot)) for node in cluster.nodes]
     body = alert(spot)
@@ -143,11 +146,11 @@ def at_all_nodes(nodes: list[Node], path: str, body: Json, times: int = 4) -> li
     return asyncio.run(post_all())
 
 
-# ---- lost replies ------------------------------------------------------------------------------------------------
+# ---- lost replies of Redis ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("nth", [1, 2])
-def test_lost_reply_of_applied_command_leaves_one_entry(cluster: Cluster, join: Join, nth: int):
+def test_redis_command_whose_reply_was_lost_leaves_exactly_one_log_entry(cluster: Cluster, join: Join, nth: int):
     """Redis has stored the entry, but the node does not know; a repeat by node or publisher adds no second one."""
     node, proxy = cluster.nodes[0], cluster.proxies[0]
     spot = ground()
@@ -171,7 +174,7 @@ def test_lost_reply_of_applied_command_leaves_one_entry(cluster: Cluster, join: 
         assert watcher.heard(body["id"]) == [1, 2, "cancel"]
 
 
-# ---- Redis paused, away, silent, full ----------------------------------------------------------------------------
+# ---- Redis is paused, unreachable, silent or full ----------------------------------------------------------------
 
 
 Breakage = tuple[Callable[[Cluster], object], Callable[[Cluster], object]]
@@ -199,7 +202,7 @@ BREAKAGES: dict[str, Breakage] = {
 
 @pytest.mark.parametrize("breakage", BREAKAGES)
 def test_nodes_without_redis_serve_from_memory_and_recover(cluster: Cluster, join: Join, breakage: str):
-    """Sessions stay, late joiners are served, publishers get 503, and /readyz reports it.
+    """Sessions stay open, late joiners get live alerts, publishers get 503, and /readyz reports the outage.
 
     Afterwards everything recovers, and no session gets anything twice.
     """
@@ -245,7 +248,7 @@ def test_nodes_without_redis_serve_from_memory_and_recover(cluster: Cluster, joi
     assert entries_about(cluster.redis, waiting["id"]) == 1
 
 
-def test_node_cut_off_from_redis_is_unready_and_others_go_on(cluster: Cluster, join: Join):
+def test_node_cut_off_from_redis_is_unready_and_the_others_keep_serving(cluster: Cluster, join: Join):
     """Clients of the cut-off node are served by other nodes, and by this node when it is back."""
     one, two = cluster.nodes
     spot = ground()
@@ -273,8 +276,11 @@ def test_node_cut_off_from_redis_is_unready_and_others_go_on(cluster: Cluster, j
     assert sorted(map(str, here.everything())) == sorted(map(str, there.everything()))
 
 
-def test_node_notices_that_only_its_reading_connection_is_dead(cluster: Cluster, join: Join):
-    """Only the connection that reads the stream is half-open: Redis answers all others, and heartbeats are written."""
+def test_node_reconnects_if_only_its_connection_for_reading_is_dead(cluster: Cluster, join: Join):
+    """Only the connection that reads the stream is half-open.
+
+    Redis answers on all others, and heartbeats are written.
+    """
     one, two = cluster.nodes
     spot = ground()
     session = join(one, place(spot))
@@ -353,7 +359,7 @@ def is_live(node: Node, alert_id: str) -> bool:
     return answer.status_code == 200 and answer.json()["state"] == "live"
 
 
-# ---- Redis that stops syncing ------------------------------------------------------------------------------------
+# ---- Redis no longer writes to disk ------------------------------------------------------------------------------
 
 
 def test_redis_that_stops_syncing_makes_nodes_refuse_alerts(cluster: Cluster, join: Join):
@@ -365,7 +371,7 @@ def test_redis_that_stops_syncing_makes_nodes_refuse_alerts(cluster: Cluster, jo
         wait_until(
             lambda node=node: "never syncs its append-only file" in node.get("/readyz").text, "/readyz names the reason"
         )
-    before = [node.output().count("the log can be used again") for node in cluster.nodes]
+    before = [node.output().count("the alert log can be used again") for node in cluster.nodes]
     refused = [alert(spot) for _ in range(6)]
     for body, node in zip(refused, cluster.nodes * 3, strict=True):
         assert node.post_once("/v1/alerts", body).status_code == 503
@@ -374,14 +380,14 @@ def test_redis_that_stops_syncing_makes_nodes_refuse_alerts(cluster: Cluster, jo
     cluster.redis.command("CONFIG", "SET", "appendfsync", "always")
     wait_for_all(cluster.nodes)
     for count, node in zip(before, cluster.nodes, strict=True):
-        assert node.output().count("the log can be used again") - count <= 3, "once in each process"
+        assert node.output().count("the alert log can be used again") - count <= 3, "once in each process"
     for body in refused:
         post_somehow(cluster.nodes[1], "/v1/alerts", body)
         session.listen(body["id"], 1)
         assert session.heard(body["id"]) == [1]
 
 
-# ---- old and new nodes side by side ------------------------------------------------------------------------------
+# ---- nodes of an older and a newer release on one log ------------------------------------------------------------
 
 
 NEWER = '''
@@ -399,7 +405,7 @@ cli.main()
 '''
 
 
-def test_older_node_reads_entries_of_newer_node(keys: Keys, tmp_path: Path, join: Join):
+def test_older_node_can_revise_and_cancel_alerts_of_a_newer_node(keys: Keys, tmp_path: Path, join: Join):
     """The older node can revise and cancel alerts whose entries have unknown fields (section 1, "Growing")."""
     with on_one_redis(tmp_path, keys, (), ()) as cluster:
         older, newer = cluster.nodes
@@ -432,7 +438,7 @@ def test_older_node_reads_entries_of_newer_node(keys: Keys, tmp_path: Path, join
             assert "geocast_log_quarantined_total 0.0" in node.get("/metrics").text
 
 
-def test_entries_of_later_version_in_stream_are_ignored(cluster: Cluster, join: Join):
+def test_log_entries_of_unknown_kinds_from_a_later_version_are_ignored(cluster: Cluster, join: Join):
     """Nodes ignore unknown fields and entries of unknown kinds in the stream (section 1, "Growing")."""
     spot = ground()
     sessions = [join(node, place(spot)) for node in cluster.nodes]

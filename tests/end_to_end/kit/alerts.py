@@ -29,7 +29,7 @@ _numbers = itertools.count(1)
 
 
 def new_id(prefix: str = "alert") -> str:
-    """Return an id that no other alert of this run has, made of letters so that it looks like no coordinate."""
+    """Return an id that no other alert of this run has; it has only letters, so it cannot look like a coordinate."""
     letters, number = "", next(_numbers)
     while number:
         number, digit = divmod(number, 26)

@@ -1,20 +1,20 @@
-"""A record of what dispatchers asked for and what responders received while faults happened, and its checks.
+"""A record of dispatchers' requests and of messages to responders while faults happened, with its checks.
 
 The record works in the same way as `history.py`, whose verdict has a line `calls` for it. The checks follow the
 contract alone (call-rules.md):
 
     seats    at the end no more seats are held than the call has, except for claims that were restored after a failover
-             (RV7); each seat by another responder; all nodes agree
+             (RV7); each seat is held by a different responder; all nodes agree
     tasks    only a responder who has accepted gets a task; a connection gets a revision at most once more than it sent
-             accepts; the place is one that the call had. At the end every session of a seat holder shows the newest
+             accepts; its place is one that the call had. At the end every session of a seat holder shows the newest
              task, and no other session shows a task
     rings    only qualified responders within the search radius are notified; each revision once on a connection, in
              rising order; nothing follows `over`, the end or `expires_at`. At the end every session that the call
              concerns shows the newest revision; none shows a call that is full or over
     places   no frame except `task` contains an exact place
 
-Events have the clock of this process. Where time decides, messages from a node with a wrong clock are not counted as
-violations.
+Events have times of this process's clock. If a check depends on time, messages from a node with a wrong clock do not
+count as violations.
 """
 
 from collections import Counter
@@ -50,8 +50,8 @@ class Said(NamedTuple):
 class Heard(NamedTuple):
     """A received message and its time.
 
-    `off`: the node's clock was wrong at that time or a moment before. `late_s`: seconds that the message may have
-    waited to be read.
+    `off`: whether the node's clock was wrong at that time or a moment before. `late_s`: seconds for which the message
+    may have waited to be read.
     """
 
     message: Json
@@ -90,7 +90,7 @@ class Asked:
     kind: str
     ends: float
     places: list[Json] = field(default_factory=list)
-    """The places of its contents, in order. All except the last were acknowledged."""
+    """The places of its successive contents. All requests except perhaps the last were acknowledged."""
     nears: list[Json] = field(default_factory=list)
     opened: bool = False
     """Whether a node acknowledged the call."""
@@ -102,9 +102,9 @@ class Asked:
 
 @dataclass
 class CallFinal:
-    """The state of a responder at the end: its place, and the ring or task that it shows for each call.
+    """The state of a responder at the end: its place, and the call or task that it shows for each call.
 
-    `deaf`: the calls that it has declined.
+    `deaf`: the calls that the responder has declined.
     """
 
     client: str
@@ -134,7 +134,7 @@ class CallHistory:
     """The claims, as (id, `sub`), that were lost and that the log restored under another number."""
     may_lose: bool = False
     """Whether the log may lose entries. Only lost ends and claims are restored, so a search radius may have been wider
-    than the log says (rule LogF4)."""
+    than it is in the log (rule LogF4)."""
 
     def open(self, call_id: str, place: Json, near: Json, ends: float) -> Asked:
         """Record that a dispatcher requests a call."""
@@ -181,17 +181,17 @@ class CallHistory:
     def _of_state(self, asked: Asked, state: Json | None) -> Iterator[str]:
         if state is None:
             if asked.opened and asked.ends > self.asked_at + SLACK_S:
-                yield f"{asked.id}: it was opened, and no node knows it"
+                yield f"{asked.id}: the call was opened, but no node knows it"
             return
         content = next(iter([n for n, near in enumerate(asked.nears) if near == state["call"]["near"]][-1:]), None)
         if content is None:
-            yield f"{asked.id}: `near` is {state['call']['near']}, which was asked for by nobody"
+            yield f"{asked.id}: `near` is {state['call']['near']}, which nobody requested"
         if asked.ended < float("inf") and state["state"] not in ("ended", "expired"):
-            yield f"{asked.id}: its end was acknowledged, and it is {state['state']}"
+            yield f"{asked.id}: the end was acknowledged, but the state is {state['state']}"
         if state["state"] == "ended" and not asked.may_have_ended:
-            yield f"{asked.id}: it has ended, and nobody has asked for that"
+            yield f"{asked.id}: the call has ended, but nobody requested that"
         if state["state"] == "expired" and asked.ends > self.asked_at + SLACK_S:
-            yield f"{asked.id}: it has expired too soon"
+            yield f"{asked.id}: the call expired too soon"
         holders = Counter(seat["responder"] for seat in state["seats"])
         numbers = Counter(seat["seat"] for seat in state["seats"])
         assert self.terms is not None
@@ -201,9 +201,9 @@ class CallHistory:
             yield f"{asked.id}: more seats are held than there are: {state['seats']}"
         for seat in state["seats"]:
             if seat["seat"] == 0 and (asked.id, seat["responder"]) not in self.put_back:
-                yield f"{asked.id}: seat 0, and nothing was put back: {seat}"
+                yield f"{asked.id}: seat 0, but no claim was restored: {seat}"
             if (seat["responder"], asked.id) not in self._accepted:
-                yield f"{asked.id}: {seat['responder']} holds a seat, and has never accepted"
+                yield f"{asked.id}: {seat['responder']} holds a seat, but never accepted"
 
     @property
     def _accepted(self) -> set[tuple[str, str]]:
@@ -253,11 +253,11 @@ class CallHistory:
                     key = (call_id, message["revision"])
                     tasks[key] += 1
                     if (visit.sub, call_id) not in self._accepted_soon:
-                        yield f"{what}, who has never accepted"
+                        yield f"{what}, but never accepted"
                     if tasks[key] > 1 + accepts[call_id]:
                         yield f"{what}, revision {message['revision']}, {tasks[key]} times"
                     if message["place"] not in asked.places:
-                        yield f"{what}, with a place that it never had"
+                        yield f"{what}, with a place that the call never had"
                     if message["revision"] < newest.get(call_id, 0):
                         yield f"{what}, revision {message['revision']}, after {newest[call_id]}"
                     newest[call_id] = message["revision"]
@@ -266,11 +266,11 @@ class CallHistory:
                 if revision <= rung.get(call_id, 0):
                     yield f"{what}, revision {revision}, after {rung[call_id]}"
                 if not visit.quals & self._quals(asked):
-                    yield f"{what}, and is not qualified"
+                    yield f"{what}, but is not qualified"
                 if call_id not in rung and not self._within(
                     message["call"]["near"], here, self._widest(call_id, event.at)
                 ):
-                    yield f"{what}, from outside the ring"
+                    yield f"{what}, but is outside the search radius"
                 rung[call_id] = revision
 
     @property
@@ -319,16 +319,16 @@ class CallHistory:
             seat = next((seat for seat in state["seats"] if seat["responder"] == final.sub), None)
             if seat is not None:
                 if shown is None or shown["type"] != "task":
-                    yield f"{who} holds a seat of {call_id}, and was not told where it is"
+                    yield f"{who} holds a seat of {call_id}, but shows no task"
                 elif shown["seat"] != seat["seat"] or shown["revision"] < state["content"]:
                     yield f"{who} has a task of {call_id} that is not the newest: {shown}, {seat}"
                 elif not asked.waits and shown["place"] != asked.places[-1]:
                     yield f"{who} has a task of {call_id} with an older place"
                 continue
             if shown and shown["type"] == "task":
-                yield f"{who} has a task of {call_id}, and holds no seat"
+                yield f"{who} has a task of {call_id}, but holds no seat"
             elif shown and state["state"] == "full":
-                yield f"{who} shows the ring of {call_id}, which is full"
+                yield f"{who} shows the call {call_id}, which is full"
             elif shown and shown["call"]["revision"] < state["content"]:
                 yield f"{who} shows {call_id} {shown['call']['revision']}, and the content is {state['content']}"
             elif (
@@ -339,7 +339,7 @@ class CallHistory:
                 and self._within(state["call"]["near"], final.here, state["ring_m"], -EDGE_M)
                 and (shown is None or shown["call"]["revision"] != state["call"]["revision"])
             ):
-                yield f"{who} is in the ring of {call_id} {state['call']['revision']}, and shows {shown}"
+                yield f"{who} is within the radius of {call_id} {state['call']['revision']}, but shows {shown}"
 
 
 def _id(message: Json) -> str:

@@ -1,8 +1,9 @@
 """Dispatchers that request calls and responders that answer, recorded in a `CallHistory` while faults happen.
 
 A `RecordedDispatcher` repeats every unanswered request at any node, and changes a call only when it knows the result of
-the previous request. A `RecordedResponder` behaves as the contract asks of a client: it reconnects with what it shows,
-repeats an unanswered `accept`, and forgets a place when it receives a `standdown` (rules RU1 to RU3).
+the previous request. A `RecordedResponder` behaves as the contract requires of a client: it reconnects with the list of
+calls that it shows, repeats an unanswered `accept`, and forgets a place when it receives a `standdown` (rules RU1 to
+RU3).
 """
 
 import asyncio
@@ -46,8 +47,8 @@ TERMS = Terms({"public": frozenset({"cpr", "medic"}), "residence": frozenset({"m
 QUALS = ("cpr", "medic")
 AGAIN_S = 5.0  # an unanswered `accept` is repeated after this time (RU3)
 TICK_S = 0.2
-OFF_S = 20.0  # a refused connection is expected for this long after the node's clock was wrong
-AT_ONCE = 16  # concurrent reads at a node: half an hour of faults makes more than a thousand calls
+OFF_S = 20.0  # seconds after a node's clock was wrong in which the node may still refuse a connection
+AT_ONCE = 16  # concurrent reads at a node; half an hour of faults makes more than a thousand calls
 OPEN_CALLS = 4  # the most open calls of one dispatcher
 
 _houses = itertools.count(1)
@@ -77,7 +78,7 @@ class Manners:
     gives_back: float = 0.0  # share of its seats that it gives back
     moves: float = 0.0  # average seconds between moves to another place
     leaves: float = 0.0  # seconds until it disconnects and reconnects at once
-    stays: bool = False  # repeats its place, so that it is notified after its seat in another call ends (RQ7)
+    stays: bool = False  # whether it repeats its place, to be notified after its seat in another call ends (RQ7)
 
 
 class RecordedResponder:
@@ -96,14 +97,14 @@ class RecordedResponder:
     ) -> None:
         """Create a responder.
 
-        `node`: the number of the node that it uses; any node if None. `spot`: its first place; a random place if None.
+        `node`: the number of the node to use; any node if None. `spot`: the first place; a random place if None.
         """
         self.name, self.world, self.sub, self.manners = name, world, sub, manners
         self.quals, self.node, self.spot = frozenset(quals), node, spot
         self.dice = random.Random(world.dice.random())
         self.fmt = self.dice.choice(FORMATS)
         self.here: Json | None = self._somewhere() if spot is None else place(spot, here=True)
-        self.shown: dict[str, Json] = {}  # the newest ring or task of each call
+        self.shown: dict[str, Json] = {}  # the newest `call` or `task` message of each call
         self.wanted: dict[str, float] = {}  # calls with an unanswered `accept`, and when to repeat it
         self.deaf: set[str] = set()  # the calls that it has declined
         self.answers: dict[str, list[Json]] = {}  # tasks and standdowns, by call
@@ -117,7 +118,7 @@ class RecordedResponder:
         return self.world.history.calls
 
     def want(self, call_id: str) -> None:
-        """Accept this call as soon as possible."""
+        """Accept this call at the next opportunity."""
         self.wanted[call_id] = 0.0
 
     def settle_down(self) -> None:
@@ -228,7 +229,7 @@ class RecordedResponder:
                 self._plan(self.dice.uniform(0.2, 2), "report", call_id)
         elif message["reason"] not in ("far", "held-off"):  # the call is still open to it; only this accept was refused
             self.shown.pop(call_id, None)
-            if message["reason"] == "left":  # perhaps on another device: this one already got the call
+            if message["reason"] == "left":  # perhaps declined on another device; this one ignores the call too
                 self.deaf.add(call_id)
 
     def _take_ring(self, message: Json) -> None:
@@ -312,7 +313,7 @@ class RecordedDispatcher:
         self.reads: list[bytes] = []  # bodies of the states of its calls
 
     async def work(self) -> None:
-        """Take one step after the other, for ever."""
+        """Take steps until cancelled."""
         while True:
             await self.world.open.wait()
             await self.step()
@@ -334,7 +335,7 @@ class RecordedDispatcher:
         return kept.asked.ended == float("inf") and kept.asked.ends > time.time() + 2 * SLACK_S
 
     async def open(self, spot: Point | None = None, kind: str | None = None, *, lasts_s: float | None = None) -> Kept:
-        """Open a call and return it; one call in ten expires within seconds."""
+        """Open a call and return it; by default one call in ten expires within seconds."""
         short = self.dice.random() < 0.1
         lasts_s = lasts_s or (self.dice.uniform(4, 8) if short else 1_500)
         where = exact_place(spot or self.world.somewhere(), kind or self.dice.choice(("public", "public", "residence")))
@@ -353,7 +354,7 @@ class RecordedDispatcher:
         return kept
 
     async def correct(self, kept: Kept) -> None:
-        """Move a call to another place a little way off."""
+        """Move a call to a place nearby."""
         spot = self.world.somewhere()
         kept.body = kept.body | {"place": exact_place(spot, kept.asked.kind)}
         kept.asked.places.append(kept.body["place"])
@@ -392,7 +393,7 @@ class RecordedDispatcher:
                 self.world.refusals.append(f"{asked.id} {kept.path}: {answer.status_code} {answer.text}")
 
     def _too_late(self) -> set[int]:
-        """Return the statuses that a node may answer for an expired call.
+        """Return the statuses that a node may answer about an expired call.
 
         A log that may lose entries may have lost the call for good (Rule 2).
         """
@@ -460,9 +461,9 @@ async def read_calls(
 def leaks(history: CallHistory, responders: Sequence[RecordedResponder], folders: Sequence[Path]) -> list[str]:
     """Return a sentence for each frame, other than `task`, and each file that contains an exact place."""
     wanted = {needle for asked in history.asked.values() for where in asked.places for needle in needles(where)}
-    # All responders get the same bytes, so a set removes most of the frames.
+    # Responders get the same bytes, so the union of their sets is much smaller than all frames.
     frames = b"\0".join(set().union(*(responder.frames for responder in responders)))
-    in_frames = [f"a frame that is no task has {needle!r}" for needle in found(frames, wanted)]
+    in_frames = [f"a frame other than a task has {needle!r}" for needle in found(frames, wanted)]
     return in_frames + [
         f"{path.name} has {needle!r}" for path, content in files(*folders) for needle in found(content, wanted)
     ]

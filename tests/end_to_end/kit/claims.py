@@ -1,4 +1,4 @@
-"""A reader of seat claims in the log, with the log's key, that finds claims which were lost and restored."""
+"""A reader of seat claims in the log, with the key for calls, which finds claims that were lost and restored."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,7 +9,7 @@ from geocast.model.call import Acceptance, CallEntry, Person
 
 
 async def put_back(open_log: Callable[[], AlertLog], keys: CallKeys, call_ids: Iterable[str]) -> set[tuple[str, str]]:
-    """Return the claims, as (id of the call, `sub`), with a number other than the one they were encrypted for."""
+    """Return the claims, as (id of the call, `sub`), that were encrypted for another number than they have."""
     log = open_log()
     await log.start()
     try:

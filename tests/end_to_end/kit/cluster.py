@@ -22,7 +22,7 @@ class Cluster:
     """Nodes that share a log."""
 
     redis: RedisServer  # the only server, or the primary at the start
-    proxies: list[Proxy]  # one for each node; with Sentinels, one between everything else and the primary
+    proxies: list[Proxy]  # one for each node; with Sentinels only one, before the first primary
     nodes: list[Node]
     replicas: Sequence[RedisServer] = ()
     sentinels: Sequence[Sentinel] = ()
@@ -68,7 +68,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def on_one_redis(folder: Path, keys: Keys, *options: Sequence[str], **redis: str) -> Iterator[Cluster]:
-    """Start a node for each of `options` (arguments for its command line) on one Redis; yield them when ready."""
+    """Run a node for each of `options` (arguments of its command line) on one Redis; yield the cluster when ready."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(with_own_clock(RedisServer(folder / "redis", **redis)))
         proxies = [stack.enter_context(Proxy(server.port)) for _ in options]
@@ -78,7 +78,7 @@ def on_one_redis(folder: Path, keys: Keys, *options: Sequence[str], **redis: str
 
 @contextlib.contextmanager
 def on_sentinels(folder: Path, keys: Keys, *options: Sequence[str], **redis: str) -> Iterator[Cluster]:
-    """Start nodes on a Redis with two replicas and three Sentinels; yield them when ready.
+    """Run nodes on a Redis with two replicas and three Sentinels; yield the cluster when ready.
 
     Everything reaches the first primary through the one proxy.
     """
@@ -91,16 +91,16 @@ def on_sentinels(folder: Path, keys: Keys, *options: Sequence[str], **redis: str
         replicas = [with_own_clock(RedisServer(folder / f"redis-{n}", replica_of=seen, **redis)) for n in (1, 2)]
         for replica in replicas:
             stack.enter_context(replica)
-            wait_until(lambda replica=replica: replica.synced, "the replica is in step")  # type: ignore[misc]
+            wait_until(lambda replica=replica: replica.synced, "the replica is in sync")  # type: ignore[misc]
         sentinels = [stack.enter_context(Sentinel(folder / f"sentinel-{n}", seen)) for n in range(3)]
         for sentinel in sentinels:
-            wait_until(lambda sentinel=sentinel: sentinel.knows(2, 2), "the Sentinels know all")  # type: ignore[misc]
+            wait_until(lambda sentinel=sentinel: sentinel.knows(2, 2), "each Sentinel knows all servers")  # type: ignore[misc]
         nodes = _nodes(stack, folder, keys, [sentinel_url(sentinels)] * len(options), options)
         yield Cluster(primary, [proxy], nodes, replicas, sentinels)
 
 
 def with_own_clock(server: RedisServer) -> RedisServer:
-    """Give a server its own wall clock, if the machine has a compiler; return the server."""
+    """Give a server its own wall clock if the machine has a compiler, and return the server."""
     server.clock = WallClock(server.folder / "wall-clock") if COMPILER else None
     return server
 

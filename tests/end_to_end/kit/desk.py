@@ -24,7 +24,7 @@ COLUMNS = ("incident", "reported_at", "nature", "lat", "lng", "address", "unit")
 
 
 def row(number: str, nature: str, spot: Point | None, age_s: float = 60, **fields: str) -> dict[str, Any]:
-    """Return a dispatch record of an incident, `age_s` seconds old."""
+    """Return the dispatch record of an incident that is `age_s` seconds old."""
     at = now() - dt.timedelta(seconds=age_s)
     lat, lng = spot or ("", "")
     known = {"incident": number, "reported_at": f"{at:%Y-%m-%dT%H:%M:%SZ}", "nature": nature, "lat": lat, "lng": lng}

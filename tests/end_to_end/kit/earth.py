@@ -107,7 +107,7 @@ def inside(places: list[dict[str, Any]], area: list[dict[str, Any]]) -> bool | N
 
 
 def within(located: list[tuple[Point, float]], area: list[dict[str, Any]]) -> bool | None:
-    """Return the same as `inside`, for places that are already located."""
+    """Return the same as `inside`, for places that `locate` has converted."""
     margin = max(_margins(located, area), default=-math.inf)
     return None if abs(margin) <= EDGE_M else margin > 0
 

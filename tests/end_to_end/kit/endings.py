@@ -1,7 +1,7 @@
-"""Every way in which a client can end a connection of the stream listener, with the result that it observes.
+"""Every way in which a client can end a connection of the stream listener, with the result that the client observes.
 
-An ending is called with a `Door`. It connects, and returns when the connection is over: the HTTP status or the close
-code that arrived, or 0 if neither did.
+An ending is a function of a `Door`. It connects, and at the end of the connection returns the HTTP status or the close
+code that arrived, or 0 if none did.
 """
 
 import contextlib
@@ -207,19 +207,19 @@ HANDSHAKES: dict[str, tuple[int, Ending]] = {
     "two origins": (400, raw(GOOD[:-2] + b"Origin: https://a.example\r\nOrigin: https://b.example\r\n\r\n")),
     "HTTP/1.0": (505, raw(GOOD.replace(b"HTTP/1.1", b"HTTP/1.0"))),
     "line noise": (0, raw(b"\x00\x01\x02\x03\r\n\r\n")),
-    "no request in capitals": (0, raw(b"GET nonsense\r\n\r\n")),
+    "a request without a known method": (0, raw(b"GET nonsense\r\n\r\n")),
     "a header without a colon": (0, raw(b"GET /v1/stream HTTP/1.1\r\nHost 127.0.0.1\r\n\r\n")),
     "a thousand headers": (0, raw(b"GET /v1/stream HTTP/1.1\r\n" + b"X: y\r\n" * 1_000 + b"\r\n")),
     "a body": (0, raw(b"POST /v1/stream HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody")),
     "headers without an end": (0, raw(b"GET /v1/stream HTTP/1.1\r\nX: " + bytes(40_000))),
     "half a request": (0, unfinished(GOOD[:40])),
-    "not a word": (0, unfinished(b"")),
+    "no bytes": (0, unfinished(b"")),
 }
 
 MISTAKES: dict[str, tuple[int, Ending]] = {
     # defect -> expected close code, ending
     "an unmasked frame": (1002, frames((TEXT, b"{}", {"masked": False}))),
-    "a message in a message": (1002, frames((TEXT, b"{", {"fin": False}), (TEXT, b"{}", {}))),
+    "a message inside another message": (1002, frames((TEXT, b"{", {"fin": False}), (TEXT, b"{}", {}))),
     "half a close code": (1002, frames((CLOSE, b"\x03", {}))),
     "binary": (1003, frames((BINARY, b"{}", {}))),
     "bad UTF-8": (1007, frames((TEXT, b'"\xff"', {}))),

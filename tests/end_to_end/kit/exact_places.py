@@ -9,7 +9,7 @@ Json = dict[str, Any]
 
 
 def needles(place: Json) -> Iterator[bytes]:
-    """Return the byte strings that reveal a place: its lines of text, and its coordinates as text and as binary."""
+    """Yield the byte strings that reveal a place: its lines of text, and its coordinates as text and in binary."""
     for name in ("address", "access"):
         yield from (line.encode() for line in str(place.get(name, "")).split("\n") if line)
     for name in ("lat", "lng"):
@@ -23,7 +23,7 @@ def found(haystack: bytes, wanted: Iterable[bytes]) -> list[bytes]:
 
 
 def files(*folders: Path) -> Iterator[tuple[Path, bytes]]:
-    """Return every file in these folders with its content."""
+    """Yield every file in these folders with its content."""
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             if path.is_file():

@@ -1,8 +1,8 @@
 """A schedule of faults: it draws the next fault by a seed, and logs all faults with their times.
 
-The run that owns a schedule supplies the work before and during each fault, and the verdict. The seed decides the order
-of the faults, but not the exact step of a program at which a fault happens. FAULT_SEED and FAULT_SECONDS choose another
-run.
+The owner of a schedule supplies the work before and during each fault, and the verdict. The seed decides the order of
+the faults, but not the exact step of a program at which a fault happens. FAULT_SEED and FAULT_SECONDS select
+another run.
 """
 
 import os
@@ -34,9 +34,13 @@ def seeds(*usual: int) -> pytest.MarkDecorator:
 
 
 def judge(run: Any) -> None:
-    """Execute a run, print its report, and require a verdict without violations."""
+    """Run everything, print the report, and require a verdict without violations."""
     print(f"\nFAULT_SEED={run.seed} FAULT_SECONDS={run.seconds:g}", flush=True)
-    verdict = run.go()
+    try:
+        verdict = run.go()
+    except BaseException:
+        print(run.report())
+        raise
     print(f"{run.report()}\n{verdict}")
     run.assert_well(verdict)
 
@@ -72,7 +76,7 @@ class FaultSchedule:
         during: Callable[[], Awaitable[None]],
         first: Sequence[Fault] = (),
     ) -> None:
-        """Break one thing after another until `seconds` have passed, and each fault in `first` at least once, alone.
+        """Apply one fault after another until `seconds` have passed, and each fault in `first` at least once and alone.
 
         `before` is awaited before each fault, and `during` while the fault is in force.
         """

@@ -1,17 +1,17 @@
-"""A record of what was requested and received while faults happened, and its verdict, in the manner of Jepsen.
+"""A record of requests and received messages while faults happened, and its verdict, in the manner of Jepsen.
 
 A history has *operations* (publish, revise, cancel; each ends as ok, fail or unknown) and *visits* (one connection of
-one client: its places, the alerts that it said it holds, and all messages in order). When all faults are over, every
-client is read once more (*final*) and every node is asked for every alert (*states*). The violations are:
+one client: its places, its `holding`, and all messages in order). When all faults are over, the final state of every
+client is recorded (*final*) and every node is asked for every alert (*states*). The violations are:
 
-    lost         an acknowledged, live alert applies to a client at the end, or the client was sent it before, and the
-                 client does not hold its current revision; or the nodes do not know an acknowledged operation
+    lost         at the end a client does not hold the current revision of an acknowledged, live alert that applies to
+                 it or was sent to it before; or the nodes do not know an acknowledged operation
     outside      a client received an alert that does not concern it or that nobody published, or a node lists an
                  alert that nobody published
-    stale        a message arrived after the alert's end or cancel or after a newer revision, or a client holds an
-                 ended or superseded revision at the end (a node whose wall clock is behind may be late by as much)
-    duplicates   an (id, revision) arrived twice on one connection, or at a client that said it holds it
-    divided      nodes disagree; an unknown operation may or may not have happened, but equally for all nodes
+    stale        a message arrived after the alert's end, its cancel or a newer revision, or a client holds an ended or
+                 superseded revision at the end (a node whose wall clock is behind may be late by that difference)
+    duplicates   an (id, revision) arrived twice on one connection, or although it was in the client's `holding`
+    divided      nodes disagree; an operation of unknown outcome has happened for all nodes or for none
     calls        a violation about seats, tasks, rings or exact places (`call_history.py`)
 
 Geometry is that of `end_to_end.kit.earth`, over the published areas that the contract prescribes. Times are wall-clock
@@ -30,7 +30,7 @@ from end_to_end.kit.outages import Outage, read_by_all
 Json = dict[str, Any]
 
 SLACK_S = 2.0
-"""The longest time, in seconds, until this process reads a received byte, on a machine busy with faults."""
+"""The longest time, in seconds, until this process reads a received byte on a machine that is busy with faults."""
 
 
 class Outcome(enum.Enum):
@@ -72,7 +72,7 @@ class Came:
     at: float
     cancels: bool = False
     behind: float = 0.0
-    """Seconds by which the node's wall clock was behind, plus seconds that the message may have waited to be read."""
+    """The sum of the seconds by which the node's wall clock was behind and those the message may have waited unread."""
 
 
 @dataclass
@@ -145,7 +145,7 @@ class History:
         return self.visits[-1]
 
     def judge(self, *, finals_only: bool = False) -> Verdict:
-        """Return the verdict; with `finals_only`, only on the final state, to see whether clients have caught up."""
+        """Return the verdict, or with `finals_only` only that on the final state, to see if clients have caught up."""
         verdict = Verdict(calls=self.calls.judge(finals_only=finals_only))
         for node, live in self.states.items():
             verdict.outside += [
@@ -156,7 +156,7 @@ class History:
             self._judge_visit(visit, verdict)
             if visit.settled:
                 old = [came for came in visit.events if isinstance(came, Came) and self._is_old(came, decided)]
-                verdict.stale += [f"{visit.client} came when all was settled, and was sent {came}" for came in old]
+                verdict.stale += [f"{visit.client} connected after all faults, but was sent {came}" for came in old]
         for final in self.finals:
             self._judge_final(final, decided, verdict)
         return verdict
@@ -201,11 +201,11 @@ class History:
             if revision not in (allowed := self.allowed(alert_id)):
                 back = revision is not None and (allowed == {None} or revision > max(n or 0 for n in allowed))
                 where = verdict.stale if back else verdict.lost
-                where.append(f"{alert_id}: the nodes have {revision}, acknowledged was {allowed}")
+                where.append(f"{alert_id}: the nodes have {revision}, allowed are {allowed}")
             yield alert_id, revision
 
     def ending(self, alert_id: str, at: float) -> bool:
-        """Return whether an alert has ended, or ends so soon after `at` that no client has to get it."""
+        """Return whether an alert ends before `at` or so soon after it that no client has to get the alert."""
         return any(operation.ends < at + SLACK_S for operation in self.chains[alert_id])
 
     # -- received messages

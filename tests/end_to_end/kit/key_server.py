@@ -12,14 +12,14 @@ from end_to_end.kit.tls import Certificate
 
 
 class KeyServer:
-    """A server whose answers may be changed at any time; `asked` counts the requests."""
+    """A server whose answers a test may change at any time; `asked` counts the requests."""
 
     def __init__(self, keys: Any) -> None:
         self.keys = keys  # bytes are sent as they are, other values as JSON
         self.status = 200
         self.headers: dict[str, str] = {}
         self.asked = 0
-        self.drips = False  # the body arrives slowly, one byte at a time, and never ends
+        self.drips = False  # whether the body is sent slowly, one byte at a time, and never ends
         self.slow_s = 0.0
         self.over = threading.Event()
 

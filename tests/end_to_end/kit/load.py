@@ -1,8 +1,8 @@
 """Desks that publish and clients that listen while faults happen, recorded in a `History`.
 
-A `RecordedDesk` behaves as the contract asks of a publisher: it repeats every unanswered request at any node, and
-changes an alert only when it knows the result of the previous request. A `RecordedPhone` behaves as the contract asks
-of a client: it reconnects with what it holds. Neither knows which fault is in force.
+A `RecordedDesk` behaves as the contract requires of a publisher: it repeats every unanswered request at any node, and
+changes an alert only when it knows the result of the previous request. A `RecordedPhone` behaves as the contract
+requires of a client: it reconnects with the list of its held alerts. Neither knows which fault is in force.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ LIVE_PER_DESK = 15  # few enough to list all live alerts in `holding`
 
 
 class World:
-    """The nodes, the town, and all clients and desks. `dice` decides everything random."""
+    """The nodes, the town, and all clients and desks. `dice` makes all random decisions."""
 
     def __init__(self, nodes: list[Node], dice: random.Random) -> None:
         self.nodes, self.dice = nodes, dice
@@ -59,7 +59,7 @@ class World:
         self.town = ground()
         self.phones: list[RecordedPhone] = []
         self.desks: list[RecordedDesk] = []
-        self.refusals: list[str] = []  # refusals of requests that the contract allows
+        self.refusals: list[str] = []  # unexpected refusals of valid requests
         self.slowest: dict[int, float] = {}  # status -> the longest wait for it, in seconds
         self.ends: Counter[str] = Counter()  # close codes, and errors in connecting, of the connections
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -91,7 +91,7 @@ class World:
         self.start(name, self.desks[-1].work())
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task that runs until `stop`; an error in it fails the test."""
+        """Start a task that runs until `stop`; `assert_well` reports an error in it."""
         self._tasks[name] = asyncio.ensure_future(work)
         if "pulse" not in self._tasks:
             self._tasks["pulse"] = asyncio.ensure_future(self._beat())
@@ -102,7 +102,7 @@ class World:
             await asyncio.sleep(PULSE_S)
 
     def late_s(self) -> float:
-        """Return for how long, in seconds, a message that is read now may have waited.
+        """Return how many seconds a message that is read now may have waited.
 
         Other processes share the machine with this one.
         """
@@ -161,7 +161,7 @@ class Habit:
 
     moves: float = 0.0  # average seconds between moves to another place
     leaves: float = 0.0  # seconds until it disconnects and reconnects at once
-    sleeps: bool = False  # disconnects soon, and does not reconnect until `awake` is set
+    sleeps: bool = False  # whether it disconnects soon and does not reconnect until `awake` is set
     node: int | None = None  # the number of the node that it uses; any node if None
 
 
@@ -173,7 +173,7 @@ class RecordedPhone:
         self.dice = random.Random(world.dice.random())
         self.fmt = self.dice.choice(FORMATS)
         self.held: dict[str, tuple[int, float]] = {}  # id -> (revision, end)
-        self.over: dict[str, None] = {}  # cancelled alerts, which a node that is behind may still send
+        self.over: dict[str, None] = {}  # ids of cancelled alerts, which a node that is behind may still send
         self.places = self._places()
         self.welcomed = asyncio.Event()
         self.awake = asyncio.Event()
@@ -290,6 +290,7 @@ class Kept:
     request: Json
     waits: bool = True  # whether the request is unanswered
     tries: int = 0
+    answers: deque[str] = field(default_factory=lambda: deque(maxlen=60))  # what nodes have answered about the alert
 
     @property
     def live(self) -> bool:
@@ -308,7 +309,7 @@ class RecordedDesk:
         self.api = httpx.AsyncClient(timeout=ANSWER_S, trust_env=False, headers=bearer(self.world.desk_token))
 
     async def work(self) -> None:
-        """Take one step after the other, for ever."""
+        """Take steps until cancelled."""
         while True:
             await self.world.open.wait()
             await self.step()
@@ -378,6 +379,8 @@ class RecordedDesk:
         area = None if cancels else published_area(body["area"], before.operation.area if before else None)
         operation = self.world.history.invoke(body["id"], number, area, ends)
         self.alerts[body["id"]] = kept = Kept(body, operation, path, request)
+        if before:
+            kept.answers = before.answers
         await self.ask(kept)
 
     async def ask(self, kept: Kept) -> None:
@@ -399,7 +402,7 @@ class RecordedDesk:
         ]
         if not refused:
             return
-        ended = set(refused) == {422} and time.time() > kept.operation.ends  # all attempts came too late
+        ended = set(refused) == {422} and time.time() > kept.operation.ends  # whether all attempts came too late
         if ended:
             kept.waits = False
         else:
@@ -416,6 +419,10 @@ class RecordedDesk:
         finally:
             self.world.asking -= 1
         took, status = time.monotonic() - started, answer.status_code
+        detail = answer.json().get("detail", "") if "json" in answer.headers.get("content-type", "") else ""
+        said = f"node {self.world.nodes.index(node)}, revision {kept.operation.revision}: {status} {detail}"
+        if not (kept.answers and kept.answers[-1].endswith(said)):
+            kept.answers.append(f"{stamp()} {said}")
         self.world.slowest[status] = max(took, self.world.slowest.get(status, 0.0))
         return status
 
@@ -426,7 +433,7 @@ class RecordedDesk:
                 deadline = time.monotonic() + HEAL_S
                 while kept.waits:
                     await self.ask(kept)
-                    assert time.monotonic() < deadline, f"no answer: {kept.operation}, {self.world.refusals[-1:]}"
+                    assert time.monotonic() < deadline, "\n".join((f"no answer: {kept.operation}", *kept.answers))
                     await asyncio.sleep(0.2)
 
 

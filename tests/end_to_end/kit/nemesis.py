@@ -33,7 +33,7 @@ from geocast.errors import LogUnavailable
 HOLD_S, GAP_S = (0.2, 4.0), (0.2, 1.5)
 DESKS, WATCHERS, OTHERS = 3, 3, 4
 DISPATCHERS, COUPLES, PEOPLE = 2, 2, 6  # COUPLES responders have two devices each
-GUESTS = 4  # clients for each node after the faults: enough to reach each of its processes
+GUESTS = 4  # clients that connect to each node after the faults, enough to reach each of its processes
 OURS_TO_BLAME = {"1002", "1003", "1007", "1009", "4400", "4401", "4403", "4408", "4429"}
 
 # -- faults
@@ -77,9 +77,9 @@ def faults_of_node(node: Node, dice: random.Random) -> list[Fault]:
 
 
 def faults_of_clock(node: Node, dice: random.Random) -> list[Fault]:
-    """Return faults of a node's wall clock, which is ahead or behind by seconds, hours or days.
+    """Return faults of a node's wall clock, which put it ahead or behind by seconds, hours or days.
 
-    The clock is wrong for a while as the node runs, or when it starts. The faults have the node as their target, so
+    The clock is wrong for a while as the node runs, or when the node starts. The target of these faults is the node, so
     they never overlap its other faults, such as a restart.
     """
     assert node.clock is not None
@@ -186,9 +186,9 @@ def failovers(cluster: Cluster) -> list[Fault]:
 
 
 def rogue_writes(rogue: Rogue, target: object) -> Fault:
-    """Return a fault in which a rogue writes entries that no reviewer signed.
+    """Return a fault in which a rogue writes entries without valid signatures into the log.
 
-    `target`: the part that has to work for that.
+    `target`: the server that has to work meanwhile.
     """
 
     @asynccontextmanager
@@ -213,7 +213,7 @@ async def _until(holds: Callable[[], bool], what: str) -> None:
 
 @dataclass
 class FaultRun:
-    """Nodes, faults, a seed and a duration; `go` executes the run and returns the verdict.
+    """A run with its nodes, faults, seed and duration; `go` executes it and returns the verdict.
 
     `reviewers`: the reviewers whose signatures the nodes require in the rogue's category. `open_log`: opens the log for
     the rogue. `call_keys`: the keys that encrypt calls. `may_lose`: whether the log may lose acknowledged entries.
@@ -280,7 +280,7 @@ class FaultRun:
         self.world.start(name, self.responders[-1].live())
 
     async def _torment(self) -> None:
-        """Break things at random, after the rogue has written once."""
+        """Apply random faults, after the rogue has written once."""
 
         async def before() -> None:
             await asyncio.sleep(self.dice.uniform(*GAP_S))
@@ -314,11 +314,11 @@ class FaultRun:
         history.calls.leaks = leaks(history.calls, self.responders, [node.home for node in self.nodes])
         verdict = history.judge()
         self.figures |= {"ready after s": ready, "all have all after s": caught_up, "late guests too after s": served}
-        self.figures["a rogue's set aside after s"] = set_aside_after
+        self.figures["forgeries rejected after s"] = set_aside_after
         return verdict
 
     async def _defy_the_rogue(self) -> float:
-        """Let the rogue write without other faults: each node must count every kind of forgery, and stay ready.
+        """Let the rogue write without other faults; each node must count every kind of forgery and stay ready.
 
         On a busy machine a node may become unready by itself now and then, but not at each of three attempts.
         """
@@ -335,7 +335,7 @@ class FaultRun:
             before = [await asyncio.to_thread(set_aside, node) for node in self.nodes]
             await self.rogue.visit()
             stayed_ready = True
-            took = await self._wait(all_count_it, "every node has set aside what the rogue wrote")
+            took = await self._wait(all_count_it, "every node has rejected the rogue's entries")
             if stayed_ready:
                 return took
         raise AssertionError(f"a rogue makes a node unready\n{self.report()}")
@@ -378,7 +378,7 @@ class FaultRun:
             self.world.open.clear()
             await self._all_know_all()
             await asyncio.to_thread(server.command, "FLUSHALL")
-            await self._wait(self._log_has_all, "what was flushed is back")
+            await self._wait(self._log_has_all, "the flushed entries are restored")
             self.world.open.set()
             yield
 
@@ -398,7 +398,7 @@ class FaultRun:
         async def heard() -> bool:
             return all(bell in phone.held for phone in world.phones if phone.habit.node is not None)
 
-        await self._wait(heard, "every watcher has heard the bell")
+        await self._wait(heard, "every watcher has received the last alert")
 
     async def _wait(self, holds: Callable[[], Coroutine[Any, Any, bool]], what: str) -> float:
         took = await eventually(holds, HEAL_S)
@@ -418,7 +418,7 @@ class FaultRun:
     # -- the report
 
     def report(self) -> str:
-        """Return a summary of what was done and what happened."""
+        """Return a summary of the actions, the faults and their effects."""
         history = self.world.history
         outcomes = Counter(operation.outcome for operation in history.operations.values())
         log = self.schedule.log

@@ -26,14 +26,14 @@ BIN = Path(sys.executable).parent
 ORIGIN = "https://app.example"
 
 SURPRISE = re.compile(r"Traceback|ERROR .* failed: \w+$", re.MULTILINE)
-"""The output of a process about an unexpected error: Python's traceback, or its own log line."""
+"""A pattern for unexpected errors in the output of a process: Python's traceback, or the process's own log line."""
 
 
 def repeated(send: Callable[[], httpx.Response], first: httpx.Response | None = None) -> httpx.Response:
-    """Send a request until the log is within reach, as the contract asks of publishers (rule H2).
+    """Repeat a request until the log can be reached, as the contract requires of publishers (rule H2).
 
-    `first`: the answer to an attempt that was made already. A 200 to a repetition counts as 201, because one of the
-    unanswered attempts has stored the entry.
+    `first`: the answer to an earlier attempt. A 200 to a repetition counts as 201, because then one of the unanswered
+    attempts has stored the entry.
     """
     answers = [first or send()]
 
@@ -237,7 +237,7 @@ class Node(ServerProcess):
         return session
 
     def settle(self) -> None:
-        """Wait until the node has read its log up to a beacon that is published now.
+        """Publish a beacon, and wait until the node has read its log up to this beacon.
 
         A 201 answer does not wait for delivery. A delivered beacon shows that every earlier entry has been read. The
         next `ok` of a session comes after all messages that these entries owe to the session.
@@ -248,14 +248,14 @@ class Node(ServerProcess):
             watcher.listen(beacon, 1)
 
     def assert_serving(self) -> None:
-        """Require that the node still serves a session, and that no unexpected error happened since the last call."""
+        """Require that the node still serves a session, and has logged no unexpected error since the last call."""
         assert self.process
         assert self.process.poll() is None, self.output()
         self.settle()
         self.assert_no_surprise()
 
     def assert_no_surprise(self) -> None:
-        """Require that no unexpected error was logged since the last call."""
+        """Require that the node has logged no unexpected error since the last call."""
         output = self.output()
         since, self._judged = self._judged, len(output)
         surprises = SURPRISE.search(output, since)

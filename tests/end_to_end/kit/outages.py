@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-BEHIND_S = 60.0  # a node may lack an entry for this time, if there is no long outage
-LONG_S = 10.0  # outages of this length, such as failovers, keep nodes from the log
-CALM_S = 30.0  # in this time without a long outage, in sum, every node reads everything
+BEHIND_S = 60.0  # seconds for which a node may lack an entry if there is no long outage
+LONG_S = 10.0  # from this length on an outage, such as a failover, may keep nodes from the log
+CALM_S = 30.0  # the total time without a long outage after which every node has read everything
 
 
 @dataclass

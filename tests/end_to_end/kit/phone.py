@@ -71,7 +71,7 @@ class Phone:
         wait_until(lambda: self.kinds() == [*kinds], lambda: f"{kinds} are reported; {self.kinds()}, {self.statuses}")
 
     def held(self) -> dict[str, int]:
-        """Return the revision of each held alert, shown or not, by id."""
+        """Return id -> revision of the held alerts, shown or not."""
         return {alert["id"]: alert["revision"] for alert in list(self.client.holdings)}
 
     def wait_for_held(self, *ids: str) -> None:

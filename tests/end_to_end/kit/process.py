@@ -53,14 +53,14 @@ class ServerProcess(ABC):
         if self.process:
             children = self.signal(signal.SIGKILL)
             self.process.wait(PATIENCE)
-            wait_until(lambda: not any(map(is_running, children)), "all its processes have ended")
+            wait_until(lambda: not any(map(is_running, children)), "all child processes have ended")
 
     def signal(self, number: int) -> list[int]:
         """Send a signal to the process and its children, if any are left; return the children."""
         assert self.process
         if self.process.poll() is not None:
             return []
-        self.process.send_signal(signal.SIGSTOP)  # keep it from starting more children meanwhile
+        self.process.send_signal(signal.SIGSTOP)  # so that it starts no more children meanwhile
         children = self.children()
         for pid in children:
             with contextlib.suppress(ProcessLookupError):

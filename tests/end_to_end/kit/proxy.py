@@ -6,8 +6,8 @@
         proxy.heal()
 
 The two directions, `up` (to the server) and `down` (to the client), each have their own latency and stall. Stalled
-bytes are delivered late, when the stall is over, as TCP does after a partition; `cut` discards them together with the
-connection. The proxy has its own thread and event loop; every method may be called from any thread at any time.
+bytes are delivered after the stall, as by TCP after a partition; `cut` discards them together with the connection. The
+proxy has its own thread and event loop; every method may be called from any thread at any time.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ class _Connection:
         self.server = socket.socket()
         self.requests = _Requests()
         self.sent: set[bytes] = set()  # names of commands
-        self.mute = False  # bytes from the server on this connection are lost
-        self.swallows = False  # the connection ends with RST instead of delivering the server's next bytes
-        self.resets = False  # the connection ends with RST
-        self.ending = False  # the cleanup is running and must not be cancelled
+        self.mute = False  # whether bytes from the server are lost
+        self.swallows = False  # whether the connection ends with RST instead of delivering the server's next bytes
+        self.resets = False  # whether the connection ends with RST
+        self.ending = False  # whether the cleanup is running, which must not be cancelled
 
     async def run(self) -> None:
         """Forward bytes until one side has ended and everything it sent is delivered."""

@@ -91,7 +91,7 @@ class Push(ServerProcess):
         assert self.process
         if self.process.poll() == -signal.SIGKILL:
             return True  # killed by a fail point
-        assert self.process.poll() is None, f"it ended by itself:\n{self.output()}"
+        assert self.process.poll() is None, f"geocast push ended by itself:\n{self.output()}"
         with contextlib.suppress(httpx.TransportError):
             return self.metrics_api.get("/readyz").status_code == 200
         return False
@@ -126,7 +126,7 @@ class Push(ServerProcess):
     ) -> Json:
         """Register a phone, which must succeed, and return the answer.
 
-        Without a token the phone's owner is a subscriber of its own.
+        Without a token the phone belongs to a new subscriber.
         """
         body = {"subscription": phone.subscription(), "places": [{"cell": each} for each in cells], **more}
         answer = self.put(device_id or secrets.token_urlsafe(12), body, token or self.token(sub=phone.name))
@@ -134,7 +134,7 @@ class Push(ServerProcess):
         return answer.json()
 
     def metric(self, name: str) -> float:
-        """Return the value of a series of /metrics, or 0 if it is not there."""
+        """Return the value of a series of /metrics, or 0 if the series is missing."""
         text = self.metrics_api.get("/metrics").text
         found = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(f"geocast_{name} ")]
         return float(found[0]) if found else 0.0

@@ -1,21 +1,21 @@
 """A record of published alerts, registrations and push requests, and its verdict.
 
-Every record has a time. Nothing here knows how the server works: each pair of device and alert is checked by itself,
-with the geometry of `end_to_end.kit.earth` and the filters and languages of `tests/support/model.py`. The violations
-are:
+Every record has a time. The checks know nothing about the server's implementation: each pair of device and alert is
+checked separately, with the geometry of `end_to_end.kit.earth` and the filters and languages of
+`tests/support/model.py`. The violations are:
 
-    missed       a device lacks the current revision of a live alert that applies to it or that it was sent before
+    missed       a device lacks the current revision of a live alert that applies to it or was sent to it before
     no_cancel    a device was, or may have been, sent an alert, but not its cancel
-    late         a push about an ended alert, or one that its service may deliver after the end (E1)
+    late         a push about an ended alert, or a push that its service may deliver after the end (E1)
     stale        a push after a newer revision or the cancel, or long after a newer revision was published
     outside      a push about an alert that does not concern the device, or a cancel for a device that was sent
                  nothing (R1, R4)
-    words        the text is in a language that the device did not ask for (LA3), or is another alert's text
-    twice        an (id, revision) that was answered with 2xx was sent again, which neither a kill nor a pause nor an
-                 unheard answer explains
-    unread       at the end, a woken phone has not read everything that it is owed, or not in order of revisions
+    words        the text is in a language that the device did not request (LA3), or is another alert's text
+    twice        an (id, revision) that was answered with 2xx was sent again, without a kill, a pause or a lost answer
+                 that explains it
+    unread       at the end, a woken phone has not read all pushes due to it, or has read revisions out of order
 
-`again` counts, for each kill and pause, the repeated pushes that it explains: rule WPS3 allows some.
+`again` counts, for each kill and pause, the repeated pushes that it explains; rule WPS3 allows some.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Item:
 
 @dataclass
 class Saying:
-    """The content of a device's PUT."""
+    """The content of a device's PUT request."""
 
     cells: tuple[str, ...]
     categories: list[str] | None
@@ -94,7 +94,7 @@ class Request:
     id: str = ""
     number: int = 0
     sent: float = 0.0
-    """When it was sent, by its own `now`."""
+    """When the push was sent, by its own `now`."""
 
     def read(self, message: Json) -> None:
         """Take the decrypted message."""
@@ -113,7 +113,7 @@ class Request:
 
 @dataclass
 class Device:
-    """A registration from its first PUT until it is forgotten; `requests` and `read` cover all its endpoints."""
+    """A registration from the first PUT until its deletion; `requests` and `read` cover all its endpoints."""
 
     name: str
     may_test: bool
@@ -154,7 +154,7 @@ class Verdict:
     def __str__(self) -> str:
         counts = ", ".join(f"{name} {len(found)}" for name, found in self._lists().items())
         lines = [f"{name}: {each}" for name, found in self._lists().items() for each in found[:8]]
-        return "\n  ".join([counts, f"told again: {dict(self.again)}", *lines])
+        return "\n  ".join([counts, f"pushed again: {dict(self.again)}", *lines])
 
 
 @dataclass
@@ -175,7 +175,7 @@ class PushHistory:
         return item
 
     def judge(self, now: float) -> Verdict:
-        """Return the verdict on all requests, and on what each device has at the end."""
+        """Return the verdict on all requests, and on the alerts that each device has at the end."""
         verdict = Verdict()
         for device in self.devices:
             has = self._judge_requests(device, verdict)
@@ -184,7 +184,7 @@ class PushHistory:
         return verdict
 
     def judge_phones(self, now: float, verdict: Verdict) -> None:
-        """Check, after all phones have woken, that each has read all that it is owed, in the order of revisions."""
+        """Check, after all phones have woken, that each has read all pushes due to it, in the order of revisions."""
         for device in self.devices:
             if not device.is_there:
                 continue
@@ -202,7 +202,7 @@ class PushHistory:
                 has = max([number, *(said.holding.get(alert_id, 0) for said in device.said)])
                 is_owed = has > 0 or self._applies(device, device.said[-1], newest)
                 if is_owed and (has, is_over) != (newest.number, newest.cancels):
-                    verdict.unread.append(f"{device.name} woke up, and of {alert_id} it has {has}, not {newest}")
+                    verdict.unread.append(f"{device.name} woke up, but has {alert_id} {has}, not {newest}")
 
     def story(self, name: str) -> str:
         """Return everything known about one device or alert, for the investigation of a violation."""
@@ -276,14 +276,14 @@ class PushHistory:
         if again.at > self.calm:
             return None
         if not first.was_heard:
-            return "an answer that nobody heard"
+            return "a lost answer"
         found = [each.name for each in self.faults if first.at <= each.end + SLACK_S and again.at >= each.start]
         return found[-1] if found else None
 
     def _concerns(self, device: Device, item: Item, at: float) -> bool:
         """Return whether an item concerns a device that was sent nothing before.
 
-        The current registration counts, and recent ones do too.
+        The current registration and recent ones count.
         """
         if any(self._applies(device, said, item) is not False for said in self._in_force(device, at)):
             return True
@@ -318,7 +318,7 @@ class PushHistory:
             is_recipient = alert_id in has.recipient
             if newest.cancels:
                 if is_recipient and alert_id not in has.over:
-                    verdict.no_cancel.append(f"{device.name} was told {alert_id}, and not that it is called off")
+                    verdict.no_cancel.append(f"{device.name} was sent {alert_id}, but not its cancel")
             elif has.newest.get(alert_id, 0) < newest.number and (
                 is_recipient or self._applies(device, device.said[-1], newest)
             ):
@@ -346,10 +346,10 @@ class PushHistory:
 
 
 class _Has:
-    """The alerts that a device has, by the requests to its services and by what it said it holds."""
+    """The alerts that a device has, by the requests to its services and by its `holding`."""
 
     def __init__(self) -> None:
-        self.asked: set[str] = set()  # alerts that it was sent anything about, or holds
+        self.asked: set[str] = set()  # ids of alerts that were pushed to the device or are in its `holding`
         self.recipient: set[str] = set()
         self.newest: dict[str, int] = defaultdict(int)
         self.taken: dict[tuple[str, int], Request] = {}
@@ -371,7 +371,7 @@ class _Has:
 
 
 def _claims(device: Device, alert_id: str, at: float) -> bool:
-    """Return whether the device says, after a time, that it holds an alert.
+    """Return whether a registration of the device after a time has the alert in its `holding`.
 
     Such a device is sent the cancel once more (rule R5d).
     """

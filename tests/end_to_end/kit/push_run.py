@@ -1,4 +1,4 @@
-"""A run of devices, a desk, failing push services, and push processes that are killed and paused.
+"""A run with devices, a desk, failing push services, and push processes that are killed and paused.
 
 The seed decides what the desk and the devices do, how services answer and which faults happen; the machine decides the
 exact timing. Everything is in one thread. `push_history.py` has the verdict.
@@ -46,7 +46,7 @@ PAUSE_S = 13.0
 """Seconds of a pause, longer than the lease of 10 s."""
 
 HEAL_S = 240.0
-"""Seconds within which everything must come to rest, on a machine up to twenty times slower than usual."""
+"""Seconds until no push is due or under way any more, on a machine up to twenty times slower than usual."""
 
 POLICY = "\n".join(
     [
@@ -73,7 +73,7 @@ def policy_in(home: Path) -> tuple[str, ...]:
 
 @dataclass
 class Processes:
-    """The push processes, each a command of its own, perhaps with workers."""
+    """The push processes, each started by a command of its own, perhaps with workers."""
 
     all: Sequence[Push]
     out: set[int] = field(default_factory=set)
@@ -139,7 +139,7 @@ class Processes:
 
 @dataclass(eq=False)
 class Handset:
-    """A person's phone: its device, its subscriptions (the last one counts), and its registration."""
+    """A person's phone: its device, its subscriptions, of which the last is current, and its registration."""
 
     device: Device
     id: str
@@ -189,7 +189,7 @@ class PushRun:
         return self._verdict()
 
     async def _torment(self) -> None:
-        """Break each thing once, in a random order; then break things at random."""
+        """Apply each fault once, in a random order, and then random faults."""
         faults = self.schedule.faults
 
         async def before() -> None:
@@ -406,7 +406,7 @@ class PushRun:
         device.said.append(said)
 
     def _held(self, handset: Handset) -> dict[str, int]:
-        """Return the live alerts that the device has read, perhaps with one that it got on a stream connection."""
+        """Return the live alerts that the device has read, perhaps with one that came by a stream connection."""
         held: dict[str, int] = {}
         for message in (each for phone in handset.phones for each in list(phone.told)):
             if message["type"] == "alert":
@@ -464,7 +464,7 @@ class PushRun:
 
     @staticmethod
     def _turn(handset: Handset, *, asleep: bool) -> None:
-        """Set whether a phone sleeps, in the thread of its service, which may be about to deliver a message."""
+        """Set whether a phone sleeps, in the thread of its service, because a message may be arriving there."""
         handset.asleep = asleep
 
         async def turn() -> None:
@@ -483,7 +483,7 @@ class PushRun:
     # -- the verdict
 
     def _rest(self) -> float:
-        """Wait until nothing is under way and no device lacks anything; return the seconds that it took."""
+        """Wait until no push is under way and no device lacks one; return the seconds that it took."""
         started = time.monotonic()
         while True:
             is_idle = all(self._idle(push) for push in self.processes.all)
@@ -518,7 +518,7 @@ class PushRun:
         return verdict
 
     def report(self) -> str:
-        """Return a summary of what was done and what happened."""
+        """Return a summary of the actions, the faults and their effects."""
         history = self.history
         requests = [each for device in history.devices for each in device.requests]
         answers = Counter(each.answer for each in requests)

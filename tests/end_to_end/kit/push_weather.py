@@ -64,15 +64,15 @@ class Service(PushService):
 
 @dataclass
 class Weather:
-    """The answers of push services. A phone gets at most BAD bad answers in a row, so that none waits long."""
+    """The answers of push services. A phone gets at most BAD bad answers in a row, so that no phone waits long."""
 
     dice: random.Random
     bad: float = 0.08
     """The share of bad answers; 0 when the faults are over."""
     hangs: bool = True
-    """Whether the bad answers include no answer at all, for which a client waits 10 s."""
+    """Whether the bad answers include the lack of an answer, for which a client waits 10 s."""
     away: tuple[PushService | None, Any] = (None, None)
-    """A service, and the answer that it gives to every request."""
+    """A service and the answer that it gives to every request, while this fault is in force."""
     in_a_row: Counter[str] = field(default_factory=Counter)
     small: set[str] = field(default_factory=set)
     """Phones whose service refuses large bodies."""

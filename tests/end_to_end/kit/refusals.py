@@ -77,7 +77,7 @@ def assert_problem(answer: httpx.Response, status: int, slug: str) -> Json:
 
 
 def named(rows: list[Row]) -> list[Any]:
-    """Return the rows as test parameters; a number keeps their ids distinct."""
+    """Return the rows as test parameters; a number in their ids keeps the ids distinct."""
     return [pytest.param(row, id=f"{i}-{row.slug}-{row.pointer!a}") for i, row in enumerate(rows)]
 
 

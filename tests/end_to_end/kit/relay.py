@@ -1,7 +1,7 @@
 """A hostile relay that changes, drops and invents messages between a node and its clients.
 
     with Relay(node.stream_port) as relay:
-        relay.tamper = lambda message, before: [message]   # what clients get instead of each message of the node
+        relay.tamper = lambda message, before: [message]   # returns the messages that clients get instead
         client = Client(relay.url, …)
         relay.say(message)                                 # an invented message
 
@@ -32,7 +32,7 @@ def faithful(message: Json, _before: list[Json]) -> list[Json]:
 
 
 class Relay:
-    """A relay before one node, for JSON streams.
+    """A relay in front of one node, for JSON streams.
 
     `tamper` gets a message, and all alerts and cancels before it.
     """

@@ -28,7 +28,7 @@ _CHANGES: tuple[Json, ...] = (
 def lies_about(message: Json, reviewers: Json, before: list[Json]) -> list[Json]:
     """Return all forgeries of a message.
 
-    Some have a genuine proof: clients ignore the content beside a proof (rule C13).
+    Some forgeries have a genuine proof, because clients ignore the content beside a proof (rule C13).
     """
     return [
         *_beside(message),
@@ -40,7 +40,7 @@ def lies_about(message: Json, reviewers: Json, before: list[Json]) -> list[Json]
 
 
 def more_lies(messages: list[Json], reviewers: Json) -> list[Json]:
-    """Return forgeries made of several messages: forms with signatures or names of other messages."""
+    """Return forgeries made of several messages: forms with the signatures, ids or revisions of other messages."""
     found = []
     for one in messages:
         for other in messages:
@@ -55,7 +55,7 @@ def more_lies(messages: list[Json], reviewers: Json) -> list[Json]:
 
 
 def _name(message: Json) -> tuple[Any, ...]:
-    """Return the identity of a message. A cancel under a higher number still has the same identity (AP8)."""
+    """Return the identity of a message. A cancel with a higher number than the signed one keeps its identity (AP8)."""
     beside = message.get("alert", message)
     return message["type"], beside["id"], beside["revision"]
 

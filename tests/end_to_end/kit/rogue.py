@@ -1,4 +1,4 @@
-"""A rogue that writes forged entries into the log directly, as one fault among others.
+"""A rogue that writes forged entries directly into the log, as one fault among others.
 
 The nodes require two signatures in one category, in which only this module publishes: one *signed* alert for each visit
 of the rogue, by the API, which everybody in town must receive. Then the rogue writes forged entries: later entries of
@@ -124,7 +124,7 @@ class Rogue:
         self.desk = SigningDesk(self.world, people=self.people)
 
     async def visit(self) -> None:
-        """Have an alert signed and published, and write forged entries after it and beside it."""
+        """Have an alert signed and published, and write forged entries about it and about other alerts."""
         signed = await self.desk.publish_signed()
         async with self._log() as log:
             genuine = await self._found(log, signed)
@@ -143,11 +143,11 @@ class Rogue:
             await log.stop()
 
     async def _found(self, log: AlertLog, alert_id: str) -> Revision:
-        """Return the alert from the log; a former primary may not have it yet."""
+        """Return the alert from the log, waiting because a former primary may not have it yet."""
 
         async def found() -> Sequence[Entry | OtherKind]:
             if not (entries := await log.history(alert_id)):
-                raise LogUnavailable("it lacks what was accepted")
+                raise LogUnavailable("the log lacks the accepted alert")
             return entries
 
         [entry] = await _insist(found)
@@ -162,7 +162,7 @@ class Rogue:
 async def _insist(act: Callable[[], Awaitable[_T]]) -> _T:
     """Repeat an action while the log is unreachable.
 
-    An entry that was stored without an answer is not doubled (LogA1).
+    An entry that was stored although the answer was lost is not stored twice (LogA1).
     """
     deadline = time.monotonic() + HEAL_S
     while True:
@@ -175,7 +175,7 @@ async def _insist(act: Callable[[], Awaitable[_T]]) -> _T:
 
 
 def forgeries(genuine: Revision, bribed: Reviewer) -> list[list[Entry]]:
-    """Return the forged entries, a list for each alert in order; for the genuine alert, those that follow it."""
+    """Return the forged entries, a list for each alert; the list for the genuine alert has those that follow it."""
     assert genuine.proof is not None
     proof = genuine.proof
     longer = genuine.alert.expires_at + 3_600_000

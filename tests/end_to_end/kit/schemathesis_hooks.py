@@ -1,4 +1,4 @@
-"""Hooks that tell schemathesis what the API document cannot: the time, and the policy's limits.
+"""Hooks that give schemathesis facts that the API document cannot express: the time, and the policy's limits.
 
 `st run` loads this module through SCHEMATHESIS_HOOKS, in its own process.
 """
@@ -53,7 +53,7 @@ def becomes_a_call(case: Any, body: dict[str, Any]) -> None:
 
 
 def readable(value: Any) -> Any:
-    """Return the same value with a letter for each character that L2 refuses and that no pattern can describe."""
+    """Return the value with a letter in place of each character that L2 refuses and that no pattern can describe."""
     if isinstance(value, dict):
         return {name: readable(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -83,7 +83,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         alert_id = case.path_parameters["alert_id"]
         body["revision"] = current.get(alert_id, 1) + 1
         if case.path.endswith("/cancel") and current.get(alert_id) == 1 and alert_id.endswith(EVEN):
-            body["revision"] += 1  # this cancel is refused, so that every second alert is revised first
+            body["revision"] += 1  # the cancel of every second alert is refused, so that the alert is revised first
     else:
         body["id"] = f"alert-{next(numbers)}"
     if body.get("threat") != "individual":
@@ -111,7 +111,7 @@ def after_call(context: Any, case: Any, response: Any) -> None:
 def the_document_tells_what_is_well_formed(context: Any, response: Any, case: Any) -> None:
     """Require that a request which conforms to the document is never refused as ill-formed.
 
-    The policy may refuse it. Errors about `confirm` are exempt, because the document cannot say what is held.
+    The policy may refuse it. Errors about `confirm` are exempt, as the document cannot say what needs confirmation.
     """
     if is_positive(case) and response.status_code == 422:
         errors = response.json()["errors"]

@@ -159,7 +159,7 @@ class Session:
 
 @contextlib.contextmanager
 def kept_alive(sessions: list[Session]) -> Iterator[None]:
-    """Keep sessions alive that are not read for long; the list may grow meanwhile.
+    """Keep sessions alive that are not read for a long time; the list may grow meanwhile.
 
     A node closes a session that has sent nothing for 60 s.
     """
@@ -209,8 +209,8 @@ def told(message: Json) -> tuple[str, int | str]:
 
 
 def rank(message: Json) -> int:
-    """Return the position of a message in a batch: calls, then cancels, then alerts by severity."""
+    """Return the rank of a message in a batch: messages about calls, then cancels, then alerts by severity."""
     if message["type"] == "alert":
         return SEVERITIES.index(message["alert"]["severity"])
-    assert message["type"] in FIRST, f"a message of another type in a batch: {message}"
+    assert message["type"] in FIRST, f"an unexpected type of message in a batch: {message}"
     return FIRST.index(message["type"]) - len(FIRST)

@@ -1,10 +1,10 @@
 """Waves of clients that connect, receive alerts, misbehave in every known way, and leave.
 
-After a wave a node may keep only what it keeps on purpose for a while: claims to hold unknown alerts for 30 s,
-half-open connections for 10 s, and alerts until they end. Its SQLite log keeps the alerts of the last day, of which a
-few MB are cached in memory (`Waves.prime` fills those caches).
+After a wave a node may keep some state only for a limited time: `holding` entries of unknown alerts for 30 s, half-open
+connections for 10 s, and alerts until they end. Its SQLite log stores the alerts of the last day, of which a few MB are
+cached in memory (`Waves.prime` fills these caches).
 
-`Trend` decides whether samples of memory, one for each wave, grow.
+`Trend` decides whether the samples of memory, one after each wave, grow.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Waves:
         self._ask_badly()
         self._leave(sessions)
         if len(self._half_open) > 3:
-            hang_up(self._half_open.pop(0))  # usually the node has timed them out by now
+            hang_up(self._half_open.pop(0))  # usually these connections have timed out at the node by now
         self.settle()
 
     def close(self) -> None:
@@ -155,7 +155,7 @@ class Waves:
         return session
 
     def _be_refused(self) -> None:
-        """Make invalid handshakes, and run one of each mistake and each kind of goodbye."""
+        """Make invalid handshakes, and end one connection in each invalid and each valid way."""
         names = [*self.dice.choices(list(HANDSHAKES), k=self.refused), *MISTAKES, *GOODBYES]
         for name in names:
             expected, ending = ENDINGS[name]
@@ -201,10 +201,10 @@ CONFIDENCE = 0.99
 class Trend:
     """The straight line through equally spaced samples (Theil-Sen), with Sen's confidence interval.
 
-    The slope is the median of the slopes of all pairs of samples, on which outliers have little effect. Its interval
-    comes from the ranks of those slopes (P. K. Sen, JASA 63, 1968, section 3), and is valid for independent samples. A
-    process's memory does depend on its past: it grows by an arena at a time, and stays there. So the samples are first
-    reduced to `BLOCKS` medians, over runs that are long enough to be nearly independent.
+    The slope is the median of the slopes of all pairs of samples, on which outliers have little effect. Its interval is
+    computed from the ranks of these slopes (P. K. Sen, JASA 63, 1968, section 3), and is valid for independent samples.
+    But the memory of a process depends on its past, because it grows by whole arenas and keeps them. So the samples are
+    first reduced to `BLOCKS` medians, over runs that are long enough to be nearly independent.
     """
 
     slope: float  # change per sample

@@ -1,4 +1,4 @@
-"""A WebSocket client (RFC 6455) on a plain socket, so that a test can send what no correct client would.
+"""A WebSocket client (RFC 6455) on a plain socket, so that a test can send data that no correct client would send.
 
 `Wire` knows frames and nothing of geocast; `encode` and `decode` are the two wire formats, read strictly.
 """
@@ -18,7 +18,7 @@ import msgpack
 from support.schemas import check_server_message
 
 PATIENCE = 60.0
-"""Seconds after which a test fails; a successful test never waits so long."""
+"""Seconds after which a waiting test fails; successful tests never wait so long."""
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 DATA_OPCODE = {"json": TEXT, "msgpack": BINARY}
@@ -72,7 +72,7 @@ def decode(fmt: str, payload: bytes) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     assert len({key for key, _ in pairs}) == len(pairs), f"duplicate keys from the server: {pairs}"
     plain = (type(key) is str and (type(value) in PLAIN or (key, value) == ("open", None)) for key, value in pairs)
-    assert all(plain), f"null or bin, which only `open` of a defibrillator may have (RI1): {pairs}"
+    assert all(plain), f"null, which only `open` of a defibrillator may be (RI1), or binary data: {pairs}"
     return dict(pairs)
 
 

@@ -113,7 +113,7 @@ def log_files(node: Node) -> bytes:
 
 
 def live_through(scene: Scene, redis: RedisServer | None) -> None:
-    """Open a call, correct it, let a responder take, give back and retake a seat, and end the call."""
+    """Open and correct a call, let a responder take a seat, give it up and take it again, and end the call."""
     node = scene.node
     where = {"kind": "residence", "address": ADDRESS, "access": ACCESS}
     body = call_at(SPOT, "canary-call", headline=HEADLINE, where=where)
@@ -172,7 +172,7 @@ def go_wrong(desk: Dispatcher, body: Json) -> None:
     desk.post("/canary-unknown/revisions", body | {"id": "canary-unknown", "replaces": 1}, 404)
 
 
-# the kind of data -> its text, and the places where it may be
+# kind of data -> its text, and the outputs (of WHERE) that may contain the text
 WHERE = ("log", "tasks", "rings", "answers", "state", "metrics", "output")
 WHAT = {
     "the address of a call": (ADDRESS, "tasks"),
@@ -184,7 +184,7 @@ WHAT = {
     "the headline": (HEADLINE, "log rings answers state"),
     "the sub of the dispatcher": (DESK, "log rings answers state"),
     "the location of a defibrillator": ("Canary foyer", "tasks"),
-    # Both seats that were taken are for CPR, so nobody fetches a defibrillator.
+    # Both taken seats are for CPR, so nobody fetches a defibrillator, and its code is not sent.
     "the code of a defibrillator's box": ("canary-box-2580", ""),
     "the operator of a defibrillator": ("Canary operator", ""),
     "the telephone of a defibrillator's operator": ("312 555 0177", ""),
@@ -192,7 +192,7 @@ WHAT = {
 
 
 @pytest.mark.parametrize("what", WHAT)
-def test_each_kind_of_data_of_a_call_is_only_where_the_page_allows_it(scene: Scene, what: str) -> None:
+def test_each_kind_of_data_of_a_call_is_found_only_where_the_privacy_page_allows_it(scene: Scene, what: str) -> None:
     """Each text is found in all places that the page allows.
 
     It is found in no other place (rules DP18, DP19, DP20, DP22, RZ2, RZ3, RI3, TH11).
@@ -204,7 +204,7 @@ def test_each_kind_of_data_of_a_call_is_only_where_the_page_allows_it(scene: Sce
     assert found <= expected
 
 
-def test_exact_place_of_a_call_is_only_in_tasks(scene: Scene) -> None:
+def test_exact_place_of_a_call_is_found_only_in_tasks_of_responders(scene: Scene) -> None:
     """The search knows many spellings of the first place and of the corrected one (rules DP18, RZ1, RZ2)."""
     assert repr(SPOT[0]).encode() in scene.seen["tasks"]
     assert repr(CORRECTED[1]).encode() in scene.seen["tasks"]
@@ -212,7 +212,7 @@ def test_exact_place_of_a_call_is_only_in_tasks(scene: Scene) -> None:
     assert_found_nowhere(needles(opened=SPOT, corrected=CORRECTED), elsewhere)
 
 
-def test_places_of_responders_are_nowhere(scene: Scene) -> None:
+def test_exact_places_of_responders_are_found_nowhere(scene: Scene) -> None:
     """The search includes tasks and the dispatcher's answers, for both responders (rules DP21, RZ7)."""
     assert_found_nowhere(needles(goer=GOER, decliner=DECLINER), scene.seen)
 
@@ -305,7 +305,7 @@ def unsealed_failed(node: Node) -> float:
     return float(count)
 
 
-def test_responder_with_false_places_learns_cells_but_no_address_without_a_seat(town: Node) -> None:
+def test_responder_with_false_location_learns_cells_of_calls_but_no_address_without_a_seat(town: Node) -> None:
     """A call shows the circle of a cell.
 
     The address needs a seat, and a responder has one seat at a time (rules TH9, RZ8, RV1, RV3).
@@ -346,7 +346,7 @@ def test_dispatchers_token_can_open_calls_but_not_touch_other_calls_or_alerts(to
         assert other.api.get("/v1/alerts").status_code == 403
 
 
-def test_token_of_a_key_that_may_not_qualify_makes_nobody_a_responder(town: Node) -> None:
+def test_qualifications_in_a_token_are_ignored_if_its_key_may_not_grant_them(town: Node) -> None:
     """The claim `quals` of such a token is ignored (rules TH6, RQ3)."""
     spot = ground()
     claims = town.keys.claims(sub="r-1", quals=["cpr"], scope=EVERY_SCOPE, iat=int(time.time()))
@@ -382,7 +382,7 @@ def test_attacker_with_the_log_but_no_key_cannot_forge_calls_or_headlines(town: 
 
 
 def test_attacker_with_the_log_can_delete_a_call(town: Node) -> None:
-    """A call deleted from the file is gone after the next start (rule TH11)."""
+    """After the next start, the node no longer has a call that was deleted from the file (rule TH11)."""
     spot = ground()
     with Dispatcher(town) as desk, Responder(town, "r-1", here(spot)) as responder:
         desk.post("", call_at(spot, "town-gone"))
@@ -408,7 +408,7 @@ def test_attacker_with_the_log_and_the_key_can_read_place_and_responders(town: N
     assert "r-51c0" in secrets
 
 
-def test_filters_do_not_apply_to_calls(town: Node) -> None:
+def test_responder_is_sent_calls_whatever_its_alert_filter(town: Node) -> None:
     """The responder filters out all categories and all severities except `extreme` (rule RQ6)."""
     spot = ground()
     nothing = {"categories": [], "min_severity": "extreme"}

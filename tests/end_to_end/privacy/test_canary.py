@@ -47,7 +47,7 @@ def talkative(keys: Keys, tmp_path: Path) -> Iterator[Node]:
         yield node
 
 
-def test_exact_places_are_in_no_frame_answer_file_log_line_or_metric(talkative: Node, join: Join):
+def test_exact_places_are_in_no_message_answer_file_log_line_or_metric(talkative: Node, join: Join):
     """Only the published circle is stored or sent (protocol, section 2)."""
     node = talkative
     sessions = [join(node, place(PHONE, accuracy_m=7), {"cell": HOME_CELL}, fmt=fmt) for fmt in FORMATS]
@@ -95,7 +95,7 @@ def publish_in_every_way(node: Node, body: dict[str, object]) -> tuple[bytes, by
     return b"\n".join(answer.content for answer in answers), content
 
 
-def test_search_finds_a_canary_in_a_log_line():
+def test_search_for_exact_places_finds_one_in_a_log_line():
     line = {"log": f"refused {CENTRE}".encode(), "bytes": struct.pack(">2d", *CENTRE)}
     with pytest.raises(AssertionError, match="centre lat"):
         assert_found_nowhere(traces(), line)

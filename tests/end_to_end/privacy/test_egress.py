@@ -143,7 +143,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         machine, beyond = Machine(ours, cgroup), Machine(theirs, cgroup)
         run(*machine.inside("nft", "-f", str(DEPLOY / "push-egress.nft")))
         path = str(cgroup.relative_to(CGROUPS))
-        # Systemd adds the cgroup by `NFTSet=`.
+        # In production, systemd adds the cgroup because of the line `NFTSet=` in the unit.
         run(*machine.inside("nft", "add", "element", "inet", "push_egress", "unit", f'{{ "{path}" }}'))
         servers = stack.enter_context(running(*beyond.inside(sys.executable, "-c", WORLD, SERVICE, ELSEWHERE, REDIS)))
         assert servers.stdout
@@ -162,7 +162,7 @@ def answers(machine: Machine) -> bool:
     return False
 
 
-def test_unit_reaches_only_redis_and_push_services_whose_names_were_resolved(machine: Machine) -> None:
+def test_push_unit_can_reach_only_redis_and_push_services_with_resolved_names(machine: Machine) -> None:
     """Before a name has been resolved, its address is blocked."""
     refused = "ConnectionRefusedError"
     assert machine.asks(f"{SERVICE}:443", f"{ELSEWHERE}:443") == [refused, refused]
@@ -174,12 +174,12 @@ def test_unit_reaches_only_redis_and_push_services_whose_names_were_resolved(mac
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_unit_reaches_each_default_push_service(machine: Machine, name: str) -> None:
+def test_push_unit_can_reach_each_default_push_service(machine: Machine, name: str) -> None:
     """The names include one below `*.notify.windows.com`."""
     assert machine.asks(name, f"{SERVICE}:443") == [SERVICE, "open"]
 
 
-def test_systemd_accepts_the_unit_and_its_nftset_line_names_the_set(tmp_path: Path) -> None:
+def test_systemd_accepts_the_push_unit_and_its_nftset_line_names_the_firewall_set(tmp_path: Path) -> None:
     """The line `NFTSet=` is commented out in the file; the test enables it and runs `systemd-analyze verify`."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
@@ -196,6 +196,6 @@ def test_systemd_accepts_the_unit_and_its_nftset_line_names_the_set(tmp_path: Pa
     assert (done.returncode, "geocast-push.service:" in done.stderr) == (0, False), done.stderr
 
 
-def test_dnsmasq_file_has_the_names_of_the_default_push_services() -> None:
+def test_dnsmasq_file_lists_exactly_the_default_push_services() -> None:
     [line] = re.findall(r"^nftset=/(.*)/4#", (DEPLOY / "push-egress.dnsmasq.conf").read_text("utf-8"), re.MULTILINE)
     assert set(line.split("/")) == {each.removeprefix("*.") for each in DEFAULT_SERVICES.split(",")}

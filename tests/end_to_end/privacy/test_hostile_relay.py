@@ -1,4 +1,4 @@
-"""A relay that lies, between a real node and clients that verify: the clients show only approved alerts.
+"""A relay that forges messages, between a real node and clients that verify: they show only approved alerts.
 
 The relay drops, changes, moves, prolongs, renumbers, replays and forges messages, and strips their proofs. This file
 tests the Python client; tests/client_demo/web/test_hostile_relay.py tests the web client (rules C11 to C15).
@@ -47,7 +47,7 @@ def phone(desk: Desk, relay: Relay, here: Point) -> Iterator[Phone]:
 
 
 def said(form: Json) -> Json:
-    """Return the members of a form or an alert that the tests compare."""
+    """Return those fields of a form or an alert that the tests compare."""
     return {name: form.get(name) for name in ("id", "revision", "headline", "expires_at", "area", "severity", "source")}
 
 
@@ -59,8 +59,8 @@ def assert_all_was_approved(client: Phone, forms: list[Json]) -> None:
         assert reason in (None, "The fire is out.")
 
 
-def test_client_shows_only_approved_messages_among_the_relays_lies(desk: Desk, here: Point):
-    """The relay sends an alert, its revision and its cancel, each among lies about it (rules C12 to C14)."""
+def test_client_shows_only_approved_messages_although_a_relay_adds_forged_ones(desk: Desk, here: Point):
+    """The relay sends an alert, its revision and its cancel, each between forged versions (rules C12 to C14)."""
 
     def tamper(message: Json, before: list[Json]) -> list[Json]:
         lies = lies_about(message, desk.reviewers, before)
@@ -82,8 +82,11 @@ def test_client_shows_only_approved_messages_among_the_relays_lies(desk: Desk, h
     assert set(client.dropped) == {"unsigned", "signature", "other-place", "unknown-key", "too-few"}
 
 
-def test_next_connection_shows_the_revision_that_the_relay_withheld(desk: Desk, here: Point):
-    """While the relay sends only lies, the client keeps what it holds and accepts no lie (rules R5, C14)."""
+def test_revision_withheld_by_a_relay_is_shown_on_the_next_connection(desk: Desk, here: Point):
+    """Before that, the relay sends only forged messages.
+
+    The client keeps the alerts that it has, and accepts no forged one (rules R5, C14).
+    """
     with Relay(desk.node.stream_port) as relay, phone(desk, relay, here) as client:
         first = desk.publish(here)
         wait_until(lambda: client.held() == {first.form["id"]: 1}, "revision 1 is held")
@@ -122,7 +125,7 @@ def _reworded(message: Json) -> Json:
     return message | {"proof": message["proof"] | {"form": form}}
 
 
-def test_proof_of_another_deployment_is_dropped(desk: Desk, here: Point, keys: Keys, tmp_path: Path):
+def test_alert_signed_for_another_deployment_is_not_shown(desk: Desk, here: Point, keys: Keys, tmp_path: Path):
     """The same reviewers have signed an exercise of another deployment (rule C12)."""
     home = tmp_path / "training"
     home.mkdir()

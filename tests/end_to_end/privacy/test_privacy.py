@@ -265,7 +265,7 @@ WHAT = [
 
 
 @pytest.mark.parametrize("what", WHAT)
-def test_each_kind_of_data_is_only_where_the_page_allows_it(scene: Scene, what: str) -> None:
+def test_each_kind_of_data_is_found_only_where_the_privacy_page_allows_it(scene: Scene, what: str) -> None:
     """Each text is found in all places that the page allows.
 
     It is found in no other place (rules DP1, DP3, DP6, DP8, DP9, DP10, DP11, DP12, TH8).
@@ -275,7 +275,7 @@ def test_each_kind_of_data_is_only_where_the_page_allows_it(scene: Scene, what: 
     assert found == set(allowed.split())
 
 
-def test_exact_places_of_subscriber_and_incident_are_nowhere(scene: Scene) -> None:
+def test_exact_places_of_subscriber_and_incident_are_found_nowhere(scene: Scene) -> None:
     """The search knows many spellings of both places (rules DP2, DP7)."""
     needles = {
         spelling: f"{name} {axis}"
@@ -286,7 +286,7 @@ def test_exact_places_of_subscriber_and_incident_are_nowhere(scene: Scene) -> No
     assert_found_nowhere(needles | digests(SUB.encode()), scene.seen)
 
 
-def test_nothing_of_a_session_remains_after_its_end(scene: Scene) -> None:
+def test_no_data_of_a_session_remains_after_its_end(scene: Scene) -> None:
     """No session and no place remains; deliveries are only counted (rules DP2, DP4, DP5)."""
     metrics = scene.seen["metrics"].decode()
     assert re.search(r"^geocast_sessions 0\.0$", metrics, re.MULTILINE)
@@ -294,7 +294,7 @@ def test_nothing_of_a_session_remains_after_its_end(scene: Scene) -> None:
     assert b"canary-held" not in scene.seen["log"] + scene.seen["output"]
 
 
-def test_labels_of_metrics_are_names_from_the_code(scene: Scene) -> None:
+def test_labels_of_metrics_are_fixed_names_and_contain_no_user_data(scene: Scene) -> None:
     """No label has an id, category, name or address (rule DP13)."""
     labels = set(re.findall(r'(\w+)="', scene.seen["metrics"].decode()))
     known = {"kind", "type", "code", "status", "le", "version", "python", "file", "result", "generation", "reason"}
@@ -302,7 +302,7 @@ def test_labels_of_metrics_are_names_from_the_code(scene: Scene) -> None:
     assert labels <= known
 
 
-def test_no_answer_of_api_and_feed_sets_a_cookie(scene: Scene) -> None:
+def test_api_and_feed_never_set_a_cookie(scene: Scene) -> None:
     """Cookies are never used (rule DP14)."""
     assert len(scene.headers) > 10
     assert not any("set-cookie" in headers for headers in scene.headers)

@@ -92,7 +92,7 @@ def everything(push: Push, node: Node) -> dict[str, bytes]:
     }
 
 
-# ---- what is known ---------------------------------------------------------------------------------------------------
+# ---- what the push process, its store and the push service know ------------------------------------------------------
 
 
 def test_data_of_a_phone_is_in_no_file_log_line_or_metric_and_is_deleted(
@@ -122,10 +122,10 @@ def test_data_of_a_phone_is_in_no_file_log_line_or_metric_and_is_deleted(
     assert rows(push, "SELECT 1 FROM device") == rows(push, "SELECT 1 FROM told") == []
 
 
-def test_push_service_learns_only_times_and_sizes(node: Node, push: Push, service: Watching) -> None:
-    """Two phones near each other get a message at the same moment.
+def test_push_service_learns_only_times_and_sizes_of_pushes(node: Node, push: Push, service: Watching) -> None:
+    """Two phones near each other get a push at the same moment.
 
-    Only that moment connects them (rules WPP1, TH16).
+    Nothing else connects the two phones (rules WPP1, TH16).
     """
     spot, phones = ground(), [service.phone(), service.phone()]
     for phone in phones:
@@ -169,7 +169,9 @@ def test_push_service_can_drop_and_repeat_a_message_but_not_change_it(
 # ---- a stolen store, and stolen keys ---------------------------------------------------------------------------------
 
 
-def test_store_reveals_only_counts_expiries_and_equal_deliveries(node: Node, push: Push, service: Watching) -> None:
+def test_stolen_device_store_reveals_only_counts_expiries_and_devices_sent_the_same_alert(
+    node: Node, push: Push, service: Watching
+) -> None:
     """Digests show which devices got the same alert, but not which alert and which devices (rules WPP2, TH13)."""
     spot, near, far = ground(), [service.phone(), service.phone()], service.phone()
     for phone in near:
@@ -184,7 +186,9 @@ def test_store_reveals_only_counts_expiries_and_equal_deliveries(node: Node, pus
     assert len(sizes) == 1, "the lengths of the rows differ"
 
 
-def test_store_with_its_key_reveals_cells_and_endpoints(node: Node, push: Push, service: Watching) -> None:
+def test_stolen_device_store_with_its_key_reveals_cells_and_endpoints(
+    node: Node, push: Push, service: Watching
+) -> None:
     """The store reveals no place finer than a cell, and no earlier place (rules WPP3, TH14)."""
     before, now, phone = ground(), ground(), service.phone()
     device = push.register(phone, cell(before))["id"]
@@ -223,7 +227,7 @@ def stolen(push: Push, thief: Node, *files: str) -> None:
     [((), 0), (("vapid.jwks",), 0), (("push.jwks",), 0), (("push.jwks", "vapid.jwks"), 1)],
     ids=["the store alone", "the store and the VAPID key", "the store and its key", "the store and both keys"],
 )
-def test_attacker_with_the_store_can_push_to_its_phones_only_with_both_keys(
+def test_attacker_with_the_device_store_needs_both_keys_to_push_to_its_phones(
     push: Push, service: Watching, thief: Node, files: tuple[str, ...], lies: int
 ) -> None:
     """Without one of the keys, no phone gets a push.
@@ -271,7 +275,7 @@ def listener() -> Iterator[tuple[int, list[object]]]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-def test_endpoints_cannot_reach_servers_of_the_private_network(node: Node, service: Watching) -> None:
+def test_push_endpoint_cannot_point_to_a_server_in_the_private_network(node: Node, service: Watching) -> None:
     """Such an endpoint is refused.
 
     An allowed name that leads to a private address is not connected to (rules TH17, WPR3, WPO4).

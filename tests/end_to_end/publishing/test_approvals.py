@@ -28,7 +28,7 @@ NOTHING_ASKED = POLICY.replace("approvals = 2", "approvals = 0").replace("cancel
 
 
 def geocast(home: Path, *arguments: str, told: str = "") -> str:
-    """Run `geocast` with `told` on standard input, and return its output."""
+    """Run `geocast` with the text `told` on standard input, and return its output."""
     done = ended(BIN / "geocast", *arguments, input=told, env=clean_environment(), cwd=home)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -111,7 +111,7 @@ def test_forged_log_entries_are_counted_and_never_sent(signing: Node, join: Join
         }
 
 
-def test_change_of_category_does_not_avoid_approvals(signing: Node, join: Join):
+def test_revision_into_a_category_without_approvals_is_refused(signing: Node, join: Join):
     """A revision into a category without approvals is refused by the API, and ignored when it is written into the log.
 
     A node that starts later decides the same (rule HD1).
@@ -150,7 +150,10 @@ def test_change_of_category_does_not_avoid_approvals(signing: Node, join: Join):
 def test_alert_published_before_stricter_policy_can_be_read_and_cancelled(
     keys: Keys, tmp_path: Path, join: Join, workers: int
 ):
-    """The API still lists the alert after a reload; after a restart, holders are still sent its cancel (rule HD7)."""
+    """After a reload the API still lists the alert.
+
+    After a restart, clients that have it are still sent its cancel (rule HD7).
+    """
     for person in PEOPLE:
         geocast(tmp_path, "keygen", "--reviewer", person)
     policy = tmp_path / "policy.toml"
@@ -193,7 +196,7 @@ def take_back(node: Node, alert_id: str) -> None:
     assert node.post(path, signed(node, path, over, "r-7")).status_code == 201
 
 
-def test_removed_reviewer_key_withdraws_alerts_while_redis_is_stopped(keys: Keys, tmp_path: Path, join: Join):
+def test_alerts_of_a_removed_reviewer_key_are_withdrawn_while_redis_is_stopped(keys: Keys, tmp_path: Path, join: Join):
     """The node verifies the live alerts again from memory (rule HD17)."""
     if reason := missing():
         pytest.skip(reason)
@@ -235,7 +238,7 @@ def reloads(node: Node) -> int:
 
 
 def insert(file: Path, alert_id: str, members: Json) -> None:
-    """Write an entry without a proof into the log: the alert's first entry with these members replaced."""
+    """Write an entry without a proof into the log: the first entry of the alert, with these fields replaced."""
     with closing(sqlite3.connect(file)) as db, db:
         found = db.execute("SELECT ends_at, payload FROM entry WHERE id = ? AND revision = 1", (alert_id,)).fetchall()
         [[ends_at, payload]] = found

@@ -26,7 +26,7 @@ from jsonschema_rs import meta as metaschema
 # ---- alerts and the policy ---------------------------------------------------------------------------------------
 
 
-def test_alert_state_follows_publication_revision_and_cancel(node: Node):
+def test_state_of_an_alert_follows_publication_revision_and_cancel(node: Node):
     """The answer to `GET /v1/alerts/{id}` is live with the newest revision, then cancelled (section 4)."""
     body = alert(ground())
     node.publish(body)
@@ -80,7 +80,7 @@ def test_alert_list_contains_exactly_the_live_alerts(node: Node):
     assert cancelled["id"] not in listed
 
 
-def test_policy_answer_names_every_category(node: Node):
+def test_policy_page_lists_every_category(node: Node):
     """`GET /v1/policy` returns the policy in force (sections 3 and 4)."""
     answer = node.get("/v1/policy")
     assert answer.status_code == 200
@@ -97,7 +97,7 @@ def keys_of(value: Any) -> list[str]:
     return [key for inner in value for key in keys_of(inner)] if isinstance(value, list) else []
 
 
-# ---- pages -------------------------------------------------------------------------------------------------------
+# ---- pages for operators and API documents -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def warned(keys: Keys, tmp_path: Path) -> Iterator[Node]:
 # ---- one node ----------------------------------------------------------------------------------------------------
 
 
-def test_warning_is_sent_revised_and_cancelled_to_subscribers_inside(warned: Node, join: Join):
+def test_cap_warning_its_update_and_its_cancel_reach_subscribers_inside(warned: Node, join: Join):
     """Subscribers outside the area receive nothing (rules CP16 to CP18)."""
     inside, outside = join(warned, SPOT), join(warned, {"lat": 33.75, "lng": -96.75})
     issuer = Issuer()
@@ -107,7 +107,7 @@ def square(west: float, south: float, side: float) -> list[list[float]]:
     return [[west + right, south + up] for right, up in corners]
 
 
-def test_request_of_cap_composer_is_accepted_and_its_repeat_is_recognized(warned: Node):
+def test_request_of_the_program_cap_composer_is_accepted_and_its_repeat_is_recognized(warned: Node):
     """The headers are copied byte for byte, and the body begins with a stylesheet; "Republish" sends the same again."""
     body = b"<?xml version='1.0' encoding='UTF-8'?>\n<?xml-stylesheet type='text/xsl' href='/cap/style.xsl'?>\n"
     body += Issuer().message("urn:oid:2.49.0.0.84.0.2024.5.1")
@@ -165,7 +165,7 @@ def test_large_invalid_message_gets_a_short_answer_and_log_line(warned: Node):
     assert line.endswith(f"and {answer.json()['errors_total'] - 10} more")
 
 
-def test_new_source_is_accepted_after_sighup(warned: Node):
+def test_new_cap_source_is_accepted_after_sighup(warned: Node):
     """An invalid file changes nothing (rule BA2)."""
     other = SECRET.upper()
     headers = BY_SECRET | {"CAP-Webhook-Auth": other}
@@ -180,7 +180,7 @@ def test_new_source_is_accepted_after_sighup(warned: Node):
     wait_until(lambda: status() in (200, 201), "the source is let in")
     file.write_text("[sources.b]\n")
     hang_up(warned)
-    wait_until(lambda: "reload failed, all stays as it was: cap-sources" in warned.output(), "the reload fails")
+    wait_until(lambda: "the reload failed, so nothing has changed: cap-sources" in warned.output(), "the reload fails")
     assert status() in (200, 201)
 
 
@@ -228,7 +228,7 @@ UNSIGNED = {
 }
 
 
-def test_real_messages_get_the_expected_outcomes(keys: Keys, tmp_path: Path):
+def test_real_cap_messages_get_the_expected_outcomes(keys: Keys, tmp_path: Path):
     """The messages are posted one after another, with their times moved to now (docs/reference/cap-rules.md)."""
     if not (DATA / "cap").exists():
         pytest.skip("the real CAP messages are not here: ../shared/data/cap")
@@ -254,12 +254,15 @@ def metrics(node: Node) -> str:
     return node.api.get("/metrics").text
 
 
-# ---- killed between two steps ------------------------------------------------------------------------------------
+# ---- a node that is killed between two steps of a message --------------------------------------------------------
 
 
 @pytest.mark.parametrize("point", ["after-append", "before-tombstone"])
 def test_repeated_message_completes_the_steps_interrupted_by_a_kill(point: str, keys: Keys, tmp_path: Path, join: Join):
-    """The new alert is published, the old one is cancelled and the tombstone is written, each once (rule CP20)."""
+    """The new alert is published, the old one is cancelled and the tombstone is written, each once.
+
+    The tombstone is a log entry that marks the message as handled (rule CP20).
+    """
     issuer = Issuer()
     first, second = issuer.message("m-1"), issuer.message("m-2", ("m-1", "unseen"), ends_s=1800)
     with Node(tmp_path, keys, *options(tmp_path)) as node:
@@ -281,12 +284,12 @@ def test_repeated_message_completes_the_steps_interrupted_by_a_kill(point: str, 
         assert node.live() == {new}
         session.listen(new, 1)
         assert post(node, second)[1] == answer
-        # This message was sent later than the alert that it joins, so it is an update.
+        # By its `sent` time this message is newer than the alert that refers to it, so it is an update.
         assert outcome(node, issuer.message("unseen")) == "updated"
         node.assert_no_surprise()
 
 
-def test_knowledge_of_messages_survives_a_kill(warned: Node):
+def test_node_recognizes_earlier_cap_messages_after_a_kill(warned: Node):
     """The restarted node recognizes all earlier messages by the log alone (rules CP10 and CP13)."""
     issuer = Issuer()
     late = issuer.message("unseen")
@@ -316,7 +319,7 @@ def at_once(*sends: tuple[Node, bytes]) -> list[str]:
 
 
 @needs_redis
-def test_message_chain_across_two_nodes_reaches_subscribers_of_both(cluster: Cluster, join: Join):
+def test_cap_message_with_updates_sent_to_two_nodes_reaches_subscribers_of_both(cluster: Cluster, join: Join):
     """Each message may arrive at any node (rules H6 and CP13)."""
     one, two = cluster.nodes
     sessions, issuer = [join(node, SPOT) for node in (one, two)], Issuer()
@@ -330,7 +333,7 @@ def test_message_chain_across_two_nodes_reaches_subscribers_of_both(cluster: Clu
 
 
 @needs_redis
-def test_same_message_at_two_nodes_at_once_becomes_one_alert(cluster: Cluster):
+def test_same_cap_message_sent_to_two_nodes_at_once_becomes_one_alert(cluster: Cluster):
     """Repeats of a message are recognized (rules CP10 and H3)."""
     one, two = cluster.nodes
     issuer = Issuer()
@@ -346,7 +349,7 @@ def headlines(node: Node) -> list[str]:
 
 
 @needs_redis
-def test_message_and_its_cancel_at_two_nodes_at_once_leave_nothing_live(cluster: Cluster):
+def test_cap_message_and_its_cancel_sent_to_two_nodes_at_once_leave_no_live_alert(cluster: Cluster):
     """The order of arrival does not matter (rule CP13)."""
     one, two = cluster.nodes
     issuer, outcomes = Issuer(), set()
@@ -361,7 +364,7 @@ def test_message_and_its_cancel_at_two_nodes_at_once_leave_nothing_live(cluster:
 
 
 @needs_redis
-def test_message_and_its_update_at_two_nodes_at_once_leave_the_update_live(cluster: Cluster):
+def test_cap_message_and_its_update_sent_to_two_nodes_at_once_leave_the_update_live(cluster: Cluster):
     """The update is live once (rule CP13)."""
     one, two = cluster.nodes
     issuer = Issuer()

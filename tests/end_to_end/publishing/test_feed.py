@@ -130,7 +130,7 @@ def settled(node: Node, path: str) -> httpx.Response:
         ("/docs", 404),
     ],
 )
-def test_other_paths_of_the_feed_are_refused(node: Node, path: str, status: int) -> None:
+def test_unknown_paths_of_the_feed_are_refused(node: Node, path: str, status: int) -> None:
     """The answers are problems (RFC 9457) that pages of any origin may read (rule PF3)."""
     answer = feed(node).get(path)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
@@ -178,7 +178,7 @@ def children_of(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_feed_answers_while_its_drawer_is_paused(node: Node) -> None:
+def test_feed_answers_while_its_rendering_process_is_paused(node: Node) -> None:
     """A request never draws.
 
     While a revision is not drawn, the previous one is shown, and ended alerts disappear at once (rule HD4).
@@ -206,7 +206,7 @@ def test_feed_answers_while_its_drawer_is_paused(node: Node) -> None:
     wait_until(lambda: "Update" in feed(node).get(f"/v1/cap/{first['id']}.xml").text, "the revision is listed")
 
 
-def test_killed_drawer_is_started_again(node: Node) -> None:
+def test_killed_rendering_process_of_the_feed_is_restarted(node: Node) -> None:
     """The next published alert is drawn completely (rule HD4)."""
     first = node.publish(alert(ground()))
     wait_until(lambda: first["id"] in listed(node), "it is listed, and the drawer has nothing more to draw")
@@ -218,7 +218,7 @@ def test_killed_drawer_is_started_again(node: Node) -> None:
     assert found["geometry"]["type"] == "Polygon"
 
 
-def test_drawer_ends_when_its_node_is_killed(keys: Keys, tmp_path: Path) -> None:
+def test_rendering_process_of_the_feed_ends_when_its_node_is_killed(keys: Keys, tmp_path: Path) -> None:
     """The drawer leaves no process behind (rule HD4)."""
     [port] = free_ports(1)
     options = ("--feed", f"127.0.0.1:{port}", "--feed-url", f"http://127.0.0.1:{port}", *FEED)
@@ -230,7 +230,7 @@ def test_drawer_ends_when_its_node_is_killed(keys: Keys, tmp_path: Path) -> None
         wait_until(lambda: not is_running(drawer), "the drawer has ended")
 
 
-def test_cap_category_comes_from_the_policy(keys: Keys, tmp_path: Path) -> None:
+def test_cap_category_in_the_feed_comes_from_the_policy(keys: Keys, tmp_path: Path) -> None:
     """The default is Safety (rule PF5)."""
     (tmp_path / "policy.toml").write_text(
         'name = "p"\n[categories]\narson = { title = "Arson" }\n'

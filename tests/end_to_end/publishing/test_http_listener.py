@@ -160,7 +160,7 @@ def test_invalid_request_gets_a_problem_and_closes_the_connection(
     caller.wait_for_end()
 
 
-def test_head_of_32_kib_and_head_sent_byte_by_byte_are_accepted(call: Callable[[], Caller]):
+def test_request_headers_of_32_kib_or_sent_byte_by_byte_are_accepted(call: Callable[[], Caller]):
     """The limit is inclusive (rule BA1)."""
     caller = call()
     caller.say(filled(HEAD_MAX))
@@ -170,7 +170,7 @@ def test_head_of_32_kib_and_head_sent_byte_by_byte_are_accepted(call: Callable[[
     assert caller.hear().status == 200
 
 
-def test_http_1_0_request_needs_no_host(call: Callable[[], Caller]):
+def test_http_1_0_request_needs_no_host_header(call: Callable[[], Caller]):
     """HTTP/1.0 does not require a Host field (rule BA1c)."""
     caller = call()
     caller.say(head(target="/readyz", method="GET", version="1.0"))
@@ -178,7 +178,7 @@ def test_http_1_0_request_needs_no_host(call: Callable[[], Caller]):
     caller.wait_for_end()
 
 
-def test_stream_listener_requires_exactly_one_host(node: Node):
+def test_stream_listener_requires_exactly_one_host_header(node: Node):
     """An HTTP/1.1 request without exactly one Host gets 400 (RFC 9112, section 3.2; rule S2)."""
     good = [f"{name}: {value}" for name, value in upgrade_headers("geocast.v1.json", Host=None).items() if value]
     for hosts, status in (([], 400), (["Host: a", "Host: b"], 400), (["Host: a"], 101)):
@@ -190,7 +190,7 @@ def test_stream_listener_requires_exactly_one_host(node: Node):
 # -- valid requests
 
 
-def test_request_with_absolute_target_is_accepted(call: Callable[[], Caller]):
+def test_request_with_an_absolute_url_as_target_is_accepted(call: Callable[[], Caller]):
     """The absolute form is that of RFC 9112, section 3.2.2 (rule BA1c)."""
     caller = call()
     caller.say(head("Host: node", target="http://node/readyz", method="GET"))
@@ -213,7 +213,7 @@ JAVA = (
 
 
 @pytest.mark.parametrize("lines", [JAVA, ("Connection: Upgrade", "Upgrade: websocket")], ids=["h2c", "websocket"])
-def test_offered_upgrade_is_ignored(call: Callable[[], Caller], keys: Keys, lines: tuple[str, ...]):
+def test_offer_to_upgrade_the_protocol_is_ignored(call: Callable[[], Caller], keys: Keys, lines: tuple[str, ...]):
     """Java's HttpClient offers HTTP/2 in each request; the body is read as usual (RFC 9110, section 7.8; rule BA1c)."""
     caller = call()
     for _ in range(2):
@@ -246,7 +246,7 @@ def test_pipelined_requests_are_answered_in_order(call: Callable[[], Caller], ke
         assert json.loads(answer.body)["id"] == json.loads(body)["id"]
 
 
-def test_request_after_a_refused_unread_body_is_answered(call: Callable[[], Caller], keys: Keys):
+def test_request_that_follows_a_refused_and_unread_body_is_answered(call: Callable[[], Caller], keys: Keys):
     """The rest of the refused body is read and discarded (rule BA1a)."""
     caller = call()
     caller.say(head("Host: node", "Content-Type: application/json", "Content-Length: 100000"))
@@ -255,8 +255,8 @@ def test_request_after_a_refused_unread_body_is_answered(call: Callable[[], Call
     assert caller.hear().status == 201
 
 
-def test_unread_page_keeps_no_file_open(own_node: Node):
-    """A connection takes one descriptor, which leaves one for each subscriber (rule BA1d)."""
+def test_answer_that_the_client_does_not_read_keeps_no_file_open(own_node: Node):
+    """Each connection uses only one file descriptor, so that one is left for each subscriber (rule BA1d)."""
     assert own_node.process
     descriptors = Path(f"/proc/{own_node.process.pid}/fd")
     before = [link.readlink() for link in descriptors.iterdir()]
@@ -270,7 +270,7 @@ def test_unread_page_keeps_no_file_open(own_node: Node):
         assert all(str(path).startswith("socket:") for path in set(held).difference(before))
 
 
-# -- a crowd
+# -- many connections
 
 BAD = 2_000
 MANNERS: tuple[tuple[bytes, bytes], ...] = (  # the bytes that each sends first, and the bytes that it repeats
@@ -282,7 +282,7 @@ MANNERS: tuple[tuple[bytes, bytes], ...] = (  # the bytes that each sends first,
 
 
 @pytest.mark.slow
-def test_two_thousand_useless_connections_do_not_delay_alerts(own_node: Node, join: Join, many_files: None):
+def test_two_thousand_idle_or_slow_connections_do_not_delay_alerts(own_node: Node, join: Join, many_files: None):
     """The connections are idle, stop in the middle, send slowly or never end.
 
     Each alert is accepted and delivered meanwhile, and the node closes all of these connections (rule BA1).
@@ -324,7 +324,7 @@ def narrow(keys: Keys, tmp_path: Path) -> Iterator[Node]:
         yield node
 
 
-def test_full_node_closes_the_longest_waiting_connection(narrow: Node, keys: Keys, join: Join):
+def test_node_with_too_many_connections_closes_the_one_that_has_waited_longest(narrow: Node, keys: Keys, join: Join):
     """A crowd cannot keep publishers out, and subscribers are not affected (rule BA1d)."""
     spot = ground()
     session = join(narrow, place(spot))
@@ -340,7 +340,7 @@ def test_full_node_closes_the_longest_waiting_connection(narrow: Node, keys: Key
         assert crowd[-1].hear().status == 200
 
 
-def test_connection_is_refused_with_503_while_all_others_have_a_request(narrow: Node, keys: Keys):
+def test_connection_is_refused_with_503_while_all_others_have_a_request_in_progress(narrow: Node, keys: Keys):
     """The answer has `Retry-After`; a finished request makes room (rule BA1d)."""
     narrow.api.close()
     with contextlib.ExitStack() as open_sockets:

@@ -94,7 +94,7 @@ def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
         node.assert_no_surprise()
 
 
-def test_task_is_never_sent_to_equal_sub_of_another_issuer(node: Node) -> None:
+def test_task_is_never_sent_to_the_same_sub_of_another_issuer(node: Node) -> None:
     """Sessions from before the seat, later sessions and a correction of the place make no difference (rule HD5)."""
     keys = node.keys
     assert isinstance(keys, TwoIssuers)
@@ -117,8 +117,8 @@ def test_task_is_never_sent_to_equal_sub_of_another_issuer(node: Node) -> None:
             late.assert_no_place()
 
 
-def test_equal_sub_of_another_issuer_cannot_give_back_the_seat(node: Node) -> None:
-    """The `decline` and `report` of the other subject do not count, whatever its session holds (rule HD5)."""
+def test_same_sub_of_another_issuer_cannot_give_up_a_responders_seat(node: Node) -> None:
+    """`decline` and `report` of the other subject have no effect, whatever its `holding` says (rule HD5)."""
     keys = node.keys
     assert isinstance(keys, TwoIssuers)
     body = call()
@@ -132,14 +132,14 @@ def test_equal_sub_of_another_issuer_cannot_give_back_the_seat(node: Node) -> No
             for kind in ({"type": "decline"}, {"type": "report", "state": "arrived"}, {"type": "decline"}):
                 other.say({**kind, "id": body["id"]})
             other.assert_no_place()
-        # The holder's report comes later, so the other's would have been stored by then.
+        # The seat holder reports last. So when this report is stored, the other session's messages have been handled.
         responder.say({"type": "report", "id": body["id"], "state": "aed"})
         wait_until(lambda: seats(node, body["id"])[0]["state"] != "going", "a report is stored")
         [after] = seats(node, body["id"])
         assert (after["accepted_at"], after["state"]) == (seat["accepted_at"], "aed")
 
 
-def test_equal_subs_of_two_granting_issuers_take_separate_seats(tmp_path: Path) -> None:
+def test_same_sub_of_two_issuers_takes_two_separate_seats(tmp_path: Path) -> None:
     """Both keys may grant qualifications, and neither responder gets the other's seat (rules HD5 and RV3)."""
     keys = TwoIssuers()
     keys.app.quals = QUALS
@@ -158,7 +158,7 @@ def test_equal_subs_of_two_granting_issuers_take_separate_seats(tmp_path: Path) 
         assert [seat["seat"] for seat in seats(node, body["id"])] == [2]
 
 
-def test_equal_sub_of_another_issuer_cannot_change_an_alert_or_call(tmp_path: Path) -> None:
+def test_same_sub_of_another_issuer_cannot_change_an_alert_or_call(tmp_path: Path) -> None:
     """The other subject cannot read counts, revise or cancel the alert, nor see or end the call (rule HD5)."""
     keys = TwoIssuers()
     theirs, others = (sign(sub="desk", scope=DESK_SCOPE) for sign in (keys.token, keys.of_app))
@@ -184,7 +184,7 @@ def test_equal_sub_of_another_issuer_cannot_change_an_alert_or_call(tmp_path: Pa
         node.assert_no_surprise()
 
 
-def test_session_ends_when_its_issuer_changes(tmp_path: Path) -> None:
+def test_session_ends_when_the_issuer_of_its_key_changes(tmp_path: Path) -> None:
     """The change comes with a token of another issuer, or with a reload of the key set (rules HD5, M4 and BA3)."""
     keys, body = TwoIssuers(), call()
     with calling(tmp_path, keys) as node:

@@ -77,7 +77,7 @@ def running(
 
 @pytest.fixture
 def site(running: Published) -> Published:
-    """The node with the old key in force."""
+    """The node, which uses the old key."""
     running.publish(running.of_old())
     wait_until(lambda: running.status(running.new_token()) == 401, "the new key is not in force")
     return running
@@ -109,7 +109,7 @@ def test_first_token_of_a_new_key_waits_for_one_fetch_of_the_keys(running: Publi
     assert site.server.asked == asked + 1, "strangers can't have it fetched again and again"
 
 
-def test_withdrawn_key_ends_its_sessions_only(site: Published, join: Join):
+def test_withdrawn_key_ends_only_its_own_sessions(site: Published, join: Join):
     """The close code is 4401; sessions of other keys stay open (rule BA3)."""
     site.publish(site.of_both())
     wait_until(lambda: site.status(site.new_token()) == 200, "the new key is in force")
@@ -135,9 +135,9 @@ def test_last_valid_key_set_is_kept_while_the_url_serves_invalid_keys(site: Publ
     site.fetch("failed")
     assert site.status(site.old.token()) == 200
     assert session.ask("ping")["type"] == "pong"
-    assert site.node.output()[since:].count("the keys can't be fetched, so the keys in force stay: keys https://") == 1
+    assert site.node.output()[since:].count("so the present ones stay valid: keys https://") == 1
     site.publish(site.of_old())
-    wait_until(lambda: "the keys can be fetched again" in site.node.output()[since:], "a line says so")
+    wait_until(lambda: "signing keys: fetching works again" in site.node.output()[since:], "a line says so")
 
 
 def test_files_are_reloaded_while_the_keys_cannot_be_fetched(site: Published):
@@ -204,7 +204,7 @@ def test_node_without_usable_keys_does_not_start(tmp_path: Path, certificate: Ce
     ],
     ids=range(4),
 )
-def test_key_url_that_can_be_forged_is_refused(tmp_path: Path, options: list[str], said: str):
+def test_key_url_whose_answer_could_be_forged_is_refused(tmp_path: Path, options: list[str], said: str):
     """Nothing on the way to the keys may be able to change them (rule K1)."""
     ended = geocast(tmp_path, "serve", *options)
     assert (ended.returncode, ended.stdout) == (2, "")

@@ -68,7 +68,7 @@ class Writer:
         return self.output.read_text().strip()
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the complete lines that it has written."""
+        """Return the complete lines that the ledger has written."""
         found: list[dict[str, Any]] = []
         for path in sorted(self.folder.glob("????-??-??.jsonl")):
             found += [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
@@ -155,7 +155,7 @@ def test_two_ledgers_of_one_log_record_the_same_entries(node: tuple[Node, str], 
             writer.kill()
 
 
-def test_repeatedly_killed_ledger_has_each_entry_once(node: tuple[Node, str], writer: Writer):
+def test_ledger_that_is_killed_repeatedly_has_each_entry_once(node: tuple[Node, str], writer: Writer):
     """A kill -9 may come in the middle of a line or between two files (rules LE1 and LE2)."""
     expected, moments = [], random.Random(7)
     for _ in range(8):
@@ -174,7 +174,7 @@ def test_repeatedly_killed_ledger_has_each_entry_once(node: tuple[Node, str], wr
     assert writer.ask("verify", "--head", head)[0] == 0
 
 
-def test_changed_line_is_found_by_verify_and_stops_the_next_start(node: tuple[Node, str], writer: Writer):
+def test_altered_ledger_line_is_reported_by_verify_and_prevents_the_next_start(node: tuple[Node, str], writer: Writer):
     """`verify` exits with status 1 and names the line; the writer exits with status 2 (rule LE6)."""
     expected = publish(node[0])
     writer.run()
@@ -193,8 +193,8 @@ def test_changed_line_is_found_by_verify_and_stops_the_next_start(node: tuple[No
     assert "secret" not in writer.errors.read_text()
 
 
-def test_ledger_waits_for_a_missing_log(tmp_path: Path):
-    """One log line says so, and the ledger still ends in order (rule Obs3)."""
+def test_ledger_waits_until_the_log_exists(tmp_path: Path):
+    """One log line reports the missing log. SIGTERM still ends the ledger in order (rule Obs3)."""
     writer = Writer(tmp_path / "ledger", f"sqlite:{tmp_path / 'nowhere.db'}")
     writer.start()
     try:
@@ -223,7 +223,7 @@ def signed(node: Node, path: str, body: dict[str, Any], *names: str) -> dict[str
     return body | {"approval": {"form": form, "signatures": signatures}}
 
 
-def test_ledger_chain_names_signers_and_keeps_signatures_beside_it(tmp_path: Path):
+def test_ledger_names_the_signers_and_keeps_their_signatures_in_separate_files(tmp_path: Path):
     """Anybody with the reviewers' public keys can check the signatures (rules LE3 and LE6).
 
     This works long after the log has dropped the alert.

@@ -84,7 +84,7 @@ def grants(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_each_publisher_is_limited_by_its_own_table(grants: Grants):
-    """All broken rules are in one answer, also in a dry run (rules P21 and P22)."""
+    """One answer lists all broken rules, also for a dry run (rules P21 and P22)."""
     assert grants.post("desk-at", there(VIENNA, severity="severe", category="burglary"))[0] == 201
     beyond = there(DALLAS, 2000, severity="extreme", category="arson")
     refused = (422, "radius-out-of-range", ["/area/radius_m", "/category", "/severity", "/area"])
@@ -94,7 +94,7 @@ def test_each_publisher_is_limited_by_its_own_table(grants: Grants):
     assert grants.post("exercises", there(DALLAS, status="exercise"))[0] == 201
 
 
-def test_swapped_coordinates_are_reported_without_repeating_them(grants: Grants):
+def test_error_about_swapped_coordinates_does_not_repeat_them(grants: Grants):
     """The answer says that the place would be inside with `lat` and `lng` exchanged (rules P22 and H9)."""
     answer = grants.node.post("/v1/alerts", there(VIENNA[::-1], category="burglary"), grants.token("desk-at"))
     [error] = answer.json()["errors"]
@@ -116,7 +116,7 @@ def test_publisher_without_a_table_is_refused_before_the_body_is_read(grants: Gr
     assert grants.node.post(f"{path}/cancel", cancel_body(2), manager).status_code == 201
 
 
-def test_rate_limit_covers_all_processes_and_the_answer_has_the_waiting_time(grants: Grants):
+def test_rate_limit_counts_requests_to_all_processes_and_tells_the_waiting_time(grants: Grants):
     """Repeats and cancels do not count, and a reload does not reset the counts (rule PG2)."""
     first, more = there(DALLAS), there(DALLAS)
     assert [grants.post("desk-slow", each)[0] for each in (first, more)] == [201, 201]
@@ -144,7 +144,7 @@ def test_reload_applies_new_grants_and_an_invalid_file_changes_nothing(grants: G
     assert grants.metric('settings_digest{file="publishers"}') != digest
     since = len(grants.node.output())
     grants.reload('[publishers."desk-at"]\njurisdiction = "nowhere.geojson"\n', "failed")
-    assert "reload failed, all stays as it was: publishers " in grants.node.output()[since:]
+    assert "the reload failed, so nothing has changed: publishers " in grants.node.output()[since:]
     assert grants.post("new", there(DALLAS))[0] == 201
     polygon = json.dumps({"type": "Polygon", "coordinates": [[[-97, 32], [-96, 32], [-96, 33], [-97, 33], [-97, 32]]]})
     austria = grants.node.home / "austria.geojson"

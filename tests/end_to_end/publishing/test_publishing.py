@@ -36,7 +36,7 @@ SENT = {
 
 
 def test_publication_is_answered_with_201_and_location(node: Node):
-    """The answer has the members `{id, revision, issued_at, expires_at, area}` (section 4)."""
+    """The answer has the fields `{id, revision, issued_at, expires_at, area}` (section 4)."""
     before = now()
     body = alert(ground())
     answer = node.post("/v1/alerts", body)
@@ -98,7 +98,7 @@ def test_all_subscribers_get_the_same_bytes(node: Node, join: Join, fmt: str):
     assert len({session.frames[0] for session in (*early, late)}) == 1
 
 
-# the end of a time as sent and as shown; tests/test_clock.py has more cases
+# the end of the time as sent, and as shown in the answer; tests/test_clock.py has more cases
 @pytest.mark.parametrize(("sent", "shown"), [("Z", ".000Z"), (".123999999Z", ".123Z"), (".25-00:00", ".250Z")])
 def test_times_are_truncated_to_milliseconds_and_shown_in_utc(node: Node, sent: str, shown: str):
     """Up to 9 digits are accepted and truncated, not rounded; `-00:00` is UTC (section 2)."""
@@ -139,7 +139,7 @@ EDGES: dict[str, Callable[[], Json]] = {
 
 
 @pytest.mark.parametrize("fields", EDGES.values(), ids=EDGES.keys())
-def test_bounds_of_fields_are_inclusive(node: Node, fields: Callable[[], Json]):
+def test_field_values_at_their_limits_are_accepted(node: Node, fields: Callable[[], Json]):
     """Lengths count code points, and nothing is trimmed (sections 2 and 3)."""
     body = alert(ground(), **fields())
     node.publish(body)
@@ -183,7 +183,9 @@ CIRCLES = [
 
 
 @pytest.mark.parametrize(("spot", "radius"), CIRCLES)
-def test_published_circle_is_as_the_contract_describes(node: Node, spot: tuple[float, float], radius: float):
+def test_published_circle_equals_the_one_computed_by_the_documented_formula(
+    node: Node, spot: tuple[float, float], radius: float
+):
     """The expected circle is computed here with H3 and a haversine (section 2, "The published circle")."""
     area = node.publish(alert(spot, status="test", area=circle(spot, radius)))["area"]
     expected = published(*spot, radius)
@@ -255,9 +257,7 @@ def centred_alert() -> Json:
 
 
 @pytest.mark.parametrize("change", SAME.values(), ids=SAME.keys())
-def test_repeated_content_gets_the_first_answer_and_sends_nothing(
-    node: Node, join: Join, change: Callable[[Json], Json]
-):
+def test_repeated_alert_gets_the_first_answer_and_sends_nothing(node: Node, join: Join, change: Callable[[Json], Json]):
     """Contents are compared in their accepted form (section 4, "Same content")."""
     body = centred_alert()
     first = node.post("/v1/alerts", body)
@@ -281,7 +281,7 @@ def test_different_content_under_a_known_id_conflicts(node: Node, change: Json):
     assert node.state(body["id"])["alert"] == before
 
 
-def test_different_area_or_approval_conflicts(node: Node):
+def test_different_area_or_approval_under_a_known_id_conflicts(node: Node):
     """`area` is compared as published, and `approval` is part of the content (section 4)."""
     body = centred_alert()
     node.publish(body)
@@ -295,7 +295,7 @@ def test_different_area_or_approval_conflicts(node: Node):
         assert node.post("/v1/alerts", body | change).status_code == 409
 
 
-def test_same_alert_from_another_publisher_is_a_repeat(node: Node, keys: Keys):
+def test_same_alert_from_another_publisher_counts_as_a_repeat(node: Node, keys: Keys):
     """A publisher's `sub` is not part of the content (section 4)."""
     body = alert(ground())
     first = node.publish(body)
@@ -304,7 +304,7 @@ def test_same_alert_from_another_publisher_is_a_repeat(node: Node, keys: Keys):
     assert node.state(body["id"])["alert"]["source"] == "desk-one"
 
 
-def test_repeated_revision_or_cancel_from_another_publisher_is_a_repeat(node: Node, keys: Keys):
+def test_same_revision_or_cancel_from_another_publisher_counts_as_a_repeat(node: Node, keys: Keys):
     """Equal content is recognized before 403 `not-yours` and 410 (section 4, "Order of decisions")."""
     body, other = alert(ground()), keys.token(sub="desk-two", scope=DESK_SCOPE)
     node.publish(body)
@@ -316,7 +316,7 @@ def test_repeated_revision_or_cancel_from_another_publisher_is_a_repeat(node: No
         assert again.json() == first.json()
 
 
-def test_source_is_the_publisher_of_the_revision(node: Node, keys: Keys):
+def test_source_of_an_alert_is_the_publisher_of_its_newest_revision(node: Node, keys: Keys):
     """A manager's revision names the manager as `source` (section 2)."""
     body = alert(ground())
     node.publish(body)
@@ -335,7 +335,10 @@ def test_ids_are_case_sensitive_and_may_be_escaped_in_a_path(node: Node):
 
 
 def test_hundred_simultaneous_posts_of_one_alert_publish_it_once(node: Node, join: Join):
-    """One post gets 201, the others 200, all with the same answer; one frame is sent (section 4)."""
+    """One post gets 201 and the others get 200, all with the same answer.
+
+    Subscribers are sent one message (section 4).
+    """
     spot = ground()
     body = alert(spot)
     session = join(node, place(spot))
@@ -347,8 +350,8 @@ def test_hundred_simultaneous_posts_of_one_alert_publish_it_once(node: Node, joi
     assert session.heard(body["id"]) == [1]
 
 
-def test_one_of_a_hundred_simultaneous_contents_for_an_id_wins(node: Node):
-    """The others get 409, and the winner stays (section 4)."""
+def test_one_of_a_hundred_different_alerts_posted_at_once_under_one_id_is_published(node: Node):
+    """The others get 409, and the published alert stays unchanged (section 4)."""
     body = alert(ground())
     bodies = [body | {"headline": f"Version {i}"} for i in range(100)]
     answers = node.at_once("/v1/alerts", bodies)
@@ -357,7 +360,7 @@ def test_one_of_a_hundred_simultaneous_contents_for_an_id_wins(node: Node):
     assert node.state(body["id"])["alert"]["headline"] == f"Version {winner}"
 
 
-def test_repeats_get_their_first_answer_after_later_changes(node: Node):
+def test_repeated_requests_get_their_first_answer_after_later_changes(node: Node):
     """Each number is answered with 200 and its first answer, even after a revision and a cancel (section 4)."""
     body = alert(ground())
     path = f"/v1/alerts/{body['id']}"
@@ -383,7 +386,7 @@ def test_id_stays_known_after_the_alert_has_ended(node: Node):
     assert node.post("/v1/alerts", body | {"headline": "Other"}).status_code == 409
 
 
-def test_one_of_many_simultaneous_revisions_wins(node: Node, join: Join):
+def test_only_one_of_many_simultaneous_revisions_is_accepted(node: Node, join: Join):
     """The others get 409 `revision-conflict` with `current` (section 4)."""
     spot = ground()
     body = alert(spot)
@@ -401,8 +404,8 @@ def test_one_of_many_simultaneous_revisions_wins(node: Node, join: Join):
     assert session.heard(body["id"]) == sorted(set(session.heard(body["id"])))
 
 
-def test_one_of_many_simultaneous_cancels_wins(node: Node):
-    """A cancel takes a number like a revision (section 4)."""
+def test_only_one_of_many_simultaneous_cancels_is_accepted(node: Node):
+    """A cancel gets a revision number of its own (section 4)."""
     for _ in range(10):
         body = alert(ground())
         node.publish(body)
@@ -415,7 +418,7 @@ def test_one_of_many_simultaneous_cancels_wins(node: Node):
 # ---- confirmation by a person ------------------------------------------------------------------------------------
 
 
-def test_held_text_is_published_after_a_person_confirms_it(node: Node, join: Join):
+def test_text_that_reveals_an_address_is_published_after_confirmation(node: Node, join: Join):
     """The refusal names the kind and position without repeating the text (rules P24 and A21).
 
     After the confirmation the alert is sent as written.
@@ -461,7 +464,7 @@ def test_dry_run_of_an_alert_stores_and_sends_nothing(node: Node, join: Join):
 
 
 def test_dry_run_of_a_known_id_is_answered_like_the_real_request(node: Node):
-    """The same content is accepted, and different content conflicts (section 4)."""
+    """With the same content it is accepted, and with different content it conflicts (section 4)."""
     body = alert(ground())
     node.publish(body)
     assert node.post("/v1/alerts", body, dry_run="true").status_code == 200

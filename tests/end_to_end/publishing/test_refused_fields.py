@@ -132,13 +132,13 @@ TIME_RULE_ROWS = [  # pointer, seconds from now, problem type, other times
 
 
 @pytest.mark.parametrize("row", named(FIELD_ROWS + UNKNOWN_ROWS + RULE_ROWS))
-def test_invalid_field_is_refused_by_type_and_pointer(node: Node, row: Row):
+def test_error_about_an_invalid_field_has_its_type_and_pointer(node: Node, row: Row):
     """Each case breaks one rule (sections 2 and 3)."""
     body = put(alert(ground()), row.pointer, row.value)
     check(node.post("/v1/alerts", body), 422, row.errors)
 
 
-def test_radius_larger_than_the_earth_is_out_of_range_and_unconfirmed(node: Node):
+def test_radius_larger_than_the_earth_is_refused_as_out_of_range_and_unconfirmed(node: Node):
     """Both errors are listed; the circle covers the whole earth (rules P7, P9 and P23)."""
     errors = [("radius-out-of-range", "/area/radius_m"), ("area-unconfirmed", "/area")]
     answer = node.post("/v1/alerts", alert(ground(), area=circle(ground(), 7391e9)))
@@ -147,7 +147,7 @@ def test_radius_larger_than_the_earth_is_out_of_range_and_unconfirmed(node: Node
 
 
 @pytest.mark.parametrize("row", named(LIST_ROWS))
-def test_invalid_shape_is_named_by_its_index(node: Node, row: Row):
+def test_error_about_an_invalid_shape_has_its_index(node: Node, row: Row):
     """The pointer names the shape in the list (section 2, `area`)."""
     body = put(alert(ground(), area=[circle(ground()) for _ in range(3)]), row.pointer, row.value)
     check(node.post("/v1/alerts", body), 422, row.errors)
@@ -169,7 +169,7 @@ def test_each_radius_of_an_area_is_checked(node: Node):
 
 
 @pytest.mark.parametrize(("pointer", "seconds", "slug", "extra"), TIME_RULE_ROWS)
-def test_time_out_of_bounds_is_refused(node: Node, pointer: str, seconds: float, slug: str, extra: Json):
+def test_time_outside_its_allowed_range_is_refused(node: Node, pointer: str, seconds: float, slug: str, extra: Json):
     """The problems are `stale`, `not-yet`, `not-approved` and `expiry-out-of-range` (section 3)."""
     body = put(alert(ground()), pointer, stamp(seconds=seconds))
     if "approved_at" in extra:
@@ -179,7 +179,7 @@ def test_time_out_of_bounds_is_refused(node: Node, pointer: str, seconds: float,
         check(node.post("/v1/alerts", body), 422, [(slug, pointer)])
 
 
-# ---- several at once ---------------------------------------------------------------------------------------------
+# ---- several errors at once --------------------------------------------------------------------------------------
 
 
 def test_all_invalid_fields_are_listed_in_order(node: Node):
@@ -203,7 +203,7 @@ def test_all_invalid_fields_are_listed_in_order(node: Node):
     check(node.post("/v1/alerts", body), 422, list(zip(slugs, fields, strict=True)))
 
 
-def test_all_broken_rules_are_listed_in_order(node: Node):
+def test_all_broken_policy_rules_are_listed_in_order(node: Node):
     """The list does not end with the first broken rule (section 3)."""
     body = alert(ground(), threat="individual", occurred_at=stamp(seconds=-7_200), area=circle(ground(), 9))
     body |= {"approval": approval(approved_at=stamp(seconds=-8_000)), "expires_at": stamp(seconds=-60)}
@@ -217,7 +217,7 @@ def test_all_broken_rules_are_listed_in_order(node: Node):
     check(node.post("/v1/alerts", body), 422, errors)
 
 
-def test_unknown_category_skips_the_rules_for_age_expiry_and_radius(node: Node):
+def test_alert_of_unknown_category_is_not_checked_for_age_expiry_or_radius(node: Node):
     """A rule with unusable inputs is not checked (section 3)."""
     body = alert(ground(), category="flood", threat="individual", occurred_at=stamp(seconds=-7_200))
     body |= {"area": circle(ground(), 9)}
@@ -225,7 +225,7 @@ def test_unknown_category_skips_the_rules_for_age_expiry_and_radius(node: Node):
     check(node.post("/v1/alerts", body), 422, errors)
 
 
-def test_invalid_fields_are_listed_before_broken_rules(node: Node):
+def test_invalid_fields_are_listed_before_broken_policy_rules(node: Node):
     """The problem type is that of the first error (section 4, "Order of decisions")."""
     body = alert(ground(), headline="", threat="individual", area=circle(ground(), 9))
     errors = [
@@ -243,7 +243,7 @@ def test_unknown_field_is_listed_with_the_other_errors(node: Node):
     assert found == {("/problems/invalid-value", "/headline"), ("/problems/unknown-field", "/phone")}
 
 
-def test_refusal_names_only_categories_of_the_never_list(node: Node):
+def test_error_repeats_a_refused_category_only_if_it_is_on_the_never_list(node: Node):
     """Other refused categories are not repeated (section 4)."""
     answer = node.post("/v1/alerts", alert(ground(), category="assault"))
     assert_problem(answer, 422, "category-not-alertable")

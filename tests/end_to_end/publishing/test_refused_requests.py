@@ -79,7 +79,7 @@ ORDER = [  # scope (None: no token), method, path, body, headers, status, slug
 
 
 @pytest.mark.parametrize(("scope", "method", "path", "body", "headers", "status", "slug"), ORDER)
-def test_first_matching_decision_determines_the_answer(
+def test_request_with_several_faults_gets_the_answer_to_the_first_in_documented_order(
     node: Node, scope: str | None, method: str, path: str, body: bytes, headers: Json, status: int, slug: str
 ):
     """The order is that of section 4, "Order of decisions"."""
@@ -92,7 +92,7 @@ def test_first_matching_decision_determines_the_answer(
 # ---- tokens ------------------------------------------------------------------------------------------------------
 
 
-def test_all_token_defects_get_the_same_answer(node: Node, keys: Keys):
+def test_all_invalid_tokens_get_the_same_answer(node: Node, keys: Keys):
     """The answer has `WWW-Authenticate` (section 6)."""
     body, answers = alert(ground()), set()
     for name, token in keys.bad_tokens().items():
@@ -133,7 +133,7 @@ GOOD_CLAIMS: dict[str, Json] = {
 
 
 @pytest.mark.parametrize("claims", GOOD_CLAIMS.values(), ids=GOOD_CLAIMS.keys())
-def test_token_with_the_required_and_other_claims_is_accepted(node: Node, keys: Keys, claims: Json):
+def test_token_with_additional_claims_is_accepted(node: Node, keys: Keys, claims: Json):
     """Claims that are not required are ignored (section 6)."""
     node.publish(alert(ground()), keys.token(**claims))
 
@@ -144,7 +144,7 @@ def test_token_of_an_hs256_key_is_accepted(node: Node, keys: Keys):
     node.publish(alert(ground()), token)
 
 
-# ---- 404, 403, 410, 409 ------------------------------------------------------------------------------------------
+# ---- unknown alerts (404), other publishers' (403), ended ones (410), conflicts (409) ----------------------------
 
 
 @pytest.mark.parametrize("call", ["revisions", "cancel"])
@@ -204,7 +204,7 @@ def test_revision_number_that_is_not_the_next_conflicts(node: Node, number: int)
         assert assert_problem(answer, 409, "revision-conflict")["current"] == 1
 
 
-def test_revision_number_of_other_content_conflicts(node: Node):
+def test_revision_number_that_already_has_other_content_conflicts(node: Node):
     """The answer is 409 for another revision and for a cancel with that number (section 4)."""
     body = alert(ground())
     node.publish(body)
@@ -216,7 +216,7 @@ def test_revision_number_of_other_content_conflicts(node: Node):
     assert assert_problem(cancel, 409, "revision-conflict")["current"] == 2
 
 
-def test_known_id_conflicts_after_invalid_fields_and_before_broken_rules(node: Node):
+def test_known_id_is_checked_after_invalid_fields_and_before_policy_rules(node: Node):
     """The order is 422 for section 2, then 409, then 422 for section 3 (section 4, "Order")."""
     body = alert(ground())
     node.publish(body)
@@ -241,7 +241,10 @@ def test_revision_with_another_incident_is_refused(node: Node):
 
 
 def test_revision_may_not_end_before_the_current_revision(node: Node):
-    """The same end or a later one is accepted; to end an alert early, cancel it (section 3)."""
+    """A revision may end at the same time or later.
+
+    To end an alert early, the publisher has to cancel it (section 3).
+    """
     body = alert(ground(), expires_at=stamp(seconds=1_000))
     node.publish(body)
     path = f"/v1/alerts/{body['id']}/revisions"
@@ -253,7 +256,7 @@ def test_revision_may_not_end_before_the_current_revision(node: Node):
     check(node.post(path, back), 422, [("expiry-out-of-range", "/expires_at")])
 
 
-def test_revision_is_checked_by_the_rules_of_an_alert(node: Node):
+def test_revision_is_checked_by_the_same_rules_as_an_alert(node: Node):
     """The rule for the incident's age is the only exception (section 3)."""
     body = alert(ground())
     node.publish(body)

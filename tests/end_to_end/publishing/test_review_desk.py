@@ -76,7 +76,7 @@ def heard(phone, alert_id, what):
     return message.get("alert", message)
 
 
-# ---- from a row to a subscriber --------------------------------------------------------------------------------
+# ---- from a row of the feed to a subscriber --------------------------------------------------------------------
 
 
 def test_approved_incident_reaches_a_subscriber_inside_and_is_counted(ann, node, spot, join):
@@ -148,7 +148,7 @@ def test_refusal_is_shown_beside_its_field_and_publishes_nothing(looker, node, n
     assert looker.item(number)["state"] == "waiting"
 
 
-def test_limit_of_the_publisher_is_shown_beside_its_field(tmp_path, spot):
+def test_limit_of_the_publisher_is_shown_beside_the_field_it_concerns(tmp_path, spot):
     """The limit is shown before the approval, and a rate limit is shown as a waiting time (rules P21, P22 and PG2)."""
     border = [[spot[1] + east, spot[0] + north] for east, north in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))]
     (tmp_path / "here.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [border]}))
@@ -184,7 +184,7 @@ def test_reviewer_can_place_an_incident_without_coordinates(ann, node, spot, joi
 # ---- one publication, by one reviewer --------------------------------------------------------------------------
 
 
-def test_double_click_publishes_once(ann, node):
+def test_double_click_on_approve_publishes_once(ann, node):
     """The second answer is the same as the first."""
     item = ann.item("A")
     first, second = ann.approve(item), ann.approve(item)
@@ -194,8 +194,8 @@ def test_double_click_publishes_once(ann, node):
     assert len(second.json()["item"]["history"]) == 1
 
 
-def test_second_reviewer_is_told_who_decided_first(ann, ben):
-    """The decision also arrives on the page without a request."""
+def test_second_reviewer_sees_who_decided_first(ann, ben):
+    """The second reviewer's page shows the decision without a reload."""
     events = ben.events()
     item = ann.item("A")
     next(events)
@@ -243,7 +243,7 @@ def test_unreachable_node_is_reported_and_approvals_are_published_later(tmp_path
         item = page.item("A")
         own_node.kill()
         preview = page.do(item, "preview", form=item["proposal"]).json()
-        assert "gives no answer" in preview["troubles"][0]["text"]
+        assert "does not answer" in preview["troubles"][0]["text"]
         page.approve(item)
         assert "repeated" in page.wait_for("A", lambda item: item["waits"])["waits"]
         own_node.start()
@@ -282,7 +282,7 @@ def test_cookie_is_hidden_from_scripts_and_token_from_pages(looker, node):
     assert "unsafe" not in policy
 
 
-def test_desk_refuses_another_host_name(looker):
+def test_desk_refuses_requests_to_another_host_name(looker):
     """The check prevents DNS rebinding."""
     assert looker.http.get("/", headers={"Host": "evil.example"}).status_code == 400
 
@@ -313,7 +313,7 @@ def test_decision_about_a_removed_incident_is_answered_with_404(looker):
     assert looker.post("/api/items/0123/approve", {"version": 1, "form": {}}).status_code == 404
 
 
-# ---- starting --------------------------------------------------------------------------------------------------
+# ---- starting the desk -----------------------------------------------------------------------------------------
 
 
 def test_desk_with_an_unusable_feed_does_not_start(tmp_path, node):
@@ -330,8 +330,8 @@ def test_desk_with_an_unusable_feed_does_not_start(tmp_path, node):
         assert "Traceback" not in process.output()
 
 
-def test_replay_publishes_exercises_by_default(tmp_path, node, spot, join):
-    """A replay of old records must not alarm anybody; only holders of `alerts:test` receive it."""
+def test_replay_of_old_records_publishes_exercises_by_default(tmp_path, node, spot, join):
+    """A replay must not alarm anybody, so only clients with the scope `alerts:test` receive it."""
     feed = write_feed(tmp_path / "feed.csv", [row("A", "Structure fire", spot, 10**6)])
     phone = join(node, place(spot), scope="alerts:receive")
     tester = join(node, place(spot), scope="alerts:receive alerts:test")
@@ -353,7 +353,9 @@ def test_replay_publishes_exercises_by_default(tmp_path, node, spot, join):
         ("dallas_active_calls.csv", ("--ahead", "60"), "burglary"),
     ],
 )
-def test_real_records_are_grouped_and_an_approved_one_is_published(tmp_path, node, spot, join, name, options, number):
+def test_real_records_are_grouped_into_incidents_and_an_approved_one_is_published(
+    tmp_path, node, spot, join, name, options, number
+):
     """The approved alert reaches a subscriber at its place."""
     with DeskProcess(tmp_path, node, dispatch(name), *options, "--status", "actual") as process, process.page() as page:
         items = wait_until(lambda: page.state()["items"], "incidents")
@@ -392,8 +394,11 @@ def brief(tmp_path, spot):
         yield page
 
 
-def test_revision_to_a_shorter_lived_category_is_refused_and_kept_as_draft(brief):
-    """Holders would keep the alert longer than the revision allows. The live alert and the draft stay (rule P6)."""
+def test_revision_to_a_shorter_lived_category_is_refused_and_stays_a_draft(brief):
+    """Clients that have the alert would keep it longer than the revision allows.
+
+    Both the live alert and the draft stay (rule P6).
+    """
     live = brief.approve(brief.item("A")).json()["item"]
     form = {**live["form"], "category": "burglary", "headline": "A long and careful headline"}
     preview = brief.do(live, "preview", form=form).json()

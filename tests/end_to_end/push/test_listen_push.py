@@ -103,9 +103,7 @@ class ListenCommand:
             raise AssertionError(f"no line like {pattern} in\n{self.output()}") from None
 
 
-def test_listen_prints_a_line_for_each_push_from_the_first_alert_to_the_cancel(
-    node: Node, push: Push, service: Service
-):
+def test_listen_command_prints_a_line_for_each_push_until_the_cancel(node: Node, push: Push, service: Service):
     """A line says what a phone would show; after Ctrl-C the device is forgotten (rules WPC2 to WPC5)."""
     spot = ground()
     body = alert(spot, headline="Smoke.")
@@ -120,7 +118,7 @@ def test_listen_prints_a_line_for_each_push_from_the_first_alert_to_the_cancel(
     wait_until(lambda: push.metric("push_devices") == 0, "the device has been forgotten")
 
 
-def test_listen_fetches_the_rest_of_a_cut_message_by_one_short_connection(node: Node, push: Push, service: Service):
+def test_listen_command_fetches_the_rest_of_a_shortened_push_over_the_stream(node: Node, push: Push, service: Service):
     """The rest of the alert comes by the stream (rule WPT1)."""
     spot = ground()
     with ListenCommand(node, push, service, spot, sub="fetcher") as phone:
@@ -129,7 +127,9 @@ def test_listen_fetches_the_rest_of_a_cut_message_by_one_short_connection(node: 
         phone.sees(r"^new .*Long\..*revision 1\]")
 
 
-def test_listen_says_that_the_phone_is_outside_if_only_its_cell_is_inside(node: Node, push: Push, service: Service):
+def test_listen_command_says_that_the_phone_is_outside_if_only_its_cell_is_inside(
+    node: Node, push: Push, service: Service
+):
     """The server knows only the phone's cell; the phone knows its place in it (rules C4, WPC5)."""
     spot = h3.cell_to_latlng(cell(ground()))
     told = cell(spot, 8)
@@ -144,7 +144,9 @@ def test_listen_says_that_the_phone_is_outside_if_only_its_cell_is_inside(node: 
         phone.sees(r"^shown +heard  .*  Small\.  Not where you are\.  until")
 
 
-def test_listen_prints_one_line_if_the_server_refuses_the_registration(node: Node, push: Push, service: Service):
+def test_listen_command_prints_one_line_if_the_server_refuses_the_registration(
+    node: Node, push: Push, service: Service
+):
     """The server refuses a port that `--push-services` does not have, and a bad token."""
     other = Service(free_ports(1)[0], service.certificate)
     phone = ListenCommand(node, push, other, ground(), sub="refused")

@@ -87,8 +87,8 @@ def test_sleeping_phone_gets_the_newest_state_of_each_alert_when_it_wakes(node: 
     assert phone.cancels() == [cancelled["id"]]
 
 
-def test_new_device_gets_the_live_alerts_that_it_does_not_hold(node: Node, push: Push, service: PushService):
-    """The member `live` says how many pushes follow (rules R3, R5a, R5b)."""
+def test_new_device_gets_the_live_alerts_that_it_does_not_have_yet(node: Node, push: Push, service: PushService):
+    """The field `live` says how many pushes follow (rules R3, R5a, R5b)."""
     spot = ground()
     first, second, witness = alert(spot), alert(spot), service.phone()
     push.register(witness, cell(spot))
@@ -107,7 +107,9 @@ def test_new_device_gets_the_live_alerts_that_it_does_not_hold(node: Node, push:
     service.until(lambda: new.cancels() == holding.cancels() == [first["id"]])
 
 
-def test_expired_alert_is_not_sent_and_ttl_ends_with_the_alert(node: Node, push: Push, service: PushService):
+def test_expired_alert_is_not_pushed_and_ttl_of_a_push_ends_with_its_alert(
+    node: Node, push: Push, service: PushService
+):
     """A device that waits for its service is not sent an alert that expired meanwhile (rules E1, WPT3)."""
     spot, phone = ground(), service.phone()
     phone.answers = [(503, {"Retry-After": "5"})]
@@ -127,8 +129,13 @@ def test_expired_alert_is_not_sent_and_ttl_ends_with_the_alert(node: Node, push:
     assert push.register(phone, cell(spot), device_id=device)["live"] == 0
 
 
-def test_pushes_that_services_accepted_are_counted_beside_sends_of_nodes(node: Node, push: Push, service: PushService):
-    """Only revisions count. Stored counts survive a kill, and SIGTERM stores the remaining counts (rule H7)."""
+def test_pushes_accepted_by_services_are_counted_separately_from_stream_sends(
+    node: Node, push: Push, service: PushService
+):
+    """Only pushes of revisions count.
+
+    Stored counts survive a kill, and SIGTERM stores the remaining counts (rule H7).
+    """
     spot, phones, refused = ground(), [service.phone() for _ in range(2)], service.phone()
     refused.answers = [400] * 3  # one for each process: after a 400 the device waits an hour
     for phone in (*phones, refused):
@@ -152,12 +159,12 @@ def test_pushes_that_services_accepted_are_counted_beside_sends_of_nodes(node: N
     session.drop()
 
 
-# ---- what services answer --------------------------------------------------------------------------------------------
+# ---- answers of push services ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_device_whose_subscription_has_ended_is_forgotten(node: Node, push: Push, service: PushService, status: int):
-    """The row, the record and its deliveries are deleted (rule WPR9)."""
+    """The device and its delivery records are deleted from the store (rule WPR9)."""
     spot, phone = ground(), service.phone()
     phone.answers = [status]
     device, token = push.register(phone, cell(spot))["id"], push.token(sub=phone.name)
@@ -172,7 +179,9 @@ def test_device_whose_subscription_has_ended_is_forgotten(node: Node, push: Push
     assert push.metric("push_devices") == 0
 
 
-def test_service_that_answers_413_is_sent_short_messages_from_then_on(node: Node, push: Push, service: PushService):
+def test_push_service_that_answers_413_is_sent_short_messages_from_then_on(
+    node: Node, push: Push, service: PushService
+):
     """The message is sent again at once, cut to 1,024 bytes. After a restart, messages are still short."""
     spot, phone = ground(), service.phone()
     phone.answers = [413]
@@ -190,7 +199,7 @@ def test_service_that_answers_413_is_sent_short_messages_from_then_on(node: Node
 
 @pytest.mark.parametrize("answer", [(429, {"Retry-After": "1"}), 500, RESET, LONG_HEAD])
 def test_failed_push_is_repeated_with_the_newest_revision(node: Node, push: Push, service: PushService, answer: object):
-    """The device is paused first, and the Topic stays the same (rule WPO2)."""
+    """Pushes to the device are paused first. The Topic of the push stays the same (rule WPO2)."""
     spot, phone, witness = ground(), service.phone(), service.phone()
     phone.answers = [answer] * 50
     for each in (phone, witness):
@@ -200,7 +209,8 @@ def test_failed_push_is_repeated_with_the_newest_revision(node: Node, push: Push
     service.until(lambda: len(phone.answers) < 50)
     node.revise(revision_of(body, 2))
     service.until(lambda: (body["id"], 2) in witness.alerts())
-    # The device is paused for at least a second. After that, a push of revision 1 may be under way.
+    # After the failure the device is paused for at least a second. After that second, a push of revision 1 may be in
+    # progress, so one more failure is kept for it.
     del phone.answers[0 if time.monotonic() < began + 1 else 1 :]
     service.until(lambda: len(phone.told) == 1)
     assert phone.alerts() == [(body["id"], 2)]
@@ -226,7 +236,7 @@ def test_refused_push_pauses_the_device_until_it_has_a_new_endpoint(
     service.until(lambda: other.alerts() == [(body["id"], 1)])
 
 
-def test_service_that_hangs_delays_no_alert_of_another_service(
+def test_push_service_that_hangs_does_not_delay_pushes_to_another_service(
     node: Node, push: Push, service: PushService, certificate: Certificate
 ):
     """The phones of one service all hang, and there are more of them than requests at a time (rules WPO1, WPO2)."""
@@ -246,7 +256,7 @@ def test_service_that_hangs_delays_no_alert_of_another_service(
         both.assert_no_surprise()
 
 
-# ---- kill -9 ---------------------------------------------------------------------------------------------------------
+# ---- a push process that is killed -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("point", ["push-in-commit", "push-noted", "push-answered"])
@@ -274,7 +284,7 @@ def test_phone_gets_the_alert_and_its_cancel_although_the_process_was_killed(
     service.until(lambda: phone.cancels() == [body["id"]])
 
 
-def test_drain_stores_the_outcome_of_every_push_that_was_under_way(node: Node, push: Push, service: PushService):
+def test_shutdown_stores_the_outcome_of_every_push_in_progress(node: Node, push: Push, service: PushService):
     """After the restart, no phone gets the alert twice."""
     spot = ground()
     phones = [service.phone() for _ in range(100)]
@@ -341,7 +351,7 @@ def test_reload_forgets_devices_of_revoked_tokens_and_removed_keys(node: Node, p
         (node.home / "revoked.toml").write_text("[sub]\n")
 
 
-def test_phone_that_changed_its_owner_gets_only_alerts_of_the_new_owner(node: Node, push: Push, service: PushService):
+def test_phone_registered_by_a_new_owner_gets_only_the_new_owners_alerts(node: Node, push: Push, service: PushService):
     """An endpoint has only one registration (rule WPR8)."""
     here, there, phone = ground(), ground(), service.phone()
     push.register(phone, cell(here), token=push.token(sub="old"))
@@ -355,7 +365,9 @@ def test_phone_that_changed_its_owner_gets_only_alerts_of_the_new_owner(node: No
     assert phone.alerts() == [(new["id"], 1)]
 
 
-def test_service_worker_replaces_the_endpoint_with_the_devices_secret(node: Node, push: Push, service: PushService):
+def test_service_worker_can_replace_the_endpoint_if_it_knows_the_devices_secret(
+    node: Node, push: Push, service: PushService
+):
     """The `PUT …/subscription` needs no token and does not extend the registration."""
     spot, before, after = ground(), service.phone(), service.phone()
     answer = push.register(before, cell(spot))
@@ -373,7 +385,9 @@ def test_service_worker_replaces_the_endpoint_with_the_devices_secret(node: Node
     assert before.told == []
 
 
-def test_new_store_key_encrypts_all_rows_again_and_keeps_deliveries(node: Node, push: Push, service: PushService):
+def test_all_stored_devices_are_re_encrypted_with_a_new_key_and_keep_deliveries(
+    node: Node, push: Push, service: PushService
+):
     """The new key comes before the old one in the file. After the next start the old key can be removed (rule WPS1)."""
     spot, phone = ground(), service.phone()
     answer = push.register(phone, cell(spot))
@@ -395,7 +409,7 @@ def test_new_store_key_encrypts_all_rows_again_and_keeps_deliveries(node: Node, 
     assert phone.alerts() == [(body["id"], 1)]
 
 
-def test_data_of_a_device_is_in_no_file_log_line_or_metric(node: Node, push: Push, service: PushService):
+def test_personal_data_of_a_device_is_in_no_file_log_line_or_metric(node: Node, push: Push, service: PushService):
     """The search covers endpoint, place, `sub`, id, key and secret (rules WPP2, M9)."""
     spot, phone = ground(), service.phone()
     phone.answers = [500]
@@ -435,17 +449,17 @@ def test_prometheus_rules_use_only_metrics_that_exist(push: Push, service: PushS
     assert not {"geocast_ready", "geocast_settings_digest", "geocast_refused_total"} & shown()
 
 
-# ---- starting --------------------------------------------------------------------------------------------------------
+# ---- starting the push process ---------------------------------------------------------------------------------------
 
 
-def test_push_starts_with_a_policy_that_has_calls_and_without_call_keys(node: Node, push: Push, service: PushService):
-    """Entries of calls are skipped; only nodes take `--call-keys` (rule RU4)."""
+def test_push_process_needs_no_call_keys_for_a_policy_with_calls(node: Node, push: Push, service: PushService):
+    """The process skips log entries of calls. Only nodes need the option `--call-keys` (rule RU4)."""
     (node.home / "calls.toml").write_text(POLICY)
     with Push(node, service, options=("--policy", "calls.toml"), devices="calls.db") as other:
         assert other.metric("push_ready") == 1
 
 
-def test_second_process_on_the_same_store_does_not_start(node: Node, push: Push):
+def test_second_push_process_on_the_same_store_does_not_start(node: Node, push: Push):
     """The error says that another process has the file (rule DevS7)."""
     ports = dict(zip((push.port, push.metrics_port), free_ports(2), strict=True))
     other = [*push.options]

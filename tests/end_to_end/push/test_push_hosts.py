@@ -1,4 +1,4 @@
-"""Hosts that fail under one entry of `--push-services`; phones of other hosts must lose nothing (rule HD2)."""
+"""Push services that fail under one entry of `--push-services`; phones of other hosts must miss nothing (rule HD2)."""
 
 import contextlib
 import secrets
@@ -81,10 +81,11 @@ def assert_all_are_woken(node: Node, good: PushService, phones: list[PushPhone],
     good.until(lambda: all((body["id"], 1) in phone.alerts() for phone in phones), 20)
 
 
-def test_unknown_host_names_cost_phones_of_a_good_host_no_alert(node: Node, push: Push, good: PushService):
+def test_phones_of_a_good_host_get_every_alert_despite_unknown_host_names(node: Node, push: Push, good: PushService):
     """25 attackers register 200 devices.
 
-    Three attempts for each device once closed the whole entry for good (rule HD2).
+    In an earlier release, three attempts for each device closed the whole entry in the list of services, with the good
+    host (rule HD2).
     """
     spot = ground()
     register_strangers(push, good, cell(spot), lambda: f"{secrets.token_hex(8)}.push.test", devices=8)
@@ -96,10 +97,10 @@ def test_unknown_host_names_cost_phones_of_a_good_host_no_alert(node: Node, push
     assert push.metric(f'push_lane_open{{service="*.push.test:{good.port}"}}') == 1
 
 
-def test_host_names_whose_lookup_never_ends_cost_phones_of_a_good_host_no_alert(
+def test_phones_of_a_good_host_get_every_alert_despite_dns_lookups_that_never_end(
     node: Node, push: Push, good: PushService
 ):
-    """The same holds after a restart, because the store knows that the good host has accepted a push (rule HD2)."""
+    """After a restart they do, too, because the store knows that the good host has accepted a push (rule HD2)."""
     spot = ground()
     phones = register_phones(push, good, cell(spot))
     assert_all_are_woken(node, good, phones, spot)
@@ -110,7 +111,7 @@ def test_host_names_whose_lookup_never_ends_cost_phones_of_a_good_host_no_alert(
 
 
 @pytest.mark.parametrize("status", [404, 429, 503, 507])
-def test_endpoints_that_never_worked_do_not_close_their_host_for_others(
+def test_endpoints_that_never_worked_do_not_stop_pushes_to_others_on_their_host(
     node: Node, push: Push, good: PushService, status: int
 ):
     """For example, ntfy answers 507 for a topic without listeners; no such answer closes the host (rule HD2)."""
@@ -126,7 +127,7 @@ def test_endpoints_that_never_worked_do_not_close_their_host_for_others(
 
 
 @pytest.mark.parametrize("answer", [HANG, RESET])
-def test_host_that_starts_to_fail_costs_phones_of_another_host_no_alert(
+def test_phones_of_a_good_host_get_every_alert_when_another_host_starts_to_fail(
     node: Node, push: Push, good: PushService, certificate: Certificate, answer: str
 ):
     """The host has more phones than requests at a time, and begins to hang or to reset connections (rule HD2)."""
@@ -142,10 +143,13 @@ def test_host_that_starts_to_fail_costs_phones_of_another_host_no_alert(
 
 
 @pytest.mark.parametrize("says", [None, b"no TLS at all"])
-def test_host_without_tls_costs_phones_of_another_host_no_alert(
+def test_phones_of_a_good_host_get_every_alert_despite_a_host_without_tls(
     node: Node, push: Push, good: PushService, says: bytes | None
 ):
-    """The host accepts connections and sends nothing or no TLS, so its phones wait and it stays unknown (rule HD2)."""
+    """The bad host accepts connections and then sends nothing, or something other than TLS.
+
+    It never becomes a known host (rule HD2).
+    """
     spot = ground()
     with socket.create_server((ADDRESSES[FAILING], good.port), backlog=128) as listener:
         if says is not None:

@@ -69,10 +69,10 @@ def registered(service: PushService, pair: tuple[Push, Push], place: str, number
     return phones
 
 
-def test_device_can_register_with_any_process_and_gets_each_message_once(
+def test_device_registered_with_any_process_gets_each_message_once(
     node: Node, pair: tuple[Push, Push], service: PushService
 ):
-    """A device that moves by the other process stays a recipient (rules WPN1, WPN2)."""
+    """A device that moves by registering with the other process stays a recipient (rules WPN1, WPN2)."""
     spot, other_spot = ground(), ground()
     phones = registered(service, pair, cell(spot), 40)
     body = alert(spot)
@@ -90,7 +90,7 @@ def test_device_can_register_with_any_process_and_gets_each_message_once(
 def test_devices_of_a_killed_process_get_their_messages_from_the_other(
     node: Node, pair: tuple[Push, Push], service: PushService
 ):
-    """The devices get the alerts that they lack, and the cancel (rule WPN2)."""
+    """The devices get the alerts that they have missed, and the cancel (rule WPN2)."""
     spot = ground()
     phones = registered(service, pair, cell(spot), 40)
     first, second = alert(spot), alert(spot)
@@ -103,12 +103,13 @@ def test_devices_of_a_killed_process_get_their_messages_from_the_other(
     wait_until(lambda: pair[0].metric("push_shards") == 64, "the other process has all shards")
 
 
-def test_process_that_was_suspended_beyond_its_lease_sends_nothing_more(
+def test_push_process_suspended_for_longer_than_its_lease_sends_nothing_more(
     node: Node, pair: tuple[Push, Push], service: PushService
 ):
     """The other process sends to its devices.
 
-    When the suspended process continues, it has lost its shards, and no phone gets a message twice (rule WPN1).
+    When the suspended process continues, it no longer has its shards (groups of devices), and no phone gets a message
+    twice (rule WPN1).
     """
     spot = ground()
     phones = registered(service, pair, cell(spot), 40)
@@ -125,10 +126,13 @@ def test_process_that_was_suspended_beyond_its_lease_sends_nothing_more(
     assert all(phone.alerts() == [(body["id"], 1)] for phone in phones)
 
 
-def test_redis_that_lost_its_data_is_filled_again_by_the_processes(
+def test_push_processes_restore_devices_that_redis_lost(
     node: Node, pair: tuple[Push, Push], service: PushService, redis: RedisServer
 ):
-    """The holders of the shards write devices and deliveries back; both survive a kill of the processes (rule WPN2)."""
+    """The processes write their devices and delivery records back.
+
+    Both then survive a kill of the processes (rule WPN2).
+    """
 
     def keys(name: str) -> set[bytes]:
         """Return the keys of the hashes with this name."""
@@ -159,7 +163,7 @@ def test_redis_that_lost_its_data_is_filled_again_by_the_processes(
     assert all(phone.alerts() == [(body["id"], 1)] for phone in phones)
 
 
-def test_process_without_redis_is_not_ready_and_refuses_devices(
+def test_push_process_without_redis_is_not_ready_and_refuses_devices(
     node: Node, pair: tuple[Push, Push], service: PushService, redis: RedisServer
 ):
     """The process continues by itself when Redis is back (rules WPS4, WPN1)."""

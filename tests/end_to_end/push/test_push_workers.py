@@ -76,7 +76,7 @@ def told(phones: list[PushPhone], alert_id: str, number: int) -> bool:
     return all((alert_id, number) in phone.alerts() for phone in phones)
 
 
-def test_all_phones_get_each_message_once_whichever_process_registered_them(
+def test_every_phone_gets_each_message_once_whichever_process_registered_it(
     node: Node, push: Push, service: PushService
 ):
     """The process that has the device sends alert, revision and cancel (rules WPN2, R1, R4)."""
@@ -94,10 +94,10 @@ def test_all_phones_get_each_message_once_whichever_process_registered_them(
     assert {len(phone.requests) for phone in phones} == {3}
 
 
-def test_any_process_answers_for_every_device(node: Node, push: Push, service: PushService):
-    """Any process may get the request, also for a device of another process (rules WPN2, R8).
+def test_any_process_answers_requests_for_every_device(node: Node, push: Push, service: PushService):
+    """A process also answers for a device that belongs to another process (rules WPN2, R8).
 
-    The requests are GET, PUT again, another subscription by the secret, and DELETE.
+    The requests are GET, a second PUT, a new subscription with the device's secret, and DELETE.
     """
     spot = ground()
     body = alert(spot)
@@ -132,7 +132,7 @@ def test_any_process_answers_for_every_device(node: Node, push: Push, service: P
     assert {len(phone.requests) for phone in phones[:4]} == {1}
 
 
-def test_limits_apply_to_all_processes_together(push: Push, service: PushService):
+def test_limits_on_registrations_apply_to_all_processes_together(push: Push, service: PushService):
     """The limits are eight devices of one owner and one registration of an endpoint (rules WPR6, WPR8)."""
     spot, token = ground(), push.token(sub="collector")
     phones = [service.phone() for _ in range(9)]
@@ -145,7 +145,9 @@ def test_limits_apply_to_all_processes_together(push: Push, service: PushService
     wait_until(lambda: shows(push, "geocast_push_devices 8.0"), "the old registration is forgotten")
 
 
-def test_successor_of_a_killed_worker_sends_what_was_under_way(node: Node, push: Push, service: PushService):
+def test_replacement_of_a_killed_worker_sends_the_pushes_that_were_in_progress(
+    node: Node, push: Push, service: PushService
+):
     """The worker is killed during its requests. No phone misses the alert or its cancel (rules WPN1, WPS3)."""
     spot = ground()
     phones = [service.phone() for _ in range(PHONES)]
@@ -170,7 +172,7 @@ def test_successor_of_a_killed_worker_sends_what_was_under_way(node: Node, push:
 
 
 def test_second_supervisor_is_refused_while_a_worker_runs(push: Push):
-    """The workers share the lock of the file, so the lock is free only after the last of them has ended (rule K1)."""
+    """The workers share the lock of the file, so the lock is free only after the last worker has ended (rule K1)."""
     port, metrics_port = free_ports(2)
     others = [*push.options, "--listen", f"127.0.0.1:{port}", "--metrics", f"127.0.0.1:{metrics_port}"]
     for options in (others, [*others, "--workers", "1"]):
@@ -180,7 +182,7 @@ def test_second_supervisor_is_refused_while_a_worker_runs(push: Push):
         assert "Traceback" not in done.stderr
 
 
-def test_reload_reaches_all_workers_and_sigterm_ends_them_with_0(node: Node, push: Push, service: PushService):
+def test_reload_reaches_all_workers_and_sigterm_ends_them_with_status_0(node: Node, push: Push, service: PushService):
     """Each process forgets its revoked devices (rules BA2, WPR9)."""
     spot = ground()
     phones = [service.phone() for _ in range(PHONES)]

@@ -57,7 +57,7 @@ def test_counts_of_short_alerts_do_not_reveal_a_lone_subscriber(node: Node, join
     assert {str(answer["delivery"]) for answer in answers} == {str(nothing)}
 
 
-def test_metrics_are_served_only_at_the_metrics_address(node: Node):
+def test_metrics_are_served_only_at_the_configured_metrics_address(node: Node):
     """On a quiet node, `geocast_sends_total` is an exact count (rule H13)."""
     scraped = httpx.get(node.metrics_url, trust_env=False, timeout=PATIENCE)
     assert scraped.status_code == 200

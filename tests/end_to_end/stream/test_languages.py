@@ -101,7 +101,7 @@ def test_each_client_gets_a_warning_in_its_preferred_language(node: Node) -> Non
     assert is_in(shown.json(), "en-CA")
 
 
-def test_late_joiner_and_changed_language_get_the_wanted_language(node: Node) -> None:
+def test_late_joiners_and_clients_that_change_language_get_their_preferred_language(node: Node) -> None:
     """A changed language sends nothing again, but applies to the next revision (rules LA2, R2)."""
     spot = ground()
     identifier = f"v-{spot[0]}-{spot[1]}-{len(node.options)}"

@@ -86,7 +86,7 @@ def asked(node: Node, path: str) -> httpx.Response:
     return httpx.get(f"{node.api.base_url}{path}", headers=bearer(node.desk), trust_env=False, timeout=PATIENCE)
 
 
-def test_node_skips_unknown_kinds_and_sends_unknown_shapes_unchanged(
+def test_node_skips_log_entries_of_unknown_kinds_and_sends_unknown_shapes_unchanged(
     both: Shared, join: Callable[..., Session]
 ) -> None:
     """The node behaves like this before and after a restart.

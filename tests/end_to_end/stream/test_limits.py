@@ -29,7 +29,7 @@ BULKY_FRAME = 6_000
 """The smallest size, in bytes, of an alert with a thousand emoji and sixteen circles."""
 
 
-# -- too many
+# -- too many messages
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
@@ -62,7 +62,7 @@ def test_session_that_exceeds_the_burst_is_closed_with_4429(node: Node, join: Jo
     other.listen(node.publish(alert(spot))["id"], 1)
 
 
-# -- the end of a token
+# -- sessions whose token expires
 
 
 def in_time(begin: Callable[[int], Any]) -> tuple[int, Any]:
@@ -91,7 +91,7 @@ def test_session_is_closed_with_4401_when_its_token_expires(node: Node, join: Jo
     assert time.time() >= expiry - 0.1
 
 
-def test_last_accepted_token_decides_when_a_session_ends(node: Node, join: Join, keys: Keys):
+def test_session_ends_when_its_last_accepted_token_expires(node: Node, join: Join, keys: Keys):
     """A fresh token may end later or earlier than the one before (protocol, section 6)."""
     spot = ground()
 
@@ -121,7 +121,7 @@ def test_alert_published_after_a_token_expired_is_not_sent_to_its_session(node: 
     assert session.received == []
 
 
-# -- too late, too silent, too slow
+# -- connections that are too late, silent or slow
 
 
 class Waiting:
@@ -211,7 +211,7 @@ def test_connection_without_complete_hello_is_closed_with_4408(waiting: Waiting)
 
 
 @pytest.mark.slow
-def test_quiet_connection_is_pinged(waiting: Waiting):
+def test_connection_on_which_nothing_is_sent_is_pinged(waiting: Waiting):
     """The server pings a connection to which it wrote nothing for `heartbeat_s` seconds (protocol, section 5)."""
     assert waiting.answering.welcome["heartbeat_s"] == HEARTBEAT_S
     got = waiting.answering.wire.recv()
@@ -222,7 +222,7 @@ def test_quiet_connection_is_pinged(waiting: Waiting):
 
 
 @pytest.mark.slow
-def test_slow_session_blocks_nobody_and_gets_only_live_alerts_when_drained(node: Node, join: Join):
+def test_slow_session_delays_nobody_and_gets_only_live_alerts_when_it_reads_again(node: Node, join: Join):
     """When the slow session reads again, it gets only what is still live (protocol, section 3).
 
     It gets the newest revision of each live alert, and nothing of the alerts that were cancelled or expired meanwhile.
@@ -277,7 +277,7 @@ def test_connection_that_sends_nothing_for_60_s_is_aborted(waiting: Waiting):
 
 
 @pytest.mark.slow
-def test_connection_that_does_not_drain_is_closed_with_4420(waiting: Waiting):
+def test_connection_whose_client_stops_reading_is_closed_with_4420(waiting: Waiting):
     """The server closes the connection after 30 s.
 
     It tries to send the code, but a client that does not read may see 1006 (protocol, section 5).
@@ -287,7 +287,7 @@ def test_connection_that_does_not_drain_is_closed_with_4420(waiting: Waiting):
     assert closed.value.code in (4420, 1006)
 
 
-def test_node_still_serves_after_these_tests(node: Node):
+def test_node_still_serves_after_all_tests_of_limits(node: Node):
     node.assert_serving()
 
 
@@ -312,7 +312,7 @@ def test_hello_sent_byte_by_byte_is_accepted(node: Node, keys: Keys):
         assert b'"welcome"' in wire.recv_data().payload
 
 
-# -- too many at once
+# -- too many connections
 
 DESCRIPTORS = 1_000
 
@@ -326,7 +326,7 @@ def narrow(keys: Keys, tmp_path: Path) -> Iterator[Node]:
         yield node
 
 
-def test_oldest_connections_without_hello_are_closed_to_make_room(narrow: Node, join: Join):
+def test_oldest_connections_without_hello_are_closed_to_make_room_for_new_ones(narrow: Node, join: Join):
     """Connections without `hello` may use a tenth of the file descriptors; a subscriber can still join."""
     with contextlib.ExitStack() as open_wires:
         silent = [open_wires.enter_context(Wire(narrow.stream_port)) for _ in range(DESCRIPTORS // 5)]

@@ -59,7 +59,10 @@ class Alert:
 
 @dataclass
 class ModelPhone:
-    """A client and its state in the model; only `newest` may begin with what an earlier connection held."""
+    """A client and its state in the model.
+
+    Of this state, only `newest` may begin with the alerts of an earlier connection.
+    """
 
     name: str
     session: Session
@@ -120,7 +123,7 @@ class Walk:
             *[self.check] * 4,
         ]
 
-    # -- steps of the publisher
+    # -- random steps of the publisher
 
     def publish(self) -> None:
         """Publish a new alert somewhere in town; one in five ends within seconds."""
@@ -208,7 +211,7 @@ class Walk:
     def somewhere(self) -> Point:
         return beyond(self.town, self.dice.uniform(0, 360), self.dice.uniform(0, TOWN_M))
 
-    # -- steps of the phones
+    # -- random steps of the phones
 
     def places(self) -> list[Json]:
         dice = self.dice
@@ -276,7 +279,7 @@ class Walk:
             self.asking(phone, "move", {"places": places}, lambda: setattr(phone.session, "places", places))
 
     def filter(self) -> None:
-        """Change a phone's filter: an absent member keeps its value, and `null` clears it."""
+        """Change a phone's filter: an omitted field keeps its value, and `null` clears it."""
         if phone := self.some_phone():
             change = self.some_filter() or {self.dice.choice(("categories", "min_severity")): None}
             self.asking(phone, "filter", change, lambda: vars(phone).update(change))
@@ -305,7 +308,7 @@ class Walk:
         apply()
         self.judge(phone, since=asked)
 
-    # -- soundness
+    # -- checks that no phone got a message that it should not get
 
     def judge(self, phone: ModelPhone, until: int | None = None, since: dt.datetime | None = None) -> None:
         """Compare the phone's new messages, up to message number `until`, with the rules.
@@ -339,10 +342,10 @@ class Walk:
         phone.newest[name] = what
         phone.missed.discard(name)
 
-    # -- completeness
+    # -- checks that each phone got every message that it should get
 
     def check(self) -> None:
-        """Assert, after a barrier for every phone, that each phone has been sent everything that the rules owe it."""
+        """Send a `move` for every phone, then assert that each phone was sent everything that it should get."""
         self.node.settle()
         for phone in self.phones:
             self.asking(phone, "move", {"places": phone.session.places}, lambda: None)
@@ -368,10 +371,13 @@ class Walk:
                 owed.append((name, known.current))
         return owed
 
-    # -- the walk
+    # -- running the random walk
 
     def kill(self) -> None:
-        """Kill the node with signal 9, and restart it on the same log. Every phone returns with what it holds."""
+        """Kill the node with signal 9, and restart it on the same log.
+
+        Every phone reconnects and names the alerts that it has.
+        """
         self.check()
         for phone in self.phones:
             phone.session.drop()
@@ -414,7 +420,7 @@ def with_polygons(home: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_thousand_random_steps_follow_the_delivery_rules_across_a_kill(tmp_path: Path, keys: Keys):
+def test_messages_follow_the_delivery_rules_for_a_thousand_random_steps_with_a_kill(tmp_path: Path, keys: Keys):
     """Every message follows rules 1 to 8 of the protocol, section 5, "Who is sent what"."""
     with Node(tmp_path, keys, "--policy", str(with_polygons(tmp_path))) as node:
         Walk(node, SEED).go(STEPS)

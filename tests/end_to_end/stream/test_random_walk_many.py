@@ -23,7 +23,7 @@ def others(town: Point) -> list[Point]:
 
 
 @pytest.mark.slow
-def test_random_steps_among_1500_live_alerts_follow_the_delivery_rules(tmp_path: Path, keys: Keys):
+def test_messages_follow_the_delivery_rules_with_1500_live_alerts(tmp_path: Path, keys: Keys):
     """Every message follows rules 1 to 8 of the protocol, section 5. The kill makes the node read all alerts again."""
     with Node(tmp_path, keys, "--policy", str(with_polygons(tmp_path))) as node:
         walk = Walk(node, SEED + 1)

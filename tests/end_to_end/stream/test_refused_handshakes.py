@@ -73,7 +73,7 @@ HANDSHAKES: list[tuple[str, int, str, str, dict[str, str | None]]] = [
 
 
 @pytest.mark.parametrize("case", HANDSHAKES, ids=lambda case: case[0])
-def test_bad_handshake_gets_the_status_of_its_first_mistake(
+def test_invalid_handshake_gets_the_status_of_its_first_mistake(
     wire: Wire, case: tuple[str, int, str, str, dict[str, str | None]]
 ):
     """The protocol has the order of the checks (section 5, "Handshake")."""
@@ -93,7 +93,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("offered", "chosen"), CHOICES)
-def test_first_known_subprotocol_is_chosen(wire: Wire, offered: tuple[str, ...], chosen: str):
+def test_first_known_subprotocol_of_the_clients_list_is_chosen(wire: Wire, offered: tuple[str, ...], chosen: str):
     """The order is that of the client (protocol, section 5)."""
     answer = wire.upgrade(*offered)
     assert answer.status == 101
@@ -125,7 +125,7 @@ TWICE: dict[str, tuple[list[str], set[int]]] = {
 
 
 @pytest.mark.parametrize(("lines", "statuses"), TWICE.values(), ids=TWICE.keys())
-def test_repeated_header_is_accepted_only_if_it_is_a_list(wire: Wire, lines: list[str], statuses: set[int]):
+def test_repeated_header_is_accepted_only_if_its_value_is_a_list(wire: Wire, lines: list[str], statuses: set[int]):
     """RFC 6455, section 4.1, allows several lines for list headers only."""
     good = request_bytes("GET", "/v1/stream", upgrade_headers(JSON))
     more = "".join(f"{line}\r\n" for line in lines).encode()
@@ -144,7 +144,7 @@ NOISE = {
 
 
 @pytest.mark.parametrize("noise", NOISE.values(), ids=NOISE.keys())
-def test_bytes_that_are_no_request_are_refused_or_end_the_connection(wire: Wire, noise: bytes):
+def test_bytes_that_are_not_an_http_request_are_refused(wire: Wire, noise: bytes):
     """The server may close without an answer if the bytes are no HTTP request or have a body (protocol, section 5)."""
     try:
         wire.sock.sendall(noise)
@@ -189,7 +189,7 @@ FRAMES: list[tuple[str, int, str, list[tuple[int, bytes, Json]]]] = [
 
 
 @pytest.mark.parametrize("case", FRAMES, ids=lambda case: case[0])
-def test_bad_frame_closes_the_connection_with_its_code(node: Node, case: tuple[str, int, str, list[Any]]):
+def test_invalid_frame_closes_the_connection_with_its_close_code(node: Node, case: tuple[str, int, str, list[Any]]):
     """The codes are those of the protocol, section 5, "Close codes", and of RFC 6455."""
     _, code, fmt, frames = case
     with upgraded(node, fmt) as wire:

@@ -69,7 +69,7 @@ NOT_STRICT_CASES = [
 
 
 @pytest.mark.parametrize(("fmt", "payload"), NOT_STRICT_CASES)
-def test_first_message_that_is_not_strict_is_closed_with_4400(node: Node, fmt: str, payload: bytes):
+def test_session_whose_first_message_is_malformed_is_closed_with_4400(node: Node, fmt: str, payload: bytes):
     """A message must be strict JSON or MessagePack, a map, and have a string `type` (protocol, section 5)."""
     with upgraded(node, fmt) as wire:
         wire.send(DATA_OPCODE[fmt], payload)
@@ -77,7 +77,7 @@ def test_first_message_that_is_not_strict_is_closed_with_4400(node: Node, fmt: s
 
 
 @pytest.mark.parametrize(("fmt", "payload"), NOT_STRICT_CASES)
-def test_later_message_that_is_not_strict_is_closed_with_4400(node: Node, join: Join, fmt: str, payload: bytes):
+def test_session_with_a_malformed_later_message_is_closed_with_4400(node: Node, join: Join, fmt: str, payload: bytes):
     session = join(node, fmt=fmt)
     session.wire.send(DATA_OPCODE[fmt], payload)
     assert session.wire.close_code() == 4400
@@ -135,7 +135,7 @@ def without_dots(fields: Json) -> Json:
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("change", BAD_HELLOS.values(), ids=BAD_HELLOS.keys())
-def test_hello_that_is_not_well_formed_is_closed_with_4400(node: Node, keys: Keys, change: Json, fmt: str):
+def test_session_whose_hello_has_an_invalid_field_is_closed_with_4400(node: Node, keys: Keys, change: Json, fmt: str):
     """The server checks the shape before the token (protocol, section 5)."""
     for token in (keys.token(scope=PHONE_SCOPE), "no token at all"):
         hello = without_dots({"type": "hello", "places": [], "token": token} | change)
@@ -158,21 +158,21 @@ FIRST_WORDS: list[Json] = [
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("message", FIRST_WORDS, ids=lambda message: message["type"])
-def test_first_message_other_than_hello_is_closed_with_4400(node: Node, message: Json, fmt: str):
+def test_session_whose_first_message_is_not_hello_is_closed_with_4400(node: Node, message: Json, fmt: str):
     with upgraded(node, fmt) as wire:
         wire.send(DATA_OPCODE[fmt], encode(fmt, message))
         assert wire.close_code() == 4400
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_second_hello_is_closed_with_4400(node: Node, join: Join, fmt: str):
+def test_session_that_sends_a_second_hello_is_closed_with_4400(node: Node, join: Join, fmt: str):
     session = join(node, fmt=fmt)
     session.wire.send(DATA_OPCODE[fmt], good_hello(node, fmt))
     assert session.wire.close_code() == 4400
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_hello_without_a_good_token_is_closed_with_4401(node: Node, keys: Keys, fmt: str):
+def test_session_whose_hello_has_no_valid_token_is_closed_with_4401(node: Node, keys: Keys, fmt: str):
     """The token is missing, empty or bad (protocol, sections 5 and 6)."""
     for name, token in {"missing": ..., "empty": "", **keys.bad_tokens()}.items():
         hello = without_dots({"type": "hello", "places": [], "token": token})
@@ -182,7 +182,7 @@ def test_hello_without_a_good_token_is_closed_with_4401(node: Node, keys: Keys, 
 
 
 @pytest.mark.parametrize("scope", [None, "", "alerts:publish alerts:manage alerts:test", "alerts:receive2"])
-def test_good_token_without_the_receive_scope_is_closed_with_4403(node: Node, keys: Keys, scope: str | None):
+def test_session_whose_token_lacks_the_receive_scope_is_closed_with_4403(node: Node, keys: Keys, scope: str | None):
     hello = {"type": "hello", "places": [], "token": keys.token(scope=scope)}
     with upgraded(node, "json") as wire:
         wire.send(TEXT, encode("json", hello))
@@ -219,7 +219,7 @@ NO_REF = ("ref", "ack")
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_bad_field_is_answered_with_an_error_and_the_session_continues(node: Node, join: Join, fmt: str):
+def test_invalid_field_is_answered_with_an_error_and_the_session_continues(node: Node, join: Join, fmt: str):
     """The `error` has the code `bad-field` and the message's `ref`, if it has one (protocol, section 5)."""
     session = join(node, place(ground()), fmt=fmt)
     for i, (name, message) in enumerate(BAD_MESSAGES.items()):
@@ -234,7 +234,9 @@ def test_bad_field_is_answered_with_an_error_and_the_session_continues(node: Nod
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("kind", ["Move", "subscribe", "alert", "welcome", "", "mo\u0000ve", "x" * 1_000])
-def test_unknown_type_is_answered_with_an_error_and_the_session_continues(node: Node, join: Join, kind: str, fmt: str):
+def test_unknown_message_type_is_answered_with_an_error_and_the_session_continues(
+    node: Node, join: Join, kind: str, fmt: str
+):
     """The `error` has the code `unknown-type`, whatever fields the message has (protocol, section 5)."""
     session = join(node, fmt=fmt)
     session.say({"type": kind, "ref": "r", "what": {"ever": [1, None]}})
@@ -257,7 +259,7 @@ STRANGE_NUMBERS = [
 ]
 
 
-def test_value_that_json_allows_but_no_field_accepts_is_a_bad_field(node: Node, join: Join):
+def test_json_value_that_no_field_accepts_is_answered_with_bad_field(node: Node, join: Join):
     """Over HTTP these values get 422; here they get `bad-field` (protocol, section 5)."""
     session = join(node)
     for text in STRANGE_NUMBERS:
@@ -281,7 +283,7 @@ def test_msgpack_integers_and_floats_are_accepted_and_infinity_is_not(node: Node
 
 @pytest.mark.parametrize("ref", ["x", "x" * 64, "é\u4e16\U0001f30d", 0, 1, 2**31, 2**53 - 1])
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_ref_is_returned_unchanged(node: Node, join: Join, ref: str | int, fmt: str):
+def test_ref_of_a_message_is_returned_unchanged(node: Node, join: Join, ref: str | int, fmt: str):
     """A `ref` is a string of 1 to 64 characters or an integer from 0 to 2^53-1 (protocol, section 5)."""
     session = join(node, fmt=fmt)
     session.say({"type": "ping", "ref": ref})
@@ -291,8 +293,8 @@ def test_ref_is_returned_unchanged(node: Node, join: Join, ref: str | int, fmt: 
     assert session.take() == {"type": "ok", "live": 0, "ref": ref}
 
 
-def test_bad_move_and_bad_filter_change_nothing(node: Node, join: Join):
-    """With one bad place among good ones, the session stays where it was (protocol, section 5)."""
+def test_invalid_move_or_filter_message_changes_nothing(node: Node, join: Join):
+    """If one of several places is invalid, the session keeps all its old places (protocol, section 5)."""
     here, there = ground(), ground()
     session = join(node, place(here))
     session.say({"type": "move", "places": [place(there), {"lat": 91, "lng": 0}]})
@@ -306,7 +308,7 @@ def test_bad_move_and_bad_filter_change_nothing(node: Node, join: Join):
     assert session.heard(away) == []
 
 
-def test_bad_fresh_token_closes_the_session(node: Node, join: Join, keys: Keys):
+def test_session_that_sends_an_invalid_new_token_is_closed(node: Node, join: Join, keys: Keys):
     """A bad token and a token of another `sub` get 4401; a token without the scope to receive gets 4403."""
     bad = {
         "of another sub": (keys.token(sub="somebody-else", scope=PHONE_SCOPE), 4401),
@@ -328,11 +330,11 @@ def test_ack_of_an_unknown_alert_is_accepted_without_an_answer(node: Node, join:
     assert session.take()["type"] == "pong"
 
 
-# ---- good sessions -----------------------------------------------------------------------------------------------
+# ---- valid sessions ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_welcome_has_heartbeat_retry_times_and_a_session_id_of_its_own(node: Node, join: Join, fmt: str):
+def test_welcome_has_the_heartbeat_retry_times_and_a_unique_session_id(node: Node, join: Join, fmt: str):
     first, second = join(node, fmt=fmt), join(node, fmt=fmt)
     welcome = first.welcome
     assert welcome["live"] == 0
@@ -344,7 +346,7 @@ def test_welcome_has_heartbeat_retry_times_and_a_session_id_of_its_own(node: Nod
 
 
 @pytest.mark.parametrize("protocol", [JSON, MSGPACK])
-def test_stock_websocket_client_gets_its_alert(node: Node, keys: Keys, protocol: str):
+def test_ordinary_websocket_library_receives_an_alert(node: Node, keys: Keys, protocol: str):
     """The protocol needs only RFC 6455: the client is the `websockets` library with its default settings."""
     fmt, spot = protocol.rsplit(".", 1)[1], ground()
     alert_id = node.publish(alert(spot))["id"]
@@ -375,18 +377,18 @@ def test_hello_with_eight_places_of_every_kind_is_accepted(node: Node, join: Joi
 
 
 def test_hello_of_the_largest_size_is_accepted(node: Node, join: Join):
-    """The `hello` holds 256 alerts and filters by 64 categories (protocol, section 5)."""
+    """The `hello` names 256 alerts and filters by 64 categories (protocol, section 5)."""
     holding = {f"{'h' * 124}.{i:03}": 2**31 - 1 for i in range(256)}
     categories = [f"c_{i}" for i in range(64)]
     session = join(node, holding=holding, categories=categories, min_severity="minor")
     assert session.welcome["live"] == 0
 
 
-def test_node_still_serves_after_these_tests(node: Node):
+def test_node_still_serves_after_all_refused_messages(node: Node):
     node.assert_serving()
 
 
-def test_two_hundred_bad_connections_at_once_do_not_disturb_a_subscriber(node: Node, join: Join):
+def test_two_hundred_connections_with_invalid_messages_do_not_disturb_a_subscriber(node: Node, join: Join):
     crowd = [upgraded(node, FORMATS[i % 2]) for i in range(200)]
     spot = ground()
     session = join(node, place(spot))

@@ -53,7 +53,7 @@ def test_every_session_inside_gets_each_message_once_and_in_order(node: Node, jo
     node.assert_no_surprise()
 
 
-def test_node_logs_at_start_how_it_sends_and_shows_it_as_a_metric(node: Node, way: str):
+def test_log_and_metric_tell_whether_the_node_sends_in_batches(node: Node, way: str):
     """For the slow way, the log line is a warning that says what the operator can do."""
     [said] = [line for line in node.output().splitlines() if "Linux AIO" in line]
     metrics = node.api.get("/metrics").text.splitlines()
@@ -68,7 +68,7 @@ def test_node_logs_at_start_how_it_sends_and_shows_it_as_a_metric(node: Node, wa
 
 
 @pytest.mark.parametrize("calls", ["io_setup,io_mend", ""])
-def test_forbidding_an_unknown_system_call_raises(calls: str):
+def test_helper_that_forbids_system_calls_refuses_an_unknown_name(calls: str):
     """A misspelt name must not leave the call allowed without notice."""
     with pytest.raises(OSError, match=f"the number of {calls[-7:]}"):
         forbid.forbid(*calls.split(","))

@@ -127,11 +127,11 @@ def at_once(count: int, ask: Any) -> list[httpx.Response]:
         return list(threads.map(lambda _: ask(), range(count)))
 
 
-# -- bodies
+# -- unfinished request bodies
 
 
 def test_unfinished_bodies_of_one_subject_block_only_that_subject(keys: Keys, tmp_path: Path):
-    """Beyond its share the token gets 429, while every alert of another token is published (rule HD6)."""
+    """A token beyond its share of requests gets 429, while every alert of another token is published (rule HD6)."""
     token = keys.token(sub="attacker", scope=DESK_SCOPE)
     with Node(tmp_path, keys, "--share", "0.02") as node:
         with AttackerConnections(node.api_port) as crowd:
@@ -147,7 +147,7 @@ def test_unfinished_bodies_of_one_subject_block_only_that_subject(keys: Keys, tm
         node.assert_no_surprise()
 
 
-def test_strangers_who_do_not_read_their_answers_block_nobody(keys: Keys, tmp_path: Path):
+def test_clients_without_a_token_that_do_not_read_answers_block_nobody(keys: Keys, tmp_path: Path):
     """A connection without a token whose answers are not read is closed for a new one (rules HD6, BA1d).
 
     The node has 400 file descriptors and accepts an eighth as many connections.
@@ -167,7 +167,7 @@ def test_strangers_who_do_not_read_their_answers_block_nobody(keys: Keys, tmp_pa
 # -- dry runs and reads
 
 
-def test_polygon_dry_runs_of_one_subject_leave_room_for_others(node: Node):
+def test_many_polygon_dry_runs_of_one_subject_do_not_block_others(node: Node):
     """Of 60 dry runs at once some get 429, while those of another subject succeed (rule HD6)."""
     token = node.keys.token(sub="attacker", scope=DESK_SCOPE)
     body = alert(ground(), category="flood", area=polygon(ground()))
@@ -183,7 +183,7 @@ def test_polygon_dry_runs_of_one_subject_leave_room_for_others(node: Node):
             assert_share_is_used(answer.status_code, answer.headers, answer.json())
 
 
-def test_reads_of_one_subject_leave_room_for_others(node: Node):
+def test_many_reads_by_one_subject_do_not_block_others(node: Node):
     """Of 100 lists at once some get 429, while those of another subject succeed (rule HD6)."""
     token = node.keys.token(sub="attacker", scope=DESK_SCOPE)
     for answer in node.at_once("/v1/alerts", [alert(ground()) for _ in range(300)]):
@@ -196,11 +196,14 @@ def test_reads_of_one_subject_leave_room_for_others(node: Node):
     assert statuses.keys() == {200, 429}
 
 
-# -- calls
+# -- open calls
 
 
-def test_dispatcher_beyond_its_share_of_open_calls_is_refused_even_after_a_restart(keys: Keys, tmp_path: Path):
-    """Open calls are counted in the log, so a restart forgets none; `--share` sets how many may be open (rule HD6)."""
+def test_dispatcher_with_too_many_open_calls_is_refused_even_after_a_restart(keys: Keys, tmp_path: Path):
+    """The open calls in the log are counted, so a restart forgets none.
+
+    `--share` sets how many may be open (rule HD6).
+    """
     attacker, other = (keys.token(sub=sub, scope=DISPATCH_SCOPE) for sub in ("attacker", "cad-3"))
     with calling_node(tmp_path, keys, "--share", "0.02") as node:
         bodies = [call() for _ in range(20)]
@@ -218,7 +221,7 @@ def test_dispatcher_beyond_its_share_of_open_calls_is_refused_even_after_a_resta
         node.assert_no_surprise()
 
 
-# -- CAP
+# -- CAP messages
 
 
 def test_unfinished_cap_messages_of_one_source_do_not_block_another_source(keys: Keys, tmp_path: Path):
@@ -238,13 +241,13 @@ def test_unfinished_cap_messages_of_one_source_do_not_block_another_source(keys:
         node.assert_no_surprise()
 
 
-# -- devices
+# -- registrations of devices
 
 
 def test_unfinished_registrations_of_one_subject_block_nobody_else(keys: Keys, tmp_path: Path, service: PushService):
-    """Beyond its share the token gets 429, while another phone is registered (rule HD6).
+    """A token that has used up its share of requests gets 429, while another phone is registered (rule HD6).
 
-    The drain answers the rest with 503 (rule HD14).
+    At shutdown, the unfinished requests are answered with 503 (rule HD14).
     """
     with Node(tmp_path, keys) as node, Push(node, service, options=("--share", "0.02")) as push:
         token = push.token(sub="attacker", scope=PHONE_SCOPE)
@@ -258,12 +261,12 @@ def test_unfinished_registrations_of_one_subject_block_nobody_else(keys: Keys, t
         push.assert_no_surprise()
 
 
-# -- the end of a node
+# -- the shutdown of a node
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_requests_with_unfinished_bodies_are_answered_with_503_at_drain(keys: Keys, tmp_path: Path, workers: str):
-    """The answers come at once and nothing prints a traceback, however short the drain is (rule HD14)."""
+def test_requests_with_unfinished_bodies_are_answered_with_503_at_shutdown(keys: Keys, tmp_path: Path, workers: str):
+    """The answers come at once and nothing prints a traceback, however little time the shutdown has (rule HD14)."""
     with Node(tmp_path, keys, "--drain-s", "1", "--workers", workers) as node:
         with AttackerConnections(node.api_port) as crowd:
             for body in ({"Content_Length": "100"}, {"Transfer_Encoding": "chunked"}):

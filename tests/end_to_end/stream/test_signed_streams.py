@@ -104,7 +104,7 @@ def test_client_verifies_the_signed_alert_revision_and_cancel(
     assert verifier.read(over)["reason"] == "The fire is out."
 
 
-def test_client_that_accepts_both_streams_gets_signed_and_unsigned_alerts(
+def test_client_that_offers_both_streams_gets_signed_and_unsigned_alerts(
     desk: Desk, here: Point, join: Callable[..., Stock]
 ):
     """Unsigned alerts look as on the plain stream, and the plain stream has no proofs (rules S7, F9)."""
@@ -119,8 +119,8 @@ def test_client_that_accepts_both_streams_gets_signed_and_unsigned_alerts(
     assert not any("proof" in message for message in told)
 
 
-def test_late_or_returning_client_is_sent_the_proof(desk: Desk, here: Point, join: Callable[..., Stock]):
-    """One client joins late, one holds an older revision, and one holds a cancelled alert (rules R3, R5)."""
+def test_client_that_joins_late_or_returns_is_sent_the_proof(desk: Desk, here: Point, join: Callable[..., Stock]):
+    """One client joins late, one has an older revision, and one has an alert that was cancelled (rules R3, R5)."""
     first = desk.publish(here)
     late = join(SIGNED[0])
     assert (late.welcome["live"], json.loads(late.take()["proof"]["form"])) == (1, first.form)

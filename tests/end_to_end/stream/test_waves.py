@@ -19,13 +19,14 @@ from end_to_end.kit.waves import BLOCKS, Trend, Waves
 
 SEED = int(os.environ.get("WAVES_SEED", "20260131"))
 MINUTES = float(os.environ.get("GEOCAST_SOAK_MINUTES", "0"))
-# The shortest wave of a soak: alerts in `holding` are kept for 30 s, always from the same number of waves.
+# The least duration of a wave in a soak. The node remembers unknown alerts in `holding` for 30 s, so it always
+# remembers those of the same number of waves.
 WAVE_S = 5.0
 WARM_UP = 10  # waves whose memory is not compared
 LEAST = 16  # bytes: CPython's allocator rounds up to a multiple of that
 
 
-def test_node_is_unchanged_after_waves_of_clients(keys: Keys, tmp_path: Path):
+def test_no_session_or_connection_remains_after_waves_of_clients(keys: Keys, tmp_path: Path):
     """No session, connection or place remains, every refusal has the right code, and nothing fails."""
     with (
         Node(tmp_path, keys, "--origins", ORIGIN) as node,
@@ -37,7 +38,7 @@ def test_node_is_unchanged_after_waves_of_clients(keys: Keys, tmp_path: Path):
 
 
 @pytest.mark.skipif(not MINUTES, reason="a soak: `make soak`")
-def test_memory_does_not_grow_with_the_number_of_waves(keys: Keys, tmp_path: Path):
+def test_memory_of_a_node_does_not_grow_with_the_number_of_waves_of_clients(keys: Keys, tmp_path: Path):
     """The test measures resident memory after each wave, for minutes."""
     print(f"\nwaves for {MINUTES:g} minutes, WAVES_SEED={SEED}")
     samples: list[float] = []
@@ -59,10 +60,10 @@ def test_memory_does_not_grow_with_the_number_of_waves(keys: Keys, tmp_path: Pat
     assert trend.low <= limit
 
 
-# ---- the trend -----------------------------------------------------------------------------------------------------
+# ---- the trend of memory samples -----------------------------------------------------------------------------------
 
 
-def test_trend_finds_a_straight_line_despite_outliers():
+def test_trend_of_memory_samples_finds_a_straight_line_despite_outliers():
     samples = [100.0 + 3 * n for n in range(120)]
     samples[7] = samples[70] = 10_000.0
     trend = Trend.of(samples)
@@ -70,14 +71,14 @@ def test_trend_finds_a_straight_line_despite_outliers():
     assert 2.9 < trend.low <= trend.slope <= trend.high < 3.1
 
 
-def test_trend_finds_no_slope_in_noise():
+def test_trend_of_memory_samples_finds_no_slope_in_noise():
     """At most 10 of 200 samples of noise show a slope; for independent samples about 2 are expected."""
     dice = random.Random(SEED)
     told = sum(Trend.of([dice.gauss(0, 100) for _ in range(60)]).low > 0 for _ in range(200))
     assert told <= 10
 
 
-def test_trend_finds_a_small_leak_in_noise():
+def test_trend_of_memory_samples_finds_a_small_leak_in_noise():
     """The leak is a fiftieth of one that a node once had."""
     dice = random.Random(SEED)
     assert all(Trend.of([30 * n + dice.gauss(0, 100) for n in range(60)]).low > 8 for _ in range(50))

@@ -64,7 +64,7 @@ def test_alert_goes_only_to_sessions_with_a_place_inside(node: Node, join: Join,
         assert session.heard(body["id"]) == ([1] if session in inside else [])
 
 
-def test_revision_with_a_new_area_goes_there_and_to_earlier_recipients(node: Node, join: Join, here: Point):
+def test_revision_with_a_new_area_reaches_sessions_there_and_earlier_recipients(node: Node, join: Join, here: Point):
     """A recipient never keeps an old version; other sessions in the old area are not sent the revision (rule 1)."""
     there = beyond(here, 90, 50_000)
     old, new, aside = join(node, place(here)), join(node, place(there)), join(node, far_from(here, 90_000))
@@ -80,7 +80,9 @@ def test_revision_with_a_new_area_goes_there_and_to_earlier_recipients(node: Nod
     assert [session.heard(body["id"]) for session in (old, new, aside, late)] == [[1, 2], [2], [], []]
 
 
-def test_recipient_that_left_and_filters_the_alert_out_gets_its_revisions(node: Node, join: Join, here: Point):
+def test_recipient_gets_revisions_after_it_left_the_area_and_filtered_the_alert_out(
+    node: Node, join: Join, here: Point
+):
     """A recipient gets each revision wherever it is and whatever it filters (rule 1).
 
     When the recipient returns, nothing is sent again (rule 3).
@@ -99,7 +101,7 @@ def test_recipient_that_left_and_filters_the_alert_out_gets_its_revisions(node: 
     assert session.heard(body["id"]) == [1, 2, 3]
 
 
-def test_revision_that_passes_the_filter_is_sent_after_one_that_did_not(node: Node, join: Join, here: Point):
+def test_revision_that_passes_the_filter_is_sent_although_an_earlier_one_did_not(node: Node, join: Join, here: Point):
     """Each revision is compared with the filter (rule 1), until the session is a recipient."""
     session = join(node, place(here), min_severity="severe")
     body = publish(node, here)
@@ -115,7 +117,7 @@ def test_revision_that_passes_the_filter_is_sent_after_one_that_did_not(node: No
 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_session_with_several_places_inside_gets_the_alert_once(node: Node, join: Join, here: Point, fmt: str):
-    """The same holds for an area of several circles (rule 2)."""
+    """This also holds for an area of several circles (rule 2)."""
     places = [place(beyond(here, 45 * i, 100)) for i in range(8)]
     early = join(node, *places, fmt=fmt)
     body = publish(node, here, area=[circle(here), circle(beyond(here, 0, 50)), circle(here, 5_000)])
@@ -158,7 +160,7 @@ def test_repeated_post_is_not_sent_again(node: Node, join: Join, here: Point):
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_late_joiner_gets_the_live_alerts_behind_the_welcome(node: Node, join: Join, here: Point, fmt: str):
+def test_late_joiner_gets_the_live_alerts_directly_after_the_welcome(node: Node, join: Join, here: Point, fmt: str):
     """The newest revision of each live alert follows the `welcome` (rule 3, `hello`)."""
     first, second = publish(node, here), publish(node, here)
     node.revise(revision_of(first, 2))
@@ -168,7 +170,7 @@ def test_late_joiner_gets_the_live_alerts_behind_the_welcome(node: Node, join: J
     assert {told(m) for m in session.batch} == {(first["id"], 2), (second["id"], 1)}
 
 
-def test_session_that_moves_inside_gets_the_live_alerts(node: Node, join: Join, here: Point):
+def test_session_that_moves_into_the_area_gets_the_live_alerts(node: Node, join: Join, here: Point):
     """The alerts follow the `ok` (rule 3, `move`)."""
     body = publish(node, here)
     node.settle()
@@ -178,7 +180,7 @@ def test_session_that_moves_inside_gets_the_live_alerts(node: Node, join: Join, 
 
 
 def test_session_that_widens_its_filter_gets_the_live_alerts(node: Node, join: Join, here: Point):
-    """An absent member keeps its value, and `null` clears it (rule 3, `filter`)."""
+    """An omitted field keeps its value, and `null` clears it (rule 3, `filter`)."""
     body = publish(node, here, severity="moderate")
     node.settle()
     session = join(node, place(here), categories=["robbery"], min_severity="severe")
@@ -188,7 +190,7 @@ def test_session_that_widens_its_filter_gets_the_live_alerts(node: Node, join: J
     assert session.everything() == [(body["id"], 1)]
 
 
-def test_session_that_gains_a_scope_gets_the_live_alerts(node: Node, join: Join, here: Point):
+def test_session_that_gains_the_test_scope_gets_the_live_test_alerts(node: Node, join: Join, here: Point):
     """The alerts follow the `ok` to `token` (rules 3 and 6)."""
     body = publish(node, here, status="exercise")
     node.settle()
@@ -199,7 +201,7 @@ def test_session_that_gains_a_scope_gets_the_live_alerts(node: Node, join: Join,
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_session_that_leaves_and_returns_repeatedly_is_sent_nothing_twice(
+def test_session_that_repeatedly_leaves_and_enters_the_area_is_sent_nothing_twice(
     node: Node, join: Join, here: Point, fmt: str
 ):
     """Changing the filter back and forth sends nothing twice either (rule 3)."""
@@ -214,7 +216,7 @@ def test_session_that_leaves_and_returns_repeatedly_is_sent_nothing_twice(
     assert session.heard(body["id"]) == [1]
 
 
-def test_new_connection_of_the_same_token_gets_the_alert_again(node: Node, join: Join, here: Point):
+def test_new_connection_with_the_same_token_gets_the_alert_again(node: Node, join: Join, here: Point):
     """The rules apply to the connection, not to the token (rule 3)."""
     body = publish(node, here)
     for _ in range(2):
@@ -237,7 +239,7 @@ def test_late_joiner_is_not_sent_cancelled_or_expired_alerts(node: Node, join: J
         assert session.everything() == []
 
 
-def test_alert_is_live_until_its_expiry_and_the_expiry_sends_nothing(node: Node, join: Join, here: Point):
+def test_alert_is_live_until_its_expiry_and_no_message_announces_the_expiry(node: Node, join: Join, here: Point):
     """No message announces the expiry (protocol, section 3)."""
     session = join(node, place(here))
     for seconds in (1.5, 6, 24):  # on a busy machine the alert may expire before it can be sent
@@ -283,7 +285,7 @@ def test_cancel_goes_to_all_recipients_wherever_they_are_and_to_nobody_else(
         assert session.everything() == []
 
 
-# -- rule 5: holding
+# -- rule 5: clients that already have alerts (`holding`)
 
 
 class Held:
@@ -306,10 +308,10 @@ class Held:
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize(("current", "held", "sent"), [(3, 1, [3]), (3, 2, [3]), (2, 2, []), (1, 1, []), (1, 5, [])])
-def test_holder_of_a_live_alert_gets_newer_revisions_and_becomes_a_recipient(
+def test_client_that_already_has_a_live_alert_gets_newer_revisions_and_the_cancel(
     node: Node, join: Join, here: Point, current: int, held: int, sent: list[int], fmt: str
 ):
-    """The client may be anywhere, with any filter, and gets a later cancel (rule 5, rows 1 to 3)."""
+    """The client may be anywhere, with any filter (rule 5, rows 1 to 3)."""
     body = Held(node, here).live(current)
     node.settle()
     session = join(node, far_from(here), fmt=fmt, holding={body["id"]: held}, categories=[])
@@ -320,7 +322,7 @@ def test_holder_of_a_live_alert_gets_newer_revisions_and_becomes_a_recipient(
     assert session.heard(body["id"]) == [*sent, "cancel"]
 
 
-def test_holder_inside_is_not_sent_the_revision_that_it_holds(node: Node, join: Join, here: Point):
+def test_client_inside_is_not_sent_the_revision_that_it_already_has(node: Node, join: Join, here: Point):
     """The revision is sent neither after `hello` nor when the client returns; the next revision is (rules 3 and 5)."""
     body = Held(node, here).live(2)
     node.settle()
@@ -335,10 +337,12 @@ def test_holder_inside_is_not_sent_the_revision_that_it_holds(node: Node, join: 
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("held", [1, 2, 7])
-def test_holder_of_a_cancelled_alert_gets_the_cancel_once(node: Node, join: Join, here: Point, held: int, fmt: str):
+def test_client_that_has_a_cancelled_alert_gets_the_cancel_once(
+    node: Node, join: Join, here: Point, held: int, fmt: str
+):
     """The alert was cancelled before its `expires_at`.
 
-    After the cancel, the client is no recipient any more (rule 5, row 4).
+    After the cancel, the client is no longer a recipient (rule 5, row 4).
     """
     body = Held(node, here).cancelled()
     node.settle()
@@ -349,7 +353,7 @@ def test_holder_of_a_cancelled_alert_gets_the_cancel_once(node: Node, join: Join
     assert session.heard(body["id"]) == ["cancel"]
 
 
-def test_holder_of_ended_unknown_or_invisible_alerts_is_sent_nothing(node: Node, join: Join, here: Point):
+def test_client_that_names_ended_unknown_or_invisible_alerts_is_sent_nothing(node: Node, join: Join, here: Point):
     """The client cannot find out which of these cases applies (rule 5, row 5)."""
     held = Held(node, here)
     expired, _ = node.publish_brief(alert(here))
@@ -375,7 +379,7 @@ def cancelled_and_over(node: Node, spot: Point) -> Json:
     return body
 
 
-def test_holder_with_the_test_scope_gets_tests_and_exercises(node: Node, join: Join, here: Point):
+def test_returning_client_with_the_test_scope_gets_tests_and_exercises(node: Node, join: Join, here: Point):
     """With the scope, tests and exercises follow the same rules as other alerts (rules 5 and 6)."""
     held = Held(node, here)
     live, cancelled = held.live(2, status="test"), held.cancelled(status="exercise")
@@ -384,7 +388,7 @@ def test_holder_with_the_test_scope_gets_tests_and_exercises(node: Node, join: J
     assert [told(m) for m in session.batch] == [(cancelled["id"], "cancel"), (live["id"], 2)]
 
 
-def test_held_alert_that_the_node_does_not_know_yet_is_handled_when_it_arrives(node: Node, join: Join, here: Point):
+def test_client_is_sent_changes_of_an_alert_that_the_node_learns_of_later(node: Node, join: Join, here: Point):
     """A node that is behind remembers an unknown id for 30 s (rule 5)."""
     bodies = [alert(here) for _ in range(3)]
     session = join(node, far_from(here), holding={body["id"]: 1 for body in bodies})
@@ -398,7 +402,7 @@ def test_held_alert_that_the_node_does_not_know_yet_is_handled_when_it_arrives(n
     assert [session.heard(body["id"]) for body in bodies] == [["cancel"], [2], []]
 
 
-def test_hello_that_holds_256_alerts_gets_what_changed(node: Node, join: Join, here: Point):
+def test_hello_that_names_256_alerts_gets_those_that_have_changed(node: Node, join: Join, here: Point):
     """A `hello` may name up to 256 alerts (protocol, section 5)."""
     held = Held(node, here)
     cancelled, revised = held.cancelled(), held.live(2)
@@ -413,7 +417,7 @@ def test_hello_that_holds_256_alerts_gets_what_changed(node: Node, join: Join, h
 
 @pytest.mark.parametrize("status", ["test", "exercise"])
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_tests_and_exercises_are_sent_only_to_sessions_with_the_scope(
+def test_test_alerts_and_exercises_are_sent_only_to_sessions_with_the_test_scope(
     node: Node, join: Join, here: Point, status: str, fmt: str
 ):
     """The rule covers alert, revision, cancel and late joiners, even for severity `extreme` (rule 6)."""
@@ -430,7 +434,7 @@ def test_tests_and_exercises_are_sent_only_to_sessions_with_the_scope(
         assert session.everything() == []
 
 
-def test_session_that_loses_the_test_scope_gets_no_more_of_a_test(node: Node, join: Join, here: Point):
+def test_session_that_loses_the_test_scope_gets_no_more_messages_of_a_test_alert(node: Node, join: Join, here: Point):
     """The session gets neither revision nor cancel of the test; actual alerts still come (rule 6)."""
     session = join(node, place(here), scope=TESTER)
     test, actual = publish(node, here, status="test"), publish(node, here)
@@ -445,7 +449,7 @@ def test_session_that_loses_the_test_scope_gets_no_more_of_a_test(node: Node, jo
     assert session.heard(test["id"]) == [1]
 
 
-def test_ack_of_a_test_without_the_scope_is_not_counted(node: Node, join: Join, here: Point):
+def test_ack_of_a_test_alert_without_the_test_scope_is_not_counted(node: Node, join: Join, here: Point):
     """Without the scope, the id of a test is unknown to `ack` too (rule 6)."""
     tester, phone = join(node, place(here), scope=TESTER), join(node, place(here))
     body = publish(node, here, status="test")
@@ -486,10 +490,10 @@ def test_alert_must_pass_both_parts_of_a_filter_unless_it_is_extreme(
         assert session.heard(body["id"]) == ([1] if passes else [])
 
 
-# -- rule 8: the barrier, and the order behind it
+# -- rule 8: what an `ok` means for messages before and after it
 
 
-def test_messages_announced_by_live_follow_at_once_in_their_order(node: Node, join: Join, here: Point):
+def test_messages_counted_in_the_live_field_follow_at_once_in_documented_order(node: Node, join: Join, here: Point):
     """Cancels come first, then alerts by falling severity, `live` messages in all (protocol, section 5).
 
     `Session` checks number and order of every batch; this batch has cancels, a revision and new alerts.
@@ -509,7 +513,7 @@ def test_messages_announced_by_live_follow_at_once_in_their_order(node: Node, jo
     assert shown == ["extreme", "extreme", "severe", "severe", "moderate", "minor"]
 
 
-def test_ok_is_a_barrier_while_alerts_are_published(node: Node, join: Join, here: Point):
+def test_alerts_before_an_ok_match_the_old_places_and_later_ones_the_new_places(node: Node, join: Join, here: Point):
     """Messages before an `ok` follow the old places, messages after it the new places (rule 8)."""
     there = beyond(here, 90, 50_000)
     bodies = [alert((here, there)[i % 2]) for i in range(160)]
@@ -539,7 +543,7 @@ def publishing(node: Node, bodies: list[Json]) -> Iterator[None]:
 
 
 def test_session_that_joins_while_alerts_are_published_gets_each_once(node: Node, join: Join, here: Point):
-    """Either the fan-out finds the session, or the joining session finds the alert, never both (rules 2 and 3)."""
+    """Each alert reaches the session either through the fan-out or after its welcome, never both (rules 2 and 3)."""
     bodies = [alert(here) for _ in range(120)]
     with publishing(node, bodies):
         sessions = [join(node, place(here), fmt=FORMATS[i % 2]) for i in range(60)]
@@ -552,7 +556,7 @@ def test_session_that_joins_while_alerts_are_published_gets_each_once(node: Node
         assert len(session.received) == len(bodies)
 
 
-# -- counts
+# -- counts of deliveries and acknowledgements
 
 
 def test_each_revision_is_counted_for_each_connection(node: Node, join: Join, here: Point):
@@ -594,7 +598,7 @@ def test_ack_counts_once_and_only_for_a_revision_sent_on_that_connection(node: N
     node.wait_for_counts(body["id"], sent=4, acked=3)
 
 
-def test_revisions_in_holding_are_not_counted(node: Node, join: Join, here: Point):
+def test_revisions_that_a_client_already_has_are_not_counted_as_sent(node: Node, join: Join, here: Point):
     """A revision in `holding` does not count as sent and cannot be acknowledged (protocol, section 4, "Counts")."""
     body = publish(node, here)
     node.settle()

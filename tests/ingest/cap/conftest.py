@@ -1,4 +1,4 @@
-"""Fixtures: the intake of CAP messages on an empty log."""
+"""Fixtures: an intake of CAP messages with an empty log."""
 
 import pytest
 from ingest.cap.issuer import (
@@ -8,5 +8,5 @@ from ingest.cap.issuer import (
 
 @pytest.fixture
 def room():
-    """Return a harness that takes messages."""
+    """Return a harness that accepts CAP messages."""
     return CapIngestHarness()

@@ -33,12 +33,12 @@ _TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
 
 
 def time(minutes):
-    """Return a time of CAP, this many minutes after noon."""
+    """Return a CAP time this many minutes after noon."""
     return format_time(NOON_MS + int(minutes * MINUTE_MS))[:19] + "-00:00"
 
 
 def element(name, content):
-    """Return an element, or several of one name; None leaves it out."""
+    """Return an XML element, or several with one name. For None return an empty text."""
     if isinstance(content, list):
         return "".join(element(name, each) for each in content)
     return "" if content is None else f"<{name}>{content}</{name}>"
@@ -56,7 +56,7 @@ def code(name, value):
 
 
 def an_info(*areas, **fields):
-    """Return an info: a flood until one o'clock."""
+    """Return an info about a flood that lasts until one o'clock, with these changes."""
     known = {
         "language": "en-US",
         "category": "Met",
@@ -93,7 +93,10 @@ def a_cancel(identifier, minutes, refers, *infos, **fields):
 
 
 def moved(body, sent_ms):
-    """Return a real message with all its times moved, so that it was sent at this time; offsets and spelling stay."""
+    """Return a real message with all its times moved, so that it was sent at this time.
+
+    Offsets and spelling stay the same.
+    """
     was = cap_message.read(body, assume_offset="+00:00").sent
     by = dt.timedelta(seconds=(sent_ms - was) // 1000)
 
@@ -104,7 +107,7 @@ def moved(body, sent_ms):
 
 
 def id_of(identifier, sender=SENDER):
-    """Return the id for messages of this name."""
+    """Return the id of the alert that a message with this name gets."""
     return ids.base("met", sender, identifier)
 
 
@@ -157,6 +160,6 @@ class CapIngestHarness:
         return list(asyncio.run(self.log.history(alert_id)))
 
     def tombstones(self):
-        """Return the ids with a tombstone, and the id that each went into."""
+        """Return the ids of tombstones (cancels without an alert), each with the id of the alert that replaced it."""
         entries = [entry for _, entry in self.log._entries]
         return {entry.id: entry.into for entry in entries if isinstance(entry, Cancel) and entry.is_tombstone}

@@ -1,4 +1,4 @@
-"""Rough coasts: no official warning is refused for its shape, and none takes long (HD3, HD10)."""
+"""Rough coasts: no official warning is refused because of its shape, and none takes long (HD3, HD10)."""
 
 import json
 import math
@@ -61,11 +61,11 @@ def islet(n, size_m=250, corners=30):
     return s2.a_ring(np.random.default_rng(n), centre, size_m, corners)
 
 
-# ---- coasts --------------------------------------------------------------------------------------------------
+# ---- coasts and other complex shapes -------------------------------------------------------------------------
 
 
 def test_coast_of_7000_corners_with_40_islets_is_published_and_covers_every_corner():
-    """By S2, every place in the message's shape is in the published shape (HD10)."""
+    """According to S2, every place in the message's shape is in the published shape (HD10)."""
     rings = [coast(7_000), *(islet(n) for n in range(40))]
     area = area_of(taken(*rings))
     assert len(area) == 41
@@ -77,7 +77,7 @@ def test_coast_of_7000_corners_with_40_islets_is_published_and_covers_every_corn
     assert depth.min() > -0.2  # B9
 
 
-def test_coast_that_crosses_itself_and_clean_one_are_both_published():
+def test_coasts_with_and_without_self_crossing_are_both_published():
     """A ring that crosses itself is not refused (HD10, CP22)."""
     clean = coast(7_000)
     crossed = clean.copy()
@@ -88,8 +88,8 @@ def test_coast_that_crosses_itself_and_clean_one_are_both_published():
         assert held(area_of(answer), np.array([*ring, *islet(1)])).all()
 
 
-def test_cay_beside_rough_coast_becomes_box():
-    """The cay would vanish at the coast's tolerance. Its box is as small as possible (HD10)."""
+def test_islet_beside_rough_coast_becomes_box():
+    """With the tolerance of the coast the islet would vanish. The box is as small as possible (HD10)."""
     rings = [coast(900), islet(3)]
     area = area_of(taken(*rings))
     assert [len(shape.ring) - 1 == 4 for shape in area] == [False, True]
@@ -100,15 +100,15 @@ def test_cay_beside_rough_coast_becomes_box():
 
 @pytest.mark.parametrize("size_deg", [2e-6, 1e-5, 2e-4, 5e-4])
 def test_polygon_of_less_than_100_m_is_published_at_smallest_size(size_deg):
-    """So is a circle (HD10, P7)."""
+    """A circle of less than 100 m is, too (HD10, P7)."""
     ring = [(10, 50), (10 + size_deg, 50), (10 + size_deg, 50 + size_deg / 2), (10, 50)]
     assert held(area_of(taken(ring)), np.array(ring)).all()
     [circle] = area_of(CapIngestHarness().taken(a_message("m", 0, (), an_info(an_area(circle="50,10 0.05")))))
     assert 100 <= circle.radius_m < 400
 
 
-def test_neighbouring_districts_are_published():
-    """They are 14 districts of DWD with 2,600 corners, and 25 areas of MoWaS (HD10)."""
+def test_neighbouring_districts_are_published_with_every_corner_covered():
+    """The shapes resemble 14 districts of DWD with 2,600 corners, and 25 areas of MoWaS (HD10)."""
     districts = [list(map(tuple, ring.T.tolist())) for ring in grid(7, 2, np.random.default_rng(3)).values()]
     quarters = [coast(120, n, 50 + n // 5 * 0.2, 8 + n % 5 * 0.2, 0.1) for n in range(25)]
     assert sum(map(len, districts)) > 2_600
@@ -117,7 +117,7 @@ def test_neighbouring_districts_are_published():
 
 
 @pytest.mark.parametrize("count", [65, 150, 700])
-def test_too_many_shapes_are_united_without_places_between_them(count):
+def test_too_many_shapes_are_merged_without_covering_places_far_away(count):
     """The shapes are up to 600 towns, half a degree apart (HD10)."""
     at = [(8 + n % 30 * 0.5, 35 + n // 30 * 0.5) for n in range(count)]
     rings = [coast(12, n, lat, lng, 0.05) for n, (lng, lat) in enumerate(at)]
@@ -128,14 +128,14 @@ def test_too_many_shapes_are_united_without_places_between_them(count):
     assert not held(area_of(answer), far).any()
 
 
-def test_policy_checks_shapes_of_message_not_united_ones():
+def test_policy_checks_shapes_before_they_are_merged():
     """Rings on both sides of an ocean do not count as one large shape (P7, HD10)."""
     rings = [coast(12, n, 40, -70 + n, 0.05) for n in range(40)] + [coast(12, n, 40, 5 + n, 0.05) for n in range(40)]
     assert held(area_of(taken(*rings)), np.vstack([np.array(ring) for ring in rings])).all()
 
 
-def test_no_real_message_is_refused_for_its_shape():
-    """All real messages are taken, without zones (HD10)."""
+def test_no_real_message_is_refused_because_of_its_shape():
+    """All real messages are tried, without zones (HD10)."""
     names = sorted(path.stem for path in (DATA / "cap").glob("*.xml")) if DATA.exists() else []
     if not names:
         pytest.skip("the real CAP messages are not here: ../shared/data/cap")
@@ -152,8 +152,8 @@ def test_no_real_message_is_refused_for_its_shape():
     assert sum(outcome == "published" for outcome in outcomes.values()) >= 17
 
 
-def test_zones_of_whole_country_are_published_one_by_one_and_together():
-    """They are a coast of thousands of corners with islets, a strip along a river, and a rock (HD10, CZ1)."""
+def test_zones_of_whole_country_are_published_one_by_one():
+    """The zones are a coast of thousands of corners with islets, a strip along a river, and a rock (HD10, CZ1)."""
     country = {
         "coast": [coast(7_000, 4), *(islet(n, 60, 12) for n in range(80))],
         "river": [[(x / 50, 0.002 * math.sin(x)) for x in range(400)]],
@@ -175,7 +175,7 @@ def test_zones_of_whole_country_are_published_one_by_one_and_together():
         assert held(area_of(answer), corners).all()
 
 
-# ---- bounds of the work ----------------------------------------------------------------------------------------
+# ---- limits of the computation ---------------------------------------------------------------------------------
 
 
 def test_message_with_too_many_corners_is_refused_before_shapes_are_parsed():
@@ -189,8 +189,8 @@ def test_message_with_too_many_corners_is_refused_before_shapes_are_parsed():
     ]
 
 
-def test_alerts_of_one_message_share_its_work():
-    """The same coast counts again in each alert of the message (HD3)."""
+def test_alerts_of_one_message_share_one_limit_of_computation():
+    """The same coast is counted for each alert of the message (HD3)."""
     half = said(coast(MAX_WORK // 2 - 100))
     infos = [an_info(an_area(polygon=half), event=f"Flood {n}", severity=s) for n, s in enumerate(("Minor", "Severe"))]
     assert CapIngestHarness().taken(a_message("m", 0, (), *infos)).outcome == "published"
@@ -199,7 +199,7 @@ def test_alerts_of_one_message_share_its_work():
 
 
 def test_zigzag_rings_are_published_without_full_search_for_crossings(monkeypatch):
-    """The search would take minutes, and the covering shapes do not need it (HD3)."""
+    """Such a search would take minutes, and the covering shapes do not need it (HD3)."""
     asked = []
     is_valid, make_valid = shapely.is_valid, shapely.make_valid
     monkeypatch.setattr(shapely, "is_valid", lambda shape: asked.append(shape) or is_valid(shape))
@@ -210,7 +210,7 @@ def test_zigzag_rings_are_published_without_full_search_for_crossings(monkeypatc
     assert not asked
 
 
-def test_edges_that_take_too_many_arcs_are_too_complex():
+def test_ring_whose_edges_need_too_many_pieces_is_refused_as_too_complex():
     """The ring has 500 edges, each across a continent (HD3, B7)."""
     turn = np.arange(500) * 249 * 2 * math.pi / 499
     star = np.column_stack([10 + 10 * np.cos(turn), 50 + 10 * np.sin(turn)])
@@ -218,8 +218,8 @@ def test_edges_that_take_too_many_arcs_are_too_complex():
     assert CapIngestHarness().refused(body) == [("area-too-complex", "/alert/info/0/area/0")]
 
 
-def test_jurisdiction_is_checked_with_shapes_of_message():
-    """The published shapes may reach beyond it; each shape outside is named (P22, HD10)."""
+def test_jurisdiction_is_checked_before_shapes_are_merged():
+    """The merged shapes may reach beyond the jurisdiction. Each requested shape outside is named (P22, HD10)."""
     towns = [coast(12, n, 15 + n // 10 * 0.2, -90 + n % 10 * 0.2, 0.05) for n in range(80)]
     corners = np.vstack([np.array(ring) for ring in towns])
     (west, south), (east, north) = corners.min(axis=0), corners.max(axis=0)

@@ -22,7 +22,7 @@ def a_file(tmp_path, text):
 
 
 def test_command_summarizes_real_message():
-    """It prints version, type, blocks, languages, shapes and codes (cap.md)."""
+    """The command prints version, type, blocks of infos, languages, shapes and codes (cap.md)."""
     path = cap("google__canada")
     status, lines = run(path)
     assert status == 0
@@ -45,7 +45,7 @@ def test_command_summarizes_real_message():
     ],
 )
 def test_command_reports_violations_line_by_line(text, said, tmp_path):
-    """The exit status is 1, also if another file is good (CP2 to CP5)."""
+    """The exit status is 1, even if another file is valid (CP2 to CP5)."""
     path = a_file(tmp_path, text)
     status, lines = run(path)
     assert status == 1
@@ -53,15 +53,15 @@ def test_command_reports_violations_line_by_line(text, said, tmp_path):
     assert all(line.startswith(f"{path}: {said}") for line in lines)
 
 
-def test_command_assumes_given_offset():
-    """Times without an offset are read with the option's offset (CP6)."""
+def test_command_reads_times_without_offset_with_given_offset():
+    """The option is `--assume-offset` (CP6)."""
     path = cap("alerthub__msg_actual-public_en_of_hp")
     assert run(path)[0] == 1
     assert run("--assume-offset", "+00:00", path)[0] == 0
 
 
 def test_command_refuses_invalid_offset(tmp_path):
-    """It does so before it reads a file (CP6)."""
+    """The command refuses before it reads a file (CP6)."""
     done = CliRunner().invoke(cli, ["cap", "--assume-offset", "noon", str(tmp_path / "x")])
     assert done.exit_code == 2
     assert "expected an offset such as +00:00" in done.output

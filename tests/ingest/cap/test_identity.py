@@ -1,4 +1,4 @@
-"""The alert that a message becomes, if any: its id, its blocks, and repeats (CP8 to CP14)."""
+"""The alert that a message becomes, if any: its id, its infos, and repeats (CP8 to CP14)."""
 
 import asyncio
 from dataclasses import replace
@@ -50,17 +50,17 @@ def test_message_not_meant_to_be_published_is_ignored(room, body, why):
     assert asyncio.run(room.log.tail()) == 0
 
 
-def test_ignored_event_leaves_other_blocks(room):
-    """A weekly test is in one message with a warning (CP9)."""
+def test_other_infos_are_published_if_event_of_one_is_ignored(room):
+    """The message contains a weekly test and a warning (CP9)."""
     answer = room.taken(a_message("m", 0, (), an_info(eventCode=code("SAME", "RWT"), event="Test"), named("Flood")))
     assert [revision.alert.headline for revision in answer.alerts] == ["Flood"]
 
 
-# ---- the alert of a message (CP10 to CP13) -----------------------------------------------------------------------
+# ---- the alert to which a message belongs (CP10 to CP13) ---------------------------------------------------------
 
 
-def test_alert_is_published_under_id_of_its_name(room):
-    """It names its message and its approver (CP16)."""
+def test_alert_is_published_under_id_made_from_name_of_its_message(room):
+    """The stored entry names the message and the approver (CP16)."""
     answer = room.taken(a_message("m-1"))
     [revision] = answer.alerts
     assert answer.outcome == "published"
@@ -70,8 +70,8 @@ def test_alert_is_published_under_id_of_its_name(room):
     assert revision.alert.occurred_at == NOON_MS
 
 
-def test_equal_names_of_two_sources_are_two_alerts(room):
-    """A source can neither change an alert of another source nor take its id, whatever its sender is."""
+def test_messages_of_two_sources_with_equal_names_make_two_alerts(room):
+    """A source can neither change an alert of another source nor use its id, whatever sender it names."""
     room.taken(a_message("m-1"))
     other = CapIngestHarness(room.log, room.clock, CapSource("other", "somebody", frozenset({"*"}), None, None))
     assert other.taken(a_message("m-1")).outcome == "published"
@@ -80,7 +80,7 @@ def test_equal_names_of_two_sources_are_two_alerts(room):
 
 
 def test_repeated_message_gets_first_answer(room):
-    """It does so even after the alert was cancelled or has ended (CP10, H3)."""
+    """This holds even after the alert was cancelled or has ended (CP10, H3)."""
     first = room.taken(a_message("m-1"))
     again = room.taken(a_message("m-1"))
     assert (again.outcome, again.alerts, again.stored) == ("repeated", first.alerts, ())
@@ -93,7 +93,7 @@ def test_repeated_message_gets_first_answer(room):
     assert (answer.outcome, answer.alerts, answer.notes) == ("repeated", first.alerts, first.notes)
 
 
-def test_same_name_and_time_with_other_text_is_repeat(room):
+def test_message_with_same_name_and_time_but_other_text_counts_as_repeat(room):
     """The answer has the note `differs`, and nothing is published (CP10)."""
     first = room.taken(a_message("m-1"))
     answer = room.taken(a_message("m-1", 0, (), named("Another text")))
@@ -111,14 +111,17 @@ def test_repeated_message_is_recognized_after_policy_became_stricter(room):
     assert (answer.outcome, "differs" in answer.notes) == ("repeated", True)
 
 
-def test_sent_is_compared_as_instant(room):
-    """The same time may be written in several ways (CP10)."""
+def test_sent_times_are_compared_as_instants(room):
+    """The same time can be written with different offsets (CP10)."""
     room.taken(a_message("m-1"))
     assert room.taken(a_message("m-1", sent="2026-01-31T13:00:00+01:00")).outcome == "repeated"
 
 
-def test_update_is_next_revision(room):
-    """It has the `occurred_at` of the first message, and a tombstone names the alert that it went into (CP17)."""
+def test_update_becomes_next_revision_of_alert(room):
+    """The revision has the `occurred_at` of the first message.
+
+    A tombstone (a cancel without an alert) names the alert to which the update belongs (CP17).
+    """
     room.taken(a_message("m-1"))
     answer = room.taken(a_message("m-2", 1, ["m-1"], named("Higher")))
     [revision] = answer.alerts
@@ -129,8 +132,8 @@ def test_update_is_next_revision(room):
     assert len(room.history(id_of("m-1"))) == 2
 
 
-def test_altered_log_does_not_make_update_finer_than_policy_allows(room):
-    """A writer of the log does not learn the exact place from the next update (B1, TH7)."""
+def test_altered_log_does_not_make_location_of_update_finer_than_policy_allows(room):
+    """Somebody who can write to the log can't learn the exact place from the next update (B1, TH7)."""
     where = an_info(an_area(circle="32.7,-96.8 1.5"))
     [first] = room.taken(a_message("m-1", 0, (), where)).alerts
     log = MemoryLog()
@@ -140,8 +143,8 @@ def test_altered_log_does_not_make_update_finer_than_policy_allows(room):
     assert revision.alert.area == first.alert.area
 
 
-def test_chain_continues_from_last_message(room):
-    """Each message names the one before it (CP13)."""
+def test_updates_that_each_name_previous_message_revise_one_alert(room):
+    """A final cancel that names the last update ends the alert (CP13)."""
     bodies = [a_message("m-0"), *(a_message(f"m-{n}", n, [f"m-{n - 1}"]) for n in range(1, 5))]
     assert room.outcomes(*bodies) == ["published"] + ["updated"] * 4
     assert [entry.revision for entry in room.history(id_of("m-0"))] == [1, 2, 3, 4, 5]
@@ -150,13 +153,13 @@ def test_chain_continues_from_last_message(room):
 
 
 def test_update_that_names_first_message_revises_its_alert(room):
-    """It was sent later than the current message, so it is about the alert (CP19)."""
+    """Each update was sent later than the current message, so it applies to the alert (CP19)."""
     bodies = [a_message("m-0"), *(a_message(f"m-{n}", n, ["m-0"]) for n in range(1, 4)), a_cancel("c", 9, ["m-0"])]
     assert room.outcomes(*bodies) == ["published"] + ["updated"] * 3 + ["cancelled"]
 
 
-def test_repeated_message_ends_nothing_newer(room):
-    """It does not even end an alert that it names, if that is newer (CP10)."""
+def test_repeated_message_does_not_end_newer_alert(room):
+    """This holds even if the repeated message names the newer alert (CP10)."""
     room.outcomes(a_message("a", 1, ["b"]), a_message("b", 6, (), *two_blocks()))
     before = room.live()
     answer = room.taken(a_message("a", 1, ["b"]))
@@ -164,8 +167,8 @@ def test_repeated_message_ends_nothing_newer(room):
     assert room.live() == before
 
 
-def test_message_of_same_name_and_later_sent_is_update(room):
-    """Its type does not matter, unless it is Cancel; an earlier message is late (CP12)."""
+def test_message_with_same_name_and_later_sent_time_counts_as_update(room):
+    """The message's type does not matter, unless it is Cancel. An earlier message is late (CP12)."""
     bodies = [
         a_message("m", 0),
         a_message("m", 5),
@@ -187,28 +190,28 @@ def test_message_of_same_name_and_later_sent_is_update(room):
 
 
 def test_update_or_cancel_without_references_is_refused(room):
-    """The exception is a message of a known name (CP5, CP12)."""
+    """A message with a known name needs no references (CP5, CP12)."""
     for kind in ("Update", "Cancel"):
         assert room.refused(a_message("m", kind=kind)) == [("missing-field", "/alert/references")]
 
 
-def test_reference_with_other_name_of_sender_is_found(room):
-    """The sender in the reference is unknown, so the message's own sender is tried (CP11)."""
+def test_alert_is_found_by_reference_with_other_sender_name(room):
+    """The sender in the reference is unknown, so the sender of the message itself is tried (CP11)."""
     room.taken(a_message("m-1"))
     assert room.taken(a_message("m-2", 1, [("PAAQ", "m-1")])).outcome == "updated"
     assert id_of("m-1", "PAAQ") not in room.tombstones()
 
 
-def test_unknown_reference_leaves_tombstones_for_both_readings(room):
-    """So the message is recognized as late, whichever sender it has (CP13)."""
+def test_unknown_reference_is_remembered_for_both_possible_senders(room):
+    """So a late message is recognized, whichever sender it has (CP13)."""
     room.taken(a_message("m-2", 1, [("PAAQ", "m-1")]))
     assert room.tombstones() == {id_of("m-1", "PAAQ"): id_of("m-2"), id_of("m-1"): id_of("m-2")}
     assert room.outcomes(a_message("m-1"), a_message("m-1", sender="PAAQ")) == ["superseded", "superseded"]
     assert list(room.live()) == [id_of("m-2")]
 
 
-def test_message_after_its_own_cancel_is_superseded(room):
-    """It is never published (CP13, CP16)."""
+def test_message_that_arrives_after_its_cancel_is_superseded(room):
+    """Such a message is never published (CP13, CP16)."""
     assert room.outcomes(a_cancel("c", 5, ["m"]), a_message("m"), a_cancel("c", 5, ["m"])) == [
         "noted",
         "superseded",
@@ -217,8 +220,11 @@ def test_message_after_its_own_cancel_is_superseded(room):
     assert room.live() == {}
 
 
-def test_tombstone_lasts_a_day_and_as_long_as_its_successor(room):
-    """The log then keeps it for its retention (CP13)."""
+def test_tombstone_lasts_a_day_or_as_long_as_its_successor_can(room):
+    """A tombstone is a cancel that is stored before its alert arrives.
+
+    After its end the log keeps it for the usual retention (CP13).
+    """
     room.taken(a_cancel("c", 0, ["m"]))
     room.taken(a_message("n-2", 0, ["n-1"]))
     [noted], [gone] = room.history(id_of("m")), room.history(id_of("n-1"))
@@ -228,18 +234,18 @@ def test_tombstone_lasts_a_day_and_as_long_as_its_successor(room):
     assert room.history(id_of("n-1")) == [gone]
 
 
-def test_tombstones_need_no_headline_and_no_approval(room):
-    """Their fields are the source's (CP13)."""
+def test_tombstone_names_approver_of_its_source(room):
+    """A tombstone (a cancel stored before its alert arrives) needs no approval of its own (CP13)."""
     room.taken(a_cancel("c", 0, ["m"]))
     [entry] = room.history(id_of("m"))
     assert (entry.source, entry.approval.reviewer, entry.is_tombstone) == ("met", "the duty forecaster", True)
 
 
-# ---- blocks (CP14) -----------------------------------------------------------------------------------------------
+# ---- messages with several infos (CP14) --------------------------------------------------------------------------
 
 
-def test_each_block_is_alert_of_its_own(room):
-    """Each id contains the id of its message, and the block that ends last is the first (CP14)."""
+def test_each_info_of_message_becomes_alert_of_its_own(room):
+    """All ids contain the id of the message, and the info that ends last comes first (CP14)."""
     one, two = two_blocks()
     answer = room.taken(a_message("m", 0, (), one, two.replace(time(60), time(90))))
     assert [revision.id for revision in answer.alerts] == [id_of("m"), f"{id_of('m')}.2"]
@@ -247,8 +253,8 @@ def test_each_block_is_alert_of_its_own(room):
     assert room.taken(a_message("m", 0, (), one, two.replace(time(60), time(90)))).outcome == "repeated"
 
 
-def test_message_of_several_blocks_is_replaced_and_cancelled_as_whole(room):
-    """All its alerts end together (CP17)."""
+def test_all_alerts_of_a_message_are_replaced_and_cancelled_together(room):
+    """One update or cancel that names the message ends all its alerts (CP17)."""
     room.taken(a_message("m", 0, (), *two_blocks()))
     answer = room.taken(a_message("n", 1, ["m"], *two_blocks("three", "four")))
     assert (answer.outcome, len(answer.cancelled)) == ("replaced", 2)
@@ -258,15 +264,15 @@ def test_message_of_several_blocks_is_replaced_and_cancelled_as_whole(room):
     assert room.taken(a_cancel("c", 3, ["n"])).outcome == "cancelled"
 
 
-def test_expired_block_is_left_out(room):
-    """The other blocks are published (CP15)."""
+def test_expired_info_is_not_published(room):
+    """The other infos of the message are published (CP15)."""
     one, two = two_blocks()
     body = a_message("m", -90, (), one.replace(time(60), time(-30)), two)
     assert [revision.alert.headline for revision in room.taken(body).alerts] == ["two"]
 
 
-def test_repeated_message_with_one_block_ended_gets_first_answer(room):
-    """An ended block does not count as a difference (CP10)."""
+def test_repeated_message_with_one_ended_alert_gets_first_answer(room):
+    """An info that has ended does not count as a difference (CP10)."""
     one, two = two_blocks()
     body = a_message("m", 0, (), one, two.replace(time(60), time(90)))
     first = room.taken(body)
@@ -278,8 +284,8 @@ def test_repeated_message_with_one_block_ended_gets_first_answer(room):
 # ---- dry runs (CP8) ----------------------------------------------------------------------------------------------
 
 
-def test_dry_run_decides_and_stores_nothing(room):
-    """Its answer is the outcome of the real message (CP8)."""
+def test_dry_run_returns_outcome_and_stores_nothing(room):
+    """The real message then has the same outcome (CP8)."""
     bodies = [a_message("m"), a_message("u", 1, ["m"]), a_message("r", 2, ["u"], an_info(expires=time(30)))]
     bodies += [a_cancel("c", 3, ["r"]), a_cancel("d", 4, ["unseen"])]
     for body in bodies:

@@ -1,4 +1,4 @@
-"""Reading messages: their fields, and the errors for missing or invalid ones (CP4 to CP6)."""
+"""Reading CAP messages: their fields, and the errors for missing or invalid ones (CP4 to CP6)."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ SENT_MS = 1_556_712_000_000
 
 
 def a_message(*infos, namespace=CAP, **fields):
-    """Return the bytes of a message with these fields and infos; None leaves a field out."""
+    """Return the bytes of a message with these fields and infos; None removes a field."""
     known = {
         "identifier": "m-1",
         "sender": "met@example.org",
@@ -51,7 +51,7 @@ def broken(body, **how):
 
 
 def test_all_fields_of_message_are_read():
-    """They are the fields that geocast uses."""
+    """All fields that geocast uses are tested."""
     area = an_area(polygon="1,2 3,4 5,6 1,2", circle="7,8 9", geocode="<valueName>UGC</valueName><value>X</value>")
     info = an_info(area, severity="Severe", onset="2019-05-01T13:00:00+01:00", web="https://example.org/", headline="H")
     found = message.read(a_message(info, references="a,b,2019-05-01T11:00:00-00:00\n c,d,x", note=" n "))
@@ -73,8 +73,8 @@ def test_all_fields_of_message_are_read():
         ("en-US, fr", "und", {"language-unknown"}),
     ],
 )
-def test_unreadable_language_is_undetermined(text, language, notes):
-    """The warning is not refused (HD12)."""
+def test_unreadable_language_is_read_as_undetermined(text, language, notes):
+    """The warning is published nevertheless (HD12)."""
     found = message.read(a_message(an_info(language=text)))
     assert (found.infos[0].language, found.notes - {"unsigned"}) == (language, notes)
 
@@ -85,8 +85,8 @@ def test_missing_headline_is_replaced_by_event():
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-def test_older_versions_are_read_and_noted(version):
-    """CAP 1.0 writes codes and certainty in another way (CP4)."""
+def test_older_cap_versions_are_read_and_noted(version):
+    """CAP 1.0 writes codes and certainty differently (CP4)."""
     namespace = {v: k for k, v in message.NAMESPACES.items()}[version]
     body = a_message(an_info(eventCode="SAME=TOR", certainty="Very Likely"), namespace=namespace)
     found = message.read(body)
@@ -104,8 +104,8 @@ def test_older_versions_are_read_and_noted(version):
     ],
     ids=["rss", "no namespace", "edxl", "1.3"],
 )
-def test_other_documents_are_refused_as_not_cap(body):
-    """The root has to be `alert` in a namespace of CAP (CP4)."""
+def test_documents_other_than_cap_are_refused(body):
+    """The root element must be `alert` in a namespace of CAP (CP4)."""
     assert broken(body) == [("not-cap", "")]
 
 
@@ -116,7 +116,7 @@ def test_missing_field_is_reported(name, text):
     assert ("missing-field", f"/alert/{name}") in broken(a_message(**{name: text}))
 
 
-def test_alerts_and_updates_need_event():
+def test_alert_or_update_without_event_is_refused():
     """Each info needs an event; a Cancel needs no info (CP5)."""
     body = a_message(an_info(), an_info(event=None), msgType="Update")
     assert broken(body) == [("missing-field", "/alert/info/1/event")]
@@ -150,20 +150,20 @@ def test_invalid_field_is_reported_without_its_value(name, text):
     assert text not in violation.detail
 
 
-def test_invalid_shape_is_reported_by_its_pointer():
+def test_invalid_shape_is_reported_with_its_pointer():
     """Pointers count from 0 and include empty elements (CP5, CP22)."""
     body = a_message(an_info(), an_info(an_area(), an_area(polygon="</polygon><polygon>1,2 3,4")))
     assert broken(body) == [("invalid-value", "/alert/info/1/area/1/polygon/1")]
 
 
 @pytest.mark.parametrize("text", ["2019-05-01T12:00:00.25Z", "2019-05-01T12:00:00Z", "2019-05-01T14:00:00+02:00"])
-def test_times_in_forms_that_cap_forbids_are_read(text):
-    """They have fractions or a Z (CP6)."""
+def test_times_in_formats_that_cap_forbids_are_read(text):
+    """The times have fractions of a second or a Z (CP6)."""
     assert message.read(a_message(sent=text)).sent // 1000 == SENT_MS // 1000
 
 
 def test_time_without_offset_gets_offset_of_source():
-    """The source has to be configured for it, and a note says so (CP6)."""
+    """The offset must be configured for the source, and a note mentions it (CP6)."""
     found = message.read(a_message(sent="2019-05-01T14:00:00"), assume_offset="+02:00")
     assert (found.sent, found.notes) == (SENT_MS, {"unsigned", "offset-assumed"})
 
@@ -182,18 +182,18 @@ def test_link_other_than_http_is_dropped():
     assert kept == [*links[:2], *[None] * 4]
 
 
-# ---- blocks --------------------------------------------------------------------------------------------------
+# ---- grouping of infos ---------------------------------------------------------------------------------------
 
 RING, OTHER = "1,2 3,4 5,6 1,2", "1,2 3,4 7,6 1,2"
 
 
 def languages(*infos):
-    """Return the languages of each block."""
+    """Return the languages of each group of infos."""
     return [[info.language for info in block.infos] for block in language_groups.of(message.read(a_message(*infos)))]
 
 
-def test_infos_that_differ_only_by_language_are_one_block():
-    """Their codes and texts may differ, and their shapes may not (CP14)."""
+def test_infos_that_differ_only_by_language_are_grouped():
+    """Codes and texts of the infos may differ, but not their shapes (CP14)."""
     english = an_info(an_area(polygon=RING), language="en")
     french = an_info(an_area(polygon=RING, areaDesc="Ici"), language="fr", event="Crue")
     assert languages(english, french) == [["en", "fr"]]
@@ -201,13 +201,13 @@ def test_infos_that_differ_only_by_language_are_one_block():
     assert languages(english, an_info(an_area(polygon=RING), language="fr", severity="Minor")) == [["en"], ["fr"]]
 
 
-def test_info_with_repeated_block_and_language_is_dropped():
-    """Messages from Australia have two infos that differ by a code (CP14)."""
+def test_second_info_with_same_language_in_group_is_dropped():
+    """Australian messages have two infos that only differ by a code (CP14)."""
     assert languages(an_info(language="en"), an_info(language="EN")) == [["en"]]
 
 
-def test_another_event_in_same_language_is_another_block():
-    """Wind and rain at one place are two blocks, each with its translation (CP14)."""
+def test_infos_with_different_events_in_same_language_are_separate_groups():
+    """Wind and rain at one place are two groups, each with its translation (CP14)."""
     infos = [
         an_info(an_area(polygon=RING), event=event, language=language)
         for event, language in (("Wind", "en"), ("Rain", "en"), ("Vent", "fr"), ("Pluie", "fr"), ("Rain", "en"))
@@ -216,15 +216,15 @@ def test_another_event_in_same_language_is_another_block():
     assert [[info.event for info in block.infos] for block in found] == [["Wind", "Vent"], ["Rain", "Pluie"]]
 
 
-def test_codes_distinguish_blocks_without_shapes():
+def test_codes_distinguish_infos_without_shapes():
     """Codes count only in infos without shapes (CP14)."""
     one, two = (an_area(geocode=f"<valueName>UGC</valueName><value>{value}</value>") for value in ("A", "B"))
     assert languages(an_info(one, language="en"), an_info(one, language="fr")) == [["en", "fr"]]
     assert languages(an_info(one, language="en"), an_info(two, language="fr")) == [["en"], ["fr"]]
 
 
-def test_more_than_eight_blocks_are_refused():
-    """A message has 1 to 8 blocks (CP14)."""
+def test_message_with_infos_for_more_than_eight_alerts_is_refused():
+    """Infos that differ only by language make one alert (CP14)."""
     infos = [an_info(expires=f"2019-05-01T1{n}:00:00Z") for n in range(9)]
     assert len(languages(*infos[:8])) == 8
     with pytest.raises(Problem) as caught:
@@ -233,7 +233,7 @@ def test_more_than_eight_blocks_are_refused():
 
 
 def test_message_is_all_clear_only_if_all_infos_are():
-    """Each info has to say AllClear (CP15)."""
+    """Each info must have the response type AllClear (CP15)."""
     clear, other = an_info(responseType="AllClear"), an_info(responseType="Shelter")
     assert language_groups.is_all_clear(message.read(a_message(clear, clear)))
     assert not language_groups.is_all_clear(message.read(a_message(clear, other)))
@@ -254,8 +254,8 @@ REAL = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_message_has_expected_blocks_and_shapes(name):
-    """The table has the languages of each block, and its number of shapes (CP14, CP22)."""
+def test_real_message_has_expected_languages_and_number_of_shapes(name):
+    """The table has the languages and the number of shapes of each group of infos (CP14, CP22)."""
     found = language_groups.of(message.read(cap(name).read_bytes()))
     assert [([info.language for info in block.infos], len(block.shapes)) for block in found] == REAL[name]
 
@@ -269,16 +269,16 @@ REAL_BROKEN = {
 
 
 @pytest.mark.parametrize("name", REAL_BROKEN)
-def test_broken_real_message_is_refused_where_it_is_wrong(name):
-    """The first one is accepted with an offset of the source (CP5, CP6)."""
+def test_broken_real_message_is_refused_with_pointer_to_its_fault(name):
+    """One of the messages is accepted if its source has an offset (CP5, CP6)."""
     body = cap(name).read_bytes()
     assert broken(body)[0] == REAL_BROKEN[name]
     if name.startswith("alerthub"):
         assert len(message.read(body, assume_offset="+00:00").infos[0].areas[0].rings) == 1
 
 
-def test_message_in_three_encodings_is_read_equally():
-    """The files differ by line ends, namespace, and names of lists of codes (CP21)."""
+def test_same_message_in_three_encodings_is_read_equally():
+    """The files differ in line ends, namespace, and names of code lists (CP21)."""
     names = ["google__thunderstorm", "oasiscap__v1dot1_appendix_adot2", "oasiscap__v1dot2_appendix_adot2"]
     infos = [message.read(cap(name).read_bytes()).infos[0] for name in names]
     first, *others = (replace(info, codes=(), areas=(replace(info.areas[0], codes=()),)) for info in infos)

@@ -1,4 +1,4 @@
-"""Messages that come in any order, more than once, at several nodes, and after a crash (CP13, CP16 to CP20)."""
+"""Messages that arrive in any order, more than once, at several nodes, or after a crash (CP13, CP16 to CP20)."""
 
 import asyncio
 import itertools
@@ -23,22 +23,22 @@ from geocast.model.alert import Cancel, Revision, is_id
 
 
 class Dying(MemoryLog):
-    """A log of a node that dies at its nth append. Purpose: a crash between two steps. Lies: the process lives on."""
+    """A log whose node crashes at the nth append. Unlike after a real crash, the process lives on."""
 
     def __init__(self, after):
         super().__init__()
         self.left = after
 
     async def append(self, entry):
-        """Store the entry, if the node is still alive."""
+        """Store the entry, if the node has not crashed yet."""
         if self.left == 0:
             raise LogUnavailable("the node has died")
         self.left -= 1
         return await super().append(entry)
 
 
-def test_repeated_message_after_crash_between_steps_takes_remaining_steps():
-    """Steps that were taken before the crash are not taken twice (CP20)."""
+def test_repeated_message_after_crash_completes_remaining_steps():
+    """Steps from before the crash are not repeated (CP20)."""
     begun = [a_message("a"), a_message("b")]
     body = a_message("n", 1, ["a", "b", "unseen"], *two_blocks())
     whole = CapIngestHarness()
@@ -61,8 +61,8 @@ def test_repeated_message_after_crash_between_steps_takes_remaining_steps():
         assert room.tombstones() == whole.tombstones()
 
 
-def test_repeated_update_is_recognized_without_its_tombstone():
-    """The history of the alert that it went into shows it (CP10, CP20)."""
+def test_repeated_update_is_recognized_before_its_tombstone_is_stored():
+    """The history of the alert contains the update (CP10, CP20)."""
     log = Dying(2)
     room = CapIngestHarness(log)
     room.taken(a_message("m"))
@@ -84,8 +84,8 @@ CHAIN = {
 
 @pytest.mark.parametrize("order", list(itertools.permutations(CHAIN)), ids="-".join)
 @pytest.mark.parametrize("twice", [False, True])
-def test_chain_with_cancel_in_any_order_leaves_nothing_live(order, twice):
-    """Nothing is sent after its end, and repeated messages change nothing (CP13)."""
+def test_alert_update_and_cancel_in_any_order_leave_nothing_live(order, twice):
+    """Repeated messages change nothing (CP13)."""
     room = CapIngestHarness()
     for name in order:
         for _ in range(1 + twice):
@@ -96,7 +96,7 @@ def test_chain_with_cancel_in_any_order_leaves_nothing_live(order, twice):
 
 
 @pytest.mark.parametrize("order", [("alert", "update"), ("update", "alert")], ids="-".join)
-def test_chain_of_updates_in_any_order_leaves_newest_live(order):
+def test_alert_and_update_in_any_order_leave_newest_live(order):
     """One alert is live, with the content of the last update (CP13)."""
     room = CapIngestHarness()
     room.outcomes(*(CHAIN[name] for name in order))
@@ -113,7 +113,7 @@ ONE_NAME = [a_message("m"), a_message("m", 1, ["m"], kind="Update"), a_cancel("m
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
-def test_updates_that_name_only_message_before_leave_newest_live(order):
+def test_updates_that_name_only_previous_message_leave_newest_live(order):
     """A late message still links the alerts before and after it (CP13)."""
     room = CapIngestHarness()
     room.outcomes(*(LINKS[n] for n in order), *(LINKS[n] for n in order))
@@ -124,8 +124,8 @@ def test_updates_that_name_only_message_before_leave_newest_live(order):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_messages_of_one_name_in_any_order_leave_newest_live(order):
-    """A cancel of the same name is recognized by its name, too (CP12, CP13)."""
+def test_messages_and_cancel_with_one_name_in_any_order_leave_nothing_live(order):
+    """A cancel is recognized by its name as well as by its references (CP12, CP13)."""
     room = CapIngestHarness()
     room.outcomes(*(ONE_NAME[n] for n in order))
     assert room.live() == {}
@@ -143,7 +143,7 @@ STYLES = {
 
 
 def a_chain(updates, cancel, cancel_at):
-    """Return four messages that name each other in these ways. The message at `cancel_at` is a Cancel."""
+    """Return four messages that refer to each other in these ways. The message at `cancel_at` is a Cancel."""
     made = [a_message("m", 0, (), named("m"))]
     for n in range(1, len(NAMES)):
         if n == cancel_at:
@@ -155,8 +155,8 @@ def a_chain(updates, cancel, cancel_at):
 
 @pytest.mark.parametrize(("cancel", "cancel_at"), [*((cancel, 3) for cancel in STYLES), ("the first", 2)])
 @pytest.mark.parametrize("updates", STYLES)
-def test_chain_has_same_result_in_every_order(updates, cancel, cancel_at):
-    """An update or a cancel may name any messages (HD9)."""
+def test_messages_about_one_alert_have_same_result_in_every_order(updates, cancel, cancel_at):
+    """An update or a cancel may refer to any of the messages (HD9)."""
     chain = a_chain(updates, cancel, cancel_at)
     in_order = CapIngestHarness()
     in_order.outcomes(*chain)
@@ -168,8 +168,8 @@ def test_chain_has_same_result_in_every_order(updates, cancel, cancel_at):
         assert list(room.live().values()) == expected, [body[60:90] for body in order]
 
 
-def test_repeated_messages_after_whole_chain_change_nothing():
-    """They come in any order (HD9, CP10)."""
+def test_messages_repeated_after_cancel_change_nothing():
+    """The repeated messages arrive in any order (HD9, CP10)."""
     chain = a_chain("the first", "the first", 3)
     for order in itertools.permutations(chain):
         room = CapIngestHarness()
@@ -178,7 +178,7 @@ def test_repeated_messages_after_whole_chain_change_nothing():
 
 
 @pytest.mark.parametrize("between", [[], [a_message("u", 1, ["m"])]])
-def test_update_older_than_cancel_of_its_chain_is_superseded(room, between):
+def test_update_sent_before_cancel_of_its_alert_is_superseded(room, between):
     """The Cancel names only the first message, as some issuers do (HD9)."""
     room.outcomes(a_message("m"), *between, a_cancel("c", 5, ["m"]))
     late = a_message("v", 2, ["m"])
@@ -191,7 +191,7 @@ def test_update_older_than_cancel_of_its_chain_is_superseded(room, between):
 
 
 def test_cancel_of_expired_alert_supersedes_older_updates(room):
-    """The Cancel is remembered once, although there was nothing to cancel (HD9)."""
+    """The Cancel is stored once, although there was nothing to cancel (HD9)."""
     room.taken(a_message("m", 0, (), an_info(expires=time(21))))
     room.clock.advance(120)
     cancel = a_cancel("c", 5, ["m"])
@@ -201,13 +201,13 @@ def test_cancel_of_expired_alert_supersedes_older_updates(room):
 
 
 def test_update_that_names_live_and_cancelled_alert_revises_live_one(room):
-    """Nobody in the area of the live alert is missed (HD9, CP11)."""
+    """So nobody in the area of the live alert is missed (HD9, CP11)."""
     room.outcomes(a_message("m"), a_message("n"), a_cancel("c", 5, ["n"]))
     assert room.outcomes(a_message("u", 2, ["m", "n"])) == ["updated"]
 
 
-def test_blocks_not_published_before_cancel_are_not_published_after_it():
-    """The node died between two blocks, and the Cancel came before the message came again (HD9, CP20)."""
+def test_alerts_missed_in_crash_are_not_published_after_cancel():
+    """The node crashed after one of two alerts. The Cancel arrived before the message was repeated (HD9, CP20)."""
     log = Dying(1)
     room = CapIngestHarness(log)
     with pytest.raises(LogUnavailable):
@@ -219,12 +219,12 @@ def test_blocks_not_published_before_cancel_are_not_published_after_it():
 
 
 def published_and_cancelled(room, count):
-    """Take this many messages of one name, each published as new and then cancelled."""
+    """Accept this many messages with one name, each published as new and then cancelled."""
     for n in range(count):
         assert room.outcomes(a_message("m", n / 10), a_cancel("m", n / 10 + 0.05, ["m"])) == ["published", "cancelled"]
 
 
-def test_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
+def test_alert_for_name_used_many_times_is_found_in_few_rounds(room, monkeypatch):
     """The number of rounds grows with the logarithm of the number of messages (HD14)."""
     published_and_cancelled(room, 40)
     rounds = []
@@ -234,8 +234,8 @@ def test_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
     assert 3 <= len(rounds) <= 8
 
 
-def test_name_published_as_new_too_often_is_rate_limited(room, monkeypatch):
-    """The last of its alerts can still be cancelled (HD14)."""
+def test_message_name_published_as_new_too_often_is_rate_limited(room, monkeypatch):
+    """The last alert with this name can still be cancelled (HD14)."""
     monkeypatch.setattr(decision, "MAX_GENERATIONS", 3)
     published_and_cancelled(room, 2)
     assert room.outcomes(a_message("m", 1)) == ["published"]
@@ -244,7 +244,7 @@ def test_name_published_as_new_too_often_is_rate_limited(room, monkeypatch):
 
 
 def test_late_message_cancels_alert_that_it_would_have_replaced(room):
-    """The cancel has the right reason, and lasts as long as the alert's successor (CP13)."""
+    """The cancel has the reason of a replacement, and lasts as long as the alert's successor (CP13)."""
     room.outcomes(LINKS[0], LINKS[2])
     answer = room.taken(LINKS[1])
     assert (answer.outcome, [each.id for each in answer.cancelled]) == ("superseded", [id_of("m")])
@@ -257,7 +257,10 @@ def test_late_message_cancels_alert_that_it_would_have_replaced(room):
 
 
 class Slow(MemoryLog):
-    """A log whose every call lets other tasks run first. Purpose: two nodes at once. Lies: they take strict turns."""
+    """A log whose every call lets other tasks run first, so that two nodes work at once.
+
+    They take strict turns, unlike real nodes.
+    """
 
     async def append(self, entry):
         """Store the entry after a turn of the event loop."""
@@ -272,7 +275,10 @@ class Slow(MemoryLog):
 
 
 def together(*bodies, lead=0):
-    """Return the outcomes of messages taken at once, each at a node of its own. The first is `lead` turns ahead."""
+    """Return the outcomes of messages that arrive at once, each at its own node.
+
+    The first one is `lead` turns ahead.
+    """
     room = CapIngestHarness(Slow())
 
     async def late(n, body):
@@ -288,7 +294,7 @@ def together(*bodies, lead=0):
 
 @pytest.mark.parametrize("lead", range(8))
 def test_same_message_at_two_nodes_makes_one_alert(lead):
-    """One node publishes it, and the other one answers `repeated` (CP10, H3)."""
+    """One node publishes the alert, and the other one answers `repeated` (CP10, H3)."""
     _, answers = together(a_message("m"), a_message("m"), lead=lead)
     assert sorted(answer.outcome for answer in answers) == ["published", "repeated"]
     assert answers[0].alerts == answers[1].alerts
@@ -297,16 +303,16 @@ def test_same_message_at_two_nodes_makes_one_alert(lead):
 @pytest.mark.parametrize("lead", range(8))
 @pytest.mark.parametrize("late", ["update", "cancel"])
 @pytest.mark.parametrize("swapped", [False, True])
-def test_message_and_its_update_or_cancel_at_two_nodes_leave_later_one(lead, late, swapped):
-    """The first entry at the message's id decides, and the other node decides again (CP13)."""
+def test_message_and_its_update_or_cancel_at_two_nodes_have_result_of_later_one(lead, late, swapped):
+    """The first entry under the message's id is stored, and the other node decides again (CP13)."""
     bodies = [CHAIN["alert"], CHAIN[late]]
     room, _ = together(*(reversed(bodies) if swapped else bodies), lead=lead)
     assert list(room.live().values()) == (["Updated"] if late == "update" else [])
 
 
 @pytest.mark.parametrize("lead", range(8))
-def test_two_updates_at_two_nodes_leave_newer_one(lead):
-    """It does not matter which of them is first (CP19)."""
+def test_two_updates_at_two_nodes_leave_newer_one_live(lead):
+    """The result does not depend on which update arrives first (CP19)."""
     room = CapIngestHarness(Slow())
     room.taken(a_message("m"))
     bodies = [a_message("u-1", 1, ["m"], named("older")), a_message("u-2", 2, ["m"], named("newer"))]
@@ -324,15 +330,15 @@ def test_two_updates_at_two_nodes_leave_newer_one(lead):
 
 
 def test_update_of_alert_cancelled_by_hand_is_published_as_new(room):
-    """An operator with `alerts:manage` cancels it, and the next update is published as new (CP18)."""
+    """An operator with `alerts:manage` has cancelled the alert (CP18)."""
     [revision] = room.taken(a_message("m")).alerts
     by_hand = Cancel(revision.id, 2, "No.", revision.alert.approval, "desk", NOON_MS, revision.ends_at)
     assert asyncio.run(room.log.append(by_hand))
     assert room.taken(a_message("u", 1, ["m"])).outcome == "published"
 
 
-def test_ids_follow_grammar_of_ids(room):
-    """All ids of alerts from CAP are valid (A1)."""
+def test_alert_ids_made_from_cap_messages_are_valid(room):
+    """The ids follow the grammar for ids of alerts (A1)."""
     for entry in room.taken(a_message("m", 0, (), *two_blocks())).stored:
         assert isinstance(entry, Revision)
         assert is_id(entry.id)

@@ -14,7 +14,7 @@ from support.fakes import NOON_MS
 
 
 def test_cancel_ends_all_alerts_that_it_names(room):
-    """It ends two and five alerts at once, and gives a reason (CP17)."""
+    """The Cancel ends two or five alerts at once, and gives a reason (CP17)."""
     for count in (2, 5):
         names = [f"m-{count}-{n}" for n in range(count)]
         room.outcomes(*map(a_message, names))
@@ -37,8 +37,8 @@ def test_cancel_ends_all_alerts_that_it_names(room):
         ({"note": "Word. " * 60}, (), ("Word. " * 60)[: 46 * 6 - 1] + "…"),
     ],
 )
-def test_cancel_has_issuers_words_as_reason(room, fields, infos, reason):
-    """The reason is the headline, or the note, or a default text, cut to 280 characters (LA4)."""
+def test_cancel_has_text_of_issuer_as_reason(room, fields, infos, reason):
+    """The reason is the headline, otherwise the note, otherwise a default text, cut to 280 characters (LA4)."""
     room.taken(a_message("m"))
     [cancel] = room.taken(a_cancel("c", 1, ["m"], *infos, **fields)).cancelled
     assert cancel.reason == reason
@@ -46,7 +46,10 @@ def test_cancel_has_issuers_words_as_reason(room, fields, infos, reason):
 
 
 def test_update_of_several_alerts_replaces_them(room):
-    """The new alert is published before the others are cancelled, and they name it (CP17, CP20)."""
+    """The new alert is published first.
+
+    Then the old ones are cancelled, with the new one as their successor (CP17, CP20).
+    """
     room.outcomes(a_message("a"), a_message("b"))
     answer = room.taken(a_message("n", 1, ["a", "b"], named("Both")))
     assert (answer.outcome, [each.id for each in answer.alerts]) == ("replaced", [id_of("n")])
@@ -57,15 +60,15 @@ def test_update_of_several_alerts_replaces_them(room):
 
 
 def test_update_with_earlier_expiry_replaces_alert(room):
-    """So no client sees an alert that ends earlier than before (CP20, P6)."""
+    """So no client sees the end of an alert move earlier (CP20, P6)."""
     room.taken(a_message("m"))
     answer = room.taken(a_message("n", 1, ["m"], an_info(expires=time(30))))
     assert (answer.outcome, list(room.live())) == ("replaced", [id_of("n")])
     assert room.taken(a_message("n", 1, ["m"], an_info(expires=time(30)))).cancelled == answer.cancelled
 
 
-def test_message_of_same_name_with_earlier_expiry_replaces_alert(room):
-    """The new alert has a further id of the same name, which the next message finds (CP12, CP17)."""
+def test_message_with_same_name_and_earlier_expiry_replaces_alert(room):
+    """The new alert gets another id for the same name, which the next message finds (CP12, CP17)."""
     room.taken(a_message("m"))
     answer = room.taken(a_message("m", 1, (), an_info(expires=time(30))))
     assert (answer.outcome, list(room.live())) == ("replaced", [f"{id_of('m')}:2"])
@@ -77,12 +80,12 @@ def test_message_of_same_name_with_earlier_expiry_replaces_alert(room):
 
 
 def test_update_with_another_status_replaces_alert(room):
-    """All revisions of an alert have one status (CP17)."""
+    """All revisions of an alert have the same status (CP17)."""
     room.taken(a_message("m", status="Test"))
     assert room.taken(a_message("n", 1, ["m"])).outcome == "replaced"
 
 
-def test_update_beyond_longest_age_goes_on_under_new_id(room):
+def test_update_beyond_maximum_age_of_alert_continues_under_new_id(room):
     """The update comes a week after the first message (CP17, P6)."""
     week = 7 * 24 * 60
     room.taken(a_message("m", 0, (), an_info(expires=time(week - 1))))
@@ -93,14 +96,14 @@ def test_update_beyond_longest_age_goes_on_under_new_id(room):
 
 
 def test_update_of_ended_alert_is_published_as_new(room):
-    """Only live alerts are revised (CP18)."""
+    """Only live alerts can be revised (CP18)."""
     room.outcomes(a_message("m"), a_cancel("c", 1, ["m"]))
     assert room.taken(a_message("n", 2, ["m"])).outcome == "published"
     assert list(room.live()) == [id_of("n")]
 
 
 def test_update_that_names_replaced_alert_revises_its_successor(room):
-    """The issuer names the first message, after an update that replaced its alert (CP18, CP19)."""
+    """The issuer refers to the first message, whose alert an update has replaced (CP18, CP19)."""
     room.outcomes(a_message("m"), a_message("n", 1, ["m"], an_info(expires=time(30))))
     answer = room.taken(a_message("o", 2, ["m"]))
     assert (answer.outcome, answer.alerts[0].id) == ("updated", id_of("n"))
@@ -108,8 +111,8 @@ def test_update_that_names_replaced_alert_revises_its_successor(room):
     assert room.live() == {}
 
 
-def test_updates_of_same_time_are_two_alerts(room):
-    """The issuer has split a warning in two, and cancels each (CP19)."""
+def test_updates_sent_at_same_time_become_two_alerts(room):
+    """The issuer has split a warning in two, and can cancel each part (CP19)."""
     room.taken(a_message("m"))
     siblings = [a_message("u-1", 1, ["m"], named("North")), a_message("u-2", 1, ["m"], named("South"))]
     assert room.outcomes(*siblings) == ["updated", "published"]
@@ -119,8 +122,8 @@ def test_updates_of_same_time_are_two_alerts(room):
     assert room.live() == {id_of("m"): "North"}
 
 
-def test_late_messages_change_nothing(room):
-    """They are an Update and a Cancel that were sent before the current message (CP19)."""
+def test_update_or_cancel_older_than_current_message_changes_nothing(room):
+    """Both were sent before the current message (CP19)."""
     room.outcomes(a_message("m"), a_message("u-2", 2, ["m"], named("Second")))
     assert room.outcomes(a_message("u-1", 1, ["m"], named("First")), a_cancel("c", 1, ["m"])) == ["superseded"] * 2
     assert room.live() == {id_of("m"): "Second"}
@@ -135,8 +138,8 @@ def test_update_that_names_whole_history_revises_current_alert_only(room):
     assert {id_of("n-0"), id_of("old-1"), id_of("old-2")} <= room.tombstones().keys()
 
 
-def test_update_with_all_blocks_expired_cancels(room):
-    """Every `expires` is past; the urgency Past does not count (CP15)."""
+def test_update_whose_infos_have_all_expired_cancels_alert(room):
+    """Each `expires` is in the past. The urgency Past does not count (CP15)."""
     room.taken(a_message("m"))
     over = an_info(expires=time(0), headline="It is over.")
     [cancel] = room.taken(a_message("u", 1, ["m"], over)).cancelled

@@ -1,4 +1,4 @@
-"""`circle` and `polygon`: the meaning of their texts, and invalid ones (CP22, CP23)."""
+"""Reading `circle` and `polygon`: what their texts mean, and invalid ones (CP22, CP23)."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from geocast.ingest.cap.shapes import CapCircle, CapRing, circle, polygon
 
 
 def test_circle_radius_is_read_in_kilometres():
-    """Any white space separates the two parts (CP23)."""
+    """Centre and radius may be separated by any white space (CP23)."""
     assert circle(" 32.9525,-115.5527\n 1.5 ") == (CapCircle(32.9525, -115.5527, 1500.0), frozenset())
     assert circle("0,0 0") == (CapCircle(0.0, 0.0, 0.0), frozenset())
 
@@ -17,7 +17,7 @@ def test_ring_is_read_with_latitude_first():
 
 
 def test_open_ring_is_closed():
-    """A note says so (CP22)."""
+    """A note mentions the change (CP22)."""
     assert polygon("1,2 3,4 5,6") == (CapRing(((1, 2), (3, 4), (5, 6), (1, 2))), frozenset({"ring-closed"}))
 
 

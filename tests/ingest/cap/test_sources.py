@@ -1,4 +1,4 @@
-"""The file of `--cap-sources`: its content, and errors for invalid files."""
+"""The file given with `--cap-sources`: its content, and errors for invalid files."""
 
 import hashlib
 from pathlib import Path
@@ -24,12 +24,12 @@ senders = ["*"]
 
 
 def parsed(text):
-    """Return the sources in a text."""
+    """Return the sources in this text of a file."""
     return sources.parse(text.encode(), Path("s.toml"))
 
 
 def test_source_with_issuer_is_found_only_by_tokens_of_that_issuer():
-    """Its webhook secret does not depend on the issuer (HD5, CP1)."""
+    """The source's webhook secret does not depend on the issuer (HD5, CP1)."""
     found = parsed(GOOD.replace("[sources.belize-met]", '[sources.belize-met]\nissuer = "https://met.example"'))
     belize = found.named("belize-met", "https://met.example")
     assert belize is found.of_secret(SECRET)
@@ -37,7 +37,7 @@ def test_source_with_issuer_is_found_only_by_tokens_of_that_issuer():
 
 
 def test_source_is_found_by_name_and_by_secret():
-    """A token has the name, and a webhook has the secret (CP1)."""
+    """A token contains the name, and a webhook sends the secret (CP1)."""
     found = parsed(GOOD)
     belize = found.named("belize-met")
     assert found.names == ("belize-met", "a.b:c_d")
@@ -51,26 +51,26 @@ def test_source_is_found_by_name_and_by_secret():
 
 @pytest.mark.parametrize("secret", ["", "s", "s" * 31, "s" * 33, "S" * 32, "s" * 256, "\xff" * 32, "\u0100" * 32])
 def test_unknown_secret_finds_no_source(secret):
-    """It finds no source without a secret either (CP1)."""
+    """A source without a secret is not found either (CP1)."""
     assert parsed(GOOD).of_secret(secret) is None
 
 
 def test_too_short_secret_finds_no_source():
-    """A secret has at least 32 characters, whatever hashes the file has."""
+    """A secret needs at least 32 characters, even if the file has the hash of a shorter one."""
     short = hashlib.sha256(b"secret").hexdigest()
     assert parsed(GOOD.replace(HASH, short)).of_secret("secret") is None
 
 
 def test_senders_are_compared_literally():
-    """Only "*" matches any sender, for aggregators (CP1)."""
+    """Only "*" in the file matches any sender, as aggregators need (CP1)."""
     found = parsed(GOOD)
     belize = found.named("belize-met")
     assert [belize.speaks_for(s) for s in ("drudon@nms.gov.bz", "DRUDON@nms.gov.bz", "*")] == [True, False, False]
     assert found.named("a.b:c_d").speaks_for("anybody")
 
 
-def test_secret_is_in_no_repr():
-    """Its hash is not shown either."""
+def test_repr_of_source_contains_no_secret():
+    """The hash of the secret is not shown either."""
     assert HASH[:8] not in repr(parsed(GOOD).named("belize-met"))
 
 

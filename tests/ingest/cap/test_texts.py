@@ -1,17 +1,17 @@
-"""The clean-up and the cut of a message's texts (CP21)."""
+"""Cleaning up and shortening the texts of a message (CP21)."""
 
 import pytest
 
 from geocast.ingest.cap.texts import cut, one_line, tidy
 
 
-def test_text_is_cleaned_line_by_line():
-    """Line ends, tabs, control characters, blanks and empty lines are cleaned up (CP21)."""
+def test_line_breaks_and_control_characters_of_text_are_cleaned_up():
+    """Tabs, blanks and empty lines are cleaned up, too (CP21)."""
     assert tidy("  a\t b \r\n\r\n\r\n \n c\rd\x07\x85e  \n") == "a  b\n\nc\nd\ne"
 
 
-def test_headline_is_one_line():
-    """Line breaks of the issuer's editor are removed (CP21)."""
+def test_headline_is_joined_into_one_line():
+    """The issuer's editor may have broken the line (CP21)."""
     assert one_line("operated by Caltech and\n            USGS ") == "operated by Caltech and USGS"
 
 
@@ -30,6 +30,6 @@ def test_headline_is_one_line():
     ],
 )
 def test_long_text_is_cut_after_sentence_or_word(text, limit, short):
-    """The result with its ellipsis is within the limit (CP21)."""
+    """With its ellipsis the result is within the limit (CP21)."""
     assert cut(text, limit) == short
     assert len(short) <= limit

@@ -1,4 +1,4 @@
-"""XML from strangers: accepted documents, and nothing is fetched, expanded or waited for (CP2, CP3)."""
+"""XML from untrusted senders: nothing is fetched, expanded or waited for (CP2, CP3)."""
 
 import pytest
 
@@ -31,14 +31,14 @@ def refusal(body, charset=None):
     return caught.value.detail
 
 
-def test_document_is_parsed_to_tree_of_names_and_texts():
+def test_xml_document_is_parsed_to_tree_of_names_and_texts():
     """Comments and processing instructions are dropped; CDATA and references are text (CP3)."""
     body = b'<?xml-stylesheet href="/"?><!-- c --><a>x<!-- c -->y<b>1 &lt; 2</b>tail<c><![CDATA[<&]]></c></a>'
     assert shown(parse(body)) == ("a", "xy", [("b", "1 < 2", []), ("c", "<&", [])])
 
 
-def test_children_are_found_in_namespace_of_their_parent():
-    """The prefix does not matter (CP4)."""
+def test_only_children_in_namespace_of_their_parent_are_found():
+    """The prefixes of the elements do not matter (CP4)."""
     root = parse(b'<p:a xmlns:p="urn:1" xmlns:q="urn:2"><p:b>ours</p:b><q:b>theirs</q:b><b>nobody\'s</b></p:a>')
     assert (root.namespace, [child.text for child in root.all("b")]) == ("urn:1", ["ours"])
 
@@ -46,7 +46,7 @@ def test_children_are_found_in_namespace_of_their_parent():
 @pytest.mark.parametrize("doctype", DOCTYPES.values(), ids=DOCTYPES)
 @pytest.mark.parametrize("use", ["", "&a;", "&a8;"])
 def test_any_doctype_is_refused(doctype, use):
-    """It does not matter whether its declarations are used (CP3)."""
+    """This holds whether or not its entities are used (CP3)."""
     assert refusal(f"{doctype}<alert>{use}</alert>".encode()) == "the document must have no DOCTYPE"
 
 
@@ -64,12 +64,12 @@ def test_any_doctype_is_refused(doctype, use):
     ],
 )
 def test_document_that_is_not_namespace_well_formed_is_refused(body):
-    """Elements under an undeclared prefix are not dropped silently (HD11)."""
+    """Otherwise elements with an undeclared prefix would be dropped silently (HD11)."""
     assert refusal(body) == "the document is not namespace-well-formed XML (line 1)"
 
 
-def test_namespaces_that_are_no_urls_are_read():
-    """The specification only discourages them (CP4)."""
+def test_namespaces_that_are_not_urls_are_accepted():
+    """The XML specification only discourages such namespaces (CP4)."""
     assert parse(b'<a xmlns="relative" xmlns:q="a b"/>').namespace == "relative"
 
 
@@ -81,7 +81,7 @@ def test_too_deep_nesting_is_refused():
 
 
 def test_too_many_elements_are_refused(monkeypatch):
-    """Many small elements would take seconds (CP3)."""
+    """Parsing a large number of small elements would take seconds (CP3)."""
     monkeypatch.setattr(xml, "MAX_ELEMENTS", 3)
     parse(b"<a><b/><b/></a>")
     assert refusal(b"<a><b/><b/><b/></a>") == "the document has more than 3 elements"
@@ -89,7 +89,7 @@ def test_too_many_elements_are_refused(monkeypatch):
 
 @pytest.mark.parametrize("count", [MAX_ATTRIBUTES + 1, 100_000])
 def test_too_many_attributes_and_namespaces_are_refused(count):
-    """The limit is for one element (CP3)."""
+    """The limit applies to each element (CP3)."""
     crowded = "the document has an element with more than 64 attributes and namespaces"
     for prefix in ("a", "xmlns:a"):
         many = " ".join(f"{prefix}{n}='u'" for n in range(count))
@@ -100,7 +100,7 @@ def test_too_many_attributes_and_namespaces_are_refused(count):
     "body", [b"", b" ", b"<a>", b"<a></b>", b"<a/><b/>", b"<a>&x;</a>", b"{}", b"<a>\x00</a>", b"<a b=1/>"]
 )
 def test_document_that_is_not_well_formed_is_refused(body):
-    """The error repeats nothing of its text (CP3, H9)."""
+    """The error repeats none of the document's text (CP3, H9)."""
     assert refusal(body).startswith("the document is not well-formed XML")
 
 
@@ -119,7 +119,7 @@ def test_document_that_is_not_well_formed_is_refused(body):
     ],
 )
 def test_byte_order_mark_overrides_charset_and_charset_overrides_declaration(body, charset):
-    """The order is that of RFC 7303, section 3.3 (CP2)."""
+    """RFC 7303, section 3.3, gives this order (CP2)."""
     assert parse(body, charset).text == "é"
 
 
@@ -135,6 +135,6 @@ def test_byte_order_mark_overrides_charset_and_charset_overrides_declaration(bod
         (b"\xff\xfe<", None),
     ],
 )
-def test_other_encodings_are_refused(body, charset):
-    """So are bytes that are not in the declared encoding (CP2)."""
+def test_unsupported_encodings_are_refused(body, charset):
+    """Bytes that are invalid in the declared encoding are refused, too (CP2)."""
     refusal(body, charset)

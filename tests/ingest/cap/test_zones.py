@@ -1,4 +1,4 @@
-"""Zones from files: errors that stop the start, the look-up of codes, and a file as large as real ones (CZ1)."""
+"""Zones from files: errors that prevent the start, finding zones by code, and a file as large as real ones (CZ1)."""
 
 import json
 import logging
@@ -18,31 +18,31 @@ SQUARE = [[10.0, 50.0], [10.2, 50.0], [10.2, 50.2], [10.0, 50.2], [10.0, 50.0]]
 
 
 def feature(code="EMMA_ID", value="AT301", kind="Polygon", coordinates=(SQUARE,)):
-    """Return a feature of a file of zones."""
+    """Return a GeoJSON feature of a zones file."""
     properties = {"code": code, "value": value, "name": "somewhere"}
     return {"type": "Feature", "properties": properties, "geometry": {"type": kind, "coordinates": coordinates}}
 
 
 def written(tmp_path, *features, name="zones.geojson", **more):
-    """Return a file with these features."""
+    """Return the path of a file with these features."""
     path = tmp_path / name
     path.write_text(json.dumps({"type": "FeatureCollection", **more, "features": features}), "utf-8")
     return path
 
 
 def told(path):
-    """Return the error for a file, without its name."""
+    """Return the error for a file, without the file's name."""
     with pytest.raises(ConfigError) as caught:
         read_zones([path])
     assert len(caught.value.problems) == 1
     return str(caught.value).removeprefix(f"zones {path}: ")
 
 
-# ---- look-up -------------------------------------------------------------------------------------------------
+# ---- finding zones by code -----------------------------------------------------------------------------------
 
 
-def test_value_is_compared_literally(tmp_path):
-    """The list has to be the same, too (CZ1)."""
+def test_zone_codes_are_compared_literally(tmp_path):
+    """The name of the code list must be the same, too (CZ1)."""
     found = read_zones([written(tmp_path, feature())])
     assert len(found) == 1
     assert len(found.find("EMMA_ID", "AT301")) == 1
@@ -51,7 +51,7 @@ def test_value_is_compared_literally(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["EMMA_ID", "emma_id", "EMMA-ID", "EmmaId"])
-def test_list_names_that_differ_by_case_dash_and_underscore_are_equal(tmp_path, name):
+def test_code_list_names_that_differ_only_by_case_dash_or_underscore_are_equal(tmp_path, name):
     """This holds for names in files and in messages (HD12)."""
     for spelled in ("EMMA_ID", "emma-id"):
         found = read_zones([written(tmp_path, feature(spelled))])
@@ -60,8 +60,8 @@ def test_list_names_that_differ_by_case_dash_and_underscore_are_equal(tmp_path, 
         assert found.summary().startswith(f"1 of {spelled}")
 
 
-def test_zone_across_antimeridian_is_wrapped(tmp_path):
-    """Data of the US has longitudes of ±180.01° (HD12)."""
+def test_longitudes_of_zone_across_antimeridian_are_wrapped(tmp_path):
+    """Zones of the US have longitudes of ±180.01° (HD12)."""
     ring = [[179.5, 51.0], [180.01, 51.0], [180.01, 51.5], [179.5, 51.5], [179.5, 51.0]]
     [piece] = read_zones([written(tmp_path, feature(coordinates=[ring]))]).find("EMMA_ID", "AT301")
     [west, east] = sorted({round(abs(lng), 2) for lng in piece.ring[0].tolist()})
@@ -69,7 +69,7 @@ def test_zone_across_antimeridian_is_wrapped(tmp_path):
     assert len(piece.ring[0]) == 5
 
 
-def test_features_of_several_files_are_all_known(tmp_path):
+def test_zones_of_several_files_are_all_found(tmp_path):
     """A zone may have several features, and there may be several files (CZ1)."""
     east = [[x + 5, y] for x, y in SQUARE]
     one = written(tmp_path, feature(), feature(coordinates=[east]), feature("NUTS2", "BE21"))
@@ -79,7 +79,7 @@ def test_features_of_several_files_are_all_known(tmp_path):
     assert found.summary().startswith("1 of EMMA_ID, 1 of NUTS2, 1 of UGC; ")
 
 
-def test_members_of_collection_are_read_in_any_order(tmp_path):
+def test_fields_of_feature_collection_are_read_in_any_order(tmp_path):
     """Some tools write `crs`, `name` and `bbox` after the features (RFC 7946). Heights are ignored."""
     high = [[x, y, 120] for x, y in SQUARE]
     text = json.dumps({"bbox": [1, 2, 3, 4], "features": [feature(coordinates=[high])], "type": "FeatureCollection"})
@@ -88,7 +88,7 @@ def test_members_of_collection_are_read_in_any_order(tmp_path):
     assert len(read_zones([path])) == 1
 
 
-def test_area_with_all_codes_of_one_list_known_is_placed_wholly(tmp_path):
+def test_area_is_fully_located_if_all_codes_of_one_code_list_are_known(tmp_path):
     """Issuers name a place by the codes of several lists (CP24)."""
     found = read_zones([written(tmp_path, feature("UGC", "A"), feature("UGC", "B"), feature("SAME", "1"))])
     assert [
@@ -103,13 +103,13 @@ def test_area_with_all_codes_of_one_list_known_is_placed_wholly(tmp_path):
     assert found.place([]) == ([], False)
 
 
-def test_code_named_twice_counts_once(tmp_path):
-    """Its pieces are joined once (CZ2)."""
+def test_zone_named_twice_is_joined_once(tmp_path):
+    """The message names the same code twice (CZ2)."""
     found = read_zones([written(tmp_path, feature())]).find("EMMA_ID", "AT301")
     assert len(joined([*found, *found], 0)) == 1
 
 
-# ---- errors that stop the start ------------------------------------------------------------------------------
+# ---- errors that prevent the start ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_code_named_twice_counts_once(tmp_path):
         ({"kind": "LineString", "coordinates": SQUARE}, "geometry must be a Polygon or a MultiPolygon"),
     ],
 )
-def test_invalid_feature_is_named_in_error(tmp_path, broken, expected):
-    """The error has its number and its code, and no position (CZ1, K1)."""
+def test_invalid_zone_feature_is_named_in_error(tmp_path, broken, expected):
+    """The error has the feature's number and code, but no coordinates (CZ1, K1)."""
     problem = told(written(tmp_path, feature(value="fine"), feature(**broken)))
     prefix = "" if "JSON" in expected else "feature 1 (EMMA_ID AT301): "
     assert problem.startswith(prefix + expected)
@@ -156,8 +156,8 @@ def test_invalid_feature_is_named_in_error(tmp_path, broken, expected):
 
 @pytest.mark.parametrize("key", ["code", "value"])
 @pytest.mark.parametrize("value", [None, 7, "", "  ", "x" * 201])
-def test_feature_without_code_is_refused(tmp_path, key, value):
-    """Code and value are required (CZ1)."""
+def test_zone_feature_without_code_is_refused(tmp_path, key, value):
+    """A feature needs the name of a code list and a value (CZ1)."""
     assert told(written(tmp_path, feature(**{key: value}))).startswith(f"feature 0: properties.{key} must be a text")
 
 
@@ -175,15 +175,15 @@ def test_feature_without_code_is_refused(tmp_path, key, value):
     ],
     ids=range(8),
 )
-def test_file_without_feature_collection_is_refused(tmp_path, text, expected):
+def test_zones_file_without_feature_collection_is_refused(tmp_path, text, expected):
     """The error says what is expected (CZ1, K1)."""
     path = tmp_path / "zones.geojson"
     path.write_text(text)
     assert told(path) == expected
 
 
-def test_truncated_collection_is_refused(tmp_path):
-    """Half a file does not count as half of the zones (CZ1)."""
+def test_truncated_zones_file_is_refused(tmp_path):
+    """Otherwise half of the zones would be missing silently (CZ1)."""
     path = written(tmp_path, feature(), feature(value="AT302"))
     path.write_text(path.read_text()[:-30])
     assert told(path) == "is not JSON (line 1)"
@@ -196,7 +196,7 @@ def test_missing_zones_file_is_named_in_error(tmp_path):
     assert told(tmp_path / "bytes") == "is not in UTF-8"
 
 
-# ---- as large as real ones -----------------------------------------------------------------------------------
+# ---- files as large as real ones -----------------------------------------------------------------------------
 
 
 def coast(lng, lat, radius, corners):
@@ -213,8 +213,8 @@ def coast(lng, lat, radius, corners):
 
 
 @pytest.mark.slow
-def test_file_as_large_as_real_ones_is_read_with_progress_lines(tmp_path, monkeypatch, caplog):
-    """It has 200 zones of 1,000 positions and an archipelago, and little of it is kept in memory (CZ1)."""
+def test_zones_file_as_large_as_real_ones_is_read_with_progress_lines(tmp_path, monkeypatch, caplog):
+    """The file has 200 zones of 1,000 positions and an archipelago. Simplification saves memory (CZ1)."""
     at = [(x * 1.0, 35 + y * 1.0) for x in range(20) for y in range(10)]
     features = [feature("EMMA_ID", f"X{n}", coordinates=[coast(x, y, 0.4, 1_000)]) for n, (x, y) in enumerate(at)]
     islands = [[coast(-20 + n % 20 * 0.02, 35 + n // 20 * 0.02, 0.005, 40)] for n in range(400)]
@@ -224,7 +224,7 @@ def test_file_as_large_as_real_ones_is_read_with_progress_lines(tmp_path, monkey
     with caplog.at_level(logging.INFO):
         found = read_zones([path])
     assert len(found) == 201
-    assert f"zones {path}: 201 features read" in caplog.text
+    assert f"zones {path}: still being read; 201 features so far" in caplog.text
     kept = sum(piece.ring.shape[1] for n in range(200) for piece in found.find("EMMA_ID", f"X{n}"))
     assert kept < 200 * 1_000 * 2 / 3
     [zone] = joined(found.find("EMMA_ID", "X7"), 1_000)
@@ -243,7 +243,7 @@ def test_archipelago_is_published_as_fewer_shapes(tmp_path):
 
 
 def test_zones_that_are_too_much_work_are_simplified_before_joining():
-    """A hundred zones touch. If they are too many to be joined, all are still there (CZ2, HD3)."""
+    """If even simplified zones are too much work, they are not joined (CZ2, HD3)."""
     given = [piece for ring in grid(10, 10, np.random.default_rng(1)).values() for piece in pieces([ring])]
     [one] = joined(given, 0)
     [coarse] = joined(given, 0, work(given) * 3 // 4)

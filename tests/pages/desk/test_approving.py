@@ -19,7 +19,9 @@ from support.real_data import dispatch
 # ---- from a record to a phone ------------------------------------------------------------------------------------
 
 
-def test_record_becomes_an_alert_on_a_phone(own_desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
+def test_incident_approved_on_the_desk_page_reaches_a_phone_as_an_alert(
+    own_desk: DeskProcess, node: Node, phone: Session, show: Show
+) -> None:
     """The reviewer edits, previews and approves it; the alert arrives, and the delivery counts rise."""
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     shown.page.fill("#headline", "A warehouse is on fire. Close your windows.")
@@ -55,7 +57,7 @@ def test_record_becomes_an_alert_on_a_phone(own_desk: DeskProcess, node: Node, p
     assert shown.page.locator("#cancel").is_hidden()
 
 
-def test_record_is_shown_with_private_parts_struck_out(desk: DeskProcess, show: Show) -> None:
+def test_private_parts_of_a_record_are_shown_struck_out(desk: DeskProcess, show: Show) -> None:
     """The reviewer sees them, but the proposed alert has none of them."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     shown.has("#record", "1 more of the same incident")
@@ -69,7 +71,9 @@ def test_record_is_shown_with_private_parts_struck_out(desk: DeskProcess, show: 
 # ---- repeated and concurrent decisions ---------------------------------------------------------------------------
 
 
-def test_double_click_approves_once(own_desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
+def test_double_click_on_approve_publishes_one_alert(
+    own_desk: DeskProcess, node: Node, phone: Session, show: Show
+) -> None:
     """There is one alert with revision 1."""
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     may_approve(shown)
@@ -79,7 +83,9 @@ def test_double_click_approves_once(own_desk: DeskProcess, node: Node, phone: Se
     assert shown.page.locator("#history li").count() == 1
 
 
-def test_lost_response_makes_no_second_alert(own_desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
+def test_approval_whose_response_is_lost_publishes_one_alert(
+    own_desk: DeskProcess, node: Node, phone: Session, show: Show
+) -> None:
     """The page learns of the approval from the event stream."""
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     may_approve(shown)
@@ -108,8 +114,10 @@ def test_reviewers_see_each_others_decisions(own_desk: DeskProcess, show: Show) 
     assert ben.page.locator("#approve").is_hidden()
 
 
-def test_second_reviewer_gets_a_conflict_with_the_first(own_desk: DeskProcess, phone: Session, show: Show) -> None:
-    """Ben's request is held back until Ann's is answered, so his page has not heard of hers."""
+def test_second_reviewer_who_decides_at_the_same_time_is_shown_a_conflict(
+    own_desk: DeskProcess, phone: Session, show: Show
+) -> None:
+    """Ben's request is delayed until Ann's is answered, so that his page does not know of her decision yet."""
     ann, ben = (opened(show(own_desk.link(name)), "Structure fire") for name in ("ann", "ben"))
     may_approve(ann)
     may_approve(ben)
@@ -125,7 +133,7 @@ def test_second_reviewer_gets_a_conflict_with_the_first(own_desk: DeskProcess, p
     ben.has("#when", "Live")
 
 
-def test_page_recovers_after_a_restart_of_the_service(own_desk: DeskProcess, phone: Session, show: Show) -> None:
+def test_desk_page_recovers_after_a_restart_of_the_service(own_desk: DeskProcess, phone: Session, show: Show) -> None:
     """The page reconnects by itself and shows the earlier decisions."""
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     may_approve(shown)
@@ -147,7 +155,7 @@ def test_page_recovers_after_a_restart_of_the_service(own_desk: DeskProcess, pho
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_desk_at_work_on_real_records(
+def test_desk_page_works_with_real_records(
     tmp_path: Path,
     node: Node,
     show: Show,
@@ -195,7 +203,7 @@ def brief(keys: Keys, tmp_path: Path, spot: tuple[float, float]) -> Iterator[Des
         yield process
 
 
-def test_refused_form_keeps_its_text_and_shows_the_reason(brief: DeskProcess, show: Show) -> None:
+def test_form_of_a_refused_revision_keeps_its_text_and_shows_the_reason(brief: DeskProcess, show: Show) -> None:
     """The reason is shown at the category before sending, after sending, and after a reload (rule P6)."""
     words = "It was a break-in: lock your doors."
     shown = opened(show(brief.link("ann")), "Structure fire")

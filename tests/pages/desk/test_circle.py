@@ -9,10 +9,10 @@ from end_to_end.kit.subscriber import Session
 from pages.desk.tools import Show, heard, may_approve, may_not_approve, opened, was_meant
 from playwright.sync_api import Response
 
-# ---- the circle --------------------------------------------------------------------------------------------------
+# ---- moving and resizing the circle ------------------------------------------------------------------------------
 
 
-def test_circle_is_dragged_by_its_edge_and_its_centre(desk: DeskProcess, show: Show) -> None:
+def test_circle_can_be_dragged_by_its_edge_and_by_its_centre(desk: DeskProcess, show: Show) -> None:
     """The numbers and the preview follow the mouse."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     may_approve(shown)
@@ -43,7 +43,7 @@ def test_circle_is_dragged_by_its_edge_and_its_centre(desk: DeskProcess, show: S
     may_approve(shown)
 
 
-def test_circle_is_moved_with_the_keyboard(desk: DeskProcess, show: Show) -> None:
+def test_circle_can_be_moved_with_the_keyboard(desk: DeskProcess, show: Show) -> None:
     """Arrow keys move the handles; with Shift they go further."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     page = shown.page
@@ -73,7 +73,9 @@ IS_SEEN = """(() => {
 
 
 @pytest.mark.parametrize(("width", "height"), WIDTHS)
-def test_circle_is_visible_whenever_it_can_be_approved(desk: DeskProcess, show: Show, width: int, height: int) -> None:
+def test_circle_is_visible_on_the_map_whenever_it_can_be_approved(
+    desk: DeskProcess, show: Show, width: int, height: int
+) -> None:
     """The map is visible at every width, after scrolling the form, and after changing the form there."""
     shown = opened(show(desk.link("ann"), viewport={"width": width, "height": height}), "Structure fire")
     may_approve(shown)
@@ -87,7 +89,7 @@ def test_circle_is_visible_whenever_it_can_be_approved(desk: DeskProcess, show: 
     shown.picture(f"desk-{width}")
 
 
-def test_unseen_circle_cannot_be_approved(own_desk: DeskProcess, phone: Session, show: Show) -> None:
+def test_circle_that_is_out_of_sight_cannot_be_approved(own_desk: DeskProcess, phone: Session, show: Show) -> None:
     """On a low screen the map may be out of sight.
 
     A button shows the map, and pressing the button twice approves nothing.
@@ -114,7 +116,7 @@ def test_unseen_circle_cannot_be_approved(own_desk: DeskProcess, phone: Session,
     assert heard(phone, 1)["area"][0]["radius_m"] >= 1600
 
 
-def test_circle_typed_off_the_map_is_shown(desk: DeskProcess, show: Show) -> None:
+def test_map_moves_to_a_circle_whose_coordinates_are_typed(desk: DeskProcess, show: Show) -> None:
     """The map follows the numbers, and the circle can be approved."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     may_approve(shown)
@@ -128,10 +130,10 @@ def test_circle_typed_off_the_map_is_shown(desk: DeskProcess, show: Show) -> Non
     assert abs(after["y"] - before["y"]) < 100
 
 
-# ---- streets -----------------------------------------------------------------------------------------------------
+# ---- the street map ----------------------------------------------------------------------------------------------
 
 
-def test_streets_load_only_from_the_configured_origin(
+def test_street_map_is_loaded_only_from_the_configured_origin(
     tmp_path: Path, node: Node, show: Show, spot: tuple[float, float], style_url: str
 ) -> None:
     """The page's policy names no other origin, and the attribution is shown as text and links."""
@@ -150,7 +152,9 @@ def test_streets_load_only_from_the_configured_origin(
         shown.context.close()
 
 
-def test_circle_is_shown_without_streets(tmp_path: Path, node: Node, show: Show, spot: tuple[float, float]) -> None:
+def test_circle_is_shown_without_a_street_map(
+    tmp_path: Path, node: Node, show: Show, spot: tuple[float, float]
+) -> None:
     """An unavailable tile server does not prevent an approval."""
     feed = write_feed(tmp_path / "feed.csv", [row("FIRE", "Structure fire", spot)])
     with DeskProcess(tmp_path, node, feed, "--as-recorded", "--style", "http://127.0.0.1:9/style.json") as process:

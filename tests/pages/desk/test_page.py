@@ -11,10 +11,10 @@ from pages.desk.tools import Show, heard, may_approve, opened, was_meant
 
 from client_demo.desk import feeds
 
-# ---- the list ----------------------------------------------------------------------------------------------------
+# ---- the list of incidents ---------------------------------------------------------------------------------------
 
 
-def test_list_is_sorted_by_five_minutes_then_by_severity(desk: DeskProcess, show: Show) -> None:
+def test_incident_list_is_sorted_by_five_minute_intervals_and_then_by_severity(desk: DeskProcess, show: Show) -> None:
     """The newest items come first, and stale ones come last, however severe."""
     shown = show(desk.link("ann"))
     shown.has("#list", "Structure fire")
@@ -31,7 +31,7 @@ def test_list_is_sorted_by_five_minutes_then_by_severity(desk: DeskProcess, show
     ]
 
 
-def test_row_omits_a_category_that_repeats_the_nature(
+def test_row_omits_a_category_that_only_repeats_the_feeds_words(
     tmp_path: Path, node: Node, show: Show, spot: tuple[float, float]
 ) -> None:
     """The category is shown only if it differs from the feed's words."""
@@ -52,7 +52,9 @@ def test_row_omits_a_category_that_repeats_the_nature(
 # ---- keyboard, accessibility and sign-in -------------------------------------------------------------------------
 
 
-def test_everything_can_be_done_with_the_keyboard(own_desk: DeskProcess, phone: Session, show: Show) -> None:
+def test_every_action_of_the_desk_page_can_be_done_with_the_keyboard(
+    own_desk: DeskProcess, phone: Session, show: Show
+) -> None:
     """The test uses only shortcuts after signing in."""
     shown = show(own_desk.link("ann"))
     press = shown.page.keyboard.press
@@ -89,7 +91,7 @@ def test_everything_can_be_done_with_the_keyboard(own_desk: DeskProcess, phone: 
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_page_has_no_wcag_violations(desk: DeskProcess, show: Show, theme: str) -> None:
+def test_desk_page_has_no_wcag_violations(desk: DeskProcess, show: Show, theme: str) -> None:
     """axe-core checks the list, an incident with refusals, a locked one, the shortcuts and the sign-in."""
     shown = show(desk.link("ann"), color_scheme=theme)
     shown.has("#list", "Structure fire")
@@ -127,7 +129,7 @@ def test_wrong_key_is_refused_and_signing_out_closes_the_desk(desk: DeskProcess,
     was_meant(shown, "401")
 
 
-def test_page_fits_a_phone(desk: DeskProcess, show: Show) -> None:
+def test_desk_page_fits_on_a_phone(desk: DeskProcess, show: Show) -> None:
     """Nothing is wider than the screen, and the list and an incident are shown in turn."""
     shown = show(desk.link("ann"), viewport=PHONE)
     shown.has("#list", "Structure fire")

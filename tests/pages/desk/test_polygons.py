@@ -61,7 +61,7 @@ def corners(shown: Shown) -> list[str]:
 QUAD = [(0.25, 0.25), (0.75, 0.3), (0.7, 0.75), (0.3, 0.7)]
 
 
-def test_polygon_is_drawn_dragged_and_published(drawing: Shown, rivers: Node, join: Callable[..., Session]) -> None:
+def test_polygon_can_be_drawn_dragged_and_published(drawing: Shown, rivers: Node, join: Callable[..., Session]) -> None:
     """The published polygon is the drawn one, and a subscriber inside receives the alert."""
     assert corners(drawing) == []
     press_map(drawing, *QUAD[:2])
@@ -91,8 +91,8 @@ def test_polygon_is_drawn_dragged_and_published(drawing: Shown, rivers: Node, jo
     assert len(corners(drawing)) == 4  # so the alert can be revised
 
 
-def test_drag_during_a_resize_adds_no_corner(drawing: Shown) -> None:
-    """The map forgets where the button was pressed, and takes the end of the drag for a click."""
+def test_dragging_a_corner_while_the_map_is_resized_adds_no_corner(drawing: Shown) -> None:
+    """During a resize the map forgets where the button was pressed, and mistakes the end of the drag for a click."""
     press_map(drawing, *QUAD)
     may_approve(drawing)
     drawing.page.locator(".handle-corner >> nth=1").hover()
@@ -109,7 +109,7 @@ def test_drag_during_a_resize_adds_no_corner(drawing: Shown) -> None:
     assert len(corners(drawing)) == 4
 
 
-def test_click_without_a_press_adds_a_corner(drawing: Shown) -> None:
+def test_click_without_mouse_press_events_adds_a_corner(drawing: Shown) -> None:
     """Assistive software may send only the click."""
     box = drawing.box("#map")
     for x, y in QUAD[:3]:
@@ -118,7 +118,7 @@ def test_click_without_a_press_adds_a_corner(drawing: Shown) -> None:
     assert len(corners(drawing)) == 3
 
 
-def test_polygon_is_edited_with_the_keyboard(drawing: Shown) -> None:
+def test_polygon_can_be_edited_with_the_keyboard(drawing: Shown) -> None:
     """Arrow keys move a corner, Delete removes it, and Enter between two corners adds one."""
     page = drawing.page
     press_map(drawing, *QUAD)
@@ -141,7 +141,7 @@ def test_polygon_is_edited_with_the_keyboard(drawing: Shown) -> None:
     assert drawing.violations() == []
 
 
-def test_polygon_can_be_typed(drawing: Shown) -> None:
+def test_polygon_can_be_typed_as_a_list_of_corners(drawing: Shown) -> None:
     """Each line is a corner, and the ring may be open or closed. A crossed polygon is refused at its field."""
     points = corners_around(drawing)
     drawing.page.fill("#corners", "\n".join([points[0], points[2], points[1], points[3]]))
@@ -159,7 +159,7 @@ def corners_around(shown: Shown) -> list[str]:
     return [f"{lat + y:.4f}, {lng + x:.4f}" for x, y in ((-0.01, -0.01), (0.01, -0.01), (0.01, 0.01), (-0.01, 0.01))]
 
 
-def test_category_without_polygons_is_refused_for_a_polygon(drawing: Shown) -> None:
+def test_category_that_allows_no_polygons_is_refused_for_a_polygon(drawing: Shown) -> None:
     """The category is changed after drawing; the node refuses it, and a circle can be chosen again."""
     press_map(drawing, *QUAD)
     drawing.page.select_option("#category", "arson")
@@ -170,7 +170,7 @@ def test_category_without_polygons_is_refused_for_a_polygon(drawing: Shown) -> N
     assert drawing.page.locator("#corners-row").is_hidden()
 
 
-def test_polygons_are_not_offered_where_no_category_allows_them(desk: DeskProcess, show: Show) -> None:
+def test_polygons_are_not_offered_if_no_category_allows_them(desk: DeskProcess, show: Show) -> None:
     """The built-in policy allows circles only."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     may_approve(shown)

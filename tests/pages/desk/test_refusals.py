@@ -17,7 +17,7 @@ REFUSED = [
 ]
 
 
-def test_refusal_is_shown_at_its_field_until_corrected(desk: DeskProcess, show: Show) -> None:
+def test_refusal_is_shown_beside_its_field_until_the_field_is_corrected(desk: DeskProcess, show: Show) -> None:
     """The button is disabled meanwhile."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     may_approve(shown)
@@ -47,7 +47,9 @@ def test_text_that_reads_like_an_address_can_be_confirmed(own_desk: DeskProcess,
     assert heard(phone, 1)["headline"] == "3 men ran down Elm Street"
 
 
-def test_held_text_is_marked_and_each_part_confirmed(own_desk: DeskProcess, phone: Session, show: Show) -> None:
+def test_revealing_text_is_marked_and_each_part_has_to_be_confirmed(
+    own_desk: DeskProcess, phone: Session, show: Show
+) -> None:
     """Each kind has a box that names the part.
 
     A changed text has to be confirmed again (protocol, rules P24 and A21).
@@ -70,7 +72,7 @@ def test_held_text_is_marked_and_each_part_confirmed(own_desk: DeskProcess, phon
     assert heard(phone, 1)["headline"] == "Fire at 1206 Main Street."
 
 
-def test_stale_incident_is_grey_with_the_reason(desk: DeskProcess, show: Show) -> None:
+def test_incident_too_old_to_publish_is_grey_and_shows_the_reason(desk: DeskProcess, show: Show) -> None:
     """Stale incidents come after those that can still be published."""
     shown = opened(show(desk.link("ann")), "Commercial fire")
     last = shown.page.locator(".item").last
@@ -81,7 +83,7 @@ def test_stale_incident_is_grey_with_the_reason(desk: DeskProcess, show: Show) -
     may_not_approve(shown)
 
 
-def test_never_alerted_incident_is_shown_with_the_reason(desk: DeskProcess, show: Show) -> None:
+def test_incident_of_a_category_that_is_never_alerted_shows_the_reason(desk: DeskProcess, show: Show) -> None:
     """An incident that is never alerted has no form; one that is only not listed needs a category."""
     shown = show(desk.link("ann"))
     shown.page.get_by_role("button", name="Kept back").click()

@@ -12,7 +12,7 @@ from pages.map.tools import AFFECTING, ELSEWHERE, HOME, INSIDE_M, STATUS, colour
 from client_demo.python.geo import distance_m, offset
 
 
-def test_published_alert_is_on_the_map_in_the_list_announced_and_acknowledged(node, url, show, publish):
+def test_published_alert_is_shown_on_the_map_and_in_the_list_and_acknowledged(node, url, show, publish):
     """The page shows the latency, and the node counts the acknowledgement."""
     shown = online(show(url))
     sent = publish(headline="Stay inside", severity="severe", description="Police are on the scene.")
@@ -29,7 +29,7 @@ def test_published_alert_is_on_the_map_in_the_list_announced_and_acknowledged(no
     shown.picture("map-alert")
 
 
-def test_marker_dragged_into_a_circle_gets_its_live_alert(url, show, publish):
+def test_dragging_the_marker_into_a_circle_shows_its_live_alert(url, show, publish):
     """The mouse moves the marker, and the page counts as a late joiner."""
     publish(east_m=5000, headline="Five kilometres east")
     shown = online(show(url))
@@ -46,8 +46,8 @@ def test_marker_dragged_into_a_circle_gets_its_live_alert(url, show, publish):
     shown.picture("map-late-joiner")
 
 
-def test_arrow_keys_move_the_marker_into_a_circle_and_out_again(url, show, publish):
-    """An alert that was left is still held and marked as such."""
+def test_arrow_keys_can_move_the_marker_into_a_circle_and_out_again(url, show, publish):
+    """After the marker has left the circle, the alert is still listed and marked as left."""
     publish(east_m=2500, headline="Two kilometres east")
     shown = online(show(url))
     shown.has(ELSEWHERE, "Burglary")
@@ -62,7 +62,7 @@ def test_arrow_keys_move_the_marker_into_a_circle_and_out_again(url, show, publi
     shown.has("#announce", "You have left the area")
 
 
-def test_card_and_row_are_kept_while_their_distance_changes(url, show, publish):
+def test_card_and_list_row_of_an_alert_are_not_replaced_when_the_distance_changes(url, show, publish):
     """The page does not replace an element that a person may be reading, selecting or pressing."""
     publish(headline="Here")
     publish(east_m=9000, headline="Far east")
@@ -80,7 +80,7 @@ def test_card_and_row_are_kept_while_their_distance_changes(url, show, publish):
     assert [shown.page.locator(each).evaluate("item => item.isTheSame") for each in items] == [True, True]
 
 
-def test_polygon_is_drawn_and_tested_exactly(url, show, publish):
+def test_polygon_is_drawn_and_place_in_its_bend_is_shown_as_outside(url, show, publish):
     """The place is first outside in the bend of an L-shaped polygon, then inside an arm.
 
     The page computes this (rule C4).
@@ -98,7 +98,7 @@ def test_polygon_is_drawn_and_tested_exactly(url, show, publish):
     shown.picture("map-polygon")
 
 
-def test_buffer_of_a_polygon_is_drawn(node, url, show, publish):
+def test_buffer_of_a_simplified_polygon_is_drawn(node, url, show, publish):
     """A ring with many corners is published with fewer corners and a buffer that covers the omitted ones (rule B9)."""
     middle_at = offset(*HOME, 0, 6000)
     bearings = [2 * math.pi * n / 1500 for n in range(1500)]
@@ -154,7 +154,7 @@ def test_official_warning_is_shown_in_the_browsers_language_with_instructions(no
     assert "Cancelled, C'est fini" in shown.text("#announce")
 
 
-def test_page_that_sends_only_a_cell_gets_alerts(url, show, publish):
+def test_map_page_that_sends_only_a_cell_gets_alerts(url, show, publish):
     """The exact place does not leave the page, and its cell is outlined."""
     shown = online(show(url))
     shown.page.locator("#coarse").check()
@@ -162,7 +162,7 @@ def test_page_that_sends_only_a_cell_gets_alerts(url, show, publish):
     shown.has(AFFECTING, "Near your cell")
 
 
-def test_cancelled_alert_leaves_the_page(node, url, show, publish):
+def test_cancelled_alert_disappears_from_the_map_page(node, url, show, publish):
     """The alert leaves the map and the list, and the reason is announced."""
     shown = online(show(url))
     sent = publish(headline="It will be called off")
@@ -174,7 +174,7 @@ def test_cancelled_alert_leaves_the_page(node, url, show, publish):
     assert shown.page.locator("#nothing").is_visible()
 
 
-def test_page_recovers_after_a_restart_of_the_node(node, url, show, publish):
+def test_map_page_recovers_after_a_restart_of_the_node(node, url, show, publish):
     """Meanwhile one alert is cancelled and one is published; nobody touches the page."""
     soon = "const { random } = Math; Math.random = () => random() / 50"  # reconnect early in the window
     shown = online(show(url, script=soon))
@@ -192,7 +192,7 @@ def test_page_recovers_after_a_restart_of_the_node(node, url, show, publish):
     shown.troubles = [trouble for trouble in shown.troubles if "WebSocket connection" not in trouble]
 
 
-def test_exercise_is_marked(url, show, publish):
+def test_exercise_is_marked_as_such_on_the_map_page(url, show, publish):
     """The mark is in the text, in the list, on the map's rim and in the announcement."""
     shown = online(show(url))
     publish(headline="This is only a drill", status="exercise")
@@ -200,7 +200,7 @@ def test_exercise_is_marked(url, show, publish):
     assert "exercise, moderate, Burglary" in shown.text("#announce")
 
 
-def test_ended_alert_leaves_the_page(url, show, publish):
+def test_expired_alert_disappears_from_the_map_page(url, show, publish):
     """The end follows the server's clock, without a message."""
     shown = online(show(url))
     publish(headline="Short", expires_at=stamp(seconds=10))
@@ -209,7 +209,7 @@ def test_ended_alert_leaves_the_page(url, show, publish):
     shown.has_not("main", "Short")
 
 
-def test_median_needs_five_alerts_and_no_percentile_is_shown(url, show, publish):
+def test_median_delivery_time_is_shown_after_five_alerts_without_percentiles(url, show, publish):
     """The server's time is shown separately from the browser's."""
     shown = online(show(url))
     for number in range(5):

@@ -21,7 +21,7 @@ def _activated(event: Any) -> list[str]:
     return [each["registrationId"] for each in event["versions"] if each["status"] == "activated"]
 
 
-def test_closed_page_is_woken_by_its_worker(push, service, waking_url, show, publish):
+def test_push_to_a_closed_page_is_shown_as_a_notification(push, service, waking_url, show, publish):
     """The button registers only a cell; a push arrives and is shown as a notification."""
     phone = service.phone()
     script = SUBSCRIBED.replace("SUBSCRIPTION", json.dumps(phone.subscription()))
@@ -60,8 +60,8 @@ def test_closed_page_is_woken_by_its_worker(push, service, waking_url, show, pub
     wait_until(lambda: push.metric("push_devices") == 0, "it is forgotten")
 
 
-def test_browser_without_a_push_service_gets_a_clear_message(waking_url, show):
-    """Headless Chromium has no push service, and also logs this on its console."""
+def test_browser_without_a_push_service_shows_a_clear_message(waking_url, show):
+    """Headless Chromium has no push service, and also logs that on its console."""
     shown = online(show(waking_url, permissions=["notifications"]))
     shown.page.click("#push")
     shown.has("#push-state", "This browser can’t be told: it has no push service, or can’t reach it.")

@@ -18,8 +18,8 @@ HOSTILE = {
 }
 
 
-def test_untrusted_text_is_shown_as_text(url, show, publish):
-    """In a headline, a description and on the map it appears as it was sent; nothing runs or breaks the page."""
+def test_markup_in_an_alert_is_shown_as_plain_text(url, show, publish):
+    """Headline, description and map show the markup as it was sent. No script runs, and the page stays intact."""
     shown = online(show(url))
     for text in HOSTILE.values():
         publish(headline=text, description=text)
@@ -37,7 +37,7 @@ def test_untrusted_text_is_shown_as_text(url, show, publish):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_has_no_wcag_violations(url, show, publish, scheme):
+def test_map_page_has_no_wcag_violations(url, show, publish, scheme):
     """axe-core checks both themes and widths, with an alert of each severity."""
     for number, severity in enumerate(("extreme", "severe", "moderate", "minor")):
         publish(headline=f"{severity} here", severity=severity)
@@ -52,7 +52,7 @@ def test_page_has_no_wcag_violations(url, show, publish, scheme):
         shown.picture(f"map-{scheme}-{viewport['width']}", full_page=True)
 
 
-def test_theme_is_remembered(url, show):
+def test_chosen_theme_is_remembered_after_a_reload(url, show):
     """The chosen theme survives a reload."""
     shown = online(show(url, color_scheme="light"))
     light = shown.page.evaluate("getComputedStyle(document.body).color")
@@ -64,7 +64,7 @@ def test_theme_is_remembered(url, show):
     wait_until(lambda: shown.page.locator("#theme").get_attribute("aria-pressed") == "true", "the button says so")
 
 
-def test_content_policy_is_strict_and_enforced(url, show):
+def test_content_security_policy_is_strict_and_enforced(url, show):
     """Inline scripts, eval, markup from strings and other hosts are refused."""
     shown = online(show(url))
     assert shown.answer
@@ -82,8 +82,8 @@ def test_content_policy_is_strict_and_enforced(url, show):
     shown.troubles = [trouble for trouble in shown.troubles if "Trusted" not in trouble]
 
 
-def test_only_listed_files_are_served_and_only_to_this_hosts_name(url):
-    """Paths outside the folder and foreign host names (DNS rebinding) are refused; cached files are revalidated."""
+def test_only_files_of_the_page_are_served_and_foreign_host_names_are_refused(url):
+    """Foreign host names mean DNS rebinding. Cached files are revalidated."""
     with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as http:
         page = http.get("/")
         assert page.status_code == 200
@@ -96,7 +96,7 @@ def test_only_listed_files_are_served_and_only_to_this_hosts_name(url):
         assert http.post("/").status_code == 405
 
 
-def test_map_style_is_drawn_with_its_attribution(node, serve, show, publish, style_url):
+def test_configured_map_style_is_drawn_with_its_attribution(node, serve, show, publish, style_url):
     """The page's policy allows only the style's origin, and the attribution is text and links."""
     address = serve(
         *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--lat", str(HOME[0]), "--lng", str(HOME[1])),
@@ -137,7 +137,7 @@ HIDES = """(() => {
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_label_hides_no_marker_and_shows_time_only_near_the_end(url, show, publish, viewport):
+def test_label_of_an_alert_hides_no_marker_and_shows_time_only_near_its_end(url, show, publish, viewport):
     """The alerts lie close together, and an alert that ends soon shows the time left."""
     for number in range(8):
         publish(400 * (number % 3) - 400, 500 * number, headline="x", severity=("minor", "severe")[number % 2])
@@ -151,7 +151,7 @@ def test_label_hides_no_marker_and_shows_time_only_near_the_end(url, show, publi
     shown.until(f"{HIDES}.times === 1", "one that says when it ends")
 
 
-def test_legend_explains_the_signs_and_push_is_hidden_where_unavailable(url, show):
+def test_legend_explains_the_map_and_push_button_is_hidden_if_unavailable(url, show):
     """The legend explains circles, and cells only where there are any."""
     shown = online(show(url))
     shown.has(".legend", "alert, and its time left")
@@ -175,7 +175,7 @@ def test_phone_shows_alerts_first_and_no_keyboard_help(url, show, publish):
     assert "arrow keys" in with_keys.text("#place-help")
 
 
-def test_map_shows_alerts_without_streets(node, serve, show):
+def test_map_shows_alerts_although_the_street_map_is_unavailable(node, serve, show):
     """An unavailable tile server removes only the streets."""
     address = serve(
         *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--lat", str(HOME[0]), "--lng", str(HOME[1])),
@@ -191,7 +191,7 @@ def test_map_shows_alerts_without_streets(node, serve, show):
 
 
 @pytest.mark.slow
-def test_demos_map_shows_recipients_and_runs_until_stopped(serve, show):
+def test_demo_map_shows_recipients_until_it_is_stopped(serve, show):
     """The demo shows fan-outs in slow motion and a verdict, and exits with the verdict's status after Ctrl-C."""
     demo = serve("demo", "--seconds", "12", "--subscribers", "300", "--port", "0", "--stay")
     shown = online(show(demo.url("map")))

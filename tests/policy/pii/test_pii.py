@@ -200,30 +200,30 @@ SAYABLE = [
 
 @pytest.mark.parametrize(("kind", "words"), [(kind, words) for kind, all_words in FOUND.items() for words in all_words])
 @pytest.mark.parametrize("sentence", ["{}", "Trouble near {} now, stay inside.", "({})"])
-def test_revealing_text_is_found_as_its_kind(kind, words, sentence):
-    """Its place in a sentence does not matter (rule P24)."""
+def test_text_that_reveals_a_person_or_place_is_found_with_its_kind(kind, words, sentence):
+    """The position of the revealing words in a sentence does not matter (rule P24)."""
     assert kind in {found.kind for found in PiiDetector().find(sentence.format(words))}
 
 
 @pytest.mark.parametrize("text", SAYABLE)
-def test_useful_warning_text_is_no_finding(text):
+def test_useful_warning_text_is_not_reported(text):
     """Alerts must be able to say which streets to avoid, which roads are closed, how strong and how far (rule TX3)."""
     assert PiiDetector().find(text) == []
 
 
 @pytest.mark.parametrize("character", ["\ue000", "\U0010fffd", "\u0378", "\uffff", "\x1b"])
-def test_text_with_unreadable_character_is_refused(character):
+def test_text_with_an_invisible_or_unassigned_character_is_refused(character):
     """Private-use, unassigned and control characters could hide a text from the detector (rules L2, HD13)."""
     with pytest.raises(ValidationError, match="must hold no control character, no private-use, unassigned"):
         TypeAdapter(Headline).validate_python(f"Fire at 12{character}04 Main Street")
 
 
-def test_table_has_every_kind():
+def test_examples_of_these_tests_include_every_kind_of_finding():
     """The kinds are those of the detector (rule P24)."""
     assert FOUND.keys() == KINDS.keys()
 
 
-def test_finding_has_indexes_of_original_text():
+def test_finding_has_positions_in_the_original_text():
     """Folding moves characters, and the desk marks the original text (rule P24)."""
     text = "ﬃ\u200b\u200b at １２ Main St!"
     [found] = PiiDetector().find(text)
@@ -231,13 +231,16 @@ def test_finding_has_indexes_of_original_text():
 
 
 def test_overlapping_findings_are_joined():
-    """They are in the order of the text, and a kind that can't be confirmed counts first (rule P24)."""
+    """The findings are in the order of the text.
+
+    If one of the joined kinds can't be confirmed, that kind is reported (rule P24).
+    """
     assert PiiDetector().find("12 Oak St & 3rd Ave, E12") == [Finding("address", 0, 19), Finding("units", 21, 24)]
     assert [found.kind for found in PiiDetector().find("see 32.7767,-96.7970 now")] == ["coordinates"]
 
 
 @pytest.mark.parametrize("allowed", ["www.city.example", "WWW.CITY.EXAMPLE/alerts"])
-def test_allowed_literal_is_no_finding(allowed):
+def test_text_on_the_allow_list_is_not_reported(allowed):
     """Case does not matter, but a longer text than the literal is found (rule TX2)."""
     assert PiiDetector(allowed=(allowed,)).find("See www.city.example for shelters.") == []
     assert PiiDetector(allowed=("www.city.example",)).find("See www.city.example.evil.org")
@@ -249,7 +252,7 @@ def test_telephone_number_is_found_in_its_region_only():
     assert PiiDetector(region="US").find("Ring 044 668 18 00") == []
 
 
-def test_own_patterns_are_found_as_their_kind():
+def test_matches_of_configured_patterns_are_reported_with_their_kind():
     """Policies have them for other languages and for codes of units (rule TX2)."""
     pii = PiiDetector(patterns={"units": (re.compile(r"\bRTW \d+\b"),), "address": (re.compile(r"\w+straße \d+"),)})
     assert [found.kind for found in pii.find("RTW 3 in die Dorfstraße 4")] == ["units", "address"]
@@ -393,26 +396,26 @@ def kinds(text):
 
 @pytest.mark.parametrize("streets", STREETS, ids=" and ".join)
 @pytest.mark.parametrize("form", MET)
-def test_two_streets_joined_by_words_of_place_are_crossing(form, streets):
+def test_two_streets_joined_by_words_like_near_are_found_as_an_address(form, streets):
     """The last word between them decides (rule HD13)."""
     assert "address" in kinds(f"A car burns {form.format(*streets)} now.")
 
 
 @pytest.mark.parametrize("text", [*grouped(TWO_NAMES), *BLOCKS])
-def test_bare_names_of_streets_and_unusual_blocks_are_addresses(text):
+def test_bare_street_names_and_unusual_block_numbers_are_found_as_addresses(text):
     """Other words show that the names are streets (rule HD13)."""
     assert "address" in kinds(f"Trouble: {text}, stay inside.")
 
 
 @pytest.mark.parametrize("text", grouped(UNITS))
-def test_units_in_unusual_forms_are_found(text):
-    """Numbers before and after the word, in digits and spelled out, call signs and lists (rule HD13)."""
+def test_emergency_units_written_in_unusual_forms_are_found(text):
+    """The forms are numbers before or after the word, in digits or spelled out, call signs and lists (rule HD13)."""
     assert "units" in kinds(f"{text} now.")
 
 
 @pytest.mark.parametrize("text", [*grouped(NO_UNITS), *NO_PLACES])
-def test_text_that_only_looks_like_unit_or_place_is_no_finding(text):
-    """Measures, dwellings, people who are hurt, and directions (rule TX3)."""
+def test_text_that_only_looks_like_a_unit_or_place_is_not_reported(text):
+    """Examples are measures, dwellings, people who are hurt, and directions (rule TX3)."""
     assert kinds(text) == set()
 
 
@@ -425,14 +428,14 @@ def test_text_that_only_looks_like_unit_or_place_is_no_finding(text):
         ("Here are two police helicopters.", "two police helicopters"),
     ],
 )
-def test_finding_covers_whole_place_or_number(text, whole):
+def test_finding_covers_the_whole_address_or_number(text, whole):
     """Nothing revealing is left if the finding is cut out (rule HD13)."""
     [found] = PiiDetector().find(text)
     assert text[found.start : found.end] == whole
 
 
-def test_each_unit_of_list_is_found():
-    """A member of a list is found even if it would be no finding alone: "four trucks", "a chief" (rule HD13)."""
+def test_each_emergency_unit_of_a_list_is_found():
+    """An item of a list is found even if it would not be found alone, as in "four trucks" or "a chief" (rule HD13)."""
     text = "We sent two engines, four trucks and a battalion chief."
     found = [text[found.start : found.end] for found in PiiDetector().find(text)]
     assert found == ["two engines", "four trucks", "a battalion chief"]

@@ -1,8 +1,9 @@
 """How much the detector finds in real streets, units and warnings, and how many harmless texts it stops.
 
 The data was split into two halves by SEED before the first line of the detector was written. Its author looked at one
-half only; this module measures the other one. (The numbered addresses of this half were measured twice. At first 98.4 %
-were found. Then "The Embarcadero" and streets whose kind comes first were added, without a look at the missed ones.)
+half only, and this module measures the other one. (The numbered addresses of this half were measured twice. At first
+98.4 % were found. Then "The Embarcadero" and streets whose kind comes first were added, without looking at the
+addresses that had been missed.)
 """
 
 import csv
@@ -102,7 +103,7 @@ class Corpus:
             yield form.format(s=s, t=t, n=n * 100, m=m * 100)
 
     def found(self, kind, words):
-        """Return the share of these texts that is found, each in a random sentence."""
+        """Return the proportion of these texts that is found, each in a random sentence."""
         told = [self._random.choice(SENTENCES).format(each) for each in words]
         return sum(any(found.kind == kind for found in PiiDetector().find(text)) for text in told) / len(told)
 
@@ -116,21 +117,21 @@ class Corpus:
         ("units", "units", 0.95),
     ],
 )
-def test_real_places_and_units_are_found(what, kind, at_least, corpus):
-    """The shares are those of the protocol (rule TX5)."""
+def test_real_addresses_and_units_are_found_at_the_documented_rates(what, kind, at_least, corpus):
+    """The protocol says which proportions must be found (rule TX5)."""
     words = getattr(corpus, what)
     assert len(words) > 80
     assert corpus.found(kind, words) >= at_least
 
 
 @pytest.mark.parametrize(("forms", "at_least"), [(BLOCKS, 0.98), (CROSSINGS, 0.95)], ids=["blocks", "crossings"])
-def test_blocks_and_crossings_in_all_forms_are_found(forms, at_least, corpus):
-    """With hyphens, in ranges, abbreviated with a point, or joined by a word (rules TX5, HD13)."""
+def test_block_addresses_and_crossings_are_found_in_every_spelling(forms, at_least, corpus):
+    """They are written with hyphens, as ranges, abbreviated with a full stop, or joined by a word (rules TX5, HD13)."""
     assert corpus.found("address", list(corpus.drawn(forms))) >= at_least
 
 
 @pytest.mark.parametrize(("what", "at_most"), [("headlines", 0.005), ("sentences", 0.01)])
-def test_real_warnings_are_rarely_stopped(what, at_most, corpus):
+def test_real_warning_texts_are_rarely_reported_as_revealing(what, at_most, corpus):
     """Links and official telephone numbers don't count here (rule TX5)."""
     texts = getattr(corpus, what)
     held = [text for text in texts if {found.kind for found in PiiDetector().find(text)} - {"contact", "phone"}]
@@ -163,7 +164,7 @@ WORST = [
 
 @pytest.mark.parametrize("part", WORST)
 def test_worst_case_text_takes_little_time(part):
-    """CPU time of this thread, with a large margin: a pattern that backtracks would take seconds (rule TX4)."""
+    """The test measures CPU time, with a large margin. A pattern that backtracks would take seconds (rule TX4)."""
     text = (part * 1000)[:1000]
     pii = PiiDetector()
     pii.find(text)

@@ -1,4 +1,4 @@
-"""The publishers' file: it is parsed strictly, and either the whole file is in force or nothing of it."""
+"""The publishers' file: it is parsed strictly, and either all of it is applied or nothing."""
 
 import json
 
@@ -43,7 +43,7 @@ def loaded(folder, text):
     return load_publishers(written(folder, text))
 
 
-def test_table_covers_its_sub_and_star_covers_all_others(folder):
+def test_publisher_table_applies_to_its_sub_and_star_table_to_all_others(folder):
     """The two tables are not combined (rule PG1)."""
     found = loaded(folder, WHOLE)
     own = found.of("desk-7")
@@ -55,15 +55,15 @@ def test_table_covers_its_sub_and_star_covers_all_others(folder):
     assert found.of("anybody").contains(0, 0)
 
 
-def test_sub_without_table_is_not_covered(folder):
-    """So it may not publish. `*` itself is not a `sub` (rule PG1)."""
+def test_sub_without_a_table_or_star_table_may_not_publish(folder):
+    """`*` is not a `sub` itself (rule PG1)."""
     found = loaded(folder, "[publishers.desk]\n")
     assert found.of("desk") == Bounds()
     assert found.of("other") is None
     assert found.of("*") is None
 
 
-def test_tables_without_issuer_do_not_cover_named_issuers(folder):
+def test_tables_without_an_issuer_do_not_apply_to_tokens_of_named_issuers(folder):
     """A named issuer has its own tables, `*` included, or may not publish (rules HD5, PG1)."""
     found = loaded(
         folder,
@@ -78,7 +78,7 @@ def test_tables_without_issuer_do_not_cover_named_issuers(folder):
     assert len(found.warnings({})) == 1
 
 
-def test_missing_rates_are_thirty_a_minute_and_300_an_hour(folder):
+def test_publisher_without_rates_gets_30_a_minute_and_300_an_hour(folder):
     """`own_rates` has only the rates that the publisher's own table sets (rule PG2)."""
     found = loaded(folder, WHOLE + '[publishers."cap-nws"]\nper_hour = 9\n')
     assert found.rates("desk-7") == (Rate(6, 60), Rate(60, 3600))
@@ -89,13 +89,13 @@ def test_missing_rates_are_thirty_a_minute_and_300_an_hour(folder):
     assert found.own_rates("anybody") == ()
 
 
-def test_no_file_means_no_publishers():
+def test_loading_without_a_publishers_file_returns_none():
     """Without `--publishers` there are no grants at all (rule PG1)."""
     assert read_publishers(None) is None
     assert load_publishers(None) is None
 
 
-def test_read_bytes_include_jurisdictions(folder):
+def test_bytes_read_from_the_publishers_file_include_the_jurisdiction_files(folder):
     """Other processes parse the same bytes, and the digest covers all files (rule BA2)."""
     path = written(folder, WHOLE)
     read = read_publishers(path)
@@ -148,8 +148,8 @@ TABLE = "[publishers.desk]\n"
     ],
     ids=range(32),
 )
-def test_invalid_file_is_reported_in_one_line(folder, text, said):
-    """The line names the key, and nothing of the file is in force (rule K1)."""
+def test_invalid_publishers_file_is_reported_in_one_line(folder, text, said):
+    """The line names the key. No part of the file is applied (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         loaded(folder, text)
     assert str(caught.value).startswith("publishers ")
@@ -157,22 +157,22 @@ def test_invalid_file_is_reported_in_one_line(folder, text, said):
     assert "\n" not in str(caught.value)
 
 
-def test_all_errors_of_publishers_file_are_in_problems(folder):
+def test_config_error_lists_all_errors_of_the_publishers_file(folder):
     """`geocast check` prints every line (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         loaded(folder, "[publishers.a]\nper_hour = 0\nper_minute = 0\n[publishers.b]\nx = 1\n")
     assert len(caught.value.problems) == 3
 
 
-def test_category_missing_in_policy_gives_warning(folder):
-    """It is not an error, since a category may be removed from the policy in a hurry (docs/guide/publishers.md)."""
+def test_granted_category_that_the_policy_lacks_gives_a_warning(folder):
+    """A warning is enough, since a category may be removed from the policy in a hurry (docs/guide/publishers.md)."""
     found = loaded(folder, WHOLE)
     assert found.warnings({"robbery": ...}) == ["publishers: arson: not in the policy, so nobody may publish it"]
     assert found.warnings({"robbery": ..., "arson": ...}) == []
 
 
-def test_check_warns_about_issuer_without_table(geocast, tmp_path, folder):
-    """An `iss` in the key set takes tokens out of the tables without an issuer (rules HD5, PG1)."""
+def test_check_command_warns_about_a_key_issuer_without_a_publishers_table(geocast, tmp_path, folder):
+    """If a key has an `iss`, the tables without an issuer do not apply to its tokens (rules HD5, PG1)."""
     path = written(folder, '[publishers."*"]\n')
     for name in ("https://a", "https://b"):
         assert geocast("keygen", "--issuer", name, "--private", f"{name[-1]}.jwk").status == 0
@@ -186,7 +186,7 @@ def test_check_warns_about_issuer_without_table(geocast, tmp_path, folder):
     assert "publishers: no table covers tokens of keys without iss, so they may not publish" in geocast(*options).out
 
 
-def test_check_summarises_publishers(geocast, tmp_path, folder):
+def test_check_command_prints_a_summary_of_the_publishers(geocast, tmp_path, folder):
     """`geocast check` prints the number of tables, or their errors (rule PG1)."""
     path = written(folder, WHOLE + '[publishers.b]\ncategories = ["spill"]\n')
     options = ["check", "--dev", "--log", "memory:", "--publishers", str(path)]

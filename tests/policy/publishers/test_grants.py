@@ -1,4 +1,4 @@
-"""Grants of publishers, checked together with the policy: the order of decisions, with a log in memory."""
+"""Grants of publishers (what each may publish), checked together with the policy, with a log in memory."""
 
 import asyncio
 import json
@@ -64,10 +64,10 @@ def kinds(answer):
     return [each[:2] for each in broken(answer)]
 
 
-# ---- PG1 -----------------------------------------------------------------------------------------------------
+# ---- which publishers may publish (rule PG1) -----------------------------------------------------------------
 
 
-def test_publisher_without_table_may_only_cancel(tmp_path):
+def test_publisher_without_a_grant_may_only_cancel(tmp_path):
     """Dry runs are refused as well (rule PG1)."""
     node = GrantsHarness(tmp_path, "[publishers.desk]")
     assert status(node.publish(id="a")) == 201
@@ -79,7 +79,7 @@ def test_publisher_without_table_may_only_cancel(tmp_path):
     assert status(node.cancel(2, MANAGER, "a")) == 201
 
 
-def test_equal_subs_of_two_issuers_have_separate_tables_and_rates(tmp_path):
+def test_same_sub_of_two_issuers_has_separate_grants_and_rates(tmp_path):
     """An issuer that the file does not name may not publish, whatever the other tables say (rules HD5, PG1, PG2)."""
     tables = '[publishers.desk]\nper_minute = 1\n[publishers."*"]\n[issuers.a.publishers.desk]\nper_minute = 1'
     node = GrantsHarness(tmp_path, tables)
@@ -89,7 +89,7 @@ def test_equal_subs_of_two_issuers_have_separate_tables_and_rates(tmp_path):
     assert status(node.publish(of_b)) == status(node.publish(of_b, dry_run=True)) == (403, "insufficient-scope")
 
 
-def test_without_file_there_are_no_grants_or_rates(tmp_path):
+def test_publishers_are_unlimited_without_a_publishers_file(tmp_path):
     """All publishers may publish everything that the policy allows (rules PG1, PG2)."""
     node = GrantsHarness(tmp_path, "[publishers.desk]\nper_minute = 1")
     node.publishing = Publishing(node.log, BUILT_IN, node.clock)
@@ -97,7 +97,7 @@ def test_without_file_there_are_no_grants_or_rates(tmp_path):
     assert {status(node.publish(DESK)) for _ in range(50)} == {201}
 
 
-# ---- P21, P22 ------------------------------------------------------------------------------------------------
+# ---- grants and jurisdictions (rules P21 and P22) ------------------------------------------------------------
 
 BOUNDED = """
 [publishers.desk]
@@ -112,7 +112,7 @@ jurisdiction = "dallas.geojson"
 MORE = "no more is granted to this publisher"
 
 
-def test_alert_within_grant_is_published(tmp_path):
+def test_alert_within_the_publishers_grant_is_published(tmp_path):
     """Categories, status, severity, radius and place are all within it (rules P21, P22)."""
     node = GrantsHarness(tmp_path, BOUNDED)
     area = CIRCLE | {"radius_m": 500}
@@ -120,7 +120,7 @@ def test_alert_within_grant_is_published(tmp_path):
     assert status(node.publish(OTHER, severity="extreme", area=AUSTIN)) == 201
 
 
-def test_each_member_beyond_grant_is_listed(tmp_path):
+def test_error_lists_each_field_that_exceeds_the_grant(tmp_path):
     """The violations are in the order of their rules, with the narrower bounds of the radius (rules P9, P21, P22)."""
     answer = GrantsHarness(tmp_path, BOUNDED).publish(category="shooting", severity="severe", area=AUSTIN)
     assert broken(answer) == [
@@ -132,8 +132,8 @@ def test_each_member_beyond_grant_is_listed(tmp_path):
     ]
 
 
-def test_violations_have_limits_as_members(tmp_path):
-    """Programs need not read the texts. The names of members are those of the protocol's table (rule H8a)."""
+def test_each_violation_contains_the_limit_that_was_exceeded(tmp_path):
+    """Programs need not parse the texts. The fields have the names in the protocol's table (rule H8a)."""
     changes = {"occurred_at": format_time(NOON_MS - 2 * 3_600_000), "headline": "Fire at 1200 Main Street"}
     node = GrantsHarness(tmp_path, BOUNDED + "\n[publishers.fire]\nper_minute = 1", FLOODS)
     found = node.publish(category="flood", severity="severe", area=[CIRCLE, AUSTIN], **changes)[1].violations
@@ -158,7 +158,7 @@ def test_violations_have_limits_as_members(tmp_path):
     assert refused.body()["retry_after_s"] == int(refused.headers["Retry-After"]) == 60
 
 
-def test_violations_of_grant_are_in_order_with_those_of_policy(tmp_path):
+def test_violations_of_grant_and_policy_are_listed_in_one_documented_order(tmp_path):
     """Section 2 comes first, then P2, P4, P6, P7, P21, P22, P23 and P24 (rules P9, H8)."""
     hold = Policy.model_validate(
         {"name": "p", "categories": {"robbery": {"title": "Robbery", "hold_area_km2": 0.1, "max_radius_m": 600}}}
@@ -186,7 +186,7 @@ def test_violations_of_grant_are_in_order_with_those_of_policy(tmp_path):
     assert kinds(node.publish(**changes, colour="red")) == [("unknown-field", "/colour"), *found]
 
 
-def test_malformed_request_is_checked_as_far_as_possible(tmp_path):
+def test_usable_fields_of_a_malformed_request_are_checked_against_the_grant(tmp_path):
     """A missing status counts as actual, and unusable fields are not checked (rule P9)."""
     node = GrantsHarness(tmp_path, BOUNDED)
     area = [AUSTIN, CIRCLE | {"lat": "x"}, {"type": "square"}, 7]
@@ -201,7 +201,7 @@ def test_malformed_request_is_checked_as_far_as_possible(tmp_path):
     ]
 
 
-def test_grant_below_category_leaves_no_radius(tmp_path):
+def test_grant_whose_largest_radius_is_below_the_categorys_smallest_refuses_all(tmp_path):
     """The detail says so, instead of giving bounds that no radius can meet (rule P21)."""
     node = GrantsHarness(tmp_path, "[publishers.desk]\nmax_radius_m = 50")
     detail = "must be at most 50 m for this publisher, and in this category at least 100 m"
@@ -212,7 +212,7 @@ def test_grant_below_category_leaves_no_radius(tmp_path):
     ("lat", "lng", "hint"),
     [(DALLAS[1] + 30, DALLAS[0], False), (-96.5 + 180, 32.5, False), (32.5, -97.2, False)],
 )
-def test_point_outside_either_way_is_not_called_swapped(tmp_path, lat, lng, hint):
+def test_point_outside_grant_even_with_lat_and_lng_swapped_gets_no_swap_hint(tmp_path, lat, lng, hint):
     """The hint is only for points that would be inside with latitude and longitude exchanged (rule P22)."""
     node = GrantsHarness(tmp_path, '[publishers.desk]\njurisdiction = "dallas.geojson"')
     answer = node.publish(area={"type": "circle", "lat": lat, "lng": lng, "radius_m": 800})
@@ -222,7 +222,7 @@ def test_point_outside_either_way_is_not_called_swapped(tmp_path, lat, lng, hint
     assert answer[1].violations[0].members == {"swapped": hint}
 
 
-def test_swapped_coordinates_are_reported(tmp_path):
+def test_point_inside_only_with_lat_and_lng_swapped_gets_a_swap_hint(tmp_path):
     """The point would be inside with latitude and longitude exchanged (rule P22)."""
     node = GrantsHarness(
         tmp_path, '[publishers.desk]\njurisdiction = "here.geojson"\n[publishers."*"]'.replace("here", "dallas")
@@ -244,7 +244,7 @@ def ring(*corners):
 
 
 def test_polygon_with_corner_outside_jurisdiction_is_refused(tmp_path):
-    """The requested corners count. The radius of P7 is bound by the grant, too (rules P21, P22)."""
+    """The requested corners are checked. The grant also limits the radius of rule P7 (rules P21, P22)."""
     node = GrantsHarness(tmp_path, '[publishers.desk]\njurisdiction = "dallas.geojson"\nmax_radius_m = 9000', FLOODS)
     flood = {"category": "flood", "confirm": {"area_km2": 1000}}
     inside, across = [(-96.8, 32.7), (-96.7, 32.7), (-96.7, 32.8)], [(-96.8, 32.95), (-96.7, 32.95), (-96.7, 33.01)]
@@ -256,7 +256,7 @@ def test_polygon_with_corner_outside_jurisdiction_is_refused(tmp_path):
     ]
 
 
-def test_revision_is_bound_by_grant_of_its_sender(tmp_path):
+def test_revision_of_anothers_alert_must_be_within_the_senders_grant(tmp_path):
     """`alerts:manage` allows revising the alerts of others, but widens no grant (rule PG3)."""
     node = GrantsHarness(tmp_path, '[publishers.desk]\n[publishers.boss]\nmax_severity = "minor"\nstatuses = ["test"]')
     assert status(node.publish(id="a", severity="severe")) == 201
@@ -266,8 +266,8 @@ def test_revision_is_bound_by_grant_of_its_sender(tmp_path):
     assert status(node.revise(2, alert_id="a", severity="severe")) == 201
 
 
-def test_repeat_is_answered_although_new_grant_would_refuse_it(tmp_path):
-    """A publisher whom no table covers any more is refused before that (rules H3, PG1)."""
+def test_repeated_request_is_accepted_although_a_new_grant_would_refuse_it(tmp_path):
+    """A publisher who has no table any more is refused even for a repeated request (rules H3, PG1)."""
     node = GrantsHarness(tmp_path, "[publishers.desk]")
     assert status(node.publish(id="a")) == 201
     node.reload('[publishers.desk]\nmax_severity = "minor"')
@@ -277,12 +277,12 @@ def test_repeat_is_answered_although_new_grant_would_refuse_it(tmp_path):
     assert status(node.publish(id="a")) == (403, "insufficient-scope")
 
 
-# ---- PG2 -----------------------------------------------------------------------------------------------------
+# ---- rate limits (rule PG2) ----------------------------------------------------------------------------------
 
 SLOW = "[publishers.desk]\nper_minute = 2\nper_hour = 3\n[publishers.boss]\n[publishers.other]"
 
 
-def test_rates_limit_alerts_and_revisions_only(tmp_path):
+def test_only_alerts_and_revisions_are_rate_limited(tmp_path):
     """Repeats and cancels are never limited. `Retry-After` is exact to the second (rule PG2)."""
     node = GrantsHarness(tmp_path, SLOW)
     assert status(node.publish(id="a")) == 201
@@ -302,7 +302,7 @@ def test_rates_limit_alerts_and_revisions_only(tmp_path):
     assert node.publish()[1].headers == {"Retry-After": "3480"}
 
 
-def test_refused_request_does_not_count_for_rate(tmp_path):
+def test_refused_request_does_not_count_towards_the_rate(tmp_path):
     """The rate is checked last (rule PG2)."""
     node = GrantsHarness(tmp_path, SLOW)
     assert status(node.publish(id="a")) == 201
@@ -318,8 +318,8 @@ def test_refused_request_does_not_count_for_rate(tmp_path):
     assert status(node.publish()) == (429, "rate-limited")
 
 
-def test_dry_runs_have_separate_rate(tmp_path):
-    """They are limited to 600 a minute, and don't count for other rates (rule PG2)."""
+def test_dry_runs_have_a_separate_rate_limit(tmp_path):
+    """Dry runs are limited to 600 a minute, and don't count towards other rates (rule PG2)."""
     node = GrantsHarness(tmp_path, SLOW)
     for _ in range(DRY_PER_MINUTE):
         assert status(node.publish(dry_run=True)) == 200
@@ -329,7 +329,7 @@ def test_dry_runs_have_separate_rate(tmp_path):
     assert status(node.publish(dry_run=True)) == 200
 
 
-def test_reload_keeps_counts_and_applies_new_rates(tmp_path):
+def test_reload_keeps_the_counts_of_requests_and_applies_new_rates(tmp_path):
     """The new rates hold at once (rules PG2, BA2)."""
     node = GrantsHarness(tmp_path, SLOW)
     assert status(node.publish()) == 201
@@ -351,7 +351,7 @@ class Interrupted(MemoryLog):
         return await super().append(entry)
 
 
-def test_request_with_unknown_outcome_does_not_count_for_rate(tmp_path):
+def test_request_with_unknown_outcome_does_not_count_towards_the_rate(tmp_path):
     """A desk may repeat it while the log is out of reach, and still publish afterwards (rules PG2, H2)."""
     log = Interrupted()
     node = GrantsHarness(tmp_path, SLOW, log=log)
@@ -367,8 +367,8 @@ def test_request_with_unknown_outcome_does_not_count_for_rate(tmp_path):
     ]
 
 
-def test_concurrent_requests_do_not_exceed_rate(tmp_path):
-    """They count before they are stored, however slow the log is (rule PG2)."""
+def test_concurrent_requests_do_not_exceed_the_rate(tmp_path):
+    """Requests count before they are stored, however slow the log is (rule PG2)."""
     node = GrantsHarness(tmp_path, SLOW, log=Interrupted())
 
     async def all_at_once():

@@ -1,4 +1,4 @@
-"""The jurisdiction of a publisher: GeoJSON is parsed, and places are inside or outside."""
+"""The jurisdiction of a publisher: parsing its GeoJSON, and which points and polygons lie inside."""
 
 import json
 
@@ -51,7 +51,7 @@ def parsed(document):
     ],
     ids=["polygon", "clockwise", "multi", "feature", "collection", "heights", "CRS84"],
 )
-def test_borders_are_inside_and_holes_are_outside(document):
+def test_borders_of_a_jurisdiction_are_inside_and_its_holes_outside(document):
     """Every form of GeoJSON gives the same result (rules P22, PG4)."""
     found = parsed(document)
     assert found.contains(32.2, -96.5)
@@ -63,7 +63,7 @@ def test_borders_are_inside_and_holes_are_outside(document):
     assert not found.contains(-96.5, 32.2)
 
 
-def test_overlapping_polygons_form_union():
+def test_point_in_any_of_several_overlapping_polygons_is_inside():
     """A point is inside if any polygon contains it (rule P22)."""
     shifted = [[lng + 0.5, lat] for lng, lat in SQUARE]
     found = parsed(collection(feature(polygon(SQUARE)), feature(polygon(shifted))))
@@ -76,15 +76,18 @@ def test_overlapping_polygons_form_union():
     ]
 
 
-def test_edges_are_straight_on_map():
-    """A border along a parallel stays on it. An arc between these corners would reach 61.6 degrees (rule PG4)."""
+def test_edges_of_a_jurisdiction_are_straight_lines_on_the_map():
+    """A border along a parallel stays on that parallel.
+
+    A great circle between these corners would reach 61.6 degrees (rule PG4).
+    """
     found = parsed(polygon([[-40, 50], [40, 50], [40, 55], [-40, 55], [-40, 50]]))
     assert found.contains(54.999, 0)
     assert found.contains(50.001, 0)
     assert not found.contains(55.001, 0)
 
 
-def test_antimeridian_is_inside_from_both_sides():
+def test_point_on_the_antimeridian_is_inside_polygons_on_either_side():
     """180 and -180 degrees are the same meridian (rules PG4, L6)."""
     east = parsed(polygon([[170, -10], [180, -10], [180, 10], [170, 10], [170, -10]]))
     west = parsed(polygon([[-180, -10], [-170, -10], [-170, 10], [-180, 10], [-180, -10]]))
@@ -96,7 +99,7 @@ def test_antimeridian_is_inside_from_both_sides():
     assert not east.contains(0, -179)
 
 
-def test_longitude_of_pole_does_not_matter():
+def test_pole_is_inside_or_outside_whatever_its_longitude():
     """A pole is inside or outside for all longitudes (rules PG4, L6)."""
     found = parsed(polygon([[-180, -90], [180, -90], [180, -60], [-180, -60], [-180, -90]]))
     wedge = parsed(polygon([[0, 80], [10, 80], [10, 90], [0, 90], [0, 80]]))
@@ -107,7 +110,7 @@ def test_longitude_of_pole_does_not_matter():
         assert not wedge.contains(-90, lng)
 
 
-# ---- rings ---------------------------------------------------------------------------------------------------
+# ---- whether a jurisdiction covers a polygon -----------------------------------------------------------------
 
 
 def ring_of(*corners):
@@ -134,12 +137,12 @@ AROUND_HOLE = ring_of((-96.8, 32.2), (-96.2, 32.2), (-96.2, 32.8), (-96.8, 32.8)
     ],
     ids=range(10),
 )
-def test_ring_around_hole_is_not_covered(corners, covered):
-    """Not even if all its corners lie in the jurisdiction (rules P22, HD14)."""
+def test_polygon_around_a_hole_of_the_jurisdiction_is_not_covered(corners, covered):
+    """The polygon is not covered even if all its corners lie in the jurisdiction (rules P22, HD14)."""
     assert parsed(polygon(SQUARE, HOLE)).covers(corners) == covered
 
 
-def test_ring_across_touching_polygons_is_covered_unless_around_gap():
+def test_polygon_across_touching_parts_is_covered_unless_it_surrounds_a_gap():
     """Four polygons around a gap have a hole in their middle (rules P22, HD14)."""
     strips = [([0, 0], [3, 1]), ([0, 2], [3, 3]), ([0, 1], [1, 2]), ([2, 1], [3, 2])]
     boxes = [[[w, s], [e, s], [e, n], [w, n], [w, s]] for (w, s), (e, n) in strips]
@@ -148,8 +151,8 @@ def test_ring_across_touching_polygons_is_covered_unless_around_gap():
     assert not found.covers(ring_of((0.1, 0.1), (2.9, 0.1), (2.9, 2.9), (0.1, 2.9)))
 
 
-def test_ring_across_antimeridian_needs_polygons_on_both_sides():
-    """One of the two polygons does not cover it (rules PG4, L6)."""
+def test_polygon_across_the_antimeridian_needs_jurisdiction_on_both_sides():
+    """Each of the two polygons alone does not cover it (rules PG4, L6)."""
     west = [[170, -10], [180, -10], [180, 10], [170, 10], [170, -10]]
     east = [[-180, -10], [-170, -10], [-170, 10], [-180, 10], [-180, -10]]
     ring = ring_of((179, 0), (-179, 0), (-179, 5), (179, 5))
@@ -160,7 +163,7 @@ def test_ring_across_antimeridian_needs_polygons_on_both_sides():
     assert not parsed(multi([west], [east])).covers(ring_of((179, 0), (-169, 0), (-179, 5), (179, 5)))
 
 
-def test_ring_around_pole_is_covered_by_cap_but_not_by_band():
+def test_polygon_around_the_pole_is_covered_only_if_the_pole_is_inside():
     """The ring encloses the pole as well. A corner at the pole adds no line to the map (rule PG4)."""
     cap = parsed(polygon([[-180, 60], [180, 60], [180, 90], [-180, 90], [-180, 60]]))
     band = parsed(polygon([[-180, 60], [180, 60], [180, 85], [-180, 85], [-180, 60]]))
@@ -177,7 +180,7 @@ def test_ring_around_pole_is_covered_by_cap_but_not_by_band():
 
 
 @given(lat=st.floats(-90, 90), lng=st.floats(-180, 180))
-def test_point_in_box_with_hole_agrees_with_comparisons(lat, lng):
+def test_contains_agrees_with_plain_comparisons_for_a_box_with_a_hole(lat, lng):
     """Random points are compared with plain arithmetic (rule P22)."""
     found = parsed(polygon(SQUARE, HOLE))
     in_box = -97 <= lng <= -96 and 32 <= lat <= 33
@@ -210,7 +213,7 @@ def test_point_in_box_with_hole_agrees_with_comparisons(lat, lng):
     ],
     ids=range(19),
 )
-def test_invalid_jurisdiction_is_refused_without_coordinates(document, said):
+def test_error_about_an_invalid_jurisdiction_repeats_no_coordinate(document, said):
     """The error repeats no coordinate (rule K1)."""
     with pytest.raises(ValueError, match=said) as caught:
         parsed(document)
@@ -218,7 +221,7 @@ def test_invalid_jurisdiction_is_refused_without_coordinates(document, said):
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff", b'{"type": NaN}', b'{"type": 1, "type": 2}', b"[" * 100])
-def test_malformed_jurisdiction_is_refused(text):
+def test_jurisdiction_that_is_not_strict_json_is_refused(text):
     """The file must be strict JSON (rule K1)."""
     with pytest.raises(ValueError, match="not strict JSON"):
         parse_jurisdiction(text)

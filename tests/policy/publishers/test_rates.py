@@ -9,7 +9,7 @@ from geocast.policy.publishers.rates import Rates
 RATES = (Rate(3, 60), Rate(5, 3600))
 
 
-def test_rate_holds_for_every_window_of_minute():
+def test_rate_holds_in_every_window_of_60_seconds():
     """A full rate at the end of one minute leaves nothing for the start of the next (rule PG2)."""
     rates = Rates()
     assert [rates.take("a", RATES, now) for now in (0.0, 50.0, 59.0)] == [0, 0, 0]
@@ -19,7 +19,7 @@ def test_rate_holds_for_every_window_of_minute():
     assert rates.take("b", RATES, 61.0) == 0
 
 
-def test_longer_wait_of_two_rates_is_returned():
+def test_take_returns_the_longer_wait_of_two_rates():
     """The rates of the minute and of the hour both apply (rule PG2)."""
     rates = Rates()
     for now in (0.0, 100.0, 200.0, 300.0, 301.0):
@@ -29,8 +29,8 @@ def test_longer_wait_of_two_rates_is_returned():
     assert rates.take("a", RATES, 3600.0) == 0
 
 
-def test_request_given_back_does_not_count():
-    """Its number was taken by another request, so nothing was published (rule PG2)."""
+def test_request_that_is_given_back_does_not_count_towards_the_rate():
+    """Nothing was published, because another request got the revision number (rule PG2)."""
     rates = Rates()
     for _ in range(10):
         assert rates.take("a", RATES, 1.0) == 0
@@ -39,8 +39,8 @@ def test_request_given_back_does_not_count():
     assert rates.take("a", RATES, 1.0) == 0
 
 
-def test_key_without_request_for_hour_is_forgotten():
-    """So memory depends only on recent publishers (rule PG2)."""
+def test_publisher_without_a_request_for_an_hour_is_forgotten():
+    """Memory therefore depends only on recent publishers (rule PG2)."""
     rates = Rates()
     for number in range(1000):
         rates.take(number, RATES, float(number))
@@ -49,7 +49,7 @@ def test_key_without_request_for_hour_is_forgotten():
 
 
 @given(st.lists(st.floats(0, 200), max_size=60), st.integers(1, 5), st.integers(1, 8))
-def test_request_waits_exactly_if_rate_is_reached(steps, per_minute, per_hour):
+def test_request_has_to_wait_exactly_when_a_rate_is_reached(steps, per_minute, per_hour):
     """A model counts the requests of each window (rule PG2)."""
     rates, limits = Rates(), (Rate(per_minute, 60), Rate(per_hour, 3600))
     now, taken = 0.0, []

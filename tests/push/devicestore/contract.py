@@ -48,7 +48,7 @@ def known(name, **more):
 
 
 async def all_of(store, shards=EVERY):
-    """Return all that a store has: device -> the device and its lines by alert."""
+    """Return everything in a store: device -> the device and its delivery records by alert."""
     return {
         each.device: (each, {told.alert: told for told in lines})
         async for batch in store.load(shards)
@@ -57,7 +57,7 @@ async def all_of(store, shards=EVERY):
 
 
 async def assert_has(store, *expected):
-    """Assert that a store has exactly these devices, each with its lines, by all ways to read them."""
+    """Assert that each way to read a store finds exactly these devices, each with its delivery records."""
     found = {each.device: (each, {told.alert: told for told in lines}) for each, *lines in expected}
     assert await all_of(store) == found
     for each, told in found.values():
@@ -101,8 +101,8 @@ class Contract(abc.ABC):
         """Return a store that is not started."""
 
     @with_store
-    async def test_device_is_kept_as_it_was_put(self, store):
-        """All ways to read it return it (rules DevS1, DevS9)."""
+    async def test_stored_device_is_read_back_unchanged(self, store):
+        """All ways to read the device return it (rules DevS1, DevS9)."""
         a, b = device("a"), device("b", sealed=bytes(5_000), owner="other")
         await put(store, a, b)
         await assert_has(store, (a,), (b,))
@@ -112,7 +112,7 @@ class Contract(abc.ABC):
         assert await store.owned(digest("c")) == []
 
     @with_store
-    async def test_device_put_again_with_its_secret_keeps_its_lines(self, store):
+    async def test_device_stored_again_with_same_secret_keeps_its_delivery_records(self, store):
         """The secret identifies the registration (rules DevS1, DevS4)."""
         a = device("a")
         await put(store, a)
@@ -122,8 +122,8 @@ class Contract(abc.ABC):
         await assert_has(store, (again, line("a", "x")))
 
     @with_store
-    async def test_new_registration_of_device_has_no_lines(self, store):
-        """Lines of the old registration are ignored (rules DevS4, DevS6)."""
+    async def test_new_registration_of_device_starts_without_delivery_records(self, store):
+        """Delivery records of the old registration are ignored (rules DevS4, DevS6)."""
         a, new, newer = (device("a", secret=secret) for secret in (None, "new", "newer"))
         await put(store, a)
         await store.note([line("a", "x")])
@@ -138,8 +138,8 @@ class Contract(abc.ABC):
         await assert_has(store, (newer,))
 
     @with_store
-    async def test_device_replaces_another_with_its_endpoint(self, store):
-        """The other device is forgotten with its lines (rules DevS1, WPR8)."""
+    async def test_device_replaces_another_device_with_the_same_endpoint(self, store):
+        """The other device and its delivery records are forgotten (rules DevS1, WPR8)."""
         a, b = device("a", endpoint="one"), device("b", endpoint="one")
         await put(store, a)
         await store.note([line("a", "x")])
@@ -151,8 +151,8 @@ class Contract(abc.ABC):
         await assert_has(store, (a,), (moved,))
 
     @with_store
-    async def test_put_based_on_outdated_read_is_refused(self, store):
-        """The result is CHANGED, whichever member changed (rule DevS2)."""
+    async def test_put_based_on_an_outdated_version_is_refused(self, store):
+        """The result is CHANGED, whichever field has changed (rule DevS2)."""
         a, newer = device("a"), device("a", sealed=b"newer")
         assert await store.put(newer, a) == Put(PutResult.CHANGED)
         await assert_has(store)
@@ -163,8 +163,11 @@ class Contract(abc.ABC):
         await assert_has(store, (newer,))
 
     @with_store
-    async def test_new_device_beyond_limit_of_owner_or_store_is_refused(self, store):
-        """A replaced device makes room, and a stored device may be put again (rules DevS2, WPR6, WPR10)."""
+    async def test_new_device_beyond_the_limit_of_its_owner_or_of_the_store_is_refused(self, store):
+        """A device that replaces another one is accepted.
+
+        A stored device may be stored again (rules DevS2, WPR6, WPR10).
+        """
         limits = Limits(owned=2, devices=3)
         a, b, c = device("a"), device("b"), device("c")
         for each in (a, b):
@@ -182,15 +185,15 @@ class Contract(abc.ABC):
         assert set(await all_of(store)) == {digest(name) for name in "ace"}
 
     @with_store
-    async def test_device_can_be_put_with_lines(self, store):
+    async def test_device_can_be_stored_together_with_delivery_records(self, store):
         """A device gets another digest when its record is encrypted with a new key (rule DevS1)."""
         told = line("a", "x", 2, State.MAYBE)
         assert await store.put(device("a"), None, lines=[told]) == Put(PutResult.STORED)
         await assert_has(store, (device("a"), told))
 
     @with_store
-    async def test_forgotten_device_is_gone_with_its_lines(self, store):
-        """A device that is not there counts as forgotten (rule DevS3)."""
+    async def test_forgetting_a_device_deletes_it_and_its_delivery_records(self, store):
+        """A device that does not exist counts as forgotten (rule DevS3)."""
         await put(store, *(device(name) for name in "abc"))
         await store.note([line("a", "x"), line("b", "x"), line("c", "x")])
         await store.forget([known("a"), known("b"), known("none")])
@@ -198,8 +201,8 @@ class Contract(abc.ABC):
         assert await store.knowing(device("a").secret) is None
 
     @with_store
-    async def test_changed_device_is_not_forgotten(self, store):
-        """An answer that the endpoint is gone may come after the device has registered another one (rule DevS3)."""
+    async def test_device_that_has_changed_since_it_was_read_is_not_forgotten(self, store):
+        """The device may already have another endpoint when a service says that the old one is gone (rule DevS3)."""
         await put(store, device("a"))
         await store.note([line("a", "x")])
         others = [known("a", endpoint="old"), known("a", until_ms=1), known("a", secret="old")]
@@ -207,8 +210,8 @@ class Contract(abc.ABC):
         await assert_has(store, (device("a"), line("a", "x")))
 
     @with_store
-    async def test_last_line_of_device_and_alert_counts(self, store):
-        """Lines count in their order, in one call too (rule DevS5)."""
+    async def test_newest_delivery_record_of_a_device_and_alert_replaces_older_ones(self, store):
+        """Delivery records count in their order, also within one call (rule DevS5)."""
         await put(store, device("a"))
         maybe = line("a", "x", 2, State.MAYBE)
         assert not await store.note([line("a", "x"), line("a", "y"), maybe, line("a", "y", state=None)])
@@ -217,23 +220,23 @@ class Contract(abc.ABC):
         await assert_has(store, (device("a"), line("a", "x", 2)))
 
     @with_store
-    async def test_line_for_missing_device_is_ignored(self, store):
+    async def test_delivery_record_of_a_missing_device_is_ignored(self, store):
         """The device was forgotten meanwhile (rule DevS6)."""
         await store.note([line("a", "x")])
         await put(store, device("a"))
         await assert_has(store, (device("a"),))
 
     @with_store
-    async def test_purge_removes_lines_of_alerts_that_are_over(self, store):
-        """An alert that was revised may live longer than a line says."""
+    async def test_purge_removes_delivery_records_of_alerts_that_are_over(self, store):
+        """An alert that was revised may live longer than its delivery record says."""
         await put(store, device("a"))
         await store.note([line("a", "x", ends_at_ms=5), line("a", "y", ends_at_ms=5), line("a", "z", ends_at_ms=6)])
         assert await store.purge(EVERY, 5, lambda alert: alert != digest("y")) == 1
         assert set((await all_of(store))[digest("a")][1]) == {digest("y"), digest("z")}
 
     @with_store
-    async def test_load_yields_each_device_once_over_several_batches(self, store):
-        """This holds for all shards and for some of them (rule DevS9)."""
+    async def test_load_yields_each_device_once_across_batches(self, store):
+        """The test loads all shards (groups of devices) at once, in two halves and one by one (rule DevS9)."""
         names = [f"{number:04}" for number in range(2 * BATCH + 1)]
         await put(store, *(device(name) for name in names))
         await store.note([line(name, "x") for name in names])
@@ -272,7 +275,7 @@ class SharedContract(Contract):
         return run
 
     @with_other
-    async def test_device_put_by_one_store_is_found_by_another(self, store, other):
+    async def test_device_stored_by_one_process_is_found_by_another(self, store, other):
         """The stores share their devices (rules DevS1, DevS2)."""
         await put(store, device("a"))
         await other.note([line("a", "x")])
@@ -280,8 +283,8 @@ class SharedContract(Contract):
         await assert_has(other, (device("a"), line("a", "x")))
 
     @with_other
-    async def test_follow_yields_changes_of_others_in_order(self, store, other):
-        """The changes have their notes; the store's own changes are left out (rule DevS10)."""
+    async def test_follow_yields_changes_made_by_other_processes_in_order(self, store, other):
+        """Each change has the note that its process gave. The store's own changes are left out (rule DevS10)."""
         before = device("a")
         await store.put(before, None, note=b"of store")
         await other.put(device("b"), None, note=b"first")
@@ -307,15 +310,15 @@ class SharedContract(Contract):
 
 
 class FencedContract(SharedContract):
-    """The tests of the rules for shards that are held for a term."""
+    """The tests of the rules for shards (groups of devices) that a process has for a term, the time of one lease."""
 
     @abc.abstractmethod
     async def begin_term(self, store, shard):
-        """Begin a new term of a shard and return its number."""
+        """Begin a new term (lease) of a shard and return its number."""
 
     @with_store
-    async def test_line_of_old_term_is_refused(self, store):
-        """Lines of other shards in the same call are written (rule DevS7)."""
+    async def test_delivery_record_written_under_an_outdated_lease_is_refused(self, store):
+        """Records of other shards (groups of devices) in the same call are written (rule DevS7)."""
         await put(store, device("a"), device("b"))
         a, b = shard_of(digest("a")), shard_of(digest("b"))
         assert a != b

@@ -1,4 +1,4 @@
-"""Devices in memory keep the rules of the port."""
+"""Devices in memory: the rules of the port (`geocast.push.devicestore`)."""
 
 import pytest
 

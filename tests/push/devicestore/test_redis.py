@@ -1,4 +1,4 @@
-"""Devices in a Redis: the rules of the port, and failures that only a Redis has."""
+"""Devices in a Redis: the rules of the port (`geocast.push.devicestore`), and failures that only a Redis has."""
 
 import asyncio
 import dataclasses
@@ -98,10 +98,10 @@ def fresh(server):
     return f"{server.url}?prefix={uuid.uuid4().hex}"
 
 
-# ---- fitness of a Redis, and durability ----------------------------------------------------------------------
+# ---- requirements for Redis, and durability ------------------------------------------------------------------
 
 
-async def test_devices_and_lines_survive_crash_of_redis(server):
+async def test_devices_and_delivery_records_survive_crash_of_redis(server):
     """Writes are on stable storage (rules DevS1, DevS5)."""
     async with opened(server.url) as store:
         await put(store, device("a"))
@@ -124,8 +124,8 @@ async def test_devices_and_lines_survive_crash_of_redis(server):
         ({"cluster_enabled": "yes"}, "cluster mode"),
     ],
 )
-async def test_redis_that_would_forget_devices_is_refused(tmp_path, options, message):
-    """A Redis that is fit for a log is fit for devices (rule K1, ADR 5)."""
+async def test_redis_configured_so_that_devices_can_be_lost_is_refused(tmp_path, options, message):
+    """The requirements are those of a log in Redis (rule K1, ADR 5)."""
     with RedisServer(tmp_path / "redis", **options) as server:
         with pytest.raises(ConfigError) as caught:
             await RedisDevices(server.url).start()
@@ -149,7 +149,7 @@ async def test_wrong_password_is_refused(tmp_path):
         assert "other" not in str(caught.value)
 
 
-async def test_redis_user_with_documented_rights_is_enough(server):
+async def test_documented_rights_of_redis_user_suffice_for_all_operations(server):
     """The rights in settings.md for a log are enough for devices in the same Redis."""
     [acl] = re.findall(r"^ACL SETUSER .*$", (DOCS / "reference" / "settings.md").read_text("utf-8"), re.MULTILINE)
     server.command(*acl.split())
@@ -161,8 +161,8 @@ async def test_redis_user_with_documented_rights_is_enough(server):
             assert await anext(following) == [Change(digest("b"), b"")]
 
 
-async def test_redis_that_stops_syncing_gives_no_lease(server):
-    """The lease could be forgotten (rules WPN1, DevS8)."""
+async def test_redis_that_stops_syncing_to_disk_grants_no_lease(server):
+    """Redis could forget the lease (rules WPN1, DevS8)."""
     async with opened(server.url) as store:
         assert (await store.lease("somebody", {}, may_take=True)).numbers
         server.command("CONFIG", "SET", "appendfsync", "no")
@@ -197,7 +197,7 @@ def everything(store):
     ("harm", "heal", "reason"),
     [("kill", "start", "Redis can't be reached"), ("pause", "resume", "Redis does not answer")],
 )
-async def test_unreachable_store_raises_and_works_again_later(server, harm, heal, reason):
+async def test_unreachable_redis_raises_store_unavailable_and_works_again_later(server, harm, heal, reason):
     """Nothing hangs, and the store needs no restart (rules DevS8, WPS4)."""
     async with opened(server.url) as store:
         await put(store, device("b"))
@@ -212,7 +212,7 @@ async def test_unreachable_store_raises_and_works_again_later(server, harm, heal
         assert device("b") in (await all_of(store))[digest("b")]
 
 
-async def test_redis_unreachable_at_start_is_waited_for(server):
+async def test_store_works_as_soon_as_redis_is_reachable_after_start(server):
     """Followers get None, because changes may have been missed (rule DevS8)."""
     server.stop()
     async with opened(server.url) as store:
@@ -224,8 +224,8 @@ async def test_redis_unreachable_at_start_is_waited_for(server):
             assert await anext(following) is None
 
 
-async def test_full_redis_refuses_devices_but_forgets_them(server):
-    """It is configured with `noeviction` (rules DevS8, WPS4)."""
+async def test_full_redis_refuses_new_devices_but_can_forget_devices(server):
+    """Redis is configured with `noeviction` (rules DevS8, WPS4)."""
     async with opened(server.url) as store:
         await put(store, device("a"))
         server.command("CONFIG", "SET", "maxmemory", "1")
@@ -239,7 +239,7 @@ async def test_full_redis_refuses_devices_but_forgets_them(server):
         assert await all_of(store) == {}
 
 
-async def test_write_on_too_few_replicas_raises(server, tmp_path):
+async def test_write_that_reaches_too_few_replicas_raises_store_unavailable(server, tmp_path):
     """`replicas` says how many are needed (rule DevS1)."""
     async with opened(server.url, replicas=1) as store:
         with pytest.raises(StoreUnavailable, match="on 0 of 1 replicas"):
@@ -256,8 +256,8 @@ async def test_write_on_too_few_replicas_raises(server, tmp_path):
 # ---- several processes ---------------------------------------------------------------------------------------
 
 
-async def test_one_of_two_concurrent_devices_gets_the_endpoint(shared):
-    """The devices may be put by different processes (rule WPR8)."""
+async def test_one_of_two_devices_stored_at_once_with_one_endpoint_keeps_it(shared):
+    """The two devices may be stored by different processes (rule WPR8)."""
     url = fresh(shared)
     async with opened(url) as one, opened(url) as other:
         for number in range(20):
@@ -268,8 +268,8 @@ async def test_one_of_two_concurrent_devices_gets_the_endpoint(shared):
         assert len(await all_of(one)) == 20
 
 
-async def test_second_of_two_concurrent_changes_is_refused(shared):
-    """Its caller has to read the device again (rule DevS2)."""
+async def test_second_of_two_concurrent_changes_of_a_device_is_refused(shared):
+    """The caller of the refused change has to read the device again (rule DevS2)."""
     url = fresh(shared)
     async with opened(url) as one, opened(url) as other:
         await put(one, device("a"))
@@ -278,8 +278,8 @@ async def test_second_of_two_concurrent_changes_is_refused(shared):
         assert {each.result for each in done} == {PutResult.STORED, PutResult.CHANGED}
 
 
-async def test_follower_that_misses_changes_gets_none_and_goes_on(shared):
-    """More changes came than are kept (rule DevS10)."""
+async def test_follow_yields_none_if_changes_were_missed_and_continues(shared):
+    """Redis no longer has some of the changes (rule DevS10)."""
     url = fresh(shared)
     async with opened(url) as store, opened(url) as other:
         await put(other, device("a"))
@@ -291,7 +291,7 @@ async def test_follower_that_misses_changes_gets_none_and_goes_on(shared):
             assert await anext(following) == [Change(digest("c"), b"")]
 
 
-async def test_follower_continues_after_redis_is_back(server):
+async def test_follow_yields_changes_made_while_redis_was_unreachable(server):
     """Changes during its reconnection are not lost (rule DevS10)."""
     async with opened(server.url) as store, opened(server.url) as other, aclosing(store.follow()) as following:
         await put(other, device("a"))
@@ -310,12 +310,12 @@ async def test_follower_continues_after_redis_is_back(server):
 
 
 async def held(store):
-    """Take all shards and return their terms."""
+    """Take all shards and return the number of the lease of each."""
     return (await store.lease("somebody", {}, may_take=True)).numbers
 
 
 @pytest.mark.parametrize("first", ["renewal", "follower"])
-async def test_devices_lost_by_redis_are_put_back(server, first):
+async def test_devices_that_redis_lost_are_restored_by_their_process(server, first):
     """The follower or a renewal notices the loss first; afterwards all is as before (rules DevS12, WPN2)."""
     async with opened(server.url) as store, opened(server.url) as other:
         terms = await held(store)
@@ -349,7 +349,7 @@ async def test_devices_lost_by_redis_are_put_back(server, first):
             assert changes == [Change(digest(name), b"")]
 
 
-async def test_restore_does_not_overwrite_newer_devices(shared):
+async def test_restore_of_lost_devices_does_not_overwrite_newer_ones(shared):
     """A device may have registered meanwhile, or lost its endpoint to another one (rule DevS12)."""
     async with opened(fresh(shared)) as store:
         terms = await held(store)
@@ -363,8 +363,8 @@ async def test_restore_does_not_overwrite_newer_devices(shared):
         await assert_has(store, (same,), (moved,))
 
 
-async def test_restore_of_lost_shard_is_refused(shared):
-    """It is refused like a line (rules DevS7, DevS12)."""
+async def test_restore_under_an_outdated_lease_is_refused(shared):
+    """The device is refused like a delivery record under an outdated lease (rules DevS7, DevS12)."""
     async with opened(fresh(shared)) as store:
         terms = await held(store)
         await store.release("somebody", terms, leaving=True)
@@ -374,8 +374,8 @@ async def test_restore_of_lost_shard_is_refused(shared):
         assert await all_of(store) == {}
 
 
-async def test_another_server_counts_as_loss_of_data(tmp_path):
-    """A replica that Sentinel promotes has the confirmed writes and the leases, but may lack others (rule DevS12)."""
+async def test_failover_to_a_replica_counts_as_loss_of_data(tmp_path):
+    """The promoted replica has the confirmed writes and the leases, but other writes may be missing (rule DevS12)."""
     with trio(tmp_path) as (servers, sentinels):
         async with opened(sentinel_url(sentinels), replicas=1) as store:
             terms = await held(store)
@@ -394,7 +394,7 @@ async def test_another_server_counts_as_loss_of_data(tmp_path):
             await assert_has(store, (device("a"),))
 
 
-# ---- content and size ----------------------------------------------------------------------------------------
+# ---- content and size of the stored data ---------------------------------------------------------------------
 
 RECORD = Record(
     id="n2Vd0sJm3yQe1xKp",
@@ -426,7 +426,7 @@ def stored(keyring, number):
     return redis_devices.StoredDevice(by, owner, endpoint, secret, FAR_MS, keyring.seal(record, by, FAR_MS))
 
 
-async def test_redis_contains_no_identity_and_no_place(server):
+async def test_devices_stored_in_redis_reveal_no_identity_and_no_place(server):
     """Keys, values and the append-only file are searched (rule WPP2)."""
     keyring, alert_id = Keyring([os.urandom(32)]), "desk-7.e3b0c442"
     async with opened(server.url) as store:

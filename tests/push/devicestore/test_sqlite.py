@@ -42,7 +42,7 @@ class TestSqliteDevices(Contract):
 
 
 class TestSqliteDevicesOfSeveral(SharedContract):
-    """The rules of the port on a file of several processes with one supervisor; its shards have no terms (DevS7)."""
+    """The rules of the port on a file that several workers of a supervisor share; shards have no leases (DevS7)."""
 
     def new(self, tmp_path):
         self.path = tmp_path / "devices.db"
@@ -52,7 +52,7 @@ class TestSqliteDevicesOfSeveral(SharedContract):
         return SqliteDevices(self.path, alone=False)
 
 
-async def test_devices_and_lines_survive_restart(tmp_path):
+async def test_devices_and_delivery_records_survive_restart(tmp_path):
     """Writes are on stable storage (rules DevS1, DevS5)."""
     for expected in ([], [(device("a"), line("a", "x"))]):
         store = SqliteDevices(tmp_path / "devices.db")
@@ -64,7 +64,7 @@ async def test_devices_and_lines_survive_restart(tmp_path):
         await store.stop()
 
 
-async def test_second_process_is_refused_until_file_is_closed(tmp_path):
+async def test_second_process_is_refused_until_the_first_closes_the_file(tmp_path):
     """The file is locked (rule DevS11)."""
     store = SqliteDevices(tmp_path / "devices.db")
     await store.start()
@@ -89,7 +89,7 @@ async def test_file_of_another_program_is_refused(tmp_path, made):
     assert path.read_bytes() == before
 
 
-async def test_invalid_file_and_missing_folder_are_refused(tmp_path):
+async def test_invalid_database_file_and_missing_folder_are_refused(tmp_path):
     """The error is one line (rule K1)."""
     path = tmp_path / "devices.db"
     path.write_bytes(b"no database at all" * 100)
@@ -99,7 +99,7 @@ async def test_invalid_file_and_missing_folder_are_refused(tmp_path):
         await SqliteDevices(tmp_path / "nowhere" / "devices.db").start()
 
 
-async def test_full_disk_raises_and_leaves_nothing_half_written(tmp_path):
+async def test_full_disk_raises_store_unavailable_and_leaves_nothing_half_written(tmp_path):
     """Writes work again when there is room (rule DevS8)."""
     store = SqliteDevices(tmp_path / "devices.db", max_pages=20)
     await store.start()
@@ -126,7 +126,7 @@ asyncio.run(main())
 """
 
 
-async def test_process_that_dies_before_commit_has_written_nothing(tmp_path):
+async def test_kill_before_commit_leaves_the_store_unchanged(tmp_path):
     """The fail point is `push-in-commit` (rule DevS8)."""
     path = tmp_path / "devices.db"
     store = SqliteDevices(path)
@@ -149,7 +149,7 @@ def files(folder):
     return list(Path(folder).iterdir())
 
 
-async def test_forgotten_device_leaves_no_trace_in_files(tmp_path):
+async def test_forgotten_device_leaves_no_trace_in_the_database_files(tmp_path):
     """Deleted rows are overwritten, and the log of changes ends with the store (rules WPS1, WPR9)."""
     secret = b"what-was-known-of-it" * 20
     store = SqliteDevices(tmp_path / "devices.db")
@@ -160,8 +160,8 @@ async def test_forgotten_device_leaves_no_trace_in_files(tmp_path):
     assert not any(secret[:40] in path.read_bytes() for path in files(tmp_path))
 
 
-async def test_follower_that_falls_behind_gets_none(tmp_path, monkeypatch):
-    """Some changes of other processes are not kept any more (rule DevS10)."""
+async def test_follow_yields_none_if_its_reader_falls_behind(tmp_path, monkeypatch):
+    """Some changes of other processes are no longer kept (rule DevS10)."""
     monkeypatch.setattr("geocast.push.devicestore.sqlite.CHANGES", 3)
     store, other = (SqliteDevices(tmp_path / "devices.db", alone=False) for _ in range(2))
     await store.start()

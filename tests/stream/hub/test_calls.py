@@ -1,4 +1,4 @@
-"""Calls in the hub: their frames come before those of alerts, in the same write (hub, Rule 3)."""
+"""Calls in the hub: their messages come before those of alerts, in the same write (hub, Rule 3)."""
 
 import pytest
 from calls.quarter import NEAR, Quarter
@@ -44,8 +44,8 @@ def kinds(peer):
     return peer.told_by_write()
 
 
-def test_call_is_sent_before_waiting_alerts(both, small_slices):
-    """It comes before an extreme alert, too (section 13)."""
+def test_call_is_sent_before_alerts_that_are_still_waiting(both, small_slices):
+    """The call is sent before an extreme alert, too (section 13)."""
     crowd = [both.responder(f"r-{n}") for n in range(6)]
     both.deliver(a_revision(area=AREA, severity="extreme"))
     both.turn()
@@ -58,7 +58,7 @@ def test_call_is_sent_before_waiting_alerts(both, small_slices):
     assert late == [["call", "a-1/1"]] * 4
 
 
-def test_calls_and_alerts_after_a_reply_are_counted_in_live(both):
+def test_live_field_of_reply_counts_the_calls_and_alerts_that_follow(both):
     """Calls come first, then alerts, in one write (RJ3, M17)."""
     both.quarter.open()
     both.publish(a_revision(area=AREA))
@@ -71,14 +71,14 @@ def test_calls_and_alerts_after_a_reply_are_counted_in_live(both):
     assert kinds(both.responder("r-2")) == [["welcome", "call", "a-1/1"]]
 
 
-def test_filter_does_not_hold_back_a_call(both):
+def test_filter_for_alerts_does_not_stop_a_call(both):
     """Filters are for alerts only (RQ6)."""
     peer = both.responder(wanted=Filter(frozenset({"flood"}), EXTREME))
     both.quarter.open()
     assert peer.received() == ["welcome", "call"]
 
 
-def test_new_token_with_a_qualification_puts_on_duty(both):
+def test_session_whose_new_token_has_a_qualification_is_sent_calls(both):
     """Calls follow the `ok` of `token`, too (RJ3, RJ6)."""
     peer = both.responder(quals=())
     both.quarter.open()
@@ -87,8 +87,8 @@ def test_new_token_with_a_qualification_puts_on_duty(both):
     assert kinds(peer)[-1] == ["ok", "call"]
 
 
-def test_drained_session_is_sent_calls_before_alerts(both):
-    """Both are sent in one write (E3)."""
+def test_session_that_is_no_longer_slow_is_sent_calls_before_alerts(both):
+    """Call and alerts are sent in one write (E3)."""
     peer = both.responder()
     peer.full = True
     both.publish(a_revision("a-0", area=AREA))
@@ -100,7 +100,7 @@ def test_drained_session_is_sent_calls_before_alerts(both):
     assert peer.received() == ["call", "-a-0/2", "a-1/1"]
 
 
-def test_dead_transport_does_not_keep_a_call_from_other_sessions(both):
+def test_call_reaches_other_sessions_although_one_transport_fails(both):
     """The transport raises until `connection_lost` is called."""
     dead, alive = both.responder(), both.responder("r-2")
     dead.broken = True
@@ -108,7 +108,7 @@ def test_dead_transport_does_not_keep_a_call_from_other_sessions(both):
     assert alive.received()[-1] == "call"
 
 
-def test_accept_of_an_ended_call_is_answered_at_once(both):
+def test_accept_of_an_ended_call_is_answered_with_standdown(both):
     """The answer is `standdown`; `decline` and `report` have no answer (M18, M23)."""
     peer = both.responder()
     both.quarter.open()
@@ -121,7 +121,7 @@ def test_accept_of_an_ended_call_is_answered_at_once(both):
     assert peer.take() == []
 
 
-def test_accept_on_a_node_without_calls_is_stood_down():
+def test_accept_on_a_node_without_calls_is_answered_with_standdown():
     """Such a node knows no call (M18, M23)."""
     town = Town()
     peer = town.join()
@@ -132,7 +132,7 @@ def test_accept_on_a_node_without_calls_is_stood_down():
     assert peer.take() == [{"type": "standdown", "id": "c-1", "reason": "over"}]
 
 
-def test_acks_of_calls_and_alerts_are_counted_apart(both):
+def test_acks_of_calls_and_of_alerts_are_counted_separately(both):
     """`ack` means shown, for a call too (M5)."""
     peer = both.responder()
     both.quarter.open()
@@ -142,8 +142,8 @@ def test_acks_of_calls_and_alerts_are_counted_apart(both):
     assert (both.quarter.hub.acks, both.hub.live.acks) == (1, 1)
 
 
-def test_session_that_leaves_is_off_duty(both):
-    """Another session may have the row at once (RZ7)."""
+def test_session_that_disconnects_is_no_longer_on_duty(both):
+    """A new session may get the same row of the hub's tables at once, and must not inherit the duty (RZ7)."""
     peer = both.responder()
     assert both.quarter.hub.on_duty == 1
     both.hub.leave(peer.row)

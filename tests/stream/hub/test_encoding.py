@@ -1,4 +1,4 @@
-"""Encoding: an entry is encoded once, when the first session here is owed it (ADR 1)."""
+"""Encoding: an alert is encoded once, when the first session of this process has to be sent it (ADR 1)."""
 
 import pytest
 from stream.hub.town import FAR_AWAY
@@ -21,7 +21,7 @@ def encoded(monkeypatch):
     return entries
 
 
-def test_entry_that_concerns_no_session_is_not_encoded(town, encoded):
+def test_alert_without_recipients_is_not_encoded(town, encoded):
     """Most alerts of a continent concern no session of a given process."""
     town.join(FAR_AWAY)
     town.publish(a_revision())
@@ -30,8 +30,8 @@ def test_entry_that_concerns_no_session_is_not_encoded(town, encoded):
     assert encoded == []
 
 
-def test_entry_is_encoded_once_for_all_sessions(town, encoded, small_slices):
-    """All formats, all slices and sessions that come later use the same frames."""
+def test_alert_is_encoded_once_for_all_sessions(town, encoded, small_slices):
+    """All wire formats, all turns and all later sessions use the same frames."""
     crowd = [town.join(metres, wire=MSGPACK) if metres % 2 else town.join(metres) for metres in range(7)]
     town.publish(a_revision())
     crowd.append(town.join(0))
@@ -41,8 +41,8 @@ def test_entry_is_encoded_once_for_all_sessions(town, encoded, small_slices):
     assert all(peer.received() == ["welcome", "a-1/1", "a-1/2", "-a-1/3"] for peer in crowd)
 
 
-def test_entry_is_encoded_when_the_first_session_comes(town, encoded):
-    """It is not encoded again for the second session."""
+def test_alert_is_encoded_when_its_first_recipient_connects(town, encoded):
+    """For the second session the alert is not encoded again."""
     town.publish(a_revision())
     assert [town.join(0).received() for _ in range(2)] == [["welcome", "a-1/1"]] * 2
     assert encoded == [a_revision()]

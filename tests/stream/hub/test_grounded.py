@@ -1,4 +1,4 @@
-"""Flights that end early: nothing of an entry is sent after it is superseded, cancelled or expired (Rule 1)."""
+"""Fan-outs that stop early: nothing is sent after an entry was superseded, cancelled or has expired (Rule 1)."""
 
 import pytest
 from stream.hub.town import HALF_HOUR_S
@@ -16,8 +16,8 @@ def test_superseded_revision_is_not_sent(town):
     assert town.finished == ["a-1/3"]
 
 
-def test_flight_ends_at_a_new_revision(town, small_slices):
-    """Rows that were not reached get only the new revision, the others both, in rising order (R2)."""
+def test_fan_out_of_a_revision_stops_when_a_newer_revision_arrives(town, small_slices):
+    """Sessions that were not reached get only the new revision; the others get both, in rising order (R2)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -27,8 +27,8 @@ def test_flight_ends_at_a_new_revision(town, small_slices):
     assert town.hub.take_counts() == {"a-1": Counts(8, 0)}
 
 
-def test_flight_ends_at_a_cancel(town, small_slices):
-    """Rows that were reached get the cancel, the others nothing (R4)."""
+def test_fan_out_of_a_revision_stops_when_its_cancel_arrives(town, small_slices):
+    """Sessions that were reached get the cancel; the others get nothing (R4)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -37,7 +37,7 @@ def test_flight_ends_at_a_cancel(town, small_slices):
 
 
 @pytest.mark.parametrize("which", ["wall", "monotonic"])
-def test_flight_ends_at_expiry_by_either_clock(town, small_slices, which):
+def test_fan_out_stops_when_the_alert_expires_by_wall_or_monotonic_clock(town, small_slices, which):
     """Nothing is sent after `expires_at`, by any path (E1)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
@@ -53,8 +53,8 @@ def test_flight_ends_at_expiry_by_either_clock(town, small_slices, which):
     assert town.finished == []
 
 
-def test_alert_ended_by_the_monotonic_clock_stays_ended(town):
-    """Setting the wall clock back does not make it live again (E1)."""
+def test_expired_alert_stays_expired_when_the_wall_clock_is_set_back(town):
+    """The monotonic clock has ended the alert (E1)."""
     [peer] = town.crowd(1)
     town.deliver(a_revision())
     town.clock.monotonic += HALF_HOUR_S
@@ -64,8 +64,11 @@ def test_alert_ended_by_the_monotonic_clock_stays_ended(town):
     assert peer.received() == ["<ping>"]
 
 
-def test_flight_starts_again_if_it_left_a_session_out(town, small_slices):
-    """The wall clock was ahead for a moment. The session that came then is sent the alert, and none twice (R2)."""
+def test_fan_out_is_restarted_for_a_session_that_it_left_out(town, small_slices):
+    """A session came while the wall clock was ahead.
+
+    When the clock is right, the session is sent the alert, and no other session gets the alert twice (R2).
+    """
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -78,8 +81,8 @@ def test_flight_starts_again_if_it_left_a_session_out(town, small_slices):
     assert late.received() == ["welcome", "a-1/1"]
 
 
-def test_alert_that_expires_while_waiting_is_not_sent(town, small_slices):
-    """It does not delay the flights behind it (E1)."""
+def test_alert_that_expires_before_its_fan_out_starts_is_not_sent(town, small_slices):
+    """The expired alert does not delay the alerts that wait behind it (E1)."""
     peers = town.crowd(4)
     town.deliver(a_revision("a"), a_revision("b", expires_at=a_revision().issued_at + 1000), a_revision("c"))
     town.clock.advance(1)
@@ -87,7 +90,7 @@ def test_alert_that_expires_while_waiting_is_not_sent(town, small_slices):
     assert [sorted(peer.received()) for peer in peers] == [["a/1", "c/1"]] * 4
 
 
-def test_cancel_is_not_sent_after_the_end(town, small_slices):
+def test_cancel_is_not_sent_after_the_alert_has_expired(town, small_slices):
     """Nothing is sent after `expires_at`, not even a cancel (E1)."""
     peers = town.crowd(4)
     town.publish(a_revision())
@@ -98,8 +101,8 @@ def test_cancel_is_not_sent_after_the_end(town, small_slices):
     assert [peer.received() for peer in peers] == [["a-1/1", "-a-1/2"]] * 2 + [["a-1/1"]] * 2
 
 
-def test_bit_of_an_ended_flight_sends_nothing_old(town, small_slices):
-    """The next flight has the same bit."""
+def test_stopped_fan_out_sends_nothing_when_its_flag_bit_is_reused(town, small_slices):
+    """The next fan-out uses the same bit in the table of alerts that are still to be sent."""
     peers = town.crowd(4)
     town.deliver(a_revision("a"))
     town.turn()
@@ -108,8 +111,11 @@ def test_bit_of_an_ended_flight_sends_nothing_old(town, small_slices):
     assert [peer.received() for peer in peers] == [["a/1", "-a/2", "b/1"]] * 2 + [["b/1"]] * 2
 
 
-def test_reused_bit_owes_nothing_to_rows_of_the_ended_flight(town, small_slices):
-    """Rows that the ended flight had not reached are not sent the alert of the next one."""
+def test_reused_flag_bit_sends_nothing_to_sessions_of_the_stopped_fan_out(town, small_slices):
+    """The next fan-out uses the same bit.
+
+    Sessions that only the stopped fan-out concerned are not sent the new alert.
+    """
     peers = town.crowd(6)
     town.deliver(a_revision("a"))
     town.turn()

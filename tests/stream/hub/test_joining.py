@@ -1,4 +1,4 @@
-"""Sessions that connect late, or come back with `holding`, are sent the difference."""
+"""Sessions that connect late are sent the live alerts; those that return with `holding`, only what they have missed."""
 
 import pytest
 from stream.hub.town import FAR_AWAY, HALF_HOUR_S
@@ -29,8 +29,8 @@ def test_live_alerts_follow_the_welcome_in_the_same_write(town):
     assert len(peer.writes) == 1
 
 
-def test_session_that_joins_before_the_first_turn_is_sent_the_alert_once(town):
-    """The alert comes behind the welcome, and the flight that starts later does not send it again (R2, R3)."""
+def test_session_that_joins_before_the_fan_out_starts_is_sent_the_alert_once(town):
+    """The alert follows the welcome, and the fan-out that starts later does not send the alert again (R2, R3)."""
     town.deliver(a_revision())
     peer = town.join(0)
     town.run()
@@ -38,8 +38,8 @@ def test_session_that_joins_before_the_first_turn_is_sent_the_alert_once(town):
     assert town.hub.take_counts() == {"a-1": Counts(1, 0)}
 
 
-def test_late_joiner_is_sent_revisions_and_counted(town):
-    """A session that was sent an alert behind its welcome is a recipient like any other (R1, R3)."""
+def test_session_that_joins_late_is_sent_later_revisions_and_counted(town):
+    """A session that was sent an alert after its welcome is a recipient like any other (R1, R3)."""
     town.publish(a_revision())
     peer = town.join(0)
     town.publish(a_revision(revision=2))
@@ -57,8 +57,11 @@ def test_late_joiner_is_sent_revisions_and_counted(town):
         (9, ["welcome"], ["-a-1/4"]),
     ],
 )
-def test_returning_session_is_sent_what_it_lacks(town, held, told, later):
-    """The held revision is compared with the current one; the session is a recipient from then on (R5)."""
+def test_returning_session_is_sent_the_revision_or_cancel_that_it_missed(town, held, told, later):
+    """The revision that the client has is compared with the current one.
+
+    From then on the session is a recipient (R5).
+    """
     town.publish(a_revision(), a_revision(revision=2))
     peer = town.join(FAR_AWAY, holding={"a-1": held}, wanted=Filter(frozenset()))
     assert peer.received() == told
@@ -67,8 +70,8 @@ def test_returning_session_is_sent_what_it_lacks(town, held, told, later):
     assert peer.received() == later
 
 
-def test_returning_session_is_sent_nothing_after_the_end(town):
-    """An expired and an unknown alert look the same (R5e)."""
+def test_returning_session_is_sent_nothing_of_an_expired_alert(town):
+    """For the client, expired and unknown alerts look the same (R5e)."""
     town.publish(a_revision())
     town.clock.advance(HALF_HOUR_S)
     peer = town.join(holding={"a-1": 1, "a-2": 1})
@@ -76,7 +79,7 @@ def test_returning_session_is_sent_nothing_after_the_end(town):
 
 
 def test_returning_session_is_sent_the_cancel_once(town):
-    """After the `cancel` it is no recipient any more (R5d)."""
+    """After the `cancel` the session is no longer a recipient (R5d)."""
     town.publish(a_revision(), a_cancel())
     peer = town.join(holding={"a-1": 1})
     town.move(peer, 1)
@@ -86,8 +89,8 @@ def test_returning_session_is_sent_the_cancel_once(town):
 
 
 @pytest.mark.parametrize(("held", "told"), [(1, ["a-1/2"]), (2, []), (3, [])])
-def test_held_unknown_alert_is_handled_when_its_entry_comes(town, held, told):
-    """The node remembers it for 30 s, since it may be behind (R5e)."""
+def test_session_with_an_alert_that_the_node_learns_later_is_sent_updates(town, held, told):
+    """The node remembers the unknown id for 30 s, since the node may be behind (R5e)."""
     peer = town.join(FAR_AWAY, holding={"a-1": held})
     peer.take()
     town.clock.advance(29.9)
@@ -99,8 +102,8 @@ def test_held_unknown_alert_is_handled_when_its_entry_comes(town, held, told):
     assert peer.received() == ["-a-1/4"]
 
 
-def test_held_unknown_alert_is_forgotten_with_its_session(town):
-    """The next session in the row is another client (R5)."""
+def test_unknown_alert_named_in_hello_does_not_count_for_the_next_session(town):
+    """The next session with the same row (place in the hub's tables) is another client (R5)."""
     peer = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(peer.row)
     town.sweep()
@@ -110,8 +113,11 @@ def test_held_unknown_alert_is_forgotten_with_its_session(town):
     assert next_one.received() == ["welcome"]
 
 
-def test_held_unknown_alert_counts_from_the_last_hello(town):
-    """The 30 s begin with the last `hello`, though the client has the same row as before (R5e)."""
+def test_unknown_alert_named_in_hello_is_remembered_for_30_s_from_the_last_hello(town):
+    """The 30 s begin with the last `hello`.
+
+    It makes no difference that the client gets the same row (place in the hub's tables) again (R5e).
+    """
     first = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(first.row)
     town.sweep()

@@ -1,4 +1,4 @@
-"""Alerts in several languages: each session is sent the text that it wants most (LA1 to LA4)."""
+"""Alerts in several languages: each session is sent the text in its preferred language (LA1 to LA4)."""
 
 import itertools
 
@@ -38,7 +38,7 @@ def encoded(monkeypatch):
     return found
 
 
-def test_each_session_is_sent_the_language_that_it_wants_most(town, small_slices):
+def test_each_session_is_sent_the_alert_in_its_preferred_language(town, small_slices):
     """The fan-out and the welcome choose in the same way, in both formats (LA1, LA3)."""
     tags = ["en-CA", "fr-CA", "iu", "en-CA", "fr-CA"]
     wanted = [wants(), wants("fr"), wants("es", "iu"), wants("es"), wants("fr-be", "en")]
@@ -49,7 +49,7 @@ def test_each_session_is_sent_the_language_that_it_wants_most(town, small_slices
     assert list(itertools.chain(*map(languages, early + late))) == tags * 3
 
 
-def test_language_is_encoded_once_when_the_first_session_needs_it(town, encoded):
+def test_text_in_a_language_is_encoded_once_when_first_needed(town, encoded):
     """All formats of a language are encoded at the same time (LA4, ADR 1)."""
     for wanted in (wants("fr"), wants("fr-ca"), wants("es", "fr")):
         town.join(wanted=wanted)
@@ -61,7 +61,7 @@ def test_language_is_encoded_once_when_the_first_session_needs_it(town, encoded)
     assert encoded == [("a-1", 1, 1), ("a-1", 1, 0)]
 
 
-def test_alert_with_at_most_one_language_is_the_same_for_all(town, encoded):
+def test_alert_with_at_most_one_language_is_sent_unchanged_to_all(town, encoded):
     """There is one frame for each format, whatever the sessions want (LA1)."""
     peers = [town.join(wanted=wants("fr")), town.join(), town.join(wanted=wants("en", "iu"))]
     town.publish(a_revision("a"))
@@ -71,7 +71,7 @@ def test_alert_with_at_most_one_language_is_the_same_for_all(town, encoded):
 
 
 def test_cancel_is_sent_in_one_language_to_all(town, encoded):
-    """Its reason has one language (LA4)."""
+    """The reason of a cancel has only one language (LA4)."""
     peers = [town.join(wanted=wants("fr")), town.join(wanted=wants("iu"))]
     town.publish(WARNING)
     town.publish(a_cancel(reason="Fini"))
@@ -79,8 +79,11 @@ def test_cancel_is_sent_in_one_language_to_all(town, encoded):
     assert encoded == [("a-1", 1, 1), ("a-1", 1, 2), ("a-1", 2, 0)]
 
 
-def test_changed_language_counts_from_the_next_send(town, small_slices):
-    """An alert that was sent is not sent again; an alert in flight is sent in the new language (LA2, R2)."""
+def test_changed_language_applies_to_alerts_that_are_not_sent_yet(town, small_slices):
+    """An alert that was sent is not sent again.
+
+    An alert whose fan-out is still running is sent in the new language (LA2, R2).
+    """
     peers = [town.join(metres, wanted=wants("fr")) for metres in range(6)]
     town.deliver(WARNING)
     town.turn()
@@ -93,7 +96,7 @@ def test_changed_language_counts_from_the_next_send(town, small_slices):
     assert [languages(peer) for peer in peers] == [["iu"], *[["fr-CA"]] * 4, ["iu"]]
 
 
-def test_language_is_chosen_for_each_revision(town):
+def test_language_is_chosen_separately_for_each_revision(town):
     """Revisions may have different languages (LA3)."""
     peer = town.join(wanted=wants("fr", "iu"))
     town.publish(WARNING)
@@ -102,8 +105,8 @@ def test_language_is_chosen_for_each_revision(town):
     assert languages(peer) == ["fr-CA", "iu", None]
 
 
-def test_alerts_in_several_languages_are_one_write(town):
-    """Each alert is sent in that of its languages that the session wants most (LA3)."""
+def test_alerts_in_several_languages_are_sent_in_one_write(town):
+    """Each alert is sent in the one of its languages that the session prefers (LA3)."""
     wanted = [wants(), wants("fr"), wants("de", "fr"), wants("it")]
     peers = [town.join(metres, wanted=each) for metres, each in enumerate(wanted * 2)]
     for peer in peers:
@@ -129,8 +132,8 @@ def test_alerts_in_several_languages_are_one_write(town):
     )
 
 
-def test_drained_session_is_sent_its_language(town):
-    """The filter counts for alerts that are sent after a pause, too (LA3)."""
+def test_session_that_is_no_longer_slow_is_sent_its_preferred_language(town):
+    """The language also applies to alerts that are sent after a pause (LA3)."""
     peer = town.join(wanted=wants("fr"))
     town.hub.slowed(peer.row, town.clock.now())
     town.publish(WARNING)

@@ -1,4 +1,4 @@
-"""Sessions that leave: their row, filter and places are used again (fan-out, Rule 5)."""
+"""Sessions that disconnect: their row (place in the hub's tables) and memory are used again (fan-out, Rule 5)."""
 
 from stream.hub.town import FAR_AWAY, Town
 from support.fakes import a_cancel, a_revision
@@ -7,8 +7,11 @@ from geocast.alertlog import Counts
 from geocast.matching.filters import Filter
 
 
-def test_row_is_reused_only_after_its_flags_are_forgotten():
-    """The next session in the row is sent the live alerts, and is no recipient of alerts that it was not sent (R2)."""
+def test_new_session_inherits_no_delivery_flags_from_a_disconnected_one():
+    """The new session has the same row (place in the hub's tables).
+
+    It is sent the live alerts, and is no recipient of alerts that only the old session was sent (R2).
+    """
     town = Town(capacity=1)
     first = town.join(0)
     town.publish(a_revision())
@@ -25,8 +28,8 @@ def test_row_is_reused_only_after_its_flags_are_forgotten():
     assert first.received() == ["welcome", "a-1/1"]
 
 
-def test_session_that_leaves_during_a_flight_is_sent_nothing(small_slices):
-    """The next session in its row is outside the area and is sent nothing either."""
+def test_session_that_disconnects_during_a_fan_out_is_sent_nothing(small_slices):
+    """A new session with the same row (place in the hub's tables) is outside the area and is sent nothing either."""
     town = Town(capacity=6)
     *_, leaver = town.crowd(6)
     town.deliver(a_revision())
@@ -40,8 +43,11 @@ def test_session_that_leaves_during_a_flight_is_sent_nothing(small_slices):
     assert town.hub.take_counts() == {"a-1": Counts(5, 0)}
 
 
-def test_session_that_takes_a_row_during_a_flight_is_sent_the_alert_once(small_slices):
-    """`reply_with_owed` sends it, and the flight, which has the row in its list, does not."""
+def test_session_that_replaces_another_during_a_fan_out_is_sent_the_alert_once(small_slices):
+    """`reply_with_owed` sends the alert to the new session.
+
+    The fan-out, which has the session's row in its list, does not.
+    """
     town = Town(capacity=6)
     *_, leaver = town.crowd(6)
     town.deliver(a_revision())
@@ -53,7 +59,7 @@ def test_session_that_takes_a_row_during_a_flight_is_sent_the_alert_once(small_s
     assert near.received() == ["welcome", "a-1/1"]
 
 
-def test_places_of_a_session_are_forgotten_when_it_leaves(town):
+def test_places_of_a_session_are_forgotten_when_it_disconnects(town):
     """The hub counts sessions and places (M9)."""
     peers = [town.join(0), town.join(places=[town.place(0), town.place(5)])]
     assert (len(town.hub), town.hub.places, len(town.hub.peers())) == (2, 3, 2)
@@ -61,7 +67,7 @@ def test_places_of_a_session_are_forgotten_when_it_leaves(town):
     assert (len(town.hub), town.hub.places, town.hub.peers()) == (1, 1, [peers[0]])
 
 
-def test_filters_of_past_sessions_take_no_memory(town):
+def test_filters_of_disconnected_sessions_use_no_memory(town):
     """The number of different filters is not bounded (M10)."""
     for n in range(100):
         peer = town.join(wanted=Filter(frozenset({f"c{n}"})))
@@ -71,7 +77,7 @@ def test_filters_of_past_sessions_take_no_memory(town):
     assert len(town.hub._fanout._filters.passing("robbery", 0)) <= 3
 
 
-def test_failed_write_does_not_keep_alerts_from_other_sessions(town, small_slices):
+def test_alerts_reach_other_sessions_although_some_writes_fail(town, small_slices):
     """A dead transport raises until `connection_lost` is called."""
     peers = town.crowd(6)
     peers[0].broken = peers[3].broken = peers[5].broken = True

@@ -7,7 +7,7 @@ from geocast.alertlog import Counts
 from geocast.matching.filters import EVERYTHING, Filter
 
 
-def test_walking_in_and_out_sends_nothing_twice(town):
+def test_session_that_repeatedly_enters_the_area_is_sent_the_alert_once(town):
     """A session is sent each alert once, however often it enters the area (R3)."""
     peer = town.join(FAR_AWAY)
     town.publish(a_revision())
@@ -16,7 +16,7 @@ def test_walking_in_and_out_sends_nothing_twice(town):
     assert peer.received() == ["welcome", "ok", "a-1/1", "ok", "ok", "ok", "ok"]
 
 
-def test_wider_filter_sends_live_alerts(town):
+def test_session_that_widens_its_filter_is_sent_the_live_alerts(town):
     """After `filter` the session is sent every live alert that applies now (R3)."""
     peer = town.join(wanted=Filter(frozenset({"arson"})))
     town.publish(a_revision("a-1"), a_revision("a-2", category="arson"))
@@ -25,7 +25,7 @@ def test_wider_filter_sends_live_alerts(town):
     assert town.hub.filter_of(peer.row) == EVERYTHING
 
 
-def test_ok_is_a_barrier_during_a_fan_out(town, small_slices):
+def test_alerts_after_the_ok_to_a_move_match_only_the_new_place(town, small_slices):
     """Alerts before `ok` are matched by the old place, alerts after it by the new one (R8)."""
     *_, leaver, stayer = peers = town.crowd(6)
     arriver = town.join(FAR_AWAY)
@@ -42,7 +42,7 @@ def test_ok_is_a_barrier_during_a_fan_out(town, small_slices):
     assert town.hub.take_counts() == {"a-1": Counts(6, 0)}
 
 
-def test_recipient_that_moves_away_during_a_flight_is_sent_the_revision_once(town, small_slices):
+def test_recipient_that_moves_away_during_a_fan_out_is_sent_the_revision_once(town, small_slices):
     """The revision comes behind the `ok`, wherever the recipient is (R1, R8)."""
     *_, walker = town.crowd(6)
     town.publish(a_revision())
@@ -59,7 +59,7 @@ def test_recipient_that_moves_away_during_a_flight_is_sent_the_revision_once(tow
     assert walker.received() == ["ok", "-a-1/3"]
 
 
-def test_move_replaces_all_places(town):
+def test_move_replaces_all_places_of_the_session(town):
     """The number of places may change (M2)."""
     peer = town.join(places=[town.place(FAR_AWAY + n) for n in range(3)])
     assert town.hub.places == 3

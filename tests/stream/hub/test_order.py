@@ -1,4 +1,4 @@
-"""The order and number of writes: nearest first, most severe first, and one write for all that a row is owed."""
+"""The order and number of writes: nearest first, most severe first, and one write for all that a session is sent."""
 
 import pytest
 from stream.hub.town import FAR_AWAY, METRE, Town
@@ -7,11 +7,11 @@ from support.fakes import DALLAS, a_cancel, a_revision
 from geocast.model.alert import Circle
 from geocast.stream import fanout
 
-# ---- order ---------------------------------------------------------------------------------------------------
+# ---- the order of sending ------------------------------------------------------------------------------------
 
 
-def test_nearest_sessions_are_written_first(town):
-    """The order is that of their distances (fan-out, NEAREST)."""
+def test_nearest_sessions_are_sent_an_alert_first(town):
+    """Sessions are sent the alert in the order of their distances (fan-out, NEAREST)."""
     metres = [700, 3, 250, 999, 0, 41, 40]
     peers = {town.join(distance).name: distance for distance in metres}
     town.order.clear()
@@ -19,8 +19,8 @@ def test_nearest_sessions_are_written_first(town):
     assert [peers[name] for name in town.order] == sorted(metres)
 
 
-def test_only_the_nearest_rows_are_sorted_by_distance(town, monkeypatch):
-    """The other rows follow in any order (fan-out, NEAREST)."""
+def test_only_the_nearest_sessions_are_sorted_by_distance(town, monkeypatch):
+    """The other sessions follow in any order (fan-out, NEAREST)."""
     monkeypatch.setattr(fanout, "NEAREST", 3)
     peers = town.crowd(10)
     town.publish(a_revision(area=(Circle(DALLAS[0] + 9 * METRE, DALLAS[1], 1000.0),)))
@@ -28,8 +28,8 @@ def test_only_the_nearest_rows_are_sorted_by_distance(town, monkeypatch):
     assert sorted(town.order) == [peer.name for peer in peers]
 
 
-def test_extreme_alert_overtakes_the_rest_of_a_minor_one(town, small_slices):
-    """It overtakes at the next slice (fan-out, idea 2)."""
+def test_extreme_alert_is_sent_before_the_rest_of_a_minor_alert(town, small_slices):
+    """The extreme alert overtakes at the next slice (batch of sessions; fan-out, idea 2)."""
     peers = town.crowd(6)
     town.deliver(a_revision("minor", severity="minor"))
     town.turn()
@@ -41,8 +41,8 @@ def test_extreme_alert_overtakes_the_rest_of_a_minor_one(town, small_slices):
     ] * 4
 
 
-def test_flights_are_sent_by_severity_then_by_arrival(town, small_slices):
-    """The earlier of two equally severe flights goes first (fan-out, idea 2)."""
+def test_alerts_are_sent_by_severity_then_by_arrival(town, small_slices):
+    """Of two equally severe alerts, the earlier one is sent first (fan-out, idea 2)."""
     town.crowd(6)
     town.deliver(a_revision("b", severity="severe"))
     town.turn()
@@ -51,7 +51,7 @@ def test_flights_are_sent_by_severity_then_by_arrival(town, small_slices):
     assert town.finished == ["b/1", "c/1", "d/1"]
 
 
-def test_cancel_is_sent_before_a_revision_of_the_same_severity(town, small_slices):
+def test_cancel_is_sent_before_a_revision_of_equal_severity(town, small_slices):
     """Clients can't rely on an order between alerts (R2)."""
     town.crowd(4)
     town.publish(a_revision("old"))
@@ -61,8 +61,8 @@ def test_cancel_is_sent_before_a_revision_of_the_same_severity(town, small_slice
     assert town.finished == ["old/2", "new/1"]
 
 
-def test_row_that_is_owed_several_alerts_gets_one_write(town, small_slices):
-    """A slice sends a row all that it is owed (fan-out, idea 2)."""
+def test_session_is_sent_all_its_waiting_alerts_in_one_write(town, small_slices):
+    """Each turn hands a session all alerts that wait for it (fan-out, idea 2)."""
     peers = town.crowd(6)
     town.deliver(a_revision("a-1"), a_revision("a-2"), a_revision("a-3", severity="minor"))
     town.run()
@@ -72,8 +72,8 @@ def test_row_that_is_owed_several_alerts_gets_one_write(town, small_slices):
     assert town.hub.sends == 18
 
 
-def test_rows_of_one_slice_are_sent_different_alerts(town, small_slices):
-    """Each row is sent all that it is owed, and nothing else (fan-out, idea 2)."""
+def test_sessions_handled_in_one_turn_are_sent_only_the_alerts_meant_for_them(town, small_slices):
+    """Each session is sent all alerts that wait for it, and nothing else (fan-out, idea 2)."""
     peers = town.crowd(6)
     town.deliver(a_revision("a"))
     town.turn()
@@ -84,8 +84,8 @@ def test_rows_of_one_slice_are_sent_different_alerts(town, small_slices):
     assert [peer.received() for peer in peers] == [["b/1"], ["b/1"], [], [], ["a/1"], ["a/1"]]
 
 
-def test_superseded_waiting_flight_does_not_delay_an_extreme_alert(town):
-    """It hides no flight behind it in the heap (fan-out, idea 2)."""
+def test_superseded_revision_in_the_queue_does_not_delay_an_extreme_alert(town):
+    """The superseded revision hides no fan-out behind it in the heap (fan-out, idea 2)."""
     town.crowd(1)
     town.deliver(
         a_revision("r", severity="extreme"),
@@ -99,8 +99,8 @@ def test_superseded_waiting_flight_does_not_delay_an_extreme_alert(town):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5])
-def test_flight_finishes_when_all_its_rows_are_handled(town, small_slices, rows):
-    """`finished` is called once for each flight, after its last slice."""
+def test_fan_out_finishes_after_its_last_session(town, small_slices, rows):
+    """`finished` is called once for each fan-out, after its last batch of sessions."""
     town.crowd(rows)
     town.deliver(a_revision())
     turns = 1 + sum(1 for _ in iter(town.turn, False))
@@ -109,8 +109,8 @@ def test_flight_finishes_when_all_its_rows_are_handled(town, small_slices, rows)
     assert not town.turn()
 
 
-def test_flight_without_rows_finishes_at_the_next_turn(town):
-    """Its age is known until then."""
+def test_fan_out_without_recipients_finishes_at_the_next_turn(town):
+    """Until then, `oldest_flight` returns how long the fan-out has been waiting."""
     town.join(FAR_AWAY)
     town.deliver(a_revision())
     town.clock.advance(0.5)
@@ -120,8 +120,11 @@ def test_flight_without_rows_finishes_at_the_next_turn(town):
     assert town.hub.oldest_flight(town.clock.now()) == 0.0
 
 
-def test_flight_finishes_at_once_when_no_session_is_connected(town):
-    """A long log that is read at the start leaves no work for turns. A session that comes later is sent the alert."""
+def test_fan_out_finishes_at_once_when_no_session_is_connected(town):
+    """A long log that is read at the start leaves no work for later turns.
+
+    A session that comes later is sent the alert.
+    """
     town.hub.leave(town.join().row)
     town.deliver(a_revision(), a_revision("a-2"), a_cancel("a-2"))
     assert town.finished == ["a-1/1", "a-2/1", "a-2/2"]
@@ -129,11 +132,11 @@ def test_flight_finishes_at_once_when_no_session_is_connected(town):
     assert town.join().received() == ["welcome", "a-1/1"]
 
 
-# ---- more than 64 at once ------------------------------------------------------------------------------------
+# ---- more than 64 alerts at once -----------------------------------------------------------------------------
 
 
-def test_more_alerts_than_bits_are_all_sent_once(town, small_slices):
-    """Flights without a bit wait (fan-out, FLIGHTS)."""
+def test_all_of_more_than_64_simultaneous_alerts_are_sent_once(town, small_slices):
+    """At most 64 fan-outs run at a time, since each needs a bit; the others wait (fan-out, FLIGHTS)."""
     peers = town.crowd(64)
     for n in range(150):
         town.deliver(a_revision(f"a-{n}", severity="minor"))
@@ -146,8 +149,8 @@ def test_more_alerts_than_bits_are_all_sent_once(town, small_slices):
     assert town.hub.sends == 64 * 150
 
 
-def test_extreme_alert_gets_a_bit_while_many_others_wait(monkeypatch):
-    """It goes at the next slice (fan-out, FLIGHTS_BELOW_EXTREME)."""
+def test_extreme_alert_is_sent_next_while_70_severe_alerts_wait(monkeypatch):
+    """Some bits are kept for extreme alerts, so the alert is sent in the next turn (fan-out, FLIGHTS_BELOW_EXTREME)."""
     monkeypatch.setattr(fanout, "SLICE", 1)
     town = Town(100)
     peers = town.crowd(100)

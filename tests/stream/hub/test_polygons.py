@@ -37,21 +37,21 @@ def test_polygon_is_sent_to_sessions_inside_and_no_others(town):
 
 
 @pytest.mark.parametrize(("metres", "told"), [(0, True), (499, True), (505, True), (520.5, False), (900, False)])
-def test_late_joiner_is_matched_with_the_buffer(town, metres, told):
+def test_session_that_joins_late_is_matched_with_the_polygons_buffer(town, metres, told):
     """The buffer of 20 m counts, and nothing beyond it (D4, R3)."""
     town.publish(of_shapes(polygon(-100, 500, 20.0)))
     assert town.join(metres).received() == (["welcome", "a-1/1"] if told else ["welcome"])
 
 
-def test_reach_of_a_place_counts_from_the_ring_on(town):
+def test_place_is_inside_if_its_accuracy_radius_touches_the_polygon(town):
     """A place within its reach of the ring is inside (D4)."""
     town.publish(of_shapes(NEAR))
     far, near = (town.join(places=[town.place(700, reach)]) for reach in (199.0, 201.0))
     assert (far.received(), near.received()) == (["welcome"], ["welcome", "a-1/1"])
 
 
-def test_session_that_walks_in_is_sent_the_alert_once(town):
-    """It is not sent the alert again on the way back (R3)."""
+def test_session_that_moves_into_the_polygon_is_sent_the_alert_once(town):
+    """When the session leaves and enters again, the alert is not sent again (R3)."""
     walker = town.join(900)
     town.publish(of_shapes(NEAR))
     for metres in (600, 400, 600, 400):
@@ -59,8 +59,8 @@ def test_session_that_walks_in_is_sent_the_alert_once(town):
     assert walker.received() == ["welcome", "ok", "ok", "a-1/1", "ok", "ok"]
 
 
-def test_revision_may_have_another_polygon(town):
-    """Sessions inside the new one and recipients are sent it; all of them are sent the cancel (R1, R4)."""
+def test_revision_with_another_polygon_reaches_sessions_in_it_and_recipients(town):
+    """Sessions inside the new polygon and recipients get the revision, and later all of them the cancel (R1, R4)."""
     first, second = town.join(0), town.join(2_000)
     town.publish(of_shapes(NEAR))
     town.publish(of_shapes(polygon(1_900, 2_100), revision=2))
@@ -71,13 +71,13 @@ def test_revision_may_have_another_polygon(town):
     assert (late.received(), later.received()) == (["welcome"], ["welcome", "a-1/2", "-a-1/3"])
 
 
-def test_holder_of_an_old_revision_is_sent_the_next(town):
-    """It is sent the revision wherever it is (R5)."""
+def test_client_with_an_old_revision_is_sent_the_current_one_wherever_it_is(town):
+    """The client named the old revision in `holding` (R5)."""
     town.publish(of_shapes(NEAR), of_shapes(NEAR, revision=2))
     assert town.join(5_000, holding={"a-1": 1}).received() == ["welcome", "a-1/2"]
 
 
-def test_session_in_several_shapes_is_sent_the_alert_once(town):
+def test_session_inside_several_shapes_of_an_alert_is_sent_it_once(town):
     """Each shape counts (R2)."""
     area = (NEAR, polygon(400, 600), Circle(DALLAS[0] + 2_000 * METRE, DALLAS[1], 50.0))
     both, one, circle, none = (town.join(metres) for metres in (450, 550, 2_000, 1_000))
@@ -87,7 +87,7 @@ def test_session_in_several_shapes_is_sent_the_alert_once(town):
 
 
 def test_expired_polygon_contains_no_place(town):
-    """It is in no index (E1)."""
+    """The expired polygon is in no index (E1)."""
     town.publish(of_shapes(NEAR))
     town.clock.advance(3_600)
     town.sweep()

@@ -1,4 +1,4 @@
-"""Shapes of later releases: no place is inside of them, and clients are sent them as they came (LogG3)."""
+"""Shapes of later releases: no place counts as inside them, and clients are sent them unchanged (LogG3)."""
 
 import json
 
@@ -18,8 +18,8 @@ def of_shapes(*shapes, **changes):
     return a_revision(area=shapes, **changes)
 
 
-def test_unknown_shape_matches_no_session_but_holders_are_recipients(town):
-    """No session is inside it: not those that are here, nor those that move or come later (LogG3)."""
+def test_alert_of_unknown_shape_is_sent_only_to_clients_that_have_it_already(town):
+    """No session counts as inside the shape, not even one that moves or connects later (LogG3)."""
     inside, holder = town.join(0), town.join(0, holding={"a-1": 1})
     town.publish(of_shapes(OtherShape(MULTIPOLYGON)))
     town.move(inside, 10)
@@ -30,7 +30,7 @@ def test_unknown_shape_matches_no_session_but_holders_are_recipients(town):
     assert holder.writes[1:] == [encode(of_shapes(OtherShape(MULTIPOLYGON), revision=2))[0]]
 
 
-def test_known_shape_matches_beside_an_unknown_one(town):
+def test_known_shape_is_matched_although_the_area_has_an_unknown_shape_too(town):
     """Sessions inside the circle are sent the whole area as it came; other sessions nothing (LogG3)."""
     entry = of_shapes(OtherShape(MULTIPOLYGON), HERE)
     inside, other, far = town.join(0), town.join(0, wire=MSGPACK), town.join(FAR_AWAY)
@@ -40,7 +40,7 @@ def test_known_shape_matches_beside_an_unknown_one(town):
         assert loads(frame[4:])["alert"]["area"] == [MULTIPOLYGON, HERE.to_map()]
 
 
-def test_recipients_are_sent_a_revision_with_an_unknown_shape(town):
+def test_recipients_are_sent_a_revision_whose_shape_is_unknown(town):
     """No recipient is left with an old revision (R1, R4)."""
     peer = town.join(0)
     town.publish(of_shapes(HERE))

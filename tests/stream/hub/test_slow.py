@@ -1,11 +1,14 @@
-"""Slow sessions are sent nothing, and when they have drained, what they are owed (fan-out, Rule 3)."""
+"""Slow sessions are sent nothing.
+
+When they can be written again, they are sent what they have missed (fan-out, Rule 3).
+"""
 
 from stream.hub.town import FAR_AWAY
 from support.fakes import a_cancel, a_revision
 
 
-def test_slow_session_is_sent_only_current_entries_when_it_drains(town):
-    """It is sent the newest revisions, in one write (E3)."""
+def test_slow_session_is_sent_only_newest_revisions_when_it_can_be_written_again(town):
+    """The newest revisions are sent in one write (E3)."""
     slow, other = town.crowd(2)
     town.hub.slowed(slow.row, town.clock.now())
     town.publish(a_revision(), a_revision("a-2", severity="extreme"))
@@ -33,8 +36,8 @@ def test_write_that_leaves_unsent_bytes_pauses_the_session(town, small_slices):
     assert all(peer.received() == ["a-1/1", "a-2/1"] for peer in others)
 
 
-def test_session_that_gets_slow_while_draining_is_paused_again(town):
-    """The bytes that `on_drained` writes may stay unsent, too (hub, Rule 1)."""
+def test_session_that_becomes_slow_again_during_its_catch_up_is_paused_again(town):
+    """The bytes that `on_drained` writes may stay unsent as well (hub, Rule 1)."""
     [slow] = town.crowd(1)
     slow.full = True
     town.publish(a_revision("a-1"))
@@ -46,7 +49,7 @@ def test_session_that_gets_slow_while_draining_is_paused_again(town):
     assert town.hub.slow() == 1
 
 
-def test_drained_session_is_not_sent_alerts_that_ended_meanwhile(town):
+def test_session_that_was_slow_is_not_sent_alerts_that_ended_meanwhile(town):
     """Cancelled and expired alerts are not sent; a recipient is sent the cancel (E1, R4)."""
     [slow] = town.crowd(1)
     town.publish(a_revision("known"))
@@ -58,8 +61,8 @@ def test_drained_session_is_not_sent_alerts_that_ended_meanwhile(town):
     assert slow.received() == ["known/1", "-known/2"]
 
 
-def test_session_that_drains_during_a_flight_is_sent_the_alert_once(town, small_slices):
-    """Its bit was cleared, so the flight does not send the alert again (R2)."""
+def test_session_that_recovers_during_a_fan_out_is_sent_the_alert_once(town, small_slices):
+    """`on_drained` sends the alert and removes the session from the fan-out (R2)."""
     *_, slow = peers = town.crowd(6)
     town.hub.slowed(slow.row, town.clock.now())
     town.deliver(a_revision())
@@ -69,7 +72,7 @@ def test_session_that_drains_during_a_flight_is_sent_the_alert_once(town, small_
     assert [peer.received() for peer in peers] == [["a-1/1"]] * 6
 
 
-def test_new_session_in_the_row_of_a_slow_one_is_not_slow(town):
+def test_session_that_replaces_a_slow_one_is_not_slow(town):
     """The pause ends with the session (fan-out, Rules 3 and 5)."""
     [slow] = town.crowd(1)
     town.hub.slowed(slow.row, town.clock.now())
@@ -82,8 +85,8 @@ def test_new_session_in_the_row_of_a_slow_one_is_not_slow(town):
     assert town.hub.slow() == 0
 
 
-def test_slow_session_that_moves_away_is_owed_nothing_when_it_drains(town):
-    """Only its current places count (R1)."""
+def test_slow_session_that_moved_away_is_not_sent_the_alert_when_it_recovers(town):
+    """Only the session's current places count (R1)."""
     [slow] = town.crowd(1)
     town.hub.slowed(slow.row, town.clock.now())
     town.publish(a_revision())

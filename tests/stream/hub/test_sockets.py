@@ -1,4 +1,4 @@
-"""Sending one frame to many sockets in one call, and leaving the rest to their transports."""
+"""Sending one frame to many sockets in one call; the transports write what the kernel did not accept."""
 
 import errno
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ from geocast.wire.frames import JSON, MSGPACK, encode
 
 
 class Sockets:
-    """A stand-in for the kernel.
+    """Stands in for the kernel.
 
-    It takes a frame for many descriptors, and sends to each as many bytes as it has room for.
+    It accepts a frame for many descriptors, and sends to each as many bytes as fit into that socket's `room`.
     """
 
     def __init__(self):
@@ -51,8 +51,8 @@ def patched_descriptor(number):
         yield
 
 
-def test_slice_is_one_call_for_each_wire_format(sockets):
-    """A turn sends a frame to all its rows at once."""
+def test_turn_sends_with_one_call_for_each_wire_format(sockets):
+    """A turn of the fan-out sends a frame to all sessions of the turn at once."""
     town, crowd = a_crowd_with_sockets(sockets, 5, (JSON, MSGPACK))
     town.publish(a_revision("a"))
     frames = town.hub.live.find("a", town.clock.now()).encoded[0]
@@ -61,8 +61,8 @@ def test_slice_is_one_call_for_each_wire_format(sockets):
     assert town.hub.sends == 5
 
 
-def test_slice_is_one_call_for_each_language_and_wire_format(sockets):
-    """Only languages and formats that rows of the slice use are sent (LA4)."""
+def test_turn_sends_with_one_call_for_each_language_and_wire_format(sockets):
+    """Only languages and formats that sessions of this turn use are sent (LA4)."""
     town, crowd = a_crowd_with_sockets(sockets, 6, (JSON, JSON, MSGPACK))
     for metres, peer in enumerate(crowd):
         town.set_filter(peer, Filter(None, 0, ("fr",) if metres < 3 else ("de", "en")))
@@ -76,8 +76,8 @@ def test_slice_is_one_call_for_each_language_and_wire_format(sockets):
     ]
 
 
-def test_rest_of_a_frame_is_written_by_the_transport(sockets):
-    """The kernel took a part of the frame, or nothing."""
+def test_transport_writes_what_the_kernel_left_of_a_frame(sockets):
+    """The kernel accepted a part of the frame, or nothing."""
     town, crowd = a_crowd_with_sockets(sockets, 4)
     sockets.room = {101: 10, 102: -errno.EAGAIN}
     town.publish(a_revision("a"))
@@ -85,7 +85,7 @@ def test_rest_of_a_frame_is_written_by_the_transport(sockets):
     assert [peer.writes[1:] for peer in crowd] == [[], [frame[10:]], [frame], []]
 
 
-def test_slow_and_departed_sessions_are_not_sent_to(sockets):
+def test_nothing_is_sent_to_slow_or_disconnected_sessions(sockets):
     """After a session has left, another connection may have its descriptor."""
     town, crowd = a_crowd_with_sockets(sockets, 4)
     town.hub.slowed(crowd[1].row, town.clock.now())
@@ -94,8 +94,8 @@ def test_slow_and_departed_sessions_are_not_sent_to(sockets):
     assert [descriptors for descriptors, _ in sockets.calls] == [[100, 103]]
 
 
-def test_sockets_beyond_the_nearest_are_sent_to_by_age(sockets, monkeypatch):
-    """That is the order in which the kernel made them (ADR 6)."""
+def test_sessions_beyond_the_nearest_are_sent_to_in_order_of_their_age(sockets, monkeypatch):
+    """The kernel created their sockets in this order, so that sending in it is faster (ADR 6)."""
     monkeypatch.setattr(fanout, "NEAREST", 2)
     town = Town(send=sockets.send)
     for metres, descriptor in enumerate([108, 107, 105, 106, 104, 103]):

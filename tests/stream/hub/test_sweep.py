@@ -1,4 +1,4 @@
-"""The sweep: tokens that expire, slow and silent sessions, pings, and the end of an alert."""
+"""The sweep (periodic check): tokens that expire, slow and silent sessions, pings, and the end of an alert."""
 
 import pytest
 from stream.hub.town import HALF_HOUR_S, METRE, Town
@@ -11,7 +11,7 @@ from geocast.wire.frames import PING
 
 
 def test_session_is_closed_when_its_token_expires(town):
-    """It ends with 4401 within a second, unless the client has sent a fresh token (T6)."""
+    """The session ends with 4401 within a second, unless the client has sent a new token (T6)."""
     deadline = town.clock.monotonic + 60
     ending, renewed = (town.join(rights=FakeRights(deadline=deadline)) for _ in range(2))
     town.clock.advance(59.9)
@@ -24,8 +24,8 @@ def test_session_is_closed_when_its_token_expires(town):
     assert renewed.closed is None
 
 
-def test_session_slow_for_30_s_without_a_break_is_closed(town):
-    """It is closed with 4420 (W4)."""
+def test_session_that_is_slow_for_30_s_without_a_break_is_closed(town):
+    """The session is closed with 4420 (W4)."""
     slow, pausing = town.crowd(2)
     for peer in (slow, pausing):
         town.hub.slowed(peer.row, town.clock.now())
@@ -41,7 +41,7 @@ def test_session_slow_for_30_s_without_a_break_is_closed(town):
     assert pausing.closed is None
 
 
-def test_connection_silent_for_60_s_is_dropped_unless_it_was_slow(town):
+def test_connection_silent_for_60_s_is_dropped_unless_it_is_slow(town):
     """A slow connection is not read, so its silence proves nothing (W8)."""
     silent, talking, slow = town.crowd(3)
     town.clock.advance(40)
@@ -59,7 +59,7 @@ def test_connection_silent_for_60_s_is_dropped_unless_it_was_slow(town):
     assert slow.aborted
 
 
-def test_connection_idle_for_a_heartbeat_is_pinged(town):
+def test_connection_without_a_write_for_one_heartbeat_is_pinged(town):
     """Any write counts, and a slow connection is not pinged (W8)."""
     idle, told, replied, slow = town.crowd(4)
     town.clock.advance(10)
@@ -74,8 +74,8 @@ def test_connection_idle_for_a_heartbeat_is_pinged(town):
     assert [peer.received() for peer in (idle, told, replied, slow)] == [[], ["<ping>"], ["<ping>"], []]
 
 
-def test_session_in_flight_is_not_pinged(town):
-    """It is sent an alert in one of the next turns (W8)."""
+def test_session_about_to_be_sent_an_alert_is_not_pinged(town):
+    """The session is sent an alert in one of the next turns (W8)."""
     first, second = town.crowd(2)
     town.clock.advance(25)
     town.hub.deliver(a_revision(), town.clock.now())
@@ -86,8 +86,8 @@ def test_session_in_flight_is_not_pinged(town):
 
 
 @pytest.mark.parametrize("heartbeat_s", [25, 40, 55])
-def test_ping_and_silence_limits_follow_the_configured_heartbeat(heartbeat_s):
-    """It is pinged after `heartbeat_s` without a write, and dropped 35 s later if no byte came (W8)."""
+def test_times_until_ping_and_drop_follow_the_configured_heartbeat(heartbeat_s):
+    """A session is pinged after `heartbeat_s` without a write, and dropped 35 s later if no byte has arrived (W8)."""
     town = Town(heartbeat_s=heartbeat_s)
     (quiet,) = town.crowd(1)
     town.clock.advance(heartbeat_s - 0.1)
@@ -104,8 +104,8 @@ def test_ping_and_silence_limits_follow_the_configured_heartbeat(heartbeat_s):
     assert quiet.aborted
 
 
-def test_client_that_only_listens_is_pinged_before_it_counts_as_dead(town):
-    """A session that is sent alerts all the time is never idle, and no byte comes from it (W8)."""
+def test_client_that_only_listens_is_pinged_before_it_would_be_dropped(town):
+    """A session that is sent alerts all the time is never idle, and no byte arrives from its client (W8)."""
     (listener,) = town.crowd(1)
     for n in range(8):
         town.clock.advance(10)
@@ -117,8 +117,8 @@ def test_client_that_only_listens_is_pinged_before_it_counts_as_dead(town):
     assert sum(data == PING for data in listener.writes) == 2
 
 
-def test_pings_beyond_the_limit_wait_for_the_next_sweep(town, monkeypatch):
-    """A sweep writes at most PINGS of them."""
+def test_pings_beyond_the_limit_wait_for_the_next_periodic_check(town, monkeypatch):
+    """Each check writes at most PINGS pings."""
     monkeypatch.setattr(hub, "PINGS", 4)
     peers = town.crowd(10)
     town.clock.advance(25)
@@ -127,7 +127,7 @@ def test_pings_beyond_the_limit_wait_for_the_next_sweep(town, monkeypatch):
         assert sum(len(peer.writes) == 2 for peer in peers) == pinged
 
 
-def test_sweep_forgets_an_alert_that_has_ended(town):
+def test_periodic_check_forgets_an_alert_that_has_ended(town):
     """An alert is live while `now < expires_at` (section 1)."""
     town.publish(a_revision())
     town.clock.advance(HALF_HOUR_S)

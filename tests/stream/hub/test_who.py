@@ -11,7 +11,7 @@ from geocast.matching.filters import Filter
 from geocast.model.alert import EXTREME, Circle
 from geocast.wire.frames import JSON, MSGPACK, WIRES
 
-# ---- who -----------------------------------------------------------------------------------------------------
+# ---- which sessions are sent a message -----------------------------------------------------------------------
 
 
 def test_alert_is_sent_to_sessions_inside_and_no_others(town):
@@ -22,7 +22,7 @@ def test_alert_is_sent_to_sessions_inside_and_no_others(town):
         assert peer.received() == ["welcome", *told]
 
 
-def test_reach_of_a_place_counts_for_the_distance(town):
+def test_place_is_inside_if_its_accuracy_radius_touches_the_circle(town):
     """A place is inside if `distance <= radius_m + reach` (D2)."""
     vague, vaguer = town.join(places=[town.place(1500, 499.0)]), town.join(places=[town.place(1500, 501.0)])
     town.publish(a_revision())
@@ -37,16 +37,16 @@ def test_session_with_several_places_inside_is_sent_the_alert_once(town):
     assert peer.received() == ["welcome", "a-1/1"]
 
 
-def test_each_session_is_sent_its_wire_format(town):
-    """One encoded frame serves all sessions of a format (S6)."""
+def test_each_session_is_sent_alerts_in_its_wire_format(town):
+    """All sessions of a format are sent the same encoded frame (S6)."""
     peers = [town.join(wire=wire) for wire in (JSON, MSGPACK, JSON, MSGPACK)]
     town.publish(a_revision())
     assert [peer.writes[-1][0] for peer in peers] == [0x81, 0x82, 0x81, 0x82]
     assert [peer.received()[-1] for peer in peers] == ["a-1/1"] * 4
 
 
-def test_format_is_sent_while_a_session_speaks_it(town):
-    """Sessions of each of the four streams come and go (S7)."""
+def test_each_wire_format_is_sent_as_long_as_a_session_uses_it(town):
+    """One session of each of the four formats leaves, and another one stays (S7)."""
     peers = [town.join(wire=wire) for wire in WIRES for _ in range(2)]
     town.publish(a_revision())
     for peer in peers[::2]:
@@ -55,15 +55,15 @@ def test_format_is_sent_while_a_session_speaks_it(town):
     assert [peer.received()[-1] for peer in peers] == ["a-1/1", "a-1/2"] * 4
 
 
-def test_filter_holds_back_all_but_extreme_alerts(town):
+def test_filter_stops_all_but_extreme_alerts(town):
     """No filter suppresses an extreme alert (R1, R7)."""
     peer = town.join(wanted=Filter(frozenset({"arson"}), EXTREME))
     town.publish(a_revision("a-1"), a_revision("a-2", category="arson"), a_revision("a-3", severity="extreme"))
     assert peer.received() == ["welcome", "a-3/1"]
 
 
-def test_revision_reaches_recipients_outside_and_filtered(town):
-    """No recipient is left with an old version; they come after the sessions inside (R1)."""
+def test_revision_reaches_recipients_that_moved_away_or_filter_it_out(town):
+    """No recipient is left with an old revision. Recipients outside are written after the sessions inside (R1)."""
     gone, filtered, inside = town.crowd(3)
     town.publish(a_revision())
     town.move(gone, FAR_AWAY)
@@ -76,8 +76,8 @@ def test_revision_reaches_recipients_outside_and_filtered(town):
     assert town.order == [inside.name, late.name, gone.name, filtered.name]
 
 
-def test_cancel_is_sent_to_recipients_and_no_others(town):
-    """Recipients are sent it wherever they are now, and whatever their filter (R4)."""
+def test_cancel_is_sent_only_to_recipients_of_the_alert(town):
+    """Recipients are sent the cancel wherever they are now, and whatever their filter is (R4)."""
     gone, inside = town.crowd(2)
     town.publish(a_revision())
     town.move(gone, FAR_AWAY)
@@ -89,7 +89,7 @@ def test_cancel_is_sent_to_recipients_and_no_others(town):
     assert stranger.received() == filtered.received() == ["welcome"]
 
 
-def test_nothing_is_sent_after_a_cancel(town):
+def test_revision_that_follows_a_cancel_is_not_sent(town):
     """A revision that follows a cancel is ignored (R2)."""
     [peer] = town.crowd(1)
     town.publish(a_revision(), a_cancel(), a_revision(revision=3))
@@ -98,8 +98,8 @@ def test_nothing_is_sent_after_a_cancel(town):
     assert peer.received() == ["ok"]  # the alert was cancelled before it was written, so nobody is a recipient
 
 
-def test_tests_are_sent_only_to_sessions_that_may_see_them(town):
-    """For all others such an id is unknown, in `holding` and `ack` too (R6)."""
+def test_test_alerts_are_sent_only_to_sessions_with_the_test_scope(town):
+    """For all other sessions the id of a test alert is unknown, also in `holding` and `ack` (R6)."""
     tester, other = town.join(rights=FakeRights(may_test=True)), town.join(holding={"t-1": 1, "t-2": 1})
     town.publish(a_revision("t-1", status="test"), a_revision("t-2", status="exercise"))
     claiming = town.join(holding={"t-1": 1})
@@ -110,8 +110,8 @@ def test_tests_are_sent_only_to_sessions_that_may_see_them(town):
     assert other.received() == claiming.received() == ["welcome"]
 
 
-def test_holding_of_an_invisible_alert_does_not_count(town):
-    """When the session may see the alert, it is sent the alert like any other (R6)."""
+def test_test_alert_named_in_hello_is_ignored_without_the_test_scope(town):
+    """When the session gets the scope, it is sent the alert like any other session (R6)."""
     early = town.join(holding={"t-1": 1})
     town.publish(a_revision("t-1", status="test"))
     late = town.join(holding={"t-1": 1})
@@ -120,8 +120,8 @@ def test_holding_of_an_invisible_alert_does_not_count(town):
         assert peer.received() == ["welcome", "ok", "t-1/1"]
 
 
-def test_session_that_loses_the_test_scope_is_sent_no_more_tests(town):
-    """A session that gains the scope is sent the live tests (R6)."""
+def test_session_that_loses_the_test_scope_is_sent_no_more_test_alerts(town):
+    """A session that gets the scope back is sent the live test alerts (R6)."""
     peer = town.join(rights=FakeRights(may_test=True))
     town.publish(a_revision("t-1", status="test"))
     town.set_rights(peer, may_test=False)
@@ -133,8 +133,8 @@ def test_session_that_loses_the_test_scope_is_sent_no_more_tests(town):
     assert peer.received() == ["ok", "t-1/2", "t-2/1"]
 
 
-def test_recipient_that_regains_the_test_scope_is_sent_what_it_lacks(town):
-    """It is sent newer revisions and cancels wherever it is (R1, R6)."""
+def test_recipient_that_regains_the_test_scope_is_sent_missed_revisions_and_cancels(town):
+    """The recipient is sent newer revisions and cancels wherever it is (R1, R6)."""
     peer = town.join(rights=FakeRights(may_test=True))
     town.publish(a_revision("t-1", status="test"), a_revision("t-2", status="test"))
     town.set_rights(peer, may_test=False)
@@ -148,7 +148,7 @@ def test_recipient_that_regains_the_test_scope_is_sent_what_it_lacks(town):
 # ---- acknowledgements ----------------------------------------------------------------------------------------
 
 
-def test_ack_counts_once_for_what_was_sent_on_this_connection(town):
+def test_ack_counts_once_and_only_for_an_alert_sent_on_the_same_connection(town):
     """An ack of an unknown or ended alert is ignored (M5)."""
     peer, other = town.join(0), town.join(FAR_AWAY)
     town.publish(a_revision())

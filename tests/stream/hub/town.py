@@ -14,7 +14,7 @@ FAR_AWAY = 50_000  # metres: outside
 
 
 class Subscriber(FakePeer):
-    """A FakePeer that knows its row, and records its writes in the order of its town."""
+    """A FakePeer that knows its row in the hub, and records each write in the `order` of its town."""
 
     def __init__(self, town, name):
         super().__init__(lambda: town.hub.slowed(self.row, town.clock.now()))
@@ -25,11 +25,11 @@ class Subscriber(FakePeer):
         self.town.order.append(self.name)
 
     def received(self):
-        """Return what it was sent since the last call: "a-1/2" for a revision, "-a-1/3" for a cancel, else the type."""
+        """Return the messages since the last call: "a-1/2" is a revision, "-a-1/3" a cancel; others are types."""
         return [_short(message) for message in self.take()]
 
     def told_by_write(self):
-        """Return all that it was sent, as one list for each write."""
+        """Return all messages that were sent, as one list for each write."""
         return [[_short(message) for message in messages(data)] for data in self.writes]
 
 
@@ -90,7 +90,7 @@ class Town:
         self.hub.reply_with_owed(peer.row, {"type": "ok"}, self.clock.now())
 
     def deliver(self, *entries):
-        """Have the log give these entries."""
+        """Hand these entries of the log to the hub."""
         for entry in entries:
             self.hub.deliver(entry, self.clock.now())
 
@@ -104,10 +104,10 @@ class Town:
             pass
 
     def publish(self, *entries):
-        """Have the log give these entries, and send everything."""
+        """Hand these entries of the log to the hub, and send them to everybody."""
         self.deliver(*entries)
         self.run()
 
     def sweep(self):
-        """Do what depends on time alone."""
+        """Run the periodic check of the hub, which does what depends on time alone."""
         self.hub.sweep(self.clock.now())

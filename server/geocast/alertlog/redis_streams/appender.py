@@ -1,7 +1,8 @@
-"""The queue of appends. Appends that wait for a connection share one script and one wait for the disk.
+"""The queue of appends: appends that wait for a connection share one script and one wait for the disk.
 
-Example: 500 requests come in at once, and one script stores them all. While it waits for the disk, later appends are
-sent in up to three other scripts. What comes in while all four wait is sent together when one of them is done.
+Example: 500 requests come in at once, and one script stores all their entries. While it waits for the disk, up to three
+other scripts store entries that come in later. Entries that come in while all four scripts wait are sent together as
+soon as one of the four is done.
 """
 
 import asyncio
@@ -14,15 +15,19 @@ from ...errors import LogUnavailable
 from .stored import Stored
 from .writer import APPEND_S, Writer
 
-AGAIN_S = 0.1  # the time between two attempts of an append
-APPENDERS = 4  # the most scripts with appends in progress; while one waits for the disk, others are sent
-MAX_WAITING = 10_000  # the most appends in the queue; then the log is unavailable
-MAX_SCRIPT = 500  # the most entries that one script stores
+AGAIN_S = 0.1  # the time between two attempts to send a batch
+APPENDERS = 4  # how many scripts with appends may run at once; while one waits for the disk, others are sent
+MAX_WAITING = 10_000  # when so many appends are in the queue, further appends raise LogUnavailable
+MAX_SCRIPT = 500  # the largest number of entries that one script stores
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """An append that waits to be sent."""
+    """An append that has not been answered yet.
+
+    `token` is random and identifies the append if it is sent again. `future` gets the result: whether the entry was
+    stored. `deadline` is in seconds of the monotonic clock.
+    """
 
     stored: Stored
     token: str
@@ -31,12 +36,13 @@ class _Waiting:
 
 
 class Appender:
-    """The queue of appends, and the tasks that send them."""
+    """Queues appends, and sends them to Redis in batches, from up to APPENDERS tasks at once."""
 
     def __init__(self, writer: Writer, problem: Callable[[], str | None], keep: Callable[[Stored], None]) -> None:
-        """Send appends by `writer`.
+        """Create an empty queue, whose appends are sent through `writer`.
 
-        `problem` returns why nothing can be appended now, or None. `keep` is called with each entry that was stored.
+        `problem` returns why nothing can be appended now, or None. `keep` is called with each stored entry, to keep a
+        copy in memory.
         """
         self._writer = writer
         self._problem = problem
@@ -45,9 +51,10 @@ class Appender:
         self._sending: set[asyncio.Task[None]] = set()
 
     async def append(self, stored: Stored) -> bool:
-        """Return True once the entry is stored and durable, or False if its number is not the next one.
+        """Store the entry and return True once it is durable, or return False if its number is not the next one.
 
-        Raises LogUnavailable.
+        Raise LogUnavailable if the log can't be used now, the queue is full, or the entry is not durable within
+        APPEND_S seconds.
         """
         if problem := self._problem():
             raise LogUnavailable(problem)
@@ -62,7 +69,7 @@ class Appender:
             task.add_done_callback(self._sending.discard)
         try:
             async with asyncio.timeout(APPEND_S):
-                # If the caller is cancelled because its client has gone, the entry is stored all the same.
+                # If the caller is cancelled because its client has disconnected, the entry is still stored.
                 return await asyncio.shield(future)
         except TimeoutError:
             raise LogUnavailable(f"not stored within {APPEND_S:g} s") from None
@@ -81,16 +88,17 @@ class Appender:
                 failure = error if isinstance(error, LogUnavailable) else LogUnavailable(type(error).__name__)
                 for waiting in batch:
                     waiting.future.set_exception(failure)
-                    waiting.future.exception()  # marks it as retrieved, since its caller may have been cancelled
+                    waiting.future.exception()  # marks the error as retrieved: its caller may have been cancelled
             else:
                 for waiting, was_stored in zip(batch, stored, strict=True):
                     waiting.future.set_result(was_stored)
 
     async def _send(self, batch: Sequence[_Waiting]) -> list[bool]:
-        """Send a batch until Redis answers; return for each append whether it was stored. Raises LogUnavailable.
+        """Send a batch to Redis, repeatedly if necessary. Return for each append whether its entry was stored.
 
-        The tokens stay the same in all attempts. Example: Redis stores an entry, and its reply is lost. The second
-        attempt gets the answer `ours`, which counts as stored (LogA2).
+        All attempts use the same tokens. Raise LogUnavailable if Redis does not answer in time.
+        Example: Redis stores an entry, and the reply is lost. At the second attempt the script answers `ours`, which
+        counts as stored (LogA2).
         """
         deadline = batch[0].deadline
         entries = [waiting.stored.arguments(waiting.token, more=False) for waiting in batch]

@@ -1,7 +1,7 @@
-"""Connections to the primary Redis server, with a time limit on every command. The only module that imports redis.
+"""Connections to the primary Redis server, with a time limit on every command.
 
-All errors of the library become LogUnavailable here. No error message repeats a command or a part of the URL other than
-the hosts.
+This is the only module that imports redis. It turns all errors of that library into LogUnavailable. Error messages
+never repeat a command, and never any part of the URL except the hosts.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from .target import EXPOSED, Target
 
 ANSWER_S = 2.0  # the time in which Redis has to answer
 CONNECT_S = 1.0
-CONFIRM_S = 0.1  # the time for Sentinels to confirm the primary; a Sentinel that is down delays each batch by as much
-CONNECTIONS = 16  # the most connections of a process, not counting its followers
+CONFIRM_S = 0.1  # how long Sentinels may take to confirm the primary; if one is down, each batch waits as long
+CONNECTIONS = 16  # the largest number of connections of a process, without those of its followers
 
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.OutOfMemoryError, "Redis is full (maxmemory)"),
@@ -34,7 +34,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (OSError, "Redis can't be reached"),
     (RuntimeError, "Redis can't be reached"),  # raised by uvloop for a connection that was reset
 )
-_WORDS = {  # by the first word of an error's text
+_WORDS = {  # error messages, by the first word of Redis' error
     "NOREPLICAS": "Redis has fewer replicas than its min-replicas-to-write",
     "MISCONF": "Redis can't write to its disk",
     "MASTERDOWN": "Redis is a replica, which can't be written",
@@ -45,17 +45,20 @@ _REFUSALS = (exceptions.AuthenticationError, exceptions.AuthorizationError, exce
 
 
 class Unfit(LogUnavailable):
-    """The error for a Redis that can't keep a log, or not with these credentials."""
+    """Raised if a Redis server can't keep a log as configured, or refuses the credentials."""
 
 
 class Reader:
-    """One connection, for one command at a time, which may be a command that waits."""
+    """A connection that runs one command at a time, including blocking commands such as XREAD BLOCK."""
 
     def __init__(self, client: Redis) -> None:
         self._client = client
 
     async def ask(self, *command: Any, within_s: float = ANSWER_S) -> Any:
-        """Return Redis' answer to a command. Raises LogUnavailable."""
+        """Send one command to Redis, and return the answer.
+
+        Raise LogUnavailable if Redis fails or does not answer within `within_s` seconds.
+        """
         with _unavailable():
             async with asyncio.timeout(within_s):
                 return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
@@ -68,20 +71,23 @@ class Reader:
 class Primary:
     """The primary Redis server: its address and the connections to it.
 
-    Without Sentinels the address is fixed. With Sentinels, the one with the newest configuration decides.
+    Without Sentinels the address is fixed. With Sentinels, the address comes from the Sentinel with the newest
+    configuration.
 
-    Writes that have to last are *confirmed*: after a write was synced, the Sentinels are asked again, and none of them
-    may name another primary or be in a failover. A Sentinel announces a failover before it promotes a replica.
+    Writes that must be durable are *confirmed*: after a write was synced, the Sentinels are asked again. No Sentinel
+    may be in a failover, and the newest configuration must still name this server. A Sentinel announces a failover
+    before it promotes a replica.
     Example: the primary P is paused for a while, so the Sentinels promote Q. P wakes up and accepts an entry, and its
-    replica R, which does not know about Q yet, syncs it. The entry is on two disks, and is lost when P and R become
-    replicas of Q. But the Sentinels name Q after the sync, so the append raises LogUnavailable and is repeated at Q.
+    replica R, which does not know about Q yet, syncs the entry. The entry is on two disks, but will be lost when P and
+    R become replicas of Q. Because the Sentinels name Q after the sync, the append raises LogUnavailable and is
+    repeated at Q.
     """
 
     def __init__(self, target: Target) -> None:
-        self.name = str(target)  # its name for log lines, without secrets
+        self.name = str(target)  # the server's name for log messages, without secrets
         self._target = target
         self._slots = asyncio.Semaphore(CONNECTIONS)
-        self._where: Address  # the address of the client, once there is one
+        self._where: Address  # the address to which `_client` connects; set together with it
         self._client: Redis | None = None
         self._borrowers: Counter[Redis] = Counter()
         self._sentinels: list[Redis] = []
@@ -90,16 +96,20 @@ class Primary:
             self._sentinels = [self._connect(host, db=0, **secret) for host in target.hosts]
 
     async def call(self, *command: Any, within_s: float = ANSWER_S) -> Any:
-        """Return Redis' answer to one command. Raises LogUnavailable."""
+        """Send one command to the primary, and return its answer.
+
+        Raise LogUnavailable if Redis fails or does not answer within `within_s` seconds.
+        """
         [answer] = await self.pipe([command], within_s=within_s)
         return answer
 
     async def pipe(
         self, commands: Sequence[tuple[Any, ...]], *, within_s: float = ANSWER_S, confirmed: bool = False
     ) -> list[Any]:
-        """Send commands together on one connection and return their answers. Raises LogUnavailable.
+        """Send commands together on one connection and return their answers.
 
-        `confirmed`: ask the Sentinels afterwards whether this still is the primary (see the class).
+        If `confirmed` is true, ask the Sentinels afterwards whether this server is still the primary (see the class).
+        Raise LogUnavailable if a command fails, Redis does not answer in time, or the Sentinels disagree.
         """
         try:
             with _unavailable():
@@ -119,35 +129,42 @@ class Primary:
         return answers
 
     async def reader(self) -> Reader:
-        """Return a new connection, which the caller has to close. Raises LogUnavailable."""
+        """Return a new connection, which the caller has to close. Raise LogUnavailable if Redis can't be reached."""
         with _unavailable():
             async with asyncio.timeout(ANSWER_S):
                 return Reader(self._connect(await self._locate(), single_connection_client=True))
 
     async def look(self) -> None:
-        """Leave the current connections if the Sentinels name another primary. Silent Sentinels are ignored."""
+        """Drop the current connections if the Sentinels now name another primary.
+
+        Ignore Sentinels that do not answer.
+        """
         if self._sentinels and self._client is not None:
             with contextlib.suppress(LogUnavailable):
                 if await self._locate() != self._where:
                     await self.leave()
 
     async def leave(self) -> None:
-        """Drop the current connections after a failure. The next command asks again for the primary's address."""
+        """Drop the current connections, usually after a failure.
+
+        The next command asks again for the primary's address.
+        """
         client, self._client = self._client, None
         if client is not None and not self._borrowers[client]:
             await client.aclose()
 
     async def close(self) -> None:
-        """Close all connections, except those of readers."""
+        """Close all connections, except those that `reader` has returned."""
         await self.leave()
         for sentinel in self._sentinels:
             await sentinel.aclose()
 
     @contextlib.asynccontextmanager
     async def _borrowed(self) -> AsyncIterator[tuple[Redis, Address]]:
-        """Yield the client and its address.
+        """Provide the current client and the address of its server to the body of a `with` statement.
 
-        A client that was left is closed by its last borrower, since it may be in use, or still connecting.
+        Connect first if there is no client. If the client is dropped meanwhile (`leave`), other bodies may still be
+        using it. So the last body that uses it closes it.
         """
         if self._client is None:
             where = await self._locate()
@@ -165,30 +182,35 @@ class Primary:
                     await client.aclose()
 
     async def _locate(self) -> Address:
-        """Return the address of the primary. Raises LogUnavailable if no Sentinel answers."""
+        """Return the address of the primary. Raise LogUnavailable if no Sentinel answers."""
         if not self._sentinels:
             return self._target.hosts[0]
-        known = [told[:2] for told in await self._ask_sentinels(CONNECT_S)]
+        known = [state[:2] for state in await self._ask_sentinels(CONNECT_S)]
         if not known:
             raise LogUnavailable("no Sentinel knows the primary")
-        _, where = max(known, key=lambda told: (told[0], known.count(told)))
+        _, where = max(known, key=lambda each: (each[0], known.count(each)))
         if self._target.exposes(where):
             raise Unfit(EXPOSED)
         return where
 
     async def _confirm(self, where: Address) -> None:
-        """Raise LogUnavailable if a Sentinel knows another primary, or is in a failover.
+        """Raise LogUnavailable if a Sentinel is in a failover, or if the newest configuration names another primary.
 
-        Silent Sentinels are ignored. Example: a network split separates this process, the primary and one Sentinel from
-        two Sentinels and the replicas. The majority on the other side fails over unnoticed. But then the primary has no
-        replica on this side, so a write that needs one is not synced.
+        Sentinels that do not answer are ignored. Example: a network split separates this process, the primary and one
+        Sentinel from two Sentinels and the replicas. The majority on the other side starts a failover, which this side
+        does not notice. But then the primary has no replica on this side, so a write that needs a replica is not
+        synced.
         """
-        told = await self._ask_sentinels(CONFIRM_S)
-        if any(failing for _, _, failing in told) or (told and max(told, key=lambda each: each[0])[1] != where):
+        states = await self._ask_sentinels(CONFIRM_S)
+        if any(failing for _, _, failing in states) or (states and max(states, key=lambda each: each[0])[1] != where):
             raise LogUnavailable("Redis is in a failover")
 
     async def _ask_sentinels(self, within_s: float) -> list[tuple[int, Address, bool]]:
-        """Return (epoch of its configuration, primary, whether it is in a failover) of each Sentinel that answers."""
+        """Return a tuple of three values for each Sentinel that answers within `within_s` seconds.
+
+        The values are the number of the Sentinel's configuration (its epoch), the address of the primary that this
+        configuration names, and whether a failover is in progress.
+        """
 
         async def ask(sentinel: Redis) -> tuple[int, Address, bool]:
             async with asyncio.timeout(within_s):
@@ -207,7 +229,7 @@ class Primary:
             host=address.host,
             port=address.port,
             protocol=2,
-            socket_timeout=None,  # every call has its own time limit, and the log its own retries
+            socket_timeout=None,  # every call here has a time limit, and the callers repeat what failed
             socket_connect_timeout=CONNECT_S,
             retry=Retry(NoBackoff(), 0),
             **{**of_target, **secure, **options},
@@ -216,7 +238,7 @@ class Primary:
 
 @contextlib.contextmanager
 def _unavailable() -> Iterator[None]:
-    """Raise LogUnavailable or Unfit instead of the errors of the library."""
+    """Turn errors of the redis library in the `with` block into LogUnavailable or Unfit."""
     try:
         yield
     except _REFUSALS:
@@ -224,7 +246,7 @@ def _unavailable() -> Iterator[None]:
     except (exceptions.RedisError, OSError, TimeoutError, RuntimeError) as error:
         if "ACL failure in script" in str(error):
             raise Unfit(_FORBIDDEN) from None
-        # Only the first word of Redis' error is used: the rest may repeat what was sent.
+        # Only the first word of Redis' error is used, because the rest may repeat what was sent.
         word = str(error).partition(" ")[0]
         reason = next((text for kind, text in _REASONS if isinstance(error, kind)), None)
         raise LogUnavailable(

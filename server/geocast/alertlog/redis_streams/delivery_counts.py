@@ -1,8 +1,8 @@
-"""Delivery counts: how often each revision was delivered, over all processes.
+"""Delivery counts: how often each revision was delivered, added up over all processes.
 
-Each process writes its own sums, under a name of its own, and a reader adds them up.
+Each process writes its own sums, in a field named after the process. A reader adds up all fields.
 Example: a process has counted 100 deliveries and writes "100". The reply is lost, so it writes "100" again, which
-changes nothing. A command to add 100 would have counted them twice.
+changes nothing. A command that adds 100 would have counted them twice.
 """
 
 import asyncio
@@ -13,33 +13,42 @@ from typing import Any
 from .. import Counts
 from .connection import Primary
 
-KEPT_MS = 9 * 86_400_000  # longer than the longest life of an alert, a week, and a day of retention
-MAX_COUNTED = 10_000  # the most alerts whose counts are kept in memory
+KEPT_MS = 9 * 86_400_000  # more than the longest life of an alert (a week) plus a day of retention
+MAX_COUNTED = 10_000  # the largest number of alerts whose counts are kept in memory
 
 
 class DeliveryCounts:
-    """The counts of this process, and access to those of all processes."""
+    """Stores the delivery counts of this process in Redis, and reads the sums over all processes."""
 
     def __init__(self, primary: Primary, keys: str) -> None:
-        """Write to `primary`. `keys` is the prefix of all keys of the log."""
-        self.sums: dict[str, Counts] = {}  # the deliveries that this process has counted under its current name
+        """Use the Redis server `primary`. `keys` is the prefix of all keys of the log."""
+        self.sums: dict[str, Counts] = {}  # by alert id: what this process has counted under its current name
         self._primary = primary
         self._keys = keys
         self._process = uuid.uuid4().hex[:12]
-        self._writing = asyncio.Lock()  # so that an older sum is never written after a newer one
+        self._writing = asyncio.Lock()  # makes sure that an older sum is never written after a newer one
 
     async def add(self, counts: Mapping[str, Counts]) -> None:
-        """Add to the counted deliveries of each id. Raises LogUnavailable."""
+        """Add `counts`, a mapping by id, to the sums of this process, and write these sums to Redis.
+
+        Raise LogUnavailable if they can't be written.
+        """
         async with self._writing:
             await self._write({i: self.sums.get(i, Counts()).plus(more) for i, more in counts.items()})
 
     async def write_again(self) -> None:
-        """Write all sums of this process again, to a log that may have lost them. Raises LogUnavailable."""
+        """Write all sums of this process to Redis again, because Redis may have lost them.
+
+        Raise LogUnavailable if they can't be written.
+        """
         async with self._writing:
             await self._write(dict(self.sums))
 
     async def total(self, alert_id: str) -> Counts:
-        """Return the deliveries of one id over all processes. Raises LogUnavailable."""
+        """Return the delivery counts of one alert, call or revision, added up over all processes.
+
+        `alert_id` is an id, or a key from `under_revision`. Raise LogUnavailable if the counts can't be read.
+        """
         total = Counts()
         for value in await self._primary.call("HVALS", self._key(alert_id)):
             numbers = value.split()[: len(total)]  # other releases may write more or fewer numbers (LogG6)
@@ -53,7 +62,7 @@ class DeliveryCounts:
             commands += [("HSET", key, self._process, " ".join(map(str, counts))), ("PEXPIRE", key, KEPT_MS)]
         await self._primary.pipe(commands)
         self.sums.update(sums)
-        if len(self.sums) > MAX_COUNTED:  # forget the sums, and go on from 0 under another name
+        if len(self.sums) > MAX_COUNTED:  # forget the sums, and start again from 0 under another name
             self.sums = {}
             self._process = uuid.uuid4().hex[:12]
 

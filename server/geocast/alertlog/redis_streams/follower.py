@@ -1,24 +1,25 @@
-"""The followers of the log: readers of the stream that detect when entries are missing from what they read.
+"""The followers of the log: readers of the stream that notice when entries have been lost.
 
-Each call of `follow` has a connection of its own, on which it waits for entries. Appends and heartbeats use other
-connections. So the two may reach different servers after a failover, and a follower has to check that the stream that
-it reads is the stream that is written. `history.ReadPosition` makes these decisions; this module does the I/O.
+Each call of `follow` has a connection of its own, on which it waits for entries. Appends and heartbeats (items that
+this process writes to the stream once a second) use other connections. After a failover the two may lead to different
+servers. So a follower has to check that the stream it reads is the stream to which this process writes.
+`history.ReadPosition` makes these decisions; this module does the I/O.
 
-    begin ──> read the stream from the start, or from where the last follower stopped (`_left`)
+    begin ──> read the stream from the start, or from where the previous follower stopped (`_left`)
       │
       v
-    read ──> entries ──> yield them; more are there ──> read
+    read ──> entries ──> yield them; if there are more ──> read
       │ the end of the stream
       v
-    check ── the latest heartbeats have come ──> yield an empty batch, wait up to a second ──> read
-      │   └─ the log is in a later epoch ──> Rewound ──> begin, in a new epoch
+    check ── the latest heartbeats have arrived ──> yield an empty batch, wait up to a second ──> read
+      │   └─ the log is in a later epoch ──> Rewound ──> begin, in the new epoch
       v
-    Deaf: LogUnavailable; the caller tries again, with a new connection
+    Deaf: LogUnavailable; the caller calls `follow` again, which uses a new connection
 
-Example: Redis fails over while a follower waits. Its old connection stays open, and the old primary never answers with
-an entry again. Two heartbeats later the follower is at the end of its stream, and the last heartbeat but one has not
-come. It raises Deaf. The caller's next follower connects to the new primary, goes on after the last entry if that entry
-is there, or has a new epoch begun if it is not.
+Example: Redis fails over while a follower waits. The follower's connection to the old primary stays open, but no entry
+ever comes from it again. Two heartbeats later, the follower is at the end of its stream and has not received the last
+heartbeat but one. So it raises Deaf. The caller's next follower connects to the new primary. If the last entry that was
+read is there, it continues after that entry; if not, it makes the log begin a new epoch.
 """
 
 import dataclasses
@@ -38,42 +39,46 @@ from .history import History, ReadPosition, Rewound
 from .stored import ZERO, Fields, Id, Quarantine, Stored, parse_id, text_of
 from .writer import Writer
 
-# The most entries that one XREAD asks for. With entries of the largest size they are BATCH_BYTES, which a connection of
-# 20 Mbit/s transfers in ANSWER_S. XREAD itself has no limit in bytes.
+# The largest number of entries that one XREAD asks for. Even if all have the largest size, they take at most
+# BATCH_BYTES, which a connection of 20 Mbit/s transfers within ANSWER_S. (XREAD itself can't limit bytes.)
 READ_AT_ONCE = BATCH_BYTES >> 16
 
 
 class Deaf(LogUnavailable):
-    """The error of a follower whose stream does not contain what was written to the log."""
+    """Raised if a follower (a reader of the stream) does not receive what this process writes to the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class FollowedStream:
-    """The stream that all followers of a process read, and the parts of the log that they use."""
+    """The key of the log's stream, and the objects that every follower (reader of the stream) in this process uses."""
 
     stream: str  # the key of the stream
     writer: Writer
     history: History
     aside: Quarantine
-    keep: Callable[[Stored], None]  # called with each accepted entry that is read and has not ended
-    volatile: bool  # whether a Redis without an append-only file is accepted
+    keep: Callable[[Stored], None]  # called with each entry to keep in memory: read, accepted and not ended
+    volatile: bool  # whether a Redis without an append-only file may be used
 
 
 class Following:
-    """The followers of a process, one after another, and their common state."""
+    """Runs the followers of this process, and keeps the state that they share.
+
+    A follower is a reader of the stream. Every call of `follow` starts one; only one runs at a time.
+    """
 
     def __init__(self, primary: Primary, source: FollowedStream) -> None:
-        self.deaf: str | None = None  # why the last follower failed, until one is at the end of the stream again
-        self.heard: float | None = None  # the monotonic time at which an entry or heartbeat was read last
+        self.deaf: str | None = None  # why the last follower failed; None once a follower has reached the end again
+        self.heard: float | None = None  # the monotonic time when an entry or heartbeat was last read
         self._primary = primary
         self._source = source
-        self._left: ReadPosition | None = None  # how far the last follower had given entries when it ended
+        self._left: ReadPosition | None = None  # up to where the last follower has yielded entries
 
     async def follow(self, after: int, ended_before_ms: int) -> AsyncGenerator[Sequence[Positioned], None]:
-        """Yield the entries after position `after`, without end (LogF1 to LogF4). Raises LogUnavailable.
+        """Yield batches of the entries with positions above `after`, without end (LogF1 to LogF4).
 
-        A follower goes on where the last one stopped if the caller wants just these entries. Otherwise it reads the
-        stream from its start, and gives only the entries after `after`.
+        If the previous call of `follow` stopped at `after`, continue to read the stream there. Otherwise read the
+        stream from its start, and yield only the entries after `after`. Raise LogUnavailable if the stream can't be
+        read.
         """
         reader = await self._primary.reader()
         try:
@@ -84,8 +89,9 @@ class Following:
                 try:
                     batch, at_end = await follower.read()
                 except Rewound:
-                    # A new follower reads the stream from its start. It gives all entries again, since their positions
-                    # in the new epoch are above the last one that was given; readers drop those that they have.
+                    # A new follower reads the stream from its start. It yields all entries again, because their
+                    # positions in the new epoch are above all earlier positions; callers ignore entries that they
+                    # already have.
                     before = follower.reading
                     follower = _Follower(self._source, reader, before.position, ended_before_ms)
                     await follower.begin(before, rewound=True)
@@ -93,8 +99,8 @@ class Following:
                 self.heard = follower.heard if follower.heard is not None else self.heard
                 if batch:
                     follower.reading.position = batch[-1].position
-                # A copy is kept, because the follower changes its own `reading` when it reads on. Example: it reads
-                # entries 11 to 20 and then fails before they are given. The next follower has to begin after 10.
+                # Keep a copy, because the follower changes its own `reading` when it reads more. Example: it reads
+                # entries 11 to 20 and fails before they are yielded. The next follower has to begin after entry 10.
                 self._left = dataclasses.replace(follower.reading)
                 if batch:
                     yield batch
@@ -109,22 +115,28 @@ class Following:
 
 
 class _Follower:
-    """One reader of the stream. It sends the commands to Redis, and `ReadPosition` decides what the answers mean."""
+    """One reader of the stream. It sends commands to Redis; `ReadPosition` decides what the answers mean.
+
+    A *heartbeat* is an item that a process writes to the stream every second. An *epoch* is a number that rises when
+    the log has lost entries.
+    """
 
     def __init__(self, source: FollowedStream, reader: Reader, position: int, ended_before_ms: int) -> None:
         self.reading = ReadPosition(position, ended_before_ms, others=source.history.server)
         self.heard: float | None = None
         self._source = source
         self._reader = reader
-        self._block_ms = 0  # how long the next read may wait for an entry, in ms
-        self._more = False  # whether the next entry belongs to the same chain, so that it has to be in the same batch
+        self._block_ms = 0  # how long Redis may wait for an entry in the next read, in ms
+        self._more = False  # whether the next entry belongs to the same alert and has to be in the same batch (LogF4)
 
     async def begin(self, before: ReadPosition | None, *, rewound: bool = False) -> None:
-        """Go on where `before` stopped, or begin at the start of the stream. Raises LogUnavailable.
+        """Begin to read where an earlier follower stopped (`before`), or at the start of the stream if it is None.
 
-        It goes on if the log is still in the same epoch and has all that `before` has read. If it is not, the log's
-        history was rewound. The log then has to begin a new epoch, unless another process has begun one already: only
-        one of two followers that detect the same loss begins an epoch, because `new_epoch` names the epoch to be ended.
+        Continue after `before` only if the log is still in the same epoch and has everything that the earlier follower
+        has read. Otherwise the log was rewound, that is, it has lost entries. Then make the log begin a new epoch,
+        unless another process has already done so, and begin at the start: `new_epoch` names the epoch that is to end,
+        so if two followers notice the same loss, only one begins an epoch. `rewound` says that the earlier follower has
+        already noticed a loss. Raise LogUnavailable if Redis fails.
         """
         source, reading = self._source, self.reading
         reading.server = admit(await self._reader.ask("INFO", *SECTIONS), volatile=source.volatile)
@@ -138,19 +150,20 @@ class _Follower:
         reading.begin(epoch, seq, top)
 
     async def _has(self, before: ReadPosition) -> bool:
-        """Return whether this server's log has the last entry that `before` has read."""
+        """Return whether the log on this server has the last entry that an earlier follower (`before`) has read."""
         if before.last == ZERO:
             return True
         place = text_of(before.last)
-        # Another entry may have this id by now, so the numbers are compared too.
+        # Another entry may have got this id meanwhile, so the sequence numbers are compared too.
         found = await self._reader.ask("XRANGE", self._source.stream, place, place)
         return bool(found) and int(found[0][1].get(b"n", 0)) == before.seq
 
     async def read(self) -> tuple[list[Positioned], bool]:
-        """Return the next entries, and whether the end of the stream was reached. Raises Rewound or LogUnavailable.
+        """Return the next entries, and whether the end of the stream was reached.
 
-        After the end of the stream, the next call waits for entries for up to HEARTBEAT_S. Entries of one chain that
-        were put back together are returned together, also beyond the size of a batch (LogF4).
+        If the end was reached, the next call waits up to HEARTBEAT_S seconds for entries. If several entries of one
+        alert were put back together (after the log had lost them), all of them are returned together, even if the batch
+        gets too large (LogF4). Raise Rewound if entries have been lost, and LogUnavailable if Redis fails.
         """
         found: list[Positioned] = []
         size = 0
@@ -170,7 +183,7 @@ class _Follower:
         return found, at_end
 
     async def _read_some(self, count: int) -> Any:
-        """Return up to `count` items of the stream after the current place, heartbeats included."""
+        """Return the next items of the stream as Redis returns them, at most `count`. Heartbeats are items too."""
         block_ms, self._block_ms = self._block_ms, 0
         block = ("BLOCK", block_ms) if block_ms else ()
         command = ("XREAD", "COUNT", count, *block, "STREAMS", self._source.stream, text_of(self.reading.place))
@@ -181,10 +194,11 @@ class _Follower:
         return answer[0][1]
 
     def _take(self, place: Id, fields: Fields) -> Positioned | None:
-        """Process the next item of the stream. Return its entry and position if it has to be given, else None.
+        """Process the next item of the stream.
 
-        Heartbeats and foreign items only move the place. Entries that can't be read, that are of another kind, or that
-        the caller does not want, are not given. Raises Rewound if the number is not the next one.
+        Return its entry and position, or None if the caller does not get this item. The caller gets no heartbeats, no
+        items of other programs, no entries that can't be read or are of an unknown kind, and no entries that it did not
+        ask for. Raise Rewound if the item's number is not the next one, which shows that entries have been lost.
         """
         is_beat = b"h" in fields
         try:
@@ -193,13 +207,14 @@ class _Follower:
             self.reading.pass_over(place)
             self._source.aside.add(place, ValueError("no entry of geocast"))
             return None
-        # Raises Rewound if the number does not follow the last one. A heartbeat has the number of the entry before it.
+        # `take` raises Rewound if the number does not follow the last one. A heartbeat has the number of the entry
+        # before it.
         position = self.reading.take(place, epoch, seq, is_beat=is_beat)
         if is_beat:
             return None
         self._more = fields.get(b"m") == b"1"
         if fields.get(b"k", b"").decode("ascii", "replace") in KINDS:
-            ends_at = MAX_MS  # entries of calls are given even if they have ended (LogC1)
+            ends_at = MAX_MS  # entries of calls are yielded even if they have ended (LogC1)
         readable = self._source.aside.readable(place, fields) if self.reading.wants(position, ends_at) else None
         if readable is None:
             return None
@@ -209,9 +224,10 @@ class _Follower:
         return Positioned(position, entry) if is_followed(entry) else None
 
     def _check_hearing(self) -> None:
-        """Check at the end of the stream that it is the stream which is written.
+        """Check, at the end of the stream, that this is the stream to which this process writes.
 
-        Raises Deaf if heartbeats that Redis has accepted did not come, and Rewound if the log is in a later epoch.
+        Raise Deaf if heartbeats (items that this process writes every second) did not arrive although Redis has
+        accepted them. Raise Rewound if the log is in a later epoch, which means that it has lost entries.
         """
         if self.reading.is_deaf(self._source.history):
             raise Deaf("the stream that is read is not the one that is written")

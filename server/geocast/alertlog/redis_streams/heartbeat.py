@@ -1,9 +1,9 @@
-"""Heartbeats: a check once a second whether this Redis can keep the log.
+"""Heartbeats: a check, once a second, whether this Redis can keep the log.
 
-A heartbeat is written to the stream and synced like an entry. So an append would meet the same problems, and followers
-notice when the heartbeats do not reach them.
-Example: the disk of Redis is full. The next heartbeat fails with "Redis can't write to its disk", and from then on
-appends are refused at once, instead of each after its time limit.
+A heartbeat is an item that is written to the stream and synced like an entry. So it meets the same problems as an
+append. Followers (the readers of the stream) use heartbeats too: they notice when heartbeats do not reach them.
+Example: the disk of Redis is full. The next heartbeat fails with "Redis can't write to its disk". From then on appends
+are refused at once; otherwise each of them would wait for its time limit.
 """
 
 import asyncio
@@ -21,15 +21,16 @@ from .writer import Writer
 
 logger = logging.getLogger(__name__)
 
-INFO_S = 1.0  # the time in which Redis has to answer INFO
+INFO_S = 1.0  # the time within which Redis has to answer INFO
 RETRY_S = 0.25  # the time between two heartbeats while the log can't be used
 SECTIONS = ("server", "memory", "persistence", "replication", "cluster")
 
 
 def admit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> Server:
-    """Return the identity of a server with this INFO. Raises LogUnavailable if it can't be used.
+    """Check that a Redis server is suitable for a log, and return the server's identity.
 
-    `keeps` is as in `target.unfit`. Raises Unfit if the server is not configured as a log needs it.
+    `info` is the server's answer to INFO. `keeps` names the stored data in error messages, such as "alerts". Raise
+    Unfit if the server's configuration is not suitable, and LogUnavailable if the server is a replica.
     """
     if reason := target.unfit(info, volatile=volatile, keeps=keeps):
         raise Unfit(reason)
@@ -39,22 +40,29 @@ def admit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> 
 
 
 async def ask_sync_mode(primary: Primary) -> str:
-    """Return the `appendfsync` of Redis, which says when writes are synced, or "unknown". Raises LogUnavailable."""
+    """Return the value of Redis' setting `appendfsync`, or "unknown" if this user may not read it.
+
+    The setting says when writes are synced to disk. Raise LogUnavailable if Redis does not answer.
+    """
     try:
         answer = await primary.call("CONFIG", "GET", "appendfsync")
         return str(answer[1].decode())
     except Unfit:
-        return "unknown"  # this user may not read the configuration, which is a wise restriction
+        return "unknown"  # this user may not read the configuration, which is a sensible restriction
 
 
 def refuse_never_syncing(mode: str, *, volatile: bool = False) -> None:
-    """Raise Unfit if a Redis with this `appendfsync` never syncs, unless it may be `volatile`."""
+    """Raise Unfit if `mode`, the value of `appendfsync`, is "no" (never sync), unless `volatile` allows data loss."""
     if mode == "no" and not volatile:
         raise Unfit("it never syncs its append-only file: set appendfsync always (or everysec)")
 
 
 class Heartbeat:
-    """The task that writes a heartbeat each second, and remembers why the log can't be used if one fails."""
+    """Writes a heartbeat every second: an item in the stream, which shows that Redis can store entries.
+
+    After a failure, the attribute `problem` says why the log can't be used. An *epoch* is a number that rises when the
+    log has lost entries.
+    """
 
     def __init__(
         self,
@@ -66,26 +74,29 @@ class Heartbeat:
         replicas: int,
         volatile: bool,
     ) -> None:
-        """Write heartbeats by `writer`.
+        """Prepare to write heartbeats through `writer`.
 
-        `beaten` is called after each good heartbeat. Its argument says whether the log may lack entries that this
-        process has, because it is another server or another epoch. `replicas` and `volatile` have the same meaning as
-        in `RedisStreamsLog`.
+        `beaten` is called after each successful heartbeat. Its argument is true if the server or the epoch has changed
+        since the previous heartbeat: the log may then lack entries that this process has. `replicas` and `volatile`
+        have the same meaning as in `RedisStreamsLog`.
         """
         self.problem: str | None = None  # why the last heartbeat failed; None if it succeeded
         self.info: Mapping[str, Any] = {}  # the primary's last answer to INFO
-        self.at_once = False  # whether entries are durable as soon as they are visible
+        self.at_once = False  # whether entries are already durable when readers first see them
         self._primary = primary
         self._writer = writer
         self._history = history
         self._beaten = beaten
         self._replicas = replicas
         self._volatile = volatile
-        self._sync_mode: str | None = None  # the `appendfsync` of Redis; "unknown" if this user may not read it
+        self._sync_mode: str | None = None  # the setting `appendfsync` of Redis; "unknown" if this user may not read it
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Write a heartbeat now and one each second. Raises Unfit if this Redis can't keep a log."""
+        """Write the first heartbeat, and start a task that writes another one every second.
+
+        If Redis is unavailable now, the task tries again. Raise Unfit if this Redis server can't keep a log.
+        """
         try:
             await self.beat()
         except Unfit:
@@ -102,9 +113,10 @@ class Heartbeat:
             await asyncio.gather(self._beating, return_exceptions=True)
 
     async def examine(self, keys: str) -> str:
-        """Return a description of the Redis, and write nothing. Raises LogUnavailable, or Unfit if it can't be used.
+        """Return a description of the Redis server for the operator. Write nothing to the server.
 
-        `keys` is the prefix of all keys of the log, which must not be used for anything else.
+        `keys` is the prefix of all keys of the log; no other program may use such keys. Raise Unfit if the server or
+        its keys can't be used for a log, and LogUnavailable if Redis fails or has too few replicas.
         """
         _, info = await self._read_info()
         mode = await ask_sync_mode(self._primary)
@@ -120,9 +132,9 @@ class Heartbeat:
         return f"release {info['redis_version']}, {kept}, {replicas} replicas"
 
     async def beat(self) -> None:
-        """Check that Redis is fit, writable and durable, and begin a new epoch if the log was rewound.
+        """Check, with a heartbeat, that Redis is suitable for a log and stores writes durably.
 
-        Raises LogUnavailable.
+        If the log has lost entries, make it begin a new epoch. Raise LogUnavailable if a check fails.
         """
         await self._primary.look()
         server, self.info = await self._read_info()
@@ -141,20 +153,26 @@ class Heartbeat:
                 self.problem = None
             except LogUnavailable as error:
                 self.problem = str(error)
-                await self._primary.leave()  # the next heartbeat asks for the primary's address again
+                await self._primary.leave()  # so that the next heartbeat asks for the primary's address again
             except Exception as error:
                 self.problem = type(error).__name__
-                logger.error("a heartbeat of the log failed because of an unexpected error: %s", trace(error))
+                logger.error(
+                    "the log's check of Redis failed because of an unexpected error: %s; trying again", trace(error)
+                )
 
     async def _read_info(self) -> tuple[Server, Mapping[str, Any]]:
-        """Return the identity of the primary, and its answer to INFO. Raises LogUnavailable, or Unfit."""
+        """Return the identity of the primary, and its answer to INFO.
+
+        Raise Unfit if the server is not suitable, and LogUnavailable if it does not answer.
+        """
         info: Mapping[str, Any] = await self._primary.call("INFO", *SECTIONS, within_s=INFO_S)
         return admit(info, volatile=self._volatile), info
 
     async def _check_sync_mode(self, *, is_new_server: bool) -> None:
-        """Read the server's `appendfsync`, which may change at any time. Raises Unfit if the server never syncs.
+        """Read the server's setting `appendfsync`, which may change at any time. Raise Unfit if the server never syncs.
 
-        `is_new_server`: this is another server than before. A server that does not tell is not asked again.
+        `is_new_server` says that the previous heartbeat went to another server. If a server has refused to show the
+        setting, it is not asked again.
         """
         before = None if is_new_server else self._sync_mode
         mode = before if before == "unknown" else await ask_sync_mode(self._primary)
@@ -167,5 +185,7 @@ class Heartbeat:
             logger.warning("log %s is volatile: alerts are lost when Redis crashes", self._primary.name)
         elif mode != "always":
             logger.warning(
-                "log %s: appendfsync is %s, so a 201 may take a second; set it to always", self._primary.name, mode
+                "log %s: appendfsync is %s, so publishing may take up to a second; set appendfsync to always",
+                self._primary.name,
+                mode,
             )

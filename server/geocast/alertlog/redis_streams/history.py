@@ -1,34 +1,39 @@
-"""The log's history as far as this process knows it: its server, its epoch, its length, and how far it was read.
+"""The state of the log as far as this process knows it: the Redis server, the epoch, and the number of the last entry.
 
-This module has state and makes decisions, without I/O: the other modules ask Redis and report its answers here. (The
-numbered rules are in the package's docstring.)
+This module only keeps state and makes decisions, without I/O: the other modules ask Redis and report its answers here.
+(The docstring of the package has Rules 1 to 4.)
 
-Redis may lose entries that it has accepted, so its history may be *rewound*. This table lists the observations that
-show it, and their consequences:
+Redis may lose entries that it has accepted; the log is then *rewound*. An *epoch* is a number that rises when this
+happens, a *heartbeat* is an item that a process writes to the stream every second, and a *follower* is a reader of the
+stream. "Ours" is what this process knew before. This table lists the observations by which a rewound log is recognized,
+and their consequences for the epoch, for the entries that each process has in memory, and for followers:
 
       observation                                             new epoch            put back    a follower
-    1 a heartbeat reports our epoch, and at least our number  –                    –           goes on
-    2 it reports a later epoch, begun by another process      is adopted           all         starts over, by 8
-    3 it reports an earlier epoch, or a lower number          begun, above ours    all         starts over, by 8
+    1 a heartbeat reports our epoch, and at least our number  –                    –           continues
+    2 it reports a later epoch, begun by another process      is adopted           all         starts over (8)
+    3 it reports an earlier epoch, or a lower number          begun, above ours    all         starts over (8)
     4 it comes from another server                            as in 1, 2 or 3      all         is deaf if it still reads
-                                                                                               the other one, by 7
-    5 a follower finds a gap in numbers, or another epoch     begun, if the log    all, by 2   starts over
+                                                                                               the old server (7)
+    5 a follower finds a gap in numbers, or another epoch     begun, if the log    all (2)     starts over
                                                               is still in its own
-    6 a follower comes back to a log that is shorter, or to   begun, as in 5       all, by 2   starts over
-      another server that lacks the last entry that it read
-    7 a follower is at the end, and not where the stream      –                    –           is deaf: reconnects, and
-      ended a heartbeat ago; or it reads another server                                        begins by 1, 5 or 6
+    6 a follower finds the log shorter than before, or is     begun, as in 5       all (2)     starts over
+      on another server that lacks its last entry
+    7 a follower is at the end of its stream, but this is     –                    –           is deaf: reconnects, and
+      not the end that a heartbeat has reported, or it reads                                   begins (1, 5 or 6)
+      another server
     8 a follower is at the end, in an epoch below ours        begun, if the log    –           starts over
                                                               is below ours too
     9 the first heartbeat of a process                        is adopted           nothing     begins
 
-To *start over* is to read the stream from its start, in the new epoch. All entries then have new, higher positions.
+A number in brackets is the row that says how this happens. To *start over* is to read the stream from its start, in
+the new epoch. All entries then have new, higher positions. A follower is *deaf* if what this process writes does not
+reach it.
 
 Example of 3: this process knows of 120 entries in epoch 7. Redis restarts and has lost the last 20, so the next
 heartbeat reports (7, 100). The log begins epoch 8, all processes put back the entries that they have, and all followers
 read the stream from its start.
-Example of 7: a follower still reads the old primary after a failover. The heartbeats of this process go to the new
-primary, so the follower's server is not the server of the last heartbeat.
+Example of 7: a follower still reads from the old primary after a failover. The heartbeats of this process go to the new
+primary. So the server of the follower is not the server of the last heartbeat.
 """
 
 from dataclasses import dataclass
@@ -37,19 +42,28 @@ from .stored import ZERO, Id, Server, position_of
 
 
 def floor_after(mark: tuple[int, int], epoch: int, seq: int) -> int | None:
-    """Return the number above which a new epoch has to be, if a heartbeat reports less than was known (3); else None.
+    """Return a lower bound for the next epoch of the log, or None if the log need not begin a new epoch.
 
-    `mark` is the epoch and the number that were known before the heartbeat.
+    An epoch is a number that rises when the log has lost entries. The next one has to be above the returned number.
+    `mark` is the epoch, and the number of the last entry, that were known before a heartbeat. `epoch` and `seq` are
+    what the heartbeat has reported. If they are lower, entries were lost (row 3 of the module's table).
     """
     return mark[0] if (epoch, seq) < mark else None
 
 
 class Rewound(Exception):  # noqa: N818
-    """The error for an entry that does not follow the entries that were read (5 and 8)."""
+    """Raised if an item of the stream does not follow the items read before it, because entries were lost.
+
+    (Rows 5 and 8 of the table in the module's docstring.)
+    """
 
 
 class History:
-    """The log as a whole, as far as this process knows it. Only answers of Redis change it."""
+    """The state of the whole log as far as this process knows it. It changes only when an answer of Redis is reported.
+
+    An *epoch* is a number that rises when the log has lost entries. A *heartbeat* is an item that a process writes to
+    the stream every second. The rows in the methods are those of the table in the module's docstring.
+    """
 
     def __init__(self) -> None:
         self.server: Server | None = None  # the server that accepted the last heartbeat
@@ -57,14 +71,14 @@ class History:
         self.seq = 0  # the number of the last entry that is known to be durable
         self.rewinds = 0  # how often a new epoch was seen, not counting the first one
         self.top = ZERO  # the id of the last item of the stream, heartbeats included, at the last heartbeat
-        self.top_before = ZERO  # the same at the heartbeat before that; ZERO if ids went back between the two
-        self._whole: tuple[Server, int] | None = None  # the server and epoch to which all entries were put back
+        self.top_before = ZERO  # `top` at the heartbeat before the last; ZERO if the ids went back between the two
+        self._whole: tuple[Server, int] | None = None  # the server and epoch at the last heartbeat
 
     def told(self, epoch: int, seq: int) -> bool:
-        """Note that Redis has reported this epoch, and entries up to this number as durable.
+        """Record a report of Redis: the log's epoch, and the number of the last entry that is known to be durable.
 
-        Return whether the history was rewound since the last report. Answers may come in any order, so a lower number
-        in the same epoch is an older answer.
+        An epoch is a number that rises when the log has lost entries. Return True if it has risen since an earlier
+        report. Reports may arrive in any order: a lower number in the same epoch comes from an older answer.
         """
         if epoch > self.epoch:
             rewound = self.epoch > 0
@@ -76,20 +90,20 @@ class History:
         return False
 
     def told_top(self, top: Id) -> None:
-        """Note that Redis has reported this id as the last one of the stream."""
+        """Record that Redis has reported `top` as the id of the last item in the stream."""
         if top != self.top:
             self.top_before, self.top = (self.top if self.top < top else ZERO), top
 
     @property
     def mark(self) -> tuple[int, int]:
-        """The epoch and the number, to be compared with later reports."""
+        """The epoch and the number of the last entry known to be durable. Later reports are compared with them."""
         return self.epoch, self.seq
 
     def accepted_by(self, server: Server, epoch: int) -> bool:
-        """Note that this server has accepted a heartbeat in this epoch.
+        """Record that this server has accepted a heartbeat (a periodic item in the stream) in this epoch.
 
-        Return whether the entries of this process have to be put back, because the server or the epoch is another one
-        than at the last heartbeat (2, 3 and 4).
+        Return whether this process has to put its copies of entries back into the log, because the server or the epoch
+        has changed since the last heartbeat (rows 2, 3 and 4 of the module's table).
         """
         self.server = server
         before, self._whole = self._whole, (server, epoch)
@@ -98,56 +112,69 @@ class History:
 
 @dataclass(slots=True)
 class ReadPosition:
-    """How far one follower has read. The next follower goes on from a copy of it."""
+    """How far one follower, a reader of the stream, has read. The next follower continues from a copy of this object.
 
-    position: int  # the position of the last entry that was given
-    ended_before_ms: int  # entries up to `top` that ended before this time are left out
-    server: Server | None = None  # the server that is read
-    others: Server | None = None  # the server to which heartbeats were written when this reading began
+    An *epoch* is a number that rises when the log has lost entries. The rows in the methods are those of the table in
+    the module's docstring.
+    """
+
+    position: int  # the position of the last entry that was yielded
+    ended_before_ms: int  # entries up to `top` that ended before this time are omitted
+    server: Server | None = None  # the server from which this follower reads
+    others: Server | None = None  # the server to which heartbeats were written when this follower began
     epoch: int = 0
     seq: int = 0  # the number of the last entry that was read
     place: Id = ZERO  # the id of the last item that was read, heartbeats included
     last: Id = ZERO  # the id of the last entry that was read
-    top: Id = ZERO  # the end of the stream when reading began; purged entries leave gaps before it, never after it
+    top: Id = ZERO  # the end of the stream when reading began; deleted entries leave gaps only before this id
 
     def may_be_continued(self, after: int, ended_before_ms: int) -> bool:
-        """Return whether a reader of the entries after `after` can go on here, and nothing it wants was left out."""
+        """Return whether a new follower that begins here gets all entries after the position `after` that it wants.
+
+        It does not want entries that ended before `ended_before_ms` (ms since 1970).
+        """
         return self.position == after and self.ended_before_ms <= ended_before_ms
 
     def fits(self, epoch: int, seq: int) -> bool:
-        """Return whether a log in this epoch, up to this number, can have all entries that were read (not 5 or 6)."""
+        """Return whether a log that ends with this epoch and number can have all entries read so far.
+
+        (If it can't, rows 5 and 6 of the module's table say what follows.)
+        """
         return epoch == self.epoch and seq >= self.seq
 
     def go_on_from(self, before: "ReadPosition") -> None:
-        """Go on after the last item that `before` has read, because the log has all entries up to there.
+        """Continue where an earlier follower (`before`) stopped. The caller has checked that no entry was lost.
 
-        On another server the reading goes on after the last entry: entries have the same ids there, and heartbeats may
-        not.
+        On the same server, continue after the last item that was read. On another server, continue after the last
+        entry: entries have the same ids there, but heartbeats may not.
         """
         self.epoch, self.seq, self.last = before.epoch, before.seq, before.last
         self.place = self.top = before.place if self.server == before.server else before.last
 
     def begin(self, epoch: int, seq: int, top: Id) -> None:
-        """Begin at the start of the stream, which now ends at `top`, in this epoch and with this number."""
+        """Begin at the start of the stream, which now ends with this epoch, number, and item id (`top`)."""
         self.epoch, self.seq, self.top = epoch, seq, top
 
     def floor(self, epoch: int, known: int) -> int | None:
-        """Return the number above which a new epoch has to be, if the log has to begin one (5, 6 and 8); else None.
+        """Return a lower bound for the next epoch of the log, or None if the log need not begin a new epoch.
 
-        `epoch` is the log's epoch, and `known` the latest epoch that this process knows. A log in an epoch above the
-        follower's, and not below `known`, was repaired already.
+        An epoch is a number that rises when the log has lost entries. The next one has to be above the returned number.
+        `epoch` is the log's current epoch, and `known` the latest epoch that this process knows. If `epoch` is above
+        the follower's epoch, and not below `known`, another process has already repaired the log (rows 5, 6 and 8 of
+        the module's table).
         """
         newest = max(self.epoch, known)
         return newest if epoch <= self.epoch or epoch < known else None
 
     def pass_over(self, place: Id) -> None:
-        """Skip an item of the stream that is not an entry of geocast."""
+        """Skip an item of the stream that another program has written."""
         self.place = place
 
     def take(self, place: Id, epoch: int, seq: int, *, is_beat: bool) -> int:
-        """Move on to the next item. Return the position of an entry, or 0 for a heartbeat.
+        """Move on to the next item of the stream. Return the position of an entry in the log, or 0 for a heartbeat.
 
-        Raises Rewound if the item is after `top` and its number does not follow the last one, or its epoch is another.
+        Raise Rewound if the item comes after `top` (the end of the stream when reading began), and its epoch is another
+        or its number does not follow the last one.
         """
         self.place = place
         if place > self.top:
@@ -160,15 +187,25 @@ class ReadPosition:
         return position_of(self.epoch, seq)
 
     def wants(self, position: int, ends_at: int) -> bool:
-        """Return whether the entry that was taken last has to be given. `position` is its position."""
+        """Return whether the caller wants the entry that was just read.
+
+        `position` is the entry's position in the log, and `ends_at` is when it ends, in ms since 1970.
+        """
         passed_over = self.place <= self.top and ends_at < self.ended_before_ms
         return position > self.position and not passed_over
 
     def is_deaf(self, history: History) -> bool:
-        """Return, at the end of the stream, whether items that Redis has accepted did not come (7)."""
+        """Return whether items that Redis has accepted did not reach this follower (row 7 of the module's table).
+
+        Call this method only at the end of the stream.
+        """
         elsewhere = history.server not in (self.server, self.others)
         return elsewhere or self.place < max(self.top, history.top_before)
 
     def is_superseded(self, history: History) -> bool:
-        """Return, at the end of the stream, whether the log is in a later epoch than the stream that was read (8)."""
+        """Return whether the log is already in a later epoch than the stream that is being read.
+
+        An epoch is a number that rises when the log has lost entries (row 8 of the module's table). Call this method
+        only at the end of the stream.
+        """
         return self.epoch < history.epoch

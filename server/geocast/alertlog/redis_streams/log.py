@@ -1,4 +1,4 @@
-"""The port of the log, assembled from the other modules of this package."""
+"""The class `RedisStreamsLog`, which is assembled from the other modules of this package."""
 
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -38,22 +38,23 @@ from .repair import Repairer, StoredEntries
 from .stored import ZERO, Fields, Id, Quarantine, Stored, parse_id, position_of
 from .writer import Writer
 
-PURGE_BATCH = 500  # the most alerts that one script deletes
+PURGE_BATCH = 500  # the largest number of alerts that one script deletes
 
-_Chain = list[tuple[Id, Entry | OtherKind | None]]  # the id of each entry in the stream; None if it can't be read
-_Raw = list[tuple[bytes, list[bytes]]]  # the same in the form of Redis' answer
+_Chain = list[tuple[Id, Entry | OtherKind | None]]  # each entry's id in the stream, and the entry (None if unreadable)
+_Raw = list[tuple[bytes, list[bytes]]]  # the ids and fields of entries, as Redis returns them
 
 
 class RedisStreamsLog:
-    """A log in a Redis stream. The package's docstring says how it keeps the rules of the port."""
+    """A log in a Redis stream. The package's docstring says how it keeps the rules of the `alertlog` package."""
 
     def __init__(
         self, url: str, *, replicas: int = 0, volatile: bool = False, verifier: EntryVerifier | None = None
     ) -> None:
-        """Use the log at `url`. Raises ConfigError if the URL is not valid.
+        """Prepare to use the log at `url`, without connecting. Raise ConfigError if the URL is not valid.
 
-        An append waits until the entry is on `replicas` replicas. `volatile` accepts a server without an append-only
-        file. `verifier` checks the entries that are read; without one all of them are accepted.
+        An append waits until its entry is on `replicas` replicas. If `volatile` is true, a server without an
+        append-only file may be used, although it loses alerts when it crashes. `verifier` checks the entries that are
+        read; without a verifier, all entries are accepted.
         """
         where = target.parse(url)
         self._name = str(where)
@@ -77,13 +78,17 @@ class RedisStreamsLog:
 
     @property
     def quarantined(self) -> int:
-        """The number of entries that could not be read since the start (LogR2)."""
+        """The number of unreadable entries found since this process started (LogR2)."""
         return len(self._aside)
 
-    # ---- life ------------------------------------------------------------------------------------------------
+    # ---- starting and stopping -------------------------------------------------------------------------------------
 
     async def examine(self) -> str:
-        """Return which Redis it is, if it can be used and the log's keys have no other use."""
+        """Return a description of the Redis server for the operator.
+
+        Raise ConfigError if the server can't be used for a log as configured, or if another program uses the log's
+        keys. Raise LogUnavailable if the server can't be used now.
+        """
         try:
             return f"{self._name}: {await self._heart.examine(self._keys)}"
         except Unfit as error:
@@ -94,9 +99,10 @@ class RedisStreamsLog:
             await self._primary.close()
 
     async def start(self) -> None:
-        """Connect, and begin to write heartbeats. Raises ConfigError if this Redis can't keep a log.
+        """Connect, and begin to write heartbeats. Raise ConfigError if this Redis server can't keep a log.
 
-        A Redis that can't be reached raises nothing here: all other methods raise LogUnavailable until it can.
+        If Redis can't be reached, no error is raised here; all other methods raise LogUnavailable until it can be
+        reached.
         """
         try:
             await self._heart.start()
@@ -105,14 +111,14 @@ class RedisStreamsLog:
             raise ConfigError(f"log {self._name}: {error}") from None
 
     async def stop(self) -> None:
-        """Store the waiting appends, then close all connections."""
+        """Wait until all appends are stored or have failed, then close all connections."""
         await self._appender.finish()
         await self._heart.stop()
         await self._mender.stop()
         await self._primary.close()
 
     def metrics(self) -> Iterable[Metric]:
-        """Return the metrics of the log and of its Redis, for Prometheus."""
+        """Return the metrics of the log and of its Redis server, for Prometheus."""
         history, mender = self._history, self._mender
         yield gauge("log_epoch", "Epoch of the log: a greater one when its history was rewound", history.epoch)
         yield gauge("log_sequence", "Sequence number of the last entry known to be in the log", history.seq)
@@ -132,24 +138,25 @@ class RedisStreamsLog:
             self._mender.begin()
         self._known.forget_ended_now_and_then()
 
-    # ---- write -------------------------------------------------------------------------------------------------
+    # ---- writing to the log ----------------------------------------------------------------------------------------
 
     async def append(self, entry: Entry | CallEntry) -> bool:
         """Store `entry` and return True once it is durable, or return False if its number is not the next one."""
         return await self._appender.append(Stored.of(entry))
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add to the counted deliveries of each id. Raises LogUnavailable if the log can't be used."""
+        """Add `counts` to the delivery counts of each id. Raise LogUnavailable if the log can't be used."""
         if counts:
             await self._counting.add(counts)
         if problem := self._heart.problem or self._following.deaf:
             raise LogUnavailable(problem)
 
     async def purge(self, now_ms: int) -> int:
-        """Delete the alerts that ended RETENTION_MS ago, PURGE_BATCH at a time, and the places of ended calls.
+        """Delete alerts that ended at least RETENTION_MS ago, and places of calls that ended at least PLACE_MS ago.
 
-        Three clocks have to agree on an alert: this machine's, Redis', and the trusted time of the log (LogR1). The
-        trusted time is not needed for places (LogC4).
+        (The place of a call for help is the place of its incident.) Return the number of deleted entries. Each script
+        deletes at most PURGE_BATCH alerts. An alert counts as ended only if three clocks agree: this machine's, Redis',
+        and the trusted time (LogR1). For the places of calls the trusted time is not needed (LogC4).
         """
         arguments: tuple[int, ...] = (now_ms, PLACE_MS, PURGE_BATCH)
         total = await self._purge(scripts.PURGE_PLACES, arguments)
@@ -165,14 +172,14 @@ class RedisStreamsLog:
 
     async def _newest(self) -> list[Entry | OtherKind | None]:
         found = await self._primary.call("XREVRANGE", self._stream, "+", "-", "COUNT", NEWEST)
-        entries = [(place, fields) for place, fields in found if b"i" in fields]  # without heartbeats and foreign items
+        entries = [(place, fields) for place, fields in found if b"i" in fields]  # no heartbeats or foreign items
         readable = [self._aside.readable(parse_id(place), fields) for place, fields in entries]
         return [there and there[1] for there in readable]
 
-    # ---- read --------------------------------------------------------------------------------------------------
+    # ---- reading the log -------------------------------------------------------------------------------------------
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """Return all readable entries of one alert or call, once all of them are durable (LogA4)."""
+        """Return all readable entries of one alert or call, ordered by number, once all of them are durable (LogA4)."""
         epoch, durable, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         chain, newest = self._chain(raw)
         await self._wait_until_durable(newest, epoch, durable)
@@ -183,13 +190,16 @@ class RedisStreamsLog:
         ]
 
     async def _stored(self, alert_id: str) -> list[Stored]:
-        """Return the readable entries of one alert in their stored form, durable or not."""
+        """Return the readable entries of one alert in their stored form, whether or not they are durable."""
         *_, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         entries = [(parse_id(place), _fields(flat)) for place, flat in raw]
         return [there[0] for place, fields in entries if (there := self._aside.readable(place, fields)) is not None]
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
-        """Return a page of the live alerts, once all entries in it are durable (LogA4)."""
+        """Return a page of up to `limit` live alerts, once all entries in it are durable (LogA4).
+
+        `after` is where the previous page ended, or None for the first page.
+        """
         epoch = durable = b""
         newest = 0
 
@@ -202,7 +212,7 @@ class RedisStreamsLog:
                 chain, last = self._chain(raw)
                 newest = max(newest, last)
                 if any(is_doubtful(entry, self.verifier) for _, entry in chain):
-                    chain = await self._believed(alert_id)
+                    chain = await self._verified_chain(alert_id)
                 found.append(_seen(Cursor(int(ends_at), alert_id.decode()), chain))
             return found
 
@@ -210,37 +220,44 @@ class RedisStreamsLog:
         await self._wait_until_durable(newest, epoch, durable)
         return found
 
-    async def _believed(self, alert_id: bytes) -> _Chain:
-        """Return all entries of an alert after the checks of its whole chain (LogJ1), from the last one backwards."""
+    async def _verified_chain(self, alert_id: bytes) -> _Chain:
+        """Return the stream id and the entry for each entry of an alert, the last one first.
+
+        The entry is an `Untrusted` if it is not accepted (LogJ1), and None if it can't be read.
+        """
         _, _, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         chain, _ = self._chain(raw)
         entries = drop_unverified_cancels([entry for _, entry in chain], self.verifier)
         return [(place, entry) for (place, _), entry in zip(chain, entries, strict=True)][::-1]
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """Return the ids of the open calls, once all entries that the log has by now are durable."""
+        """Return the ids of the calls for help open at `now_ms`, once all entries now in the log are durable."""
         epoch, durable, seq, ids = await self._primary.call("EVAL", scripts.OPEN_CALLS, 1, self._keys, now_ms)
         await self._wait_until_durable(int(seq), epoch, durable)
         return [call_id.decode() for call_id in ids]
 
     async def tail(self) -> int:
-        """Return the position of the last entry; 0 if there is none."""
+        """Return the position of the last entry in the log; 0 if the log is empty."""
         epoch, seq = await self._primary.call("HMGET", f"{self._keys}meta", "epoch", "seq")
         return position_of(int(epoch), int(seq)) if int(seq or 0) else 0
 
     async def counts(self, alert_id: str) -> Counts:
-        """Return the deliveries of one id or `under_revision`, over all processes."""
+        """Return the delivery counts of an id, or of a key from `under_revision`, added up over all processes."""
         return await self._counting.total(alert_id)
 
     def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
-        """Yield the entries after `after`, without end."""
+        """Yield batches of the entries with positions above `after`, without end."""
         return self._following.follow(after, ended_before_ms)
 
     def nudge(self) -> None:
-        """Do nothing: Redis sends new entries to followers at once."""
+        """Do nothing: Redis sends new entries to waiting followers at once."""
 
     def _chain(self, raw: _Raw) -> tuple[_Chain, int]:
-        """Return the entries of one alert in Redis' answer, and the highest of their sequence numbers."""
+        """Decode the entries of one alert in `raw`, which is part of an answer of Redis.
+
+        Return a list with the stream id and the entry (None if it can't be read) of each, and the highest of their
+        sequence numbers in the log.
+        """
         newest = 0
         chain: _Chain = []
         for place, flat in raw:
@@ -251,10 +268,11 @@ class RedisStreamsLog:
         return chain, newest
 
     async def _wait_until_durable(self, seq: int, epoch: bytes, durable: bytes) -> None:
-        """Wait until the entries up to number `seq` are durable (LogA4).
+        """Wait until the entries up to sequence number `seq` are durable, that is, on enough disks (LogA4).
 
-        `durable` is the number up to which the log's own record, of `epoch`, says that entries are durable. A heartbeat
-        that is written and synced now makes all entries before it durable.
+        `epoch` and `durable` come from the log: entries up to number `durable` of that epoch are known to be durable.
+        If this is not enough, write a heartbeat (an item in the stream); when it is synced, all entries before it are
+        synced too.
         """
         known = self._history.seq if int(epoch or 0) == self._history.epoch else 0
         if not self._heart.at_once and seq > max(known, int(durable or 0)):

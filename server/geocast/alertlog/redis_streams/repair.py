@@ -1,4 +1,4 @@
-"""The repair of a log that has lost entries, by the copies in this process's memory (Rules 2 to 4 of the package).
+"""The repair of a log that has lost entries, from the copies in this process's memory (Rules 2 to 4 of the package).
 
     follower and appender ── keep(entry) ──> StoredEntries: the entries of alerts that have not ended
                                                   │
@@ -6,15 +6,16 @@
                                                   │ 1. alerts and calls that are over; 2. a second later, the others
                                                   v
     append.lua, "mending", for up to 500 chains at once; it answers for each entry:
-        stored           the log had lost the entry, and has it again
-        same, ours       the log has it
+        stored           the log had lost the entry; it has been restored
+        same, ours       the log has the entry
         other            the log has another entry under this number: a conflict (Rule 3)
-        refused          the entry may not follow the entries that are there
+        refused          the entry may not follow the entries in the log
 
-All processes repair at the same time, and Redis runs their scripts one after another. So each entry is stored by the
-first process that has it, and the others get the answer `same`.
+A *chain* is the sequence of entries of one alert or call. An *epoch* is a number that rises when the log has lost
+entries. All processes repair the log at the same time, and Redis runs their scripts one after another. So each entry is
+stored by the first process that has it, and the other processes get the answer `same`.
 Example: node A knows the entries 1 and 2 of an alert, and node B knows 2 and 3. The log has lost all three. A stores 1
-and 2; B gets `same` for 2 and stores 3. If B is first, it stores 2 and 3, and A then stores 1: the numbers are complete
+and 2; B gets `same` for 2 and stores 3. If B is first, it stores 2 and 3, and A then stores 1. The chain is complete
 again, whatever the order.
 """
 
@@ -36,44 +37,45 @@ from .writer import Writer
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 0.25  # the time until the next attempt after Redis could not be written
-PAUSE_S = 1.0  # the time between alerts that are over and the others (Rule 2)
-MAX_SCRIPT = 500  # the most alerts that one script puts back
+RETRY_S = 0.25  # the time between a failed attempt and the next one
+PAUSE_S = 1.0  # the time between putting back alerts that are over, and the other alerts (Rule 2)
+MAX_SCRIPT = 500  # the largest number of alerts that one script puts back
 FORGET_S = 30.0  # the time between two searches for alerts that have ended
-LONGEST_LIFE_S = 8 * 86_400.0  # the longest `max_age_s` of a policy, a week, and a day for clocks that differ
+LONGEST_LIFE_S = 8 * 86_400.0  # the longest life that a policy allows (a week), and a day for clocks that differ
 
 Chain = Sequence[Stored]
 
 
 class _Alert:
-    """The entries of one alert by their numbers, with the readings of the clocks when they came."""
+    """The kept entries of one alert, by number, and what two clocks showed when the entries arrived."""
 
     __slots__ = ("_learnt", "_wall_ahead_ms", "entries")
 
     def __init__(self) -> None:
         self.entries: dict[int, Stored] = {}
         self._learnt = time.monotonic()
-        # The smallest difference between the wall clock and the monotonic clock when an entry was kept, in ms.
+        # The smallest difference (wall clock minus monotonic clock, in ms) at the arrival of an entry.
         self._wall_ahead_ms = float("inf")
 
     def look_at_the_clocks(self) -> None:
-        """Note the difference between the two clocks, because another entry is kept.
+        """Record the current difference between the wall clock and the monotonic clock, if it is the smallest so far.
 
-        Only the smallest difference counts. Example: the wall clock was an hour ahead when revision 1 came, and is set
-        right before revision 2 comes. The difference at revision 2 is smaller by an hour, and corrects the mistake.
+        Example: the wall clock was an hour ahead when revision 1 arrived, and is set right before revision 2 arrives.
+        The difference at revision 2 is smaller by an hour, and corrects the mistake.
         """
         self._wall_ahead_ms = min(self._wall_ahead_ms, time.time_ns() / 1_000_000 - time.monotonic() * 1000)
 
     def forget_places(self) -> None:
-        """Drop the `call` entries, which contain a place, if the call has an end (Rule 4)."""
+        """If this is a call for help with an `end`, drop its `call` entries, which contain a place (Rule 4)."""
         if any(stored.kind == "end" for stored in self.entries.values()):
             self.entries = {number: stored for number, stored in self.entries.items() if stored.kind != "call"}
 
     def ended(self, now_ms: float, now: float) -> bool:
-        """Return whether the alert has ended, by two times, or whether it is older than any alert can be.
+        """Return whether the alert has ended according to two estimates of the current time.
 
-        The first time is `now_ms`, in ms since 1970. The second one is the wall clock's time when the alert came, plus
-        the time that has passed since then by the monotonic clock. `now` is the monotonic clock in seconds.
+        Also return True if the alert is older than any alert can be. The first estimate is `now_ms`, in ms since 1970.
+        The second is the wall clock's time when the alert arrived, plus the time that has passed since then by the
+        monotonic clock. `now` is the monotonic clock in seconds.
         """
         now_ms = min(now_ms, now * 1000 + self._wall_ahead_ms)
         last_ms = max(stored.ends_at for stored in self.entries.values())
@@ -81,20 +83,21 @@ class _Alert:
 
 
 class StoredEntries:
-    """The stored form of the entries of all alerts that have not ended (Rule 2).
+    """The entries of all alerts that have not ended, in their stored form (Rule 2).
 
-    An alert counts as ended only if three clocks say so, because a copy that is dropped too early cannot be put back:
+    If a copy is dropped too early, it cannot be put back. So an alert counts as ended only if three clocks agree:
 
     1. this machine's wall clock, which may be ahead for a moment;
-    2. this machine's wall clock when the alert came, plus the time since then by the monotonic clock;
+    2. this machine's wall clock when the alert arrived, plus the time since then by the monotonic clock;
     3. the newest id of the stream, which is a time of Redis' clock. If that clock was ahead once, the ids stay ahead,
-       because they never go back.
+       because they never decrease.
 
-    Example: the clock of this machine jumps a day ahead. By 1 all alerts are over. By 2 and 3 they are not, so all
-    copies are kept. Example: Redis' clock was a day ahead. By 3 alerts are over a day too early for ever, but 1 and 2
-    are right.
+    Example: the clock of this machine jumps a day ahead. According to clock 1 all alerts are over. According to
+    clocks 2 and 3 they are not, so all copies are kept.
+    Example: Redis' clock was a day ahead once. According to clock 3 all later alerts end a day too early, but clocks 1
+    and 2 are right.
 
-    An alert that came longer ago than any alert can last is dropped in any case.
+    An alert that arrived longer ago than any alert can last is dropped in any case.
     """
 
     def __init__(self, history: History) -> None:
@@ -106,19 +109,25 @@ class StoredEntries:
         return alert_id in self._alerts
 
     def keep(self, stored: Stored) -> None:
-        """Keep an entry until its alert has ended. If another entry with its number is known, that one stays."""
+        """Keep an entry in memory until its alert has ended.
+
+        If another entry with the same id and number is kept already, that one stays.
+        """
         alert = self._alert(stored.id)
         alert.entries.setdefault(stored.revision, stored)
         alert.forget_places()
 
     def replace(self, stored: Stored) -> None:
-        """Keep this entry instead of another one with its number, because the log has this one (Rule 3)."""
+        """Replace the kept entry that has the same id and number with `stored`, the entry in the log (Rule 3)."""
         alert = self._alert(stored.id)
         alert.entries[stored.revision] = stored
         alert.forget_places()
 
     def _alert(self, alert_id: str) -> _Alert:
-        """Return the alert, which is added if it is new, after noting the clocks."""
+        """Return the kept entries of the alert with this id, which are none if the alert is new.
+
+        Also record what the clocks show now.
+        """
         if alert_id not in self._alerts:
             self._alerts[alert_id] = _Alert()
         alert = self._alerts[alert_id]
@@ -126,7 +135,7 @@ class StoredEntries:
         return alert
 
     def forget_ended_now_and_then(self) -> None:
-        """Drop alerts that have ended, if the last search was more than FORGET_S ago."""
+        """Drop alerts that have ended. Do nothing if this was last done less than FORGET_S seconds ago."""
         if time.monotonic() - self._forgot >= FORGET_S:
             self.forget_ended()
 
@@ -137,18 +146,18 @@ class StoredEntries:
         self._alerts = {i: alert for i, alert in self._alerts.items() if not alert.ended(now_ms, now)}
 
     def before(self, stored: Stored) -> Chain:
-        """Return the known entries of an alert with numbers below this one's, in order."""
+        """Return the kept entries of the same alert whose numbers are lower than that of `stored`, in order."""
         alert = self._alerts.get(stored.id)
         entries = {} if alert is None else alert.entries
         return [entries[number] for number in sorted(entries) if number < stored.revision]
 
     def chains(self) -> list[Chain]:
-        """Return the known entries of each alert, in the order of their numbers."""
+        """Return one list for each alert: its kept entries, ordered by number."""
         return [[alert.entries[number] for number in sorted(alert.entries)] for alert in self._alerts.values()]
 
 
 class Repairer:
-    """The task that puts back lost entries. `begin` starts it, or starts it over if it is running."""
+    """Puts lost entries back into the log, in a task that `begin` starts, or restarts if it is running."""
 
     def __init__(
         self,
@@ -159,14 +168,14 @@ class Repairer:
         chain_of: Callable[[str], Awaitable[Chain]],
         aside: Quarantine,
     ) -> None:
-        """Put back the entries in `known`, and the sums in `counting`.
+        """Prepare to put back the entries in `known`, and the delivery counts in `counting`.
 
-        `name` is the name of the log in log lines. `chain_of` returns the readable entries that the log has under an
-        id. `aside` checks which entries are accepted.
+        `name` is the name of the log for log messages. `chain_of(id)` returns the readable entries that the log has
+        under an id. `aside` decodes entries and checks whether they are accepted.
         """
         self._aside = aside
-        self.put_back = 0  # the number of entries that the log had lost and has again
-        self.conflicts = 0  # the number of entries that were not put back because the log has others in their places
+        self.put_back = 0  # how many lost entries have been put back
+        self.conflicts = 0  # how many were not put back, because the log has other entries under their numbers
         self._name = name
         self._writer = writer
         self._known = known
@@ -175,7 +184,7 @@ class Repairer:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Start to put back the entries that the log lacks, and try again until it has succeeded."""
+        """Start or restart the task that puts back what the log has lost. It repeats the repair until it succeeds."""
         if self._task is not None:
             self._task.cancel()
         self._task = asyncio.get_running_loop().create_task(self._mend_until_done())
@@ -187,24 +196,28 @@ class Repairer:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _mend_until_done(self) -> None:
-        """Repair the log, from the beginning again each time that it is unavailable. An unexpected error is logged."""
+        """Repair the log; whenever it is unavailable, wait and repeat the whole repair.
+
+        If an unexpected error occurs, log it and give up.
+        """
         while True:
             try:
                 return await self._mend()
             except LogUnavailable:
                 await asyncio.sleep(RETRY_S)
             except Exception as error:
-                logger.error("putting lost entries back failed: %s", trace(error))
+                logger.error("the repair of a log that has lost entries failed: %s", trace(error))
                 return None
 
     async def _mend(self) -> None:
-        """Put back all known entries that the log lacks: first the alerts and calls that are over (Rule 2).
+        """Put back all known entries that the log has lost: first the alerts and calls that are over, then the others.
 
-        During the pause in between, the other processes put back the cancels that they know. Without it, a process that
-        knows an alert and not its cancel could bring the alert back to life for a moment.
+        Between the two steps there is a pause, in which the other processes put back the cancels that they know (Rule
+        2). Without the pause, a process that knows an alert but not its cancel could bring the alert back to life for a
+        moment.
         """
         self._known.forget_ended()
-        chains = [believed for chain in self._known.chains() if (believed := self._believed(chain))]
+        chains = [accepted for chain in self._known.chains() if (accepted := self._accepted(chain))]
         before = self.put_back
         for cancelled in (True, False):
             wanted = [chain for chain in chains if any(stored.kind in codec.ENDINGS for stored in chain) is cancelled]
@@ -214,19 +227,23 @@ class Repairer:
                 await asyncio.sleep(PAUSE_S)
         await self._counting.write_again()
         if self.put_back > before:
-            logger.warning("log %s: %d lost entries were put back", self._name, self.put_back - before)
+            logger.warning("log %s had lost %d entries, which were put back", self._name, self.put_back - before)
 
-    def _believed(self, chain: Chain) -> Chain:
-        """Return the entries of an alert that are accepted now, since the others are not put back (LogJ3).
+    def _accepted(self, chain: Chain) -> Chain:
+        """Return the entries of an alert that are accepted now; the others are not put back (LogJ3).
 
-        Example: a reviewer's key was revoked after an alert was published. Its revision is not put back.
+        Example: a reviewer's key was revoked after the reviewer had approved an alert. The alert's revision is not put
+        back.
         """
         verifier = self._aside.verifier
         entries = drop_unverified_cancels([self._aside.believed(each, "a copy in memory") for each in chain], verifier)
         return [stored for stored, entry in zip(chain, entries, strict=True) if not isinstance(entry, Untrusted)]
 
     async def _put_back(self, chains: Sequence[Chain]) -> None:
-        """Put back some alerts with one script, and act on its answers (Rule 3)."""
+        """Put the entries of some alerts back into the log with one script, and handle its answers (Rule 3).
+
+        Each item of `chains` has the entries of one alert, ordered by number.
+        """
         entries = [(stored, stored is not chain[-1]) for chain in chains for stored in chain]
         token = uuid.uuid4().hex
         arguments = [stored.arguments(token, more=more) for stored, more in entries]
@@ -238,31 +255,34 @@ class Repairer:
             is_lost = what in (b"other", b"refused") and stored not in given_back
             moved = False
             if is_lost and stored.kind in ("cancel", *MOVED):
-                # The entry was accepted, and somebody relies on it, so it gets another number.
+                # Somebody relies on this entry, because it was stored once. So it is appended under another number.
                 moved = await self._append_again(stored, last, last_kind)
             if what == b"other":
-                # An entry of a call that has another number now is not lost, so an operator need not be told.
+                # If the entry belongs to a call for help and was appended under another number, it is not lost, so no
+                # error is logged.
                 if not (moved and stored.kind in MOVED):
                     self.conflicts += 1
                     logger.error(
-                        "log %s: an entry can't be put back because the log has another one in its place", self._name
+                        "log %s: a lost entry can't be put back: another entry now has its number",
+                        self._name,
                     )
-                # From now on this process keeps the log's entry under this number, if that one is accepted.
+                # From now on this process keeps the log's entry under this number in memory, if it is accepted.
                 kind, ends_at, payload = theirs
                 with contextlib.suppress(ValueError):
                     there = stored._replace(kind=kind.decode(), ends_at=int(ends_at), payload=payload)
-                    if there in self._believed([*self._known.before(there), there]):
+                    if there in self._accepted([*self._known.before(there), there]):
                         self._known.replace(there)
 
     async def _append_again(self, stored: Stored, last: int, last_kind: bytes) -> bool:
-        """Append an entry under the number after the last one (Rule 3). Return whether the log has it now.
+        """Append a lost entry under a new number, the one after the last entry in the log (Rule 3).
 
-        It is not appended if the chain is over, or if the log has it under another number already. `last` and
-        `last_kind` are the number and the kind of the last entry in the log.
+        Return whether the entry is in the log now. The entry is not appended if its alert or call is over, or if the
+        log has it under another number already. `last` and `last_kind` are the number and the kind of the last entry in
+        the log.
         Example: two nodes know a `claim` with the number 2, which the log has lost, and the log has another entry 2.
-        Node A appends the claim as entry 3. Node B finds A's entry by its seal, and appends nothing.
-        Example: between two steps a third node appends entry 3. The script answers `other` with the new last number,
-        and the entry is tried as number 4.
+        Node A appends the claim as entry 3. Node B finds A's entry by its encrypted part, and appends nothing.
+        Example: before this node appends its entry as number 3, a third node appends another entry 3. The script
+        answers `other` with the new last number, and this node tries number 4.
         """
         while not await self._is_there(stored):
             if last_kind.decode() in codec.ENDINGS:
@@ -278,9 +298,10 @@ class Repairer:
         return True
 
     async def _is_there(self, stored: Stored) -> bool:
-        """Return whether the log has this entry of a call under any number.
+        """Return whether the log already has this entry of a call, under its own number or another one.
 
-        A cancel is not searched: a second cancel is refused by the script, since nothing follows a cancel (LogA1).
+        Return False for a cancel, without a search: the script refuses a second cancel anyway, because nothing follows
+        a cancel (LogA1).
         """
         if stored.kind not in MOVED:
             return False
@@ -288,7 +309,10 @@ class Repairer:
 
 
 def _given_back(chain: Chain) -> set[Stored]:
-    """Return the `claim` entries of a call whose seats were given back later, so that they are not needed any more."""
+    """Return the `claim` entries of a call whose seats were given back later, and which are no longer needed.
+
+    (A seat is a place among the responders who go to the call.)
+    """
     held: dict[int, Stored] = {}
     found = set()
     for stored in chain:

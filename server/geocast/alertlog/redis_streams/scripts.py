@@ -1,4 +1,4 @@
-"""The scripts in `lua/` that run in Redis, each with the prelude before it."""
+"""The Lua scripts in `lua/`, which run in Redis. Each is sent together with `prelude.lua`."""
 
 from functools import partial
 from pathlib import Path
@@ -7,7 +7,10 @@ _FOLDER = Path(__file__).parent / "lua"
 
 
 def read_script(folder: Path, name: str, flags: str = "") -> str:
-    """Return the script of this name, behind the prelude of its folder."""
+    """Return the source of the Lua script `name` in `folder`, preceded by the source of `prelude.lua`.
+
+    `flags` are Redis' script flags, such as " flags=no-writes".
+    """
     prelude, body = ((folder / f"{each}.lua").read_text("utf-8") for each in ("prelude", name))
     return f"#!lua{flags}\n{prelude}\n{body}"
 
@@ -15,8 +18,8 @@ def read_script(folder: Path, name: str, flags: str = "") -> str:
 _script = partial(read_script, _FOLDER)
 
 
-# Each call sends the whole script with EVAL. This costs a few KB, but EVALSHA would need a second way for a server that
-# does not know the script.
+# Each call sends the whole script with EVAL, a few KB. EVALSHA would send less, but would need a second code path for
+# servers that do not know the script yet.
 APPEND = _script("append")
 BEAT = _script("beat")
 HISTORY = _script("history", " flags=no-writes")

@@ -1,4 +1,4 @@
-"""The stored form of entries in the stream, and their ids and positions."""
+"""Log entries in the form in which they are stored in the stream, and their ids and positions."""
 
 import logging
 from collections.abc import Mapping
@@ -10,32 +10,32 @@ from .. import EntryVerifier, codec, ended_at
 
 logger = logging.getLogger(__name__)
 
-EPOCH_SHIFT = 40  # the bits of a position below its epoch
+EPOCH_SHIFT = 40  # how many low bits of a position contain the sequence number; the epoch is above them
 
 Id = tuple[int, int]  # the id of an item in a stream: milliseconds, and a number within them
 Fields = Mapping[bytes, bytes]
-Server = tuple[str, str]  # `run_id` and `master_replid` of INFO: one run of one process, and one replication history
+Server = tuple[str, str]  # a server: `run_id` (one process) and `master_replid` (one replication history) of INFO
 ZERO: Id = (0, 0)
 
 
 def parse_id(text: bytes) -> Id:
-    """Return the id in Redis' text form, such as b"1700000000000-0"."""
+    """Return the id of a stream item, such as b"1700000000000-0", as a tuple of two integers."""
     ms, _, number = text.partition(b"-")
     return int(ms), int(number)
 
 
 def text_of(place: Id) -> str:
-    """Return an id in Redis' text form."""
+    """Return the id of a stream item in the text form that Redis expects, such as "1700000000000-0"."""
     return f"{place[0]}-{place[1]}"
 
 
 def position_of(epoch: int, seq: int) -> int:
-    """Return the position of the entry with this number in this epoch (LogF1)."""
+    """Return the position in the log of the entry with this epoch and sequence number (LogF1)."""
     return epoch << EPOCH_SHIFT | seq
 
 
 class Stored(NamedTuple):
-    """An entry in its stored form: its encoded bytes, and the fields that scripts in Redis read."""
+    """An entry in its stored form: its encoded bytes, and the fields that the scripts in Redis need."""
 
     id: str
     revision: int
@@ -50,7 +50,7 @@ class Stored(NamedTuple):
 
     @classmethod
     def read(cls, fields: Fields) -> "Stored":
-        """Return the stored entry in these fields of the stream. Raises ValueError if they were damaged."""
+        """Return the stored entry that the fields of a stream item contain. Raise ValueError if they are damaged."""
         try:
             alert_id, revision, payload = fields[b"i"].decode(), int(fields[b"r"]), fields[b"p"]
             if codec.checksum(alert_id, revision, payload) != int(fields[b"c"]):
@@ -60,35 +60,39 @@ class Stored(NamedTuple):
             raise ValueError("a field is missing") from None
 
     def entry(self) -> Entry | OtherKind:
-        """Return the decoded entry. Raises ValueError if it can't be read."""
+        """Return the decoded entry. Raise ValueError if it can't be decoded."""
         if self.kind not in codec.KINDS:
             return OtherKind(self.id, self.revision, self.ends_at)
         return codec.decode(self.payload, self.id, self.revision, self.ends_at)
 
     def seal(self) -> bytes:
-        """Return the encrypted part of an entry of a call, by which it is recognized; b"" for other entries.
+        """Return the encrypted part of an entry of a call, which identifies the entry; b"" for other entries.
 
-        Raises ValueError if the entry can't be read.
+        Raise ValueError if the entry can't be decoded.
         """
         entry = self.entry()
         return entry.sealed if isinstance(entry, CallEntry) else b""
 
     def renumbered(self, revision: int) -> "Stored":
-        """Return the entry with another number."""
+        """Return a copy of this entry with the number `revision`."""
         return self._replace(revision=revision, payload=codec.renumbered(self.payload, revision))
 
     def arguments(self, token: str, *, more: bool) -> tuple[Any, ...]:
-        """Return the arguments of `append.lua` for this entry. `more`: the next entry belongs to the same chain."""
+        """Return the arguments that the script `append.lua` takes for this entry.
+
+        `token` is random and identifies the append. `more` says whether the next entry in the same call of the script
+        belongs to the same alert or call for help.
+        """
         checksum = codec.checksum(self.id, self.revision, self.payload)
         entry = self.entry() if self.kind == "end" else None
         return *self, checksum, token, int(more), ended_at(entry) if isinstance(entry, CallEntry) else ""
 
 
 class Quarantine:
-    """The decoder of entries, which logs and counts each one that can't be read once (LogR2)."""
+    """Decodes stored entries. Each unreadable entry is logged and counted once (LogR2)."""
 
     def __init__(self, name: str, verifier: EntryVerifier) -> None:
-        """`name` is the name of the log in log lines. `verifier` checks which entries are accepted."""
+        """Create a decoder. `name` is the log's name in log messages; `verifier` says which entries are accepted."""
         self.verifier = verifier
         self._name = name
         self._places: set[Id] = set()
@@ -97,7 +101,10 @@ class Quarantine:
         return len(self._places)
 
     def readable(self, place: Id, fields: Fields) -> tuple[Stored, Entry | OtherKind] | None:
-        """Return the entry in these fields of the stream, stored and decoded; None if it can't be read."""
+        """Return the entry that the fields of a stream item contain, as (stored, decoded).
+
+        `place` is the item's id. If the entry can't be read, count and log it, and return None.
+        """
         try:
             stored = Stored.read(fields)
             return stored, self.believed(stored, f"{place[0]}-{place[1]} of the stream")
@@ -106,9 +113,9 @@ class Quarantine:
             return None
 
     def believed(self, stored: Stored, place: str) -> Entry | OtherKind:
-        """Return the decoded entry, or an `Untrusted` if it is not accepted. Raises ValueError if it can't be read.
+        """Return the decoded entry, or an `Untrusted` if the verifier does not accept it.
 
-        `place` describes its place in log lines.
+        `place` says in words where the entry is, for log messages. Raise ValueError if the entry can't be decoded.
         """
         entry = stored.entry()
         return (
@@ -116,7 +123,7 @@ class Quarantine:
         )
 
     def add(self, place: Id, error: ValueError) -> None:
-        """Set aside the item at this place because of `error`."""
+        """Count and log the item with the id `place` as unreadable because of `error`, unless this was done before."""
         if place not in self._places:
             self._places.add(place)
-            logger.error("log %s: the entry %d-%d of the stream is set aside: %s", self._name, *place, error)
+            logger.error("log %s: item %d-%d of the stream is unreadable and is skipped: %s", self._name, *place, error)

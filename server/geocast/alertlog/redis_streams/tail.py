@@ -1,8 +1,9 @@
-"""A reader of a log in a Redis stream, with a user of Redis that may only read (`alertlog/tail`).
+"""A reader of a log in a Redis stream, for a Redis user that may only read (`alertlog/tail.py`).
 
-The followers of a node write heartbeats, by which they know that they read the right stream. This reader relies on the
-nodes' heartbeats. If none comes for SILENCE_S, no node writes to the log, or the stream is not the one that is written.
-The reader then raises LogUnavailable, and its next call asks again for the primary's address.
+A *heartbeat* is an item that each node writes to the stream once a second. A node recognizes by its own heartbeats that
+it reads the stream to which it writes. This reader can't write, so it relies on the nodes' heartbeats. If none arrives
+for SILENCE_S, either no node is running, or this is no longer the stream to which the nodes write. The reader then
+raises LogUnavailable, and its next call asks again for the primary's address.
 """
 
 import time
@@ -20,18 +21,18 @@ SILENCE_S = 10 * HEARTBEAT_S
 
 
 class RedisTail:
-    """A reader of the entries of a log in Redis."""
+    """A reader of the entries of a log in a Redis stream."""
 
     def __init__(self, url: str) -> None:
-        """Read the log at `url`, which has the form of `--log`. Raises ConfigError."""
+        """Prepare to read the log at `url`, a URL as in the option `--log`. Raise ConfigError if it is not valid."""
         where = target.parse(url)
         self._name = str(where)
         self._stream = f"{{{where.prefix}}}:stream"
         self._primary = Primary(where)
-        self._last: tuple[Id, Fields] | None = None  # the last entry that was given, with its id
+        self._last: tuple[Id, Fields] | None = None  # the last entry that was yielded: its id and its fields
 
     async def start(self) -> None:
-        """Check that this user may read the stream. Raises ConfigError."""
+        """Check that this user may read the stream. Raise ConfigError if not."""
         try:
             reader = await self._primary.reader()
             try:
@@ -41,14 +42,18 @@ class RedisTail:
         except Unfit as error:
             raise ConfigError(f"log {self._name}: {error}") from None
         except LogUnavailable:
-            return  # `follow` raises it if it does not pass
+            return  # if the problem does not pass, `follow` raises it
 
     async def stop(self) -> None:
         """Close all connections that are open."""
         await self._primary.close()
 
     async def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
-        """Yield the entries after the last one that was given, if the log still has that one, else all entries."""
+        """Yield batches of entries, beginning after the last entry that was yielded, without end.
+
+        Begin with the first entry of the log if nothing was yielded yet, or if the log no longer has the last entry
+        that was yielded. Raise LogUnavailable if the log can't be read, or no heartbeat comes for SILENCE_S seconds.
+        """
         reader = await self._primary.reader()
         try:
             place, heard = await self._begin(reader), time.monotonic()
@@ -61,14 +66,15 @@ class RedisTail:
                 entries = [(parse_id(at), fields) for at, fields in raw if b"h" not in fields]
                 if entries:
                     self._last = entries[-1]
-                yield [sight for at, fields in entries if (sight := _sight(fields)) is not None]
+                yield [raw_entry for at, fields in entries if (raw_entry := _raw_entry(fields)) is not None]
         finally:
             await reader.close()
 
     async def _begin(self, reader: Reader) -> Id:
-        """Return the id after which reading goes on: that of the last entry if the log has it unchanged, else ZERO.
+        """Return the id of the stream item after which to begin to read.
 
-        If the last entry is there, all new entries have higher ids.
+        This is the last entry that was yielded, if the log still has it unchanged: all new entries then have higher
+        ids. Otherwise it is ZERO, which is before the first item.
         """
         if self._last is None:
             return ZERO
@@ -83,8 +89,8 @@ class RedisTail:
         return answer[0][1] if answer else ()
 
 
-def _sight(fields: Fields) -> RawEntry | None:
-    """Return the entry in these fields of the stream; None if they have no epoch, number, id, revision or payload."""
+def _raw_entry(fields: Fields) -> RawEntry | None:
+    """Return the entry that the fields of a stream item contain, or None if they are not those of an entry."""
     try:
         epoch, seq = int(fields[b"e"]), int(fields[b"n"])
         alert_id, revision, payload = fields[b"i"].decode(), int(fields[b"r"]), fields[b"p"]

@@ -1,14 +1,14 @@
-"""The parser for URLs of Redis, and the requirements for a server that keeps durable data. Nothing connects here.
+"""The parser for Redis URLs, and the requirements for a server that keeps durable data. It opens no connections.
 
     redis://[[USER]:PASSWORD@]HOST[:PORT][/DB][?…]
     redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],HOST[:PORT],…/SERVICE[/DB][?…]     the hosts are Sentinels
 
-    rediss:// and rediss+sentinel:// with TLS, certificates checked.    The query:
-    prefix=NAME             the prefix of all keys, which is put in braces; `geocast`, unless the option has another
+    rediss:// and rediss+sentinel:// use TLS and check certificates. Parameters in the query:
+    prefix=NAME             the prefix of all keys, which is put in braces; the default depends on the option
     ca=PATH                 the authority that signed the server's certificate, if the system does not trust it
     sentinel_username=, sentinel_password=      for the Sentinels themselves
 
-A URL contains passwords, so error messages never repeat any part of it. `str(target)` may be logged.
+A URL contains passwords, so error messages never repeat any part of it. `str(target)` has no secrets and may be logged.
 """
 
 import re
@@ -20,10 +20,10 @@ from urllib.parse import parse_qsl, unquote
 from ...config import Address
 from ...errors import ConfigError
 
-OLDEST = (7, 2)  # the first Redis with WAITAOF
+OLDEST = (7, 2)  # the first release of Redis that has WAITAOF
 PORT, SENTINEL_PORT = 6379, 26379
 EXPOSED = "a Redis beyond this machine needs TLS (rediss) or a password: anybody could write to it"
-# `urlsplit` is not used because from Python 3.13 on it refuses a list of hosts with an IPv6 address.
+# `urlsplit` is not used because since Python 3.13 it refuses a list of hosts with an IPv6 address in it.
 _URL = re.compile(r"(?P<scheme>[a-z+]+)://(?P<hosts>[^/?#]*)(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?")
 _QUERY = {"prefix", "ca", "sentinel_username", "sentinel_password"}
 _FORMS = (
@@ -34,7 +34,7 @@ _FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The parts of a URL: the servers, and how to connect to them."""
+    """The parts of a Redis URL: the servers, and how to connect to them."""
 
     hosts: tuple[Address, ...]
     service: str  # the Sentinels' name for the primary; "" without Sentinels
@@ -48,7 +48,7 @@ class Target:
     sentinel_password: str | None
 
     def exposes(self, host: Address) -> bool:
-        """Return whether a Redis on this host would be open to a network, without TLS and password."""
+        """Return whether a Redis server on this host could be reached over a network without TLS and a password."""
         return not (self.tls or self.password or host.is_loopback)
 
     def __str__(self) -> str:
@@ -57,9 +57,10 @@ class Target:
 
 
 def parse(url: str, option: str = "--log", prefix: str = "geocast") -> Target:
-    """Return the target of a URL. Raises ConfigError if it is not valid, or if the Redis would be open to a network.
+    """Return the parts of a Redis URL.
 
-    `option` is the option with this value, for error messages. `prefix` is the default prefix of the keys.
+    Raise ConfigError if the URL is not valid, or if anybody in the network could use the Redis server. `option` is the
+    command line option with this URL, for error messages. `prefix` is the default prefix of the keys.
     """
     parts = _URL.fullmatch(url)
     if parts is None:
@@ -108,9 +109,10 @@ def _address(text: str, port: int, option: str) -> Address:
 
 
 def unfit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> str | None:
-    """Return why a server with this answer to INFO can't keep durable data; None if it can.
+    """Return the reason why a Redis server can't keep durable data, or None if it can.
 
-    A missing member of `info` counts as not fulfilled. `keeps` names the data in words, for the error message.
+    `info` is the server's answer to INFO. If it lacks a member, the requirement counts as not met. `keeps` names the
+    data for the returned text, such as "alerts".
     """
     version = tuple(int(part) for part in re.findall(r"\d+", str(info.get("redis_version", "")))[:2])
     if version < OLDEST:

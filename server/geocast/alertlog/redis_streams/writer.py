@@ -1,7 +1,9 @@
 """The scripts whose writes have to be durable: appends and heartbeats.
 
-Each script is followed by a wait for the disks on the same connection. Its answer contains the epoch and the number of
-the last entry, which are passed to the history (`history.History`).
+A *heartbeat* is an item that is written to the stream once a second, to check that Redis works. Each script is
+followed, on the same connection, by commands that wait until its writes are on the disks. The script's answer contains
+the log's *epoch* (a number that rises when entries were lost) and the number of its last entry; both are reported to
+`history.History`.
 """
 
 import logging
@@ -16,26 +18,26 @@ from .stored import Id, parse_id
 
 logger = logging.getLogger(__name__)
 
-APPEND_S = 2.5  # the time in which an entry has to be durable, with all attempts
-SYNC_S = 1.5  # the time in which the disk and the replicas have to have it; `everysec` takes a second
-ASK_REPLICAS_MS = (2, 5, 10, 20, 50, 100)  # the lengths of the waits, each of which asks the replicas again
-BEAT_MS = 900  # if the last heartbeat is younger, no other one is written
+APPEND_S = 2.5  # the time within which an entry has to be durable, including all attempts
+SYNC_S = 1.5  # the time within which a write has to be on the disks; with `appendfsync everysec` it takes a second
+ASK_REPLICAS_MS = (2, 5, 10, 20, 50, 100)  # how long the waits last; each one asks the replicas again
+BEAT_MS = 900  # no heartbeat is written if the last one is younger than this
 
 
 class Unsynced(LogUnavailable):
-    """The error for a write that is not yet on enough disks."""
+    """Raised if a write is not on enough disks in time."""
 
 
 async def run_durably(
     primary: Primary, call: tuple[Any, ...], *, replicas: int, volatile: bool, within_s: float = APPEND_S
 ) -> Any:
-    """Return the answer to a script that writes, once its writes are on the server's disk and on `replicas` replicas.
+    """Run a script that writes. Return its answer once its writes are on the server's disk and on `replicas` replicas.
 
-    Raises Unsynced if that took too long, and LogUnavailable.
+    `volatile`: the server has no append-only file, so only the replicas count. Raise Unsynced if the writes were not
+    synced in time, and LogUnavailable if Redis fails.
     """
-    # A replica reports how far it has synced when it is asked, at the beginning of a wait, and otherwise once a second.
-    # So several waits of growing length ask it repeatedly. Once enough replicas have synced, all other waits end at
-    # once.
+    # A replica reports how far it has synced when a wait begins, and otherwise only once a second. So there are several
+    # waits of growing length, and each asks again. When enough replicas have synced, the remaining waits end at once.
     waits_ms = [*(ASK_REPLICAS_MS if replicas else ()), max(1, int(min(SYNC_S, within_s / 2) * 1000))]
     command = ("WAIT",) if volatile else ("WAITAOF", 1)
     waits = [(*command, replicas, wait_ms) for wait_ms in waits_ms]
@@ -48,14 +50,18 @@ async def run_durably(
 
 
 class Writer:
-    """The runner of the scripts that write. It waits after each of them until its writes are durable."""
+    """Runs scripts that write to the log, and waits after each script until its writes are durable.
+
+    A *heartbeat* is an item that is written to the stream every second, to check that Redis can store entries. An
+    *epoch* is a number that rises when the log has lost entries.
+    """
 
     def __init__(self, primary: Primary, keys: str, history: History, *, replicas: int, volatile: bool) -> None:
-        """Write at `primary`. `keys` is the prefix of all keys of the log.
+        """Use the Redis server `primary`. `keys` is the prefix of all keys of the log.
 
         `replicas` and `volatile` have the same meaning as in `RedisStreamsLog`.
         """
-        self.unproven = False  # whether a write was not synced in time, and none has been synced since
+        self.unproven = False  # whether a write was not synced in time and no later write has been synced
         self._primary = primary
         self._keys = keys
         self._history = history
@@ -67,7 +73,9 @@ class Writer:
     ) -> list[Any]:
         """Run `append.lua`, wait until the stored entries are durable, and return one answer for each entry.
 
-        `mending`: the entries are put back, so gaps in their numbers are allowed.
+        `entries` has the arguments of each entry, from `Stored.arguments`. `mending`: lost entries are being put back,
+        so gaps in their numbers are allowed. Raise LogUnavailable if Redis fails or the entries are not durable in
+        time.
         """
         arguments = [argument for entry in entries for argument in entry]
         answer: list[Any] = await self._durably(scripts.APPEND, int(mending), *arguments, within_s=within_s)
@@ -76,10 +84,11 @@ class Writer:
         return answers
 
     async def beat(self, young_ms: int = BEAT_MS, ended: int | str = "", least: int = 0) -> tuple[int, int, Id]:
-        """Write a heartbeat unless there is one younger than `young_ms`, and wait until all entries are durable.
+        """Write a heartbeat (an item in the stream), and wait until it and all entries before it are durable.
 
-        Return the epoch, the number of the last entry, and the id of the last item of the stream. With `ended`, the log
-        begins a new epoch above `least` if it is still in the epoch `ended`.
+        Write none if the last heartbeat is younger than `young_ms`. Return the log's epoch, the number of its last
+        entry, and the id of the last item in the stream. If `ended` is given, and the log is still in this epoch, the
+        log begins a new epoch above `least`.
         """
         epoch, seq, place = await self._durably(scripts.BEAT, young_ms, ended, least)
         top = parse_id(place)
@@ -88,28 +97,32 @@ class Writer:
         return epoch, seq, top
 
     async def prove(self) -> tuple[int, int]:
-        """Show that Redis can write durably, and return the epoch and the number of the last entry.
+        """Prove that Redis can write durably. Return the log's epoch and the number of its last entry.
 
-        After a write that was not synced in time, a new heartbeat is written and synced. A young heartbeat that exists
-        already would prove nothing: it may have been synced before the disk stopped.
+        After a write that was not synced in time, write a new heartbeat in any case. A heartbeat that exists already
+        would prove nothing, because it may have been synced before the disk stopped.
         """
         epoch, seq, _ = await self.beat(0 if self.unproven else BEAT_MS)
         self.unproven = False
         return epoch, seq
 
     async def new_epoch(self, ended: int, least: int) -> tuple[int, int, Id]:
-        """Make the log begin an epoch above `least` because its history was rewound; return the same as `beat`.
+        """Make the log begin a new epoch above `least`, because it has lost entries. Return the same values as `beat`.
 
-        Nothing happens if the log is not in the epoch `ended` any more, because another process was faster.
+        If the log is not in the epoch `ended` any more, another process was faster, and no epoch begins.
         """
         return await self.beat(BEAT_MS, ended, least)
 
     def _note(self, epoch: int, seq: int) -> None:
         if self._history.told(epoch, seq):
-            logger.error("log %s was rewound, cut or flushed; epoch %d begins", self._primary.name, epoch)
+            logger.error(
+                "log %s has lost entries (failover, restore or flush); the nodes put back what they have (epoch %d)",
+                self._primary.name,
+                epoch,
+            )
 
     async def _durably(self, script: str, *arguments: Any, within_s: float = APPEND_S) -> Any:
-        """Return the answer of a script, once its writes are as durable as configured."""
+        """Run a script and return its answer once its writes are as durable as configured."""
         call = ("EVAL", script, 1, self._keys, *self._history.mark, *arguments)
         try:
             return await run_durably(

@@ -2,22 +2,25 @@
 
     bytes ── xml.parse ──> Element ── message.read ──> CapMessage ── language_groups.of ──> Block, Block, …
 
-    CapMessage ── draft ──> Draft, Draft, …       the alerts that it would be published as, by the policy
+    CapMessage ── draft ──> Draft, Draft, …       the alerts that the message becomes under the policy
        │                    │
        v                    v
     the log ── decision ──> Decision: an outcome and steps ── service ──> the log
 
-xml              a safe parser: bytes -> a small tree of elements
+A message has one or more infos: its content in one language. Infos that say the same thing in different languages are a
+block, and each block becomes one alert.
+
+xml              a safe parser that turns bytes into a small tree of elements
 message          the message as data classes, with every field checked
-texts            texts are cleaned up and cut to a maximum length
-shapes           `circle` and `polygon`: texts -> numbers
-language_groups  infos that say the same in several languages become one alert
+texts            functions that clean texts up and shorten them to a maximum length
+shapes           a parser for the texts of `circle` and `polygon`
+language_groups  the grouping of infos into blocks
 zones            the polygons for the codes of areas
-sources          the systems that may send messages, and the senders that they may speak for
-ids              the ids of alerts from CAP
-decision         a pure function: a message and the log's histories -> what happens to it
-draft            the alerts that a message would be published as
-service          the path of a message from its bytes to its answer, with the log
+sources          the systems that may send messages, and the senders for which they may speak
+ids              the ids of alerts made from CAP messages
+decision         the decision on a message, computed from the message and the log's histories
+draft            the alerts that a message becomes if it is published
+service          the whole processing of a message, from its bytes to its answer
 
 The routes of the HTTP interface are in `api.routes_cap`.
 """

@@ -1,8 +1,9 @@
-"""The decision on a CAP message, given what the log knows: a pure function (rules CP10 to CP20).
+"""The decision on a CAP message, computed only from the message and the log (rules CP10 to CP20).
 
-A CAP message has no id of an incident. It names earlier messages, and issuers do that in different ways: some name the
-message before, some the first one, some all of them, and some use one name for all messages. Messages come late, twice
-and in any order, and at several nodes at once. This module finds the alerts that a message is about, and decides:
+A CAP message does not say to which incident it belongs. It names earlier messages, and issuers do that in different
+ways: some name the previous message, some the first one, some all of them, and some use one name for all messages.
+Messages arrive late, twice, in any order, and at several nodes at once. This module finds the alerts that a message is
+about, and makes a decision ("it" is the message):
 
     what the log knows                                                    Alert, Update       Cancel
     --------------------------------------------------------------------  ------------------  -----------
@@ -11,51 +12,51 @@ and in any order, and at several nodes at once. This module finds the alerts tha
         … and live alerts whose current message it names                  these are cancelled
     nothing of it, and nothing of the messages that it names  CP16        published           noted
     live alerts whose current message it names                CP17        updated, replaced   cancelled
-    ended alerts only                                         CP18        published           ignored
-        … one of them cancelled by a newer message            HD9         superseded          ignored
+    only alerts that have ended                               CP18        published           ignored
+        … one of them was cancelled by a newer message        HD9         superseded          ignored
     live alerts, and it names no current message of them;     CP19
         … it is newer than all of these current messages                  updated, replaced   cancelled
-        … as new as the newest of them                                    published           superseded
-        … older than the newest of them                                   superseded          superseded
+        … it is as new as the newest of them                              published           superseded
+        … it is older than the newest of them                             superseded          superseded
 
-Words. A message's *name* is its sender and identifier; messages of one name differ by `sent`. The *current message* of
-an alert is the message from which its last revision was made. A *chain* is an alert, the alerts that it replaced and
-the alerts that replace it. A *tombstone* is a cancel that is the only entry of an id: it is sent to nobody, and marks
-that a message of this name would be late. A cancel or tombstone *goes into* another alert (`into`) if that alert has
-taken the place of the cancelled one.
+Words. A message's *name* is its sender and identifier; messages with the same name differ by `sent`. The *current
+message* of an alert is the message from which its last revision was made. A *chain* is an alert, the alerts that it
+replaced, and the alerts that replace it. A *tombstone* is a cancel that is the only entry of an id: it is sent to
+nobody, and marks that a message with this name would be late. A cancel or tombstone *goes into* another alert (`into`)
+if the other alert has taken the place of the cancelled one.
 
 In the examples below, m is an Alert sent at 12:00, u an Update of m sent at 12:01, v an Update of u sent at 12:02, and
 c a Cancel of m sent at 12:05.
 
-Rule 1  A decision is made from the log alone, and from nothing that a node remembers. So any node can make it again at
-        any time. Steps that were taken already are found in the log and are not taken twice.
+Rule 1  A decision depends on the log, and on nothing that a node remembers. So any node can make it again at any time.
+        Entries that are stored already are found in the log, and are not stored twice.
         Example: a message n replaces the alerts a and b. Node A publishes n, cancels a, and dies. The issuer sends n
         again, to node B, which finds n in the log (`repeated`) and finds that b is still live. Node B cancels b, and
         publishes nothing.
-Rule 2  The first entry at an id decides which message was first. The append of the other writer is refused there, and
-        that writer decides again (`alertlog.optimistic`).
+Rule 2  If two writers append the first entry of the same id, the log refuses the second one. Its writer then makes its
+        decision again (`alertlog.optimistic`).
         Example: node A takes m while node B takes u. Node B knows nothing of m, so it publishes u as new and then
         leaves a tombstone at m's id. If the tombstone is first, node A cannot append m, decides again, finds the
         tombstone, and m is superseded. If m is first, node B cannot append the tombstone, decides again, finds m live
-        and named by u, and cancels m into u. Either way u alone is live.
-Rule 3  The alert that has taken the place of another one is found by following `into` of the other one's cancel, or of
-        a tombstone. The log remembers this entry for at least as long as the alert that it goes into.
-        Example: n has replaced a. A later Update names only a, as its issuer knows no better. The cancel of a leads to
-        n, and the Update becomes the next revision of n.
-Rule 4  A cancel that goes into nothing (`into` is "") calls its chain off. A message that is older than that cancel is
-        superseded, in whatever order the messages come (HD9).
-        Example: m was published and c has cancelled it. Now u comes late. No live alert is left, so u would be
-        published as new; but u is older than c, so it is superseded. It leaves a tombstone at its own name that says
-        12:05. When v comes, which names u alone, it finds that tombstone and is superseded too. An Update of m that was
-        sent at 12:06 is published: it is newer than the cancel.
-Rule 5  A message that comes late still says which alerts belong together.
-        Example: m is live. Then v comes; it names u, which nobody has seen, so v is published as new, with a tombstone
-        at u's id. Both m and v are live, though v has taken m's place. When u comes it is too late to be published, but
-        it links the two: m is cancelled, into v. If a Cancel of u has come instead of v, then u links m to a chain that
-        was called off, and m is cancelled.
+        and named by u, and cancels m into u. In both cases only u is live.
+Rule 3  If an alert was replaced, the `into` of its cancel (or of a tombstone) leads to the alert that replaced it. The
+        log remembers the cancel or tombstone for at least as long as the alert to which it leads.
+        Example: n has replaced a. The issuer does not know this, and a later Update names only a. The cancel of a leads
+        to n, and the Update becomes the next revision of n.
+Rule 4  A cancel that goes into nothing (`into` is "") calls its chain off. A message that is older than this cancel is
+        superseded, in whatever order the messages arrive (HD9).
+        Example: m was published and c has cancelled it. Now u arrives late. No live alert is left, so u would be
+        published as new. But u is older than c, so u is superseded. It leaves a tombstone at its own name, with the
+        time 12:05. When v arrives, which names only u, it finds this tombstone and is superseded, too. An Update of m
+        that was sent at 12:06 is published, because it is newer than the cancel.
+Rule 5  A message that arrives late still says which alerts belong together.
+        Example: m is live. Then v arrives. It names u, which has not arrived yet. So v is published as new, with a
+        tombstone at u's id. Now both m and v are live, although v should replace m. When u arrives, it is too late to
+        be published, but it connects the two alerts: m is cancelled, into v. If a Cancel of u has arrived instead of v,
+        then u connects m with a chain that was called off, and m is cancelled.
 
-This module neither reads the log nor waits: `KnownHistories` collects the ids of the histories that are missing, and
-the caller reads them and asks again.
+This module neither reads the log nor waits. `KnownHistories` collects the ids of histories that are missing. The caller
+reads these histories and calls `decide` again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -67,8 +68,8 @@ from ...model.alert import Cancel, Entry, OtherKind, Revision
 from ...model.problems import Problem, Violation
 from . import ids
 
-MAX_VISITED = 1_000  # ids that one decision follows, so that it ends
-MAX_GENERATIONS = 500  # messages of one name that were published as new and that the log still remembers (HD14)
+MAX_VISITED = 1_000  # a decision follows no more ids than this, so that its time is limited
+MAX_GENERATIONS = 500  # messages of one name that are published as new and still remembered, at most (HD14)
 FULL_RETRY_S = 3_600
 
 PUBLISHED, UPDATED, REPLACED, CANCELLED = "published", "updated", "replaced", "cancelled"
@@ -77,11 +78,13 @@ OUTCOMES = (PUBLISHED, UPDATED, REPLACED, CANCELLED, REPEATED, SUPERSEDED, NOTED
 
 
 class KnownHistories:
-    """The histories that were read from the log, by id. `missing` has the ids that were asked for and not read yet.
+    """The histories that were read from the log, by id.
 
-    The caller decides, reads what is missing, and decides again, until nothing is missing. Example: a message names m.
-    The first decision lacks the histories of the message's own name and of m. The cancel of m goes into n, so the
-    second decision lacks n. The third one has all that it needs.
+    `missing` has the ids that are needed and were not read yet.
+
+    The caller makes the decision, reads what is missing, and makes the decision again, until nothing is missing.
+    Example: a message names m. The first decision lacks the histories of the message's own name and of m. The cancel of
+    m says that n has replaced m, so the second decision lacks n. The third one has all that it needs.
     """
 
     def __init__(self) -> None:
@@ -89,12 +92,15 @@ class KnownHistories:
         self._histories: dict[str, Sequence[Entry | OtherKind]] = {}
 
     def put(self, alert_id: str, history: Sequence[Entry | OtherKind]) -> None:
-        """Add the history of an id, as the log has it."""
+        """Add the history of an id: its entries in the log."""
         self._histories[alert_id] = history
         self.missing.discard(alert_id)
 
     def __getitem__(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """Return the entries of an id. If they were not read yet, return none and add the id to `missing`."""
+        """Return the entries of an id.
+
+        If they were not read yet, return an empty sequence and add the id to `missing`.
+        """
         if alert_id not in self._histories:
             self.missing.add(alert_id)
         return self._histories.get(alert_id, ())
@@ -102,14 +108,16 @@ class KnownHistories:
 
 @dataclass(frozen=True, slots=True)
 class MessageFacts:
-    """The facts of a message that decide which alerts it is about.
+    """The properties of a message that determine which alerts it is about.
 
-    `base` is the id for its name. `references` has a tuple for each message that it names, without its own name: the
-    ids for the two readings of the reference, the likelier one first. Example: a message of met@example.org names
-    "PAAQ,m-1". The sender of m-1 may be PAAQ, or it may be met@example.org itself, under another name (rule CP11).
-    `names_itself`: a reference has the message's own name. `cancels`: the message only says that something is over.
-    `needs_references`: the message is refused if it has no references and the log knows nothing of its own name (rules
-    CP5 and CP12).
+    `base` is the id for the message's name (its sender and identifier). `references` has a tuple for each other message
+    that it names: the ids for the two readings of the reference, the likelier one first. Example: a message of
+    met@example.org names "PAAQ,m-1". The sender of m-1 may be PAAQ, or it may be met@example.org itself, under another
+    name (rule CP11).
+
+    `names_itself`: whether a reference has the message's own name. `cancels`: whether the message only says that
+    something is over. `needs_references`: whether the message must be refused if it has no references and the log has
+    no message with its name (rules CP5 and CP12).
     """
 
     sender: str
@@ -124,9 +132,10 @@ class MessageFacts:
 
 @dataclass(frozen=True, slots=True)
 class FoundAlert:
-    """An alert to which a message leads: its last revision, the number of its last entry, and its cancel, if any.
+    """An alert to which a message leads: its last revision, the number of its last entry, and its cancel or None.
 
-    `kinds` are the kinds of all its revisions, which decide how many reviewers have to approve the next entry (HD1).
+    `kinds` has the category of each revision, and whether something is confirmed in it. The number of reviewers who
+    have to approve the next entry depends on these (HD1).
     """
 
     revision: Revision
@@ -141,33 +150,35 @@ class FoundAlert:
 
     @property
     def sent(self) -> int:
-        """The time at which its current message was sent, in ms since 1970."""
+        """The time at which the message behind its last revision was sent, in ms since 1970."""
         return self.revision.alert.approval.approved_at
 
     @property
     def name_id(self) -> str:
-        """The id for the name of its current message; "" if the alert was not made from a CAP message."""
+        """The id for the name of the message behind its last revision; "" if that was not a CAP message."""
         origin = self.revision.origin
         return "" if origin is None else ids.base(self.revision.source, origin.sender, origin.identifier)
 
     @property
     def blocks(self) -> int:
-        """The number of alerts that its current message has made."""
+        """The number of alerts that the message behind its last revision has made."""
         return 1 if self.revision.origin is None else self.revision.origin.blocks
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """An outcome and the steps to it, which are taken in this order (CP20):
+    """An outcome, and the steps that implement it.
 
-    1. `publish`: publish the blocks with these numbers as new, under `first_id` and the ids beside it; or `revise`:
-       append a revision to this alert;
-    2. `cancel`: cancel these alerts, into `into`;
-    3. `tombstones`: leave tombstones at these ids, into `into`.
+    The steps are taken in this order, so that a replaced alert never ends before the new alert exists (CP20):
 
-    So an alert that is replaced never ends before the new alert is there. Cancels and tombstones are remembered until
-    `until` at least, in ms since 1970. `called_off` is the time of the latest message that has called off the chain, if
-    any. If that message is later than this one, cancels and tombstones give its time as that of their reason (Rule 4).
+    1. `publish`: publish the message's alerts with these numbers as new, with ids made from `first_id`;
+       or `revise`: append a revision to this alert;
+    2. `cancel`: cancel these alerts;
+    3. `tombstones`: append a tombstone (a cancel that is the only entry of its id) at each of these ids.
+
+    Cancels and tombstones name `into` as the alert that has taken the place of the cancelled one. They are remembered
+    at least until `until`, in ms since 1970. `called_off` is the time of the latest message that has called off one of
+    the alerts, if there is one. If that message is later than this one, cancels and tombstones have its time (Rule 4).
 
     For a message that the log knows already, `made` has its revisions, each with the revision before it, and
     `cancelled` has the cancels that it has made.
@@ -190,11 +201,13 @@ class Decision:
 def decide(
     facts: MessageFacts, histories: KnownHistories, now_ms: int, blocks: int, may_follow: Callable[[Revision], bool]
 ) -> Decision | None:
-    """Return the decision on a message, or None if histories are missing, which are then named in `histories.missing`.
+    """Return the decision on a message.
 
-    `blocks` is the number of alerts that the message would make. `may_follow` says whether the message may be the
-    revision after a given one, which depends on its status and its expiry (rule CP17). Raises Problem: 422 if the
-    message names no other although it has to, 429 if too many messages of its name were published as new.
+    Return None if histories are missing; then `histories.missing` has their ids.
+
+    `blocks` is the number of alerts that the message would make. `may_follow` returns whether the message may become
+    the revision after a given one, which depends on its status and its expiry (rule CP17). Raise Problem: 422 if the
+    message has to name another message and does not, 429 if too many messages of its name were published as new.
     """
     related = _RelatedAlerts(facts, histories, now_ms)
     if histories.missing:
@@ -207,19 +220,21 @@ def decide(
     if facts.needs_references and not facts.references and not related.knows_own_name:
         wrong = Violation(problems.MISSING_FIELD, "/alert/references", "is needed: what it updates or cancels")
         raise Problem.of([wrong])
-    # No newer message of this name is known.
+    # From here on, no newer message of this name is known.
     late, targets = related.targets()
     if facts.cancels:
         return _decide_cancel(related, late, targets)
     if late:
-        # The tombstone at its own name leads messages that name this one alone to the newest alert (Rule 3).
+        # Store a tombstone under this message's own id. Later messages that refer only to this message then find the
+        # newest alert (Rule 3).
         newest = max(related.live(), key=lambda each: each.sent)
         return Decision(
             SUPERSEDED, tombstones=related.unknown_with_own(), into=newest.id, until=newest.revision.ends_at
         )
     if targets:
         return _decide_update(related, targets, blocks, may_follow)
-    # The message is about no live alert: nothing is known, or all has ended, or the newest alert is as new (CP19).
+    # The message is about no live alert. Either nothing is known, or all alerts have ended, or the newest alert is as
+    # new as the message (CP19).
     if related.is_called_off:
         tombstones = (related.free_id(), *related.unknown)
         return Decision(SUPERSEDED, tombstones=tombstones, called_off=related.called_off)
@@ -240,9 +255,10 @@ def _decide_new(related: "_RelatedAlerts", outcome: str, instead_of: Iterable[Fo
 
 
 def _decide_too_late(related: "_RelatedAlerts") -> Decision:
-    """Supersede a message because a newer one of its name is known, and cancel the alerts that it would have replaced.
+    """Supersede a message, because a newer one of its name is known.
 
-    The newer message may name this message alone, so only this message links the two (rule CP13, and Rule 5 above).
+    Cancel the alerts that it would have replaced. The newer message may name only this message, so that nothing else
+    connects it with these alerts (rule CP13, and Rule 5 of the module).
     """
     into, until = related.successor()
     cancel = tuple(related.predecessors())
@@ -256,10 +272,10 @@ def _decide_too_late(related: "_RelatedAlerts") -> Decision:
 def _decide_update(
     related: "_RelatedAlerts", targets: list[FoundAlert], blocks: int, may_follow: Callable[[Revision], bool]
 ) -> Decision:
-    """Append a revision to the alert that the message is about, or replace all the alerts that it is about (CP17).
+    """Append a revision to the alert that the message is about, or replace all alerts that it is about (CP17).
 
     Example: an alert ends at 13:00, and an Update says that it ends at 12:30. No revision ends earlier than the one
-    before it (P6), since clients rely on that. So the Update is published as a new alert that ends at 12:30, and then
+    before it (P6), because clients rely on that. So the Update is published as a new alert that ends at 12:30, and then
     the old alert is cancelled.
     """
     one = targets[0]
@@ -269,20 +285,23 @@ def _decide_update(
 
 
 def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAlert]) -> Decision:
-    """Cancel the alerts that the message is about; if there are none, leave tombstones that older messages will find.
+    """Cancel the alerts that the message is about.
 
-    Example: c comes before m. The log knows nothing of m, so c leaves a tombstone at m's id (`noted`). When m comes,
-    the tombstone says that a message of 12:05 has cancelled it, so m is superseded and nobody is warned of a danger
-    that is over.
+    If there are none, leave tombstones for older messages that are late. A tombstone is a cancel that is the only entry
+    of its id. Example: the Cancel c arrives before m, the message that it cancels. The log knows nothing of m, so c
+    leaves a tombstone at m's id (`noted`). When m arrives, the tombstone says that a message sent at 12:05 has
+    cancelled it. So m is superseded, and nobody is warned of a danger that is over.
     """
     if targets:
         return Decision(CANCELLED, cancel=tuple(targets), tombstones=related.unknown)
     if late or related.live():
         return Decision(SUPERSEDED)
     if related.knows_any_name:
-        # An alert that has expired has no cancel that an older message would find. Example: m expires at 12:04, and c
-        # comes. There is nothing to cancel, but u may still come. A tombstone at the next free id of m's name says
-        # 12:05, so u is superseded (HD9). If such an entry is there already, because c comes twice, none is added.
+        # No cancel is stored for an alert that has expired, so a late, older message would not find one. Example: the
+        # alert of message m expires at 12:04. Then the Cancel c of m arrives, sent at 12:05. There is nothing left to
+        # cancel, but the Update u of m, sent before c, may still arrive. A tombstone (a stored mark that this name is
+        # over) at the next free id of m's name, with the time 12:05, makes sure that u is superseded (HD9). If c
+        # arrives twice, such a tombstone is there already, and none is added.
         marks = () if related.called_off >= related.facts.sent else related.free_ids_of_known_references()
         return Decision(IGNORED, why="ended", tombstones=(*marks, *related.unknown))
     own = (related.facts.base,) if related.facts.names_itself else ()
@@ -290,17 +309,18 @@ def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAle
 
 
 def _decide_repeated(related: "_RelatedAlerts") -> Decision:
-    """Return the answer that the message got first, and the steps that are left to take (rules CP10 and CP20).
+    """Return the message's first outcome again, and the steps that remain to be taken (rules CP10 and CP20).
 
-    Steps are left if a node died between two of them (the example of Rule 1). If the chain was called off meanwhile,
-    blocks that were not published yet are never published (HD9). Example: node A publishes the first of two blocks and
-    dies. c cancels that alert. The message comes again: its second block would be a warning that c has called off.
+    Steps remain if a node died between two of them (the example of Rule 1). If the alerts were called off meanwhile,
+    those that were not published yet are never published (HD9). Example: node A publishes the first of two alerts of a
+    message and dies. A Cancel ends the first alert. The message arrives again. Its second alert would warn of a danger
+    that is over.
     """
     [first_id, *_] = related.first_ids_made
     made = tuple(related.made[alert_id] for alert_id in sorted(related.made))
     origin = made[0][0].origin
     blocks = 0 if related.is_called_off else 1 if origin is None else origin.blocks
-    # Alerts whose current message was sent later stay: they may have taken the place of the alerts of this message.
+    # Keep alerts whose current message was sent later: they may have taken the place of this message's alerts.
     targets = [each for each in related.targets()[1] if each.sent <= related.facts.sent]
     return Decision(
         REPEATED,
@@ -315,17 +335,17 @@ def _decide_repeated(related: "_RelatedAlerts") -> Decision:
 
 
 class _RelatedAlerts:
-    """The alerts to which a message leads: by its own name, by its references, and on from there by `into` (Rule 3).
+    """The alerts to which a message leads: by its own name, by its references, and from there by `into` (Rule 3).
 
     `made` has the revisions that this very message has made, by id, each with the revision before it. `unknown` has the
     ids for references that the log does not know. `called_off` is the time, in ms since 1970, of the latest message
-    that called off one of the alerts found; -1 if there is none.
+    that called off one of the alerts; -1 if there is none.
     """
 
     def __init__(self, facts: MessageFacts, histories: KnownHistories, now_ms: int) -> None:
         self.facts = facts
         self.made: dict[str, tuple[Revision, Revision | None]] = {}
-        self.first_ids_made: list[str] = []  # for each of `made`, the id of the first block of its message
+        self.first_ids_made: list[str] = []  # for each item of `made`, the id of its message's first block
         self._histories = histories
         self._now_ms = now_ms
         self._found: dict[str, FoundAlert] = {}
@@ -347,13 +367,16 @@ class _RelatedAlerts:
         self.unknown = tuple(unknown)
 
     def unknown_with_own(self) -> tuple[str, ...]:
-        """Return `unknown`, with the id for the message's own name in front if nothing is known of that either."""
+        """Return the ids of the referenced messages that the log does not know.
+
+        If the log does not know this message's own name either, put the id of this name first.
+        """
         return self.unknown if self.knows_own_name else (self.facts.base, *self.unknown)
 
-    # ---- questions about the alerts that were found --------------------------------------------------------------
+    # ---- properties of the alerts that were found --------------------------------------------------------------
 
     def live(self) -> list[FoundAlert]:
-        """Return the live alerts that were found, without the alerts that this message has made."""
+        """Return the live alerts (those that have not ended) that were found, except those made from this message."""
         return [
             each
             for each in self._found.values()
@@ -363,14 +386,17 @@ class _RelatedAlerts:
     def targets(self) -> tuple[bool, list[FoundAlert]]:
         """Return whether the message is too late for the live alerts, and the live alerts that it is about.
 
-        It is about the alerts whose current message it names (CP11, CP17). Example: an issuer repeats its whole history
-        in every message. The current message of alert A is m-2, that of alert B is n-2. An Update that names m-2, m-1
-        and n-1 is about A alone.
+        A live alert is one that has not ended. Its current message is the one from which its last revision was made.
 
-        If it names no current message, it is about all of them if it was sent later than each (CP19). Example: an
-        issuer always names m, and the current message of the alert is an Update of 12:03. An Update sent at 12:04 is
-        about the alert. An Update sent at 12:02 is too late. An Update sent at 12:03 is neither: its issuer has split
-        the warning in two messages, so it is published as an alert of its own.
+        If the message names the current message of some live alerts, it is about these alerts (CP11, CP17). Example: an
+        issuer repeats its whole history in every message. The current message of alert A is m-2, and that of alert B is
+        n-2. An Update that names m-2, m-1 and n-1 is about A only.
+
+        If the message names no current message, it is about all live alerts, provided that it was sent later than all
+        their current messages (CP19). Example: an issuer always names m, and the current message of the alert is an
+        Update of 12:03. An Update sent at 12:04 is about the alert. An Update sent at 12:02 is too late. An Update sent
+        at 12:03 is neither: its issuer has split the warning into two messages, so the Update is published as an alert
+        of its own.
         """
         live = self.live()
         if named := [each for each in live if self._names_current_message_of(each)]:
@@ -381,18 +407,18 @@ class _RelatedAlerts:
         return False, live if self.facts.sent > newest else []
 
     def _names_current_message_of(self, alert: FoundAlert) -> bool:
-        """Return whether the message names the current message of an alert.
+        """Return whether the message names the current message of an alert (the one behind its last revision).
 
-        A message names all earlier messages of its own name, without a reference. Example: an issuer sends every update
-        under the name of the first message, with a later `sent` (CP12).
+        A message counts as naming all earlier messages with its own name, even without a reference. Example: an issuer
+        sends every update under the name of the first message, with a later `sent` (CP12).
         """
         own = alert.name_id == self.facts.base
         return alert.sent < self.facts.sent if own else alert.name_id in self._named
 
     def predecessors(self) -> list[FoundAlert]:
-        """Return the live alerts that a late message would have replaced, by the rules of `targets`.
+        """Return the live alerts that a late message would have replaced, according to the rules of `targets`.
 
-        The alerts to which its own name leads are left out, since they have taken its place.
+        The alerts to which its own name leads are excluded, because they have taken its place.
         """
         others = [each for each in self.live() if each.id not in self._ids_of_own_name]
         named = [each for each in others if each.name_id in self._named]
@@ -401,9 +427,9 @@ class _RelatedAlerts:
         return []
 
     def successor(self) -> tuple[str, int]:
-        """Return the id of the alert that has taken this message's place, and the time until which the log has it.
+        """Return the id of the alert that has taken this message's place, and how long the log remembers this fact.
 
-        The id is "" if there is none. The time is in ms since 1970.
+        The id is "" if there is no such alert. The time is in ms since 1970.
         """
         heads = [self._histories[each] for each in self._generations(self.facts.base)]
         if not heads:
@@ -420,16 +446,19 @@ class _RelatedAlerts:
     def latest_sent_of_own_name(self) -> int:
         """Return the time at which the latest message of this name was sent; -1 if none is known.
 
-        The message that cancelled an alert of this name counts as a message of this name.
+        A message that cancelled an alert of this name is included.
         """
         return max(self._sent_of_own_name, default=-1)
 
     def free_id(self) -> str:
-        """Return the first id for this message's name at which the log has no entry. Raises Problem (429)."""
+        """Return the first id for this message's name at which the log has no entry.
+
+        Raise Problem (429) if all are taken.
+        """
         return self._free_id_of(self.facts.base)
 
     def free_ids_of_known_references(self) -> tuple[str, ...]:
-        """Return a free id for each name that the message refers to, if the log knows the name."""
+        """Return a free id for each name to which the message refers and which the log knows."""
         return tuple(self._free_id_of(each) for each in sorted(self._named) if any(self._generations(each)))
 
     def _free_id_of(self, base: str) -> str:
@@ -441,15 +470,15 @@ class _RelatedAlerts:
         raise Problem.later(problems.RATE_LIMITED, FULL_RETRY_S, detail)
 
     def cancelled_into(self, first_id: str) -> Iterator[Cancel]:
-        """Return the cancels of alerts that went into this one."""
+        """Yield the cancels of the alerts that this alert has replaced."""
         for each in self._found.values():
             if each.cancel is not None and each.cancel.into == first_id:
                 yield each.cancel
 
-    # ---- the search ----------------------------------------------------------------------------------------------
+    # ---- the search for related alerts -----------------------------------------------------------------------------
 
     def _follow_name(self, base: str) -> bool:
-        """Find all alerts that messages of this name have become. Return whether the log knows the name."""
+        """Find all alerts that messages with this name have become. Return whether the log knows the name."""
         todo = list(self._generations(base))
         generations = set(todo)
         while todo and len(self._visited) < MAX_VISITED:
@@ -460,9 +489,9 @@ class _RelatedAlerts:
         return bool(generations)
 
     def _generations(self, base: str) -> Iterator[str]:
-        """Yield the ids of this name at which the log has entries.
+        """Yield the ids for this name at which the log has entries: one for each message that was published as new.
 
-        The log may forget the first id before the second one, so a gap at number 1 does not end the search.
+        The log may forget the first id before the second one, so a missing first id does not end the search.
         """
         for number in range(1, MAX_GENERATIONS + 1):
             alert_id = ids.generation(base, number)
@@ -471,14 +500,18 @@ class _RelatedAlerts:
             elif number > 1:
                 if alert_id in self._histories.missing:
                     # Read ahead, twice as far each time. Example: a name has 40 generations. The log is asked for 1 and
-                    # 2, then for 3 and 4, 5 to 8, 9 to 16 and so on: 6 times. One by one, it would be asked 40 times,
-                    # and each time this loop would begin at 1 again (HD14).
+                    # 2, then for 3 and 4, 5 to 8, 9 to 16 and so on: 6 times. If the ids were read one by one, the log
+                    # would be asked 40 times, and each time this loop would start again at 1 (HD14).
                     for each in range(number + 1, min(2 * number - 1, MAX_GENERATIONS + 1)):
                         self._histories[ids.generation(base, each)]
                 return
 
     def _visit_message(self, first_id: str, *, of_name: bool) -> Iterator[str]:
-        """Add the alerts of a message. Yield the ids that they went into, which have to be visited next."""
+        """Add the alerts of a message.
+
+        Yield the ids of the alerts that replaced them, which have to be visited next. `of_name`: whether the message
+        has the same name as the message to decide on.
+        """
         head = self._histories[first_id]
         self._note_cancel(head)
         if of_name:
@@ -493,12 +526,12 @@ class _RelatedAlerts:
                 yield cancel.into
 
     def _note_cancel(self, history: Sequence[Entry | OtherKind]) -> None:
-        """Note the time of the message that cancelled this alert, if it put nothing in its place."""
+        """Record the time of the message that cancelled this alert, if no other alert has taken its place."""
         sent = (each.approval.approved_at for each in history if isinstance(each, Cancel) and not each.into)
         self.called_off = max(self.called_off, *sent, -1)
 
     def _add_alert(self, history: Sequence[Entry | OtherKind], first_id: str) -> bool:
-        """Add one alert. Return whether this very message has made one of its revisions."""
+        """Add one alert. Return whether one of its revisions was made from this very message."""
         revisions = [each for each in history if isinstance(each, Revision)]
         if not revisions:
             return False

@@ -1,12 +1,14 @@
-"""Drafts: the alerts that a CAP message would be published as (rules CP21 to CP25).
+"""Drafts: the alerts that a CAP message becomes if it is published (rules CP21 to CP25).
+
+A block is a part of a message that becomes one alert: the same content in one or more languages.
 
     Block ── category (P13) ── shapes ── times ── texts ──> Draft ── accept(id, current) ──> Alert, as published
                  │               │         │
                  └───────────────┴─────────┴── the broken rules of all blocks together ──> 422
 
-A draft depends on the message and the policy alone. The id of its alert and the revision that it follows are added by
-`accept`, once the log has been read. The exact shapes of the message are kept no longer than the draft: an alert has
-only the published ones, as with the requests of publishers (`wire.requests`).
+A draft depends only on the message, the policy and the source's grants. After the log was read, `accept` adds the id of
+the alert and the revision that it follows. The exact shapes of the message are dropped with the draft: as with the
+requests of publishers (`wire.requests`), an alert has only the published shapes.
 """
 
 import re
@@ -44,16 +46,16 @@ from .texts import cut
 from .zones import MAX_SHAPES, NO_ZONES, Zones, joined
 
 MAX_TITLE, MAX_AREA_DESC = 140, 280
-MAX_NAMED = 5  # lists of codes that an error names
+MAX_NAMED = 5  # the largest number of lists of codes that an error names
 _NAMEABLE = re.compile(r"[A-Za-z0-9_:. -]{1,60}")
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One block of a message as it would be published, with all slow computations already done.
+    """An alert as it would be published, made from one block (part) of a message, with all slow computations done.
 
-    `info` is the block's first info. `notes` say what was changed or left out. `areas_left_out` is the number of areas
-    that could not be placed, or not wholly.
+    `info` is the content of the block in its first language. `notes` say what was changed or left out. `areas_left_out`
+    is the number of areas for which no shape, or only part of it, is known.
     """
 
     request: Publication
@@ -76,7 +78,7 @@ class Draft:
     def may_follow(self, current: Revision) -> bool:
         """Return whether this draft may be the revision after `current` (rules CP17 and P6).
 
-        Its status has to be the same, and it may end neither earlier than `current` nor later than the category allows.
+        It must have the same status. It must end no earlier than `current`, and no later than the category allows.
         """
         alert = current.alert
         latest = alert.occurred_at + self.category.lasting.max_age_ms
@@ -87,14 +89,14 @@ class Draft:
         return replace(policy.terms(self.category, current), title=self.texts[0].title)
 
     def accept(self, alert_id: str, terms: AcceptedTerms, current: Revision | None) -> Alert:
-        """Return the alert under this id. `current` is the revision that it follows; None for revision 1."""
+        """Return the alert with this id. `current` is the revision that it follows; None for revision 1."""
         alert = self.request.accept(terms, current)
         return replace(
             alert,
             id=alert_id,
             occurred_at=alert.occurred_at if current is None else current.alert.occurred_at,
             texts=self.texts,
-            urgency=self.info.urgency,  # type: ignore[arg-type]  # one of the words
+            urgency=self.info.urgency,  # type: ignore[arg-type]  # always one of the allowed words
             certainty=self.info.certainty,  # type: ignore[arg-type]
             onset_at=self._onset_at(),
             web=self.info.web,
@@ -114,11 +116,11 @@ def drafts(
     now_ms: int,
     zones: Zones = NO_ZONES,
 ) -> list[Draft]:
-    """Return a draft for each of these blocks of a message. The draft that ends last comes first.
+    """Return a draft for each of these blocks of a message (each the content of one alert).
 
-    The ids of all blocks are made from the id of the first one. Because that block ends last, the log remembers its id
-    for as long as any of the others. `bounds` is what the source is granted. Raises Problem (422) with every rule that
-    is broken, in any of the blocks.
+    The draft that ends last comes first. The ids of all alerts are made from the id of the first one. Because the first
+    one ends last, the log remembers its id at least as long as any of the others. `bounds` are the limits of what the
+    source may publish. Raise Problem (422) with every rule that is broken in any of the blocks.
     """
     if sum(shape.work for block in blocks for shape in block.shapes) > MAX_WORK:
         detail = f"must have shapes of at most {MAX_WORK} corners, all alerts of the message together"
@@ -131,13 +133,13 @@ def drafts(
 
 
 def has_ended(block: Block, now_ms: int) -> bool:
-    """Return whether the block has expired, by the issuer's `expires`."""
+    """Return whether a block (the content of one alert) has expired according to the issuer's `expires`."""
     expires_at = block.infos[0].expires_at
     return expires_at is not None and expires_at <= now_ms
 
 
 class _Drafter:
-    """The maker of the drafts of one message, which collects the violations of all its blocks."""
+    """The maker of the drafts of one message. It collects the violations of all blocks of the message."""
 
     def __init__(
         self,
@@ -149,7 +151,10 @@ class _Drafter:
         zones: Zones,
         blocks: int,
     ) -> None:
-        """`blocks` is the number of blocks that share the work that one message may cause (rule HD3)."""
+        """Prepare to draft a message with this number of blocks.
+
+        All blocks together may cause a limited amount of work (rule HD3).
+        """
         self.violations: list[Violation] = []
         self._message = message
         self._source = source
@@ -160,12 +165,15 @@ class _Drafter:
         self._blocks = blocks
 
     def draft(self, block: Block) -> Draft | None:
-        """Return the draft of a block, or None if it breaks a rule; the violations are then in `violations`."""
+        """Return the draft of a block (the content of one alert).
+
+        Return None if the block breaks a rule; the violations are then in `violations`.
+        """
         at = f"/alert/info/{block.at}"
         key = self._policy.category_of(block.infos)
         if key is None:
             self._broken(problems.CATEGORY_NOT_ALERTABLE, f"{at}/event", "matches no category of the policy")
-            if self._message.sent > self._now_ms + SKEW_MS:  # P5 needs no category (HD14)
+            if self._message.sent > self._now_ms + SKEW_MS:  # rule P5 can be checked without a category (HD14)
                 self._broken(problems.NOT_YET, "/alert/sent", IN_THE_FUTURE)
             return None
         category, notes = self._policy.categories[key], set[str]()
@@ -194,8 +202,8 @@ class _Drafter:
             category=key,
             headline=text.headline,
             description=text.description,
-            severity=info.severity or category.unknown_severity,  # type: ignore[arg-type]  # one of the words
-            status=message.status.lower(),  # type: ignore[arg-type]  # the others are ignored (CP9)
+            severity=info.severity or category.unknown_severity,  # type: ignore[arg-type]  # always an allowed word
+            status=message.status.lower(),  # type: ignore[arg-type]  # messages with others are ignored (CP9)
             threat="community",
             occurred_at=message.sent,
             expires_at=self._expires_at(info, category, notes),
@@ -216,14 +224,14 @@ class _Drafter:
         return min(info.expires_at, latest)
 
     def _policy_violations(self, request: Publication, placed: "_Placed", at: str) -> Iterator[Violation]:
-        """Yield the rules of the policy and of the source's grants that the request breaks.
+        """Yield the rules of the policy, and the limits of the source, that the request breaks.
 
-        The pointers of the violations point into the message (rule CP25).
+        The pointers of the violations name elements of the message (rule CP25).
         """
         circles = tuple((where, each[2]) for where, each in placed.shapes if not isinstance(each, RequestedPolygon))
         outlines = tuple((where, each) for where, each in placed.shapes if isinstance(each, RequestedPolygon))
-        # A message cannot say that a person has confirmed a large area or suspicious words. So with `confirm=None` the
-        # rules that ask for a confirmation (P23 and P24) are not checked.
+        # A message can't say that a person has confirmed a large area or suspicious words. So `confirm` is None, which
+        # means that the rules that ask for a confirmation (P23 and P24) are not checked.
         facts = PolicyFacts(
             request.category,
             "community",
@@ -243,7 +251,7 @@ class _Drafter:
             pointer = each.pointer.removesuffix("/type").removesuffix("/coordinates")
             yield replace(each, pointer=_POINTERS[pointer].format(at=at) if pointer in _POINTERS else pointer)
 
-    # ---- texts -----------------------------------------------------------------------------------------------------
+    # ---- the texts of a draft --------------------------------------------------------------------------------------
 
     def _texts(self, block: Block, notes: set[str]) -> Iterator[AlertText]:
         limits = self._policy.cap.texts
@@ -271,7 +279,7 @@ class _Drafter:
         self.violations.append(Violation(kind, pointer, detail))
 
 
-# The elements of a message for the members of a request to which the policy's violations point.
+# For each member of a request that a violation may name, the element of the message from which it was made.
 _POINTERS = {
     "/occurred_at": "/alert/sent",
     "/status": "/alert/status",
@@ -279,21 +287,21 @@ _POINTERS = {
     "/category": "{at}/event",
     "/severity": "{at}/severity",
     "/area": "{at}/area",
-    "/approval": "{at}/event",  # the event decides the category, which asks for the approval
+    "/approval": "{at}/event",  # the category, which follows from the event, decides which approval is needed
 }
-_UNSIMPLIFIED_M = 20.0  # the largest buffer of a polygon that was not simplified: its edges are not quite arcs (B9)
+_UNSIMPLIFIED_M = 20.0  # the largest buffer without simplification; it covers the distance of edges from arcs (B9)
 
 
 class _Placed:
-    """The shapes of a block, with notes on what was changed and violations if it cannot be placed (CP22 to CP24).
+    """The shapes of one alert, with notes on what was changed, and violations if no shapes were found (CP22 to CP24).
 
     `shapes` has pairs of a pointer to the area in the message and a shape. The shape is a polygon, or a circle as
-    (latitude, longitude, radius in metres). There are at most MAX_SHAPES, they cover all that the message says, and
-    they can be published.
+    (latitude, longitude, radius in metres). There are at most MAX_SHAPES. They cover all areas of the message, and can
+    be published.
 
-    A rough coast is simplified instead of refused (rule HD10). Example: a warning for a coast has a ring of 7,000
-    corners and 40 islets. The shapes are taken as they are and simplified by up to the category's `simplify_m`. If they
-    still have too many corners then, they are replaced by fewer and coarser shapes that cover them.
+    A shape with too many corners is simplified instead of refused (rule HD10). Example: a warning for a coast has a
+    ring of 7,000 corners and 40 islets. The shapes are simplified by up to the category's `simplify_m`. If they still
+    have too many corners, they are replaced by fewer and coarser shapes that cover them.
     """
 
     def __init__(self, block: Block, at: str, category: Category, zones: Zones, blocks: int) -> None:
@@ -333,7 +341,7 @@ class _Placed:
         return [found for where, shape in [*coded, *said] if (found := outside_shape(where, shape, bounds))]
 
     def _place(self) -> None:
-        """Fill `shapes` from the shapes of the message and from its zones."""
+        """Fill `shapes` from the shapes of the message and from its zones (the polygons for its codes)."""
         coded = joined(self._coded, self._category.simplify_m, MAX_JOINED // self._blocks)
         shapes: list[tuple[str, Piece | Disc]] = [(self._at, piece) for piece in coded]
         rings = self._split([(where, each) for where, each in self._said if isinstance(each, CapRing)])
@@ -348,9 +356,9 @@ class _Placed:
             self._unite(shapes)
 
     def _split(self, said: Sequence[tuple[str, CapRing]]) -> dict[CapRing, Piece | Disc]:
-        """Return the published form of each ring: a piece with long edges split into arcs, or a circle.
+        """Return each ring in its published form: a polygon whose long edges are split into arcs, or a circle.
 
-        A ring that fits into a circle of the category's smallest radius becomes that circle.
+        A ring that fits into a circle of the category's smallest radius becomes this circle.
         """
         found: dict[CapRing, Piece | Disc] = {}
         small = {each: disc for _, each in said if (disc := smallest_circle(each.corners, self._category.min_radius_m))}
@@ -361,7 +369,7 @@ class _Placed:
             split = split_rings(rings, most) if rings else []
         except ValueError:
             split = []
-            for where, each in wide:  # one by one, to name the rings that are wrong
+            for where, each in wide:  # one by one, to find out which rings are invalid
                 try:
                     split_rings([tuple(np.array(each.corners).T[::-1])], most)
                 except ValueError as error:
@@ -377,10 +385,12 @@ class _Placed:
         return found
 
     def _publish(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> bool:
-        """Add the shapes as they are. Return False if they are too much, so that they have to be united.
+        """Add the shapes unchanged.
 
-        The blocks of a message share a number of comparisons by which rings are searched for crossings (rule HD3). A
-        ring that is not searched is treated as one that crosses itself.
+        Return False if they can't be published in this form, so that they must be united.
+
+        Rings are searched for crossings by comparing edges. The alerts of a message share the number of comparisons
+        (rule HD3). If this number is used up, the remaining rings are treated as if they crossed themselves.
         """
         most = MAX_COMPARED // 4 // self._blocks
         for where, each in shapes:
@@ -415,11 +425,11 @@ class _Placed:
         self.notes.add("united")
         self.shapes = list(discs)
         for outline in found:
-            outline.radius_m = widest_m  # the policy judges the size of the message's own shapes (P7)
+            outline.radius_m = widest_m  # the policy checks the size of the shapes in the message (P7)
             self._add(self._at, outline)
 
     def _add(self, where: str, outline: RequestedPolygon) -> None:
-        """Add a polygon; if it is too small for the category, add the smallest allowed circle around it instead."""
+        """Add a polygon. If it fits into the smallest circle that the category allows, add this circle instead."""
         disc = smallest_circle(outline.corners, self._category.min_radius_m)
         self.shapes.append((where, disc or outline))
 
@@ -429,9 +439,9 @@ class _Placed:
 
 
 def _zones_of(areas: list[tuple[str, Area]], zones: Zones) -> tuple[list[Piece], int]:
-    """Return the zones of the areas that have codes and no shape, and how many of them are not placed wholly.
+    """Return the zones of all areas that have codes and no shape, and the number of areas that they do not cover fully.
 
-    A point is not a shape. But an area with a point is not counted as left out.
+    A point is not a shape. But an area with a point is not counted.
     """
     found: list[Piece] = []
     left_out = 0
@@ -455,7 +465,10 @@ def _distinct_shapes(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle
 
 
 def _detail_of_no_area(areas: list[tuple[str, Area]]) -> str:
-    """Return why a block has no area. The text names the lists of its codes, but no code (rule CP24)."""
+    """Return the error text for an alert without a known area.
+
+    The text names the lists of its codes, but no code (rule CP24).
+    """
     names = sorted({code.name for _, area in areas for code in area.codes if _NAMEABLE.fullmatch(code.name)})
     if not any(area.codes for _, area in areas):
         return "must have a polygon, or a circle with a radius"

@@ -1,7 +1,9 @@
-"""The grouping of a message's infos into blocks (rules CP14 and CP15).
+"""The grouping of a message's infos into blocks.
 
-Infos with the same times, severity and shapes, in different languages, are one block. Each block becomes one alert.
-Example: a storm warning in German and in English, and a flood warning in German, are two blocks.
+Each block becomes one alert (rules CP14 and CP15).
+
+An info is the content of a CAP message in one language. Infos in different languages, with the same times, severity and
+shapes, are one block. Example: a storm warning in German and in English, and a flood warning in German, are two blocks.
 """
 
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ ALL_CLEAR = "AllClear"
 class Block:
     """The infos of one alert, one for each language, in the issuer's order.
 
-    `at` is the index of the first one among all infos of the message.
+    `at` is the index of the block's first info among all infos of the message.
     """
 
     infos: tuple[Info, ...]
@@ -27,20 +29,20 @@ class Block:
 
     @property
     def shapes(self) -> tuple[CapCircle | CapRing, ...]:
-        """The different shapes of its areas, in the order of the message."""
+        """The different shapes of the block's areas, in the order of the message."""
         return _shapes(self.infos[0])
 
 
 def of(message: CapMessage) -> list[Block]:
-    """Return the blocks of a message, in the order of their first infos.
+    """Return the blocks of a message (the groups of infos that become one alert), in the order of their first infos.
 
-    Raises Problem (422) if there are more than MAX_BLOCKS.
+    Raise Problem (422) if there are more than MAX_BLOCKS.
     """
     found: list[tuple[object, int, dict[str, Info]]] = []
     for n, info in enumerate(message.infos):
         same, language = _sameness(info), info.language.lower()
         for its, _, by_language in found:
-            # A second info in the same language is dropped as a repeat, unless its event differs.
+            # A second info in the same language is dropped as a repetition, unless it has another event.
             if its == same and by_language.setdefault(language, info).event == info.event:
                 break
         else:
@@ -57,7 +59,10 @@ def is_all_clear(message: CapMessage) -> bool:
 
 
 def _sameness(info: Info) -> object:
-    """Return a value that is equal for all infos of one block. Codes count only in an info without shapes."""
+    """Return a value that is equal for all infos that belong to the same alert.
+
+    Codes of areas count only if an info has no shapes.
+    """
     shapes = _shapes(info)
     codes = () if shapes else tuple(code for area in info.areas for code in area.codes)
     responses = frozenset(info.response_types)

@@ -1,8 +1,8 @@
 """A CAP message as data classes named as in CAP, with every field checked (rules CP4 to CP6, CP22 and CP23).
 
 The elements that geocast does not use are dropped: contact, senderName, audience, parameter, resource, incidents, code,
-addresses, restriction, altitude and ceiling. Violations point into the message, counting from 0, for instance to
-`/alert/info/0/area/1/polygon/0`, and never repeat a value (rule H9).
+addresses, restriction, altitude and ceiling. Each violation names the place in the message, counting from 0, such as
+`/alert/info/0/area/1/polygon/0`. Violations never repeat a value (rule H9).
 """
 
 import re
@@ -29,7 +29,7 @@ SEVERITIES = ("Extreme", "Severe", "Moderate", "Minor", "Unknown")
 URGENCIES = ("Immediate", "Expected", "Future", "Past", "Unknown")
 CERTAINTIES = ("Observed", "Likely", "Possible", "Unlikely", "Unknown")
 MAX_REFERENCES = 100
-MAX_NAME = 512  # characters of an identifier or a sender
+MAX_NAME = 512  # the largest number of characters of an identifier or a sender
 DEFAULT_LANGUAGE = "en-US"
 UNKNOWN_LANGUAGE = "und"  # "undetermined" in RFC 5646
 
@@ -37,19 +37,22 @@ _NAME = re.compile(r"[^\s,<&]{1,512}")
 _NO_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(?:\.[0-9]{1,9})?", re.ASCII)
 _LANGUAGE = re.compile(languages.PATTERN)
 _WEB = re.compile(r"https?://[!#-;=?-~]{1,990}", re.IGNORECASE | re.ASCII)  # a URL is ASCII (RFC 3986)
-# A word of CAP 1.0 that later versions have replaced.
+# Words of CAP 1.0, and the words of later versions that replace them.
 _OLD_WORDS = {"Very Likely": "Likely"}
 
 _T = TypeVar("_T")
 
 
-class _TooMuch(Exception):  # noqa: N818 (it says what the shapes are)
-    """The error for a message whose shapes take too much time to process (rule HD3)."""
+class _TooMuch(Exception):  # noqa: N818 (the name describes the shapes)
+    """Raised if the shapes of a message would take too much time to process (rule HD3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CapCode:
-    """A code of an event or of an area. `name` is the list that the code is from (`valueName` in CAP)."""
+    """A code of an event or of an area.
+
+    `name` is the name of the list to which the code belongs (`valueName` in CAP).
+    """
 
     name: str
     value: str
@@ -57,7 +60,10 @@ class CapCode:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A reference to another message. Its third part, `sent`, is not kept because it is often wrong (rule CP11)."""
+    """A reference to another message.
+
+    The third part of a reference, `sent`, is dropped because it is often wrong (rule CP11).
+    """
 
     sender: str
     identifier: str
@@ -65,7 +71,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """An area: shapes, codes, or both. No `repr` shows its coordinates."""
+    """An area: shapes, codes, or both. Its coordinates are not shown by `repr`."""
 
     description: str
     circles: tuple[CapCircle, ...]
@@ -75,7 +81,7 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """The content of a message in one language. Times are in ms since 1970, and None if the element is absent."""
+    """The content of a message in one language. Times are in ms since 1970; None if the element is absent."""
 
     language: str
     event: str
@@ -84,7 +90,7 @@ class Info:
     severity: str | None  # in lower case; None also for "Unknown"
     urgency: str
     certainty: str
-    begins_at: int | None  # `onset`, else `effective`
+    begins_at: int | None  # from `onset`, or from `effective` if there is no `onset`
     expires_at: int | None
     response_types: tuple[str, ...]
     headline: str
@@ -96,7 +102,7 @@ class Info:
 
 @dataclass(frozen=True, slots=True)
 class CapMessage:
-    """One message. `sent` is in ms since 1970. `notes` say what was corrected when the message was read."""
+    """A CAP message. `sent` is in ms since 1970. `notes` say what was corrected when the message was read."""
 
     version: str
     identifier: str
@@ -115,8 +121,8 @@ def read(body: bytes, charset: str | None = None, assume_offset: str | None = No
     """Parse and check the message in `body`.
 
     `charset` is the parameter of `Content-Type`. `assume_offset` is the UTC offset, such as "+00:00", of times without
-    an offset; None refuses such times. Raises Problem: 400 `malformed-xml`, 422 `not-cap`, or 422 with each field that
-    is missing or invalid.
+    an offset; if it is None, such times are refused. Raise Problem: 400 `malformed-xml` if the body is not XML, 422
+    `not-cap` if it is not a CAP message, or 422 with each field that is missing or invalid.
     """
     root = parse(body, charset)
     if root.name != "alert" or root.namespace not in NAMESPACES:
@@ -129,16 +135,16 @@ def read(body: bytes, charset: str | None = None, assume_offset: str | None = No
 
 
 class _Reader:
-    """The reader of one message, which collects all violations before any is reported."""
+    """The reader of a single message. It collects all violations before any is reported."""
 
     def __init__(self, assume_offset: str | None) -> None:
         self.violations: list[Violation] = []
         self._assume_offset = assume_offset
         self._notes: set[str] = set()
-        self._read: dict[str, Any] = {}  # parsed shapes by their texts, since each language repeats them
+        self._read: dict[str, Any] = {}  # by text: the parsed shape, since each language repeats the texts
         self._work = 0
 
-    # ---- the elements of a message ---------------------------------------------------------------------------
+    # ---- elements of a message ---------------------------------------------------------------------------
 
     def message(self, root: Element) -> CapMessage:
         version = NAMESPACES[root.namespace]
@@ -224,7 +230,11 @@ class _Reader:
                 yield shape
 
     def _shape(self, text: str, parsed: Callable[[str], tuple[_T, frozenset[str]]]) -> tuple[_T, frozenset[str]]:
-        """Return the shape in `text`, parsed once. Raises ValueError, or _TooMuch if the whole message is too much."""
+        """Return the shape in `text`.
+
+        Equal texts are parsed once. Raise ValueError if the text is invalid, or _TooMuch if all shapes of the message
+        together are too much work.
+        """
         key = parsed.__name__ + text
         if key not in self._read:
             self._work += shapes.work_of(text)
@@ -234,7 +244,7 @@ class _Reader:
         found: tuple[_T, frozenset[str]] = self._read[key]
         return found
 
-    # ---- fields ----------------------------------------------------------------------------------------------
+    # ---- fields of an element --------------------------------------------------------------------------------------
 
     def _name(self, root: Element, name: str) -> str:
         text = _first(root, name).strip()
@@ -246,7 +256,10 @@ class _Reader:
         return text
 
     def _word(self, element: Element, at: str, name: str, words: Sequence[str], *, needed: bool = False) -> str:
-        """Return the element's text if it is one of `words`; "" if the element is absent or has another text."""
+        """Return the element's text if it is one of `words`, otherwise "".
+
+        Record a violation if the element has another text, or if it is absent and `needed`.
+        """
         text = texts.one_line(_first(element, name))
         text = _OLD_WORDS.get(text, text)
         if text in words:
@@ -258,7 +271,7 @@ class _Reader:
         return ""
 
     def _language(self, element: Element) -> str:
-        """Return the language as a tag of RFC 5646; UNKNOWN_LANGUAGE if the text is not such a tag (rule HD12)."""
+        """Return the language as a tag of RFC 5646; UNKNOWN_LANGUAGE if the text is not a tag (rule HD12)."""
         text = _first(element, "language").strip().replace("_", "-") or DEFAULT_LANGUAGE
         if _LANGUAGE.fullmatch(text):
             return text
@@ -300,7 +313,10 @@ def _codes(element: Element, name: str) -> tuple[CapCode, ...]:
 
 
 def _code(element: Element) -> CapCode | None:
-    """Return the code in the children `valueName` and `value`, or in the text "name=value" of CAP 1.0."""
+    """Return the code in the children `valueName` and `value`, or in a text "name=value" as in CAP 1.0.
+
+    Return None if either part is empty.
+    """
     if not element.children:
         name, _, value = element.text.strip().partition("=")
     else:

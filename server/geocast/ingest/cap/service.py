@@ -1,4 +1,6 @@
-"""The path of one CAP message from its bytes to its answer, without HTTP (cap.md, rules CP1 to CP25).
+"""The processing of a CAP message, from its bytes to its answer (cap.md, rules CP1 to CP25). Nothing here knows HTTP.
+
+A tombstone is a cancel that is the only entry of its id. It is sent to nobody, and marks that a message is too late.
 
     bytes ── read_message, in a thread: 400, 422, 403 ──> MessageReading
       │ a message that is not meant to be published: ignored
@@ -9,11 +11,12 @@
       v                                                             │
     PlannedEntries: revisions, cancels, tombstones, one by one ─────┘ ──> CapOutcome
 
-The entries of one message are appended one after another, not all together. So whenever an append is refused, the
-decision is made again from the log, and entries that are there already are left out (`decision`, Rule 1).
+The entries of one message are appended one after another, not all together. If the log refuses one of them, because
+another writer was faster, the decision is made again, and entries that are stored already are skipped (`decision`,
+Rule 1).
 Example: a message replaces the alerts a and b by n. Node A has published n and cancelled a when somebody cancels b by
-hand. Node A's cancel of b is refused, because its number is taken. Node A decides again: it finds n, and finds that a
-and b have ended, so nothing is left to append. It answers 201 `replaced`, since that is what this request has done.
+hand. Node A's cancel of b is refused, because its number is taken. Node A decides again. It finds that n is stored and
+that a and b have ended, so nothing is left to append. It answers 201 `replaced`, which is what this request has done.
 """
 
 import asyncio
@@ -59,9 +62,9 @@ MAX_REASON = 280
 REPLACED_REASON = "Replaced by a newer message."
 CANCEL_REASON = "Cancelled by the issuer."
 TOMBSTONE_REASON = "Referred to by a newer message."
-TOMBSTONE_MS = 24 * 3_600_000  # the shortest time that a tombstone is remembered after `sent` of its message (CP13)
-READS_AT_ONCE = 32  # histories that are read at the same time
-_TIME_RULES = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # rules that a message may keep now and break later
+TOMBSTONE_MS = 24 * 3_600_000  # a tombstone is remembered at least this long after its message was sent (CP13)
+READS_AT_ONCE = 32  # the largest number of histories that are read at the same time
+_TIME_RULES = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # rules that a valid message may break at a later time
 CHANGES = (PUBLISHED, UPDATED, REPLACED, CANCELLED)  # outcomes that are answered with 201
 _OVERTAKEN = "other writers keep changing the alerts that this message is about, or their last entries can't be read"
 
@@ -72,7 +75,8 @@ class CapOutcome:
 
     `why` is the reason if the message was ignored. `alerts` and `cancelled` are the entries that the message has made,
     by this request or an earlier one. `notes` say what was changed or left out. `areas_left_out` is the number of areas
-    without a known shape. `stored` has the entries that this very request has appended, with tombstones.
+    without a known shape. `stored` has the entries that were appended by this request, including tombstones (cancels of
+    ids without an alert).
     """
 
     outcome: str
@@ -86,14 +90,15 @@ class CapOutcome:
 
 @dataclass(frozen=True, slots=True)
 class MessageReading:
-    """A message that was parsed, with all results that do not depend on the log.
+    """A parsed message, with all results that do not depend on the log.
 
-    `drafts` are the alerts that it would make; none if it cancels, or if there is a `refusal`. `refusal` has the rules
-    of the policy that it breaks. It is not raised at once, because a message that was published before gets the same
-    answer again. Example: an alert is published, the policy becomes stricter, and the issuer repeats the message: the
-    answer is `repeated`, not 422. `ignored` is the reason why the message is not meant to be published; "" if it is.
-    `ended`: the message is an Alert, and all its blocks have expired. `blocks` is the number of alerts that it would
-    make.
+    `drafts` are the alerts that the message would make; none if it cancels, or if there is a `refusal`. `refusal` is
+    the problem if the message breaks rules of the policy. It is not raised at once, because a message that was
+    published before gets the same answer again. Example: an alert is published, the policy becomes stricter, and the
+    issuer repeats the message. Then the answer is `repeated`, not 422.
+
+    `ignored` is the reason why the message is not meant to be published; "" if it is. `ended`: whether the message is
+    of the type Alert, and all its alerts have expired. `blocks` is the number of alerts that it would make.
     """
 
     message: CapMessage
@@ -119,11 +124,11 @@ class CapIngest:
         publishers: Publishers | None = None,
         zones: Zones = NO_ZONES,
     ) -> None:
-        """Take messages of these sources under this policy.
+        """Accept messages of these sources under this policy.
 
         `appended` is called with each entry that was stored. `run_in_thread` runs work that takes milliseconds.
-        `publishers` has the grants of each source, by its name; None grants all that the policy allows. `zones` has the
-        shapes for the codes of areas.
+        `publishers` has the limits of each source, by its name; if it is None, each source may do all that the policy
+        allows. `zones` has the shapes for the codes of areas.
         """
         self.sources = sources
         self._log = alert_log
@@ -136,19 +141,26 @@ class CapIngest:
         self._rates = Rates()
 
     def with_config(self, policy: Policy, sources: CapSources, publishers: Publishers | None = None) -> "CapIngest":
-        """Return a copy with another policy, sources and grants. Messages in progress go on under the old ones."""
+        """Return a copy with another policy, other sources and limits.
+
+        Messages in progress continue under the old ones.
+        """
         after: CapIngest = copy(self)
         after._policy, after.sources, after._publishers = policy, sources, publishers
         return after
 
     def check_source(self, source: CapSource) -> Bounds:
-        """Return what the source is granted. Raises Problem (403) if it may not publish at all (rule PG1)."""
+        """Return the limits of what this source may publish.
+
+        Raise Problem (403) if it may not publish at all (rule PG1).
+        """
         return granted(self._publishers, source.name, "The source is not among the publishers of this node.")
 
     async def take(self, body: bytes, charset: str | None, source: CapSource, *, dry_run: bool = False) -> CapOutcome:
-        """Take the message in `body`. With `dry_run`, decide, but store nothing.
+        """Process the message in `body`.
 
-        Raises Problem if the message is refused, and LogUnavailable if the outcome is unknown.
+        With `dry_run`, make the decision, but store nothing. Raise Problem if the message is refused, and
+        LogUnavailable if the outcome is unknown.
         """
         now_ms, bounds = self._clock.now().wall_ms, self.check_source(source)
         reading = await self._run_in_thread(
@@ -159,10 +171,13 @@ class CapIngest:
         return await self._carry_out(reading, source, dry_run=dry_run)
 
     async def _carry_out(self, reading: MessageReading, source: CapSource, *, dry_run: bool) -> CapOutcome:
-        """Decide from the log and append the entries in order, until a decision is carried out to its end."""
+        """Decide from the log and append the entries in order.
+
+        Repeat this until all entries of a decision are stored.
+        """
         stored: list[Entry] = []
         counted = False
-        first_decision: Decision | None = None  # the decision whose outcome is answered
+        first_decision: Decision | None = None  # the decision whose outcome is the answer
 
         def plan(decided: tuple[Decision, int]) -> Plan[CapOutcome, Entry]:
             nonlocal first_decision
@@ -171,8 +186,8 @@ class CapIngest:
                 return Plan(CapOutcome(IGNORED, "expired", notes=reading.message.notes))
             if reading.refusal is not None and (decision.outcome != REPEATED or decision.publish):
                 raise reading.refusal
-            # A later decision of this request finds the entries of an earlier one, and its outcome is `repeated`. So
-            # the answer has the outcome of the first decision by which more than tombstones were stored.
+            # A later decision of this request finds the entries of an earlier one, so its outcome is `repeated`.
+            # Therefore the answer has the outcome of the first decision by which more than tombstones were stored.
             if first_decision is None or all(map(_is_tombstone, stored)):
                 first_decision = decision
             planned = PlannedEntries(reading, decision, source, self._policy, now_ms)
@@ -197,9 +212,9 @@ class CapIngest:
         return await self._writer.decide_and_append(lambda: self._read_and_decide(reading), plan, append)
 
     async def _read_and_decide(self, reading: MessageReading) -> tuple[Decision, int]:
-        """Return the decision on a message, and the time in ms since 1970 for which it was made.
+        """Return the decision on a message, and the time for which it was made, in ms since 1970.
 
-        As long as `decide` lacks histories, they are read and it is called again.
+        While `decide` needs more histories, read them and call `decide` again.
         """
         known, now_ms = KnownHistories(), self._clock.now().wall_ms
 
@@ -216,7 +231,10 @@ class CapIngest:
                     known.put(alert_id, history)
 
     def _count(self, source: CapSource) -> None:
-        """Count a message that is about to publish. Raises Problem (429) above the source's own rates (rule PG2)."""
+        """Count a message that is about to publish.
+
+        Raise Problem (429) if the source's own rates are used up (rule PG2).
+        """
         rates = () if self._publishers is None else self._publishers.own_rates(source.name)
         if rates:
             self._rates.claim((source.name, False), rates, self._clock.now().monotonic)
@@ -231,8 +249,8 @@ def read_message(
 ) -> MessageReading:
     """Parse a message and draft the alerts that it would make, which takes milliseconds.
 
-    Raises Problem: 400 if it is not well-formed, 422 if it breaks a rule of CAP, 403 if the source may not speak for
-    its sender.
+    Raise Problem: 400 if the message is not well-formed, 422 if it breaks a rule of CAP, 403 if the source may not
+    speak for its sender.
     """
     message = cap_message.read(body, charset, source.assume_offset)
     publishes = message.type in ("Alert", "Update")
@@ -268,11 +286,12 @@ def _why_ignored(message: CapMessage) -> str:
 
 
 def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> MessageFacts:
-    """Return the facts that decide where the message and its references are searched in the log."""
+    """Return the facts that are needed to search the log for the message and for the messages that it names."""
     own = ids.base(source.name, message.sender, message.identifier)
     references, names_itself = [], False
     for each in message.references:
-        # Some issuers refer to their own messages with another name of the sender, so both names are tried (CP11).
+        # Some issuers use another name of the sender when they refer to their own messages, so both names are tried
+        # (CP11).
         readings = [ids.base(source.name, sender, each.identifier) for sender in (each.sender, message.sender)]
         if readings[0] != own:
             references.append(tuple(dict.fromkeys(readings)))
@@ -292,7 +311,7 @@ def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> Messa
 
 
 class PlannedEntries:
-    """The entries that carry a decision out, in the order in which they are appended, and the answer to them."""
+    """The entries that implement a decision, in the order in which they are appended, and the answer to the message."""
 
     def __init__(
         self, reading: MessageReading, decision: Decision, source: CapSource, policy: Policy, now_ms: int
@@ -315,7 +334,7 @@ class PlannedEntries:
         return [*self.revisions, *self.cancels, *self.tombstones]
 
     def unsigned(self) -> list[Violation]:
-        """Return the violations of the first entry that would need signatures of reviewers: a message has none."""
+        """Return the violations of the first entry that would need reviewers' signatures: a message has none."""
         behind = {found.id: found.kinds for found in (self._decision.revise, *self._decision.cancel) if found}
         entries: list[Entry] = [*self.revisions, *self.cancels]
         for entry in entries:
@@ -324,9 +343,10 @@ class PlannedEntries:
         return []
 
     def answer(self, first_decision: Decision, stored: Sequence[Entry]) -> CapOutcome:
-        """Return the answer once all entries are stored.
+        """Return the answer to the message after all entries are stored.
 
-        `first_decision` is the decision with which this request began to store entries. `stored` has all its entries.
+        `first_decision` is the decision with which this request began to store entries. `stored` has all entries that
+        this request has stored.
         """
         decision, reading = self._decision, self._reading
         revisions = {each.id: each for each, _ in decision.made}
@@ -347,7 +367,7 @@ class PlannedEntries:
         )
 
     def _differs(self) -> bool:
-        """Return whether a repeated message would now make other alerts than it made at first (rule CP10).
+        """Return whether a repeated message would make other alerts now than it made the first time (rule CP10).
 
         Example: an issuer sends another headline under the same name and time. The first answer is repeated, with the
         note `differs`.
@@ -355,14 +375,14 @@ class PlannedEntries:
         made, refusal = self._decision.made, self._reading.refusal
         if refusal is not None:
             return bool(made) and any(each.type not in _TIME_RULES for each in refusal.violations)
-        # Blocks that have ended since then have no draft any more. Drafts are sorted with the latest end first, so the
-        # remaining drafts are compared with the alerts of the same blocks.
+        # Blocks that have ended since then no longer have a draft. The drafts are sorted with the latest end first, so
+        # the remaining drafts are compared with the alerts of the same blocks.
         return any(
             draft.accept(each.id, each.terms, before) != each.alert
             for draft, (each, before) in zip(self._reading.drafts, made, strict=False)
         )
 
-    # ---- entries ---------------------------------------------------------------------------------------------------
+    # ---- the planned entries ---------------------------------------------------------------------------------------
 
     def _revisions(self) -> Iterator[Revision]:
         """Yield the next revision of the updated alert, or revision 1 of each alert that is published as new."""
@@ -397,16 +417,16 @@ class PlannedEntries:
     def _cancel_reason(self) -> str:
         """Return the issuer's words on why the alert is over, in the message's first language.
 
-        They are the headline, unless it is only the event, else the note.
+        They are the headline. If it is missing or only repeats the event, they are the note.
         """
         if not self._reading.facts.cancels:
-            return CANCEL_REASON  # an earlier request has called off the chain, and this message came late
+            return CANCEL_REASON  # an earlier message has called off the alerts, and this one is late
         first = next(iter(self._reading.message.infos), None)
         headline = first.headline if first is not None and first.headline != first.event else ""
         return cut(headline or self._reading.message.note or CANCEL_REASON, MAX_REASON)
 
     def _latest_end(self, revision: Revision) -> int:
-        """Return the latest time in ms at which the alert of a revision may end, by the current policy."""
+        """Return the latest time in ms since 1970 at which a revision's alert may end under the current policy."""
         category = self._policy.categories.get(revision.alert.category)
         latest = 0 if category is None else revision.alert.occurred_at + category.lasting.max_age_ms
         return max(revision.ends_at, latest)

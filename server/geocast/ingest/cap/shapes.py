@@ -1,9 +1,9 @@
-"""The parser for CAP's `circle` and `polygon`, texts of plain decimals (rules CP22 and CP23).
+"""The parser for the texts of CAP's elements `circle` and `polygon` (rules CP22 and CP23).
 
     circle   "47.5,9.7 20"                       latitude,longitude and a radius in kilometres
     polygon  "47.5,9.7 47.6,9.9 47.4,9.8 47.5,9.7"
 
-Small mistakes are corrected and noted: a ring that is not closed, and longitudes of up to ±360°.
+Two small mistakes are corrected and noted: a ring that is not closed, and longitudes beyond ±180°, up to ±360°.
 """
 
 import re
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PAIR = re.compile(f"({_NUMBER}),({_NUMBER})", re.ASCII)
 _PLAIN = re.compile(_NUMBER, re.ASCII)
-MAX_WORK = 50_000  # corners in one message, which take 0.5 s to read and place (rule HD3)
-_WORK_OF_SHAPE = 20  # the cost of each shape, in corners, in addition to its own corners
-MAX_DIGITS = 40  # characters of a number: more than a double needs, and few enough to be parsed quickly
+MAX_WORK = 50_000  # the largest number of corners in one message; they take 0.5 s to process (rule HD3)
+_WORK_OF_SHAPE = 20  # each shape costs as much as this number of corners, in addition to its own corners
+MAX_DIGITS = 40  # the largest length of a number: more than a float needs, and few enough to be parsed quickly
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +27,19 @@ class CapCircle:
 
     @property
     def work(self) -> int:
-        """The cost of processing the circle, in corners."""
+        """The cost of processing the circle, expressed as a number of corners."""
         return _WORK_OF_SHAPE
 
 
 @dataclass(frozen=True, slots=True)
 class CapRing:
-    """A polygon: its corners as (latitude, longitude) in degrees, the first one again at the end."""
+    """A polygon: its corners as (latitude, longitude) in degrees; the last equals the first."""
 
     corners: tuple[tuple[float, float], ...] = field(repr=False)
 
     @property
     def work(self) -> int:
-        """The cost of processing the polygon, in corners."""
+        """The cost of processing the polygon, expressed as a number of corners."""
         return _WORK_OF_SHAPE + len(self.corners)
 
 
@@ -49,7 +49,10 @@ def work_of(text: str) -> int:
 
 
 def circle(text: str) -> tuple[CapCircle, frozenset[str]]:
-    """Parse a circle. Return it with notes on what was corrected. Raises ValueError that says what is wrong."""
+    """Return the circle in `text`, and notes on what was corrected.
+
+    Raise ValueError if it is invalid; its text says why.
+    """
     parts = text.split()
     if len(parts) != 2:
         raise ValueError("must be a pair lat,lng and a radius in kilometres")
@@ -61,7 +64,10 @@ def circle(text: str) -> tuple[CapCircle, frozenset[str]]:
 
 
 def polygon(text: str) -> tuple[CapRing, frozenset[str]]:
-    """Parse a polygon. Return it with notes on what was corrected. Raises ValueError that says what is wrong."""
+    """Return the polygon in `text`, and notes on what was corrected.
+
+    Raise ValueError if it is invalid; its text says why.
+    """
     places = [_place(part) for part in text.split()]
     corners = [(lat, lng) for lat, lng, _ in places]
     notes = {"lng-wrapped"} if any(wrapped for _, _, wrapped in places) else set()
@@ -74,11 +80,14 @@ def polygon(text: str) -> tuple[CapRing, frozenset[str]]:
 
 
 def _place(text: str) -> tuple[float, float, bool]:
-    """Parse a pair `lat,lng`. Return both numbers, and whether the longitude was beyond ±180° and was wrapped."""
+    """Return the numbers in a pair `lat,lng`, and whether the longitude was beyond ±180° and was wrapped.
+
+    Raise ValueError if the pair is invalid.
+    """
     found = _PAIR.fullmatch(text)
     if found is None:
         raise ValueError("must have pairs lat,lng of plain decimals")
-    if len(text) > 2 * MAX_DIGITS:  # before float(), whose time grows with the number of digits
+    if len(text) > 2 * MAX_DIGITS:  # check this before float(), whose time grows with the number of digits
         raise ValueError("must have numbers in plain decimals")
     lat, lng = float(found[1]), float(found[2])
     if not -90 <= lat <= 90:

@@ -6,7 +6,7 @@
     secret_sha256 = "9f86d0…"
     assume_offset = "+00:00"
 
-Error messages name keys and never repeat a value, since the file has hashes of secrets.
+Error messages name keys of the file, and never repeat a value, because the file has hashes of secrets.
 """
 
 import hashlib
@@ -26,20 +26,20 @@ from ...errors import ConfigError, did_you_mean
 from ...model.alert import ID_PATTERN
 from .message import is_name
 
-ANY = "*"  # in `senders`: the source may send messages of any sender, as an aggregator does
-MIN_SECRET = 32  # characters of a secret
-MAX_SECRET = 255  # CAP Composer's limit for its header
+ANY = "*"  # in `senders`: the source may send messages of any sender, as aggregators do
+MIN_SECRET = 32  # the smallest number of characters of a secret
+MAX_SECRET = 255  # the largest number of characters of a secret, which is CAP Composer's limit for its header
 _NAME = re.compile(ID_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)
 class CapSource:
-    """A source of CAP messages.
+    """A source of CAP messages: a system that may send them.
 
     Its alerts have `name` as their `source`, and `approver` as the approver. `senders` are the values of `<sender>`
     that it may use. `secret_sha256` is the hash of its webhook secret; None if the source has no secret.
     `assume_offset` is the UTC offset of times without an offset; if it is None, such times are refused. `issuer` is the
-    issuer of the source's tokens; "" if they are signed by a key without an issuer of its own (rule HD5).
+    issuer of the source's tokens; "" if they are signed with a key that has no issuer (rule HD5).
     """
 
     name: str
@@ -50,12 +50,12 @@ class CapSource:
     issuer: str = ""
 
     def speaks_for(self, sender: str) -> bool:
-        """Return whether the source may send messages of this sender, compared literally (rule CP1)."""
+        """Return whether the source may send messages of this sender. Senders are compared literally (rule CP1)."""
         return sender in self.senders or ANY in self.senders
 
 
 class CapSources:
-    """The configured sources. Two of these objects are equal if they have equal sources."""
+    """The configured sources of CAP messages. Two objects of this class are equal if they have equal sources."""
 
     def __init__(self, by_name: Mapping[str, CapSource]) -> None:
         self._by_name = dict(by_name)
@@ -74,12 +74,12 @@ class CapSources:
         return tuple(self._by_name)
 
     def named(self, sub: str, issuer: str = "") -> CapSource | None:
-        """Return the source whose tokens have this `sub` and this issuer (rule HD5)."""
+        """Return the source whose tokens have this `sub` and this issuer (rule HD5); None if there is none."""
         found = self._by_name.get(sub)
         return found if found is not None and found.issuer == issuer else None
 
     def of_secret(self, secret: str) -> CapSource | None:
-        """Return the source with this secret, or None. The time that it takes does not depend on the secrets."""
+        """Return the source with this secret, or None. The time that this takes does not depend on the secrets."""
         if not MIN_SECRET <= len(secret) <= MAX_SECRET:
             return None
         digest = hashlib.sha256(secret.encode("latin-1", "replace")).digest()
@@ -90,7 +90,7 @@ class CapSources:
         return found
 
 
-# ---- the file ------------------------------------------------------------------------------------------------------
+# ---- reading the file ----------------------------------------------------------------------------------------------
 
 
 def _sender(text: str) -> str:
@@ -108,7 +108,7 @@ def _offset(text: str) -> str:
 
 
 class _Keys(BaseModel):
-    """The table of one source."""
+    """The table of one source in the file."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -120,7 +120,7 @@ class _Keys(BaseModel):
 
 
 class _File(BaseModel):
-    """The whole file."""
+    """The whole file of sources."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -128,7 +128,10 @@ class _File(BaseModel):
 
 
 def load(path: Path) -> CapSources:
-    """Return the sources in the file at `path`. Raises ConfigError with one line for each mistake."""
+    """Return the sources in the file at `path`.
+
+    Raise ConfigError if the file can't be read or is invalid, with one line for each mistake.
+    """
     try:
         return parse(path.read_bytes(), path)
     except OSError as error:
@@ -136,7 +139,10 @@ def load(path: Path) -> CapSources:
 
 
 def parse(data: bytes, path: Path | None) -> CapSources:
-    """Return the sources in this TOML. `path` is only named in errors. Raises ConfigError, as `load` does."""
+    """Return the sources in this TOML.
+
+    Raise ConfigError if it is invalid, with one line for each mistake. `path` is only named in errors.
+    """
     try:
         read = _File.model_validate(tomllib.loads(data.decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

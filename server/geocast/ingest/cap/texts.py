@@ -1,4 +1,4 @@
-"""The clean-up of a message's texts, and their cut to a maximum length (rule CP21)."""
+"""Functions that clean up a message's texts, and shorten them to a maximum length (rule CP21)."""
 
 import re
 from unicodedata import category
@@ -18,12 +18,12 @@ def tidy(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line, with one blank between two words."""
+    """Return the text as a single line, with one blank between two words."""
     return " ".join(tidy(text).split())
 
 
 def cut(text: str, limit: int) -> str:
-    """Return at most `limit` characters of the text.
+    """Return the text, shortened to at most `limit` characters.
 
     A longer text is cut after its last whole sentence that fits, else after its last whole word, and "…" is appended.
     """

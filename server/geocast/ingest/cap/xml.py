@@ -1,8 +1,9 @@
-"""A small and safe XML parser for CAP messages: a tree of elements with their texts (rules CP2, CP3 and HD11).
+"""A small and safe XML parser for CAP messages, which makes a tree of elements (rules CP2, CP3 and HD11).
 
-Nothing is ever fetched or expanded. A document type declaration, deep nesting, and too many elements or attributes are
-refused as soon as the parser meets them. Example: the "billion laughs" document, whose entities expand to gigabytes, is
-refused at its first line. Attributes are dropped, since CAP has none, and so are comments and processing instructions.
+The parser never fetches anything, and expands no entities. It refuses document type declarations, deep nesting, and too
+many elements or attributes as soon as it meets them. Example: the "billion laughs" document, whose entities expand to
+gigabytes, is refused at its first line. Attributes are dropped, because CAP has none, and so are comments and
+processing instructions.
 """
 
 import codecs
@@ -16,9 +17,9 @@ from ...model import problems
 from ...model.problems import Problem
 
 MAX_DEPTH = 32
-MAX_ATTRIBUTES = 64  # attributes and declared namespaces of one element
-MAX_ELEMENTS = 50_000  # which take 0.3 s to read; real messages have a few hundred
-# The accepted encodings, by their names in Python's `codecs`.
+MAX_ATTRIBUTES = 64  # the largest number of attributes and declared namespaces of one element
+MAX_ELEMENTS = 50_000  # this number takes 0.3 s to read; real messages have a few hundred
+# The accepted encodings, named as in Python's `codecs`.
 ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "ascii", "iso8859-1", "cp1252")
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _DECLARED = re.compile(rb"""<\?xml\s[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
@@ -34,15 +35,16 @@ class Element:
     children: "list[Element]" = field(default_factory=list)
 
     def all(self, name: str) -> "list[Element]":
-        """Return the children with this name that are in the same namespace as this element."""
+        """Return the children that have this name, and the same namespace as this element."""
         return [child for child in self.children if child.name == name and child.namespace == self.namespace]
 
 
 def parse(body: bytes, charset: str | None = None) -> Element:
-    """Return the root of the document in `body`. Raises Problem (`malformed-xml`).
+    """Return the root element of the document in `body`.
 
-    `charset` is the parameter of the request's `Content-Type`, if there is one. A byte-order mark takes precedence over
-    `charset`, and `charset` over the encoding that the document declares.
+    Raise Problem (`malformed-xml`) if the body is not acceptable XML. `charset` is the parameter of the request's
+    `Content-Type`, if there is one. A byte-order mark takes precedence over `charset`, and `charset` over the encoding
+    that the document declares.
     """
     text = _text(body, charset)
     tree = _Tree()
@@ -50,14 +52,15 @@ def parse(body: bytes, charset: str | None = None) -> Element:
         target=tree, encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
     )
     try:
-        # The text is encoded again as UTF-8, and `encoding` overrides the encoding that the document declares.
+        # The text is re-encoded as UTF-8, so `encoding` must override the encoding that the document declares.
         parser.feed(text.encode("utf-8"))
         parser.close()
     except etree.XMLSyntaxError as error:
         line, _ = error.position
         _malformed(f"is not well-formed XML (line {line})")
-    # The parser does not stop at namespace errors. Example: where the prefix x is not declared, it reads `<x:info>` as
-    # an `info` in no namespace, which `Element.all` would pass over. So part of the warning would be lost (HD11).
+    # The parser does not stop at namespace errors, so refuse the document if the log has one. Example: if the prefix x
+    # is not declared, the parser reads `<x:info>` as an `info` in no namespace. `Element.all` would then ignore this
+    # element, and part of the CAP alert would be lost silently (HD11).
     for entry in parser.feed_error_log:
         if entry.type_name.startswith("NS_ERR"):
             _malformed(f"is not namespace-well-formed XML (line {entry.line})")
@@ -67,7 +70,10 @@ def parse(body: bytes, charset: str | None = None) -> Element:
 
 
 class _Tree:
-    """The target of the parser, which builds the tree. Raises Problem for anything that a CAP message never needs."""
+    """The parser's target, which builds the tree.
+
+    Its methods raise Problem for anything that a CAP message never needs.
+    """
 
     def __init__(self) -> None:
         self.root: Element | None = None
@@ -106,7 +112,7 @@ class _Tree:
         pass
 
     def _end_text(self) -> None:
-        """Add the collected text to the innermost open element, unless this element has a child already."""
+        """Add the collected text to the innermost open element, unless this element already has a child."""
         if self._open and not self._open[-1].children:
             self._open[-1].text += "".join(self._text)
         self._text.clear()

@@ -3,9 +3,11 @@
     {"type": "FeatureCollection", "features": [
       {"type": "Feature", "properties": {"code": "EMMA_ID", "value": "AT301"}, "geometry": {"type": "Polygon", …}}, …]}
 
-`code` is the `valueName` of CAP, the name of a list of codes. The files are read once, when the node starts, and a
-feature that does not fit stops the start. A file of 100 MB takes a gigabyte of memory when it is decoded at once. So
-its features are decoded one after another, and only the simplified polygons are kept.
+`code` is the name of a list of codes, called `valueName` in CAP. The files are read when the node starts; if a feature
+is invalid, the node does not start. Decoding a whole file of 100 MB would take a gigabyte of memory. So the features of
+a file are decoded one after another, and only the simplified polygons are kept.
+
+A zone is stored as pieces: polygons without holes, each with everything within `beyond_m` metres of its ring.
 """
 
 import contextlib
@@ -28,24 +30,24 @@ from ...geometry.sphere import Floats
 
 logger = logging.getLogger(__name__)
 
-MAX_SHAPES = 64  # in the area of an alert from CAP (rule P12)
-MAX_NAME = 200  # characters of `code` and of `value`
-WORK_TOLERANCES_M = (500, 1_000, 2_000, 5_000)  # tried in this order to simplify pieces that are too much work to join
+MAX_SHAPES = 64  # the largest number of shapes in the area of an alert from CAP (rule P12)
+MAX_NAME = 200  # the largest number of characters of `code` and of `value`
+WORK_TOLERANCES_M = (500, 1_000, 2_000, 5_000)  # tried in this order if the pieces are too much work to join
 PROGRESS_S = 5.0  # seconds between two log lines on the progress of reading
 
 
 def folded(name: str) -> str:
-    """Return the name of a list of codes in the form in which names are compared, without case, "-" and "_" (HD12)."""
+    """Return the name of a list of codes in a form for comparisons: without case, "-" and "_" (HD12)."""
     return name.casefold().replace("-", "").replace("_", "")
 
 
 class Zones:
-    """All zones, by `code` and `value`. Codes are compared when `folded`, and values literally."""
+    """All zones, by `code` and `value`. Codes are compared as `folded` returns them, and values literally."""
 
     def __init__(self, by_name: Mapping[tuple[str, str], Sequence[Piece]]) -> None:
-        """`by_name` has the pieces of each zone, by its `code` and `value`."""
+        """Index these zones. `by_name` has the polygons of each zone by its `code` and `value`."""
         self._by_name: dict[tuple[str, str], list[Piece]] = {}
-        self._spelled: dict[str, str] = {}  # folded names of lists -> the spelling that was read first
+        self._spelled: dict[str, str] = {}  # by folded name of a list: its first spelling in the files
         for (name, value), found in by_name.items():
             self._spelled.setdefault(folded(name), name)
             self._by_name.setdefault((folded(name), value), []).extend(found)
@@ -54,15 +56,15 @@ class Zones:
         return len(self._by_name)
 
     def find(self, name: str, value: str) -> Sequence[Piece]:
-        """Return the pieces of the zone with this code; none if the zone is unknown."""
+        """Return the polygons of the zone with this code; none if the zone is unknown."""
         return self._by_name.get((folded(name), value), ())
 
     def place(self, codes: Iterable[tuple[str, str]]) -> tuple[list[Piece], bool]:
-        """Return the pieces for an area with these codes, and whether they cover the whole area.
+        """Return the polygons for an area with these codes, and whether they cover the whole area.
 
-        They do if every code of at least one list is known, since issuers often name one place by the codes of several
-        lists. Example: an area has the codes EMMA_ID AT301 and WARNCELLID 8 and 9. If only AT301 is known, the area is
-        covered; if only 8 is known, it is not (rule CP24).
+        Issuers often name the same area by the codes of several lists. So the polygons cover the whole area if every
+        code of at least one list is known (rule CP24). Example: an area has the codes EMMA_ID AT301 and WARNCELLID 8
+        and 9. If only AT301 is known, the area is covered. If only 8 is known, it is not.
         """
         found: list[Piece] = []
         whole: dict[str, bool] = {}
@@ -73,7 +75,7 @@ class Zones:
         return found, any(whole.values())
 
     def summary(self) -> str:
-        """Return the numbers of zones and corners in words, for instance "37 of EMMA_ID; 5,210 corners"."""
+        """Return the numbers of zones and corners as a text, for instance "37 of EMMA_ID; 5,210 corners"."""
         lists = sorted(Counter(self._spelled[name] for name, _ in self._by_name).items())
         corners = sum(piece.ring.shape[1] - 1 for found in self._by_name.values() for piece in found)
         return f"{', '.join(f'{count:,} of {name}' for name, count in lists)}; {corners:,} corners"
@@ -83,14 +85,16 @@ NO_ZONES = Zones({})
 
 
 def joined(given: Iterable[Piece], simplify_m: float, most_work: int = MAX_WORK) -> list[Piece]:
-    """Return the pieces of one block's zones, with pieces that touch joined into one (rule CZ2).
+    """Return the polygons of one alert's zones, with those that touch joined into one (rule CZ2).
 
-    If the result is too much for one alert, pieces that are up to `simplify_m` metres apart are joined too, across the
-    smallest gap that makes the result small enough. Example: an archipelago of 300 islets is joined across gaps of
-    200 m. If no gap is enough, the pieces that touch are joined and the result is still too much. If joining takes more
-    than `most_work` corners even after the pieces are simplified, they are returned as they were given.
+    If the result is too large for one alert, polygons that are up to `simplify_m` metres apart are joined, too, across
+    the smallest gap that makes the result small enough. Example: an archipelago of 300 islets is joined across gaps of
+    200 m. If no gap is enough, only polygons that touch are joined, and the result is too large.
+
+    `most_work` is the limit of `work` for joining. If the polygons exceed it even after they are simplified, they are
+    returned unchanged.
     """
-    given = list({id(piece): piece for piece in given}.values())  # without repeats: a message may name a code twice
+    given = list({id(piece): piece for piece in given}.values())  # without repetitions: a message may name a code twice
     for tolerance_m in (0, *WORK_TOLERANCES_M):
         found = [simpler(piece, tolerance_m) for piece in given] if tolerance_m else given
         if work(found) <= most_work:
@@ -117,19 +121,23 @@ def _fit(found: Sequence[Piece], simplify_m: float) -> bool:
 
 
 def outlines(given: Iterable[Piece]) -> list[RequestedPolygon]:
-    """Return the pieces as polygons to be published, without pieces that rounding turns into a line."""
+    """Return the polygons in publishable form, without those that rounding would turn into a line."""
     found = []
     for ring, beyond_m in given:
-        with contextlib.suppress(ValueError):  # rounding left fewer than three corners; all pieces keep A18
+        with contextlib.suppress(ValueError):  # rounding left fewer than three corners (A18 is checked before)
             found.append(RequestedPolygon.of_arcs(ring[0], ring[1], beyond_m))
     return found
 
 
-# ---- files ---------------------------------------------------------------------------------------------------------
+# ---- reading the files ---------------------------------------------------------------------------------------------
 
 
 def read_zones(paths: Sequence[Path]) -> Zones:
-    """Return the zones in these files. Raises ConfigError that names the file, and the feature by number and code."""
+    """Return the zones in these files.
+
+    Raise ConfigError if a file can't be read, or a feature is invalid. The error names the file, and the feature by its
+    number and code.
+    """
     by_name: dict[tuple[str, str], list[Piece]] = {}
     for path in paths:
         try:
@@ -144,7 +152,7 @@ def read_zones(paths: Sequence[Path]) -> Zones:
             by_name.setdefault(name, []).extend(_pieces(path, n, name, feature))
             if time.monotonic() - said > PROGRESS_S:
                 said = time.monotonic()
-                logger.info("zones %s: %d features read after %.0f s", path, n + 1, said - started)
+                logger.info("zones %s: still being read; %d features so far, in %.0f s", path, n + 1, said - started)
     return Zones(by_name)
 
 
@@ -176,7 +184,7 @@ def _pieces(path: Path, n: int, name: tuple[str, str], feature: Any) -> Iterator
 
 
 def _polygons(at: str, geometry: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Yield each polygon of a geometry as a list of rings, with its name for error messages."""
+    """Yield the polygons of a geometry. Each is given by its name for error messages, and its list of rings."""
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     coordinates = geometry.get("coordinates") if kind in ("Polygon", "MultiPolygon") else None
     polygons = [coordinates] if kind == "Polygon" else coordinates
@@ -187,20 +195,25 @@ def _polygons(at: str, geometry: Any) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _ring(positions: Any) -> Floats:
-    """Return a ring as an array of longitudes and latitudes, of shape (2, n + 1). Raises ValueError (rule A16)."""
+    """Return a ring as an array of longitudes and latitudes, of shape (2, n + 1).
+
+    Raise ValueError if it breaks rule A16.
+    """
     if not isinstance(positions, list) or len(positions) < 4:
         raise ValueError("must have rings of at least 4 positions")
-    # Types and lengths are compared in bulk, which is faster than a loop: a ring may have a million positions.
+    # Compare types and lengths in bulk, which is faster than a loop: a ring may have a million positions.
     if set(map(type, positions)) != {list} or not set(map(type, chain.from_iterable(positions))) <= {int, float}:
         raise ValueError("must have positions of two numbers")
     if set(map(len, positions)) != {2}:
         if min(map(len, positions)) < 2:
             raise ValueError("must have positions of two numbers")
-        positions = [each[:2] for each in positions]  # without the heights that RFC 7946 allows
+        positions = [each[:2] for each in positions]  # drop the heights, which RFC 7946 allows
     ring = np.array(positions, float).T
     if not ((np.abs(ring[0]) <= 360) & (np.abs(ring[1]) <= 90)).all():
         raise ValueError("must have longitudes of -360 to 360 and latitudes of -90 to 90, the longitude first")
-    ring[0] = np.where(np.abs(ring[0]) > 180, (ring[0] + 180) % 360 - 180, ring[0])  # as in messages (CP22 and HD12)
+    ring[0] = np.where(
+        np.abs(ring[0]) > 180, (ring[0] + 180) % 360 - 180, ring[0]
+    )  # as for the shapes in messages (CP22, HD12)
     if (ring[:, 0] != ring[:, -1]).any():
         raise ValueError("must have rings that end where they begin")
     if len({*zip(*ring.tolist(), strict=True)}) < 3:
@@ -209,7 +222,7 @@ def _ring(positions: Any) -> Floats:
 
 
 class _Collection:
-    """The text of a GeoJSON FeatureCollection, whose features are decoded one after another."""
+    """The text of a GeoJSON FeatureCollection. Its features are decoded one after another."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
@@ -218,7 +231,7 @@ class _Collection:
         self._decode = json.JSONDecoder(parse_constant=self._no_number).raw_decode
 
     def features(self) -> Iterator[Any]:
-        """Yield each feature. Raises ConfigError if the text is not a FeatureCollection with features."""
+        """Yield each feature. Raise ConfigError if the text is not a FeatureCollection with at least one feature."""
         kind, features = None, 0
         for name in self._items("{", "}"):
             if name == "features":
@@ -235,7 +248,7 @@ class _Collection:
     def _items(self, begin: str, end: str) -> Iterator[Any]:
         """Yield the name of each member of an object, or None for each item of a list.
 
-        The caller has to decode the value that follows before it asks for the next one.
+        The caller has to decode the value that follows before it asks for the next item.
         """
         self._expect(begin)
         if self._is_next(end):

@@ -2,16 +2,17 @@
 
     text ── tokens.fold ──> folded text and its tokens ── one finder for each kind ──> findings
 
-The detector is a second check behind a human review: a house number in words, and a name without a title, are not
-found. English is built in. A policy adds patterns for other languages, and literals that are always allowed.
+The detector is a second check after a human review. It does not find everything, for instance a house number in words,
+or a name without a title. English is built in. A policy can add patterns for other languages, and literals that are
+always allowed.
 
-Finders walk over the tokens and look them up in sets of words (`english.toml`). In this package the *end* of something
-is the index of the first token after it, as in a slice. A function that looks for something at the token `at` returns
-its end, or None if there is none. Example: in "at 88 Alder Rd. now" the tokens are at, 88, Alder, Rd, "." and now. The
-address that begins at token 1 has the end 4.
+Finders go through the tokens and look them up in sets of words (`english.toml`). In this package, a range of tokens is
+given as in a Python slice: its *end* is the index of the first token after it. A function that tests whether something
+begins at the token `at` returns its end, or None if it does not begin there. Example: in "at 88 Alder Rd. now" the
+tokens are at, 88, Alder, Rd, "." and now. The address that begins at token 1 has the end 4.
 
-No regular expression here nests one repetition in another, so the time is proportional to the length of the text (rule
-TX4).
+No regular expression here has a repetition inside a repetition. So the time is proportional to the length of the text
+(rule TX4).
 """
 
 import re
@@ -33,11 +34,11 @@ KINDS = {
     "document": "the number of a document or a card",
 }
 BUILT_IN_REGION = "US"
-NEVER = frozenset({"coordinates", "document"})  # kinds that can't be confirmed
+NEVER = frozenset({"coordinates", "document"})  # kinds that nobody can confirm to be harmless
 
 
 class Finding(NamedTuple):
-    """A place in a text that reveals something: its kind, and the indexes of its first character and after its last."""
+    """A part of a text that reveals something: its kind, and the indexes of its first character and after its last."""
 
     kind: str
     start: int
@@ -46,10 +47,10 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PiiDetector:
-    """A detector with the settings of a policy.
+    """A detector of personal data, with the settings of a policy.
 
-    `region` is where telephone numbers without a country code come from (ISO 3166). `allowed` are literals that are
-    never a finding.
+    `region` is the region of telephone numbers without a country code (ISO 3166). `allowed` are literals that are never
+    reported.
     """
 
     region: str = BUILT_IN_REGION
@@ -59,8 +60,8 @@ class PiiDetector:
     def find(self, text: str) -> list[Finding]:
         """Return the findings in a text, in order.
 
-        Overlapping findings of one kind are joined. If their kinds differ, one that can't be confirmed counts, else the
-        first one.
+        Overlapping findings of one kind are joined. If their kinds differ, the joined finding has a kind that can't be
+        confirmed, if there is one, else the kind of the first finding.
         """
         folded = fold(text)
         spans = [
@@ -84,7 +85,7 @@ class PiiDetector:
 
 
 def is_region(code: str) -> bool:
-    """Return whether the telephone numbers of a region (ISO 3166-1, two capital letters) are known."""
+    """Return whether the telephone numbers of a region are known. `code` is two capital letters (ISO 3166-1)."""
     return code == BUILT_IN_REGION or patterns.knows_region(code)
 
 

@@ -1,6 +1,8 @@
-"""The finder of addresses: a number and a street, a block, or an apartment. Crossings are found by `crossings.py`.
+"""The finder of addresses: a number and a street, a block, or an apartment. `crossings` finds crossings of streets.
 
 The name of a street alone is not an address, because alerts must be able to say which street to avoid (rule TX3).
+
+In all functions, `at` is the index of a token, and the *end* of something is the index of the first token after it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,24 +17,24 @@ _APARTMENTS = _W["apartments"]
 _ENDS = SUFFIXES | _W["ramps"]
 _BLOCKS, _BLOCK_LEADS, _BLOCK_FILLS, _BLOCK_SIZES = (_W[f"block{each}"] for each in ("s", "_leads", "_fills", "_sizes"))
 _PREFIXES_OF, _PARTICLES, _ORDINALS, _MISREAD = _W["prefixes_of"], _W["particles"], _W["ordinals"], _W["misread"]
-SMALL = (SUFFIXES - _COMMON) | _W["plain"] | {"way"}  # suffixes that count in small letters, too: oak st and pine ave
+SMALL = (SUFFIXES - _COMMON) | _W["plain"] | {"way"}  # suffixes that also count in lower case: oak st, pine ave
 _CAPITALISED = frozenset({"cl", "close", "parade"})  # suffixes that count only with a capital letter
 DATES = _W["months"] | _W["weekdays"]
-_IN_NAMES = frozenset({"first", "new"})  # First Avenue, New Street
+_IN_NAMES = frozenset({"first", "new"})  # for example: "First Avenue", "New Street"
 _RANGES = frozenset({"-", "to", "through", "thru", "and"})
 _POINTED, _NOT_PLAIN = SUFFIXES | _DIRECTIONS, FUNCTION | SUFFIXES | _PREFIXES | DATES
 _KINDS = _PREFIXES | _PREFIXES_OF
 _FILLS, _ORDERS = _BLOCK_FILLS | _DIRECTIONS, _ORDINALS | {"last"}
-_LONGEST = 5  # most words of a name before its suffix
-_FEWEST_OF_HOUSE = 4  # digits of a number that can only be a house's; one with fewer may be a street's name
-_MAX_DIGITS = 6  # most digits of a house number
-_MOST_FILLS = 5  # most tokens between a number and the word "block"
+_LONGEST = 5  # the largest number of words in a street's name, without its suffix
+_FEWEST_OF_HOUSE = 4  # a number with this many digits can only be that of a house; with fewer, it may be a street
+_MAX_DIGITS = 6  # the largest number of digits in a house number
+_MOST_FILLS = 5  # the largest number of tokens between a number and the word "block"
 
-Span = tuple[int, int]  # the first token and the end
+Span = tuple[int, int]  # the index of the first token, and the index after the last one
 
 
 def addresses(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the places of addresses: start and end in the folded text."""
+    """Yield the start and end of each address, as indexes of characters in the folded (normalised) text."""
     tokens = text.tokens
     for at, token in enumerate(tokens):
         if (end := _address(tokens, at)) is not None:
@@ -40,7 +42,7 @@ def addresses(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def _address(tokens: TokenList, at: int) -> int | None:
-    """Return the end of an address that begins at `at`, or None."""
+    """Return the end (index of the next token) of an address that begins at token `at`; None if there is none."""
     token, end = tokens[at], None
     if token.digits:
         end = _block(tokens, at) or _numbered(tokens, at)
@@ -49,28 +51,31 @@ def _address(tokens: TokenList, at: int) -> int | None:
     elif token.lower in _APARTMENTS:
         end = _apartment(tokens, at)
     elif token.lower in _ORDERS and tokens.at(at + 1).lower in _BLOCKS and tokens.at(at + 2).lower == "of":
-        end = _of_street(tokens, at + 2) or None  # the last block of Elm Street
+        end = _of_street(tokens, at + 2) or None  # for example: "the last block of Elm Street"
     elif token.lower in _BLOCKS:
         end = _block_number(tokens, at + 1 + (tokens.at(at + 1).lower in (":", "#", "no", "number")))
     return end
 
 
 def _block(tokens: TokenList, at: int) -> int | None:
-    """Return the end of "300 block", "300-block" or "300 and 400 blocks", or None for a size ("5 blocks away")."""
+    """Return the end (index of the next token) of a block such as "300 block", "300-block" or "300 and 400 blocks".
+
+    Return None if there is none. A number that measures a distance ("5 blocks away") is not an address.
+    """
     if tokens[at].digits > _MAX_DIGITS or _is_fraction(tokens, at):
         return None
     if tokens[at].letters == "s" and tokens[at].digits > 2 and tokens.at(at + 1).lower == "of":
-        return _of_street(tokens, at + 1) or None  # the 600s of Main Street
+        return _of_street(tokens, at + 1) or None  # for example: "the 600s of Main Street"
     if tokens[at].digits > 2 and [token.lower for token in tokens[at + 1 : at + 4]] == ["'", "s", "of"]:
         return _of_street(tokens, at + 3) or None
     if tokens[at].digits > 2 and tokens.at(at + 1).lower in _RANGES and tokens.at(at + 2).digits > 2:
         on = tokens.at(at + 3).lower in ("on", "of", "along") and _of_street(tokens, at + 3)
         if on:
-            return on  # 1400 to 1450 on Elm Street
+            return on  # for example: "1400 to 1450 on Elm Street"
     if tokens[at].letters in _BLOCKS or (tokens[at].letters == "xx" and tokens.at(at + 1).capital):
-        return _of_street(tokens, at + 1) or at + 1  # 300BLK, 27XX
+        return _of_street(tokens, at + 1) or at + 1  # for example: "300BLK", "27XX"
     if tokens.at(at + 1).text == "-" and tokens[at].text.endswith("00") and _is_end_of_block(tokens, at):
-        return at + 3  # 300-399 Elm
+        return at + 3  # for example: "300-399 Elm"
     end = at + 1
     while end <= at + _MOST_FILLS and (tokens.at(end).digits or tokens.at(end).lower in _FILLS):
         end += 1
@@ -79,21 +84,25 @@ def _block(tokens: TokenList, at: int) -> int | None:
 
 
 def _word_block(tokens: TokenList, at: int) -> int | None:
-    """Return the end of the word "block" at `at`, and of a street after it, or None.
+    """Return the end (index of the next token) of the word "block" at token `at` and of a street after it.
 
-    A hyphen may come before the word. A word for a size after it means that it is no address ("10-block area").
+    Return None if there is no such word. A hyphen may come before the word. A phrase with a word for a size after it
+    ("10-block area") is not an address.
     """
     at += tokens.at(at).text == "-"
     sized = tokens.at(at + 1).lower in _BLOCK_SIZES
     if [token.lower for token in tokens[at : at + 3]] == ["b", "/", "o"]:
-        at += 2  # 300 B/O Elm
+        at += 2  # for example: "300 B/O Elm"
     elif tokens.at(at).lower not in _BLOCKS or sized:
         return None
     return _of_street(tokens, at + 1) or at + 1
 
 
 def _of_street(tokens: TokenList, at: int) -> int:
-    """Return the end of a street's name after a block, with or without "of"; return 0 if there is no name."""
+    """Return the end (index of the next token) of a street's name after a block; 0 if there is no name.
+
+    The word "of" may come before the name.
+    """
     at += tokens.at(at).text == "."
     of = tokens.at(at).lower in ("of", "on", "along")
     named = tokens.at(at + 1).capital or tokens.at(at + 1).ordinal
@@ -101,14 +110,15 @@ def _of_street(tokens: TokenList, at: int) -> int:
 
 
 def _is_end_of_block(tokens: TokenList, at: int) -> bool:
-    """Return whether the number at `at` begins a whole block with a name after it: "300-399 Elm"."""
+    """Return whether a whole block with a street's name begins at token `at`: "300-399 Elm"."""
     return tokens.at(at + 2).text == tokens[at].text[:-2] + "99" and tokens.at(at + 3).capital
 
 
 def _block_number(tokens: TokenList, at: int) -> int | None:
-    """Return the end of the number of "block 300", and of a street after it, or None.
+    """Return the end (index of the next token) of an address such as "block 300 of Elm Street".
 
-    "Block 12" without a street is a part of a plan or a network, not an address.
+    Return None if there is none. The number is at `at`. "Block 12" without a street is a part of a plan or a network,
+    not an address.
     """
     number = tokens.at(at)
     if not number.number or not _is_house(number) or len(number.text) < 2:
@@ -117,26 +127,26 @@ def _block_number(tokens: TokenList, at: int) -> int | None:
 
 
 def _numbered(tokens: TokenList, at: int) -> int | None:
-    """Return the end of an address that begins with a house number at `at`, or None."""
+    """Return the end (index of the next token) of an address that begins with a house number at token `at`, or None."""
     if not _is_house(tokens[at]) or _is_fraction(tokens, at):
         return None
     name = at + 1
     if tokens.at(name).text == "-" and _is_house(tokens.at(name + 1)):
-        name += 2  # 12-14
+        name += 2  # for example: "12-14"
     return street(tokens, name)
 
 
 def _is_house(token: Token) -> bool:
-    return token.number and token.digits <= _MAX_DIGITS and (len(token.letters) <= 1 or token.letters == "xx")  # 27XX
+    return token.number and token.digits <= _MAX_DIGITS and (len(token.letters) <= 1 or token.letters == "xx")  # "27XX"
 
 
 def _is_fraction(tokens: TokenList, at: int) -> bool:
-    """Return whether a number belongs to the sign just before it: $5, 1.5, 10:30, #7."""
+    """Return whether the number at `at` belongs to the sign just before it: $5, 1.5, 10:30, #7."""
     return at > 0 and tokens[at - 1].text in "$.,:#" and tokens[at - 1].end == tokens[at].start
 
 
 def street(tokens: TokenList, at: int) -> int | None:
-    """Return the end of a street's name that begins at `at`, or None."""
+    """Return the end (index of the next token) of a street's name that begins at token `at`; None if there is none."""
     while tokens.at(at).lower in _DIRECTIONS and tokens.at(at + 1).lower not in ("\n", *SUFFIXES):
         at += 2 if tokens.at(at + 1).text == "." else 1
     first, second = tokens.at(at), tokens.at(at + 1)
@@ -149,21 +159,24 @@ def street(tokens: TokenList, at: int) -> int | None:
     if first.lower in _MISREAD and second.capital:
         return at + 2
     if first.number and first.digits < _FEWEST_OF_HOUSE and second.capital and second.lower in SUFFIXES:
-        return at + 2  # SW 8 ST
+        return at + 2  # for example: "SW 8 ST"
     words = 0
-    for end in range(at, min(at + 2 * _LONGEST + 1, len(tokens))):  # each word may be followed by a point
+    for end in range(at, min(at + 2 * _LONGEST + 1, len(tokens))):  # a full stop may follow each word
         token = tokens[end]
         if words and token.lower in SUFFIXES and _is_name(tokens[at:end], token):
             return end + 1
         words += token.word or token.ordinal
-        function = _is_function(token) and tokens[end - 1].text != "-"  # Stratford-upon-Avon Road
+        function = _is_function(token) and tokens[end - 1].text != "-"  # for example: "Stratford-upon-Avon Road"
         if words > _LONGEST or function or not (token.word or token.ordinal or token.text in "'.-"):
             return None
     return None
 
 
 def prefixed(tokens: TokenList, at: int) -> int | None:
-    """Return the end of a street whose kind comes first ("Avenue B", "Calle Ocho", "Avenue of the Palms"), or None."""
+    """Return the end (index of the next token) of a street whose kind comes first; None if there is none at `at`.
+
+    Examples: "Avenue B", "Calle Ocho", "Avenue of the Palms".
+    """
     token, end = tokens.at(at), at + 1
     if token.lower not in _KINDS:
         return None
@@ -172,7 +185,7 @@ def prefixed(tokens: TokenList, at: int) -> int | None:
     last, particles = tokens.at(end), end > at + 1
     name = (last.capital and not _is_function(last)) or last.ordinal or last.digits > 0
     if token.lower == "avenue":
-        suffix = at > 0 and tokens[at - 1].capital and not particles  # MAIN AVENUE NORTH
+        suffix = at > 0 and tokens[at - 1].capital and not particles  # for example: "MAIN AVENUE NORTH"
         named = token.capital and name and (len(last.text) == 1 or last.digits > 0 or not suffix)
     elif token.lower in _MISREAD | _PREFIXES_OF:
         named = token.capital and particles and name and tokens.at(at + 1).lower in _PARTICLES
@@ -182,7 +195,7 @@ def prefixed(tokens: TokenList, at: int) -> int | None:
         while (
             named and last.capital and not last.text.isupper() and end < at + _LONGEST and _is_plain(tokens.at(end + 1))
         ):
-            end += 1  # Avenida Cesar Chavez
+            end += 1  # for example: "Avenida Cesar Chavez"
     return end + 1 if named else None
 
 
@@ -191,7 +204,10 @@ def _is_plain(token: Token) -> bool:
 
 
 def route(tokens: TokenList, at: int) -> int | None:
-    """Return the end of a numbered road at `at` ("US 422", "I-76", "U.S. 422", "County Road 12"), or None."""
+    """Return the end (index of the next token) of a numbered road that begins at token `at`; None if there is none.
+
+    Examples: "US 422", "I-76", "U.S. 422", "County Road 12".
+    """
     first, second = tokens.at(at).lower, tokens.at(at + 1).lower
     if first in _ROUTES:
         end = at + 1
@@ -202,7 +218,7 @@ def route(tokens: TokenList, at: int) -> int | None:
     elif (
         at and tokens[at - 1].lower == "the" and first in ("a", "b", "m") and tokens[at].end == tokens.at(at + 1).start
     ):
-        end = at + 1  # the A202
+        end = at + 1  # for example: "the A202"
     else:
         return None
     end += tokens.at(end).text in "-."
@@ -210,7 +226,10 @@ def route(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_name(before: Sequence[Token], suffix: Token) -> bool:
-    """Return whether the tokens before a suffix are a name; it needs capitals if the suffix is an everyday word."""
+    """Return whether the tokens before a suffix are the name of a street.
+
+    If the suffix is an everyday word, the name must have capitals.
+    """
     after = ["", *(token.text for token in before)]
     named = [token for token, last in zip(before, after, strict=False) if (token.word or token.digits) and last != "-"]
     if [token.lower for token in named] == ["first"]:
@@ -226,7 +245,7 @@ def _is_function(token: Token) -> bool:
 
 
 def is_ordinal(token: Token) -> bool:
-    """Return whether a token is an ordinal: in digits, or a word with a capital letter."""
+    """Return whether a token is an ordinal: in digits ("5th"), or a word with a capital letter ("Fifth")."""
     return token.ordinal or (token.capital and token.lower in _ORDINALS)
 
 
@@ -239,12 +258,15 @@ def _apartment(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_point(tokens: TokenList, at: int) -> bool:
-    """Return whether the token is the point of an abbreviated suffix or direction: "Pine Rd.", "Main St. W."."""
+    """Return whether the token is the full stop of an abbreviated suffix or direction, as in "Pine Rd. is closed"."""
     return tokens[at].text == "." and tokens[at - 1].lower in _POINTED
 
 
 def street_before(tokens: TokenList, at: int) -> int | None:
-    """Return the first token of a street that ends at `at`, or None; words of a long name may be left out."""
+    """Return the index of the first token of a street that ends just before `at`; None if there is none.
+
+    If the name of the street is long, the result may be a later word of the name.
+    """
     if (start := suffixed_before(tokens, at)) is not None:
         return start
     starts = (start for start in range(max(at - 1 - _LONGEST, 0), at - 1) if tokens[start].lower in _KINDS)
@@ -252,7 +274,10 @@ def street_before(tokens: TokenList, at: int) -> int | None:
 
 
 def suffixed_before(tokens: TokenList, at: int) -> int | None:
-    """Return the first token of a street that ends at `at` and whose kind does not come first, or None."""
+    """Return the index of the first token of a street that ends just before `at`; None if there is none.
+
+    Streets whose kind comes first ("Avenue B") are not found.
+    """
     last = at - 1
     while last > 0 and (tokens[last].lower in _DIRECTIONS or _is_point(tokens, last)):
         last -= 1
@@ -260,7 +285,7 @@ def suffixed_before(tokens: TokenList, at: int) -> int | None:
         return None
     token, before = tokens[last], tokens[max(last - 1, 0)]
     if before.text == "." and last > 1:
-        before = tokens[last - 2]  # Martin Luther King Jr. Blvd
+        before = tokens[last - 2]  # for example: "Martin Luther King Jr. Blvd"
     if is_ordinal(token) or token.lower in _NAMED:
         return last
     if token.digits:
@@ -268,7 +293,7 @@ def suffixed_before(tokens: TokenList, at: int) -> int | None:
     if last and token.lower in _ENDS:
         if last > 1 and before.digits and tokens[last - 2].lower in _ROUTES:
             return last - 2
-        numbered = before.number and before.digits < _FEWEST_OF_HOUSE and token.capital  # SW 8 ST
+        numbered = before.number and before.digits < _FEWEST_OF_HOUSE and token.capital  # for example: "SW 8 ST"
         named = (
             numbered or before.capital or before.ordinal or (before.word and not token.capital and token.lower in SMALL)
         )

@@ -1,9 +1,12 @@
-"""The finder of crossings: two streets that meet, or a street near another one (rules TX3, HD13).
+"""The finder of crossings: places where two streets meet, or where a street is near another one (rules TX3, HD13).
 
 A street is recognised by its suffix, number or ordinal ("Oak St", "US 75", "5th"). A bare name ("Elm") counts as a
 street only beside such a street, or if the words around it say so ("the Elm/Oak intersection", "Elm and Oak Streets").
 
-Streets that bound a closure or a detour are not a crossing: "Elm Street is closed between Oak Avenue and Pine Road".
+Streets that are the limits of a closure or a detour are not a crossing: "Elm Street is closed between Oak Avenue and
+Pine Road".
+
+In all functions, `at` is the index of a token, and the *end* of something is the index of the first token after it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,20 +44,23 @@ _ABBREVIATIONS = SUFFIXES | _DIRECTIONS | {"dr", "jr", "sr", "mt", "ft"}
 _CORNER_LEADS = _CORNERS | _ABBREVIATED | _CROSSES
 _ANCHORS = {each: _W[f"anchors_{each}"] for each in ("of", "to", "with")}
 _SIGNS = frozenset("&/\\@+")
-_LONGEST_NAME = 6  # most tokens of a bare name: Martin Luther King
-_LONGEST_GAP = 12  # most tokens between two streets that belong together
-_MOST_FILLS = 5  # most tokens between a joining word and the second street
-_SENTENCE = 25  # tokens of a sentence to look at before and after a word
+_LONGEST_NAME = 6  # the largest number of tokens in a bare name, such as Martin Luther King
+_LONGEST_GAP = 12  # the largest number of tokens between two streets that belong together
+_MOST_FILLS = 5  # the largest number of tokens between a joining word and the second street
+_SENTENCE = 25  # the number of tokens before and after a word that count as its sentence
 
 
 def crossings(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the places of crossings: start and end in the folded text."""
+    """Yield the start and end of each crossing of streets, as indexes of characters in the folded (normalised) text."""
     for start, end in _spans(text.tokens, titled=is_titled(text.tokens)):
         yield text.tokens[start].start, text.tokens[end - 1].end
 
 
 def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
-    """Yield the tokens of each crossing. `titled` is whether all words of the text begin with capitals."""
+    """Yield the range of tokens of each crossing of streets: the index of the first one, and the index after the last.
+
+    `titled`: whether all words of the text begin with capitals.
+    """
     yield from (
         (first[0], second[1]) for first, second in pairwise(_streets(tokens)) if _is_related(tokens, first, second)
     )
@@ -75,7 +81,11 @@ def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
 
 
 def _streets(tokens: TokenList) -> list[Span]:
-    """Return the streets of the text that have a suffix, a number, an ordinal or a kind before their name, in order."""
+    """Return the streets of the text, in order, as ranges of tokens.
+
+    Each has a suffix, a number, an ordinal, or its kind before its name. Streets that are only a name ("Elm") are not
+    returned.
+    """
     found: list[Span] = []
     for at, token in enumerate(tokens):
         if (
@@ -96,7 +106,7 @@ def _streets(tokens: TokenList) -> list[Span]:
 
 
 def _is_abbreviated(tokens: TokenList, at: int) -> bool:
-    """Return whether the point at `at` follows an abbreviation: "Rd.", "St. Mary's", "J. Smith"."""
+    """Return whether the full stop at `at` follows an abbreviation: "Rd.", "St. Mary's", "J. Smith"."""
     before = tokens[at - 1] if at else tokens.at(len(tokens))
     return before.capital and len(before.text) < 5 and (len(before.text) == 1 or before.lower in _ABBREVIATIONS)
 
@@ -104,11 +114,11 @@ def _is_abbreviated(tokens: TokenList, at: int) -> bool:
 def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
     """Return whether the words between two streets say that they meet, or that one is near the other.
 
-    The last of these words decides ("in front of the bank *at* Oak Street"). Streets are unrelated if the end of a
-    sentence, a word for a closed road, or the start of another clause is between them.
+    The last of these words decides ("in front of the bank *at* Oak Street"). Streets are unrelated if one of these is
+    between them: the end of a sentence, a word for a closed road, or the start of another clause.
     """
     end, start = first[1], second[0]
-    if not 0 < start - end <= _LONGEST_GAP or any(_parts(tokens, at) for at in range(end, start)):
+    if not 0 < start - end <= _LONGEST_GAP or any(_separates(tokens, at) for at in range(end, start)):
         return False
     if is_ordinal(tokens[second[1] - 1]) and _is_order(tokens, first[0], second[1]):
         return False
@@ -121,30 +131,37 @@ def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
         at -= 1
     word = tokens[at].lower
     if word == "on" and at == end:
-        return not any(token.lower in DATES for token in tokens[end:start])  # the bus stop at Oak Avenue on Elm Street
-    if word == "from":  # "a block from" is a place; "from" alone may begin a stretch of road
+        # For example: "the bus stop at Oak Avenue on Elm Street".
+        return not any(token.lower in DATES for token in tokens[end:start])
+    if word == "from":  # "a block from" describes a place; "from" alone may begin a stretch of road
         return at > end + 1 or (tokens.at(second[1]).lower != "to" and not _is_road_talk(tokens, at))
     if at <= end + 1 and word == "of" and route(tokens, first[0]) is not None and route(tokens, second[0]) is not None:
-        return False  # I-80 west of Highway 50
+        return False  # not a crossing: "I-80 west of Highway 50"
     if word in _ANCHORS:
         return any(token.lower in _ANCHORS[word] for token in tokens[end - 1 : at])
     return word in _RELATIONS and not (word in _MOVES and _is_road_talk(tokens, at))
 
 
-def _parts(tokens: TokenList, at: int) -> bool:
+def _separates(tokens: TokenList, at: int) -> bool:
     token, behind = tokens[at], tokens.at(at + 1)
     if token.lower == "and" and (behind.lower.endswith("ed") or behind.lower in ("hit", "ran", "struck", "was")):
-        return False  # the car went down Elm Street and crashed at Oak Avenue
+        return False  # not a separation: "the car went down Elm Street and crashed at Oak Avenue"
     return token.text in ";!?" or (token.text == "." and not _is_abbreviated(tokens, at)) or token.lower in _APART
 
 
 def _is_road_talk(tokens: TokenList, at: int) -> bool:
-    """Return whether the sentence tells people where to drive or stay: its streets are then limits, not a place."""
+    """Return whether the sentence around `at` tells people where to drive or stay.
+
+    Its streets are then limits, not a place.
+    """
     return any(token.lower in _ROAD_TALK for token in tokens[max(at - _SENTENCE, 0) : at + _SENTENCE])
 
 
 def _is_order(tokens: TokenList, start: int, end: int) -> bool:
-    """Return whether ordinals are a date or an order: "May 5th", "the 5th of May", "7th and 8th graders"."""
+    """Return whether the ordinals between `start` and `end` are dates or ranks, not streets.
+
+    Examples: "May 5th", "the 5th of May", "7th and 8th graders".
+    """
     before = tokens[start - 1].lower if start else ""
     both = before == "the" and is_ordinal(tokens[start]) and is_ordinal(tokens[end - 1])
     behind = tokens.at(end)
@@ -153,7 +170,10 @@ def _is_order(tokens: TokenList, start: int, end: int) -> bool:
 
 
 def _between(tokens: TokenList, at: int) -> Span | None:
-    """Return the stretch "Elm Street between 5th and 7th", or "from 5th to 7th"; return None for a closed road."""
+    """Return the tokens of a crossing such as "Elm Street between 5th and 7th", or None.
+
+    The word "between" (or "from") is at `at`. If a road is closed there, the streets are limits, and None is returned.
+    """
     behind = at - (tokens[at - 1].text in ",(")
     before = street_before(tokens, behind)
     if before is None and tokens[behind - 1].lower in _STRETCHES:
@@ -168,9 +188,9 @@ def _between(tokens: TokenList, at: int) -> Span | None:
 
 
 def _where(tokens: TokenList, at: int) -> Span | None:
-    """Return the crossing "where Elm ends at Oak Street" after `where` at `at`, or None.
+    """Return the tokens of a crossing such as "where Elm ends at Oak Street", or None.
 
-    Two bare names count only with a word that says that they meet.
+    The word "where" is at `at`. If both streets are only names, the words must say that they meet.
     """
     end = _name(tokens, at + 1)
     if end is None:
@@ -187,7 +207,7 @@ def _where(tokens: TokenList, at: int) -> Span | None:
 
 
 def _is_water(name: Sequence[Token]) -> bool:
-    """Return whether a name is that of a river, a mountain or the like."""
+    """Return whether a name is that of a river, a mountain or something similar."""
     return any(token.lower in _WATERS for token in name)
 
 
@@ -197,7 +217,10 @@ def _is_named(tokens: TokenList, at: int) -> bool:
 
 
 def _name(tokens: TokenList, at: int) -> int | None:
-    """Return the end of a street or of a bare name that begins at `at`, or None."""
+    """Return the end (index of the next token) of a street that begins at `at`; None if there is none.
+
+    It may be a bare name, without a suffix.
+    """
     at += tokens.at(at).text == "the"
     if tokens.at(at).lower in _DIRECTIONS and tokens.at(at + 1).text == ".":
         at += 2
@@ -208,14 +231,17 @@ def _name(tokens: TokenList, at: int) -> int | None:
         end += 1
         joined = tokens.at(end).text in "-." and tokens.at(end).end == tokens.at(end + 1).start
         if joined and tokens.at(end + 1).word:
-            end += 1 + (tokens[end].text == "-" and not tokens.at(end + 1).capital)  # Stoke-on-Trent
+            end += 1 + (tokens[end].text == "-" and not tokens.at(end + 1).capital)  # for example: "Stoke-on-Trent"
     if end == at:
         return street(tokens, at)
     return end + (tokens.at(end).lower in SUFFIXES - _MEETINGS and not tokens.at(end).capital)
 
 
 def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
-    """Return the end of "corner of Elm" or "cross street: Elm", and of a second street after it, or None."""
+    """Return the end (index of the next token) of a phrase such as "corner of Elm" or "cross street: Elm".
+
+    Return None if there is none. A second street after the phrase is included.
+    """
     word, name = tokens[at].lower, at + 1
     if word in _CROSSES:
         name += tokens.at(name).text == "-"
@@ -229,7 +255,7 @@ def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
     name += tokens.at(name).text == "." and word in _ABBREVIATED
     end = _name(tokens, name)
     if end is None and of and tokens.at(name + 1).lower in ("and", "&") and tokens.at(name + 2).lower not in FUNCTION:
-        return name + 3 if tokens.at(name).word and tokens[name].lower not in FUNCTION else None  # of oak and elm
+        return name + 3 if tokens.at(name).word and tokens[name].lower not in FUNCTION else None  # "of oak and elm"
     if end is None or not (of or word in _ABBREVIATED or (word in _CORNERS and not tokens[at].capital and not titled)):
         return None
     second = _name(tokens, end + 1) if tokens.at(end).lower in ("and", "&", "/", "at", "@", "with") else None
@@ -237,13 +263,16 @@ def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
 
 
 def _by_sign(tokens: TokenList, at: int) -> Span | None:
-    """Return the crossing whose sign ("&", "/", "@" …) is at `at`, or None; one of its streets may be a bare name."""
+    """Return the tokens of a crossing whose sign ("&", "/", "@" …) is at `at`; None if there is none.
+
+    One of its streets may be a bare name ("Main" without "Street").
+    """
     before, end, name = street_before(tokens, at), street(tokens, at + 1), _name(tokens, at + 1)
     span = None
     if before is not None and name is not None:
-        span = before, end or (at + 2 if tokens[name - 1].text.isupper() else name)  # 5th & Main
+        span = before, end or (at + 2 if tokens[name - 1].text.isupper() else name)  # for example: "5th & Main"
     elif at and tokens[at - 1].capital and (end is not None or is_ordinal(tokens.at(at + 1))):
-        span = at - 1, end or at + 2  # Main & 5th
+        span = at - 1, end or at + 2  # for example: "Main & 5th"
     met = (end is not None and _meets(tokens, end)) or (name is not None and _meets(tokens, name))
     full = before is not None and end is not None and not is_ordinal(tokens[at - 1]) and not tokens[at - 1].digits
     if span is not None and (met or ((full or tokens[at].text != "-") and not _is_order(tokens, *span))):
@@ -260,10 +289,10 @@ def _by_sign(tokens: TokenList, at: int) -> Span | None:
 
 
 def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
-    """Return the crossing whose joining word ("and", "at", "near", "meets") is at `at`, or None.
+    """Return the tokens of a crossing whose joining word ("and", "at", "near", "meets") is at `at`, or None.
 
-    One street may be a bare name ("5th and Main"); both may be only if another word says that they meet. "I-35 and US
-    290" is not a crossing: two numbered roads with "and" are usually a list of closed roads.
+    One street may be a bare name ("5th and Main"). Both may be bare names only if another word says that they meet.
+    "I-35 and US 290" is not a crossing: two numbered roads with "and" are usually a list of closed roads.
     """
     word, first, last = tokens[at].lower, at, at + 1
     if first > 1 and (
@@ -293,28 +322,29 @@ def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
         return _with_bare_name(tokens, first, last, (before, end), titled=titled)
     placed = first > 1 and tokens[first - 2].lower in _PLACES and _is_bare(tokens, first - 1)
     near = placed and _is_sure_ordinal(tokens, last, titled=titled) and not _is_order(tokens, first - 1, last + 1)
-    return (first - 1, last + 1) if near else None  # at Elm near 5th
+    return (first - 1, last + 1) if near else None  # for example: "at Elm near 5th"
 
 
 def _with_bare_name(
     tokens: TokenList, first: int, last: int, ends: tuple[int | None, int | None], *, titled: bool
 ) -> Span | None:
-    """Return a crossing with at least one bare name, if it is sure enough, or None.
+    """Return the tokens of a crossing in which a street is only a name ("Main"), or None.
 
-    The joining words are the tokens from `first` to before `last`. `ends` has the first token of a street before them
-    and the end of a street after them; one or both are None.
+    The joining words are the tokens from `first` to before `last`. `ends` has the first token of a street before them,
+    and the end of a street after them; one or both are None. None is returned if it is too uncertain that both are
+    streets.
     """
     before, end = ends
     bare, bare_behind = _name_before(tokens, first), _is_bare(tokens, last)
     if tokens[first - 1].ordinal and first > 1 and tokens[first - 2].lower in ("at", "near"):
-        bare_behind = bare_behind or (tokens.at(last).word and tokens[last].lower not in FUNCTION)  # at 3rd and pike
+        bare_behind = bare_behind or (tokens.at(last).word and tokens[last].lower not in FUNCTION)  # "at 3rd and pike"
     bare_before = bare < first
     lead = tokens[bare - 1].lower if bare else ""
     ordinal = _is_sure_ordinal(tokens, last, titled=titled) and not tokens.at(last + 1).capital
     if before is not None and (bare_behind or ordinal) and not _is_order(tokens, before, last + 1):
         sure = _is_sure_ordinal(tokens, first - 1, titled=titled) or _is_sure(tokens, before, first, titled=titled)
         placed = before > 0 and tokens[before - 1].lower in _PLACES and tokens[first].lower == "and"
-        placed = placed and tokens[first - 1].lower not in _QUARTERS  # at FM 1960 and Elm
+        placed = placed and tokens[first - 1].lower not in _QUARTERS  # for example: "at FM 1960 and Elm"
         if sure or placed or tokens[last - 1].lower == "x":
             return before, last + 1
     if (bare_before or before is not None) and (plural := _plural(tokens, last)) is not None:
@@ -322,14 +352,14 @@ def _with_bare_name(
     if not bare_before or before is not None:
         return None
     if (ordinal or tokens.at(last).ordinal) and not _is_order(tokens, first, last + 1):
-        return bare, end or last + 1  # Main and 5th
+        return bare, end or last + 1  # for example: "Main and 5th"
     name = _name(tokens, last)
     if bare_behind and name is not None and not _is_water(tokens[bare:name]):
         crossed = tokens[last - 1].lower in _MEETS or tokens[last - 1].text == "x"
         if crossed or _meets(tokens, name):
             return bare, end or name
     if name is not None and first > 1 and _is_directed(tokens, first - 1) and _is_directed(tokens, name - 1):
-        return bare, name  # N. Clark and W. Division
+        return bare, name  # for example: "N. Clark and W. Division"
     if end is None or not bare or lead in ".!?:":
         return None
     placed = lead in _PLACES and tokens[end - 1].lower not in _QUARTERS
@@ -339,9 +369,10 @@ def _with_bare_name(
 
 
 def _name_before(tokens: TokenList, at: int) -> int:
-    """Return the first token of a bare name that ends at `at`, or `at` if there is none.
+    """Return the index of the first token of a street's name that ends just before `at`; `at` if there is none.
 
-    Of a name in capitals, only the last word is taken: the words before it may be other words.
+    The street has no suffix. If the name is in capitals, only its last word counts, because the words before it may not
+    belong to it.
     """
     last = at - 2 if at > 1 and tokens[at - 1].text == "." and tokens[at - 2].lower in ("jr", "sr") else at - 1
     if last < 0 or not _is_bare(tokens, last):
@@ -366,7 +397,7 @@ def _is_sure_ordinal(tokens: TokenList, at: int, *, titled: bool) -> bool:
 
 
 def _plural(tokens: TokenList, at: int) -> int | None:
-    """Return the end of a name with a plural ("Pine Streets") that begins at `at`, or None."""
+    """Return the end (index of the next token) of a phrase such as "Pine Streets" that begins at `at`, or None."""
     for end in range(at, min(at + _LONGEST_NAME, len(tokens))):
         token = tokens[end]
         if end > at and token.lower in _PLURALS:
@@ -377,9 +408,9 @@ def _plural(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_sure(tokens: TokenList, start: int, end: int, *, titled: bool) -> bool:
-    """Return whether these tokens are so surely a street that a bare name beside them is another one."""
+    """Return whether these tokens are so certainly a street that a name beside them must be a street as well."""
     if route(tokens, start) is not None:
-        return False  # Highway 50 at Echo Summit
+        return False  # not certain enough: "Highway 50 at Echo Summit"
     suffix = {token.lower for token in tokens[start:end]} & SUFFIXES
     return bool(suffix - _COMMON) or (not titled and bool(suffix & _PLAIN))
 

@@ -1,4 +1,4 @@
-"""The finder of names: a title, rank or role with capitalised words after it. A bare name is not found."""
+"""The finder of people's names: capitalised words after a title, rank or role. A name without a title is not found."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,14 +11,14 @@ _NOT_NAMES, _GIVEN, _FAMILY = _W["not_names"], _W["given"], _W["family"]
 _STREETS = words("streets")
 _FUNCTION = _STREETS["function"]
 _NO_NAMES = _FUNCTION | _NOT_NAMES | words("crews")["units"] | _STREETS["months"] | _STREETS["weekdays"]
-_LONGEST = 3  # most words of a name
+_LONGEST = 3  # the largest number of words in a name
 
 
 def names(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the places of names with their titles: start and end in the folded text.
+    """Yield each name with its title: start and end, as indexes of characters in the folded (normalised) text.
 
-    In a text whose words are all in capitals, or all begin with one, capitals don't show names. A name is found there
-    only after a title that can't be another word ("SGT"), or if it is common ("OFFICER JANE DOE").
+    Capitals don't show names in a text whose words are all in capitals, or all begin with one. There, a name is found
+    only after a title that can't be another word ("SGT"), or if it is a common name ("OFFICER JANE DOE").
     """
     tokens = text.tokens
     titled = is_titled(tokens)
@@ -33,9 +33,10 @@ def names(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def _sure_titles(titled: bool, token: Token) -> frozenset[str]:
-    """Return the titles that make any capitalised word after them a name, if they are written like `token`.
+    """Return the titles after which every capitalised word is a name.
 
-    `titled` is whether all words of the text begin with capitals.
+    They depend on the way in which `token`, the title, is written. `titled`: whether all words of the text begin with
+    capitals.
     """
     if token.text.isupper():
         return _NEVER_WORDS
@@ -47,17 +48,20 @@ def _is_common(name: Sequence[Token]) -> bool:
 
 
 def _ends_a_street(tokens: TokenList, at: int) -> bool:
-    """Return whether "Dr" at this token stands for Drive, not for Doctor."""
+    """Return whether the token "Dr" at `at` stands for Drive, not for Doctor."""
     return at > 0 and (tokens[at - 1].capital or tokens[at - 1].ordinal)
 
 
 def _name(tokens: TokenList, at: int, *, at_least: int) -> int | None:
-    """Return the end of a name at `at` that has at least `at_least` capitalised words, or None."""
+    """Return the end (index of the next token) of a name that begins at token `at`.
+
+    Return None if there are not at least `at_least` capitalised words.
+    """
     at += tokens.at(at).text == "."
     end, found = at, 0
     while found < _LONGEST and _may_be_a_name(tokens.at(end)):
         end, found = end + 1, found + 1
-        end += tokens.at(end).text == "." and len(tokens[end - 1].text) == 1  # the point of an initial
+        end += tokens.at(end).text == "." and len(tokens[end - 1].text) == 1  # the full stop after an initial
     return end if found >= at_least else None
 
 

@@ -1,6 +1,6 @@
-"""Finders that use regular expressions: coordinates, cells, documents, telephone numbers, links.
+"""Finders that use regular expressions: coordinates, H3 cells, documents, telephone numbers, links.
 
-Each yields the start and end of its findings as indexes of characters in the folded text.
+Each yields the start and end of its findings, as indexes of characters in the folded (normalised) text.
 """
 
 import re
@@ -16,7 +16,7 @@ _PAIR = re.compile(
 _NAMED = re.compile(rf"(?i)(?<![a-z])(?:lat|latitude|lng|lon|longitude)[\"']?\s?[:=]?\s?[+-]?{_DECIMAL}")
 _DEGREES = re.compile(rf"(?<![\d.]){_DECIMAL}\s?°")
 _MINUTES = re.compile(r"(?<![\d.])[0-9]{1,3}\s?°\s?[0-9]{1,2}(?:\.[0-9]{1,6})?\s?['′’]")
-_CELL = re.compile(r"(?<![0-9A-Za-z])8[0-9a-fA-F]{14}(?![0-9A-Za-z])")  # an H3 cell
+_CELL = re.compile(r"(?<![0-9A-Za-z])8[0-9a-fA-F]{14}(?![0-9A-Za-z])")  # the id of an H3 cell
 _COORDINATES = (_PAIR, _NAMED, _DEGREES, _MINUTES, _CELL)
 _SOCIAL = re.compile(r"(?<![\d-])(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![\d-])")
 _CARD = re.compile(r"(?<![\d-])[0-9](?:[ -]?[0-9]){12,18}(?![\d-])")
@@ -31,14 +31,14 @@ _HANDLE = re.compile(r"(?<![\w@])@[A-Za-z_][\w.]{1,30}")
 _CONTACTS = (_EMAIL, _LINK, _HOST, _HANDLE)
 # A telephone number as people write it: digits, with up to three separators between them.
 _TELEPHONE = re.compile(r"(?<![\w.])\+?\(?[0-9](?:[ ().\-/]{0,3}[0-9]){6,16}(?![\w])")
-_PIECE = re.compile(r"[^ /]+")  # a part of a match, which may have other numbers before or after the telephone number
-_FEWEST, _MOST_PIECES = 7, 6  # least digits, and most pieces, of a telephone number
-_MAX_NUMBERS = 16  # matches of one text to look up, and as many parts of matches; each look-up takes about 50 µs
-_MAX_PARTS = 8  # parts of one match to look up
+_PIECE = re.compile(r"[^ /]+")  # a match may have other numbers beside the telephone number, so it is cut into pieces
+_FEWEST, _MOST_PIECES = 7, 6  # the smallest number of digits, and largest number of pieces, of a telephone number
+_MAX_NUMBERS = 16  # the largest number of matches, and of parts of matches, to test; a test takes about 50 µs
+_MAX_PARTS = 8  # the largest number of parts of one match to test
 
 
 def matches(pattern: re.Pattern[str], text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the places that match the pattern and are not empty."""
+    """Yield the start and end of each part of the text that matches the pattern, except empty parts."""
     return (match.span() for match in pattern.finditer(text.folded) if match[0])
 
 
@@ -48,7 +48,10 @@ def coordinates(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def documents(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield US social security numbers, and numbers of payment cards (ISO/IEC 7812-1, annex B: the Luhn formula)."""
+    """Yield US social security numbers, and numbers of payment cards.
+
+    The latter satisfy the Luhn formula (ISO/IEC 7812-1, annex B).
+    """
     yield from (match.span() for match in _SOCIAL.finditer(text.folded))
     for match in _CARD.finditer(text.folded):
         if _luhn([int(character) for character in match[0] if character.isdigit()]):
@@ -82,7 +85,10 @@ def phones(text: FoldedText, region: str) -> Iterator[tuple[int, int]]:
 
 
 def _parts(match: re.Match[str]) -> Iterator[tuple[int, int]]:
-    """Yield the parts of a match that may be a telephone number: from each piece on, the longest part first."""
+    """Yield the parts of a match that may be a telephone number.
+
+    A part begins with any piece of the match. For each beginning, the longest part comes first.
+    """
     pieces = [(match.start() + each.start(), match.start() + each.end()) for each in _PIECE.finditer(match[0])]
     digits = [sum(map(str.isdigit, match.string[at:end])) for at, end in pieces]
     for first, (at, _) in enumerate(pieces):
@@ -92,7 +98,7 @@ def _parts(match: re.Match[str]) -> Iterator[tuple[int, int]]:
 
 
 def _is_valid(number: str, region: str) -> bool:
-    import phonenumbers  # here, because its tables take 30 ms to load, and most processes never need them
+    import phonenumbers  # imported here, because its tables take 30 ms to load, and most processes never need them
 
     try:
         return phonenumbers.is_valid_number(phonenumbers.parse(number, region))

@@ -1,4 +1,4 @@
-"""Folding a text and splitting it into tokens (rule TX1)."""
+"""The folding of a text to plain characters, and its tokens (rule TX1)."""
 
 import re
 import unicodedata
@@ -7,24 +7,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-# Invisible characters whose category is not Cf: Unicode's Default_Ignorable_Code_Point, the object replacement
-# character, and the Braille blank, which looks like a space.
+# Invisible characters whose Unicode category is not Cf: those with the property Default_Ignorable_Code_Point, the
+# object replacement character, and the Braille blank, which looks like a space.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufffc\U000e0000-\U000e0fff]"
 )
 _DASHES = frozenset("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d")
-_LONGEST_FOLD = 4  # most characters that may replace one; some ligatures would become eighteen
+_LONGEST_FOLD = 4  # at most this many characters may replace one; some ligatures would become eighteen
 _TOKEN = re.compile(
     r"(?P<number>[0-9]+)(?P<letters>[A-Za-z]{0,3}(?![A-Za-z]))|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)?)|[^\s\w]"
 )
 
 
 class Token(NamedTuple):
-    """A number with up to three letters after it ("12", "12B", "5th"), a word, or a sign.
+    """A token: a number with up to three letters after it ("12", "12B", "5th"), a word, or a sign.
 
-    `start` and `end` are indexes in the folded text. `lower` is the token in small letters, without the marks on Latin
-    letters. `digits` is the number of digits of a number, and 0 for other tokens; `letters` are the letters after it.
-    `ordinal` is true for numbers like 5th, and `capital` for words that begin with a capital letter.
+    `start` and `end` are indexes of characters in the folded text. `lower` is the token in lower case, without the
+    marks on Latin letters. `digits` is the number of digits of a number, and 0 for other tokens; `letters` are the
+    letters after it. `ordinal` is true for numbers like 5th, and `capital` for words that begin with a capital letter.
     """
 
     text: str
@@ -43,7 +43,7 @@ class Token(NamedTuple):
 
     @property
     def number(self) -> bool:
-        """Whether the token is a number, but not one like 5th."""
+        """Whether the token is a number, but not an ordinal like 5th."""
         return self.digits > 0 and not self.ordinal
 
 
@@ -52,7 +52,7 @@ END = Token("\n", "\n", 0, 0, 0, "", False, False)  # returned for every index a
 
 @dataclass(frozen=True)
 class FoldedText:
-    """A folded text; `origin[i]` is the index in the original text of the folded text's character i."""
+    """A folded (normalised) text. `origin[i]` is the index in the original text of the folded text's character i."""
 
     folded: str
     origin: Sequence[int] = field(repr=False)
@@ -69,18 +69,18 @@ class TokenList(tuple[Token, ...]):
     __slots__ = ()
 
     def at(self, place: int) -> Token:
-        """Return the token with this index, which must not be negative, or END after the last token."""
+        """Return the token with this index, which must not be negative. After the last token, return END."""
         return self[place] if place < len(self) else END
 
 
 def is_titled(tokens: TokenList) -> bool:
-    """Return whether all longer words begin with capitals, as in headlines: then capitals don't show names."""
+    """Return whether all longer words begin with capitals, as in headlines. If so, capitals don't show names."""
     longer = [token for token in tokens if token.word and len(token.text) > 3]
     return len(longer) > 3 and all(token.capital for token in longer)
 
 
 def fold(text: str) -> FoldedText:
-    """Fold a text: NFKC, no invisible characters, and plain dashes, blanks and ASCII digits (rule HD13)."""
+    """Return the text in NFKC, without invisible characters and with plain dashes, blanks and digits (rule HD13)."""
     if text.isascii():
         return FoldedText(text.replace("\n", " "), range(len(text)))
     characters: list[str] = []
@@ -94,7 +94,7 @@ def fold(text: str) -> FoldedText:
 
 
 def _is_invisible(character: str) -> bool:
-    """Return whether a character is invisible: a joiner, a mark of direction, an annotation or a filler."""
+    """Return whether a character is invisible: a joiner, a direction mark, an annotation or a filler."""
     return unicodedata.category(character) == "Cf" or _INVISIBLE.match(character) is not None
 
 
@@ -110,7 +110,7 @@ def _plain(character: str) -> str:
 
 
 def _number(character: str) -> str | None:
-    """Return the value of a digit of any script, or of a number in a circle, in ASCII digits; else None."""
+    """Return a digit of any script, or a number in a circle, in ASCII digits; None for other characters."""
     if unicodedata.category(character) not in ("Nd", "No"):
         return None
     value = unicodedata.numeric(character, 0.5)
@@ -118,10 +118,11 @@ def _number(character: str) -> str | None:
 
 
 def _is_mark_on_last(characters: list[str], mark: str) -> bool:
-    """Return whether a character is a mark that belongs to the last one and needs no place of its own.
+    """Return whether a character is a mark that belongs to the last character, so that it is not added itself.
 
-    If Unicode has a character for both, it replaces the last one. Otherwise marks on ASCII characters are dropped, so
-    that text that is struck out or boxed is read as plain text. Other scripts keep their marks.
+    If Unicode has a single character for both, that character replaces the last one. Otherwise marks on ASCII
+    characters are dropped, so that text that is struck out or boxed is read as plain text. Other scripts keep their
+    marks.
     """
     if unicodedata.category(mark) not in ("Mn", "Me"):
         return False
@@ -132,7 +133,7 @@ def _is_mark_on_last(characters: list[str], mark: str) -> bool:
 
 
 def _letters(word: str) -> str:
-    """Return a word in small letters, without the marks on Latin letters: "Blöck" is looked up as "block"."""
+    """Return a word in lower case, without the marks on Latin letters: "Blöck" is looked up as "block"."""
     if word.isascii():
         return word.lower()
     parts = unicodedata.normalize("NFKD", word)

@@ -1,8 +1,10 @@
-"""The finder of units: which units of fire brigade, police and the like were sent, and how many.
+"""The finder of units: which units of fire brigade, police and other services were sent, and how many.
 
 It finds counts, before the word ("two engines") or after it ("units on scene: 4"). It also finds single units: a kind
 with its number ("Engine 12"), a code ("E12"), or a call sign ("1-Adam-12"). Counts of people who are hurt ("two
-firefighters were injured") and of dwellings ("200 units have no water") are no findings.
+firefighters were injured") and of dwellings ("200 units have no water") are not reported.
+
+In all functions, `at` is the index of a token, and the *end* of something is the index of the first token after it.
 """
 
 from collections.abc import Iterator
@@ -19,10 +21,10 @@ _AGENCIES, _SENDS, _COMES = _W["agencies"], _W["sends"], _W["comes"]
 _COUNTED, _SPOKEN = _W["counted"], _NUMBERS | _PHONETIC
 _COUNTABLE = (_PEOPLE - {"police"}) | _COUNTED
 _BEFORE_CODES, _BEHIND_CODES = _W["before_codes"], _W["behind_codes"]
-_HYPHENED = _CODES - {"a", "b", "c", "d", "m", "p", "u", "x"}  # without those of A-10, B-12, C-4 and M-25
+_HYPHENED = _CODES - {"a", "b", "c", "d", "m", "p", "u", "x"}  # without the letters of A-10, B-12, C-4 and M-25
 _SINGLE, _MONTHS = _W["single"], words("streets")["months"]
 _THINGS, _FEW = _PEOPLE | _VEHICLES, _SINGLE | _SERVICES | _UNITS
-_ROADS = frozenset({"a", "b", "m"})  # the M25
+_ROADS = frozenset({"a", "b", "m"})  # for example: "the M25"
 _CODE_LISTS = _CODES | {",", "and", "or", "to", "through"}
 _GROUPS = frozenset(
     {
@@ -35,17 +37,17 @@ _GROUPS = frozenset(
     }
 )
 _ONES = frozenset({"one", "single", "lone", "1", "additional", "another", "extra"})
-_UNCOUNTED = frozenset({"people", "children", "men", "women"})  # rescue two people
+_UNCOUNTED = frozenset({"people", "children", "men", "women"})  # for example: "rescue two people"
 _LISTED = frozenset({",", "and", "&", "/", "+", "plus"})
-_MAX_COUNT = 3  # most digits of a count
-_MAX_NUMBER = 4  # most digits of a unit's number
-_MOST_BETWEEN = 7  # most tokens between a count and the counted word: two large search-and-rescue teams
-_MOST_LISTED = 12  # most units of one list
-_NEAR = 8  # tokens to look at before and after a count
+_MAX_COUNT = 3  # the largest number of digits in a count
+_MAX_NUMBER = 4  # the largest number of digits in a unit's number
+_MOST_BETWEEN = 7  # the largest number of tokens from a count to its word: "two large search-and-rescue teams"
+_MOST_LISTED = 12  # the largest number of units in one list
+_NEAR = 8  # the number of tokens before and after a count that are examined
 
 
 def units(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the places of units and of their numbers: start and end in the folded text."""
+    """Yield the start and end of each unit or count, as indexes of characters in the folded (normalised) text."""
     tokens = text.tokens
     behind = 0
     for at in range(len(tokens)):
@@ -55,7 +57,7 @@ def units(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def _unit(tokens: TokenList, at: int) -> int | None:
-    """Return the end of a unit, or of a count of units, that begins at `at`, or None."""
+    """Return the end (index of the next token) of a unit, or a count of units, that begins at `at`, or None."""
     token, before = tokens[at], tokens[at - 1].lower if at else ""
     end = _call_sign(tokens, at) if token.digits or token.lower in _SPOKEN else None
     joined = len(token.letters) == 1 and token.digits < _MAX_COUNT and tokens.at(at + 1).start == token.end
@@ -63,7 +65,7 @@ def _unit(tokens: TokenList, at: int) -> int | None:
         joined and (at == 0 or tokens[at - 1].end < token.start) and tokens.at(at + 2).text != ":"
     )  # neither a time nor a virus
     if joined and 0 < tokens.at(at + 1).digits <= _MAX_COUNT and tokens.at(at + 1).number:
-        return at + 2  # 7A23
+        return at + 2  # for example: "7A23"
     if end is None and (token.lower in _COUNTS or token.lower in ("one", "single", "lone") or _is_number(token)):
         end = _grouped(tokens, at)
         if end is None and token.lower in _ONES:
@@ -82,9 +84,10 @@ def _unit(tokens: TokenList, at: int) -> int | None:
 
 
 def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
-    """Return the first token and the end of each unit of a list, such as "two engines, four trucks and a chief".
+    """Return the units of a list such as "two engines, four trucks and a chief".
 
-    The first unit is from `start` to `end`. A bare number is joined to the unit before it: "Engines 3 and 36".
+    Each is given as a range of tokens. The first unit is from `start` to `end`. A bare number is joined to the unit
+    before it: "Engines 3 and 36".
     """
     found = [(start, end)]
     for _ in range(_MOST_LISTED):
@@ -95,7 +98,7 @@ def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
         if more is None:
             break
         if tokens[more - 1].number and more == at + 1:
-            found[-1] = found[-1][0], more  # Engines 3 and 36
+            found[-1] = found[-1][0], more  # for example: "Engines 3 and 36"
         else:
             found.append((at, more))
         end = more
@@ -103,7 +106,10 @@ def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _next_listed(tokens: TokenList, at: int, last: Token) -> int | None:
-    """Return the end of the next unit of a list, after `last`, or None: within a list, less is needed for a finding."""
+    """Return the end (index of the next token) of the next unit of a list; None if there is none.
+
+    `last` is the last token of the unit before. Within a list, a word counts as a unit on weaker evidence.
+    """
     token = tokens[at]
     if token.lower in _COUNTS or _is_number(token):
         bare = last.number and token.number and not (tokens.at(at + 1).word and tokens.at(at + 1).lower in _MEASURES)
@@ -118,12 +124,15 @@ def _is_number(token: Token) -> bool:
 
 
 def _one(tokens: TokenList, at: int) -> int | None:
-    """Return the end of "one ladder truck", or None: "one firefighter was hurt" does not say who was sent."""
+    """Return the end (index of the next token) of a phrase such as "one ladder truck"; None if there is none.
+
+    "One firefighter was hurt" is not found, because it does not say who was sent.
+    """
     alone = tokens[at].lower in ("single", "lone") or (at > 0 and tokens[at - 1].lower in ("just", "only"))
     for end in range(at + 1, min(at + 5, len(tokens))):
         token = tokens[end]
         if alone and f"{token.lower}s".replace("ys", "ies") in _PEOPLE:
-            return None if _is_not_sent(tokens, at, end + 1) else end + 1  # only one deputy
+            return None if _is_not_sent(tokens, at, end + 1) else end + 1  # for example: "only one deputy"
         if token.lower in _SINGLE and tokens.at(end + 1).lower not in _SINGLE | _THINGS | {"company"}:
             return end + 1
         service = tokens[end - 1].lower in _SERVICES
@@ -135,23 +144,26 @@ def _one(tokens: TokenList, at: int) -> int | None:
 
 
 def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
-    """Return the end of "4 units", "three fire engines" or "two police cars", or None."""
+    """Return the end (index of the next token) of a count such as "4 units" or "two police cars" at `at`, or None.
+
+    `service`: whether the name of a service has occurred before.
+    """
     if tokens[at].letters == "x" or tokens.at(at + 1).lower == "x":
         thing = at + 1 + (tokens.at(at + 1).lower == "x")
         while tokens.at(thing).lower in _SERVICES and tokens.at(thing + 1).lower in _SERVICES | _SINGLE | _VEHICLES:
             thing += 1
         if tokens.at(thing).lower in _FEW:
-            return thing + 1  # 2x patrol
+            return thing + 1  # for example: "2x patrol"
     for end in range(at + 1, min(at + 1 + _MOST_BETWEEN, len(tokens))):
         token = tokens[end]
         if token.lower in _PEOPLE or (service and token.lower in _VEHICLES):
-            last = end + 1 + (tokens.at(end + 1).lower in _THINGS)  # two police helicopters
+            last = end + 1 + (tokens.at(end + 1).lower in _THINGS)  # for example: "two police helicopters"
             return None if _is_not_sent(tokens, at, last) else last
         if token.lower in _VEHICLES and _are_sent(tokens, at, end + 1):
             return end + 1
         if token.lower in _BASES and at > 1 and tokens[at - 1].lower == "from" and tokens[at - 2].lower in _PEOPLE:
             return end + 1
-        joined = token.lower == "and" and tokens[end - 1].text == "-"  # search-and-rescue teams
+        joined = token.lower == "and" and tokens[end - 1].text == "-"  # for example: "search-and-rescue teams"
         if not (token.word or token.text in "-+" or token.digits) or (token.lower in _STOPS and not joined):
             return None
         service = service or token.lower in _SERVICES
@@ -159,7 +171,7 @@ def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
 
 
 def _is_not_sent(tokens: TokenList, at: int, end: int) -> bool:
-    """Return whether the counted persons were hurt, or the counted units are dwellings or goods."""
+    """Return whether the counted people were hurt, or the counted units are dwellings or goods."""
     before, behind = tokens[max(at - _NEAR, 0) : at], tokens[end : end + _NEAR]
     if any(token.lower in _HARM for token in (*before[-2:], *behind[:3])):
         return True
@@ -184,7 +196,7 @@ def _are_sent(tokens: TokenList, at: int, end: int) -> bool:
 
 
 def _grouped(tokens: TokenList, at: int) -> int | None:
-    """Return the end of "three-engine response" or "12-person crew", or None."""
+    """Return the end (index of the next token) of a phrase such as "three-engine response", or None."""
     member = at + 1
     while member < at + 4 and (tokens.at(member).text == "-" or tokens.at(member).lower in _NUMBERS):
         member += 1
@@ -195,7 +207,7 @@ def _grouped(tokens: TokenList, at: int) -> int | None:
 
 
 def _counted_behind(tokens: TokenList, at: int) -> int | None:
-    """Return the end of "units on scene: 4", "engines (3)" or "officers x3", or None."""
+    """Return the end (index of the next token) of a phrase such as "units on scene: 4" or "officers x3", or None."""
     end = at + 1
     while end < at + _MOST_BETWEEN and tokens.at(end).lower in _STATES:
         end += 1
@@ -210,7 +222,7 @@ def _counted_behind(tokens: TokenList, at: int) -> int | None:
 
 
 def _call_sign(tokens: TokenList, at: int) -> int | None:
-    """Return the end of "1-Adam-12", "Three Lincoln 40" or "Adam-12", or None."""
+    """Return the end (index of the next token) of a call sign such as "1-Adam-12" or "Three Lincoln 40", or None."""
     letter = at
     if _is_number(tokens[at]) or tokens[at].lower in _NUMBERS:
         letter += 1 + (tokens.at(at + 1).text == "-")
@@ -230,7 +242,7 @@ def _leads_to_a_number(token: Token) -> bool:
 
 
 def _named(tokens: TokenList, at: int) -> int | None:
-    """Return the end of "Engine 12", "Engine No. 12", "Engine Twelve" or "Ladders 3", or None."""
+    """Return the end (index of the next token) of a unit such as "Engine 12" or "Engine Twelve", or None."""
     end = at + 1
     while end <= at + _MOST_BETWEEN and _leads_to_a_number(tokens.at(end)):
         end += 1
@@ -242,9 +254,9 @@ def _named(tokens: TokenList, at: int) -> int | None:
 
 
 def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
-    """Return the end of a unit whose number is spelled out ("Engine Forty-Two"), or None.
+    """Return the end (index of the next token) of a unit such as "Engine Forty-Two", or None.
 
-    The unit begins at `at`, and its number at `end`.
+    Its number is spelled out. The unit begins at `at`, and the number at `end`.
     """
     last = end
     while last < end + 3 and (tokens.at(last).lower in _NUMBERS or tokens.at(last).text == "-"):
@@ -257,9 +269,10 @@ def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
 
 
 def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> int | None:
-    """Return the end of "E12", "RS1" or "E-12", or None: capital letters and a number, joined or with a hyphen.
+    """Return the end (index of the next token) of a unit's code such as "E12" or "E-12" at `at`; None if there is none.
 
-    `hyphened` are the letters that may be followed by a hyphen.
+    A code has capital letters and a number, joined or with a hyphen. `hyphened` has the letters that may be followed by
+    a hyphen.
     """
     letters, hyphen = tokens[at], tokens.at(at + 1)
     if letters.lower not in _CODES or not letters.text.isupper() or _is_labelled(tokens, at):
@@ -267,16 +280,16 @@ def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> i
     end = at + 1 + (hyphen.text == "-" and hyphen.start == letters.end and letters.lower in hyphened)
     number, behind = tokens.at(end), tokens.at(end + 1)
     joined = number.start == tokens[end - 1].end and number.digits > 0 and not number.letters
-    decimal = behind.text == "." and behind.start == number.end and tokens.at(end + 2).start == behind.end  # M4.1
+    decimal = behind.text == "." and behind.start == number.end and tokens.at(end + 2).start == behind.end  # "M4.1"
     decimal = decimal and tokens.at(end + 2).digits > 0
     other = decimal or behind.lower in _BEHIND_CODES
     return end + 1 if joined and number.digits <= _MAX_NUMBER and not other else None
 
 
 def _is_labelled(tokens: TokenList, at: int) -> bool:
-    """Return whether a word before a code, or before a list of codes, says that it is no unit: "Gate B12"."""
+    """Return whether a word before a code, or before a list of codes, shows that it is not a unit: "Gate B12"."""
     if at > 0 and tokens[at - 1].text == "-" and tokens[at - 1].end == tokens[at].start:
-        return at > 1 and tokens[at - 2].word and tokens[at - 2].end == tokens[at - 1].start  # zone SFO-E12
+        return at > 1 and tokens[at - 2].word and tokens[at - 2].end == tokens[at - 1].start  # as in "zone SFO-E12"
     first = at
     while (
         first > at - _MOST_LISTED and first > 1 and (tokens[first - 1].digits or tokens[first - 1].lower in _CODE_LISTS)

@@ -1,4 +1,4 @@
-"""The sets of words that finders use, read from `english.toml`."""
+"""The sets of words in which finders look up tokens. They are read from `english.toml`."""
 
 import tomllib
 from importlib import resources

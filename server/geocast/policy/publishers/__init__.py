@@ -1,8 +1,8 @@
 """The grants of publishers: what each may publish, where and how often (`--publishers`; docs/guide/publishers.md).
 
-    file.py           TOML and GeoJSON -> Publishers: strict, and either the whole file or nothing
-    bounds.py         the table of a publisher, and the parts of a request that are beyond it (PG1, P21, P22)
-    jurisdiction.py   where a publisher may publish: polygons of a map
+    file.py           the parser of the publishers' file (TOML, GeoJSON), which accepts the whole file or nothing
+    bounds.py         the limits of a publisher, and the parts of a request that exceed them (PG1, P21, P22)
+    jurisdiction.py   the area in which a publisher may publish: polygons of a map
     rates.py          how often a publisher may publish on this node (PG2)
 
 Only `read_publishers` does I/O. Nothing here stores a requested place: the check of a place (P22) only says yes or no.

@@ -1,6 +1,7 @@
-"""The tables of the publishers' file, and the parts of a request that are beyond them (rules PG1, P21, P22).
+"""The tables of the publishers' file, and the parts of a request that exceed them (rules PG1, P21, P22).
 
-All functions are pure. They do not depend on tokens, HTTP or the log, so publishing by CAP uses the same tables.
+A table has the limits of one publisher. All functions are pure. They do not depend on tokens, HTTP or the log, so the
+same tables are used for CAP messages.
 """
 
 import json
@@ -16,7 +17,7 @@ from .jurisdiction import Jurisdiction
 
 ALL_OTHERS = "*"
 PER_MINUTE, PER_HOUR = 30, 300  # default rates of alerts and revisions
-DRY_PER_MINUTE = 600  # a review desk sends a dry run after each change of its form
+DRY_PER_MINUTE = 600  # a review desk sends a dry run after each change of its web form
 
 
 class Rate(NamedTuple):
@@ -31,7 +32,10 @@ DRY_RUNS = (Rate(DRY_PER_MINUTE, 60),)
 
 @dataclass(frozen=True)
 class Bounds:
-    """The grants of one table. A bound that is None allows everything; a rate that is None is the default rate."""
+    """The limits of one publisher, or of all others: one table of the publishers' file.
+
+    A limit that is None allows everything. A rate that is None is the default rate.
+    """
 
     categories: frozenset[str] | None = None
     statuses: frozenset[Status] | None = None
@@ -42,18 +46,22 @@ class Bounds:
     per_hour: int | None = None
 
     def contains(self, lat: float, lng: float) -> bool:
-        """Return whether this publisher may publish at a point (degrees). The point is not stored."""
+        """Return whether the publisher may publish at a point (degrees). The point is not stored."""
         return self.jurisdiction is None or self.jurisdiction.contains(lat, lng)
 
     def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
-        """Return whether this publisher may publish in a ring with these corners (latitude, longitude); not stored."""
+        """Return whether the publisher may publish in a ring, which is not stored.
+
+        `corners` are (latitude, longitude) in degrees.
+        """
         return self.jurisdiction is None or self.jurisdiction.covers(corners)
 
     def violations(self, facts: PolicyFacts, outside_jurisdiction: Sequence[OutsideShape]) -> list[Violation]:
-        """Return the violations of the grant (P21) and of the jurisdiction (P22), in this order.
+        """Return the violations of the limits (P21) and of the jurisdiction (P22), in this order.
 
-        `outside_jurisdiction` are the shapes that `contains` and `covers` have refused. The radius is not checked here:
-        the policy does that, by the narrower of both bounds. A fact that is unusable is not checked (rule P9).
+        `outside_jurisdiction` has the shapes for which `contains` or `covers` has returned False. The radius is not
+        checked here: the policy checks it against the smaller of its own and the publisher's limit. An unusable fact is
+        not checked (rule P9).
         """
         return [*self._beyond(facts), *map(_outside, outside_jurisdiction)]
 
@@ -81,30 +89,35 @@ def _outside(outside_shape: OutsideShape) -> Violation:
 
 @dataclass(frozen=True)
 class Publishers:
-    """The tables of one issuer, by the `sub` that they cover; ALL_OTHERS covers every other `sub` of that issuer.
+    """The tables (limits of a publisher) of one issuer, by `sub`.
 
-    The tables outside all `[issuers]` sections are for tokens by keys without an issuer. `issuers` has the tables of
-    each named issuer (rule HD5).
+    ALL_OTHERS has the table for every other `sub`.
+
+    The tables outside all `[issuers]` sections are for tokens that are signed with keys without an issuer. `issuers`
+    has the tables of each named issuer (rule HD5).
     """
 
     tables: Mapping[str, Bounds]
     issuers: Mapping[str, "Publishers"] = field(default_factory=dict)
 
     def by(self, issuer: str) -> "Publishers":
-        """Return the tables for tokens of an issuer: none if the file does not name it, so nobody may publish."""
+        """Return the tables for tokens of an issuer.
+
+        If the file does not name the issuer, there are none, and nobody may publish.
+        """
         return self.issuers.get(issuer, NO_TABLES) if issuer else self
 
     def of(self, sub: str) -> Bounds | None:
-        """Return the table that covers a publisher, or None if it may not publish (rule PG1)."""
+        """Return the limits of a publisher; None if it may not publish at all (rule PG1)."""
         return self.tables.get(sub) or self.tables.get(ALL_OTHERS)
 
     def rates(self, sub: str) -> tuple[Rate, ...]:
-        """Return how often a publisher may publish and revise (rule PG2)."""
+        """Return the largest rates at which a publisher may publish and revise (rule PG2)."""
         bounds = self.of(sub) or Bounds()
         return Rate(bounds.per_minute or PER_MINUTE, 60), Rate(bounds.per_hour or PER_HOUR, 3600)
 
     def own_rates(self, sub: str) -> tuple[Rate, ...]:
-        """Return the rates that a publisher's own table sets: no defaults, and nothing of the table for all others."""
+        """Return the rates in a publisher's own table, without default rates and without those for all others."""
         own = self.tables.get(sub, Bounds())
         return tuple(Rate(number, within_s) for number, within_s in _stated(own) if number is not None)
 
@@ -117,7 +130,7 @@ class Publishers:
         return "; ".join([own, *(f"of {json.dumps(name)}: {each.summary()}" for name, each in self.issuers.items())])
 
     def warnings(self, categories: Mapping[str, object]) -> list[str]:
-        """Return warnings for the operator; `categories` are the policy's."""
+        """Return warnings for the operator about the tables. `categories` are those of the policy."""
         tables = [bounds for each in (self, *self.issuers.values()) for bounds in each.tables.values()]
         named = {each for bounds in tables for each in bounds.categories or ()}
         unknown = sorted(named - categories.keys())
@@ -128,9 +141,9 @@ NO_TABLES = Publishers({})
 
 
 def granted(publishers: Publishers | None, name: str, refusal: str) -> Bounds:
-    """Return the grants of a publisher: everything, if there is no publishers' file.
+    """Return the limits of a publisher; without a publishers' file, there are no limits.
 
-    Raise Problem (403) with the text `refusal` if no table covers the publisher.
+    Raise Problem (403) with the text `refusal` if the publisher may not publish at all.
     """
     bounds = Bounds() if publishers is None else publishers.of(name)
     if bounds is None:

@@ -1,7 +1,7 @@
 """The publishers' file: TOML, with GeoJSON files for jurisdictions in the same folder.
 
-All of these files are read into one bytes object, which is then parsed. So a reload takes all of them or none, other
-processes can be given exactly the same content, and one digest tells whether two nodes have the same (rule BA2).
+All of these files are read into one bytes object, which is then parsed. So a reload uses either all of them or none,
+other processes can get exactly the same content, and nodes can compare their files by one digest (rule BA2).
 """
 
 import tomllib
@@ -18,10 +18,10 @@ from ...model.alert import Severity, Status, is_id
 from .bounds import ALL_OTHERS, Bounds, Publishers
 from .jurisdiction import Jurisdiction, parse_jurisdiction
 
-MAX_BYTES = 1024 * 1024  # of all files together: a reload parses them on the event loop, in 0.1 s
+MAX_BYTES = 1024 * 1024  # all files together; a reload parses this size on the event loop in 0.1 s
 MOST_PER_HOUR = 10_000
 
-_NAME = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"  # of a file in the same folder, so without a slash
+_NAME = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"  # the name of a file in the same folder, so without a slash
 _Category = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
 
 
@@ -38,13 +38,19 @@ class _Table(BaseModel):
 
 
 def load_publishers(path: Path | None) -> Publishers | None:
-    """Return the publishers in a file, or None without a file. Raise ConfigError."""
+    """Return the publishers in a file, or None if `path` is None.
+
+    Raise ConfigError if a file can't be read or is invalid.
+    """
     read = read_publishers(path)
     return None if read is None else parse_publishers(read, path)
 
 
 def read_publishers(path: Path | None) -> bytes | None:
-    """Read the file and the jurisdictions that it names into one bytes object. Raise ConfigError."""
+    """Read the file and the jurisdictions that it names into one bytes object.
+
+    Raise ConfigError if a file can't be read.
+    """
     if path is None:
         return None
     text, left = _read(path, path, MAX_BYTES)
@@ -55,9 +61,12 @@ def read_publishers(path: Path | None) -> bytes | None:
     return packed
 
 
-@lru_cache(maxsize=1)  # so that a reload with unchanged publishers takes no time here
+@lru_cache(maxsize=1)  # so that a reload of unchanged files takes no time
 def parse_publishers(read: bytes, path: Path | None) -> Publishers:
-    """Parse what `read_publishers` returned. Raise ConfigError, which lists everything that is wrong in the TOML."""
+    """Return the publishers in the result of `read_publishers`.
+
+    Raise ConfigError if it is invalid, with all mistakes in the TOML.
+    """
     text, maps = msgpack.unpackb(read)
     tables = _tables(text, path)
     parsed: dict[tuple[str, str], _Table] = {}
@@ -93,7 +102,7 @@ def _bounds(table: _Table, drawn: Mapping[str, Jurisdiction]) -> Bounds:
 
 
 def _read(path: Path, file: Path, left: int) -> tuple[bytes, int]:
-    """Return a file's content, and how many of `left` bytes remain for other files. Raise ConfigError."""
+    """Return a file's content, and how many of `left` bytes remain. Raise ConfigError if it is unreadable or longer."""
     try:
         with file.open("rb") as opened:
             data = opened.read(left + 1)
@@ -105,7 +114,10 @@ def _read(path: Path, file: Path, left: int) -> tuple[bytes, int]:
 
 
 def _tables(text: bytes, path: Path | None) -> dict[tuple[str, str], Any]:
-    """Return the tables of the file, unchecked, by issuer and `sub` (rule HD5). Raise ConfigError."""
+    """Return the tables of the file, unchecked, by issuer and `sub` (rule HD5).
+
+    Raise ConfigError if it is not TOML, or has other things than tables of publishers.
+    """
     try:
         found = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -121,7 +133,7 @@ def _tables(text: bytes, path: Path | None) -> dict[tuple[str, str], Any]:
 
 
 def _section(section: object) -> dict[str, Any]:
-    """Return the tables of a section that has `publishers` and nothing else; return none for any other section."""
+    """Return the tables of a section that only has `publishers`. Return no tables if it has anything else."""
     match section:
         case {"publishers": dict(tables), **others} if not others:
             return tables
@@ -129,7 +141,7 @@ def _section(section: object) -> dict[str, Any]:
 
 
 def _named(tables: Mapping[Any, Any]) -> Iterator[str]:
-    """Yield the files that valid tables name; invalid tables are refused when they are parsed."""
+    """Yield the names of the files that valid tables name. Invalid tables are refused later, when they are parsed."""
     for table in tables.values():
         try:
             name = _Table.model_validate(table).jurisdiction

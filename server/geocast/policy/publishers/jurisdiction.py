@@ -1,11 +1,11 @@
 """The jurisdiction of a publisher: polygons of a map, whose edges are straight in longitude and latitude (RFC 7946).
 
 This is not the geometry of alerts (`spherical_polygon`), whose edges are arcs of great circles. Borders are drawn on
-maps, and a border along a parallel must stay on the parallel. So shapely decides, on the plane of longitude and
-latitude.
+maps, and a border along a parallel must stay on the parallel. So the tests are made by shapely, on a map: the plane of
+longitude and latitude.
 
-A ring is covered if all of its edges are, and if it does not wind around a hole of the jurisdiction. A ring may cross
-itself.
+A ring is in the jurisdiction if all of its edges are, and if it does not wind around a hole of the jurisdiction. A ring
+may cross itself.
 """
 
 import math
@@ -20,7 +20,7 @@ from ...geometry import lazy_shapely as shapely
 from ...geometry.spherical_polygon import winding
 from ...wire.strict_json import load_json
 
-BORDER_DEG = 1e-7  # 1 cm of tolerance, because rounding may put an edge along a border on its other side
+BORDER_DEG = 1e-7  # 1 cm of tolerance, because rounding may move an edge along a border to its other side
 GEOMETRIES = "Polygon, MultiPolygon, a Feature of one, or a FeatureCollection of those"
 
 
@@ -28,17 +28,17 @@ class Jurisdiction:
     """The union of several polygons, borders included."""
 
     def __init__(self, polygons: Sequence[Sequence[NDArray[np.float64]]]) -> None:
-        """Prepare a jurisdiction. Raise ValueError, which names the polygon by its number, if its rings are invalid.
+        """Prepare a jurisdiction.
 
-        `polygons` has the rings of each polygon, the outer one first. A ring is closed, and has rows of longitude and
-        latitude.
+        Raise ValueError if the rings of a polygon are invalid; its text has the polygon's number. `polygons` has the
+        rings of each polygon, the outer one first. A ring is closed, and has rows of longitude and latitude.
         """
         self._parts = np.array([shapely.Polygon(rings[0], rings[1:]) for rings in polygons])
         for number, part in enumerate(self._parts, start=1):
             if not shapely.is_valid(part):
                 raise ValueError(f"polygon {number}: its rings must not cross or share a line; holes must lie inside")
         shapely.prepare(self._parts)
-        # The map is repeated to the west and to the east, so that a ring across the antimeridian is in one piece.
+        # Repeat the map to the west and to the east, so that a ring across the antimeridian is in one piece.
         turns = [shapely.transform(self._parts, lambda xy, by=by: xy + np.array([by, 0])) for by in (-360, 0, 360)]
         self._map = shapely.buffer(shapely.union_all(np.concatenate(turns)), BORDER_DEG, quad_segs=1)
         shapely.prepare(self._map)
@@ -47,7 +47,7 @@ class Jurisdiction:
         self._holes = shapely.get_coordinates(inside).T.reshape(2, -1, 1)
 
     def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
-        """Return whether a ring lies in the jurisdiction, borders included.
+        """Return whether a ring is in the jurisdiction, borders included.
 
         Its corners are (latitude, longitude), and its edges are straight on the map (rule A17).
         """
@@ -73,7 +73,7 @@ def _unrolled(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     lat, lng = np.append(corners, corners[:, :1], axis=1)
     pole = np.abs(lat) == 90
-    if pole.any():  # A17: an edge to a pole runs along the meridian of its other end, so the pole is a line on the map
+    if pole.any():  # an edge to a pole runs along the meridian of its other end, so the pole is a line on the map (A17)
         twice = np.repeat(np.arange(len(lat)), np.where(pole, 2, 1))
         lat, at_pole = lat[twice], pole[twice]
         first = np.append(True, twice[1:] != twice[:-1])
@@ -81,7 +81,7 @@ def _unrolled(corners: NDArray[np.float64]) -> NDArray[np.float64]:
         lng = np.where(at_pole, np.where(first, before, behind), lng[twice])
     lng = np.unwrap(lng, period=360)
     turns = round((lng[-1] - lng[0]) / 360)
-    if turns:  # the ring winds around a pole: the one of the hemisphere where its corners are
+    if turns:  # the ring winds around the pole of the hemisphere in which its corners are
         end = math.copysign(90.0, lat.mean())
         lat, lng = np.append(lat, [end, end, lat[0]]), np.append(lng, [lng[-1], lng[0], lng[0]])
     lng = lng - 360 * round((lng.min() + lng.max()) / 720)
@@ -90,7 +90,7 @@ def _unrolled(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def parse_jurisdiction(data: bytes) -> Jurisdiction:
-    """Parse a jurisdiction in GeoJSON. Raise ValueError, whose text repeats nothing of the content."""
+    """Parse a jurisdiction in GeoJSON. Raise ValueError if it is invalid; the text never repeats any of the content."""
     try:
         document = load_json(data)
     except (Malformed, UnicodeDecodeError):
@@ -103,7 +103,10 @@ def parse_jurisdiction(data: bytes) -> Jurisdiction:
 
 
 def _check_reference(crs: object) -> None:
-    """Refuse a reference system other than longitude and latitude, which GeoJSON before RFC 7946 could have."""
+    """Raise ValueError if the reference system is not longitude and latitude.
+
+    GeoJSON before RFC 7946 could have others.
+    """
     if crs is not None and "CRS84" not in str(crs):
         raise ValueError("crs: must be left out: RFC 7946 allows only longitude and latitude of WGS 84 (OGC:CRS84)")
 

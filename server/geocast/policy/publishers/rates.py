@@ -1,7 +1,7 @@
 """The rates of publishers on this node: how often each has published recently (rule PG2).
 
-The times of the last hour are kept for each publisher, so that "30 in a minute" holds for every window of a minute. A
-token bucket, which refills while it is used, would allow up to twice as many in its first minute.
+The times of the last hour are stored for each publisher, so that "30 in a minute" is true for every window of a minute.
+A token bucket, which refills while it is used, would allow up to twice as many in its first minute.
 """
 
 import math
@@ -16,14 +16,14 @@ KEPT_S = 3600.0  # the longest window of a rate
 
 
 class Rates:
-    """The times of recent requests, by key. Times are monotonic, in seconds."""
+    """The times of recent requests, by key. A key stands for a publisher. Times are monotonic, in seconds."""
 
     def __init__(self) -> None:
         self._taken: dict[Hashable, deque[float]] = {}
         self._swept_s = float("-inf")
 
     def take(self, key: Hashable, rates: Sequence[Rate], now_s: float) -> float:
-        """Record one request and return 0, or return how many seconds to wait, recording nothing."""
+        """Record one request and return 0; or, if a rate is used up, record nothing and return the seconds to wait."""
         self._sweep(now_s)
         taken = self._taken.setdefault(key, deque())
         while taken and taken[0] <= now_s - KEPT_S:
@@ -35,7 +35,7 @@ class Rates:
         return wait_s
 
     def claim(self, key: Hashable, rates: Sequence[Rate], now_s: float) -> None:
-        """Record one request. Raise Problem (429), which says how many seconds to wait, if it is beyond a rate."""
+        """Record one request. Raise Problem (429) if a rate is used up; its text has the seconds to wait."""
         if wait_s := self.take(key, rates, now_s):
             after_s = math.ceil(wait_s)
             raise Problem.later(
@@ -49,7 +49,7 @@ class Rates:
             taken.remove(taken_s)
 
     def _sweep(self, now_s: float) -> None:
-        """Forget all keys without a request in the last hour. Does so at most once an hour."""
+        """Forget all keys without a request in the last hour. This is done at most once an hour."""
         if now_s - self._swept_s >= KEPT_S:
             self._swept_s = now_s
             self._taken = {key: taken for key, taken in self._taken.items() if taken and taken[-1] > now_s - KEPT_S}

@@ -1,45 +1,53 @@
-"""The store of devices and of what each was sent: what must survive a restart, or be known to other processes.
+"""The store of devices and of what each device was sent, which survives restarts and is shared by processes.
 
-This module is the port, written as a specification. The modules beside it implement it, and one test suite runs on all
-of them (`tests/push/devicestore/contract.py`). A store sees only digests and encrypted bytes, never an endpoint, a
-place or a `sub` (`encryption`). A *line* (`DeliveryRecord`) says what one device was sent of one alert.
+This module is the interface, written as a specification. The modules beside it implement it, and one test suite runs on
+all of them (`tests/push/devicestore/contract.py`). A store sees only digests and encrypted bytes, never an endpoint, a
+place or a `sub` (`encryption`).
+
+A *line* (`DeliveryRecord`) says what one device was sent of one alert. A *registration* ends with its lease, unless the
+device registers again. Devices are divided into 64 shards, and each shard belongs to one process at a time. A *term* is
+the time for which a process has a shard. The terms of a shard are numbered, and each has a higher number than the term
+before.
 
 Devices
-    DevS1   When `put` returns STORED, the device is on stable storage and replaces the device with its digest, if any.
-            Another device with its endpoint is forgotten in the same transaction (rule WPR8).
-    DevS2   `put` changes nothing and returns CHANGED if the stored device is not the one that the caller read. So no
-            change is based on an outdated device. It also returns TOO_MANY or FULL for a new device beyond the limits
-            that it is given: those of the owner, or of the store.
-    DevS3   When `forget` returns, the devices and all their lines are gone, in one transaction. Devices that are not
-            what the caller knows stay: those that have registered again, with another secret, endpoint or lease.
-    DevS4   A device that was forgotten and is put again is another registration, with another secret and no lines. A
-            device that is put again with its secret keeps its lines.
+    DevS1   When `put` returns STORED, the device is on stable storage, and has replaced the device that had the same
+            digest, if any. Another device with the same endpoint is forgotten in the same transaction (rule WPR8).
+    DevS2   If the stored device is not the one that the caller read, `put` changes nothing and returns CHANGED. So no
+            change is based on an outdated device. `put` returns TOO_MANY or FULL for a new device that would exceed
+            the given limit of its owner or of the whole store.
+    DevS3   When `forget` returns, the devices and all their lines are gone, in one transaction. If a device has
+            registered again, with another secret, endpoint or lease than the caller knows, it stays.
+    DevS4   If a device is forgotten and put again, it has a new registration, with another secret and no lines. If a
+            device is put again with the same secret, it keeps its lines.
 
 Lines
     DevS5   There is at most one line for each device and alert. When `note` returns, its lines are on stable storage,
             all or none, in their order. A line whose state is None removes the stored line.
-    DevS6   A line for a registration that is not in the store is ignored: the device was forgotten meanwhile.
-    DevS7   A line of a term that is not the newest of its shard is refused, and `note` returns the shard (`shards`).
+    DevS6   A line for a registration that is not in the store is ignored, because the device was forgotten meanwhile.
+    DevS7   If the term that a line names is not the newest term of its shard, the line is refused, and `note` returns
+            the shard.
 
 All
-    DevS8   When a method raises StoreUnavailable or the process dies, the operation is done as a whole or not at all. A
-            store that was unreachable may be called again.
-    DevS9   `load` yields each device of these shards once, with all its lines, if it was there the whole time.
-    DevS10  `follow` yields what other stores have put or forgotten since this store's `start`, in order, with the notes
-            of the changes. `find` sees a change that was yielded. If changes are lost, `follow` yields None.
-    DevS11  A store for one process is locked by that process until it is closed or dies.
-    DevS12  A store that may lose stored data, as a replica that takes over may, says so: it sets `lost`, and `follow`
-            yields None. The process that holds a shard then calls `restore` with its devices, notes their lines again,
-            and clears `lost`. `restore` overwrites nothing newer, and is refused for a term that is over.
+    DevS8   When a method raises StoreUnavailable or the process dies, the operation was either done completely or not
+            done at all. A store that was unreachable may be called again.
+    DevS9   `load` yields each device of the given shards once, with all its lines, if the device was stored during the
+            whole call.
+    DevS10  `follow` yields what other processes have put or forgotten since this store's `start`, in order, with the
+            notes of the changes. `find` sees a change that was yielded. If changes are lost, `follow` yields None.
+    DevS11  A store that only one process may use is locked by that process until the process closes the store or dies.
+    DevS12  If stored data may have been lost, for instance when a replica takes over, the store sets `lost`, and
+            `follow` yields None. The process that holds a shard then calls `restore` with its devices, writes their
+            lines again, and clears `lost`. `restore` overwrites no newer data, and is refused if the term is over.
 
-Example for DevS2: a phone changes its places by process A while its service worker changes the endpoint by process B.
-Both read the same device. A puts first; B gets CHANGED, reads again, and applies the endpoint to the new places.
+Example for DevS2: a phone changes its places through process A while its service worker changes the endpoint through
+process B. Both processes read the same device. A puts first; B gets CHANGED, reads again, and applies the endpoint to
+the new places.
 
 Example for DevS4 and DevS6: a device is forgotten while a push to it is under way, and registers again. The line of
-that push names the old secret, so the new registration does not count as sent, and is sent the alert.
+that push names the old secret, so it is ignored, and the new registration is sent the alert.
 
 Example for DevS8: the connection breaks after the commit. The caller gets StoreUnavailable although the device is
-stored, so it must read the device before it relies on either.
+stored, so it must read the device before it relies on the old or the new state.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -50,12 +58,16 @@ SHARDS = 64
 
 
 def shard_of(device: bytes) -> int:
-    """Return the shard, 0 to 63, of the device with this digest."""
+    """Return the shard (one of 64 parts of all devices, numbered from 0) of the device with this digest."""
     return device[0] % SHARDS
 
 
 class RegistrationKey(NamedTuple):
-    """A registration of a device: its endpoint and the end of its lease. `secret` is the SHA-256 of its secret."""
+    """The key that identifies one registration of a device: three digests, and the time at which the registration ends.
+
+    The digests are those of the device, its secret (a SHA-256) and its endpoint. `until_ms` is the time, in ms since
+    1970.
+    """
 
     device: bytes
     secret: bytes
@@ -64,7 +76,7 @@ class RegistrationKey(NamedTuple):
 
 
 class StoredDevice(NamedTuple):
-    """A device as a store sees it: digests of it, its owner and its endpoint, and the rest encrypted in `sealed`."""
+    """A device as it is stored: digests, the time at which its registration ends, and everything else encrypted."""
 
     device: bytes
     owner: bytes
@@ -75,15 +87,16 @@ class StoredDevice(NamedTuple):
 
     @property
     def known(self) -> RegistrationKey:
-        """The registration key, by which `forget` identifies the registration."""
+        """The key that identifies this registration, for instance for `forget`."""
         return RegistrationKey(self.device, self.secret, self.endpoint, self.until_ms)
 
 
 class State(IntEnum):
-    """How sure it is that a device was sent the current entry of an alert.
+    """How certain it is that a device was sent the current entry (revision or cancel) of an alert.
 
-    MAYBE: a request was sent or about to be; or only an older revision was sent. The device is a recipient that may
-    lack the current entry.
+    - MAYBE: the device may lack the current entry. A request with it was sent or is about to be sent, or the device was
+      only sent an older revision. It counts as a recipient of the alert.
+    - SENT: the push service has accepted a request with the current entry.
     """
 
     MAYBE = 1
@@ -91,9 +104,10 @@ class State(IntEnum):
 
 
 class DeliveryRecord(NamedTuple):
-    """A line: what one device was sent of one alert.
+    """A line of the journal: what one device was sent of one alert.
 
-    `number` is the entry's number, `ends_at_ms` the alert's end as known then, and `secret` that of the registration.
+    `number` is the number of the revision, `ends_at_ms` the time at which the alert ended according to that revision,
+    and `secret` the SHA-256 of the registration's secret.
     """
 
     device: bytes
@@ -106,7 +120,7 @@ class DeliveryRecord(NamedTuple):
 
 
 class PutResult(Enum):
-    """The result of a `put`, whether it stored the device or why not."""
+    """The result of a `put`: STORED, or the reason why the device was not stored (DevS2)."""
 
     STORED = "stored"
     CHANGED = "changed"
@@ -115,21 +129,21 @@ class PutResult(Enum):
 
 
 class Put(NamedTuple):
-    """The result of a `put`, and the devices that had the same endpoint and were forgotten."""
+    """The result of a `put`, and the digests of the devices that were forgotten because they had the same endpoint."""
 
     result: PutResult
     replaced: tuple[bytes, ...] = ()
 
 
 class Limits(NamedTuple):
-    """The most devices that one owner may have, and that the store may have."""
+    """The maximum number of devices of one owner, and of all devices in the store."""
 
     owned: int
     devices: int
 
 
 class Change(NamedTuple):
-    """A device that was put or forgotten, with the note of the change."""
+    """A change that another process has made: the device that was put or forgotten, and the note of the change."""
 
     device: bytes
     note: bytes
@@ -139,9 +153,11 @@ Found = tuple[StoredDevice, Sequence[DeliveryRecord]]
 
 
 class DeviceStore(Protocol):
-    """The port.
+    """The interface of a store of devices.
 
-    The module's docstring has the rules. All methods except `start` and `stop` may raise StoreUnavailable.
+    A *line* (`DeliveryRecord`) says what one device was sent of one alert. A *shard* is a part of all devices, which
+    one process at a time holds, for a *term* that has a number. The rules DevS1 to DevS12 are in the module's
+    docstring. All methods except `start` and `stop` may raise StoreUnavailable.
     """
 
     lost: bool  # whether the store may have lost data (DevS12)
@@ -151,19 +167,22 @@ class DeviceStore(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Close the store. All that was written is stored."""
+        """Close the store. Everything that was written stays stored."""
         ...
 
     def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """Yield the devices of these shards in batches, each with its lines (DevS9)."""
+        """Yield the devices of these shards (parts of all devices) in batches (DevS9).
+
+        Each device comes with the records of what it was sent.
+        """
         ...
 
     async def find(self, device: bytes) -> Found | None:
-        """Return the device with this digest and its lines."""
+        """Return the device with this digest and the records of what it was sent, or None."""
         ...
 
     async def knowing(self, secret: bytes) -> StoredDevice | None:
-        """Return the device whose secret has this SHA-256."""
+        """Return the device whose secret has this SHA-256, or None."""
         ...
 
     async def owned(self, owner: bytes) -> Sequence[StoredDevice]:
@@ -179,31 +198,44 @@ class DeviceStore(Protocol):
         note: bytes = b"",
         lines: Sequence[DeliveryRecord] = (),
     ) -> Put:
-        """Store a device (DevS1, DevS2). `was` is the stored device that the caller read, None if there was none.
+        """Store a device (DevS1, DevS2).
 
-        Other stores get `note` with the change (DevS10). `lines` are stored with the device.
+        `was` is the stored device that the caller read, or None if there was none. `note` is passed to other processes
+        together with the change (DevS10). The delivery records `lines` are stored with the device.
         """
         ...
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget the devices that are still these registrations (DevS3)."""
+        """Delete these registrations, and the records of what their devices were sent (DevS3).
+
+        If a device has registered again meanwhile, its newer registration stays.
+        """
         ...
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write lines (DevS5, DevS6); return the shards whose lines were refused (DevS7)."""
+        """Write records of what devices were sent (DevS5, DevS6).
+
+        Return the shards (parts of all devices) whose records were refused, because another process has taken the shard
+        (DevS7).
+        """
         ...
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
-        """Put back devices, each with the term of its shard (DevS12). Return the shards that were refused (DevS7)."""
+        """Store devices again that may have been lost, each with the number of its shard's term (DevS12).
+
+        A shard is a part of all devices, which a process has for a term. Return the shards that were refused because
+        their term is over (DevS7).
+        """
         ...
 
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool], /) -> int:
-        """Remove the lines of alerts whose end has passed and for which `is_over` is true; return their number.
+        """Remove the delivery records of alerts whose end has passed and for which `is_over` returns True.
 
-        `is_over` gets the alert's digest. Lines of other shards may be removed too.
+        `is_over` is called with the digest of an alert. At least the records of `shards` are checked. Return how many
+        were removed.
         """
         ...
 
     def follow(self) -> AsyncIterator[Sequence[Change] | None]:
-        """Yield the changes of other stores, forever (DevS10)."""
+        """Yield the changes that other processes make, forever; yield None if some were lost (DevS10)."""
         ...

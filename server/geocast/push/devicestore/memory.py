@@ -1,4 +1,7 @@
-"""Devices in this process's memory, for tests and trials. They end with the process; all other rules are kept."""
+"""Devices in this process's memory, for tests and trials.
+
+Devices are lost when the process ends. Apart from that, all rules of `DeviceStore` are kept.
+"""
 
 import asyncio
 from collections import deque
@@ -6,23 +9,23 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, StoredDevice, shard_of
 
-KEPT = 1_000  # most changes that are kept for followers
+KEPT = 1_000  # limit on the changes that are kept for `follow`
 
 
 class _Memory:
-    """The data that several stores of one memory share."""
+    """The stored devices and the records of what they were sent, which several `MemoryDevices` can share."""
 
     def __init__(self) -> None:
         self.devices: dict[bytes, StoredDevice] = {}
-        self.lines: dict[bytes, dict[bytes, DeliveryRecord]] = {}  # by device, by alert
+        self.lines: dict[bytes, dict[bytes, DeliveryRecord]] = {}  # device -> alert -> line
         self.terms: dict[int, int] = {}  # the newest term of each shard that has had one (DevS7)
-        self.changes: deque[tuple[int, Change]] = deque(maxlen=KEPT)  # with the id of the store that wrote it
+        self.changes: deque[tuple[int, Change]] = deque(maxlen=KEPT)  # (id of the store that made it, change)
         self.changed = 0  # the number of changes so far
         self.news = asyncio.Event()  # set and replaced by each change
 
 
 class MemoryDevices:
-    """A store of devices that ends with the process."""
+    """A store of devices in memory, which is lost when the process ends."""
 
     lost = False  # memory loses nothing before the process ends
 
@@ -31,11 +34,14 @@ class MemoryDevices:
         self._position = 0
 
     def other(self) -> "MemoryDevices":
-        """Return another store of the same devices, like that of another process."""
+        """Return another store with the same devices, which behaves like the store of another process."""
         return MemoryDevices(self._memory)
 
     def begin_term(self, shard: int) -> int:
-        """Begin a new term of a shard and return its number. Lines of older terms are refused from now on."""
+        """Begin a new term of a shard (as if another process took it) and return the term's number.
+
+        A shard is a part of all devices. Records that name an older term are refused from now on.
+        """
         number = self._memory.terms[shard] = self._memory.terms.get(shard, 0) + 1
         return number
 
@@ -88,7 +94,7 @@ class MemoryDevices:
         devices[device.device] = device
         told = self._memory.lines.setdefault(device.device, {})
         told.update({line.alert: line for line in lines})
-        self._tell(Change(device.device, note))
+        self._announce(Change(device.device, note))
         return Put(PutResult.STORED, tuple(replaced))
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
@@ -99,7 +105,7 @@ class MemoryDevices:
 
     def _remove(self, device: bytes) -> None:
         del self._memory.devices[device], self._memory.lines[device]
-        self._tell(Change(device, b""))
+        self._announce(Change(device, b""))
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         refused = set()
@@ -128,7 +134,7 @@ class MemoryDevices:
                 gone += 1
         return gone
 
-    def _tell(self, change: Change) -> None:
+    def _announce(self, change: Change) -> None:
         memory = self._memory
         memory.changes.append((id(self), change))
         memory.changed += 1

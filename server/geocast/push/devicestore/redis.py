@@ -1,22 +1,24 @@
 """Devices in a Redis, for any number of processes on any number of machines.
 
 A Redis that can keep an alert log can keep devices, and is reached in the same way (`alertlog/redis_streams`). The
-scripts in `lua/` do the work; `prelude.lua` describes the keys.
+scripts in `lua/` do the work; `prelude.lua` describes the keys. The rules DevS1 to DevS12 are in the docstring of
+`devicestore`; this is how they are kept:
 
-DevS1 to DevS6   Each call is one script. WAITAOF follows on the same connection and waits until the write is synced on
-                 the primary, and on as many replicas as were configured.
-DevS7            A term is a lease, and its number is that of the lease (`leases`).
-DevS8            Every wait for Redis ends after some time. The next call waits again for a Redis that is unreachable.
+DevS1 to DevS6   Each call is one script. WAITAOF follows on the same connection and waits until the write is synced to
+                 disk on the primary, and on as many replicas as were configured.
+DevS7            A term is a lease of a shard, and its number is the number of the lease (`leases`).
+DevS8            Every wait for Redis ends after some time. While Redis is unreachable, each further call waits again.
 DevS9            HSCAN reads the devices shard by shard, after their lines, which only the holder of the shard writes.
-DevS10           XREAD reads a stream. Each change has a number, one more than the change before it. A follower that
-                 misses a number, or finds another life of the store, yields None.
-DevS11           Does not apply: any number of processes may use the store.
-DevS12           The holder of a shard has all of the shard in memory. Followers and renewals of leases notice that
-                 Redis has lost data: the store has another life, or fewer changes or writes than were confirmed, or
-                 another server answers. The latter may have lost nothing; putting back what is there does no harm.
+DevS10           XREAD reads a stream of changes. Each change has a number, one more than the change before it. If a
+                 number is missing, or the data in Redis is no longer the same data set, `follow` yields None.
+DevS11           This rule does not apply: any number of processes may use the store.
+DevS12           The holder of a shard has its devices in memory. `follow` and renewals of leases notice that Redis may
+                 have lost data: the data set is another one (each has a number, its *life*), or has fewer changes or
+                 writes than were confirmed, or another server answers. In the last case perhaps nothing is lost, but
+                 storing the devices again does no harm.
 
 Example for DevS12: 1,000 writes were confirmed, the primary fails, and the replica that takes over has seen 998. The
-next renewal finds 998 writes, or another server, and sets `lost`. Each process puts back the devices of its shards.
+next renewal finds 998 writes, or another server, and sets `lost`. Each process stores the devices of its shards again.
 """
 
 import asyncio
@@ -39,26 +41,29 @@ from ...errors import ConfigError, LogUnavailable, StoreUnavailable
 from ..leases import LEASE_S, Leased
 from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, State, StoredDevice, shard_of
 
-BATCH = 200  # devices per HSCAN: some 0.4 MB
-FOLLOWED = 1_000  # most changes per XREAD
-BLOCK_MS = 1_000  # how long an XREAD waits for changes
-AGAIN_S = 0.5  # pause of a follower after Redis was unreachable
+BATCH = 200  # number of devices per HSCAN: some 0.4 MB
+FOLLOWED = 1_000  # limit on the changes per XREAD
+BLOCK_MS = 1_000  # how long an XREAD waits for changes, in ms
+AGAIN_S = 0.5  # pause of `follow` after Redis was unreachable
 KEEPS = "devices"
 
 _script = partial(read_script, Path(__file__).parent / "lua")
 _OPEN, _PUT, _NOTE, _RESTORE = map(_script, ("open", "put", "note", "restore"))
-_ANY = ""  # no limit
-# These scripts free memory or keep a process alive, so they run in a Redis that is full, too.
+_ANY = ""  # stands for "no limit"
+# These scripts free memory or keep a process's lease alive, so they may run even when Redis is out of memory.
 _FORGET, _PURGE, _LEASE, _RELEASE = (
     _script(name, " flags=allow-oom") for name in ("forget", "purge", "lease", "release")
 )
 
 
 class RedisDevices:
-    """Devices in a Redis. The module's docstring says how the rules of the port are kept."""
+    """A store of devices in Redis. The module's docstring says how the rules of `DeviceStore` are kept."""
 
     def __init__(self, url: str, *, replicas: int = 0) -> None:
-        """Create a store for a URL like those of `--log`. A write must reach `replicas` replicas. Raise ConfigError."""
+        """Create a store for a URL like those of `--log`. Raise ConfigError if the URL is invalid.
+
+        A write counts as done when the primary and `replicas` replicas have synced it.
+        """
         where = target.parse(url, "--devices")
         self._name = str(where)
         self._keys = f"{{{where.prefix}}}:push:"
@@ -67,19 +72,19 @@ class RedisDevices:
         self.lost = False  # whether Redis may have lost data (DevS12)
         self._writer = secrets.token_bytes(8)
         self._server: object = None  # the server that answered last
-        self._life = b""  # the life of the store there: a number for its history
-        self._writes = 0  # the number of writes that were confirmed in that life
-        self._seen: tuple[bytes | None, int] | None = None  # the last change that was followed
+        self._life = b""  # the number of the data set there; if the data starts from scratch, it is greater
+        self._writes = 0  # number of confirmed writes to that data set
+        self._seen: tuple[bytes | None, int] | None = None  # (data set, number) of the last change that was read
 
     # ---- start and stop --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Check the Redis. Raise ConfigError if its configuration is not fit for devices.
+        """Check that Redis is configured suitably for storing devices. Raise ConfigError if it is not.
 
-        If Redis is unreachable, return: all other methods wait for it.
+        If Redis is unreachable, return without checking; the other methods wait until it is back.
         """
         try:
-            await self._ask_how_it_is()
+            await self._check_server()
             refuse_never_syncing(await ask_sync_mode(self._primary))
             life, changes = await self._primary.call("EVAL", _OPEN, 1, self._keys)
             self._life, self._seen = life, (life, changes)
@@ -93,13 +98,16 @@ class RedisDevices:
         """Close the connections to Redis."""
         await self._primary.close()
 
-    # ---- devices ---------------------------------------------------------------------------------------------
+    # ---- finding and storing devices -------------------------------------------------------------------------
 
     async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """Yield the devices of these shards in batches, each with its lines (DevS9)."""
+        """Yield the devices of these shards (parts of all devices) in batches (DevS9).
+
+        Each device comes with the records of what it was sent.
+        """
         for shard in list(shards):
-            told = await self._told(shard)
-            given: set[bytes] = set()  # HSCAN may return a device twice
+            told = await self._stored_lines(shard)
+            given: set[bytes] = set()  # digests of devices that were yielded; HSCAN may return a device twice
             async for part in self._scan(f"devices:{shard}"):
                 fresh = [_device(device, value) for device, value in part.items() if device not in given]
                 given |= part.keys()
@@ -107,19 +115,19 @@ class RedisDevices:
                     yield [(each, _lines(each, told.get(each.device, {}))) for each in fresh]
 
     async def find(self, device: bytes) -> Found | None:
-        """Return the device with this digest and its lines."""
+        """Return the device with this digest and the records of what it was sent, or None."""
         shard = shard_of(device)
         value, alerts = await self._ask(
             ("HGET", self._key(f"devices:{shard}"), device), ("ZRANGE", self._key(f"alerts:{shard}"), 0, -1)
         )
         if value is None:
             return None
-        values = await self._ask(*[("HGET", self._told_of(shard, alert), device) for alert in alerts]) if alerts else []
+        values = await self._ask(*[("HGET", self._hash_of(shard, alert), device) for alert in alerts]) if alerts else []
         told = {alert: line for alert, line in zip(alerts, values, strict=True) if line is not None}
         return _device(device, value), _lines(_device(device, value), told)
 
     async def knowing(self, secret: bytes) -> StoredDevice | None:
-        """Return the device whose secret has this SHA-256."""
+        """Return the device whose secret has this SHA-256, or None."""
         [device] = await self._ask(("HGET", self._key("secrets"), secret))
         return next(iter(await self._stored([device])), None) if device is not None else None
 
@@ -139,36 +147,50 @@ class RedisDevices:
     ) -> Put:
         """Store a device (DevS1, DevS2)."""
         before = b"" if was is None else _value(was)
-        told = [part for line in lines for part in (line.alert, _told(line), line.ends_at_ms)]
+        told = [part for line in lines for part in (line.alert, _packed(line), line.ends_at_ms)]
         arguments = (device.device, _value(device), before, note, *(limits or (_ANY, _ANY)), *told)
         came, replaced = await self._write(_PUT, self._writer, *arguments)
         return Put(PutResult(came.decode()), tuple(replaced))
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget the devices that are still these registrations (DevS3)."""
+        """Delete these registrations, and the records of what their devices were sent (DevS3).
+
+        If a device has registered again meanwhile, its newer registration stays.
+        """
         if devices:
             await self._write(_FORGET, self._writer, *[part for each in devices for part in each])
 
-    # ---- lines -----------------------------------------------------------------------------------------------
+    # ---- records of what devices were sent -------------------------------------------------------------------
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write lines (DevS5, DevS6); return the shards whose lines were refused (DevS7)."""
+        """Write records of what devices were sent (DevS5, DevS6).
+
+        Return the shards (parts of all devices) whose records were refused, because another process has taken the shard
+        (DevS7).
+        """
         parts = [
             part
             for line in lines
-            for part in (line.device, line.secret, line.term, line.alert, _told(line), line.ends_at_ms)
+            for part in (line.device, line.secret, line.term, line.alert, _packed(line), line.ends_at_ms)
         ]
         [refused] = await self._write(_NOTE, *parts)
         return frozenset(refused)
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
-        """Put back devices that may be lost, each with its term (DevS12); return the shards that were refused."""
+        """Store devices again that may have been lost, each with the number of its shard's lease (DevS12).
+
+        A shard is a part of all devices, which a process leases. Return the shards that were refused because another
+        process has taken them.
+        """
         parts = [part for device, term in devices for part in (term, device.device, _value(device))]
         [refused] = await self._write(_RESTORE, *parts)
         return frozenset(refused)
 
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool]) -> int:
-        """Remove the lines of alerts that are over and whose end has passed; return their number."""
+        """Remove the delivery records of alerts whose end has passed and for which `is_over` returns True.
+
+        `is_over` is called with the digest of an alert. Return how many records were removed.
+        """
         shards = list(shards)
         asked = [("ZRANGE", self._key(f"alerts:{shard}"), "-inf", now_ms, "BYSCORE") for shard in shards]
         ended = await self._ask(*asked) if asked else []
@@ -179,10 +201,10 @@ class RedisDevices:
         [gone] = await self._write(_PURGE, now_ms, *over)
         return int(gone)
 
-    # ---- changes and leases ----------------------------------------------------------------------------------
+    # ---- changes by other processes, and leases of shards ----------------------------------------------------
 
     async def follow(self) -> AsyncIterator[Sequence[Change] | None]:
-        """Yield the changes of other processes, forever (DevS10)."""
+        """Yield the changes that other processes make, forever; yield None if some were lost (DevS10)."""
         while True:
             with contextlib.suppress(LogUnavailable):
                 reader = await self._primary.reader()
@@ -194,14 +216,20 @@ class RedisDevices:
             await asyncio.sleep(AGAIN_S)
 
     async def lease(self, process: str, held: Mapping[int, int], *, may_take: bool) -> Leased:
-        """Renew the leases of `held` (shard -> number) and take others (rule WPN1). Raise StoreUnavailable."""
+        """Renew this process's leases, and return the leases that it has now (rule WPN1).
+
+        A lease gives a process a shard (a part of all devices) for a limited time. `held` maps each shard that the
+        process holds to the number of its lease. If `may_take`, take free shards too. Raise StoreUnavailable if Redis
+        can't be used.
+        """
         parts = [part for each in held.items() for part in each]
         with _unavailable():
-            server = await self._ask_how_it_is()
+            server = await self._check_server()
             is_another = self._server is not None and server != self._server
             known = self._life, self._writes
             arguments = (process, int(LEASE_S * 1000), int(may_take and not is_another), *known, *parts)
-            # Wait for replicas: an old primary that only this process reaches must not renew its leases.
+            # Wait for replicas, too. Otherwise this process could renew its leases at an old primary that no other
+            # process can reach.
             call = ("EVAL", _LEASE, 1, self._keys, *arguments)
             answer = await run_durably(self._primary, call, replicas=self._replicas, volatile=False)
         life, writes, share, crowded, first_ms, *rest = answer
@@ -213,20 +241,27 @@ class RedisDevices:
         return Leased(numbers, share, bool(crowded), first_ms / 1000 if first_ms >= 0 else None, is_lost)
 
     async def release(self, process: str, held: Mapping[int, int], *, leaving: bool) -> None:
-        """Free the shards of `held` (shard -> number). `leaving`: the process ends. Raise StoreUnavailable."""
+        """Free shards (parts of all devices), so that other processes can take them.
+
+        `held` maps each of them to the number of its lease. If `leaving`, this process is about to exit. Raise
+        StoreUnavailable if Redis can't be used.
+        """
         parts = [part for each in held.items() for part in each]
         with _unavailable():
             await self._primary.call("EVAL", _RELEASE, 1, self._keys, process, int(leaving), *parts)
 
-    # ---- Redis ---------------------------------------------------------------------------------------------------
+    # ---- commands to Redis ---------------------------------------------------------------------------------------
 
-    async def _ask_how_it_is(self) -> object:
-        """Check the server and return its identity. Raise Unfit and LogUnavailable."""
+    async def _check_server(self) -> object:
+        """Check the Redis server and return an object that identifies it.
+
+        Raise Unfit if the server can't be used as it is configured, and LogUnavailable if it can't be reached.
+        """
         await self._primary.look()
         return admit(await self._primary.call("INFO", *SECTIONS), volatile=False, keeps=KEEPS)
 
     async def _write(self, script: str, *arguments: Any) -> list[Any]:
-        """Return the answer of a script, once its writes are durable."""
+        """Run a script that writes, wait until its writes are durable, and return the script's result."""
         call = ("EVAL", script, 1, self._keys, *arguments)
         failpoints.hit("push-in-commit")
         with _unavailable():
@@ -249,8 +284,8 @@ class RedisDevices:
             if cursor == 0:
                 return
 
-    async def _told(self, shard: int) -> dict[bytes, dict[bytes, bytes]]:
-        """Return the lines of a shard's devices, as they are stored: device -> alert -> line."""
+    async def _stored_lines(self, shard: int) -> dict[bytes, dict[bytes, bytes]]:
+        """Return what the devices of a shard were sent, as stored: device -> alert -> packed `DeliveryRecord`."""
         found: dict[bytes, dict[bytes, bytes]] = {}
         [alerts] = await self._ask(("ZRANGE", self._key(f"alerts:{shard}"), 0, -1))
         for alert in alerts:
@@ -264,9 +299,12 @@ class RedisDevices:
         return [_device(device, value) for device, value in zip(devices, values, strict=True) if value is not None]
 
     async def _follow(self, reader: Reader) -> AsyncIterator[Sequence[Change] | None]:
-        """Yield the changes that one connection delivers; return when changes are missing. Raise LogUnavailable."""
+        """Yield the changes that one connection delivers; return when changes are missing.
+
+        Raise LogUnavailable if the connection fails.
+        """
         now = await self._last_change(reader)
-        self._see(now)
+        self._check_for_loss(now)
         if self._seen is None or self.lost:
             self._seen = now
             yield None
@@ -289,14 +327,14 @@ class RedisDevices:
             if found:
                 yield found
             now = self._seen if came else await self._last_change(reader)
-            self._see(now)
+            self._check_for_loss(now)
             if self.lost or (is_behind and not came):
                 self._seen = None
                 return
             is_behind = now[1] > last
 
-    def _see(self, now: tuple[bytes | None, int]) -> None:
-        """Set `lost` if changes that were followed are not in the store any more."""
+    def _check_for_loss(self, now: tuple[bytes | None, int]) -> None:
+        """Set `lost` if changes that this process has already read are no longer in the store."""
         self.lost = self.lost or (self._seen is not None and (now[0] != self._seen[0] or now[1] < self._seen[1]))
 
     async def _last_change(self, reader: Reader) -> tuple[bytes | None, int]:
@@ -306,7 +344,7 @@ class RedisDevices:
     def _key(self, name: str | bytes) -> bytes:
         return self._keys.encode() + (name.encode() if isinstance(name, str) else name)
 
-    def _told_of(self, shard: int, alert: bytes) -> bytes:
+    def _hash_of(self, shard: int, alert: bytes) -> bytes:
         return self._key(b"told:%d:%b" % (shard, alert))
 
 
@@ -319,7 +357,7 @@ def _unavailable() -> Iterator[None]:
 
 
 def _value(device: StoredDevice) -> bytes:
-    value: bytes = msgpack.packb(device[1:], use_bin_type=False)  # Lua's MessagePack has one kind of strings
+    value: bytes = msgpack.packb(device[1:], use_bin_type=False)  # Lua's MessagePack has only one kind of string
     return value
 
 
@@ -327,14 +365,14 @@ def _device(device: bytes, value: bytes) -> StoredDevice:
     return StoredDevice(device, *msgpack.unpackb(value, raw=True))
 
 
-def _told(line: DeliveryRecord) -> bytes:
-    """Return the stored form of a line; empty if the line is to be removed."""
+def _packed(line: DeliveryRecord) -> bytes:
+    """Return the stored form of a delivery record, or empty bytes if the record is to be removed."""
     value: bytes = b"" if line.state is None else msgpack.packb((line.number, int(line.state), line.ends_at_ms))
     return value
 
 
 def _lines(device: StoredDevice, told: Mapping[bytes, bytes]) -> list[DeliveryRecord]:
-    """Return the lines of a device from their stored form: alert -> line."""
+    """Return the delivery records of a device, decoded from `told`: digest of the alert -> packed record."""
     found = []
     for alert, value in told.items():
         number, state, ends_at_ms = msgpack.unpackb(value)

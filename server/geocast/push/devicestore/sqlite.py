@@ -1,12 +1,15 @@
 """Devices in one SQLite file, for one process, or for all processes of one supervisor.
 
+The rules DevS1 to DevS12 are in the docstring of `devicestore`; this is how they are kept:
+
 DevS1 to DevS6, DevS8   Each call is one WAL transaction with `synchronous=FULL`: COMMIT returns after the fsync.
                         Deleted rows are overwritten (`secure_delete`).
-DevS7                   Shards have no terms here: a process keeps its shards until it dies, and only then does the next
-                        process of that number start.
+DevS7                   No line is ever refused: a process keeps its shards until it dies, and the next process with
+                        its number starts only then.
 DevS9                   Devices are read in the order of the primary key, so a batch starts where the last one ended.
-DevS10                  A table has the last CHANGES changes, and is read every FOLLOW_S. A single process writes none.
-DevS11                  A lock on a file beside the database, which the kernel releases when the last holder dies.
+DevS10                  A table has the last CHANGES changes, and is read every FOLLOW_S. A process that uses the file
+                        alone writes no changes.
+DevS11                  A file beside the database is locked. The kernel releases the lock when the last holder dies.
 
 One thread has the connection and does one operation at a time, while the event loop goes on.
 """
@@ -28,10 +31,10 @@ from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, Registratio
 
 APPLICATION_ID = 0x67637064  # "gcpd"
 VERSION = 1
-BATCH = 500  # devices in a batch of `load`
-CHANGES = 10_000  # most changes that are kept for other processes
-FOLLOW_S = 0.05  # pause between checks for changes of other processes
-_BUSY_S = 2.0  # longest wait for a lock of the database, which other processes or a backup may have
+BATCH = 500  # number of devices in a batch of `load`
+CHANGES = 10_000  # limit on the changes that are kept for other processes
+FOLLOW_S = 0.05  # pause between checks for changes by other processes
+_BUSY_S = 2.0  # longest wait for a lock of the database, which another process or a backup may have
 _LOOK_S = 0.0005  # pause between attempts to get the lock
 
 _SCHEMA = f"""
@@ -78,15 +81,15 @@ _T = TypeVar("_T")
 
 
 class SqliteDevices:
-    """Devices in one SQLite file. The module's docstring says how the rules of the port are kept."""
+    """A store of devices in one SQLite file. The module's docstring says how the rules of `DeviceStore` are kept."""
 
-    lost = False  # a file that is restored from a backup is read at the start
+    lost = False  # nothing to report: the file is read at the start, even if it was restored from a backup
 
     def __init__(self, path: Path, *, alone: bool = True, max_pages: int | None = None) -> None:
         """Create a store for the file at `path`.
 
-        `alone`: no other process uses the file. Otherwise a supervisor holds the lock, and its processes share the
-        file. `max_pages` limits the size of the file, in pages, so that tests can fill the disk.
+        `alone` says that no other process uses the file. Otherwise a supervisor holds the lock, and its processes share
+        the file. `max_pages` limits the size of the file, in pages, so that tests can fill the disk.
         """
         self._path = path
         self._alone = alone
@@ -98,13 +101,13 @@ class SqliteDevices:
         self._db: sqlite3.Connection  # set by `start`
 
     async def start(self) -> None:
-        """Open or create the file. Raise ConfigError, also if another process has it."""
+        """Open or create the file. Raise ConfigError if that fails or if another process uses the file."""
         try:
             self._lock = locked(self._path) if self._alone else None
             self._db = await self._run(self._open)
         except (OSError, sqlite3.Error) as error:
             self._unlock()
-            raise ConfigError(f"--devices {self._path}: {_why(error)}") from None
+            raise ConfigError(f"--devices {self._path}: {_describe(error)}") from None
         except ConfigError:
             self._unlock()
             raise
@@ -153,19 +156,23 @@ class SqliteDevices:
                 return Put(PutResult.CHANGED)
             others = _devices(db, "endpoint = ? AND device <> ?", device.endpoint, device.device)
             replaced = [each.known for each in others]
-            if was is None and limits is not None and (came := _beyond(db, device, limits, len(replaced))) is not None:
+            if (
+                was is None
+                and limits is not None
+                and (came := _exceeded_limit(db, device, limits, len(replaced))) is not None
+            ):
                 return Put(came)
             gone = _forget(db, [*replaced, *(each.known for each in before if each.secret != device.secret)])
             db.execute(_PUT, device)
             for line in lines:
                 db.execute(_NOTE, line[:6])
-            self._tell(db, [*((each, b"") for each in gone), (device.device, note)])
+            self._announce(db, [*((each, b"") for each in gone), (device.device, note)])
             return Put(PutResult.STORED, tuple(each.device for each in replaced))
 
         return await self._write(work)
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        await self._write(lambda db: self._tell(db, [(device, b"") for device in _forget(db, devices)]))
+        await self._write(lambda db: self._announce(db, [(device, b"") for device in _forget(db, devices)]))
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         def work(db: sqlite3.Connection) -> None:
@@ -188,32 +195,32 @@ class SqliteDevices:
     async def follow(self) -> AsyncIterator[Sequence[Change] | None]:
         while not self._alone:
             await asyncio.sleep(FOLLOW_S)
-            found, is_whole = await self._do(self._news)
+            found, is_whole = await self._do(self._new_changes)
             if found or not is_whole:
                 yield found if is_whole else None
         await asyncio.Event().wait()
 
-    # ---- changes, for other processes ----------------------------------------------------------------------------
+    # ---- changes that other processes read -----------------------------------------------------------------------
 
-    def _tell(self, db: sqlite3.Connection, changes: Collection[tuple[bytes, bytes]]) -> None:
-        """Record these changes, pairs of a device and a note, for other processes."""
+    def _announce(self, db: sqlite3.Connection, changes: Collection[tuple[bytes, bytes]]) -> None:
+        """Record changes (pairs of a device's digest and a note) for other processes."""
         if not self._alone and changes:
             rows = [(self._writer, *each) for each in changes]
             db.executemany("INSERT INTO change (writer, device, note) VALUES (?, ?, ?)", rows)
             db.execute("DELETE FROM change WHERE number <= (SELECT max(number) FROM change) - ?", (CHANGES,))
 
-    def _news(self, db: sqlite3.Connection) -> tuple[list[Change], bool]:
-        """Return the changes of other processes since the last check, and whether none of them is missing."""
+    def _new_changes(self, db: sqlite3.Connection) -> tuple[list[Change], bool]:
+        """Return the changes that other processes made since the last call, and whether none is missing."""
         query = "SELECT number, writer, device, note FROM change WHERE number > ? ORDER BY number"
         rows = db.execute(query, (self._position,)).fetchall()
         is_whole = not rows or rows[0][0] == self._position + 1
         self._position = rows[-1][0] if rows else self._position
         return [Change(device, note) for _, writer, device, note in rows if writer != self._writer], is_whole
 
-    # ---- the thread ----------------------------------------------------------------------------------------------
+    # ---- the thread that uses the database -----------------------------------------------------------------------
 
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Run `work` in one transaction, which is synced before this returns."""
+        """Run `work` in one transaction and return its result after the transaction is synced."""
 
         def transaction(db: sqlite3.Connection) -> _T:
             with _transaction(db):
@@ -225,7 +232,7 @@ class SqliteDevices:
         try:
             return await self._run(lambda: work(self._db))
         except sqlite3.Error as error:
-            raise StoreUnavailable(_why(error)) from None
+            raise StoreUnavailable(_describe(error)) from None
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -253,7 +260,10 @@ class SqliteDevices:
 
 
 def locked(path: Path) -> IO[bytes]:
-    """Return the lock of a file. Raise OSError, and ConfigError if another process has it."""
+    """Lock the database at this path and return the open lock file.
+
+    Raise OSError if the lock file can't be opened, and ConfigError if another process has the lock.
+    """
     lock = path.with_name(f"{path.name}.lock").open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -264,7 +274,7 @@ def locked(path: Path) -> IO[bytes]:
 
 
 def _refuse_others(db: sqlite3.Connection) -> None:
-    """Raise ConfigError if this is another program's database, or a later release's."""
+    """Raise ConfigError if this is the database of another program or of a later release."""
     [mark], [version] = (db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version"))
     if mark != APPLICATION_ID and db.execute("SELECT 1 FROM sqlite_master").fetchone():
         raise ConfigError("--devices: the file is another program's, or the alert log; devices need one of their own")
@@ -288,7 +298,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 def _begin(db: sqlite3.Connection) -> None:
     """Begin a transaction, after waiting at most _BUSY_S for other writers.
 
-    SQLite's own wait checks ever more rarely: with four processes one took 110 ms for that instead of 70.
+    SQLite's own way of waiting checks ever more rarely: with four processes, a write took 110 ms with it instead of 70.
     """
     until = time.monotonic() + _BUSY_S
     db.execute("PRAGMA busy_timeout = 0")
@@ -305,12 +315,16 @@ def _begin(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000:.0f}")
 
 
-def _beyond(db: sqlite3.Connection, device: StoredDevice, limits: Limits, replaced: int) -> PutResult | None:
-    """Return the limit that a new device would exceed, None if none; `replaced` devices make room for it."""
+def _exceeded_limit(db: sqlite3.Connection, device: StoredDevice, limits: Limits, replaced: int) -> PutResult | None:
+    """Return the limit that a new device would exceed, or None.
+
+    `replaced` is the number of devices that the new device replaces, which no longer count.
+    """
     owned = "SELECT count(*) FROM device WHERE owner = ? AND endpoint <> ?"
     if db.execute(owned, (device.owner, device.endpoint)).fetchone()[0] >= limits.owned:
         return PutResult.TOO_MANY
-    # The greatest rowid is a quick upper bound of the number of devices. Count them only if it is not enough.
+    # The greatest rowid is a quick upper bound of the number of devices. Count the devices only if the bound is not low
+    # enough.
     for how_many in ("coalesce(max(rowid), 0)", "count(*)"):
         if db.execute(f"SELECT {how_many} FROM device").fetchone()[0] - replaced < limits.devices:  # noqa: S608
             return None
@@ -318,7 +332,7 @@ def _beyond(db: sqlite3.Connection, device: StoredDevice, limits: Limits, replac
 
 
 def _forget(db: sqlite3.Connection, devices: Collection[RegistrationKey]) -> list[bytes]:
-    """Forget the devices that are still these registrations; return their digests."""
+    """Delete these registrations if they are still stored; return the digests of the deleted devices."""
     gone = [device for known in devices for (device,) in db.execute(_FORGET, known)]
     db.executemany("DELETE FROM told WHERE device = ?", [(device,) for device in gone])
     return gone
@@ -338,9 +352,12 @@ def _line(row: tuple[bytes, bytes, int, int, int], secret: bytes) -> DeliveryRec
 
 
 def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> list[Found]:
-    """Return the next devices of these shards in the order of their digests, each with its lines."""
+    """Return the next devices of these shards, each with the records of what it was sent.
+
+    They are at most BATCH devices, in the order of their digests, starting after the digest `after`.
+    """
     first = [bytes([each]) for each in range(256) if shard_of(bytes([each])) in shards]
-    ordered = f"{_DEVICE}device > ? AND substr(device, 1, 1) IN ({_marks(first)}) ORDER BY device LIMIT ?"
+    ordered = f"{_DEVICE}device > ? AND substr(device, 1, 1) IN ({_placeholders(first)}) ORDER BY device LIMIT ?"
     devices = [StoredDevice(*row) for row in db.execute(ordered, (after, *first, BATCH))]
     found = {each.device: (each, list[DeliveryRecord]()) for each in devices}
     if devices:
@@ -350,12 +367,12 @@ def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> lis
     return list(found.values())
 
 
-def _marks(values: Collection[object]) -> str:
+def _placeholders(values: Collection[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _why(error: Exception) -> str:
-    """Return what went wrong, without the data that was being written."""
+def _describe(error: Exception) -> str:
+    """Return a description of an error without the data that was being written."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return str(getattr(error, "sqlite_errorname", None) or type(error).__name__)

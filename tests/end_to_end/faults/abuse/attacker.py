@@ -1,8 +1,8 @@
 """An attacker in a process of its own: its input, its abilities and its limits.
 
-An attacker sends requests to loopback addresses only. Every loop ends when the time is over or its count is used up; an
-alarm kills the process if a loop does not end. The process runs at a low priority, so that a delay that the good
-parties notice comes from the node's work and not from the attacker's.
+An attacker sends requests to loopback addresses only. Every loop ends when time is up or its count is used up. An alarm
+kills the process if a loop does not end. The process runs at a low priority. So a delay that the good parties (clients
+that keep the rules) notice comes from the node's work and not from the attacker's.
 """
 
 import asyncio
@@ -103,14 +103,14 @@ class Attacker:
         """Return an alert of this attacker, around its own spot unless an area is given."""
         return alert(self.spot, id=f"evil-{self.seed}-{name}", **({"area": circle(self.spot, 500)} | fields))
 
-    # -- loops
+    # -- repeating an action for a time
 
     def goes_on(self) -> bool:
         """Return whether time and requests are left."""
         return time.monotonic() < self.until and self._requests < MAX_REQUESTS
 
     async def again(self, work: Callable[[int], Awaitable[Any]], *, at_once: int = 1, most: int = MAX_REQUESTS) -> None:
-        """Repeat `work` in `at_once` parallel loops until the time is over or `work` was called `most` times."""
+        """Call `work` repeatedly in `at_once` parallel loops, until time is up or `work` was called `most` times."""
         numbers = iter(range(most))
 
         async def one() -> None:
@@ -123,10 +123,10 @@ class Attacker:
         await asyncio.gather(*(one() for _ in range(at_once)))
 
     async def wait(self) -> None:
-        """Wait until the time is over."""
+        """Wait until the time of the attack has passed."""
         await asyncio.sleep(max(0.0, self.until - time.monotonic()))
 
-    # -- requests and connections
+    # -- sending requests and opening connections
 
     async def ask(
         self, kind: str, method: str, url: str, token: str | None = None, **more: Any
@@ -158,7 +158,7 @@ class Attacker:
         return await self.ask(kind, "POST", f"{self.api}/v1/cap", content=body, headers=headers)
 
     async def hold(self, kind: str, port: int, data: bytes, *, reads: bool = True) -> None:
-        """Open a connection, send `data`, and keep the connection until the node closes it or the time is over."""
+        """Open a connection, send `data`, and keep the connection until the node closes it or time is up."""
         self._requests += 1
         try:
             reader, writer = await asyncio.open_connection(LOCAL, port)

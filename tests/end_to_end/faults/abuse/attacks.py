@@ -1,8 +1,8 @@
 """The attacks, one function each, and the table that names the rule against each.
 
-Each attack is within reach of a stranger, of somebody with a token of low privilege, or of somebody who can write to
-the log. An attack counts in `wrong` what it obtained and must not obtain. Whether the good parties notice the attack is
-judged elsewhere (`parties.py`, `tally.py`).
+Each attack can be made by a stranger, by somebody with a token of low privilege, or by somebody who can write to the
+log. An attack counts in `wrong` what it got but must not get. Other modules judge whether the good parties (clients
+that keep the rules) notice the attack (`parties.py`, `tally.py`).
 """
 
 import asyncio
@@ -198,7 +198,7 @@ async def copied_row(it: Attacker) -> None:
         number += 1
 
 
-# ---- bodies, polygons, calls: bounded resources --------------------------------------------------------------------
+# ---- unfinished bodies, polygons and calls that use up limited resources -------------------------------------------
 
 
 async def slow_bodies(it: Attacker) -> None:
@@ -410,7 +410,7 @@ async def registrations(it: Attacker) -> None:
     await it.again(put, at_once=32)
 
 
-# ---- subscribers and strangers -------------------------------------------------------------------------------------
+# ---- attacks by subscribers and by clients without a token ---------------------------------------------------------
 
 
 async def chatter(it: Attacker) -> None:
@@ -511,7 +511,7 @@ async def held_requests(it: Attacker) -> None:
     )
 
 
-# ---- the table -----------------------------------------------------------------------------------------------------
+# ---- the table of all attacks --------------------------------------------------------------------------------------
 
 
 class Attack(NamedTuple):

@@ -1,6 +1,6 @@
-"""The good parties: they follow the contract, and record every refusal, loss and delay in a `Tally`.
+"""The good parties: clients that keep the rules, and record every refusal, loss and delay in a `Tally`.
 
-Their alerts reach all subscribers in TOWN and nobody else: neither subscribers in FAR nor responders at STATION. A
+Their alerts must reach all subscribers in TOWN and nobody else: neither subscribers in FAR nor responders at STATION. A
 message about something that no good party has published counts as sent to an outsider.
 """
 
@@ -131,7 +131,7 @@ class Parties:
     def _inside(self) -> list[object]:
         return [n for n in self._crowd if n % 10 < INSIDE_OF_10]
 
-    # -- presence
+    # -- when a client was connected
 
     async def arrive(self) -> None:
         """Connect everybody who is not connected; on the first call, register the devices."""
@@ -209,7 +209,7 @@ class Parties:
         await self._kept.aclose()
         await self._fresh.aclose()
 
-    # -- one period of work
+    # -- one round of an attack
 
     async def begin(self) -> None:
         """Start all activities with an empty tally."""
@@ -231,7 +231,7 @@ class Parties:
             self._start(work)
 
     async def end(self) -> Tally:
-        """Start nothing more, wait for everything under way, and return the tally."""
+        """Start nothing more, wait until everything in progress has ended, and return the tally."""
         self._works = False
         while self._going:
             await asyncio.gather(*self._going)

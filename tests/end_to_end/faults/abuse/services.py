@@ -1,7 +1,7 @@
-"""The push services of the campaign: one server under many host names, with endpoints that attackers choose.
+"""The push services of the attacks: one server under many host names, with endpoints that attackers choose.
 
 `geocast push` allows `*.push.test`. Host names in that zone that begin with "up" resolve to this machine; the others do
-not exist. A preloaded library, for which a C compiler is needed, resolves them; without a compiler all endpoints are at
+not exist. A preloaded library, for which a C compiler is needed, resolves them. Without a compiler all endpoints are at
 `localhost`.
 """
 

@@ -178,7 +178,7 @@ class AttackedDeployment:
             responder="responder-0",
         )
 
-    # -- turns
+    # -- rounds without and with an attack
 
     def attack(self, attack: Attack, seconds: float, quiet_s: float, turns: int = 1) -> Verdict:
         """Let the good parties work, alternately without the attack and under it; return the verdict."""
@@ -271,7 +271,7 @@ class AttackedDeployment:
         if any(node.api_status() != 200 for node in self.nodes):
             wrong["a node is not ready"] += 1
 
-    # -- the end
+    # -- stopping the node
 
     def drain(self, attack: Attack) -> tuple[Verdict, float]:
         """Stop a node while an attacker keeps requests open; return the verdict, and the seconds that the stop took."""

@@ -1,4 +1,4 @@
-"""A name service for tests: processes with this folder on their PYTHONPATH resolve names under `push.test` here.
+"""A name service for tests: it resolves names under `push.test` in processes with this folder on their PYTHONPATH.
 
 `TEST_NAMES` lists the names that exist, as `NAME=ADDRESS`. A lookup of a name that begins with `stuck` takes an hour,
 and no other name under `push.test` exists. Other names are resolved by the system.

@@ -9,7 +9,7 @@ local before = string.format('(%.0f', now - ARGV[2])
 local ended = redis.call('ZRANGE', ENDS, '-inf', before, 'BYSCORE', 'LIMIT', 0, ARGV[3])
 for _, id in ipairs(ended) do
   local key = PREFIX .. 'alert:' .. id
-  for revision = 1, tonumber(redis.call('HGET', key, 'last') or 0) do
+  for revision = 0, tonumber(redis.call('HGET', key, 'last') or 0) do
     redis.call('DEL', PREFIX .. 'counts:' .. id .. '/' .. revision)
     local place = redis.call('HGET', key, revision)
     if place then
