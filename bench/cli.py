@@ -136,7 +136,10 @@ def cli(context: click.Context, folder: Path) -> None:
 
 
 def _command(name: str, *options: Callable[[Any], Any]) -> None:
-    """Add the subcommand that runs the benchmark `name`; the docstring of its module becomes the help text."""
+    """Add the subcommand that runs the benchmark `name`.
+
+    The docstring of the benchmark's module becomes the help text.
+    """
 
     @click.pass_obj
     def run(folder: Path, /, **parameters: Any) -> None:

@@ -1,4 +1,4 @@
-"""A launcher that runs a command and forbids certain system calls to it.
+"""A launcher that runs a command in which certain system calls fail.
 
 Usage: `python bench/forbid.py io_uring_setup,io_setup COMMAND …`. In the command and in its child processes, these
 calls fail with EPERM. That is done with a seccomp filter, as container runtimes do. The default profiles of Docker and
@@ -29,17 +29,17 @@ class _Program(ctypes.Structure):
 
 
 def forbid(*calls: str) -> None:
-    """Forbid these system calls to this process permanently.
+    """From now on, make these system calls fail in this process and in its child processes.
 
-    Raise OSError if a call is unknown, or if the kernel accepts no filter.
+    Raise OSError if the name of a call is unknown, or if the kernel rejects the filter.
     """
     known = NUMBERS.get(platform.machine(), {})
     if unknown := [call for call in calls if call not in known]:
         raise OSError(f"the number of {', '.join(unknown)} on {platform.machine()} is not known")
     numbers = [known[call] for call in calls]
-    program = struct.pack("=HBBI", _LOAD, 0, 0, 0)  # load the number of the call, the first field of seccomp_data
+    program = struct.pack("=HBBI", _LOAD, 0, 0, 0)  # load the system call's number, the first field of seccomp_data
     for left, number in zip(reversed(range(len(numbers))), numbers, strict=True):
-        program += struct.pack("=HBBI", _JUMP_IF, left + 1, 0, number)  # skip the other comparisons and "allow"
+        program += struct.pack("=HBBI", _JUMP_IF, left + 1, 0, number)  # if equal, jump to the refusal at the end
     program += struct.pack("=HBBI", _RETURN, 0, 0, _ALLOW) + struct.pack("=HBBI", _RETURN, 0, 0, _REFUSE)
     libc = ctypes.CDLL(None, use_errno=True)
     filter_ = _Program(len(program) // 8, program)

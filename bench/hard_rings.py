@@ -1,6 +1,6 @@
 """Polygons that are expensive to process, for benchmarks and for tests of areas.
 
-There are coasts with thousands of corners, and zigzags, for which simple algorithms need quadratic time.
+Some are coasts with thousands of corners. Others are zigzags, for which simple algorithms need quadratic time.
 """
 
 import math

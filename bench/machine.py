@@ -19,8 +19,8 @@ _ALLOWED = os.sched_getaffinity(0)  # read before this process restricts its own
 class Cores:
     """The CPU cores of the server and those of the clients.
 
-    The server has a core of its own. The clients and the benchmark share the others, or the same core if there is only
-    one.
+    The server has a core of its own. The clients and the benchmark share the other cores, or use the server's core if
+    there is no other.
     """
 
     server: frozenset[int]
@@ -28,7 +28,7 @@ class Cores:
 
 
 def cores() -> Cores:
-    """Return the assignment of cores: the server gets the first core that this process may use."""
+    """Return which cores are used for what: the server gets the first core that this process may use."""
     first, *others = sorted(_ALLOWED)
     return Cores(frozenset({first}), frozenset(others or {first}))
 
@@ -50,7 +50,7 @@ def available_bytes() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the installed packages that take part in the measurements, by name."""
+    """Return, by name, the versions of Python and of the installed packages that take part in the measurements."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -61,7 +61,10 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the checked-out commit, with a plus if server files differ from it; "unknown" without a repository."""
+    """Return the id of the checked-out commit, or "unknown" if there is no repository.
+
+    A plus sign is appended if files of the server differ from that commit.
+    """
     head = _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
     changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no", "server")
     return (head + "+" * bool(changed)) or "unknown"

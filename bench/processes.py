@@ -49,7 +49,10 @@ class Unavailable(click.ClickException):
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the limit of open file descriptors, also for child processes, to the maximum; return that limit."""
+    """Raise the limit of open file descriptors of this process to the maximum, and return it.
+
+    Child processes inherit it.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = 1_048_576 if hard == resource.RLIM_INFINITY else hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

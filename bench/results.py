@@ -47,7 +47,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of texts: a title, the heads of the columns, the rows, and notes to be printed below."""
+    """A table of texts: a title, the headings of the columns, the rows, and notes to be printed below the table."""
 
     title: str
     columns: Sequence[str]
@@ -55,7 +55,7 @@ class Table:
     notes: Sequence[str] = ()
 
     def for_screen(self) -> rich.table.Table:
-        """Return the table in the form in which rich prints it on the terminal, without the notes."""
+        """Return the table, without the notes, as an object that the library rich can print on the terminal."""
         drawn = rich.table.Table(title=self.title, title_justify="left")
         for at, column in enumerate(self.columns):
             drawn.add_column(column, justify="left" if at == 0 else "right")
@@ -66,7 +66,8 @@ class Table:
     def markdown(self) -> str:
         """Return the table and its notes as Markdown.
 
-        The heading is the first word of the title, so that its anchor never changes.
+        The heading is only the first word of the title, so that links to the heading remain valid if the rest of the
+        title changes.
         """
         name, _, about = self.title.partition(": ")
         lines = [f"## {name}", "", *([about, ""] if about else []), _row(self.columns)]
@@ -89,7 +90,7 @@ def between_markers(text: str, new: str) -> str:
 
 
 def rewrite(path: Path, new: str) -> None:
-    """Replace the part of a document between the markers BEGIN and END by `new`."""
+    """In a document, replace the text between the markers BEGIN and END by `new`."""
     path.write_text(between_markers(path.read_text("utf-8"), new), "utf-8")
 
 
@@ -119,6 +120,6 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def parameters_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options as values that JSON can hold, without the tokens."""
+    """Return the options of the command, except tokens, as values that can be written as JSON."""
     kept = {name: value for name, value in options.items() if not name.endswith("token")}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}

@@ -23,7 +23,7 @@ from bench.runs import Place
 
 NEAREST = 100
 PATIENCE_S = 60.0
-SETTLE_S = 0.005  # wait after the last message, so that the work that follows it is counted, too
+SETTLE_S = 0.005  # wait after the last message, so that the CPU for the work after it is counted, too
 REST_S = 0.05  # wait between two rounds
 IDLE_S = 0.5
 PUBLISHERS = 8
@@ -49,7 +49,7 @@ class Audience:
         return int(np.count_nonzero(self.places.inside))
 
     def listen(self, alerts: int) -> Any:
-        """Wait for all messages of the next `alerts` alerts.
+        """Wait until the sessions inside the area have received the next `alerts` alerts.
 
         Return the records, one for each message to a session inside the area, as a numpy array.
         """
@@ -62,29 +62,29 @@ class Audience:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The measurements of one alert, published while no other is sent.
+    """The measurements for one alert that was published while no other alert was being sent.
 
-    Times are in ms since just before the publication.
+    Times are in ms, counted from just before the alert was published.
     """
 
     number: int
     cpu_us: float  # CPU of the server for each message to a session inside the area
     first_ms: float
-    nearest_ms: float  # until the last of the nearest 100 sessions has it
+    nearest_ms: float  # time until the last of the nearest 100 sessions has the alert
     last_ms: float
     latencies_ms: Any
-    connections: Any  # the connection of each latency
+    connections: Any  # for each latency, the index of the connection
     waited: float  # fraction of the time until the last message in which other programs had the server's core
 
     def until(self, connections: Any) -> float:
-        """Return the time in ms until the last of these connections had the alert."""
+        """Return the time in ms until the last of these connections (a list of indices) had received the alert."""
         return float(self.latencies_ms[np.isin(self.connections, connections)].max())
 
 
 def one_round(audience: Audience, nearest: Any, **options: Any) -> Round:
-    """Publish one alert, wait until every session that should get it has it, and return the measurements.
+    """Publish one alert, wait until each session that should get it has received it, and return the measurements.
 
-    `nearest` are the indices of the sessions that are nearest to the centre of the alert.
+    `nearest` contains the indices of the sessions that are nearest to the centre of the alert.
     """
     number = next_number()
     cpu, waited, start = audience.system.cpu_s(), audience.system.waited_s(), time.monotonic_ns()
@@ -114,7 +114,7 @@ def ms_since(start_ns: Any, when_ns: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """The measurements of many alerts, published at a steady rate or at full speed.
+    """The measurements for many alerts, published at a steady rate or at full speed.
 
     A latency is in ms since the time at which the alert should have been published, so that delays of the publisher
     count as well (no coordinated omission).
@@ -128,9 +128,9 @@ class Stretch:
 
 
 def stretch(audience: Audience, alerts: int, rate: float | None) -> Stretch:
-    """Publish alerts at a rate per second, or at full speed if `rate` is None; return the measurements.
+    """Publish alerts at `rate` alerts per second, or at full speed if `rate` is None; return the measurements.
 
-    The function returns when all messages have come.
+    The function returns when all messages have been received.
     """
     numbers = [next_number() for _ in range(alerts)]
     cpu, start = audience.system.cpu_s(), time.monotonic_ns() + 50_000_000
@@ -181,7 +181,7 @@ def _idle_cpu(system: System) -> float:
 
 @contextmanager
 def geocast_alone(place: Place, **options: Any) -> Iterator[Geocast]:
-    """Run one node of geocast, and take a sample so that its alerts have the size asked for."""
+    """Run one node of geocast during the `with` block, after adjusting its alerts to the requested size."""
     with Geocast(place.home, place.cores.server, **options) as node:
         node.take_sample()
         yield node
@@ -190,9 +190,9 @@ def geocast_alone(place: Place, **options: Any) -> Iterator[Geocast]:
 def start_peers(
     stack: ExitStack, place: Place, names: Sequence[str], payload: Payload
 ) -> tuple[list[System], dict[str, str]]:
-    """Start peers (servers to compare geocast with) by name.
+    """Start the peers (servers to compare geocast with) that are named in `names`.
 
-    Return the peers that run, and for each unavailable peer its name and the reason.
+    Return the running peers, and a dict with the reason for each peer that is not available on this machine.
     """
     running: list[System] = []
     missing: dict[str, str] = {}

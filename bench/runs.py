@@ -42,9 +42,9 @@ class Bench:
     about: str
     measure: Callable[..., dict[str, Any]]  # takes a Place and the parameters
     table: Callable[[Result], Table]
-    plot: Callable[[Result, Any], None]  # draws on a figure
+    plot: Callable[[Result, Any], None]  # takes a Result and the figure on which to draw it
     short: dict[str, Any]  # the parameters for `all --short`
-    own_server: bool = True  # whether it starts servers, which have their own core
+    own_server: bool = True  # whether the benchmark starts servers, which need a core of their own
 
     def run(self, folder: Path, **parameters: Any) -> Result:
         """Measure, then save, show and plot the result."""

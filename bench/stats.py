@@ -9,7 +9,7 @@ PERCENTILES = {"p50": 50.0, "p99": 99.0, "p999": 99.9}
 
 
 def summary(values: Sequence[float] | Any) -> dict[str, float]:
-    """Return p50, p99, p99.9 and the maximum of the values, by name. Without values, all are 0."""
+    """Return the p50, p99, p99.9 and maximum of the values, by name. If there are no values, all four are 0."""
     array = np.asarray(values, dtype=float)
     if not array.size:
         return dict.fromkeys([*PERCENTILES, "max"], 0.0)

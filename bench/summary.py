@@ -206,7 +206,7 @@ FIGURES: dict[str, Callable[[dict[str, Any]], Iterator[Figure]]] = {
 
 
 def markdown(results: Sequence[Result], tables: Sequence[Table]) -> str:
-    """Return the summary.
+    """Return the summary as Markdown text.
 
     It lists the machines, each with the benchmarks that ran on it, and the key figures of each benchmark.
     """

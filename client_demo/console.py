@@ -19,12 +19,12 @@ def plain(text: object) -> str:
 
 
 def styled(severity: str) -> str:
-    """Return the style of an alert of this severity; "" for an unknown severity."""
+    """Return the style in which an alert of this severity is printed; "" for an unknown severity."""
     return _STYLES.get(severity, "")
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """Return a console that is wide enough for tables even if it is no terminal."""
+    """Return a console, which is wide enough for tables even if the output does not go to a terminal."""
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else WIDTH_OF_A_PIPE
     return Console(stderr=stderr, width=width, highlight=False)
 

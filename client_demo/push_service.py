@@ -42,7 +42,7 @@ from client_demo.python.subscription import Subscription
 from client_demo.python.wire import Message
 
 HOST = "localhost"
-SIZES = (3_000, 1_024)  # lengths of a body: normal, and for phones that accept only small messages
+SIZES = (3_000, 1_024)  # longest bodies: of most phones, and of phones that accept only small messages
 CLOSING_TURNS = 10  # turns of the loop until every aborted transport with TLS is closed
 HANG, RESET, LONG_HEAD = "hang", "reset", "long head"  # scripted failures in place of an answer
 START_S = 20.0
@@ -52,7 +52,7 @@ Answer = Any  # a status, (status, headers), HANG, RESET, LONG_HEAD, or a functi
 
 
 class TlsFiles(Protocol):
-    """The paths of a certificate and its key."""
+    """The paths of the files with a TLS certificate and its private key."""
 
     @property
     def crt(self) -> Path: ...
@@ -62,7 +62,7 @@ class TlsFiles(Protocol):
 
 
 class Certificate(NamedTuple):
-    """The files of a certificate and of its key."""
+    """The files of a certificate and of its private key."""
 
     crt: Path
     key: Path
@@ -121,7 +121,7 @@ class Phone:
         self.kept: dict[str, Push] = {}  # unread messages by Topic, while the phone sleeps
         self.told: list[Message] = []
         self.requests: list[Push] = []  # all accepted pushes
-        self.answers: list[Answer] = []  # the next answers for this phone, used before the service's
+        self.answers: list[Answer] = []  # the next answers for this phone, used before those of the service
 
     @property
     def endpoint(self) -> str:
@@ -130,16 +130,16 @@ class Phone:
 
     @property
     def private(self) -> ec.EllipticCurvePrivateKey:
-        """The private key of the phone, with which messages are decrypted."""
+        """The private key of the phone, with which it decrypts messages."""
         return self._keys.private
 
     @property
     def auth(self) -> bytes:
-        """The secret that belongs to the private key."""
+        """The authentication secret of the phone's subscription, which belongs to the private key (RFC 8291)."""
         return self._keys.auth
 
     def subscription(self) -> dict[str, Any]:
-        """Return the subscription as a browser gives it to a page."""
+        """Return the subscription in the format in which a browser gives it to a page."""
         return self._keys.to_map()
 
     def take(self, push: Push) -> None:
@@ -172,16 +172,16 @@ class Phone:
         return [(m["alert"]["id"], m["alert"]["revision"]) for m in self.told if m["type"] == "alert"]
 
     def cancels(self) -> list[str]:
-        """Return the ids of all cancels that were read."""
+        """Return the ids of the alerts in all `cancel` messages that were read."""
         return [message["id"] for message in self.told if message["type"] == "cancel"]
 
 
 @dataclass
 class PushService:
-    """The push service, on `port` or on any free port.
+    """A push service that listens on `port`, or on any free port.
 
     It answers requests with the entries of `answers` first, then with `always`, or with 201 if that is None. Entering
-    it raises OSError if the port is taken.
+    the context manager raises OSError if the port is taken.
     """
 
     certificate: TlsFiles
@@ -305,9 +305,9 @@ class PushService:
         return Push(headers.get("Topic", ""), ttl_s, headers.get("Urgency", ""), body, time.time())
 
     def knows(self, authorization: str) -> bool:
-        """Return whether this header proves who sent the push.
+        """Return whether this `Authorization` header proves who sent the push.
 
-        Its token must be for this service, and valid for at most a day (RFC 8292).
+        The token in it must be for this service, and valid for at most a day (RFC 8292).
         """
         scheme, _, rest = authorization.partition(" ")
         parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
@@ -342,9 +342,9 @@ class PushService:
 
 
 async def _let_go() -> None:
-    """End all tasks, and close the transports of aborted connections.
+    """End all tasks of the event loop, and close the transports of aborted connections.
 
-    They would raise errors if the event loop were closed before them.
+    Otherwise they would raise errors when the event loop is closed.
     """
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:

@@ -18,9 +18,9 @@ import numpy as np
 from bench import processes
 from bench.clients.websocket import Joining
 
-HEADER = 4096  # must match receiver.c, as must the layout of RECORD
+HEADER = 4096  # this, and the layout of RECORD, must be the same as in receiver.c
 RECORD = np.dtype([("when_ns", "u8"), ("connection", "u4"), ("number", "u4")])
-PER_PROCESS = 18_000  # connections; receiver.c spreads them over addresses to have enough ports
+PER_PROCESS = 18_000  # connections; receiver.c uses several addresses, so that there are enough ports
 INFLIGHT = 256  # handshakes in progress at once, over all processes
 RETRY_MS = (50, 250)
 PATIENCE_S = 5.0
@@ -46,7 +46,10 @@ class Counters:
 
 
 class Receiver:
-    """A process that runs receiver.c and has thousands of connections, and the memory shared with that process."""
+    """A process that runs receiver.c with thousands of connections.
+
+    The process writes its results to memory that it shares with the benchmark.
+    """
 
     def __init__(self, shared: Path, count: int, capacity: int) -> None:
         size = HEADER + 8 * count + RECORD.itemsize * capacity
@@ -65,17 +68,17 @@ class Receiver:
         return cast(list[int], self._counters.tolist())
 
     def ask(self, count: int) -> None:
-        """Make each of the first `count` connections send its `later` text (see Joining), unless it already has."""
+        """Make each of the first `count` connections send its `later` text (see Joining), unless it did so before."""
         self._asked[0] = count
 
     def take(self) -> Any:
-        """Return the records since the last call, one for each message that was received."""
+        """Return the records written since the last call of this method, one for each message that was received."""
         start, self._taken = self._taken, int(self._counters[4])
         return self._records[start : self._taken].copy()
 
 
 class Crowd:
-    """Many subscribed sessions.
+    """Many sessions that are subscribed to the alerts of a server.
 
     Use a crowd in a `with` statement: its sessions connect at the start and disconnect at the end.
     """
@@ -159,7 +162,10 @@ class Crowd:
         return np.concatenate([receiver.ready_ns for receiver in self._receivers])
 
     def take(self) -> Any:
-        """Return the records since the last call, one for each message that was received, as a numpy array."""
+        """Return the records written since the last call of this method, one for each message that was received.
+
+        The result is a numpy array.
+        """
         return np.concatenate([receiver.take() for receiver in self._receivers])
 
     def wait_ready(self, show: Callable[[int], None] = lambda _done: None) -> None:
@@ -173,7 +179,7 @@ class Crowd:
     def wait_records(self, total: int, patience_s: float = PATIENCE_S) -> int:
         """Wait until the sessions have received `total` messages since they connected; return the number received.
 
-        Give up when no message has come for `patience_s` seconds.
+        Stop waiting, and return a smaller number, when no message has come for `patience_s` seconds.
         """
         came, end = -1, 0.0
         while (now_came := self.counters().records) < total:

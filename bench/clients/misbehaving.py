@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-RECEIVE_BUFFER = 4096  # bytes; small, so that the server soon notices
+RECEIVE_BUFFER = 4096  # bytes; small, so that the server soon notices that nothing is read
 DRIP_BYTES = 1024  # bytes per second
 PING = b"\x89\xfd" + bytes(4) + bytes(125)
 PINGS_PER_S = 8  # a little below the limit of the protocol
@@ -45,7 +45,7 @@ def drip(session: socket.socket) -> None:
 
 
 def ping(session: socket.socket) -> None:
-    """Send a ping of the largest size."""
+    """Send a ping of the largest size that WebSocket allows."""
     try:
         session.send(PING)
     except OSError:

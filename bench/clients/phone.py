@@ -38,7 +38,7 @@ class Phone:
         self._socket.close()
 
     def say(self, data: bytes) -> None:
-        """Send these bytes to the node."""
+        """Send these bytes, which must be complete WebSocket frames, to the node."""
         self._socket.sendall(data)
 
     def ask(self, data: bytes) -> None:
@@ -47,7 +47,7 @@ class Phone:
         self.hear("ok", "pong")
 
     def hear(self, *kinds: str) -> dict[str, Any]:
-        """Wait for the next message, and return it. Its type must be one of these kinds."""
+        """Wait for the next message, whose type must be one of `kinds`, and return it."""
         message = self._next()
         assert message["type"] in kinds, message
         return message

@@ -31,7 +31,10 @@ class Joining:
 
 
 class Made(Sequence[bytes]):
-    """A sequence whose texts are made on each access. The stored texts of a million sessions would take half a GB."""
+    """A sequence of texts. Each text is made when it is accessed.
+
+    Storing the texts of a million sessions would take half a GB.
+    """
 
     def __init__(self, count: int, make: Callable[[int], bytes]) -> None:
         self._count, self._make = count, make
@@ -49,7 +52,7 @@ class Made(Sequence[bytes]):
 
 
 def handshake(port: int, path: str, subprotocol: str | None = None) -> bytes:
-    """Return the request of an opening handshake, by which a client asks for a WebSocket."""
+    """Return the request with which a client opens a WebSocket (the opening handshake)."""
     lines = [
         f"GET {path} HTTP/1.1",
         f"Host: 127.0.0.1:{port}",

@@ -80,7 +80,7 @@ class System(ABC):
 
     @abstractmethod
     def joining(self, places: Places) -> Joining:
-        """Return what clients send to join, one session for each place."""
+        """Return what clients send to join this server, with one session for each place."""
 
     @abstractmethod
     def publish(self, number: int, **options: Any) -> None:
@@ -93,7 +93,10 @@ class Peer(System):
     payload: "Payload"
 
     def joining(self, places: Places) -> Joining:
-        """Return what clients send to join: only the handshake. The answer 101 shows that a session has joined."""
+        """Return what clients send to join: only the handshake.
+
+        A session has joined when the server answers with 101.
+        """
         return Joining(handshake(self.port, "/"), [b""] * len(places))
 
     @abstractmethod
@@ -132,7 +135,7 @@ class ControlledPeer(Peer):
 class Payload:
     """The bytes that geocast sends for an alert.
 
-    They are made from a sample, the message of a real alert, by replacing the id of the alert.
+    They are copied from a sample (the message that a node sent for a real alert), with the id of the alert replaced.
     """
 
     def __init__(self, sample: bytes, alert_id: str) -> None:

@@ -51,7 +51,7 @@ class Geocast(System):
     ) -> None:
         super().__init__(home, cpus)
         private, public = make_key("bench")
-        self._key = PyJWK(dict(private))  # made once, because there may be a million tokens
+        self._key = PyJWK(dict(private))  # made only once, because it may have to sign a million tokens
         (self.home / "keys.jwks").write_text(json.dumps({"keys": [public]}))
         desk = self.token("desk", ["alerts:publish", "alerts:manage"])
         self.headers = {"Authorization": f"Bearer {desk}", "Content-Type": "application/json"}
@@ -90,7 +90,7 @@ class Geocast(System):
             return False
 
     def metrics(self) -> dict[str, float]:
-        """Return the values at /metrics, by name with labels."""
+        """Return the values that the node reports at /metrics, by the names of the metrics with their labels."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.control_port}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
@@ -105,10 +105,10 @@ class Geocast(System):
         return jwt.encode(claims, self._key, "EdDSA", {"kid": self._key.key_id})
 
     def joining(self, places: Places, holding: Mapping[str, int] | None = None) -> Joining:
-        """Return what clients send to join; each session has its own place and token.
+        """Return what clients send to join. Each session has its own place and token.
 
-        If `holding` is given, a session that reconnects sends it: the alerts that it already has, each with its
-        revision.
+        If `holding` is given, a session sends it when it reconnects: it lists the alerts that the session already has,
+        each with its revision.
         """
         first, later = [], []
         for at in range(len(places)):
@@ -119,7 +119,7 @@ class Geocast(System):
         return Joining(handshake(self.port, PATH, SUBPROTOCOL), first, READY, later)
 
     def joining_and_moving(self, places: Places) -> Joining:
-        """Return what clients send to join and, when they are asked to, to move 11 m.
+        """Return the messages with which clients join, and those with which they move by 11 m when they are told to.
 
         Each session has its own place and token. The messages are made only when they are needed, because there may be
         a million sessions.
@@ -171,13 +171,13 @@ class Geocast(System):
     def take_sample(self) -> Payload:
         """Adjust the alerts published from now on to the requested size; return the payload of such an alert.
 
-        To measure payloads, two alerts are published, received and cancelled.
+        To find the payload and its size, two alerts are published, received and cancelled.
         """
         self._description = ""
         if self._payload_bytes > PLAIN_BYTES:
             self._corners = min(MOST_CORNERS, (self._payload_bytes - PLAIN_BYTES // 2) // CORNER_BYTES)
         missing = self._payload_bytes - len(self._sample()) - len(',"description":""')
-        wide = min(PADDING, max(0, missing - PADDING + 2) // 3)  # each takes three bytes more than the letter x
+        wide = min(PADDING, max(0, missing - PADDING + 2) // 3)  # each is three bytes longer than the letter x
         self._description = "🌊" * wide + "x" * min(PADDING - wide, max(0, missing - 4 * wide))
         number = next_number()
         return Payload(self._sample(number), alert_id(number))
@@ -198,7 +198,7 @@ class Geocast(System):
         return text.encode()
 
     def cancel(self, number: int) -> None:
-        """Cancel alert number `number`, which must have one revision."""
+        """Cancel alert number `number`, which must not have been revised."""
         approval = {"reviewer": "bench", "approved_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         body = json.dumps({"revision": 2, "reason": "called off", "approval": approval}).encode()
         status, answer = self._poster.post(f"/v1/alerts/{alert_id(number)}/cancel", body, self.headers)
@@ -206,7 +206,7 @@ class Geocast(System):
 
     def kill(self) -> None:
         """Kill all processes at once, because draining a million sessions would take minutes."""
-        for pid in self.pids():  # the supervisor comes first, because it would replace killed processes
+        for pid in self.pids():  # the supervisor is killed first, because it would restart killed processes
             os.kill(pid, signal.SIGKILL)
 
 
@@ -225,7 +225,7 @@ class GeocastInContainer(Geocast):
 class GeocastByTransports(GeocastInContainer):
     """Like GeocastInContainer, but with Linux AIO forbidden as well.
 
-    So the node sends to one session after the other, as every node did before ADR 6.
+    This makes the node send to one session after the other, as every node did before ADR 6.
     """
 
     name = "geocast one by one"
@@ -267,7 +267,7 @@ def _circle(radius_m: float) -> dict[str, Any]:
 
 
 def _ring(corners: int, radius_m: float) -> dict[str, Any]:
-    """Return a closed ring around the centre, none of whose edges is nearer to the centre than `radius_m`."""
+    """Return a closed ring around the centre, whose edges are nowhere nearer to the centre than `radius_m`."""
     turn = np.append(np.arange(corners), 0) * 2 * np.pi / corners
     far_m = radius_m / np.cos(np.pi / corners)
     lat, lng = offset(*CENTRE, far_m * np.sin(turn), far_m * np.cos(turn))

@@ -36,9 +36,9 @@ _MEMORY = Path("/dev/shm")
 
 
 class Population:
-    """A store of registered push devices, and the keys that the store was made with.
+    """A store of registered push devices, which simulate the phones of many people, and the keys of that store.
 
-    Each push process gets a copy of the store.
+    Each push process works on a copy of the store.
     """
 
     def __init__(self, home: Path, services: PushServices, places: Places, show: Callable[[int], None]) -> None:
@@ -101,7 +101,7 @@ def _record(at: int, endpoint: str, vapid: str, cell: str) -> Record:
 
 
 class GeocastPush:
-    """One process of `geocast push` for a node, with a copy of the store of a population.
+    """One `geocast push` process for a node. It works on its own copy of a population's device store.
 
     Use it in a `with` statement.
     """

@@ -1,6 +1,6 @@
-"""NATS (Go) with its WebSocket listener.
+"""NATS (a server written in Go) with its WebSocket listener.
 
-It uses one subject of core NATS, without JetStream. The publisher uses NATS' own protocol.
+All sessions subscribe to one subject of core NATS; JetStream is not used. The publisher uses NATS' own protocol.
 """
 
 import socket
@@ -50,7 +50,7 @@ class Nats(Peer):
     def joining(self, places: Places) -> Joining:
         """Return what clients send to join.
 
-        Each session subscribes; the answer to its PING shows that it has joined.
+        Each session subscribes and sends PING. The answer to the PING shows that the session has joined.
         """
         opening = masked(_OPENING + f"SUB {SUBJECT} 1\r\nPING\r\n".encode(), opcode=2)
         return Joining(handshake(self.port, "/"), [opening] * len(places), "PONG")

@@ -1,4 +1,4 @@
-"""nchan (C, a module of nginx) with one worker and one channel. It stores no messages."""
+"""nchan (a module of nginx, written in C) with one worker process and one channel. It stores no messages."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -70,7 +70,7 @@ class PushServices:
         return [Taken(*each) for each in self._ask("take")]
 
     def hang(self, service: int, *, hangs: bool) -> None:
-        """Make a service leave requests unanswered (`hangs`), or answer again."""
+        """If `hangs` is true, make a service leave requests unanswered; otherwise, make it answer them again."""
         self._ask("hang", service, hangs)
 
     def _ask(self, *words: object) -> Any:
@@ -138,9 +138,9 @@ async def _answer(certificate: str, pipe: Connection) -> None:
     pipe.send([server.sockets[0].getsockname()[1] for server in servers])
 
     def hear() -> None:
-        """Answer commands from the pipe until the command `end`.
+        """Read commands from the pipe, and reply to each, until the command `end` comes.
 
-        This function runs in a thread, because an event loop would make the pipe non-blocking, and the answers are
+        This function runs in a thread, because an event loop would make the pipe non-blocking, and the replies are
         large.
         """
         what, *words = pipe.recv()

@@ -21,5 +21,5 @@ class Raw(ControlledPeer):
         return [processes.compile_c(SOURCE, self.home), str(self.port), str(self.control_port)]
 
     def send(self, payload: bytes) -> None:
-        """Send the payload as a frame that is made once for all sessions."""
+        """Send the payload as one WebSocket frame, which is made once and is the same for all sessions."""
         super().send(unmasked(payload))

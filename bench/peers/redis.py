@@ -1,4 +1,4 @@
-"""A redis-server on a Unix socket, and the part of its protocol that the benchmark of GEOSEARCH needs."""
+"""A redis-server on a Unix socket, and a client with the few commands that the benchmark of GEOSEARCH needs."""
 
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -63,14 +63,14 @@ class Redis:
         return cast(list[bytes], self.call([b"GEOSEARCH", KEY, *where, b"BYRADIUS", b"%.6f" % radius_m, b"m"]))
 
     def server_us(self, command: str) -> float:
-        """Return the median time in µs that Redis itself took for a command since the last `reset`."""
+        """Return the median time in µs that Redis itself has spent on a command since the last `reset`."""
         for line in self.call([b"INFO", b"latencystats"]).decode().splitlines():
             if line.startswith(f"latency_percentiles_usec_{command}:"):
                 return float(line.split("p50=")[1].split(",")[0])
         return 0.0
 
     def reset(self) -> None:
-        """Reset the statistics of the server."""
+        """Reset the statistics of the redis-server."""
         self.call([b"CONFIG", b"RESETSTAT"])
 
     def call(self, words: Sequence[bytes]) -> Any:

@@ -1,4 +1,7 @@
-"""uWebSockets (C++) through the package socketify. It uses publish/subscribe; a WebSocket connection publishes."""
+"""The library uWebSockets (C++), used through the package socketify.
+
+The server uses publish/subscribe. The benchmark publishes over a WebSocket connection.
+"""
 
 import importlib.util
 import socket

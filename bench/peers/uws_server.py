@@ -1,4 +1,4 @@
-"""A server that sends each message that it gets at /publish to all connections at /.
+"""A server that sends each message that it receives at the path /publish to all connections at the path /.
 
 It uses publish/subscribe of uWebSockets. Usage: `python uws_server.py PORT`.
 """

@@ -1,8 +1,8 @@
 """`areas`: the CPU of one message or request whose polygons are as hard to process as possible.
 
-Measures how much CPU it takes to parse a CAP message under the policy for official warnings and to decide which alerts
-follow from it; and to parse and check a publisher's request. The API does both in a thread. Nothing is stored, and no
-other thread is working. The CPU must not exceed LIMIT_S (rule HD3).
+Measures two things: how much CPU it takes to parse a CAP message and to decide, under the policy for official warnings,
+which alerts follow from it; and how much CPU it takes to parse and check a publisher's request. The API does both in a
+thread. Nothing is stored, and no other thread is working. The CPU must not exceed LIMIT_S (rule HD3).
 """
 
 import asyncio

@@ -1,21 +1,22 @@
 """`calls`: how soon responders are notified of a call for help and told where to go, and what open calls cost others.
 
 A call for help notifies the nearest responders first. Until enough have accepted, its radius is widened step by step;
-each step notifies one more wave of responders. A responder who accepts gets a seat (a place among those who go) and a
-`task`, which says where to go.
+each step notifies one more group of responders (a wave). A responder who accepts, and is still needed, is assigned to
+the call and gets a `task`, which says where to go.
 
 The first measurements use a node with its log in SQLite, and one with its log in Redis. A hundred responders are around
-the place of a call and are its first wave; a crowd is on duty far away. They measure the time from the 201 of a call
-until the last responder of the first wave has it, and until a responder whom only the last wave reaches has it; and the
-time from an `accept` until its `task`, for one responder, and for the last of four tasks when eight accept at once.
+the location of a call and are its first wave; a crowd of other responders is on duty far away. Measured are the time
+from the node's 201 response, which accepts a call, until the last responder of the first wave has the call, and until a
+responder whom only the last wave reaches has it. Also measured is the time from an `accept` until its `task`, for one
+responder, and for the last of four tasks when eight responders accept at once.
 
-Then there are nodes with 0, 100 and 1,000 open calls that are near nobody. Here, measures the CPU of the node for a
-session, with a qualification and without, that connects, says hello and disconnects, and for a move; the time to list
-1,000 open calls, and how long that blocks the event loop (the most CPU that the node uses while a client waits for a
-pong); and the memory for each open call and each session on duty. Also measures the CPU to encrypt and to decrypt an
-entry.
+Then there are nodes with 0, 100 and 1,000 open calls that are near nobody. The following is measured for each: the CPU
+that the node uses for a visit (a session connects, says hello and disconnects) and for a move, by sessions with a
+qualification and without; the time to list 1,000 open calls, and how long that blocks the event loop (the most CPU that
+the node uses while a client waits for a pong); and the memory for each open call and for each session on duty. Also
+measured is the CPU to encrypt and to decrypt a log entry.
 
-Leaves out: several nodes, which would decide together when the radius is widened.
+Leaves out: several nodes, which would have to agree on when the radius is widened.
 """
 
 import http.client
@@ -58,13 +59,13 @@ rest_s = 0
 """
 SEATS, AT_ONCE = 4, 8
 FIRST_RING, FIRST_RING_M = 100, 50.0
-IN_LAST_RING_M = 1_450.0  # distance that only the last radius reaches, wherever in its cell the place of the call is
+IN_LAST_RING_M = 1_450.0  # a distance that only the last radius reaches, wherever the call is in its cell
 LAST_RING_ROUNDS = 5
 LISTS = 5
 SEALINGS, SEALED_BYTES = 20_000, {"a place": 200, "the most": 16_000}
 SETTLE_S, IDLE_S = 5.0, 2.0  # after a thousand calls were opened, the remaining work takes some seconds
 REST_S = 0.02  # wait between two rounds
-NAP_MS = 0.5  # sleep of the receivers, which leaves a core for the client that waits for the 201
+NAP_MS = 0.5  # the receivers sleep this long, so that the client that waits for the 201 has a core
 GOAL_RING_MS = {"SQLite": 10, "Redis": 50}
 GOAL_TASK_MS, GOAL_LAST_RING_MS = 50, 1_500
 
@@ -73,7 +74,10 @@ GOAL_TASK_MS, GOAL_LAST_RING_MS = 50, 1_500
 
 
 class Calling(Geocast):
-    """A node that accepts calls for help. If `quals` is not empty, its sessions are responders on duty."""
+    """A node that accepts calls for help.
+
+    If `quals` is not empty, its sessions are responders on duty with these skills.
+    """
 
     def __init__(self, home: Path, cpus: Any) -> None:
         super().__init__(home, cpus)
@@ -98,11 +102,11 @@ class Calling(Geocast):
         return self.hello(f"phone-{at}", places.to_map(at))
 
     def phone(self, sub: str, lat: float, lng: float) -> Phone:
-        """Return a connected session at a place."""
+        """Return a session that has connected to the node and said that it is at a place."""
         return Phone(self.port, frame(**self.hello(sub, {"lat": lat, "lng": lng})))
 
     def open(self, lat: float, lng: float) -> str:
-        """Open a call and return its id."""
+        """Open a call for help and return its id."""
         call = {
             "id": alert_id(next_number()),
             "category": "cardiac_arrest",
@@ -114,7 +118,7 @@ class Calling(Geocast):
         return str(call["id"])
 
     def end(self, call_id: str) -> None:
-        """End a call as its dispatcher."""
+        """End a call for help, as the dispatcher who opened it."""
         self._dispatch(f"/v1/calls/{call_id}/end", {"reason": "measured"})
 
     def _dispatch(self, path: str, body: Mapping[str, Any]) -> None:
@@ -146,7 +150,7 @@ STORES: dict[str, type[Calling]] = {"SQLite": Calling, "Redis": _OnRedis}
 
 
 def _answering(place: Place, store: str, sessions: int, rounds: int) -> dict[str, Any]:
-    """Return how soon the responders of one node get calls and tasks.
+    """Return how soon the responders of one node receive calls and tasks.
 
     A task tells a responder who has accepted a call where to go.
     """
@@ -166,9 +170,10 @@ def _answering(place: Place, store: str, sessions: int, rounds: int) -> dict[str
 
 
 def _rings(node: Calling, audience: Audience, rounds: int) -> dict[str, Any]:
-    """Open calls one after the other.
+    """Open calls one after the other, and return the measurements.
 
-    Measure the time until the 201 of a call, and from the 201 until the last responder of the first wave has the call.
+    Measured are the time until the node accepts a call (with 201), and the time from then until the last responder of
+    the first wave has received the call.
     """
     accepted, last = [], []
     with screen.progress("the first wave", rounds) as show:
@@ -195,7 +200,10 @@ def _heard(audience: Audience) -> Any:
 
 
 def _accepts_ms(node: Calling, rounds: int) -> list[float]:
-    """Return the time in ms from `accept` to `task` for a single responder, one value for each round."""
+    """Return the time in ms from a responder's `accept` to its `task`, one value for each round.
+
+    In each round only one responder accepts.
+    """
     found, where = [], places.offset(*CENTRE, 200_000.0, 0.0)
     with node.phone("alone", *where) as phone:
         for _ in range(rounds):
@@ -212,9 +220,9 @@ def _accepts_ms(node: Calling, rounds: int) -> list[float]:
 
 
 def _at_once_ms(node: Calling, rounds: int) -> list[float]:
-    """Let more responders accept at once than may go to a call.
+    """Let more responders accept a call at once than are needed.
 
-    Return the time in ms until the last `task`, one value for each round.
+    Return the time in ms until the last `task` is received, one value for each round.
     """
     found, where = [], places.offset(*CENTRE, 300_000.0, 0.0)
     for _ in range(rounds):
@@ -235,7 +243,10 @@ def _at_once_ms(node: Calling, rounds: int) -> list[float]:
 
 
 def _last_ring_ms(node: Calling) -> dict[str, float]:
-    """Return the time in ms from the 201 of a call until a responder whom only the last wave reaches has the call."""
+    """Return the time in ms until a responder whom only the last wave reaches has a call.
+
+    The time counts from the 201 response, with which the node accepts the call.
+    """
     found, where = [], places.offset(*CENTRE, 400_000.0, 0.0)
     with node.phone("far", *places.offset(*where, IN_LAST_RING_M, 0.0)) as phone:
         for _ in range(LAST_RING_ROUNDS):
@@ -253,7 +264,7 @@ def _last_ring_ms(node: Calling) -> dict[str, float]:
 
 @contextmanager
 def _holding(place: Place, store: str, count: int) -> Iterator[tuple[Calling, dict[str, Any]]]:
-    """Yield a node with `count` open calls that are near nobody, and a dict of what these calls cost.
+    """Yield a node with `count` open calls that are near nobody, and a dict with the measured costs of these calls.
 
     The calls have reached their widest radius.
     """
@@ -302,7 +313,7 @@ def _costs(place: Place, counts: Sequence[int], rounds: int) -> dict[str, Any]:
 
 
 def _visits_us(node: Calling) -> dict[str, float]:
-    """Return the node's CPU time in µs for a visit and a move of a session, with a qualification and without.
+    """Return the node's CPU time in µs for a visit and for a move, by sessions with a qualification and without.
 
     A visit is connecting, saying hello and disconnecting.
     """
@@ -327,7 +338,7 @@ def _visits_us(node: Calling) -> dict[str, float]:
 
 
 def _listed(node: Calling, count: int) -> dict[str, Any]:
-    """Return how long it takes to list the open calls, the CPU for that, and how long the event loop is blocked."""
+    """List the open calls. Return how long that takes, its CPU, and how long it blocks the event loop."""
     took: list[float] = []
 
     def list_them() -> None:
@@ -362,7 +373,10 @@ def _on_redis(place: Place, sessions: int, rounds: int, count: int) -> dict[str,
 
 
 def _memory(place: Place, sessions: int) -> dict[str, float]:
-    """Return the resident bytes for each session of a node with calls, without a qualification and on duty."""
+    """Return the resident memory in bytes for each session of a node that accepts calls.
+
+    There is one value for sessions without a qualification, and one for sessions of responders on duty.
+    """
     found = {}
     with Calling(place.home, place.cores.server) as node, ExitStack() as stack:
         gather(stack, place, node, places.around(100, 14_000.0), 1)
@@ -375,7 +389,7 @@ def _memory(place: Place, sessions: int) -> dict[str, float]:
 
 
 def _sealing_us() -> dict[str, dict[str, float]]:
-    """Return the CPU time in µs to encrypt and to decrypt one entry, by the size of its secret part."""
+    """Return the CPU time in µs to encrypt and to decrypt one log entry, for each size of its secret part."""
     keys = parse_call_keys(json.dumps({"keys": [make_call_key()]}).encode(), "bench")
     plain, found = bytes(300), {}
     for what, size in SEALED_BYTES.items():
@@ -399,7 +413,7 @@ def _each_us(do: Callable[[], object]) -> float:
 
 
 def measure(place: Place, sessions: int, rounds: int, opened: tuple[int, ...], redis: bool) -> dict[str, Any]:
-    """Measure nodes with both kinds of log; then the cost of open calls, of memory, and of encryption."""
+    """Measure nodes with each kind of log, and then the cost of open calls, the memory, and the cost of encryption."""
     found: dict[str, Any] = {"stores": {"SQLite": _answering(place, "SQLite", sessions, rounds)}, "missing": {}}
     if redis:
         try:

@@ -1,4 +1,4 @@
-"""`fanout`: the cost and the time of sending one alert to many sessions, for geocast and servers that push its bytes.
+"""`fanout`: the cost and the time of sending one alert to many sessions, with geocast and with other servers.
 
 Measures the CPU of all processes of a server for each message to a session inside the area. It is counted from before
 the alert is published (over HTTP, and stored durably) until all sessions have it. Also measures the time from
@@ -7,7 +7,7 @@ measures the same at a steady rate and at full speed. All servers run at once an
 affects all of them. All servers use the same core, and the receivers use the others.
 
 Leaves out: any network except loopback, TLS, and clients that process what they get. The other servers get the finished
-payload: they match no place, check no token, expire nothing and store nothing.
+bytes of an alert of geocast, and only send them: they match no place, check no token, expire nothing and store nothing.
 """
 
 from contextlib import ExitStack
@@ -32,7 +32,7 @@ def measure(
     seconds: float,
     flat_out: int,
 ) -> dict[str, Any]:
-    """Publish single alerts to all servers in turns.
+    """Publish single alerts to each server in turn.
 
     Then, for each server, publish alerts at a steady rate and at full speed.
     """
@@ -56,9 +56,10 @@ def measure(
 
 
 def _in_turns(audiences: list[Audience], nearest: Any, rounds: int) -> dict[str, list[Round]]:
-    """Run `rounds` rounds for each server, in turns, and return them by server.
+    """Run `rounds` rounds for each server, with the servers taking turns, and return the rounds by server.
 
-    A round is one alert, published while no other is sent. One more round at the beginning warms each server up.
+    In a round, one alert is published while no other is being sent. One more round at the beginning warms each server
+    up.
     """
     for audience in audiences:
         one_round(audience, nearest)
@@ -145,9 +146,9 @@ def table(result: Result) -> Table:
 
 
 def _losses(systems: dict[str, Any]) -> list[str]:
-    """Return one sentence for each measure in which a peer is better than geocast.
+    """Return one sentence for each measured value in which a peer is better than geocast.
 
-    Other ways to run geocast do not count as peers.
+    Variants of geocast (such as a node in a container) do not count as peers.
     """
     measures = {"CPU per delivery": "cpu_us", "time to the last": "last_ms", "CPU per connect": "connect_cpu_us"}
     ours, found = systems["geocast"], []

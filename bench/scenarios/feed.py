@@ -6,8 +6,8 @@ another. Meanwhile a timer fires every millisecond, and a reader requests the tw
 Atom).
 
 Measures the longest delay of the timer, and the most CPU that the thread of the loop used between two ticks. A delay
-may be caused by other programs of the machine; a run without any alert shows how much of it. Also measures the longest
-time until a request was answered, and the time until all alerts were drawn.
+may be caused by other programs of the machine; a run without any alert shows how large such delays are. Also measures
+the longest time until a request was answered, and the time until all alerts were drawn.
 """
 
 import asyncio
@@ -45,7 +45,10 @@ PATIENCE_S = 600.0
 
 
 def _alerts(kind: str, count: int) -> list[Revision]:
-    """Return `count` alerts, each a ring around 45° N whose corners vary in their distance from the middle."""
+    """Return `count` alerts with ragged polygons, whose middle is at 45° N.
+
+    The corners of a polygon are at random distances from its middle.
+    """
     dice, far, ends_at = random.Random(count), KINDS[kind], time.time_ns() // 1_000_000 + LIFE_MS
     found = []
     for at in range(count):
@@ -58,7 +61,10 @@ def _alerts(kind: str, count: int) -> list[Revision]:
 
 
 async def _again(awaited: Callable[[], Awaitable[object]], found: list[tuple[float, float]]) -> None:
-    """Await `awaited()` forever. Append to `found` the duration and the CPU of this thread each time, in ms."""
+    """Call and await `awaited()` forever.
+
+    For each call, append its duration and its CPU in this thread, in ms, to `found`.
+    """
     while True:
         start, cpu = time.perf_counter(), time.thread_time()
         await awaited()
@@ -150,7 +156,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot how late the timer was, over the run."""
+    """Plot how late the timer fired, over the time of the run."""
     axes = figure.subplots()
     for kind, it in result.found["kinds"].items():
         axes.plot(it["stall_ms"], label=kind)

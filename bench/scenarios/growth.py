@@ -5,12 +5,13 @@ others are circles of 500 m spread over a continent, none of them near. The aler
 starts, and all end at the same time. A crowd of 1,000 sessions is spread over the continent; about one in a hundred of
 them is inside an alert.
 
-Measures the time until the node has read its log, and its memory. Measures the CPU of the node for one session that
-connects, says hello, gets the ten alerts and disconnects; for each message `move`, `filter` and `token` of a session;
-and for each new log entry that concerns no session (read, decoded, applied, matched). When all alerts end, measures the
-most CPU that the node uses while a client waits for a pong: so long was the event loop blocked. In a hub (the part of
-a node that knows the sessions and sends alerts to them) with the same alerts, measures the cost of sending a slow
-client the alerts that it has missed, and the longest sweep, which is the periodic call that removes ended alerts.
+Measures the time until the node has read its log, and the memory of the node. Measures the CPU of the node for one
+session that connects, says hello, gets the ten alerts and disconnects; for each message `move`, `filter` and `token` of
+a session; and for reading, decoding, applying and matching each new log entry whose alert is sent to no session. When
+all alerts end, measures the most CPU that the node uses while a client waits for a pong, which shows for how long the
+event loop was blocked. In a hub (the part of a node that knows the sessions and sends alerts to them) with the same
+alerts, measures the cost of sending a slow client the alerts that it has missed, and the longest sweep. (A sweep is the
+periodic call that removes ended alerts.)
 
 Leaves out: the cost of an alert that concerns a session (see `fanout`).
 """
@@ -50,10 +51,10 @@ CROWD, CROWD_M = 1_000, 2_000_000.0
 AT_ONCE = 1_000  # appends in progress at the same time
 PATIENCE_S = 120.0
 RADIUS_M = 500.0
-FOREIGN, FOREIGN_S = 5_000, 6.0  # entries appended while the node runs, and the time for them
+FOREIGN, FOREIGN_S = 5_000, 6.0  # number of entries appended while the node runs, and the seconds for that
 GOAL_RATIO, GOAL_BYTES, GOAL_FOREIGN_US, GOAL_HELD_MS, GOAL_START_S = 1.3, 1024, 100, 5.0, 10
 DOINGS = ("visit", "move", "filter", "token")
-BURST = 250  # messages on one connection; more than 300 at once are refused (F7)
+BURST = 250  # messages sent on one connection; a node refuses more than 300 at once (F7)
 VISITS = 100  # per round
 
 
@@ -100,7 +101,7 @@ def far_away(dice: random.Random) -> tuple[float, float]:
 
 
 def _append(url: str, alerts: Sequence[Revision]) -> None:
-    """Append alerts to the log at a URL."""
+    """Append alerts to the log at this URL."""
     asyncio.run(_append_to(_log(url), alerts))
 
 
@@ -150,7 +151,7 @@ class _FilledOnRedis(GeocastOnRedis, Filled):
 
 
 def _phone(node: Geocast, hello: bytes, live: int) -> Phone:
-    """Return a session that has joined and has received `live` alerts."""
+    """Return a session that has joined the node and has then received `live` alerts."""
     phone = Phone(node.port, hello)
     for _ in range(live):
         phone.hear("alert")
@@ -163,9 +164,9 @@ def _hello(node: Geocast) -> bytes:
 
 
 class Doings:
-    """The actions of one session, and the CPU of the node for each.
+    """The actions of one session, and the CPU that the node uses for each.
 
-    The actions are a visit (connect, get the near alerts, disconnect), a move, a filter and a token.
+    The actions are a visit (connect, get the near alerts, disconnect), and the messages `move`, `filter` and `token`.
     """
 
     def __init__(self, node: Geocast) -> None:
@@ -181,7 +182,7 @@ class Doings:
         self._took: dict[str, list[float]] = {name: [] for name in DOINGS}
 
     def round(self) -> None:
-        """Do each action many times, and record the CPU that the node used for one of them on average."""
+        """Do each action many times, and record the average CPU that the node used for one of them."""
         node, took = self._node, self._took
         cpu = node.cpu_s()
         for _ in range(VISITS):
@@ -201,7 +202,7 @@ class Doings:
 
 
 def _foreign_us(node: Geocast, count: int, ends_at: int) -> float:
-    """Return the CPU of the node in µs for a new log entry that concerns no session."""
+    """Return the CPU in µs that the node uses for a new log entry, if its alert has to be sent to no session."""
     alerts = _alerts(FOREIGN, ends_at, first=count + NEAR)
     idle = _spent_s(node, time.monotonic() + FOREIGN_S, 0)
     due = node.metrics()["geocast_log_applied_total"] + FOREIGN
@@ -214,7 +215,7 @@ def _foreign_us(node: Geocast, count: int, ends_at: int) -> float:
 
 
 def _spent_s(node: Geocast, until: float, applied: float) -> float:
-    """Wait until the time `until` (monotonic), and until the node has applied `applied` entries.
+    """Wait until the monotonic clock reaches `until` and the node has applied `applied` log entries.
 
     Return the CPU that the node used meanwhile, in seconds.
     """
@@ -254,7 +255,7 @@ def _before(until_s: float) -> Callable[[], bool]:
 
 
 class _Nobody:
-    """A connection that discards everything."""
+    """A connection that discards everything that is sent on it."""
 
     descriptor = -1
     may_test, deadline, subject, quals = False, math.inf, None, frozenset[str]()
@@ -296,7 +297,7 @@ def _inside(count: int, cores: set[int], pipe: Connection) -> None:
 
 
 def _let_go_ms(hub: Hub, now: Now) -> float:
-    """Sweep until the hub has removed all ended alerts; return the duration of the longest sweep in ms."""
+    """Sweep a hub until it has removed all ended alerts; return the duration of the longest sweep in ms."""
     later, longest = Now(now.wall_ms + 2 * 3_600_000, now.monotonic + 7_200), 0.0
     while len(hub.live):
         start = time.perf_counter()
@@ -315,9 +316,9 @@ def _in_a_hub(place: Place, count: int) -> dict[str, float]:
 
 
 def measure(place: Place, alerts: tuple[int, ...], rounds: int, redis: bool) -> dict[str, Any]:
-    """Measure a hub for each number of live alerts.
+    """Measure, for each number of live alerts, first a hub without a node and then a node.
 
-    Then measure one node for each number, in turns while all nodes run.
+    The nodes run at the same time and are measured in turns.
     """
     found: dict[str, Any] = {"counts": {}, "missing": {}}
     for count in alerts:

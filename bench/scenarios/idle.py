@@ -25,13 +25,13 @@ HEARTBEAT_S = 25.0
 REST_S = 10.0  # duration of the measurement without sessions
 GOAL_REST, GOAL_EACH_REST = 10.0, 0.2  # % of a core, for 40 processes together and for one
 GOAL_SESSIONS = 1.5  # % of a core, for 15,000 sessions of one process
-GOAL_PSS_MIB, GOAL_READY_S = 15.0, 0.3  # for each further process
+GOAL_PSS_MIB, GOAL_READY_S = 15.0, 0.3  # for each further stream process
 
 
 def measure(place: Place, workers: tuple[int, ...], sessions: int, redis: bool) -> dict[str, Any]:
-    """Measure one node for each number of stream processes.
+    """Measure an idle node, once for each number of stream processes (processes that serve sessions).
 
-    With `redis`, measure such nodes also with their logs in Redis, without sessions.
+    With `redis`, nodes whose logs are in Redis are measured as well, without sessions.
     """
     nodes = {str(count): _node(place, count, sessions) for count in workers}
     missing = {}
@@ -76,7 +76,7 @@ def _streams(node: Geocast) -> list[int]:
 
 
 def _percent(node: Geocast, seconds: float) -> float:
-    """Return the CPU that all processes of the node use in the next `seconds` seconds, in percent of a core."""
+    """Return the CPU that all processes of the node use in the next `seconds` seconds, as a percentage of a core."""
     cpu, begun = node.cpu_s(), time.monotonic()
     time.sleep(seconds)
     return (node.cpu_s() - cpu) / (time.monotonic() - begun) * 100

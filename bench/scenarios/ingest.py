@@ -1,4 +1,4 @@
-"""`ingest`: how many alerts a second a node accepts, if each is on stable storage before it is answered (SQLite).
+"""`ingest`: how many alerts a second a node accepts, if it stores each durably in SQLite before it answers.
 
 Several publishers send POST /v1/alerts at once; each sends its next alert when the last one has been answered with 201.
 Nobody is subscribed. Measures the alerts accepted per second, the p50 and p99 of the time until the 201, and the
@@ -67,7 +67,7 @@ async def _publisher(node: Geocast, end: float) -> list[float]:
 
 
 def _fsync_ms(place: Place) -> dict[str, float]:
-    """Return the time in ms for appending 4 KiB to a file and syncing it, in the folder of the run."""
+    """Return the time in ms that it takes to append 4 KiB to a file in the folder of the run, and to sync the file."""
     took = []
     with (place.home / "fsync").open("wb") as file:
         for _ in range(FSYNCS):

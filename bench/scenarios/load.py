@@ -40,7 +40,7 @@ JOIN_S = 60.0  # time to join after the ramp-up
 GRACE_S = 5.0  # after the last alert, for messages still under way
 TICK_S = 0.25
 MAX_RADIUS_M = 20_000.0  # of the default policy
-ROUNDED_M = 250.0  # the published circle may be this much larger
+ROUNDED_M = 250.0  # the node may enlarge the published circle by this much
 SHOWN = (50.0, 90.0, 99.0, 99.9, 100.0)
 
 
@@ -72,7 +72,7 @@ class Target:
 
 @dataclass(slots=True)
 class Tally:
-    """The counts and latencies of the run so far."""
+    """The counts and latencies that were recorded so far in the run."""
 
     joined: int = 0
     accepted: int = 0
@@ -161,7 +161,7 @@ class Load:
                     self._all_came.set()
 
     def _has_tried(self) -> None:
-        """Count a session that has joined or has failed to."""
+        """Count one more session as tried: it has either joined or failed to join."""
         self._tried += 1
         if self._tried == self._target.sessions:
             self._all_tried.set()
@@ -221,7 +221,7 @@ class Load:
         }
 
     def _inside(self, area: list[dict[str, Any]]) -> int:
-        """Return how many of the connected sessions are inside an area, a list of published circles."""
+        """Return how many of the connected sessions are inside an area, given as a list of published circles."""
         return sum(any(_holds(circle, self._where.to_map(at)) for circle in area) for at in self._present)
 
     async def _wait_for_rest(self) -> None:

@@ -30,7 +30,7 @@ from bench.runs import Bench, Place
 
 SPREAD_M = 14_000.0
 PER_WORKER = 18_000  # less than the limit of 20,000 descriptors, because the kernel spreads connections unevenly
-INFLIGHT = 2_048  # handshakes in progress at once: so many that a process that wakes up finds several
+INFLIGHT = 2_048  # handshakes in progress at once: many, so that each process finds several when it wakes up
 NAP_MS = 5.0
 SETTLE_S = 3.0
 SAMPLES = 300  # number of samples that are kept for the plot
@@ -41,7 +41,7 @@ GOAL_LAST_MS, GOAL_NEAREST_MS, GOAL_GIB = 10_000, 100, 18
 def measure(place: Place, sessions: int, rounds: int, hold_s: float, moves: int, heartbeat_s: int) -> dict[str, Any]:
     """Connect all sessions, and keep them connected for `hold_s` seconds.
 
-    In that time, publish alerts and let sessions move. Return what was measured.
+    Meanwhile, publish alerts and make sessions move. Return the measurements.
     """
     workers = max(2, -(-sessions // PER_WORKER))
     where = places.around(sessions, SPREAD_M)
@@ -80,19 +80,19 @@ def measure(place: Place, sessions: int, rounds: int, hold_s: float, moves: int,
     }
 
 
-# ---- while the sessions stay connected ---------------------------------------------------------------------------
+# ---- measurements while sessions are connected -------------------------------------------------------------------
 
 
 class _Watch:
-    """A sampler that records sessions, memory and CPU once a second, and asks sessions to move."""
+    """A sampler that records the sessions, memory and CPU once a second, and tells sessions to move."""
 
     def __init__(self, node: Geocast, crowd: Crowd) -> None:
-        self.samples: list[tuple[float, int, int, float, int]] = []  # s, ready, bytes available, CPU s, pongs
+        self.samples: list[tuple[float, int, int, float, int]] = []  # s, ready sessions, bytes available, CPU s, pongs
         self.moves, self.moves_begin, self.moves_s = 0, 0.0, 1.0
         self._node, self._crowd, self.begun, self._said = node, crowd, time.monotonic(), 0.0
 
     def look(self) -> None:
-        """Take a sample, and ask the sessions that are due to move."""
+        """Take a sample, and tell the sessions that are due to move to do so."""
         now, counters = time.monotonic(), self._crowd.counters()
         since = now - self.begun
         left = machine.available_bytes()
@@ -113,9 +113,9 @@ def _watching(node: Geocast, crowd: Crowd) -> Iterator[_Watch]:
 
 
 def _hold(audience: Audience, watch: _Watch, workers: int, rounds: int, hold_s: float, moves: int) -> dict[str, Any]:
-    """Keep the sessions connected for `hold_s` seconds, and return what was measured.
+    """Keep the sessions connected for `hold_s` seconds, and return the measurements.
 
-    Alerts are published at even intervals in that time.
+    Meanwhile, alerts are published at even intervals.
     """
     node, crowd = audience.system, audience.crowd
     assert isinstance(node, Geocast)
@@ -156,14 +156,14 @@ def _hold(audience: Audience, watch: _Watch, workers: int, rounds: int, hold_s: 
 
 
 def _rest_until(due: float, begun: float, show: Any) -> None:
-    """Sleep until the time `due` of the monotonic clock, updating the progress bar."""
+    """Sleep until the monotonic clock reaches `due`, and keep the progress bar up to date."""
     while (now := time.monotonic()) < due:
         show(round(now - begun))
         time.sleep(min(1.0, due - now))
 
 
 def _cancel(audience: Audience, number: int) -> float:
-    """Cancel an alert; return the time in ms until the last session has the cancel."""
+    """Cancel an alert; return the time in ms until the last session has been sent the cancellation."""
     assert isinstance(audience.system, Geocast)
     start = time.monotonic_ns()
     audience.system.cancel(number)

@@ -31,7 +31,7 @@ from geocast.matching.place_index import PlaceIndex
 from geocast.model.alert import Circle, Polygon
 
 RADII_M = (100.0, 1_000.0, 10_000.0, 50_000.0, 100_000.0, 500_000.0)
-POLYGONS_M = (100_000.0, 2_000_000.0)  # sizes of polygons among places by population
+POLYGONS_M = (100_000.0, 2_000_000.0)  # sizes of the polygons among places distributed by population
 REGION_M, IN_REGION_M = 100_000.0, (1_000.0, 10_000.0, 50_000.0)  # radius of the region, and sizes of polygons in it
 CORNERS = 250
 SEED = 7
@@ -77,7 +77,7 @@ def _insert(index: PlaceIndex, lat: Any, lng: Any) -> tuple[list[int], dict[str,
 
 
 def _changes(took_ns: Any) -> dict[str, float]:
-    """Return statistics of calls with these durations.
+    """Return the statistics of calls (such as moves of a place) from their durations.
 
     They are the mean in µs, the calls per second, and the p99.9 and the maximum in µs.
     """
@@ -182,9 +182,9 @@ def _polygons(index: PlaceIndex, lat: Any, lng: Any, sizes_m: Sequence[float], q
 def _by_turns(
     index: PlaceIndex, polygons: Sequence[Polygon], circles: Sequence[Circle]
 ) -> tuple[list[Any], list[float], list[float]]:
-    """Match each polygon and the circle around it.
+    """Match each polygon, and the circle around it.
 
-    Return the places inside each polygon, the µs that each polygon took, and the µs that each circle took. In every
+    Return the places inside each polygon, the time in µs for each polygon, and the time in µs for each circle. In every
     other pair the circle comes first, because the second shape of a pair finds the same places in the processor's
     caches.
     """
@@ -200,7 +200,7 @@ def _by_turns(
 def polygon(dice: Any, lat: float, lng: float, size_m: float) -> Polygon:
     """Return a polygon of CORNERS corners, as ragged as a coast.
 
-    A large polygon gets a buffer, as polygons with long edges do.
+    A large polygon has a buffer around it, as polygons with long edges do.
     """
     turn = np.arange(CORNERS) * 2 * math.pi / CORNERS
     waves = sum(np.sin(n * turn + dice.random() * 7) / n for n in (1, 2, 3, 5, 8, 13, 21, 34, 55))
@@ -221,7 +221,7 @@ def _each_asked(ring: SphericalPolygon, points: Any) -> Any:
 
 
 def _change(index: PlaceIndex, slots: list[int], lat: Any, lng: Any, moves: int) -> dict[str, Any]:
-    """Move places by about 100 m, then to another city, then remove them; return the costs of each."""
+    """Move places by about 100 m, then to another city, then remove them; return the costs of each step."""
     dice = np.random.default_rng(SEED)
     which = dice.choice(len(slots), moves, replace=False).tolist()
     near = places.offset(lat[which], lng[which], dice.normal(0, MOVE_M, moves), dice.normal(0, MOVE_M, moves))

@@ -1,9 +1,9 @@
 """`memory`: the resident memory for each idle, subscribed session, of geocast and of other servers.
 
-A first 100 sessions connect, then many more. Measures how much the resident memory of all processes of the server has
-grown some seconds after the last session connected, divided by the number of new sessions; and the CPU for each connect
-of a new session. A session of geocast has a place in the index and has sent a token; a session of another server has a
-subscription.
+At first 100 sessions connect, then many more. Some seconds after the last one has connected, measures by how much the
+resident memory of all processes of the server has grown since the first 100, divided by the number of later sessions.
+Also measures the CPU for each later session that connects. A session of geocast has a place in the index and has sent a
+token; a session of another server has a subscription.
 
 Leaves out: the kernel's memory (about 4 KB for each socket of any server), and fragmentation over a long time.
 """

@@ -4,15 +4,17 @@ A node runs together with one process of `geocast push`, which has a core of its
 Two push services run on the other core: they use TLS, keep connections open and answer 201 to every push at once. Each
 device has a key of its own, and an H3 cell of resolution 9 that is inside every alert.
 
-Measures the total CPU of the process for each push; the time from the 201 of an alert until the services have the first
-100 pushes and the last; and the time from the 201 of an extreme alert, published while a minor one is being sent to
-all, until the services have its first push. The latter is repeated while one of the services accepts requests and
-answers none. With many devices, measures the CPU and the time until the process is ready, and its memory. The process
-is killed while an alert is being sent, and again while its cancel is being sent: counts the devices that miss a push or
-get it twice.
+Measures the total CPU of the process for each push; the time from when the node accepts an alert until the services
+have received the first 100 pushes, and until they have received the last; and the time from when the node accepts an
+extreme alert, published while a minor one is being sent to all devices, until the services have received its first
+push. The last of these is measured again while one of the services accepts requests and answers none. With many
+devices, measures the CPU and the time until the process is ready, and its memory. Finally, the process is killed and
+restarted while an alert is being sent, and again while the cancellation of that alert is being sent; the devices that
+miss a push or get it twice are counted.
 
 Leaves out: the network to a real service and the time in which the service answers. (With 200 requests at once, a
-service that takes 50 ms gets at most 4,000 pushes a second.) A node does not depend on push; `fanout` has its cost.
+service that takes 50 ms gets at most 4,000 pushes a second.) A node does not depend on push; `fanout` measures the cost
+of a node.
 """
 
 import time
@@ -38,7 +40,7 @@ SOON = 100
 PATIENCE_S = 120.0
 SETTLE_S = 0.3  # wait after the last push, until its result is stored
 URGENT_ROUNDS = 3
-MIDDLE = 0.2  # fraction of a fan-out after which the benchmark interferes
+MIDDLE = 0.2  # the benchmark interferes when this fraction of the pushes has been sent
 HANGING = 1  # number of the service that hangs
 
 GOAL_CPU_US, GOAL_SOON_MS, GOAL_LAST_MS, GOAL_URGENT_MS = 300, 150, 4_000, 250
@@ -47,7 +49,10 @@ GOAL_READY_S, GOAL_KIB, GOAL_TWICE = 20, 2.5, 512
 
 @contextmanager
 def _running(place: Place, population: Population) -> Iterator[tuple[Geocast, GeocastPush]]:
-    """Run a node on the clients' cores, and on the server's core a push process with the devices of the population."""
+    """Run a node, and a push process with the devices of the population, during the `with` block.
+
+    The push process has the server's core; the node uses the clients' cores.
+    """
     with Geocast(place.home, place.cores.clients) as node, GeocastPush(node, population, place.cores.server) as push:
         yield node, push
 
@@ -58,14 +63,17 @@ def _population(place: Place, services: PushServices, size: int) -> Population:
 
 
 def _published(node: Geocast, severity: str = "severe") -> tuple[int, int]:
-    """Publish an alert to all devices. Return its number, and the monotonic time in ns at which it was accepted."""
+    """Publish an alert for all devices.
+
+    Return its number, and the monotonic time in ns at which the node accepted it.
+    """
     alert = next_number()
     node.publish(alert, severity=severity)
     return alert, time.monotonic_ns()
 
 
 def _wait_for(services: PushServices, count: int) -> None:
-    """Wait until the services have received `count` pushes since the last call of `take`."""
+    """Wait until the push services have received `count` pushes since the last call of `take`."""
     processes.wait_until(lambda: services.count() >= count, f"{count:,} pushes", PATIENCE_S)
 
 
@@ -73,7 +81,7 @@ def _wait_for(services: PushServices, count: int) -> None:
 
 
 def _fanouts(place: Place, population: Population, rounds: int) -> dict[str, Any]:
-    """Publish alerts to all devices, one after the other, and return what was measured.
+    """Publish alerts to all devices, one after the other, and return the measurements.
 
     The first alert, during which connections are opened, is reported separately.
     """
@@ -108,10 +116,10 @@ def _fanouts(place: Place, population: Population, rounds: int) -> dict[str, Any
 
 
 def _urgent_ms(node: Geocast, services: PushServices, reached: int) -> list[float]:
-    """Publish extreme alerts while minor ones are sent to all.
+    """Publish extreme alerts while minor ones are being sent to all phones.
 
-    Return the time in ms from the 201 of each extreme alert until its first push. `reached` is the number of phones
-    whose service answers.
+    Return, for each extreme alert, the time in ms from the node's 201 response to the first push of the alert.
+    `reached` is the number of phones whose push service answers.
     """
     found = []
     for _ in range(URGENT_ROUNDS):
@@ -129,9 +137,9 @@ def _urgent_ms(node: Geocast, services: PushServices, reached: int) -> list[floa
 
 
 def _killed(place: Place, population: Population) -> dict[str, int]:
-    """Kill and restart the push process while an alert is being sent, and again while its cancel is being sent.
+    """Kill and restart the push process while an alert is being sent, and again while its cancellation is being sent.
 
-    Return the numbers of devices that missed a message or got it twice.
+    Return how many devices missed a message, and how many got it twice.
     """
     services, size = population.services, population.size
     with _running(place, population) as (node, push):
@@ -149,7 +157,7 @@ def _killed(place: Place, population: Population) -> dict[str, int]:
 def _told_in_spite(
     push: GeocastPush, services: PushServices, size: int, publish: Callable[[], object]
 ) -> Counter[tuple[int, bytes]]:
-    """Publish a message, and kill and restart the process while the message is being sent.
+    """Publish a message, and kill and restart the push process while the message is being sent.
 
     Return how often each phone got each message.
     """
@@ -181,7 +189,10 @@ def _twice(told: Counter[tuple[int, bytes]]) -> int:
 
 
 def _many(place: Place, services: PushServices, size: int) -> dict[str, float]:
-    """Return the time and the CPU of starting with `size` devices, and the memory for each."""
+    """Start a push process with `size` devices.
+
+    Return how long the start takes, its CPU, and the memory for each device.
+    """
     nobody, everybody = _population(place, services, 0), _population(place, services, size)
     with Geocast(place.home, place.cores.clients) as node:
         with GeocastPush(node, nobody, place.cores.server) as push:
@@ -205,7 +216,7 @@ def _many(place: Place, services: PushServices, size: int) -> dict[str, float]:
 
 
 def measure(place: Place, devices: int, rounds: int, many: int) -> dict[str, Any]:
-    """Measure alerts to all devices, then kills of the process, then a start with many devices."""
+    """Measure alerts to all devices, then kills of the push process, then its start with many devices."""
     with push_services(place.home) as services:
         population = _population(place, services, devices)
         found = _fanouts(place, population, rounds)
@@ -254,7 +265,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot the waiting times, each beside its goal."""
+    """Plot the measured times until phones are woken, each beside its goal."""
     found, axes = result.found, figure.subplots()
     waits = {
         f"first {SOON}": (found["soon_ms"]["p99"], GOAL_SOON_MS),

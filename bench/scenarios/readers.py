@@ -52,10 +52,10 @@ def _alert(at: int) -> Revision:
 
 
 def _append(url: str, count: int, pipe: Connection) -> None:
-    """Run `count` logs, each with heartbeats, and append alerts on request.
+    """Run `count` logs with heartbeats, and append alerts when a request comes from the pipe.
 
-    A request from the pipe is (number of the first alert, alerts per second, seconds). The reply is a list with the
-    times (due, answered) of each alert, in ns.
+    A request is a tuple (number of the first alert, alerts per second, seconds). The reply is a list with the two times
+    (due, answered) of each alert, in ns.
     """
     asyncio.run(_append_on(url, count, pipe))
 
@@ -97,7 +97,7 @@ def _appender(url: str, count: int) -> Iterator[Connection]:
 
 
 class _Reader:
-    """A connection that reads the log's stream in Redis, beginning at the current end."""
+    """A connection that reads the log's stream in Redis, beginning after the last entry at the time of connecting."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -111,13 +111,13 @@ class _Reader:
         self.socket.sendall(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub wants one part
 
     def take(self) -> None:
-        """Read the answers that have come, and send the next XREAD after each."""
+        """Read the answers that have come from Redis, and send the next XREAD after each."""
         self._parser.feed(self.socket.recv(1 << 20))
         while (answer := self._parser.gets()) is not False:
             now_ns = time.monotonic_ns()
             for place, fields in answer[0][1] if answer else ():
                 self._place = place
-                if fields[4] == b"i":  # the entry is no heartbeat: append.lua writes the id as the third field
+                if fields[4] == b"i":  # an alert, not a heartbeat: append.lua writes its id as the third field
                     self.got.append((fields[5], now_ns))
             self._ask(self._place)
 
@@ -139,11 +139,11 @@ class _Redis:
 
     @property
     def url(self) -> str:
-        """The URL of this Redis, as the option `--log` takes it."""
+        """The URL of this Redis, as it is given to the option `--log`."""
         return f"redis://127.0.0.1:{self.port}"
 
     def spent(self) -> tuple[float, float, int]:
-        """Return the time now, and the CPU seconds used and the bytes sent by this Redis so far."""
+        """Return the current time, and the CPU seconds used and the bytes sent by this Redis so far."""
         return time.monotonic(), processes.cpu_s([self._process.pid]), self._bytes_out()
 
     def _bytes_out(self) -> int:
@@ -199,7 +199,7 @@ def _stretch(redis: _Redis, readers: list[_Reader], pipe: Connection, order: tup
 
 
 def _read_all(readers: list[_Reader], pipe: Connection, expected: int) -> list[tuple[int, int]]:
-    """Read until the appender is done and all readers have all entries.
+    """Read until the process that appends is done and every reader has every entry.
 
     Return, in ns, when each append was due and when it was answered.
     """

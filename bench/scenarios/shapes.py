@@ -1,13 +1,13 @@
 """`shapes`: the cost of a session when each of many live alerts has eight shapes: circles, or polygons (rings).
 
 Three nodes have the same number of live alerts. On the first node each alert has one circle, on the second eight
-circles, and on the third eight rings of 62 corners, which is about as many as an area may have (500). Ten alerts have a
-shape that contains the place of the measured sessions. All other shapes are spread over a continent; each has a radius
-of 500 m. The alerts are in the log before a node starts.
+circles, and on the third eight rings of 62 corners. (That is 496 corners in all; an area may have at most 500.) Ten
+alerts have a shape that contains the place of the measured sessions. All other shapes are spread over a continent; each
+has a radius of 500 m. The alerts are in the log before a node starts.
 
-Measures the time until a node has read its log; its memory; and the CPU of the node for one session that connects, says
-hello, gets the ten alerts and disconnects, and for each message `move`, `filter` and `token` of a session. The nodes
-run at once and are measured in turns.
+Measures the time until a node has read its log; its memory; the CPU of the node for one session that connects, says
+hello, gets the ten alerts and disconnects; and its CPU for each message `move`, `filter` and `token` of a session. The
+nodes run at once and are measured in turns.
 """
 
 import math
@@ -38,7 +38,7 @@ def _circle(lat: float, lng: float) -> KnownShape:
 
 
 def _ring(lat: float, lng: float) -> KnownShape:
-    """Return a star-like ring: every second corner is nearer to the middle than the corners beside it."""
+    """Return a ring in the shape of a star: every second corner is nearer to the middle than the corners beside it."""
     turn = np.append(np.arange(CORNERS), 0) * 2 * math.pi / CORNERS
     far_m = RADIUS_M * np.where(np.arange(CORNERS + 1) % 2, 0.8, 1.0)
     far_m[-1] = far_m[0]
@@ -66,7 +66,7 @@ def _alerts(kind: str, count: int) -> list[Revision]:
 
 
 def measure(place: Place, alerts: int, rounds: int) -> dict[str, Any]:
-    """Run one node for each kind of shape, all at once, and measure them in turns."""
+    """Run one node for each kind of shape, all of them at the same time, and measure them in turns."""
     found: dict[str, Any] = {}
     doings = {}
     with ExitStack() as stack:

@@ -79,7 +79,10 @@ def _text(data: bytes) -> str:
 
 @contextmanager
 def _watched_memory(node: Geocast) -> Iterator[list[int]]:
-    """Yield a list to which the server's resident memory is appended repeatedly. The list has at least one value."""
+    """Yield a list, to which the server's resident memory in bytes is appended repeatedly during the `with` block.
+
+    The list has at least one value.
+    """
     found = [node.rss_bytes()]
     with processes.repeating(lambda: found.append(node.rss_bytes()), SAMPLE_S):
         yield found

@@ -1,15 +1,15 @@
 """`storm`: a node is killed, and all its sessions reconnect at once.
 
 The node is killed (SIGKILL) and restarted at once, with the same log and ports. Each session tries to reconnect after
-random delays of up to `window_ms`, until it is accepted. It sends an EdDSA token of its own, and says which alerts it
-already has. When half of the sessions are back, an alert is published for all.
+random delays of up to `window_ms`, until it is accepted. It then sends an EdDSA token of its own, and says which alerts
+it already has. When half of the sessions are back, an alert is published for all.
 
-Measures the time from the kill until all sessions have their welcome; the CPU of the new process for each connect,
-without the start of the process; and the time from publishing the alert until the last session has it. Sessions that
-are not back by then get the alert together with their welcome.
+Measures the time from the kill until all sessions have their welcome; the CPU of the new process for each connecting
+session, without the CPU for starting the process; and the time from publishing the alert until the last session has it.
+Sessions that are not yet back when the alert is published get it together with their welcome.
 
-Leaves out: TLS. Clients of the protocol wait for 1 to 30 s before they reconnect. The delays here (by default up to
-1 s) are far shorter, to find the limit of the node.
+Leaves out: TLS. Clients that follow the protocol wait for 1 to 30 s before they reconnect. The delays here (by default
+up to 1 s) are far shorter, to find the limit of the node.
 """
 
 import signal
@@ -31,7 +31,10 @@ SPREAD_M = 14_000.0
 
 
 def measure(place: Place, sessions: int, held: int, window_ms: int, inflight: int) -> dict[str, Any]:
-    """Connect all sessions, send them the alerts that they will hold, and kill the node once."""
+    """Connect all sessions, send them some alerts, and kill and restart the node once.
+
+    When the sessions reconnect, they report these alerts as already received.
+    """
     with ExitStack() as stack:
         node = stack.enter_context(geocast_alone(place))
         numbers = [next_number() for _ in range(held)]

@@ -1,9 +1,9 @@
 """`urgent`: how soon the nearest sessions get an alert, and how soon an `extreme` alert overtakes a `minor` one.
 
-Measures geocast alone, because the other servers send in the order of their lists. The first time is from publishing an
-alert until the nearest 100 of all sessions have it. For the second time, an extreme alert is published when a fifth of
-the sessions have a minor alert that goes to all; the time ends when 100 sessions have the extreme alert. Meanwhile, the
-metrics of the server tell how late timers of its event loop were.
+Measures geocast alone, because the other servers send in the order of their lists. The first measured time is that from
+publishing an alert until the nearest 100 of all sessions have it. The second: when a fifth of the sessions have a minor
+alert that goes to all, an extreme alert is published, and the time until 100 sessions have the extreme alert is
+measured. Meanwhile, the metrics of the server tell how late the timers of its event loop were.
 """
 
 import time
@@ -51,7 +51,7 @@ def measure(place: Place, sessions: int, rounds: int) -> dict[str, Any]:
 
 
 def _overtake(audience: Audience) -> tuple[float, float, float]:
-    """Publish a minor alert, and in the middle of its fan-out an extreme one.
+    """Publish a minor alert and, while it is being sent, an extreme one.
 
     Return three times in ms: until the first 100 sessions have the extreme alert, until the last has it, and until the
     last has the minor alert.
@@ -70,7 +70,7 @@ def _overtake(audience: Audience) -> tuple[float, float, float]:
 
 
 def _lags(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """Return, for each upper bound in seconds, the fraction of timers that were at most that late."""
+    """For each upper bound in seconds, return the fraction of the event loop's timers that were at most that late."""
     buckets = {name: after[name] - before.get(name, 0) for name in after if name.startswith(f"{LAG}_bucket")}
     total = max(buckets.values(), default=0)
     return {name.split('le="')[1].split('"')[0]: count / total for name, count in buckets.items()} if total else {}

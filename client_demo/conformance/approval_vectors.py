@@ -1,4 +1,4 @@
-"""Test vectors for clients that verify: signed forms, and each way to forge one.
+"""Test vectors for clients that verify approvals: signed approval forms (the texts that reviewers sign), and forgeries.
 
 The keys have fixed seeds, and Ed25519 signatures are deterministic, so the file is the same each time. Never use these
 keys for anything else.
@@ -17,7 +17,7 @@ from .exact import Json
 AUDIENCE = "alerts.harbour.example"
 IAT = 1_935_403_145
 APPROVED_AT = "2031-05-01T11:59:05.000Z"
-# The owner of each key, by `kid`. The reviewer r-7 has two keys. The key of the stranger is not in the published set.
+# The owner of each key, by `kid`. The reviewer r-7 has two keys. The stranger's key is not among the published keys.
 PEOPLE = {"8f3a91c2d4e5f607": "r-7", "11aa22bb33cc44dd": "r-7", "0c4e77d1a9b3f285": "r-9", "5566778899aabbcc": "desk-7"}
 SEVEN, SEVEN_TOO, NINE, DESK = PEOPLE
 STRANGER = "ffffffffffffffff"
@@ -54,58 +54,67 @@ CANCEL: Json = {
 
 
 def base64url(data: bytes) -> str:
-    """Return bytes as base64url without padding (RFC 7515, 2)."""
+    """Return bytes as base64url text without padding (RFC 7515, 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def text(form: Json) -> str:
-    """Return the text of a form, as reviewers sign it."""
+    """Return exactly the text that reviewers sign for an approval form."""
     return json.dumps(form, ensure_ascii=False, separators=(",", ":"))
 
 
 def sign(form: str, kid: str, iat: int = IAT, by: str | None = None, **header: object) -> Json:
-    """Return one entry of `signatures`.
+    """Return a signature of the approval form `form`, as an item of a proof's list `signatures`.
 
-    `header` has fields of the signature's header to set, or to leave out (None). `by` is the person whose key really
-    signs.
+    `header` has members that replace those of the signature's header; a member that is None is left out. `by` is the
+    reviewer whose key is used for signing; by default, it is the reviewer that `kid` names.
     """
     members = {"alg": "Ed25519", "typ": "geocast-approval", "kid": kid, "iat": iat} | header
     return sign_header(form, {name: value for name, value in members.items() if value is not None}, by or kid)
 
 
 def sign_header(form: str, header: object, by: str) -> Json:
-    """Return an entry of `signatures` with this header, which may be invalid."""
+    """Return a signature of the approval form `form`, made with the key of the reviewer `by`.
+
+    `header` is the header of the signature, which may be invalid.
+    """
     protected = base64url(json.dumps(header).encode())
     signature = Ed25519PrivateKey.from_private_bytes(SEEDS[by]).sign(f"{protected}.{base64url(form.encode())}".encode())
     return {"protected": protected, "signature": base64url(signature)}
 
 
 def proof(form: Json | str, *signatures: Json) -> Json:
-    """Return the proof for a form. If no `signatures` are given, the reviewers r-7 and r-9 sign it."""
+    """Return a proof: an approval form with its signatures. By default, the reviewers r-7 and r-9 sign the form."""
     said = form if isinstance(form, str) else text(form)
     return {"form": said, "signatures": list(signatures or (sign(said, SEVEN), sign(said, NINE)))}
 
 
 def alert(proof: object, **beside: object) -> Json:
-    """Return an `alert` message (F9) with this proof. `beside` has fields of the alert outside the proof."""
+    """Return an `alert` message with a proof (F9).
+
+    `beside` has members to add to the alert itself, outside the proof.
+    """
     fields = {"id": ALERT["id"], "revision": 2, "issued_at": "2031-05-01T11:59:06.482Z"} | beside
     return {"type": "alert", "alert": fields} | ({} if proof is None else {"proof": proof})
 
 
 def cancel(proof: object, **beside: object) -> Json:
-    """Return a `cancel` message (F9) with this proof. `beside` has fields of the message outside the proof."""
+    """Return a `cancel` message with a proof (F9). `beside` has members to add to the message, outside the proof."""
     fields = {"type": "cancel", "id": CANCEL["id"], "revision": 3, "cancelled_at": "2031-05-01T12:20:01.003Z"} | beside
     return fields | ({} if proof is None else {"proof": proof})
 
 
 def taken(form: Json, **more: object) -> Json:
-    """Return the alert that a client shows when it has verified the proof with this form."""
+    """Return the alert that a client must show after it has verified a proof that contains this approval form."""
     about = ("v", "what", "aud", "confirm", "location_resolution")
     return {name: value for name, value in form.items() if name not in about} | {"issued_at": APPROVED_AT} | more
 
 
 def called_off(**more: object) -> Json:
-    """Return the fields that a client copies from a `cancel` message that it has verified."""
+    """Return the members that a client must use of a `cancel` message with a valid proof.
+
+    `more` replaces some of them.
+    """
     said = {"id": CANCEL["id"], "revision": 3, "reason": CANCEL["reason"]}
     return said | {"cancelled_at": APPROVED_AT} | more
 
@@ -211,7 +220,7 @@ def forged() -> Iterator[Case]:
 
 
 def malformed() -> Iterator[Case]:
-    """Yield cases with malformed proofs and headers.
+    """Yield cases with malformed proofs and malformed headers of signatures.
 
     A valid header has exactly four fields, and names one algorithm.
     """
@@ -272,7 +281,7 @@ def malformed() -> Iterator[Case]:
 
 
 def approvals() -> Json:
-    """Return the content of `approvals.json`."""
+    """Return the content of the file `approvals.json`."""
     cases = [*good(), *forged(), *malformed()]
     return {
         "about": "The result of each message in a client that verifies (C11 to C15), with these reviewers and this "

@@ -1,4 +1,4 @@
-"""Test vectors about calls for help (what a responder's client computes and sends), for `make_vectors`."""
+"""Test vectors about calls for help, for `make_vectors`: what the client of a responder computes and sends."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -26,12 +26,12 @@ def stamp(ms: int) -> str:
 
 
 def circle(lat: float, lng: float) -> Json:
-    """Return the circle `near` of a call, which contains the place of the person in need."""
+    """Return the circle `near` of a call for help: the approximate place where help is needed."""
     return {"type": "circle", "lat": lat, "lng": lng, "radius_m": RADIUS_M}
 
 
 def away_m(place: Json, near: Json) -> mpf:
-    """Return the distance in metres from a place to the centre of the circle `near`."""
+    """Return the distance in metres from a place to the centre of `near`, a call's circle."""
     lat, lng = cell_place(place["cell"])[:2] if "cell" in place else (place["lat"], place["lng"])
     return distance_m(lat, lng, near["lat"], near["lng"])
 
@@ -40,7 +40,7 @@ def away_m(place: Json, near: Json) -> mpf:
 
 
 def near() -> Json:
-    """Return the content of `near.json`."""
+    """Return the content of the file `near.json`."""
     dice, asked = random.Random(8), []
     for where, (lat, lng) in SPOTS.items():
         for metres in (0, 3, 121.5, 1500, 20_000):
@@ -71,7 +71,7 @@ def near() -> Json:
 
 
 def call(revision: int = 1, *, key: str = "c", issued_ms: int = 0, ends_ms: int = 30 * MINUTE_MS) -> Json:
-    """Return a step with a `call` message."""
+    """Return a step of a case: a `call` message arrives."""
     content = {"id": key, "revision": revision, "category": "cardiac_arrest", "title": "Cardiac arrest: CPR needed"}
     text = {"headline": "Adult, not breathing.", "status": "actual", "source": "cad-3", "answer_s": 30}
     times = {"occurred_at": stamp(-60_000), "issued_at": stamp(issued_ms), "expires_at": stamp(ends_ms)}
@@ -79,19 +79,19 @@ def call(revision: int = 1, *, key: str = "c", issued_ms: int = 0, ends_ms: int 
 
 
 def task(revision: int, *, ends_ms: int = 30 * MINUTE_MS) -> Json:
-    """Return a step with a `task` message."""
+    """Return a step of a case: a `task` message arrives."""
     place = {"lat": 47.6780089, "lng": 8.8311129, "kind": "public"}
     content = {"seat": 1, "role": "cpr", "place": place, "aeds": [], "status": "actual", "expires_at": stamp(ends_ms)}
     return {"message": {"type": "task", "id": "c", "revision": revision, **content}}
 
 
 def standdown(reason: str) -> Json:
-    """Return a step with a `standdown` message."""
+    """Return a step of a case: a `standdown` message arrives."""
     return {"message": {"type": "standdown", "id": "c", "reason": reason}}
 
 
 def person(kind: str, **fields: object) -> Json:
-    """Return a step in which the person gives an answer, which the client must send as this message."""
+    """Return a step of a case: the responder gives an answer, which the client must send as a message."""
     return {"person": {"type": kind, "id": "c", **fields}}
 
 
@@ -103,7 +103,12 @@ def at(
     place: bool = False,
     says: list[Json] | None = None,
 ) -> Json:
-    """Return one step with what is expected after it. If `says` is not given, the client may send anything."""
+    """Return a step that happens when the client's clock shows `own_ms`, with the results that are expected after it.
+
+    `event` is what happens. `told` is the change that the client must show, `held` the revision of the call that it
+    must then have (0: none), and `place` whether it must then have the exact place. `says` has the messages that the
+    client must send; if it is None, the client may send anything.
+    """
     after = {"told": told, "holding": {"c": held} if held else {}, "place": place}
     return {"own_ms": own_ms, **(event or {}), **after, **({} if says is None else {"says": says})}
 
@@ -229,7 +234,7 @@ def _stories() -> dict[str, list[Json]]:
 
 
 def calls() -> Json:
-    """Return the content of `calls.json`."""
+    """Return the content of the file `calls.json`."""
     return {
         "about": "What a responder's client reports to the person, holds, sends and repeats (RU1 to RU3, M18 to M23). "
         "Each step happens at own_ms by the client's own clock: a `now` (of a `welcome` or `pong`) arrives, a message "

@@ -1,8 +1,8 @@
-"""Calculations on the sphere with 50 digits, for the test vectors. They need mpmath and h3.
+"""Computes distances and areas on the sphere to 50 digits, for the test vectors. Needs mpmath and h3.
 
-They share no formula and no code with the server or a client, on purpose. Distances use the spherical law of cosines
-instead of chords and haversines. The reach of a cell uses H3's centre and boundary. The test whether a point is inside
-a polygon uses bearings instead of projections.
+The functions share no formula and no code with the server or a client, on purpose. Distances use the spherical law of
+cosines instead of chords and haversines. The reach of a cell uses H3's centre and boundary. The test whether a point is
+inside a polygon uses bearings instead of projections.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ Json = dict[str, Any]
 
 
 def distance_m(lat1: float, lng1: float, lat2: float, lng2: float) -> mpf:
-    """Return the great-circle distance in metres.
+    """Return the great-circle distance between two points in metres.
 
-    For points that are near each other, the law of cosines loses half of the digits, so 50 digits are enough.
+    The law of cosines loses half of the digits if the points are near each other, so 50 digits leave enough.
     """
     a, b, between = radians(mpf(lat1)), radians(mpf(lat2)), radians(mpf(lng2) - mpf(lng1))
     cosine = sin(a) * sin(b) + cos(a) * cos(b) * cos(between)
@@ -29,7 +29,7 @@ def distance_m(lat1: float, lng1: float, lat2: float, lng2: float) -> mpf:
 
 
 def walk(lat: float, lng: float, bearing_deg: float, metres: mpf) -> tuple[float, float]:
-    """Return the point at this bearing and distance from a point, with its degrees rounded to the nearest doubles."""
+    """Return the point at this bearing and distance from a point, in degrees rounded to the nearest doubles."""
     a, angle, bearing = radians(mpf(lat)), metres / EARTH_RADIUS_M, radians(mpf(bearing_deg))
     there = asin(max(mpf(-1), min(mpf(1), sin(a) * cos(angle) + cos(a) * sin(angle) * cos(bearing))))
     turned = atan2(sin(bearing) * sin(angle) * cos(a), cos(angle) - sin(a) * sin(there))
@@ -38,13 +38,13 @@ def walk(lat: float, lng: float, bearing_deg: float, metres: mpf) -> tuple[float
 
 
 def cell_place(cell: str) -> tuple[float, float, mpf]:
-    """Return the centre of an H3 cell, and its reach: the distance from the centre to its farthest corner."""
+    """Return the centre of an H3 cell, and its reach: the distance from the centre to the farthest corner."""
     lat, lng = h3.cell_to_latlng(cell)
     return lat, lng, max(distance_m(lat, lng, *corner) for corner in h3.cell_to_boundary(cell))
 
 
 def margin_m(place: Json, shape: Json) -> mpf:
-    """Return how far inside the shape the place is, in metres. A negative value means outside."""
+    """Return how deep a place is inside a shape, in metres; negative if it is outside."""
     if "cell" in place:
         lat, lng, reach = cell_place(place["cell"])
     else:
@@ -57,15 +57,15 @@ def margin_m(place: Json, shape: Json) -> mpf:
 
 
 def bearing(lat1: float, lng1: float, lat2: float, lng2: float) -> mpf:
-    """Return the direction from the first point to the second, in radians."""
+    """Return the direction from the first point to the second, in radians, clockwise from north."""
     a, b, between = radians(mpf(lat1)), radians(mpf(lat2)), radians(mpf(lng2) - mpf(lng1))
     return atan2(sin(between) * cos(b), cos(a) * sin(b) - sin(a) * cos(b) * cos(between))
 
 
 def _to_arc_m(lat: float, lng: float, a: Sequence[float], b: Sequence[float]) -> mpf:
-    """Return the distance in metres to the nearest point of a great-circle arc.
+    """Return the distance in metres from a point to the nearest point of a great-circle arc.
 
-    It is computed from the angles at the ends of the arc.
+    It is computed from the angles at the arc's ends.
     """
     (a_lng, a_lat), (b_lng, b_lat) = a, b
     to_a, to_b = distance_m(lat, lng, a_lat, a_lng), distance_m(lat, lng, b_lat, b_lng)
@@ -77,12 +77,12 @@ def _to_arc_m(lat: float, lng: float, a: Sequence[float], b: Sequence[float]) ->
 
 
 def _winds_around(lat: float, lng: float, ring: Sequence[Sequence[float]]) -> bool:
-    """Return whether the bearings of the corners make a full turn around the point.
+    """Return whether the polygon winds around the point: the bearings of its corners make a full turn.
 
-    The polygon must be on the same half of the earth.
+    The polygon must be on the same half of the earth as the point.
     """
     if max(distance_m(lat, lng, corner[1], corner[0]) for corner in ring) > 2 * EARTH_RADIUS_M:
-        return False  # too far away: no polygon of these vectors is that wide
+        return False  # too far away: no polygon in the test vectors is that wide
     ways = [bearing(lat, lng, corner[1], corner[0]) for corner in ring]
     turns = [(after - before + 3 * pi) % (2 * pi) - pi for before, after in pairwise(ways)]
     return bool(abs(sum(turns)) > pi)

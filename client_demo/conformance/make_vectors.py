@@ -1,4 +1,4 @@
-"""The generator of the test vectors: `python -m client_demo.conformance.make_vectors`.
+"""Generates the test vectors: `python -m client_demo.conformance.make_vectors`.
 
 It needs only mpmath, h3 and cryptography. Cases within 1 cm of an edge are left out, because there both "inside" and
 "outside" are right (D3).
@@ -25,7 +25,7 @@ EDGE_M = mpf("0.01")
 
 
 def circle(lat: float, lng: float, radius_m: float) -> Json:
-    """Return a circle as a shape of an area."""
+    """Return a circle as a JSON object, in the format of a shape of an area."""
     return {"type": "circle", "lat": lat, "lng": lng, "radius_m": radius_m}
 
 
@@ -69,9 +69,9 @@ def points() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def cells() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Yield cases with H3 cells.
+    """Yield cases with H3 cells as places, among them pentagons and distorted hexagons.
 
-    The reach of a cell is the distance to its farthest corner; some cells are pentagons or distorted hexagons.
+    The reach of such a place is the distance from the cell's centre to its farthest corner.
     """
     dice = random.Random(2)
     named = [
@@ -114,7 +114,7 @@ def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def inside() -> Json:
-    """Return the content of `inside.json`."""
+    """Return the content of the file `inside.json`."""
     cases = []
     for why, places, area in [*points(), *cells(), *others()]:
         margins = [margin_m(place, shape) for place in places for shape in area]
@@ -146,7 +146,7 @@ def inside() -> Json:
 
 
 def clock() -> Json:
-    """Return the content of `clock.json`."""
+    """Return the content of the file `clock.json`."""
     cases = []
     clocks = {0: "right", 3_600_000: "an hour behind", -3_600_000: "an hour ahead", -1: "1 ms ahead"}
     for skew_ms, what in clocks.items():
@@ -188,7 +188,7 @@ MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 
 def kept() -> Json:
-    """Return the content of `kept.json`, about alerts that are kept while a clock is wrong.
+    """Return the content of the file `kept.json`, about alerts that a client keeps while a clock is wrong.
 
     The client's own clock is right, and starts at 0 at noon; the server's clock may be `ahead_ms` ahead.
     """
@@ -279,7 +279,7 @@ def kept() -> Json:
 
 
 def holding() -> Json:
-    """Return the content of `holding.json`."""
+    """Return the content of the file `holding.json`."""
     dice = random.Random(3)
 
     def held(key: str, revision: int, ends_ms: int) -> Json:
@@ -300,7 +300,7 @@ def holding() -> Json:
     }
     cases = []
     for why, alerts in sets.items():
-        live = {a["id"]: a for a in alerts if a["expires_at"] > stamp(0)}  # times in the same format sort as text
+        live = {a["id"]: a for a in alerts if a["expires_at"] > stamp(0)}  # times of one format can be compared as text
         last = sorted(live, key=lambda key: live[key]["expires_at"])[-256:]
         cases.append(
             {
@@ -319,11 +319,11 @@ def holding() -> Json:
     }
 
 
-# ---- revisions and cancels -----------------------------------------------------------------------------------------
+# ---- revisions and cancellations -----------------------------------------------------------------------------------
 
 
 def revisions() -> Json:
-    """Return the content of `revisions.json`."""
+    """Return the content of the file `revisions.json`."""
     shape = [circle(32.78, -96.8, 1020.0)]
     place = {"lat": 32.7767, "lng": -96.797}
 
@@ -384,7 +384,7 @@ LATER = (1013, 4429)
 
 
 def reconnect() -> Json:
-    """Return the content of `reconnect.json`."""
+    """Return the content of the file `reconnect.json`."""
 
     def welcome(low: object, high: object) -> Json:
         return {"welcome": {"retry": {"min_ms": low, "max_ms": high}}}
@@ -458,7 +458,7 @@ FILES = {
 
 
 def text(vectors: Json) -> str:
-    """Return the vectors as JSON with one case per line, so that changes are readable."""
+    """Return test vectors as JSON text with one case on each line, so that a diff shows which cases have changed."""
     head = {key: value for key, value in vectors.items() if key != "cases"}
     lines = ",\n  ".join(json.dumps(case, ensure_ascii=False) for case in vectors["cases"])
     return json.dumps(head, ensure_ascii=False, indent=1)[:-2] + f',\n "cases": [\n  {lines}\n ]\n}}\n'

@@ -32,15 +32,15 @@ def ring(dice: random.Random, lat: float, lng: float, size_m: float, corners: in
 
 
 def polygon(corners: list[list[float]], buffer_m: float = 0.0) -> Json:
-    """Return a polygon as a shape of an area."""
+    """Return a polygon as a JSON object, in the format of a shape of an area."""
     return {"type": "Polygon", "coordinates": [corners]} | ({"buffer_m": buffer_m} if buffer_m else {})
 
 
 def beside_edges(corners: list[list[float]], beyond_m: mpf) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Yield points near the ring, each with what it is near.
+    """Yield points near a polygon, each together with what the point is near: "an edge" or "a corner".
 
-    One point lies `beyond_m` to the right of the middle of each of some edges (outside, or inside if negative), and one
-    beyond a corner.
+    For some of the edges, there is a point `beyond_m` metres to the right of the middle of the edge, which is outside
+    the polygon (or inside, if `beyond_m` is negative). There may be one more point, beyond a corner.
     """
     for (a_lng, a_lat), (b_lng, b_lat) in list(pairwise(corners))[:: max(1, len(corners) // 3)]:
         half = distance_m(a_lat, a_lng, b_lat, b_lng) / 2
@@ -49,7 +49,7 @@ def beside_edges(corners: list[list[float]], beyond_m: mpf) -> Iterator[tuple[st
     (before_lng, before_lat), (lng, lat), (after_lng, after_lat) = corners[:3]
     back, on = bearing(lat, lng, before_lat, before_lng), bearing(lat, lng, after_lat, after_lng)
     turn = (on - back) % (2 * pi)
-    if beyond_m > 0 and turn > pi:  # a convex corner: beyond its buffer, away from both edges
+    if beyond_m > 0 and turn > pi:  # a convex corner: the point is beyond it, away from both edges
         yield "a corner", walk(lat, lng, degrees(back + turn / 2), beyond_m)
 
 
@@ -71,7 +71,7 @@ def near_edges() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Yield further cases.
+    """Yield cases with other points and polygons.
 
     They are about the middle of a polygon, the other side of the earth, many corners, several shapes, a dent, and
     cells.
@@ -103,7 +103,7 @@ def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def polygons() -> Json:
-    """Return the content of `polygons.json`."""
+    """Return the content of the file `polygons.json`."""
     cases = []
     for why, places, area in [*near_edges(), *others()]:
         margins = [margin_m(place, shape) for place in places for shape in area]

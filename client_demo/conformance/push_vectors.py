@@ -1,4 +1,7 @@
-"""Test vectors about the notifications for pushes (docs/guide/push.md, WPC1 to WPC5), for `make_vectors`."""
+"""Test vectors, for `make_vectors`, about the notifications that phones show for pushes.
+
+They check the rules WPC1 to WPC5 of docs/guide/push.md.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,9 +22,9 @@ Story = list[Json]
 
 
 def alert(revision: int = 1, key: str = "a", *, at_ms: int = 0, ends_ms: int = ENDS_MS, **more: Any) -> Json:
-    """Return an `alert` message that was pushed at `at`, in ms after noon.
+    """Return an `alert` message that was pushed at a moment, given in ms after noon.
 
-    With `cut=True`, it is one that did not fit into a push.
+    With `cut`, it is a message that was too long for a push, so that only a part of it was pushed.
     """
     content: Json = {
         "id": key,
@@ -41,7 +44,7 @@ def alert(revision: int = 1, key: str = "a", *, at_ms: int = 0, ends_ms: int = E
 
 
 def cancel(revision: int = 2, key: str = "a", *, at_ms: int = 0, reason: str | None = "The fire is out.") -> Json:
-    """Return a `cancel` message of this alert."""
+    """Return a `cancel` message for the alert with the id `key`, sent at a moment (in ms after noon)."""
     said = {} if reason is None else {"reason": reason}
     return {
         "now": stamp(at_ms),
@@ -57,23 +60,23 @@ def cancel(revision: int = 2, key: str = "a", *, at_ms: int = 0, reason: str | N
 
 
 def shown(tag: str | None = "a", *text: str, sound: bool | None = False, **more: Any) -> Json:
-    """Return a notification in the form that the key `about` of the file explains."""
+    """Return an expected notification, in the format that the member `about` of the file explains."""
     return {"tag": tag, "sound": sound, "stays": False, "text": list(text), **more}
 
 
 def news(tag: str = "a", *text: str, ends_ms: int = ENDS_MS, **more: Any) -> Json:
-    """Return the notification of an alert that is new to the person, so it makes a sound."""
+    """Return the expected notification, with a sound, for an alert that the person has not seen before."""
     said: dict[str, Any] = {"sound": True, "until": stamp(ends_ms), "outside": False, **more}
     return shown(tag, *(text or (TITLE, HEADLINE)), **said)
 
 
 def step(what: str, message: object, shows: Json | None, opened: list[str], at_ms: int = 0, **more: Any) -> Json:
-    """Return one step. `opened` lists the alerts whose notifications are shown after it."""
+    """Return a step of a case. `opened` lists the alerts whose notifications must be open after the step."""
     return {"at": stamp(at_ms), what: message, **more, "shows": shows, "open": opened}
 
 
 def push(message: Json, shows: Json, opened: list[str], at_ms: int = 0, **more: Any) -> Json:
-    """Return a step in which a push arrives."""
+    """Return a step of a case: a push arrives."""
     return step("push", message, shows, opened, at_ms, **more)
 
 
@@ -137,7 +140,7 @@ def shared() -> Iterator[tuple[str, str, Story]]:
 
 
 def ends() -> Iterator[tuple[str, str, Story]]:
-    """Yield cases about cancels, about alerts that have ended, and about closing their notifications."""
+    """Yield cases about cancelled and ended alerts, and about closing their notifications."""
     first = push(alert(1), news(), ["a"])
     off = shown("a", "Called off", TITLE, "The fire is out.")
     yield (
@@ -208,7 +211,7 @@ def ends() -> Iterator[tuple[str, str, Story]]:
 
 
 def words() -> Iterator[tuple[str, str, Story]]:
-    """Yield cases about the text of a notification, and about the clock."""
+    """Yield cases about the text of a notification, and about clocks that are wrong."""
     yield (
         "WPC5",
         "the phone's clock is slow: by the later `now` of the push the alert has ended",
@@ -255,7 +258,7 @@ def rest() -> Iterator[tuple[str, str, Story]]:
 
 
 def notices() -> Json:
-    """Return the content of `notices.json`."""
+    """Return the content of the file `notices.json`."""
     cases: list[Json] = [
         {"rule": rule, "why": why, "places": [HERE], "steps": steps}
         for each in (revisions, shared, ends, words, rest)

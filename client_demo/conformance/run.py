@@ -1,8 +1,8 @@
-"""The player, which plays scenarios to a client and reports the results.
+"""Runs scenarios with a client, and reports which of a client's duties this client meets.
 
 If a command that starts the client is given, each scenario has a server and a client process of its own. Several run at
-a time, because they spend most of the time waiting. Without a command, the scenarios are played one after the other to
-any client that connects.
+a time, because they spend most of the time waiting. Without a command, the scenarios run one after the other with any
+client that connects.
 """
 
 import asyncio
@@ -36,10 +36,7 @@ StartClient = Callable[[str, str], AbstractAsyncContextManager[Callable[[], str]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on one duty.
-
-    It has the outcome, and the faults that were found, or the reason why it could not be seen whether the duty is met.
-    """
+    """The verdict on one duty of a client: the outcome, and the faults (or the reason why it could not be checked)."""
 
     duty: str
     outcome: str
@@ -47,7 +44,7 @@ class Verdict:
 
 
 async def play(scenario: Scenario, server: ScriptedServer) -> Findings:
-    """Play one scenario on a server that is running, and return what was found."""
+    """Run one scenario on a server that has been started, and return its findings."""
     findings = Findings()
     server.begin(findings)
     try:
@@ -60,7 +57,7 @@ async def play(scenario: Scenario, server: ScriptedServer) -> Findings:
 
 
 async def play_alone(scenario: Scenario, start: StartClient, host: str, wait_s: float) -> Findings:
-    """Start a server and a client for one scenario, play the scenario, and return what was found."""
+    """Start a server and a client for one scenario, run the scenario, and return its findings."""
     server = ScriptedServer(wait_s)
     async with (
         server.serve(host, 0) as address,
@@ -80,7 +77,7 @@ async def play_all(
     wait_s: float,
     jobs: int = JOBS,
 ) -> list[Findings]:
-    """Play all scenarios, `jobs` of them at a time, and return what was found in each."""
+    """Run all scenarios, up to `jobs` at a time, and return their findings."""
     free = asyncio.Semaphore(jobs)
 
     async def one(scenario: Scenario) -> Findings:
@@ -91,9 +88,10 @@ async def play_all(
 
 
 def started_by(command: Sequence[str]) -> StartClient:
-    """Return a function that starts this command as a client.
+    """Return a function that starts a client with this command.
 
-    `{url}` and `{token_url}` in the command are replaced by the URLs; environment variables have them, too.
+    `{url}` and `{token_url}` in the command are replaced by the addresses of the server. The client also has these
+    addresses in its environment.
     """
 
     @contextlib.asynccontextmanager
@@ -128,7 +126,7 @@ def _last_line(output: IO[bytes]) -> str:
 def verdicts(scenarios: Iterable[Scenario], found: Iterable[Findings]) -> list[Verdict]:
     """Return one verdict for each duty that these scenarios check.
 
-    A duty that they do not check has a verdict if a fault was found in it.
+    Any other duty has a verdict only if a fault was found in it.
     """
     found = list(found)
     looked_at = {duty for scenario in scenarios for duty in scenario.duties} | {d for f in found for d in f.wrong}
@@ -146,7 +144,7 @@ def _verdict(duty: str, found: Sequence[Findings]) -> Verdict:
 
 
 def table(results: Iterable[Verdict]) -> Table:
-    """Return the verdicts as a table for people."""
+    """Return the verdicts as a table of text for people."""
     shown = Table(box=None, pad_edge=False, header_style="bold underline")
     shown.add_column("duty", no_wrap=True)
     shown.add_column("rules", no_wrap=True)
@@ -162,7 +160,7 @@ def table(results: Iterable[Verdict]) -> Table:
 
 
 def as_json(results: Iterable[Verdict], command: Sequence[str]) -> str:
-    """Return the verdicts as JSON for programs."""
+    """Return the verdicts as JSON text for programs."""
     duties: list[Mapping[str, Any]] = [
         {
             "duty": verdict.duty,
@@ -178,5 +176,5 @@ def as_json(results: Iterable[Verdict], command: Sequence[str]) -> str:
 
 
 def named(names: Iterable[str]) -> list[Scenario]:
-    """Return the scenarios with these names, or all scenarios if no names are given."""
+    """Return the scenarios with these names; all scenarios if no names are given."""
     return [SCENARIOS[name] for name in names] or list(SCENARIOS.values())

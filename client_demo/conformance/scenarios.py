@@ -1,4 +1,4 @@
-"""The scenarios that are played to a client, and the duties that each checks.
+"""The scenarios in which a client is tested, and the duties that each scenario checks.
 
 A duty is met if no scenario that checks it finds a fault. Some duties can't be checked by the messages of a client;
 they are listed as such. A correct client may fail by chance, because delays are random: according to a simulation, it
@@ -19,7 +19,7 @@ from .scripted_server import MOMENT_S, Over, ScriptedServer, Talk
 
 
 class Duty(NamedTuple):
-    """A duty of a client, with the rules of docs/protocol.md that require it."""
+    """A duty that every client has, and the rules of docs/protocol.md that require it."""
 
     rules: str
     what: str
@@ -70,10 +70,10 @@ SLACK_S = 3.0  # added to the protocol's upper bounds, for slow machines
 EARLY_S = 0.005  # subtracted from its lower bounds, for the granularity of timers
 NEVER_CODES = (1002, 1003, 1007, 1009, 4400, 4403)
 WINDOW_CODES = (1012, 1001, 1006, 1011, 4408, 4999)
-LATER_S = 20.0  # how long we wait for a "later", which has no upper bound
+LATER_S = 20.0  # how long we wait for a client that must come "later", for which there is no upper bound
 DRAWS = 16
-AGAIN_S = 5.0  # RU3, M20
-LATE_S = 1.0  # tolerance between two messages of a client, as the first may have come late
+AGAIN_S = 5.0  # pause before an answer or a report is repeated (RU3, M20)
+LATE_S = 1.0  # tolerance for the time between two messages, because the first may have come late
 NO_RESPONDER = "the client marks no place as `here`, so it is not a responder's"
 # The corners of polygons, in km east and north of the client's first place. The reach of a client's place is less than
 # 4 km. AROUND contains the place. SOUTH is 4.5 km away, and contains the place only with BUFFER_M. BEND surrounds the
@@ -95,7 +95,7 @@ BUFFER_M = 5020.0
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario: its name, the duties that it checks, and the function that plays it to a client."""
+    """A scenario: its name, the duties that it checks, and the function that acts as the server toward a client."""
 
     name: str
     duties: tuple[str, ...]
@@ -103,9 +103,10 @@ class Scenario:
 
 
 async def _return(server: ScriptedServer, talk: Talk, code: int, max_ms: int = 300) -> Talk:
-    """Close the connection with a code after which a client reconnects within the window, and wait for the client.
+    """Close the connection with a code after which a client must reconnect, and return the new connection.
 
-    Raise Over if it does not reconnect.
+    The client must reconnect within the window (the range of delays that `welcome` has announced). Raise Over if it
+    does not.
     """
     within_s = max_ms / 1000 + SLACK_S
     back = await server.back(await talk.close(code), within_s)
@@ -120,7 +121,7 @@ def _held(talk: Talk) -> dict[str, int]:
 
 
 async def basics(server: ScriptedServer) -> None:
-    """Play a welcome with an unknown field, an unknown message and an unknown shape."""
+    """Send a `welcome` with an unknown field, a message of an unknown type, and an alert with an unknown shape."""
     talk = await server.client()
     await talk.welcome(mood="good")
     await talk.say({"type": "weather", "outlook": "sunny"})
@@ -141,7 +142,7 @@ async def basics(server: ScriptedServer) -> None:
 
 
 async def revisions(server: ScriptedServer) -> None:
-    """Play repeated revisions, revisions out of order, and cancels."""
+    """Send the client repeated revisions, revisions out of order, and a cancellation."""
     talk = await server.client()
     await talk.welcome()
     for alert_id, revision in (("a", 2), ("a", 1), ("a", 2), ("a", 10), ("a", 9), ("b", 1), ("c", 1)):
@@ -160,7 +161,7 @@ async def revisions(server: ScriptedServer) -> None:
 
 
 async def clock(server: ScriptedServer) -> None:
-    """Play a server whose clock is an hour behind the client's, and then an hour ahead."""
+    """Act as a server whose clock is an hour behind the client's, and then an hour ahead."""
     found = server.findings
     server.skew_ms = -3_600_000
     talk = await server.client()
@@ -188,7 +189,7 @@ async def clock(server: ScriptedServer) -> None:
 
 
 async def wrong_clock(server: ScriptedServer) -> None:
-    """Play a server whose clock is an hour ahead, and is corrected while the client is connected."""
+    """Act as a server whose clock is an hour ahead, and is corrected while the client is connected."""
     found, ahead_s, heartbeat_s = server.findings, 3600, 1.0
     server.skew_ms = ahead_s * 1000
     talk = await server.client()
@@ -211,7 +212,7 @@ async def wrong_clock(server: ScriptedServer) -> None:
 
 
 async def inside(server: ScriptedServer) -> None:
-    """Play alerts at the client's place and far away, and repeat one of them."""
+    """Send the client alerts at its place and far away from it, and repeat one of them."""
     talk = await server.client()
     await talk.welcome()
     await talk.alert("here")
@@ -227,7 +228,7 @@ async def inside(server: ScriptedServer) -> None:
 
 
 async def polygons(server: ScriptedServer) -> None:
-    """Play polygons around and beside the place, some that move, and some for a client that has reconnected."""
+    """Send alerts with polygons around the client's place and beside it, with revisions, and after a reconnection."""
     talk, found = await server.client(), server.findings
     await talk.welcome()
     await talk.polygon("away", AROUND, inside=False)
@@ -265,13 +266,13 @@ async def polygons(server: ScriptedServer) -> None:
 
 
 async def many(server: ScriptedServer) -> None:
-    """Play 260 alerts with ends in random order."""
+    """Send the client 260 alerts that end at different times, in random order."""
     ends = random.sample(range(600, 600 + 260), 260)
     talk = await server.client()
     await talk.welcome()
     for number, lasts_s in enumerate(ends):
         await talk.alert(f"a{number}", lasts_s=lasts_s)
-    await talk.fence(30.0)  # acknowledging them all takes time (F7)
+    await talk.fence(30.0)  # acknowledging all the alerts takes time (F7)
     back = await _return(server, talk, 1012)
     held = {key for key in _held(back) if key.startswith("a")}
     last = sorted(range(260), key=lambda number: ends[number])[260 - len(held) :]
@@ -282,7 +283,7 @@ async def many(server: ScriptedServer) -> None:
 
 
 async def silence(server: ScriptedServer) -> None:
-    """Play a server that is silent, and then one that has stopped answering."""
+    """Act as a server that sends nothing for a while, and then as one that no longer answers."""
     heartbeat_s, found = 1.0, server.findings
     talk = await server.client()
     await talk.welcome(heartbeat_s=heartbeat_s)
@@ -300,9 +301,10 @@ async def silence(server: ScriptedServer) -> None:
 
 
 async def window(server: ScriptedServer) -> None:
-    """Close the connection many times.
+    """Close the connection many times, and check the delays before the client reconnects.
 
-    Each delay before the client reconnects must lie in the window, and together they must cover the window.
+    Each delay must lie within the window (the range of delays that `welcome` has announced), and the delays must be
+    spread over the whole of it.
     """
     low, high, found = 0.4, 1.0, server.findings
     talk = await server.client()
@@ -325,7 +327,7 @@ async def window(server: ScriptedServer) -> None:
 
 
 async def backoff(server: ScriptedServer) -> None:
-    """Refuse eight connection attempts."""
+    """Refuse eight of the client's attempts to connect, and check that its delays grow."""
     found, attempts, high = server.findings, 8, 0.1
     talk = await server.client()
     await talk.welcome(min_ms=50, max_ms=100)
@@ -346,7 +348,10 @@ async def backoff(server: ScriptedServer) -> None:
 
 
 def no_return(code: int) -> Callable[[ScriptedServer], Awaitable[None]]:
-    """Return a function that plays the end of a connection, with a code after which the client must not reconnect."""
+    """Return a function that closes the connection with a code after which the client must not reconnect.
+
+    The function is used in a scenario, and checks that the client obeys.
+    """
 
     async def play(server: ScriptedServer) -> None:
         talk = await server.client()
@@ -359,7 +364,7 @@ def no_return(code: int) -> Callable[[ScriptedServer], Awaitable[None]]:
 
 
 async def new_token(server: ScriptedServer) -> None:
-    """Play a server that refuses the token."""
+    """Act as a server that refuses the client's token, so that the client must fetch another one."""
     talk, found = await server.client(), server.findings
     refused = talk.hello.get("token")
     if refused is None:
@@ -378,7 +383,7 @@ async def new_token(server: ScriptedServer) -> None:
 
 
 async def later(server: ScriptedServer) -> None:
-    """Play a server that is overloaded, and then one that has received too many messages from the client."""
+    """Act as a server that is overloaded, and then as one that has received too many messages from the client."""
     talk, found = await server.client(), server.findings
     for code in (1013, 4429):
         await talk.welcome(min_ms=1500, max_ms=2500)
@@ -398,7 +403,7 @@ async def later(server: ScriptedServer) -> None:
 
 
 async def at_once(server: ScriptedServer) -> None:
-    """Close the connection twice, because the client reads too slowly."""
+    """Close the connection twice, each time with the code that is meant for a client that reads too slowly."""
     talk, found = await server.client(), server.findings
     await talk.welcome(min_ms=3000, max_ms=4000)
     await talk.alert("kept")
@@ -418,7 +423,7 @@ async def at_once(server: ScriptedServer) -> None:
 
 
 async def languages(server: ScriptedServer) -> None:
-    """Play a server that does not know languages, and then one that does."""
+    """Act as a server that does not know languages, and then as one that does."""
     found, talk = server.findings, await server.client()
     if not talk.hello.get("languages"):
         found.not_seen("languages", "the client asks for no language; it should ask for at least one")
@@ -441,14 +446,14 @@ async def languages(server: ScriptedServer) -> None:
 
 
 def _is_here(message: Message) -> bool:
-    """Return whether a place in this message has the field `here`, which means that the client is on duty."""
+    """Return whether a message contains a place that is marked with `here`, which puts the responder on duty."""
     return any("here" in place for place in message.get("places", []))
 
 
 async def _on_duty(server: ScriptedServer, talk: Talk) -> None:
-    """Welcome a responder, and wait until it sends a place with `here`.
+    """Send `welcome` to a responder's client, and wait until it sends a place that is marked with `here`.
 
-    Raise Over if the client never does, because it is not a responder's.
+    Raise Over if it does not send one, because then it is not a responder's client.
     """
     await talk.welcome(quals=["cpr"])
     if not _is_here(talk.hello) and await talk.heard(_is_here, SLACK_S) is None:
@@ -463,7 +468,7 @@ def _says(kind: str, call_id: str) -> Callable[[Message], bool]:
 
 
 async def _accepted(talk: Talk, call_id: str) -> float:
-    """Wait until the client accepts the call; return the time. Raise Over if it does not accept."""
+    """Wait until the client accepts the call, and return the time at which it did. Raise Over if it does not accept."""
     accepts = await talk.heard_often(_says("accept", call_id), 1, SLACK_S)
     if not accepts:
         raise Over("the client accepts no call; it should accept every call")
@@ -471,7 +476,7 @@ async def _accepted(talk: Talk, call_id: str) -> float:
 
 
 async def duty(server: ScriptedServer) -> None:
-    """Play a server that does not mention qualifications, and then one that does."""
+    """Act as a server that does not mention the responder's qualifications, and then as one that does."""
     talk = await server.client()
     if _is_here(talk.hello):
         server.findings.unmet("on-duty", "sends `here` to an unknown server")
@@ -486,7 +491,7 @@ async def duty(server: ScriptedServer) -> None:
 
 
 async def called(server: ScriptedServer) -> None:
-    """Play a call that is not answered, on two connections, and a standdown at its end."""
+    """Send a call that is not answered, on two connections one after the other, and finally a `standdown`."""
     talk, found = await server.client(), server.findings
     await _on_duty(server, talk)
     moves = sum(map(_is_here, talk.said))
@@ -511,7 +516,7 @@ async def called(server: ScriptedServer) -> None:
     await talk.standdown("a", "full")
     await talk.fence()
     count = len(await talk.heard_often(_says("accept", "a"), 1, 0.0))
-    await asyncio.sleep(AGAIN_S + MOMENT_S)  # part of the scenario: after the answer the client must send no accept
+    await asyncio.sleep(AGAIN_S + MOMENT_S)  # part of the scenario: the answered client must not repeat its accept
     more = len(await talk.heard_often(_says("accept", "a"), 1, 0.0)) - count
     found.check("accept", more == 0, "repeated an answered accept")
     talk = await _return(server, talk, 1012)
@@ -519,7 +524,10 @@ async def called(server: ScriptedServer) -> None:
 
 
 async def tasked(server: ScriptedServer) -> None:
-    """Play a task until its standdown. Then play a task whose call expires, with a clock that is an hour ahead."""
+    """Send the responder two tasks: one ends with a `standdown`, and the other because the call expires.
+
+    The server's clock is an hour ahead.
+    """
     server.skew_ms = 3_600_000
     talk, found = await server.client(), server.findings
     await _on_duty(server, talk)
@@ -553,7 +561,7 @@ async def tasked(server: ScriptedServer) -> None:
 
 
 async def crowded(server: ScriptedServer) -> None:
-    """Play a call, and 260 alerts that all end later than the call."""
+    """Send the client a call for help, and 260 alerts that all end later than the call."""
     talk = await server.client()
     await _on_duty(server, talk)
     await talk.call("help", lasts_s=300)

@@ -7,7 +7,7 @@
         …
 
 Rule 1  Each message of a client is checked against docs/asyncapi.json and the limits, in every scenario.
-Rule 2  No verdict depends on a guess how much a client has read. `fence` sends a last alert and waits until the client
+Rule 2  No verdict depends on guessing how much a client has read. `fence` sends a last alert and waits until the client
         acknowledges that alert: the client has then read everything that was sent before. If a client acknowledges
         nothing, `fence` just waits for a moment.
 Rule 3  The text of a close reason contradicts the close code, because clients must decide by the code.
@@ -44,46 +44,47 @@ TOKEN_PATH = "/token"
 MAX_HELLO_BYTES, MAX_MESSAGE_BYTES = 64 * 1024, 16 * 1024  # F6
 RATE_PER_S, BURST = 10.0, 300  # F7
 HELLO_S = 10.0  # S5
-FENCE_S = 3.0  # the wait for the acknowledgement of an alert; longer after many alerts
-MOMENT_S = 0.5  # the wait for a client that acknowledges nothing
-LIE = "not allowed, never come back"  # Rule 3
+FENCE_S = 3.0  # how long to wait for the acknowledgement of an alert; longer after many alerts
+MOMENT_S = 0.5  # how long to wait for a client that acknowledges nothing
+LIE = "not allowed, never come back"  # the text of a close reason (Rule 3)
 FROM_CLIENTS = ("hello", "move", "filter", "token", "ack", "ping", "accept", "decline", "report")
 
 
 class Over(Exception):  # noqa: N818 (an outcome)
-    """Raised if the scenario can't go on. What has been found so far counts."""
+    """Raised if a scenario can't be continued. Its findings so far are kept."""
 
 
 @dataclass
 class Findings:
-    """The result of one scenario.
+    """The findings of one scenario about the duties of a client.
 
-    It has the faults in each duty (none if the duty is met), or the reason why the duty could not be seen.
+    `wrong` has, for each duty that was checked, its faults; a duty without faults is met. `unseen` has, for the other
+    duties, the reason why they could not be checked.
     """
 
     wrong: dict[str, list[str]] = field(default_factory=dict)
     unseen: dict[str, str] = field(default_factory=dict)
 
     def met(self, *duties: str) -> None:
-        """Record that these duties are met, unless a fault in them is found."""
+        """Record that these duties were checked. They count as met, unless a fault in them is found."""
         for duty in duties:
             self.wrong.setdefault(duty, [])
 
     def unmet(self, duty: str, detail: str) -> None:
-        """Record a fault in a duty."""
+        """Record a fault: the client does not meet this duty."""
         details = self.wrong.setdefault(duty, [])
         if detail not in details:
             details.append(detail)
 
     def check(self, duty: str, holds: bool, detail: str) -> None:
-        """Record that the duty is met if `holds` is true, and a fault in it otherwise."""
+        """Record that the duty is met if `holds`; otherwise, record the fault `detail`."""
         if holds:
             self.met(duty)
         else:
             self.unmet(duty, detail)
 
     def not_seen(self, duty: str, why: str) -> None:
-        """Record why it could not be seen whether the duty is met."""
+        """Record the reason why a duty could not be checked."""
         self.unseen.setdefault(duty, why)
 
 
@@ -108,9 +109,9 @@ def _no_constant(name: str) -> None:
 
 
 def _parsed(frame: str | bytes) -> Message:
-    """Return the message in a frame, read strictly (L1, F5).
+    """Return the message in a frame as a dict. Parsing is strict (L1, F5).
 
-    Raise ValueError or another exception if the frame is invalid.
+    Raise ValueError, TypeError or another error if the frame is invalid.
     """
     if isinstance(frame, str):
         value = json.loads(frame, object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -122,14 +123,14 @@ def _parsed(frame: str | bytes) -> Message:
 
 
 class Talk:
-    """One connection of a client, from its `hello` on."""
+    """One connection of the client, from its `hello` on, with the messages that the client has sent."""
 
     def __init__(self, server: "ScriptedServer", socket: ServerConnection, arrived_at: float) -> None:
         self.server, self.arrived_at = server, arrived_at
         self.hello: Message = {}
         self.said: list[Message] = []  # messages after the hello
         self.said_at: list[float] = []  # their times, by the monotonic clock
-        self.answers_pings = True  # whether the protocol's pings are answered; the library answers WebSocket pings
+        self.answers_pings = True  # whether `ping` messages are answered; the library answers WebSocket pings
         self._socket = socket
         self._is_text = socket.subprotocol == WIRES["json"].subprotocol
         self._wire = next(wire for wire in WIRES.values() if wire.subprotocol == socket.subprotocol)
@@ -139,7 +140,7 @@ class Talk:
     # ---- messages from the client ----------------------------------------------------------------------------------
 
     async def greet(self) -> bool:
-        """Wait for the client's `hello`; return whether it has come."""
+        """Wait for the client's `hello`, and return whether it arrived."""
         findings = self.server.findings
         try:
             async with asyncio.timeout(HELLO_S):
@@ -164,7 +165,10 @@ class Talk:
                 await self._answer(message)
 
     def _read(self, frame: str | bytes) -> Message:
-        """Return the message in a frame, or {} if the frame is invalid. Record the faults in it."""
+        """Return the message in a frame.
+
+        If it is invalid, record the faults, and return {} or a dict with only its type.
+        """
         findings, size = self.server.findings, len(frame.encode() if isinstance(frame, str) else frame)
         findings.met("form", "pace")
         if self._pace.wait_s(time.monotonic()) > 0:
@@ -204,9 +208,10 @@ class Talk:
                 await self.say({"type": "pong", "now": self.server.now(), **ref})
 
     async def heard(self, wanted: Callable[[Message], bool], within_s: float) -> Message | None:
-        """Return the first message that satisfies `wanted`, or None.
+        """Return the first message of the client for which `wanted` returns True, or None.
 
-        Messages that have come before count; otherwise wait at most `within_s` seconds.
+        Messages that have arrived already are tried first. If none of them is wanted, wait for at most `within_s`
+        seconds.
         """
         await self._wait(lambda: any(map(wanted, self.said)), within_s)
         return next(filter(wanted, self.said), None)
@@ -219,26 +224,26 @@ class Talk:
                     await self._heard.wait()
 
     async def heard_often(self, wanted: Callable[[Message], bool], count: int, within_s: float) -> list[float]:
-        """Wait for `count` messages that satisfy `wanted`, at most `within_s` seconds.
+        """Wait, for at most `within_s` seconds, for `count` messages for which `wanted` returns True.
 
-        Return the times of those that have come.
+        Return the times at which such messages have come.
         """
         await self._wait(lambda: sum(map(wanted, self.said)) >= count, within_s)
         return [at for message, at in zip(self.said, self.said_at, strict=True) if wanted(message)]
 
     def acks(self) -> Counter[tuple[str, int]]:
-        """Return how often each (id, revision) was acknowledged on this connection."""
+        """Return how often the client acknowledged each revision on this connection, by (id, revision)."""
         return Counter((m["id"], m["revision"]) for m in self.said if m.get("type") == "ack" and "id" in m)
 
     # ---- messages from the server ----------------------------------------------------------------------------------
 
     async def say(self, message: Mapping[str, Any]) -> None:
-        """Send one message. If the connection is closed, do nothing."""
+        """Send one message. Do nothing if the connection is closed."""
         with contextlib.suppress(ConnectionClosed):
             await self._socket.send(self._wire.encode(message))
 
     async def welcome(self, min_ms: int = 100, max_ms: int = 300, heartbeat_s: float = 25, **more: Any) -> None:
-        """Send a `welcome`, in which the window for reconnecting is `min_ms` to `max_ms`."""
+        """Send a `welcome`. A client that is to reconnect must wait for a random time from `min_ms` to `max_ms`."""
         fields = {"session": "kit", "now": self.server.now(), "live": 0, "heartbeat_s": heartbeat_s}
         expiry = {"token_expires_at": self.server.now(36_000)} if "token" in self.hello else {}
         await self.say({"type": "welcome", **fields, "retry": {"min_ms": min_ms, "max_ms": max_ms}, **expiry, **more})
@@ -246,7 +251,7 @@ class Talk:
     async def alert(
         self, alert_id: str, revision: int = 1, *, inside: bool = True, lasts_s: float = 600, **more: Any
     ) -> None:
-        """Send an alert around the client's first place, or far away from all of its places."""
+        """Send an alert whose area contains the client's first place or, if not `inside`, no place of the client."""
         lat, lng = self._centre() if inside else self._elsewhere()
         content = {
             "id": alert_id,
@@ -273,10 +278,10 @@ class Talk:
         buffer_m: float = 0.0,
         inside: bool = True,
     ) -> None:
-        """Send an alert with a polygon around the client's first place or, unless `inside`, around a place far away.
+        """Send an alert with a polygon near the client's first place or, if not `inside`, far from all its places.
 
-        `ring_km` has the corners in km east and north of that place. They are counter-clockwise, and the first one is
-        not repeated at the end.
+        `ring_km` has the polygon's corners, in km to the east and north of a point, counter-clockwise; the first corner
+        is not repeated at the end. The point is the client's first place or, if not `inside`, a point far away.
         """
         lat, lng = self._centre() if inside else self._elsewhere()
         ring = [offset(lat, lng, 1000 * north, 1000 * east)[::-1] for east, north in (*ring_km, ring_km[0])]
@@ -285,12 +290,12 @@ class Talk:
         await self.alert(alert_id, revision, area=[{"type": "Polygon", "coordinates": [corners], **buffer}])
 
     async def cancel(self, alert_id: str, revision: int) -> None:
-        """Send a cancel of this alert."""
+        """Send a `cancel` message, which says that the alert with this id is cancelled."""
         fields = {"id": alert_id, "revision": revision, "reason": "Over.", "cancelled_at": self.server.now()}
         await self.say({"type": "cancel", **fields})
 
     async def call(self, call_id: str, revision: int = 1, *, lasts_s: float = 600, **more: Any) -> None:
-        """Send a call for help near the client's first place."""
+        """Send a call for help whose location is near the first of the client's places."""
         lat, lng = self._centre()
         content = {
             "id": call_id,
@@ -309,7 +314,7 @@ class Talk:
         await self.say({"type": "call", "call": {**content, **more}})
 
     async def task(self, call_id: str, revision: int = 2, *, lasts_s: float = 600) -> None:
-        """Send a task near the client's first place."""
+        """Send a `task` message, in which the patient is exactly at the first of the client's places."""
         lat, lng = self._centre()
         place = {"lat": lat, "lng": lng, "kind": "public", "address": "Kit 1", "access": "Door code 4711."}
         fields = {"seat": 1, "role": "cpr", "place": place, "aeds": [], "status": "actual"}
@@ -317,13 +322,16 @@ class Talk:
         await self.say({"type": "task", "id": call_id, "revision": revision, **fields, **expiry})
 
     async def standdown(self, call_id: str, reason: str) -> None:
-        """Send the standdown that ends this call for the client."""
+        """Send a `standdown` message, which ends this call for the client."""
         await self.say({"type": "standdown", "id": call_id, "reason": reason})
 
     async def fence(self, within_s: float = FENCE_S) -> bool:
-        """Wait until the client has read all that was sent (Rule 2), and return whether it acknowledges alerts."""
+        """Wait until the client has read all messages sent so far (Rule 2).
+
+        Return whether the client acknowledges alerts.
+        """
         self.server.fences += 1
-        alert_id = f"fence-{self.server.fences}"  # a new id each time, as the client may hold the last alert
+        alert_id = f"fence-{self.server.fences}"  # a new id each time, because the client may still have the last alert
         await self.alert(alert_id)
         if await self.heard(lambda message: message.get("id") == alert_id, within_s):
             return True
@@ -331,7 +339,7 @@ class Talk:
         return False
 
     async def pings(self, within_s: float) -> bool:
-        """Send a WebSocket ping; return whether the pong comes."""
+        """Send a WebSocket ping, and return whether the client answers within `within_s` seconds."""
         with contextlib.suppress(TimeoutError, ConnectionClosed):
             async with asyncio.timeout(within_s):
                 await (await self._socket.ping())
@@ -343,10 +351,10 @@ class Talk:
         return self._socket.close_code is None
 
     async def stays(self, seconds: float, answer_s: float) -> bool:
-        """Return whether the client is still connected after this many seconds.
+        """Return whether the client is still connected after this number of seconds.
 
-        The client is then pinged and has a moment after its pong. Otherwise a paused machine could count the time as
-        over before the client had its turn to leave.
+        At the end of this time, the client is pinged, and then has another moment to close the connection. Without
+        that, a client might never have the chance to close it, if the machine was paused in the meantime.
         """
         await self._ends(seconds)
         await self.pings(answer_s)
@@ -354,13 +362,16 @@ class Talk:
         return self.is_open()
 
     async def _ends(self, within_s: float) -> None:
-        """Return when the connection has ended or the time is over, whichever is first."""
+        """Wait until the connection has ended, for at most `within_s` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._socket.wait_closed()
 
     async def close(self, code: int) -> float:
-        """Close the connection with this code (1006: without a close frame). Return the time on the monotonic clock."""
+        """Close the connection with this code; 1006 stands for an end without a close frame.
+
+        Return the time of the close by the monotonic clock, in seconds.
+        """
         at = time.monotonic()
         if code == 1006:
             self._socket.transport.abort()
@@ -369,7 +380,7 @@ class Talk:
         return at
 
     def freeze(self) -> None:
-        """Stop reading and answering, without closing the connection."""
+        """Stop reading and answering the client's messages, without closing the connection."""
         self.answers_pings = False
         self._socket.transport.pause_reading()
 
@@ -394,16 +405,16 @@ class Talk:
         return place.lat, place.lng
 
     def _elsewhere(self) -> tuple[float, float]:
-        """Return, of some places around the world, the one that is farthest from the client's places."""
+        """Return a point that is far from all places of the client: the farthest point of a grid around the world."""
         spots = [(float(lat), float(lng)) for lat in range(-60, 90, 30) for lng in range(-180, 180, 45)]
         return max(spots, key=lambda spot: min(distance_m(spot[0], spot[1], p.lat, p.lng) for p in self._places()))
 
 
 @dataclass(eq=False)
 class Arrival:
-    """A request to open the stream.
+    """A client's request to open the stream: its time, and the connection (`talk`).
 
-    It has its time, and the resulting connection, which is None if the request was refused or no `hello` came.
+    The result of `talk` is None if the request was refused, or if no `hello` arrived.
     """
 
     at: float
@@ -411,7 +422,7 @@ class Arrival:
 
 
 class ScriptedServer:
-    """A server of the stream that does what a scenario tells it to."""
+    """A server of the stream that does what the current scenario tells it to do."""
 
     def __init__(self, wait_s: float) -> None:
         self.findings = Findings()
@@ -425,11 +436,14 @@ class ScriptedServer:
         self._by_socket: dict[ServerConnection, Arrival] = {}
 
     def now(self, later_s: float = 0) -> str:
-        """Return the time `later_s` seconds from now, according to the server's clock."""
+        """Return the time that the server's clock will show `later_s` seconds from now.
+
+        The clock may be wrong on purpose.
+        """
         return format_time(wall_ms() + self.skew_ms + round(later_s * 1000))
 
     def begin(self, findings: Findings) -> None:
-        """Drop all connections, and begin a new scenario."""
+        """Begin a new scenario, whose findings are recorded in `findings`. All connections are dropped."""
         self.findings, self.skew_ms, self.refuse = findings, 0, 0
         self._arrivals = asyncio.Queue()
         for socket in self._by_socket:
@@ -438,14 +452,17 @@ class ScriptedServer:
     # ---- connections -----------------------------------------------------------------------------------------------
 
     async def arrival(self, within_s: float) -> Arrival | None:
-        """Return the next request to open the stream, or None if none comes in time."""
+        """Return the next request of a client to open the stream; None if no request comes in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, within_s)):
                 return await self._arrivals.get()
         return None
 
     async def client(self) -> Talk:
-        """Return the first connection of a scenario. Raise Over if no client connects and says hello."""
+        """Return the first connection of a client in this scenario.
+
+        Raise Over if no client connects and sends a `hello`.
+        """
         talk = await self.back(time.monotonic(), self.wait_s)
         if talk is None:
             why = f"no client connected and said hello within {self.wait_s:g} s"
@@ -454,9 +471,9 @@ class ScriptedServer:
         return talk
 
     async def back(self, since: float, within_s: float) -> Talk | None:
-        """Return the connection of a client that reconnects within `within_s` seconds after `since` and says hello.
+        """Return the next connection, if a client reconnects within `within_s` seconds after `since` and says hello.
 
-        Return None if it does not.
+        Return None if no client does.
         """
         arrival = await self.arrival(since + within_s - time.monotonic())
         if arrival is None:
@@ -470,7 +487,7 @@ class ScriptedServer:
 
     @contextlib.asynccontextmanager
     async def serve(self, host: str, port: int) -> AsyncIterator[str]:
-        """Serve during the `with` block; yield the address of the listener as `host:port`."""
+        """Run the server for the duration of an `async with` block; yield its address as `host:port`."""
         async with serve(
             self._handle,
             host,
@@ -532,7 +549,7 @@ def _known(offered: Iterable[str]) -> list[str]:
 
 
 def _select(_socket: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol:
-    """Return the first subprotocol in the client's list that the server knows (S1)."""
+    """Return the first of the client's subprotocols that this server knows (S1)."""
     known = _known(offered)
     if not known:
         raise NegotiationError("no subprotocol of geocast")

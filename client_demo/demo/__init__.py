@@ -1,7 +1,7 @@
 """`make demo`: a node, a city of simulated subscribers, a review desk, a live map, and a verdict on every delivery.
 
-    show            plays the acts of the demo in order -> progress (their output in the terminal)
-    processes       runs the node and the crowd's processes; in each of these, crowd plays some of the subscribers
+    show            runs the acts of the demo in order -> progress (their output in the terminal)
+    processes       runs the node and the crowd's processes; in each of these, crowd simulates some of the subscribers
     population      makes the subscribers: where they are, and how they move
     responders      makes the subscribers who are called to people in need; issuing signs their tokens
     cardiac_arrest  makes the call for help, from a dispatch record to the crew's arrival -> call_verdict judges it

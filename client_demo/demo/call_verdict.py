@@ -1,19 +1,19 @@
-"""The judge of the demo's call for help: were the right responders called and sent the place, and nobody else? No I/O.
+"""Judges the demo's call for help: were the right responders called and sent the place, and nobody else? No I/O.
 
 The judge follows call-rules.md with a distance formula of its own (haversine), and uses nothing of a node's code. It
 reads the events that `crowd` has recorded for each phone; times are in ns of one monotonic clock. A seat is a place
 among the responders who go; a responder who has one is sent a `task` with the exact place of the call.
 
 Rule 1  Responders do not move during a call. A responder had to be called, once, if qualified, on duty, and within the
-        last search radius (RJ1, RN4). Nobody else may have been called. Within 1 cm of the edge of the radius, both
-        are right: that a responder was called, and that the responder was not.
+        last search radius (RJ1, RN4). Nobody else may have been called. If a responder is within 1 cm of the edge of
+        the radius, it is right both to call and not to call this responder.
 Rule 2  Each seat is held by a different responder, who was called and has accepted. Those who hold seats according to
         the node, and only they, were sent the place (RV1, RV2). A web page that a person has opened may also hold a
         seat, although it is not one of the phones.
 Rule 3  Every frame that a phone received is searched for the place: for its address, how to get in, and its coordinates
         as JSON and as MessagePack write them. Only a `task` to a responder with a seat may contain the place. It must
         be found there, because otherwise the search would prove nothing (RZ2).
-Rule 4  Everybody who was called and has not declined, and everybody with a seat, got a standdown at the end (RJ7).
+Rule 4  Everybody who was called and has not declined, and everybody with a seat, got a `standdown` at the end (RJ7).
 """
 
 from collections import Counter
@@ -25,8 +25,8 @@ from client_demo.python.geo import EDGE_M, Place, distance_m
 
 from .verdict import Event, percentile
 
-MAX_REACH_M = 500.0  # limit of a `here` place's reach (RQ5)
-FINDING = "place"  # the event that a frame contained the place
+MAX_REACH_M = 500.0  # the largest allowed reach of a place with `here` (RQ5)
+FINDING = "place"  # kind of the event that says that a frame contained the place
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Called:
 class ResponderPhone:
     """A simulated phone, as the judge of a call sees it.
 
-    `quals` are the owner's qualifications that count, and `here` is the place where the owner is on duty, or None when
-    off duty. `says` is the answer to calls, and `events` is the phone's record.
+    `quals` are those of the owner's qualifications for which the owner may be called, and `here` is the place where the
+    owner is on duty, or None when off duty. `says` is the answer to calls, and `events` is the phone's record.
     """
 
     sub: str
@@ -64,7 +64,7 @@ class ResponderPhone:
 
 @dataclass(slots=True)
 class CallVerdict:
-    """The verdict on a call.
+    """The verdict on a call for help.
 
     `others` is the number of phones without a seat that were nevertheless sent the exact place. `frames` is the number
     of frames that were searched for the place.
@@ -84,7 +84,7 @@ class CallVerdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether all required responders were called, a seat was taken, and nobody else was called or sent a place."""
+        """Whether exactly the right responders were called, a seat was taken, and nobody else was sent the place."""
         return self.taken > 0 and not (self.outside or self.missed or self.others or self.faults)
 
     def line(self) -> str:
@@ -106,7 +106,7 @@ def check_call(called: Called, phones: Iterable[ResponderPhone], frames: int) ->
         _check(found, called, phone)
     if len(set(called.holders)) != len(called.holders):
         found.faults.append("somebody holds two seats")
-    found.taken += sum(holder not in known for holder in called.holders)  # a page that a person has open
+    found.taken += sum(holder not in known for holder in called.holders)  # such as the page of a real person
     if not frames:
         found.faults.append("no frame was searched for the place")
     return found

@@ -1,4 +1,4 @@
-"""The demo's call for help, from a dispatch record to the arrival of the crew, and what its judge needs to know."""
+"""The demo's call for help, from a dispatch record to the arrival of the crew, and the facts by which it is judged."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ AEDS_M = ((180.0, 90.0), (-240.0, 60.0), (70.0, -310.0))  # metres from the door
 
 
 def arrests_of(path: Path, kind: Format | None) -> list[Record]:
-    """Return the records of a feed from which calls can be opened and that are not drills, newest first."""
+    """Return those records of a feed that are not drills and from which a call for help can be opened, newest first."""
     found = calls_for_help(read_records(path.name, feed_text(path), kind), [CATEGORY])
     return [record for record in found if not record.obstacle and record.status is None]
 
@@ -43,7 +43,7 @@ def where(record: Record) -> Point:
 
 
 def write_aeds(path: Path, arrests: Sequence[Record]) -> Path:
-    """Write a GeoJSON file of invented defibrillators around the places of these records; return the path."""
+    """Write a GeoJSON file with invented defibrillators around the places of these records, and return its path."""
     features: list[dict[str, Any]] = []
     for record in arrests:
         for number, away in enumerate(AEDS_M):
@@ -59,7 +59,7 @@ def write_aeds(path: Path, arrests: Sequence[Record]) -> Path:
 
 
 def needles(place: dict[str, Any]) -> list[str]:
-    """Return the bytes, as hex, that no message except a `task` may contain.
+    """Return the secret parts of a call's place, as hex: bytes that only a `task` message may contain.
 
     They are the address, how to get in, and the coordinates as JSON and as MessagePack write them.
     """
@@ -70,8 +70,21 @@ def needles(place: dict[str, Any]) -> list[str]:
 class Call:
     """A call for help that is opened on a running node, while a crowd of simulated phones is connected."""
 
-    def __init__(self, dispatcher: Dispatcher, crowd: Sequence[CrowdProcess], record: Record) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        crowd: Sequence[CrowdProcess],
+        record: Record,
+        full_s: float = FULL_S,
+        there_s: float = THERE_S,
+    ) -> None:
+        """Prepare a call from a record.
+
+        `full_s` is the longest time, in seconds, to wait until the call has enough responders; `there_s` is the longest
+        time to wait after that until all of them have arrived.
+        """
         self._dispatcher, self._crowd = dispatcher, crowd
+        self._full_s, self._there_s = full_s, there_s
         lat, lng = offset(*where(record), *DOOR_M)
         self._place = {
             "lat": lat,
@@ -82,12 +95,12 @@ class Call:
         }
         self._id = uuid.uuid4().hex
         self.state: dict[str, Any] = {}
-        self.missing, self.frames = 0, 0  # phones without a standdown at the end; searched frames
+        self.missing, self.frames = 0, 0  # numbers of phones without a standdown, and of searched frames
 
     async def go(self) -> Called:
-        """Open the call, wait until enough responders have accepted and have arrived, and end the call.
+        """Open the call, wait until enough responders have accepted and arrived, and end it.
 
-        Return what the judge needs to know.
+        Return the facts that the verdict needs.
         """
         await all_do(self._crowd, "search", needles=needles(self._place))
         body = {
@@ -100,8 +113,8 @@ class Call:
         }
         sent = time.monotonic_ns()
         await self._dispatcher.open_call(body)
-        await self._until("full", FULL_S)
-        await self._until("arrived", THERE_S)
+        await self._until("full", self._full_s)
+        await self._until("arrived", self._there_s)
         held = self.state
         await self._dispatcher.end_call(self._id, "The crew is there.")
         stood = await all_do(self._crowd, "stood", id=self._id)
@@ -115,9 +128,10 @@ class Call:
         return Called(self._id, QUALS, near, held["ring_m"], most, [seat["responder"] for seat in seats], sent)
 
     async def _until(self, what: str, most_s: float) -> None:
-        """Read the state of the call repeatedly, for at most `most_s` seconds.
+        """Poll the state of the call for at most `most_s` seconds.
 
-        Stop earlier when the call is full (if `what` is "full"), or when all responders who go have arrived.
+        If `what` is "full", stop as soon as the call has enough responders; otherwise, stop as soon as every responder
+        on the way has arrived.
         """
         ends_at = time.monotonic() + most_s
         while True:
@@ -128,7 +142,7 @@ class Call:
             await asyncio.sleep(POLL_S)
 
     def told(self) -> str:
-        """Return one line that says how the call went."""
+        """Return one line for people that says how the call went."""
         state = self.state
         goes = ", ".join(f"{seat['role']} {seat['state']}" for seat in state["seats"]) or "nobody"
         called = f"{state['rung']} called within {state['ring_m']} m of the cell, {state['declined']} declined"

@@ -1,25 +1,27 @@
-"""A process that plays simulated subscribers (`python -m client_demo.demo.crowd`), controlled by the demo.
+"""A process that runs simulated subscribers (`python -m client_demo.demo.crowd`), controlled by the demo.
 
 Commands come as JSON lines on stdin, and are carried out one after the other. Each is answered by one line on stdout.
 
     connect  {url, subscribers}      connect these subscribers; lines {"connected": n} report the progress
     freeze                           stop all moves, and wait until every move that was sent has its `ok`
     thaw                             let the moving subscribers move again
-    settle   {id, revision, area}    wait at most 2 s until all who should get this revision have it (a cancel has null
-                                     as its `area`)
+    settle   {id, revision, area}    wait at most 2 s until all who should get this revision have it (`area` is null for
+                                     a cancellation)
     tunnel   {ids, most}             drop connections of some subscribers who have one of these alerts, without a close
                                      frame
     emerge                           reconnect those subscribers; they say in `holding` which alerts they have
     arrivals                         return the deliveries since the last such command, and the number of subscribers,
                                      both by H3 cell
     search   {needles}               from now on, search every frame for these bytes (the needles), each given as hex
+    hesitate {seconds}               from now on, accept calls this much later
     stood    {id}                    wait at most 2 s until all who were called got a standdown at the end of the call
     report                           return the record of each subscriber, a list of events
-    forget                           delete the records, when the show goes on after its verdict
+    forget                           delete the records (used when the demo goes on after its verdict)
 
 The events of a record, in the order in which they happened, each with the time in ns of the monotonic clock:
 
-    ["hello", at, step, held]  welcomed at the list of places number `step`, having the alerts `held` (id -> revision)
+    ["hello", at, step, held]  got `welcome`. `step` is the number of the list of places where it was, and `held` are
+                               the alerts that it already had (id -> revision)
     ["move", at, step]         a move was sent          ["ok", at, step]              and took effect
     ["alert", at, id, revision]                         ["cancel", at, id, revision]
     ["lost", at]               the connection ended
@@ -67,7 +69,7 @@ BEFORE_COUNTING_S = 0.1  # so that counting does not delay frames that are just 
 MOVE_EVERY_S, TICK_S = 2.0, 0.05
 MAP_RESOLUTION = 9  # H3 cells of about 350 m across
 MAX_LINE = 1 << 26
-COUNTED = ("alert", "cancel", "call", "task", "standdown")  # messages that `live` of `welcome` and `ok` counts
+COUNTED = ("alert", "cancel", "call", "task", "standdown")  # the messages that `live` in `welcome` and `ok` counts
 
 # The WebSocket library gets this silent logger, because logging each frame would cause most of the load.
 _quiet = logging.getLogger("client_demo.demo.crowd.frames")
@@ -75,7 +77,7 @@ _quiet.setLevel(logging.ERROR)
 
 
 class Subscriber(asyncio.Protocol):
-    """One simulated subscriber, with at most one connection at a time."""
+    """One simulated subscriber, which has at most one connection at a time."""
 
     __slots__ = (
         "_answer",
@@ -120,7 +122,7 @@ class Subscriber(asyncio.Protocol):
 
     @property
     def is_mover(self) -> bool:
-        """Whether the subscriber moves, because it has more than one list of places."""
+        """Whether the subscriber ever moves, because it has more than one step (list of places)."""
         return len(self._steps) > 1
 
     @property
@@ -130,12 +132,12 @@ class Subscriber(asyncio.Protocol):
 
     @property
     def is_moving(self) -> bool:
-        """Whether the subscriber has sent a move that the node has not answered yet."""
+        """Whether the subscriber has sent a `move` message that the node has not answered yet."""
         return self._asked is not None
 
     @property
     def places(self) -> list[Place]:
-        """The subscriber's present places. While a move is not answered, these are the places before it."""
+        """The subscriber's present places. While a `move` is not answered, these are the places that it had before."""
         return self._steps[self.step]
 
     def record(self) -> list[tuple[Any, ...]]:
@@ -143,16 +145,16 @@ class Subscriber(asyncio.Protocol):
         return self._events
 
     async def connect(self, host: str, port: int) -> None:
-        """Connect or reconnect; wait for the welcome and for the messages that the welcome announces."""
+        """Connect or reconnect; wait for the `welcome`, and for the messages that it announces."""
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
         await loop.create_connection(lambda: self, host, port)
         await self.ready
 
     def move(self) -> None:
-        """Move to the next list of places, or from the last list to the first.
+        """Send a `move` to the next list of places, or from the last list to the first.
 
-        While a move is not answered, do nothing.
+        Do nothing while an earlier `move` is not answered.
         """
         if self._asked is not None or not self.is_connected:
             return
@@ -162,7 +164,7 @@ class Subscriber(asyncio.Protocol):
         self._send({"type": "move", "ref": self._asked, "places": places})
 
     def vanish(self) -> None:
-        """Drop the connection without a close frame."""
+        """Drop the connection without a close frame, as if the network were lost."""
         assert self._transport is not None
         self._leaving = True
         self._transport.abort()
@@ -195,7 +197,7 @@ class Subscriber(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Record that the connection has ended. Count a fault if `vanish` was not called before."""
+        """Record that the connection has ended. Count a fault, unless `vanish` has ended it on purpose."""
         self._transport = None
         if not self.ready.done():
             self.ready.set_exception(ConnectionError(str(error or self._socket.handshake_exc or "closed")))
@@ -249,7 +251,8 @@ class Subscriber(asyncio.Protocol):
             case "call":
                 self._events.append((what, at, call_id, message["call"]["revision"]))
                 if says:
-                    self._later(answer["after_s"], {"type": says, "id": call_id})
+                    more_s = self._crowd.hesitates_s if says == "accept" else 0.0
+                    self._later(answer["after_s"] + more_s, {"type": says, "id": call_id})
                 if says != "decline":
                     self._crowd.owes(call_id, self)
             case "task":
@@ -291,7 +294,7 @@ class Subscriber(asyncio.Protocol):
         self._counted()
 
     def _counted(self) -> None:
-        """Count a received message as one of those that the last `welcome` or `ok` announced."""
+        """Count a received message as one of those whose number the last `welcome` or `ok` announced."""
         if self._behind:
             self._behind -= 1
             if not self._behind:
@@ -319,7 +322,7 @@ class Subscriber(asyncio.Protocol):
 
 
 class Crowd:
-    """All subscribers that this process plays, and a method for each command."""
+    """All subscribers that this process simulates, and a method for each command."""
 
     def __init__(self) -> None:
         self.uri: WebSocketURI
@@ -333,11 +336,12 @@ class Crowd:
         self._settled, self._still = asyncio.Event(), asyncio.Event()
         self._walking: asyncio.Task[None] | None = None
         self._decoded: dict[bytes, Message] = {}
-        self._areas: dict[tuple[str, int], list[Any]] = {}  # the areas as sent, once for each kind of frame
+        self._areas: dict[tuple[str, int], list[Any]] = {}  # (id, revision) -> the received areas, one for each format
         self._arrivals: list[tuple[list[Place], int, str, int]] = []  # places, time (ns), id, revision
         self._needles: list[bytes] = []
         self._searched = 0  # number of searched frames
-        self._owed: dict[str, set[Subscriber]] = {}  # call -> subscribers without a standdown at its end
+        self.hesitates_s = 0.0  # how much later than `after_s` calls are accepted
+        self._owed: dict[str, set[Subscriber]] = {}  # call -> subscribers that still lack its standdown
         self._all_stood = asyncio.Event()
 
     # ---- the methods that subscribers call -------------------------------------------------------------------
@@ -345,7 +349,7 @@ class Crowd:
     def decode(self, decode: Callable[[str | bytes], Message], data: bytes) -> Message:
         """Return the message in a frame.
 
-        Frames with an alert or a cancel are the same for many subscribers, so they are decoded only once.
+        Frames with an `alert` or a `cancel` are the same for many subscribers, so they are decoded only once.
         """
         known = self._decoded.get(data)
         if known is None:
@@ -375,23 +379,23 @@ class Crowd:
         return any(needle in frame for needle in self._needles)
 
     def owes(self, call_id: str, subscriber: Subscriber) -> None:
-        """Record that this subscriber must get a standdown when the call is over."""
+        """Record that a subscriber must receive a standdown at the end of a call."""
         self._owed.setdefault(call_id, set()).add(subscriber)
 
     def stood_down(self, call_id: str, subscriber: Subscriber) -> None:
-        """Record that this subscriber got the standdown at the end of the call."""
+        """Record that a subscriber has received its standdown at the end of a call."""
         self._owed.get(call_id, set()).discard(subscriber)
         self._all_stood.set()
 
     def answered(self) -> None:
-        """Wake the command `freeze` if no move is unanswered any more."""
+        """Wake the command `freeze` if every `move` has been answered."""
         if self._walking is None and not any(mover.is_moving for mover in self._movers):
             self._still.set()
 
     # ---- the commands of the demo ----------------------------------------------------------------------------
 
     async def connect(self, url: str, subscribers: Sequence[dict[str, Any]]) -> Message:
-        """Connect all subscribers. `order` in the answer lists the numbers of those who are connected."""
+        """Connect all subscribers. In the answer, `order` lists the numbers of those that are connected."""
         self.uri = parse_uri(url)
         everybody = [Subscriber(self, **subscriber) for subscriber in subscribers]
         gate = asyncio.Semaphore(AT_ONCE)
@@ -415,7 +419,7 @@ class Crowd:
             _say({"connected": len(self._all)})
 
     async def freeze(self) -> Message:
-        """Stop all moves, and wait until every move is answered."""
+        """Stop all moves, and wait until every `move` is answered."""
         if self._walking is not None:
             self._walking.cancel()
             self._walking = None
@@ -430,7 +434,7 @@ class Crowd:
         return {}
 
     async def thaw(self) -> Message:
-        """Let the moving subscribers move again."""
+        """Let the subscribers that move continue to do so."""
         self._walking = self._walking or asyncio.create_task(self._walk())
         return {}
 
@@ -442,9 +446,9 @@ class Crowd:
             await asyncio.sleep(TICK_S)
 
     async def settle(self, id: str, revision: int, area: list[Any] | None) -> Message:  # noqa: A002 (the field's name)
-        """Wait until the subscribers who should have this revision have it.
+        """Wait, for at most 2 s, until all subscribers that should have a revision have received it.
 
-        The answer counts those who have it and those who don't.
+        Return how many have received it, and how many have not.
         """
         await asyncio.sleep(BEFORE_COUNTING_S)
         self._awaited = id, revision
@@ -459,7 +463,10 @@ class Crowd:
         return {"got": self._got[id, revision], "missing": len(self._missing)}
 
     async def tunnel(self, ids: Sequence[str], most: int) -> Message:
-        """Drop the connections of some subscribers who have received one of these alerts. The answer counts them."""
+        """Drop the connections of some subscribers that have received one of these alerts.
+
+        The answer has their number.
+        """
         for alert_id in ids:
             stay = [one for one in self._all if not one.is_mover and not one.is_responder]
             holders = [one for one in stay if one.is_connected and alert_id in one.held]
@@ -471,7 +478,7 @@ class Crowd:
     async def emerge(self) -> Message:
         """Reconnect the subscribers whose connections `tunnel` has dropped.
 
-        The answer counts the messages that they are sent.
+        The answer counts the messages that they are sent after reconnecting.
         """
         gate = asyncio.Semaphore(AT_ONCE)
         back, self._tunnel = self._tunnel, []
@@ -501,7 +508,7 @@ class Crowd:
                 self.faults[f"could not reconnect: {str(error) or 'no answer'}"] += 1
 
     async def arrivals(self) -> Message:
-        """Return the deliveries since the last call, and the number of subscribers, both by H3 cell.
+        """Return the deliveries since the last call of this method, and the number of subscribers, both by H3 cell.
 
         A row of `told` is for one revision and one cell: id, revision, cell, number of deliveries, and the times of the
         first and the last delivery (ns). The deliveries are counted here and not when frames arrive, because counting
@@ -524,10 +531,15 @@ class Crowd:
         self._needles = [bytes.fromhex(needle) for needle in needles]
         return {}
 
-    async def stood(self, id: str) -> Message:  # noqa: A002 (the field's name)
-        """Wait for the standdowns at the end of a call.
+    async def hesitate(self, seconds: float) -> Message:
+        """From now on, let responders accept calls this many seconds later, so that somebody else can be first."""
+        self.hesitates_s = seconds
+        return {}
 
-        The answer has the number of subscribers without one, and the number of frames searched so far.
+    async def stood(self, id: str) -> Message:  # noqa: A002 (the field's name)
+        """Wait, for at most 2 s, until all subscribers that must receive a `standdown` have received it.
+
+        Return how many have not, and the number of frames that were searched so far.
         """
         owed = self._owed.get(id, set())
         with contextlib.suppress(TimeoutError):
@@ -541,10 +553,11 @@ class Crowd:
         """Delete all records. In a demo that runs for hours, they would fill the memory."""
         for one in self._all:
             one.record().clear()
+        self._owed = {call_id: who for call_id, who in self._owed.items() if who}
         return {}
 
     async def report(self) -> Message:
-        """Return the records of all subscribers, and the faults with their numbers."""
+        """Return the records of all subscribers, and how often each kind of fault has happened."""
         return {"records": [one.record() for one in self._all], "faults": dict(self.faults)}
 
 

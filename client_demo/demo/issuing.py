@@ -1,4 +1,4 @@
-"""An issuer of tokens for the demo's phones: JWTs, signed with the private key that `geocast keygen` has made."""
+"""Issues tokens for the demo's phones: JWTs, signed with a private key that `geocast keygen` has made."""
 
 import json
 import time
@@ -20,7 +20,7 @@ class Issuer:
         self._kid = jwk["kid"]
 
     def token(self, sub: str, scopes: Sequence[str], life_s: int, quals: Sequence[str] = ()) -> str:
-        """Return a token for the subject `sub` that is valid from now on for `life_s` seconds."""
+        """Return a token for the subject `sub`, which is valid for `life_s` seconds from now on."""
         now_s = int(time.time())
         claims = {"aud": "geocast", "sub": sub, "scope": " ".join(scopes), "iat": now_s, "exp": now_s + life_s}
         head = {"alg": "EdDSA", "kid": self._kid, "typ": "JWT"}

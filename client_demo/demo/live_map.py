@@ -43,7 +43,7 @@ QUIET_S = 15.0  # seconds without an event until a comment is sent, to notice th
 BEHIND = 256  # the most events that may wait for one page; beyond that, the page has to reconnect
 FILES = {
     **page_files("map", "list", "scene"),
-    "/worker.js": WEB / "map" / "worker.js",  # at the root, so that its scope contains the page
+    "/worker.js": WEB / "map" / "worker.js",  # at the root, so that the page is in the worker's scope
     **LIBRARY,
 }
 
@@ -87,9 +87,9 @@ class View:
 
 
 class LiveMap:
-    """The events for the pages that are open.
+    """Sends events to all open pages of the live map.
 
-    `publisher` is used only to read the live alerts; it should give up quickly when the node does not answer.
+    `publisher` is only used for reading, and should give up soon if the node does not answer.
     """
 
     def __init__(self, publisher: Publisher, view: View) -> None:
@@ -102,18 +102,18 @@ class LiveMap:
     # ---- the events for the pages ----------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Read the live alerts every EVERY_S seconds, until cancelled."""
+        """Read the live alerts from the node every EVERY_S seconds, until cancelled."""
         while True:
             await self.refresh()
             await asyncio.sleep(EVERY_S)
 
     def close(self) -> None:
-        """End the streams of events of all open pages."""
+        """Close the streams of events to all pages."""
         for page in self._pages:
             page.put_nowait(None)
 
     async def refresh(self) -> None:
-        """Read the live alerts once, and send them to the pages if they have changed."""
+        """Read the live alerts from the node once, and send them to the pages if they have changed."""
         try:
             published = {"alerts": await self._publisher.live(), "current": True}
         except PublishError:
@@ -123,12 +123,12 @@ class LiveMap:
             self._tell("published", published)
 
     def people(self, cells: Mapping[str, int]) -> None:
-        """Send the pages the number of simulated subscribers in each H3 cell."""
+        """Send to the pages how many simulated subscribers are in each H3 cell."""
         self._last["people"] = {"cells": cells}
         self._tell("people", self._last["people"])
 
     def told(self, fan_out: Mapping[str, Any]) -> None:
-        """Send the open pages an event `told` about a delivery. Pages that are opened later do not get it."""
+        """Send the open pages an event `told` about a delivery. Pages that are opened later are not sent this event."""
         self._tell("told", fan_out)
 
     def _tell(self, name: str, data: object) -> None:
@@ -186,10 +186,10 @@ def by_revision(rows: Iterable[Sequence[Any]]) -> dict[tuple[str, int], Cells]:
 
 
 def fan_out(cells: Cells, sent: int | None) -> dict[str, Any]:
-    """Return the fields of an event `told` that describe the recipients of a revision.
+    """Return those fields of an event `told` that describe who has received a revision.
 
-    If `sent` (ns) is given, they include how long after `sent` the first recipient in each cell and the last of all got
-    it.
+    If `sent` (ns) is given, the fields include how long after `sent` the first recipient in each cell received the
+    revision, and how long after it the last of all did.
     """
     told = sum(count for count, _, _ in cells.values())
     if sent is None:
@@ -204,7 +204,7 @@ def fan_out(cells: Cells, sent: int | None) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def live_map(api_url: str, token: str, view: View, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[LiveMap]:
-    """Serve the live map during the `with` block. Raise OSError if the port is taken."""
+    """Serve the map for the duration of an `async with` block. Raise OSError if the port is taken."""
     async with Publisher(api_url, token, patience_s=0) as publisher:
         shown = LiveMap(publisher, view)
         routes = [*files(FILES), *shown.routes()]

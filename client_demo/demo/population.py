@@ -1,6 +1,6 @@
-"""The simulated subscribers, who form a city around the places of incidents.
+"""Makes the simulated subscribers, a city of people around the places of incidents.
 
-No I/O. The same seed gives the same city.
+The functions do no I/O. The same seed gives the same city.
 """
 
 import random
@@ -19,7 +19,7 @@ SEED = 911
 NEAR_SHARE, NEAR_M = (
     0.6,
     900.0,
-)  # the share of subscribers near an incident, and the standard deviation of their distance; the others live anywhere
+)  # the fraction of subscribers near an incident, and the standard deviation of their distance; others are anywhere
 OUTSKIRTS_M = 3000.0
 STEPS, STEP_M = 12, 500.0  # number of a walker's places, and their mean distance
 
@@ -29,10 +29,10 @@ KINDS = {"a point": 45, "a point and its accuracy": 15, "an H3 cell only": 15, "
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """A simulated subscriber: its wire format, and the lists of places through which it moves.
+    """One simulated subscriber: the format of its messages, and its steps.
 
-    With only one list it does not move. A responder also has a token, and an `answer` to calls: the message that it
-    sends, and the delays in seconds (see `crowd`).
+    A step is a list of places where the subscriber is at the same time. A subscriber with a single step does not move.
+    A responder also has a token, and an `answer` to calls: what it says, and after how many seconds (see `crowd`).
     """
 
     kind: str
@@ -43,13 +43,13 @@ class Simulated:
     answer: dict[str, Any] | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the description of the subscriber for the process that plays it, as a dict for JSON."""
+        """Return the subscriber as a JSON-compatible dict, to be handed to the process that simulates it."""
         steps = [[place.to_map() for place in places] for places in self.steps]
         return {"wire": self.wire, "steps": steps, "token": self.token, "answer": self.answer}
 
 
 def city(count: int, incidents: Sequence[Point], seed: int = SEED) -> list[Simulated]:
-    """Return `count` subscribers, some of them near these incidents and the others anywhere in between."""
+    """Return `count` subscribers, some of them near these incidents and the others anywhere between the incidents."""
     dice = random.Random(seed)
     lats, lngs = [lat for lat, _ in incidents], [lng for _, lng in incidents]
     corners = (

@@ -1,4 +1,4 @@
-"""The processes of the demo: a node, `geocast push`, and the processes that play the crowd of subscribers.
+"""The processes of the demo: a node, `geocast push`, and the processes that simulate the crowd of subscribers.
 
 Each process runs in a POSIX session of its own. So Ctrl-C reaches only the demo, which ends the processes in order.
 """
@@ -45,7 +45,10 @@ def free_ports(count: int) -> list[int]:
 
 
 class Geocast:
-    """A `geocast` process of the demo, which works in `folder` and is ready when `ready_url` answers 200."""
+    """A process of the demo that runs a `geocast` command.
+
+    It works in `folder`, and is ready when `ready_url` answers with 200.
+    """
 
     what = "geocast"  # the name in messages for people
     ready_url: str
@@ -56,7 +59,10 @@ class Geocast:
         self._printed: deque[str] = deque(maxlen=20)
 
     async def _start(self, *arguments: str) -> None:
-        """Start the process, and wait until it is ready. Raise ProcessError if it ends before or takes too long."""
+        """Start the process, and wait until it is ready.
+
+        Raise ProcessError if it ends before it is ready, or takes too long.
+        """
         self._process = await self._geocast(*arguments)
         self._reader = asyncio.create_task(self._read())
         try:
@@ -106,7 +112,7 @@ class Geocast:
         return " / ".join([line for line in self._printed if line][-3:]) or "it printed nothing"
 
     async def watch(self) -> None:
-        """Wait until the process ends, which it should not do by itself; then raise ProcessError."""
+        """Wait until the process ends, and raise ProcessError, because it should not end before `stop`."""
         await self._process.wait()
         raise ProcessError(f"{self.what} ended with status {self._process.returncode}: {self._last_words()}")
 
@@ -118,7 +124,7 @@ class Geocast:
 
 
 class Node(Geocast):
-    """The process `geocast serve --dev` on loopback.
+    """The process `geocast serve --dev`, which listens only on this machine.
 
     Its keys, its log and a policy with calls for help are in `folder`. `aeds` is a file of defibrillators, or None.
     `token` is for a review desk, `phone_token` for any subscriber, and `dispatch_token` for a dispatcher.
@@ -185,7 +191,7 @@ class PushProcess(Geocast):
 
 
 class CrowdProcess:
-    """A child process that plays some of the subscribers. The module `crowd` lists the commands."""
+    """A child process that simulates some of the subscribers. The module `crowd` lists its commands."""
 
     async def start(self) -> None:
         """Start the process, which then waits for commands."""
@@ -200,7 +206,10 @@ class CrowdProcess:
         )
 
     async def do(self, command: str, told: Callable[[dict[str, Any]], None] | None = None, **fields: Any) -> Any:
-        """Send a command, and return the answer. `told` is called with each line that comes before the answer."""
+        """Send a command, and return its answer.
+
+        `told` is called with each line that comes before the answer.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": command, "with": fields}).encode() + b"\n")
@@ -215,7 +224,7 @@ class CrowdProcess:
         raise ProcessError("a process that plays subscribers has died")
 
     async def stop(self) -> None:
-        """Tell the process to end, and wait until it has ended."""
+        """Stop the process, and wait until it has ended."""
         if hasattr(self, "_process"):
             await _end(self._process)
 

@@ -12,6 +12,7 @@ from client_demo.console import plain
 from .verdict import Row, percentile
 
 WIDE = 110  # terminal columns that the complete table needs
+NUMBERS = 64  # terminal columns that its numbers need
 
 
 class Progress:
@@ -38,11 +39,11 @@ class Progress:
         self._bars.stop()
 
     def bar(self, name: str, total: int) -> None:
-        """Add a progress bar."""
+        """Add a progress bar with this name, which is full at `total`."""
         self._tasks[name] = self._bars.add_task(name, total=total)
 
     def advance(self, name: str, done: int) -> None:
-        """Set the progress bar with this name to `done` steps."""
+        """Set the progress bar with this name to `done`."""
         self._bars.update(self._tasks[name], completed=done)
 
     def say(self, line: str, style: str = "") -> None:
@@ -51,18 +52,18 @@ class Progress:
 
 
 def verdict_table(rows: Iterable[Row], width: int) -> Table:
-    """Return a table with one row for each revision and cancel.
+    """Return a table with one row for each revision and cancellation.
 
-    In a narrow terminal it has no column for the headlines.
+    In a narrow terminal the table has no column for the headlines.
     """
     is_wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold underline")
-    table.add_column("category", no_wrap=True, overflow="ellipsis")
+    category = None if is_wide else max(8, width - NUMBERS)
+    table.add_column("category", no_wrap=True, overflow="ellipsis", max_width=category)
     if is_wide:
         table.add_column("headline", no_wrap=True, overflow="ellipsis", max_width=36)
-    for name in ("rev", "expected", "delivered", "outside", "missed", *(["later"] if is_wide else [])):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("p50 ms", "p99 ms", "max ms"):
+    counts = ["rev", "expected", "delivered", "outside", "missed", *(["later"] if is_wide else [])]
+    for name in (*counts, *(f"{name}{' ' if is_wide else chr(10)}ms" for name in ("p50", "p99", "max"))):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row, is_wide), style="bold red" if row.outside or row.missed else "")

@@ -1,12 +1,12 @@
-"""The judge of the demo's sleeping phones: which pushes each phone had to get, and whether it got them. No I/O.
+"""Judges the pushes to the demo's sleeping phones: which each phone had to get, and whether it got them. No I/O.
 
 The judge follows push-rules.md with a distance formula of its own (haversine), and uses nothing of the code of
 `geocast push`. Times are in ms since 1970.
 
 Rule 1  A sleeping phone is registered for H3 cells, and does not move. When a revision of an alert reaches one of these
-        cells, the phone *had to* get that revision (D2), every later one and the cancel (R4).
-Rule 2  Only the phone's last message about an alert is judged: it must be the newest revision, or the cancel. Earlier
-        messages may be missing, because the push service replaces an older revision by a newer one (WPT3).
+        cells, the phone *had to* get that revision (D2), every later one and the cancellation (R4).
+Rule 2  Only the phone's last message about an alert is judged: it must be the newest revision, or the cancellation.
+        Earlier messages may be missing, because the push service replaces an older revision by a newer one (WPT3).
 Rule 3  A phone that did not have to get an alert got no message about it (R1).
 Rule 4  A phone need not get alerts that had ended when it woke (E1). Within 1 cm of the edge of an area, both are
         right: that the phone got the alert, and that it did not.
@@ -24,9 +24,9 @@ from .verdict import Published, percentile
 class Sleeper:
     """A phone that is registered for pushes.
 
-    `places` are the cells that it is registered for, `slept` says whether it slept until the end, and `told` has its
-    messages in order, as (id, revision). `taken_ms` has the times in ms from a publisher's request until the push
-    service had the push.
+    `places` are the cells that it is registered for, `slept` says whether it slept until the end, and `told` has the
+    messages that it received, in order, as (id, revision). `taken_ms` has the times in ms from a publisher's request
+    until the push service had the push.
     """
 
     places: Sequence[Place]
@@ -39,8 +39,8 @@ class Sleeper:
 class PushVerdict:
     """The verdict on all pushes, as counts of pairs of a phone and an alert.
 
-    `expected` counts the pairs in which the phone should have got the newest revision or cancel, and `told` those in
-    which it got it. `slept` counts those of `told` in which the phone had slept and got the message when it woke.
+    `expected` counts the pairs in which the phone should have got the newest revision or cancellation, and `told` those
+    in which it got it. `slept` counts those of `told` in which the phone had slept and got the message when it woke.
     """
 
     phones: int = 0
@@ -54,7 +54,7 @@ class PushVerdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether all phones that had to get an alert got it, and no other phone did."""
+        """Whether every phone that had to get an alert got it, and no other phone did."""
         return self.told > 0 and not (self.outside or self.missed or self.faults)
 
     def line(self) -> str:
@@ -89,7 +89,7 @@ def check_pushes(
 
 
 def _check(found: PushVerdict, sleeper: Sleeper, depth: float, told: int | None, newest: int, *, lives: bool) -> None:
-    """Judge one phone and one alert, and add the result to `found`."""
+    """Judge one phone and one alert, and count the result in `found`."""
     if told is not None and depth < -EDGE_M:
         found.outside += 1
         return

@@ -14,7 +14,7 @@ from .population import Point, Simulated
 
 RESPONDER = "a responder"  # the `kind` of these subscribers
 SEED = 112
-NEAR_M = 700.0  # standard deviation of their distance
+NEAR_M = 700.0  # standard deviation of responders' distance from an arrest
 ROUND_EACH = 24  # the number of responders around each arrest, for at most MOST_ARRESTS arrests
 MOST_ARRESTS = 4
 SAYS = {"accept": 60, "decline": 20, "": 20}  # answer -> percentage
@@ -36,7 +36,7 @@ TokenOf = Callable[[str, Sequence[str], int], str]  # (sub, quals, life in s) ->
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """A simulated responder: the subscriber who is one, and in `counts` the qualifications that count.
+    """A simulated responder: its subscriber, and in `counts` those of its qualifications for which it may be called.
 
     `sort` is a key of SORTS, and `says` is the answer to calls.
     """
@@ -54,7 +54,10 @@ class Responder:
 
 
 def responders(arrests: Sequence[Point], token_of: TokenOf, seed: int = SEED) -> list[Responder]:
-    """Return simulated responders around the places of these arrests. `token_of` makes their tokens."""
+    """Return the responders around the places of cardiac arrests.
+
+    `token_of` returns a token for a responder, from its `sub`, its qualifications and the token's life in seconds.
+    """
     dice = random.Random(seed)
     found: list[Responder] = []
     for where in arrests[:MOST_ARRESTS]:

@@ -10,7 +10,7 @@
     5  In a terminal, it goes on until Ctrl-C, so that there is time to look at the map.
 
 Subscribers don't move while an alert is being published, from before the request until everybody inside has the alert.
-So it is exactly known who has to get it. Between two acts, subscribers move in and out of the areas of live alerts.
+So it is known exactly who has to get it. Between two acts, subscribers move in and out of the areas of live alerts.
 """
 
 import asyncio
@@ -77,6 +77,9 @@ FROM_THE_ARREST_M = (150.0, -120.0)  # north, east: the first place of the respo
 NEIGHBOUR_M = 1500.0
 AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # after the verdict: seconds between two acts, and the number of live alerts
 
+AGAIN_S, KEPT_S = 90.0, 20.0  # between two calls for help; how long the simulated responders leave the seats
+CALL_FULL_S, CALL_THERE_S = 30.0, 20.0  # the longest times until such a call is full, and then until all have arrived
+
 Act = Callable[[], Coroutine[Any, Any, None]]
 Page = TypeVar("Page")
 
@@ -87,9 +90,9 @@ class DemoError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The evidence for the verdict.
+    """Everything that was observed in the demo and that the verdicts need.
 
-    Its main parts are the published alerts, and the places and the record of each subscriber up to the time `end` (ns).
+    The main parts are the published alerts, and the places and the record of each subscriber up to the time `end` (ns).
     """
 
     published: list[Published]
@@ -106,7 +109,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdicts on all alerts, on the call for help, and on the pushes."""
+    """The verdicts of the demo: on all alerts, on the call for help, and on the pushes."""
 
     alerts: int
     rows: list[Row]
@@ -115,19 +118,19 @@ class Outcome:
     push: PushVerdict | None = None
 
     def total(self, name: str) -> int:
-        """Return the sum of a count, such as `missed`, over all revisions and cancels."""
+        """Return the sum of a count, such as `missed`, over all revisions and cancellations."""
         return sum(getattr(row, name) for row in self.rows)
 
     @property
     def is_good(self) -> bool:
-        """Whether everybody who had to get an alert, a call or a push got it, and nobody else did."""
+        """Whether everybody who had to get an alert, call or push got it, and nobody else did."""
         if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push)):
             return False
         wrong = self.total("outside") + self.total("missed") + len(self.faults)
         return self.total("delivered") > 0 and not wrong
 
     def last_line(self) -> str:
-        """Return the result as one line for programs."""
+        """Return the outcome as one line for programs."""
         p99_ms = percentile([ms for row in self.rows for ms in row.latencies_ms], 0.99)
         counts = " ".join(f"{name}={self.total(name)}" for name in ("expected", "delivered", "outside", "missed"))
         return f"demo: alerts={self.alerts} {counts} p99_ms={p99_ms:.1f}"
@@ -170,7 +173,7 @@ def run_demo(console: Console, programme: Programme) -> int:
 async def _perform(
     progress: Progress, programme: Programme, incidents: Sequence[Incident], arrests: Sequence[Record]
 ) -> Outcome:
-    """Start the processes and the pages, run the show, judge it, and stop everything."""
+    """Start the processes and pages, run the show, judge it, and clean up. Return the outcome."""
     ends_at = time.monotonic() + programme.seconds - ENDING_S
     crowd = [CrowdProcess() for _ in range(PROCESSES)]
     async with contextlib.AsyncExitStack() as cleanup:
@@ -192,8 +195,13 @@ async def _perform(
         )
         show = Show(progress, node, crowd, publisher, shown, dispatcher, arrests, sleepers)
         watch = [node.watch, *([] if sleepers is None else [sleepers.watch])]
-        if arrests and missing({**RESPONDER_PAGE, **DISPATCH_PAGE}) is None:
-            await _serve_calls(progress, node, programme, arrests, cleanup)
+        links = {"live map": shown.url}
+        has_calls = bool(arrests) and missing({**RESPONDER_PAGE, **DISPATCH_PAGE}) is None
+        if has_calls:
+            calls = await _serve_calls(node, programme, arrests, cleanup)
+            for name, link in calls.items():
+                progress.say(f"{name}: {link}", "bold")
+            links |= calls
         try:
             with progress:
                 playing = show.play(incidents, programme.subscribers, ends_at)
@@ -202,11 +210,12 @@ async def _perform(
             _tell(progress, outcome)
             if programme.stays and missing(FILES) is None:
                 desk = await cleanup.enter_async_context(_serve_desk(node, programme, Path(folder)))
-                progress.say(f"The city goes on. Map: {shown.url}   End it with Ctrl-C.", "bold")
-                for name, link in desk.links.items():
-                    progress.say(f"A desk where you decide what is published, as {name}: {link}", "bold")
+                links |= {f"review desk, where you decide, as {name}": link for name, link in desk.links.items()}
+                _tell_links(progress, links, has_calls=has_calls)
+                await show.keep_seats()
+                going = [show.go_on(), *([show.call_again()] if has_calls else [])]
                 with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is a normal end
-                    await first_to_end(show.go_on(), *(each() for each in watch))
+                    await first_to_end(*going, *(each() for each in watch))
         except PublishError as error:
             raise ProcessError(f"the desk could not publish: {error}") from None
         return outcome
@@ -215,7 +224,7 @@ async def _perform(
 async def _phones_that_sleep(
     progress: Progress, node: Node, folder: Path, cleanup: contextlib.AsyncExitStack
 ) -> "Sleepers | None":
-    """Return the sleeping phones, or None if aiohttp is not installed."""
+    """Return the sleeping phones; or None if aiohttp is not installed, which they need."""
     try:
         from .sleepers import sleeping
     except ModuleNotFoundError as error:
@@ -251,15 +260,12 @@ def _serve_map(
 
 
 async def _serve_calls(
-    progress: Progress,
-    node: Node,
-    programme: Programme,
-    arrests: Sequence[Record],
-    cleanup: contextlib.AsyncExitStack,
-) -> None:
-    """Serve the page of a responder near the newest arrest, and a dispatch page.
+    node: Node, programme: Programme, arrests: Sequence[Record], cleanup: contextlib.AsyncExitStack
+) -> dict[str, str]:
+    """Serve the page of a responder near the newest cardiac arrest, and a dispatch page.
 
-    Calls from the dispatch page also reach the crowd.
+    Return the links to the pages, by name. Calls that are opened on the dispatch page also reach the simulated
+    responders.
     """
     view = View(node.stream_url, place=offset(*where(arrests[0]), *FROM_THE_ARREST_M), style_url=programme.map_style)
     settings = DispatchSettings(
@@ -274,13 +280,12 @@ async def _serve_calls(
     opening = _on_port(DISPATCH_PORT, lambda port: open_dispatch(replace(settings, port=port)))
     page = await cleanup.enter_async_context(opening)
     token = node.issuer.token("r-you", ["alerts:receive"], LIFE_S, ["cpr", "medic"])
-    progress.say(f"responder's page, for you: {signed_in(url, token)}", "bold")
-    for name, link in page.links.items():
-        progress.say(f"dispatch page, as {name}: {link}", "bold")
+    dispatch = {f"dispatch page, as {name}": link for name, link in page.links.items()}
+    return {"responder's page, for you": signed_in(url, token), **dispatch}
 
 
 def _serve_desk(node: Node, programme: Programme, folder: Path) -> contextlib.AbstractAsyncContextManager[OpenPage]:
-    """Serve a review desk with the demo's feed. Its alerts also reach the map and the crowd."""
+    """Serve a review desk with the demo's feed. The alerts of this desk also reach the map and the crowd."""
     settings = DeskSettings(
         api_url=node.api_url,
         token=node.token,
@@ -291,6 +296,19 @@ def _serve_desk(node: Node, programme: Programme, folder: Path) -> contextlib.Ab
         style_url=programme.map_style,
     )
     return _on_port(DESK_PORT, lambda port: open_desk(replace(settings, port=port)))
+
+
+def _tell_links(progress: Progress, links: dict[str, str], *, has_calls: bool) -> None:
+    """Print the links of all pages together, as the last lines of the demo."""
+    progress.say("\nThe city goes on until Ctrl-C. Open in a browser:", "bold")
+    width = max(map(len, links)) + 1
+    for name, link in links.items():
+        progress.say(f"  {name + ':':{width}} {link}", "bold")
+    if has_calls:
+        progress.say(
+            f"Go on duty on the responder's page: every {AGAIN_S:g} s there is a call for help, "
+            f"and for {KEPT_S:g} s a seat is kept for you."
+        )
 
 
 def _tell(progress: Progress, outcome: Outcome) -> None:
@@ -327,7 +345,7 @@ class Show:
         self._published: list[Published] = []
         self._sent: dict[str, dict[str, Any]] = {}  # id -> the desk's last request
         self._ends_ms: dict[str, int] = {}  # id -> end of the alert
-        self._cast: list[list[Simulated]] = []  # for each process, the subscribers that it plays
+        self._cast: list[list[Simulated]] = []  # for each process, the subscribers that it simulates
 
     async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> None:
         """Run the whole show.
@@ -362,7 +380,7 @@ class Show:
             progress.say(f"desk: {triage.retimed()}", "yellow")
 
     def _open_map(self, case: Case) -> None:
-        """Let the map first show the surroundings of the case that has the most other cases near it."""
+        """Print the address of the map, which first shows the case that has the most other cases around it."""
         self._map.view = replace(self._map.view, place=offset(*_where(case), *FROM_THE_MIDDLE_M))
         lacks = missing(FILES)
         if lacks is None:
@@ -416,9 +434,9 @@ class Show:
         return self._node.issuer.token(sub, ["alerts:receive"], life_s, quals)
 
     def _that_fit(self, count: int) -> int:
-        """Return how many of `count` subscribers the node can serve.
+        """Return how many of `count` subscribers can connect.
 
-        The node needs a file descriptor for each, and the hard limit may be low.
+        The node needs a file descriptor for each of them, and a process may have only a limited number.
         """
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         fit = count if hard == resource.RLIM_INFINITY else max(1, min(count, hard - SPARE_DESCRIPTORS))
@@ -464,7 +482,10 @@ class Show:
         await all_do(self._crowd, "thaw")
 
     async def _show_arrivals(self, published: Sequence[Published]) -> None:
-        """Send the map the deliveries since the last call. Those of the revisions in `published` have latencies."""
+        """Send to the map the deliveries since this method was last called.
+
+        Deliveries of alerts in `published`, which were published just now, are sent with their latencies.
+        """
         answers = await all_do(self._crowd, "arrivals")
         await self._map.refresh()
         self._map.people(sum((Counter(answer["people"]) for answer in answers), Counter[str]()))
@@ -474,7 +495,7 @@ class Show:
                 self._map.told({**self._what(*key), **fan_out(cells, sent.get(key))})
 
     def _what(self, alert_id: str, revision: int) -> dict[str, Any]:
-        """Return the fields of the map's event `told` that describe the alert."""
+        """Return those members of the map's event `told` that describe the alert."""
         alert = self._sent[alert_id]
         is_cancel = any(item.key == (alert_id, revision) and item.area is None for item in self._published)
         title = self._policy.categories[alert["category"]]["title"]
@@ -486,7 +507,7 @@ class Show:
         }
 
     def _script(self, cases: Sequence[Case], ends_at: float) -> list[tuple[Act, bool]]:
-        """Return the acts in order, each with whether it must be played even if time is short.
+        """Return the acts in order, each with a flag: whether it must be played even if time is short.
 
         As many alerts are published as there is time for.
         """
@@ -535,7 +556,7 @@ class Show:
             self._progress.say(f"revised {self._sent[second]['category']} in place: {took}", "bold")
 
     async def _leave_tunnel(self) -> None:
-        """Reconnect those subscribers. They send in `holding` what they have, and the node sends the difference."""
+        """Reconnect the subscribers that were dropped. They send their `holding`, and the node sends what they lack."""
         answers = await all_do(self._crowd, "emerge")
         total = {name: sum(answer[name] for answer in answers) for name in answers[0] if name != "done"}
         self._progress.say(
@@ -545,7 +566,10 @@ class Show:
         )
 
     async def _cardiac_arrest(self) -> None:
-        """Call responders to a home. Those who get a seat are sent the exact place; at the end all get a standdown."""
+        """Call responders to a patient's home.
+
+        Those who are assigned to the call are sent the exact place; at the end all are sent a `standdown`.
+        """
         call = Call(self._dispatcher, self._crowd, self._arrests[0])
         self._called = await call.go()
         self._searched = call.frames
@@ -567,7 +591,10 @@ class Show:
         return max(item.revision for item in self._published if item.id == alert_id)
 
     async def _send(self, request: Coroutine[Any, Any, dict[str, Any]], alert: dict[str, Any]) -> str:
-        """Send a request, wait until the subscribers who should have the alert have it, and return a line about it."""
+        """Send a request to the node, and wait until the subscribers who should have the alert have it.
+
+        Return a line of text about the result.
+        """
         sent = time.monotonic_ns()
         answer = await request
         accepted = time.monotonic_ns()
@@ -602,6 +629,21 @@ class Show:
             await self._while_nobody_moves(partial(self._replace_oldest, live, case))
             await asyncio.sleep(AFTERWARDS_S)
 
+    async def keep_seats(self) -> None:
+        """From now on, let the simulated responders accept calls KEPT_S seconds later than usual.
+
+        So a visitor can accept first, and be assigned.
+        """
+        await all_do(self._crowd, "hesitate", seconds=KEPT_S)
+
+    async def call_again(self) -> None:
+        """Open a call for help every AGAIN_S seconds, without output, until cancelled."""
+        while True:
+            began = time.monotonic()
+            with contextlib.suppress(Refused):  # somebody has ended the call on the dispatch page
+                await Call(self._dispatcher, (), self._arrests[0], CALL_FULL_S, CALL_THERE_S).go()
+            await asyncio.sleep(max(0.0, began + AGAIN_S - time.monotonic()))
+
     async def _replace_oldest(self, live: list[str], case: Case) -> None:
         for alert_id in live[: max(0, min(2, len(live) - AFTERWARDS_LIVE))]:
             live.remove(alert_id)
@@ -612,7 +654,7 @@ class Show:
         live.append(alert["id"])
 
     async def evidence(self) -> Evidence:
-        """Collect the evidence for the verdict from the crowd and the sleeping phones, and return it."""
+        """Collect what the verdicts need from the crowd and the sleeping phones, and return it."""
         reports = await all_do(self._crowd, "report")
         end = time.monotonic_ns()
         records = [
@@ -641,7 +683,7 @@ class Show:
 
 
 def outcome_of(evidence: Evidence) -> Outcome:
-    """Judge the evidence and return the outcome."""
+    """Judge the deliveries, the call for help and the pushes that were observed in the demo; return the verdicts."""
     found = DeliveryCheck(evidence.published, evidence.end)
     for steps, events in evidence.records:
         found.take(steps, events)

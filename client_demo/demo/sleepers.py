@@ -27,7 +27,7 @@ from .verdict import Published
 PHONES = 48
 RESOLUTION = 8
 SEED = 1042
-NEAR_M = 900.0  # standard deviation of their distance from an incident
+NEAR_M = 900.0  # standard deviation of the phones' distance from an incident
 PATIENCE_S = 10.0  # seconds for which a registration is repeated
 SETTLE_S = 2.0  # the same as in `crowd`
 LATE_S = 5.0
@@ -49,16 +49,16 @@ class _Sleeper:
     taken_ms: list[float] = field(default_factory=list)
 
     def owes(self, item: Published) -> bool:
-        """Return whether the phone must get a push about this revision or cancel.
+        """Return whether the phone must be sent a push about this revision or cancellation.
 
-        Once an alert has reached one of the phone's places, that holds for all later revisions, too.
+        Once an alert has reached one of the phone's places, the phone must be sent all later revisions, too.
         """
         if item.area is not None and is_inside(item.area, self.places):
             self.ids.add(item.id)
         return item.id in self.ids
 
     def record(self) -> Sleeper:
-        """Return the phone with the messages that it has read, in the form for the verdict."""
+        """Return what the verdict needs to know about the phone, including the messages that it has read."""
         told = [
             (message["alert"]["id"], message["alert"]["revision"])
             if message["type"] == "alert"
@@ -70,7 +70,7 @@ class _Sleeper:
 
 
 class Sleepers:
-    """The phones and their push service. Every second phone sleeps until `wake`."""
+    """The sleeping phones, and their push service. Every other phone sleeps until `wake` is called."""
 
     def __init__(self, node: Node, push: PushProcess, service: PushService) -> None:
         self.push = push
@@ -79,7 +79,7 @@ class Sleepers:
         self._starting: asyncio.Task[None] | None = None
 
     def start(self, origins: Sequence[str]) -> None:
-        """Start `geocast push` in the background. Pages of these origins may register there, too."""
+        """Start the process `geocast push` in the background. Pages of these origins may register with it, too."""
         self._starting = asyncio.create_task(self.push.start(origins))
 
     async def stop(self) -> None:
@@ -90,7 +90,7 @@ class Sleepers:
         await self.push.stop()
 
     async def watch(self) -> None:
-        """Wait until `geocast push` ends, then raise ProcessError.
+        """Wait until `geocast push` ends, and raise ProcessError, because it should not end before `stop`.
 
         Also raise ProcessError if it could not be started.
         """
@@ -99,15 +99,15 @@ class Sleepers:
         await self.push.watch()
 
     async def register(self, incidents: Sequence[Point]) -> str:
-        """Register phones around these places, and return a line about it.
+        """Register phones around the places of incidents, and return a line of text about the registrations.
 
-        Raise ProcessError if `geocast push` did not start, and PublishError if a registration fails.
+        Raise ProcessError if `geocast push` could not be started, and PublishError if it refuses a registration.
         """
         assert self._starting is not None
         await self._starting
         began, dice = time.monotonic(), random.Random(SEED)
         for number in range(PHONES):
-            near = incidents[:2] if number % 4 < 2 else incidents  # the first two are always published
+            near = incidents[:2] if number % 4 < 2 else incidents  # alerts for the first two are always published
             spot = offset(*dice.choice(near), dice.gauss(0, NEAR_M), dice.gauss(0, NEAR_M))
             place, slept = Place.in_cell(h3.latlng_to_cell(*spot, RESOLUTION)), number % 2 == 1
             self._all.append(_Sleeper(self._service.phone(asleep=slept), [place], slept))
@@ -123,7 +123,7 @@ class Sleepers:
             await devices.register(new_device_id(), one.phone.subscription(), one.places, resolution=RESOLUTION)
 
     async def settle(self, item: Published) -> None:
-        """Wait at most 2 s until the push service has all pushes for this revision or cancel."""
+        """Wait, for at most 2 s, until the push service has received all pushes for a revision or cancellation."""
         sent_at = time.time() - (time.monotonic_ns() - item.sent) / 1e9
         due = [one for one in self._all if one.owes(item)]
         for one in due:
@@ -146,7 +146,7 @@ class Sleepers:
 
     @property
     def faults(self) -> list[str]:
-        """The faults that the push service has found in pushes."""
+        """The faults that the push service has found in pushes, each as a line of text."""
         return [f"the push service found a fault: {what}" for what in sorted(set(self._service.wrong))]
 
     def forget(self) -> None:
@@ -164,7 +164,7 @@ def _lacks(one: _Sleeper) -> bool:
 
 @contextlib.asynccontextmanager
 async def sleeping(node: Node, folder: Path) -> AsyncIterator[Sleepers]:
-    """Run the push service during the `with` block, and stop `geocast push` at the end."""
+    """Run the push service for the duration of an `async with` block. At its end, stop `geocast push`."""
     certificate = make_certificate(folder / "push-ca.pem")
     with PushService(certificate) as service:
         sleepers = Sleepers(node, PushProcess(folder, node, f"localhost:{service.port}", certificate.crt), service)

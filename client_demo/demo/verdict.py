@@ -1,4 +1,4 @@
-"""The judge of the demo: did everybody who had to get an alert get it, and nobody else? No I/O.
+"""Judges the deliveries in the demo: did everybody who had to get an alert get it, and nobody else? No I/O.
 
 The judge follows the protocol ("Who is sent what") with a distance formula of its own (haversine), and uses nothing of
 a node's code. It reads the events that `crowd` has recorded for each subscriber. Times are in ns of one monotonic
@@ -10,8 +10,8 @@ Rule 2  A stay is the time between the `ok` of one move and the sending of the n
         revision if, during a stay inside the area, the revision was accepted and not yet replaced or cancelled. That
         also holds for a subscriber who walks into the area later. In the demo nobody moves from the publication of an
         alert until everybody inside has it (at most 2 s), so no stay is too short for a node to notice.
-Rule 3  A subscriber who has got a revision has to get every later revision and the cancel: at once while connected,
-        otherwise after reconnecting and saying in `holding` what it has.
+Rule 3  A subscriber who has got a revision has to get every later revision and the cancellation: at once while
+        connected, otherwise after reconnecting and saying in `holding` what it has.
 Rule 4  Within 1 cm of the edge of an area, both are right: that the subscriber got the alert, and that it did not. Such
         a delivery counts as expected only if it happened.
 Rule 5  A latency is measured from the sending of the request, for subscribers who were inside then. A delivery to a
@@ -31,9 +31,9 @@ Event = Sequence[Any]  # (kind, time in ns, more), see crowd.Subscriber
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A revision that a node has accepted, or a cancel if `area` is None.
+    """A revision, or a cancellation (if `area` is None), that a node has accepted.
 
-    `sent` and `accepted` are the times of the request and of the response in ns.
+    `sent` and `accepted` are the times of the request and of the answer, in ns of the monotonic clock.
     """
 
     id: str
@@ -46,13 +46,13 @@ class Published:
 
     @property
     def key(self) -> Key:
-        """The alert's id and the number of the revision."""
+        """The id of the alert, and the number of the revision."""
         return self.id, self.revision
 
 
 @dataclass(slots=True)
 class Row:
-    """The verdict on one revision or cancel: counts of subscribers, and the latencies of deliveries in ms."""
+    """The verdict on one revision or cancellation: numbers of subscribers, and latencies in ms."""
 
     published: Published
     until: int  # when the revision was replaced, or observation ended (ns)
@@ -81,7 +81,7 @@ class _Connection:
     held: Mapping[str, int]
     end: int
     stays: list[_Stay]
-    got: dict[Key, int] = field(default_factory=dict)  # -> time of delivery
+    got: dict[Key, int] = field(default_factory=dict)  # (id, revision) -> time of delivery
 
     def leave(self, at: int) -> None:
         """End the last stay, because a move was sent or the connection was lost.
@@ -91,14 +91,17 @@ class _Connection:
         self.stays[-1].end = min(at, self.stays[-1].end)
 
     def newest(self, alert_id: str) -> int:
-        """Return the newest revision of an alert that was sent on this connection or held at its start, or 0."""
+        """Return the newest revision of an alert that the subscriber has received; 0 if there is none.
+
+        That includes the revisions sent on this connection, and those listed in the `holding` at its start.
+        """
         sent = (revision for known, revision in self.got if known == alert_id)
         return max(max(sent, default=0), self.held.get(alert_id, 0))
 
     def had_earlier(self, item: Published) -> bool:
         """Return whether the subscriber had an earlier revision of the alert when this one was sent.
 
-        The earlier one may be from this connection, or held at its start.
+        The earlier one may have been sent on this connection, or be listed in the `holding` at its start.
         """
         sent = (
             at < item.sent
@@ -109,7 +112,7 @@ class _Connection:
 
 
 class _Subscriber:
-    """A subscriber under judgement: its places, its connections, and the keys of its right and wrong deliveries."""
+    """A subscriber under judgement: its places and connections, and which of its deliveries were right or wrong."""
 
     def __init__(self, steps: Sequence[Sequence[Place]]) -> None:
         self._steps = steps
@@ -129,7 +132,7 @@ class _Subscriber:
         return self._depths[where]
 
     def had_to_get(self, row: Row) -> bool:
-        """Return whether the subscriber had to get this revision or cancel (Rules 2 and 3)."""
+        """Return whether the subscriber had to receive a revision or cancellation (Rules 2 and 3)."""
         return any(self._had_to_get(link, row) for link in self.connections)
 
     def _had_to_get(self, link: _Connection, row: Row) -> bool:
@@ -145,7 +148,10 @@ class _Subscriber:
 
 
 class DeliveryCheck:
-    """The check of all subscribers, one after the other. `end` is the time at which the observation ended, in ns."""
+    """Judges the deliveries to subscribers, one subscriber after the other.
+
+    `end` is the time at which the observation ended, in ns of the monotonic clock.
+    """
 
     def __init__(self, published: Iterable[Published], end: int) -> None:
         self._end = end

@@ -1,4 +1,4 @@
-"""The desk's connection to the node. It sends each decision again until the node answers, and follows the live alerts.
+"""Connects the desk to the node: repeats each decision until the node answers, and follows the live alerts.
 
 Only this module has the publisher's token.
 """
@@ -24,7 +24,7 @@ log = logging.getLogger("client_demo")
 LOOK_EVERY_S = 1.0
 POLICY_EVERY_S = 30.0
 AGAIN_S = 1.0
-MOST_ASKED = 8  # the number of unsigned forms that are kept for each item, because somebody may be reading them
+MOST_ASKED = 8  # unsigned forms kept for each item, because somebody may be reading them before signing
 SILENT = "The node does not answer. Decisions are stored and will be sent."
 CHANGED_ELSEWHERE = ("id-conflict", "revision-conflict", "alert-ended", "unknown-alert")
 
@@ -32,10 +32,9 @@ Changed = Callable[[str], None]  # called with the id of an item, or with "" for
 
 
 class AlertControl:
-    """The decisions of reviewers, and their state at the node.
+    """Sends reviewers' decisions to the node, and follows the state of their alerts there.
 
-    `changed` is called with the id of an item that has changed, or with "" if the desk itself has changed, so that the
-    page is updated.
+    `changed` is called whenever the page must be updated: with the id of an item, or with "" for the desk as a whole.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class AlertControl:
     # ---- incidents of the feed -----------------------------------------------------------------------------
 
     def take(self, sightings: Iterable[Sighting]) -> None:
-        """Add incidents, as the feed reports them, to the desk."""
+        """Add incidents to the desk as the feed reports them, or update those that are there already."""
         new = [item for seen in sightings if (item := self.queue.take(seen)) is not None]
         gone = set(self.queue.trim())
         for item in new:
@@ -72,7 +71,7 @@ class AlertControl:
             self._changed("")
 
     def tell_feed(self, title: str, trouble: str) -> None:
-        """Set the title of the feed that the page shows, and the feed's problem ("" if it has none)."""
+        """Set the title of the feed, as the page shows it, and the feed's problem ("" if it has none)."""
         if (title, trouble) != (self.feed_title, self.feed_trouble):
             self.feed_title, self.feed_trouble = title, trouble
             self._changed("")
@@ -80,9 +79,9 @@ class AlertControl:
     # ---- decisions of reviewers ----------------------------------------------------------------------------
 
     async def preview(self, item: Item, form: Form, by: str) -> dict[str, Any]:
-        """Return a preview of the alert, and the reasons against publishing it: the desk's own and those of the node.
+        """Return a preview of the alert that the reviewer has filled in, and all reasons why it can't be published.
 
-        The node is asked by a dry run.
+        The desk's own reasons come first, then those of the node, which are found by a dry run.
         """
         now_ms = self._clock()
         refused: list[Trouble] = []
@@ -112,7 +111,7 @@ class AlertControl:
     def approve(self, item: Item, version: int, form: Form, by: str) -> None:
         """Publish the item's alert, or revise it if it is live.
 
-        Raise Conflict if somebody else has changed the item, and NotAllowed if there is a reason against it.
+        Raise Conflict if the item has changed meanwhile, and NotAllowed if the form can't be published.
         """
         if self.queue.approve(item, version, form, by, self._clock()):
             self._begin(item)
@@ -122,15 +121,15 @@ class AlertControl:
     ) -> None:
         """Cancel the item's alert.
 
-        Raise Conflict if somebody else has changed the item, and NotAllowed if there is a reason against it.
+        Raise Conflict if the item has changed meanwhile, and NotAllowed if the reason is missing or looks private.
         """
         if self.queue.cancel(item, version, reason, is_confirmed, by, self._clock(), confirm):
             self._begin(item)
 
     async def ask_to_approve(self, item: Item, version: int, form: Form, by: str) -> SigningRequest | None:
-        """Return the text that reviewers must sign to approve, or None if no signature is needed.
+        """Return the text that reviewers must sign to publish or revise the alert; None if no signature is needed.
 
-        Raise Conflict if somebody else has changed the item, and NotAllowed if there is a reason against it.
+        Raise Conflict if the item has changed meanwhile, and NotAllowed if the form can't be published.
         """
         body = self.queue.to_approve(item, version, form, by, self._clock())
         return await self._ask(item, SigningRequest("revise" if item.revision else "publish", body, "", 0, form))
@@ -138,9 +137,9 @@ class AlertControl:
     async def ask_to_cancel(
         self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
     ) -> SigningRequest | None:
-        """Return the text that reviewers must sign to cancel, or None if no signature is needed.
+        """Return the text that reviewers must sign to cancel the alert; None if no signature is needed.
 
-        Raise Conflict if somebody else has changed the item, and NotAllowed if there is a reason against it.
+        Raise Conflict if the item has changed meanwhile, and NotAllowed if the alert can't be cancelled like this.
         """
         body = self.queue.to_cancel(item, version, reason, is_confirmed, by, self._clock(), confirm)
         draft = {"reason": reason} | {key: body[key] for key in ("confirm",) if key in body}
@@ -165,9 +164,9 @@ class AlertControl:
         return signing
 
     def sign(self, item: Item, version: int, form: str, signature: Signature) -> None:
-        """Add a signature to the text that waits.
+        """Add a reviewer's signature. If no more signatures are needed, send the request to the node.
 
-        If no more are needed, send the request. Raise Conflict if somebody else has changed the item.
+        Raise Conflict if the text that was signed is no longer the one to sign.
         """
         asked = item.signing if item.signing and item.signing.form == form else self._asked.get(item.id, {}).get(form)
         if asked is None:
@@ -180,15 +179,12 @@ class AlertControl:
             self._asked.pop(item.id, None)
 
     def withdraw(self, item: Item, version: int, by: str) -> None:
-        """Stop collecting signatures for an item, and drop the text.
-
-        Raise Conflict if somebody else has changed the item.
-        """
+        """Stop collecting signatures for an item. Raise Conflict if the item has changed meanwhile."""
         self.queue.withdraw(item, version, by, self._clock())
         self._kept(item)
 
     def set_aside(self, item: Item, version: int, what: str, by: str) -> None:
-        """Dismiss or reopen the item. Raise Conflict if somebody else has changed it."""
+        """Dismiss an item, or reopen a dismissed one. Raise Conflict if the item has changed meanwhile."""
         if self.queue.set_aside(item, version, what, by, self._clock()):
             self._kept(item)
 
@@ -198,7 +194,7 @@ class AlertControl:
         self._changed(item.id)
 
     async def answered(self, item: Item, most_s: float) -> None:
-        """Wait until the node has answered the item's request, but at most `most_s` seconds."""
+        """Wait until the node has answered the item's pending request, for at most `most_s` seconds."""
         await self._requests.answered(item.id, most_s)
 
     # ---- sending requests to the node ----------------------------------------------------------------------

@@ -19,16 +19,17 @@ from .triage import read_toml
 
 GRID = 0.01  # degrees, about a kilometre
 MOST_EXAMPLES = 3
-SIMILAR = 0.8  # least similarity to a category that may be misspelt
+SIMILAR = 0.8  # how similar a word must be to a category to count as a misspelling of it
 NO_NUMBER, NO_TIME, NO_PLACE = "without a number", "without a time", "without a place"
 OTHER_PLACE = "with an invalid place: only one coordinate, 0/0, or beyond 90 and 180 degrees"
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """A meaning of natures, with the number of incidents that have it.
+    """A meaning that the description of a feed gives to natures (the feed's own words for kinds of incidents).
 
-    `key` is a category or a key of kept_back.toml, and `note` says how the desk uses it.
+    The meaning is a category, or a key of kept_back.toml. With it come a note on the use of the meaning, and the number
+    of incidents that have it.
     """
 
     key: str
@@ -41,8 +42,8 @@ class Meaning:
 class Report:
     """The facts about a feed.
 
-    `gaps` has the number of rows that lack each fact. `unlisted` has the natures without an entry in the description,
-    most frequent first.
+    `gaps` counts the rows that lack something. `unlisted` has the natures for which the description has no entry, the
+    most frequent first. (A nature is the feed's own name for a kind of incident.)
     """
 
     title: str
@@ -60,7 +61,7 @@ class Report:
 
 
 def report(records: Records) -> Report:
-    """Return the report on the records of a feed."""
+    """Return a report on the records of a feed."""
     kind, groups = records.format, records.groups
     incidents = [group.incident for group in groups]
     times = [incident.occurred_at for incident in incidents if incident.occurred_at is not None]
@@ -81,7 +82,7 @@ def report(records: Records) -> Report:
 
 
 def _gaps(kind: Format, row: Row) -> Iterator[str]:
-    """Yield one description for each fact (nature, place, time and so on) that a row lacks."""
+    """Yield a short text for each fact (nature, place, time and so on) that is missing in a row."""
     found, told = kind.incident(row), kind.told
     if not found.nature:
         yield "without a nature"
@@ -109,7 +110,7 @@ def _shown(nature: str) -> str:
 
 
 def _meanings(incidents: list[Incident]) -> Iterator[Meaning]:
-    """Yield the meanings of the incidents' natures with their counts, most frequent first."""
+    """Yield the meanings of the incidents in a feed, the most frequent first."""
     wording, kept_back = read_toml("wording.toml"), read_toml("kept_back.toml")
     known = {
         **{key: f"kept back: {words}" for key, words in kept_back["routine"].items()},
@@ -123,7 +124,7 @@ def _meanings(incidents: list[Incident]) -> Iterator[Meaning]:
 
 
 def _varied(groups: list[Group]) -> list[Group]:
-    """Return the first incidents of the feed that have different natures."""
+    """Return the first incidents of the feed that differ in their natures (the feed's words for kinds of incidents)."""
     first: dict[str, Group] = {}
     for group in groups:
         first.setdefault(group.incident.nature, group)

@@ -43,7 +43,7 @@ MOST_ENTRIES, MOST_PATTERNS = 5000, 100
 MOST_ERRORS = 3  # the most errors that one message lists
 FOLDER = Path(__file__).with_name("feed_formats")
 ISO, UNIX_S, UNIX_MS = "iso", "unix_s", "unix_ms"  # formats of a time besides the patterns of strptime
-_PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # an afternoon, whose hour differs on a 12-hour clock
+_PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # an afternoon: its hour shows whether a pattern lacks AM and PM
 _DIGITS = r"([-+]?\d{1,4}(?:\.\d{0,20})?)"
 # A pattern for two coordinates: `(37.7, -122.4)`, `37.7 -122.4`, or a point written as WKT or GeoJSON.
 _PAIR = re.compile(rf"(?:POINT ?|\{{'type': 'Point', 'coordinates': )?[(\[]?{_DIGITS}(?:, ?| ){_DIGITS}[)\]]?\}}?")
@@ -57,11 +57,12 @@ class FeedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Something that happened.
+    """Something that happened, according to a feed.
 
-    `nature` is what happened, in the feed's own words, `occurred_at` is in ms since 1970, and the place is in degrees.
-    A value that the record lacks is None. `feed` names the description of the feed. `means` is the meaning that the
-    description gives to the nature: a category, or a key of kept_back.toml; it is empty if the nature has no entry.
+    `nature` is the kind of incident in the feed's own words, `occurred_at` the time in ms since 1970, and `lat` and
+    `lng` the place in degrees. A value that the record lacks is None. `feed` names the description of the feed, and
+    `means` is the meaning that the description gives to the nature: a category, or a key of kept_back.toml; "" if it
+    gives none.
     """
 
     feed: str
@@ -96,9 +97,10 @@ class _Strict(BaseModel):
 
 
 class Nature(_Strict):
-    """The column with the nature, which says what happened.
+    """Where a row has the nature of an incident: the feed's own words for the kind of incident.
 
-    The nature is the part of the text after `after` and before `until`, without `without_end` at its end.
+    The nature is the text in `column` after the text `after` and before the text `until`. If it ends with
+    `without_end`, this ending is removed.
     """
 
     column: _Column
@@ -107,7 +109,7 @@ class Nature(_Strict):
     without_end: _Text = ""
 
     def of(self, row: Row) -> str:
-        """Return the nature in a row, or "" if there is none."""
+        """Return the nature in a row; "" if there is none."""
         text = _text(row.get(self.column))
         if self.after:
             before, found, rest = text.partition(self.after)
@@ -154,7 +156,7 @@ class Time(_Strict):
         return self
 
     def of(self, row: Row) -> int | None:
-        """Return the time in a row in ms since 1970, or None if the row has no time in this format."""
+        """Return the time in a row, in ms since 1970; None if there is no time in this format."""
         text = _text(row.get(self.column))
         try:
             if self.format in (UNIX_S, UNIX_MS):
@@ -256,21 +258,21 @@ class Description(_Strict):
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of feed. Incidents of two kinds are distinguished by `name`, which stays the same after a restart."""
+    """A kind of feed. Its `name` keeps its incidents apart from those of other feeds, even after a restart."""
 
     name: str
     told: Description
 
     @property
     def title(self) -> str:
-        """The name of the feed that people are shown."""
+        """The name of the feed, as it is shown to people."""
         return self.told.title
 
     @functools.cached_property
     def needed(self) -> dict[str, str]:
         """The columns that a feed of this kind must have.
 
-        Each is mapped to the key of the description that names it.
+        Each column is mapped to the key of the description that contains its name.
         """
         told = self.told
         keys = {"nature": [told.nature.column], "time": [time.column for time in told.time]}
@@ -298,7 +300,10 @@ class Format:
         return Incident(self.name, nature, at, lat, lng, self.means(nature))
 
     def means(self, nature: str) -> str:
-        """Return the meaning of a nature (Rule 4): a category, a key of kept_back.toml, or "" if it has no entry."""
+        """Return the meaning of a nature, which is the feed's own name for a kind of incident (Rule 4).
+
+        The meaning is a category, or a key of kept_back.toml; "" if the description gives none.
+        """
         exact, patterns = self._entries
         key = nature.casefold()
         return exact.get(key) or next((meaning for pattern, meaning in patterns if pattern.match(key)), "")
@@ -316,7 +321,7 @@ def known_formats() -> tuple[Format, ...]:
 
 
 def read_format(path: Path) -> Format:
-    """Return the format that a file describes. Raise FeedError if the file is not a valid description (Rule 1)."""
+    """Return the format that the file at `path` describes. Raise FeedError if the file is invalid (Rule 1)."""
     try:
         return Format(path.stem, Description.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))))
     except OSError as error:
@@ -330,7 +335,7 @@ def read_format(path: Path) -> Format:
 
 
 def optional_format(path: Path | None) -> Format | None:
-    """Return the format that a file describes, or None if `path` is None."""
+    """Return the format that the file at `path` describes, or None if `path` is None."""
     return None if path is None else read_format(path)
 
 
@@ -360,16 +365,16 @@ def _sentence(error: ErrorDetails) -> str:
 
 
 def nearest(word: str, known: Iterable[str], similar: float = 0.6) -> str | None:
-    """Return the known word that is most similar to a misspelt word, or None if none is similar."""
+    """Return the known word that is most similar to a misspelt word; None if none is similar."""
     by_case = {each.casefold(): each for each in known}
     found = difflib.get_close_matches(word.casefold(), by_case, 1, similar)
     return by_case[found[0]] if found else None
 
 
 def lacking(kind: Format, columns: set[str]) -> str | None:
-    """Return a sentence about the first needed column that the feed lacks, or None if it has all.
+    """Return a sentence about the first needed column that a feed lacks, or None if it lacks none.
 
-    The sentence names the most similar column.
+    The sentence names the most similar column of the feed.
     """
     for column, key in kind.needed.items():
         if column not in columns:
@@ -398,7 +403,7 @@ def _is_pattern(form: str) -> bool:
     """Return whether a time that is written with this `strptime` pattern and parsed again has the same day and hour."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python warns of days without a year, which are refused anyway
+            warnings.simplefilter("ignore")  # Python warns about patterns without a year, which are refused anyway
             again = datetime.strptime(_PROBE.strftime(form), form)  # noqa: DTZ007
     except ValueError:
         return False
@@ -410,5 +415,8 @@ def _is_wild(nature: str) -> bool:
 
 
 def _pattern(nature: str) -> re.Pattern[str]:
-    """Compile a shell pattern to a regular expression. `fnmatch` writes its parts as groups that don't backtrack."""
+    """Compile a shell pattern to a regular expression that takes time proportional to the length of the text.
+
+    The function `fnmatch` translates the parts of the pattern to regular-expression groups that do not backtrack.
+    """
     return re.compile(fnmatch.translate(nature))

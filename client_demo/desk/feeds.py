@@ -1,4 +1,4 @@
-"""The reader of dispatch records. It makes incidents, which have a nature (what happened), a place and a time.
+"""Reads dispatch records, and makes incidents of them, which have a nature (what happened), a place and a time.
 
 Rule 1  A feed is CSV with a header, or a JSON list of records. What its columns mean is given by a description
         (`feed_format`). If no description is given, one of those that come with the desk is chosen by the columns; the
@@ -27,15 +27,15 @@ from .feed_format import FeedError, Format, Incident, Row, known_formats, lackin
 
 SAMPLE = Path(__file__).with_name("sample_feed.csv")
 SAME_INCIDENT_MS = 3_600_000
-MOST_COLUMNS, MOST_CHARACTERS = 200, 1000  # the widest of the known feeds has 60 columns, with values up to 200
+MOST_COLUMNS, MOST_CHARACTERS = 200, 1000  # the largest known feed has 60 columns, and values of up to 200 characters
 
 
 @dataclass(slots=True)
 class Group:
-    """One incident with its rows in order of time (Rule 3).
+    """One incident with all its rows in the feed, in order of time (Rule 3).
 
-    `key` is the same for all rows of the incident, and in later versions of the feed. If `is_numbered`, no other
-    incident has this key. `latest` is the time of the last row.
+    `key` is the same for all rows of the incident, also in later editions of the feed. If the feed `is_numbered`, no
+    other incident has this key. `latest` is the time of the last row, in ms since 1970.
     """
 
     key: str
@@ -78,10 +78,10 @@ def read_feed(path: Path, kind: Format | None = None) -> Feed:
 
 
 def read_records(name: str, text: str, kind: Format | None = None) -> Records:
-    """Return the incidents in the text of a feed, oldest first, with their rows.
+    """Return the incidents in the text of a feed, the oldest first, with their rows.
 
-    `name` is the name of the feed in error messages. `kind` describes the feed; if it is None, the feed is recognised
-    by its columns. Raise FeedError if the text can't be used (Rule 4).
+    `name` is that of the feed, for error messages. `kind` is the format of the feed; if it is None, the format is
+    recognised by the columns. Raise FeedError if the feed can't be used (Rule 4).
     """
     rows = _rows(name, text)
     columns = {column for row in rows for column in row}
@@ -97,7 +97,7 @@ def read_records(name: str, text: str, kind: Format | None = None) -> Records:
 
 
 def feed_text(path: Path) -> str:
-    """Return the text of a file. Raise FeedError if it can't be read."""
+    """Return the text of the file at `path`. Raise FeedError if it can't be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -120,9 +120,9 @@ def _rows(name: str, text: str) -> list[Row]:
 
 
 def _cut(row: Mapping[Any, Any]) -> Row:
-    """Cut a row to the limits of Rule 5.
+    """Return a row, cut to the limits (Rule 5).
 
-    Leave out the values beyond the header, which `csv` stores under the key None.
+    If a row in CSV has more values than the header, the values without a column are left out.
     """
     columns = itertools.islice(((column, value) for column, value in row.items() if column), MOST_COLUMNS)
     return {str(column)[:MOST_CHARACTERS]: _cut_value(value) for column, value in columns}
@@ -156,9 +156,9 @@ def _kind(name: str, columns: set[str]) -> Format:
 
 
 def _grouped(kind: Format, rows: Iterable[Row]) -> tuple[list[Group], int]:
-    """Return the incidents (Rule 3), and the number of rows that were left out (Rule 6).
+    """Group rows by incident (Rule 3). Return the incidents, and the number of rows that were left out (Rule 6).
 
-    The earliest row of an incident says when and where it happened.
+    The nature, time and place of an incident are those of its earliest row.
     """
     all_read = [(kind.number(row), kind.incident(row), row) for row in rows]
     read = [each for each in all_read if not _is_empty(each[1])]
@@ -181,8 +181,8 @@ def _is_empty(incident: Incident) -> bool:
 
 
 def is_near(earlier: int | None, later: int | None) -> bool:
-    """Return whether two times are so close together that the rows belong to one incident.
+    """Return whether two rows, with these times in ms, are near enough in time to belong to one incident.
 
-    The rows have no number, but the same nature and place.
+    Use it only for rows without a number that have the same nature and place. A time may be None.
     """
     return earlier is None or later is None or abs(later - earlier) <= SAME_INCIDENT_MS

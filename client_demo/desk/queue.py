@@ -22,7 +22,7 @@ Rule 4  An incident is locked if the policy never alerts it, or if it concerns o
 
 Rule 5  If the policy requires signatures, a decision is a text that reviewers sign. The text is stored with its item
         (`signing`) until as many keys have signed as the node requires. Then the request becomes pending. Until then,
-        the only other decision that is possible is a cancel, which replaces the text of a revision.
+        the only other possible decision is to cancel the alert; its text then replaces that of a revision.
 """
 
 import secrets
@@ -69,10 +69,10 @@ Form = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """An incident as the feed reports it to the desk, with its redacted rows.
+    """An incident of a feed, as the desk receives it: the incident, and its redacted rows.
 
-    `recorded_at` is the time in the feed. `is_retimed` says whether `incident.occurred_at` is another time, which a
-    replay has set.
+    `incident.occurred_at` is the time at which it counts as having happened, in ms since 1970. `recorded_at` is the
+    time in the feed; `is_retimed` says whether the two differ.
     """
 
     key: str
@@ -81,16 +81,16 @@ class Sighting:
     recorded_at: int | None
     latest: int | None
     is_retimed: bool
-    nature: str  # in the feed's own words, complete
+    nature: str  # in the feed's own words, not shortened
     district: str
     rows: list[list[Cell]]
     row_count: int
 
 
 def sighting(group: Group, records: Records, occurred_at: int | None) -> Sighting:
-    """Return an incident and its rows as a sighting.
+    """Return an incident of a feed for the desk.
 
-    In its rows, private text is only in cells that are marked as private.
+    Private text is marked as private in its rows, and removed elsewhere.
     """
     told = records.format.told
     shown = (told.nature.column, told.district or "")
@@ -122,7 +122,7 @@ class Decision:
 
 @dataclass(slots=True)
 class Pending:
-    """A request to the node with its exact body. It is repeated until the node answers."""
+    """A request to the node, with its exact body. It is repeated until the node answers."""
 
     what: str  # publish, revise, cancel
     body: dict[str, Any]
@@ -140,12 +140,12 @@ class Item:
     state: str = "waiting"  # waiting, dismissed, live, cancelled, expired
     version: int = 1
     alert_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    revision: int = 0  # the last accepted one
-    form: Form | None = None  # of the last accepted revision
+    revision: int = 0  # the last revision that the node has accepted
+    form: Form | None = None  # the form of that revision
     signing: SigningRequest | None = None  # the request that waits for signatures
     pending: Pending | None = None
     published: dict[str, Any] | None = None  # the node's last answer: area, issued_at, expires_at
-    delivery: dict[str, int] | None = None  # the node's counts; `rounded` without alerts:audit
+    delivery: dict[str, int] | None = None  # the node's counts; with `rounded` unless the token has alerts:audit
     troubles: list[Trouble] = field(default_factory=list)  # reasons why the last decision was refused
     waits: str = ""  # the reason why the pending request has no answer yet
     history: list[Decision] = field(default_factory=list)
@@ -157,19 +157,19 @@ class Item:
 
     @property
     def draft(self) -> Form | None:
-        """The form of the decision that is being sent or was refused, so that nobody has to type it again."""
+        """The form of a decision that is pending or was refused, so that nobody has to fill it in again; or None."""
         if self.signing is not None:
             return self.signing.draft
         is_open = self.pending is not None or bool(self.troubles)
         return self.history[-1].form if is_open and self.history else None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the item as a dict for JSON."""
+        """Return the item as JSON values, from which `from_map` can restore it."""
         return asdict(self)
 
     @classmethod
     def from_map(cls, saved: Mapping[str, Any]) -> "Item":
-        """Return the item from a dict that `to_map` has returned."""
+        """Return the item from the result of `to_map`."""
         seen = dict(saved["sighting"])
         seen["incident"] = Incident(**seen["incident"])
         seen["rows"] = [
@@ -188,9 +188,9 @@ class Item:
 
 
 class Queue:
-    """All items of the desk, and the rules for decisions.
+    """Keeps all items of the desk, and applies the rules for decisions.
 
-    `status` is the status of its alerts: actual, exercise or test.
+    `status` is the status that the desk's alerts have: actual, exercise or test.
     """
 
     def __init__(self, policy: Policy, status: str, items: Iterable[Item] = ()) -> None:
@@ -205,17 +205,20 @@ class Queue:
         return iter(self._items.values())
 
     def get(self, item_id: str) -> Item | None:
-        """Return the item with this id, or None."""
+        """Return the item with this id; None if there is none."""
         return self._items.get(item_id)
 
     def follow(self, policy: Policy) -> None:
-        """Set the policy of the node, which decides what may be published."""
+        """Set the node's policy, which decides from now on what may be published."""
         self.policy, self._desk = policy, Desk(policy, retime=False)
 
     # ---- incidents of the feed -----------------------------------------------------------------------------
 
     def take(self, seen: Sighting) -> Item | None:
-        """Add a sighting to its item, or make a new item. Return the item, or None if nothing has changed (Rule 1)."""
+        """Add an incident of the feed, or update its item.
+
+        Return the item if it is new or has changed, or None (Rule 1).
+        """
         item = self._known(seen)
         if item is None:
             item = self._new(seen)
@@ -223,15 +226,12 @@ class Queue:
             return item
         if seen.rows == item.sighting.rows and seen.row_count == item.sighting.row_count:
             return None
-        # The item keeps its incident, because time and place must not change while a reviewer looks at them.
+        # The item keeps its incident, because the time and the place must not change while a reviewer looks at them.
         item.sighting = replace(item.sighting, rows=seen.rows, row_count=seen.row_count, latest=seen.latest)
         return item
 
     def trim(self) -> list[str]:
-        """Drop the oldest items without a decision, so that MOST_ITEMS of these are left.
-
-        Return the ids of the dropped items.
-        """
+        """Remove the oldest items without a decision, if there are more than MOST_ITEMS of them. Return their ids."""
         undecided = [item for item in self if not item.is_decided]
         undecided.sort(key=lambda item: item.sighting.incident.occurred_at or 0)
         dropped = undecided[: max(0, len(undecided) - MOST_ITEMS)]
@@ -261,7 +261,10 @@ class Queue:
     # ---- what the desk proposes ----------------------------------------------------------------------------
 
     def proposal(self, item: Item) -> Form:
-        """Return the form that the desk proposes. The only text from the feed in it is the name of the district."""
+        """Return the form that the desk proposes for an item.
+
+        The name of the district is the only text in it that comes from the feed.
+        """
         incident, district = item.sighting.incident, item.sighting.district
         wording = self._desk.wording(item.category) if item.category else {}
         return {
@@ -275,13 +278,14 @@ class Queue:
         }
 
     def wordings(self) -> dict[str, dict[str, Any]]:
-        """Return the proposed wording for each category of the policy, because a reviewer may choose another."""
+        """Return the proposed words for each category of the policy, for a reviewer who chooses another category."""
         return {category: self._desk.wording(category) for category in self.policy.categories}
 
     def stale_at(self, item: Item, category: str | None = None) -> int | None:
-        """Return the time, in ms since 1970, at which the incident becomes too old to be published.
+        """Return the time from which the incident is too old to be published, in ms since 1970.
 
-        Return None if it is not known when the incident happened.
+        Return None if the time of the incident is unknown. `category` is the one that a reviewer has chosen; if it is
+        None, the item's own category is used.
         """
         occurred_at = item.sighting.incident.occurred_at
         category = item.category if category is None else category
@@ -292,10 +296,10 @@ class Queue:
     # ---- reasons against publishing --------------------------------------------------------------------------
 
     def troubles(self, item: Item, form: Form, now_ms: int, asked: Collection[tuple[str, str]] = ()) -> list[Trouble]:
-        """Return the desk's own reasons against publishing this form (Rule 4).
+        """Return the desk's own reasons why this form can't be published (Rule 4).
 
-        `asked` has the field and the kind of each text about which the node already asks, so that nobody is asked
-        twice.
+        `asked` has a pair (field, kind of private-looking words) for each text that the node already asks the reviewer
+        to confirm. The desk does not ask about the same words again.
         """
         found: list[Trouble] = []
         if item.is_locked:
@@ -322,7 +326,7 @@ class Queue:
     # ---- decisions of reviewers ----------------------------------------------------------------------------
 
     def body(self, item: Item, form: Form, by: str, now_ms: int) -> dict[str, Any]:
-        """Return the body of the request that publishes or revises the alert."""
+        """Return the body of the request that publishes the item's alert, or its next revision."""
         occurred_at = item.sighting.incident.occurred_at
         assert occurred_at is not None
         alert = {key: form[key] for key in TEXT_FIELDS if form[key] or key != "description"}
@@ -348,10 +352,10 @@ class Queue:
         return any(self.policy.approvals(each, of_cancel=of_cancel) for each in had | {category})
 
     def approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> bool:
-        """Record the decision to publish the item or, if it is live, to revise it.
+        """Decide to publish the item's alert, or to revise it if it is live.
 
-        Return False if the same decision was recorded before. Raise Conflict if somebody else was first, and NotAllowed
-        if there is a reason against it.
+        Return False if the same person has already made this decision. Raise Conflict if the item has changed
+        meanwhile, and NotAllowed if the form can't be published.
         """
         decision = Decision("revise" if item.revision else "publish", by, now_ms, version, form)
         if _is_repeated(item, decision):
@@ -360,9 +364,9 @@ class Queue:
         return True
 
     def to_approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> dict[str, Any]:
-        """Return the request that publishes or revises the item.
+        """Return the request with which the item's alert is published or revised.
 
-        Raise Conflict if somebody else was first, and NotAllowed if there is a reason against it.
+        Raise Conflict if the item has changed meanwhile, and NotAllowed if the form can't be published.
         """
         _expect(item, version, "live" if item.revision else "waiting")
         if troubles := self.troubles(item, form, now_ms):
@@ -379,10 +383,11 @@ class Queue:
         now_ms: int,
         confirm: Form | None = None,
     ) -> bool:
-        """Record the decision to cancel the alert.
+        """Decide to cancel the item's alert.
 
-        Return False if the same decision was recorded before. Raise Conflict if somebody else was first, and NotAllowed
-        if there is a reason against it. `confirm` has the form that `read_confirm` returns.
+        Return False if the same person has already made this decision. `confirm` has the reviewer's confirmations, as
+        `read_confirm` returns them. Raise Conflict if the item has changed meanwhile, and NotAllowed if the reason is
+        missing or looks private.
         """
         decision = Decision("cancel", by, now_ms, version, {"reason": reason, **_confirm(confirm)})
         if _is_repeated(item, decision):
@@ -400,9 +405,9 @@ class Queue:
         now_ms: int,
         confirm: Form | None = None,
     ) -> dict[str, Any]:
-        """Return the request that cancels the alert.
+        """Return the request with which the item's alert is cancelled.
 
-        Raise Conflict if somebody else was first, and NotAllowed if there is a reason against it.
+        Raise Conflict if the item has changed meanwhile, and NotAllowed if the reason is missing or looks private.
         """
         _expect(item, version, "live", is_cancel=True)
         if not reason.strip():
@@ -415,9 +420,9 @@ class Queue:
         return body | _confirm(confirm)
 
     def sign(self, item: Item, version: int, asked: SigningRequest, signature: Signature) -> bool:
-        """Add a signature (Rule 5).
+        """Add a signature (Rule 5). Return whether there are now enough signatures.
 
-        Return whether there are now enough, so that the request can be sent. Raise Conflict if somebody else was first.
+        If so, the request is pending, and can be sent. Raise Conflict if the item has changed meanwhile.
         """
         signing = item.signing if item.signing and item.signing.form == asked.form else None
         if signing is None:
@@ -425,8 +430,8 @@ class Queue:
             signing = asked
         elif signing.has(signature.kid):
             return False  # a repeated signature
-        # The version is not checked here: a reviewer signs the text itself, so the signature is valid for this text
-        # even if their page shows an older version of the item.
+        # The item's version is not checked here. The signature covers exactly the text that the reviewer saw, so it is
+        # valid for that text and no other, even if the reviewer's page is out of date.
         signing.signatures.append(signature)
         if signing.is_enough:
             item.signing = None
@@ -439,16 +444,17 @@ class Queue:
         return False
 
     def withdraw(self, item: Item, version: int, by: str, now_ms: int) -> None:
-        """Stop collecting signatures, and drop the text. Raise Conflict if the item has changed."""
+        """Stop collecting signatures for an item. Raise Conflict if the item has changed meanwhile."""
         if item.signing is None or item.version != version:
             raise Conflict("This has changed meanwhile. Look at it again.")
         item.signing = None
         _decide(item, Decision("withdraw", by, now_ms, version))
 
     def set_aside(self, item: Item, version: int, what: str, by: str, now_ms: int) -> bool:
-        """Record the decision to dismiss or to reopen the item (`what`).
+        """Dismiss the item if `what` is "dismiss", or reopen it if `what` is "reopen".
 
-        Return False if the same decision was recorded before. Raise Conflict if somebody else was first.
+        Return False if the same person has already made this decision. Raise Conflict if the item has changed
+        meanwhile.
         """
         decision = Decision(what, by, now_ms, version)
         if _is_repeated(item, decision):
@@ -461,7 +467,7 @@ class Queue:
 
 
 def _rounded(degrees: float | None) -> float | None:
-    """Return the degrees rounded to about a metre, because further digits in a feed mean nothing."""
+    """Return degrees, rounded to about a metre, because further digits in a feed have no meaning."""
     return None if degrees is None else round(degrees, 5)
 
 
@@ -477,7 +483,7 @@ def _shape_troubles(form: Form) -> Iterator[Trouble]:
 
 
 def _shape(form: Form) -> dict[str, Any]:
-    """Return the shape in the form: a circle, or the polygon that the reviewer has drawn."""
+    """Return the shape to request from the node: a circle, or the polygon that the reviewer has drawn."""
     if ring := form.get("ring"):
         return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
     return {"type": "circle", **{key: form[key] for key in NUMBER_FIELDS}}
@@ -487,7 +493,7 @@ def _shape(form: Form) -> dict[str, Any]:
 
 
 def accept(item: Item, answer: Mapping[str, Any]) -> None:
-    """Record that the node has carried out the pending request."""
+    """Record that the node has accepted the item's pending request. `answer` is the node's answer."""
     assert item.pending is not None
     item.revision = answer["revision"]
     if item.pending.what == "cancel":
@@ -499,7 +505,10 @@ def accept(item: Item, answer: Mapping[str, Any]) -> None:
 
 
 def refuse(item: Item, troubles: list[Trouble]) -> None:
-    """Record that the node has refused the pending request. The item is then as it was before."""
+    """Record that the node has refused the item's pending request, and why.
+
+    The item is then in the same state as before the decision.
+    """
     _settle(item, troubles)
 
 
@@ -520,10 +529,9 @@ def observe(item: Item, seen: Mapping[str, Any]) -> bool:
 
 
 def may_live(item: Item, now_ms: int) -> bool:
-    """Return whether the alert may be live.
+    """Return whether the item's alert may be live.
 
-    An alert that the node calls expired before its end may be live again: the node's clock may be wrong, and be
-    corrected.
+    If the node says "expired" before the alert's end, the node's clock may be wrong, and may be corrected later.
     """
     if item.state != "expired" or item.published is None:
         return item.state == "live"
@@ -547,9 +555,9 @@ def _is_repeated(item: Item, decision: Decision) -> bool:
 
 
 def _expect(item: Item, version: int, state: str, *, is_cancel: bool = False) -> None:
-    """Raise Conflict unless the item has this version and this state, and no decision about it is in progress.
+    """Raise Conflict if the item has another version or state, or if another decision is in progress.
 
-    With `is_cancel`, the item may be waiting for signatures.
+    With `is_cancel`, collecting signatures does not count as a decision in progress.
     """
     is_free = item.pending is None and (item.signing is None or is_cancel)
     if item.version == version and item.state == state and is_free:
@@ -582,7 +590,10 @@ def confirmed_kinds(confirm: Form | None) -> list[str]:
 
 
 def _confirm(confirm: Form | None) -> dict[str, Any]:
-    """Return the confirmations in the form that the node expects, without empty ones."""
+    """Return the member `confirm` of a request to the node: the confirmations that are not empty.
+
+    Return an empty dict if all confirmations are empty.
+    """
     named = {key: value for key, value in (confirm or {}).items() if value}
     return {"confirm": named} if named else {}
 
@@ -601,7 +612,7 @@ def _text_troubles(
 
 
 def read_form(sent: Mapping[str, Any]) -> Form:
-    """Return the form in a request of the page.
+    """Return the form that the reviewer has filled in, as the page has sent it.
 
     Its values are texts, finite numbers or None, and the confirmations. `ring` has the corners of a polygon as
     longitude and latitude, without the first one repeated at the end; it is None for a circle. Raise ValueError if a
@@ -622,9 +633,10 @@ def read_form(sent: Mapping[str, Any]) -> Form:
 
 
 def read_confirm(sent: object) -> Form:
-    """Return the confirmations in a request: `area_km2` (a number or None) and `text` (a list of kinds of words).
+    """Return what a reviewer has confirmed, from a request of the page.
 
-    Raise ValueError if a value is of the wrong kind.
+    `area_km2` is the size of the confirmed area (a number or None), and `text` lists the kinds of private-looking words
+    (such as an address) that the reviewer has confirmed. Raise ValueError if a value is of the wrong kind.
     """
     if sent is None:
         return {"area_km2": None, "text": []}
@@ -657,7 +669,10 @@ def _read_ring(ring: object) -> list[list[float]]:
 
 
 def require_text(key: str, value: object) -> str:
-    """Return the value if it is a string that can be sent. Raise ValueError if it is not, or has lone surrogates."""
+    """Return the value if it is a string that can be sent.
+
+    Raise ValueError if it is not a string, or contains lone surrogates.
+    """
     if isinstance(value, str) and value.encode("utf-8", "replace").decode() == value:
         return value
     raise ValueError(f"{key}: a text is expected")

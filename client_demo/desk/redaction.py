@@ -1,4 +1,4 @@
-"""Detection of private text: street addresses, units and their number, telephone numbers, case numbers.
+"""Finds private text: street addresses, names and numbers of units, telephone numbers, case numbers.
 
 Rule 1  A column that is known to contain private text is struck out as a whole. Its value is also struck out wherever
         it appears in another column of the row.
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .feed_format import ADDRESS, CASE, PHONE, UNITS
 
-SHORTEST_REPEATED = 4  # characters; a shorter private value ("3", "B04") would strike parts of other words
+SHORTEST_REPEATED = 4  # characters; a shorter private value ("3", "B04") is not struck out in other columns
 MOST_CHARACTERS = 400  # the longest text of one value that is shown
 
 _STREET = (
@@ -41,7 +41,7 @@ _PATTERNS = {
     rf"|{_NUMBER}{_NAME}{_STREET}"
     r"|\b(?:apartment|apt|suite|ste|room|flat)\b\.?[ ]*+#?[ ]*+[^\W\d]*+\d\w*+",
 }
-# A match may begin only at the beginning of a word of _NAME: trying each dot would take time quadratic in the length.
+# A match may begin only where a word begins: trying each dot of a name would take time quadratic in the length.
 _CROSSING = rf"(?<![\w.'’-]){_NAME}{_STREET}[ ]*+(?:&|/|\band\b|\bat\b)[ ]*+{_NAME}{_STREET}"
 _KINDS = {kind.replace(" ", "_"): kind for kind in _PATTERNS}
 
@@ -57,23 +57,23 @@ _RECORDED = _compiled({**_PATTERNS, ADDRESS: f"{_PATTERNS[ADDRESS]}|{_CROSSING}"
 
 
 class Part(NamedTuple):
-    """A piece of text, with the kind of private text that it is, or None if it is not private."""
+    """A piece of a text, and the kind of private information in it; the kind is None if the piece is not private."""
 
     text: str
     why: str | None
 
 
 class Cell(NamedTuple):
-    """The value of one column of a record, divided into parts."""
+    """The value of one column of a row, split into parts that are private or not."""
 
     column: str
     parts: list[Part]
 
 
 def struck(row: Mapping[str, Any], private: Mapping[str, str]) -> list[Cell]:
-    """Return a record as a reviewer sees it: private parts are marked, and empty columns are left out.
+    """Return a row as a reviewer sees it: private parts are marked, and empty columns left out.
 
-    `private` maps each private column to the kind of information in it (Rule 1).
+    `private` maps the name of a column to the kind of private information in it (Rule 1).
     """
     values = {str(column): _short(value) for column, value in row.items() if value not in (None, "", "null")}
     repeated = {
@@ -88,13 +88,16 @@ def struck(row: Mapping[str, Any], private: Mapping[str, str]) -> list[Cell]:
 
 
 def kept(text: str) -> str:
-    """Return the text without its private parts, closing the gaps that they leave."""
+    """Return the text without its private parts, and without the gaps that removing them leaves."""
     left = " ".join(part.text for part in _by_pattern(text, _RECORDED) if part.why is None)
     return re.sub(r"\s+([,.;:])|\s+", r" \1", left).replace(" ,", ",").replace(" .", ".").strip(" ,;:-–/&")
 
 
 def questions(text: str) -> Iterator[Part]:
-    """Yield the parts of a reviewer's own text that look like private text (Rule 3)."""
+    """Yield those parts of a reviewer's own text that look like private information (Rule 3).
+
+    The reviewer has to confirm them.
+    """
     return (part for part in _by_pattern(text, _WRITTEN) if part.why is not None)
 
 

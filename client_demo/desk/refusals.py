@@ -1,4 +1,4 @@
-"""Translation of the node's refusals into sentences for a reviewer, each with the form's field that it concerns."""
+"""Translates the node's refusals into sentences for a reviewer, each with the field of the form that it concerns."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,13 @@ FIELDS = ("headline", "description", "category", "severity", "place", "radius_m"
 AREA = "area"  # the kind of a confirmation about the size of an area
 
 
-_POINTERS = (  # a JSON Pointer's beginning -> the field
+_POINTERS = (  # the beginning of a JSON Pointer -> the field of the form
     (re.compile(r"/area(/\d+)?/radius_m"), "radius_m"),
     (re.compile(r"/area(/\d+)?/(coordinates|type)"), "corners"),
     (re.compile(r"/area"), "place"),
     (re.compile(r"/(headline|description|category|severity|reason)$"), r"\1"),
 )
-_READS_LIKE = {  # kinds of words that a node refuses, some of them unless confirmed (protocol, P24)
+_READS_LIKE = {  # kinds of words that a node refuses, some only if not confirmed (protocol, P24)
     "address": "a street address",
     "units": "units that were sent, or how many",
     "phone": "a telephone number",
@@ -68,9 +68,9 @@ _RULES = {  # protocol, section 2
 
 
 def troubles(refusal: Refused) -> list[Trouble]:
-    """Return one trouble for each rule that the request has broken.
+    """For each broken rule in a refusal, return a sentence for a reviewer.
 
-    A trouble is a sentence, with the field of the form that it concerns.
+    With it comes the field of the form that the sentence concerns.
     """
     return list(_troubles(refusal.problem)) or [Trouble("", "; ".join(refusal.lines))]
 
@@ -83,9 +83,9 @@ def _troubles(problem: Mapping[str, Any]) -> Iterator[Trouble]:
 
 
 def _held(error: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the part of the alert that a person must confirm.
+    """Return what a person must confirm according to a violation: a large area, or a part of a text.
 
-    Return None if the violation does not describe one completely.
+    Return None if the violation does not describe it completely.
     """
     keys = ("kind", "area_km2") if error.get("kind") == AREA else ("kind", "start", "end")
     found = {key: error[key] for key in keys if key in error}
@@ -100,9 +100,9 @@ def _field(pointer: str) -> str:
 
 
 def _sentence(slug: str, field: str, error: Mapping[str, Any]) -> str:
-    """Return a sentence for a reviewer.
+    """Return a sentence about a violation, for a reviewer.
 
-    It is made from the fields of a violation (protocol, H8a), not from its text.
+    It is made from the members of the violation (protocol, H8a), not from the node's text.
     """
     if sentence := _particular(slug, field, error):
         return sentence
@@ -113,9 +113,9 @@ def _sentence(slug: str, field: str, error: Mapping[str, Any]) -> str:
 
 
 def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
-    """Return a sentence with details of the violation.
+    """Return a sentence with the details of a violation.
 
-    It is empty if the type of violation has none, or if the node sent too little.
+    Return "" if there are no details for violations of this type, or if the node has sent too few.
     """
     match slug, error:
         case "radius-out-of-range", {"min_radius_m": int() | float() as least, "max_radius_m": int() | float() as most}:
@@ -146,7 +146,7 @@ def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
 
 
 def span(seconds: int) -> str:
-    """Return a duration in words, such as "2 hours"."""
+    """Return a duration in words, such as "5 minutes" or "an hour"."""
     minutes, rest = divmod(seconds, 60)
     if rest:
         return f"{seconds} seconds"

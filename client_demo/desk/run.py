@@ -1,4 +1,4 @@
-"""The start of a desk, for the command line and for the demo: connects the node, the stored state, the feed and page.
+"""Starts a desk, for the command line and for the demo: connects the node, the stored state, the feed and page.
 
 async with open_desk(DeskSettings(api_url=…, token=…, feed="calls.csv")) as desk:
     print(desk.links)  # reviewer -> the address that signs them in
@@ -30,7 +30,7 @@ DESK_PORT = 8770
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeskSettings(PageSettings):
-    """The settings of the desk. `feed` is the path of a file, or a URL."""
+    """The settings of a desk. `feed` is the path of a file, or a URL."""
 
     feed: str = str(SAMPLE)
     state: Path = Path("review.db")
@@ -43,10 +43,10 @@ class DeskSettings(PageSettings):
 
 @contextlib.asynccontextmanager
 async def open_desk(settings: DeskSettings) -> AsyncIterator[OpenPage]:
-    """Serve the desk during the `with` block.
+    """Run the desk for the duration of an `async with` block.
 
-    Raise FeedError, StoreError or PublishError if the feed, the stored state or the node can't be used, and OSError if
-    the port is taken.
+    Raise FeedError if the feed can't be used, StoreError if the stored state can't, PublishError if the node can't be
+    reached or refuses, and OSError if the port is taken.
     """
     feed = open_feed(
         settings.feed,

@@ -40,9 +40,10 @@ Act = Callable[[Item, str, Json], Awaitable[Response]]
 
 
 class DeskService(StaffService):
-    """The HTTP service of the desk.
+    """The HTTP routes of the desk.
 
-    `keys` maps each reviewer to their sign-in key. `labels` are fields that the page shows unchanged.
+    `keys` maps each reviewer to the key for signing in. `labels` has members that are sent to the page, which shows
+    them unchanged.
     """
 
     def __init__(
@@ -73,13 +74,13 @@ class DeskService(StaffService):
     # ---- what the page is sent -------------------------------------------------------------------------------
 
     def all_for(self, name: str) -> Json:
-        """Return the state of the desk and all its items."""
+        """Return the state of the desk and all its items, for a page that has just opened its stream of events."""
         return {**self._desk(), "me": name, "items": [self._view(item) for item in self._control.queue]}
 
     def news_for(self, name: str, ids: set[str]) -> Iterator[tuple[str, Json]]:
         """Return the items that have changed.
 
-        If the desk itself has changed or items are gone, also return the state of the desk.
+        The state of the desk comes with them if it has changed, or if items were removed.
         """
         del name
         known = [item for each in ids if (item := self._control.queue.get(each))]

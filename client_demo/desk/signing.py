@@ -16,7 +16,7 @@ MOST_TEXT = 1_024  # the longest member of a signature, in characters
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A signature by one key: the person at the desk, the time in ms, and the two fields of the signature itself."""
+    """A signature by one key: who made it at the desk, when (in ms since 1970), and its two members as in JWS."""
 
     by: str
     at: int
@@ -27,13 +27,13 @@ class Signature:
 
 @dataclass(slots=True)
 class SigningRequest:
-    """A request that waits for signatures: what was decided, the body of the request, and the exact text to sign."""
+    """A request to the node that waits for signatures: the decision, the request's body, and the exact text to sign."""
 
     what: str  # publish, revise, cancel
     body: dict[str, Any]  # as in the dry run that returned the form
     form: str
     needed: int
-    draft: dict[str, Any]  # the typed form, as in a decision
+    draft: dict[str, Any]  # the form that the reviewer filled in, as in a decision
     signatures: list[Signature] = field(default_factory=list)
 
     @property
@@ -42,22 +42,22 @@ class SigningRequest:
         return len(self.signatures) >= self.needed
 
     def has(self, kid: str) -> bool:
-        """Return whether this key has signed."""
+        """Return whether there is already a signature by the key `kid`."""
         return any(each.kid == kid for each in self.signatures)
 
     def approved(self) -> dict[str, Any]:
-        """Return the body of the request with its signatures."""
+        """Return the body of the request with the signatures added."""
         signatures = [{"protected": each.protected, "signature": each.signature} for each in self.signatures]
         return self.body | {"approval": {"form": self.form, "signatures": signatures}}
 
     def shown(self) -> dict[str, Any]:
-        """Return the fields of this request that the page is sent."""
+        """Return those fields of this request that are sent to the page."""
         by = [{"by": each.by, "at": each.at, "kid": each.kid} for each in self.signatures]
         return {"what": self.what, "form": self.form, "needed": self.needed, "signed": by}
 
     @classmethod
     def from_map(cls, saved: Mapping[str, Any]) -> "SigningRequest":
-        """Return the request from a dict that `dataclasses.asdict` has made."""
+        """Return the request from a dict that was made of it by `dataclasses.asdict`."""
         return cls(**{**saved, "signatures": [Signature(**each) for each in saved["signatures"]]})
 
 

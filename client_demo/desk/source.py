@@ -30,16 +30,19 @@ MOST_BYTES = 16 << 20
 FETCH_S = 30.0
 LEAST_EVERY_S = 5.0
 LONGEST_WAIT_S = 900.0
-MOST_INCIDENTS = 2000  # the newest of one edition that are read; four times the undecided items of a desk
+MOST_INCIDENTS = 2000  # of one edition of a feed, only the newest are read; four times what a desk keeps undecided
 
 
 def as_recorded(records: Records) -> list[Sighting]:
-    """Return the newest incidents of a feed as sightings, with their recorded times."""
+    """Return the newest incidents of a feed, with the times that the feed has."""
     return [sighting(group, records, group.incident.occurred_at) for group in records.groups[-MOST_INCIDENTS:]]
 
 
 class Replay:
-    """A replay of a file (Rule 1). Times are in ms. Incidents without a time come first, and stay without a time."""
+    """Replays the incidents of a feed's file as if they were happening now (Rule 1).
+
+    Times are in ms since 1970. Incidents without a time come first, and are not given a time.
+    """
 
     def __init__(self, records: Records, opened_at: int, *, speed: float, ahead: int) -> None:
         self._records, self._opened_at, self._speed = records, opened_at, speed
@@ -50,14 +53,14 @@ class Replay:
 
     @property
     def title(self) -> str:
-        """The title of the replay that the page shows."""
+        """The title of the replay on the page."""
         first, last = self._span
         days = first if first == last else f"{first} to {last}"
         pace = "" if self._speed == 1 else f", {self._speed:g} times as fast"
         return f"Replay of {self._records.format.title}, recorded {days}{pace}; the times are moved to now"
 
     def due(self, now_ms: int) -> Iterator[Sighting]:
-        """Yield the incidents that have happened since the last call, according to the replay."""
+        """Yield the incidents that have happened, according to the replay, since the last call of this method."""
         groups = self._records.groups
         while self._shown < len(groups):
             group = groups[self._shown]
@@ -77,7 +80,7 @@ class Replay:
 
 
 class Poll:
-    """The feed at a URL, which is fetched again and again (Rule 2)."""
+    """Polls a URL for new editions of a feed (Rule 2)."""
 
     def __init__(
         self,
@@ -102,9 +105,9 @@ class Poll:
         await self._http.aclose()
 
     async def fetch(self) -> Records | None:
-        """Return the feed, or None if it has not changed.
+        """Return the feed, or None if it has not changed since the last fetch.
 
-        Set `wait_s` to the seconds until the next fetch. Raise FeedError if the feed can't be fetched or used.
+        Set `wait_s`, the number of seconds until the next fetch. Raise FeedError if the feed can't be fetched or used.
         """
         self._retry_after_s = 0.0
         try:
@@ -160,8 +163,8 @@ def open_feed(
 ) -> Feed:
     """Return a function that brings the incidents of a file or of a URL to the desk, until cancelled.
 
-    A file is replayed or, with `is_as_recorded`, its incidents are all taken at once; a URL is polled. `kind` describes
-    the feed. Raise FeedError if a file can't be used.
+    A file is replayed or, with `is_as_recorded`, its incidents are all taken at once; a URL is polled. `kind` is the
+    format of the feed. Raise FeedError if a file can't be used.
     """
     if "://" in where:
         return partial(_run_poll, Poll(where, every_s, kind=kind))

@@ -49,7 +49,7 @@ class Store:
         self._db.close()
 
     def items(self, now_ms: int) -> list[Item]:
-        """Return the items that have decisions of the last 7 days, and delete older items."""
+        """Return the items whose last decision is at most 7 days old. Delete all older items."""
         self._db.execute("DELETE FROM items WHERE decided_at < ?", (now_ms - KEPT_MS,))
         rows = self._db.execute("SELECT item FROM items ORDER BY rowid").fetchall()
         try:
@@ -58,7 +58,7 @@ class Store:
             raise StoreError(f"{self._path} was written by another version of the desk") from None
 
     def save(self, item: Item) -> None:
-        """Store an item. It is on the disk when this method returns. Raise StoreError if it can't be written."""
+        """Store an item. It is on the disk when this method returns. Raise StoreError if it can't be stored."""
         row = item.id, item.history[-1].at, json.dumps(item.to_map())
         try:
             self._db.execute("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", row)

@@ -37,7 +37,7 @@ def read_toml(name: str) -> dict[str, Any]:
 
 
 class Reason(StrEnum):
-    """The kinds of reasons why an incident is not published."""
+    """The kinds of reasons for which an incident is not published."""
 
     UNKNOWN_NATURE = "unknown nature"
     NEVER_ALERTED = "never alerted"
@@ -49,7 +49,10 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The content of `GET /v1/policy`: the title and limits of each category, and the things that are never alerted."""
+    """The node's policy, as `GET /v1/policy` returns it.
+
+    It has each category's title and limits, and the categories that are never alerted.
+    """
 
     name: str
     categories: Mapping[str, Mapping[str, Any]]
@@ -59,34 +62,37 @@ class Policy:
     def from_map(cls, policy: Mapping[str, Any]) -> "Policy":
         """Return the policy from the node's answer.
 
-        The list of things that are never alerted may come with or without reasons.
+        In the answer, the categories that are never alerted may come with or without reasons.
         """
         never = policy.get("never", {})
         reasons = never if isinstance(never, Mapping) else dict.fromkeys(never, "")
         return cls(str(policy.get("name", "")), policy["categories"], reasons)
 
     def max_age_ms(self, category: str) -> int:
-        """Return how old an incident of this category may be when it is published, in ms."""
+        """Return the largest age at which an incident of this category may be published, in ms."""
         return int(self.categories[category].get("max_age_s", DEFAULT_MAX_AGE_S) * 1000)
 
     def approvals(self, category: str, *, of_cancel: bool = False) -> int:
-        """Return how many reviewers must sign an alert of this category or, with `of_cancel`, its cancel."""
+        """Return the number of reviewers who must sign an alert of this category.
+
+        With `of_cancel`, return the number of those who must sign its cancellation.
+        """
         return int(self.categories.get(category, {}).get("cancel_approvals" if of_cancel else "approvals", 0))
 
     @property
     def is_signed(self) -> bool:
-        """Whether any category requires signatures."""
+        """Whether there is a category whose alerts reviewers must sign."""
         return any(self.approvals(each) or self.approvals(each, of_cancel=True) for each in self.categories)
 
     def clamp_m(self, category: str, radius_m: float) -> float:
-        """Return the radius in metres, limited to the category's bounds."""
+        """Return a radius in metres, raised or lowered to the limits of the category."""
         limits = self.categories[category]
         return float(max(limits.get("min_radius_m", 0), min(radius_m, limits.get("max_radius_m", radius_m))))
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An incident that is not published, with the kind of reason and its details."""
+    """An incident that is not published: the reason, and its details."""
 
     incident: Incident
     reason: Reason
@@ -95,9 +101,9 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An incident to be published, with its category.
+    """An incident that is published: its category, and the time at which it counts as having happened.
 
-    `occurred_at` is the time at which it counts as having happened, in ms.
+    The time is in ms since 1970.
     """
 
     incident: Incident
@@ -108,17 +114,17 @@ class Case:
 
 @dataclass(slots=True)
 class Triage:
-    """The decisions on the incidents of a feed: the cases to publish, and the refusals."""
+    """The decisions about all incidents of a feed: the cases to publish, and the refusals."""
 
     cases: list[Case] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
 
     def reasons(self) -> list[tuple[str, int]]:
-        """Return the reasons and the number of refusals for each, most frequent first."""
+        """Return each reason with the number of its refusals, the most frequent first."""
         return Counter(f"{refusal.reason}: {refusal.detail}" for refusal in self.refusals).most_common()
 
     def retimed(self) -> str:
-        """Return one line about the re-timed cases, or "" if there are none (Rule 4)."""
+        """Return a line of text about the cases whose time has been changed, or "" if there are none (Rule 4)."""
         times = [case.incident.occurred_at for case in self.cases if case.retimed]
         if not times:
             return ""
@@ -130,7 +136,7 @@ class Triage:
 class Desk:
     """A simulated desk, which decides on incidents and writes alerts.
 
-    `policy` is that of the node. With `retime`, old incidents are treated as if they had just happened.
+    `policy` is the policy of the node. With `retime`, old incidents are treated as if they had just happened.
     """
 
     def __init__(self, policy: Policy, *, retime: bool) -> None:
@@ -140,7 +146,7 @@ class Desk:
         self._desks = itertools.cycle(range(1, DESKS + 1))
 
     def triage(self, incidents: Iterable[Incident], now_ms: int) -> Triage:
-        """Decide on all incidents, and return the decisions."""
+        """Decide about all incidents of a feed, and return the decisions."""
         found = Triage()
         for incident in incidents:
             decision = self.decide(incident, now_ms)
@@ -151,7 +157,7 @@ class Desk:
         return found
 
     def decide(self, incident: Incident, now_ms: int) -> Case | Refusal:
-        """Return the case to publish, or the refusal with its reason."""
+        """Decide about one incident: return the case to publish, or the refusal."""
         category = self.category_of(incident)
         if isinstance(category, Refusal):
             return category
@@ -160,7 +166,7 @@ class Desk:
         return self._dated(incident, category, now_ms)
 
     def category_of(self, incident: Incident) -> str | Refusal:
-        """Return the category of the policy that the incident's nature means, or the refusal with its reason."""
+        """Return the category that the incident's nature means, or a refusal with the reason why it means none."""
         key = incident.means
         if not key:
             return Refusal(incident, Reason.UNKNOWN_NATURE, f'"{incident.nature}" is not in the table')
@@ -184,7 +190,10 @@ class Desk:
     # ---- writing alerts ------------------------------------------------------------------------------------
 
     def write(self, case: Case, now_ms: int) -> dict[str, Any]:
-        """Return the alert as an approved request. A re-timed case gets a time just before `now_ms`."""
+        """Return the approved alert for a case, ready to be published.
+
+        If the time of the case has been changed, the alert says that it happened just before `now_ms`.
+        """
         occurred_at = now_ms - AGE_AFTER_RETIMING_MS if case.retimed else case.occurred_at
         wording = self.wording(case.category)
         return {
@@ -203,9 +212,9 @@ class Desk:
         return {"reviewer": f"desk-{next(self._desks)}", "approved_at": format_time(now_ms)}
 
     def wording(self, category: str) -> dict[str, Any]:
-        """Return the headline, the severity and the radius for a category.
+        """Return the headline, the severity and the radius in metres for alerts of a category.
 
-        The radius is within the limits of the policy.
+        The radius is within the limits of the category.
         """
         wording = self._wording.get(category) or self._plain_wording(category)
         return {**wording, "radius_m": self._policy.clamp_m(category, wording["radius_m"])}
@@ -216,7 +225,7 @@ class Desk:
 
 
 def circle(where: Incident, radius_m: float) -> dict[str, Any]:
-    """Return a circle around the place of an incident, which must have one."""
+    """Return a circle around the place of an incident. The incident must have a place."""
     return {"type": "circle", "lat": where.lat, "lng": where.lng, "radius_m": radius_m}
 
 

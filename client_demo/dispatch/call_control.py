@@ -27,7 +27,7 @@ from .records import Record
 
 LOOK_EVERY_S = 1.0
 AGAIN_S = 1.0
-RETIMED_BY_MS = 30_000  # how long ago a re-timed record counts as having happened
+RETIMED_BY_MS = 30_000  # a record that is re-timed is treated as if it had happened this long ago
 OVER = ("ended", "expired")
 STATUSES = ("actual", "exercise", "test")
 KINDS = ("public", "residence")
@@ -41,13 +41,14 @@ Form = dict[str, Any]
 class CallCase:
     """A call for help on the page.
 
-    It has its record, the last decision and who made it, the pending request, and its state at the node.
+    It has the record from which it was opened, the last decision and who made it, the request that the node has not
+    answered yet, and the state of the call at the node.
     """
 
     id: str
     record: str | None
     by: str
-    form: Form | None = None  # the last form, with the place; None after the end, and for a call from elsewhere
+    form: Form | None = None  # the last form, with the place; None after the end, or if opened elsewhere
     sent: dict[str, Any] = field(default_factory=dict)  # the pending request, with the place
     pending: str = ""  # open, correct, end
     near: Mapping[str, Any] | None = None
@@ -69,10 +70,10 @@ class CallCase:
 
 
 class CallControl:
-    """The decisions of dispatchers, and their state at the node.
+    """Sends dispatchers' decisions to the node, and follows the state of their calls there.
 
-    `status` is the status of calls from records that have none. With `retimes`, records count as having just happened.
-    `changed` is called whenever the page must be updated.
+    `status` is the status of a call whose record has none (actual, exercise or test). With `retimes`, records are
+    treated as if they had just happened. `changed` is called whenever the page must be updated.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class CallControl:
         return case
 
     def end(self, call_id: str, reason: str, by: str) -> CallCase:
-        """End a call, so that everybody stands down.
+        """End a call, so that all responders are told to stop.
 
         Raise Conflict if somebody else was first, and NotAllowed if `reason` is empty.
         """
@@ -244,9 +245,9 @@ class CallControl:
 
 
 def read_form(sent: Mapping[str, Any]) -> Form:
-    """Return the form in a request of the page.
+    """Return the form that the dispatcher has filled in, as the page has sent it.
 
-    Its values are texts, and numbers or None. Raise ValueError for other values.
+    Its values are texts, and numbers or None. Raise ValueError if there are other values.
     """
     form: Form = {}
     for name in ("category", "status", "headline", "kind", "address", "access"):
@@ -271,7 +272,7 @@ def read_text(name: str, value: object) -> str:
 
 
 def _require(form: Form) -> None:
-    """Raise NotAllowed unless the dispatcher has filled in the form."""
+    """Raise NotAllowed, with the reasons, unless the dispatcher has filled in all required fields of the form."""
     lacks = []
     if not form["headline"]:
         lacks.append(Trouble("headline", "Say in a few words what has happened: no address, no name."))
@@ -286,7 +287,7 @@ def _require(form: Form) -> None:
 
 
 def _said(form: Form) -> dict[str, Any]:
-    """Return the fields of a call that the dispatcher has filled in, in the form for the node."""
+    """Return the fields of a call that the dispatcher has filled in, formatted as the node expects them."""
     place = {name: form[name] for name in ("lat", "lng", "kind", "address", "access") if form[name] not in ("", None)}
     return {**{name: form[name] for name in ("category", "headline", "status")}, "place": place}
 
@@ -296,9 +297,9 @@ _FIELDS |= {"/place/lat": "place", "/place/lng": "place", "/place/address": "add
 
 
 def troubles(refusal: Refused) -> list[Trouble]:
-    """Return why the node has refused a request, as troubles.
+    """Return the reasons why the node has refused a request.
 
-    A trouble is a sentence, with the field of the form that it concerns.
+    Each is a sentence, with the field of the form that it concerns.
     """
     errors = refusal.problem.get("errors")
     if not isinstance(errors, list) or not errors:

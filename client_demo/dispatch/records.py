@@ -48,7 +48,7 @@ class Record:
 
 
 def calls_for_help(records: Records, categories: Collection[str]) -> list[Record]:
-    """Return the records whose nature means a call of one of these categories, or a drill, newest first."""
+    """Return, newest first, the records whose nature means a call of one of these categories, or a drill."""
     found = [record for group in records.groups for record in _read(group, records, categories)]
     return found[: -MOST_RECORDS - 1 : -1]
 

@@ -27,7 +27,10 @@ DISPATCH_PORT = 8775
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchSettings(PageSettings):
-    """The settings of the dispatch page. With `retimes`, records count as having just happened, as in a replay."""
+    """The settings of the dispatch page.
+
+    With `retimes`, records are treated as if they had just happened, as in a replay.
+    """
 
     feed: Path = SAMPLE
     dispatchers: Sequence[str] = ("dispatch-1",)

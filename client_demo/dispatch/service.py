@@ -33,7 +33,8 @@ PAGE = page_files("dispatch", "call", "form")
 class DispatchService(StaffService):
     """The HTTP service of the dispatch page.
 
-    `keys` maps each dispatcher to their sign-in key. `labels` are fields that the page shows unchanged.
+    `keys` maps each dispatcher to their sign-in key. `labels` are fields that are sent to the page, which shows them
+    unchanged.
     """
 
     def __init__(

@@ -35,13 +35,16 @@ class PublishError(Exception):
 
 
 class Unanswered(PublishError):  # noqa: N818 (an outcome)
-    """Raised if no answer came within `patience_s`. The server may have carried out the request."""
+    """Raised if a request was not answered within `patience_s` seconds.
+
+    The server may or may not have carried out the request.
+    """
 
 
 class Refused(PublishError):  # noqa: N818 (an answer)
-    """Raised if the server has refused the request.
+    """Raised if the server refused a request.
 
-    It has the HTTP `status`, the problem document, and `lines`, one for each broken rule.
+    `status` is the HTTP status, and `problem` the problem document. `lines` has one line of text for each broken rule.
     """
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
@@ -51,7 +54,7 @@ class Refused(PublishError):  # noqa: N818 (an answer)
 
     @property
     def slug(self) -> str:
-        """The type of the problem, such as `stale`."""
+        """The last part of the problem's type, such as `stale`; "" if the problem has no type."""
         return str(self.problem.get("type", "")).removeprefix("/problems/")
 
 
@@ -64,10 +67,11 @@ def _in_words(status: int, problem: Mapping[str, Any]) -> list[str]:
 
 
 def retry_after_s(value: str | None) -> float:
-    """Return the seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3), or 0 without such a header.
+    """Return the number of seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3).
 
-    The header has seconds or a date. The result is at most MAX_RETRY_AFTER_S, so that a wrong header can't keep a
-    client away forever.
+    `value` is the value of the header, which is a number of seconds or a date; None if there is no such header. The
+    result is 0 if `value` is None or invalid. It is at most MAX_RETRY_AFTER_S, so that a wrong header cannot keep a
+    client away for good.
     """
     if value is None:
         return 0.0
@@ -82,10 +86,10 @@ def retry_after_s(value: str | None) -> float:
 
 
 class ApiClient:
-    """A connection to the api listener.
+    """A connection to the server's HTTP API. Use one of its subclasses, as an async context manager.
 
-    Use its subclasses as async context managers. A request is repeated for at most `patience_s` seconds; then
-    Unanswered is raised. Before each repetition, `on_retry` is called with the reason as a line for the user.
+    A request that gets no answer is repeated for at most `patience_s` seconds; then Unanswered is raised. Before each
+    repetition, `on_retry` is called with the reason, one line of text for a person.
     """
 
     def __init__(
@@ -118,7 +122,7 @@ class ApiClient:
         await self._http.aclose()
 
     async def policy(self) -> Answer:
-        """Return the policy that the node uses now."""
+        """Return the server's present policy: the categories of alerts that may be published, with their limits."""
         return await self._call("GET", "/v1/policy")
 
     # ---- one request with its retries ------------------------------------------------------------------------
@@ -144,10 +148,10 @@ class ApiClient:
             wait_s = min(LAST_WAIT_S, 2 * wait_s)
 
     async def _try(self, request: httpx.Request) -> tuple[httpx.Response | None, str, float]:
-        """Send the request once.
+        """Send a request once. Return the answer, or None if the request has to be repeated.
 
-        Return the answer or, if there is none, None with the cause in words and the seconds of `Retry-After`. Raise
-        Refused if the server refuses the request.
+        In the second case, also return the cause in words, and the seconds that the server's `Retry-After` asks for (0
+        without one). Raise Refused if the server refuses the request.
         """
         try:
             response = await self._http.send(request)
@@ -166,14 +170,14 @@ def _wait(response: httpx.Response) -> float:
 
 
 def in_path(own_id: str) -> str:
-    """Return an id, quoted for use as one segment of a path."""
+    """Return an id, quoted so that it can be used as one segment of a URL's path."""
     return quote(own_id, safe="")
 
 
 def json_of(response: httpx.Response) -> Answer:
     """Return the body of a response as a dict.
 
-    If it is not a JSON object, such as an error page of a proxy, return a dict with the status.
+    If the body is not a JSON object (but, for example, an error page of a proxy), return a dict with the HTTP status.
     """
     try:
         body = response.json()

@@ -12,7 +12,7 @@ def encoded(data: bytes) -> str:
 
 
 def decoded(text: str) -> bytes:
-    """Return the bytes that base64url text encodes. Raise ValueError for any other text."""
+    """Return the bytes that base64url text encodes. Raise ValueError if the text is not base64url."""
     if not _SPELLING.fullmatch(text):
         raise ValueError("not base64url")
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,4 +1,6 @@
-"""The calls of a responder, with their tasks and the responder's answers. No I/O; callers pass the time.
+"""Keeps the calls for help of a responder, with their tasks and the responder's answers. No I/O.
+
+There is no clock here: callers pass the time.
 
 A responder who accepts a call gets a seat (a place among those who go) and a `task`, which says where to go.
 
@@ -31,11 +33,11 @@ from .times import parse_time
 from .wire import Message
 
 AGAIN_MS = 5_000  # pause before an answer is repeated (protocol, RU3)
-REPORT_MS = 6_000  # the server allows one in 5 s (M20), and the second may travel faster than the first
+REPORT_MS = 6_000  # pause between two reports: the server allows one in 5 s (M20), and the second may travel faster
 MAX_LIFE_MS = 7_200_000  # a call is open for two hours at most: protocol, `max_age_s`
 MAX_ETA_S = 7_200
 MAX_REMEMBERED = 1_024  # ids kept for Rules 3 and 5, of at most 128 characters each
-DECLINES = 3  # on each connection, when no seat is known
+DECLINES = 3  # how often a decline is sent on each connection if no seat is known
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -43,7 +45,7 @@ State = Literal["aed", "arrived"]
 
 
 class CallKind(StrEnum):
-    """The kind of a change of a call."""
+    """The kind of a change of a call for help, as one responder sees the call."""
 
     CALL = "call"  # the call is new, its content has changed, or a seat is free again
     TASK = "task"  # this responder has a seat, and the task says where to go
@@ -55,8 +57,8 @@ class CallChange:
     """One change to show to a responder.
 
     `call` and `task` are the call and the task after the change, each None if there is none. After a STANDDOWN there is
-    no task: remove its place from the screen, and its notifications, too. `reason` is the one that the server gave, or
-    "expired" when the call reached its end, about which the server sends no message.
+    no task: remove the exact place from the screen, and from notifications, too. `reason` is the reason that the server
+    gave, or "expired" if the call has reached its end, about which the server sends no message.
     """
 
     kind: CallKind
@@ -69,7 +71,7 @@ class CallChange:
 @dataclass(slots=True)
 class _Held:
     expires_at: int  # ms since 1970, the server's time
-    keep_until: int  # own clock
+    keep_until: int  # by the client's own clock, in ms
     call: Mapping[str, Any] | None = None
     task: Mapping[str, Any] | None = None
     report: State | None = None
@@ -85,7 +87,7 @@ class _Held:
 class _Answer:
     message: Message
     at: int  # when to send it (again), by the client's own clock
-    until: int  # own clock
+    until: int  # by the client's own clock, in ms
     left: int | None = None  # how many more times on this connection; None: until answered
 
 
@@ -112,9 +114,10 @@ def _text(value: object, name: str) -> str:
 
 
 class Calls:
-    """The calls of one responder.
+    """Keeps the calls for help of one responder, with the tasks and the responder's answers.
 
-    `own_ms` is the time on the client's own clock, and `now_ms` is the server's time at that moment.
+    In all methods, `own_ms` is the time of the client's own clock, and `now_ms` the server's time at the same moment,
+    both in ms.
     """
 
     def __init__(self) -> None:
@@ -122,18 +125,18 @@ class Calls:
         self._answers: dict[str, _Answer] = {}
         self._once: list[Message] = []  # declines of calls in which this responder has no seat
         self._declined: OrderedDict[str, None] = OrderedDict()
-        self._over: OrderedDict[str, int] = OrderedDict()  # id -> the last revision that was held
+        self._over: OrderedDict[str, int] = OrderedDict()  # id -> the last revision that was received
 
     def __len__(self) -> int:
         return len(self._held)
 
     def call(self, call_id: str) -> Mapping[str, Any] | None:
-        """Return the newest revision of this call, or None if the responder does not have the call."""
+        """Return the newest received revision of a call; None if the call is unknown or over."""
         held = self._held.get(call_id)
         return None if held is None else held.call
 
     def task(self, call_id: str) -> Mapping[str, Any] | None:
-        """Return the task of this call, which says where to go.
+        """Return this responder's task in a call, which says where to go.
 
         Return None if the responder has no seat (place among those who go).
         """
@@ -141,21 +144,21 @@ class Calls:
         return None if held is None else held.task
 
     def tasks(self) -> list[Mapping[str, Any]]:
-        """Return all tasks of the responder, usually at most one."""
+        """Return all tasks of this responder. There is usually at most one."""
         return [held.task for held in self._held.values() if held.task is not None]
 
     def ringing(self) -> list[Mapping[str, Any]]:
-        """Return the calls for which the responder has no task."""
+        """Return the calls for which this responder has no task (yet)."""
         return [held.call for held in self._held.values() if held.call is not None and held.task is None]
 
     def unanswered(self, call_id: str) -> bool:
-        """Return whether the server has not yet answered an accept, or the decline of a seat."""
+        """Return whether the server has not yet answered an `accept`, or a `decline` that gave a seat back."""
         return call_id in self._answers
 
     # ---- messages from the server; incomplete ones raise KeyError, TypeError or ValueError ----------------------
 
     def take_call(self, call: Mapping[str, Any], own_ms: int, now_ms: int) -> list[CallChange]:
-        """Store the call of a `call` message and return the changes to show."""
+        """Store the call in a `call` message, and return the changes to show."""
         key, revision = _text(call["id"], "id"), _whole(call["revision"], "revision")
         expires_at = parse_time(call["expires_at"])
         keep_until = own_ms + min(MAX_LIFE_MS, max(0, expires_at - parse_time(call["issued_at"])))
@@ -172,9 +175,9 @@ class Calls:
         return [self._change(CallKind.CALL, key)]
 
     def take_task(self, task: Mapping[str, Any], own_ms: int, now_ms: int) -> list[CallChange]:
-        """Store a `task` message and return the changes to show.
+        """Store the task in a `task` message, and return the changes to show.
 
-        All devices of a person get the task, whichever of them accepted.
+        The server sends the task to all devices of a person, not only to the device on which the person has accepted.
         """
         key, revision = _text(task["id"], "id"), _whole(task["revision"], "revision")
         expires_at, place = parse_time(task["expires_at"]), task["place"]
@@ -182,7 +185,7 @@ class Calls:
             raise TypeError("place is no map")
         answer = self._answers.get(key)
         if answer is not None and answer.message["type"] == "decline":
-            answer.left = None  # a seat must be given back; the task may have crossed our decline
+            answer.left = None  # give the seat back: the task may have been sent before the decline came
             return []
         held = self._held.get(key)
         if expires_at <= now_ms or (held is None and revision <= self._over.get(key, 0)):
@@ -212,9 +215,9 @@ class Calls:
     # ---- the person's answers, which `due` returns for sending ----------------------------------------------------
 
     def accept(self, call_id: str, eta_s: int | None, own_ms: int) -> None:
-        """Accept a call; the responder will arrive in `eta_s` seconds.
+        """Accept a call. `eta_s` is the time until the responder arrives, in seconds; None if it is unknown.
 
-        Raise ValueError if `eta_s` is out of range, or the id is malformed.
+        Raise ValueError if `eta_s` is out of range, or if the id is malformed.
         """
         _checked(call_id)
         if eta_s is not None and (isinstance(eta_s, bool) or not 0 <= eta_s <= MAX_ETA_S):
@@ -227,7 +230,7 @@ class Calls:
     def decline(self, call_id: str, own_ms: int) -> None:
         """Decline a call, and remove it.
 
-        After an accept, this gives the seat back. Raise ValueError if the id is malformed.
+        If the call was accepted before, this gives the seat back. Raise ValueError if the id is malformed.
         """
         until, message = self._until(call_id, own_ms), {"type": "decline", "id": _checked(call_id)}
         held, answer = self._held.pop(call_id, None), self._answers.pop(call_id, None)
@@ -240,9 +243,9 @@ class Calls:
             self._once.append(message)
 
     def report(self, call_id: str, state: State, own_ms: int) -> None:
-        """Report `aed` (I have a defibrillator) or `arrived`.
+        """Report the responder's progress: `aed` (I have a defibrillator) or `arrived`.
 
-        Raise ValueError if the responder has no seat, or for any other state.
+        Raise ValueError if the responder has no task in this call, or if `state` is something else.
         """
         held = self._held.get(call_id)
         if state not in get_args(State):
@@ -254,10 +257,10 @@ class Calls:
     # ---- time ----------------------------------------------------------------------------------------------------
 
     def connected(self, own_ms: int) -> None:
-        """Prepare answers and reports for sending again on a new connection (Rules 2 and 6).
+        """Schedule all answers and reports for sending on a new connection (Rules 2 and 6).
 
-        Declines of calls without a seat are dropped: if the server sends the call again, `take_call` declines it again
-        (Rule 3).
+        Declines by a responder who has no seat are not sent again: if the server sends the call again, `take_call`
+        declines it again (Rule 3).
         """
         self._once.clear()
         for answer in self._answers.values():
@@ -266,7 +269,7 @@ class Calls:
             held.report_at = None if held.report is None else max(own_ms, held.next_report_at)
 
     def due(self, own_ms: int) -> list[Message]:
-        """Return the messages that must be sent now, and record that they are sent."""
+        """Return the messages to send now, and record that they are sent."""
         messages, self._once = self._once, []
         for answer in self._answers.values():
             if answer.at <= own_ms and answer.left != 0:
@@ -279,7 +282,10 @@ class Calls:
         return messages
 
     def next_due(self) -> int | None:
-        """Return the time on the client's own clock at which `due` has a message to send, or None if there is none."""
+        """Return the time at which `due` will have a message to send; None if no message waits.
+
+        The time is that of the client's own clock, in ms.
+        """
         if self._once:
             return 0
         answers = [answer.at for answer in self._answers.values() if answer.left != 0]
@@ -287,17 +293,18 @@ class Calls:
         return min(answers + reports, default=None)
 
     def next_expiry(self, ahead_ms: int) -> int | None:
-        """Return the time on the client's own clock at which `expire` must be called, or None if there are no calls.
+        """Return the time at which `expire` must be called next; None if nothing can expire.
 
-        `ahead_ms` is the server's clock minus the client's own clock.
+        The time is that of the client's own clock, in ms. `ahead_ms` is the server's clock minus the client's own
+        clock.
         """
         held = [min(each.expires_at - ahead_ms, each.keep_until) for each in self._held.values()]
         return min(held + [answer.until for answer in self._answers.values()], default=None)
 
     def expire(self, own_ms: int, now_ms: int) -> list[CallChange]:
-        """Remove the calls that are over by one of the two clocks, and return the changes (Rule 4).
+        """Remove the calls that are over by at least one of the two clocks, and return the changes (Rule 4).
 
-        Their answers are removed, too.
+        The responder's answers to these calls are removed, too.
         """
         for key in [key for key, answer in self._answers.items() if answer.until <= own_ms]:
             del self._answers[key]
@@ -309,10 +316,9 @@ class Calls:
         return changes
 
     def holding(self, limit: int) -> dict[str, int]:
-        """Return the calls that the responder has, as id -> highest revision.
+        """Return the calls to list in the `holding` of a `hello`: a dict from id to highest received revision (RU3).
 
-        They come first in the `holding` of a `hello` (RU3). There are at most `limit` entries: calls with a task first,
-        then those that end last.
+        It has at most `limit` entries: calls with a task come first, then the other calls, those that end last first.
         """
         first = sorted(self._held, key=lambda key: (self._held[key].task is None, -self._held[key].expires_at))
         return {key: self._held[key].revision for key in first[:limit]}

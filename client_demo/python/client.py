@@ -53,13 +53,13 @@ __all__ = ["Client", "ClientError", "RequestRefused"]
 log = logging.getLogger("client_demo")
 
 HANDSHAKE_S = 10.0
-HEARTBEAT_S = 25.0  # if the welcome has no valid interval
+HEARTBEAT_S = 25.0  # used if the welcome has no valid interval
 MAX_HEARTBEAT_S = 3600.0  # with a longer interval a dead connection would go unnoticed
 MALFORMED = 4400
 MAX_LANGUAGES = 8
 _TAG = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
-HERE_REF = 0  # `ref` of the `move` with `here` after a welcome; a link counts from 1
-RENEW_S = 60.0  # a token is renewed this long before it expires, or after 80 % of its life if that is later
+HERE_REF = 0  # `ref` of the `move` that `_offer_here` sends; the other requests of a link count from 1
+RENEW_S = 60.0  # a token is renewed this long before it expires, or after 80 % of its lifetime if that is later
 RENEW_AGAIN_S = 5.0  # after a failed renewal
 
 OnChange = Callable[[Change], object]
@@ -70,7 +70,10 @@ TokenSource = Callable[[], str | Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of a connection attempt: what to do next, and the reason in words."""
+    """How an attempt to connect ended: what to do next, and the reason in words.
+
+    `retry_after_s` is the time, in seconds, that the server has asked the client to wait.
+    """
 
     after: After
     why: str
@@ -78,17 +81,18 @@ class Ending:
 
 
 class Client:
-    """One subscriber, which reconnects for as long as `run` lasts.
+    """A subscriber, which connects to the server and reconnects for as long as `run` lasts.
 
-    `token` is called before each connection, before the token expires and after the server has refused a token; it may
-    be a coroutine function. `languages` are tags such as "de-AT", the preferred first: the server sends each alert in
-    one of its languages. `on_status` gets a line of text whenever the connection opens or ends. With
-    `verify` the client asks for the signed stream, and `on_untrusted` is called for each alert and cancel that is
-    dropped. Raises ValueError for a language that is no such tag, and for more than 8 languages.
+    `token` returns a token; it may be a coroutine function. It is called before each connection, before the token
+    expires and after the server has refused a token. `languages` are tags such as "de-AT", the preferred one first: the
+    server sends each alert in one of its languages. `on_status` is called with a line of text whenever the connection
+    opens or ends. With `verify` the client asks for the stream with reviewers' signatures, and `on_untrusted` is called
+    for each `alert` or `cancel` message that is dropped because its signatures do not suffice. Raise ValueError if a
+    language is not a tag, or if there are more than 8.
 
-    A responder has a place that is `here`; `on_call` is called for changes of calls, as `on_change` is for alerts.
-    `locate` returns where the person is now and may be a coroutine function. It is called whenever a new call arrives,
-    so that the server learns at once how near the responder is.
+    A responder has a place with `here`. `on_call` is called for changes of calls, as `on_change` is for alerts.
+    `locate` returns the place where the person is now; it may be a coroutine function. It is called whenever a new call
+    arrives, so that the server learns at once how near the responder is.
     """
 
     def __init__(
@@ -119,7 +123,7 @@ class Client:
         self._filter["languages"] = _tags(languages)
         self._says_languages = True  # whether a `hello` contains languages (Rule 5)
         self._says_here = False  # whether places contain `here` (Rule 5)
-        self._hello_may_be_too_new = False  # whether the last hello had languages or `here` and is unanswered
+        self._hello_may_be_too_new = False  # whether the last `hello` had languages or `here`, and was not answered
         self._on_call, self._locate = on_call, locate
         self._rang, self._calls_changed = asyncio.Event(), asyncio.Event()
         self._on_change, self._on_status, self._on_untrusted = on_change, on_status, on_untrusted
@@ -143,7 +147,7 @@ class Client:
         """Open one short connection, receive and acknowledge the messages that are waiting, and close it.
 
         This is for an app in the background that a push has woken (protocol, "A client's duties"). Raise ClientError if
-        that fails.
+        reconnecting makes no sense.
         """
         await first_to_end(self.run(), self._caught_up_and_acknowledged())
 
@@ -157,27 +161,27 @@ class Client:
         await self._is_caught_up.wait()
 
     def stop(self) -> None:
-        """End `run`, closing the connection with code 1000."""
+        """End `run`. The connection is closed with the close code 1000."""
         self._stopping.set()
 
     def interrupt(self) -> None:
-        """Drop the connection without a close frame, as in a tunnel. `run` goes on and reconnects."""
+        """Drop the connection without a close frame, as if the network were lost. `run` continues, and reconnects."""
         if self._link is not None:
             self._link.abort()
 
     async def move(self, places: Sequence[Place]) -> None:
-        """Change the places.
+        """Replace the places of the subscriber.
 
-        Whether we are inside each alert is decided again at once. When this method returns, the server knows the
-        places, or the next `hello` will send them.
+        The alerts that the client has are compared with the new places at once. When this method returns, either the
+        server knows the new places, or the connection is lost and the next `hello` will send them.
         """
         self._report(self.holdings.expire(own_ms()) + self.holdings.move(places))
         await self._ask({"type": "move", "places": self._said_places()})
 
     async def filter(self, **fields: Any) -> None:
-        """Change `categories`, `min_severity` or `languages`.
+        """Change the filter: `categories`, `min_severity` or `languages`.
 
-        None clears a filter; a filter that is not given stays.
+        None removes a part of the filter. A part that is not given stays as it is.
         """
         if "languages" in fields:
             fields["languages"] = _tags(fields["languages"])
@@ -188,48 +192,51 @@ class Client:
             await self._ask({"type": "filter", **fields})
 
     def ack(self, alert_id: str, revision: int) -> None:
-        """Acknowledge that the person has been shown this revision.
+        """Acknowledge that this revision of an alert was shown to the person.
 
-        This is for alerts for which `on_change` has returned False.
+        This is only needed if `on_change` has returned False; otherwise alerts are acknowledged automatically.
         """
         if self._link is not None:
             self._link.say_later({"type": "ack", "id": alert_id, "revision": revision})
 
     def accept(self, call_id: str, eta_s: int | None = None) -> None:
-        """Accept a call; the responder will arrive in `eta_s` seconds.
+        """Accept a call for help. `eta_s` is the time until the responder arrives, in seconds, or None.
 
-        The accept is sent again until the server answers it; `on_call` then gets the `task` or a `standdown`. Raise
-        ValueError if `eta_s` is not from 0 to 7,200, or the id is malformed.
+        The message is repeated until the server answers it with a `task` or a `standdown`, for which `on_call` is
+        called. Raise ValueError if `eta_s` is not between 0 and 7,200, or if the id is malformed.
         """
         self.calls.accept(call_id, eta_s, own_ms())
         self._wake_for_calls()
 
     def decline(self, call_id: str) -> None:
-        """Decline a call. After an accept, this gives the seat back. The call is not reported any more."""
+        """Decline a call for help, or give the seat back if the call was accepted before.
+
+        `on_call` is not called for this call any more.
+        """
         self.calls.decline(call_id, own_ms())
         self._wake_for_calls()
 
     def report(self, call_id: str, state: State) -> None:
         """Report `aed` (I have a defibrillator) or `arrived` to the dispatcher.
 
-        Raise ValueError if there is no task.
+        Raise ValueError if the responder has no task in this call.
         """
         self.calls.report(call_id, state, own_ms())
         self._wake_for_calls()
 
     @property
     def rest_until(self) -> int | None:
-        """Until when we are not called because we have just helped somebody; None if we may be called.
+        """The time until which this responder is not called, after having just helped somebody.
 
-        The time is in ms since 1970, by the server's clock.
+        It is in ms since 1970, by the server's clock; None if calls may come.
         """
         return self._rest_until if self._rest_until > self._clocks()[1] else None
 
     def away_m(self, call: Mapping[str, Any]) -> float | None:
-        """Return the distance in metres to the centre of `near`, or None if no place is known.
+        """Return the distance, in metres, to the centre of a call's circle `near`; None if it is unknown.
 
-        It is measured from the place where the person is or, if that is not known, from the nearest place. `near` is a
-        circle that contains the person who needs help; only the task has the exact place.
+        It is measured from the place that has `here`; if there is none, from the place that is nearest to the centre.
+        The person who needs help is somewhere in the circle `near`; only the task has the exact place.
         """
         places = [place for place in self.holdings.places if place.here] or self.holdings.places
         try:
@@ -273,7 +280,7 @@ class Client:
             self._url,
             subprotocols=[Subprotocol(self._wire.subprotocol)],
             compression=None,
-            ping_interval=None,  # the link sends pings, at the server's interval
+            ping_interval=None,  # `Link` sends the pings, at the interval that the server asks for
             open_timeout=HANDSHAKE_S,
             close_timeout=2.0,
             proxy=None if is_loopback(self._url) else True,
@@ -281,7 +288,7 @@ class Client:
         try:
             return await self._talk(socket)
         finally:
-            await socket.close()  # with 1000, also after `stop`; does nothing if the server has closed
+            await socket.close()  # with the code 1000; does nothing if the server has already closed it
 
     async def _talk(self, socket: ClientConnection) -> Ending:
         if socket.subprotocol is None:
@@ -316,16 +323,17 @@ class Client:
         )
 
     def _offer_languages(self, link: Link, welcome: Message) -> None:
-        """Send the languages in a `filter` if the `hello` had left them out and the server knows them (Rule 5)."""
+        """Send the languages in a `filter` if the server knows languages and the `hello` lacked them (Rule 5)."""
         if not self._says_languages and isinstance(welcome.get("languages"), list):
             self._says_languages = True
             if self._filter["languages"] is not None:
                 link.say({"type": "filter", "languages": self._filter["languages"]})
 
     def _offer_here(self, link: Link, welcome: Message) -> bool:
-        """Send `here` in a `move` if the server counts us as a responder and the `hello` did not contain it (Rule 5).
+        """Send the place with `here` in a `move`, if the server knows that this client is a responder's (Rule 5).
 
-        Return whether a move was sent.
+        Nothing is sent if the `hello` already contained `here`, or if no place has it. Return whether a `move` was
+        sent.
         """
         said = self._says_here
         self.quals = _quals(welcome)
@@ -341,7 +349,7 @@ class Client:
         return [(place if self._says_here else replace(place, here=False)).to_map() for place in places]
 
     def _holding(self) -> dict[str, int]:
-        """Return the `holding` of a `hello`, which lists what we have: calls first (protocol, RU3), then alerts."""
+        """Return the `holding` of a `hello`, which lists what the client has: calls (protocol, RU3), then alerts."""
         self._report_calls(self._expired_calls())
         calls = self.calls.holding(MAX_HOLDING)
         alerts, dropped = self.holdings.holding(own_ms(), MAX_HOLDING - len(calls))
@@ -435,14 +443,14 @@ class Client:
         self._report_calls(self._expired_calls())
 
     def _clocks(self) -> tuple[int, int]:
-        """Return the time on our own clock and the server's time, both in ms."""
+        """Return the times of the client's own clock and of the server's clock, both in ms."""
         now = own_ms()
         return now, self.holdings.server_ms(now)
 
     def _ask_the_time(self) -> None:
-        """Ask the server for its time.
+        """Ask the server what time its clock shows.
 
-        An alert that has just come has already ended by the server's last `now`, so that time may be wrong.
+        This is done if an alert arrives that has already ended, according to the last known time of the server.
         """
         if self._link is not None and not self._asks_the_time:
             self._asks_the_time = True
@@ -470,7 +478,7 @@ class Client:
         self._calls_changed.set()
 
     async def _expire(self) -> None:
-        """Remove alerts and calls when they end, whether or not there is a connection."""
+        """Remove alerts and calls at their end, whether the client is connected or not. Never returns."""
         while True:
             self._held_changed.clear()
             expiries = (self.holdings.next_expiry(), self.calls.next_expiry(self.holdings.server_ms(0)))
@@ -483,7 +491,7 @@ class Client:
     # ---- outgoing messages ---------------------------------------------------------------------------------
 
     async def _answer_calls(self, link: Link) -> None:
-        """Send a responder's answers, and send them again, when `calls` says they are due."""
+        """Send the responder's answers, and repeat them, at the times that `calls` decides on. Never returns."""
         while True:
             self._calls_changed.clear()
             for message in self.calls.due(own_ms()):
@@ -491,7 +499,7 @@ class Client:
             await _set_or_due(self._calls_changed, self.calls.next_due())
 
     async def _come_near(self) -> None:
-        """Send the server the person's present place whenever a new call arrives (protocol, RU1)."""
+        """Whenever a new call arrives, send the place where the person is now (protocol, RU1). Never returns."""
         while True:
             await self._rang.wait()
             self._rang.clear()
@@ -511,9 +519,9 @@ class Client:
             await self._link.ask(message)
 
     async def _fresh_token(self) -> str | None:
-        """Return a token from the caller's function.
+        """Return a token from the function that the caller has given, or None if there is no such function.
 
-        Raise ClientError if the server has already refused this token (Rule 3).
+        Raise ClientError if the server has refused this token before (Rule 3).
         """
         if self._token_source is None:
             return None
@@ -524,7 +532,7 @@ class Client:
         return token
 
     async def _renew_token(self, link: Link, expiry_ms: int | None) -> None:
-        """Send a fresh token each time before the present one expires."""
+        """Send a fresh token whenever the present one is about to expire."""
         wait_s = self._renewal_s(expiry_ms)
         while wait_s is not None and self._token_source is not None:
             await asyncio.sleep(wait_s)
@@ -553,17 +561,24 @@ class Client:
 
 
 async def _set_or_due(event: asyncio.Event, due_ms: int | None) -> None:
-    """Wait until the event is set, or until `due_ms` on our own clock."""
+    """Wait until `event` is set, or the client's own clock reaches `due_ms`.
+
+    If `due_ms` is given, wait for a minute at most.
+    """
     # Wait at most a minute: the loop's clock may stop while the machine sleeps, but `own_ms` does not.
     delay_s = None if due_ms is None else min(60.0, max(0.0, (due_ms - own_ms()) / 1000))
-    # `wait_for` would not do: in Python 3.11 it loses a cancellation that comes together with the event.
+    # `wait_for` can't be used: in Python 3.11 it loses a cancellation that comes together with the event.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(delay_s):
             await event.wait()
 
 
 def _tags(languages: Sequence[str] | None) -> list[str] | None:
-    """Return the languages as a list. Raise ValueError if the server would close every `hello` because of them."""
+    """Return the languages as a list.
+
+    Raise ValueError if a language is not a tag, or if there are more than 8, because the server would then close every
+    connection.
+    """
     if languages is None:
         return None
     if isinstance(languages, str) or len(languages) > MAX_LANGUAGES or not all(map(_TAG.fullmatch, languages)):
@@ -580,7 +595,7 @@ def _window_ms(welcome: Message) -> tuple[object, object]:
 
 
 def _time(said: object) -> int | None:
-    """Return a time of the protocol in ms since 1970; None for anything else."""
+    """Return a time, written as in the protocol, in ms since 1970; None for any other value."""
     with contextlib.suppress(ValueError):
         return parse_time(said) if isinstance(said, str) else None
     return None
@@ -613,9 +628,9 @@ def _time_ms(text: object) -> int | None:
 
 
 def token_expiry_ms(token: str) -> int | None:
-    """Return the `exp` of a JWT in ms since 1970, or None if it can't be read.
+    """Return the expiry (`exp`) of a JWT in ms since 1970, or None if it can't be read.
 
-    The signature is not verified, because the value only says when to fetch the next token.
+    The token's signature is not verified, because the expiry is only used to decide when to fetch the next token.
     """
     try:
         claims = json.loads(decoded(token.split(".")[1]))

@@ -13,21 +13,21 @@ import h3
 from .api import Answer, ApiClient, in_path
 from .geo import Place, cell_reach_m
 
-RESOLUTION = 8  # of the cells that the server gets; the reach of such a cell is about 0.6 km
+RESOLUTION = 8  # resolution of the cells that are sent to the server; the reach of such a cell is about 0.6 km
 COARSEST = 5
 MAX_PLACES = 8
 
 
 def new_device_id() -> str:
-    """Return a new id for a phone to keep; nobody can guess it (WPR1)."""
+    """Return a new random id for a phone, which nobody can guess (WPR1). The phone has to store it."""
     return secrets.token_urlsafe(16)
 
 
 def cells_of(places: Sequence[Place], resolution: int = RESOLUTION) -> list[dict[str, str]]:
-    """Return the H3 cells that the server is sent instead of these places, with a `resolution` of 5 to 9.
+    """Return the H3 cells that are sent to the server instead of the exact places.
 
-    A place that is less accurate gets a coarser cell. The places themselves stay on the phone. Raise ValueError for
-    more than 8 places.
+    `resolution` is between 5 and 9. A less accurate place gets a coarser cell. Raise ValueError if there are more than
+    8 places.
     """
     if len(places) > MAX_PLACES:
         raise ValueError(f"at most {MAX_PLACES} places can be registered")
@@ -43,16 +43,17 @@ def _cell(place: Place, resolution: int) -> str:
 
 
 class Devices(ApiClient):
-    """A connection to `geocast push` for a token with alerts:receive; use it as an async context manager.
+    """A connection to the service `geocast push`, with which phones register for pushes.
 
-    A refused request raises Refused, a request without an answer in time Unanswered.
+    It is an async context manager. It needs a token with the scope alerts:receive. Its methods raise Refused if a
+    request is refused, and Unanswered if it is not answered in time.
     """
 
     async def offer(self) -> Answer:
-        """Return what the service offers.
+        """Return the settings of the service.
 
-        The members are `vapid` (the browsers' `applicationServerKey`), `cells` (the coarsest and the finest resolution)
-        and `lease_s`.
+        `vapid` is the key that browsers call `applicationServerKey`, `cells` has the coarsest and the finest
+        resolution, and `lease_s` is how long a registration lasts, in seconds.
         """
         return await self._call("GET", "/v1/push")
 
@@ -66,10 +67,10 @@ class Devices(ApiClient):
         holding: Mapping[str, int] | None = None,
         **more: Any,
     ) -> Answer:
-        """Register a phone, or renew its registration: the answer has `until`, `live` and, the first time, `secret`.
+        """Register a phone for pushes, or renew its registration.
 
-        `more` may contain `categories`, `min_severity`, `languages` and `proofs`. Raises ValueError for more than 8
-        places.
+        The answer has `until` and `live`, and at the first registration also `secret`. `more` may contain `categories`,
+        `min_severity`, `languages` and `proofs`. Raise ValueError if there are more than 8 places.
         """
         body = {
             "subscription": subscription,
@@ -81,5 +82,5 @@ class Devices(ApiClient):
         return await self._call("PUT", f"/v1/devices/{in_path(device_id)}", said)
 
     async def forget(self, device_id: str) -> None:
-        """Delete a registration. After that, the server sends no pushes to the phone, and stores nothing about it."""
+        """Delete the registration of a phone: the server sends it no more pushes, and stores nothing about it."""
         await self._answer("DELETE", f"/v1/devices/{in_path(device_id)}")

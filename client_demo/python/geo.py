@@ -1,6 +1,7 @@
-"""The sphere of the protocol ("Distance"), computed without the server's code so that clients decide independently.
+"""Distances on the sphere, as the protocol defines them in the section "Distance".
 
-Coordinates are in degrees, distances in metres.
+The server's code is not used, so that clients decide independently of the server. Coordinates are in degrees, distances
+in metres.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,9 +29,9 @@ def distance_m(a_lat: float, a_lng: float, b_lat: float, b_lng: float) -> float:
 
 
 def offset(lat: float, lng: float, north_m: float, east_m: float) -> tuple[float, float]:
-    """Return the point about `north_m` and `east_m` metres away.
+    """Return the point that is about `north_m` metres north and `east_m` metres east of a point.
 
-    It is not exact enough to decide who is inside an area.
+    The result is not exact enough to decide whether a place is inside an area.
     """
     new_lat = max(-90.0, min(90.0, lat + degrees(north_m / EARTH_RADIUS_M)))
     new_lng = lng + degrees(east_m / (EARTH_RADIUS_M * max(0.01, cos(radians(lat)))))
@@ -38,9 +39,9 @@ def offset(lat: float, lng: float, north_m: float, east_m: float) -> tuple[float
 
 
 def along(a_lat: float, a_lng: float, b_lat: float, b_lng: float, share: float) -> tuple[float, float]:
-    """Return the point at this fraction (0 to 1) of the great circle between two points.
+    """Return a point on the great circle from a to b, at the fraction `share` (0 to 1) of the way.
 
-    The points must not be antipodes.
+    The points a and b must not be antipodes.
     """
     angle = distance_m(a_lat, a_lng, b_lat, b_lng) / EARTH_RADIUS_M
     if angle == 0:
@@ -54,17 +55,20 @@ def along(a_lat: float, a_lng: float, b_lat: float, b_lng: float, share: float) 
 
 
 def cell_reach_m(cell: str) -> float:
-    """Return the distance in metres from the centre of an H3 cell to its farthest corner."""
+    """Return the distance in metres from the centre of an H3 cell to its farthest corner.
+
+    No point of the cell is farther from the centre.
+    """
     centre = h3.cell_to_latlng(cell)
     return max(distance_m(*centre, *corner) for corner in h3.cell_to_boundary(cell))
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a subscriber is, or a place that matters to them: a point with a reach in metres.
+    """A place of a subscriber: a point with a reach (its uncertainty) in metres.
 
-    `here` means that the person is there now. A person with a qualification is on duty with such a place
-    (call-rules.md), and off duty without one.
+    `here` means that the person is there now. A person with a qualification is on duty if one of the places has `here`
+    (call-rules.md), and otherwise off duty.
     """
 
     lat: float
@@ -75,14 +79,17 @@ class Place:
 
     @classmethod
     def at(cls, lat: float, lng: float, accuracy_m: float = 0.0, *, here: bool = False) -> "Place":
-        """Return a point as a place; an accuracy above 2,000 m counts as 2,000 m (protocol, "Messages")."""
+        """Return a place at a point, with this accuracy.
+
+        An accuracy above 2,000 m counts as 2,000 m (protocol, "Messages").
+        """
         return cls(lat, lng, min(max(accuracy_m, 0.0), MAX_ACCURACY_M), here=here)
 
     @classmethod
     def in_cell(cls, cell: str, *, here: bool = False) -> "Place":
-        """Return an H3 cell as a place: its centre, whose reach is the distance to the farthest corner.
+        """Return a place at the centre of an H3 cell; its reach is the distance to the cell's farthest corner.
 
-        Raise ValueError if the text is not an H3 cell of resolution 7 to 15.
+        Raise ValueError if `cell` is not an H3 cell with a resolution of 7 to 15.
         """
         if not h3.is_valid_cell(cell) or not 7 <= h3.get_resolution(cell) <= 15:
             raise ValueError(f"not an H3 cell of resolution 7 to 15: {cell}")
@@ -91,14 +98,14 @@ class Place:
 
     @classmethod
     def from_map(cls, place: Mapping[str, Any]) -> "Place":
-        """Return the place that a message contains as this dict."""
+        """Return the place in the JSON object `place` of a message."""
         here = place.get("here", False)
         if "cell" in place:
             return cls.in_cell(place["cell"], here=here)
         return cls.at(place["lat"], place["lng"], place.get("accuracy_m", 0.0), here=here)
 
     def to_map(self) -> dict[str, Any]:
-        """Return the place as a dict for a message. A place that is a cell has no coordinates in it."""
+        """Return the place as a JSON object for a message. A cell is sent without coordinates."""
         here = {"here": True} if self.here else {}
         if self.cell is not None:
             return {"cell": self.cell, **here}
@@ -107,17 +114,17 @@ class Place:
 
 
 def margin_m(shape: Shape, place: Place) -> float:
-    """Return how far inside a circle or polygon the place is, in metres. A negative value means outside."""
+    """Return how deep a place is inside a circle or polygon, in metres; negative if it is outside."""
     if is_polygon(shape):
         return depth_of(shape, place.lat, place.lng, EARTH_RADIUS_M) + place.reach_m
     return float(shape["radius_m"]) + place.reach_m - distance_m(place.lat, place.lng, shape["lat"], shape["lng"])
 
 
 def depth_m(area: Iterable[Shape], places: Sequence[Place]) -> float:
-    """Return how far inside the area the place is that is farthest inside, in metres.
+    """Return how deep the places are inside an area, in metres: the depth of the place that is deepest inside.
 
-    A negative value means outside, and -inf that there are no places. A shape of an unknown type counts as inside,
-    because the alert must be shown (protocol, "Growing").
+    The result is negative if all places are outside, and -inf if there are no places. A shape of an unknown type counts
+    as containing every place, so that the alert is shown (protocol, "Growing").
     """
     best = float("-inf")
     for shape in area:
@@ -128,14 +135,14 @@ def depth_m(area: Iterable[Shape], places: Sequence[Place]) -> float:
 
 
 def is_inside(area: Iterable[Shape], places: Sequence[Place]) -> bool:
-    """Return whether one of the places is inside one of the shapes. The edge counts as inside."""
+    """Return whether at least one of the places is inside at least one of the shapes, or on its edge."""
     return depth_m(area, places) >= 0
 
 
 def away_m(area: Iterable[Shape], places: Sequence[Place]) -> float | None:
-    """Return the metres from the nearest place to the nearest centre of a shape.
+    """Return the smallest distance, in metres, between any of the places and the centre of any of the shapes.
 
-    Return None if there are no places or no centres.
+    Return None if there are no places, or no shapes with a centre.
     """
     centres = [centre for shape in area if (centre := _centre(shape)) is not None]
     return min((distance_m(place.lat, place.lng, *centre) for centre in centres for place in places), default=None)

@@ -1,4 +1,6 @@
-"""The alerts that a client has. It is given alerts, cancels and the time, and returns changes to show. No I/O.
+"""Keeps the alerts that a client has received, and decides which changes to show to the person. No I/O.
+
+Callers pass the `alert` and `cancel` messages that arrive, and the time.
 
 Rule 1  A higher revision replaces a lower one; every other revision of the same id is ignored.
 Rule 2  No alert is shown after its `expires_at`. The clock for that is the client's own clock, corrected by the
@@ -9,15 +11,15 @@ Rule 2  No alert is shown after its `expires_at`. The clock for that is the clie
         an alert ends. The client reconnects to node B, whose `welcome` has the right time, and the alert is shown
         again.
 Rule 3  An alert that was cancelled is not shown again, because a node that is behind may still send it.
-Rule 4  A server sends the same frame to everybody. Whether we are inside is decided here, by the places that we know.
+Rule 4  A server sends the same frame to everybody. Whether the person is inside is decided here, by their own places.
 Rule 5  Alerts that do not fit into `holding` are dropped before it is sent, so that the server knows every alert that
         we show, or may show again.
 
-The changes that are reported when a revision comes, or when we move:
+The changes that are reported when a revision comes, or when the person moves:
 
     shown before   here before   here now    reported
     no             -             yes         new
-    no             -             no          nothing; the alert is kept, in case we walk in or a revision moves it here
+    no             -             no          nothing; the alert is kept: the person may walk in, or it may be moved here
     yes            yes           yes         updated, if it is a higher revision
     yes            yes           no          no_longer_here
     yes            no            yes         back_here
@@ -44,7 +46,7 @@ _ANYWHERE = Place.at(0.0, 0.0)
 
 
 class Kind(StrEnum):
-    """The kind of a change of an alert that is, or was, shown."""
+    """The kinds of changes of an alert that is shown to the person, or was shown before."""
 
     NEW = "new"
     UPDATED = "updated"
@@ -60,7 +62,7 @@ SHOWN = (Kind.NEW, Kind.UPDATED, Kind.BACK_HERE)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change to show: the alert after the change, whether we are inside, and the reason if it was cancelled."""
+    """One change to show: the alert after the change, whether the person is inside, and why it was cancelled."""
 
     kind: Kind
     alert: Alert
@@ -73,15 +75,16 @@ class _Held:
     alert: Alert
     revision: int
     expires_at: int  # ms since 1970, the server's time
-    keep_until: int  # own clock: the alert is over by then, whatever the server's clock says
+    keep_until: int  # by the client's own clock, in ms: by then the alert is over, whatever the server's clock says
     here: bool = False
     shown: bool = False
-    over: bool = False  # by the server's clock
+    over: bool = False  # whether the alert has ended by the server's clock
 
     def reassess(self, places: Sequence[Place], revised: bool) -> Kind | None:
-        """Decide by these places whether we are inside, and return the change.
+        """Update whether one of `places` is inside the alert's area, and return the kind of the change, or None.
 
-        The module's docstring has the table of changes.
+        The table in the module's docstring says which kind it is. `revised` says whether a higher revision of the alert
+        has just arrived.
         """
         was_here, self.here = self.here, is_inside(self.alert["area"], places)
         if self.over:
@@ -94,9 +97,9 @@ class _Held:
         return Kind.NO_LONGER_HERE if was_here else None
 
     def look(self, now: int) -> Kind | None:
-        """Update whether the alert is over by the server's clock.
+        """Update whether the alert has ended at the server's time `now` (Rule 2).
 
-        Return the change, or None if there is none (Rule 2).
+        Return the kind of the change, or None if nothing has changed for the person.
         """
         was_over, self.over = self.over, self.expires_at <= now
         if self.over:
@@ -112,7 +115,7 @@ class _Held:
 
 
 def _life_ms(alert: Alert) -> int:
-    """Return the longest time in ms that the alert can live after its arrival, or 0 if its times can't be read."""
+    """Return the longest time that an alert can live after its arrival, in ms; 0 if its times can't be read."""
     try:
         return max(0, parse_time(alert["expires_at"]) - parse_time(alert["issued_at"]))
     except (KeyError, TypeError, ValueError):
@@ -120,17 +123,19 @@ def _life_ms(alert: Alert) -> int:
 
 
 def _check_area(area: object) -> None:
-    """Raise an error if it can't be decided whether places are inside the area. So no later move fails."""
+    """Raise an error if `area` is so malformed that places can't be compared with it.
+
+    So an alert with such an area is rejected at once, and no later move fails because of it.
+    """
     if not isinstance(area, list) or not all(isinstance(shape, Mapping) for shape in area):
         raise TypeError("area is no list of shapes")
     is_inside(area, [_ANYWHERE])
 
 
 class Holdings:
-    """The alerts that one client has.
+    """Keeps the alerts that one client has received. Iterating yields those that are live (have not ended).
 
-    Iterating over the object gives those that are live. `own_ms` is the time on the client's own clock, in ms since any
-    moment.
+    In all methods, `own_ms` is the time of the client's own clock, in ms since any moment.
     """
 
     def __init__(self, places: Sequence[Place] = ()) -> None:
@@ -146,33 +151,33 @@ class Holdings:
         return sum(not held.over for held in self._held.values())
 
     def get(self, alert_id: str) -> Alert | None:
-        """Return the newest revision of this alert that we have, even if the alert is over by the server's clock."""
+        """Return the newest revision of an alert, even if the alert has ended by the server's clock.
+
+        Return None if the alert is unknown.
+        """
         held = self._held.get(alert_id)
         return None if held is None else held.alert
 
     @property
     def kept(self) -> int:
-        """The number of alerts that are over by the server's clock, but kept.
-
-        They are kept because that clock may be wrong (Rule 2).
-        """
+        """The number of alerts that are kept although they have ended by the server's clock (Rule 2)."""
         return sum(held.over for held in self._held.values())
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """The places where we are, and the others that matter to us."""
+        """The places of the person: where the person is, and other places that matter to the person."""
         return self._places
 
     def here(self) -> list[Alert]:
-        """Return the alerts to show on the screen: those that are live and whose areas contain us."""
+        """Return the alerts to show on the screen: those that are live and contain one of the places."""
         return [held.alert for held in self._held.values() if held.here and not held.over]
 
     # ---- clocks and ends of alerts -------------------------------------------------------------------------
 
     def set_clock(self, server_now_ms: int, own_ms: int) -> None:
-        """Set the server's time to the `now` of a `welcome` or `pong` that was read at `own_ms`.
+        """Set the server's clock: it showed `server_now_ms` when the client's own clock showed `own_ms`.
 
-        Call `expire` afterwards to get the changes.
+        `server_now_ms` is the `now` of a `welcome` or `pong`. Call `expire` afterwards to get the changes.
         """
         self._correction_ms = server_now_ms - own_ms
 
@@ -181,9 +186,9 @@ class Holdings:
         return own_ms + self._correction_ms
 
     def next_expiry(self) -> int | None:
-        """Return when the next alert expires or is deleted, or None if there is none.
+        """Return the time at which `expire` must be called next; None if there are no alerts.
 
-        The result is a time on the client's own clock.
+        The time is that of the client's own clock, in ms. At that time an alert ends, or is deleted.
         """
         return min(
             (held.keep_until if held.over else held.expires_at - self._correction_ms for held in self._held.values()),
@@ -191,10 +196,9 @@ class Holdings:
         )
 
     def expire(self, own_ms: int) -> list[Change]:
-        """End and delete alerts whose time has come, and return the changes.
+        """Find the alerts that have ended, and those that have become live again; return the changes to show.
 
-        They are about alerts that have ended, and about those that are live again. If an alert was never shown, its end
-        is no change.
+        There is no change for an alert that was never shown.
         """
         now = self.server_ms(own_ms)
         looked = [(held, held.look(now)) for held in self._held.values()]
@@ -202,9 +206,9 @@ class Holdings:
         return [held.change(kind) for held, kind in looked if kind is not None]
 
     def _forget(self, own_ms: int) -> None:
-        """Delete alerts that are over by both clocks, and the kept ones above the limit.
+        """Delete the alerts that have ended by both clocks. None of them is shown any more.
 
-        None of them is being shown.
+        Alerts that have ended only by the server's clock are deleted, too, if there are more than MAX_HOLDING of them.
         """
         over = self._latest_end_first(key for key, held in self._held.items() if held.over)
         kept = [key for key in over if self._held[key].keep_until > own_ms]
@@ -213,9 +217,9 @@ class Holdings:
     # ---- messages from the server --------------------------------------------------------------------------
 
     def take_alert(self, alert: Alert, own_ms: int) -> list[Change]:
-        """Add a revision from an `alert` message, and return the changes.
+        """Store the revision in an `alert` message, and return the changes to show.
 
-        Raise KeyError, TypeError or ValueError if the alert is incomplete.
+        Raise KeyError, TypeError or ValueError if the alert is incomplete or malformed.
         """
         key, revision, expires_at = alert["id"], alert["revision"], parse_time(alert["expires_at"])
         _check_area(alert["area"])
@@ -242,9 +246,9 @@ class Holdings:
         return [] if kind is None else [held.change(kind)]
 
     def take_cancel(self, message: Mapping[str, Any]) -> list[Change]:
-        """Remove the alert of a `cancel` message, and return the changes.
+        """Remove the alert that a `cancel` message names, and return the changes to show.
 
-        If the client does not have the alert, nothing changes.
+        The message has no effect if the alert is not known.
         """
         key = message["id"]
         held = self._held.get(key)
@@ -258,17 +262,18 @@ class Holdings:
     # ---- changes that the client makes without a message from the server -----------------------------------
 
     def move(self, places: Sequence[Place]) -> list[Change]:
-        """Replace the places, and return the changes."""
+        """Replace the places, and return the changes to show."""
         self._places = tuple(places)
         kinds = [(held, held.reassess(self._places, revised=False)) for held in self._held.values()]
         return [held.change(kind) for held, kind in kinds if kind is not None]
 
     def holding(self, own_ms: int, limit: int = MAX_HOLDING) -> tuple[dict[str, int], list[Change]]:
-        """Return the `holding` of a `hello` (id -> revision), and the changes that were needed for it (Rules 2 and 5).
+        """Return the `holding` of a `hello`, a dict from id to revision, and the changes to show (Rules 2 and 5).
 
-        At most `limit` alerts are listed, because calls come before alerts. Alerts whose areas we have left are listed,
-        too: we still need a cancel, or a revision that brings the alert back. So are alerts that have ended only by the
-        server's clock: such an alert may become live again, but may have been cancelled meanwhile.
+        At most `limit` alerts are listed; further ones are dropped, so that calls have space, too. Alerts whose area
+        the person has left are listed: a cancellation, or a revision that brings the alert back, still concerns the
+        person. Alerts that have ended only by the server's clock are listed, too: such an alert may become live again,
+        and may have been cancelled meanwhile.
         """
         changes = self.expire(own_ms)
         latest_first = self._latest_end_first(self._held)
@@ -278,9 +283,10 @@ class Holdings:
     # ---- storing alerts for the next run ---------------------------------------------------------------------
 
     def saved(self, wall_minus_own_ms: int = 0) -> list[dict[str, Any]]:
-        """Return the alerts as JSON values, which `restore` reads in a later run.
+        """Return the alerts as JSON values, from which `restore` can restore them in a later run.
 
-        The client's own clock may begin anywhere in the next run, so times are converted to the wall clock.
+        In the next run, the client's own clock may begin at any value. So times are converted to the wall clock, by
+        adding `wall_minus_own_ms`.
         """
         return [
             {"alert": held.alert, "shown": held.shown, "keep_until": held.keep_until + wall_minus_own_ms}
@@ -288,11 +294,11 @@ class Holdings:
         ]
 
     def restore(self, saved: Sequence[Mapping[str, Any]], own_ms: int, wall_minus_own_ms: int = 0) -> None:
-        """Add the alerts that `saved` has returned.
+        """Restore the alerts that `saved` has returned in an earlier run.
 
-        Those that have ended meanwhile are dropped by Rule 2 when the clock is set next. The wall clock, which may be
-        wrong, says how long an alert is kept; but no alert is kept longer than it can live. Raise KeyError, TypeError
-        or ValueError for any other input.
+        Alerts that have ended since then are dropped when the server's clock is next set (Rule 2). The wall clock
+        decides how long an alert is kept; but the wall clock may be wrong, so no alert is kept for longer than it can
+        live. Raise KeyError, TypeError or ValueError if `saved` is anything else.
         """
         for each in saved:
             alert = each["alert"]

@@ -27,7 +27,10 @@ class ClientError(Exception):
 
 
 class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours)
-    """Raised if the server has answered a `move`, `filter` or `token` with an `error`, and applied none of it."""
+    """Raised if the server has answered a `move`, `filter` or `token` with an `error`.
+
+    No part of the message was applied.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"the server refuses this: {detail} ({code})")
@@ -35,9 +38,9 @@ class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours
 
 
 class Pace:
-    """A limit on the rate of messages, as a token bucket.
+    """Limits how fast messages are sent, by a token bucket.
 
-    A message may take more than there is, and must then wait. Times are in seconds, on any clock.
+    Each message takes one token. If no tokens are left, the message has to wait. Times are in seconds, from any clock.
     """
 
     def __init__(self, per_s: float, burst: int) -> None:
@@ -45,14 +48,14 @@ class Pace:
         self._left, self._at = float(burst), 0.0
 
     def wait_s(self, now: float) -> float:
-        """Take one token and return the seconds to wait before the message may be sent."""
+        """Take one token for a message, and return how long the message has to wait, in seconds."""
         self._left = min(self._burst, self._left + (now - self._at) * self._per_s) - 1
         self._at = now
         return max(0.0, -self._left / self._per_s)
 
 
 class Link:
-    """One connection, from `hello` to its end."""
+    """One WebSocket connection to the server, from the `hello` to its end."""
 
     def __init__(self, socket: ClientConnection, wire: Wire, take: Callable[[Message], None], pong_s: float) -> None:
         self._socket, self._wire, self._take, self._pong_s = socket, wire, take, pong_s
@@ -65,7 +68,10 @@ class Link:
         self._pace = Pace(MESSAGES_PER_S, BURST)
 
     async def greet(self, hello: Message) -> Message:
-        """Send the `hello` and return the `welcome`. Raise ClientError if the first message is another one."""
+        """Send the `hello`, and return the server's `welcome`.
+
+        Raise ClientError if the server's first message is not a `welcome`.
+        """
         await self._send(hello)
         async with asyncio.timeout(WELCOME_S):
             welcome = self._read(await self._socket.recv())
@@ -74,16 +80,19 @@ class Link:
         return welcome
 
     async def talk(self, heartbeat_s: float) -> None:
-        """Send the queued messages, and pass on received ones, until the connection ends."""
+        """Send the queued messages, and pass on the received ones, until the connection ends."""
         await first_to_end(self._listen(heartbeat_s), self._speak())
 
     def say(self, message: Message) -> None:
-        """Add a message to the queue, to be sent soon."""
+        """Queue a message before all messages that were queued by `say_later`."""
         self._urgent.append(message)
         self._wake()
 
     def say_later(self, message: Message) -> None:
-        """Add a message, such as one of many acknowledgements, to the queue behind all others."""
+        """Queue a message behind all others.
+
+        This is for messages that come in large numbers, such as acknowledgements.
+        """
         self._later.append(message)
         self._wake()
 
@@ -92,11 +101,11 @@ class Link:
         self._waiting.set()
 
     async def said_all(self) -> None:
-        """Wait until all messages in the queue have been sent."""
+        """Wait until all queued messages are sent."""
         await self._is_quiet.wait()
 
     async def ask(self, message: Message) -> None:
-        """Send a request, and wait for its `ok` or for the end of the connection.
+        """Send a request, and wait for its `ok`, or for the end of the connection.
 
         Raise RequestRefused if the server answers with an `error`.
         """
@@ -114,9 +123,9 @@ class Link:
         self._socket.transport.abort()
 
     def let_go(self) -> None:
-        """Let all requests that wait for an answer return, because the connection has ended.
+        """Make all requests that wait for an answer return, because the connection has ended.
 
-        The next `hello` contains all that they ask for.
+        They need no answer any more: the next `hello` has their content.
         """
         for answer in self._asked.values():
             if not answer.done():
@@ -145,7 +154,8 @@ class Link:
     async def _receive(self, heartbeat_s: float) -> str | bytes:
         """Return the next frame.
 
-        After `heartbeat_s` seconds of silence, send a ping and wait for `pong_s` more seconds.
+        If none arrives for `heartbeat_s` seconds, send a ping, and wait for `pong_s` more seconds. Raise TimeoutError
+        if still none arrives.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(heartbeat_s):
@@ -155,7 +165,10 @@ class Link:
             return await self._socket.recv()
 
     def _read(self, frame: str | bytes) -> Message | None:
-        """Return the message in a frame. For a frame without a valid message, log a warning and return None."""
+        """Return the message in a frame.
+
+        If the frame has no valid message, log a warning and return None.
+        """
         try:
             message = self._wire.decode(frame)
             return message if isinstance(message["type"], str) else None
@@ -177,7 +190,10 @@ class Link:
 
 
 async def first_to_end(*coroutines: Coroutine[Any, Any, object]) -> None:
-    """Run coroutines concurrently until one ends; cancel the others, and raise the error of the first."""
+    """Run coroutines concurrently until one of them ends, and cancel the others.
+
+    If the coroutine that ended first raised an error, raise this error.
+    """
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

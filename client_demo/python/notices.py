@@ -1,4 +1,6 @@
-"""The notifications that a phone shows for pushes. The code is given messages and the time, and does no I/O.
+"""Decides which notifications a phone shows for pushes.
+
+Callers pass the messages and the time. No I/O.
 
     taken = notices.take(subscription.read(pushed), own_ms())
     show(taken.notice)                 # replaces the notification with the same tag
@@ -10,8 +12,8 @@ Rule 2  Pushes and the WebSocket share the phone's alerts (`holdings`), so an al
         once (WPC1).
 Rule 3  A notification makes a sound only when the phone learns something new (WPC3, WPC4).
 Rule 4  No code runs while a phone sleeps. So a notification whose alert has ended is closed at the next push, and so
-        are notifications of cancels and of alerts that had ended before they arrived. Each text says until when the
-        alert is valid (WPC4, WPC5).
+        are notifications of cancellations and of alerts that had ended before they arrived. Each text says until when
+        the alert is valid (WPC4, WPC5).
 Rule 5  A push may come late, so the present time is taken to be at least the `now` of the push (WPC5).
 """
 
@@ -30,7 +32,7 @@ SOMETHING, RENEWAL = "-something", "-renewal"  # tags that no alert has: an id b
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The texts around an alert's own words. Names in braces are replaced by values."""
+    """The texts that a notification adds to an alert's own words. Names in braces are replaced by values."""
 
     exercise: str = "Exercise: {title}"
     test: str = "Test: {title}"
@@ -45,11 +47,11 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A notification to show.
+    """A notification to show on a phone.
 
-    `sound` plays a sound; `stays` keeps the notification until a person dismisses it; `lang` is the language of the
-    alert's own words. For a browser's `showNotification`, `sound` means `renotify` and not `silent`, and `stays` means
-    `requireInteraction`.
+    `sound` says whether a sound is played, and `stays` whether the notification stays until a person dismisses it.
+    `lang` is the language of the alert's own words. For a browser's `showNotification`, `sound` means `renotify` and
+    not `silent`, and `stays` means `requireInteraction`.
     """
 
     tag: str
@@ -62,10 +64,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The result of a push.
+    """The actions to take after a push.
 
-    It has the notification to show, the tags of notifications to close before, and the changes for an open page. If
-    `whole` is False, the alert did not fit into the push: fetch the rest over one short connection.
+    It has the notification to show, the tags of the notifications to close before that, and the changes for an open
+    page. If `whole` is False, the alert did not fit into the push: fetch the rest over one short connection.
     """
 
     notice: Notice
@@ -75,11 +77,12 @@ class Taken:
 
 
 class Notices:
-    """The notifications of one phone.
+    """Decides which notifications a phone shows for the pushes that it receives.
 
-    `holdings` are those of the phone's `Client`, if it has one. They have the phone's own places, which are more exact
-    than the places that the server has. If no socket has set their clock, the caller must call `holdings.set_clock`.
-    `time_of(moment, now)` formats a moment in ms since 1970 for the person; `now` is in the same unit.
+    `holdings` has the alerts of the phone. If the phone has a `Client`, it is the `holdings` of this client. It
+    contains the phone's own places, which are more exact than those that the server has. If no WebSocket has set its
+    clock, the caller must call `holdings.set_clock`. `time_of(moment, now)` formats a moment in ms since 1970 for the
+    person; `now` is in the same unit.
     """
 
     def __init__(
@@ -92,7 +95,7 @@ class Notices:
     ) -> None:
         self.holdings = holdings
         self._verify, self._words, self._time_of = verify, words or Words(), time_of or local_time
-        self._cut: dict[str, Alert] = {}  # alerts that were pushed in part: without an area they can't be held
+        self._cut: dict[str, Alert] = {}  # alerts pushed only in part: without an area, `holdings` can't keep them
         self._cancelled: dict[str, Notice] = {}  # by id; a cancelled id does not come back
         self._open: dict[
             str, int
@@ -100,13 +103,13 @@ class Notices:
 
     @property
     def open(self) -> list[str]:
-        """The tags of all notifications that are shown."""
+        """The tags of all notifications that are shown at present."""
         return list(self._open)
 
     def take(self, message: Message, own_ms: int, *, visible: bool = False) -> Taken:
-        """Return the notification for a push, and what else to do.
+        """Return the notification for a push, and what else must be done.
 
-        `visible` means that the app is on the screen; then there is no sound.
+        `visible` says whether the app is on the screen; if so, the notification makes no sound.
         """
         now = max(self.holdings.server_ms(own_ms), _said(message))
         changes, closed = self.holdings.expire(own_ms), self._close(now)
@@ -116,11 +119,14 @@ class Notices:
         return Taken(notice, [tag for tag in closed if tag != notice.tag], changes + more, whole)
 
     def opened(self, own_ms: int) -> list[str]:
-        """Return the tags of the notifications to close when the app is opened."""
+        """Return the tags of the notifications to close when the person opens the app: those whose alert has ended."""
         return self._close(self.holdings.server_ms(own_ms))
 
     def _close(self, now: int) -> list[str]:
-        """Return the tags of notifications whose alert has ended, and forget them (Rule 4)."""
+        """Return the tags of notifications whose alert has ended at the time `now` (Rule 4).
+
+        These notifications count as closed afterwards.
+        """
         self._cut = {key: alert for key, alert in self._cut.items() if _end(alert) > now}
         over = [tag for tag, until in self._open.items() if until <= now]
         for tag in over:
@@ -130,7 +136,7 @@ class Notices:
     # ---- the content of a push ---------------------------------------------------------------------------------
 
     def _decide(self, message: Message, own_ms: int, now: int) -> tuple[Notice, list[Change], bool]:
-        """Return the notification, the changes for an open page, and whether the push had the whole alert."""
+        """Return the notification, the changes for an open page, and whether the push contained the whole alert."""
         try:
             read = message if self._verify is None else self._verify.read(message)
             match read["type"]:
@@ -169,7 +175,7 @@ class Notices:
         return self._shown(self._cancelled[key], 0), changes
 
     def _known(self, key: str) -> Alert | None:
-        """Return the newest revision of this alert that the phone has received."""
+        """Return the newest revision of an alert that the phone has received; None if there is none."""
         known = [alert for alert in (self.holdings.get(key), self._cut.get(key)) if alert is not None]
         return max(known, key=lambda alert: int(alert["revision"]), default=None)
 
@@ -180,14 +186,14 @@ class Notices:
         return notice
 
     def _again(self, alert: Alert, now: int, *, sound: bool) -> Notice:
-        """Return the notification of an alert in its present state."""
+        """Return the notification for an alert that the phone already has, in the alert's present state."""
         end = _end(alert)
         if end <= now:
             return self._shown(Notice(alert["id"], self._words.ended), 0)
         return self._shown(self._notice(alert, now, sound=sound), end)
 
     def _notice(self, alert: Alert, now: int, *, sound: bool) -> Notice:
-        """Return the notification of a live alert. Raise an error if fields of the alert are missing or malformed."""
+        """Return the notification for a live alert. Raise an error if members of the alert are missing or malformed."""
         lines = [str(alert["headline"])]
         places, area = self.holdings.places, alert.get("area")
         if places and area is not None and not is_inside(area, places):
@@ -208,7 +214,7 @@ class Notices:
 
 
 def local_time(moment_ms: int, now_ms: int) -> str:
-    """Return the time in this machine's time zone, such as 14:45, or 3 May 14:45 if the moment is not today."""
+    """Return a moment as text in this machine's time zone: "14:45", or "3 May 14:45" if it is not today."""
     moment, now = (datetime.fromtimestamp(ms / 1000, UTC).astimezone() for ms in (moment_ms, now_ms))
     return f"{moment:%H:%M}" if moment.date() == now.date() else f"{moment.day} {moment:%b %H:%M}"
 
@@ -218,7 +224,7 @@ def _end(alert: Alert) -> int:
 
 
 def _said(message: Message) -> int:
-    """Return the `now` of a push in ms since 1970, or 0 if it can't be read (Rule 5)."""
+    """Return the member `now` of a push in ms since 1970; 0 if it is missing or invalid (Rule 5)."""
     try:
         return parse_time(message["now"])
     except (KeyError, TypeError, ValueError):

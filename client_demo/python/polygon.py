@@ -1,6 +1,6 @@
-"""The depth of a place in a published polygon (docs/guide/areas.md, D4 and D5), computed without the server's code.
+"""Computes how deep a place is inside a published polygon (docs/guide/areas.md, D4 and D5).
 
-Coordinates are in degrees, and distances in metres.
+The server's code is not used. Coordinates are in degrees, and distances in metres.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ Vector: TypeAlias = tuple[float, float, float]
 
 
 def is_polygon(shape: Mapping[str, Any]) -> bool:
-    """Return whether this shape is a polygon with one ring, as areas.md defines it.
+    """Return whether a shape is a polygon with one ring, as areas.md defines it.
 
-    Any other polygon is treated as an unknown shape.
+    Any other polygon counts as a shape of an unknown type.
     """
     match shape:
         case {"type": "Polygon", "coordinates": [[*ring]]} if len(ring) > 3 and all(map(_is_position, ring)):
@@ -27,13 +27,13 @@ def _is_position(value: object) -> bool:
 
 
 def middle(shape: Mapping[str, Any]) -> Vector:
-    """Return the direction of the sum of the corners as a unit vector. It is `c` in areas.md."""
+    """Return the direction of the sum of the corners (unit vectors), as a unit vector. It is called `c` in areas.md."""
     corners = [unit_vector(lat, lng) for lng, lat in shape["coordinates"][0][1:]]
     return _normalised((sum(x for x, _, _ in corners), sum(y for _, y, _ in corners), sum(z for _, _, z in corners)))
 
 
 def depth_of(shape: Mapping[str, Any], lat: float, lng: float, earth_radius_m: float) -> float:
-    """Return how far a point is inside the polygon with its buffer, in metres. A negative value means outside."""
+    """Return how deep a point is inside a polygon and its buffer, in metres; negative if it is outside."""
     place = unit_vector(lat, lng)
     corners = [unit_vector(lat, lng) for lng, lat in shape["coordinates"][0]]
     away_m = earth_radius_m * min(_angle_to_arc(place, a, b) for a, b in pairwise(corners))
@@ -41,7 +41,7 @@ def depth_of(shape: Mapping[str, Any], lat: float, lng: float, earth_radius_m: f
 
 
 def unit_vector(lat: float, lng: float) -> Vector:
-    """Return a point in degrees as a unit vector."""
+    """Return the unit vector of a point that is given in degrees."""
     phi, theta = radians(lat), radians(lng)
     return cos(phi) * cos(theta), cos(phi) * sin(theta), sin(phi)
 
@@ -69,10 +69,10 @@ def _on_plane(point: Vector, centre: Vector, east: Vector, north: Vector) -> tup
 
 
 def _angle_to_arc(place: Vector, a: Vector, b: Vector) -> float:
-    """Return the angle to the nearest point of the great-circle arc from a to b."""
+    """Return the angle in radians from a place to the nearest point of the great-circle arc from a to b."""
     normal = _cross(
         _minus(a, b), (a[0] + b[0], a[1] + b[1], a[2] + b[2])
-    )  # equals 2 (a × b), without cancellation of digits
+    )  # equals 2 (a × b), without loss of digits if a and b are close
     if any(normal):
         normal = _normalised(normal)
         if _dot(place, _cross(normal, a)) >= 0 and _dot(place, _cross(b, normal)) >= 0:

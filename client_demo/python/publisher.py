@@ -30,37 +30,44 @@ __all__ = [
 
 
 class Publisher(ApiClient):
-    """A connection to the api listener for a token with alerts:publish; use it as an async context manager."""
+    """A connection to the server's HTTP API for a publisher of alerts.
+
+    It is an async context manager. It needs a token with the scope alerts:publish.
+    """
 
     async def publish(self, alert: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
-        """Publish revision 1 of an alert and return the answer.
+        """Publish an alert (its revision 1).
 
-        With `dry_run`, publish nothing, but return the answer that it would get.
+        With `dry_run`, publish nothing, but return the answer that the server would give.
         """
         return await self._call("POST", "/v1/alerts" + ("?dry_run=true" if dry_run else ""), alert)
 
     async def revise(self, alert: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
-        """Publish the next revision of an alert: the whole alert, with its `id` and `revision`.
+        """Publish the next revision of an alert: the whole alert with its `id` and the new `revision`.
 
-        `dry_run` works as in `publish`.
+        With `dry_run`, publish nothing, but return the answer that the server would give.
         """
         path = f"/v1/alerts/{in_path(alert['id'])}/revisions"
         return await self._call("POST", path + ("?dry_run=true" if dry_run else ""), alert)
 
     async def cancel(self, alert_id: str, cancel: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
-        """Cancel an alert.
+        """Cancel an alert. The request needs `revision` (the next revision number), `reason` and `approval`.
 
-        The dict has the next number as `revision`, a `reason`, and an `approval`. `dry_run` works as in `publish`.
+        With `dry_run`, cancel nothing, but return the answer that the server would give.
         """
         path = f"/v1/alerts/{in_path(alert_id)}/cancel"
         return await self._call("POST", path + ("?dry_run=true" if dry_run else ""), cancel)
 
     async def get(self, alert_id: str) -> Answer:
-        """Return the state, the alert and, for one's own alert, delivery counts (rounded without alerts:audit)."""
+        """Return the state of an alert, and the alert itself.
+
+        For the publisher's own alerts, the answer also has the numbers of deliveries. They are rounded, unless the
+        token has alerts:audit.
+        """
         return await self._call("GET", f"/v1/alerts/{in_path(alert_id)}")
 
     async def live(self) -> list[Answer]:
-        """Return the newest revision of each live alert, reading all pages of the list."""
+        """Return the newest revision of each live alert. All pages of the server's list are read."""
         found: dict[str, Answer] = {}
         path: str | None = "/v1/alerts"
         while path is not None:
@@ -73,9 +80,9 @@ class Publisher(ApiClient):
 
 
 def _next_page(response: httpx.Response) -> str | None:
-    """Return the path with the query of `Link: <…>; rel="next"` (RFC 8288).
+    """Return the path and query of the next page, from the header `Link: <…>; rel="next"` (RFC 8288).
 
-    The host is ignored, so that no answer can send the token elsewhere.
+    The host in the header is ignored, so that no answer can make the client send its token elsewhere.
     """
     link = response.links.get("next", {}).get("url")
     return None if link is None else "/v1/alerts?" + urlsplit(link).query

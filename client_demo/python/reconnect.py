@@ -1,4 +1,6 @@
-"""Decisions about reconnecting, from the protocol's table "Close codes". No I/O, no clock and no randomness.
+"""Decides whether and when a client reconnects, according to the protocol's table "Close codes".
+
+It does no I/O, and has neither a clock nor randomness of its own.
 
 Rule 1  The close code decides, never the text of the close reason. After a code that is not in the table, a client
         reconnects within the window (see Rule 3).
@@ -17,13 +19,13 @@ from enum import Enum
 from typing import TypeGuard
 
 FIRST_WINDOW_S = (1.0, 30.0)
-LEAST_WINDOW_S, LONGEST_WINDOW_S = 0.1, 3600.0  # limits of the upper end that a server may ask for
+LEAST_WINDOW_S, LONGEST_WINDOW_S = 0.1, 3600.0  # limits for the upper end of a window that a server asks for
 MAX_WINDOW_S = 120.0
 NO_CLOSE_FRAME = 1006
 
 
 class After(Enum):
-    """The action to take after a connection has ended."""
+    """The action that a client takes after a connection has ended."""
 
     NEVER = "do not reconnect"
     WINDOW = "reconnect within the window"
@@ -61,10 +63,11 @@ def after_close(code: int) -> After:
 
 
 def after_refusal(status: int, welcomed_before: bool) -> After:
-    """Return what to do after a handshake was answered with this HTTP status.
+    """Return what to do after the server has answered the WebSocket handshake with this HTTP status.
 
-    After a first welcome, the URL is known to be right. A proxy may then be at fault, and a client that gives up would
-    get no alerts.
+    `welcomed_before` says whether the server has ever sent a `welcome` at this URL. If so, the URL is known to be
+    right, and a proxy in between may be at fault. In this case the client always reconnects, because giving up would
+    leave somebody without alerts.
     """
     if status in HOPELESS_STATUS and not welcomed_before:
         return After.NEVER
@@ -85,7 +88,7 @@ def _is_window(min_ms: float, max_ms: float) -> bool:
 
 
 class Backoff:
-    """The delays between attempts to connect. `draw` returns a random float in [0, 1)."""
+    """Computes the delays between attempts to connect. `draw` returns random floats in [0, 1)."""
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
@@ -94,7 +97,7 @@ class Backoff:
         self._last: After | None = None
 
     def welcomed(self, min_ms: object, max_ms: object) -> None:
-        """Reset the delays after a `welcome`. Use its `retry` as the new window if it is valid (Rule 3)."""
+        """Reset the delays after a `welcome`. If its member `retry` is valid, use it as the new window (Rule 3)."""
         if _is_number(min_ms) and _is_number(max_ms) and _is_window(min_ms, max_ms):
             self._window = min_ms / 1000, max_ms / 1000
         self._min_s, self._max_s = self._window
@@ -102,7 +105,11 @@ class Backoff:
             self._last = None  # the new token worked, so after the next 4401 a token is fetched at once again
 
     def delay_s(self, after: After, retry_after_s: float = 0.0) -> float:
-        """Return the seconds to wait, and double the upper end of the window for the next attempt."""
+        """Return the number of seconds to wait before the next attempt to connect.
+
+        The window for the delay after that is then longer: its upper end is doubled. `after` is what must be done after
+        the end of the last connection, and `retry_after_s` the least number of seconds that the server has asked for.
+        """
         again, self._last = after is self._last, after
         if not again and after in (After.AT_ONCE, After.NEW_TOKEN):
             return retry_after_s

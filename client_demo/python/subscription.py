@@ -33,23 +33,30 @@ except ImportError:
 
 
 class Subscription:
-    """A push endpoint, with the private key and the secret that were made for it."""
+    """A push subscription: an endpoint, with the private key and the secret that were made for it."""
 
     def __init__(self, endpoint: str, private: ec.EllipticCurvePrivateKey | None = None, auth: bytes = b"") -> None:
-        """Use the given `private` (on P-256) and `auth` (16 bytes), or draw random ones."""
+        """Make a subscription for a push service's `endpoint`.
+
+        `private` is a private key on the curve P-256, and `auth` a secret of 16 bytes. Each is drawn at random if it is
+        None.
+        """
         self.endpoint = endpoint
         self.private = private or ec.generate_private_key(ec.SECP256R1())
         self.auth = auth or os.urandom(16)
         self._public = _bytes_of(self.private.public_key())
 
     def to_map(self) -> dict[str, Any]:
-        """Return the subscription for a registration, in the form of a browser's `PushSubscription.toJSON()`."""
+        """Return the subscription as a dict, in the format in which phones register it.
+
+        It is the format of a browser's `PushSubscription.toJSON()`.
+        """
         return {"endpoint": self.endpoint, "keys": {"p256dh": encoded(self._public), "auth": encoded(self.auth)}}
 
     def read(self, body: bytes) -> Message:
-        """Return the message in a push.
+        """Decrypt a push, and return its message.
 
-        Raise ValueError if it was encrypted for other keys, or has no valid message.
+        Raise ValueError if the push was encrypted for other keys, or has no message.
         """
         try:
             text = self._decrypt(body)

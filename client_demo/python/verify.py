@@ -3,9 +3,11 @@
     verifier = Verifier(reviewers, "alerts.harbour.example", approvals=2)  # the keys come with the app, not from a node
     message = verifier.read(message)                                       # or Untrusted, with a reason
 
-Rule 1  The signed form is checked as the bytes that came, and parsed afterwards. It is never serialised for a check.
+Rule 1  A signature is checked over the bytes of the form that came, and the form is parsed afterwards. The form is
+        never serialised for a check.
 Rule 2  The returned message contains only what the proof contains: the fields of the form and, as its time, that of the
-        newest approval. The only exception is the number of a cancel, which may be higher than in the form (AP8).
+        newest approval. The only exception is the revision number of a cancellation, which may be higher than in the
+        form (AP8).
 Rule 3  A signature by an unknown key is ignored, because its owner may be new. A wrong signature by a known key makes
         the whole proof invalid (AP3).
 Rule 4  Each person counts as one approval, whatever the number of their keys. The publisher's own approval does not
@@ -28,7 +30,7 @@ ALGORITHM, TYPE = "Ed25519", "geocast-approval"
 MAX_FORM_BYTES = 20 * 1024
 MAX_SIGNATURES = 8
 MAX_APPROVALS = MAX_SIGNATURES
-MAX_PROTECTED = 1024  # characters, ample as a `kid` is short
+MAX_PROTECTED = 1024  # characters; enough, because a `kid` is short
 MAX_IAT = 253_402_300_799  # the last second of the year 9999
 
 _KIND = {"kty": "OKP", "crv": "Ed25519", "alg": ALGORITHM}
@@ -40,7 +42,7 @@ _Check = Callable[[bytes, bytes], bool]  # (signature, signed bytes)
 
 
 class Untrusted(Exception):  # noqa: N818 (an answer, not a fault of ours)
-    """Raised for an alert or a cancel that must be dropped (C14). `reason` is one of:
+    """Raised for an `alert` or `cancel` message that must be dropped (C14). `reason` is one of:
 
     `unsigned`      there is no proof
     `signature`     a signature is wrong, or the proof is malformed
@@ -67,16 +69,18 @@ class _Approval:
 
 
 class Verifier:
-    """A verifier with settings that the app fixes in advance.
+    """Verifies that alerts and cancellations were signed by enough reviewers.
 
-    They are the reviewers' keys, the deployment, and the required numbers of approvals (C11).
+    The settings do not come from a node but from the client's app: the reviewers' keys, the deployment, and the numbers
+    of approvals (C11).
     """
 
     def __init__(self, keys: Mapping[str, Any], audience: str, *, approvals: int, cancel_approvals: int = 1) -> None:
-        """Pin a JWKS of reviewers, as in the operator's `--reviewers`.
+        """Verify with the keys of these reviewers (a JWKS like the operator's `--reviewers`), and these other settings.
 
-        `cancel_approvals` of 0 accepts unsigned cancels too. Raises ClientError with a line that names the invalid
-        option.
+        `audience` is the name of the deployment. `approvals` and `cancel_approvals` are the numbers of reviewers who
+        must sign an alert and a cancellation; if `cancel_approvals` is 0, unsigned cancellations are accepted. Raise
+        ClientError, with a line that names the setting, if a setting is invalid.
         """
         if not audience or not isinstance(audience, str):
             raise ClientError("audience: the name of the deployment is needed, as the forms have it in `aud`")
@@ -88,9 +92,9 @@ class Verifier:
             raise ClientError("keys: there is none")
 
     def read(self, message: Message) -> Message:
-        """Return an `alert` or `cancel` message with only what its proof contains, and any other message unchanged.
+        """Return an `alert` or `cancel` message with only the content that its proof confirms.
 
-        Raise Untrusted if the message must be dropped.
+        Other messages are returned unchanged. Raise Untrusted if the message must be dropped.
         """
         kind = message["type"]
         if kind not in ("alert", "cancel"):
@@ -124,7 +128,10 @@ class Verifier:
         return {"type": kind, **taken, "cancelled_at": max(times, default=beside.get("cancelled_at"))}
 
     def _belongs(self, kind: str, said: Mapping[str, Any], beside: Mapping[str, Any]) -> bool:
-        """Return whether the form is for this deployment, and for the message that it came with (C12)."""
+        """Return whether a form is meant for this deployment and for the message with which it arrived (C12).
+
+        `said` is the content of the form, and `beside` is the content of the message outside its proof.
+        """
         revision, number = said.get("revision"), beside.get("revision")
         if type(revision) is not int or type(number) is not int:
             return False
@@ -133,7 +140,10 @@ class Verifier:
         return is_for_us and isinstance(said.get("id"), str) and said["id"] == beside.get("id") and is_number
 
     def _approval(self, form: bytes, signature: object) -> _Approval | None:
-        """Return who has signed `form`, and the time of the signature. Return None if the key is not known (Rule 3)."""
+        """Return who signed the approval form `form`, and when; None if the signer's key is not known (Rule 3).
+
+        Raise _Reason if the signature is wrong or malformed.
+        """
         protected, signed = _texts(signature)
         header = _parse(_bytes(protected), "signature")
         kid, iat = header.get("kid"), header.get("iat")
@@ -149,14 +159,17 @@ class Verifier:
 
 
 class _Reason(Exception):  # noqa: N818
-    """Raised if a message must be dropped, with the reason."""
+    """Raised if a message must be dropped. Its argument is the reason, such as "signature" (see Untrusted)."""
 
 
 # ---- the parts of a proof --------------------------------------------------------------------------------------------
 
 
 def _parts(proof: object) -> tuple[bytes, list[object]]:
-    """Return the bytes of the form, and the signatures. Raise _Reason if the proof is malformed."""
+    """Return the form (the signed text) of a proof as bytes, and the proof's signatures.
+
+    Raise _Reason if the proof is malformed.
+    """
     if isinstance(proof, Mapping):
         form, signatures = proof.get("form"), proof.get("signatures")
         if isinstance(form, str) and isinstance(signatures, list) and 1 <= len(signatures) <= MAX_SIGNATURES:
@@ -178,7 +191,10 @@ def _texts(signature: object) -> tuple[str, str]:
 
 
 def _parse(text: bytes, reason: str) -> dict[str, Any]:
-    """Return the object in this JSON text as a dict. Raise _Reason with `reason` for any other text."""
+    """Return the JSON object in `text` as a dict.
+
+    Raise _Reason with the reason `reason` if `text` is not a JSON object.
+    """
     try:
         found = json.loads(text.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -193,14 +209,17 @@ def _no_number(name: str) -> None:
 
 
 def _bytes(text: str) -> bytes:
-    """Return the bytes of base64url text without padding (RFC 7515, 2). Raise _Reason for any other text."""
+    """Return the bytes that base64url text without padding encodes (RFC 7515, 2).
+
+    Raise _Reason if the text is not base64url.
+    """
     try:
         return decoded(text)
     except ValueError:
         raise _Reason("signature") from None
 
 
-# ---- the options that the app fixes ----------------------------------------------------------------------------------
+# ---- the settings that the app sets ----------------------------------------------------------------------------------
 
 
 def _count(name: str, value: object, least: int) -> int:
@@ -210,7 +229,10 @@ def _count(name: str, value: object, least: int) -> int:
 
 
 def _keys(jwks: object) -> Iterator[tuple[str, _Key]]:
-    """Yield the keys of a JWKS with their `kid`. Raise ClientError if the JWKS is malformed."""
+    """Yield the keys of a JWKS, each as a pair of its `kid` and the key.
+
+    Raise ClientError if the JWKS is malformed.
+    """
     keys = jwks.get("keys") if isinstance(jwks, Mapping) else None
     if not isinstance(keys, list):
         raise ClientError('keys: a JWKS is needed, {"keys": […]}')
@@ -241,7 +263,10 @@ def _key(jwk: object, where: str) -> tuple[str, _Key]:
 
 
 def _checker(raw: bytes) -> _Check:
-    """Return a function that checks signatures by this key. Raise ClientError if `cryptography` is not installed."""
+    """Return a function that checks signatures with a public key, which is given as bytes.
+
+    Raise ClientError if the library `cryptography` is missing.
+    """
     try:
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -1,4 +1,4 @@
-"""The two formats of the stream: one map per message, as text (JSON) or as bytes (MessagePack)."""
+"""The two formats of messages on the stream: each message is a map, in JSON (text) or MessagePack (bytes)."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -15,14 +15,14 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One format of the stream: its subprotocol, and the functions that encode and decode messages."""
+    """A format of messages: its WebSocket subprotocol, and the functions that encode and decode messages."""
 
     subprotocol: str
     encode: Callable[[Mapping[str, Any]], str | bytes]
     decode: Callable[[str | bytes], Message]
 
     def signed(self) -> "Wire":
-        """Return this format with the reviewers' signatures in the messages (protocol, F9)."""
+        """Return a copy of this format that uses the subprotocol for the stream with reviewers' signatures (F9)."""
         return replace(self, subprotocol=f"{self.subprotocol}.signed")
 
 
@@ -49,7 +49,7 @@ WIRES: dict[WireName, Wire] = {
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether the URL names this machine. A proxy that is set in the environment could not reach it."""
+    """Return whether the URL names this machine. If so, a proxy that is set in the environment must not be used."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback

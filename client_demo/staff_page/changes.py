@@ -11,7 +11,7 @@ TICK_S = 10.0
 
 
 class PageChanges:
-    """The ids of the items that have changed since one page was last sent them.
+    """The ids of the items that have changed since their state was last sent to one page.
 
     The id "" stands for the page as a whole.
     """
@@ -26,7 +26,7 @@ class PageChanges:
         self._event.set()
 
     async def next(self) -> set[str]:
-        """Wait for a change, and return the ids of all items that have changed since the last call.
+        """Wait for a change, and return the ids of all items that have changed since the last call of this method.
 
         After TICK_S seconds without a change, return an empty set.
         """
@@ -45,13 +45,13 @@ class OpenPages:
         self._pages: set[PageChanges] = set()
 
     def changed(self, item_id: str = "") -> None:
-        """Record for every open page that this item has changed."""
+        """Record, for every open page, that this item has changed."""
         for page in self._pages:
             page.add(item_id)
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[PageChanges]:
-        """Collect the changes for one page during the `with` block."""
+        """Add a page to the set during the `with` block; yield the object that collects the changes for it."""
         page = PageChanges()
         self._pages.add(page)
         try:

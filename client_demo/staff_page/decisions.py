@@ -36,13 +36,16 @@ class NotAllowed(Exception):  # noqa: N818
 
 
 class RequestTasks:
-    """Tasks that send a request to the node repeatedly until the node answers, at most one for each item or call."""
+    """Tasks that send a request to the node repeatedly until the node answers.
+
+    There is at most one task for each item or call.
+    """
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self, item_id: str, send: Callable[[], Awaitable[None]]) -> None:
-        """Run `send` in a task. It must return when the request has been answered."""
+        """Run `send` in a task. It must send the request, and return when the node has answered it."""
 
         async def until_answered() -> None:
             try:

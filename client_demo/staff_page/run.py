@@ -16,10 +16,10 @@ ATTEMPT_S = 2.0  # how long a request is repeated before the page shows that the
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageSettings:
-    """The settings that both pages for staff have.
+    """The settings that the review desk and the dispatch page share.
 
-    `feed_format` is a file that describes the feed, `status` is the status of alerts or calls, and `style_url` is a map
-    style with streets.
+    `feed_format` is the path of a file that describes the feed. `status` is the status that new alerts or calls have:
+    actual, exercise or test. `style_url` is the URL of a map style that shows streets.
     """
 
     api_url: str

@@ -25,9 +25,9 @@ Decide = Callable[[Request, str, Json], Awaitable[Response]]
 
 
 class StaffService(ABC):
-    """The routes that both pages for staff have.
+    """The routes that the review desk and the dispatch page share.
 
-    `labels` are fields that the page shows unchanged; `clock` returns the time in ms.
+    `labels` are fields that are sent to the page, which shows them unchanged; `clock` returns the time in ms.
     """
 
     def __init__(self, sign_in: SignIn, pages: OpenPages, labels: Mapping[str, Any], clock: Callable[[], int]) -> None:
@@ -39,10 +39,10 @@ class StaffService(ABC):
 
     @abstractmethod
     def news_for(self, name: str, ids: set[str]) -> Iterable[tuple[str, Json]]:
-        """Return the events (name and data) that update this person's page after these items have changed."""
+        """Return the events (name and data) that tell this person's page that these items have changed."""
 
     def routes_of(self, page: Mapping[str, Path], decisions: Mapping[str, Decide]) -> list[BaseRoute]:
-        """Return all routes.
+        """Return all routes of a page for staff.
 
         `page` maps paths to the files of the page, and `decisions` maps paths to the functions that handle POST
         requests.
@@ -85,14 +85,14 @@ class StaffService(ABC):
 
 
 def refused(error: Conflict | NotAllowed, **members: Any) -> Response:
-    """Return the response to a decision that is refused: the reasons, and these further fields."""
+    """Return the response to a decision that is refused. It contains the reasons, and these further fields."""
     if isinstance(error, Conflict):
         return JSONResponse({"detail": str(error), **members}, 409)
     return JSONResponse({"troubles": [trouble.to_map() for trouble in error.troubles], **members}, 422)
 
 
 def require_object(sent: Json, name: str) -> Json:
-    """Return the object in this field of a request. Raise ValueError if there is none."""
+    """Return the object in this field of a request. Raise ValueError if the field is not an object."""
     value = sent.get(name)
     if not isinstance(value, dict):
         raise ValueError(f"{name}: an object is expected")
@@ -100,7 +100,7 @@ def require_object(sent: Json, name: str) -> Json:
 
 
 def require_integer(sent: Json, name: str) -> int:
-    """Return the integer in this field of a request. Raise ValueError if there is none."""
+    """Return the integer in this field of a request. Raise ValueError if the field is not an integer."""
     value = sent.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"{name}: a number is expected")

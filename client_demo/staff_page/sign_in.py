@@ -73,7 +73,7 @@ class SignIn:
 async def read_body(request: Request) -> Json | Response:
     """Return the JSON object in a request or, if the request must be refused, the response that refuses it (Rule 1)."""
     host = request.headers.get("host", "")
-    if request.headers.get("origin") not in (f"http://{host}", f"https://{host}"):  # compared as text, without parsing
+    if request.headers.get("origin") not in (f"http://{host}", f"https://{host}"):  # compared as text, not parsed
         return error_response(403, "This request does not come from the desk's own page.")
     body = bytearray()
     async for chunk in request.stream():
@@ -93,9 +93,10 @@ def error_response(status: int, detail: str) -> Response:
 
 
 def _value_of(cookies: str, name: str) -> str | None:
-    """Return a cookie's value in a `Cookie` header.
+    """Return the value of a cookie, from a `Cookie` header.
 
-    Our values have no quotes, so quotes are not parsed. Python's own parser takes time quadratic in their length.
+    Our values have no quotes, so quotes are not parsed. Python's own parser of quoted values takes time quadratic in
+    their length.
     """
     pairs = (part.strip().partition("=") for part in cookies.split(";"))
     return next((value for key, _, value in pairs if key == name), None)

@@ -55,7 +55,10 @@ def call_options(command: Command) -> Command:
 
 
 def _said(path: Path | None, fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the call in the file as a dict. Options that are given replace its fields."""
+    """Return the call that is described in the file, as a dict.
+
+    The options that the user has given replace its fields.
+    """
     place = {name: fields.pop(name) for name in ("lat", "lng", "kind", "address", "access")}
     said = _read(path)
     at = said.get("place", {})
@@ -105,7 +108,7 @@ def _with(api: str, token: str, work: Callable[[Dispatcher], Awaitable[None]]) -
 @click.option("--id", "call_id", help="The call's id, never a case number. Default: a random one.")
 @call_options
 def open_call(api: str, token: str, call_id: str | None, path: Path | None, **fields: Any) -> None:
-    """Open a call and print the answer; `near` is the part of the place that responders see."""
+    """Open a call and print the answer; `near` is the approximate place that all notified responders are shown."""
     said = {"id": uuid.uuid4().hex, "occurred_at": format_time(wall_ms()), **_said(path, {**fields, "id": call_id})}
     _need(said, ("category", "headline"))
 

@@ -24,10 +24,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Number(click.FloatRange):
-    """The type of an option that is a finite number within bounds. Click's own type accepts NaN."""
+    """The type of an option that is a finite number within bounds.
+
+    (The number type of the library click accepts NaN.)
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number. Report a usage error for any other value."""
+        """Return the value as a number. Report a usage error if it is not a finite number within the bounds."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail("expected a finite number", param, ctx)
@@ -35,7 +38,7 @@ class Number(click.FloatRange):
 
 
 def fail(message: object, status: int = 1) -> NoReturn:
-    """Print one line on stderr, and exit with an error status."""
+    """Print an error message of one line on stderr, and exit with an error status."""
     click.echo(f"error: {plain(message)}", err=True)
     sys.exit(status)
 
@@ -71,7 +74,7 @@ feed_format_option = click.option(
 
 
 def api_options_for(scope: str, *variables: str) -> Callable[[Command], Command]:
-    """Return a decorator that adds options for the address of the api listener and for a token with this scope."""
+    """Return a decorator that adds options for the address of the api, and for a token with this scope."""
     url = click.option(
         "--api", "api", default=API_URL, envvar="GEOCAST_API_URL", show_envvar=True, help="The api listener."
     )

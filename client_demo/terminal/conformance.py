@@ -55,7 +55,7 @@ def conformance(
     json_file: TextIO | None,
     command: tuple[str, ...],
 ) -> None:
-    """Play the server's side of the protocol to a client, and report which of its duties the client meets.
+    """Test a client by acting as its server, and report which of a client's duties it meets.
 
     Put the command that starts your client after --, with {url} and {token_url} as arguments; the variables
     GEOCAST_STREAM_URL and GEOCAST_TOKEN_URL have them too. Without a command, start your client when asked to.

@@ -55,7 +55,7 @@ async def _read(feed: str, feed_format: Path | None) -> Records:
 
 
 def show(console: Console, found: Report) -> None:
-    """Print the tables and the examples of the report."""
+    """Print the tables and the examples of the report on a feed."""
     tables = {found.title: _counts, "categories": _meanings, "natures without a category": _unlisted}
     for title, make in tables.items():
         table = make(found)

@@ -58,9 +58,9 @@ def change_line(change: Change, holdings: Holdings, now_ms: int) -> Text:
 
 
 def details(alert: Alert) -> Text:
-    """Return further lines about an official warning.
+    """Return further lines about an alert that is an official warning.
 
-    They are its instruction, and the host of the page with more information (C9).
+    They show its instruction, and the host of the page with more information (C9).
     """
     found = Text()
     if instruction := alert.get("instruction"):
@@ -83,7 +83,7 @@ def host_of(url: object) -> str | None:
 def held_table(holdings: Holdings, status: str, now_ms: int) -> Table:
     """Return a table of the alerts that the client has.
 
-    Those whose areas contain us come first; both groups are sorted by their ends.
+    Alerts whose areas contain the person come first; both groups are sorted by their ends.
     """
     table = Table(box=None, pad_edge=False, header_style="bold underline", expand=True, caption=Text(plain(status)))
     for name, options in (("alert", {"ratio": 1}), ("where", {}), ("left", {"justify": "right"}), ("rev", {})):
@@ -109,7 +109,7 @@ def _left(alert: Alert, holdings: Holdings, now_ms: int) -> str:
 class Screen:
     """The output of `listen`: a table that is kept up to date in a terminal, or lines in a pipe."""
 
-    is_wiped = False  # whether the table is erased at the end
+    is_wiped = False  # whether the table is erased when the command ends
 
     def __init__(self, console: Console) -> None:
         self._console, self._status = console, ""
@@ -132,7 +132,7 @@ class Screen:
             yield
 
     def redraw(self) -> None:
-        """Draw the table in its present state. Otherwise, printing a line would redraw an older one."""
+        """Draw the table in its present state. Without this, printing a line would draw the table as it was before."""
         if self._live is not None:
             self._live.refresh()
 
@@ -235,7 +235,7 @@ def stream_options(command: Command) -> Command:
 
 
 def make_client(screen: Screen, places: Sequence[Place], options: dict[str, Any], **more: Any) -> Client:
-    """Return a client with the given options of `stream_options`, and with the arguments in `more`."""
+    """Return a client with those options that `stream_options` has added, and with the arguments in `more`."""
     source = _token_source(options.pop("token"), options.pop("token_command"))
     pinned = [options.pop(name) for name in PINNED]
     categories, languages = options.pop("categories") or None, options.pop("languages") or None
@@ -261,9 +261,9 @@ def make_client(screen: Screen, places: Sequence[Place], options: dict[str, Any]
 def _verifier(
     reviewers: Path | None, audience: str | None, approvals: int | None, cancel_approvals: int
 ) -> Verifier | None:
-    """Return a verifier with the options that the user has given, or None without such options.
+    """Return a verifier with the options that the user has given, or None if none were given.
 
-    Exit if they are not valid.
+    Exit if the options are not valid.
     """
     if reviewers is None:
         if audience is not None or approvals is not None:
@@ -294,7 +294,7 @@ def _printed_by(command: str) -> str:
     return done.stdout.strip()
 
 
-# ---- the command listen ----------------------------------------------------------------------------------------------
+# ---- the `listen` command --------------------------------------------------------------------------------------------
 
 
 @click.command()
@@ -359,11 +359,11 @@ def listen(
 ) -> None:
     """Show alerts as they arrive, until Ctrl-C.
 
-    In a terminal the command shows a table of the held alerts. Each line says what happened, whether you are inside,
-    and how long the alert is still live.
+    In a terminal the command shows a table of the alerts that it has. Each line says what happened, whether you are
+    inside, and how long the alert is still live.
 
-    With --push there is no connection: the command plays a sleeping phone, and the push service behind it. Each line is
-    a notification: `heard` or `silent`, and `replaced` if it replaces an earlier one.
+    With --push there is no connection: the command acts as a sleeping phone, and as the push service behind it. Each
+    line is a notification: `heard` or `silent`, and `replaced` if it replaces an earlier one.
     """
     if (lat is None) != (lng is None) or (lat is None and not cells):
         raise click.UsageError("say where you are: --lat and --lng, or --cell")
@@ -389,7 +389,7 @@ def listen(
 
 
 def _sleep(screen: Screen, holdings: Holdings, url: str, port: int, ca: Path, options: dict[str, Any]) -> None:
-    """Play a sleeping phone, until cancelled."""
+    """Act as a sleeping phone, until cancelled."""
     try:
         from .sleeping_phone import SleepingPhone, certificate_at, start_clock
     except ModuleNotFoundError as error:
@@ -459,7 +459,7 @@ class Point(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
     name = "LAT,LNG"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
-        """Return the latitude and the longitude. Report a usage error for any other text."""
+        """Return the latitude and the longitude in degrees. Report a usage error for any other text."""
         try:
             lat, lng = (float(part) for part in value.split(","))
         except ValueError:

@@ -1,4 +1,4 @@
-"""The code shared by the commands that serve a page: options, the check of the page's files, and its start."""
+"""The code shared by the commands that serve a page: options, the check that its files are installed, and its start."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -27,7 +27,10 @@ style_option = click.option(
 
 
 def listener_options(port: int) -> Callable[[Command], Command]:
-    """Return a decorator that adds the options for the listener of a page, with this default port."""
+    """Return a decorator that adds the options for the address on which a page is served.
+
+    `port` is the default port.
+    """
     port_option = click.option(
         "--port", default=port, type=click.IntRange(0, 65_535), help="The port of the page; 0 means any free port."
     )

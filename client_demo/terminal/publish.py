@@ -23,7 +23,10 @@ from .signing import Signing, signing_options
 
 
 def alert_options(command: Command, *, required: bool) -> Command:
-    """Add the options for the content of an alert; a revision keeps omitted members, except its place."""
+    """Add the options for the content of an alert.
+
+    In a revision, omitted members stay as they are, except the place.
+    """
     options = [
         click.option("--category", required=required, help="A key of the policy, such as fire_structure."),
         click.option("--headline", required=required, help="1 to 140 characters."),
@@ -57,13 +60,13 @@ text_option = click.option(
 
 
 def _confirm(text: tuple[str, ...], km2: float | None = None) -> dict[str, Any]:
-    """Return the member `confirm` (A21) with these confirmations; an empty map without any."""
+    """Return a request's member `confirm` (A21) with these confirmations; an empty dict if there are none."""
     confirmed = ({"area_km2": km2} if km2 is not None else {}) | ({"text": list(text)} if text else {})
     return {"confirm": confirmed} if confirmed else {}
 
 
 def _said(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the given fields of an alert in the protocol's form."""
+    """Return those fields of an alert that the user has given, formatted as the protocol requires."""
     confirm = _confirm(fields.pop("confirm_text"), fields.pop("confirm_km2"))
     shape = {"type": "circle", "lat": fields.pop("lat"), "lng": fields.pop("lng"), "radius_m": fields.pop("radius_m")}
     said = {key: value for key, value in fields.items() if value is not None}
@@ -92,7 +95,7 @@ def publish(
 
     If the policy requires signatures, run the same command twice: with --form, and then with --signature too.
     """
-    now = format_time(wall_ms())  # before the time of approval, which `Signing` sets
+    now = format_time(wall_ms())  # taken before the time of approval, which `Signing` sets
     signing = Signing(reviewer, form_path, signature_paths)
     given = {"id": alert_id, "occurred_at": occurred_at}
     alert = {
@@ -171,7 +174,7 @@ def cancel(
     form_path: Path | None,
     signature_paths: tuple[Path, ...],
 ) -> None:
-    """Cancel an alert: everybody who was sent the alert is sent the cancel."""
+    """Cancel an alert: everybody who was sent the alert is sent the cancellation."""
     signing = Signing(reviewer, form_path, signature_paths)
 
     async def work() -> None:
@@ -183,7 +186,7 @@ def cancel(
     run(work())
 
 
-# ---- desk ----------------------------------------------------------------------------------------------------------
+# ---- the `desk` command --------------------------------------------------------------------------------------------
 
 
 @click.command()

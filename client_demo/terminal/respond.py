@@ -114,7 +114,7 @@ class DutyScreen(Screen):
     # ---- answering calls ---------------------------------------------------------------------------------------------
 
     async def answer(self, keys: "asyncio.Queue[str]") -> None:
-        """Carry out the keys that are pressed, one after the other, until `q`."""
+        """Carry out the commands of the keys that are pressed, one after the other, until `q`."""
         while (key := await keys.get()) != "q":
             match key:
                 case "a":
@@ -171,7 +171,7 @@ def _place(task: Mapping[str, Any]) -> Text:
 
 @contextlib.contextmanager
 def one_by_one() -> Iterator[None]:
-    """During the `with` block, let the terminal deliver each key at once, without showing it."""
+    """During the `with` block, make the terminal deliver each key at once, without showing it."""
     if not sys.stdin.isatty():
         yield
         return
@@ -187,10 +187,10 @@ def one_by_one() -> Iterator[None]:
 
 
 def listen_for_keys(put: Callable[[str], object]) -> None:
-    """Pass on the standard input, letter by letter.
+    """Read the standard input in a thread, and pass it on letter by letter.
 
-    A thread that ends with the program reads it. It reads the file descriptor directly, because a thread that waits in
-    `sys.stdin` would hold a lock while the program ends.
+    The thread ends with the program. It reads the file descriptor directly, because a thread that waits in `sys.stdin`
+    would hold a lock while the program ends.
     """
 
     def read() -> None:
@@ -201,7 +201,7 @@ def listen_for_keys(put: Callable[[str], object]) -> None:
     threading.Thread(target=read, daemon=True).start()
 
 
-# ---- the command respond ---------------------------------------------------------------------------------------------
+# ---- the `respond` command -------------------------------------------------------------------------------------------
 
 
 @click.command()

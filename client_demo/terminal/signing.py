@@ -1,4 +1,4 @@
-"""The signing of requests in `publish`, `revise` and `cancel`: a dry run gives a form, which reviewers then sign."""
+"""The signing of requests in `publish`, `revise` and `cancel`: a dry run returns a form, which reviewers then sign."""
 
 import json
 from pathlib import Path
@@ -41,9 +41,10 @@ def signing_options(command: Command) -> Command:
 
 
 class Signing:
-    """The current step of a signed request (docs/reference/approval-rules.md). Exits if its files can't be used.
+    """The current step of a request that reviewers sign (docs/reference/approval-rules.md).
 
-    `only_asks` means that only a dry run is sent, and its form is written to a file.
+    `only_asks` means that only a dry run is sent, and that the form in its answer is written to a file. The program
+    exits if a file can't be used.
     """
 
     def __init__(self, reviewer: str, form_path: Path | None, signature_paths: tuple[Path, ...]) -> None:
@@ -64,11 +65,14 @@ class Signing:
         return {"approval": {"form": text, "signatures": signatures}}
 
     def of_form(self, *names: str) -> dict[str, Any]:
-        """Return these fields of the signed form, as far as it has them, or none if there is no form."""
+        """Return the values of these fields in the signed form.
+
+        Fields that the form lacks are left out; the result is empty if there is no form.
+        """
         return {name: self._form[name] for name in names if name in self._form}
 
     def answered(self, answer: dict[str, Any]) -> None:
-        """Print the answer.
+        """Print the answer of the server.
 
         After a dry run for a form, write the form to its file, and print how many people must sign it.
         """
@@ -86,7 +90,7 @@ class Signing:
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return the text of a file, exactly as it is, and the JSON object in it."""
+    """Return the text of a file, exactly as it is, and the JSON object that the text contains."""
     try:
         text = path.read_bytes().decode().rstrip("\r\n")
         members = json.loads(text)

@@ -33,7 +33,7 @@ FETCH_S = 20.0
 
 
 def certificate_at(path: Path) -> Certificate:
-    """Return the push service's certificate and key, and create them if they are missing. Exit if that fails."""
+    """Return the push service's certificate and key. Create them if they are missing; exit if that fails."""
     files = Certificate(path, path.with_suffix(".key"))
     try:
         if not path.exists():
@@ -55,7 +55,7 @@ def notice_line(notice: Notice, *, is_new: bool) -> Text:
 
 @dataclass
 class SleepingPhone:
-    """One sleeping phone.
+    """One simulated phone that sleeps and is woken by pushes.
 
     `say` prints a line about the phone, `show` prints a line about a notification, and `make_client` returns a client
     that can fetch alerts.
@@ -71,7 +71,7 @@ class SleepingPhone:
     device_id: str = field(default_factory=new_device_id)
 
     async def run(self, certificate: Certificate, port: int) -> None:
-        """Register, and show pushes until cancelled.
+        """Register the phone, and show notifications for its pushes until cancelled.
 
         Raise PublishError if the registration fails, and OSError if the port is taken.
         """

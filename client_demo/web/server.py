@@ -35,7 +35,7 @@ MODULES = WEB / "node_modules"  # installed by `npm ci` from the lock file
 
 
 def beside(*names: str) -> dict[str, Path]:
-    """Return files of this folder, each with its own name as its path."""
+    """Return files of this folder, by their URL paths. The path of each file is a slash and the file's name."""
     return {f"/{name}": WEB / name for name in names}
 
 
@@ -71,7 +71,7 @@ MAP_LIBRARIES = {f"/npm/{name}": MODULES / name for name in _MAP_MODULES}
 
 
 def page_files(page: str, *modules: str) -> dict[str, Path]:
-    """Return the files of a page by their paths: its HTML, style and scripts, and the files that all pages share."""
+    """Return the files of a page by their URL paths: its HTML, style and scripts, and files that all pages share."""
     own = (f"{page}.css", f"{page}.js", *(f"{module}.js" for module in modules))
     return {"/": WEB / page / f"{page}.html", **beside(*(f"{page}/{name}" for name in own)), **SHARED, **MAP_LIBRARIES}
 
@@ -120,7 +120,7 @@ def _sender(path: Path) -> Callable[[Request], Awaitable[Response]]:
 
 
 def event(name: str, data: object) -> str:
-    """Return a server-sent event. JSON has no line breaks of its own, so one `data` line is enough."""
+    """Return a server-sent event as text. JSON has no line breaks of its own, so one `data` line is enough."""
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
@@ -156,7 +156,10 @@ def _origins(*urls: str | None) -> list[str]:
 
 
 def application(routes: Sequence[BaseRoute], policy: str) -> ASGIApp:
-    """Return an application with these routes, for requests to this machine's own name, with the headers of Rule 2."""
+    """Return an application that serves these routes, with the headers of Rule 2.
+
+    It answers only requests whose host is 127.0.0.1 or localhost.
+    """
     trusted = Middleware(TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"], www_redirect=False)
     return _with_headers(
         Starlette(routes=routes, middleware=[trusted]), {**_HEADERS, "Content-Security-Policy": policy}
@@ -185,7 +188,10 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(app: ASGIApp, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[str]:
-    """Serve while the block runs; yield the page's address on this machine. Port 0 is any free port. Raises OSError."""
+    """Serve the application during the `async with` block; yield the page's address on this machine.
+
+    With port 0, any free port is used. Raise OSError if the port is taken.
+    """
     with socket.create_server((bind, port)) as listener:
         config = uvicorn.Config(
             app,

@@ -1,4 +1,4 @@
-"""Geocast: a server that accepts approved alerts over HTTP and pushes each over WebSockets to the subscribers inside.
+"""Geocast: accepts approved alerts over HTTP, and pushes each over WebSockets to the subscribers inside its area.
 
 An alert passes through these packages and modules:
 

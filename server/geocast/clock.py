@@ -25,7 +25,7 @@ STEP_S = 0.5  # more than slewing or a busy machine can cause between two readin
 
 
 class Now(NamedTuple):
-    """A reading of both clocks: `wall_ms` in milliseconds since 1970 (UTC), `monotonic` in seconds."""
+    """A reading of both clocks at the same moment: `wall_ms` in ms since 1970 (UTC), `monotonic` in seconds."""
 
     wall_ms: int
     monotonic: float
@@ -58,9 +58,10 @@ class StepWatch:
         self.steps = 0  # number of detected jumps
 
     def look(self, now: Now) -> float:
-        """Return by how many seconds the wall clock was set since the last call: positive if forward, 0 if not.
+        """Return by how many seconds somebody has set the wall clock since the last call.
 
-        Changes of less than STEP_S seconds are ignored.
+        The result is positive if the clock was set forward and negative if it was set back. It is 0 if nobody has set
+        the clock, or by less than STEP_S seconds.
         """
         step, self._ahead = _ahead(now) - self._ahead, _ahead(now)
         if abs(step) < STEP_S:
@@ -99,9 +100,9 @@ def parse_time(text: object) -> int:
 
 
 def format_time(ms: int) -> str:
-    """Return the text for a time in ms since 1970, in the form in which the server writes times.
+    """Return the text for a time in ms since 1970, for example `2030-01-31T12:00:00.000Z`.
 
-    That is UTC, with milliseconds and `Z`.
+    All times that the server writes have this form: UTC, with milliseconds and `Z`.
     """
     return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
 

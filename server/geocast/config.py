@@ -214,7 +214,7 @@ def bind(option: str, address: Address, *, shared: bool = False) -> socket.socke
 def see_if_bindable(option: str, address: Address) -> None:
     """Raise ConfigError if this machine can't listen on the address.
 
-    An address that is merely in use now is accepted.
+    It is no error if another program uses the address at the moment.
     """
     with _as_config_error(option, address):
         try:
@@ -243,9 +243,9 @@ def _bound(address: Address, *, shared: bool = False) -> socket.socket:
 
 @contextlib.contextmanager
 def _as_config_error(option: str, address: Address) -> Iterator[None]:
-    """Turn an OSError or UnicodeError that the block raises into a ConfigError.
+    """Return a context manager that turns an OSError or UnicodeError of its block into a ConfigError.
 
-    The ConfigError names the option and the address.
+    The text of the ConfigError names the option and the address.
     """
     try:
         yield
@@ -256,9 +256,9 @@ def _as_config_error(option: str, address: Address) -> Iterator[None]:
 
 
 def bind_shared(option: str, address: Address, count: int) -> list[socket.socket]:
-    """Return `count` sockets that listen on one address together.
+    """Return `count` sockets that all listen on the same address.
 
-    Raise ConfigError if another program uses the address.
+    The kernel distributes the connections among them. Raise ConfigError if another program uses the address.
     """
     bind(option, address).close()  # this fails if the port is in use; SO_REUSEPORT would silently share it
     return [bind(option, address, shared=True) for _ in range(count)]

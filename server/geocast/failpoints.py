@@ -1,4 +1,4 @@
-"""Points at which a test can kill the process, as a power cut would. GEOCAST_FAILPOINT in the environment names one.
+"""Points at which a test can kill the process, as a power cut would. The variable GEOCAST_FAILPOINT names one.
 
     in-commit         SQLite has the entry, inside a transaction that is not committed
     after-append      the entry is durable, and the publisher has no response yet

@@ -191,8 +191,8 @@ _GREATEST = (
     "geocast_redis_max_memory_bytes",
     "geocast_redis_replicas",
 )
-# A node started when its oldest process did. A push service counts as reachable only as far as every process can send
-# to it.
+# The least value is taken for these metrics. A node started when its oldest process did. The share of a push service's
+# devices that can be reached is that of the process with the smallest share.
 _LEAST = ("_created", "process_start_time_seconds", "_lane_open")
 
 
@@ -205,15 +205,17 @@ def export(registry: CollectorRegistry) -> Export:
 
 
 def lasting(exported: Export) -> Export:
-    """Return the metrics that still count after their process has died: counters and histograms, but not gauges."""
+    """Return the metrics of a process that must still be counted when the process has died: counters and histograms.
+
+    Gauges are left out.
+    """
     return [family for family in exported if family[1] in ("counter", "histogram")]
 
 
 def merged(exports: Iterable[Export]) -> Export:
-    """Return the metrics of several processes as one export.
+    """Add up the metrics of several processes, and return the result as one export.
 
-    Values are added up, except for the metrics in _GREATEST and _LEAST. For those, the greatest or the least value is
-    taken.
+    The metrics in _GREATEST and _LEAST are not added up: the greatest or the least value is taken.
     """
     families: dict[str, tuple[str, str]] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}

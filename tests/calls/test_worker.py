@@ -389,7 +389,7 @@ def test_radius_widens_according_to_own_counts_if_stored_ones_are_unreadable():
     run(main)
 
 
-def test_radius_does_not_widen_for_full_call_or_after_last_wave():
+def test_search_radius_does_not_grow_once_a_call_has_enough_responders_or_has_reached_its_last_radius():
     """A call widens only while a seat is free (RN2)."""
 
     async def main():

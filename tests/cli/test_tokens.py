@@ -180,7 +180,7 @@ def test_call_key_is_readable_for_its_owner_and_added_at_the_end_of_its_file(geo
     assert not any(key["k"] in outcome.out for key in json.loads(path.read_text())["keys"])
 
 
-def test_rotation_moves_the_last_call_key_to_the_front(geocast, tmp_path):
+def test_rotation_moves_the_last_of_the_call_keys_to_the_front_of_the_list(geocast, tmp_path):
     """A key is the last one in all files before it becomes the first one in any.
 
     It decrypts for two days after it last encrypted (RZ5).

@@ -102,7 +102,7 @@ def test_revision_arriving_during_drawing_is_drawn_next():
     run(scenario)
 
 
-def test_alert_of_status_test_is_not_drawn():
+def test_alert_whose_status_is_test_is_not_drawn():
     """The feed shows actual alerts only (rule PF1)."""
 
     async def scenario(studio):

@@ -196,7 +196,7 @@ class Served:
         printed = []
         for line in self.process.stdout:
             printed.append(line)
-            if found := re.search(rf"{word}: (http://\S+)", line):
+            if found := re.search(rf"{word}: +(http://\S+)", line):
                 return found[1]
         raise AssertionError(f"it ended: {''.join(printed)}")
 

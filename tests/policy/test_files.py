@@ -43,7 +43,7 @@ def test_unknown_built_in_policy_is_refused(tmp_path):
 # ---- [defaults] ------------------------------------------------------------------------------------------------
 
 
-def test_defaults_apply_to_categories_without_the_key(tmp_path):
+def test_category_that_omits_a_setting_gets_its_default(tmp_path):
     """A key in a category counts before the default (rule P16)."""
     found = load(
         tmp_path,

@@ -391,7 +391,7 @@ async def test_what_is_over_is_true_only_for_alerts_that_are_not_live():
     assert (is_over(digest("alert", "a-1")), is_over(digest("alert", "b"))) == (False, True)
 
 
-async def test_later_record_of_a_push_in_one_transaction_replaces_the_earlier():
+async def test_second_record_of_a_push_within_a_transaction_replaces_the_first():
     """Both delivery records are written in one transaction (rule WPS2)."""
     store = MemoryDevices()
     await store.put(StoredDevice(b"d", b"o", b"e", b"s", 9, b""), None)
@@ -587,7 +587,7 @@ async def test_suspended_push_host_is_tested_with_devices_that_it_served_before(
     assert all(device.failures == 0 for device in process.waking.devices if "good" in device.owner.sub)
 
 
-async def test_suspended_push_host_is_tested_with_any_device_if_it_served_none():
+async def test_suspended_push_host_that_never_accepted_a_push_is_probed_with_any_device():
     """New phones get the alert too (rule HD2)."""
     process = Process()
     process.client.dead = ""

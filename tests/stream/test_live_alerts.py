@@ -170,7 +170,7 @@ def test_forgotten_alert_is_live_again_with_a_newer_revision(alerts, clock):
     assert alerts.apply(longer, clock.now()).number == 2
 
 
-def test_ids_of_expired_alerts_are_remembered_for_a_day_up_to_a_limit(clock, monkeypatch):
+def test_ids_of_expired_alerts_are_remembered_for_a_day_but_only_a_limited_number(clock, monkeypatch):
     """For a day, the log can yield the entries of these alerts again (LogR1)."""
     monkeypatch.setattr(live_alerts, "MAX_GONE", 2)
     monkeypatch.setattr(live_alerts, "GONE_PARTS", 1)

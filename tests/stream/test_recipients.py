@@ -256,7 +256,7 @@ def test_cancels_do_not_count_as_sent(alerts, clock):
 # ---- deliveries that are retracted -------------------------------------------------------------------------------
 
 
-def test_session_whose_delivery_is_retracted_stays_a_recipient_only_on_request(alerts, clock):
+def test_retracting_a_delivery_makes_the_session_no_recipient_unless_the_caller_keeps_it(alerts, clock):
     """`retract` is told whether an earlier revision had made the session a recipient (R8)."""
     alert = alerts.apply(a_revision(), clock.now())
     for recipient, flags in ((False, 0), (True, RECIPIENT)):

@@ -217,7 +217,7 @@ def test_skipped_alerts_are_read_again_after_the_log_failed_during_reading(monke
     run(main)
 
 
-def test_entries_are_verified_again_with_changed_verifier_after_the_log_failed(monkeypatch):
+def test_entries_are_verified_again_after_a_log_failure_if_the_verifier_has_changed(monkeypatch):
     """Entries that failed verification are verified again, even if the log fails at first (NC3)."""
 
     monkeypatch.setattr(log_reader, "RETRY_S", 0)

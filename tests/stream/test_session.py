@@ -529,7 +529,7 @@ def test_error_repeats_the_ref_of_the_message(talk, message):
     ],
     ids=str,
 )
-def test_error_repeats_no_place_or_token_of_the_message(talk, message):
+def test_error_does_not_repeat_the_place_or_the_token_in_the_message(talk, message):
     """Places and tokens are repeated in no answer."""
     [error] = talk.say(message)
     assert "1415" not in json.dumps(error)

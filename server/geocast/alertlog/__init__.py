@@ -155,7 +155,7 @@ class Page(NamedTuple):
 class Seen(NamedTuple):
     """An alert that was examined while a page of live alerts was put together.
 
-    It may turn out not to be live; `revision` is then None, or has ended.
+    If the alert turns out not to be live, `revision` is None or has already ended.
     """
 
     cursor: Cursor
@@ -178,7 +178,10 @@ class Counts(NamedTuple):
     pushed: int = 0
 
     def plus(self, other: "Counts") -> "Counts":
-        """Return the sums of these counts and `other`. (The operator `+` would concatenate the tuples.)"""
+        """Return these counts and `other` added together, field by field.
+
+        (The operator `+` would concatenate the tuples.)
+        """
         return Counts(*map(sum, zip(self, other, strict=True)))
 
 
@@ -211,31 +214,32 @@ class EntryVerifier(Protocol):
         ...
 
     def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
-        """Return the entry if the approvals in it are valid. Otherwise return an `Untrusted` that replaces the entry.
+        """Return the entry if its approvals are valid, or otherwise an `Untrusted`, which takes the entry's place.
 
-        `stands_under` is the id and the number under which the log stores the entry. `place` says in words where the
-        entry is, for log messages.
+        (An `Untrusted` has the number of the entry, but its content is ignored.) `stands_under` is the id and the
+        number under which the log stores the entry. `place` says in words where the entry is, for log messages.
         """
         ...
 
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
         """Return whether a revision has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `verify` has already accepted the revision by itself. `behind` is the set of the kinds (categories) of the
-        alert's earlier revisions.
+        `verify` has already accepted the revision, without knowing the earlier ones. `behind` is the set of the kinds
+        (categories) of the alert's earlier revisions.
         """
         ...
 
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
         """Return whether a cancel has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `verify` has already accepted the cancel by itself. `alert` is the last accepted revision, or None if there is
-        none. `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        `verify` has already accepted the cancel, without knowing these revisions. `alert` is the alert's last accepted
+        revision, or None if no revision was accepted. `behind` is the set of the kinds (categories) of the alert's
+        earlier revisions.
         """
         ...
 
     def still_valid(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a revision that was accepted earlier is still accepted with the current reviewers' keys.
+        """Return whether a revision that was accepted earlier is accepted under the current reviewers' keys too.
 
         `behind` is the set of the kinds (categories) of the alert's earlier revisions.
         """
@@ -243,7 +247,7 @@ class EntryVerifier(Protocol):
 
 
 class TrustAll:
-    """Accepts every entry that is stored under its own id and number, without checking approvals.
+    """Accepts every entry whose id and number are those under which the log stores it, whatever its approvals.
 
     It is for logs that only trusted processes can write.
     """
@@ -298,12 +302,16 @@ class AlertLog(Protocol):
     async def append(self, entry: Entry | CallEntry) -> bool:
         """Store `entry` and return True, or return False if it can't be the next entry of its alert or call.
 
-        Its number has to be the next one, and nothing may follow a cancel or the `end` of a call (LogA1 to LogA4).
+        The number of `entry` has to be one above the last stored number, and nothing may follow a cancel or the `end`
+        of a call (LogA1 to LogA4).
         """
         ...
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """Return all entries of one alert or call, ordered by number; empty if the id is unknown (LogG4, LogC1)."""
+        """Return all entries of one alert or call, ordered by number.
+
+        The result is empty if the log has no entries with this id (LogG4, LogC1).
+        """
         ...
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
@@ -314,7 +322,10 @@ class AlertLog(Protocol):
         ...
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """Return the ids of the calls for help open at `now_ms`, in the order in which they were opened (LogC3)."""
+        """Return the ids of the calls for help that are open at `now_ms`, in ms since 1970 (LogC3).
+
+        The ids are in the order in which the calls were opened.
+        """
         ...
 
     async def tail(self) -> int:
@@ -324,9 +335,8 @@ class AlertLog(Protocol):
     def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
         """Yield batches of the entries with positions above `after`, without end (LogF1 to LogF4).
 
-        Some entries are omitted: those that are in the log when `follow` begins and that ended before
-        `ended_before_ms`. A caller that finds out that its clock was ahead can call `follow` again with an earlier
-        time.
+        An entry that ended before `ended_before_ms` (ms since 1970) is omitted if it is already in the log when
+        `follow` begins. A caller that finds out that its clock was ahead can call `follow` again with an earlier time.
 
         Entries of kinds that this release does not know are also omitted (LogG1), but entries of calls never are
         (LogC1). An entry whose approvals are not accepted is yielded only if it contains a revision (LogJ1).
@@ -338,10 +348,10 @@ class AlertLog(Protocol):
         ...
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add `counts` to the stored delivery counts.
+        """Add `counts` to the stored delivery counts of alerts and calls.
 
         Each key of `counts` is the id of an alert or call, or comes from `under_revision`. If `counts` is empty and the
-        last write to the log failed, test whether the log can be written again.
+        last write to the log failed, test whether the log accepts writes again.
         """
         ...
 
@@ -360,7 +370,7 @@ class AlertLog(Protocol):
         ...
 
     def metrics(self) -> Iterable[Metric]:
-        """Return the log's own metrics, for Prometheus."""
+        """Return the metrics that this log keeps about itself, for Prometheus."""
         ...
 
 
@@ -385,7 +395,7 @@ def may_follow(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKin
 def is_followed(entry: Entry | OtherKind | None) -> TypeGuard[Entry | CallEntry | Untrusted]:
     """Return True if `AlertLog.follow` yields this entry, and False if it omits the entry.
 
-    None is an entry that can't be read, which is omitted.
+    `entry` is None if the entry can't be read; such an entry is omitted.
     """
     if isinstance(entry, Untrusted):
         return isinstance(entry.said, Revision)
@@ -412,11 +422,12 @@ def ended_at(end: CallEntry) -> int:
 def drop_unverified_cancels(
     chain: Sequence[Entry | OtherKind | None], verifier: EntryVerifier
 ) -> list[Entry | OtherKind | None]:
-    """Return an alert's entries, with an `Untrusted` in place of each revision or cancel that does not count.
+    """Return an alert's entries, with an `Untrusted` in place of each revision or cancel that is not accepted.
 
-    `chain` has the alert's entries, ordered by number. Each has already been accepted by itself (`verify`); None is an
-    entry that can't be read. A revision or a cancel does not count if it has too few approvals for its alert, or if it
-    follows a cancel that counts (LogJ1).
+    (An `Untrusted` has the number of the entry, but its content is ignored.) A revision or cancel is not accepted if it
+    has too few approvals for its alert, or if it follows a cancel that is accepted (LogJ1). `chain` has the alert's
+    entries, ordered by number, with None in place of each entry that can't be read. `verify` has already checked each
+    entry without regard to the others.
     """
     found: list[Entry | OtherKind | None] = []
     before, alert, over = Chain(), None, False
@@ -444,7 +455,7 @@ def _is_accepted(entry: Entry, alert: Revision | None, behind: Kinds, verifier: 
 def is_doubtful(entry: Entry | OtherKind | None, verifier: EntryVerifier) -> bool:
     """Return whether the last entry of an alert is not enough to decide whether the alert is live.
 
-    The alert's earlier entries must then be read as well. `entry` is the last entry, or None if it can't be read.
+    If so, the alert's earlier entries must be read as well. `entry` is the last entry, or None if it can't be read.
     """
     return isinstance(entry, Untrusted) or (
         verifier.needs_chain and isinstance(entry, Revision | Cancel) and entry.revision > 1
@@ -454,8 +465,9 @@ def is_doubtful(entry: Entry | OtherKind | None, verifier: EntryVerifier) -> boo
 def current(newest_first: Iterable[Entry | OtherKind | None]) -> Revision | None:
     """Return the current revision of an alert, or None if it has no revision or was cancelled (LogG2).
 
-    `newest_first` yields the alert's entries, the last one first; None is an entry that can't be read. Return None if
-    such an entry comes after the last revision, because it may be a cancel. No more entries are read than necessary.
+    `newest_first` yields the alert's entries, the last one first, with None in place of each entry that can't be read.
+    If there is a None after the last revision, return None, because the unreadable entry may be a cancel. No more
+    entries are read than necessary.
     """
     for entry in newest_first:
         if not isinstance(entry, OtherKind):
@@ -466,10 +478,10 @@ def current(newest_first: Iterable[Entry | OtherKind | None]) -> Revision | None
 async def page(
     look: Callable[[Cursor, int], Awaitable[Sequence[Seen]]], now_ms: int, after: Cursor | None, limit: int
 ) -> Page:
-    """Return a page of the live alerts. The method `live` of every log backend calls this function.
+    """Return a page of the live alerts.
 
-    `look(cursor, count)` returns the next `count` alerts after a place in the list, whether or not they are live. It
-    returns fewer only at the end of the list.
+    The method `live` of every log backend calls this function. `look(cursor, count)` has to return the `count` alerts
+    that come after `cursor` in the list, whether or not they are live. It may return fewer only if the list ends there.
     """
     cursor: Cursor | None = max(after or Cursor(0, ""), Cursor(now_ms + 1, ""))
     live: list[Seen] = []

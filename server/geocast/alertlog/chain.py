@@ -23,13 +23,16 @@ UNKNOWN: Kinds = frozenset({("", True)})
 
 
 def kinds_of(revision: Revision) -> Kinds:
-    """Return a set with one element: the revision's category, and whether a person confirmed something in it."""
+    """Return a set that has only the kind of this revision.
+
+    The kind is a tuple: the revision's category, and whether a person confirmed something in the revision.
+    """
     return _shared(NO_KINDS, revision.alert.category, revision.alert.confirm != NOTHING_CONFIRMED)
 
 
 @lru_cache(4_096)
 def _shared(kinds: Kinds, category: str, confirmed: bool) -> Kinds:
-    """Return `kinds` with one kind added: a category, and whether a person confirmed something.
+    """Return the set `kinds` with one kind added: the tuple of a category, and whether a person confirmed something.
 
     Equal results are the same object, which saves memory, because most live alerts have equal kinds.
     """
@@ -39,7 +42,8 @@ def _shared(kinds: Kinds, category: str, confirmed: bool) -> Kinds:
 class Chain(NamedTuple):
     """A summary of an alert's entries, from the first one to the entry with the number `last`.
 
-    `kinds` has the kind (the category, and whether a person confirmed something) of each revision among them.
+    `kinds` is the set of the kinds of all revisions among these entries. A kind is a category, and whether a person
+    confirmed something.
     """
 
     last: int = 0
@@ -47,23 +51,26 @@ class Chain(NamedTuple):
 
     @classmethod
     def of(cls, entries: Iterable[Entry | OtherKind | None]) -> "Chain":
-        """Return the summary of an alert's entries, ordered by number. None is an entry that can't be read."""
+        """Return the summary of an alert's entries.
+
+        `entries` are ordered by number, with None in place of each entry that can't be read.
+        """
         found = cls()
         for entry in entries:
             found = found.then(entry)
         return found
 
     def before(self, number: int) -> Kinds:
-        """Return the kinds of all revisions of the alert with numbers below `number`.
+        """Return the kinds of all revisions of the alert whose numbers are below `number`.
 
-        Add UNKNOWN if this summary lacks an entry below `number` (Rule 2).
+        If an entry below `number` is not part of this summary, add UNKNOWN (Rule 2).
         """
         return self.kinds if number <= self.last + 1 else self.kinds | UNKNOWN
 
     def then(self, entry: Entry | OtherKind | None) -> "Chain":
-        """Return this summary extended by `entry`, the alert's next entry. None is an entry that can't be read.
+        """Return this summary extended by `entry`, the next entry of the alert, or None if that entry can't be read.
 
-        If the number of `entry` is not above `last`, return this summary unchanged.
+        If the summary already includes an entry with this number, return the summary unchanged.
         """
         if entry is None:
             return Chain(self.last + 1, self.kinds | UNKNOWN)

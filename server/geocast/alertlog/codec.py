@@ -62,7 +62,7 @@ def _map(entry: Entry | CallEntry) -> dict[str, Any]:
 
 
 def begins(kind: str) -> bytes:
-    """Return the bytes with which every stored call entry of this kind begins, apart from the very first byte.
+    """Return the bytes that follow the first byte in every stored call entry of this kind.
 
     By comparing these bytes, a backend can find such entries without decoding any.
     """
@@ -96,15 +96,16 @@ def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | O
         if kind in calls.KINDS:
             return _to_call(fields, alert_id, revision)
         return _to_revision(fields) if kind == "revision" else _to_cancel(fields)
-    # msgpack raises its own errors, and members with wrong values raise KeyError, TypeError and others.
+    # Catch all exceptions: msgpack raises its own, and members with wrong values raise KeyError, TypeError and others.
     except Exception as error:
         raise ValueError(f"not an entry: {type(error).__name__}") from None
 
 
 def renumbered(data: bytes, revision: int) -> bytes:
-    """Return the encoded entry `data` with another number. Members that this release does not know stay unchanged.
+    """Return the encoded entry `data`, encoded again with the number `revision`.
 
-    `revision` is the new number. An entry of a call also stores the number for which it was encrypted (LogC5).
+    Members that this release does not know stay unchanged. An entry of a call also stores the number for which it was
+    encrypted (LogC5).
     """
     fields = _unpack(data)
     sealed_as = {"sealed_as": fields.get("sealed_as") or fields["revision"]} if "sealed" in fields else {}
@@ -125,7 +126,7 @@ def _unpack(data: bytes) -> dict[Any, Any]:
 
 def _revision(entry: Revision) -> dict[str, Any]:
     alert = entry.alert
-    # `rules` is not stored if it is 1, so that entries from older releases are restored with the same bytes.
+    # Don't store `rules` if it is 1. Entries of older releases, which lack it, thus have the same bytes when restored.
     rules = {"rules": entry.terms.rules} if entry.terms.rules != 1 else {}
     return {
         "kind": "revision",
@@ -145,9 +146,9 @@ def _revision(entry: Revision) -> dict[str, Any]:
 
 
 def _written(source: Alert | AlertText, members: Iterable["_Stored"]) -> dict[str, Any]:
-    """Return the stored form of some members of an alert or a text.
+    """Return a dict with the stored values of some members of an alert or a text.
 
-    A member of `members` that has its default value is omitted.
+    Members that have their default values are omitted.
     """
     return {
         name: write(value) if write else value
@@ -157,9 +158,9 @@ def _written(source: Alert | AlertText, members: Iterable["_Stored"]) -> dict[st
 
 
 def _text_maps(texts: Sequence[AlertText]) -> list[dict[str, Any]]:
-    """Return the texts of an alert, one for each language, as they are stored.
+    """Return the texts of an alert (one for each language) in their stored form, as a list of dicts.
 
-    The first text is stored without its headline and description: these are members of the entry itself, because older
+    The dict of the first text has no headline and no description: these are members of the entry itself, because older
     releases look for them there.
     """
     first, *others = (_written(text, _OF_TEXT) for text in texts)
@@ -198,9 +199,9 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
 
 
 def _read(fields: Mapping[str, Any], members: Iterable["_Stored"]) -> dict[str, Any]:
-    """Return a dict with the decoded values of these members.
+    """Return a dict with the decoded values of these members, which are stored in `fields`.
 
-    A member that has a default is omitted if `fields` lacks it. Raise KeyError if `fields` lacks another member.
+    If `fields` lacks a member, omit the member if it has a default; otherwise raise KeyError.
     """
     return {name: read(fields[name]) for name, _, read, default in members if default is MISSING or name in fields}
 
@@ -210,7 +211,7 @@ def _to_texts(found: Sequence[Mapping[str, Any]]) -> tuple[AlertText, ...]:
 
 
 def to_shape(members: Mapping[str, Any]) -> Shape:
-    """Return the shape that has these members in its stored form.
+    """Return the shape with these members, which are in their stored form.
 
     Raise KeyError, TypeError or ValueError if the shape can't be sent to clients.
     """
@@ -224,7 +225,7 @@ def to_shape(members: Mapping[str, Any]) -> Shape:
 
 
 def _is_one_ring(coordinates: Sequence[Any]) -> bool:
-    """Return whether a polygon's coordinates, as in GeoJSON, are a single ring of more than three positions.
+    """Return whether a polygon's GeoJSON coordinates consist of a single ring with more than three positions.
 
     A later release may publish other polygons, such as polygons with holes, which have several rings.
     """
@@ -237,7 +238,7 @@ def _to_approval(elements: Sequence[Any]) -> Approval:
 
 
 def _confirm(confirm: Confirm) -> dict[str, Any]:
-    """Return a dict with the member `confirm` (what a person confirmed), or {} if nothing was confirmed."""
+    """Return {"confirm": …}, which says what a person confirmed, or {} if nothing was confirmed."""
     members = {"area_km2": confirm.area_km2, "text": list(confirm.text)}
     return {"confirm": members} if confirm != NOTHING_CONFIRMED else {}
 
@@ -249,7 +250,7 @@ def _to_confirm(fields: Mapping[str, Any]) -> Confirm:
 
 
 def _origin(origin: Origin | None) -> dict[str, Any]:
-    """Return a dict with the member `origin` (the CAP message that the entry was made from), or {} without one."""
+    """Return {"origin": …}, the CAP message from which the entry was made, or {} if it was not made from one."""
     return {} if origin is None else {"origin": [origin.sender, origin.identifier, origin.blocks]}
 
 
@@ -261,7 +262,7 @@ def _to_origin(elements: Sequence[Any] | None) -> Origin | None:
 
 
 def _proof(proof: ApprovalProof | None) -> dict[str, Any]:
-    """Return a dict with the member `proof` (the signed form and its signatures), or {} without one (NC7)."""
+    """Return {"proof": …}, the form (the text that reviewers signed) with its signatures, or {} if none (NC7)."""
     if proof is None:
         return {}
     signatures = [[each.protected, each.signature] for each in proof.signatures]
@@ -277,7 +278,7 @@ def _to_proof(fields: Mapping[str, Any]) -> ApprovalProof | None:
 
 
 def _issuer(entry: Entry) -> dict[str, Any]:
-    """Return a dict with the member `issuer` (the issuer of the publisher's token), or {} if it is empty (HD5)."""
+    """Return {"issuer": …}, the issuer of the publisher's token, or {} if the issuer is an empty string (HD5)."""
     return {"issuer": entry.issuer} if entry.issuer else {}
 
 
@@ -329,9 +330,10 @@ def _call(entry: CallEntry) -> dict[str, Any]:
 
 
 def _to_call(fields: dict[str, Any], call_id: str, revision: int) -> CallEntry:
-    """Return the call entry in `fields`. Its body and its encrypted part stay encoded; readers check them (LogC2).
+    """Return the call entry in `fields`.
 
-    Raise ValueError if `fields` has another id or number than `call_id` and `revision`.
+    Its body and its encrypted part stay encoded, because readers check them (LogC2). Raise ValueError if the id in
+    `fields` is not `call_id`, or the number is not `revision`.
     """
     if (fields["id"], integer(fields["revision"])) != (call_id, revision):
         raise ValueError("another place")
@@ -367,8 +369,8 @@ def _time(value: object) -> int:
 # ---- how the members of alerts and texts are stored, by type -------------------------------------------------------
 
 _Convert = Callable[[Any], Any]
-# _READ needs an item for the type of every member; otherwise importing this module raises KeyError. Values of types
-# that are not in _WRITE are stored unchanged.
+# _WRITE and _READ convert values, by the type of the member. _READ needs an item for every type that members have;
+# otherwise importing this module raises KeyError. Values of types that are not in _WRITE are stored unchanged.
 _READ: Mapping[Any, _Convert] = {
     **CHECKS,
     TimeMs: _time,
@@ -384,10 +386,10 @@ _WRITE: Mapping[Any, _Convert] = {
 
 
 class _Stored(NamedTuple):
-    """How one member of an alert or of a text is stored.
+    """Describes how one member of an alert or of a text is stored.
 
-    `write` converts the member's value into its stored form; it is None if the value is stored unchanged. `read`
-    converts the stored form back. `default` is MISSING if the member has no default value.
+    `write` converts the member's value to its stored form; it is None if the value is stored unchanged. `read` converts
+    the stored form back. `default` is MISSING if the member has no default value.
     """
 
     name: str

@@ -17,16 +17,16 @@ _EVENTS_BYTES = 65_536  # how many bytes of events to read at once; their conten
 
 
 class FileWatch:
-    """Watches one file, and calls a function when somebody writes to it.
+    """Watches one file, and calls a function when some process writes to the file.
 
-    The function is called once after each call of `listen`.
+    After each call of `listen`, the function is called once.
     """
 
     def __init__(self, path: Path, on_write: Callable[[], None]) -> None:
-        """Watch the file at `path`. `on_write` is the function to call when it is written to.
+        """Watch the file at `path`.
 
-        Raise OSError if inotify is unavailable, if there is no such file, or if the user has reached the limit of
-        watches.
+        `on_write` is the function to call when a process writes to the file. Raise OSError if inotify is unavailable,
+        if there is no such file, or if the user has reached the limit of watches.
         """
         self._on_write = on_write
         self._listening = False
@@ -38,9 +38,9 @@ class FileWatch:
             raise
 
     def listen(self) -> None:
-        """Arrange for one call of `on_write`, at the next write to the file.
+        """Call `on_write` once, at the next write to the file.
 
-        If the file was written to since the last call of `on_write`, it is called soon.
+        If the file was written to since the last call of `on_write`, call it as soon as the event loop is free.
         """
         if not self._listening:
             self._listening = True

@@ -53,7 +53,7 @@ class MemoryLog:
         self._appended = asyncio.Event()  # set, and replaced by a new event, at each append
 
     async def examine(self) -> str:
-        """Return a description of the log. There is nothing to check."""
+        """Return a description of the log for the operator. There is nothing to check."""
         return "in memory: gone when the process ends"
 
     async def start(self) -> None:
@@ -70,7 +70,7 @@ class MemoryLog:
         return True
 
     def take(self, entry: Entry | OtherKind) -> None:
-        """Store `entry` without any check. With this method, tests store entries as a later release would."""
+        """Store `entry` without any check. Tests use this method to store entries like those of a later release."""
         self._history.setdefault(entry.id, []).append(entry)
         self._last += 1
         self._lasts_until(entry.id, entry.ends_at)
@@ -91,7 +91,10 @@ class MemoryLog:
             del self._cursors[bisect_left(self._cursors, Cursor(ends_at, alert_id))]
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """Return all entries of one alert or call, ordered by number; empty if the id is unknown."""
+        """Return all entries of one alert or call, ordered by number.
+
+        The result is empty if the log has no entries with this id.
+        """
         return tuple(entry for entry in self._chain(alert_id) if entry is not None)
 
     def _chain(self, alert_id: str) -> list[Entry | OtherKind | None]:
@@ -106,7 +109,7 @@ class MemoryLog:
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """Return a page of up to `limit` live alerts.
 
-        `after` is where the previous page ended, or None for the first page.
+        `after` is the attribute `after` of the previous page, or None for the first page.
         """
         return await page(self._look, now_ms, after, limit)
 
@@ -123,7 +126,7 @@ class MemoryLog:
         return [i for i in calls if self._ends[i] > now_ms and not any(map(is_last, self._history[i]))]
 
     async def tail(self) -> int:
-        """Return the position of the last entry in the log; 0 if the log was always empty."""
+        """Return the position of the last entry in the log; 0 if nothing was ever appended."""
         return self._last
 
     async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
@@ -161,7 +164,10 @@ class MemoryLog:
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 
     async def counts(self, alert_id: str) -> Counts:
-        """Return the delivery counts stored for an id, or for a key from `under_revision`."""
+        """Return the delivery counts stored for an alert, a call, or a revision of a call.
+
+        `alert_id` is the id of the alert or call, or a key from `under_revision`.
+        """
         return self._counts.get(alert_id, Counts())
 
     async def purge(self, now_ms: int) -> int:

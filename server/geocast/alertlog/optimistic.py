@@ -49,14 +49,14 @@ _E = TypeVar("_E", bound=Entry | CallEntry)
 
 
 class Plan(NamedTuple, Generic[_Answer, _E]):
-    """A decision: the entries to append, in order, and the answer to give once all of them are stored."""
+    """The decision about a request: the entries to append, in order, and the answer to give once all are stored."""
 
     answer: _Answer
     entries: Sequence[_E] = ()
 
 
 class OptimisticWriter(Generic[_E]):
-    """Appends entries that depend on an alert's history, and decides again if another writer was faster."""
+    """Decides from an alert's history what to append to it, and decides again if another writer was faster."""
 
     def __init__(self, alert_log: AlertLog, appended: Callable[[_E], None], overtaken: str) -> None:
         """Create a writer to `alert_log`.
@@ -88,9 +88,10 @@ class OptimisticWriter(Generic[_E]):
         raise LogUnavailable(self._overtaken)
 
     async def append(self, entries: Sequence[_E]) -> bool:
-        """Append entries in order. Return True if all were stored, or False as soon as the log refuses one.
+        """Append entries in order.
 
-        The log refuses an entry if its number is taken. The entries before it stay stored.
+        Return True if all were stored; stop and return False when the log refuses one. The log refuses an entry if its
+        number is taken. The entries that come before the refused one stay stored.
         """
         for entry in entries:
             if not await self._log.append(entry):

@@ -101,7 +101,7 @@ MAX_WAITING = 10_000  # when so many appends are in the queue, further appends r
 MAX_COMMIT = 500  # the largest number of appends in one transaction
 PURGE_BATCH = 500  # the largest number of alerts that one transaction deletes
 
-# The next alerts in the order of `live` (LogL1), each with its last entry and with the latest end of its entries.
+# Selects the next alerts in the order of `live` (LogL1), each with its last entry and the latest end of its entries.
 #
 # The inner query reads the index on (ends_at, id) in order, beginning after the cursor. It skips a row if another row
 # of the same alert ends later, so it finds each alert once, at its latest end. The outer query adds the last entry of
@@ -119,15 +119,16 @@ SELECT {COLUMNS}, latest FROM (
 ORDER BY latest, id
 """
 _OF_A_CALL = " OR ".join(map(is_of_kind, KINDS))
-# The ids of calls that have a `call` entry, have no `end` entry and have not expired. `one` has the same condition as
-# the partial index `entry_with_a_place`, so SQLite reads only the entries in this index, not the whole log.
+# Selects the ids of calls that have a `call` entry, have no `end` entry and have not expired. The condition on `one` is
+# that of the partial index `entry_with_a_place`, so SQLite reads only the entries in this index, not the whole log.
 _OPEN = f"""
 SELECT id FROM entry AS one WHERE {is_of_kind("call", "one")}
 AND NOT EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND {is_of_kind("end", "other")})
 AND EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND other.ends_at > ?)
 GROUP BY id ORDER BY min(position)
 """
-# The `end` entries of calls whose place is still in a `call` entry, found by the index `entry_with_a_place`.
+# Selects the `end` entries of those calls whose `call` entry (with the place of the incident) has not been deleted yet.
+# The index `entry_with_a_place` finds these calls.
 _ENDS = f"""
 SELECT DISTINCT {", ".join(f"last.{column}" for column in COLUMNS.split(", "))}
 FROM entry AS one CROSS JOIN entry AS last ON last.id = one.id AND {is_of_kind("end", "last")}
@@ -140,7 +141,10 @@ _Row = tuple[int, str, int, int, bytes, int]
 
 
 class SqliteLog:
-    """A log in one SQLite file. The module's docstring says how it keeps the rules of the `alertlog` package."""
+    """A log of alerts in one SQLite file.
+
+    The module's docstring says how it keeps the rules of the `alertlog` package.
+    """
 
     def __init__(self, path: Path, *, max_pages: int | None = None, verifier: EntryVerifier | None = None) -> None:
         """Prepare to use the log at `path`, without opening it.
@@ -177,7 +181,7 @@ class SqliteLog:
     async def examine(self) -> str:
         """Return a description of the file at the log's path, for the operator.
 
-        Raise ConfigError or LogUnavailable if it can't be used as a log.
+        Raise ConfigError or LogUnavailable if the path can't be used for a log.
         """
         try:
             return f"{self._path}: {await asyncio.to_thread(sqlite_file.examined, self._path)}"
@@ -217,7 +221,7 @@ class SqliteLog:
         self._reader_thread.shutdown()
 
     async def _open(self) -> None:
-        """Open the three connections and watch the write-ahead log.
+        """Open three connections to the file, and watch the write-ahead log for writes.
 
         Raise ConfigError or LogUnavailable if a connection can't be opened.
         """
@@ -258,9 +262,10 @@ class SqliteLog:
                 )
 
     def _check(self) -> None:
-        """Raise LogUnavailable if the file is not open, or if the file or a companion was deleted or replaced.
+        """Raise LogUnavailable if the file is not open, or if it or a companion was deleted or replaced.
 
-        Every method calls this one before it uses the file. A call takes three stat(2) system calls, some microseconds.
+        The companions are the files `-wal` and `-shm`. Every method calls this one before it uses the file. A call
+        takes three stat(2) system calls, some microseconds.
         """
         if self._problem is not None:
             raise LogUnavailable(self._problem)
@@ -360,8 +365,8 @@ class SqliteLog:
     async def _purge_places(self, now_ms: int) -> int:
         """Delete the `call` entries, which contain a place, of calls that ended PLACE_MS ago or earlier (LogC4).
 
-        Return the number of deleted entries. The write-ahead log may still have their bytes, so it is truncated. If
-        another process is reading the write-ahead log now, it is truncated at one of the next purges.
+        Return the number of deleted entries. The write-ahead log may still have the bytes of these entries, so it is
+        truncated. If another process is reading the write-ahead log now, it is truncated at one of the next purges.
         """
         ends = [entry for _, entry in self._readable(await self._select(_ENDS)) if isinstance(entry, CallEntry)]
         over = [end.id for end in ends if ended_at(end) <= now_ms - PLACE_MS]
@@ -395,12 +400,12 @@ class SqliteLog:
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """Return a page of up to `limit` live alerts.
 
-        `after` is where the previous page ended, or None for the first page.
+        `after` is the attribute `after` of the previous page, or None for the first page.
         """
         return await page(self._look, now_ms, after, limit)
 
     async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
-        """Return the next `count` alerts after the place `after`, whether or not they are live.
+        """Return the `count` alerts that come after the cursor `after` in the list, whether or not they are live.
 
         Usually only the last entry of an alert is read. All entries of an alert are read if its last entry was written
         by a later release, or if only the earlier entries can show whether the last one is accepted.
@@ -420,24 +425,25 @@ class SqliteLog:
         ]
 
     async def _last_known_entry(self, alert_id: str) -> tuple[int, Entry | OtherKind | None]:
-        """Return (position, entry) for the last entry of an alert that is accepted and of a kind known to this release.
+        """Return (position, entry) for the last entry of an alert that is accepted and of a known kind.
 
-        Return (0, None) if there is no such entry. The entry is None if it is damaged.
+        Return (0, None) if there is no such entry. If the last entry is damaged, return its position and None.
         """
         found = [each for each in await self._chain(alert_id) if not isinstance(each[1], OtherKind)]
         return found[-1] if found else (0, None)
 
     async def _chain(self, alert_id: str) -> list[tuple[int, Entry | OtherKind | None]]:
-        """Return (position, entry) for each entry of an alert or call, ordered by number.
+        """Return a pair (position, entry) for each entry of an alert or call, ordered by number.
 
-        The entry is None if it can't be read, and an `Untrusted` if it is not accepted.
+        The pair of an entry that can't be read has None in place of the entry. The pair of an entry that is not
+        accepted has an `Untrusted`, whose content is ignored.
         """
         rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
         chain = drop_unverified_cancels([entry for _, entry in self._readable(rows)], self.verifier)
         return [(row[0], entry) for row, entry in zip(rows, chain, strict=True)]
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """Return the ids of the open calls, ordered by the positions of their first entries."""
+        """Return the ids of the open calls for help, in the order in which they were opened."""
         return [call_id for (call_id,) in await self._select(_OPEN, now_ms)]
 
     async def tail(self) -> int:
@@ -460,8 +466,8 @@ class SqliteLog:
         at_end = False
         while True:
             self._check()
-            # Get the event and the version before reading the rows. Then a commit after the rows were read sets this
-            # event or changes the version, so `_wait_for_commit` notices it.
+            # Get the event and the version before reading the rows. Any commit after the rows were read then sets this
+            # event or changes the version, so `_wait_for_commit` notices the commit.
             appended, seen = self._appended, self._data_version()
             limit = FEW if at_end else BATCH
             values = after, there, ended_before_ms, limit
@@ -503,8 +509,8 @@ class SqliteLog:
         """
         deadline = time.monotonic() + HEARTBEAT_S
         while not appended.is_set() and time.monotonic() < deadline:
-            # Get the event and set up the watch before reading the version. Then a write by another process is either
-            # included in this version or will set the event.
+            # Get the event and set up the watch before reading the version. A write by another process then either has
+            # changed this version already, or will set the event.
             woken, pause_s = self._woken, self._pause_s(deadline)
             if self._data_version() != seen:
                 self._busy_until = 0.0
@@ -516,7 +522,10 @@ class SqliteLog:
                     await woken.wait()
 
     def _pause_s(self, deadline: float) -> float:
-        """Return how many seconds a follower may wait before it reads `data_version` again."""
+        """Return how many seconds a follower may wait until it reads `data_version` again.
+
+        (A follower is a reader that waits for new entries.)
+        """
         now = time.monotonic()
         if self._written is None or now < self._busy_until:
             return POLL_S
@@ -524,7 +533,7 @@ class SqliteLog:
         return deadline - now
 
     def _on_write(self) -> None:
-        """Poll `data_version` for the next BUSY_S seconds, because a process has written to the write-ahead log."""
+        """Begin to poll `data_version` for BUSY_S seconds, because a process has written to the write-ahead log."""
         self._busy_until = time.monotonic() + BUSY_S
         self._wake()
 
@@ -533,15 +542,15 @@ class SqliteLog:
         self._woken = asyncio.Event()
 
     async def counts(self, alert_id: str) -> Counts:
-        """Return the delivery counts stored for an id, or for a key from `under_revision`."""
+        """Return the delivery counts stored for an alert, a call, or a revision of a call.
+
+        `alert_id` is the id of the alert or call, or a key from `under_revision`.
+        """
         rows = await self._select("SELECT sent, acked, declined, pushed FROM delivery WHERE id = ?", alert_id)
         return Counts(*rows[0]) if rows else Counts()
 
     async def _select(self, query: str, *values: str | int) -> list[Any]:
-        """Return the rows of a query, which runs in the reader thread.
-
-        Raise LogUnavailable if the file can't be read.
-        """
+        """Run a query in the reader thread, and return its rows. Raise LogUnavailable if the file can't be read."""
         self._check()
         return await self._in(self._reader_thread, lambda: _select(self._reader, query, *values))
 
@@ -557,9 +566,10 @@ class SqliteLog:
             raise _unavailable(error) from None
 
     def _readable(self, rows: Sequence[_Row]) -> Iterator[tuple[_Row, Entry | OtherKind | None]]:
-        """Yield (row, entry) for each row.
+        """Yield a pair (row, entry) for each of these rows of the log.
 
-        The entry is None if it can't be read (LogR2), and an `Untrusted` if it is not accepted (LogJ1).
+        The pair of an entry that can't be read has None in place of the entry (LogR2). The pair of an entry that is not
+        accepted has an `Untrusted`, whose content is ignored (LogJ1).
         """
         for row in rows:
             try:
@@ -574,7 +584,7 @@ class SqliteLog:
                 yield row, None
 
     def _set_aside(self, position: int, error: ValueError) -> None:
-        """Count and log an unreadable row when it is read for the first time (LogR2)."""
+        """Count and log an unreadable row, unless it was counted before (LogR2)."""
         if position not in self._bad_rows:
             self._bad_rows.add(position)
             self.quarantined += 1
@@ -596,7 +606,10 @@ def _write_ahead_log(path: Path) -> Path:
 
 
 def _watched(path: Path, on_write: Callable[[], None]) -> FileWatch | None:
-    """Return a watch on the file at `path`, or None if inotify is unavailable. Followers then poll all the time."""
+    """Return a watch on the file at `path`, or None if inotify is unavailable.
+
+    Without a watch, followers poll all the time.
+    """
     try:
         return FileWatch(path, on_write)
     except OSError as error:
@@ -609,9 +622,9 @@ def _cap(db: sqlite3.Connection, max_pages: int | None) -> None:
 
 
 def _probe(db: sqlite3.Connection) -> None:
-    """Write a row that is larger than any entry, to test whether there is enough space.
+    """Write a row that is larger than any entry, to test whether the disk has enough space.
 
-    Raise sqlite3.Error if there is not.
+    Raise sqlite3.Error if there is too little.
     """
     db.execute("INSERT OR REPLACE INTO delivery (id, sent, acked) VALUES (?, 0, 0)", (_PROBE,))
 
@@ -638,10 +651,10 @@ def _select(connection: sqlite3.Connection, query: str, *values: str | int) -> l
 
 
 def _batch(connection: sqlite3.Connection, query: str, *values: int) -> tuple[list[_Row], bool]:
-    """Run a query, and return a batch of its rows and whether the batch is full, so that there may be more rows.
+    """Run a query, and return a batch of its rows, and whether there may be more rows.
 
-    A batch is full when its entries have BATCH_BYTES, or when it has as many rows as the query's limit (the last item
-    of `values`). So one read never takes more than a few MB of memory, even if every entry has 64 KiB.
+    There may be more if the batch is full: its entries have BATCH_BYTES, or it has as many rows as the query's limit
+    (the last item of `values`). So one read never takes more than a few MB of memory, even if every entry has 64 KiB.
     """
     rows: list[_Row] = []
     size = 0
@@ -720,19 +733,21 @@ def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
 
 
 def _purge_places(db: sqlite3.Connection, over: Sequence[str]) -> int:
-    """Delete the `call` entries, which contain a place, of the calls with these ids. Return how many there were.
+    """Delete the `call` entries, which contain a place, of the calls with these ids.
 
-    `secure_delete` overwrites their bytes with zeros in the pages of the file.
+    Return the number of deleted entries. Their bytes are overwritten with zeros in the pages of the file, because the
+    connection has the setting `secure_delete`.
     """
     statement = f"DELETE FROM entry WHERE id = ? AND {is_of_kind('call')}"
     return sum(db.execute(statement, (call_id,)).rowcount for call_id in over)
 
 
 def _truncate(db: sqlite3.Connection) -> bool:
-    """Write the write-ahead log back to the file and truncate it. Return False if another process is still reading it.
+    """Copy the write-ahead log into the database file, and then truncate the write-ahead log.
 
-    A process in the middle of a query needs the old pages in the write-ahead log. Truncating waits for such processes,
-    but only for TRUNCATE_S, because no process can write meanwhile.
+    Return False if another process is still reading the write-ahead log. A process in the middle of a query needs the
+    old pages in it. Truncating waits for such processes, but only for TRUNCATE_S, because no process can write
+    meanwhile.
     """
     db.execute(f"PRAGMA busy_timeout = {TRUNCATE_S * 1000:.0f}")
     try:
@@ -745,7 +760,7 @@ def _truncate(db: sqlite3.Connection) -> bool:
 
 
 def _read(row: _Row) -> Entry | OtherKind:
-    """Return the entry in a row. Raise ValueError if the row is damaged."""
+    """Return the decoded entry in a row of the log. Raise ValueError if the row is damaged."""
     _, alert_id, revision, ends_at, payload, checksum = row
     if not isinstance(payload, bytes) or codec.checksum(alert_id, revision, payload) != checksum:
         raise ValueError("checksum differs")
@@ -767,5 +782,6 @@ def _entry_in_place(row: _Row) -> Entry | OtherKind:
 
 
 def _unavailable(error: sqlite3.Error) -> LogUnavailable:
-    # SQLite's messages name conditions ("database or disk is full"), never stored values.
+    # SQLite's error messages describe conditions such as "database or disk is full". They never contain stored values,
+    # so they can be logged.
     return LogUnavailable(str(error))

@@ -46,7 +46,10 @@ COLUMNS = "position, id, revision, ends_at, payload, checksum"
 
 
 def is_of_kind(kind: str, table: str = "entry") -> str:
-    """Return an SQL condition that is true for call entries of this kind; it compares the first bytes of the entry."""
+    """Return an SQL condition that is true for call entries of this kind.
+
+    The condition compares the first bytes of the entry.
+    """
     head = codec.begins(kind)
     return f"substr({table}.payload, 2, {len(head)}) = x'{head.hex()}'"
 
@@ -88,7 +91,8 @@ _PASSING_ERRNOS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     *(errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT),
 }
-# SQLITE_CANTOPEN may pass: its permanent causes have been ruled out, by opening the file without SQLite first.
+# SQLITE_CANTOPEN counts as an error that may pass. Its permanent causes have been ruled out before, because the file
+# was opened without SQLite first.
 _PASSING_CODES = {
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR),
     *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN),
@@ -107,7 +111,7 @@ def opened(path: Path) -> tuple[sqlite3.Connection, int]:
             raise ConfigError(_NO_LOG)
         # Several processes may start at once. The lock lets one of them at a time check and repair the file.
         with _lock(path) as lock:
-            # Open the file without SQLite, because the operating system's error says why it can't be opened.
+            # Try to open the file without SQLite first: the operating system's error says why it can't be opened.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))
             db, lost = _create_or_repair(path)
             try:
@@ -176,7 +180,8 @@ def reason_of(error: Exception) -> ConfigError | LogUnavailable:
 
     `error` comes from the operating system or from SQLite. The caller raises the returned error in its place.
     """
-    # SQLite's messages name conditions such as "database or disk is full", and never stored values.
+    # SQLite's error messages describe conditions such as "database or disk is full". They never contain stored values,
+    # so they can be logged.
     reason = str(getattr(error, "strerror", None) or error)
     if isinstance(error, sqlite3.Error):
         passing = getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING_CODES
@@ -186,9 +191,9 @@ def reason_of(error: Exception) -> ConfigError | LogUnavailable:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection to the file at `path` that syncs every commit and overwrites what it deletes.
+    """Return a connection to the file at `path`.
 
-    Raise sqlite3.Error if it can't be opened.
+    It syncs every commit, and overwrites deleted data with zeros. Raise sqlite3.Error if the file can't be opened.
     """
     db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
@@ -201,7 +206,10 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def connect_twice(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    """Return two connections. If the second can't be opened, close the first and raise sqlite3.Error."""
+    """Return two connections to the file at `path`.
+
+    If the second can't be opened, close the first and raise sqlite3.Error.
+    """
     one = connect(path)
     try:
         return one, connect(path)
@@ -211,10 +219,10 @@ def connect_twice(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
 
 
 def identity(path: Path) -> Identity:
-    """Return (device, inode) for the file at `path` and for each of its companions `-wal` and `-shm`.
+    """Return the identities of the file at `path` and its companions `-wal` and `-shm`: each a pair (device, inode).
 
-    A file that can't be found has None instead. The numbers stay the same while a connection is open: SQLite removes
-    the companions only when the last connection is closed.
+    For a file that can't be found, the result has None instead of the pair. The numbers stay the same while a
+    connection is open: SQLite removes the companions only when the last connection is closed.
     """
     return tuple(_identity(_companion(path, suffix)) for suffix in _COMPANIONS)
 
@@ -254,10 +262,10 @@ def _companion(path: Path, suffix: str) -> Path:
 
 
 def _refuse_special_files(path: Path) -> None:
-    """Raise ConfigError if the path is a pipe, a socket or a device.
+    """Raise ConfigError if `path` leads to a pipe, a socket or a device.
 
-    Reading such a file could block forever, and a process that runs as root could rename it. A link counts as its
-    target. Directories are not checked here, because the operating system's own error is clear.
+    Reading such a file could block forever, and a process that runs as root could rename it. For a link, its target is
+    checked. Directories are not checked here, because the operating system's own error is clear.
     """
     with contextlib.suppress(FileNotFoundError):
         mode = path.stat().st_mode
@@ -266,14 +274,14 @@ def _refuse_special_files(path: Path) -> None:
 
 
 def _head(path: Path) -> bytes:
-    """Return the header of the file, which is its first bytes; b"" if there is no file."""
+    """Return the first bytes of the file, which are its header; b"" if there is no file."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         return file.read(_HEADER)
     return b""
 
 
 def _may_be_a_log(head: bytes) -> bool:
-    """Return whether `head`, the first bytes of a file, belongs to an SQLite database or to a file without content.
+    """Return whether a file that begins with the bytes `head` is an SQLite database, or has no content.
 
     A file of zeros has no content: a crash may leave a page of zeros.
     """
@@ -281,7 +289,10 @@ def _may_be_a_log(head: bytes) -> bool:
 
 
 def _remembered(path: Path) -> bool:
-    """Return whether this file was last opened as a log at this path, according to the inode stored in `.lock`."""
+    """Return whether the file at `path` is the one that was last opened as a log there.
+
+    (Its inode is stored in the companion file `.lock`.)
+    """
     with contextlib.suppress(OSError):
         return _companion(path, ".lock").read_text("utf-8") == str(path.stat().st_ino)
     return False
@@ -297,7 +308,8 @@ def _remember(path: Path, lock: IO[str]) -> None:
 def _bears_the_mark(path: Path) -> bool:
     """Return whether a file that SQLite can't read was a log.
 
-    Search the first page of the file and its write-ahead log for the application id and the schema of a log.
+    A log is recognized by the application id or the schema of a log, in the first page of the file or of its
+    write-ahead log.
     """
     found = b""
     for suffix in ("", "-wal"):
@@ -321,7 +333,7 @@ def _refuse_foreign_databases(db: sqlite3.Connection) -> None:
 
 
 def _create_or_repair(path: Path) -> tuple[sqlite3.Connection, int]:
-    """Open, create or repair the file. Return a connection and the number of rows lost."""
+    """Open, create or repair the file. Return a connection to it, and the number of rows lost."""
     if _companion(path, ".mended").exists():
         _take_over(path)
     try:
@@ -336,7 +348,7 @@ def _create_or_repair(path: Path) -> tuple[sqlite3.Connection, int]:
 
 
 def _create(path: Path) -> sqlite3.Connection:
-    """Open the database at `path`, create missing tables, and return the connection.
+    """Open the database at `path`, create the tables that are missing, and return the connection.
 
     If the file is corrupt, raise sqlite3.DatabaseError itself, not a subclass.
     """
@@ -401,7 +413,7 @@ def _take_over(path: Path) -> Path:
 
 
 def _rows_of(path: Path) -> Iterator[Sequence[object]]:
-    """Yield every row of a damaged file, and () for each row that can't be read.
+    """Yield all rows of a damaged file, with () in place of each row that can't be read.
 
     Each row is read by a separate query, so that a damaged page makes only its own rows unreadable.
     """
@@ -409,7 +421,8 @@ def _rows_of(path: Path) -> Iterator[Sequence[object]]:
         return
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         try:
-            # Without this setting, SQLite reads nothing from a file that is shorter than its header says.
+            # The setting is needed for a file that is shorter than its header says. SQLite reads nothing from such a
+            # file otherwise.
             db.execute("PRAGMA writable_schema = ON")
             last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()[0]
         except (sqlite3.Error, TypeError):

@@ -21,7 +21,7 @@ _NEXT = f"SELECT {COLUMNS} FROM entry WHERE position > ? ORDER BY position LIMIT
 
 
 class SqliteTail:
-    """A reader of the entries of a log in a SQLite file."""
+    """Reads the entries of a log in a SQLite file, without writing to the file."""
 
     def __init__(self, path: Path) -> None:
         """Prepare to read the file at `path`, which need not exist yet."""
@@ -77,7 +77,8 @@ def _ask(db: sqlite3.Connection, query: str, *values: int) -> list[Any]:
     try:
         return db.execute(query, values).fetchall()
     except sqlite3.Error as error:
-        # SQLite's messages name conditions such as "database is locked", and never stored values.
+        # SQLite's error messages describe conditions such as "database is locked". They never contain stored values, so
+        # they can be logged.
         raise LogUnavailable(str(error)) from None
 
 

@@ -1,7 +1,7 @@
-"""An interface for reading a log without writing to it, for programs that may not be allowed to write (the ledger).
+"""An interface for reading a log without writing to it, for programs that might have no permission to write to the log.
 
-It yields every entry, including entries that can't be read. It guarantees less than `AlertLog`, so that reading
-requires no writes at all:
+(The command `geocast ledger` is such a program.) Every entry is yielded, including entries that can't be read. The
+interface guarantees less than `AlertLog` does. In exchange, reading requires no writes at all:
 
     Obs1    `follow` yields every entry in the log, in the order of the log, and then the entries that are appended. It
             yields an empty batch when it has reached the end, and then another one at least every few seconds.
@@ -35,7 +35,10 @@ class RawEntry(NamedTuple):
 
 
 class LogTail(Protocol):
-    """The interface for programs that only read the log. Its rules (Obs1 to Obs3) are in the module's docstring."""
+    """The interface of objects that read a log without writing to it.
+
+    Its rules (Obs1 to Obs3) are in the module's docstring.
+    """
 
     async def start(self) -> None:
         """Check that the log can be read. Raise ConfigError if the configuration makes this impossible.
@@ -45,7 +48,7 @@ class LogTail(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Close all files or connections."""
+        """Close all files and connections that are open."""
         ...
 
     def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:

@@ -30,7 +30,7 @@ PROVE_S = 3600.0  # the time in which a wrong clock should have been set right
 
 
 class TrustedTime:
-    """A lower bound of the current time, which grows with the entries of the log."""
+    """Keeps a lower bound of the current time, which grows with the entries of the log."""
 
     def __init__(self) -> None:
         self._known: tuple[int, float] | None = None  # a time in ms since 1970, and the monotonic time of reading it
@@ -39,8 +39,8 @@ class TrustedTime:
     def at_least(self, newest: Iterable[Entry | OtherKind | None], now: Now) -> int:
         """Return a lower bound of the current time, in ms since 1970; 0 if none is known.
 
-        It is never later than the wall clock. `newest` has the entries that were appended last; None is an entry that
-        can't be read.
+        The bound is never later than the wall clock. `newest` has the entries that were appended last, with None in
+        place of each entry that can't be read.
         """
         latest = max((_time_in(entry) for entry in newest), default=0)
         if self._known is None:

@@ -1,8 +1,8 @@
 """The types of the JSON bodies in the api listener's answers.
 
-Routes build them, and the OpenAPI document describes them. At runtime they are plain dicts; mypy checks that the routes
-build what the document promises. The types for calls for help are in `calls/dispatcher_view`, and those for problem
-documents in `model/problems`. The docstrings appear in the OpenAPI document as descriptions.
+Routes build these bodies, and the OpenAPI document describes them. At runtime the bodies are plain dicts; mypy checks
+that the routes build what the document promises. The types for calls for help are in `calls/dispatcher_view`, and those
+for problem documents in `model/problems`. The docstrings appear in the OpenAPI document as descriptions.
 """
 
 from typing import Annotated, Literal, NotRequired
@@ -14,7 +14,7 @@ from ..wire.output import AlertOut, AreaOut, TimeOut
 
 
 class ReachOut(TypedDict):
-    """The sum of the areas of an alert's shapes, in km², rounded up. An overlap counts once for each shape."""
+    """The sum of the areas of an alert's shapes, in km², rounded up. Where shapes overlap, each one counts in full."""
 
     area_km2: Annotated[float, Field(ge=0)]
 
@@ -37,7 +37,10 @@ class AcceptedOut(TypedDict):
 
 
 class CancelledOut(TypedDict):
-    """A cancel that is stored in the log, or the result of a dry run, which has only `id`, `form` and `approvals`."""
+    """A cancel that is stored in the log, or the result of a dry run.
+
+    A dry run only has `id`, `form` and `approvals`.
+    """
 
     id: str
     revision: NotRequired[int]
@@ -68,7 +71,7 @@ CapReason = Literal["status", "type", "scope", "all-clear", "event", "ended", "e
 
 
 class CapOut(TypedDict):
-    """The result of a CAP message: the outcome, the alerts published or cancelled, and notes about the message."""
+    """The result of processing a CAP message: the outcome, the alerts published or cancelled, and notes."""
 
     outcome: CapWord
     why: NotRequired[CapReason]
@@ -81,9 +84,9 @@ class CapOut(TypedDict):
 class DeliveryOut(TypedDict):
     """The delivery counts of an alert, summed over all nodes.
 
-    `sent` counts revisions that were sent on connections, `acked` those that clients acknowledged, and `pushed` those
-    that push services accepted for devices. Each connection or device counts once for each revision. The counts are
-    rounded unless the token has alerts:audit.
+    `sent` counts the revisions that were sent to connections, `acked` those that clients acknowledged, and `pushed`
+    those that push services accepted for devices. Each revision counts once for each connection or device. The counts
+    are rounded unless the token has alerts:audit.
     """
 
     sent: int
@@ -98,7 +101,7 @@ StateWord = Literal["live", "cancelled", "expired"]
 class StateOut(TypedDict):
     """An alert, its state and its delivery counts.
 
-    Only tokens with alerts:manage see the counts of other publishers.
+    The counts of other publishers' alerts are only shown to tokens with alerts:manage.
     """
 
     state: StateWord
@@ -113,7 +116,7 @@ class LiveOut(TypedDict):
 
 
 class HealthOut(TypedDict):
-    """The answer to `/healthz`, which every running process gives."""
+    """The answer to `/healthz`, which every running process gives, whether or not it is ready."""
 
     status: Literal["alive"]
 

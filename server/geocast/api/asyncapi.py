@@ -39,7 +39,7 @@ _Live = Annotated[int, Field(ge=0, description=_LIVE)]
 
 
 class RetryOut(BaseModel):
-    """The range from which a client draws the random delay before it reconnects (W5)."""
+    """A range in ms, within which a client chooses a random delay before it reconnects (W5)."""
 
     min_ms: Annotated[int, Field(ge=0)]
     max_ms: Annotated[int, Field(ge=0)]
@@ -86,7 +86,7 @@ _NO_PROOF = ProofOut.model_construct(form="", signatures=[])
 
 
 class AlertMessage(BaseModel):
-    """A revision of an alert (M12). On a signed stream the content may be in `proof`, as reviewers signed it (F9)."""
+    """A revision of an alert (M12). On a stream with reviewers' signatures, `proof` may have the content (F9)."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -115,7 +115,7 @@ class CancelMessage(BaseModel):
 
 
 class CallMessage(BaseModel):
-    """A call for help nearby, the same for every responder (M21). The client computes its own distance."""
+    """A call for help near the responder (M21). All responders get the same text; each client computes its distance."""
 
     type: Literal["call"]
     call: CallOut
@@ -134,7 +134,7 @@ class ExactPlaceOut(BaseModel):
 class AedOut(BaseModel):
     """A defibrillator.
 
-    `open` is null if the opening hours are unknown. Only the responder who fetches it gets the `code`.
+    `open` is null if its opening hours are unknown. Only the responder who fetches the defibrillator gets the `code`.
     """
 
     id: Annotated[str, Field(min_length=1)]
@@ -148,7 +148,10 @@ class AedOut(BaseModel):
 
 
 class TaskMessage(BaseModel):
-    """A task for a responder with a seat among those who go (M22). `fetch`: the AED to bring, an index in `aeds`."""
+    """The task of a responder who was accepted for a call (M22).
+
+    `fetch` is the index, in `aeds`, of the AED to bring.
+    """
 
     type: Literal["task"]
     id: Id
@@ -163,7 +166,7 @@ class TaskMessage(BaseModel):
 
 
 class StanddownMessage(BaseModel):
-    """The end of a call or task for this responder, or the refusal of their request to be among those who go (M23)."""
+    """The message that ends a call or task for this responder, or refuses the responder's offer to go (M23)."""
 
     type: Literal["standdown"]
     id: Id
@@ -188,7 +191,7 @@ class Pong(BaseModel):
 
 
 class Error(BaseModel):
-    """An error: the message was not applied, and the session continues (M16)."""
+    """The answer to a message that can't be applied. The session continues (M16)."""
 
     type: Literal["error"]
     code: Annotated[str, Field(examples=["unknown-type", "bad-field"])]
@@ -207,7 +210,8 @@ _ANSWERS: dict[str, type[BaseModel]] = {
     "pong": Pong,
     "error": Error,
 }
-# The possible answers to each type of message from a client. `ack` and `report` are not answered.
+# For each type of message from a client, the messages with which the node may answer. It does not answer `ack` and
+# `report`.
 _REPLIES = {
     "hello": ["welcome"],
     "move": ["ok", "error"],
@@ -336,7 +340,10 @@ One WebSocket serves one subscriber. `docs/protocol.md` is the contract; this do
 
 
 def _client_schemas() -> dict[str, Any]:
-    """Return the JSON Schemas of clients' messages: model name -> schema, with the field `type` added."""
+    """Return the JSON Schemas of the messages that clients send, as a dict from model name to schema.
+
+    In each schema, the field `type` is added.
+    """
     found = schemas_of(*MESSAGES.values())
     for kind, model in MESSAGES.items():
         schema = found[model.__name__]
@@ -367,7 +374,7 @@ _CHANNEL = {"$ref": "#/channels/stream"}
 
 
 def _operations() -> dict[str, Any]:
-    """Return the AsyncAPI operations of the node: name -> operation.
+    """Return the AsyncAPI operations of the node, as a dict from name to operation.
 
     The node receives each message of clients and answers it. It also sends alerts and messages about calls, without
     being asked.

@@ -31,7 +31,7 @@ MAX_CAP = 64  # CAP messages in progress: those that are complete, or already la
 
 
 class Places:
-    """The limits on concurrent work of the api listener: how many requests of each kind may be in progress at once.
+    """Limits the concurrent work of the api listener: how many requests of each kind may be in progress at once.
 
     One subject (the owner of a token, or a CAP source) may use only a fraction of each limit (rule HD6).
     """
@@ -45,9 +45,10 @@ class Places:
         self.starts = Starts()
 
     def judging(self, subject: Hashable, *, dry_run: bool) -> AbstractAsyncContextManager[None]:
-        """Return a context manager for the decision about a request to publish.
+        """Return a context manager for the `with` block in which a request to publish is decided.
 
-        For a dry run, entering it waits while too many other dry runs are being processed. Otherwise it does nothing.
+        For a dry run, entering the block waits while too many other dry runs are in progress. For other requests the
+        context manager does nothing.
         """
         return self.dry_runs.turn(subject) if dry_run else nullcontext()
 
@@ -56,9 +57,9 @@ class Places:
 class ApiContext:
     """The services and settings that the routes of the api listener use.
 
-    `unready` returns the reasons why the node is not ready, or an empty list if it is ready. `degraded` returns the
-    number of calls with entries that no key can decrypt; such calls don't make the node unready (rule HD8). `taking`
-    processes CAP messages; it is None on a node that accepts none.
+    `unready` returns a list of the reasons why the node is not ready, which is empty if it is ready. `degraded` returns
+    the number of calls with entries that no key can decrypt; such calls don't make the node unready (rule HD8).
+    `taking` processes CAP messages; it is None on a node that accepts none.
     """
 
     publishing: Publishing
@@ -84,7 +85,7 @@ class ApiContext:
         reviewers: Reviewers = NO_REVIEWERS,
         call_keys: CallKeys = NO_CALL_KEYS,
     ) -> None:
-        """Use a new configuration from now on. Requests in progress finish with the configuration they started with."""
+        """Use a new configuration from now on. Requests in progress finish with the old configuration."""
         self.policy = policy
         self.publishing = self.publishing.with_config(policy, publishers, reviewers)
         self.calling = self.calling.with_config(policy, call_keys)

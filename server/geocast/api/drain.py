@@ -21,7 +21,7 @@ class Drain:
 
     @asynccontextmanager
     async def waiting(self, seconds: float) -> AsyncIterator[None]:
-        """Limit how long the `with` block may wait for a request body.
+        """Limit how long the body of a `with` statement may wait for the body of a request.
 
         Raise TimeoutError after `seconds`, or as soon as the shutdown begins.
         """

@@ -24,7 +24,7 @@ Named = dict[str, dict[str, Any]]
 
 
 def examples(policy: Policy, now_ms: int) -> dict[str, Named]:
-    """Return the examples as OpenAPI Example Objects: name of the model -> name of the example -> example."""
+    """Return the OpenAPI examples of all models: name of the model -> name of the example -> OpenAPI Example Object."""
     key, category = max(policy.categories.items(), key=lambda item: item[1].max_age_s - item[1].min_life_s)
     began_ms = now_ms - now_ms % STEP_MS
     began, ends = format_time(began_ms), format_time(began_ms + category.lasting.max_age_ms)

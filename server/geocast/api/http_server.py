@@ -47,9 +47,9 @@ from ..model.problems import Problem, ProblemType
 from .responses import RETRY_AFTER_S
 
 MAX_HEAD_BYTES = 32 * 1024  # the request line and the header fields
-HEAD_S = 10.0  # from accepting the connection, or from the first byte of a later head, to the end of the head
-IDLE_S = 60  # between an answer and the next request
-REST_S = 10.0  # for the rest of a body, if the request was answered before its end
+HEAD_S = 10.0  # the time for a whole head, from accepting the connection or from the first byte of a later head
+IDLE_S = 60  # the time between an answer and the next request
+REST_S = 10.0  # the time for the rest of a body, if the request was answered before the body was complete
 UNREAD_S = 30.0  # how long some bytes of an answer may stay unsent
 LINGER_S = 5.0  # how long a peer may take to close after a refusal
 MAX_CHUNKS = 2_000  # per body: parsing a chunk of one byte takes as long as parsing a thousand ordinary bytes
@@ -76,7 +76,10 @@ class HttpListener:
         self.unread: dict[HttpConnection, None] = {}  # connections with unsent bytes of an answer; the oldest is first
 
     def arrived(self) -> bool:
-        """Count a new connection. Return False if it has to be refused because the listener is full (Rule 3)."""
+        """Count a new connection, and return whether it may stay; if not, it has to be refused (Rule 3).
+
+        If there are too many connections, an older one is closed to make room, if there is one that may be closed.
+        """
         self._all += 1
         if self._all > self._capacity:
             oldest = next(iter(self.waiting or self.unread), None)
@@ -86,7 +89,7 @@ class HttpListener:
         return True
 
     def left(self, connection: "HttpConnection") -> None:
-        """Remove a connection that has ended."""
+        """Stop counting a connection, because the connection has ended."""
         self._all -= 1
         self.waiting.pop(connection, None)
         self.unread.pop(connection, None)
@@ -94,7 +97,7 @@ class HttpListener:
     def refusal(self, why: ProblemType) -> bytes:
         """Count a refusal with the problem type `why`, and return a complete HTTP response for it, as bytes.
 
-        The response is for input that is not a valid request, and for connections that exceed the limit.
+        Such a response answers input that is not a valid request, and connections that exceed the limit.
         """
         self._metrics.refused.labels(why.slug).inc()
         problem = Problem.later(why, RETRY_AFTER_S) if why.status == 503 else Problem(why)
@@ -110,7 +113,7 @@ class HttpListener:
 
 
 class _Requests(h11.Connection):
-    """h11's parser, extended: it also refuses ambiguous requests, and bodies that are expensive to parse."""
+    """h11's parser with two additions: it refuses ambiguous requests, and bodies that are expensive to parse."""
 
     _chunks = 0
 
@@ -123,8 +126,8 @@ class _Requests(h11.Connection):
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
-            # Without this, the error's traceback and a frame would form a reference cycle that keeps the connection in
-            # memory.
+            # Clear the traceback. Otherwise it would form a reference cycle with a stack frame, which would keep the
+            # connection in memory.
             raise error.with_traceback(None) from None
         if isinstance(event, h11.Request):
             self._chunks = 0
@@ -139,15 +142,17 @@ class _Requests(h11.Connection):
 def _hint(error: BaseException | None) -> int:
     """Return the HTTP status that h11 suggests for an error.
 
-    This is a function of its own because a variable for the error, in the caller, would create a reference cycle.
+    This is a separate function because otherwise its caller would keep the error in a variable, which would create a
+    reference cycle.
     """
     return error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
 
 
 def _checked(request: h11.Request) -> h11.Request:
-    """Return the request. If its target is a whole URL, replace it with the path (origin form, RFC 9112, 3.2).
+    """Return the request, with a path as its target: if the target is a whole URL, replace it with the URL's path.
 
-    Raise h11.RemoteProtocolError if the request states its length in two ways (RFC 9112, 6.1).
+    (RFC 9112, 3.2, calls this the origin form.) Raise h11.RemoteProtocolError if the request states the length of its
+    body in two ways (RFC 9112, 6.1).
     """
     if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
         raise h11.RemoteProtocolError("two lengths")
@@ -164,9 +169,9 @@ class HttpConnection(H11Protocol):
     """One connection of the api listener."""
 
     def __init__(self, listener: HttpListener, **uvicorns: Any) -> None:
-        """Create a connection that counts for `listener`.
+        """Create a connection, which `listener` counts.
 
-        `uvicorns` are the arguments that uvicorn passes to a connection.
+        `uvicorns` are the arguments that uvicorn passes when it creates a connection.
         """
         super().__init__(**uvicorns)
         self.conn = _Requests(h11.SERVER, MAX_HEAD_BYTES - 1)  # h11 accepts one byte more than this argument
@@ -211,7 +216,7 @@ class HttpConnection(H11Protocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Record that the peer has closed its sending side.
 
-        Return whether a complete request still has to be answered.
+        Return whether to keep the connection open, because a complete request still has to be answered.
         """
         self._half = True
         return not self._refused and not self._answered and self.conn.their_state is h11.DONE
@@ -235,7 +240,7 @@ class HttpConnection(H11Protocol):
         return len(self.conn.trailing_data[0])
 
     def on_response_complete(self) -> None:
-        """Continue after an answer with the requests that have arrived in the meantime.
+        """After an answer was sent, continue with the requests that have arrived in the meantime.
 
         uvicorn processes the bytes that the parser already has. Then this class gives the parser the bytes that had to
         wait (Rule 2).
@@ -248,9 +253,9 @@ class HttpConnection(H11Protocol):
     # ---- overrides of uvicorn's behaviour ------------------------------------------------------------------------
 
     def _should_upgrade(self) -> bool:
-        """Return False, so that offers to upgrade are ignored (RFC 9110, 7.8).
+        """Return False, so that requests to switch to another protocol are ignored (RFC 9110, 7.8).
 
-        Java's HttpClient sends one with each request.
+        Java's HttpClient asks to switch in each request.
         """
         return False
 
@@ -259,7 +264,10 @@ class HttpConnection(H11Protocol):
         self._refuse(_BY_HINT.get(_hint(sys.exception()), problems.BAD_REQUEST))
 
     def _refuse(self, why: ProblemType) -> None:
-        """Send a refusal and let the connection linger (Rule 4). If another answer is half written, send no refusal."""
+        """Send a refusal, and then discard all input until the peer closes the connection (Rule 4).
+
+        If another answer was sent only in part, send no refusal.
+        """
         if self.transport.is_closing():
             return
         self._refused = True
@@ -278,13 +286,13 @@ class HttpConnection(H11Protocol):
 
     @property
     def _answered(self) -> bool:
-        """Whether no request is in progress."""
+        """Whether all requests on this connection have been answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def _await(self) -> None:
-        """Start a timer for the peer's next step (see the table in the module docstring).
+        """Start a timer for the peer's next step (see the table in the module's docstring).
 
-        Stop the timer of the last step.
+        The timer for the previous step is stopped.
         """
         awaited = None if (seconds := self._patience()) is None else (seconds, self.cycle)
         if awaited == self._awaited:
@@ -299,7 +307,10 @@ class HttpConnection(H11Protocol):
             self._timer = self.loop.call_later(awaited[0], self._late)
 
     def _patience(self) -> float | None:
-        """Return how many seconds the peer has for its next step, or None if the server has to do something next."""
+        """Return how many seconds the peer has for its next step.
+
+        Return None if it is the server that has to act next.
+        """
         if self._refused:
             return LINGER_S
         if not self._answered:
@@ -309,7 +320,10 @@ class HttpConnection(H11Protocol):
         return HEAD_S if self.cycle is None or self._buffered else IDLE_S
 
     def _late(self) -> None:
-        """Refuse a request, or close or drop the connection, because the peer was too slow (see the module's table)."""
+        """End a connection whose peer was too slow: send a refusal, or close or drop the connection.
+
+        (The module's table says which.)
+        """
         if self._refused:
             self.transport.abort()
         elif self.conn.their_state is h11.IDLE and self._buffered:
@@ -330,7 +344,7 @@ class HttpConnection(H11Protocol):
         self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Stop the timer for an unsent answer, because the peer has read it in time."""
+        """Stop the timer for an unsent answer, because the peer has read enough of it in time."""
         super().resume_writing()
         self._listener.unread.pop(self, None)
         if self._unread is not None:

@@ -56,9 +56,10 @@ _LIMIT = re.compile("[1-9][0-9]{0,3}")
 
 
 class Middleware:
-    """Checks each request before its route.
+    """Checks each request before it reaches its route, and refuses it with an error if a check fails.
 
-    It answers with 503 during a shutdown, 401 to unknown senders, and 429 to those with too many requests.
+    The errors are 503 during a shutdown, 401 for unknown senders, and 429 for senders with too many requests in
+    progress.
     """
 
     def __init__(self, app: ASGIApp, api: ApiContext) -> None:
@@ -102,11 +103,11 @@ class Middleware:
 
     @contextlib.asynccontextmanager
     async def _place(self, subject: Hashable) -> AsyncIterator[None]:
-        """Count a request of `subject` as in progress while the `with` block runs.
+        """While the `with` block runs, count a request of `subject` as in progress.
 
-        If `subject` already has too many requests in progress, wait REFUSED_S seconds and raise Problem (429). Example:
-        a publisher keeps 2,000 connections busy and sends a new request after each refusal. Without the delay, the
-        refusals alone would use all of the event loop's time (rule HD6).
+        If `subject` (a token owner or CAP source) already has too many requests in progress, wait REFUSED_S seconds and
+        raise Problem (429). Example: a publisher keeps 2,000 connections busy and sends a new request after each
+        refusal. Without the delay, the refusals alone would use all of the event loop's time (rule HD6).
         """
         with contextlib.ExitStack() as held:
             try:
@@ -120,10 +121,10 @@ class Middleware:
             yield
 
     async def _subject(self, scope: Scope) -> Hashable:
-        """Return the subject (token owner or CAP source) who sends a request, and for whom it counts.
+        """Return the subject that sends a request: the owner of a token, or a CAP source.
 
-        Store the token's permissions as `grant`, or the CAP source as `cap_source`, in `scope`. Raise Problem: 503 if
-        the node is shutting down, 401 if the token is not valid.
+        Requests in progress are counted for each subject. Store the token's permissions as `grant`, or the CAP source
+        as `cap_source`, in `scope`. Raise Problem: 503 if the node is shutting down, 401 if the token is not valid.
         """
         if self._api.drain.begun:
             raise _draining()
@@ -141,7 +142,7 @@ class Middleware:
         return grant.subject
 
     def _by_secret(self, scope: Scope) -> "CapSource | None":
-        """Return the CAP source whose secret is in the request, or None.
+        """Return the CAP source whose secret the request contains, or None if it contains no such secret.
 
         If the request also has a token, the token decides, and the result is None (rule CP1).
         """
@@ -170,7 +171,7 @@ def bearer(scope: Scope) -> str:
 
 
 def granted(request: Request, *scopes: str) -> Grant:
-    """Return the permissions of the caller's token. Raise Problem (403) unless it has one of `scopes`."""
+    """Return the permissions of the caller's token. Raise Problem (403) if the token has none of `scopes`."""
     grant: Grant = request.scope["grant"]
     if not grant.scopes & set(scopes):
         raise Problem(problems.INSUFFICIENT_SCOPE, f"The token lacks the scope {' or '.join(scopes)}.")
@@ -180,7 +181,7 @@ def granted(request: Request, *scopes: str) -> Grant:
 def publishing_as(request: Request, *scopes: str) -> Requester:
     """Return the sender of a request to publish.
 
-    Raise Problem (403) unless the token has one of `scopes` and its `sub` has the form of an id (rule T5).
+    Raise Problem (403) if the token has none of `scopes`, or if its `sub` does not have the form of an id (rule T5).
     """
     grant = granted(request, *scopes)
     if not is_id(grant.sub):
@@ -206,7 +207,7 @@ def source_of(request: Request, sources: "CapSources") -> "CapSource":
 
 
 def is_dry_run(request: Request) -> bool:
-    """Return whether the query asks for a dry run. Raise Problem (422) if the query has anything else."""
+    """Return whether the query asks for a dry run. Raise Problem (422) if the query contains anything else."""
     parameters = list(request.query_params.multi_items())
     match parameters:
         case []:
@@ -249,14 +250,15 @@ def _draining() -> Problem:
 
 
 def unauthorized(detail: str = "") -> Problem:
-    """Return the problem for a request without a valid token (401)."""
+    """Return the problem (401) with which to answer a request without a valid token."""
     return Problem(problems.UNAUTHORIZED, detail, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
 
 
 async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any]:
     """Return the request's body, which must be one JSON object in strict JSON.
 
-    Raise Problem, checked in this order: 413 (over `most` bytes), 408 (too slow), 415 (media type), 400 (not valid).
+    Raise Problem in these cases, checked in this order: 413 (over `most` bytes), 408 (too slow), 415 (wrong media
+    type), 400 (not a valid JSON object).
     """
     data = await _received(request, most)
     if _media_type(request) != "application/json":
@@ -270,16 +272,19 @@ async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any
 
 
 def _malformed(reason: str) -> Problem:
-    """Return the problem for a body that is not strict JSON. `reason` says where parsing failed and why."""
+    """Return the problem with which to answer a body that is not strict JSON.
+
+    `reason` says where parsing failed and why.
+    """
     return Problem(problems.MALFORMED_JSON, f"{problems.MALFORMED_JSON.explanation} In this body: {reason}.")
 
 
 async def cap_of(request: Request, take_place: Callable[[], None]) -> tuple[bytes, str | None]:
-    """Return the XML body of a request, and the charset that its media type names, or None.
+    """Return the XML body of a request, and the charset that its media type names, or None if it names none.
 
     `take_place` counts the request against the limit on CAP messages in progress. It is called when the body is
     complete, or as soon as the body exceeds MAX_BODY_BYTES. So a small body that never arrives does not count (rule
-    HD3). Raise Problem: 413 (too large), 408 (too slow), 429 (from `take_place`), 415 (media type).
+    HD3). Raise Problem: 413 (too large), 408 (too slow), 429 (from `take_place`), 415 (wrong media type).
     """
     data = await _received(request, MAX_CAP_BYTES, take_place)
     if _media_type(request) not in CAP_TYPES:
@@ -295,8 +300,9 @@ def _media_type(request: Request) -> str:
 async def _received(request: Request, most: int, take_place: Callable[[], None] | None = None) -> bytes:
     """Return the whole body of a request, which may have at most `most` bytes.
 
-    `take_place` is called as described in `cap_of`. Raise Problem: 413 if the body is too large, 408 if it is too slow,
-    503 if the node shuts down. Errors that `take_place` raises are passed on.
+    `take_place` counts the request against a limit. It is called when the body is complete, or as soon as the body
+    exceeds MAX_BODY_BYTES. Raise Problem: 413 if the body is too large, 408 if it is too slow, 503 if the node shuts
+    down. Errors that `take_place` raises are passed on.
     """
     drain: Drain = request.scope["drain"]
     chunks, size = [], 0

@@ -56,7 +56,7 @@ class ApiRoute(Route):
         endpoint: Callable[[Request], Awaitable[Response]],
         description: Mapping[str, Any] | None = None,
     ) -> None:
-        """Create the route. A GET route does not answer HEAD requests, unlike Starlette's own routes."""
+        """Create the route. Unlike Starlette's own routes, a GET route does not answer HEAD requests."""
         super().__init__(path, endpoint, methods=[method])
         self.methods = {method}
         self.method = method.lower()
@@ -88,7 +88,10 @@ class Schemas(GenerateJsonSchema):
 
 
 def schemas_of(*models: type) -> dict[str, Any]:
-    """Return the JSON Schemas of these models, and of all models that they contain: model name -> schema."""
+    """Return the JSON Schemas of these models, as a dict from model name to schema.
+
+    Models that these contain are included.
+    """
     adapters: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
         (model.__name__, "validation", TypeAdapter(model)) for model in models
     ]
@@ -98,7 +101,7 @@ def schemas_of(*models: type) -> dict[str, Any]:
 
 
 def problems_of(*statuses: int) -> dict[int, dict[str, Any]]:
-    """Return OpenAPI descriptions of the error responses with these statuses: status -> description.
+    """Return OpenAPI descriptions of the error responses with these statuses, as a dict from status to description.
 
     A description lists the problem types that have this status.
     """
@@ -125,10 +128,10 @@ def answer(model: type, description: str) -> dict[str, Any]:
 
 
 def answers_to_read(model: type, description: str, *statuses: int) -> dict[int, dict[str, Any]]:
-    """Return the OpenAPI responses of an operation that only reads: status -> response.
+    """Return the OpenAPI responses of an operation that only reads, as a dict from status to response.
 
-    `model` is the type of the body for status 200. `statuses` are possible errors in addition to those of every such
-    operation.
+    `model` is the type of the body for status 200. `statuses` are errors that this operation can have, in addition to
+    those that every such operation can have.
     """
     return {200: answer(model, description), **_READ, **problems_of(*statuses)}
 
@@ -136,27 +139,27 @@ def answers_to_read(model: type, description: str, *statuses: int) -> dict[int, 
 def answers_to_write(
     model: type, repeated: str, *statuses: int, linked: Mapping[str, Any] = {}
 ) -> dict[int, dict[str, Any]]:
-    """Return the OpenAPI responses of an operation that stores an entry in the log: status -> response.
+    """Return the OpenAPI responses of an operation that stores an entry, as a dict from status to response.
 
     201 means that the entry was stored, and 200 that it had been stored before. `model` is the type of the body for
-    both. `repeated` is the description of the 200, `statuses` are possible errors in addition to those of every such
-    operation, and `linked` is added to the 201.
+    both. `repeated` is the description of the 200 response. `statuses` are errors that this operation can have, in
+    addition to those that every such operation can have. `linked` is added to the 201 response.
     """
     stored = {**answer(model, "On stable storage"), **linked}
     return {201: stored, 200: answer(model, repeated), **_READ, **_WRITE, **problems_of(*statuses)}
 
 
 def links(parameter: str, *operations: str) -> dict[str, Any]:
-    """Return OpenAPI links from a response to operations that take its `id` as their parameter `parameter`.
+    """Return OpenAPI links from a response to other operations, which take the `id` in the response as a parameter.
 
-    Tools such as schemathesis follow them.
+    `parameter` is the name of that parameter. Tools such as schemathesis follow the links.
     """
     parameters = {parameter: "$response.body#/id"}
     return {"links": {name: {"operationId": name, "parameters": parameters} for name in operations}}
 
 
 def in_path(name: str, **schema: Any) -> dict[str, Any]:
-    """Return the OpenAPI description of a path parameter. It must be an id, unless another JSON Schema is given."""
+    """Return the OpenAPI description of a path parameter. Its schema is that of an id, unless another one is given."""
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string", **(schema or _ID)}}
 
 
@@ -283,9 +286,10 @@ _ANSWERS = (
 
 
 def openapi(routes: Iterable[ApiRoute], policy: Policy, now_ms: int, models: Sequence[type] = ()) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of these routes, with examples for the minute that contains `now_ms`.
+    """Return the OpenAPI 3.1 document that describes these routes.
 
-    `models` are the types of bodies and answers of operations that other modules describe.
+    Its examples are for the minute that contains `now_ms`. `models` are the types of bodies and answers of operations
+    that other modules describe.
     """
     shown, paths = examples(policy, now_ms), dict[str, dict[str, Any]]()
     for route in routes:
@@ -307,7 +311,10 @@ def openapi(routes: Iterable[ApiRoute], policy: Policy, now_ms: int, models: Seq
 
 
 def _show(call: dict[str, Any], shown: dict[str, Named]) -> None:
-    """Add the examples in `shown` to the bodies and path parameters of the operation `call`."""
+    """Add examples to an operation: to its bodies, its answers and its path parameters.
+
+    `call` is the OpenAPI description of the operation, and `shown` has the examples.
+    """
     for part in (call.get("requestBody", {}), *call["responses"].values()):
         for media in part.get("content", {}).values():
             model = media["schema"].get("$ref", "").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""The descriptions of the routes for calls for help in the OpenAPI document.
+"""The part of the OpenAPI document that describes the routes for calls for help.
 
 `openapi.py` describes the other routes.
 """

@@ -49,7 +49,7 @@ class Shown:
 
     @classmethod
     def of(cls, content: bytes, media_type: str) -> "Shown":
-        """Return a `Shown` with this content, and an ETag made from the content's hash."""
+        """Return a `Shown` with this content. Its ETag is made from the content's hash."""
         return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
     def answer(self, request: Request) -> Response:
@@ -58,9 +58,9 @@ class Shown:
 
 
 def page_routes(made: Mapping[str, Callable[[], Shown]]) -> list[ApiRoute]:
-    """Return the routes of `/`, `/docs`, the files under `/docs/`, and generated content.
+    """Return the routes of `/`, `/docs`, the files under `/docs/`, and generated documents.
 
-    `made` maps the path of each generated content to a function that returns it.
+    `made` maps the path of each generated document to a function that returns the document.
     """
 
     async def start(_: Request) -> Response:

@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 1
 SLICE_BYTES = 64 * 1024
 RENDERED = 100  # how many alerts of a page are rendered before other tasks may run
-# Delivery counts below this are shown as 0. So publishers who want to find out whether somebody is inside an area would
-# need almost as many sessions of their own there.
+# Delivery counts below this number are shown as 0. To find out whether somebody is inside an area, a publisher would
+# have to place almost this number of its own sessions there.
 LEAST_COUNT = 20
 
 
@@ -49,7 +49,10 @@ def accepted(entry: Revision) -> AcceptedOut:
 
 
 def preview(entry: Revision) -> AcceptedOut:
-    """Return the JSON body of the answer to a dry run. `entry` is the revision that it would have stored."""
+    """Return the JSON body of the answer to a dry run, for a revision.
+
+    `entry` is the revision that the request would have stored if it had not been a dry run.
+    """
     return {"id": entry.id, "expires_at": format_time(entry.ends_at), "area": area_out(entry.alert.area)}
 
 
@@ -63,7 +66,8 @@ def answer_of(entry: Entry) -> AcceptedOut | CancelledOut:
 def dry(outcome: PublishOutcome[Any]) -> Response:
     """Return a response (200) with the result of a dry run.
 
-    If the policy asks for approvals, the body contains the text (`form`) that reviewers have to sign.
+    If the policy requires approvals, the body contains the form (`form`), which is the text that reviewers have to
+    sign.
     """
     entry: Entry = outcome.entry
     answer: AcceptedOut | CancelledOut
@@ -79,9 +83,10 @@ def dry(outcome: PublishOutcome[Any]) -> Response:
 
 
 def written(api: ApiContext, outcome: PublishOutcome[Any], kind: str) -> Response:
-    """Return the response to a request that stores an entry.
+    """Return the response to a request that stores an alert's entry.
 
-    It is 201 for a new entry, which is counted under `kind`, and 200 if the request repeats an earlier one.
+    The status is 201 for a new entry, and 200 if the request repeats an earlier one. New entries are counted in the
+    metrics under `kind`.
     """
     if not outcome.created:
         return JSONResponse(answer_of(outcome.entry))
@@ -106,7 +111,7 @@ class _Accepted(JSONResponse):
 async def listed(page: Page, limit: int) -> Response:
     """Return a response (200) with a page of the live alerts, and a link to the next page if there is one (rule H14).
 
-    Other tasks can run each time RENDERED alerts have been converted.
+    Each time that RENDERED alerts have been converted to JSON, other tasks can run.
     """
     pieces = []
     for start in range(0, len(page.revisions), RENDERED):
@@ -133,12 +138,15 @@ def state(history: Sequence[Entry | OtherKind], now_ms: int) -> StateWord:
 
 
 def exact(counts: Counts) -> DeliveryOut:
-    """Return an alert's exact delivery counts (rule H12)."""
+    """Return the JSON object with an alert's exact delivery counts (rule H12)."""
     return {"sent": counts.sent, "acked": counts.acked, "pushed": counts.pushed}
 
 
 def rounded(counts: Counts) -> DeliveryOut:
-    """Return delivery counts, rounded down so that they reveal nothing about a single person (rule H11)."""
+    """Return the JSON object with an alert's delivery counts, rounded down (rule H11).
+
+    The rounded counts reveal nothing about a single person.
+    """
     return {
         "sent": _down(counts.sent),
         "acked": _down(counts.acked),
@@ -148,18 +156,18 @@ def rounded(counts: Counts) -> DeliveryOut:
 
 
 def _down(number: int) -> int:
-    """Round a count down to its two leading digits, or to a multiple of 10 if it is below 1,000.
+    """Round a count down to its two leading digits, or to a multiple of 10 if the count is below 1,000.
 
-    Return 0 if it is below LEAST_COUNT. Examples: 1,987 becomes 1,900, and 45 becomes 40.
+    Return 0 if the count is below LEAST_COUNT. Examples: 1,987 becomes 1,900, and 45 becomes 40.
     """
     unit = max(10, 10 ** (len(str(number)) - 2))
     return number // unit * unit if number >= LEAST_COUNT else 0
 
 
 def as_problem(error: Exception) -> Problem:
-    """Return the problem with which to answer a request that raised `error`.
+    """Return the problem with which to answer a request, after it has raised `error`.
 
-    The problem's type is `internal` if the error is unexpected.
+    If the error is unexpected, the problem's type is `internal`.
     """
     match error:
         case Problem():
@@ -174,7 +182,7 @@ def as_problem(error: Exception) -> Problem:
 
 
 def allowed(routes: Sequence[BaseRoute], path: str) -> str:
-    """Return the methods that a path supports, for the header `Allow` (RFC 9110, 15.5.6).
+    """Return the methods that a path supports, as the value of the header `Allow` (RFC 9110, 15.5.6).
 
     Starlette would list only the methods of the first route that matches the path.
     """
@@ -207,7 +215,10 @@ def unless_known(request: Request, content: bytes, headers: dict[str, str], medi
 
 
 def in_slices(content: bytes, headers: Mapping[str, str], media_type: str) -> Response:
-    """Return a response (200) that sends the content in slices. For a slow client only one slice waits in memory."""
+    """Return a response (200) that sends the content in slices.
+
+    If a client reads slowly, only one slice waits in memory.
+    """
 
     async def slices() -> AsyncIterator[bytes]:
         for start in range(0, len(content), SLICE_BYTES):

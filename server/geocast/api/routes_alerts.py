@@ -61,7 +61,7 @@ async def serving(
 ) -> AsyncIterator[None]:
     """Serve the HTTP API while the `with` block runs.
 
-    Metrics are served on `metrics_listener`, or on the API's own socket if it is None.
+    Metrics are served on the socket `metrics_listener`, or on the API's own socket if it is None.
     """
     async with contextlib.AsyncExitStack() as both:
         await both.enter_async_context(
@@ -73,7 +73,10 @@ async def serving(
 
 
 def _guarded(routes: Sequence[ApiRoute], api: ApiContext) -> ASGIApp:
-    """Return an application with these routes behind the middleware. It answers every error with a problem document."""
+    """Return an application with these routes, in which the middleware checks each request first.
+
+    The application answers every error with a problem document.
+    """
 
     async def problem(request: Request, error: Exception) -> Response:
         found = as_problem(error)

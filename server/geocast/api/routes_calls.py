@@ -60,7 +60,7 @@ def call_routes(api: ApiContext) -> list[ApiRoute]:
 def _dispatching(request: Request) -> Requester:
     """Return the dispatcher who sends the request.
 
-    Raise Problem: 403 if the token lacks the scope for dispatchers, 422 if the request has a query.
+    Raise Problem: 403 if the token lacks the scope for dispatchers, and 422 if the request has a query.
     """
     dispatcher = publishing_as(request, DISPATCH)
     without_query(request)
@@ -70,7 +70,8 @@ def _dispatching(request: Request) -> Requester:
 def _written(api: ApiContext, outcome: CallOutcome, kind: str) -> Response:
     """Return the response to a request that stores an entry of a call.
 
-    It is 201 for a new entry, which is counted under `kind`, and 200 if the request repeats an earlier one.
+    The status is 201 for a new entry, and 200 if the request repeats an earlier one. New entries are counted in the
+    metrics under `kind`.
     """
     if not outcome.created:
         return JSONResponse(outcome.answer)

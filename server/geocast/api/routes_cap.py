@@ -107,9 +107,9 @@ def _body(answer: CapOutcome, *, dry_run: bool) -> CapOut:
 
 
 def _in_words(answer: CapOutcome) -> str:
-    """Return a one-line summary of the result of a CAP message.
+    """Return one line that summarizes the result of a CAP message.
 
-    It consists of fixed words, numbers and ids, without any text from the message.
+    The line consists of fixed words, numbers and ids, without any text from the message.
     """
     return " ".join(
         [
@@ -127,10 +127,10 @@ def _ids(name: str, ids: Iterable[str]) -> list[str]:
 
 
 def _violations_in_words(problem: Problem) -> str:
-    """Return the slugs (short names) of the violations, and where in the message they are (rule HD14).
+    """Return the slugs (short names) of the violations in a message, and where each is in the message (rule HD14).
 
-    At most MAX_NAMED are named, followed by the number of the others.
+    At most MAX_NAMED are named, followed by the number of the others. If there are none, return the problem's slug.
     """
     where = [f"{each.slug} at {each.pointer}" for each in problem.violations[:MAX_NAMED]]
-    more = len(problem.violations) - len(where)
+    more = problem.total - len(where)
     return ", ".join([*where, *([f"and {more} more"] if more else [])]) or problem.slug

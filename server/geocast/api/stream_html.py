@@ -84,7 +84,7 @@ def _servers(servers: dict[str, _Map], channel: _Map) -> str:
 
 
 def _host(server: _Map) -> str:
-    """Return a server's host name, with each variable replaced by its default."""
+    """Return a server's host name from an AsyncAPI document, with each variable in it replaced by its default."""
     return str(server["host"]).format(**{key: each["default"] for key, each in server.get("variables", {}).items()})
 
 

@@ -16,9 +16,9 @@ from ..policy import Policy
 def asked(policy: Policy, entry: Entry, behind: Kinds) -> int:
     """Return how many reviewers must sign an entry.
 
-    `behind` has the kinds (categories) of the alert's earlier revisions. A revision needs the highest number that the
-    policy requires for its own kind or for any earlier kind. A cancel needs the highest number that the policy requires
-    for cancels of any earlier kind.
+    `behind` is the set of the kinds (categories) of the alert's earlier revisions. A revision needs the highest number
+    that the policy requires for its own kind or for any earlier kind. A cancel needs the highest number that the policy
+    requires for a cancel after any of the earlier kinds.
     """
     if isinstance(entry, Cancel):
         return max((policy.cancel_approvals(key) for key, _ in behind), default=policy.cancel_approvals(None))
@@ -26,10 +26,10 @@ def asked(policy: Policy, entry: Entry, behind: Kinds) -> int:
 
 
 def max_age_s(policy: Policy, entry: Entry, behind: Kinds) -> int | None:
-    """Return the maximum age of a signature in seconds: the lowest limit of the alert's present and earlier categories.
+    """Return how old a signature may be, in seconds, or None if the policy knows none of the alert's categories.
 
-    Return None if the policy knows none of these categories. `behind` has the kinds (categories) of the alert's earlier
-    revisions.
+    The categories of this revision and of all earlier ones count, and the lowest of their limits applies. `behind` is
+    the set of the kinds (categories) of the alert's earlier revisions.
     """
     kinds = behind if isinstance(entry, Cancel) else behind | kinds_of(entry)
     known = [policy.categories[key].approval_max_age_s for key, _ in kinds if key in policy.categories]

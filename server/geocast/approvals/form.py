@@ -56,7 +56,7 @@ def form_of(entry: Entry, audience: str, category: str) -> dict[str, Any]:
 
 
 def text_of(members: Mapping[str, Any]) -> str:
-    """Return a form with these members as the text that reviewers sign."""
+    """Return the form with these members: the JSON text that reviewers sign."""
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -75,10 +75,10 @@ def _confirmed(confirm: Confirm) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A parsed form. (The form of an entry is the text that reviewers sign.)
+    """A parsed form; the form of an entry is the text that reviewers sign to approve the entry.
 
-    The attributes are the members that all forms have; `members` has all members. Times are in ms since 1970. `content`
-    is the alert, with an empty approval, or the reason of a cancel.
+    The attributes are the members that all forms have; `members` is a dict with all members. Times are in ms since
+    1970. `content` is the alert, with an empty approval, or the reason of a cancel.
     """
 
     what: Literal["alert", "cancel"]
@@ -94,14 +94,14 @@ class Form:
 
     @property
     def occurred_at(self) -> int | None:
-        """The time of the incident in ms since 1970; None for a cancel, whose form does not have it."""
+        """The time of the incident in ms since 1970; None for a cancel, whose form does not state the time."""
         return self.content.occurred_at if isinstance(self.content, Alert) else None
 
     def says(self, entry: Entry) -> Entry:
-        """Return `entry` with its own content replaced by the content of the form (rule NC1).
+        """Return a copy of `entry` with the content that the form has (rule NC1).
 
-        Members that the form does not have stay unchanged. Raise ValueError if the form belongs to another entry, which
-        has another kind, id or revision number.
+        Members that are not in the form stay unchanged. Raise ValueError if the form belongs to another entry: one of
+        another kind, or with another id or revision number.
         """
         if isinstance(entry, Revision) and isinstance(self.content, Alert) and self._stands_under(entry):
             terms = replace(
@@ -116,7 +116,7 @@ class Form:
         raise ValueError("the form belongs to another entry")
 
     def _stands_under(self, entry: Entry) -> bool:
-        """Return whether the entry has the form's id and a matching revision number.
+        """Return whether the entry has the form's id, and a revision number that matches the form's.
 
         The form of a cancel may have a lower number than the cancel: it stays valid if the alert is revised after the
         signing (rule AP8).
@@ -138,7 +138,7 @@ def read(text: str) -> Form:
         members = load_json(data)
         text_of(members).encode()  # raises an error for escaped lone surrogates and infinite numbers
         return _read(members)
-    # Members of a wrong type lead to many types of errors besides Malformed. All of them mean "not a form".
+    # Catch all exceptions: a member of a wrong type can raise many besides Malformed. All mean "this is not a form".
     except Exception as error:
         raise ValueError(f"not a form: {type(error).__name__}") from None
 
@@ -178,7 +178,10 @@ def _confirm(members: Any) -> Confirm:
 
 
 def _shape(members: Any) -> Shape:
-    """Read a shape. Raise TypeError for a number written as a string, which other programs may read differently."""
+    """Parse a shape in a form (the text that reviewers sign).
+
+    Raise TypeError for a number written as a string, which other programs may read differently.
+    """
     known = {"circle": ("lat", "lng", "radius_m"), "Polygon": ("coordinates", "buffer_m")}
     for name in known.get(members["type"], ()):
         _numbers(members.get(name, 0))
@@ -198,13 +201,14 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-# How to read each type of member. If a type is missing here, importing this module raises KeyError.
+# For each type of member, the function that reads it. If a type is missing, importing this module raises KeyError.
 _READ: Mapping[Any, Callable[[Any], Any]] = {
     **CHECKS,
     TimeMs: parse_time,
     tuple[Shape, ...]: lambda area: tuple(map(_shape, _list(area))),
 }
-# The members of an alert that reviewers sign, each with its reader; without those that a form stores differently.
+# The members of an alert that reviewers sign, each with the function that reads it. The members that a form stores
+# differently are missing.
 _SIGNED = tuple(
     (each, _READ[each.type]) for each in members_of(Alert, without=("id", "approval", "confirm", *OF_WARNINGS))
 )

@@ -52,13 +52,16 @@ class ApprovalCheck:
         return asked(self.policy, entry, behind)
 
     def form(self, entry: Entry, category: str) -> str | None:
-        """Return the form of an entry, which is the text to sign, or None if the policy names no audience."""
+        """Return the form of an entry, which is the text to sign; None if the policy names no audience.
+
+        (The audience is the name of the deployment for which approvals are valid.)
+        """
         if self.policy.audience is None:
             return None
         return form.text_of(form.form_of(entry, self.policy.audience, category))
 
     def break_glass(self, entry: Entry) -> list[str]:
-        """Return the ids of the emergency keys (kept in sealed envelopes) with which an entry was signed."""
+        """Return the ids of those emergency keys (kept in sealed envelopes) with which an entry was signed."""
         kids = [header_of(each.protected).kid for each in entry.proof.signatures] if entry.proof else []
         return out_of_envelopes(kids, self.reviewers)
 
@@ -93,9 +96,10 @@ class ApprovalCheck:
         return [*found, *([_too_few(needed, have)] if have < needed else [])]
 
     def proved(self, entry: _E, proof: ApprovalProof) -> _E:
-        """Return `entry` with the content of the signed form, and with form and signatures as its proof (Rule 1).
+        """Return `entry` with the content of the signed form.
 
-        Call this method only if `violations` has found none.
+        The form and its signatures become the entry's proof (Rule 1). Call this method only if `violations` has found
+        none.
         """
         header = header_of(proof.signatures[0].protected)
         approval = Approval(self.reviewers[header.kid].sub, header.issued_at * 1000)  # by the first signature (NC7)
@@ -143,7 +147,7 @@ class ApprovalCheck:
 
 
 def _untimely(signature: Signature, occurred_at: int, oldest_s: int | None, now_ms: int) -> str | None:
-    """Return why a signature is too old or too new (rule AP4), or None if its time is valid."""
+    """Return a text that says why a signature is too old or too new (rule AP4), or None if its time is valid."""
     issued_at, now_s = header_of(signature.protected).issued_at, now_ms // 1000
     if issued_at < occurred_at // 1000:
         return "was made before occurred_at"
@@ -166,7 +170,7 @@ def _too_few(needed: int, have: int) -> Violation:
 def needed_of(policy: Policy, category: str) -> list[Violation]:
     """Return a list with one violation if the policy requires signatures for new alerts of this category, else [].
 
-    This is for alerts that can't be signed, such as those from CAP messages.
+    It is called for alerts that can't be signed, such as those from CAP messages.
     """
     needed = policy.approvals(category)
     return [_too_few(needed, 0)] if needed else []
@@ -175,7 +179,7 @@ def needed_of(policy: Policy, category: str) -> list[Violation]:
 def unsigned(policy: Policy, entry: Entry, behind: Kinds) -> list[Violation]:
     """Return a list with one violation if the policy requires signatures for `entry`, else [] (rule HD1).
 
-    This is for entries that can't be signed. `behind` is the set of the kinds (categories) of the alert's earlier
+    It is called for entries that can't be signed. `behind` is the set of the kinds (categories) of the alert's earlier
     revisions.
     """
     needed = asked(policy, entry, behind)
@@ -186,10 +190,10 @@ def unsigned(policy: Policy, entry: Entry, behind: Kinds) -> list[Violation]:
 
 
 def first_difference(given: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
-    """Return the name of the first member, in the order of the form, in which two forms differ by value.
+    """Return the name of the first member that has different values in two forms; None if the forms are equal.
 
-    Return None if the forms are equal. If `given` has an additional member, return a text that says so without its
-    name, because an answer repeats nothing that a client sent (rule H9).
+    The members are compared in the order of the form. If `given` has an additional member, return a text that says so
+    without the member's name, because an answer repeats nothing that a client sent (rule H9).
     """
     lower = _MAY_BE_LOWER if expected["what"] == "cancel" else ()
     for name, value in expected.items():
@@ -217,7 +221,10 @@ def _same_shape(given: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
 
 
 def _equal(given: Any, expected: Any, within: float = 0.0) -> bool:
-    """Return whether two JSON values are equal. Numbers may differ by `within`; true and false are not numbers."""
+    """Return whether two JSON values are equal.
+
+    Numbers may differ by up to `within`; true and false are not numbers.
+    """
     if isinstance(expected, Sequence) and not isinstance(expected, str):
         if not isinstance(given, list) or len(given) != len(expected):
             return False

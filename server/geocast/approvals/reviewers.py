@@ -28,8 +28,8 @@ _KID = re.compile("[!-~]{1,128}")  # printable ASCII without blanks, because led
 class Reviewer:
     """A reviewer's public key, and the person to whom the key belongs.
 
-    `break_glass` marks an emergency key: it is kept in a sealed envelope, for an emergency in which a reviewer is
-    alone.
+    If `break_glass` is true, this is an emergency key: it is kept in a sealed envelope, for an emergency in which a
+    reviewer is alone.
     """
 
     sub: str
@@ -45,8 +45,8 @@ NO_REVIEWERS: Reviewers = MappingProxyType({})
 class Signed(NamedTuple):
     """The result of checking the signatures of a form (the text that reviewers sign).
 
-    `persons` are the reviewers who signed. `unknown` says whether a signature names an unknown key. `since` is the time
-    of the earliest signature with a known key, in s since 1970.
+    `persons` are the reviewers who signed. `unknown` says whether any signature names an unknown key. `since` is the
+    time of the earliest signature with a known key, in s since 1970.
     """
 
     persons: frozenset[str]
@@ -55,14 +55,14 @@ class Signed(NamedTuple):
 
 
 def is_kid(text: str) -> bool:
-    """Return whether a string can be the id of a reviewer's key: 1 to 128 printable ASCII characters, no blanks."""
+    """Return whether a string can be the id of a reviewer's key: 1 to 128 printable ASCII characters, but no spaces."""
     return _KID.fullmatch(text) is not None
 
 
 def who_signed(proof: ApprovalProof, reviewers: Reviewers) -> Signed | None:
-    """Check all signatures of a form, and return who has signed it.
+    """Check all signatures of a form (the text that reviewers sign), and return who has signed it.
 
-    Return None if a header is malformed, or a signature with a known key is wrong.
+    Return None if a signature's header is malformed, or if a signature with a known key is wrong.
     """
     persons, unknown, since = set(), False, 2**63
     for signature in proof.signatures:
@@ -82,7 +82,7 @@ def who_signed(proof: ApprovalProof, reviewers: Reviewers) -> Signed | None:
 
 
 def out_of_envelopes(kids: Iterable[str], reviewers: Reviewers) -> list[str]:
-    """Return those ids in `kids` that belong to emergency keys, which are kept in sealed envelopes."""
+    """Return those ids in `kids` that belong to emergency keys. (Emergency keys are kept in sealed envelopes.)"""
     return [kid for kid in kids if kid in reviewers and reviewers[kid].break_glass]
 
 
@@ -135,10 +135,10 @@ def _reviewer(jwk: Mapping[str, Any], where: str) -> Reviewer:
 
 
 def refuse_misfits(reviewers: Reviewers, policy: Policy, keys: Iterable[Any] = ()) -> None:
-    """Raise ConfigError if the policy needs reviewers but there are none, or if a reviewer's key also signs tokens.
+    """Raise ConfigError if the policy requires reviewers but there are none, or if a reviewer's key also signs tokens.
 
-    A key that signs tokens must not be able to approve alerts (rule K1). `keys` are the public keys for checking
-    tokens, as objects of the library `cryptography`.
+    A key that signs tokens must not be able to approve alerts (rule K1). `keys` are the public keys that verify tokens,
+    as objects of the library `cryptography`.
     """
     if policy.asks_for_approvals and not reviewers:
         raise ConfigError(

@@ -34,7 +34,7 @@ class Header(NamedTuple):
 def header_of(protected: str) -> Header:
     """Parse a signature's protected header.
 
-    Raise ValueError unless it has alg, typ, kid and iat, all valid, and no more.
+    Raise ValueError unless it has exactly the members alg, typ, kid and iat, all of them valid.
     """
     if len(protected) > MAX_PROTECTED:
         raise ValueError("the header is too long")
@@ -52,7 +52,7 @@ def header_of(protected: str) -> Header:
 
 
 def verifies(signature: Signature, form: str, key: Ed25519PublicKey) -> bool:
-    """Return whether `signature` was made with this key over this form and the signature's own header."""
+    """Return whether `signature` was made with this key, for this form and for the signature's own header."""
     try:
         key.verify(decoded_strictly(signature.signature), _signed(signature.protected, form))
     except (InvalidSignature, ValueError):
@@ -75,5 +75,5 @@ def sign(form: str, private: Mapping[str, str], issued_at_s: int) -> Signature:
 
 
 def _signed(protected: str, form: str) -> bytes:
-    """Return the bytes to sign: the JWS signing input (RFC 7515, section 5.1)."""
+    """Return the bytes to sign for a header and a form: the JWS signing input (RFC 7515, section 5.1)."""
     return f"{protected}.{encoded(form.encode())}".encode("ascii")

@@ -51,7 +51,7 @@ _V = TypeVar("_V")
 
 
 class _Failed(Exception):  # noqa: N818
-    """Raised if an entry fails its check. The text is one of REASONS."""
+    """Raised if an entry fails its check. The text of the error is one of REASONS."""
 
 
 class ApprovalVerifier:
@@ -74,13 +74,13 @@ class ApprovalVerifier:
         self._watchers: list[Callable[[], None]] = []
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Register a function that is called each time that the policy or the reviewers change."""
+        """Register a function, which is called each time that the policy or the reviewers change."""
         self._watchers.append(changed)
 
     def replace(self, policy: Policy, reviewers: Reviewers) -> None:
         """Use another policy and other reviewers from now on.
 
-        Call the watchers if the result of any check may change.
+        If this may change the result of any check, call the registered functions (see `watch`).
         """
         if (policy, reviewers) == (self._policy, self._reviewers):
             return
@@ -103,9 +103,10 @@ class ApprovalVerifier:
     def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
         """Return an entry with the content of its form (rule NC1), or an `Untrusted` if its check fails (rule NC2).
 
-        `stands_under` is the id and revision number under which the log has the entry; `place` describes its place for
-        log messages. A revision must have as many approvals as its own kind needs. For a cancel only the signatures are
-        verified. `verify_revision` and `verify_cancel` check the rest (Rule 3).
+        The form is the text that reviewers signed. An `Untrusted` has the number of the entry, but its content is
+        ignored. `stands_under` is the id and revision number under which the log has the entry; `place` says in words
+        where the entry is, for log messages. A revision must have as many approvals as its own kind needs. For a
+        cancel, only the signatures are verified. `verify_revision` and `verify_cancel` check the rest (Rule 3).
         """
         said: Entry | None = None
         try:
@@ -130,8 +131,8 @@ class ApprovalVerifier:
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
         """Return whether a revision has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `verify` has already accepted the revision by itself. `behind` is the set of the kinds (categories) of the
-        alert's earlier revisions.
+        `verify` has already accepted the revision, without knowing the earlier ones. `behind` is the set of the kinds
+        (categories) of the alert's earlier revisions.
         """
         if behind <= kinds_of(revision):
             return True  # there are no other kinds, so `verify` has already checked for enough approvals
@@ -140,15 +141,16 @@ class ApprovalVerifier:
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
         """Return whether a cancel has enough approvals, given the earlier revisions of its alert (HD1).
 
-        `verify` has already accepted the cancel by itself. `alert` is the last accepted revision, or None if there is
-        none. `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        `verify` has already accepted the cancel, without knowing these revisions. `alert` is the alert's last accepted
+        revision, or None if no revision was accepted. `behind` is the set of the kinds (categories) of the alert's
+        earlier revisions.
         """
         if cancel.is_tombstone and alert is None:
             return True
         return self._is_good(cancel, behind, 0 if alert is None else alert.alert.occurred_at)
 
     def still_valid(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a live revision that was accepted is still accepted after a change of keys or policy (NC3).
+        """Return whether a live revision, which was accepted, is still accepted after a change of keys or policy (NC3).
 
         The revision is still accepted if all its approvals count, even if the new policy requires more (rule NC7). In
         this case the revision is remembered, so that the api accepts it as well (rule HD7).
@@ -162,14 +164,14 @@ class ApprovalVerifier:
         return True
 
     def metrics(self) -> Iterator[Metric]:
-        """Yield the counter of entries whose check failed, by reason."""
+        """Yield the metric that counts the entries whose check failed, by reason."""
         text = "Entries of the log that were set aside because they are not approved"
         yield counters("log_untrusted", text, "reason", self.untrusted.items())
 
     # ---- the parts of a check --------------------------------------------------------------------------------------
 
     def _said(self, entry: Entry, proof: ApprovalProof) -> Entry:
-        """Return `entry` with the content of the form in its proof.
+        """Return `entry` with the content of the form (the text that reviewers signed) in its proof.
 
         Raise _Failed if the form is malformed or belongs to another entry.
         """
@@ -197,8 +199,9 @@ class ApprovalVerifier:
     def _check(self, entry: Entry, behind: Kinds, occurred_at: int) -> None:
         """Raise _Failed if an entry has too few approvals, or a signature that is wrong or too old.
 
-        `behind` has the kinds of the alert's earlier revisions. `occurred_at` is the time of the incident in ms since
-        1970; no signature may be older. An entry with too few approvals passes if it may stay live according to Rule 5.
+        `behind` is the set of the kinds (categories) of the alert's earlier revisions. `occurred_at` is the time of the
+        incident in ms since 1970; a signature from before that time is too old. An entry with too few approvals passes
+        if it may stay live according to Rule 5.
         """
         needed = asked(self._policy, entry, behind)
         if entry.proof is None:
@@ -216,9 +219,10 @@ class ApprovalVerifier:
         return kept is not None and kept == _fingerprint(entry) and self._has_all(entry)
 
     def _has_all(self, entry: Entry) -> bool:
-        """Return whether all persons who signed an entry still count, although reviewers' keys may have been removed.
+        """Return whether every person who once counted as a signer of an entry still counts.
 
-        Return False if the entry has signatures that this process has never checked with earlier keys.
+        A person stops counting when their key is removed. Return False if the entry has signatures that this process
+        has never checked with earlier keys.
         """
         if entry.proof is None:
             return True
@@ -228,7 +232,7 @@ class ApprovalVerifier:
     def _who(self, proof: ApprovalProof) -> Signed | None:
         """Check the signatures of a proof, and return who has signed it; None if a signature is not valid.
 
-        The result is taken from memory if this proof was checked before (Rule 4).
+        If this proof was checked before, return the remembered result (Rule 4).
         """
         digest = _digest(proof)
         if digest not in self._signed:
@@ -260,7 +264,7 @@ def _digest(proof: ApprovalProof) -> bytes:
 
 
 def _remember(known: dict[_K, _V], key: _K, value: _V) -> None:
-    """Store a value, and drop the oldest value if there are more than REMEMBERED."""
+    """Store a value under a key, and drop the oldest value if there are more than REMEMBERED."""
     known[key] = value
     if len(known) > REMEMBERED:
         del known[next(iter(known))]

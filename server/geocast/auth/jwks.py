@@ -20,9 +20,10 @@ _SEALING_KEY = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 bytes in base64url without
 
 
 def keys_of(data: bytes, what: str) -> list[Mapping[str, Any]]:
-    """Return the keys in a JWK set, each as a mapping of its members. Raise ConfigError if the data is not a JWK set.
+    """Return the keys in a JWK set, each as a dict of its members.
 
-    The error's text begins with `what`, which names the option and its file.
+    Raise ConfigError if the data is not a JWK set. The text of the error begins with `what`, which names the command
+    line option and its file.
     """
     try:
         content = json.loads(data.decode())
@@ -38,10 +39,10 @@ def keys_of(data: bytes, what: str) -> list[Mapping[str, Any]]:
 
 
 def sealing_keys_of(data: bytes, what: str, made_by: str) -> dict[str, bytes]:
-    """Return the encryption keys of a JWK set as a dict from `kid` to 32 bytes, in the order of the set.
+    """Return the encryption keys of a JWK set as a dict from `kid` to key (32 bytes), in the order of the set.
 
-    Raise ConfigError unless the set has 1 to 16 keys with `kty` oct and `alg` A256GCM. The error's text begins with
-    `what`, and names the command `made_by`, which makes such keys. It never contains a key.
+    Raise ConfigError unless the set has 1 to 16 keys with `kty` oct and `alg` A256GCM. The text of the error begins
+    with `what`, and names the command `made_by`, which makes such keys. It never contains a key.
     """
     found: dict[str, bytes] = {}
     for number, jwk in enumerate(keys_of(data, what), start=1):

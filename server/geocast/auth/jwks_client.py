@@ -30,7 +30,10 @@ def keys_at(where: Path | KeyUrl) -> dict[str, Key]:
 
 
 async def fetch_keys(url: KeyUrl) -> bytes:
-    """Return the key set at a URL, without unusable keys (see `tokens.published`). Raise ConfigError if this fails."""
+    """Fetch a key set from a URL, and return it without unusable keys (see `tokens.published`).
+
+    Raise ConfigError if the set can't be fetched or has no usable key.
+    """
     try:
         async with asyncio.timeout(FETCH_S):
             # Read the certificate authorities in a thread, because this takes 30 ms.

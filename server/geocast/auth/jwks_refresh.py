@@ -16,10 +16,10 @@ MAX_WAITING = 256  # per process; the first message of each waiting client may t
 
 
 class NewerKeys:
-    """Lets clients of this process wait until it is known whether there are newer keys.
+    """Lets clients of this process wait until it is known whether newer keys have been published.
 
-    `ask` is a function that starts a fetch of the key set. Its owner has to call `settle` when the fetch is done, or at
-    once if no fetch is possible now.
+    `ask` is a function that starts a fetch of the key set. The owner of this object has to call `settle` when the fetch
+    is done, or at once if no fetch is possible now.
     """
 
     def __init__(self, ask: Callable[[], None]) -> None:
@@ -28,9 +28,9 @@ class NewerKeys:
         self._deadline: asyncio.TimerHandle | None = None
 
     def wait(self, then: Callable[[], None]) -> bool:
-        """Register `then`, which is called when it is known whether there are newer keys, and return True.
+        """Register a function to call when it is known whether newer keys have been published, and return True.
 
-        If too many clients are waiting, register nothing and return False.
+        `then` is the function. If too many clients are waiting, register nothing and return False.
         """
         if len(self._waiting) >= MAX_WAITING:
             return False
@@ -41,13 +41,16 @@ class NewerKeys:
         return True
 
     async def waited(self) -> None:
-        """Wait until it is known whether there are newer keys. Return at once if too many clients are waiting."""
+        """Wait until it is known whether newer keys have been published.
+
+        Return at once if too many clients are waiting.
+        """
         known = asyncio.Event()
         if self.wait(known.set):
             await known.wait()
 
     def settle(self) -> None:
-        """End all waits, because newer keys have been loaded or no newer keys were found."""
+        """End all waits. Call this method when newer keys have been loaded, or when none were found."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

@@ -20,7 +20,8 @@ _WHERE = re.compile(r"\((at [^()]*)\)$")  # the part of tomllib's messages that 
 def load_revoked(path: Path | None) -> dict[str, float]:
     """Return the revocations in a file as a dict from `sub` to a time in s since 1970; {} if `path` is None.
 
-    Raise ConfigError if the file can't be read or is not valid.
+    A token with such a `sub` is revoked if it was issued before that time. Raise ConfigError if the file can't be read
+    or is not valid.
     """
     try:
         return {} if path is None else parse_revoked(path.read_bytes(), path)
@@ -31,8 +32,7 @@ def load_revoked(path: Path | None) -> dict[str, float]:
 def parse_revoked(data: bytes, source: object) -> dict[str, float]:
     """Return the revocations in a TOML document as a dict from `sub` to a time in s since 1970.
 
-    A token with one of these `sub`s is revoked if it was issued before this time. Raise ConfigError if the data is not
-    valid.
+    A token with such a `sub` is revoked if it was issued before that time. Raise ConfigError if the data is not valid.
     """
     try:
         table = tomllib.loads(data.decode())

@@ -22,7 +22,7 @@ _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
 class TokenReport(NamedTuple):
-    """The unverified content of a token, and the reasons why a node would refuse it (none if it is valid).
+    """The content of a token, not verified, and the reasons why a node would refuse the token (none if it is valid).
 
     `quals` maps each qualification in the token to the reason why it does not count, or None if it counts. `issuer` is
     the issuer of the key that the token names (rule HD5); it is empty if the key has no `iss` or is unknown.
@@ -36,7 +36,7 @@ class TokenReport(NamedTuple):
 
 
 def explain(token: str, keys: Mapping[str, Key], revoked: Mapping[str, float], now: Now) -> TokenReport:
-    """Return a report on `token`: what a node with these keys and revocations would find at the time `now`."""
+    """Return a report on `token`, with what a node that has these keys and revocations would find at the time `now`."""
     try:
         parts = jwt.decode_complete(token, options=_UNCHECKED)
     except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):

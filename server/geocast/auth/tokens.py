@@ -32,11 +32,11 @@ ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "RS256", "PS256", "HS256")
 
 MAX_QUALIFIED_S = 86_400  # the longest lifetime of a token whose qualifications count (rule RQ2)
 
-# The members of a JWK that are kept: they define the key and its permissions.
+# The members of a JWK that `published` keeps: those that define the key and its permissions.
 _MEMBERS = ("kty", "kid", "alg", "crv", "x", "y", "n", "e", "iss", "quals")
 
-# For how many publishers' tokens the verified claims are kept, so that each signature is checked only once. A check
-# takes 160 µs (`timeit`) of the 1,200 µs of a POST (`bench ingest`).
+# The number of publishers' tokens whose verified claims are remembered, so that each signature is checked only once. A
+# check takes 160 µs (`timeit`) of the 1,200 µs that a POST takes (`bench ingest`).
 _SEEN_AGAIN = 64
 
 _OPTIONS: Any = {"require": ["aud", "sub", "exp"], "verify_exp": False, "verify_nbf": False, "verify_iat": False}
@@ -59,7 +59,8 @@ class Key(PyJWK):
     def __init__(self, jwk: Mapping[str, Any], algorithm: str | None = None) -> None:
         """Create a key from a JWK.
 
-        Raise ValueError if the member `quals` or `iss` is invalid, and PyJWK's own errors if the key itself is invalid.
+        Raise ValueError if the member `quals` or `iss` is invalid. If the key itself is invalid, PyJWK raises its own
+        errors.
         """
         super().__init__(dict(jwk), algorithm)
         issuer = jwk.get("iss", "")
@@ -72,7 +73,10 @@ class Key(PyJWK):
         self.quals = frozenset[str](quals)
 
     def is_same(self, other: "Key") -> bool:
-        """Return whether `other` is the same key of the same issuer; it may grant other qualifications (rule HD5)."""
+        """Return whether `other` is the same key of the same issuer (rule HD5).
+
+        The qualifications that the two may grant are not compared.
+        """
         return self is other or (
             self.algorithm_name == other.algorithm_name and self.issuer == other.issuer and bool(self.key == other.key)
         )
@@ -80,7 +84,7 @@ class Key(PyJWK):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The permissions of a valid token: its subject, its scopes, and when it expires (ms since 1970).
+    """The permissions of a valid token: its subject, its scopes, and when it expires (in ms since 1970).
 
     `quals` are the qualifications that count (rules RQ1 to RQ3). With `proof`, the caller can test later whether the
     token is still valid, after keys or revocations have changed.
@@ -95,7 +99,10 @@ class Grant:
 
     @property
     def subject(self) -> Subject:
-        """The token's issuer and `sub`. Limits, seats in calls, and devices are counted for each such pair (HD5)."""
+        """The token's issuer and `sub`, as a pair.
+
+        Limits, seats in calls, and devices are counted for each pair (HD5).
+        """
         return Subject(self.issuer, self.sub)
 
 
@@ -112,11 +119,14 @@ class Requester:
 
     @property
     def subject(self) -> Subject:
-        """The token's issuer and `sub`. Requests in progress and open calls are limited for each such pair (HD6)."""
+        """The token's issuer and `sub`, as a pair.
+
+        Requests in progress and open calls are limited for each pair (HD6).
+        """
         return Subject(self.issuer, self.sub)
 
     def may_change(self, issuer: str, source: str) -> bool:
-        """Return whether the sender may see and change an alert or call of this issuer and source (rule HD5)."""
+        """Return whether the sender may see and change an alert or call with this issuer and source (rule HD5)."""
         return self.manages or (issuer, source) == (self.issuer, self.sub)
 
 
@@ -144,16 +154,17 @@ class TokenVerifier:
     def __init__(
         self, keys: Mapping[str, Key], revoked: Mapping[str, float] | None = None, *, required: bool = True
     ) -> None:
-        """Use `keys`, a mapping from `kid` to key, and `revoked`, a mapping from `sub` to a time in s since 1970.
+        """Verify tokens with `keys`, a mapping from `kid` to key.
 
-        A token is refused if its `sub` is in `revoked`, and it was issued before that time or has no `iat`.
+        `revoked` maps a `sub` to a time in s since 1970. A token with this `sub` is refused if it was issued before
+        that time or has no `iat`.
         """
         self.required = required
         self.keys: Mapping[str, Key] = {}
         self.replace(keys, revoked or {})
 
     def replace(self, keys: Mapping[str, Key], revoked: Mapping[str, float]) -> None:
-        """Replace the keys and revocations. For a key that has not changed, keep the same object."""
+        """Replace the keys and the revocations. If a key has not changed, keep the old object that represents it."""
         self.keys = {kid: _keep_if_same(self.keys.get(kid), key) for kid, key in keys.items()}
         self._revoked = dict(revoked)
         self._claims_once = functools.lru_cache(_SEEN_AGAIN)(self._claims)
@@ -171,9 +182,9 @@ class TokenVerifier:
         return before is None or (proof.issued_at is not None and proof.issued_at >= before)
 
     def knows_key_of(self, token: str) -> bool:
-        """Return whether the key that `token` names is known.
+        """Return whether this verifier has the key that `token` names.
 
-        Also return True if the token is too long or names no key.
+        Also return True if the token is too long or names no key: the token is then invalid, whatever keys there are.
         """
         try:
             return len(token) > MAX_TOKEN_BYTES or _kid(token) in self.keys
@@ -190,7 +201,7 @@ class TokenVerifier:
             return None
         try:
             key, claims = self._claims_once(token) if again else self._claims(token)
-        # PyJWT raises not only its own errors for hostile input, but also KeyError, TypeError, ValueError and
+        # For hostile input, PyJWT raises not only its own errors, but also KeyError, TypeError, ValueError and
         # RecursionError.
         except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
             return None
@@ -204,24 +215,25 @@ class TokenVerifier:
 
 
 def _keep_if_same(old: Key | None, new: Key) -> Key:
-    """Return the old key if the new one is equal and may grant the same qualifications, otherwise the new key."""
+    """Return `old` if it is the same key as `new` and may grant the same qualifications; otherwise return `new`."""
     return old if old is not None and old.is_same(new) and old.quals == new.quals else new
 
 
 def _kid(token: str) -> str:
-    """Return the `kid` in a token's header. It is not verified yet, and only selects the key to try.
+    """Return the `kid` in a token's header, which selects the key to try.
 
-    PyJWT's `get_unverified_header` is not used, because it decodes the whole token: this would take a seventh of the
-    time that a new connection takes.
+    The header has not been verified yet. PyJWT's `get_unverified_header` is not used, because it decodes the whole
+    token: this would take a seventh of the time that a new connection takes.
     """
     kid: str = json.loads(urlsafe_b64decode(token.partition(".")[0] + "=="))["kid"]
     return kid
 
 
 def _grant(key: Key, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
-    """Return the permissions in claims whose signature `key` has verified, or None if a claim is invalid.
+    """Return the permissions in the claims of a token, or None if a claim is invalid.
 
-    There is no leeway: a token expires at the moment given by `exp` (RFC 7519, 4.1.4).
+    The signature over the claims has been verified with `key`. There is no leeway: a token expires at the moment given
+    by `exp` (RFC 7519, 4.1.4).
     """
     sub, exp, nbf, scope = claims["sub"], claims["exp"], claims.get("nbf", 0), claims.get("scope", "")
     if not (is_sub(sub) and isinstance(scope, str) and is_date(exp) and is_date(nbf)):
@@ -238,10 +250,10 @@ def _grant(key: Key, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
 
 
 def is_fresh(issued_at: object, expires_at: float, now_s: float) -> bool:
-    """Return whether a token with this `iat` and `exp` (in s) is short-lived enough for its qualifications to count.
+    """Return whether a token's lifetime is short enough for the qualifications in the token to count.
 
-    The lifetime may be at most MAX_QUALIFIED_S (rule RQ2). It is measured from `iat`, or from now if `iat` is in the
-    future. So a future `iat` does not make a lifetime look shorter than it is.
+    The lifetime may be at most MAX_QUALIFIED_S (rule RQ2). It ends at `exp` and begins at `iat` (both in s), or now if
+    `iat` is in the future. So a future `iat` does not make a lifetime look shorter than it is.
     """
     return is_date(issued_at) and expires_at - min(issued_at, now_s) <= MAX_QUALIFIED_S
 
@@ -270,7 +282,8 @@ def is_date(value: object) -> TypeGuard[float]:
 def load_keys(path: Path) -> dict[str, Key]:
     """Return the keys in a JWKS file (RFC 7517) as a dict from `kid` to key.
 
-    Raise ConfigError, with the path and the key's number in the file, if the file can't be read or a key is not valid.
+    Raise ConfigError if the file can't be read or a key is not valid. The error names the path and the number of the
+    key in the file.
     """
     try:
         return parse_keys(path.read_bytes(), path)
@@ -281,7 +294,7 @@ def load_keys(path: Path) -> dict[str, Key]:
 def parse_keys(data: bytes, source: object) -> dict[str, Key]:
     """Return the keys in a JWKS (RFC 7517) as a dict from `kid` to key.
 
-    Raise ConfigError, with `source` and the key's number, if the JWKS or a key is not valid.
+    Raise ConfigError if the JWKS or a key is not valid. The error names `source` and the number of the key in the set.
     """
     return _key_set(keys_of(data, f"keys {source}"), source)
 
@@ -289,10 +302,10 @@ def parse_keys(data: bytes, source: object) -> dict[str, Key]:
 def published(data: bytes, source: object) -> bytes:
     """Return the usable keys of a JWKS that another server publishes, as a normalized JWKS.
 
-    Equal keys give equal bytes. Keys for other purposes, keys without a `kid`, and keys without a supported `alg` are
-    ignored (RFC 7517, section 5). Symmetric keys (`oct`) are ignored as well, because a published key is not secret.
-    Raise ConfigError if there is no usable key, and also if there is a private key, because then its publisher can't be
-    trusted.
+    Equal sets of keys give equal bytes. Keys for other purposes, keys without a `kid`, and keys without a supported
+    `alg` are left out (RFC 7517, section 5). Symmetric keys (`oct`) are left out as well, because a published key is
+    not secret. Raise ConfigError if there is no usable key, and also if there is a private key, because then its
+    publisher can't be trusted.
     """
     keys = []
     for number, jwk in enumerate(keys_of(data, f"keys {source}"), start=1):
@@ -345,7 +358,10 @@ def _key(jwk: Mapping[str, Any], where: object) -> Key:
 
 
 def _public_key(jwk: Mapping[str, Any], algorithm: str) -> Key:
-    """Return the key for tokens whose header names this algorithm. Raise PyJWK's own errors if it is not valid."""
+    """Return the key in a JWK, for tokens whose header names this algorithm.
+
+    Raise PyJWK's own errors, or ValueError, if the key is not valid.
+    """
     if algorithm != "Ed25519":
         return Key(jwk, algorithm)
     # PyJWT only knows the older name EdDSA, which covers both Ed25519 and Ed448 (RFC 9864).

@@ -42,7 +42,10 @@ _EXTRA = re.compile(r"(unexpected extra arguments?) \(.*\)", re.DOTALL)
 
 
 def main() -> NoReturn:
-    """Run the command, and exit with its status, with 2 after a mistake of the caller, or with 130 if interrupted."""
+    """Run the command that the arguments name, and exit with its status.
+
+    The status is 2 after a mistake of the caller, and 130 if the command was interrupted.
+    """
     try:
         sys.exit(cli.main(prog_name="geocast", standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
@@ -59,7 +62,7 @@ def main() -> NoReturn:
 
 
 def _hint(error: click.UsageError) -> str:
-    """Return the sentence that says which command prints help. It is the same as click's own sentence."""
+    """Return the sentence that names the command that prints help. It is the same as click's own sentence."""
     return f"Try '{error.ctx.command_path} --help' for help." if error.ctx else ""
 
 

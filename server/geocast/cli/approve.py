@@ -54,9 +54,10 @@ def command(key_path: Path, audience: str | None, yes: bool) -> int:
 
 
 def _form_in(data: bytes) -> str:
-    """Return the form in `data`: the member `form` of an answer to a dry run, otherwise all of the data.
+    """Return the form (the text to be signed) in `data`.
 
-    The final line end is removed. Raise ConfigError if the data is not JSON or is too large.
+    That is the member `form` if the data is an answer to a dry run, and otherwise all of the data. The final line end
+    is removed. Raise ConfigError if the data is not JSON or is too large.
     """
     if len(data) > MOST:
         raise ConfigError(f"standard input has more than {MOST // 1024} KiB")
@@ -82,7 +83,7 @@ def _private(path: Path) -> dict[str, Any]:
 
 
 def _agreed() -> bool:
-    """Ask the reviewer at the terminal whether to sign, and return whether the answer is yes.
+    """Ask the reviewer at the terminal whether to sign, and return True if the answer is yes.
 
     Standard input can't be used for the answer, because the form is read from it. Raise ConfigError if there is no
     terminal.
@@ -100,7 +101,10 @@ def _agreed() -> bool:
 
 
 def _shown(read: "Form") -> Iterator[str]:
-    """Yield the whole form as lines for a person: first the texts that the public will read, then all other members."""
+    """Yield the whole form (the text to be signed) as lines for a person to read.
+
+    The texts that the public will read come first, then all other members.
+    """
     members = dict(read.members)
     for name in ("headline", "description", "reason"):
         if name in members:
@@ -118,7 +122,10 @@ def _shown(read: "Form") -> Iterator[str]:
 
 
 def _shape(members: dict[str, Any]) -> str:
-    """Return a shape as one line. If it has unknown members, return it as JSON, so that nothing is hidden."""
+    """Return a shape as one line of text.
+
+    If the shape has unknown members, the line is JSON, so that nothing is hidden.
+    """
     from ..alertlog.codec import to_shape
     from ..model.alert import Circle, Polygon
 
@@ -133,6 +140,6 @@ def _shape(members: dict[str, Any]) -> str:
 
 
 def _plain(value: object) -> str:
-    """Return a value as one line. Control characters are escaped, because a terminal would obey them."""
+    """Return a value as one line of text. Control characters are escaped, because a terminal would obey them."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)

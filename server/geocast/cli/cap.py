@@ -36,7 +36,7 @@ def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
 
 
 def _print_file(path: Path, assume_offset: str | None) -> int:
-    """Print what one file contains and return 0, or print what is wrong with it and return BROKEN."""
+    """Print what the messages in one file contain and return 0, or print what is wrong with them and return BROKEN."""
     from ..errors import ConfigError
     from ..ingest.cap import language_groups, message
     from ..model.problems import Problem
@@ -56,6 +56,8 @@ def _print_file(path: Path, assume_offset: str | None) -> int:
         for each in problem.violations:
             where = f" at {each.pointer}" if each.pointer else ""
             click.echo(f"{path}: {each.slug}{where}: {each.detail}")
+        if problem.total > len(problem.violations):
+            click.echo(f"{path}: and {problem.total - len(problem.violations)} more")
         if not problem.violations:
             click.echo(f"{path}: {problem.slug}: {problem.detail or problem.type.explanation}")
         return BROKEN
@@ -84,9 +86,9 @@ def _block(block: Block) -> Iterator[str]:
 
 
 def _where(block: Block) -> str:
-    """Return a text with the numbers of polygons, circles and area codes of one alert in a message.
+    """Return a line of text that says how many polygons, circles and area codes an alert in a message has.
 
-    Area codes are counted separately for each code list.
+    The codes of each code list are counted separately.
     """
     from ..ingest.cap.shapes import CapRing
 

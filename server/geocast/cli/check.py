@@ -22,17 +22,21 @@ from .options import node_options, unknown_variables
 
 WONT_START, WOULD_WAIT = 2, 1  # exit statuses: a node would refuse to start, or would start and wait for its log
 
-# The pattern of URLs in which the secret parts can be found: user, password, and parameters except `prefix` and `ca`.
+# Matches URLs in which the secret parts can be found: the user, the password, and all parameters except `prefix` and
+# `ca`.
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?"
 _URL = re.compile(rf"([a-z+]+://)([^@/?#\s]*@)?({_HOST}(?:,{_HOST})*(?:/[\w./-]*)?)(\?[^\s#]*)?")
 _PARAMETER = re.compile(r"([?&])(?!prefix=|ca=)((?:[\w.-]+=)?)[^&]*")
 
 
 class _Lenient(click.Command):
-    """A command that collects mistakes in its options (`options._Option`) and continues with their defaults."""
+    """A command that collects the mistakes in its options, instead of stopping at the first (see `options._Option`).
+
+    An option with a mistake gets its default value.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments. The context's `obj` is the list to which mistakes are added."""
+        """Parse the arguments, and collect the mistakes in the list `obj` of the context."""
         ctx.obj = []
         return super().parse_args(ctx, args)
 
@@ -69,7 +73,7 @@ def command(context: click.Context, /, log_level: str, log_format: str, **option
 
 
 def _table(context: click.Context, settings: Settings) -> Iterator[list[str]]:
-    """Yield the rows of a table of options: each option's name, its value, and where the value comes from.
+    """Yield the rows of a table that shows each option's name, its value, and where the value comes from.
 
     The first row has the titles of the columns. All cells of a column are padded to the same width.
     """
@@ -106,16 +110,16 @@ def _shown(name: str, value: object, settings: Settings) -> str:
 def _sessions(settings: Settings) -> int:
     """Return how many connections a stream process would accept.
 
-    This is `--max-sessions` if it is set, but never more than the limit of file descriptors allows.
+    The number is `--max-sessions` if that is set, but never more than the limit of file descriptors allows.
     """
     room = config.connections_for(config.descriptor_limit(), api=settings.workers == 1)
     return min(settings.max_sessions or room, room)
 
 
 def without_secrets(text: str) -> str:
-    """Return a URL without users, passwords and parameters that may be secret. Return a path unchanged.
+    """Return a URL without its users, its passwords and any parameters that may be secret.
 
-    If the URL is malformed, so that its password can't be found, return only its scheme.
+    Return a path unchanged. If the URL is malformed, so that its password can't be found, return only its scheme.
     """
     scheme, colon, _ = text.partition(":")
     if not colon or scheme in config.PATH_SCHEMES or not re.fullmatch(r"[a-z+]+", scheme):
@@ -131,10 +135,11 @@ def without_secrets(text: str) -> str:
 
 
 def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]]:
-    """Yield (name, check) for each address, for each file in the settings, and for the log.
+    """Yield a pair (name, check) for each address, for each file in the settings, and for the log.
 
-    `check` is a function. It returns a text about what it has found, or None if there is nothing to say. It raises
-    ConfigError if a node would not start, and LogUnavailable if a node would start and wait until the log can be used.
+    `check` is a function, which makes the check. It returns a text about what it has found, or None if there is nothing
+    to say. It raises ConfigError if a node would not start, and LogUnavailable if a node would start and wait until the
+    log can be used.
     """
     for name, address in settings.addresses:
         yield name, lambda name=name, address=address: config.see_if_bindable(name, address)  # type: ignore[misc]

@@ -1,4 +1,7 @@
-"""The check of environment variables: one that begins with GEOCAST_ and is unknown is reported as a mistake."""
+"""The check of environment variables.
+
+A variable whose name begins with GEOCAST_, but which is unknown, is a mistake.
+"""
 
 import re
 from collections.abc import Collection, Iterator
@@ -24,7 +27,7 @@ ELSEWHERE = frozenset(
         ),
         *("FEED_FORMAT", "LAT", "LNG", "ACCURACY", "CELL", "REVIEWER", "PAGE_TOKEN", "MAP_PORT", "MAP_STYLE"),
         *("PAGE_BIND", "LOAD_TOKEN", "LOAD_PUBLISH_TOKEN", "DISPATCH_TOKEN", "PUSH_URL"),
-        # The variables of the options of `geocast push`.
+        # The variables that set the options of `geocast push`.
         *("LISTEN", "DEVICES", "PUSH_KEYS", "VAPID", "CONTACT", "PUSH_SERVICES", "PUSH_PRIVATE", "FINEST_CELL"),
         *("LEASE_DAYS", "MAX_DEVICES", "PUSH_CA"),
         *("FAILPOINT", "SLOW_FSYNC", "SOAK_EXAMPLES", "SOAK_STEPS", "SOAK_SEED", "SOAK_MINUTES"),
@@ -37,9 +40,9 @@ _SERVICE_LINK = re.compile(
 
 
 def unknown(names: Collection[str], settings: Collection[str]) -> Iterator[str]:
-    """Yield a line of text for each variable in `names` that begins with GEOCAST_ and is not known.
+    """Yield a line of text for each name in `names` that begins with GEOCAST_ but is unknown.
 
-    `settings` are the variables of the command's own options.
+    `names` are the names of environment variables, and `settings` the variables of the command's own options.
     """
     known = {*settings, *ELSEWHERE}
     for name in sorted(names):

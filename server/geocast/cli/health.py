@@ -26,10 +26,11 @@ def command(api: Address, ready: bool) -> int:
 
 
 def ask(api: Address, *, ready: bool) -> tuple[bool, str]:
-    """Return whether the node at this address is well, and a line of text that says so or gives the reasons.
+    """Ask a node whether it is well.
 
-    A node is well if it is alive or, if `ready` is true, if it is ready. A node that is not ready may still be alive
-    and serve its subscribers. A restart would only disconnect them.
+    Return the answer (a bool), and a line of text that says so or gives the reasons. A node is well if it is alive or,
+    if `ready` is true, if it is ready. A node that is not ready may still be alive and serve its subscribers. A restart
+    would only disconnect them.
     """
     import http.client
 
@@ -48,7 +49,10 @@ def ask(api: Address, *, ready: bool) -> tuple[bool, str]:
 
 
 def _status_line(body: bytes) -> str | None:
-    """Return the body of an answer from /healthz or /readyz as one line of text; None if the body is something else."""
+    """Return the body of an answer from /healthz or /readyz as one line of text.
+
+    Return None if the body is not of the expected form.
+    """
     try:
         said = json.loads(body)
         why = [*said.get("reasons", ()), *(f"degraded: {each}" for each in said.get("degraded", ()))]

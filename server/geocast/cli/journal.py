@@ -1,6 +1,7 @@
-"""The log messages of a process on standard error, as lines of text or of JSON.
+"""The format of the log messages that a process writes to standard error: lines of text, or of JSON.
 
-With JSON every line is an object: the messages of geocast and of libraries, Python's warnings, and unexpected errors.
+With JSON every line is an object. That includes the messages of geocast and of libraries, Python's warnings, and
+unexpected errors.
 """
 
 import contextlib

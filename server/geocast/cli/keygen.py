@@ -173,9 +173,10 @@ def _public_keys(path: Path, *, of_reviewers: bool) -> list[dict[str, Any]]:
 
 
 def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Path, public: Mapping[str, Any]) -> None:
-    """Write a file with a private key and a file with public keys, or neither of them if something fails.
+    """Write a file with a private key and a file with public keys.
 
-    The private file must not exist yet; only its owner will be able to read it.
+    If either can't be written, write neither. The private file must not exist yet; only its owner will be able to read
+    it.
     """
     public_path = public_path.resolve()
     beside = public_path.with_name(f".{public_path.name}.{secrets.token_hex(4)}")
@@ -196,7 +197,10 @@ def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Pat
 
 
 def _write_secret(path: Path, text: str) -> None:
-    """Write a file atomically. Only its owner can read a new file; an existing file keeps its permissions."""
+    """Write a secret to a file atomically.
+
+    Only its owner can read a new file; an existing file keeps its permissions.
+    """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with contextlib.ExitStack() as undo, _naming_file(path):
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -210,7 +214,7 @@ def _write_secret(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def _naming_file(path: Path) -> Iterator[None]:
-    """Turn an OSError in the `with` block into a ConfigError that names the file."""
+    """Turn an OSError that is raised in the `with` block into a ConfigError that names the file."""
     try:
         yield
     except FileExistsError:

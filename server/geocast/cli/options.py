@@ -39,7 +39,7 @@ class KeysType(click.Path):
     """The type of an option whose value is the path of a file, or the URL of a published key set."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a Path or a KeyUrl. Raise a usage error if the URL is not valid."""
+        """Return a Path or a KeyUrl for the value of the option. Raise a usage error if the URL is not valid."""
         if not isinstance(value, str) or "://" not in value:
             return super().convert(value, param, ctx)
         try:
@@ -75,7 +75,10 @@ class QualsType(click.ParamType[tuple[str, ...], str]):
 
 
 class _Seconds(click.FloatRange):
-    """A range of seconds that excludes NaN. Click's own range accepts NaN, which is neither below nor above a limit."""
+    """A range of seconds that excludes NaN.
+
+    Click's own range accepts NaN, which is neither above nor below any limit.
+    """
 
     unit = "a number of seconds"
 
@@ -87,7 +90,10 @@ class _Seconds(click.FloatRange):
 
 
 class _Share(_Seconds):
-    """A range of numbers that excludes NaN, for the part of a resource that one subject may use (`--share`)."""
+    """A range of numbers that excludes NaN.
+
+    It is the type of `--share`, the part of a resource that one subject may use.
+    """
 
     unit = "a number"
 
@@ -97,7 +103,11 @@ SHARE_HELP = "The part of each bounded resource that one subject may take."
 
 
 class _Option(click.Option):
-    """An option whose errors are added to the context's `obj`, if that is a list, instead of being raised."""
+    """An option that can collect its errors in a list.
+
+    If the context's `obj` is a list, errors are added to it, and the option gets its default value. Otherwise they are
+    raised.
+    """
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         try:
@@ -191,7 +201,7 @@ def node_options(command: _Command) -> _Command:
 
 
 def unknown_variables() -> list[str]:
-    """Return a line of text for each environment variable GEOCAST_… that is not known."""
+    """Return a line of text for each environment variable whose name begins with GEOCAST_ but is unknown."""
     context = click.get_current_context()
     known = {option.envvar for option in context.command.params if isinstance(option.envvar, str)}
     return list(environment.unknown(os.environ, known))

@@ -31,7 +31,7 @@ def _names(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 
 
 def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
-    """Return an option that can also be set by an environment variable.
+    """Return a command line option that can also be set by an environment variable.
 
     The variable is named after the option, or after `variable` if that is given: some options have the same name as an
     option of a node, but another meaning.
@@ -123,9 +123,9 @@ def _run(services: str | None, private: tuple[str, ...], more: dict[str, Any]) -
 
 
 def _unknown_variables() -> list[str]:
-    """Return a line of text for each environment variable GEOCAST_… that is not known.
+    """Return a line of text for each environment variable whose name begins with GEOCAST_ but is unknown.
 
-    The variables of a node are accepted too, because both programs may run with the same environment.
+    The variables of a node are accepted too, because both programs may run in the same environment.
     """
     from .serve import command as serve
 

@@ -19,8 +19,9 @@ from . import journal
 from .options import node_options, unknown_variables
 
 DEV_TOKEN_S = 365 * 86_400  # the lifetime of the token that --dev prints
-# After how long a thread that waits for the GIL interrupts the running thread. The log's threads need the GIL about six
-# times for an append. With Python's default of 5 ms, each of these waits could take 5 ms while alerts are sent.
+# The time after which a thread that waits for the GIL interrupts the running thread. The log's threads need the GIL
+# about six times for an append. With Python's default of 5 ms, each of these waits could take 5 ms while alerts are
+# sent.
 SWITCH_S = 0.0001
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def _serve(settings: Settings) -> None:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end, in a new event loop of uvloop."""
+    """Run a coroutine in a new event loop of uvloop until the coroutine ends."""
     import asyncio
 
     import uvloop
@@ -67,7 +68,10 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def _dev_keys() -> tuple[bytes, str]:
-    """Return a JWKS for --dev, and a token with all scopes. The private key is not kept."""
+    """Return a JWKS for a node with --dev, and a token with all scopes.
+
+    The private key that signed the token is not kept.
+    """
     from ..auth.tokens import make_key, sign
 
     private, public = make_key("dev")

@@ -104,9 +104,9 @@ def _private_key(path: Path) -> Any:
 
 
 def _token() -> str:
-    """Return the token to check: from standard input, else from the environment, else typed in at the terminal.
+    """Return the token to check: from standard input, from the environment, or typed in at the terminal.
 
-    Raise ConfigError if there is none.
+    The first of the three that has a token counts. Raise ConfigError if there is none.
     """
     by_hand = sys.stdin is not None and sys.stdin.isatty()
     piped = b"" if by_hand or sys.stdin is None else sys.stdin.buffer.read(MOST)
@@ -119,7 +119,7 @@ def _token() -> str:
 
 
 def _check(token: str, keys: Path | KeyUrl, revoked: Path | None) -> int:
-    """Print what a token permits, and why a node would refuse it.
+    """Print what a token permits, and the reasons why a node would refuse it.
 
     Return the exit status: 0 if a node would accept the token, otherwise REFUSED.
     """
@@ -140,9 +140,9 @@ def _check(token: str, keys: Path | KeyUrl, revoked: Path | None) -> int:
 
 
 def _rows(found: "TokenReport", now_ms: int) -> Iterator[tuple[str, str]]:
-    """Yield (name, value) for each part of a token's content.
+    """Yield a pair (name, value) for each part of a token's content.
 
-    Unverified values may be anything, so they are shown as JSON.
+    Values that are not verified may be anything, so they are shown as JSON.
     """
     from ..auth.tokens import is_date
 

@@ -17,20 +17,20 @@ MEDIA_TYPE = "application/atom+xml"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The public base URL of the feed, without a slash at its end, and the sender that the feed names as its author."""
+    """Where the feed is published: its base URL, without a slash at the end, and the sender named as its author."""
 
     url: str
     sender: str
 
     def cap_url(self, alert_id: str) -> str:
-        """Return the URL of an alert's CAP message."""
+        """Return the URL of the CAP message about an alert."""
         return f"{self.url}/v1/cap/{quote(alert_id, safe='')}.xml"
 
 
 def entry(revision: Revision, cancel: Cancel | None, site: Site) -> bytes:
-    """Return the Atom entry of an alert, or of its cancel if there is one.
+    """Return the Atom entry for an alert, or for its cancel if the alert was cancelled.
 
-    All revisions of an alert, and its cancel, share one entry id. The link leads to the current CAP message.
+    All revisions of an alert, and its cancel, share one entry id. The entry links to the current CAP message.
     """
     alert = revision.alert
     updated = revision.issued_at if cancel is None else cancel.cancelled_at
@@ -57,7 +57,7 @@ def feed(entries: Iterable[bytes], updated_ms: int, site: Site) -> bytes:
     _add(author, "name", site.sender)
     etree.SubElement(root, "link", rel="self", type=MEDIA_TYPE, href=link)
     head: bytes = etree.tostring(root, encoding="UTF-8", xml_declaration=True)
-    # The entries are bytes already, so remove the end tag here and put it after them.
+    # The entries are bytes already, so remove the end tag from `head` and put it after the entries.
     return joined(head.removesuffix(b"</feed>"), b"\n", entries, b"</feed>\n")
 
 

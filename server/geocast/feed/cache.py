@@ -27,10 +27,10 @@ AT_ONCE = 500  # how many alerts to process (1 to 2 µs each) before the event l
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The body of an answer, with its ETag and its times.
+    """The body of an answer, with its ETag and three times.
 
     `changed_ms` is when the content last changed, in ms since 1970. `made` is when the body was made, and `until` is
-    the time until which it may be kept; both are in seconds of the monotonic clock.
+    when it must no longer be used; both are times of the monotonic clock, in seconds.
     """
 
     content: bytes
@@ -62,9 +62,10 @@ class CachedBody:
     ) -> None:
         """Prepare to make bodies from the pictures of all alerts in `live`.
 
-        A picture (in `gallery`) has an alert's part of each document, as bytes. `part` returns an alert's part of this
-        body, or b"" if the alert is not in it. `whole` puts the parts together, newest first; its second argument is
-        the issue time, in ms since 1970, of the newest alert that was ever in a body.
+        The picture of an alert (in `gallery`) has the alert's part of each document, as bytes. `part` takes a picture
+        and returns the alert's part of this body, or b"" if the alert is not in it. `whole` puts the parts together,
+        newest first; its second argument is the issue time, in ms since 1970, of the newest alert that was ever in a
+        body.
         """
         self._gallery = gallery
         self._live = live
@@ -76,7 +77,7 @@ class CachedBody:
         self._making = asyncio.Lock()
 
     async def body(self) -> Body:
-        """Return the current body, which is at most a second old."""
+        """Return the current body, which is at most a second old. If necessary, make it."""
         async with self._making:
             now = self._clock.now()
             kept = self._body
@@ -108,12 +109,12 @@ class CachedBody:
 
 
 def is_shown(alert: LiveAlert | None, picture: Picture, now: Now) -> TypeGuard[LiveAlert]:
-    """Return whether a picture may be shown: its alert is live, and its revision has not ended (rules E1, PF2)."""
+    """Return whether the feed may show a picture: the alert is live, and the drawn revision has not ended (E1, PF2)."""
     return alert is not None and not alert.ended(now) and now.wall_ms < picture.ends_at
 
 
 def of_one(content: bytes, picture: Picture, alert: LiveAlert, now: Now) -> Body:
-    """Return the body of an answer about one alert, with this content."""
+    """Return the body of an answer about one alert. `content` is the content of the body."""
     return Body(content, _tag(content), picture.issued_at, now.monotonic, _end(alert, picture, now))
 
 
@@ -126,7 +127,7 @@ def _tag(content: bytes) -> str:
 
 
 def features(gallery: Gallery, live: LiveAlerts, clock: Clock) -> CachedBody:
-    """Return an object that makes the GeoJSON body with all live alerts."""
+    """Return an object that makes the body of the GeoJSON document, with all live alerts."""
 
     def part(picture: Picture, alert: LiveAlert) -> bytes:
         return b"" if alert.cancel is not None else picture.feature
@@ -135,7 +136,7 @@ def features(gallery: Gallery, live: LiveAlerts, clock: Clock) -> CachedBody:
 
 
 def entries(gallery: Gallery, live: LiveAlerts, clock: Clock, site: atom.Site) -> CachedBody:
-    """Return an object that makes the Atom body with all live alerts.
+    """Return an object that makes the body of the Atom feed, with all live alerts.
 
     The body also has each cancel, until the time when the cancelled alert would have ended.
     """

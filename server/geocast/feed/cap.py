@@ -26,7 +26,7 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """The `sender` of CAP messages, and a dict that maps categories of the policy to categories of CAP."""
+    """The `sender` of the feed's CAP messages, and a dict from the policy's categories to CAP categories."""
 
     sender: str
     categories: dict[str, str]
@@ -42,7 +42,7 @@ def message(revisions: Sequence[Revision], cancel: Cancel | None, issuer: Issuer
 
 
 def draft(current: Revision, cancel: Cancel | None, issuer: Issuer) -> bytes:
-    """Return a CAP message without its type and references, which `complete` adds."""
+    """Return a CAP message without its type and its references. `complete` adds these."""
     alert = etree.Element("alert", nsmap={None: NAMESPACE})
     number, at = (current.revision, current.issued_at) if cancel is None else (cancel.revision, cancel.cancelled_at)
     _add(alert, "identifier", _identifier(current.id, number))
@@ -64,7 +64,7 @@ def draft(current: Revision, cancel: Cancel | None, issuer: Issuer) -> bytes:
 
 def complete(drafted: bytes, earlier: Sequence[Revision], sender: str) -> bytes:
     """Return a message that `draft` made, with its type and its references to the earlier revisions added."""
-    # The two empty elements can't occur inside a text, because a "<" in a text is written as "&lt;".
+    # Replace the two empty elements in the draft. They can't occur inside a text, where "<" is written as "&lt;".
     messages = (f"{sender},{_identifier(each.id, each.revision)},{_time(each.issued_at)}" for each in earlier)
     references = f"<references>{escape(' '.join(messages))}</references>" if earlier else ""
     kind = f"<msgType>{'Update' if earlier else 'Alert'}</msgType>"
@@ -114,7 +114,7 @@ def _add_info(
 
 
 def _described(shapes: Sequence[KnownShape]) -> str:
-    """Return a text that describes these shapes, because CAP requires one and not every alert has one."""
+    """Return a text that describes where these shapes are. CAP requires such a text, but not every alert has one."""
     circles = [shape for shape in shapes if isinstance(shape, Circle)]
     parts = [f"within {circle.radius_m / 1000:g} km of {circle.lat:.4f}, {circle.lng:.4f}" for circle in circles]
     parts += ["inside the outline"] * (len(circles) < len(shapes))
@@ -140,5 +140,5 @@ def _add_if(parent: etree._Element, name: str, text: str | None) -> None:
 
 
 def clean(text: str) -> str:
-    """Return the text with each character that XML can't contain replaced by U+FFFD."""
+    """Return a text in which each character that XML can't contain is replaced with U+FFFD."""
     return _NO_XML.sub("\ufffd", text)

@@ -35,15 +35,16 @@ _PROGRAM = "from geocast.feed.drawer import main; main()"
 
 
 class Drawer:
-    """Sends requests for pictures to the drawer process, which it starts when needed, and again if it has ended."""
+    """Starts the drawer process when needed, sends requests for pictures to it, and restarts it if it has ended."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
 
     async def __call__(self, subject: PictureRequest) -> Picture:
-        """Return the picture for a request. Raise OSError if the drawer process can't be started, or fails three times.
+        """Return the picture for a request.
 
-        If it fails twice, the third attempt asks for a picture without a geometry.
+        Raise OSError if the drawer process can't be started, or fails three times. After two failures, the third
+        attempt asks for a picture without a geometry (an outline on the map), which may be what can't be drawn.
         """
         for each in (subject, subject, replace(subject, plain=True)):
             try:
@@ -109,7 +110,10 @@ def main() -> None:
 
 
 def serve(asked: BinaryIO, answers: BinaryIO) -> None:
-    """Read requests from `asked` and write a picture for each to `answers`. If drawing fails, omit the geometry."""
+    """Read requests from `asked`, and write a picture to `answers` for each request.
+
+    If drawing a geometry (an alert's outline on the map) fails, the picture is made without one.
+    """
     answers.write(_READY)
     answers.flush()
     while head := asked.read(_SIZE.size):

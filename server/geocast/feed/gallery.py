@@ -43,7 +43,7 @@ class Gallery:
         self._woken = asyncio.Event()
 
     def want(self, alert_id: str) -> None:
-        """Queue an alert to be drawn.
+        """Put an alert into the queue of alerts to draw.
 
         When its turn comes, it is skipped if its picture is up to date, or if it is not live and public.
         """
@@ -51,9 +51,10 @@ class Gallery:
         self._woken.set()
 
     def started(self) -> None:
-        """Mark the end of the queue, after all alerts that were live at the start have been queued.
+        """Put a mark into the queue, after the alerts that were live at the start.
 
-        When the mark is reached, these alerts are drawn, and `complete` is set.
+        All of these must be in the queue already. When the mark is reached, these alerts have been drawn, and
+        `complete` is set.
         """
         self.want(_START)
 
@@ -86,9 +87,9 @@ class Gallery:
                 self.pictures[alert_id] = picture
 
     def _find(self, alert_id: str) -> LiveAlert | None:
-        """Return the alert if it is live, public (rule PF1) and verified, otherwise None.
+        """Return the alert with this id if it is live, public (rule PF1) and verified, otherwise None.
 
-        The content of an unverified revision may still change under the same number.
+        An alert is not verified if the content of its revision may still change under the same number.
         """
         alert = self._live.find(alert_id, self._clock.now())
         return None if alert is None or alert.restricted or alert.unbelieved else alert

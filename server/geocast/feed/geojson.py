@@ -30,12 +30,12 @@ def feature(revision: Revision, *, plain: bool = False) -> bytes:
 
 
 def collection(features: Iterable[bytes]) -> bytes:
-    """Return one GeoJSON document with these features."""
+    """Return one GeoJSON document (a FeatureCollection) with these features."""
     return joined(b'{"type":"FeatureCollection","features":[', b",\n", features, b"]}")
 
 
 def geometry(area: Iterable[Shape]) -> dict[str, Any] | None:
-    """Return the shapes as one geometry, or None if none of them can be drawn (RFC 7946, section 3.2, allows null).
+    """Return shapes as one GeoJSON geometry; None if none of them can be drawn (RFC 7946, 3.2, allows null).
 
     The number of positions (corners) per alert is limited, and divided equally among its shapes (rule HD4).
     """

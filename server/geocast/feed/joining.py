@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 
 def joined(head: bytes, between: bytes, parts: Iterable[bytes], tail: bytes) -> bytes:
-    """Return `head`, then the parts separated by `between`, then `tail`, as one bytes object.
+    """Return `head`, the parts with `between` in between, and `tail`, joined to one bytes object.
 
     A single `bytes.join` does all of this. For megabytes it releases the interpreter's lock, so that other threads can
     run.

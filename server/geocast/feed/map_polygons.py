@@ -24,11 +24,12 @@ from ..geometry.spherical_polygon import angle_between
 CORNERS = 64  # the corners of the polygon that is drawn for a circle
 OFF_M = 10.0  # the greatest distance between a straight line and its arc
 MOST_PIECES = 1024  # the most pieces of one arc; close to a pole no number of pieces would be enough
-MOST_CROSSINGS = 1_000  # of a ring with itself; splitting it there takes 30 ms, and the time grows quadratically
-MOST_POSITIONS = 5_000  # of all shapes of one alert; a shape that has too many is drawn as a box (rule HD4)
-DECIMALS = 6  # of a degree, which is 0.1 m
+MOST_CROSSINGS = 1_000  # how often a ring may cross itself; splitting so many takes 30 ms, and grows quadratically
+MOST_POSITIONS = 5_000  # for all shapes of one alert; a shape that has too many is drawn as a box (rule HD4)
+DECIMALS = 6  # the decimal places of a coordinate in degrees; the last one is 0.1 m
 _WORLD = [[-180.0, -90.0], [180.0, -90.0], [180.0, 90.0], [-180.0, 90.0], [-180.0, -90.0]]
-# A circle with a greater radius would have corners on the other half of the sphere. The whole map is drawn instead.
+# The largest radius of a circle that is drawn as a polygon. For a larger circle, the polygon's corners would be on the
+# other half of the sphere, so the whole map is drawn.
 _WHOLE_M = math.pi / 2 * EARTH_RADIUS_M * 0.98
 
 Rings = list[list[list[float]]]  # the coordinates of a GeoJSON polygon: rings of [longitude, latitude]
@@ -37,8 +38,8 @@ Rings = list[list[list[float]]]  # the coordinates of a GeoJSON polygon: rings o
 def of_circle(lat: float, lng: float, radius_m: float, most: int = MOST_POSITIONS) -> list[Rings]:
     """Return polygons of the flat map that cover a circle on the sphere.
 
-    The circle is replaced with a polygon whose CORNERS corners are outside the circle, so that each side touches the
-    circle. `most` limits the number of positions, as in `of_ring`.
+    The circle is replaced with a polygon that encloses it: its CORNERS corners are outside the circle, and each side
+    touches the circle. `most` limits the number of positions, as in `of_ring`.
     """
     if radius_m >= _WHOLE_M:
         return [[_WORLD]]
@@ -47,9 +48,10 @@ def of_circle(lat: float, lng: float, radius_m: float, most: int = MOST_POSITION
 
 
 def _around(lat: float, lng: float, angle: float) -> list[tuple[float, float]]:
-    """Return a closed ring of CORNERS corners around a point, counter-clockwise, as (longitude, latitude).
+    """Return a closed ring of CORNERS corners around a point, counter-clockwise, each as (longitude, latitude).
 
-    All corners have the same distance from the point: `angle`, in radians.
+    Every corner is at the same distance from the point: the angle `angle`, in radians, seen from the centre of the
+    Earth.
     """
     centre = np.array(unit_vector(lat, lng))
     north = np.array(unit_vector(lat + 90, lng))
@@ -65,8 +67,8 @@ def _around(lat: float, lng: float, angle: float) -> list[tuple[float, float]]:
 def of_ring(ring: Sequence[tuple[float, float]], most: int = MOST_POSITIONS) -> list[Rings]:
     """Return polygons of the flat map that cover the area inside a ring of arcs on the sphere.
 
-    The ring's corners are (longitude, latitude), counter-clockwise, and the last equals the first. If a ring would take
-    more than `most` positions, a box around it is returned (rule HD4).
+    The ring is a list of corners (longitude, latitude), counter-clockwise; the last one equals the first. If more than
+    `most` positions would be necessary, a box around the ring is returned (rule HD4).
     """
     corners = np.array(ring)
     points = np.array(unit_vectors(corners[:, 1], corners[:, 0]))
@@ -86,7 +88,7 @@ def of_ring(ring: Sequence[tuple[float, float]], most: int = MOST_POSITIONS) -> 
 def _box(points: Floats) -> shapely.Polygon:
     """Return a box of the flat map that covers these points of the sphere.
 
-    `points` are unit vectors, as columns. The box encloses the smallest spherical cap that covers the points and is
+    `points` has a unit vector in each column. The box encloses the smallest spherical cap that covers the points and is
     centred at their mean.
     """
     x, y, z = points.sum(axis=1).tolist()
@@ -104,7 +106,7 @@ def _box(points: Floats) -> shapely.Polygon:
 
 
 def _filled(flat: Floats) -> shapely.Geometry:
-    """Return the area that a ring of the flat map winds around (rule D4).
+    """Return the area of the flat map that a ring winds around (rule D4).
 
     If the ring crosses itself more than MOST_CROSSINGS times, return its convex hull instead.
     """
@@ -119,7 +121,7 @@ def _filled(flat: Floats) -> shapely.Geometry:
 def _crosses_much(lines: NDArray[np.object_]) -> bool:
     """Return whether the lines of a ring cross each other more than MOST_CROSSINGS times."""
     tree = shapely.STRtree(lines)
-    left = 2 * MOST_CROSSINGS + 3 * len(lines)  # each pair is found twice, and each line with itself and two neighbours
+    left = 2 * MOST_CROSSINGS + 3 * len(lines)  # each pair is found twice; a line also finds itself and two neighbours
     for start in range(0, len(lines), 100):  # in small steps, because 5,000 lines may all cross each other
         left -= len(tree.query(lines[start : start + 100], "intersects")[0])
         if left < 0:
@@ -130,10 +132,10 @@ def _crosses_much(lines: NDArray[np.object_]) -> bool:
 def _unrolled(corners: Floats, points: Floats, most: int) -> Floats | None:
     """Return a ring of arcs as straight lines of the flat map, each within OFF_M metres of its arc.
 
-    The result has a row (longitude, latitude) for each end of a line. The longitudes are unrolled: they continue beyond
-    ±180°, so that no line jumps across the map. `points` are the unit vectors of `corners`, as columns. Each arc is
-    split evenly into 1, 2, 4 … pieces until they are close enough, but into at most MOST_PIECES. Return None if there
-    would be more than `most` lines.
+    The result is an array of the ends of the lines, with a row (longitude, latitude) for each. The longitudes are
+    unrolled: they continue beyond ±180°, so that no line jumps across the map. `points` has the unit vectors of
+    `corners`, one in each column. Each arc is split evenly into 1, 2, 4 … pieces until the lines are close enough, but
+    into at most MOST_PIECES. Return None if there would be more than `most` lines.
     """
     pieces = np.ones(len(corners) - 1, np.intp)
     todo = np.arange(len(pieces))
@@ -165,7 +167,10 @@ def _unrolled(corners: Floats, points: Floats, most: int) -> Floats | None:
 
 
 def _along(corners: Floats, starts: Floats, ends: Floats, count: int) -> tuple[Floats, Floats]:
-    """Return the longitudes and the latitudes of `count` evenly spaced points on each arc: one row for each arc."""
+    """Return the longitudes and latitudes of `count` evenly spaced points on each arc, as two arrays.
+
+    Each array has one row for each arc.
+    """
     angle = 2 * np.arctan2(np.linalg.norm(starts - ends, axis=0), np.linalg.norm(starts + ends, axis=0))
     share = np.linspace(0, 1, count)
     still = angle < 1e-12

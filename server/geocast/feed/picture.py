@@ -8,10 +8,11 @@ from . import atom, cap, geojson
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One revision of an alert, or its cancel, as the feed shows it until `ends_at`. Times are in ms since 1970.
+    """The parts of the feed's documents that show one revision of an alert, or its cancel, until `ends_at`.
 
-    `number` is the number of the revision or cancel. `feature` is the GeoJSON feature, or b"" for a cancel. `entry` is
-    the Atom entry. `message` is the CAP message without its type and references, which `cap.complete` adds.
+    Times are in ms since 1970. `number` is the number of the revision or cancel. `feature` is the GeoJSON feature, or
+    b"" for a cancel. `entry` is the Atom entry. `message` is the CAP message without its type and references, which
+    `cap.complete` adds.
     """
 
     number: int
@@ -24,9 +25,10 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class PictureRequest:
-    """A request to draw a picture: the last revision of an alert, its cancel if there is one, and the feed's sender.
+    """A request to draw a picture of an alert, with all data that drawing needs.
 
-    If `plain` is true, the picture gets no geometry, because drawing one has failed.
+    `revision` is the last revision of the alert, and `cancel` its cancel, or None. `site` and `issuer` say who
+    publishes the feed. If `plain` is true, the picture gets no geometry, because drawing one has failed.
     """
 
     revision: Revision
@@ -36,7 +38,7 @@ class PictureRequest:
     plain: bool = False
 
     def draw(self) -> Picture:
-        """Return the picture. This takes up to 0.1 s of CPU."""
+        """Draw the picture and return it. This takes up to 0.1 s of CPU."""
         revision, cancel = self.revision, self.cancel
         current = revision if cancel is None else cancel
         return Picture(

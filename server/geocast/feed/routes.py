@@ -39,8 +39,8 @@ from .picture import Picture, PictureRequest
 logger = logging.getLogger(__name__)
 
 MAX_REQUESTS = 500  # in progress at once; further requests are answered with 429
-# A connection has one request in progress. If connections don't read their answers, the HTTP server closes them to make
-# room for new ones. So strangers can't use up all requests by not reading (rule HD6).
+# A connection has at most one request in progress. If clients don't read their answers, the HTTP server closes their
+# connections to make room for new ones. So nobody can block the feed by not reading answers (rule HD6).
 MAX_CONNECTIONS = MAX_REQUESTS
 SWEEP_S = 1.0  # the pause between two removals of ended alerts
 _EVERYWHERE = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "nosniff"}
@@ -139,7 +139,7 @@ class Feed:
         return cache.of_one(content, picture, alert, self._clock.now())
 
     def metrics(self) -> Iterator[Metric]:
-        """Yield the metric with the number of alerts in the feed, and the counters of its answers by status."""
+        """Yield two metrics: the number of alerts in the feed, and the counts of its answers by status."""
         yield gauge("feed_alerts", "Alerts that the public feed has, cancelled ones included", len(self.live))
         answers = [(str(status), number) for status, number in sorted(self.answers.items())]
         yield counters("feed_answers", "Answers of the public feed", "status", answers)
@@ -174,9 +174,10 @@ def make_app(feed: Feed, clock: Clock) -> ASGIApp:
 
 @dataclass(slots=True)
 class _Bounds:
-    """ASGI middleware that refuses a request if there are too many, if it has a query, or if the feed is incomplete.
+    """ASGI middleware that refuses requests with a query, and all requests while the feed is incomplete.
 
-    It also counts the answers and adds the headers that all of them have.
+    It also refuses requests if too many are in progress, counts the answers, and adds the headers that all of them
+    have.
     """
 
     app: ASGIApp

@@ -1,18 +1,19 @@
-"""Covers of many detailed shapes by a few coarse ones, so that no official warning has to be refused (rule HD10).
+"""Covers many detailed shapes by a few coarse ones, so that no official warning has to be refused (rule HD10).
 
-A *piece* is a polygon without holes, with everything within `beyond_m` metres of its ring. An *outline* is a polygon
-that can be published as it is. `few` turns many pieces into a few outlines, in one of three ways:
+A *piece* is a polygon without holes, which also includes everything within `beyond_m` metres of its ring. An *outline*
+is a polygon that can be published as it is. `few` turns many pieces into a few outlines, in one of three ways:
 
     bridged             if the corners are few enough, and only the number of shapes is too large
     united              if the shapes have too many corners
     boxed and bridged   if uniting on a fine grid fails, because many shapes are far from each other
 
-**Bridged**: two shapes become one ring, by a line from one shape to the other and back. A ring does not wind around
-such a line. So the new shape consists of both shapes and a narrow strip (of `beyond_m`) along the line.
+**Bridged**: two shapes become one. The new ring goes around the first shape, along a line to the second shape, around
+it, and back along the line. It does not wind around the line itself. So the new shape consists of both shapes and a
+narrow strip along the line, as wide as the buffer (`beyond_m`).
 
 **United**: all rings that fit on one plane are drawn on a grid of squares on that plane. A square is marked if a ring
 passes through it or winds around its middle. The marked squares become polygons without holes. GRIDS lists the grids
-from the finest to the coarsest. The finest grid is used whose result has few enough corners.
+from the finest to the coarsest. The first grid whose result has few enough corners is used.
 
 **Boxed**: shapes that are near each other are replaced by one box around all of them.
 
@@ -55,7 +56,7 @@ _SAMPLE = 0.5  # distance between two sampled points on an edge, in squares
 
 
 def around(disc: Disc) -> Piece:
-    """Return a polygon that contains a circle."""
+    """Return a polygon (without a buffer) that contains the circle `disc`."""
     lat, lng, radius_m = disc
     plane = Plane(np.array(unit_vectors(np.array([lat]), np.array([lng]))))
     far = math.tan(min(radius_m / EARTH_RADIUS_M, WIDE)) / math.cos(math.pi / SIDES)
@@ -64,10 +65,11 @@ def around(disc: Disc) -> Piece:
 
 
 def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[RequestedPolygon] | None:
-    """Return at most `most` publishable polygons that cover all pieces (polygons without holes, each with a buffer).
+    """Return at most `most` publishable polygons that together cover all pieces.
 
-    `finest` is the number of squares along a side of the finest grid to try. Return None if no such polygons are found,
-    for instance because a piece is too wide for a grid.
+    A piece is a polygon without holes, together with a buffer around its ring. `finest` is the number of squares along
+    a side of the finest grid to try. Return None if no such polygons are found, for instance because a piece is too
+    wide for a grid.
     """
     if most < len(given) <= MOST_BRIDGED and (outlines := _outlines(given)):
         for tolerance_m in (0, *TOLERANCES_M):
@@ -87,13 +89,14 @@ def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Reque
 def _bridged(
     pairs: Sequence[tuple[RequestedPolygon, Corners]], tolerance_m: float, most: int
 ) -> list[RequestedPolygon] | None:
-    """Return at most `most` polygons that cover the given ones, by bridging those that are near each other.
+    """Return at most `most` polygons that cover the given ones, by joining polygons that are near each other.
 
-    Each pair has a polygon, and its ring as simplified by `tolerance_m`. Return None if the result would have too many
-    corners or too wide a shape.
+    Two polygons are joined by a bridge: a line that the new ring follows from one to the other and back. Each item of
+    `pairs` has a polygon, and the polygon's ring as simplified by `tolerance_m`. Return None if the result would have
+    too many corners, or a polygon that is too wide.
 
-    A ring that crosses itself is replaced by a box, because bridged rings must all turn in the same direction: where
-    two rings of opposite directions overlap, their winding numbers would add up to 0, and the place would be outside.
+    A ring that crosses itself is replaced by a box, because joined rings must all turn in the same direction: where two
+    rings of opposite directions overlap, their winding numbers would add up to 0, and a place there would be outside.
     """
     bridges = max(len(pairs) - most, 0)
     if len(pairs) > MOST_BRIDGED or sum(len(ring) for _, ring in pairs) + 2 * bridges > MAX_CORNERS:
@@ -112,7 +115,7 @@ def _bridged_as_they_are(given: Sequence[Piece], most: int) -> list[RequestedPol
 
 
 def _boxed(given: Sequence[Piece], most: int) -> list[Piece]:
-    """Return at most `most` boxes, each around a group of polygons that are near each other."""
+    """Return at most `most` boxes. Each box contains a group of given polygons that are near each other."""
     groups = {n: [piece] for n, piece in enumerate(given)}
     for one, other in islice(_nearest(given), max(len(given) - most, 0)):
         groups[one] += groups.pop(other)
@@ -124,10 +127,10 @@ def _boxed(given: Sequence[Piece], most: int) -> list[Piece]:
 
 
 def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
-    """Yield pairs of groups of polygons to merge, the nearest pairs first.
+    """Yield the steps that merge all polygons into one group, the nearest polygons first.
 
-    The second group is merged into the first. At the start, each polygon is a group of its own. A group is identified
-    by the index of one of its polygons.
+    At the start, each polygon is a group of its own. Each step is a pair (one, other): the group `other` is merged into
+    the group `one`. A group is identified by the index of one of its polygons.
     """
     points = [piece.points() for piece in given]
     middles = _directions(np.array([each[:, :-1].sum(axis=1) for each in points]).T)
@@ -151,7 +154,11 @@ def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
 
 
 def _bridge(one: Piece, other: Piece) -> Piece:
-    """Return two polygons as one ring, joined by a line between their nearest corners, there and back."""
+    """Return a polygon that consists of two polygons and a line between their nearest corners.
+
+    The new ring goes around the first polygon to the line, along the line, around the second polygon, and back along
+    the line.
+    """
     a, b = one.points()[:, :-1], other.points()[:, :-1]
     at, to = np.unravel_index(int((a.T @ b).argmax()), (a.shape[1], b.shape[1]))
     ours, theirs = one.ring, other.ring
@@ -160,7 +167,10 @@ def _bridge(one: Piece, other: Piece) -> Piece:
 
 
 def _simple(outline: RequestedPolygon, ring: Corners, tolerance_m: float) -> Piece:
-    """Return a polygon, corners counter-clockwise: its simplified ring, or a box if that ring crosses itself."""
+    """Return a polygon that covers `outline`, with its corners in counter-clockwise order.
+
+    Its ring is `ring` (that of `outline`, simplified by `tolerance_m`), or a box if `ring` crosses itself.
+    """
     polygon = outline.published(ring, tolerance_m)
     corners = polygon.ring if ring.simple else zip(*box_around(ring.lng, ring.lat), strict=True)
     return Piece(np.array(list(corners)).T, polygon.buffer_m)
@@ -170,9 +180,10 @@ def _simple(outline: RequestedPolygon, ring: Corners, tolerance_m: float) -> Pie
 
 
 def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[RequestedPolygon] | None:
-    """Return at most `most` polygons that cover all given ones, drawn on the first grid whose result is small enough.
+    """Return at most `most` polygons that cover all given ones, drawn on a grid of squares.
 
-    Return None if no grid has such a result.
+    `grids` lists the grids to try, by the number of squares along a side. The first grid whose result is small enough
+    is used. Return None if there is no such grid.
     """
     groups = list(_groups(given))
     for squares in grids:
@@ -190,7 +201,7 @@ def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[Req
 
 
 def _groups(given: Sequence[Piece]) -> "Iterator[_Group]":
-    """Yield groups of polygons. The polygons of a group fit on one plane."""
+    """Yield groups of polygons that are near enough to each other to be projected on one plane."""
     sizes = np.array([piece.ring.shape[1] - 1 for piece in given])
     points = Piece(np.hstack([piece.ring for piece in given]), 0.0).points()
     last = np.cumsum(sizes + 1) - 1
@@ -214,9 +225,10 @@ class _Group:
     """The edges of a group of polygons, projected on one plane, in metres."""
 
     def __init__(self, start: Floats, end: Floats, ring: Ints, beyond_m: float) -> None:
-        """Project edges from `start` to `end`, which are unit vectors (3, n).
+        """Project the edges of the polygons on a plane.
 
-        `ring` has, for each edge, the index of its ring. `beyond_m` is the largest buffer of a polygon of the group, in
+        Edge i runs from `start[:, i]` to `end[:, i]`; both arrays have unit vectors, and the shape (3, n). `ring[i]` is
+        the index of the ring to which edge i belongs. `beyond_m` is the largest buffer of a polygon of the group, in
         metres.
         """
         self._beyond_m = beyond_m
@@ -226,9 +238,11 @@ class _Group:
         self._ring = ring
 
     def parts(self, squares: int) -> list[Piece] | None:
-        """Return polygons without holes that cover the marked squares of a grid with `squares` squares along a side.
+        """Return polygons without holes that together cover the group, drawn on a grid.
 
-        Return None if there are too many squares, corners or polygons.
+        The grid has `squares` squares along a side. The polygons consist of the squares through which a ring passes, or
+        around whose middle a ring winds. Return None if the group is too wide for the plane, or if the result would
+        have too many corners or polygons.
         """
         if not self._fits:
             return None
@@ -256,10 +270,11 @@ class _Group:
 
 
 def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
-    """Return the marked squares of a grid: those through which an edge passes or around whose middle a ring winds.
+    """Return which squares of a grid are covered: an edge passes through them, or a ring winds around their middle.
 
-    `start` and `end` are the ends of the edges, (2, n), in squares. `ring` has, for each edge, the index of its ring.
-    The result is an array of bools, indexed [row, column]. Return None if the work would take too long.
+    Edge i runs from `start[:, i]` to `end[:, i]`; both arrays have the shape (2, n), and the side of a square as their
+    unit. `ring[i]` is the index of the ring to which edge i belongs. The result is an array of bool, indexed by [row,
+    column]. Return None if the work would take too long.
     """
     samples = np.ceil(np.abs(end - start).max(axis=0) / _SAMPLE).astype(np.intp) + 1
     # `bottom` is the lowest row whose middle line an edge crosses, and `rows` the number of rows that it crosses there.
@@ -291,18 +306,18 @@ def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
 
 
 def _counted(counts: Ints) -> tuple[Ints, Ints]:
-    """Return two arrays with one item per repetition.
+    """Repeat each index i of `counts` `counts[i]` times; return these indices, and the number of each repetition.
 
-    The first has each index i, counts[i] times in a row. The second has the number of the repetition, from 0.
+    Example: `counts` = [2, 0, 3] gives [0, 0, 2, 2, 2] and [0, 1, 0, 1, 2].
     """
     which = np.repeat(np.arange(len(counts)), counts)
     return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _steps(marked: Any) -> int:
-    """Return the number of corners of the marked area.
+    """Return the number of corners of an area that consists of the marked squares of a grid.
 
-    A grid point is a corner if one or three of its four squares are marked.
+    A point of the grid is a corner of the area if one or three of the four squares around it are marked.
     """
     wide = np.pad(marked, 1).astype(np.int8)
     four = wide[1:, 1:] + wide[1:, :-1] + wide[:-1, 1:] + wide[:-1, :-1]
@@ -310,7 +325,10 @@ def _steps(marked: Any) -> int:
 
 
 def _outlines(given: Sequence[Piece]) -> list[RequestedPolygon] | None:
-    """Return the polygons in a form that can be published. Return None if one has no area or is too wide (rule A18)."""
+    """Return the polygons in a form that can be published.
+
+    Return None if a polygon has no area, or is too wide (rule A18).
+    """
     try:
         return [_outline(piece) for piece in given]
     except ValueError:

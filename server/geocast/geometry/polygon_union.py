@@ -1,7 +1,7 @@
 """The union of many polygons, such as the zones of a CAP message (rules CZ1 and CZ2).
 
-Polygons are simplified, cut so that they have no holes, and joined. A *piece* is a polygon without holes, with
-everything within `beyond_m` metres of its ring.
+Polygons are simplified, cut so that they have no holes, and joined. A *piece* is a polygon without holes,
+which also includes everything within `beyond_m` metres of its ring.
 
     the rings of a GeoJSON polygon ── pieces ──> Piece, Piece, …        when a node starts
     the pieces of a message's zones ── join ──> fewer Pieces            when the message arrives
@@ -40,7 +40,7 @@ _INNER = math.cos(math.pi / (4 * _QUARTER))  # distance from a unit circle's cen
 
 
 class Piece(NamedTuple):
-    """A polygon without holes: everything inside its ring, or within `beyond_m` metres of the ring.
+    """A polygon without holes, and a buffer: everything within `beyond_m` metres of its ring.
 
     `ring` is an array (2, n + 1) of the corners' longitudes and latitudes; the last corner equals the first. The edges
     are arcs of great circles.
@@ -60,15 +60,18 @@ class Piece(NamedTuple):
         return Plane(points[:, :-1]).spread(points) * EARTH_RADIUS_M
 
     def keeps_a18(self) -> bool:
-        """Return whether every corner is less than 60° from the middle of the corners (rule A18)."""
+        """Return whether the polygon is narrow enough for rule A18.
+
+        Every corner must be less than 60° from the middle of the corners.
+        """
         return _Metres([self.points()]).spread < SPREAD
 
 
 def pieces(rings: Sequence[Floats]) -> list[Piece]:
-    """Return a GeoJSON polygon as pieces (polygons without holes).
+    """Return polygons without holes that together cover a GeoJSON polygon.
 
-    The list is empty if the polygon has no area. `rings` are arrays (2, n + 1) of longitude and latitude; the first is
-    the outer ring. Raise ValueError if a ring breaks rule A17 or A18.
+    `rings` are arrays (2, n + 1) of longitude and latitude. The first is the outer ring, and the others are holes.
+    Return an empty list if the polygon has no area. Raise ValueError if a ring breaks rule A17 or A18.
     """
     split = [_split(ring) for ring in rings]
     on = _Metres([np.array(unit_vectors(lat, lng)) for lng, lat, _ in split], of=1)
@@ -88,23 +91,23 @@ def pieces(rings: Sequence[Floats]) -> list[Piece]:
 
 
 def _split(ring: Floats) -> tuple[Floats, Floats, float]:
-    """Return the same as `split_edges`, but faster if all edges are short.
+    """Return the result of `split_edges`, but without calling it if all edges are short.
 
-    Real zones have short edges, and `split_edges` would take half of the time for them.
+    The edges of real zones are short. For such zones, `split_edges` would take half of the total time.
     """
     lng, lat = ring
     return (lng, lat, 0.0) if (np.abs(np.diff(ring)) <= SHORT_DEG).all() else split_edges(lng, lat, MAX_EDGES)
 
 
 def work(given: Sequence[Piece]) -> int:
-    """Return an estimate of the work that joining these polygons takes. The unit is the work of one corner."""
+    """Return an estimate of the work of joining these polygons, expressed as a number of corners."""
     return sum(piece.ring.shape[1] + WORK_OF_PIECE for piece in given)
 
 
 def simpler(piece: Piece, tolerance_m: float) -> Piece:
-    """Return the polygon with fewer corners, and with a buffer (`beyond_m`) that is larger by the tolerance.
+    """Return the polygon with fewer corners, and with a buffer (`beyond_m`) that is larger by `tolerance_m`.
 
-    Return the same polygon if no corner can be removed, or if too few would remain.
+    Return `piece` itself if no corner can be removed, or if too few would remain.
     """
     lng, lat = piece.ring
     kept = kept_corners(lng, lat, tolerance_m)
@@ -112,11 +115,12 @@ def simpler(piece: Piece, tolerance_m: float) -> Piece:
 
 
 def join(given: Sequence[Piece], gap_m: float = 0.0) -> list[Piece]:
-    """Return the polygons after joining those that touch or are less than `gap_m` apart.
+    """Return the given polygons, with those that touch or are less than `gap_m` metres apart joined into one.
 
     Each zone was simplified by itself, so neighbours may overlap or have gaps between them. To close such gaps,
-    polygons are widened, united, and narrowed again, which also closes narrow bays. Polygons that were joined across a
-    gap stay wider by `gap_m` / 2. The `work` of the given polygons must not exceed MAX_WORK.
+    polygons are widened, united, and then narrowed again; this also closes narrow bays. Polygons that were joined
+    across a gap stay wider by `gap_m` / 2. The caller must make sure that the `work` of the given polygons is at most
+    MAX_WORK.
     """
     found: list[Piece] = []
     for near in _near(given, gap_m):
@@ -127,25 +131,32 @@ def join(given: Sequence[Piece], gap_m: float = 0.0) -> list[Piece]:
 
 
 class _Metres:
-    """Rings projected on one plane. `corners` has an array (n, 2) of positions in metres for each ring."""
+    """Projects rings on one plane, and joins polygons there.
+
+    `corners` has one array (n, 2) for each ring: the positions of its corners on the plane, in metres.
+    """
 
     def __init__(self, rings: Sequence[Floats], of: int | None = None) -> None:
-        """Project closed rings of unit vectors.
+        """Project `rings`: closed rings of unit vectors.
 
-        The plane's centre is the middle of the first `of` rings; None: of all.
+        The middle of the first `of` rings becomes the plane's centre. If `of` is None, all rings are used for the
+        centre.
         """
         self._plane = Plane(np.hstack([ring[:, :-1] for ring in rings[:of]]))
         self.spread = max(self._plane.spread(ring) for ring in rings)
         self.corners = [np.array(self._plane.to_plane(*ring)).T * EARTH_RADIUS_M for ring in rings]
 
     def piece(self, polygon: Any, beyond_m: float) -> Piece:
-        """Return a shapely polygon as a `Piece`."""
+        """Return a shapely polygon of this plane as a `Piece`, with a buffer of `beyond_m` metres."""
         x, y = shapely.get_coordinates(polygon).T / EARTH_RADIUS_M
         vx, vy, vz = self._plane.from_plane(x, y)
         return Piece(np.degrees([np.arctan2(vy, vx), np.arcsin(np.clip(vz, -1, 1))]), beyond_m)
 
     def joined(self, near: Sequence[Piece], gap_m: float) -> Iterator[Piece]:
-        """Yield the polygons after joining those that are near each other. Other polygons are yielded unchanged."""
+        """Yield the polygons of `near`, with those that touch or are less than `gap_m` metres apart joined into one.
+
+        A polygon that is joined with no other is yielded unchanged.
+        """
         beyond_m = max(piece.beyond_m for piece in near)
         # The plane stretches distances, and most where it is farthest from its centre.
         stretch = 1 / math.cos(self.spread) ** 2
@@ -166,7 +177,7 @@ class _Metres:
 
 
 def _tidy(piece: Piece) -> Piece:
-    """Return the polygon with fewer corners, or unchanged if it would cross itself with fewer corners."""
+    """Return the polygon with fewer corners, or the same polygon if it would then cross itself."""
     lng, lat = piece.ring
     tidy = Piece(np.take(piece.ring, kept_corners(lng, lat, TIDY_M), axis=1), piece.beyond_m + TIDY_M)
     [xy] = _Metres([tidy.points()]).corners
@@ -174,9 +185,10 @@ def _tidy(piece: Piece) -> Piece:
 
 
 def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
-    """Yield groups of polygons whose bounding spheres touch or nearly touch, directly or through other polygons.
+    """Yield groups of polygons that may touch, according to their bounding spheres.
 
-    Whether the polygons of a group really touch is tested later, on the group's plane.
+    Two polygons are in one group if their bounding spheres touch or nearly touch, directly or through a chain of other
+    polygons. Whether the polygons themselves touch is tested later, on the group's plane.
     """
     points = [piece.points() for piece in given]
     middles = np.array([each.mean(axis=1) for each in points])
@@ -200,9 +212,10 @@ def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
 
 
 def solid(shape: Any, beyond_m: float) -> Iterator[Any]:
-    """Yield polygons without holes that together make up the shape.
+    """Yield shapely polygons without holes that together make up `shape`.
 
-    Holes that lie within `beyond_m` of the ring anyway are filled (Rule 2).
+    A hole is filled if every place in it is within `beyond_m` metres of the hole's edge. The shape is cut in two at
+    every other hole (Rule 2).
     """
     for part in shapely.get_parts(_valid(shape)):
         if shapely.get_type_id(part) != 3 or shapely.area(part) < 1:  # not a polygon, or less than a square metre
@@ -224,5 +237,5 @@ def solid(shape: Any, beyond_m: float) -> Iterator[Any]:
 
 
 def _valid(shape: Any) -> Any:
-    """Return the shape without self-crossings: everything around which a ring winds is inside."""
+    """Return the shape without self-crossings. Everything around which a ring winds is inside."""
     return shape if shapely.is_valid(shape) else shapely.make_valid(shape, method="structure", keep_collapsed=False)

@@ -96,10 +96,11 @@ class RequestedPolygon:
     def of_arcs(
         cls, lng: Floats, lat: Floats, beyond_m: float, most_compared: int = MAX_COMPARED
     ) -> "RequestedPolygon":
-        """Return a polygon whose edges are arcs already, with everything within `beyond_m` metres of its ring.
+        """Return a polygon from a ring whose edges are arcs of great circles already, so that they need no splitting.
 
-        The ring may cross itself. It is assumed to do so if the test would take more than `most_compared` comparisons.
-        Raise ValueError if the ring has no area or breaks rule A18.
+        `lng` and `lat` are the corners of the closed ring. The polygon includes everything within `beyond_m` metres of
+        it. The ring may cross itself. It is assumed to do so if the test would take more than `most_compared`
+        comparisons. Raise ValueError if the ring has no area or breaks rule A18.
         """
         outline: RequestedPolygon = cls.__new__(cls)
         outline.corners = list(zip(lat[:-1].tolist(), lng[:-1].tolist(), strict=True))
@@ -129,7 +130,7 @@ class RequestedPolygon:
         self._simplified: dict[float, Corners] = {0.0: self._ring}  # by tolerance: the simplified ring
 
     def is_covered(self, covers: Callable[[Positions], bool]) -> bool:
-        """Return the result of `covers(corners)`, and remember it for further calls."""
+        """Return the result of `covers(corners)`. It is computed once, and remembered for later calls."""
         if covers not in self._covered:
             self._covered[covers] = covers(self.corners)
         return self._covered[covers]
@@ -144,49 +145,55 @@ class RequestedPolygon:
         return found
 
     def is_publishable(self, ring: "Corners") -> bool:
-        """Return whether the polygon may be published with this simplified ring.
+        """Return whether the polygon may be published with `ring`, a simplified form of its own ring.
 
-        The ring must not be too wide (rule A18). It must not cross itself, unless the requested ring does so as well
-        (rule A19).
+        The ring must not be too wide (rule A18). It must not cross itself, unless the requested ring already does (rule
+        A19).
         """
         return ring.spread < SPREAD and (self.crosses or ring.simple)
 
     def corners_left(self, tolerance_m: float) -> int:
-        """Return the number of corners after simplifying, before equal corners are removed."""
+        """Return the number of corners that remain if the ring is simplified by `tolerance_m`.
+
+        Equal corners, which are removed later, are counted.
+        """
         return len(self.lng) - 1 if not tolerance_m else int((self.depths() > tolerance_m / EARTH_RADIUS_M).sum()) - 1
 
     def depths(self) -> Floats:
-        """Return, for each corner, the tolerance up to which it remains, in radii of the sphere.
+        """Return, for each corner, the largest tolerance of simplifying at which the corner remains.
 
-        See `corner_depths`.
+        Tolerances are in radii of the sphere. `corner_depths` explains how they are computed.
         """
         if self._depths is None:
             self._depths = corner_depths(self.lng, self.lat, TOLERANCES_M[0])
         return self._depths
 
     def own_ring(self, tolerance_m: float) -> "Corners":
-        """Return the simplified ring, or a box around the polygon if the simplified ring has no area (rule HD10)."""
+        """Return the ring, simplified by `tolerance_m`; or a box around the polygon if that has no area (rule HD10)."""
         ring = self.ring(tolerance_m)
         if len(ring) >= 3 and ring.has_area:
             return ring
         return Corners(*box_around(self.lng, self.lat))
 
     def published(self, ring: "Corners", tolerance_m: float) -> Polygon:
-        """Return the published polygon for a simplified ring.
+        """Return the published polygon for `ring`, which is this polygon's ring simplified by `tolerance_m`.
 
-        Its buffer is wide enough to cover the requested polygon (rule B9).
+        The published polygon has a buffer that is wide enough to cover the whole requested polygon (rule B9).
         """
         beyond_m = self.beyond_m + (tolerance_m if ring is not self._ring else 0)
         return Polygon(ring.positions(), 10.0 * math.ceil((beyond_m + 1) / 10) if beyond_m else 0.0)
 
 
 def publish_polygons(outlines: Sequence[RequestedPolygon], simplify_m: float) -> tuple[Polygon, ...] | None:
-    """Return the published polygons of an area, simplified by the smallest sufficient tolerance up to `simplify_m`.
+    """Return the published polygons of an area, or None if the area can't be published.
 
-    First, all rings are simplified by the same tolerance, and none may cross itself. If no tolerance is sufficient,
-    rings may cross themselves, and a ring that would vanish becomes a box (rule HD10). Return None if even then there
-    are more than MAX_CORNERS, if a ring breaks rule A18, or if one of the outlines is `tangled` (was not tested for
-    crossings).
+    All polygons are simplified by the same tolerance: the smallest one, up to `simplify_m` metres, with which they have
+    at most MAX_CORNERS corners together.
+
+    At first, no simplified ring may cross itself. If no tolerance is sufficient, the tolerances are tried again: now
+    rings may cross themselves, and a ring that would vanish is replaced by a box (rule HD10). Return None if even then
+    there are more than MAX_CORNERS corners, if a ring breaks rule A18, or if one of the outlines is `tangled` (the test
+    whether it crosses itself would take too long).
     """
     tolerances_m = [0, *(each for each in TOLERANCES_M if each <= simplify_m)]
     if any(each.tangled for each in outlines):
@@ -211,10 +218,10 @@ def _number(pairs: "Sequence[tuple[RequestedPolygon, Corners]]") -> int:
 
 
 class Corners:
-    """A ring with its corners as they would be published, and the tests that decide whether it may be published."""
+    """The corners of a ring as they would be published, with tests that decide whether it may be published."""
 
     def __init__(self, lng: Floats, lat: Floats) -> None:
-        """Make a ring from the longitudes and latitudes of a closed ring. Repeated corners are removed."""
+        """Make a ring from the longitudes and latitudes of a closed ring, without repeated corners."""
         self.lng, self.lat = _unique_spelling(np.round(lng, DECIMALS), np.round(lat, DECIMALS))
         apart = np.flatnonzero((np.diff(self.lng) != 0) | (np.diff(self.lat) != 0))
         apart = np.append(apart, 0)  # the last corner is the first
@@ -228,7 +235,7 @@ class Corners:
         return len(self.lng) - 1
 
     def compared(self) -> int:
-        """Return a lower bound of the pairs of edges to compare in the test whether the ring is simple (rule HD3).
+        """Return how many pairs of edges have to be compared, at least, to test whether the ring is simple (rule HD3).
 
         GEOS splits the ring into chains of edges that go in one direction, and compares two chains if their boxes
         overlap. Two chains of i and j edges take about i + j comparisons. Here, the overlaps are counted once along x
@@ -275,7 +282,10 @@ class Corners:
 
 
 def _unique_spelling(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
-    """Return the corners with unique coordinates: 180 instead of -180, longitude 0 at the poles, and no -0."""
+    """Return the corners in a form in which equal points have equal coordinates.
+
+    Longitude -180 becomes 180, the longitude of a pole becomes 0, and -0 becomes 0.
+    """
     lng = np.where(np.abs(lat) == 90, 0.0, np.where(lng <= -180, lng + 360, lng))
     return lng + 0.0, lat + 0.0
 
@@ -284,19 +294,20 @@ def _unique_spelling(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
 
 
 def split_edges(lng: Floats, lat: Floats, most: int = MAX_PIECES) -> tuple[Floats, Floats, float]:
-    """Split the edges of a closed ring evenly, so that each piece is close to an arc.
+    """Split the edges of a closed ring evenly, so that each piece is close to the arc between its ends.
 
-    Return longitudes, latitudes, and the necessary buffer in metres (rule B9). Raise ValueError if the ring breaks rule
-    A17, and TooComplex if there would be more than `most` edges.
+    Return the longitudes and latitudes of the new ring, and the width in metres of the buffer with which it covers the
+    original ring (rule B9). Raise ValueError if the ring breaks rule A17, and TooComplex if there would be more than
+    `most` edges.
     """
     [found] = split_rings([(lng, lat)], most)
     return found
 
 
 def split_rings(rings: Sequence[tuple[Floats, Floats]], most: int) -> list[tuple[Floats, Floats, float]]:
-    """Split the edges of several closed rings, as `split_edges` does.
+    """Split the edges of several closed rings. Return, for each ring, the result of `split_edges`.
 
-    There may be at most `most` edges in all rings together.
+    Raise TooComplex if there would be more than `most` edges in all rings together.
     """
     starts, ends = [], []
     for ring in rings:
@@ -323,10 +334,10 @@ def split_rings(rings: Sequence[tuple[Floats, Floats]], most: int) -> list[tuple
 
 
 def _evenly(pieces: Ints) -> tuple[Ints, Floats]:
-    """Split each edge into `pieces` equal pieces.
+    """Split each edge i into `pieces[i]` pieces of equal length.
 
-    Return two arrays with one item per piece: the index of its edge, and the position of its start on the edge, from 0
-    to 1.
+    Return two arrays with one item for each piece: the index of its edge, and the position of its start on the edge,
+    from 0 to 1.
     """
     edge = np.repeat(np.arange(len(pieces)), pieces)
     first = np.repeat(np.cumsum(pieces) - pieces, pieces)
@@ -340,18 +351,18 @@ class _Lines:
         self.lng, self.lat, self.over, self.up = lng, lat, over, up
 
     def at(self, which: Ints, share: Floats) -> tuple[Floats, Floats]:
-        """Return longitudes, in [-180, 180), and latitudes of points on the lines `which`.
+        """Return the longitudes, in [-180, 180), and the latitudes of points on the lines with the indices `which`.
 
-        `share` is the position on each line, from 0 to 1.
+        `share` is the position of each point on its line, from 0 (start) to 1 (end).
         """
         lng = self.lng[which] + share * self.over[which]
         return (lng + 180) % 360 - 180, self.lat[which] + share * self.up[which]
 
     def pieces(self, most: int) -> tuple[Ints, Floats]:
-        """Return the number of pieces for each line, and the distance in metres of each unsplit line from its arc.
+        """Return the number of pieces into which each line must be split, and its distance from its arc.
 
-        The numbers are the smallest with which all pieces are within STRAY_M of their arcs. Raise TooComplex if there
-        would be more than `most` pieces.
+        The number is the smallest with which all pieces are within STRAY_M of their arcs. The distance, in metres, is
+        that of the unsplit line. Raise TooComplex if there would be more than `most` pieces.
         """
         stray_m = self._stray_m(np.arange(len(self.lng)), np.ones(len(self.lng), np.intp))
         insufficient = np.ones(len(self.lng), np.intp)
@@ -373,9 +384,9 @@ class _Lines:
         return enough, stray_m
 
     def _stray_m(self, which: Ints, pieces: Ints) -> Floats:
-        """Return how far the lines `which` are from their arcs at most, in metres.
+        """Return the greatest distance of each line from its arcs, in metres, if it is split into equal pieces.
 
-        Each line is split into this number of pieces.
+        `which` has the indices of the lines, and `pieces` the number of pieces for each of them.
         """
         piece, begin = _evenly(pieces)
         size, line = 1 / pieces[piece], which[piece]
@@ -397,8 +408,8 @@ def kept_corners(lng: Floats, lat: Floats, tolerance_m: float) -> Ints:
     """Return the indices of the corners of a closed ring that remain after simplifying (Douglas and Peucker).
 
     The indices are ascending, and include the first and the last corner. The ring is cut into two lines, at its first
-    corner and at the corner farthest from the first. The reason: GEOS may remove the first corner of a closed ring,
-    however far it sticks out.
+    corner and at the corner farthest from the first, and each line is simplified by itself. Otherwise, GEOS might
+    remove the first corner of the closed ring, however far it sticks out.
     """
     points = np.array(unit_vectors(lat, lng))
     xy = np.array(Plane(points[:, :-1]).to_plane(*points)).T
@@ -464,9 +475,9 @@ def _from_line(points: Floats, start: Floats, end: Floats) -> Floats:
 
 
 def smallest_circle(corners: Positions, radius_m: float) -> Disc | None:
-    """Return a circle of this radius around the middle of the corners; None if a corner is outside (rule HD10).
+    """Return a circle with the radius `radius_m` around the middle of the corners (rule HD10).
 
-    `corners` has (latitude, longitude) pairs.
+    Return None if such a circle does not contain all corners. `corners` has (latitude, longitude) pairs in degrees.
     """
     lat, lng = np.array(corners, float).T
     points = np.array(unit_vectors(lat, lng))
@@ -497,9 +508,9 @@ def box_around(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
 
 
 def _line_kept(xy: Floats, first: int, last: int, tolerance: float) -> Iterator[int]:
-    """Yield the indices of the corners of a line that remain after simplifying.
+    """Yield the indices of the corners of a line that remain after simplifying, except `first`.
 
-    The line goes from corner `first` to `last`. `first` itself is not yielded.
+    The line goes from corner `first` to corner `last`. `xy` has the positions of all corners on the plane.
     """
     line = shapely.linestrings(np.column_stack([xy[first : last + 1], np.arange(first, last + 1)]))
     simple = shapely.simplify(line, tolerance, preserve_topology=False)

@@ -96,10 +96,11 @@ def limit_chord2(limit_m: float) -> float: ...
 @overload
 def limit_chord2(limit_m: Floats) -> Floats: ...
 def limit_chord2(limit_m: Floats | float) -> Floats | float:
-    """Return the squared chord for each distance in metres: 4 sin²(d / 2R).
+    """Return, for each distance on the sphere in metres, the squared length of the chord: 4 sin²(d / 2R).
 
-    The result is infinite for half the circumference and more, because no place is farther away than that. (Within 3 m
-    of the antipode the squared chord hardly changes, so distances there are only accurate to 20 cm.)
+    The chord is the straight line between two points at this distance, on a sphere of radius 1. The result is infinite
+    for half the circumference and more, because no two points are farther apart. (Within 3 m of the antipode the
+    squared chord hardly changes, so distances there are only accurate to 20 cm.)
     """
     if isinstance(limit_m, float):  # for one number, numpy takes 4 µs: 10 % of the time to match a small circle
         half = math.sin(min(limit_m, HALF_CIRCUMFERENCE_M) / (2 * EARTH_RADIUS_M))
@@ -109,7 +110,7 @@ def limit_chord2(limit_m: Floats | float) -> Floats | float:
 
 
 def chord2_to_m(squared: Floats) -> Floats:
-    """Return the distance in metres for each squared chord: the inverse of `limit_chord2`."""
+    """Return, for each squared chord on the unit sphere, the distance in metres: the inverse of `limit_chord2`."""
     return 2 * EARTH_RADIUS_M * np.arcsin(np.minimum(np.sqrt(squared) / 2, 1.0))
 
 
@@ -171,8 +172,8 @@ def publish_circle(lat: float, lng: float, radius_m: float, resolution: int) -> 
 def publish_area(requested: Sequence[Disc], resolution: int, held: Sequence[Disc] = ()) -> list[Disc]:
     """Return the published circles for the requested circles (protocol, rules B1, B2, B11 and B12).
 
-    Each published circle contains its requested circle. `held` has the published circles of the alert's current
-    revision.
+    Each published circle contains the requested circle with the same index. `held` has the published circles of the
+    alert's current revision; it is empty if there is none.
 
     The first centre is moved to its published centre by a rotation of the sphere. All other centres are rotated in the
     same way before their cells are looked up. So the result only depends on the cell of the first centre and on the
@@ -189,9 +190,10 @@ def publish_area(requested: Sequence[Disc], resolution: int, held: Sequence[Disc
 
 
 def _publish(disc: Disc, resolution: int, held: Disc | None, moved_m: float) -> tuple[Disc, float]:
-    """Return the published circle, and the greatest possible distance between its centre and the centre of `disc`.
+    """Return the published circle for `disc`, and the greatest possible distance between their centres, in metres.
 
-    `disc` was moved by up to `moved_m` before. `held` is the published circle of the current revision, or None.
+    `moved_m` is how far `disc` may already have been moved away from the requested circle, in metres. `held` is the
+    published circle of the alert's current revision, or None.
     """
     lat, lng, radius_m = disc
     cell = cell_of(lat, lng, resolution)
@@ -212,10 +214,10 @@ def _rounded_up(radius_m: float) -> float:
 
 
 def _rotated(lat: float, lng: float, start: Disc, end: Disc) -> tuple[float, float]:
-    """Return the place to which the shortest rotation of the sphere that takes `start` to `end` takes a point.
+    """Rotate the sphere so that the centre of `start` moves to the centre of `end`; return where a point moves.
 
-    `start` and `end` are centres of circles, and never antipodes. This is Rodrigues' formula with the axis a × b, not
-    normalised: its length is the sine of the angle, a · b is the cosine, and (1 - cos) / sin² is 1 / (1 + cos).
+    The shortest such rotation is used. The centres must not be antipodes. This is Rodrigues' formula with the axis a ×
+    b, not normalised: its length is the sine of the angle, a · b is the cosine, and (1 - cos) / sin² is 1 / (1 + cos).
     """
     a, b, v = unit_vector(*start[:2]), unit_vector(*end[:2]), unit_vector(lat, lng)
     axis, cosine = cross(a, b), dot(a, b)
@@ -238,11 +240,12 @@ def dot(a: Vector, b: Vector) -> float:
 
 
 def cover(lat: float, lng: float, radius_m: float, resolution: int) -> list[tuple[int, int]]:
-    """Return ranges of cells that together contain the cell of every point in a circle.
+    """Return ranges of H3 cells that together contain the cell of every point in a circle.
 
     The ranges are pairs (first, last) in ascending order, of cells at `resolution`. They may contain more cells than
-    necessary, but never fewer. They contain all descendants of the cell at the circle's centre and of its neighbours.
-    For these, the finest resolution is used at which the radius is at most half an average edge. That is enough:
+    necessary, but never fewer. They contain all descendants of the coarser cell at the circle's centre, and of that
+    cell's neighbours. The coarser cells have the finest resolution at which the radius is at most half an average edge.
+    That is enough:
 
     - A point within the radius lies in one of these cells if the radius is at most the width of the ring of neighbours.
       The narrowest ring, close to a pentagon, is 0.70 average edges wide (measured over resolutions 0 to 7).
@@ -257,9 +260,9 @@ def cover(lat: float, lng: float, radius_m: float, resolution: int) -> list[tupl
 
 
 def _descendants(cell: int, own: int, resolution: int) -> tuple[int, int]:
-    """Return the first and the last number that descendants of a cell may have.
+    """Return the least and the greatest number that a descendant of an H3 cell may have.
 
-    `own` is the resolution of the cell, and `resolution` that of its descendants, which is the same or finer. In an H3
+    `own` is the resolution of the cell. `resolution` is that of the descendants, which is the same or finer. In an H3
     index, bits 52 to 55 are the resolution. Below bit 45 there are fifteen digits of three bits, the coarsest first: 0
     to 6, or 7 for digits that are finer than the resolution (h3geo.org, "H3Index").
     """

@@ -1,4 +1,4 @@
-"""Polygons on the sphere, and the test whether a place is inside (protocol, rules D4 and D5).
+"""Polygons on the sphere: their area, and whether a place is inside (protocol, rules D4 and D5).
 
 Latitudes and longitudes are in degrees in parameters and results; all other angles are in radians. Edges are the
 shorter arcs of great circles between their ends.
@@ -39,7 +39,10 @@ class Plane:
     __slots__ = ("centre", "east", "north")
 
     def __init__(self, points: Floats) -> None:
-        """Make the plane whose centre is the direction of the sum of `points`, which are unit vectors (3, n)."""
+        """Make the plane that touches the sphere at the middle of `points` (the direction of their sum).
+
+        `points` are unit vectors, (3, n).
+        """
         # Plain Python numbers are faster here than arrays. With arrays each step would take a few µs, which is 10 % of
         # the time for the whole of a small ring.
         x, y, z = points.sum(axis=1).tolist()
@@ -50,14 +53,21 @@ class Plane:
         self.north = cross(self.centre, self.east)
 
     def to_plane(self, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats]:
-        """Return x and y of points on the plane; NaN for points on the opposite half of the sphere."""
+        """Return the positions of points on the plane: x and y, in radii of the sphere.
+
+        The arguments are the coordinates of unit vectors. Points on the half of the sphere opposite the centre have no
+        position; their x and y are NaN.
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
             ahead = _along(x, y, z, self.centre)
             scale = 1 / np.where(ahead > 0, ahead, np.nan)
             return _along(x, y, z, self.east) * scale, _along(x, y, z, self.north) * scale
 
     def at(self, point: Vector) -> tuple[float, float]:
-        """Return the same as `to_plane` for a single point: equal to the last bit, in a tenth of the time."""
+        """Return the position (x, y) of a single point on the plane.
+
+        The result equals that of `to_plane` to the last bit, but takes a tenth of the time.
+        """
         ahead = dot(point, self.centre)
         scale = 1 / ahead if ahead > 0 else math.nan
         return dot(point, self.east) * scale, dot(point, self.north) * scale
@@ -110,8 +120,8 @@ class SphericalPolygon:
         """Return the area in m², including the strip of width `buffer_m` around the ring.
 
         The ring's area is the sum of the triangles between the centre and each edge (F. Eriksson, "On the Measure of
-        Solid Angles"). The strip's area follows Steiner's formula on the sphere. That is exact for convex rings. In
-        other rings the strip overlaps itself, and the result is too large rather than too small.
+        Solid Angles"). The strip's area is computed by Steiner's formula on the sphere, which is exact for convex
+        rings. In other rings the strip overlaps itself, and the result is too large rather than too small.
         """
         a, b, c = self.corners[:, :-1], self.corners[:, 1:], np.array(self.plane.centre).reshape(3, 1)
         inside = 1 + _dot(a, b) + _dot(b, c) + _dot(c, a)
@@ -140,10 +150,10 @@ class SphericalPolygon:
         return bool((edges.apart(*place) <= allowed).any())
 
     def contains_all(self, places: Floats, reach_m: Floats) -> Bools:
-        """Return whether each of the places is inside.
+        """Return an array of bool: for each place, whether it is inside.
 
-        Each place is compared with each edge. `places` are unit vectors (3, n), and `reach_m` has the uncertainty of
-        each place in metres.
+        Each place is compared with each edge. `places` are unit vectors, (3, n). `reach_m` has the uncertainty of each
+        place in metres: a place is inside if any point within this distance of it is.
         """
         x, y = (each[:, np.newaxis] for each in self.plane.to_plane(*places))
         found: Bools = winding(x, y, self.xy[:, :-1], self.xy[:, 1:]).sum(axis=1, dtype=np.int32) != 0
@@ -163,16 +173,17 @@ def boxes(xy: Floats) -> tuple[Floats, Floats]:
 def stretched(angle: float, far: float) -> float:
     """Return the greatest distance on the plane between two points that are `angle` apart on the sphere.
 
-    Both points are at most `far` (an angle) from the plane's centre. There the projection stretches distances by up to
-    1 / cos²(far).
+    Both points are at most `far` from the plane's centre. The angles are in radians. In this part of the plane, the
+    projection stretches distances by up to 1 / cos²(far).
     """
     return angle / math.cos(far) ** 2 + ROUNDING
 
 
 def margins(x: Floats, y: Floats, angle: Floats) -> Floats:
-    """Return, for each point on the plane, how far away on the plane points within `angle` (radians) can be.
+    """Return, for each point (x, y) on the plane, a radius there that covers all points within `angle` on the sphere.
 
-    The result is infinite where no bound is known: for points beyond FAR, and for NaN. See `stretched`.
+    `angle` has an angle in radians for each point. The result is infinite where no such radius is known: for points
+    beyond FAR, and for NaN. `stretched` explains how angles and distances on the plane are related.
     """
     far = np.arctan(np.hypot(x, y)) + angle
     cos = np.cos(far)
@@ -180,9 +191,10 @@ def margins(x: Floats, y: Floats, angle: Floats) -> Floats:
 
 
 def overlap(x: Floats | float, y: Floats | float, margin: Floats | float, low: Floats, high: Floats) -> Bools:
-    """Return whether boxes come within `margin` of points.
+    """Return whether points are within `margin` of boxes on the plane, as an array of bool.
 
-    An infinite margin overlaps with every box. The arguments are broadcast.
+    `low` and `high` are the corners of the boxes: the least and the greatest (x, y). If a margin is infinite, the
+    result is True for every box. The arguments are broadcast.
     """
     beside = (low[0] <= x + margin) & (high[0] >= x - margin) & (low[1] <= y + margin) & (high[1] >= y - margin)
     found: Bools = beside | np.isinf(margin)
@@ -190,9 +202,9 @@ def overlap(x: Floats | float, y: Floats | float, margin: Floats | float, low: F
 
 
 def winding(x: Floats | float, y: Floats | float, start: Floats, end: Floats) -> NDArray[np.int8]:
-    """Return how much each edge on the plane adds to the winding number around points (D.
+    """Return how much each edge on the plane adds to the winding number around each point (D. Sunday's algorithm).
 
-    Sunday, "Winding Number"). An edge adds 1 if it crosses the ray from the point to the right upwards, -1 if
+    Consider the ray from the point to the right: an edge adds 1 if it crosses this ray upwards, -1 if it crosses it
     downwards, else 0. `start` and `end` are the ends of the edges, (2, …). The arguments are broadcast. The result is 0
     for a point that is NaN.
     """
@@ -204,12 +216,12 @@ def winding(x: Floats | float, y: Floats | float, start: Floats, end: Floats) ->
 
 
 class Edges:
-    """Arcs of great circles, with precomputed vectors for the distance from points to the arcs."""
+    """Measures the distance between points and arcs of great circles, from precomputed vectors."""
 
     __slots__ = ("rows",)
 
     def __init__(self, a: Floats, b: Floats) -> None:
-        """Make arcs from `a` to `b`, which are unit vectors (3, …)."""
+        """Make arcs whose ends are `a` and `b`: unit vectors, (3, …)."""
         # (a - b) × (a + b) is twice a × b, and keeps all its digits where a and b are neighbours.
         normal = _cross(a - b, a + b)
         length = np.sqrt((normal * normal).sum(axis=0))
@@ -219,16 +231,17 @@ class Edges:
         self.rows: Floats = np.concatenate([a, b, normal, _cross(normal, a), _cross(b, normal)])
 
     def take(self, which: Ints) -> "Edges":
-        """Return the arcs with these indices, which may repeat."""
+        """Return the arcs with the indices `which`. An index may occur several times."""
         some = Edges.__new__(Edges)
         some.rows = self.rows.take(which, axis=1)
         return some
 
     def apart(self, x: Floats | float, y: Floats | float, z: Floats | float) -> Floats:
-        """Return the angle in radians between points and the nearest point of each arc.
+        """Return the angle in radians between each point and the nearest point of each arc.
 
-        The arguments are broadcast. The angle is asin |p·n| if the foot of the perpendicular lies on the arc, else the
-        angle to the nearer end. (For an arc without length, the normal n is NaN, so that the angle to an end is used.)
+        The arguments are broadcast. If the foot of the perpendicular from the point lies on the arc, the angle is asin
+        |p·n|. Otherwise, it is the angle to the nearer end of the arc. (For an arc without length, the normal n is NaN,
+        so that the angle to an end is used.)
         """
         a, b, normal, behind, ahead = (self.rows[at : at + 3] for at in range(0, 15, 3))
         off = np.abs(_along(x, y, z, normal))
@@ -252,12 +265,12 @@ def angle_of(distance_m: Floats | float) -> Floats | float:
 
 
 def _cross(a: Floats, b: Floats) -> Floats:
-    """Return the cross products of columns. `np.cross` takes three times as long."""
+    """Return the cross products of the vectors in the columns of `a` and `b`, in a third of the time of `np.cross`."""
     return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
 
 
 def _dot(a: Floats, b: Floats) -> Floats:
-    """Return the dot products of columns."""
+    """Return the dot products of the vectors in the columns of `a` and `b`."""
     product: Floats = (a * b).sum(axis=0)
     return product
 

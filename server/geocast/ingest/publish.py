@@ -69,12 +69,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class PublishOutcome(Generic[_E]):
-    """The answer to a request: the stored entry.
+    """The answer to a publisher's request. `entry` is the stored entry of the log.
 
-    `created` is true if this request has stored it (201), and false if an earlier request has (200).
+    `created` is true if this request has stored the entry (201), and false if an earlier request has (200).
 
-    The answer to a dry run also has the `form` (the text that reviewers have to sign), and the number of `approvals`
-    that are needed. There is no form if the policy names no audience.
+    The answer to a dry run also has the `form` (the text that reviewers have to sign), and `approvals`, the number of
+    reviewers who are needed. There is no form if the policy names no audience.
     """
 
     entry: _E
@@ -84,26 +84,30 @@ class PublishOutcome(Generic[_E]):
 
 
 class RunInThread(Protocol):
-    """A function that runs work of some milliseconds without blocking other tasks, for instance in a thread."""
+    """The type of a function that runs work of some milliseconds without blocking other tasks.
+
+    For instance, it may run the work in a thread.
+    """
 
     def __call__(self, work: Callable[[], _T], subject: Hashable, /) -> Awaitable[_T]:
-        """Return the result of the work, or raise its exception.
+        """Return the result of `work`, or raise its exception.
 
-        `subject` is the publisher for whom the work is done. One subject may use only a fraction of the threads (HD6).
+        `subject` is the publisher for whom the work is done. The work of one subject may use only a fraction of the
+        threads (HD6).
         """
         ...
 
 
 async def run_here(work: Callable[[], _T], _subject: Hashable, /) -> _T:
-    """Run the work at once, in the caller's thread."""
+    """Run `work` at once, in the caller's thread, and return its result."""
     return work()
 
 
 class Publishing:
-    """The handlers of publishers' requests.
+    """Handles the requests of publishers to publish, revise and cancel alerts.
 
-    Each method decides on a request and appends the resulting entry to the log. The methods raise Problem if the
-    request is refused, and LogUnavailable if the outcome is unknown.
+    Each of the three methods makes the decision on a request, and appends the resulting entry to the log. It raises
+    Problem if the request is refused, and LogUnavailable if the outcome is unknown.
     """
 
     def __init__(
@@ -118,12 +122,12 @@ class Publishing:
         *,
         reserves: bool = False,
     ) -> None:
-        """Append to `alert_log` the entries that this policy allows.
+        """Prepare to handle requests: the entries that `policy` allows are appended to `alert_log`.
 
-        `appended` is called with each entry that was stored, to wake the processes that follow the log. `run_in_thread`
-        runs work that takes milliseconds. `publishers` has the limits of each publisher; if it is None, each publisher
-        may do all that the policy allows, at any rate. `reviewers` are the people whose signatures count. `reserves`:
-        whether to refuse ids that begin with RESERVED, because this node accepts CAP messages.
+        `appended` is called with each entry after it was stored, to wake the processes that follow the log.
+        `run_in_thread` runs work that takes milliseconds. `publishers` has the limits of each publisher; if it is None,
+        each publisher may do all that the policy allows, at any rate. `reviewers` are the people whose signatures
+        count. `reserves`: whether to refuse ids that begin with RESERVED, because this node also accepts CAP messages.
         """
         self._approvals = ApprovalCheck(policy, reviewers)
         self._log = alert_log
@@ -138,7 +142,10 @@ class Publishing:
     def with_config(
         self, policy: Policy, publishers: Publishers | None = None, reviewers: Reviewers = NO_REVIEWERS
     ) -> "Publishing":
-        """Return a copy with other rules. Requests in progress continue under the old ones."""
+        """Return a copy of this object with another policy, and other publishers and reviewers.
+
+        Requests in progress continue under the old ones.
+        """
         after: Publishing = copy(self)
         after._policy, after._publishers = policy, publishers
         after._approvals = ApprovalCheck(policy, reviewers)
@@ -153,13 +160,16 @@ class Publishing:
         return granted(tables, publisher.sub, "The token's sub is not among the publishers of this node.")
 
     def break_glass(self, entry: Entry) -> list[str]:
-        """Return the `kid`s of the emergency keys with which this entry was approved ("break glass")."""
+        """Return the `kid`s of the emergency keys with which `entry` was approved; none if it was approved as usual."""
         return self._approvals.break_glass(entry)
 
     async def publish(
         self, body: Mapping[str, Any], publisher: Requester, *, dry_run: bool = False
     ) -> PublishOutcome[Revision]:
-        """Publish revision 1 of an alert. With `dry_run`, make the decision, but store nothing."""
+        """Publish a new alert: append revision 1 to the log.
+
+        With `dry_run`, make the decision, but store nothing.
+        """
 
         def parse() -> Publication:
             return self._precomputed(parse_publication(body, dry_run=dry_run), publisher)
@@ -183,7 +193,10 @@ class Publishing:
     async def revise(
         self, alert_id: str, body: Mapping[str, Any], publisher: Requester, *, dry_run: bool = False
     ) -> PublishOutcome[Revision]:
-        """Publish the next revision of an alert. With `dry_run`, make the decision, but store nothing."""
+        """Publish the next revision of an alert: append it to the log.
+
+        With `dry_run`, make the decision, but store nothing.
+        """
 
         def parse() -> Publication:
             return self._precomputed(parse_revision(body, alert_id, dry_run=dry_run), publisher)
@@ -201,8 +214,8 @@ class Publishing:
     ) -> PublishOutcome[Cancel]:
         """Cancel an alert: append a cancel after its last entry.
 
-        With `dry_run`, make the decision, but store nothing. An alert whose signatures this process does not accept can
-        be cancelled, too, because processes with other keys may have sent it to recipients (rule HD7).
+        With `dry_run`, make the decision, but store nothing. Even an alert whose signatures this process does not
+        accept can be cancelled, because processes with other keys may have sent the alert to recipients (rule HD7).
         """
         request = await self._parse(lambda: parse_cancellation(body, alert_id, dry_run=dry_run), body)
 
@@ -234,12 +247,12 @@ class Publishing:
         publisher: Requester | None = None,
         alert_id: str | None = None,
     ) -> _R:
-        """Return the parsed request.
+        """Parse a request by calling `parse`, and return it.
 
-        Raise Problem (422) with every rule of sections 2 and 3 that the body breaks.
+        If it is invalid, raise Problem (422) with every rule of the protocol's sections 2 and 3 that the body breaks.
 
         `publisher` is the publisher whose limits apply; None for a cancel, to which no limits apply. `alert_id` is the
-        id of the alert to revise or cancel; None for the first revision.
+        id of the alert to revise; None for the first revision and for a cancel.
         """
         bounds = Bounds() if publisher is None else self.check_publisher(publisher)
         try:
@@ -260,9 +273,10 @@ class Publishing:
     def _violations(
         self, request: Publication | Invalid, bounds: Bounds, now_ms: int, current: Revision | None, *, first: bool
     ) -> list[Violation]:
-        """Return the rules of the policy, and the limits of the publisher, that a request breaks.
+        """Return the violations of the policy, and of the publisher's limits, in a request.
 
-        Invalid fields of the request are not checked. `first`: whether the request is the first revision of its alert.
+        Invalid fields of the request are not checked. `first`: whether the request is for revision 1 of its alert.
+        `current` is the revision that it would follow; None if there is none, or if it is unknown.
         """
         facts, area = request.facts(), None
         category = self._policy.categories.get(facts.category or "")
@@ -278,7 +292,7 @@ class Publishing:
         return sorted(found, key=lambda each: each.type in _CONFIRMATIONS)
 
     def _precomputed(self, request: Publication, publisher: Requester) -> Publication:
-        """Do the slow computations of a request now. Return the same request, which keeps their results."""
+        """Do the slow computations of a request now, and return the request, which keeps their results."""
         request.outside_jurisdiction(self.check_publisher(publisher))
         if category := self._policy.categories.get(request.category):
             request.precompute(category.simplify_m)
@@ -292,11 +306,11 @@ class Publishing:
         *,
         dry_run: bool = False,
     ) -> PublishOutcome[_E]:
-        """Return the entry that the request repeats; if there is none, the new entry, after it was stored.
+        """Return the outcome of a request: the entry that it repeats, or else a new entry, after it was stored.
 
-        `repeats` says whether the request has the same content as a stored entry with the same number. Its third
-        argument is the revision before that entry. `decide` makes the next entry from the history, or raises Problem. A
-        dry run stores nothing.
+        `repeats(request, entry, before)` returns whether the request has the same content as `entry`, a stored entry
+        with the same number; `before` is the revision before that entry, or None. `decide` makes the new entry from the
+        history, or raises Problem. A dry run stores nothing.
         """
 
         def plan(history: Sequence[Entry | OtherKind]) -> Plan[PublishOutcome[_E], Entry]:
@@ -316,7 +330,8 @@ class Publishing:
     def _dry_run_outcome(self, entry: _E, history: Sequence[Entry | OtherKind]) -> PublishOutcome[_E]:
         """Return the answer to a dry run.
 
-        It has the entry, the text that reviewers have to sign, and the number of signatures that are needed.
+        It has the entry that would be stored, the text that reviewers have to sign, and the number of reviewers who are
+        needed.
         """
         before = [each for each in history if each.revision < entry.revision]
         now = self._clock.now().wall_ms
@@ -326,9 +341,10 @@ class Publishing:
         return PublishOutcome(entry, False, self._approvals.form(entry, category), needed)
 
     async def _append_counted(self, entries: Sequence[Entry]) -> bool:
-        """Append the single entry of `entries`.
+        """Append the single entry in `entries` to the log, and count it against its publisher's rates.
 
-        Raise Problem (429) if the publisher's rates allow no more (rule PG2).
+        Return whether it was stored: if not, another writer has taken its number. Raise Problem (429) if a rate of the
+        publisher is used up (rule PG2).
         """
         [entry] = entries
         stored, counted_s = False, self._count_against_rate(entry)
@@ -344,8 +360,8 @@ class Publishing:
     def _count_against_rate(self, entry: Entry, *, dry_run: bool = False) -> float | None:
         """Count an entry against its publisher's rates, or a dry run against the rate of dry runs.
 
-        Return the time of counting (monotonic, in seconds), or None if entries of this kind have no limit. Raise
-        Problem (429) if the rate is used up.
+        Return the time with which it was counted (of the monotonic clock, in seconds), or None if there is no limit for
+        such an entry. Raise Problem (429) if a rate is used up.
         """
         if self._publishers is None or isinstance(entry, Cancel):
             return None
@@ -355,10 +371,10 @@ class Publishing:
         return now_s
 
     def _revision_to_follow(self, history: Sequence[Entry | OtherKind], number: int, publisher: Requester) -> Revision:
-        """Return the revision that entry `number` would follow.
+        """Return the last revision of an alert, if an entry with the number `number` may follow.
 
-        Raise Problem if there is none: 404 if the alert is unknown, 403 if it belongs to another publisher, 410 if it
-        has ended, or 409 if `number` is not the next number.
+        Otherwise, raise Problem: 404 if the alert is unknown, 403 if it belongs to another publisher, 410 if it has
+        ended, or 409 if `number` is not the next number.
 
         An entry of a kind that only a later release knows has a number, but its content is ignored (rule LogG4).
         """
@@ -378,10 +394,11 @@ class Publishing:
     def _accepted(
         self, request: Publication, publisher: Requester, current: Revision | None, behind: Kinds = NO_KINDS
     ) -> Revision:
-        """Return the revision that `request` becomes.
+        """Return the revision that a request becomes.
 
-        Raise Problem (422) with every rule that it breaks. `behind` has, for each earlier revision, the category and
-        whether something is confirmed. The number of reviewers who have to approve depends on these (HD1).
+        `current` is the revision that it follows; None for revision 1. `behind` has, for each earlier revision, the
+        category and whether a person has confirmed something in it. The number of reviewers who have to approve depends
+        on these (HD1). Raise Problem (422) with every rule that the request breaks.
         """
         now = self._clock.now().wall_ms
         violations = self._violations(request, self.check_publisher(publisher), now, current, first=current is None)
@@ -408,11 +425,11 @@ class Publishing:
         violations: Sequence[Violation],
         behind: Kinds,
     ) -> _E:
-        """Return the entry with the proof of its approval, if there is one.
+        """Check an entry's approval. Return the entry with the proof of its approval, if the approval has signatures.
 
-        `alert` is the new revision itself, or the revision that a cancel ends. `behind` has the category of each
-        earlier revision, and whether something is confirmed in it. Only a dry run may have no approval. Raise Problem
-        (422) if there are `violations`, or if the approval breaks a rule.
+        `alert` is the new revision itself, or the revision that a cancel ends. `behind` has, for each earlier revision,
+        the category and whether a person has confirmed something in it. Only in a dry run may `approved` be None. Raise
+        Problem (422) if there are `violations` already, or if the approval breaks a rule.
         """
         proof = approved if isinstance(approved, ApprovalProof) else None
         if approved is not None:
@@ -424,7 +441,7 @@ class Publishing:
 
 
 def check_size(entry: _E) -> _E:
-    """Return the entry if it is small enough for the log (rule F8). Raise Problem (413) if it is not."""
+    """Return the entry if it is small enough for the log (rule F8). Raise Problem (413) if it is too large."""
     if not codec.fits(entry):
         detail = f"takes more than {codec.MAX_ENTRY_BYTES // 1024} KiB with all its languages"
         raise Problem(problems.TOO_LARGE, detail)
@@ -463,10 +480,10 @@ def _changed_fields(request: Publication, current: Revision) -> list[Violation]:
 
 
 def _as_believed(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
-    """Return the history as processes with other keys may read it (HD7).
+    """Return an alert's history as processes with other keys may read it (HD7).
 
-    If this process accepts a revision that is in effect now, the history is returned unchanged. Otherwise, each
-    revision whose signatures this process does not accept is replaced by the revision that it claims to be.
+    If this process accepts a revision of the alert that has not expired, return the history unchanged. Otherwise,
+    return it as if this process accepted the signatures of every revision.
     """
     current = _last_revision(history)
     if current is not None and now_ms < current.ends_at:

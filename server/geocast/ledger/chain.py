@@ -27,14 +27,14 @@ NOTHING = ChainHead(0, "0" * 64)  # the head of an empty ledger
 
 
 def written(members: Mapping[str, Any]) -> bytes:
-    """Return `members` as a JSON object on one line, without a line break."""
+    """Return the JSON object with these members as a line of bytes, without a line break."""
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def behind(head: ChainHead, members: Mapping[str, Any]) -> bytes:
-    """Return the line of a new record with these members, which follows the record that `head` describes.
+    """Return the line of a new record with these members, which comes after the current last record.
 
-    `head` is that record's number, and the hash of its line. The returned line has no line break.
+    `head` describes that last record: its number, and the hash of its line. The returned line has no line break.
     """
     return written({"n": head.n + 1, "prev": head.hash, **members})
 
@@ -45,7 +45,7 @@ def digest(data: bytes) -> str:
 
 
 def read(line: bytes) -> dict[str, Any]:
-    """Return the members of the JSON object in a line.
+    """Parse a line of the chain, and return the members of its JSON object.
 
     Raise ValueError if the line is not an object with a number `n` of at least 1.
     """
@@ -67,7 +67,7 @@ def head_of(line: bytes) -> ChainHead:
 
 
 def follow(head: ChainHead | None, line: bytes) -> tuple[dict[str, Any], ChainHead]:
-    """Check that `line` follows `head`, and return the line's members and the new head.
+    """Check that `line` follows the line described by `head`, and return the line's members and the new head.
 
     A head is the number of a record and the hash of its line. `head` is None for the oldest line that remains, because
     the files before it may have been deleted (rule LE3). Raise ValueError if the line does not follow.

@@ -40,7 +40,7 @@ CHAIN, CONTENT, LOCK = ".jsonl", ".content.jsonl", ".lock"
 
 
 def days(folder: Path, suffix: str = CHAIN) -> list[str]:
-    """Return the days, such as "2031-05-01", for which there is a file with this suffix, in order.
+    """Return the days for which there is a file with this suffix, such as "2031-05-01", in order.
 
     `suffix` is CHAIN for files with records, or CONTENT for files with their contents.
     """
@@ -48,7 +48,7 @@ def days(folder: Path, suffix: str = CHAIN) -> list[str]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield each line of a file with its number, from 1.
+    """Yield each line of a file together with its number; the first line has the number 1.
 
     Yield nothing if there is no file. Lines include their line break. If the last line is incomplete, it has none.
     """
@@ -94,14 +94,17 @@ def head(folder: Path) -> ChainHead:
 
 
 class Ledger:
-    """A context manager in which a ledger is open for writing.
+    """A ledger that is open for writing in the body of a `with` statement.
 
     Entering it raises ConfigError if a line is invalid (Rule 2) or another process is writing (Rule 3), and OSError if
     the files can't be read or written.
     """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        """Prepare to use the ledger in `folder`. The folder is created on entering if it does not exist."""
+        """Prepare to use the ledger in `folder`.
+
+        If the folder does not exist, it is created when the `with` block begins.
+        """
         self.head = NOTHING
         self.known = RecordedEntries()
         self._folder, self._clock = folder, clock
@@ -127,7 +130,8 @@ class Ledger:
     def write(self, members: Members, kept: Members | None = None) -> None:
         """Write a record with these members, and its content if it has one.
 
-        `kept` has the members of the content's line. When this method returns, both lines are on the disk (Rule 1).
+        `kept` has the members of the line in the content file, or is None. When this method returns, both lines are on
+        the disk (Rule 1).
         """
         now = format_time(self._clock.now().wall_ms)
         self._day = max(self._day, now[:10])
@@ -140,7 +144,7 @@ class Ledger:
     # ---- reading and repair at the start ---------------------------------------------------------------------------
 
     def _repair(self) -> None:
-        """Remove the incomplete line and the content without a record that a crash may have left (Rule 1).
+        """Remove what a crash may have left (Rule 1): an incomplete last line, and a content without a record.
 
         Set the head to the number and hash of the last complete line.
         """
@@ -162,7 +166,10 @@ class Ledger:
         self._cut(path, whole, "an incomplete last line")
 
     def _cut_content(self, path: Path) -> None:
-        """Remove contents that have no record from the end of a content file."""
+        """Remove those contents at the end of a content file whose records were never written.
+
+        A crash may leave such a content (Rule 1).
+        """
         kept = 0
         for number, line in lines(path):
             with _errors_name_line(path, number):
@@ -181,7 +188,10 @@ class Ledger:
                 os.fsync(file.fileno())
 
     def _read_recent(self) -> None:
-        """Read the files of the last KNOWN_DAYS days: check the chain (Rule 2), and remember which entries it has."""
+        """Read the files of the last KNOWN_DAYS days, to check their chain (Rule 2).
+
+        Remember which entries of the log they have.
+        """
         since = format_time(max(0, self._clock.now().wall_ms - KNOWN_DAYS * DAY_MS))[:10]
         at: ChainHead | None = None
         for day in (each for each in days(self._folder) if each >= since):
@@ -211,7 +221,7 @@ class Ledger:
 
 @contextlib.contextmanager
 def _errors_name_line(path: Path, number: int) -> Iterator[None]:
-    """Turn a ValueError or KeyError in the `with` block into a ConfigError that names the file and the line."""
+    """Turn a ValueError or KeyError in the `with` block into a ConfigError. It names the file and the line."""
     try:
         yield
     except (ValueError, KeyError) as error:

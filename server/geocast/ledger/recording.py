@@ -37,9 +37,9 @@ class Content(NamedTuple):
     proof: ApprovalProof | None
 
     def sealed(self) -> tuple[str, Members]:
-        """Return a hash of the content with a random salt, and the members of its line in the content file.
+        """Return two things: a hash of the content with a random salt, and the members of its line in the content file.
 
-        An operator can delete the line and keep the hash (rule LE3).
+        An operator can delete that line and keep the hash (rule LE3).
         """
         salt = secrets.token_bytes(SALT_BYTES)
         return salted(salt, self.data), {"salt": salt.hex(), **self._kept()}
@@ -51,12 +51,12 @@ class Content(NamedTuple):
 
 
 def salted(salt: bytes, data: bytes) -> str:
-    """Return the SHA-256 of a salt followed by a content, in hex. A record has this hash of its content."""
+    """Return the SHA-256 of a salt followed by a content, in hex. Each record contains this hash of its content."""
     return hashlib.sha256(salt + data).hexdigest()
 
 
 def approvals(pairs: Iterable[tuple[str, str]]) -> list[list[Any]]:
-    """Return a list with the key id and the time (s since 1970) of each signature.
+    """Return a list with a pair for each signature: the id of the signing key, and the time in s since 1970.
 
     Each item of `pairs` is a signature's header and the signature itself. A key id that no reviewer can have is
     returned as "?" (Rule 2): nodes ignore such a signature, and so does the ledger. Raise ValueError if a header is
@@ -71,9 +71,9 @@ def _pairs(proof: ApprovalProof) -> list[tuple[str, str]]:
 
 
 def record_of(raw: RawEntry, reviewers: Reviewers | None = None) -> tuple[Members, Content] | None:
-    """Return the members of the record for a log entry, and its content. Return None if the entry gets no record.
+    """Return the members of the record for a log entry, and its content; None if the entry gets no record.
 
-    Only alerts and their cancels get a record: tombstones (cancels without an alert) and entries of other kinds, such
+    Only alerts and their cancels get a record. Tombstones (cancels without an alert) and entries of other kinds, such
     as calls, do not. Without `reviewers`, signatures are not checked.
     """
     entry = raw.entry
@@ -121,10 +121,9 @@ def _distrust_reason(proof: ApprovalProof, reviewers: Reviewers) -> str:
 
 
 def _break_glass_keys(signed: list[list[Any]], reviewers: Reviewers | None) -> Members:
-    """Return a dict with the member `break_glass`, a list of the emergency keys that were used to sign.
+    """Return {"break_glass": …}, a list of the emergency keys that were used to sign, or {} if there are none.
 
-    Return {} if there are none. Emergency keys are kept in sealed envelopes. Each item of `signed` is a key id and a
-    time.
+    Emergency keys are kept in sealed envelopes. Each item of `signed` is a key id and a time.
     """
     kids = out_of_envelopes((kid for kid, _ in signed), reviewers or NO_REVIEWERS)
     return {"break_glass": kids} if kids else {}
@@ -155,36 +154,39 @@ def _id_and_revision(raw: RawEntry) -> Members:
 
 
 def name_of(raw: RawEntry) -> str:
-    """Return the id of an entry; "" if it does not match the grammar of ids (Rule 2)."""
+    """Return the id under which the log has an entry; "" if the id does not match the grammar of ids (Rule 2)."""
     return raw.id if is_id(raw.id) else ""
 
 
 def _may_be_written(members: Mapping[str, str]) -> bool:
     """Return whether the source, the category and the status of a record match their grammars (Rule 2).
 
-    The codec has checked the severity.
+    If they don't, they may contain free text. The codec has checked the severity already.
     """
     words = [members[key] for key in ("category", "status") if key in members]
     return is_id(members["source"]) and all(_WORD.fullmatch(word) for word in words)
 
 
 class RecordedEntries:
-    """Remembers which entries a ledger has recorded, as far back as the log may deliver them again (Rule 3)."""
+    """Remembers which entries a ledger has recorded, for as long as the log may deliver them again (Rule 3)."""
 
     def __init__(self) -> None:
         self._digests: dict[tuple[str, int], set[bytes | None]] = {}
         self._last: tuple[int, int] = (0, 0)  # highest epoch (which grows when the log loses entries) and position
 
     def has(self, raw: RawEntry, content: Content) -> bool:
-        """Return whether an entry was recorded. If the recorded content was deleted, compare only id and revision."""
+        """Return whether the ledger has a record of this entry, with the same id, revision and content.
+
+        If the recorded content was deleted, compare only id and revision.
+        """
         digests = self._digests.get((name_of(raw), raw.revision), set())
         return None in digests or _digest(content.data) in digests
 
     def is_rewound(self, raw: RawEntry, *, is_new: bool) -> bool:
-        """Return whether an entry shows that the log began a new history, for instance after it was restored.
+        """Return whether an entry shows that the log began a new history, for instance after the log was restored.
 
-        If the log has epochs (numbers that grow when it loses entries), the epoch is higher than before. Otherwise, a
-        new entry has a position that is not higher than the last one.
+        If the log has epochs (numbers that grow when it loses entries), a new history has a higher epoch. Otherwise,
+        the log has begun a new history if a new entry has a position that is not higher than the last one.
         """
         epoch, position = self._last
         if raw.epoch:
@@ -199,9 +201,9 @@ class RecordedEntries:
         self._digests.setdefault((alert_id, revision), set()).add(None if data is None else _digest(data))
 
     def reached(self, epoch: int, position: int, *, rewound: bool = False) -> None:
-        """Remember that the log has delivered the entry at this position.
+        """Remember the position up to which the log has delivered its entries.
 
-        `rewound` says that the log began a new history; all earlier positions are then forgotten.
+        If `rewound` is true, the log began a new history; all earlier positions are then forgotten.
         """
         self._last = (epoch, position) if rewound else max(self._last, (epoch, position))
 
@@ -211,7 +213,7 @@ def _digest(data: bytes) -> bytes:
 
 
 class LedgerRecorder:
-    """Writes a record of each log entry, once, even if the log delivers the entry several times."""
+    """Writes one record for each log entry, even if the log delivers the entry several times."""
 
     def __init__(
         self,
@@ -221,15 +223,18 @@ class LedgerRecorder:
     ) -> None:
         """Prepare to record entries that are not in `known` yet.
 
-        `write` is called with the members of a record, and with those of its content or None. Without `reviewers`,
-        signatures are not checked.
+        `write` is a function with two arguments: the members of a record, and the members of its content or None.
+        Without `reviewers`, signatures are not checked.
         """
         self._write = write
         self._known = known
         self._reviewers = reviewers
 
     def take(self, raw: RawEntry) -> bool:
-        """Record an entry unless it was recorded before. Return True if it is new and its record says `untrusted`."""
+        """Record an entry, unless it was recorded before.
+
+        Return True if the entry is new and is recorded as untrusted.
+        """
         found = record_of(raw, self._reviewers)
         is_new = found is not None and not self._known.has(raw, found[1])
         place = {"epoch": raw.epoch} if raw.epoch else {}

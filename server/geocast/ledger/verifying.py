@@ -17,11 +17,14 @@ from .recording import Members, approvals, salted
 
 
 class Misfit(Exception):  # noqa: N818 (the mistake is in the ledger, not in the program)
-    """Raised if the lines of a ledger do not match. The error's text names the first wrong line, and the reason."""
+    """Raised if the lines of a ledger do not match each other.
+
+    The error's text names the first wrong line, and the reason.
+    """
 
 
 class Verified(NamedTuple):
-    """The result of a check: the numbers of records, contents and signatures that were checked.
+    """The result of a check: how many records, contents and signatures were checked.
 
     `first` is the number of the first record that remains, and `head` has the number and hash of the last one.
     """
@@ -36,9 +39,9 @@ class Verified(NamedTuple):
 def verify(folder: Path, head: ChainHead | None = None, reviewers: Reviewers | None = None) -> Verified:
     """Check the whole ledger in `folder`, and return what was checked.
 
-    `head` is the number and hash of a record that were kept elsewhere; the chain must contain this record. Without
-    `reviewers`, signatures are not checked. Raise Misfit if the lines of the ledger do not match, and OSError if a file
-    can't be read.
+    `head` is the number and hash of an earlier last record, which somebody has kept outside the ledger; the chain must
+    contain this record. Without `reviewers`, signatures are not checked. Raise Misfit if the lines of the ledger do not
+    match each other, and OSError if a file can't be read.
     """
     check = _Check(folder, head, reviewers)
     all_days = days(folder)
@@ -49,7 +52,7 @@ def verify(folder: Path, head: ChainHead | None = None, reviewers: Reviewers | N
 
 
 class _Check:
-    """The state of a check: the last record read so far, and the numbers of what was checked."""
+    """The state of a check: the last record read so far, and how many records, contents and signatures were checked."""
 
     def __init__(self, folder: Path, wanted: ChainHead | None, reviewers: Reviewers | None) -> None:
         self._folder, self._wanted, self._reviewers = folder, wanted, reviewers
@@ -59,11 +62,11 @@ class _Check:
     def check_day(self, day: str, *, at_end: bool) -> None:
         """Check the files of one day, such as "2031-05-01".
 
-        `at_end` says that a process may be writing to these files, so that an incomplete last line is ignored.
+        `at_end` says that a process may be writing to these files; an incomplete last line is then ignored.
         """
         path, content_path = self._folder / f"{day}{CHAIN}", self._folder / f"{day}{CONTENT}"
-        # Read the chain first. A content is written before its record, so every record that was read here has a
-        # content.
+        # Read the chain before the contents. The content of a record is written before the record itself, so the
+        # contents of all records that were read here are in the file by now.
         chain_lines = _whole(path, at_end=at_end)
         contents = _contents(content_path, at_end=at_end) if content_path.exists() else None
         for number, line in chain_lines:
@@ -79,10 +82,10 @@ class _Check:
             raise Misfit(f"{content_path}:{number}: belongs to no record of that day (a crash may leave one such line)")
 
     def result(self) -> Verified:
-        """Return the result of the check.
+        """Return the result of the check, after all days have been checked.
 
-        Raise Misfit if the record whose number and hash were kept elsewhere is outside the chain: it was cut off or
-        deleted.
+        Raise Misfit if the chain does not contain the record whose number and hash were kept outside the ledger: the
+        record was cut off or deleted.
         """
         head, wanted = self._head or chain.NOTHING, self._wanted
         if wanted is not None and wanted.n > head.n:
@@ -106,9 +109,9 @@ class _Check:
         return members
 
     def _check_content(self, path: Path, number: int, kept: Members, members: dict[str, Any]) -> None:
-        """Raise Misfit if a content does not match its record, or has other signatures than the record names.
+        """Raise Misfit if a content does not match its record, or has other signatures than the record says.
 
-        `kept` has the members of the content's line, and `members` those of the record.
+        `kept` has the members of the line in the content file, and `members` those of the record.
         """
         try:
             if {"form", "entry"} <= kept.keys():
@@ -123,10 +126,10 @@ class _Check:
             self._check_signatures(f"{path}:{number}", kept, members["approvals"])
 
     def _check_signatures(self, where: str, kept: Members, said: object) -> None:
-        """Raise Misfit if a content's signatures are not those that its record names.
+        """Raise Misfit if the signatures of a content are not those that its record names.
 
         If there are reviewers, also raise Misfit if a signature is invalid, or was not made by a reviewer. `said` is
-        the member `approvals` of the record.
+        the member `approvals` of the record: a list of key ids and times.
         """
         pairs = kept.get("signatures", [])
         try:
@@ -148,7 +151,8 @@ class _Check:
 def _whole(path: Path, *, at_end: bool) -> list[tuple[int, bytes]]:
     """Return the complete lines of a file, each with its number.
 
-    If the last line is incomplete, raise Misfit, unless a process may be writing it (`at_end`).
+    If the last line is incomplete, raise Misfit. If `at_end` is true, ignore it instead, because a process may be
+    writing it.
     """
     found = list(lines(path))
     if found and not found[-1][1].endswith(b"\n"):
@@ -159,9 +163,9 @@ def _whole(path: Path, *, at_end: bool) -> list[tuple[int, bytes]]:
 
 
 def _contents(path: Path, *, at_end: bool) -> dict[int, tuple[int, Members]]:
-    """Return the contents in a file as a dict from record number to (line number, members).
+    """Return the contents in a content file as a dict from record number to (line number, members).
 
-    Raise Misfit if a line is invalid, or has the same record number as another one. `at_end` says that a process may be
+    Raise Misfit if a line is invalid, or if two lines have the same record number. `at_end` says that a process may be
     writing the last line.
     """
     found: dict[int, tuple[int, Members]] = {}

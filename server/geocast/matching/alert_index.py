@@ -39,9 +39,9 @@ class AlertIndex(Generic[T]):
             self._rings.discard(ring)
 
     def containing(self, place: Vector, reach_m: float) -> list[T]:
-        """Return the items whose areas contain the place, or come within `reach_m` metres of it.
+        """Return the items with an area that contains the place or comes within `reach_m` metres of it.
 
-        If several polygons of an area do so, the item is in the list more than once.
+        An item is in the list more than once if several polygons of its area do so.
         """
         found = self._circles.containing(place, reach_m)
         if len(self._rings):

@@ -36,16 +36,16 @@ NONE = -1  # returned by `add` for an area without a shape
 # The number of circles for which address space is reserved at the start: 4 MiB. Each circle takes 40 bytes of memory.
 INITIAL_CAPACITY = 1 << 17
 FEW = 24  # for at most this many candidates, a loop is faster than numpy
-# Larger than the rounding errors, which are about 1e-16 on the unit sphere. It is added to distances, so that no cube
-# is missed.
+# A margin larger than the rounding errors (about 1e-16 on the unit sphere). It is added to distances so that no cube of
+# the index is missed.
 ROUNDING = 1e-12
-# Cubes are numbered along each axis, from the centre of the earth. A cube's key combines its three numbers, as digits
-# to this base.
+# A cube has a number along each axis, counted from the centre of the earth. The cube's key combines the three numbers,
+# like digits in a number system with this base.
 _BASE = 1 << 20
 
 T = TypeVar("T")
-# The slots of the circles in a cube. Nearly every cube has one circle. For this, a plain number takes a third of the
-# memory of an array.
+# The slots of the circles in a cube. Nearly every cube has only one circle; its slot is then stored as a plain number,
+# which takes a third of the memory of an array.
 Slots: TypeAlias = "int | array[int]"
 
 
@@ -74,7 +74,7 @@ class CircleIndex(Generic[T]):
     def __init__(self, capacity: int = INITIAL_CAPACITY) -> None:
         """Create an index with address space for `capacity` circles.
 
-        If there are more circles, the arrays are copied.
+        If there are more circles, the arrays are copied into larger ones.
         """
         self._levels = [_Level(width_m) for width_m in WIDTHS_M]
         # Each circle has a slot, which is its index into these columns: x, y, z and radius; the position in its cube's
@@ -110,7 +110,7 @@ class CircleIndex(Generic[T]):
     def containing(self, place: Vector, reach_m: float) -> list[T]:
         """Return the items with a circle that contains the place or comes within `reach_m` metres of it.
 
-        Each item is in the list once.
+        No item is in the list twice.
         """
         found: dict[T, None] = {}
         for level in self._levels:
@@ -163,7 +163,7 @@ class CircleIndex(Generic[T]):
 
 
 class _Level:
-    """One level of the index: the cubes of one width that have circles, by the cubes' keys."""
+    """One level of the index. `cubes` has all cubes of this level's width that contain circles, by their keys."""
 
     __slots__ = ("cubes", "greatest_m", "width")
 
@@ -173,7 +173,11 @@ class _Level:
         self.greatest_m = 0.0  # the greatest radius since the level was last empty, so never too small
 
     def put(self, slot: int, place: Vector, radius_m: float, at: memoryview) -> None:
-        """Put a circle into the cube that contains its centre. Store its position in the cube's array in `at[slot]`."""
+        """Put the circle `slot` into the cube that contains its centre.
+
+        A cube with several circles has an array of them. In this case the circle's index in the array is stored in
+        `at[slot]`.
+        """
         key = self._key(place)
         held = self.cubes.get(key)
         self.greatest_m = max(self.greatest_m, radius_m) if self.cubes else radius_m
@@ -187,7 +191,10 @@ class _Level:
         held.append(slot)
 
     def take(self, slot: int, place: Vector, at: memoryview) -> None:
-        """Remove a circle from its cube. The last circle in the cube's array moves to its position."""
+        """Remove the circle `slot` from its cube.
+
+        If the cube has an array of circles, the last circle in the array moves to the place that becomes free.
+        """
         key = self._key(place)
         held = self.cubes[key]
         if not isinstance(held, int) and len(held) > 1:
@@ -199,10 +206,10 @@ class _Level:
             del self.cubes[key]
 
     def near(self, place: Vector, reach_m: float) -> Iterable[Slots]:
-        """Return the contents of all cubes with circles that may come within `reach_m` metres of the place.
+        """Return the contents of all cubes that may have a circle within `reach_m` metres of the place.
 
-        The content of a cube is the slot of its only circle, or an array of slots. The result may also have cubes that
-        are farther away.
+        The content of a cube is the slot (number) of its only circle, or an array of the slots of its circles. Some of
+        the cubes may be farther away.
         """
         reach = (self.greatest_m + reach_m) / EARTH_RADIUS_M + ROUNDING
         width, cubes = self.width, self.cubes

@@ -37,9 +37,10 @@ EVERYTHING = Filter()
 
 
 class Filters:
-    """The distinct filters in use, each with a number that sessions store.
+    """The distinct filters in use.
 
-    When a filter is no longer used, its number becomes free for a new filter.
+    Each has a number, and sessions store this number instead of the filter. When a filter is no longer used, its number
+    becomes free for a new filter.
     """
 
     def __init__(self) -> None:
@@ -53,7 +54,7 @@ class Filters:
         ] = {}  # by category: for each filter number, whether it wants the category
 
     def take(self, wanted: Filter) -> int:
-        """Return the number of this filter, and count one more use of it.
+        """Return the number of this filter, and record that it has one more user.
 
         The caller must call `give_back` when the session gets another filter or ends.
         """
@@ -64,9 +65,9 @@ class Filters:
         return number
 
     def give_back(self, number: int) -> None:
-        """Count one use less of the filter with this number.
+        """Record that one user of the filter with this number has stopped using it.
 
-        When there is no use left, the number becomes free for a new filter.
+        When nobody uses the filter any more, the number becomes free for a new filter.
         """
         self._uses[number] -= 1
         if self._uses[number] == 0:
@@ -78,7 +79,7 @@ class Filters:
         return self._filters[number]
 
     def passing(self, category: str, rank: int) -> NDArray[np.bool_]:
-        """Return an array of bool, one for each filter number: whether an alert passes the filter.
+        """Return an array of bool, with one value for each filter number: whether the filter lets an alert through.
 
         `category` and `rank` (the severity as a number) describe the alert.
         """

@@ -58,8 +58,8 @@ from .polygons import PolygonMatcher
 Ints: TypeAlias = NDArray[np.int32]
 
 PAGE_SIZE = 256  # places per page; `bench match` is about as fast with 128 and with 512
-# The resolution of the cells that are used as keys. A cell is 130 m wide, so a crowd in a stadium is spread over
-# several pages. H3 takes the same time for all resolutions.
+# The H3 resolution of the cells that are used as keys. A cell is 130 m wide, so a stadium has several cells, and the
+# crowd in it is spread over several pages. A finer resolution would take no more time.
 KEY_RESOLUTION = 10
 # A place counts as having a great reach (Rule 5) if its reach is at least this long, which is about the width of a page
 # in a city. The keys of such places have bit 63 set. This bit is 0 in all H3 cells, so these keys sort after all
@@ -69,14 +69,14 @@ GREAT_REACH_KEY = 1 << 63
 # The number of pages that are tested at a time: 512 KiB of coordinates, which fit into the processor's second-level
 # cache.
 PAGES_AT_A_TIME = 64
-# With at most this many pages, test all their places, without sorting the pages into inside, outside and unsure first.
-# This is as fast (`bench match`).
+# With at most this many pages, test all their places at once, without first sorting the pages into inside, outside and
+# unsure. Sorting so few pages saves no time (`bench match`).
 FEW_PAGES = 128
 # The number of places for which address space is reserved at the start: 95 MB of addresses. Each place takes 72 bytes
 # of memory.
 INITIAL_CAPACITY = 1 << 20
-# Larger than the rounding errors, which are about 1e-16 on the unit sphere. It is added to distances, so that no page
-# is missed.
+# A margin larger than the rounding errors (about 1e-16 on the unit sphere). It is added to distances so that no page is
+# missed.
 ROUNDING = 1e-12
 # The ball of an empty page. Its radius is so far below zero that no circle touches it.
 NO_BALL = (0.0, 0.0, 0.0, -9.0)
@@ -178,9 +178,10 @@ class PlaceIndex:
         return rows, chord2_to_m(chords2)
 
     def _inside(self, shape: KnownShape) -> list[tuple[Ints, Floats]]:
-        """Return the places inside the shape, as a list of pairs of arrays.
+        """Return the places that are inside the shape.
 
-        The first array has the places' slots, the second their squared chords to the shape's centre.
+        The result is a list of pairs of arrays: the slots of some places, and the squares of their straight-line
+        distances to the shape's centre (on a sphere of radius 1).
         """
         return self._inside_circle(shape) if isinstance(shape, Circle) else self._inside_polygon(shape)
 
@@ -216,8 +217,8 @@ class PlaceIndex:
     def _pages_near(self, circle: Bounded, centre: Vector) -> Ints:
         """Return the pages (blocks of neighbouring places) that may have a place inside the circle.
 
-        The keys of these pages are in the circle's cover (the cells in which a place inside may be), and their bounding
-        spheres touch the circle.
+        A page may have such a place if two things are true: some of its keys are in the circle's cover (the cells in
+        which a place inside may be), and its bounding sphere touches the circle.
         """
         reach_m = self._greatest_reach_m
         pages = self._pages_in(cover(circle.lat, circle.lng, circle.radius_m + reach_m, KEY_RESOLUTION))
@@ -227,10 +228,10 @@ class PlaceIndex:
         return near
 
     def _pages_in(self, key_ranges: Sequence[tuple[int, int]]) -> Ints:
-        """Return the pages (blocks of neighbouring places) that may have a place with a key in one of these ranges.
+        """Return the pages (blocks of neighbouring places) that may have a place whose key is in one of these ranges.
 
         Pages of places with a great reach are included: their keys are the same except for one bit (Rule 5). No page is
-        returned twice, and at least one is returned.
+        returned twice, and at least one page is returned.
         """
         order: Ints = np.array(self._order)
         parts, end = [], 0
@@ -243,11 +244,12 @@ class PlaceIndex:
         return np.concatenate(parts)
 
     def _inside_pages(self, pages: Ints, centre: Vector, radius_m: float) -> tuple[Ints, Floats]:
-        """Return the slots of the places in these pages that are inside a circle, and their squared chords.
+        """Return the slots of those places in these pages that are inside a circle, and their squared chords.
 
-        A squared chord is measured from the place to the circle's centre. The first comparison excludes all places that
-        would be outside even with the greatest reach of all places. The remaining places are inside if they are within
-        the radius without any reach. For the others, each place's own reach is added (Rule 2).
+        A place's chord is its straight-line distance to the circle's centre, on a sphere of radius 1. The first
+        comparison excludes all places that would be outside even with the greatest reach of all places. The remaining
+        places are inside if their chord is at most the circle's radius. For the others, each place's own reach is added
+        to the radius (Rule 2).
         """
         places = self._places.view[pages]
         all_chords2 = chord2(places[:, X], places[:, Y], places[:, Z], centre).ravel()
@@ -287,7 +289,7 @@ class PlaceIndex:
     def _take_out(self, slot: int) -> None:
         """Remove the place from its page (block of neighbouring places).
 
-        The last place of the page moves to its position, so that the page has no gaps.
+        The last place of the page moves to the position that becomes free, so that the page has no gaps.
         """
         position = self._positions.items[slot]
         assert position >= 0, "no such place"
@@ -307,8 +309,8 @@ class PlaceIndex:
     def _write(self, position: int, point: Vector, reach_m: float) -> None:
         """Store the coordinates and the reach of a place at this position.
 
-        If necessary, enlarge the bounding sphere of the page (block of neighbouring places) that has the position (Rule
-        1).
+        Each page (block of neighbouring places) has a bounding sphere. If the place is not inside the sphere of its
+        page, the sphere is enlarged (Rule 1).
         """
         x, y, z = point
         places, at, size = self._places.items, self._first_of(position), self._size
@@ -319,16 +321,16 @@ class PlaceIndex:
         if reach_m > self._greatest_reach_m:
             self._greatest_reach_m = reach_m
         balls, ball = self._balls.items, position // size * 4
-        if balls[ball + 3] < 0:  # the first place of the page becomes its ball
+        if balls[ball + 3] < 0:  # the first place of the page becomes the centre of its ball
             balls[ball], balls[ball + 1], balls[ball + 2], balls[ball + 3] = x, y, z, 0.0
         radius = math.dist(point, balls[ball : ball + 3]) + reach_m / EARTH_RADIUS_M
         if radius > balls[ball + 3]:
             balls[ball + 3] = radius
 
     def _first_of(self, position: int) -> int:
-        """Return the index in `places.items` of a position's x coordinate.
+        """Return the index in `places.items` of the x coordinate of the place at this position.
 
-        Its y, z and reach follow at distances of one page size each.
+        The place's y, z and reach come after it, each one page size further on.
         """
         return position + position // self._size * 3 * self._size
 
@@ -337,7 +339,8 @@ class PlaceIndex:
     def _split(self, at: int) -> None:
         """Split a full page (block of neighbouring places) in two.
 
-        The half of its places with the greater keys moves to a new page, which comes next in `_order`.
+        A new page gets the half of the places that have the greater keys. It comes directly after the old page in
+        `_order`.
         """
         page, new = self._order[at], self._new_page()
         places, slots = self._places.view[page].copy(), self._slots.view[page].copy()
@@ -350,11 +353,11 @@ class PlaceIndex:
         self._order.insert(at + 1, new)
 
     def _merge(self, page: int, key: int) -> None:
-        """Join a nearly empty page (block of neighbouring places) with the next or previous one, if possible.
+        """Join a nearly empty page (block of neighbouring places) with the next or the previous page, if possible.
 
-        The two pages together must fill at most half a page. `key` is a key in the page's range. If very many places
-        have this key, it is in the range of several consecutive pages, so the search for the page starts at the first
-        of them.
+        It is possible if the two pages together have at most half as many places as fit into a page. `key` is a key in
+        the page's range. If very many places have this key, it is in the range of several consecutive pages, so the
+        search for the page starts at the first of them.
         """
         at = self._order.index(page, max(0, bisect_left(self._lows, key) - 1))
         for left in (at, at - 1):
@@ -409,11 +412,11 @@ class PlaceIndex:
 
 
 def nearest_first(rows: Ints, distances: Floats, count: int) -> Ints:
-    """Return all rows (session numbers), with the nearest `count` of them moved to the front, sorted by distance.
+    """Move the rows (session numbers) with the `count` smallest distances to the front, and return all rows.
 
-    The other rows keep their order. `distances` has the distance of each row, in any unit. Sorting all rows would make
-    the sending slower: rows sorted by distance are sockets in random order in memory, for which sending takes a quarter
-    longer (ADR 6). So the last recipients would wait longer.
+    The rows at the front are sorted by distance, and the other rows keep their order. `distances` has the distance of
+    each row, in any unit. Sorting all rows would make the sending slower: rows sorted by distance are sockets in random
+    order in memory, for which sending takes a quarter longer (ADR 6). So the last recipients would wait longer.
     """
     nearest = np.argpartition(distances, count - 1)[:count] if 0 < count < len(rows) else np.arange(len(rows))
     nearest = nearest[np.argsort(distances[nearest], kind="stable")][: max(0, count)]
@@ -426,7 +429,7 @@ def _key(lat: float, lng: float, reach_m: float) -> int:
 
 
 def _ball(places: Floats) -> tuple[float, float, float, float]:
-    """Return a bounding sphere of these places with their reach, as (x, y, z, radius) (Rule 1).
+    """Return a sphere (x, y, z, radius) that contains all of these places, each with its reach (Rule 1).
 
     `places` is an array with four rows: x, y, z, and the reach in metres.
     """
@@ -436,9 +439,10 @@ def _ball(places: Floats) -> tuple[float, float, float, float]:
 
 
 def _nearest_of_each(rows: Ints, chords2: Floats) -> tuple[Ints, Floats]:
-    """Return the distinct rows in ascending order, and the smallest squared chord of each row.
+    """Return each session's row (number) once, in ascending order, with the smallest of its squared chords.
 
-    A row is the number of a session. `chords2` has one value for each item of `rows`.
+    `rows` has the row of each place that was found, so a session with several places is in it several times. `chords2`
+    has the squared chord of each place: the square of the distance to the centre of the shape that contains the place.
     """
     if len(rows) < 2:
         return rows, chords2

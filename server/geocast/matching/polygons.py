@@ -53,15 +53,15 @@ class PolygonMatcher:
         self._low, self._high = boxes(ring.xy)
 
     def sort(self, balls: Floats) -> tuple[Ints, Ints]:
-        """Return the indices of balls that are completely inside, and of balls that may come near an edge.
+        """Return the indices of the balls inside the polygon, and the indices of the balls that may come near an edge.
 
-        The remaining balls are completely outside. `balls` is an array with one ball (a sphere around neighbouring
-        places) in each row: x, y, z, radius.
+        The remaining balls are completely outside the polygon. `balls` is an array with one ball (a sphere around
+        neighbouring places) in each row: x, y, z, radius.
         """
         x, y, z, radius = balls.T
         length = np.sqrt(x * x + y * y + z * z)
-        # Part of the sphere may be inside a ball: a cap around the direction of the ball's centre. This is an upper
-        # bound of the cap's radius.
+        # The part of the sphere's surface inside a ball is a cap around the direction of the ball's centre. `wide` is
+        # an upper bound of the cap's radius.
         wide = 2 * np.arcsin(np.clip((radius + np.abs(1 - length) + ROUNDING) / 2, 0.0, 1.0))
         centres = balls[:, :3].T / np.where(length > 0, length, 1.0)
         x, y = self._ring.plane.to_plane(*centres)
@@ -70,9 +70,10 @@ class PolygonMatcher:
         return whole[self.inside(centres[:, whole], np.full(len(whole), -self._ring.buffer_m))], np.flatnonzero(cut)
 
     def inside(self, places: Floats, reach_m: Floats) -> Bools:
-        """Return an array of bool, one for each place: whether the polygon contains it or comes within its reach.
+        """Return an array of bool, one for each place: whether the place is inside the polygon.
 
-        `reach_m` has the reach (uncertainty) of each place in metres. The polygon includes its buffer.
+        A place also counts as inside if the polygon is at most the place's reach (uncertainty) away. `reach_m` has the
+        reach of each place in metres. The polygon includes its buffer.
         """
         x, y = self._ring.plane.to_plane(*places)
         found = np.zeros(len(y), np.bool_)
@@ -91,7 +92,7 @@ class PolygonMatcher:
         return found
 
     def _margin(self, angle: float) -> float:
-        """Return the greatest distance, on the plane, between an edge and a place that are at most `angle` apart.
+        """Return how far apart an edge and a place can be on the plane if they are at most `angle` apart on the sphere.
 
         `angle` is in radians.
         """
@@ -101,8 +102,8 @@ class PolygonMatcher:
     def _winding_numbers(self, x: Floats, y: Floats, point: Ints, edge: Ints) -> NDArray[Any]:
         """Return an array with the winding number of the ring around each point on the plane.
 
-        `point` and `edge` are the indices of the pairs to examine; each point's winding number is the sum over its
-        pairs.
+        `point` and `edge` are arrays of equal length: the indices of a point and of an edge. Each such pair is
+        examined, and a point's winding number is the sum over its pairs.
         """
         ends = self._ends.take(edge, axis=1)
         return np.bincount(point, winding(x[point], y[point], ends[:2], ends[2:]), len(y))
@@ -110,7 +111,8 @@ class PolygonMatcher:
     def _within_angle(self, points: Floats, point: Ints, edge: Ints, angle: Floats) -> Bools:
         """Return an array of bool, one for each pair of a point and an edge: whether they are at most `angle` apart.
 
-        `point` and `edge` are the indices of the pairs, and `angle` has one value in radians for each pair.
+        `point` and `edge` are arrays of equal length with the indices of the points and edges. `angle` is an array with
+        one value in radians for each pair.
         """
         if len(point) == 0:
             return np.empty(0, np.bool_)
@@ -118,11 +120,11 @@ class PolygonMatcher:
         return close
 
     def _near_edges(self, points: Floats, x: Floats, y: Floats, angle: Floats) -> Bools:
-        """Return an array of bool, one for each point: whether it is within its `angle` (radians) of any edge.
+        """Return an array of bool, one for each point: whether an edge is at most the point's `angle` (radians) away.
 
         The result may also be true for a point that is a little farther away. `x` and `y` are the points on the plane.
-        If a corner on the plane is within a point's margin, the point is assumed to be near. Only the other points are
-        compared with the edges.
+        If the middle corner of a run of edges is near a point on the plane, the result for the point is true without a
+        closer look. Only the other points are compared with the edges.
         """
         found = np.zeros(len(y), np.bool_)
         margin = margins(x, y, angle)
@@ -137,9 +139,10 @@ class PolygonMatcher:
         return found
 
     def _runs_near(self, x: Floats, y: Floats, margin: Floats) -> Iterator[tuple[Ints, Ints]]:
-        """Yield the indices of points and of runs near them, as two arrays of equal length.
+        """Yield pairs of a point and a run of edges near the point, as two arrays of indices of equal length.
 
-        A run has RUN consecutive edges. It is near a point if its box on the plane comes within the point's margin.
+        A run has RUN consecutive edges. It is near a point if its box (bounding rectangle) on the plane is at most the
+        point's `margin` away.
         """
         starts = np.arange(0, len(self._low[0]), RUN)
         low = np.minimum.reduceat(self._low, starts, axis=1)[:, np.newaxis]
@@ -150,9 +153,10 @@ class PolygonMatcher:
             yield point + some.start, run
 
     def _edges_of(self, point: Ints, run: Ints) -> tuple[Ints, Ints]:
-        """Return pairs of a point and an edge: each point with all edges of its run (RUN consecutive edges).
+        """Return all pairs of a point and an edge in the point's run.
 
-        `point` and `run` are arrays of equal length. So are the two results, the indices of points and of edges.
+        A run has RUN consecutive edges. `point` and `run` are arrays of equal length with the indices of points and of
+        their runs. The result is two arrays of equal length with the indices of points and of edges.
         """
         edge = (run[:, np.newaxis] * RUN + np.arange(RUN)).ravel()
         there = edge < len(self._low[0])

@@ -37,20 +37,23 @@ def is_id(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Circle:
-    """A published circle: centre in degrees, radius in metres. Its centre is not the exact place of the incident."""
+    """A published circle: its centre in degrees and its radius in metres.
+
+    The centre is not the exact place of the incident.
+    """
 
     lat: float
     lng: float
     radius_m: float
 
     def to_map(self) -> dict[str, Any]:
-        """Return the shape as it is stored and sent to subscribers."""
+        """Return the circle in the JSON form in which it is stored and sent to subscribers."""
         return {"type": "circle", "lat": self.lat, "lng": self.lng, "radius_m": self.radius_m}
 
 
 @dataclass(frozen=True, slots=True)
 class Polygon:
-    """A published polygon: a ring, and everything within `buffer_m` metres of that ring (rule B7).
+    """A published polygon: the inside of a ring, and everything within `buffer_m` metres of the ring (rule B7).
 
     `ring` lists the corners as (longitude, latitude) in degrees, counter-clockwise. The last corner equals the first.
     The edges are arcs of great circles.
@@ -60,7 +63,10 @@ class Polygon:
     buffer_m: float = 0.0
 
     def to_map(self) -> dict[str, Any]:
-        """Return the shape as it is stored and sent: a GeoJSON geometry (RFC 7946), with `buffer_m` unless it is 0."""
+        """Return the polygon in the JSON form in which it is stored and sent to subscribers.
+
+        This is a GeoJSON geometry (RFC 7946), with the member `buffer_m` unless it is 0.
+        """
         found: dict[str, Any] = {"type": "Polygon", "coordinates": [[list(corner) for corner in self.ring]]}
         return found | ({"buffer_m": self.buffer_m} if self.buffer_m else {})
 
@@ -69,13 +75,13 @@ class Polygon:
 class OtherShape:
     """A shape of a type that only a later release knows (protocol, rules G2 and G4).
 
-    This release stores and sends such a shape unchanged, but no place counts as inside.
+    This release stores and sends such a shape unchanged. It treats every place as outside of the shape.
     """
 
     members: Mapping[str, Any]  # all members, `type` included; both MessagePack and JSON can represent them
 
     def to_map(self) -> dict[str, Any]:
-        """Return the members unchanged, as they are stored and sent."""
+        """Return the members of the shape unchanged, as they are stored and sent to subscribers."""
         return dict(self.members)
 
 
@@ -85,9 +91,9 @@ KnownShape = Circle | Polygon
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """The reviewer who decided to publish, and the time of this decision.
+    """The reviewer who decided to publish an alert, and the time of this decision.
 
-    They are stored in the log, and never sent.
+    Approvals are stored in the log, and never sent to subscribers.
     """
 
     reviewer: str
@@ -96,9 +102,9 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A reviewer's signature of a form (the text of an approval): a detached JWS (RFC 7515, appendix F).
+    """A reviewer's signature of a form (the text that says what the reviewer approves).
 
-    Both members are base64url.
+    It is a detached JWS (RFC 7515, appendix F). Both members are base64url.
     """
 
     protected: str
@@ -111,9 +117,9 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalProof:
-    """The proof that an entry was approved: a form (the text that reviewers sign), and its signatures (rules AP).
+    """The proof that reviewers approved an entry of the log: a form, with their signatures (rules AP).
 
-    The form has the content of the entry.
+    The form is the text that the reviewers signed. It has the content of the entry.
     """
 
     form: str
@@ -124,28 +130,28 @@ class ApprovalProof:
         return {"form": self.form, "signatures": [each.to_map() for each in self.signatures]}
 
     def same_form(self, other: "ApprovalProof") -> bool:
-        """Return whether both forms have equal JSON values (rule AP8).
+        """Return whether two proofs have forms (signed texts) with equal JSON values (rule AP8).
 
-        Both forms were parsed as strict JSON before, so parsing can't fail here.
+        Both forms were parsed as strict JSON when the proofs were made, so parsing can't fail here.
         """
         return self.form == other.form or bool(json.loads(self.form) == json.loads(other.form))
 
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """The facts that a person has confirmed about a request that the policy would otherwise refuse (rule A21).
+    """The facts that a person has confirmed about a request, which the policy would otherwise refuse (rule A21).
 
-    `area_km2` is the confirmed area. `text` lists kinds of words that look like personal data, but are harmless
-    according to the person.
+    `area_km2` is the size of the area; None if it is not confirmed. `text` lists kinds of words that look like personal
+    data, but are harmless according to the person.
     """
 
     area_km2: float | None = None
     text: tuple[str, ...] = ()
 
     def in_order(self) -> "Confirm":
-        """Return the same confirmation with the kinds sorted, as it is stored.
+        """Return the confirmation in the form in which it is stored: with the kinds in `text` sorted.
 
-        Their order in a request does not matter.
+        The order of the kinds in a request has no meaning.
         """
         return Confirm(self.area_km2, tuple(sorted(self.text)))
 
@@ -155,11 +161,11 @@ NOTHING_CONFIRMED = Confirm()
 
 @dataclass(frozen=True, slots=True)
 class AcceptedTerms:
-    """The parts of the policy under which an alert was accepted, and the version of the rules for its circles.
+    """The values of the policy under which an alert was accepted, and the version of the rules for its circles.
 
     They are stored with each revision. If a publisher repeats a request after the policy has changed, the request is
     checked under the terms of its first acceptance. For example, the operator shortens the default age of a category
-    between the first request and its repetition. The repetition still gets the first expiry, and so has the same
+    after a request was accepted. If the request is then repeated, it still gets the first expiry, and so has the same
     content.
     """
 
@@ -186,8 +192,9 @@ class AlertText:
 class Alert:
     """The content of one revision as it was accepted: defaults filled in, times as numbers, the area as published.
 
-    Only official warnings have the fields in OF_WARNINGS: publishers can't send them (rule A12). `texts` keeps the
-    issuer's order. If there are texts, `headline` and `description` equal those of the first text.
+    The fields in OF_WARNINGS are only used by official warnings: publishers can't send them (rule A12). `texts` has
+    the alert's words in several languages, in the issuer's order. If there are texts, `headline` and `description`
+    equal those of the first text.
 
     The fields are declared in the order in which they are stored (see `members`).
     """
@@ -231,9 +238,10 @@ OF_WARNINGS = ("texts", "urgency", "certainty", "onset_at", "web")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The CAP message from which an alert was made: its sender, its identifier, and the number of alerts it has made.
+    """The CAP message from which an alert was made: its sender, and its identifier.
 
-    The alert's `approval.approved_at` is the time at which the message was sent.
+    `blocks` is the number of alerts that were made from the message. The time at which the message was sent is stored
+    as the alert's `approval.approved_at`.
     """
 
     sender: str
@@ -246,7 +254,8 @@ class Revision:
     """An accepted revision as it is stored: the alert, the revision's number, its publisher and its time.
 
     `origin` is the CAP message from which this revision was made; None if a publisher sent it. `issuer` is the issuer
-    of the publisher's token. `source` and `issuer` together say who owns the alert (rule HD5). `issuer` is never sent.
+    of the publisher's token, and is never sent to subscribers. `source` and `issuer` together say who owns the alert
+    (rule HD5).
     """
 
     alert: Alert
@@ -260,16 +269,16 @@ class Revision:
 
     @property
     def id(self) -> str:
-        """The alert's id, which is the same for all entries of the alert."""
+        """The alert's id. All revisions of an alert have the same id."""
         return self.alert.id
 
     @property
     def ends_at(self) -> int:
-        """The time from which this entry no longer matters, which is the alert's expiry, in ms since 1970."""
+        """The time when the alert expires according to this revision, in ms since 1970."""
         return self.alert.expires_at
 
     def same_content(self, other: "Entry") -> bool:
-        """Return whether `other` has the same content (rules H5 and AP8).
+        """Return whether `other` is a revision with the same content (rules H5 and AP8).
 
         The publishers, the signatures and the times of acceptance are not compared.
         """
@@ -282,12 +291,12 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """An accepted cancel.
+    """A cancel of an alert, as it is stored.
 
-    It has the alert's next number. `ends_at` is the expiry of the revision that it cancels.
+    `revision` is the next number after the alert's last revision, and `ends_at` is the expiry of that revision.
 
-    If another alert from CAP has replaced this alert, `into` is the id of the replacement, else it is empty. `ends_at`
-    is then not earlier than the latest possible expiry of the replacement.
+    If another alert from CAP has replaced the cancelled alert, `into` is the id of the replacement; otherwise it is
+    empty. With a replacement, `ends_at` is not earlier than the latest possible expiry of the replacement.
 
     A cancel can also be entry 1 of an id. Such a *tombstone* says that a CAP message is known, but has made no alert of
     its own, for example because a cancel of the message arrived first. A tombstone is sent to nobody.
@@ -307,11 +316,11 @@ class Cancel:
 
     @property
     def is_tombstone(self) -> bool:
-        """Whether this is entry 1 of its id, so that there is no revision to cancel."""
+        """Whether this is the first entry of its id, so that there is no revision to cancel."""
         return self.revision == 1
 
     def same_content(self, other: "Entry") -> bool:
-        """Return whether `other` has the same content (rules H5 and AP8).
+        """Return whether `other` is a cancel with the same content (rules H5 and AP8).
 
         The publishers, the signatures and the times of acceptance are not compared.
         """
@@ -330,8 +339,8 @@ Entry = Revision | Cancel
 class OtherKind:
     """An entry of a kind that only a later release knows (protocol, rule G4).
 
-    The entry has a number in the alert's history, and the alert is remembered until `ends_at` (ms since 1970). Its
-    content is ignored.
+    Its content is ignored. Only its number in the alert's history counts, and `ends_at`: the time until which the alert
+    is remembered, in ms since 1970.
     """
 
     id: str
@@ -341,16 +350,14 @@ class OtherKind:
 
 @dataclass(frozen=True, slots=True)
 class Untrusted(OtherKind):
-    """An entry without the approval that this process requires (rule NC3).
+    """An entry that was not approved by reviewers as this process requires (rule NC3).
 
-    It is sent to nobody.
+    It is sent to nobody. Like an entry of an unknown kind, it has a number in the alert's history. But if the log loses
+    it, it is not put back.
 
-    The entry has a number in the alert's history, like an entry of an unknown kind. But if the log loses it, it is not
-    put back.
-
-    `said` is the entry according to its form (the text that reviewers sign), or as it was read if it has no form. It is
-    None if the form can't be read or belongs to another entry. If there is `said`, the entry counts in the chain of its
-    alert (rule HD1), and publishers can still cancel it (rule HD7).
+    `said` is the entry as its form (the text that reviewers sign) describes it; if it has no form, the entry as it was
+    read. `said` is None if the form can't be read or belongs to another entry. An entry that has `said` counts when
+    later entries of the alert are checked (rule HD1), and publishers can still cancel it (rule HD7).
     """
 
     said: Entry | None = field(default=None, compare=False, repr=False)

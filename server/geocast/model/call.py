@@ -32,13 +32,13 @@ MOVED: tuple[Kind, ...] = ("claim", "end")  # the kinds of entries whose number 
 
 @dataclass(frozen=True, slots=True)
 class CallEntry(OtherKind):
-    """An entry of a call, as it is stored.
+    """An entry of a call for help, as it is stored.
 
     Code that only knows alerts treats it as an entry of an unknown kind.
 
-    `ends_at` equals the call's `expires_at` in all entries of a call. `sealed_as` is 0, unless the entry was encrypted
-    under another number than its present one. This happens if the log has lost a `claim` or an `end` and puts it back
-    under a higher number (rules RV7 and RZ3). Then `sealed_as` is the first number.
+    `ends_at` equals the call's `expires_at` in all entries of a call. `sealed_as` is 0 if the entry was encrypted under
+    its present number. But if the log loses a `claim` or an `end`, the entry is put back under a higher number (rules
+    RV7 and RZ3); then `sealed_as` is the number under which it was encrypted.
     """
 
     kind: Kind
@@ -49,7 +49,10 @@ class CallEntry(OtherKind):
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """The approximate place that is shown to the people who are called, in degrees and metres (rule RZ6)."""
+    """The approximate place of a call, which is shown to the people who are called (rule RZ6).
+
+    It is a circle: its centre in degrees, and its radius in metres.
+    """
 
     lat: float
     lng: float
@@ -58,10 +61,10 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class CallTerms:
-    """The parts of the policy that a call keeps from its opening to its end (rule RO3).
+    """The values of the policy that apply to a call from its opening to its end (rule RO3).
 
-    `quals` lists the qualifications that count for the call's kind of place. Fields that end in `_m` are in metres,
-    those in `_s` in seconds.
+    They stay the same even if the policy changes. `quals` lists the qualifications of responders that count for the
+    call's kind of place. Fields that end in `_m` are in metres, those in `_s` in seconds.
     """
 
     title: str
@@ -81,11 +84,11 @@ class CallTerms:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The body of a `call`: its content without the exact place.
+    """The public part of an entry `call`: the content of the call without the exact place.
 
-    `source` is the dispatcher who opened the call. `by` is the dispatcher who sent this content; None if that was
-    `source`. `issuer` and `by_issuer` are the issuers of their tokens (rule HD5). `replaces` is the number of the
-    previous content; 0 in the first.
+    `source` is the dispatcher who opened the call. `by` is the dispatcher who sent this content; None if it is the same
+    one. `issuer` and `by_issuer` are the issuers of the tokens of these two (rule HD5). `replaces` is the number of the
+    entry with the previous content; 0 if this is the first content.
     """
 
     category: str
@@ -105,7 +108,10 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Widening:
-    """The body of a `widen`: the new search radius, as an index of `rings_m`."""
+    """The public part of an entry `widen`: the new search radius, and the time.
+
+    `ring` is the index of the radius in `rings_m` of the call's terms. `at` is in ms since 1970.
+    """
 
     ring: int
     at: int
@@ -113,7 +119,7 @@ class Widening:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """The body of a `claim`: the seat that a person gets, and its role (rule RV1).
+    """The public part of an entry `claim`: a person accepts the call, and gets a seat and a role (rule RV1).
 
     A seat is a place among the responders who go to the call. `aed` is the id of the defibrillator to fetch, or None.
     """
@@ -127,7 +133,10 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The body of a `release`: the seat that a person gives back. A seat is a place among the responders who go."""
+    """The public part of an entry `release`: a person gives back a seat.
+
+    A seat is a place among the responders who go to the call.
+    """
 
     seat: int
     at: int
@@ -135,7 +144,10 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The body of a `report`: the progress of the person who has a seat among the responders who go."""
+    """The public part of an entry `report`: the progress of a person who goes to the call.
+
+    `seat` is the person's place among the responders who go. `state` is the progress, such as having arrived.
+    """
 
     seat: int
     state: SeatState
@@ -144,10 +156,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The body of an `end`.
+    """The public part of an entry `end`: the end of a call.
 
-    `source` is the dispatcher who ended the call; None if the call expired. `call` is the body of the last content,
-    which remains readable after the older entries were deleted (rule RZ4).
+    `source` is the dispatcher who ended the call; None if the call expired. `call` is the last content of the call,
+    which thus remains readable after the older entries were deleted (rule RZ4).
     """
 
     source: str | None
@@ -173,15 +185,15 @@ class ExactPlace:
     access: str | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the `place` of a `task` message. Fields that are None are left out."""
+        """Return the member `place` of the message `task`. Fields that are None are left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A responder: the `sub` of the token, and its issuer (rule HD5).
+    """A responder, identified by the `sub` and the issuer of the responder's token (rule HD5).
 
-    Entries that were written before rule HD5 have an empty issuer, which stands for the node's own key set.
+    An empty issuer, as in entries from before rule HD5, means that the token is verified with the node's own keys.
     """
 
     sub: str
@@ -190,14 +202,14 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """The reason why a call was ended, for the audit; None if the call expired."""
+    """The reason that a dispatcher gave for ending a call; None if the call expired. It is kept for the audit."""
 
     reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """An empty secret. It is encrypted like the others, so that every entry has a secret."""
+    """An empty secret. Entries without a secret have it, so that every entry has an encrypted part."""
 
 
 Secret = ExactPlace | Person | Reason | Nothing
@@ -225,25 +237,28 @@ _READERS: Mapping[type[Any], TypeAdapter[Any]] = {
 
 
 def kind_of(body: Body) -> Kind:
-    """Return the kind of entry to which a body belongs."""
+    """Return the kind of entry (such as "claim") to which a body, its public part, belongs."""
     return _KIND_OF[type(body)]
 
 
 def packed(part: Body | Secret) -> bytes:
-    """Return a body or a secret as bytes, which `body_of` or `secret_of` can read."""
+    """Return the public or the secret part of an entry as bytes, which `body_of` or `secret_of` can read."""
     found: bytes = msgpack.packb(asdict(part))
     return found
 
 
 def body_of(entry: CallEntry) -> Body:
-    """Return the body of an entry. Raise ValueError if its bytes are not a body of its kind."""
+    """Return the body (public part) of an entry.
+
+    Raise ValueError if the bytes in the entry are not a body of the entry's kind.
+    """
     return cast(Body, _read(_BODIES[entry.kind], entry.plain))
 
 
 def secret_of(kind: Kind, opened: bytes) -> Secret:
-    """Return the secret of an entry of this kind from its decrypted bytes.
+    """Return the secret of an entry of the kind `kind`, from the decrypted bytes `opened`.
 
-    Raise ValueError if they are not such a secret.
+    Raise ValueError if the bytes are not a secret of this kind.
     """
     return cast(Secret, _read(_SECRETS[kind], opened))
 

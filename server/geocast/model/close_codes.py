@@ -1,4 +1,4 @@
-"""The close codes of WebSocket sessions, each with its reason, and what the client does next.
+"""The close codes of WebSocket sessions. Each has a reason, and says whether the client reconnects.
 
 A test compares this list with the table in `docs/protocol.md`, section "Close codes".
 """
@@ -64,13 +64,13 @@ ALL = (
 
 
 class SessionClosed(Exception):  # noqa: N818 (an outcome, not an error)
-    """Raised to end the session whose message is being handled.
+    """Raised while a message of a session is handled, to end the session.
 
     `close` has the close code and reason.
 
     The core of the server raises it, because it has no access to the connection. The connection catches it and sends
-    the close frame. `unknown_key` is true if the token in the message has an unknown key, and nothing of the message
-    was applied. The caller may then fetch newer keys and handle the same message again.
+    the close frame. `unknown_key` is true if the token in the message was signed with an unknown key, and no part of
+    the message was applied. In this case, the caller may fetch newer keys and handle the same message again.
     """
 
     def __init__(self, close: Close, *, unknown_key: bool = False) -> None:

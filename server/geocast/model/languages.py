@@ -1,4 +1,4 @@
-"""The choice of one of an alert's texts, which are in several languages, for the languages of a subscriber (rule LA3).
+"""Chooses, for each subscriber, one of an alert's texts, which are in several languages (rule LA3).
 
 A language tag is a tag of RFC 5646: a language and up to three subtags ("zh-Hant-TW"). Tags are compared without regard
 to case. Subtags are compared as a whole: "zh-Ha" is not a prefix of "zh-Hant".
@@ -12,7 +12,10 @@ MAX_WANTED = 8  # the largest number of languages of one subscriber
 
 
 def understood(tags: Iterable[str]) -> tuple[str, ...]:
-    """Return the tags in lower case and without duplicates, so that equal wishes give equal tuples."""
+    """Return the language tags in lower case and without duplicates.
+
+    So subscribers with equal wishes have equal tuples.
+    """
     return tuple(dict.fromkeys(tag.lower() for tag in tags))
 
 
@@ -20,10 +23,9 @@ def understood(tags: Iterable[str]) -> tuple[str, ...]:
 def choice(wanted: tuple[str, ...], offered: tuple[str, ...]) -> int:
     """Return the index in `offered` of the text for a subscriber that wants these languages, the most wanted first.
 
-    `wanted` must be a result of `understood`. For each wanted tag in turn, there are three steps: search for an equal
-    tag, for a longer tag that starts with it, and for any tag of the same language. The first match is returned;
-    without a match the index is 0. For example, a subscriber that wants ("de-CH", "en") gets "de-AT" of ("en",
-    "de-AT").
+    `wanted` must be a result of `understood`. For each wanted tag, `offered` is searched for an equal tag, then for a
+    longer tag that starts with the wanted one, and then for any tag of the same language. The first match is returned,
+    or 0 if there is no match. For example, a subscriber that wants ("de-CH", "en") is sent "de-AT" of ("en", "de-AT").
     """
     tags = [tag.lower() for tag in offered]
     for one in wanted:

@@ -16,7 +16,7 @@ from .alert import FINEST_RESOLUTION, SEVERITY_RANK, Certainty, Severity, Status
 class Member(NamedTuple):
     """A member (field) of a dataclass.
 
-    `type` is its declared type without None, and `default` its default value or MISSING.
+    `type` is its declared type without `| None`. `default` is its default value, or MISSING if it has none.
     """
 
     name: str
@@ -47,28 +47,28 @@ def _member(name: str, hint: Any, default: Any) -> Member:
 
 
 def text(value: object) -> str:
-    """Return the value if it is a string."""
+    """Return `value` if it is a string. Raise TypeError if it is not."""
     if not isinstance(value, str):
         raise TypeError("not a text")
     return value
 
 
 def integer(value: object) -> int:
-    """Return the value if it is an integer and not a boolean."""
+    """Return `value` if it is an integer. Raise TypeError if it is not, or if it is a boolean."""
     if type(value) is not int:
         raise TypeError("not an integer")
     return value
 
 
 def resolution(value: object) -> int:
-    """Return the value if it is an H3 resolution."""
+    """Return `value` if it is an H3 resolution. Raise TypeError or ValueError if it is not."""
     if not 0 <= integer(value) <= FINEST_RESOLUTION:
         raise ValueError("not a resolution of H3")
     return integer(value)
 
 
 def severity(value: Any) -> Any:
-    """Return the value if it is a severity."""
+    """Return `value` if it is one of the severities of alerts. Raise ValueError if it is not."""
     if value not in SEVERITY_RANK:
         raise ValueError("not a severity")
     return value

@@ -1,4 +1,4 @@
-"""The problem types of the API (RFC 9457), with slug, HTTP status, title and explanation.
+"""The problem types of the API (RFC 9457). Each has a slug, an HTTP status, a title and an explanation.
 
 Every unsuccessful response has one of these types. `GET /problems/<slug>` describes one type. A test compares this list
 with the table in `docs/protocol.md`, section "Problems".
@@ -94,7 +94,7 @@ class ProblemType:
     explanation: str
 
     def to_map(self) -> ProblemTypeOut:
-        """Return the description with which `GET /problems/<slug>` answers."""
+        """Return the description of the problem type, with which `GET /problems/<slug>` answers."""
         return {
             "type": f"/problems/{self.slug}",
             "title": self.title,
@@ -499,15 +499,15 @@ BY_SLUG = {each.slug: each for each in ALL}
 
 
 def digits(number: float) -> str:
-    """Return a number as text without an exponent, such as 3000000 or 250.5."""
+    """Return a number in decimal notation without an exponent, such as "3000000" or "250.5"."""
     return f"{number:.15g}"
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken rule: problem type, JSON Pointer (RFC 6901) to the field, and a sentence for people.
+    """A broken rule: the problem type, a JSON Pointer (RFC 6901) to the field, and a sentence for people.
 
-    `members` has further members of the response, for programs.
+    `members` has the further members that the violation has in a response, for programs.
     """
 
     type: ProblemType
@@ -523,12 +523,15 @@ class Violation:
 
 @dataclass(slots=True)
 class Problem(GeocastError):  # noqa: N818
-    """An unsuccessful response.
+    """Raised if a request is refused or fails: it becomes an unsuccessful response.
 
     Its type decides the HTTP status and the title.
 
     `detail` is a sentence for people. If it is empty, the response has the type's explanation instead. `extra` has
     further members of the problem document, and `headers` further header fields of the response.
+
+    `violations` has the first MAX_ERRORS broken rules, `total` is the number of all, and `types` has their types. A
+    message may break tens of thousands of rules; to free so many objects would stop the event loop for 40 ms.
     """
 
     type: ProblemType
@@ -536,6 +539,8 @@ class Problem(GeocastError):  # noqa: N818
     violations: Sequence[Violation] = ()
     extra: ProblemMembers = field(default_factory=ProblemMembers)
     headers: dict[str, str] = field(default_factory=dict)
+    total: int = 0
+    types: frozenset[ProblemType] = frozenset()
 
     @property
     def status(self) -> int:
@@ -554,11 +559,12 @@ class Problem(GeocastError):  # noqa: N818
 
     @classmethod
     def of(cls, violations: Sequence[Violation]) -> "Problem":
-        """Return a 422 that lists all violations. It has the type of the first violation."""
-        return cls(violations[0].type, violations[0].detail, violations)
+        """Return a problem with the status 422 that lists all violations. Its type is that of the first violation."""
+        first, types = violations[0], frozenset(each.type for each in violations)
+        return cls(first.type, first.detail, tuple(violations[:MAX_ERRORS]), total=len(violations), types=types)
 
     def body(self) -> ProblemOut:
-        """Return the members of the problem document (RFC 9457, section 3)."""
+        """Return the problem document: the JSON body of the response (RFC 9457, section 3)."""
         body: ProblemOut = {
             "type": f"/problems/{self.slug}",
             "title": self.type.title,
@@ -569,8 +575,8 @@ class Problem(GeocastError):  # noqa: N818
         if self.violations:
             body["errors"] = [
                 {"type": f"/problems/{v.slug}", "pointer": v.pointer, "detail": v.detail, **v.members}
-                for v in self.violations[:MAX_ERRORS]
+                for v in self.violations
             ]
-        if len(self.violations) > MAX_ERRORS:
-            body["errors_total"] = len(self.violations)
+        if self.total > len(self.violations):
+            body["errors_total"] = self.total
         return body

@@ -1,4 +1,4 @@
-"""The rules on the age of an incident and the expiry of its alert or call (rules P4 to P6).
+"""The rules on the age of an incident, and on the expiry of its alert or its call for help (rules P4 to P6).
 
 All functions are pure. They depend on the request, the time, and the expiry of the revision that the request would
 follow. Times are in ms since 1970.
@@ -16,11 +16,11 @@ IN_THE_FUTURE = "must not be in the future (60 s of skew allowed)"
 
 
 class Lasting(NamedTuple):
-    """The limits of age and expiry in a category, in seconds.
+    """The limits, in seconds, of the age of an incident and of the expiry of its alert or call, in one category.
 
     An incident may be at most `max_age_s` old, and its alert or call must end at most `max_age_s` after the incident.
     If the request has no expiry, the alert or call ends `default_age_s` after the incident. An expiry must be at least
-    `min_life_s` ahead.
+    `min_life_s` in the future.
     """
 
     max_age_s: int
@@ -29,12 +29,12 @@ class Lasting(NamedTuple):
 
     @property
     def max_age_ms(self) -> int:
-        """The largest age of an incident, and the longest time from the incident to the end of its alert, in ms."""
+        """The largest age of an incident, and the longest time from an incident to the end of its alert, in ms."""
         return self.max_age_s * 1000
 
     @property
     def default_age_ms(self) -> int:
-        """The time from an incident to the end of its alert if the request has no expiry, in ms."""
+        """The time from an incident to the end of its alert, if the request has no expiry, in ms."""
         return self.default_age_s * 1000
 
     @property
@@ -44,7 +44,7 @@ class Lasting(NamedTuple):
 
 
 class Words(NamedTuple):
-    """The words for alerts or for calls in an error text: plural, singular, and how to end one early."""
+    """The words with which error texts speak of alerts, or of calls: plural, singular, and how to end one early."""
 
     many: str
     one: str
@@ -58,10 +58,11 @@ CALLS = Words("calls", "the call", "to end a call early, end it")
 def broken_ages(
     facts: PolicyFacts, lasting: Lasting | None, now_ms: int, ends_at: int | None, words: Words, *, first: bool
 ) -> Iterator[Violation]:
-    """Yield the violations of the rules on age and expiry (P4 to P6), in this order.
+    """Yield a request's violations of the rules on age and expiry (P4 to P6), in this order.
 
-    `first`: whether the request follows no revision. `ends_at` is the end of the revision that it follows; None if
-    there is none or its end is unknown. Without `lasting`, only P5 is checked.
+    `first`: whether the request is for a first revision. `ends_at` is the end of the revision that it would follow;
+    None if there is none, or if its end is unknown. `lasting` has the limits of the category; if it is None, only P5 is
+    checked. `words` are used in the error texts.
     """
     stale = list(_stale(facts, lasting, now_ms)) if lasting is not None and first else []
     yield from stale
@@ -86,7 +87,7 @@ def _stale(facts: PolicyFacts, lasting: Lasting, now_ms: int) -> Iterator[Violat
 def _expiry(
     facts: PolicyFacts, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words
 ) -> Iterator[Violation]:
-    """Yield a violation if `expires_at`, as sent or by default, is out of range (P6)."""
+    """Yield a violation if the expiry in a request, or the default for a missing one, is out of range (P6)."""
     if facts.occurred_at is None:
         return
     expires_at = facts.expires_at
@@ -108,10 +109,10 @@ def _expiry(
 def _no_expiry(
     facts: PolicyFacts, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words, *, first: bool
 ) -> Iterator[Violation]:
-    """Yield a violation if no expiry is possible, because even the latest one that the category allows is too early.
+    """Yield a violation if no expiry is possible: even the latest one that the category allows is too early.
 
-    Another `expires_at` would not help then. So the violation names `occurred_at` in revision 1. In a later revision,
-    which can't change `occurred_at`, it names the category.
+    In this case, another `expires_at` would not help. So the violation names `occurred_at` if the request is for
+    revision 1. A later revision can't change `occurred_at`, so its violation names the category.
     """
     if facts.occurred_at is None:
         return

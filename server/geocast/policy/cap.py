@@ -31,19 +31,22 @@ _MAPPING = re.compile(r"[^\s:]([^\x00-\x1f]*[^\s:])?:\S([^\x00-\x1f]*\S)?")
 
 
 class EventCode(Protocol):
-    """A code of an event: the name of the list to which the code belongs, and the code itself."""
+    """A code of a CAP event: the name of the list to which the code belongs, and the code itself."""
 
     @property
     def name(self) -> str:
-        """The name of the list (valueName in CAP)."""
+        """The name of the list to which the code belongs (valueName in CAP)."""
 
     @property
     def value(self) -> str:
-        """The code, as it is written in its list."""
+        """The code as it is written in the list to which it belongs."""
 
 
 class Event(Protocol):
-    """The parts of a CAP `info` element that decide its category. Each `info` describes the event in one language."""
+    """The parts of a CAP `info` element that decide its category in the policy.
+
+    Each `info` element describes the event in one language.
+    """
 
     @property
     def event(self) -> str:
@@ -51,11 +54,11 @@ class Event(Protocol):
 
     @property
     def codes(self) -> Sequence[EventCode]:
-        """The codes of the event, from any lists."""
+        """The codes of the event, which may belong to several lists."""
 
     @property
     def categories(self) -> Sequence[str]:
-        """The event's categories, which are CAP's own."""
+        """The categories of the event, among those that CAP defines (such as "Met")."""
 
 
 def _mapping(text: str) -> str:
@@ -74,7 +77,7 @@ Mappings = Annotated[
 
 
 class CapTexts(BaseModel):
-    """The largest numbers of characters that are kept of the texts of CAP messages (rule CP21)."""
+    """The maximum lengths, in characters, to which the texts of CAP messages are shortened (rule CP21)."""
 
     model_config = STRICT
 
@@ -84,7 +87,10 @@ class CapTexts(BaseModel):
 
 
 class Cap(BaseModel):
-    """The keys of `[cap]`, for messages of all categories: the events to ignore, and the maximum lengths of texts."""
+    """The keys of a policy's `[cap]`, for CAP messages of all categories.
+
+    `ignore` has the events to ignore, and `texts` the maximum lengths of texts.
+    """
 
     model_config = STRICT
 
@@ -93,15 +99,15 @@ class Cap(BaseModel):
 
 
 class EventMapping:
-    """Lists of mappings of CAP events, each list with a name.
+    """Finds the name of the list that has a mapping for a CAP event, among several lists of mappings.
 
-    For an event, it finds the list that has a mapping for it.
+    A mapping is a string such as "SAME:TOR", which says which events it stands for.
     """
 
     def __init__(self, lists: Iterable[tuple[str, Sequence[str]]]) -> None:
-        """Prepare the lists, given as (name, mappings).
+        """Prepare the lists of mappings, given as pairs (name, mappings).
 
-        Raise ValueError if a mapping occurs twice, because one of them would have no effect.
+        Raise ValueError if a mapping occurs twice, because the second one would have no effect.
         """
         self._by: dict[str, tuple[int, str]] = {}
         for n, (name, mappings) in enumerate(lists):
@@ -111,10 +117,11 @@ class EventMapping:
                 self._by[mapping] = n, name
 
     def by(self, infos: Sequence[Event]) -> str | None:
-        """Return the name of the list that has a mapping for an event; None if there is none.
+        """Return the name of the list that has a mapping for a CAP event; None if there is no such list.
 
-        `infos` describe the event in one or more languages. Codes are looked up first, then names of events, then CAP's
-        categories. If several lists have a mapping for a code (or name, or category), the first list counts.
+        `infos` describe the event, each in one language. Codes are looked up first, then names of events, then CAP's
+        categories. If several lists have a mapping for one of the codes (or names, or categories), the first of these
+        lists counts.
         """
         for keys_of in (_codes, _events, _categories):
             found = [self._by[each] for info in infos for each in keys_of(info) if each in self._by]

@@ -19,16 +19,16 @@ _RadiusM = Annotated[float, Field(gt=0, le=MOST_RADIUS_M)]
 
 
 class Category(BaseModel):
-    """The limits of one category.
+    """The limits of one category of alerts.
 
-    Radii are in metres, ages and lives in seconds.
+    Radii are in metres, ages and other times in seconds.
 
     `location_resolution` is the H3 resolution of the published centre. `polygons` allows polygons, and `simplify_m` is
     how far they may be simplified, in metres. `hold_area_km2` is the largest area that needs no confirmation (P23).
     `default_age_s` defaults to `max_age_s`.
 
     Four keys are about CAP. `cap` has the mappings of CAP events to this category (P13), and `cap_category` is the
-    category's name in the messages of the feed. `zero_radius_m` is the radius for a circle without one, and
+    category's name in the CAP messages of this node's feed. `zero_radius_m` is the radius for a circle without one, and
     `unknown_severity` is the severity for a message without one.
 
     Three keys are about reviewers. `approvals` and `cancel_approvals` are the numbers of reviewers who must sign an
@@ -59,9 +59,9 @@ class Category(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _default_age(cls, keys: Any) -> Any:
-        """Set a missing `default_age_s` to `max_age_s`.
+        """Set a missing `default_age_s` to the value of `max_age_s`.
 
-        If `max_age_s` is invalid, set nothing, so that there is only one error.
+        If `max_age_s` is invalid, set nothing, so that only one error is reported.
         """
         max_age_s = keys.get("max_age_s") if isinstance(keys, dict) else None
         if type(max_age_s) is int and 0 < max_age_s <= MOST_AGE_S:
@@ -71,7 +71,10 @@ class Category(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _default_cancel_approvals(cls, keys: Any) -> Any:
-        """Set a missing `cancel_approvals` to 1 if alerts are signed, because a cancel has to be quick."""
+        """Set a missing `cancel_approvals` to 1 if alerts are signed.
+
+        It is only 1, because a cancel has to be quick.
+        """
         if isinstance(keys, dict) and keys.get("approvals") in (1, 2):
             return {"cancel_approvals": 1} | keys
         return keys
@@ -90,21 +93,22 @@ class Category(BaseModel):
 
     @property
     def lasting(self) -> Lasting:
-        """The limits of an incident's age and of its alert's expiry."""
+        """The limits of an incident's age, and of the expiry of its alert."""
         return Lasting(self.max_age_s, self.default_age_s, self.min_life_s)
 
     def cap_name(self) -> str | None:
-        """Return the CAP category under which this category is published in the feed; None if it has none.
+        """Return the CAP category of this category's alerts in the feed of CAP messages; None if it has none.
 
-        It is the first one in the mappings `cap`, else `cap_category`.
+        It is the first CAP category among the mappings in `cap`; if there is none, `cap_category`.
         """
         mapped = (mapping.removeprefix(CATEGORY) for mapping in self.cap if mapping.startswith(CATEGORY))
         return next(mapped, self.cap_category)
 
     def terms(self, current: Revision | None = None) -> AcceptedTerms:
-        """Return the part of this category that is stored with an accepted alert.
+        """Return the values of this category that are stored with an accepted alert.
 
-        `current` is the revision that the alert follows, if there is one: its resolution is kept (rule B1).
+        `current` is the revision that the alert follows; None if it is revision 1. The resolution of `current` is kept
+        (rule B1).
         """
         resolution = self.location_resolution if current is None else current.terms.location_resolution
         return AcceptedTerms(self.title, self.lasting.default_age_ms, resolution, simplify_m=self.simplify_m)

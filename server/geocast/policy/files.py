@@ -1,4 +1,4 @@
-"""Reading a policy from a TOML file, or one of the built-in policies."""
+"""Reads a policy: from a TOML file, or one of the built-in policies."""
 
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -31,18 +31,18 @@ _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
 
 
 def load(path: Path | None) -> Policy:
-    """Return the policy in the TOML file at `path`.
+    """Return the policy at `path`.
 
-    `builtin:NAME` is a built-in policy, and None means `neighbourhood`. Raise ConfigError if the file can't be read or
-    is invalid. Its `problems` have one line for each mistake.
+    `path` is a TOML file; or `builtin:NAME` for a built-in policy, or None for the built-in policy `neighbourhood`.
+    Raise ConfigError if the file can't be read or is invalid. Its `problems` have one line for each mistake.
     """
     return parse(read(path), path)
 
 
 def read(path: Path | None) -> bytes | None:
-    """Return the text of the policy at `path`, or None if `path` is None.
+    """Return the content of the policy file at `path`, or None if `path` is None.
 
-    Raise ConfigError if the file can't be read.
+    `builtin:NAME` is the file of a built-in policy. Raise ConfigError if the file can't be read.
     """
     if path is None:
         return None
@@ -55,7 +55,10 @@ def read(path: Path | None) -> bytes | None:
 
 
 def parse(data: bytes | None, path: Path | None) -> Policy:
-    """Return the policy in the text that `read` returned for `path`. Raise ConfigError if it is invalid."""
+    """Return the policy with the content `data`, a result of `read`. Raise ConfigError if it is invalid.
+
+    If `data` is None, return the built-in policy `neighbourhood`. `path` is only used in error messages.
+    """
     try:
         document = tomllib.loads((_built_in(BUILT_IN[0]) if data is None else data).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -82,7 +85,7 @@ def _built_in(name: str) -> bytes:
 
 
 def _with_defaults(document: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the document with the defaults added to each category that lacks them."""
+    """Return the parsed policy with the keys in `defaults` added to each category that lacks them."""
     whole = {key: value for key, value in document.items() if key != DEFAULTS}
     categories = whole.get("categories")
     if isinstance(categories, dict):
@@ -91,7 +94,10 @@ def _with_defaults(document: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
 
 
 def _wrong_defaults(defaults: Any) -> Iterator[Any]:
-    """Yield the errors of single keys in `[defaults]`. Combinations of keys are checked in each category."""
+    """Yield the errors of single keys in a policy's `[defaults]`.
+
+    Combinations of keys are checked later, in each category.
+    """
     if isinstance(defaults, dict):
         for key in OF_ONE:
             if key in defaults:

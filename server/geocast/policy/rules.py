@@ -54,8 +54,8 @@ _Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN), AfterVali
 class Policy(BaseModel):
     """A policy: the categories of alerts (`categories`) and of calls (`calls`), by key, and settings for all of them.
 
-    `never` names well-known categories that are never alerted. Every category that is not in `categories` is refused
-    anyway; `never` only changes the text of the refusal, for instance to "theft is never alerted".
+    `never` names well-known categories that are never alerted. A category that is not in `categories` is refused even
+    if it is not in `never`; `never` only changes the text of the refusal, for instance to "theft is never alerted".
     """
 
     model_config = STRICT
@@ -96,23 +96,23 @@ class Policy(BaseModel):
 
     @cached_property
     def pii(self) -> PiiDetector | None:
-        """The detector of personal data in texts (rule P24), or None if `text` is off."""
+        """The detector of personal data in texts (rule P24); None if the key `text` is "off"."""
         if self.text == "off":
             return None
         patterns = {kind: tuple(map(re.compile, written)) for kind, written in self.text_patterns.items()}
         return PiiDetector(self.text_region, tuple(self.text_allow), patterns)
 
     def ignores(self, infos: Sequence[Event]) -> bool:
-        """Return whether a CAP event must be ignored: not published, and not refused either (rule CP9).
+        """Return whether a CAP event must be ignored, which means neither published nor refused (rule CP9).
 
-        `infos` describe the event in one or more languages.
+        `infos` describe the event, each in one language.
         """
         return self._ignored.by(infos) is not None
 
     def category_of(self, infos: Sequence[Event]) -> str | None:
         """Return the key of the category to which a CAP event belongs; None if it belongs to none (rule P13).
 
-        `infos` describe the event in one or more languages.
+        `infos` describe the event, each in one language.
         """
         return self._mapped.by(infos)
 
@@ -129,46 +129,48 @@ class Policy(BaseModel):
 
     @property
     def asks_for_approvals(self) -> bool:
-        """Whether reviewers must sign the alerts or the cancels of any category."""
+        """Whether, in at least one category, reviewers must sign the alerts or the cancels."""
         return any(each.approvals or each.cancel_approvals for each in self.categories.values())
 
     def approvals(self, key: str, *, confirmed: bool = False) -> int:
-        """Return the number of reviewers who must sign an alert of a category (rules AP5, AP6).
+        """Return the number of reviewers who must sign an alert of the category `key` (rules AP5, AP6).
 
-        For an unknown category, this is the largest number that any category requires. `confirmed`: whether the alert
-        has a confirmation. If so, and if one reviewer is required, the result is two.
+        `confirmed`: whether a person has confirmed something in the alert. If so, and if the category requires
+        reviewers at all, the result is 2. If the category is unknown, use the largest number that any category
+        requires.
         """
         category = self.categories.get(key)
         asked = max(each.approvals for each in self.categories.values()) if category is None else category.approvals
         return 2 if asked and confirmed else asked
 
     def cancel_approvals(self, key: str | None) -> int:
-        """Return the number of reviewers who must sign a cancel of an alert of this category.
+        """Return the number of reviewers who must sign a cancel of an alert of the category `key`.
 
-        If the category is unknown, this is the largest number that any category requires.
+        If the category is unknown (or None), return the largest number that any category requires.
         """
         category = self.categories.get(key) if key is not None else None
         every = (each.cancel_approvals for each in self.categories.values())
         return max(every) if category is None else category.cancel_approvals
 
     def terms(self, category: Category, current: Revision | None) -> AcceptedTerms:
-        """Return the terms of a category for a revision that follows `current`.
+        """Return the values of a category that are stored with a revision.
 
-        A revision keeps the resolution of `current` (rule B1), unless it is finer than that of every category of this
-        policy. The reason: `current` was read from the log. An intruder who can write there could set a very fine
-        resolution, and the next revision would then reveal the exact place of the incident.
+        `current` is the revision that it follows; None for revision 1. The resolution of `current` is kept (rule B1),
+        unless it is finer than that of every category of this policy. The reason: `current` was read from the log. An
+        intruder who can write there could set a very fine resolution, and the next revision would then reveal the exact
+        place of the incident.
         """
         terms = category.terms(current)
         finest = max(each.location_resolution for each in self.categories.values())
         return replace(terms, location_resolution=min(terms.location_resolution, finest))
 
     def cap_categories(self) -> dict[str, str]:
-        """Return the CAP category of each category that has one, by key (rule PF5)."""
+        """Return, by key, the CAP category of each category that has one (rule PF5)."""
         named = ((key, category.cap_name()) for key, category in self.categories.items())
         return {key: name for key, name in named if name is not None}
 
     def warnings(self) -> list[str]:
-        """Return warnings about this policy for the operator."""
+        """Return warnings for the operator about this policy, each as one line."""
         wide = [key for key, each in self.categories.items() if _lets_slip(each)]
         text = "max_radius_m is 1000 times min_radius_m or more, so a kilometre typed for a metre may be published"
         return [f"policy {self.name}: {', '.join(wide)}: {text}"] if wide else []
@@ -183,9 +185,9 @@ class Policy(BaseModel):
         covered_km2: float | None = None,
         max_radius_m: float | None = None,
     ) -> list[Violation]:
-        """Return the rules that a request breaks, in the order of the protocol's table.
+        """Return a request's violations of this policy, in the order of the protocol's table of rules.
 
-        `facts` are the parts of the request that rules are about, and `now_ms` is the time.
+        `facts` are the parts of the request to which rules apply, and `now_ms` is the time, in ms since 1970.
 
         `first`: whether the request is for revision 1. If it is not, `current` is the revision that it would follow;
         None if that is unknown. `covered_km2` is the size of the published area; None if it is unknown. `max_radius_m`
@@ -217,9 +219,10 @@ class Policy(BaseModel):
         return _in_order([*found, *self._texts(facts)])
 
     def cancel_violations(self, facts: PolicyFacts, occurred_at: int | None, now_ms: int) -> list[Violation]:
-        """Return the rules that a cancel breaks at `now_ms`.
+        """Return the violations of this policy in a request to cancel an alert.
 
-        `occurred_at` is that of the alert; None if it is unknown.
+        `facts` are the parts of the request to which rules apply. `occurred_at` is the time of the alert's incident;
+        None if it is unknown. `now_ms` is the current time. Times are in ms since 1970.
         """
         approval = self.approval_violations(facts.approved_at, occurred_at, now_ms)
         area = unconfirmed_area(0.0, None, facts.confirm) if facts.confirm is not None else ()
@@ -227,7 +230,7 @@ class Policy(BaseModel):
 
     @staticmethod
     def approval_violations(approved_at: int | None, occurred_at: int | None, now_ms: int) -> list[Violation]:
-        """Return a violation if an approval is in the future, or earlier than the incident (rule P3).
+        """Return a violation if an approval was given in the future, or before the incident (rule P3).
 
         The approval may be that of an alert or of a cancel. Times are in ms since 1970. A time that is None is not
         checked.
@@ -245,12 +248,13 @@ class Policy(BaseModel):
     def call_violations(
         self, facts: PolicyFacts, now_ms: int, opened: Lasting | None = None, ends_at: int | None = None
     ) -> list[Violation]:
-        """Return the rules that a call breaks at `now_ms` (RO1 and RO2).
+        """Return the violations of this policy in a request to open or change a call (RO1 and RO2).
 
-        Missing or unusable facts are not checked (P9).
+        `facts` are the parts of the request to which rules apply, and `now_ms` is the time, in ms since 1970. Missing
+        or unusable facts are not checked (P9).
 
-        Two parameters are used for new content of an open call. `opened` has the limits of the policy under which the
-        call was opened (rule RO3), and `ends_at` is the present end of the call.
+        The other parameters are only for a change of an open call. `opened` has the limits of the policy under which
+        the call was opened (rule RO3), and `ends_at` is the present end of the call.
         """
         category = self.calls.get(facts.category) if facts.category is not None else None
         lasting = opened if opened is not None else None if category is None else category.lasting
@@ -270,9 +274,9 @@ class Policy(BaseModel):
 
 
 def _lets_slip(category: Category) -> bool:
-    """Return whether an alert is published if its radius was typed in km instead of m.
+    """Return whether an alert would be published if its radius was typed in km instead of m.
 
-    Then it is neither refused (P7) nor held (P23).
+    Such an alert is published if it is neither refused (P7) nor held until a person confirms its area (P23).
     """
     slip_m = SLIP * category.min_radius_m
     held_km2 = math.inf if category.hold_area_km2 is None else category.hold_area_km2
@@ -321,7 +325,7 @@ def _area(facts: PolicyFacts, category: Category, covered_km2: float | None) -> 
 
 
 def _in_order(violations: list[Violation]) -> list[Violation]:
-    """Return the violations of rules in the protocol's section 2 first, and then all others (rule H8).
+    """Return the violations sorted: those of rules in the protocol's section 2 first, then all others (rule H8).
 
     The only rule of section 2 that occurs here is A21.
     """

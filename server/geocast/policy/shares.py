@@ -32,18 +32,21 @@ from ..model.problems import Problem
 
 
 def share_of(bound: int, share: float) -> int:
-    """Return the number of places that one subject may take: this fraction of `bound`, and at least one."""
+    """Return the number of places that one client may take: the fraction `share` of `bound`, but at least one."""
     return max(1, int(bound * share))
 
 
 class Shares:
-    """The places of one limited resource, counted by subject. A subject is a client, and may take only some of them."""
+    """Limits how many places of a resource are taken at a time, in total and by each subject.
+
+    A subject is a client. A place stands, for instance, for one request in progress.
+    """
 
     def __init__(self, things: str, bound: int, share: float = SHARE, retry_after_s: int = 1) -> None:
         """Prepare `bound` places.
 
-        One subject may take the fraction `share` of them (above 0, at most 1). `things` is the plural noun that names
-        the places in refusals.
+        One subject may take the fraction `share` of them (above 0, at most 1). `things` is the plural noun for the
+        places in error texts. `retry_after_s` is the number of seconds after which a refused client may try again.
         """
         self.bound = bound
         self.most = share_of(bound, share)
@@ -54,10 +57,11 @@ class Shares:
 
     @contextmanager
     def place(self, subject: Hashable, own_elsewhere: int = 0, all_elsewhere: int = 0) -> Iterator[None]:
-        """Take a place for `subject` while the block of the `with` runs.
+        """Take a place for `subject` for the duration of a `with` block.
 
-        Raise Problem (429) if the subject may take no more. `own_elsewhere` and `all_elsewhere` are the numbers of
-        places that are stored elsewhere (Rule 5): those of the subject and those of all subjects.
+        Raise Problem (429) if the subject, or all subjects together, may take no more. Some places may be stored
+        elsewhere and count, too (Rule 5): `own_elsewhere` is the number of those of the subject, and `all_elsewhere`
+        that of all subjects.
         """
         if self._taken[subject] + own_elsewhere >= self.most:
             raise self._refusal(f"This token's subject has its share of the {self._things} already: {self.most:,}.")
@@ -78,12 +82,16 @@ class Shares:
 
 
 class Turns:
-    """The places of slow work. Only some of the requests that have a place are processed at a time (Rule 6)."""
+    """Limits how many requests with slow work wait or are processed, and how many are processed at a time (Rule 6).
+
+    A request first takes a place, and then waits for its turn to be processed.
+    """
 
     def __init__(self, things: str, bound: int, at_once: int, share: float = SHARE) -> None:
-        """Prepare `bound` places, and `at_once` turns: requests that are processed at the same time.
+        """Prepare `bound` places for requests. Up to `at_once` requests are processed at the same time.
 
-        `things` is the plural noun that names the places in refusals.
+        One subject (client) may use the fraction `share` of both numbers. `things` is the plural noun for the places in
+        error texts.
         """
         self.places = Shares(things, bound, share)
         self._at_once = share_of(at_once, share)
@@ -92,10 +100,10 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, subject: Hashable, pause: Callable[[], Awaitable[None]] | None = None) -> AsyncIterator[None]:
-        """Wait for a turn for `subject`, and keep it while the block of the `with` runs.
+        """Wait until a request of `subject` may be processed, and keep its turn for the duration of a `with` block.
 
-        Raise Problem (429) if the subject may take no more places. `pause` is awaited before the turn, while the
-        subject's other requests wait, too.
+        Raise Problem (429) if the subject, or all subjects together, may have no more requests. `pause` is awaited just
+        before the turn, while further requests of the subject wait, too.
         """
         with self.places.place(subject):
             own = self._own.get(subject) or asyncio.Semaphore(self._at_once)
@@ -108,16 +116,16 @@ class Turns:
 
 
 class Starts:
-    """The starts of requests.
+    """Spreads the starts of each client's requests over time.
 
-    In each iteration of the event loop, at most one request of each subject starts (Rule 7).
+    In each iteration of the event loop, at most one request of each subject (client) starts (Rule 7).
     """
 
     def __init__(self) -> None:
         self._own: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
 
     async def wait(self, subject: Hashable) -> None:
-        """Wait until a request of `subject` may start."""
+        """Wait until the next request of `subject` may start."""
         own = self._own.get(subject) or asyncio.Lock()
         self._own[subject] = own
         async with own:

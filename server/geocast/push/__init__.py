@@ -12,7 +12,7 @@ scheduler             which device is sent which alert next
 client, http_client, http1   how a push request is made
 messages, webpush, encryption   the payload, its encryption by RFC 8291, and the stored form of a device
 service_limits        how many requests may run at once to each push service
-delivery_journal      what devices were sent, recorded before and after each request
+delivery_journal      which alerts devices were sent, recorded before and after each request
 device_repository, devicestore   where devices are stored
 leases, shards        which process is responsible for which devices
 addresses, settings   where pushes may go; the options of `geocast push`

@@ -18,7 +18,7 @@ DEFAULT_SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.
 HTTPS_PORT = 443
 
 _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_NAME = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*(?![0-9.]*$){_LABEL}")  # not an address: its last label is no number
+_NAME = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*(?![0-9.]*$){_LABEL}")  # no IP address: the last label is no number
 _PLAIN = re.compile(r"[A-Za-z0-9._~:/?@!$&'()*+,;=%-]*")  # RFC 3986 without brackets (IPv6) and `#`
 _BEFORE_PATH = re.compile(r"https://[^/?]*", re.IGNORECASE)
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # NAT64 (RFC 6052): an IPv4 address in the last 32 bits
@@ -34,7 +34,7 @@ class Service(NamedTuple):
     port: int
 
     def has(self, host: str, port: int) -> bool:
-        """Return whether this entry allows endpoints with this host and port."""
+        """Return whether this entry allows pushes to endpoints with this host and port."""
         return port == self.port and (host.endswith(f".{self.name}") if self.wild else host == self.name)
 
 
@@ -119,7 +119,7 @@ def _service(entry: str) -> Service:
 def is_global(text: str) -> bool:
     """Return whether an IP address is on the public internet.
 
-    For an IPv6 address that contains an IPv4 address, return whether the IPv4 address is.
+    If an IPv6 address contains an IPv4 address, the answer is that for the IPv4 address.
     """
     try:
         address = ipaddress.ip_address(text)
@@ -135,9 +135,9 @@ def is_global(text: str) -> bool:
 
 
 def allowed_addresses(host: str, resolved: Iterable[str], private: Iterable[str]) -> list[str]:
-    """Return those of the `resolved` addresses of a host that the server may connect to.
+    """Return the addresses that the server may connect to, out of the `resolved` addresses of a host.
 
-    They are the global ones, or all of them if the host is in `private` (hosts that may have internal addresses).
+    They are the global addresses, or all of them if the host is in `private` (hosts that may have internal addresses).
     """
     addresses = list(resolved)
     return addresses if host in private else [each for each in addresses if is_global(each)]

@@ -25,8 +25,8 @@ class Push(NamedTuple):
 class PushResponse(NamedTuple):
     """The result of a push.
 
-    `status` is the HTTP status as a string or, if no valid answer came, a few words that say what went wrong; metrics
-    show it. `retry_after_s` is how many seconds the service asked to wait, or None.
+    `status` is the HTTP status as a string. If no valid answer came, `status` has a few words that say what went wrong.
+    Metrics show it. `retry_after_s` is how many seconds the service asked to wait, or None.
     """
 
     outcome: PushOutcome
@@ -41,5 +41,5 @@ class PushClient(Protocol):
     """
 
     async def send(self, push: Push, within_s: float) -> PushResponse:
-        """Send a push and return its result, after at most `within_s` seconds."""
+        """Send a push, and return its result after at most `within_s` seconds."""
         ...

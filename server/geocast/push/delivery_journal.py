@@ -1,8 +1,8 @@
-"""The journal: a record of what each device was sent, written before and after each push request (WPS2, WPS4).
+"""The journal: a record of the alerts that devices were sent, written before and after each push request (WPS2, WPS4).
 
-A *line* (`DeliveryRecord`) says what one device was sent of one alert: MAYBE before the request, SENT after the push
-service has accepted it. Devices are divided into shards, and each shard belongs to one process at a time. The *term* of
-a shard is a number that grows whenever the shard gets another owner.
+A *line* (`DeliveryRecord`) says which revision of an alert a device was sent. Its state is MAYBE before the request,
+SENT after the push service has accepted it. Devices are divided into shards, and each shard belongs to one process at a
+time. The *term* of a shard is a number that grows whenever the shard gets another owner.
 
 Rule 1  Lines are written in the order in which they were recorded, one transaction at a time.
 Rule 2  The outcome of a request is written with the next transaction, at most SETTLE_S seconds later. So one sync of
@@ -10,8 +10,9 @@ Rule 2  The outcome of a request is written with the next transaction, at most S
 Rule 3  An unavailable store delays no alert. Lines that could not be written are counted, and are written together with
         later lines.
 Rule 4  The store refuses a line if a later term of its shard has begun, and the line is then dropped. The new owner of
-        the shard relies on what was recorded before the request: the alert may have been sent (rule WPN1). If a line of
-        an earlier term is refused and this process has since become the owner again, it keeps the shard.
+        the shard relies on what was recorded before the request: the alert may have been sent (rule WPN1). If the store
+        refuses a line of an earlier term, but this process has become the owner of the shard again since, this process
+        keeps the shard.
 
 Example for Rule 2: 256 requests start together. One transaction records all of them as MAYBE. Their answers come within
 the next 30 ms, and one more transaction records them as SENT.
@@ -38,10 +39,10 @@ _T = TypeVar("_T")
 
 
 class DeliveryJournal:
-    """Writes the journal: the device store's record of what each device was sent.
+    """Writes the journal: the records, in the device store, of the alerts that devices were sent.
 
-    A *line* says what one device was sent of one alert. `error` is the reason why the last write failed, or None if it
-    succeeded.
+    A *line* is one record: which revision of an alert a device was sent. `error` is the reason why the last write
+    failed, or None if it succeeded.
     """
 
     def __init__(self, store: DeviceStore, shards: Shards) -> None:
@@ -123,10 +124,10 @@ class DeliveryJournal:
         return await self._written(self._store.put(device, was, limits=limits, note=note, lines=lines))
 
     async def rename(self, was: StoredDevice, device: StoredDevice, lines: Sequence[DeliveryRecord]) -> None:
-        """Move a device in the store from an old digest to a new one.
+        """Store a device under a new digest, and delete it under its old digest.
 
-        Store `device`, with `lines` (what it was sent), under its new digest; then delete `was`, which is the same
-        device under its old digest. Raise StoreUnavailable if the store can't be used.
+        `device` is the device with its new digest, `lines` are its delivery records (which alerts it was sent), and
+        `was` is the device as it is stored now. Raise StoreUnavailable if the store can't be used.
         """
         await self._written(self._store.put(device, None, lines=lines))
         await self.forget([was.known])

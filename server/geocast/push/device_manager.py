@@ -98,8 +98,8 @@ class Changed(NamedTuple):
 class DeviceManager:
     """Loads the devices of this process, applies changes to them and removes them; `PushScheduler` sends the pushes.
 
-    The *lease* of a device is the time until which its registration is valid. A *shard* is a part of all devices, which
-    belongs to one process at a time. The module's docstring has the rules.
+    The *lease* of a device is the time until which its registration is valid. A *shard* is a subset of the devices,
+    which belongs to one process at a time. The module's docstring has the rules.
     """
 
     def __init__(
@@ -117,10 +117,10 @@ class DeviceManager:
     ) -> None:
         """Create a manager without devices, for at most `capacity` devices.
 
-        `stands` is called with a device's record. It returns whether the token that the device registered with is still
-        valid, or None if this process does not know the key that signed the token. `recheck` forgets the device if the
-        result is False or None. When a single device is read from the store, it is forgotten only if the result is
-        False.
+        `stands` is called with a device's record. It returns whether the token with which the device registered is
+        still valid, or None if this process does not know the key that signed the token. `recheck` forgets the device
+        if the result is False or None. When a single device is read from the store, the device is forgotten only if the
+        result is False.
         """
         self.devices = Devices()
         self.recorder = DeliveryJournal(store, shards)
@@ -166,21 +166,21 @@ class DeviceManager:
     # ---- entries of the alert log, and work that is due ----------------------------------------------------------
 
     def deliver(self, entry: Entry | Untrusted) -> None:
-        """Process an entry (a revision or a cancel) of the alert log, and push it to the devices that it concerns."""
+        """Process an entry (a revision or a cancel) of the alert log: push it to the devices that it concerns."""
         self._ids = None
         self.fanout.deliver(entry, self.sending.tick())
         self.sending.wake()
 
     async def sweep(self) -> None:
-        """Do everything that depends on time alone. Call this several times a second.
+        """Do all work that is due by now.
 
-        Forget alerts that have ended, resume devices whose pause is over, withdraw the right to receive tests from
-        devices whose tokens have expired, remind devices whose registrations end soon, forget devices whose
-        registrations have ended, and retry failed writes.
+        Call this several times a second. Forget alerts that have ended, resume devices whose pause is over, withdraw
+        the right to receive tests from devices whose tokens have expired, remind devices whose registrations end soon,
+        forget devices whose registrations have ended, and retry failed writes.
         """
         now = self.sending.tick()
         self.fanout.sweep(now)
-        self.live.take_counts()  # not needed: `pushed` counts what services accepted, not what devices were offered
+        self.live.take_counts()  # drop these counts of offers: `pushed` counts what services accepted
         self.sending.resume_due()
         for device in self._tests.take(now.wall_ms):
             self.fanout.set_rights(device.row, may_test=_may_test(device.record, now))
@@ -193,7 +193,7 @@ class DeviceManager:
         """Retry the writes to the device store that failed earlier.
 
         First delete the devices that could not be deleted. Then read the devices whose stored state is uncertain
-        because a write failed. Then write the lines of the journal (what devices were sent).
+        because a write failed. Then write the lines of the journal (which alerts the devices were sent).
         """
         if self._to_forget:
             await self._forget_in_store(())
@@ -204,10 +204,12 @@ class DeviceManager:
         await self.recorder.flush()
 
     async def store_counts(self, store: Callable[[Mapping[str, Counts]], Awaitable[bool]]) -> None:
-        """Pass the number of accepted pushes of each alert to `store`. If it returns False, keep the numbers (rule H7).
+        """Pass to `store` how many pushes of each alert were accepted.
 
-        The journal of what devices were sent is written first. So a push is recorded in the device store before it is
-        counted. If the process is killed and the push is repeated, it still counts once.
+        If `store` returns False, keep the numbers (H7).
+
+        The journal of the alerts that devices were sent is written first. So a push is recorded in the device store
+        before it is counted. If the process is killed and the push is repeated, it still counts once.
 
         Example: the services have accepted 100 pushes, these are in the journal, and the process is killed before it
         counts them. The next process doesn't send them again, so they are never counted. The count is too low, but
@@ -234,8 +236,8 @@ class DeviceManager:
     def _schedule_check(self, device: Device, at_ms: int) -> None:
         """Schedule a check of a device's lease (its registration) at `at_ms`, in ms since 1970.
 
-        If an earlier check is scheduled already, do nothing. So a device that registers often is in `_leases` only once
-        or a few times.
+        Do nothing if a check is already scheduled for an earlier time. So a device that registers often is in `_leases`
+        only once or a few times.
         """
         if device.looked_at_ms is None or at_ms < device.looked_at_ms:
             device.looked_at_ms = at_ms
@@ -262,9 +264,9 @@ class DeviceManager:
     async def _rewrite(self, device: Device, rewrite: Callable[[Record], Record]) -> None:
         """Change the record of a device, in this process and in the store.
 
-        `rewrite` returns the new record for an old one. If the store can't be used, the change lasts until this process
-        ends; the process that has the device next will learn the same from the answer to its first push. If the store
-        has a newer registration of the device, the stored record is left unchanged.
+        `rewrite` is called with the old record and returns the new one. If the store can't be used, the change is lost
+        when this process ends; but the next process that has the device will learn the same from the answer to its
+        first push. If the store has a newer registration of the device, the stored record is left unchanged.
         """
         device.record = rewrite(device.record)
         known = device.known
@@ -280,7 +282,7 @@ class DeviceManager:
     # ---- loading and removing the devices of shards --------------------------------------------------------------
 
     async def take(self, terms: Mapping[int, int]) -> None:
-        """Load the devices of new shards (parts of all devices), and push the alerts that they lack (rules WPS5, WPO3).
+        """Load the devices of new shards (subsets of the devices), and push them what they lack (rules WPS5, WPO3).
 
         `terms` maps each shard to the number of its term. The caller has read the alert log to its end, so an alert
         that has been cancelled meanwhile is never sent. Raise StoreUnavailable if the store can't be used; then this
@@ -314,17 +316,17 @@ class DeviceManager:
         """Add a device that was loaded, unless this process has it already or has lost its shard meanwhile.
 
         If the device was encrypted with an older key, it is stored again with the first key instead. That changes its
-        digest and maybe its shard (the part of all devices that it belongs to). So its new digest is added to `again`,
-        and the caller reads the device under this digest after the load. If another process owns the new shard, the
-        store announces the change to that process.
+        digest and maybe its shard (the subset of the devices that it belongs to). So its new digest is added to
+        `again`, and the caller reads the device under this digest after the load. If another process owns the new
+        shard, the store announces the change to that process.
 
         Example: the operator puts a new key first in the file and restarts. Device D moves from shard 3 to shard 40,
-        together with the record of what it was sent of all live alerts, so the owner of shard 40 sends D nothing twice.
+        together with its delivery records (which alerts it was sent), so the owner of shard 40 sends D nothing twice.
         """
         stored, lines = found
         shard = shard_of(stored.device)
-        # If the device is here already, it is newer than the batch (Rule 2). If the shard's number has changed, the
-        # shard was lost meanwhile.
+        # If the device is here already, it is newer than the batch (Rule 2). If the shard has another term than at the
+        # start of the load, this process has lost the shard meanwhile.
         if self.devices.find(stored.device) is not None or self._shards.terms.get(shard) != terms[shard]:
             return
         try:
@@ -334,7 +336,7 @@ class DeviceManager:
             return
         if key > 0:  # encrypted with an older key
             renamed = self.records.sealed(record, stored.until_ms)
-            told = self._known_ids()[key]  # alert digests by the old key; lines of other alerts are dropped
+            told = self._known_ids()[key]  # digest by the old key -> alert id; lines of other alerts are dropped
             renamed_lines = [
                 line._replace(device=renamed.device, alert=self._keyring.digest("alert", told[line.alert]))
                 for line in lines
@@ -346,7 +348,7 @@ class DeviceManager:
         self._enter(OpenedDevice(stored, record, lines), {})
 
     async def let_go(self, shards: Collection[int]) -> None:
-        """Remove the devices of these shards (parts of all devices) from this process.
+        """Remove the devices of these shards (subsets of the devices) from this process.
 
         Wait up to LET_GO_S seconds for requests under way, and write their outcomes to the store before returning. So
         the next owner of the shards reads SENT rather than MAYBE.
@@ -392,8 +394,8 @@ class DeviceManager:
         """Return how many pushes a device of another process will be sent.
 
         The answer to a registration contains this number, whichever process received the request (rule WPN2). `holding`
-        maps the ids of the alerts that the device says it has to their revisions. The device is entered into this
-        process's fan-out just for the counting, so the same code decides as in the process that sends.
+        maps the ids of the alerts that the device says it has to their revisions. To count them, the device is entered
+        into this process's fan-out for a moment. So the same code decides as in the process that sends.
 
         Raise StoreUnavailable if the store can't be used.
         """
@@ -413,8 +415,8 @@ class DeviceManager:
         """Add, change or remove a device in this process, so that it agrees with the store.
 
         Return how many pushes the device will now be sent, or None if it does not belong to this process. `kept` is the
-        stored device, or None if it is not in the store. If the secret of a device has changed, it was forgotten and
-        has registered again, so what it was sent earlier no longer counts.
+        stored device, or None if it is not in the store. If the secret of a device has changed, the device was
+        forgotten and has registered again, so the alerts that it was sent earlier no longer count.
 
         Example: the owner of a device deletes it and registers it again through another process, and this process reads
         it only once, after both changes. The new secret shows that the device must start afresh.
@@ -438,7 +440,7 @@ class DeviceManager:
         return None if device is None else self.sending.send_owed(device)
 
     def _enter(self, kept: OpenedDevice, holding: Mapping[str, int]) -> Device | None:
-        """Add a device, which can then be offered its alerts. Return None if it can't be used or its lease has ended.
+        """Add a device, so that it can be offered alerts. Return None if it can't be used or its lease has ended.
 
         The lease is the time for which the registration is valid. A device can't be used if its push service is no
         longer allowed, if the VAPID key of its subscription is gone, or if this process has as many devices as it may
@@ -465,17 +467,19 @@ class DeviceManager:
         return device
 
     def _held_revisions(self, lines: Iterable[DeliveryRecord]) -> dict[str, int]:
-        """Return the revisions that a device has, according to the records of what it was sent: alert id -> revision.
+        """Return the revisions that a device has, as a dict by alert id.
 
-        Revision 0 means that the device may lack the current revision. It then counts as a recipient, so it is sent the
-        current entry of the alert, or its cancel (rule WPS3).
+        They come from its delivery records (which alerts it was sent).
+
+        Revision 0 means that the device may lack the current revision. The device then counts as a recipient, so it is
+        sent the current entry of the alert, or its cancel (rule WPS3).
         """
         ids = self._known_ids()[0]
         found = {ids[line.alert]: line for line in lines if line.alert in ids}
         return {alert_id: line.number if line.state is State.SENT else 0 for alert_id, line in found.items()}
 
     def _known_ids(self) -> Sequence[Mapping[bytes, str]]:
-        """Return one dict for each key of the keyring: digest of the id of a live alert -> the id.
+        """Return, for each key of the keyring, a dict that maps the digests of the ids of live alerts to the ids.
 
         The store names alerts only by digests, which can't be inverted. So this process computes the digests of all
         live alerts, and computes them again when the log has a new entry.
@@ -490,9 +494,9 @@ class DeviceManager:
     def _change(self, device: Device, kept: OpenedDevice, holding: Mapping[str, int]) -> None:
         """Apply a new registration to a device of this process.
 
-        `holding` maps the ids of the alerts that the device says it has to their revisions. If one of them is being
-        sent right now, the failure of that request must not undo the report. So `device.owed` (the alert of the
-        request) records the report.
+        `holding` maps the ids of the alerts that the device says it has to their revisions. If one of these alerts is
+        being sent to the device right now and the request fails, the device still has the alert. So `device.owed`,
+        which describes the request, records that.
         """
         before, record, now = device.record, kept.record, self.sending.tick()
         device.record, device.until_ms = record, kept.stored.until_ms
@@ -536,7 +540,7 @@ class DeviceManager:
         return Changed(put.result, before, live)
 
     async def forget_asked(self, devices: Sequence[RegistrationKey]) -> None:
-        """Forget devices at the request of their owner, even if other processes have them (rule WPN2).
+        """Forget devices because their owner has asked for it, even if other processes have them (rule WPN2).
 
         Raise StoreUnavailable if the store can't be used.
         """
@@ -590,7 +594,7 @@ class DeviceManager:
         """Read all devices again, because changes were missed or the store lost data.
 
         If the store lost data, store the devices of this process again first. Apply only devices that differ from the
-        store. Finally, record again what each device was sent.
+        store. Finally, write the delivery records of the devices (which alerts they were sent) again.
         """
         logger.warning("device store: updates were missed; reading all devices of this process again")
         if self._store.lost:
@@ -598,7 +602,8 @@ class DeviceManager:
         digests = {device.digest for device in self.devices}
         async for batch in self._store.load(self._shards.terms):
             for stored, _ in batch:
-                # The devices that are left differ, or only this process or only the store has them.
+                # After the loop, these are the devices that differ here and in the store, or that only one of the two
+                # has.
                 (digests.discard if self._is_up_to_date(stored) else digests.add)(stored.device)
         for digest in digests:
             await self.read(digest)
@@ -610,7 +615,7 @@ class DeviceManager:
     def _is_up_to_date(self, stored: StoredDevice) -> bool:
         """Return whether this process has a device exactly as it is stored.
 
-        Return False if no key decrypts the stored record.
+        Return False if no key can decrypt the stored record.
         """
         device = self.devices.find(stored.device)
         if device is None or device.until_ms != stored.until_ms:
@@ -634,7 +639,7 @@ class DeviceManager:
         self._store.lost = False
 
     async def forget(self, devices: Sequence[Device], why: str) -> None:
-        """Forget devices: remove them here, and delete their records and what they were sent (rule WPR9).
+        """Forget devices: remove them from this process, and from the store with their delivery records (WPR9).
 
         `why` is the reason under which metrics count them. If the store can't be used, the deletion is retried later
         (Rule 3); the devices are sent nothing from now on in any case.
@@ -678,9 +683,9 @@ class DeviceManager:
     def what_is_over(self) -> Callable[[bytes], bool]:
         """Return a function that takes the digest of an alert's id and returns whether the alert is no longer live.
 
-        The alerts that are live at the function's first call count. The store calls the function to find out which
-        records of deliveries can be removed. So the digests of all live alerts are computed only if the store has
-        records of alerts whose end has passed.
+        An alert counts as live if it is live when the function is called for the first time. The store calls the
+        function to find out which records of deliveries can be removed. So the digests of all live alerts are computed
+        only if the store has records of alerts whose end has passed.
         """
 
         @functools.cache
@@ -700,7 +705,10 @@ class DeviceManager:
 
 
 def _places(record: Record) -> list[Place]:
-    """Return the places of a record, as the fan-out needs them: the centre and the extent of each H3 cell."""
+    """Return the places of a device's record in the form that the fan-out uses.
+
+    Each place is the centre and the extent of an H3 cell.
+    """
     return [cell_place(int(cell, 16)) for cell in record.cells]
 
 

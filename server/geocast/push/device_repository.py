@@ -19,18 +19,22 @@ TRIES = 20  # attempts at one change before StoreUnavailable is raised
 
 
 class OpenedDevice(NamedTuple):
-    """A stored device with its decrypted record. Each of `lines` says what the device was sent of one alert."""
+    """A stored device with its decrypted record.
+
+    Each of `lines` says which revision of an alert the device was sent.
+    """
 
     stored: StoredDevice
     record: Record
     lines: Sequence[DeliveryRecord]
 
 
-# A function that takes the stored device, or None if there is none, and returns its new record and the end of its
-# lease, or None to leave the device unchanged.
+# A function that decides how to change a device. It takes the stored device, or None if there is none. It returns the
+# device's new record and the end of its lease, or None to leave the device unchanged.
 Change = Callable[[OpenedDevice | None], tuple[Record, int] | None]
-# A function that takes the stored device and its stored delivery records (one for each alert that the device was sent),
-# and returns the delivery records to store with a registration, for the alerts that the device says it has.
+# A function that is called when a device registers. It takes the stored device and its delivery records (one for each
+# alert that was sent to the device). It returns the delivery records to store with the registration: those of the
+# alerts that the device says it has.
 Held = Callable[[StoredDevice, Sequence[DeliveryRecord]], Sequence[DeliveryRecord]]
 
 
@@ -40,14 +44,18 @@ class DeviceRepository:
     def __init__(self, store: DeviceStore, recorder: DeliveryJournal, keyring: Keyring) -> None:
         """Create a repository of the devices in `store`.
 
-        It writes through `recorder`, which tracks whether the store can be written.
+        All writes go through `recorder`, which tracks whether the store can be written.
         """
         self._store = store
         self._recorder = recorder
         self._keyring = keyring
 
     def digest_of(self, owner: Subject, device_id: str) -> bytes:
-        """Return the digest of an owner's device id. Two owners that use the same id have two devices (rule WPR1)."""
+        """Return the digest by which the store identifies an owner's device.
+
+        The digest depends on the owner and the device id. So if two owners use the same id, they have two devices (rule
+        WPR1).
+        """
         return self._keyring.digest("device", owner.sub, device_id, *_issuer_of(owner))
 
     async def find(self, device: bytes) -> OpenedDevice | None:
@@ -59,15 +67,15 @@ class DeviceRepository:
         return None if found is None else self._opened(*found)
 
     async def knowing(self, secret: bytes) -> OpenedDevice | None:
-        """Return the device whose secret has this SHA-256, or None if there is none or no key decrypts it.
+        """Return the device that has a secret with this SHA-256.
 
-        Raise StoreUnavailable if the store can't be used.
+        Return None if there is no such device or no key decrypts it. Raise StoreUnavailable if the store can't be used.
         """
         stored = await self._store.knowing(secret)
         return None if stored is None else self._opened(stored, ())
 
     async def owned(self, owner: Subject) -> Sequence[RegistrationKey]:
-        """Return the registration keys of all devices of an owner.
+        """Return the registration keys of all devices that belong to an owner.
 
         Raise StoreUnavailable if the store can't be used.
         """
@@ -81,11 +89,11 @@ class DeviceRepository:
         holding: Mapping[str, int] | None = None,
         held: Held = lambda _stored, _lines: (),
     ) -> tuple[Put | None, OpenedDevice | None]:
-        """Store the new state of a device, which `change` makes from the old one.
+        """Store a new state of a device. The function `change` makes it from the old state.
 
-        Return the store's result, and the device before the change or None. `change` is called with the stored device
-        or None, and called again if another process has changed the device in the meantime. If `change` returns None,
-        nothing is stored, and the returned result is None.
+        Return the store's result, and the device before the change (None if it was not stored). `change` is called with
+        the stored device or None, and called again if another process has changed the device in the meantime. If
+        `change` returns None, nothing is stored, and the returned result is None.
 
         `holding` maps the ids of the alerts that the device says it has to their revisions. It is passed on to the
         process that is responsible for the device (rule WPN2). `held` is called with the new stored device and its
@@ -108,14 +116,18 @@ class DeviceRepository:
         raise StoreUnavailable("other processes keep changing the device")
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Delete these registrations. If a device has registered again in the meantime, it stays.
+        """Delete these registrations.
 
-        Raise StoreUnavailable if the store can't be used.
+        If a device has registered again in the meantime, its newer registration stays. Raise StoreUnavailable if the
+        store can't be used.
         """
         await self._recorder.forget(devices)
 
     def sealed(self, record: Record, until_ms: int) -> StoredDevice:
-        """Return a device in the encrypted form in which it is stored. Its registration ends at `until_ms`."""
+        """Return a device in the encrypted form in which the store keeps it.
+
+        `until_ms` is the time at which its registration ends.
+        """
         digest = self.digest_of(record.subject, record.id)
         return StoredDevice(
             digest,
@@ -127,9 +139,9 @@ class DeviceRepository:
         )
 
     def holding(self, change: devicestore.Change) -> Mapping[str, int]:
-        """Return the alerts that a device reported to have when it changed its registration: alert id -> revision.
+        """Return the alerts that a device said it had when it changed its registration: alert id -> revision.
 
-        The report is in the encrypted note of the change. Return an empty dict if no key decrypts it.
+        The encrypted note of the change contains them. Return an empty dict if no key decrypts the note.
         """
         try:
             told: dict[str, int] = json.loads(self._keyring.open_note(change.note, change.device))
@@ -149,8 +161,8 @@ class DeviceRepository:
 
 
 def _issuer_of(owner: Subject) -> tuple[str, ...]:
-    """Return the part of a digest that depends on the owner's issuer, as a tuple of strings.
+    """Return the strings that stand for the owner's issuer when a digest is computed.
 
-    The tuple is empty if the issuer is empty, so that digests of earlier releases stay the same (rule HD5).
+    There is none if the issuer is empty, so that digests of earlier releases stay the same (rule HD5).
     """
     return (owner.issuer,) if owner.issuer else ()

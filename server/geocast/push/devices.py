@@ -18,15 +18,15 @@ from .service_limits import Gate, ServiceLimit, Slots
 SECRET_BYTES = 24
 RENEW_MS = 3 * 86_400_000  # how long before the end of its lease a device is sent a reminder
 
-Urgency = tuple[int, bool]  # (minus the severity's rank, not a cancel); the smallest is sent first
+Urgency = tuple[int, bool]  # (minus the severity's rank, False for a cancel); the smallest is sent first
 
 
 class Owed:
     """The alert or cancel that is being sent to a device, while the request is under way.
 
     `recipient` says whether the device was a recipient of the alert before the request. `held` is True if the device
-    has registered again during the request, and has reported that it has this revision. A failure of the request then
-    changes nothing.
+    has registered again during the request, and has said that it has this revision. If the request then fails, the
+    device still counts as having the revision.
     """
 
     __slots__ = ("alert", "held", "message", "recipient")
@@ -76,8 +76,9 @@ class Device:
     ) -> None:
         """Create an idle device that is not in the fan-out yet.
 
-        `until_ms` is the time at which its registration ends, in ms since 1970. `term` is the number of this process's
-        lease of the device's shard (a part of all devices).
+        `until_ms` is the time at which its registration ends, in ms since 1970. A process leases each shard (a subset
+        of the devices) that it is responsible for, and each lease has a number. `term` is the number of the lease of
+        the device's shard.
         """
         self.digest = digest
         self.record = record
@@ -100,20 +101,23 @@ class Device:
 
     @property
     def lease_due_ms(self) -> int:
-        """The time at which the device's lease (its registration) needs attention next, in ms since 1970.
+        """The time at which the device's lease (its registration) next needs attention, in ms since 1970.
 
-        First this is the time of the reminder, then the end of the lease (rule WPR9).
+        This is the time of the reminder, and once the device was reminded, the end of the lease (rule WPR9).
         """
         return self.until_ms if self.record.renewed else self.until_ms - RENEW_MS
 
     @property
     def owner(self) -> Subject:
-        """The owner of the device: the subject of the token it registered with. Limits count by owner (rule HD5)."""
+        """The owner of the device: the subject of the token with which it registered.
+
+        Limits count by owner (rule HD5).
+        """
         return self.record.subject
 
     @property
     def shard(self) -> int:
-        """The shard that the device belongs to: one of 64 parts of all devices, as a number from 0 to 63."""
+        """The shard that the device belongs to: one of 64 subsets of the devices, as a number from 0 to 63."""
         return shard_of(self.digest)
 
     @property
@@ -127,7 +131,7 @@ class Device:
         return self.row >= 0
 
     def on(self, event: DeviceEvent) -> None:
-        """Change the state according to an event. Raise KeyError if the event can't happen in this state."""
+        """Apply an event to the state of the device. Raise KeyError if the event can't happen in this state."""
         self.state = NEXT[self.state][event]
 
 
@@ -160,8 +164,8 @@ class Devices:
 class Times:
     """A queue of devices, ordered by the times at which something is due for them.
 
-    A device may be in the queue several times. If its time is moved to a later one, `take` returns it at the old time
-    as well.
+    A device may be in the queue several times. If its time is moved to a later one, `take` still returns the device at
+    the old time too.
     """
 
     def __init__(self) -> None:
@@ -172,7 +176,7 @@ class Times:
         return len(self._heap)
 
     def put(self, at: float, device: Device) -> None:
-        """Add a device. `take` will return it once the time `at` has come."""
+        """Add a device to the queue. `take` returns the device once the time `at` has come."""
         heappush(self._heap, (at, next(self._order), device))
 
     def take(self, now: float) -> list[Device]:
@@ -195,8 +199,8 @@ def new_secret() -> str:
 
 
 def digest_of_secret(secret: str) -> bytes:
-    """Return the SHA-256 of a secret, for storing.
+    """Return the SHA-256 of a secret.
 
-    The secret has 192 random bits, so it can't be guessed from its digest.
+    It is stored instead of the secret. The secret has 192 random bits, so it can't be guessed from its digest.
     """
     return hashlib.sha256(secret.encode(errors="replace")).digest()

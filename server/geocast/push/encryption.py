@@ -38,9 +38,9 @@ _MARK_BYTES = 4  # length of the start of an encrypted record, which tells its k
 class Record:
     """All that is stored about a device.
 
-    `p256dh` and `auth` are the keys of the subscription; `vapid` is the public key of this server that the subscription
-    was made with. `cells` are H3 cells in hexadecimal. `kid` names the key of the device's token, and `issuer` the
-    token's issuer (rule HD5); it is empty in records of earlier releases. `issued_at_s` and `expires_at_ms` are the
+    `p256dh` and `auth` are the keys of the subscription; `vapid` is the public key of this server with which the
+    subscription was made. `cells` are H3 cells in hexadecimal. `kid` names the key of the device's token, and `issuer`
+    the token's issuer (rule HD5); it is empty in records of earlier releases. `issued_at_s` and `expires_at_ms` are the
     times of the token; `issued_at_s` is None if the token has no such time.
 
     `small` says whether the push service accepts only small bodies, `renewed` whether the device was reminded that its
@@ -96,9 +96,10 @@ def unpacked(data: bytes) -> Record:
 
 @functools.lru_cache(1_024)
 def _shared(value: Any) -> Any:
-    """Return an object equal to `value`: always the same object for equal values.
+    """Return an object that is equal to `value`.
 
-    Most devices have equal values here, so sharing one object saves memory.
+    For equal values it is always the same object. Most devices have equal values here, so sharing one object saves
+    memory.
     """
     return value
 
@@ -126,8 +127,8 @@ class Keyring:
     def digest(self, what: str, *values: str, key: int = 0) -> bytes:
         """Return a digest of these values.
 
-        `what` is the kind of thing that they identify, such as `device` or `alert`, so that equal values of different
-        kinds have different digests. `key` is the index of the key.
+        `what` says what the values identify, such as `device` or `alert`. So equal values that identify different kinds
+        of things have different digests. `key` is the index of the key to use.
         """
         data = b"".join(len(each).to_bytes(4, "big") + each for each in (what.encode(), *map(str.encode, values)))
         return hmac.digest(self._keys[key].digesting, data, hashlib.sha256)[:DIGEST_BYTES]
@@ -149,7 +150,7 @@ class Keyring:
         return self._seal(data, device)
 
     def open_note(self, sealed: bytes, device: bytes) -> bytes:
-        """Decrypt a note that `seal_note` has made. Raise ValueError if no key decrypts it."""
+        """Return the decrypted note that `seal_note` has encrypted. Raise ValueError if no key decrypts it."""
         return self._open(sealed, device)[0]
 
     def _seal(self, data: bytes, bound: bytes) -> bytes:

@@ -84,7 +84,7 @@ class ServiceConnection(asyncio.Protocol):
         self._transport.abort()
 
     def is_slow(self, now: float) -> bool:
-        """Return whether the body of an answer is still incomplete about KEPT_S seconds after its head arrived."""
+        """Return whether an answer takes too long: its body is incomplete about KEPT_S seconds after its head came."""
         return self._answer is None and self._parser is not None and now - self._head_at >= KEPT_S - TIDY_S
 
     # ---- methods that the transport calls ----------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class ServiceConnection(asyncio.Protocol):
             self._retry_after = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """Handle the end of an answer's head: make it the result of `exchange`, which waits for it."""
+        """Handle the end of an answer's head: `exchange` returns the head to its caller."""
         assert self._parser is not None
         status = self._parser.get_status_code()
         if status < 200:
@@ -165,14 +165,14 @@ class ServiceConnection(asyncio.Protocol):
             self.abort()
 
     def on_message_complete(self) -> None:
-        """Handle the end of an answer: keep the connection for another request."""
+        """Handle the end of an answer: the connection can be used for another request."""
         if self._answer is None and self._parser is not None:
             self._parser = None
             self._connections.keep(self)
 
 
 def pass_over_late_writes(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """Handle an uncaught error as the event loop does by default, but ignore TLS errors of closed connections.
+    """Handle an uncaught error in the event loop's default way, but ignore TLS errors of closed connections.
 
     Example: a service announces that it will close the connection, so this process closes it. uvloop may still have
     bytes to write, finds the connection closed, and would log a traceback.
@@ -194,9 +194,10 @@ class ServiceConnections:
         self._tidying: asyncio.TimerHandle | None = None
 
     def kept(self, host: str, port: int) -> ServiceConnection | None:
-        """Return an idle connection to this host and port, or None if there is none.
+        """Return an idle connection to this host and port for a request, or None if there is none.
 
-        The caller gets the connection for itself. If there are several, it gets the one that became idle last.
+        The connection is then in use and not available to other callers. If there are several, the one that became idle
+        last is returned.
         """
         kept = self._kept.get((host, port))
         if not kept:
@@ -206,14 +207,14 @@ class ServiceConnections:
         return connection
 
     def keep(self, connection: ServiceConnection) -> None:
-        """Make an idle connection available to `kept`, for another request."""
+        """Make an idle connection available, so that `kept` can return it for another request."""
         self._waiting[connection] = asyncio.get_running_loop().time()
         self._kept.setdefault(connection.where, {})[connection] = None
         if len(self._waiting) > MAX_KEPT:
             next(iter(self._waiting)).abort()
 
     def take(self, connection: ServiceConnection) -> None:
-        """Make a connection unavailable to `kept`. Do nothing if it is not available."""
+        """Make a connection unavailable, so that `kept` no longer returns it. Do nothing if it was not available."""
         if self._waiting.pop(connection, None) is not None:
             kept = self._kept[connection.where]
             del kept[connection]
@@ -242,7 +243,7 @@ class ServiceConnections:
             connection.abort()
 
     def _tidy(self) -> None:
-        """Close the connections that have been idle for too long, and those whose answers take too long to arrive."""
+        """Close connections that have been idle for too long, and those whose answers take too long to be complete."""
         loop = asyncio.get_running_loop()
         for connection in [each for each in self.everyone if each.is_slow(loop.time())]:
             connection.abort()

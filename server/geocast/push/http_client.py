@@ -114,7 +114,7 @@ def _request(push: Push) -> bytes:
 
 
 class _Name:
-    """The addresses that the last lookup of a host name found, and the lookup that is in progress, if any."""
+    """The addresses that the last lookup of a host name has found, and the lookup in progress, if there is one."""
 
     def __init__(self) -> None:
         self.addresses: list[str] | None = None

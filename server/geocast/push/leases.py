@@ -1,4 +1,4 @@
-"""The shards (parts of all devices) that this process holds, if several processes share a device store (rule WPN1).
+"""The shards (subsets of the devices) that this process holds, if several processes share a device store (rule WPN1).
 
 Devices are divided into 64 shards. A process holds a shard by a *lease*: for a limited time it alone sends pushes to
 the devices of the shard, and it renews the lease while it runs.
@@ -61,7 +61,7 @@ LATE_S = 0.05  # how long after the end of another process's lease to ask for th
 class Leased(NamedTuple):
     """The store's answer to a request to renew leases.
 
-    A lease gives a process a shard (a part of all devices) for a limited time. `numbers` maps each shard that this
+    A lease gives a process a shard (a subset of the devices) for a limited time. `numbers` maps each shard that this
     process has now to the number of its lease.
     """
 
@@ -73,13 +73,13 @@ class Leased(NamedTuple):
 
 
 class LeaseStore(Protocol):
-    """The methods that a store must have so that processes can lease shards (parts of all devices) in it.
+    """The methods that a store must have so that processes can lease shards (subsets of the devices) in it.
 
     Both methods raise StoreUnavailable if the store can't be used.
     """
 
     async def lease(self, process: str, held: Mapping[int, int], *, may_take: bool) -> Leased:
-        """Renew a process's leases of shards (parts of all devices), and return the leases that it has now.
+        """Renew a process's leases of shards (subsets of the devices), and return the leases that it has now.
 
         `held` maps each shard that the process holds to the number of its lease. If `may_take`, also take free shards,
         until the process has its share of all shards (Rule 4).
@@ -87,7 +87,7 @@ class LeaseStore(Protocol):
         ...
 
     async def release(self, process: str, held: Mapping[int, int], *, leaving: bool) -> None:
-        """Free shards (parts of all devices), so that other processes can take them.
+        """Free shards (subsets of the devices), so that other processes can take them.
 
         `held` maps each of them to the number of its lease. If `leaving`, the process is about to exit and no longer
         counts as running.
@@ -102,20 +102,20 @@ class _Lease:
 
 
 class LeasedShards:
-    """Holds shards (parts of all devices) by leases: an implementation of `Shards`.
+    """Holds shards (subsets of the devices) by leases: an implementation of `Shards`.
 
     The module's docstring has the rules.
     """
 
     def __init__(self, store: LeaseStore, clock: Clock) -> None:
-        """Create the object without any shards (parts of all devices). `attach` will take some."""
+        """Create the object without any shards (subsets of the devices). Shards are taken once `attach` runs."""
         self.error: str | None = None  # why the last renewal failed; None if it succeeded
         self._process = secrets.token_hex(8)
         self._store = store
         self._clock = clock
         self._share = 0
         self._leases: dict[int, _Lease] = {}  # shard -> lease: this process's leases, as far as it knows
-        self._has_taken = False  # whether `owner.take` has been called, be it without a shard
+        self._has_taken = False  # whether `owner.take` has been called, even with no shard
         self._terms: dict[int, int] = {}  # shard -> lease number: the shards whose devices are loaded
         self._going: set[int] = set()  # shards whose devices are being removed
         self._take_from = float("-inf")  # no shard is taken before this time (Rule 5)
@@ -124,7 +124,7 @@ class LeasedShards:
 
     @property
     def terms(self) -> Mapping[int, int]:
-        """The shards (parts of all devices) that this process holds, with the numbers of their leases.
+        """The shards (subsets of the devices) that this process holds, with the numbers of their leases.
 
         Shards that are about to be freed are included.
         """
@@ -137,22 +137,22 @@ class LeasedShards:
         return is_held and lease is not None and self._clock.now().monotonic < lease.until - MARGIN_S
 
     def refused(self, shards: Collection[int]) -> None:
-        """Give up these shards (parts of all devices): the store has refused a write for them (Rule 2).
+        """Stop serving these shards (subsets of the devices), because the store has refused a write for them (Rule 2).
 
-        The refusal means that other processes hold the shards.
+        The refusal means that other processes have taken the shards.
         """
         self._lose([shard for shard in shards if shard in self._leases])
 
     async def attach(self, owner: ShardOwner) -> None:
-        """Take, renew and free shards (parts of all devices), forever. `owner` loads and removes their devices."""
+        """Take, renew and free shards (subsets of the devices), forever. `owner` loads and removes their devices."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._renew_for_ever())
             tasks.create_task(self._serve_for_ever(owner))
 
     async def stop(self) -> None:
-        """Free all shards (parts of all devices), so that other processes can take them.
+        """Free all shards (subsets of the devices), so that other processes can take them.
 
-        Before this, the caller must stop the object that has the devices, and write the journal of what they were sent.
+        Before this, the caller must stop the object that has the devices, and write their delivery records.
         """
         async with self._turn:
             numbers = {shard: lease.number for shard, lease in self._leases.items()}
@@ -177,7 +177,7 @@ class LeasedShards:
             await asyncio.sleep(pause_s)
 
     async def renew(self) -> float:
-        """Renew the leases of all shards (parts of all devices) once. Return the seconds until the next renewal.
+        """Renew the leases of all shards (subsets of the devices) once. Return the seconds until the next renewal.
 
         Raise StoreUnavailable if the store can't be used.
         """
@@ -201,8 +201,8 @@ class LeasedShards:
     def _settle(self, leased: Leased, before: Mapping[int, _Lease], now: float) -> None:
         """Apply the store's answer to a request to renew leases.
 
-        The request was made at `now` (monotonic clock) for the leases in `before`. If a shard of `before` is no longer
-        in `_leases`, it was lost during the request, and stays lost.
+        `before` has the leases for which the request was made, and `now` is the time at which it was made (monotonic
+        clock). If a shard of `before` is no longer in `_leases`, it was lost during the request, and stays lost.
         """
         if self.error is not None:
             logger.warning("device shards: leases are being renewed again")
@@ -218,7 +218,10 @@ class LeasedShards:
         self._news.set()
 
     def _pause_s(self, leased: Leased) -> float:
-        """Return the seconds until the next renewal: few if this process has too few shards and may soon get one."""
+        """Return the number of seconds until the next renewal.
+
+        It is small if this process has too few shards and may soon get another one.
+        """
         if len(self._leases) >= leased.share:
             return RENEW_S
         if leased.crowded:
@@ -252,7 +255,7 @@ class LeasedShards:
         """Take the next step in loading or removing devices. Return False if there is nothing to do.
 
         `owner` is the object that has this process's devices. The step is the first of these that is needed: have
-        `owner` remove the devices of lost shards (parts of all devices), have it load the devices of new shards, or
+        `owner` remove the devices of lost shards (subsets of the devices), have it load the devices of new shards, or
         free one shard that this process has beyond its share. Raise StoreUnavailable if the store can't be used.
         """
         lost = [shard for shard, number in self._terms.items() if self._number(shard) != number]
@@ -289,7 +292,7 @@ class LeasedShards:
             raise
 
     async def _let_go(self, owner: ShardOwner, shards: Collection[int]) -> None:
-        """Have `owner` remove the devices of these shards. Until that is done, no new pushes to them start."""
+        """Have `owner` remove the devices of these shards. No new pushes to these devices start from now on."""
         self._going.update(shards)
         try:
             await owner.let_go(shards)
@@ -299,7 +302,7 @@ class LeasedShards:
             self._terms.pop(shard, None)
 
     async def _release(self, shard: int) -> None:
-        """Free a shard (a part of all devices) in the store, after `_let_go` has removed its devices (Rule 4)."""
+        """Free a shard (a subset of the devices) in the store, after `_let_go` has removed its devices (Rule 4)."""
         async with self._turn:
             lease = self._leases.pop(shard, None)
             if lease is not None:

@@ -62,10 +62,10 @@ def _shortened_message(message: PushMessage, now: str, most: int) -> bytes:
 
 
 def _shortened_to_fit(message: dict[str, Any], part: dict[str, Any], name: str, words: str, most: int) -> bytes:
-    """Return the message as JSON of at most `most` bytes, after shortening its text `words` as far as needed.
+    """Return the message as JSON of at most `most` bytes, after shortening one text of the message as far as needed.
 
-    The text is `part[name]`, where `part` is the message itself or an object inside it. If not even one character fits,
-    return a notice that the device should fetch the alert.
+    The text is `part[name]`, and `part` is the message itself or an object inside it. The original text is `words`. If
+    not even one character fits, return a notice that the device should fetch the alert.
     """
     low, high = 0, len(words)  # how many characters fit is within this range
     while low < high:
@@ -85,9 +85,9 @@ def _json(message: dict[str, Any]) -> bytes:
 
 
 def topic(key: bytes, alert_id: str) -> str:
-    """Return the value of the header `Topic` for an alert and a device.
+    """Return the value of the header `Topic` for pushes of one alert to one device.
 
-    A push replaces an older one that has the same Topic and was not delivered yet. `key` belongs to the device, so no
+    A push replaces an earlier push with the same Topic that was not delivered yet. `key` belongs to the device, so no
     two devices share a Topic (rule WPT3).
     """
     return encoded(hmac.digest(key, alert_id.encode(), hashlib.sha256))[:TOPIC_CHARACTERS]

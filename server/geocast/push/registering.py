@@ -63,7 +63,7 @@ class Subscription(StrictModel):
 
 
 class DevicePlace(StrictModel):
-    """A place of a device: an H3 cell. Its resolution is checked together with the other fields."""
+    """A place of a device: an H3 cell. The cell's resolution is checked later, together with the other fields."""
 
     cell: Annotated[str, Field(max_length=32)]
 
@@ -81,7 +81,7 @@ class Registration(StrictModel):
 
 
 class Readdressing(StrictModel):
-    """The body of a service worker's PUT, which changes only the subscription."""
+    """The body of a service worker's PUT, which changes only the subscription of a device."""
 
     subscription: Subscription
 
@@ -153,10 +153,10 @@ class Registering:
         return Registered(answer | {"secret": secret} if is_new else answer, is_new)
 
     async def readdress(self, device: OpenedDevice, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Give a device another subscription without extending its registration.
+        """Give a device another subscription.
 
-        Return the body of the answer, or None if the device was forgotten meanwhile. Raise Problem if the request is
-        refused.
+        The end of its registration stays the same. Return the body of the answer, or None if the device was forgotten
+        meanwhile. Raise Problem if the request is refused.
         """
         asked = self._read(Readdressing, body).subscription
         self._rates.claim(device.record.subject, RATES, self._clock.now().monotonic)
@@ -208,7 +208,7 @@ class Registering:
         await self._waking.forget_asked(devices)
 
     def shown(self, device: OpenedDevice) -> dict[str, Any]:
-        """Return what is stored about a device, for its owner.
+        """Return the data that is stored about a device, in the form in which its owner may see it.
 
         Keys and secrets are left out, and only the host of the endpoint is shown.
         """
@@ -236,9 +236,9 @@ class Registering:
         return asked
 
     def _broken(self, asked: Registration | Readdressing) -> Iterator[Violation]:
-        """Yield a violation for each rule that the request breaks, except those that the types of its fields express.
+        """Yield a violation for each of the rules WPR2 to WPR4 that the request breaks.
 
-        The rules are WPR2 to WPR4.
+        Rules that are expressed by the types of the fields have been checked before.
         """
         subscription = asked.subscription
         if self._terms.services.allowed(subscription.endpoint) is None:
@@ -262,7 +262,7 @@ class Registering:
     def _until(subscription: Subscription, lease_ms: int) -> int:
         """Return the time at which a registration ends, in ms since 1970 (rule WPR4).
 
-        It is `lease_ms`, or the time at which the subscription expires if that is earlier.
+        It ends at `lease_ms`, or earlier if the subscription expires before that.
         """
         expires_ms = subscription.expirationTime
         return lease_ms if expires_ms is None else min(lease_ms, int(expires_ms))

@@ -45,7 +45,7 @@ OFFER = "/v1/push"
 
 
 def requests_of(share: float) -> Shares:
-    """Return a limit on how many requests may be in progress at once.
+    """Return an object that limits how many requests may be in progress at once.
 
     `share` is the fraction (0 to 1) of the limit that one subject (token owner) may use (rule HD6).
     """
@@ -203,7 +203,7 @@ class _Gate:
                 await _refused(self.calls, Problem(problems.INTERNAL))(scope, receive, noted)
 
     async def _answer(self, scope: Scope, headers: Headers, origin: str | None) -> tuple[ASGIApp, Hashable]:
-        """Return the application that answers the request, and the subject (token owner) that the request counts for.
+        """Return the application that answers the request, and the subject (token owner) who has made the request.
 
         Each subject has a limit on its requests in progress (rule HD6).
         """

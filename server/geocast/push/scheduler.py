@@ -28,8 +28,8 @@ Rule 5  Right before a request is sent, it is checked again: its entry must stil
 Rule 6  A waiting device is in the queue of one gate: that of its host, or that of a set of slots. When a request ends,
         its host and the SPARE_SLOTS move as many waiting devices as they have free places to the queue of SLOTS. From
         that queue, the most urgent device is tried next.
-Rule 7  No request starts for a device whose shard (part of all devices) another process may have taken (`shards`). The
-        device waits until this process is certain to hold the shard.
+Rule 7  No request starts for a device whose shard (subset of the devices) another process may have taken (`shards`).
+        The device waits until this process is certain to hold the shard.
 
 Example for Rules 1 and 2: alerts A (severe) and B (minor) are offered to an idle device at once. The device takes A and
 declines B, and the fan-out records both. The service answers 201: the row is resumed, B is computed again, offered and
@@ -91,7 +91,7 @@ logger = logging.getLogger(__name__)
 
 SLOTS, SPARE_SLOTS = 256, 64  # limits on requests under way in a process: to known hosts; to all others
 OF_ONE = 2  # limit on the slots of each kind for the devices of one owner
-MARKS = 5  # this many stored records that a host has accepted a push are enough
+MARKS = 5  # when so many stored records say that a host has accepted a push, no more are needed
 LOOKED_THROUGH = 1_000  # limit on the waiting devices that are searched for one to test a closed host with
 TURN_S = 0.001  # after this time in `_run`, other tasks of the event loop run
 LATE_S = 1.0  # pause of a device whose request can't start for a reason other than a gate
@@ -100,10 +100,12 @@ UNDER_WAY = (DeviceState.UNDER_WAY, DeviceState.LEAVING)
 
 
 class PushScheduler:
-    """Sends all push requests. Each device is a row (an index) of a fan-out, which finds the recipients of each alert.
+    """Sends all push requests.
 
-    A *gate* is a limit on requests under way, with a queue of waiting devices: the limit of one push service host, or a
-    set of *slots* for requests to all hosts. The module's docstring has the rules.
+    Each device is a row (an index) of a fan-out, which finds the recipients of each alert.
+
+    A *gate* is a limit on requests under way, with a queue of waiting devices. There is a gate for each push service
+    host, and there are sets of *slots* for the requests to all hosts. The module's docstring has the rules.
     """
 
     def __init__(
@@ -198,10 +200,11 @@ class PushScheduler:
             self._closed.discard(lane)
 
     def moved(self, device: Device) -> None:
-        """Move a device to the limit of its new host, after it has registered with another endpoint.
+        """Apply the limits of another host to a device, because it has registered with another endpoint.
 
-        If the device is paused, the pause ends, because the failure concerned the old endpoint. If it waits, it joins
-        the queue of SLOTS, and when its turn comes, it waits at whichever limit of the new host prevents its request.
+        If the device is paused, the pause ends, because the failure concerned the old endpoint. If the device is
+        waiting, it joins the queue for a free slot. When its turn comes, it waits again if the limit of the new host is
+        reached.
         """
         self._uncount_at_host(device)
         self._count_at_host(device)
@@ -213,15 +216,18 @@ class PushScheduler:
             self._put(self._slots, device.urgency, device)
 
     def _mark(self, device: Device) -> None:
-        """Count a device whose stored record says that its host has accepted a push. Trust the host from now on."""
+        """Count a device as one whose host has accepted a push, as its stored record says.
+
+        Trust the host from now on.
+        """
         device.marked, device.lane.marked = True, device.lane.marked + 1
         device.lane.known = True
 
     def open_shares(self) -> dict[str, float]:
-        """Return, for each entry of `--push-services`, the fraction (0 to 1) of its devices whose host is open.
+        """Return, for each entry of `--push-services`, the fraction (0 to 1) of its devices that can be sent pushes.
 
-        A host is closed after too many failures. Only devices whose host has accepted a push before count. The fraction
-        is 1 for an entry without such devices.
+        A device can't be sent pushes while its host is closed because of too many failures. Only devices at hosts that
+        have accepted a push before count. The fraction is 1 for an entry without such devices.
         """
         devices, behind_open = Counter[str](), Counter[str]()
         for lane in self.lanes.values():
@@ -233,7 +239,7 @@ class PushScheduler:
     # ---- devices that enter and leave the fan-out ----------------------------------------------------------------
 
     def enter(self, device: Device, row: int) -> None:
-        """Add a device that has this row (index) in the fan-out.
+        """Add a device whose row (index) in the fan-out is `row`.
 
         After this, the caller tells the fan-out which alerts the device already has, and calls `send_owed`.
         """
@@ -255,7 +261,7 @@ class PushScheduler:
     # ---- offering alerts to devices ------------------------------------------------------------------------------
 
     def tick(self) -> Now:
-        """Read the clock and return the time. The fan-out works with this time until the next tick."""
+        """Read the clock, and return the time that was read. The fan-out works with this time until the next call."""
         self._now = self._clock.now()
         return self._now
 
@@ -280,7 +286,7 @@ class PushScheduler:
         self._ending = True
 
     async def ended(self, devices: Sequence[Device], within_s: float) -> None:
-        """Wait until none of these devices has a request under way, for at most `within_s` seconds."""
+        """Wait until none of these devices has a request under way any more, but at most `within_s` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while any(device.state in UNDER_WAY for device in devices):
@@ -294,10 +300,10 @@ class PushScheduler:
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        """Offer alerts to devices, then send what the devices took.
+        """Offer alerts to devices, then send the alerts that the devices took.
 
-        Offer them until no alert or waiting device is left, no slot is free or TURN_S seconds have passed. All devices
-        that took an alert share one write to the journal, so one sync of the disk serves up to 256 requests.
+        Stop offering when nothing is left to offer, no slot is free or TURN_S seconds have passed. All devices that
+        took an alert share one write to the journal, so one sync of the disk serves up to 256 requests.
         """
         self._scheduled = False
         now = self._now = self._clock.now()
@@ -332,7 +338,7 @@ class PushScheduler:
         elif first is not None:
             device = self._next_waiting()
             self._resume(device)
-            if device.state is not DeviceState.UNDER_WAY:  # it found no free place, so the gates choose again
+            if device.state is not DeviceState.UNDER_WAY:  # it could not start, so let others have its turn
                 self._admit(device.lane)
                 self._admit(self._spare)
         else:
@@ -340,17 +346,18 @@ class PushScheduler:
         return True
 
     def take(self, rows: Rows, alerts: Sequence[LiveAlert], texts: Sequence[int]) -> Sequence[Rows]:
-        """Offer the most urgent of these alerts to the devices with these rows (indices in the fan-out).
+        """Offer one alert, the most urgent of these, to the devices in these rows (indices in the fan-out).
 
-        Return one array for each alert: the rows whose devices took it. A device has one request under way (Rule 1), so
-        all devices decline the other alerts. `texts` has the index of the text (language) to send for each alert.
+        A device can have only one request under way (Rule 1), so all devices decline the other alerts. Return one array
+        for each alert: the rows of the devices that took it. So the array is empty for all alerts but one. `texts` has,
+        for each alert, the index of the text (language) to send.
         """
         first = min(range(len(alerts)), key=lambda n: _urgency(alerts[n]))
         took = [row for row in rows.tolist() if self._takes(self._at(row), alerts[first], texts[first])]
         return [np.array(took if n == first else [], np.int32) for n in range(len(alerts))]
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
-        """Return the indices of these rows in their present order. Devices need not be sent alerts by age."""
+        """Return the indices of these rows in their present order, because the order doesn't matter for devices."""
         return np.arange(len(rows))
 
     def _at(self, row: int) -> Device:
@@ -359,7 +366,7 @@ class PushScheduler:
         return device
 
     def _resume(self, device: Device) -> None:
-        """End a device's pause or wait, and offer it the alerts that it lacks."""
+        """End the pause of a device, or its waiting, and offer it the alerts that it lacks."""
         device.on(DeviceEvent.RESUME)
         self.fanout.resume(device.row)
         self._offer(device)
@@ -382,9 +389,10 @@ class PushScheduler:
         return len(owed)
 
     def _takes(self, device: Device, alert: LiveAlert, text: int) -> bool:
-        """Start a device's request for an alert's current entry, if that is possible now, and return True.
+        """Start a request that sends an alert's current entry to a device, if a request can start now, and return True.
 
-        Otherwise pause the device or let it wait, and return False. `text` is the index of the alert's text (language).
+        Otherwise pause the device or put it into a queue, and return False. `text` is the index of the alert's text
+        (language).
         """
         if self._begin(device):
             recipient = bool(alert.flags(device.row) & RECIPIENT)
@@ -398,9 +406,10 @@ class PushScheduler:
         return False
 
     def _begin(self, device: Device) -> bool:
-        """Occupy a slot and a place at the host for a device's request. Return whether that was possible.
+        """Reserve a slot for a request to a device, and count the request against the limit of the device's host.
 
-        The device must be idle or waiting, and its host and the slots must have a free place.
+        Return False if that is not possible now. It is possible if the device is idle or waiting, its host allows
+        another request, and a slot is free.
         """
         is_free = device.state in (DeviceState.IDLE, DeviceState.WAITING)
         if not is_free or self._ending or not self._shards.may_send(device.shard):
@@ -418,10 +427,10 @@ class PushScheduler:
         return True
 
     def _gate(self, device: Device) -> tuple[Gate, bool]:
-        """Return the limit that decides about a device's next request, and whether it lets the request start.
+        """Return the limit that decides whether a device's next request may start, and True if the request may start.
 
-        The limit is that of the host if the host has no free place, and otherwise the set of slots that the request
-        would use.
+        If the host allows no more requests, the limit is that of the host. Otherwise it is the set of slots that the
+        request would use.
         """
         lane, owner = device.lane, device.owner
         if not lane.has_room(self._now.monotonic, served=device.served):
@@ -430,9 +439,9 @@ class PushScheduler:
         return slots, slots.free() > 0 and slots.allows(owner)
 
     def _wait(self, device: Device, how: Urgency) -> None:
-        """Put a device into the queue of the limit that prevents its request.
+        """Put a device into the queue of the limit that keeps its request from starting.
 
-        If it already waits there for a less urgent alert, it gets a place further ahead.
+        If the device already waits there for a less urgent alert, it moves forward in the queue.
         """
         gate, _ = self._gate(device)
         is_waiting = device.state is DeviceState.WAITING
@@ -442,20 +451,20 @@ class PushScheduler:
             self._put(gate, min(how, device.urgency) if is_waiting else how, device)
 
     def _put(self, gate: Gate, how: Urgency, device: Device) -> None:
-        """Put a device into the queue of a gate (limit), with this urgency.
+        """Put a device into the queue of a gate (a limit on requests), with this urgency.
 
-        An older entry of the device may remain in a queue. Code that reads a queue skips entries for which `_waits_so`
-        returns False.
+        Older entries of the device may still be in some queues. Code that reads a queue skips the entries for which
+        `_waits_so` returns False.
         """
         device.on(DeviceEvent.WAIT)
         device.urgency, device.gate = how, gate
         heappush(gate.waiting, (how, next(self._order), device, None))
 
     def _admit(self, gate: Gate) -> None:
-        """Move the first devices that wait at a gate (a limit on requests) to the queue of SLOTS (Rule 6).
+        """Let the first devices in the queue of a gate (a limit on requests) join the queue for a free slot (Rule 6).
 
-        Move as many as the gate has free places. `coming` counts the devices that were moved and not tried yet, so the
-        next call does not count their places as free.
+        As many devices join it as the gate allows requests to start. `coming` counts those of them that were not tried
+        yet, so that the next call does not let other devices join in their place.
         """
         count = gate.free(self._now.monotonic) - gate.coming if gate.waiting else 0
         while count > 0 and gate.waiting:
@@ -467,11 +476,11 @@ class PushScheduler:
                 heappush(self._slots.waiting, (how, order, device, gate))
 
     def _test_host(self, lane: ServiceLimit, now: Now) -> None:
-        """Test a closed host (one that failed, so no other requests go there) with one push, if the next test is due.
+        """Test a closed host with one push, if the next test is due.
 
-        If possible, the request is for a waiting device whose last push was accepted, because only the answer to such a
-        device shows whether the host works. If there is no such device for GRACE_S seconds, the test uses any device
-        (`service_limits`, Rule 3).
+        A closed host has failed, so no other requests are sent to it. If possible, the request is for a waiting device
+        whose last push was accepted, because only the answer to such a device shows whether the host works. If there is
+        no such device for GRACE_S seconds, the test uses any device (`service_limits`, Rule 3).
         """
         if lane.is_open:
             self._closed.discard(lane)
@@ -486,9 +495,9 @@ class PushScheduler:
                 self._put(self._slots, how, device)
 
     def _first_waiting(self) -> Urgency | None:
-        """Return the urgency of the first device that waits for a free slot, or None if no device waits for one.
+        """Return the urgency of the first device in the queue for a free slot, or None if the queue is empty.
 
-        A slot lets one request run. Remove entries at the front of the queue that are no longer valid.
+        A slot lets one request run. Entries at the front of the queue that are no longer valid are removed.
         """
         heap = self._slots.waiting
         while heap and not _waits_so(heap[0][2], heap[0][0], self._slots):
@@ -496,7 +505,7 @@ class PushScheduler:
         return heap[0][0] if heap else None
 
     def _next_waiting(self) -> Device:
-        """Remove the first entry from the queue of devices that wait for a free slot, and return its device."""
+        """Remove the first entry from the queue for a free slot, and return the device of this entry."""
         device: Device
         _, _, device, gate = heappop(self._slots.waiting)
         if gate is not None:
@@ -511,7 +520,10 @@ class PushScheduler:
     # ---- sending one request and recording its outcome -----------------------------------------------------------
 
     async def _send(self, devices: Sequence[Device]) -> None:
-        """Record on stable storage that these devices may be sent their alerts; then start the requests (rule WPS2)."""
+        """Record on stable storage that these devices may have been sent their alerts; then start the requests.
+
+        The record comes first, so that it is never missing after a crash (rule WPS2).
+        """
         going = [(device, device.owed) for device in devices if device.owed is not None]
         try:
             await self._recorder.before([self._line(device, owed, State.MAYBE) for device, owed in going])
@@ -524,7 +536,7 @@ class PushScheduler:
     async def _request(self, device: Device, owed: Owed) -> None:
         """Send the alert that a device took, record the outcome and act on it. Don't send an alert that is out of date.
 
-        Every path ends in `_record_outcome`, which gives back the slot and the place at the host.
+        Every path ends in `_record_outcome`, so the request always stops counting against the limits.
 
         Example: the journal took 3 s because the disk was busy, and the alert has been cancelled meanwhile. The
         revision is not sent. `_record_outcome` retracts it, and the device is offered the cancel if it is a recipient
@@ -576,11 +588,11 @@ class PushScheduler:
         return answer
 
     def _note_answer(self, device: Device, endpoint: Endpoint, outcome: PushOutcome, began: Now) -> None:
-        """Record the outcome of a request for the host, and for the device.
+        """Record the outcome of a request for the host, and for the device unless it has another endpoint by now.
 
-        If the device has another endpoint by now, record it only for the host. The first accepted push makes a host
-        known (trusted): its devices no longer wait for the few SPARE_SLOTS, which limit requests to unknown hosts, but
-        may use the regular SLOTS.
+        With the first push that a host accepts, it becomes known (trusted). Requests to unknown hosts may only use the
+        few SPARE_SLOTS. Devices at the host that wait for one of them stop waiting for it, because they may use the
+        regular SLOTS now.
         """
         lane, now = device.place[0], self._clock.now().monotonic
         was_known, is_same = lane.known, endpoint is device.endpoint
@@ -616,8 +628,8 @@ class PushScheduler:
     def _record_outcome(self, device: Device, owed: Owed, outcome: PushOutcome | None, pause_s: float) -> None:
         """Record the outcome of the request for an alert, then free the device for the next request.
 
-        `outcome` is None if the request was not sent. If `pause_s` is not 0, the device is paused for as many seconds
-        first. The *line* is the stored record of what the device was sent of the alert.
+        `outcome` is None if the request was not sent. If `pause_s` is not 0, the device is paused for that many seconds
+        first. The *line* is the device's delivery record for the alert.
 
         - A revision was sent: the line becomes SENT.
         - A cancel was sent: the line is removed, because the device is no longer a recipient.
@@ -640,10 +652,9 @@ class PushScheduler:
         self._free(device, pause_s)
 
     def _free(self, device: Device, pause_s: float) -> None:
-        """Give back the slot of a device's request, which has ended; then pause the device, or offer it its next alert.
+        """End a device's request: free its slot, then pause the device, or offer it its next alert.
 
-        Before that, as many waiting devices as there are free places are moved to the queue of SLOTS, and are tried
-        soon.
+        Before that, waiting devices join the queue for a free slot and are tried soon, as many as the limits allow.
         """
         self._now = self._clock.now()
         device.on(DeviceEvent.END)
@@ -662,9 +673,9 @@ class PushScheduler:
         self.wake()
 
     def _pause(self, device: Device, seconds: float) -> None:
-        """Pause a device for `seconds`.
+        """Pause a device for `seconds` if it is idle or waiting.
 
-        If it has a request under way, do nothing: whether to pause is decided when that request ends.
+        Do nothing if it has a request under way: whether to pause it is decided when that request ends.
         """
         if device.state in (DeviceState.IDLE, DeviceState.WAITING):
             self.fanout.pause(device.row)
@@ -691,10 +702,10 @@ class PushScheduler:
             await self._too_large(device)
 
     def renew(self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]) -> bool:
-        """Push a reminder to an idle device that its registration ends at `until_ms`, if a request can start now.
+        """Push a reminder to an idle device that its registration ends at `until_ms`.
 
-        Return whether the request started. When it has ended, `came` is called with True if the service accepted the
-        push, otherwise with False.
+        Return False if no request can start now. When the request has ended, `came` is called with True if the service
+        accepted the push, otherwise with False.
         """
         if device.state is not DeviceState.IDLE or not self._begin(device):
             return False
@@ -704,9 +715,9 @@ class PushScheduler:
     async def _request_renewal(
         self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]
     ) -> None:
-        """Push a reminder that a device's registration ends soon, and free the device for other requests.
+        """Push a reminder that a device's registration ends soon, then free the device for other requests.
 
-        Then call `came` with True if the service accepted the push, otherwise with False.
+        Finally, call `came` with True if the service accepted the push, otherwise with False.
         """
         record = device.record
         text = functools.partial(messages.renewal, until_ms, now.wall_ms)
@@ -717,7 +728,7 @@ class PushScheduler:
         await self._act_on_answer(device, record, answer.outcome)
 
     def lines_of(self, device: Device) -> list[DeliveryRecord]:
-        """Return a delivery record for each live alert that the device was sent, or may have been sent."""
+        """Return the delivery records of a device: one for each live alert that it was sent, or may have been sent."""
         return [line for alert in self.fanout.live if (line := self._record_of(device, alert)) is not None]
 
     def held(
@@ -725,10 +736,10 @@ class PushScheduler:
     ) -> list[DeliveryRecord]:
         """Return the journal lines to store with a registration, for the alerts that the device says it has.
 
-        A line says what one device was sent of one alert. `holding` maps the ids of the alerts to their revisions.
-        `told` are the lines that are stored already; if one of them says the same about an alert, no new line is
-        returned for it. A device that has an alert is a recipient, and has to stay one even if the process that is
-        responsible for it dies (rules R5, WPR10).
+        A line records which revision of an alert a device was sent. `holding` maps the ids of the alerts to their
+        revisions. `told` are the lines that are stored already. If one of them already says what is known about an
+        alert, no new line is returned for that alert. A device that has an alert is a recipient, and has to stay one
+        even if the process that is responsible for it dies (rules R5, WPR10).
 
         Example: a phone receives alert A over a WebSocket, then registers for pushes with `holding: {A: 3}`, and the
         responsible process dies before it reads that. The next process finds the line of A in the store, so it sends
@@ -750,10 +761,10 @@ class PushScheduler:
         return lines
 
     def note_held(self, device: Device, holding: Iterable[str]) -> None:
-        """Record which alerts a device says it has, in the journal (the record of what devices were sent).
+        """Record in the journal which alerts a device says it has.
 
-        `holding` has the ids of these alerts. The device then counts as a recipient of these alerts even after a
-        restart (rules R5, WPR10).
+        The journal records which alerts the devices were sent. `holding` has the ids of the alerts. With this record,
+        the device counts as a recipient of the alerts even after a restart (rules R5, WPR10).
         """
         for alert_id in holding:
             alert = self.fanout.live.find(alert_id, self._now)
@@ -762,7 +773,7 @@ class PushScheduler:
                 self._recorder.after(line)
 
     def _record_of(self, device: Device, alert: LiveAlert) -> DeliveryRecord | None:
-        """Return the record of what a device was sent of an alert, or None if the device is not a recipient.
+        """Return the delivery record of a device for an alert, or None if the device is not a recipient of the alert.
 
         The record says SENT if the device has the current revision, and otherwise MAYBE. It also says MAYBE while a
         request for the alert is under way.
@@ -789,10 +800,10 @@ class PushScheduler:
 
 
 def _waits_so(device: Device, how: Urgency, gate: Gate) -> bool:
-    """Return whether an entry of a gate's queue is valid: the device still waits at this gate with this urgency.
+    """Return whether an entry in the queue of a gate (a limit on requests) is still valid.
 
-    A gate is a limit on requests. When a device starts a request, leaves or is queued again, its old entries stay in
-    the queues but are no longer valid.
+    It is valid if the device still waits at this gate with this urgency. When a device starts a request, leaves or is
+    queued again, its old entries stay in the queues but are no longer valid.
     """
     return device.state is DeviceState.WAITING and device.urgency == how and device.gate is gate
 
@@ -803,10 +814,10 @@ def _urgency(alert: LiveAlert) -> Urgency:
 
 
 def _message(alert: LiveAlert, text: int, *, signed: bool) -> PushMessage:
-    """Return the message for an alert's current entry, in the text (language) with this index.
+    """Return the push message for an alert's current entry.
 
-    `signed` says whether the message contains the proof of the approvals. The JSON is encoded once for each text, when
-    it is first needed.
+    `text` is the index of the text (language) to use. `signed` says whether the message contains the proof of the
+    approvals. The JSON is encoded once for each text, when it is first needed.
     """
     payloads = alert.encoded.get(text)
     if payloads is None:

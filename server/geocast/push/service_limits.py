@@ -96,8 +96,9 @@ def wait_s(outcome: PushOutcome, failures: int, retry_after_s: float | None, lef
     """Return how many seconds a device waits after an outcome before it is sent anything more.
 
     `failures` is the number of failures in a row, including this one. `retry_after_s` is the wait that the service
-    asked for in `Retry-After`, or None. It is shortened so that it ends LAST_TRY_S seconds before the alert, which ends
-    in `left_s` seconds (rule HD19). `chance` is a random number from 0 to 1, which spreads the waits of many devices.
+    asked for in `Retry-After`, or None. The alert ends in `left_s` seconds; a `Retry-After` is shortened to end
+    LAST_TRY_S seconds before that (rule HD19). `chance` is a random number from 0 to 1, which spreads the waits of many
+    devices.
     """
     if outcome in (PushOutcome.SENT, PushOutcome.LARGE):
         return 0.0
@@ -117,11 +118,11 @@ class Gate(ABC):
     def __init__(self) -> None:
         self.under_way = 0
         self.waiting: list[Any] = []  # a heap of waiting devices, which `scheduler` fills and empties
-        self.coming = 0  # number of devices moved from this queue to that of the slots, and not tried yet
+        self.coming = 0  # number of devices moved from this queue to the queue for slots, and not tried yet
 
     @abstractmethod
     def free(self, _now_s: float) -> int:
-        """Return how many more requests may start now."""
+        """Return how many more requests the limit allows to start now."""
 
 
 class Slots(Gate):
@@ -136,7 +137,7 @@ class Slots(Gate):
         self._of: dict[Hashable, int] = {}
 
     def free(self, _now_s: float = 0.0) -> int:
-        """Return how many more requests may start."""
+        """Return how many more requests the limit allows to start."""
         return self._at_most - self.under_way
 
     def allows(self, owner: Hashable) -> bool:
@@ -210,7 +211,11 @@ class ServiceLimit(Gate):
         return min(self.width, self._pace) - self.under_way
 
     def has_room(self, now_s: float, *, served: bool = True) -> bool:
-        """Return whether a request may start now. `served` says whether the last push to the device was accepted."""
+        """Return whether a request to a device may start now.
+
+        `served` says whether the last push to this device was accepted. If the host is closed, such devices are
+        preferred for testing it (Rule 3).
+        """
         if self.is_open:
             return self.free(now_s) > 0
         return self.under_way == 0 and now_s >= self._test_at + (0.0 if served else GRACE_S)
@@ -228,8 +233,8 @@ class ServiceLimit(Gate):
     ) -> None:
         """Stop counting a request to a device of this owner, and record its outcome.
 
-        `served` says whether the previous push to the device was accepted. `took_s` is how many seconds the request
-        took.
+        `served` says whether the push before this one, to the same device, was accepted. `took_s` is how many seconds
+        the request took.
         """
         self.under_way -= 1
         is_taken = outcome is PushOutcome.SENT
@@ -253,9 +258,10 @@ class ServiceLimit(Gate):
                 self._halve(now_s)
 
     def _note(self, owner: Hashable, *, is_bad: bool) -> None:
-        """Record the latest outcome for an owner of devices. `is_bad` says whether it counts against the host (Rule 2).
+        """Record how the latest request to an owner's devices has ended.
 
-        If there are more than OWNERS owners, forget the one whose outcome is the oldest.
+        If `is_bad`, the outcome counts against the host. If outcomes of more than OWNERS owners are recorded, forget
+        the oldest (Rule 2).
         """
         self._latest.pop(owner, None)
         self._latest[owner] = is_bad

@@ -84,8 +84,8 @@ class PushSettings:
 def trusted(path: Path | None) -> ssl.SSLContext:
     """Return a TLS context that trusts the system's certificates.
 
-    If `path`, the value of `--push-ca`, is not None, it also trusts the certificates in that file. Raise ConfigError if
-    the file can't be read or holds no certificate.
+    `path` is the value of `--push-ca`. If it is not None, the context also trusts the certificates in that file. Raise
+    ConfigError if the file can't be read or holds no certificate.
     """
     context = ssl.create_default_context()
     if path is not None:

@@ -1,4 +1,4 @@
-"""The division of devices among processes: 64 shards by a device's digest, each held by at most one process.
+"""Divides the devices among processes: into 64 shards by their digests, each held by at most one process at a time.
 
 Rule 1  A process holds a shard for a *term*, which has a number. Each later term of the shard has a higher number. A
         record of what a device was sent names the term, and the store refuses the record if a later term has begun
@@ -24,10 +24,10 @@ AGAIN_S = 1.0  # pause after the store was unreachable
 
 
 class ShardOwner(Protocol):
-    """Loads and removes the devices of this process's shards (parts of all devices)."""
+    """Loads and removes the devices of this process's shards (subsets of the devices)."""
 
     async def take(self, terms: Mapping[int, int]) -> None:
-        """Load the devices of new shards (parts of all devices), and push the alerts that they lack.
+        """Load the devices of new shards (subsets of the devices), and push the alerts that they lack.
 
         `terms` maps each shard to the number of its term. Raise StoreUnavailable if the store can't be used; then none
         of these devices stays loaded.
@@ -35,7 +35,7 @@ class ShardOwner(Protocol):
         ...
 
     async def let_go(self, shards: Collection[int]) -> None:
-        """Remove the devices of these shards (parts of all devices), because this process gives them up.
+        """Remove the devices of these shards (subsets of the devices), because this process gives them up.
 
         Wait a limited time for requests under way to end, and record their outcomes.
         """
@@ -43,7 +43,7 @@ class ShardOwner(Protocol):
 
 
 class Shards(Protocol):
-    """The interface that says which shards (parts of all devices) this process holds.
+    """The interface that says which shards (subsets of the devices) this process holds.
 
     A shard is held for a *term*, which has a number. `attach` and `stop` are called once each.
     """
@@ -52,7 +52,7 @@ class Shards(Protocol):
 
     @property
     def terms(self) -> Mapping[int, int]:
-        """The shards (parts of all devices) that this process holds: shard -> number of the term (Rule 1)."""
+        """The shards (subsets of the devices) that this process holds: shard -> number of the term (Rule 1)."""
         ...
 
     def may_send(self, shard: int) -> bool:
@@ -60,27 +60,27 @@ class Shards(Protocol):
         ...
 
     def refused(self, shards: Collection[int]) -> None:
-        """Give up these shards (parts of all devices): the store has refused records of their devices.
+        """Stop serving these shards (subsets of the devices), because the store has refused records of their devices.
 
-        The refusal means that other processes hold the shards. `may_send` returns False from now on, and
+        The refusal means that other processes have taken the shards. `may_send` returns False from now on, and
         `ShardOwner.let_go` is called soon.
         """
         ...
 
     async def attach(self, owner: ShardOwner) -> None:
-        """Take and free shards (parts of all devices), forever; `owner` loads and removes their devices (Rule 3)."""
+        """Take and free shards (subsets of the devices), forever; `owner` loads and removes their devices (Rule 3)."""
         ...
 
     async def stop(self) -> None:
-        """Free all shards (parts of all devices), so that other processes can take them.
+        """Free all shards (subsets of the devices), so that other processes can take them.
 
-        Before this, the caller must stop the object that has the devices, and write the journal of what they were sent.
+        Before this, the caller must stop the object that has the devices, and write their delivery records.
         """
         ...
 
 
 class StaticShards:
-    """A set of shards that never changes: this worker's share of all shards (parts of all devices).
+    """A set of shards (subsets of the devices) that never changes.
 
     With N workers, each worker has every N-th shard, starting with the worker's number.
     """

@@ -96,7 +96,7 @@ def _encoded_point(key: EllipticCurvePublicKey) -> bytes:
 
 
 class VapidKey(NamedTuple):
-    """A key with which this server identifies itself to push services.
+    """A key pair with which this server identifies itself to push services.
 
     `public` is the public key in the form that browsers expect as `applicationServerKey`.
     """
@@ -112,7 +112,10 @@ class Vapid:
     """
 
     def __init__(self, keys: Sequence[VapidKey], contact: str) -> None:
-        """Use these keys. `contact` is the operator's address, which starts with `mailto:` or `https:`."""
+        """Create the object from these keys.
+
+        `contact` is the operator's address, which starts with `mailto:` or `https:`.
+        """
         self._keys = {key.public: key for key in keys}
         self._contact = contact
         self.public = keys[0].public
@@ -128,7 +131,7 @@ class Vapid:
     def header(self, public: str, origin: str, now_s: int) -> str:
         """Return the value of the header `Authorization` for requests to a push service.
 
-        It is signed with the private key that belongs to the public key `public`. `origin` is the origin of the
+        The value is signed with the private key that belongs to `public` (a public key). `origin` is the origin of the
         service, such as https://push.example. A value is cached for an hour. Raise KeyError if the key is not one of
         the server's.
         """
@@ -164,6 +167,6 @@ def _vapid_key(jwk: Mapping[str, Any]) -> VapidKey:
 
 
 def make_vapid_key(kid: str) -> dict[str, str]:
-    """Return a new VAPID key, as a private JWK."""
+    """Return a new VAPID key as a JWK that contains the private key."""
     private: dict[str, str] = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(generate_private_key(_CURVE)))
     return private | {"kid": kid, "alg": "ES256", "use": "sig"}

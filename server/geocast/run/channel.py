@@ -15,15 +15,15 @@ MAX_DATAGRAM = 128 * 1024  # bytes; the report of a stream process, with all its
 
 
 class Channel:
-    """The socket on which a process receives datagrams, and from which it sends them.
+    """The socket with which a process sends datagrams to other processes of the node and receives theirs.
 
-    Other processes address it by the process's name.
+    A process's socket has the process's name, which is its address.
     """
 
     def __init__(self, folder: Path, name: str, received: Callable[[bytes], None]) -> None:
-        """Create the socket `name` in the folder and start to receive datagrams.
+        """Create the socket `name` in the folder, and start to receive datagrams.
 
-        `received` is called in the event loop with each datagram.
+        The function `received` is called in the event loop with each datagram that arrives.
         """
         self._folder = folder
         self._received = received
@@ -43,7 +43,10 @@ class Channel:
         _send(self._socket, self._folder, name, data)
 
     def close(self) -> None:
-        """Stop receiving, and close the socket. Its file remains until a process with the same name replaces it."""
+        """Stop receiving, and close the socket.
+
+        The socket's file remains until a process with the same name replaces it.
+        """
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
 

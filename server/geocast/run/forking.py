@@ -90,7 +90,7 @@ def _close_all_but(descriptors: Collection[int]) -> None:
 def _end_with_parent(parent: int) -> None:
     """Make the kernel send this process SIGTERM when its parent dies.
 
-    If the parent has died already, send SIGTERM now.
+    If the parent has died already, this process gets SIGTERM at once.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:

@@ -33,7 +33,7 @@ AGAIN_S = 30.0  # least time between two fetches for unknown keys; longest time 
 class KeySource:
     """Fetches the key set from a URL, regularly and on demand.
 
-    Connections and requests that need newer keys wait with `newer`.
+    A connection or request that needs newer keys uses `newer` to wait for them.
     """
 
     def __init__(
@@ -66,13 +66,14 @@ class KeySource:
         self._is_failing = False
 
     def fetch_now(self) -> None:
-        """Fetch the key set as soon as possible, because the operator has asked for it."""
+        """Fetch the key set as soon as possible. Call this when the operator asks for it."""
         self._wanted.set()
 
     def ask(self) -> None:
-        """Fetch the key set soon, because a token with an unknown key has arrived.
+        """Fetch the key set soon.
 
-        Do nothing except call `settled` if this was requested less than AGAIN_S seconds ago (Rule 2).
+        Call this when a token with an unknown key has arrived. If the last fetch for this reason was less than AGAIN_S
+        seconds ago, only call `settled` (Rule 2).
         """
         now = time.monotonic()
         if self._is_fetching or self._wanted.is_set():
@@ -136,9 +137,9 @@ def source_of(
     changed: Callable[[bytes], None],
     settled: Callable[[], None] = lambda: None,
 ) -> KeySource | None:
-    """Return a KeySource if the option `--keys` is a URL, otherwise None.
+    """Return a KeySource if the value of `--keys` is a URL, otherwise None.
 
-    The functions `changed` and `settled` are those of `KeySource`.
+    The functions `changed` and `settled` are passed on to the KeySource.
     """
     if not isinstance(settings.keys, KeyUrl):
         return None

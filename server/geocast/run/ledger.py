@@ -68,8 +68,8 @@ async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
 async def _follow(observer: LogTail, recorder: LedgerRecorder) -> None:
     """Write the entries of the log to the ledger, forever.
 
-    If the log can't be read, try again after AGAIN_S seconds. There is no await while a record is written, so
-    cancelling this coroutine can't cut off a record.
+    If the log can't be read, try again after AGAIN_S seconds. A record is written without an await, so this coroutine
+    can't be cancelled in the middle of a record.
     """
     trouble = ""
     while True:

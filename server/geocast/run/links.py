@@ -1,4 +1,4 @@
-"""The links between the processes of one supervisor: the link of the front, and the links of the processes behind it.
+"""The links between the processes of one supervisor: the front has a link of one kind, the others of another kind.
 
 The *front* is the process that answers /metrics and /readyz for all. A link sends and receives datagrams. When a
 datagram says that the supervisor has read a new configuration (Rule 8 of `workers`), the link applies it. Each link
@@ -30,9 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 class _Link(abc.ABC):
-    """Base class of the links: a process's channel, and the mailbox in which it finds a new configuration.
+    """Base class of the links, which connect a process with the other processes of a node.
 
-    The mailbox is a file. The supervisor writes the new configuration to it after a reload.
+    A link has the process's channel for datagrams, and the mailbox in which the process finds a new configuration. The
+    mailbox is a file. The supervisor writes the new configuration to it after a reload.
     """
 
     def __init__(self, part: WorkerSpec, in_force: RuntimeConfig, stop: Stop) -> None:
@@ -53,7 +54,7 @@ class _Link(abc.ABC):
 
     @abc.abstractmethod
     def _take(self, data: bytes) -> None:
-        """Handle a datagram. (LOOK, which announces a new configuration, is handled by the base class.)"""
+        """Handle a datagram, except LOOK (a new configuration is there), which the base class handles."""
 
     def _look(self) -> None:
         """Apply the configuration in the supervisor's mailbox, if it is new.
@@ -101,7 +102,7 @@ class FrontLink(_Link):
             self.send(name, data)
 
     def upkeep(self) -> list[Coroutine[Any, Any, None]]:
-        """Return coroutines that must run for as long as the link is in use.
+        """Return coroutines that the caller must run for as long as the link is in use.
 
         They check the mailbox, and fetch the keys if they are at a URL.
         """
@@ -129,7 +130,7 @@ class FrontLink(_Link):
 
 
 class WorkerLink(_Link):
-    """The link of a process behind the *front*, the process that answers /metrics and /readyz for all processes.
+    """The link of a process that is not the *front* (which answers /metrics and /readyz for all processes).
 
     Connections that need newer signing keys wait with `newer_keys` until the front has fetched them. `newer_keys` is
     None if the keys are not at a URL.

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 def open_log(settings: Settings, verifier: EntryVerifier | None = None) -> AlertLog:
-    """Create the alert log named by `--log`, without starting it.
+    """Create the alert log that the value of `--log` describes, without starting it.
 
     Raise ConfigError if the value of `--log` is not valid. Readers of the log get only the entries that `verifier`
     accepts, or all entries if it is None.
@@ -96,7 +96,10 @@ class Stop:
 
 
 async def purge_for_ever(keeper: LogHealth) -> None:
-    """Make the log delete old alerts now and every PURGE_S seconds. Only one process of a node may run this."""
+    """Make the log delete old alerts, once at the start and then every PURGE_S seconds.
+
+    Only one process of a node may run this.
+    """
     while True:
         await keeper.purge()
         await asyncio.sleep(PURGE_S)
@@ -148,7 +151,7 @@ def api_of(
 
     `appended` is called with each entry after it was appended to the log. `unready` returns the reasons why the node is
     not ready. `share` is the fraction of each limited resource that one subject may use (rule HD6). `degraded` returns
-    the number of calls for help with entries that no key decrypts (rule HD8).
+    how many calls for help have entries that no key decrypts (rule HD8).
     """
     threads = Threads(share)
     publishing = Publishing(
@@ -187,9 +190,9 @@ def calls_of(
     metrics: Metrics,
     appended: Callable[[Entry | CallEntry], None],
 ) -> MakeErrands | None:
-    """Return a function that creates this process's worker for calls for help.
+    """Return a function that creates the worker for calls for help in this process.
 
-    Return None if `--call-keys` is not given: then there are no calls.
+    Return None if `--call-keys` is not given: then this process handles no calls for help.
     """
     if settings.call_keys is None:
         return None

@@ -3,7 +3,7 @@
 At the start:
 
 1. The log is read to its end.
-2. The devices are loaded, together with the records of what each was sent.
+2. The devices are loaded, together with the records of the alerts that they were sent.
 3. The process starts sending all live alerts to the devices that lack them, and accepts registrations.
 
 At the end (drain, after SIGTERM or SIGINT):
@@ -60,8 +60,8 @@ logger = logging.getLogger(__name__)
 SWEEP_S = 0.1  # time between two sweeps, which do what depends on time alone
 PURGE_S = 60.0  # time between two purges of the device store
 MAX_CONNECTIONS = 1_000  # limit on the listener's connections
-# Number of new objects before the garbage collector runs. While 256 requests are under way, some 10,000 objects exist
-# for them, and with Python's default the collector would examine these again and again.
+# The garbage collector runs when this many new objects exist. While 256 requests are under way, some 10,000 objects
+# exist for them, and with Python's default the collector would examine these again and again.
 YOUNG = 50_000
 MAX_SCRAPERS = 16
 _TOOK_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
@@ -95,9 +95,9 @@ def read_means(settings: PushSettings) -> PushContext:
 
 
 def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Shards]:
-    """Return the device store named by `--devices`, not opened yet, and the shards that this process serves.
+    """Return the device store that `--devices` names, without opening it, and the shards that this process serves.
 
-    A shard is one part of all devices. With Redis, processes lease shards; otherwise this process serves all of them.
+    A shard is a subset of the devices. With Redis, processes lease shards; otherwise this process serves all of them.
     Raise ConfigError if the value of `--devices` is not valid.
     """
     scheme, _, rest = settings.devices.partition(":")
@@ -139,7 +139,8 @@ class PushProcess:
     def __init__(self, means: PushContext, metrics: Metrics, newer: NewerKeys | None) -> None:
         """Create the process.
 
-        Requests whose token has an unknown key wait for newer keys with `newer`; if it is None, they don't wait.
+        A request whose token has an unknown key waits for newer keys by means of `newer`. If `newer` is None, such a
+        request does not wait.
         """
         self._means = means
         self._metrics = metrics
@@ -155,8 +156,8 @@ class PushProcess:
     ) -> None:
         """Run the process until SIGTERM or SIGINT. Raise ConfigError if the log or the device store can't be used.
 
-        `stop` receives the signals. `beside` returns a context manager, which is entered after the listener was opened
-        and left before it is closed.
+        `stop` receives the signals. `beside` returns a context manager for work beside the listener: it is entered
+        after the listener was opened, and left before the listener is closed.
         """
         clock, in_force, settings = SystemClock(), self._means.in_force, self._means.settings
         async with contextlib.AsyncExitStack() as opened:
@@ -353,9 +354,10 @@ async def _first_of(*events: asyncio.Event) -> None:
 
 
 def comparable(in_force: RuntimeConfig) -> Iterator[Metric]:
-    """Return the metrics of the configuration, without the digests of the configuration files.
+    """Return the metrics of the configuration, except the digests of the configuration files.
 
-    The digests are used to compare all processes, but a node has files that a push process does not have.
+    Operators compare the digests of all processes. A push process lacks some of a node's files, so its digests would
+    always differ.
     """
     return (metric for metric in in_force.metrics() if metric.name != "geocast_settings_digest")
 

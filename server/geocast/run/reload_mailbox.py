@@ -21,7 +21,7 @@ from .runtime_config import RuntimeConfig
 async def reloading(in_force: RuntimeConfig, source: KeySource | None) -> AsyncIterator[None]:
     """Reload the configuration at each SIGHUP while the block runs.
 
-    If `source` is not None, also have it fetch the keys.
+    Also have `source` fetch the keys, if it is not None.
 
     Several signals that arrive at once cause one reload. The caller must have blocked SIGHUP, so that a signal that
     arrives before the block starts is not lost. After the block, the signal is ignored.
@@ -66,7 +66,7 @@ class ReloadMailbox:
         beside.replace(self._path)
 
     def look(self, take: Callable[[bytes], None]) -> None:
-        """Call `take` with the content of the file, unless this object has passed on the same version before."""
+        """Call `take` with the content of the file, unless the file is unchanged since the last call of this method."""
         with contextlib.suppress(FileNotFoundError):
             found = self._path.stat()
             if (found.st_ino, found.st_mtime_ns) != self._seen:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DIGEST_BYTES = 6  # length of a part of a SHA-256 that a metric, which is a float, can represent exactly
+DIGEST_BYTES = 6  # number of bytes of a SHA-256 in a metric: a float can represent them exactly
 
 
 # The processes of a node pass the configuration to each other in a file, which remains if the node is killed. The
@@ -89,7 +89,7 @@ class ParsedConfig(NamedTuple):
 
 
 class RuntimeConfig:
-    """The configuration that this process uses at the moment (that is *in force*), and how to reload it.
+    """The configuration *in force* (the one that this process uses), and how to reload it.
 
     A reload changes the contents of the objects `tokens` and `trust`, and replaces all other values.
     """
@@ -184,7 +184,10 @@ class RuntimeConfig:
         return self._texts.keys
 
     def take(self, packed: bytes) -> None:
-        """Apply a configuration that another process has shared in the form of these bytes (Rule 2)."""
+        """Apply a configuration that another process has read.
+
+        `packed` is the form in which that process has shared it (Rule 2).
+        """
         nonce, sealed = packed[:NONCE_BYTES], packed[NONCE_BYTES:]
         texts, self._results, self._read_at = msgpack.unpackb(_BETWEEN.decrypt(nonce, sealed, None))
         self._apply(RawConfig(*texts), self._parsed(RawConfig(*texts)))
@@ -315,5 +318,8 @@ def _difference(what: str, before: Set[Any], after: Set[Any]) -> str:
 
 
 def _digest(text: bytes | None) -> int:
-    """Return a number computed from a file's contents, so equal contents have equal numbers; 0 without a file."""
+    """Return a number that stands for a file's contents: equal contents have equal numbers.
+
+    It is 0 if there is no file.
+    """
     return 0 if text is None else int.from_bytes(hashlib.sha256(text).digest()[:DIGEST_BYTES])

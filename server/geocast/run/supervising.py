@@ -32,8 +32,9 @@ Run = Callable[[Coroutine[Any, Any, None]], None]  # runs a coroutine to its end
 REPORT_S = 1.0  # time between two reports of a process
 LATE_S = 4.0  # a process whose last report is older than this is missing
 QUICK_DEATH_S = 5.0  # a process that has lived for less than this is replaced only after a second
-# Nudges are datagrams that only say that there is something to do. An empty nudge means that the log has a new entry,
-# except from the supervisor to the front (the process with the api): then all processes are about to end.
+# Nudges are datagrams that only say that there is something to do. An empty nudge from the supervisor to the front (the
+# process with the api) means that all processes are about to end. Any other empty nudge means that the log has a new
+# entry.
 LOOK = b"look"  # from the supervisor: read the mailbox of reloads
 FETCH = b"fetch"  # from the supervisor to the front: fetch the keys now
 ASK = b"ask"  # from a process to the front: a token with an unknown key has arrived
@@ -44,7 +45,7 @@ GRACE_S = 10.0  # how long a process may take beyond the drain before it is kill
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """The name of a process, and everything that the supervisor passes to it."""
+    """The data that the supervisor passes to a process that it starts, including the name of the process."""
 
     name: str  # "api", or "stream-0" and so on
     listeners: Mapping[str, socket.socket]  # by the option that names the address
@@ -80,9 +81,10 @@ class Process:
             logger.error("process %s can't be started (%s); trying again in a second", self.part.name, error.strerror)
 
     def ended(self, now: float) -> None:
-        """Record that the process has ended.
+        """Record that the process has ended, so that another one is started in its place.
 
-        The next one is started at once, or after a second if this one ended within QUICK_DEATH_S seconds of its start.
+        The new process is started at once, or after a second if the old one ended within QUICK_DEATH_S seconds of its
+        start.
         """
         self.pid = None
         self.start_at = now + (1.0 if now - self._started < QUICK_DEATH_S else 0.0)
@@ -132,9 +134,9 @@ class Supervisor:
             self._wait(float("inf"))
 
     def _wait(self, until: float) -> bool:
-        """Wait for a signal, at most until this time of the monotonic clock, and handle it.
+        """Wait for a signal and handle it.
 
-        Return whether the signal was SIGTERM or SIGINT.
+        Stop waiting when the monotonic clock reaches `until`. Return True if the signal was SIGTERM or SIGINT.
         """
         if until == float("inf"):
             number: int = signal.sigwait(WAITED_FOR)
@@ -197,8 +199,8 @@ def _send(processes: Sequence[Process], number: int) -> None:
 class Reports:
     """The latest report of each process.
 
-    The *front*, the process that answers /metrics for all, collects them (Rule 5 of `workers`). There are no reports of
-    the supervisor and the front.
+    The *front*, the process that answers /metrics for all, collects them (Rule 5 of `workers`). The supervisor and the
+    front send no reports.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -211,8 +213,8 @@ class Reports:
     def take(self, data: bytes) -> None:
         """Store a report that a process has sent.
 
-        If the process has replaced another one of the same name, the counters of that one are kept and added, so that
-        no counter goes back.
+        If the process has replaced a process of the same name, the counters of the dead process are kept and added to
+        the new ones. So no counter ever goes down.
         """
         report = msgpack.unpackb(data)
         name = report["name"]
@@ -232,14 +234,14 @@ class Reports:
         return reasons
 
     def degraded(self) -> int:
-        """Return the number of calls for help with entries that no key decrypts (HD8).
+        """Return how many calls for help have entries that no key decrypts (HD8).
 
         If the processes report different numbers, return the greatest.
         """
         return max((report.get("degraded", 0) for report in self._last.values()), default=0)
 
     def missing(self) -> list[str]:
-        """Return the names of the processes that have not reported for LATE_S seconds."""
+        """Return the names of the processes from which no report has come for LATE_S seconds."""
         now = time.monotonic()
         return [name for name in self._names if now - self._heard.get(name, -LATE_S) > LATE_S]
 
@@ -259,9 +261,9 @@ def keep_alive(
     """Start these processes, keep them running until SIGTERM or SIGINT, then end them.
 
     `mains` maps the name of each process to its main function. The first process is the front, which answers /metrics
-    and /readyz for all and ends last. `listeners` has the listening sockets of each process in the same order, by
-    option. `files` are descriptors that all processes except the front keep open. `run` runs a main function's
-    coroutine to its end.
+    and /readyz for all and ends last. `listeners` has, for each process in the same order, its listening sockets by
+    option. `files` are descriptors that all processes except the front keep open. `run` is called with the coroutine of
+    a main function, and runs it to its end.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
@@ -277,7 +279,7 @@ def keep_alive(
 
 
 def check(name: str, look: Callable[[], Coroutine[Any, Any, None]], run: Run) -> None:
-    """Run `look`, which opens what the other processes will open, once before they start.
+    """Run `look` once before the processes start; it opens the files that they will open.
 
     Raise ConfigError if that fails.
 

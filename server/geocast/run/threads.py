@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from ..config import SHARE
+from ..errors import GeocastError, without_frames
 from ..policy.shares import Turns
 
 THREADS = 4  # more threads would only wait for the interpreter's lock
@@ -34,10 +35,10 @@ class Threads:
     def __init__(
         self, share: float = SHARE, number: int = THREADS, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
-        """Create the pool. Its threads are started when there is work.
+        """Create the pool.
 
-        `share` is the fraction of the pool that one subject may use. `sleep` is a function that waits for a number of
-        seconds.
+        The threads themselves are started when there is work. `share` is the fraction of the pool that one subject may
+        use. `sleep` is a function that waits for a number of seconds.
         """
         self._turns = Turns("requests that are worked out beside the others", MAX_WORKS, number, share)
         self._number = number
@@ -89,6 +90,8 @@ class Threads:
                 continue
             try:
                 result, error = work(), None
+            except GeocastError as refused:
+                result, error = None, without_frames(refused)  # frees what the work had made here, and not in the loop
             except BaseException as raised:
                 result, error = None, raised
             with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits for the result

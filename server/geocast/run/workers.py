@@ -190,7 +190,7 @@ class _ApiProcess:
             await asyncio.sleep(FLUSH_S)
 
     async def _follow_for_ever(self) -> None:
-        """Follow the log, so that this process's verifier knows the same live alerts as those of the stream processes.
+        """Follow the log, so that the verifier of this process knows the same live alerts as the stream processes.
 
         Example: an alert with one approval is live when a reload makes two approvals mandatory. The stream processes
         keep the alert, and the API process must accept it too, so that it can be cancelled (HD7).

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
-REQUESTS = 256  # number of writes per system call: as many as a turn of the fan-out has rows
+REQUESTS = 256  # number of writes per system call: as many as the rows in one slice of a fan-out
 
 # The numbers of io_setup, io_destroy, io_getevents and io_submit: on x86-64 (asm/unistd_64.h), and on the architectures
 # that share one table (asm-generic/unistd.h). The layouts below are for 64 bits, little-endian.

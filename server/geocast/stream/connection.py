@@ -132,7 +132,7 @@ class Stream:
         self.refusals: Counter[int] = Counter()  # HTTP status -> number of handshakes refused with it
         self.arrivals = 0  # number of connections since the start
         self.all: set[Connection] = set()
-        # These dicts are in the order of insertion, so the oldest connection is the first. Times are of the monotonic
+        # These dicts are in the order of insertion, so the oldest connection is the first. Times are on the monotonic
         # clock.
         self.unsaid: dict[Connection, float] = {}  # connection before its `hello` -> the deadline of its next step
         self.lingering: dict[Connection, float] = {}  # connection that the node has ended -> when it is dropped
@@ -170,11 +170,10 @@ class Stream:
     def pause(self, connection: "Connection", payload: bytes) -> bool:
         """Make `connection` wait for newer signing keys before the message `payload` is handled.
 
-        Return whether it waits.
+        Return whether it waits. At the end of the wait, `connection.take_again` is called.
 
-        At the end of the wait, `connection.take_again` is called. Example: the signing keys are rotated, and a client
-        presents a token signed with the new key before this node has fetched that key. Without the wait, the connection
-        would be closed with code 4401.
+        Example: the signing keys are rotated, and a client presents a token signed with the new key before this node
+        has fetched that key. Without the wait, the connection would be closed with code 4401.
         """
         if self._newer_keys is None or not self._newer_keys.wait(connection.take_again):
             return False
@@ -194,8 +193,9 @@ class Stream:
         """Register a new connection, and return whether it is accepted.
 
         Return False if there are too many connections even to refuse this one with a response. If too many connections
-        have not received `hello` yet, the oldest of them is ended. So a flood of silent connections only pushes out
-        other silent connections. Honest clients send `hello` within a second and are not affected.
+        have not received `hello` yet, the oldest of them is ended. So if somebody opens many connections and sends
+        nothing, these connections only push out each other. Honest clients send `hello` within a second and are not
+        affected.
         """
         self.arrivals += 1
         self.all.add(connection)
@@ -207,10 +207,10 @@ class Stream:
         return True
 
     def answer(self, request: Request, parser: ServerProtocol) -> tuple[int, str] | tuple[Wire, Response]:
-        """Check a handshake request (S2).
+        """Check a handshake request (S2), and return how to answer it.
 
-        Return a refusal as its HTTP status and text, or accept the handshake by returning the wire format and a 101
-        response. If the request breaks several rules, the first one in the order of the checks counts.
+        To refuse the request, the result is an HTTP status and a text. To accept it, the result is the wire format and
+        a 101 response. If the request breaks several rules, the rule that is checked first decides.
         """
         path, mark, _ = request.path.partition("?")
         if self.draining or self.connections > self._capacity:
@@ -219,8 +219,8 @@ class Stream:
             return 404, f"The stream is at {PATH}."
         if mark:
             return 400, "No query string is allowed: a token goes into the hello message."
-        # The library refuses with 405, 505, 426 and 400, in this order. Its texts are not used, because they repeat
-        # parts of the request.
+        # The library checks for errors with the statuses 405, 505, 426 and 400, in this order. Its error texts are not
+        # used, because they repeat parts of the request.
         response = parser.accept(request)
         if response.status_code != 101:
             return response.status_code, "This is not a WebSocket handshake (RFC 6455)."
@@ -267,7 +267,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._parser: ServerProtocol | None = None  # Rule 2
+        self._parser: ServerProtocol | None = None  # None while it is not needed (Rule 2)
         self._session: Session | None = None  # set when the 101 is sent
         self._unread = b""  # an incomplete head or frame, or bytes that came while the connection was slow
         self._parts: list[bytes] = []  # the fragments of a message that is not complete yet
@@ -307,9 +307,9 @@ class Connection(asyncio.Protocol):
             self._read(self._unread + data if self._unread else data)
 
     def eof_received(self) -> None:
-        """Return None, which makes the transport close when the peer has closed its side.
+        """Return None, which tells the transport to close the connection, because the peer has closed its side.
 
-        So no session stays half open.
+        So no connection stays half open.
         """
 
     def pause_writing(self) -> None:
@@ -335,8 +335,8 @@ class Connection(asyncio.Protocol):
         self._stream.slow.discard(self)
         if self in self._stream.lingering or self._transport.is_closing():
             return
-        # The alerts that the session lacks are written before the messages that have waited are handled. So these
-        # alerts are chosen by the old places, and come before the `ok` of a `move` that has waited.
+        # The alerts that the session lacks are written before the waiting messages are handled. So if one of these
+        # messages is a `move`, the alerts are those for the old places, and come before the `ok`.
         if self._session is not None and self._session.row >= 0:
             self._stream.hub.on_drained(self._session.row, self._stream.clock.now())
         if not self._slow and self not in self._stream.held:
@@ -345,7 +345,7 @@ class Connection(asyncio.Protocol):
                 self._read(self._unread)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Remove the connection from all collections, and drop its references to other objects (Rule 5)."""
+        """Remove the connection from all collections, and drop the references that it has to other objects (Rule 5)."""
         self._stream.all.discard(self)
         self._stream.slow.discard(self)
         self._stream.unsaid.pop(self, None)
@@ -438,7 +438,7 @@ class Connection(asyncio.Protocol):
             at = end
         self._unread = data[at:]
         if self._parser is not None and not self._parts and self._parser.current_size is None:
-            self._drop_parser()  # Rule 2
+            self._drop_parser()  # it is not needed any more (Rule 2)
 
     def _drop_parser(self) -> None:
         if self._parser is not None:
@@ -462,8 +462,8 @@ class Connection(asyncio.Protocol):
         """Handle one complete frame, which is all of `data`.
 
         If the frame is longer than allowed, `data` may end early, but it contains the frame's header, which is enough
-        for the parser to refuse the frame. The checks that need no parser come first: the rate of frames, pings and
-        pongs, and the type of the frame.
+        for the parser to refuse the frame. Some things need no parser and come first: the limit on the rate of frames,
+        the answers to pings and pongs, and the check of the frame's type.
         """
         assert self._session is not None
         if self._too_fast(data):
@@ -493,7 +493,10 @@ class Connection(asyncio.Protocol):
             self.write(pong)
 
     def _take(self, frame: Frame) -> None:
-        """Collect the fragments of a message, and handle the message when it is complete. Ignore control frames."""
+        """Collect the fragments of a message until it is complete, then handle the message.
+
+        Control frames are ignored.
+        """
         if frame.opcode not in (Opcode.CONT, Opcode.TEXT, Opcode.BINARY):
             return
         # Don't keep empty fragments, except the first: the limit on bytes would not limit their number.
@@ -555,7 +558,7 @@ class Connection(asyncio.Protocol):
     def close(self, close: Close) -> None:
         """End the session with this close frame.
 
-        Do nothing if the connection is ending already, so that the first reason counts.
+        Do nothing if the connection is already ending, so that the client gets the first reason.
         """
         if self in self._stream.lingering or self._transport.is_closing():
             return

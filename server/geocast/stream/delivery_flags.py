@@ -1,4 +1,4 @@
-"""The delivery flags of one alert: a byte for each recipient, in memory that grows with the recipients that have flags.
+"""The delivery flags of one alert: a byte for each recipient. Recipients without flags take little or no memory.
 
 A *row* is the number of one recipient of this process: a WebSocket session or a push device. There may be 100,000 live
 alerts and 20,000 rows, and most alerts concern few rows or none. So the flags of an alert have one of three forms:
@@ -15,7 +15,7 @@ Rule 1  When a session leaves, no alert is changed: `Departures` records that th
         one operation.
         Example: a node with 100,000 live alerts loses 5,000 sessions in a second. No alert is changed at that moment.
         When one of them gets a revision an hour later, the flags of the 5,000 rows are cleared first.
-Rule 2  The form makes no difference to any result.
+Rule 2  Results never depend on which of the three forms the flags have.
 """
 
 from array import array
@@ -34,7 +34,8 @@ MANY = 8
 class Departures:
     """Records, for each row (the number of a session or push device), when the last session in that row left.
 
-    Times are numbers of calls of `note`, not seconds. All alerts of a process share one object.
+    Such a time is a count, not seconds: the number of calls of `note` so far. All alerts of a process share one object
+    of this class.
     """
 
     __slots__ = ("count", "of_row")
@@ -70,7 +71,7 @@ class DeliveryFlags:
 
     @property
     def ahead(self) -> dict[int, int]:
-        """Maps a row to the revision that its client has, if this process has not read that revision yet (R5c).
+        """The clients that have a later revision than this process has read, as a dict: row -> revision (R5c).
 
         Callers may change the dict. A row is the number of a session or push device.
         """
@@ -115,7 +116,7 @@ class DeliveryFlags:
             self._widen_if_many()
 
     def add_to_all(self, rows: Rows, flags: int) -> None:
-        """Set the flags in the mask `flags` for these rows (sessions or push devices).
+        """Set all flags in the mask `flags` for each of these rows (sessions or push devices).
 
         The rows must be distinct. Their other flags do not change.
         """
@@ -125,7 +126,7 @@ class DeliveryFlags:
             all_flags[at] |= np.uint8(flags)
 
     def take_from_all(self, rows: Rows, flags: int) -> None:
-        """Clear the flags in the mask `flags` for these rows (sessions or push devices).
+        """Clear all flags in the mask `flags` for each of these rows (sessions or push devices).
 
         The rows must be distinct. Their other flags do not change.
         """
@@ -146,10 +147,10 @@ class DeliveryFlags:
             self._widen_if_many()
 
     def shift(self, keep: int, move: int, steps: int) -> None:
-        """For every row, keep the flags in `keep`, shift those in `move` left by `steps` bits, and clear all others.
+        """In the flags of every row, keep the bits in `keep`, shift those in `move` left, and clear all others.
 
-        Bits that are shifted out of the byte are lost. A new revision needs one call of this method, however many rows
-        have flags.
+        `steps` is the number of bits by which to shift. Bits that are shifted out of the byte are lost. A new revision
+        needs one call of this method, however many rows have flags.
         """
         self._drop_departed()
         if self._column is None and not self._rows:
@@ -159,9 +160,9 @@ class DeliveryFlags:
         flags[:] = flags & np.uint8(keep) | moved
 
     def having(self, flags: int, of: int) -> Rows:
-        """Return the rows for which the flags selected by the mask `of` are equal to `flags`, in ascending order.
+        """Return the rows in which the flags selected by the mask `of` are equal to `flags`.
 
-        A row is the number of a session or push device. `flags` must not be 0.
+        A row is the number of a session or push device. The rows are in ascending order. `flags` must not be 0.
 
         Example: `having(RECIPIENT, RECIPIENT | CURRENT)` returns the recipients that lack the current revision.
         """
@@ -180,7 +181,7 @@ class DeliveryFlags:
 
     @property
     def nbytes(self) -> int:
-        """The number of bytes of memory that the rows and their flags take."""
+        """The number of bytes of memory in which the rows and their flags are stored."""
         return len(self._rows) * self._rows.itemsize + len(self._flags) if self._column is None else self._column.nbytes
 
     # ---- the two forms with memory, and departed sessions --------------------------------------------------------
@@ -194,7 +195,7 @@ class DeliveryFlags:
         return np.frombuffer(self._rows, np.int32), np.frombuffer(self._flags, np.uint8)
 
     def _locate(self, rows: Rows) -> tuple[Flags, NDArray[Any]]:
-        """Return the array of all flags, and the indices in it at which the flags of these rows are.
+        """Return the array of all flags, and for each of these rows the index of its flags in that array.
 
         `expect` must have been called for the rows.
         """
@@ -230,7 +231,10 @@ class DeliveryFlags:
         self._flags = bytearray(flags.tobytes())
 
     def _widen_if_many(self) -> None:
-        """Change to the form for many rows if more than one row in MANY has flags. The form is never changed back."""
+        """Change to an array with a byte for every row if more than one row in MANY has flags.
+
+        The change is never undone.
+        """
         capacity = len(self._departures.of_row)
         if len(self._rows) * MANY > capacity:
             column = np.zeros(capacity, np.uint8)

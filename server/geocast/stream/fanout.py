@@ -91,9 +91,9 @@ class Recipients(Protocol):
         ...
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
-        """Return indices that sort `rows` (numbers of recipients) roughly by when the recipients connected.
+        """Return the indices that sort `rows` (numbers of recipients) by connection time, at least roughly.
 
-        Sending in this order is cheaper, because it is about the order of the sockets in the kernel's memory (ADR 6).
+        The order is about that of the sockets in the kernel's memory, in which sending is cheaper (ADR 6).
         """
         ...
 
@@ -101,10 +101,11 @@ class Recipients(Protocol):
 class Flight:
     """One entry (a revision or cancel of an alert) on its way to its recipients.
 
-    A flight waits for a free bit, is then sent in slices of SLICE recipients, and is finished after the last slice.
-    `number` is the entry's revision number; it is stored because the alert may get a newer entry meanwhile. `rows` are
-    the numbers of the recipients. Until sending starts, `rows` is empty and `bit` is 0. `next` is the index in `rows`
-    of the next recipient. `delivered` is the time at which `FanOut.deliver` received the entry.
+    Only 64 flights can be sent at a time, because each of them needs one of 64 bits. A flight waits for a free bit, is
+    then sent in slices of SLICE recipients, and is finished after the last slice. `number` is the entry's revision
+    number; it is stored because the alert may get a newer entry meanwhile. `rows` are the numbers of the recipients.
+    Until sending starts, `rows` is empty and `bit` is 0. `next` is the index in `rows` of the next recipient.
+    `delivered` is the time at which `FanOut.deliver` received the entry.
     """
 
     __slots__ = ("alert", "bit", "delivered", "next", "number", "rows", "urgency")
@@ -112,7 +113,8 @@ class Flight:
     def __init__(self, alert: LiveAlert, order: int, now: Now) -> None:
         self.alert = alert
         self.number = alert.number
-        # The urgency never changes: the order in a heap must stay valid, and the alert's severity may change meanwhile.
+        # The urgency is never computed again, because the order in a heap must stay valid. (The alert's severity may
+        # change meanwhile.)
         self.urgency: Urgency = (-alert.rank, alert.cancel is None, order)
         self.delivered = now
         self.rows: Rows = np.empty(0, np.int32)
@@ -124,7 +126,10 @@ class Flight:
         return self.urgency < other.urgency
 
     def current(self, now: Now) -> bool:
-        """Return whether the entry may still be sent: it is the newest of its alert, which has not ended (Rule 1)."""
+        """Return whether the entry may still be sent.
+
+        It may if it is the newest entry of its alert and the alert has not ended (Rule 1).
+        """
         return self.number == self.alert.number and not self.alert.ended(now)
 
 
@@ -155,7 +160,7 @@ class FanOut:
         # objects are in lists.
         self._slots: list[tuple[int, ...]] = [()] * capacity  # where the row's places are in the index
         self.ready = np.zeros(capacity, np.bool_)  # whether a recipient has the row
-        self.paused = np.zeros(capacity, np.bool_)  # Rule 3
+        self.paused = np.zeros(capacity, np.bool_)  # rows to which nothing is sent at the moment (Rule 3)
         self._may_test = np.zeros(capacity, np.bool_)
         self._filter = np.zeros(capacity, np.int32)
         self._epoch = np.zeros(capacity, np.int64)  # how many recipients have had the row and left
@@ -257,10 +262,10 @@ class FanOut:
 
         `holding` maps alert ids to revisions.
 
-        The row becomes a recipient of each of these alerts, wherever its places are, so it is sent newer revisions and
-        the cancel. Example: a phone was sent revision 1 by node A and reconnects to node B, where revision 2 is
-        current. B sends it revision 2 even if the phone has left the area meanwhile. If B has not read the alert from
-        the log yet, B remembers the client's statement, and `launch` applies it later.
+        From now on the row counts as a recipient of each of these alerts. So it is sent newer revisions and the cancel,
+        wherever its places are. Example: a phone was sent revision 1 by node A and reconnects to node B, where revision
+        2 is current. B sends it revision 2 even if the phone has left the area meanwhile. If B has not read the alert
+        from the log yet, B remembers the client's statement, and `launch` applies it later.
         """
         for alert_id, held in holding.items():
             alert = self.live.find(alert_id, now)
@@ -292,10 +297,10 @@ class FanOut:
         return bool(self._skipped[row])
 
     def take_owed_by(self, row: int, now: Now) -> list[LiveAlert]:
-        """Return the alerts that the caller must send to the recipient in this row now, sorted.
+        """Return the alerts that the caller must now send to the recipient in this row, in the right order.
 
-        Cancels come first, then revisions from the most to the least severe. From now on no running fan-out sends any
-        of these alerts to this recipient. Therefore the caller must immediately report which of them the recipient took
+        Cancels come first, then revisions from the most to the least severe. No fan-out in progress will send the
+        recipient any of these alerts. Therefore the caller must immediately report which of them the recipient took
         (`note_taken`) or declined (`note_declined`).
         """
         # The row's bits are gone now, so its alerts in flight can be found only through `candidates`. If a recipient
@@ -324,7 +329,7 @@ class FanOut:
         self.sends += len(alerts)
 
     def note_declined(self, row: int, alert: LiveAlert) -> None:
-        """Record that the recipient in this row declined an alert's current entry for now (Rule 4)."""
+        """Record that the recipient in this row does not take the current entry of an alert now (Rule 4)."""
         self._skipped[row] = True
         if alert.flags(row) & RECIPIENT:  # a recipient has to be sent it wherever its places are
             self._miss(row, alert)
@@ -342,9 +347,9 @@ class FanOut:
             self._miss(row, alert)
 
     def _miss(self, row: int, alert: LiveAlert) -> None:
-        """Record that the recipient in this row lacks the current entry of an alert, although it has an earlier entry.
+        """Record that the recipient in this row has an earlier entry of an alert, and lacks the current one.
 
-        No running fan-out will send it the entry, but the next `take_owed_by` returns the alert.
+        No fan-out in progress will send it the entry, but the next call of `take_owed_by` returns the alert.
         """
         missed = self._missed.setdefault(row, set())
         if len(missed) % 64 == 63:  # now and then forget alerts that are gone, so that the set doesn't only grow
@@ -364,7 +369,7 @@ class FanOut:
             self.launch(alert, now)
 
     def launch(self, alert: LiveAlert, now: Now) -> None:
-        """Queue an alert's current entry for sending to all recipients that should have it but do not have it."""
+        """Queue an alert's current entry for sending to all recipients that should have it and don't."""
         self._launched += 1
         flight = Flight(alert, self._launched, now)
         if len(self._free) + len(self._given_back) == len(self._slots):  # no row is in use yet or any more
@@ -387,10 +392,10 @@ class FanOut:
         return min((flight.urgency for flight in (*self._flying[:1], *self._waiting[:1])), default=None)
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
-        """Start sending the most urgent waiting alert, then send the most urgent alert to its next recipients.
+        """Send the most urgent alert to the next `rows` of its recipients (by default SLICE).
 
-        Return whether anything remains to be sent by further calls. `rows` is the number of recipients to handle; the
-        default is SLICE.
+        Before that, start the most urgent of the alerts that wait to be started. Return whether anything remains to be
+        sent by further calls.
         """
         size = SLICE if rows is None else rows
         self.drop_stale(now)
@@ -426,7 +431,7 @@ class FanOut:
     def _by_language(self, rows: Rows, alerts: list[LiveAlert]) -> Iterator[tuple[Rows, tuple[int, ...]]]:
         """Group these rows (recipients) by the languages in which they are sent the alerts.
 
-        Yield each group with a tuple that has, for each alert, the index of the text to send.
+        Yield each group with a tuple of indices, one for each alert: the index of the text to send to the group.
         """
         if not any(alert.languages for alert in alerts):
             yield rows, (0,) * len(alerts)
@@ -438,10 +443,10 @@ class FanOut:
             yield rows[np.array([each == these for each in texts])[which]], these
 
     def _take_owed(self, rows: Rows) -> Iterator[tuple[Rows, list[LiveAlert]]]:
-        """Group these rows (recipients) by the set of alerts that they still have to be sent.
+        """Group these rows (recipients): all rows that still have to be sent the same alerts are in one group.
 
-        Yield each group with its alerts. The bits in `_owed` that mark these alerts as still to be sent are cleared for
-        all of the rows. Paused rows are in no group (Rule 3).
+        Yield each group with its alerts. In `_owed`, bits mark the alerts that a row still has to be sent; these bits
+        are cleared for all of the rows. Paused rows are in no group (Rule 3).
         """
         words = self._owed[rows] & self._alive
         self._owed[rows] = 0
@@ -458,11 +463,11 @@ class FanOut:
             yield rows if same else rows[words == word], alerts
 
     def _skip_paused(self, rows: Rows, words: NDArray[np.uint64]) -> None:
-        """Record that these paused rows (recipients) were left out, and which newer entries they lack (Rule 3).
+        """Record that these paused rows (recipients) were skipped, and which newer entries they lack (Rule 3).
 
-        `words` has, for each row, the bits of the alerts that it still had to be sent. An alert is recorded only if the
-        row has an earlier entry of it. Other alerts need no record, because `take_owed_by` finds them by the row's
-        places.
+        `words` has one value for each row; its bits say which alerts the row still had to be sent. An alert is recorded
+        only if the row has an earlier entry of it. Other alerts need no record, because `take_owed_by` finds them by
+        the row's places.
         """
         self._skipped[rows[words != 0]] = True
         for flight in self._flying:
@@ -473,23 +478,26 @@ class FanOut:
     # ---- starting and ending flights -----------------------------------------------------------------------------
 
     def oldest_flight(self, now: Now) -> float:
-        """Return how long, in seconds, the oldest alert still being sent has been waiting or under way; 0 if none is.
+        """Return for how long the oldest alert that is still being sent has been waiting or under way, in seconds.
 
-        The time counts from the call of `deliver` with the entry.
+        Return 0 if no alert is being sent. The time counts from the call of `deliver`.
         """
         flights = [*self._flying, *self._waiting]
         return max((now.monotonic - flight.delivered.monotonic for flight in flights), default=0.0)
 
     def in_flight(self, rows: slice) -> NDArray[np.bool_]:
-        """Return an array of bool, one for each row (recipient) in this range: whether an alert is on its way to it."""
+        """Return whether an alert is being sent to each of these rows (recipients), as an array of bool.
+
+        `rows` is a range of rows.
+        """
         in_flight: NDArray[np.bool_] = self._owed[rows] & self._alive != 0
         return in_flight
 
     def _start(self, now: Now) -> None:
-        """Start the most urgent waiting flight: find its rows and give it a bit, unless no bit is free for it.
+        """Start to send the most urgent of the waiting flights (alerts to be sent).
 
-        Waiting flights of outdated entries are dropped first. A flight is an alert on its way to its rows (recipients).
-        Its bit in `_owed` marks the rows that still have to be sent the alert.
+        A flight needs one of 64 bits: in `_owed`, the bit marks the rows (recipients) that still have to be sent the
+        alert. If no bit is free, do nothing. Waiting flights with outdated entries are dropped first.
         """
         while self._waiting and not self._waiting[0].current(now):
             self._stop_waiting()
@@ -517,12 +525,12 @@ class FanOut:
         return len(self._bits) > kept
 
     def _rows_of(self, alert: LiveAlert) -> Rows:
-        """Return the rows (recipients) to which an alert's current entry must be sent, in this order.
+        """Return the rows (recipients) to which an alert's current entry must be sent, in the order of sending.
 
         First come the rows with a place inside the area that lack the revision, and whose filter and rights let the
-        alert through. The nearest of them (NEAREST rows) are at the front, sorted by distance. Then come the other
-        recipients of earlier revisions: they get newer revisions and the cancel wherever they are, whatever their
-        filter says.
+        alert through. The nearest NEAREST of them are at the front, sorted by distance. Then come the other recipients
+        of earlier revisions: they are sent newer revisions and the cancel wherever they are, whatever their filter
+        says.
         """
         recipients = alert.recipients()
         if len(recipients):  # a new alert has no recipients: nearly all alerts concern no row of this process
@@ -542,9 +550,9 @@ class FanOut:
         return np.concatenate([rows, np.setdiff1d(recipients, rows, assume_unique=True)])
 
     def _ready_recipients(self, rows: Rows, alert: LiveAlert) -> Rows:
-        """Return the rows, out of those given, that are in use and may see the alert.
+        """Return those of the given rows (recipients) that are in use and may see the alert.
 
-        For rows that are in use but may not see it now, record that they lack the alert.
+        If a row is in use but may not see the alert now, record that the row lacks it.
         """
         rows = rows[self.ready[rows]]
         visible = self._visible(rows, alert)
@@ -572,10 +580,10 @@ class FanOut:
     # ---- periodic work -------------------------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
-        """Forget alerts that have ended, and make the rows of recipients that have left available again.
+        """Forget alerts that have ended, and let new recipients use the rows of recipients that have left.
 
-        Call this method twenty times a second. It also starts sending alerts that were treated as ended because of a
-        wrong wall clock and are live after all.
+        Call this method twenty times a second. A wrong wall clock may have made alerts look as if they had ended. If
+        they are live after all, this method starts to send them.
         """
         for alert in self.live.expire(now):
             self.launch(alert, now)

@@ -215,7 +215,7 @@ class Hub:
             alert.acknowledge(row, revision)
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Record that the responder accepts a call for help, and send the messages that follow from it (M18).
+        """Record that the responder accepts a call for help, and send the resulting messages (M18).
 
         `eta_s` is the time until the responder arrives, in seconds, or None if it is unknown.
         """
@@ -227,7 +227,7 @@ class Hub:
         self._calls.decline(row, call_id)
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Record a responder's progress: the responder has a defibrillator, or has arrived (M20)."""
+        """Record what a responder reports during a call for help: having a defibrillator, or having arrived (M20)."""
         self._calls.report(row, call_id, state, now)
 
     def rest_until(self, row: int, now: Now) -> int | None:
@@ -277,10 +277,10 @@ class Hub:
         self._fanout.deliver(entry, now)
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
-        """Write the next frames of calls for help (Rule 3), or if there are none, the next slice of a fan-out.
+        """Write the next frames of calls for help (Rule 3).
 
-        Return whether more remains to be sent. `rows` is the number of sessions in the slice; the default is the
-        fan-out's SLICE.
+        If there are none, send an alert to the next `rows` of its recipients (by default the fan-out's SLICE). Return
+        whether more remains to be sent.
         """
         if self._calls.busy:
             self._send_calls(min(rows or CALLS_SLICE, CALLS_SLICE), now)
@@ -290,16 +290,19 @@ class Hub:
         return self._fanout.turn(now, rows)
 
     def _send_calls(self, count: int, now: Now) -> None:
-        """Write frames of calls for help to the next `count` sessions, except the slow ones (Rules 1 and 3)."""
+        """Write frames of calls for help to the next `count` sessions that wait for such frames.
+
+        Slow sessions are left out (Rules 1 and 3).
+        """
         ready, paused = self._fanout.ready, self._fanout.paused
         for row, calls in self._calls.take_noted(count):
             if ready[row] and not paused[row]:
                 self._send_frames(row, self._calls.frames(row, int(self._wire[row]), now, calls), now)
 
     def take(self, rows: Rows, alerts: Sequence[LiveAlert], texts: Sequence[int]) -> Sequence[Rows]:
-        """Write all of these alerts to each of these sessions, in one write for each session.
+        """Write all of these alerts to each of these sessions, with one write for each session.
 
-        Return, for each alert, all rows: no session declines an alert.
+        Return, for each alert, all of the rows (sessions), because no session declines an alert.
 
         The frames are joined once for each wire format in use, not once for each session. A failed write needs no
         record: the connection is lost, and when its client reconnects, `holding` lists the revisions that it has.
@@ -312,7 +315,10 @@ class Hub:
         return [rows] * len(alerts)
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
-        """Return indices that sort these sessions by their sockets' descriptors, which is roughly by age."""
+        """Return the indices that sort these sessions by their sockets' descriptors.
+
+        This is roughly the order in which the sessions connected.
+        """
         return np.argsort(self._descriptors[rows])
 
     def _write(self, rows: NDArray[Any], frame: bytes) -> None:
@@ -338,19 +344,20 @@ class Hub:
             return
 
     def oldest_flight(self, now: Now) -> float:
-        """Return how long, in seconds, the oldest alert still being sent has been waiting or under way; 0 if none is.
+        """Return for how long the oldest alert that is still being sent has been waiting or under way, in seconds.
 
-        The time counts from the call of `deliver` with the entry.
+        Return 0 if no alert is being sent. The time counts from the call of `deliver`.
         """
         return self._fanout.oldest_flight(now)
 
     # ---- periodic work for all sessions --------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
-        """Do the work that depends only on time, for all alerts, calls and sessions. Call this twenty times a second.
+        """Do the work that is due at certain times, for all alerts, calls and sessions.
 
-        Every call forgets the alerts that have ended. Deadlines of sessions are checked only every LOOK_S seconds.
-        Alerts that were treated as ended because of a wrong wall clock, and are live after all, are sent now.
+        Call this twenty times a second. Every call forgets the alerts that have ended. Deadlines of sessions are
+        checked only every LOOK_S seconds. A wrong wall clock may have made alerts look as if they had ended. If they
+        are live after all, they are sent now.
         """
         self._fanout.sweep(now)
         self._calls.sweep(now)
@@ -373,11 +380,11 @@ class Hub:
         for peer in self._peers_of(np.flatnonzero(silent)):
             peer.abort()
         idle = mono - self._last_write[:n] >= self.heartbeat_s
-        # A session that waits for its turn in a fan-out is about to be sent an alert, which does the work of a ping.
-        # Pings to such sessions would only slow down a fan-out to very many.
+        # A session to which a fan-out is about to send an alert needs no ping: the alert does the work of a ping. Pings
+        # to such sessions would only slow down a fan-out to very many sessions.
         idle &= ~self._fanout.in_flight(slice(n))
         # A session that is sent an alert every few seconds is never idle, and if its client only listens, no byte comes
-        # from it. Ping it as well, so that the client can answer before it counts as dead.
+        # from the client. Ping it as well, so that the client can answer before it counts as dead.
         quiet = mono - self._last_read[:n] >= self.heartbeat_s + QUIET_S
         quiet &= mono - self._last_ping[:n] >= SILENCE_S - QUIET_S
         pinged = np.flatnonzero(ready & ~slow & (idle | quiet))[:PINGS]
@@ -385,7 +392,10 @@ class Hub:
         self._write(pinged, PING)  # the same bytes in each wire format
 
     def take_counts(self) -> dict[str, Counts]:
-        """Return how often each alert was sent and acknowledged since the last call of this method, by alert id."""
+        """Return how often each alert was sent and acknowledged since the last call.
+
+        The result is a dict by alert id.
+        """
         return self.live.take_counts()
 
     def peers(self) -> list[Peer]:
@@ -406,9 +416,9 @@ class Hub:
 
 
 def _frames(alert: LiveAlert, text: int) -> tuple[bytes, ...]:
-    """Return the current entry of an alert as frames, one for each wire format.
+    """Encode the current entry of an alert as frames, one for each wire format.
 
-    `text` is the index of its text (language).
+    `text` is the index of the text to use (the language).
 
     The frames are encoded at the first call and stored in the alert. So an alert that concerns no session is never
     encoded, and an alert that concerns 20,000 sessions is encoded once.

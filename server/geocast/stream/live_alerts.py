@@ -53,9 +53,9 @@ Rule 6  A cancel may arrive before the alert that it cancels. The cancel is kept
         cancelled from the first moment. At most MAX_EARLY such cancels are kept.
         Example: Redis loses the last entries. Node A has appended the cancel and has no other entry of the alert. It
         restores the cancel before node B restores the revision. No node may send the revision in between.
-Rule 7  If an alert is no longer believed (LogJ1), it is *withdrawn*: it is treated as if it had ended by the wall
-        clock, until it is believed again or a later entry arrives. A believed cancel stays, because recipients have
-        been sent it.
+Rule 7  If an alert is no longer believed (LogJ1), it is *withdrawn*: it is treated as if it had ended according
+        to the wall clock, until it is believed again or a later entry arrives. A believed cancel stays, because
+        recipients have been sent it.
         Example: a reviewer's key is removed by mistake, and the alerts that need it are withdrawn at once. The key is
         added again a minute later. The next call of `expire` returns the alerts, and they are sent to the sessions that
         connected in that minute.
@@ -96,13 +96,13 @@ RECIPIENT, CURRENT, SENT, ACKED = 1, 2, 4, 8
 _GENERATIONS = 3  # number of revisions whose SENT and ACKED are kept: the current one and two before
 _SENT_AND_ACKED = 0b1111_1100  # SENT and ACKED of these revisions: two bits each, the current one lowest
 
-MAX_DOUBTED = 256  # see Rule 4; nearly all of them have really ended
+MAX_DOUBTED = 256  # limit on doubted alerts (Rule 4); nearly all of them have really ended
 AT_ONCE = 150  # limit on the alerts that one call of `expire` lets go (Rule 5): 1 to 2 ms
 GONE_S = 86_400.0  # `_Gone` remembers an alert for at least this long: the log keeps it for a day (LogR1)
 MAX_GONE = 100_000  # … unless more alerts than this have ended; about 100 bytes each
 GONE_PARTS = 32
-MAX_EARLY = 10_000  # see Rule 6
-MAX_UNBELIEVED = 10_000  # see Rule 9
+MAX_EARLY = 10_000  # limit on cancels that are kept because they came before their alerts (Rule 6)
+MAX_UNBELIEVED = 10_000  # limit on alerts without a believed revision (Rule 9)
 HOLDING_S = 30.0  # how long a client's statement that it has an unknown alert is remembered
 MAX_HOLDINGS = 100_000  # limit on such statements that are remembered at a time
 
@@ -114,7 +114,7 @@ class _Shared:
 
     def __init__(self, capacity: int) -> None:
         self.departures = Departures(capacity)
-        self.suspended: set[LiveAlert] = set()  # alerts that were not sent because of the wall clock (Rules 3, 7)
+        self.suspended: set[LiveAlert] = set()  # alerts that may be sent again later (Rules 3, 7)
         self.doubted: set[LiveAlert] = set()  # alerts whose deadlines were not computed from the wall clock (Rule 4)
         self.unbelieved: set[LiveAlert] = set()  # alerts without a believed revision (Rule 9)
         self.counted: set[LiveAlert] = set()  # alerts with `sent` or `acked` that `take_counts` has not returned yet
@@ -160,7 +160,7 @@ class LiveAlert:
         self.order = order  # number of the alert in the order of arrival in this process
         self.area: Filed = NONE  # its entry in the index of areas
         self._shared = shared
-        self._flags: DeliveryFlags | None = None  # None until a session is sent it: most concern none
+        self._flags: DeliveryFlags | None = None  # None until the alert is sent to a session
         self.cancel: Cancel | None = None
         self.chain = Chain()  # of all entries that this process knows, including unbelieved ones (Rule 8)
         self.behind: Kinds = NO_KINDS  # the kinds of the entries before the newest revision (Rule 8)
@@ -208,31 +208,37 @@ class LiveAlert:
 
     @property
     def doubted(self) -> bool:
-        """Whether the wall clock has always said, since this node learnt of the alert, that it has ended (Rule 4)."""
+        """Whether the alert had ended already when this node learnt of it, according to the wall clock (Rule 4).
+
+        It becomes False once that clock shows a time before the alert's end.
+        """
         return self in self._shared.doubted
 
     @property
     def ends_at(self) -> int:
         """The `expires_at` of the newest revision, in ms since 1970.
 
-        Unlike the attribute `expires_at`, it is not changed while the alert is withdrawn (Rule 7).
+        While the alert is withdrawn, the attribute `expires_at` is 0, but this property does not change (Rule 7).
         """
         return self.withdrawn or self.expires_at
 
     @property
     def unbelieved(self) -> bool:
-        """Whether the verifier of the log has accepted none of its revisions so far in this process (Rule 9)."""
+        """Whether the log's verifier has not accepted any revision of the alert yet in this process (Rule 9)."""
         return self in self._shared.unbelieved
 
     @property
     def gone(self) -> bool:
-        """Whether the alert has been forgotten for good, because it has ended by the monotonic clock (Rule 3)."""
+        """Whether the alert has been forgotten for good.
+
+        That happens when it has ended according to the monotonic clock (Rule 3).
+        """
         return self.deadline == float("-inf")
 
     def ended(self, now: Now) -> bool:
-        """Return whether the alert has ended by the wall clock or the monotonic clock (Rule 1).
+        """Return whether the alert has ended according to the wall clock or the monotonic clock (Rule 1).
 
-        If so, neither the alert nor its cancel may be sent.
+        If it has ended, nothing more may be sent about it, not even its cancel.
         """
         if now.monotonic >= self.deadline:
             return True
@@ -257,9 +263,10 @@ class LiveAlert:
             self.expires_at, self.withdrawn = self.withdrawn, 0
 
     def trust(self, now: Now) -> bool:
-        """Compute the deadline from the wall clock, which now says that the alert is live (Rule 4).
+        """Compute the deadline from the wall clock, and return whether this has changed the deadline.
 
-        Do nothing if that was done before. Return whether the deadline has changed.
+        Call this while the wall clock shows a time before the alert's end. As long as the clock showed a later time,
+        the deadline could not be computed from it (Rule 4). Later calls change nothing and return False.
         """
         before = self.deadline
         if self.doubted:
@@ -268,20 +275,20 @@ class LiveAlert:
         return self.deadline != before
 
     def correct(self, now: Now) -> None:
-        """Move the deadline to a later time if it was computed while the wall clock was ahead."""
+        """Move the deadline to a later time if it was computed while the wall clock was ahead, and so is too early."""
         self.deadline = max(self.deadline, min(self.latest, now.deadline(self.ends_at)))
 
     def revise(self, revision: Revision, now: Now) -> None:
-        """Replace the newest revision, and clear CURRENT for all rows whose clients do not have the new revision.
+        """Replace the newest revision, and clear the flag CURRENT of all clients that lack the new one.
 
-        A client may have it already: another node sent it while this process was behind. Such rows are in `ahead`
-        (R5c).
+        A client may have it already, if another node has sent it while this process was behind. The rows of such
+        clients are in `ahead` (R5c).
         """
         newer = max(0, revision.revision - self.revision_number)  # 0 if the same revision is believed only now (Rule 9)
         steps = min(2 * newer, 8)  # in bits; numbers may be missing after a restart
         self.restore()
-        # The deadline moves by as much as the end does. If it were computed from the wall clock, it would be wrong if
-        # that clock has been set since the first revision.
+        # The deadline moves by as much as the end does. It is not computed from the wall clock again: the result would
+        # be wrong if somebody has set that clock since the first revision.
         self.deadline += (revision.ends_at - self.expires_at) / 1000
         self._set_revision(revision, now)
         if self.doubted:
@@ -292,7 +299,7 @@ class LiveAlert:
                 self._mark_held(self._flags, row, held)
 
     def end_by(self, cancel: Cancel) -> None:
-        """Cancel the alert. The alert keeps the `expires_at` of its newest revision (Rule 2)."""
+        """Apply this cancel to the alert. The alert keeps the `expires_at` of its newest revision (Rule 2)."""
         self.restore()
         self.cancel = cancel
         self.languages = ()
@@ -309,7 +316,7 @@ class LiveAlert:
         return np.zeros(len(rows), np.uint8) if self._flags is None else self._flags.of_all(rows)
 
     def lacks(self, row: int) -> bool:
-        """Return whether the row (session or push device) is a recipient that does not have the current entry.
+        """Return whether the row (session or push device) is a recipient of the alert and lacks its current entry.
 
         A row that was sent a cancel is no longer a recipient, so all recipients of a cancelled alert lack the cancel.
         """
@@ -334,9 +341,9 @@ class LiveAlert:
         return self._flags
 
     def trust_holding(self, row: int, held: int) -> None:
-        """Make the row (a session or push device) a recipient that has revision `held`.
+        """Record that the client in this row (a session or push device) says that it has revision `held` (R5).
 
-        Its client says that it has this revision (R5).
+        From now on the row counts as a recipient of the alert.
         """
         flags = self._writable_flags()
         flags.put(row, flags.of(row) | RECIPIENT)
@@ -365,7 +372,10 @@ class LiveAlert:
             self.sent += len(rows)
 
     def mark_sent_to(self, row: int) -> None:
-        """Do the same as `mark_sent` for a single row, without the overhead of a numpy array."""
+        """Record that one row (session or push device) accepted the current entry.
+
+        This does the same as `mark_sent`, without the overhead of a numpy array.
+        """
         flags = self._writable_flags()
         if self.cancel is not None:
             flags.put(row, flags.of(row) & (0xFF ^ RECIPIENT))
@@ -375,10 +385,10 @@ class LiveAlert:
             self.sent += 1
 
     def retract(self, row: int, number: int, *, recipient: bool) -> None:
-        """Undo `mark_sent` for the entry `number` in this row, because the sending has or may have failed.
+        """Undo `mark_sent` for one row (session or push device), because the sending has failed or may have failed.
 
-        `recipient` says whether the row remains a recipient. If a newer revision has arrived meanwhile, the flags of
-        that revision are not changed.
+        `number` is the number of the entry that was sent. If a newer revision has arrived meanwhile, the flags of that
+        revision are not changed. `recipient` says whether the row still counts as a recipient.
         """
         flags = self._writable_flags()
         bits = flags.of(row)
@@ -444,7 +454,7 @@ class _Ends:
     def until(self, deadline: float) -> set[LiveAlert]:
         """Return the alerts that have an item in the heap with this deadline or an earlier one.
 
-        Some of them may have got a later deadline since. Heap items after `deadline` are not examined.
+        The deadline of such an alert may have been moved to a later time. Heap items after `deadline` are not examined.
         """
         found, todo = set(), [0]
         while todo:
@@ -456,7 +466,7 @@ class _Ends:
 
 
 class _Gone:
-    """Remembers the alerts that have ended by the monotonic clock, and the number of each alert's last entry (Rule 3).
+    """Remembers the alerts that are over for good, and the number of the last entry of each of them (Rule 3).
 
     An alert is stored as a hash of its id. The hashes are spread over GONE_PARTS parts, so that no dict is large: a
     dict with 90,000 items blocks the event loop for 4 ms when it grows, and again when it is freed. Each part has a
@@ -489,9 +499,9 @@ class _Gone:
 class LiveAlerts:
     """All alerts that a process keeps: the live ones, and some others that may still be needed.
 
-    The others are: cancelled alerts (Rule 2); suspended alerts, which have ended by the wall clock but not by the
-    monotonic clock (Rules 3 and 4); and withdrawn alerts, whose approvals are not accepted (Rules 7 and 9). The
-    module's docstring has the rules.
+    The others are: cancelled alerts (Rule 2); suspended alerts, which have ended according to the wall clock but not
+    according to the monotonic clock (Rules 3 and 4); and withdrawn alerts, whose approvals are not accepted (Rules 7
+    and 9). The module's docstring has the rules.
     """
 
     def __init__(self, capacity: int, *, places: bool = True) -> None:
@@ -525,20 +535,20 @@ class LiveAlerts:
         return iter(self._alerts.values())
 
     def find(self, alert_id: str, now: Now) -> LiveAlert | None:
-        """Return the alert with this id, or None if it is unknown or has ended by the monotonic clock.
+        """Return the alert with this id, or None if it is unknown or has ended according to the monotonic clock.
 
-        A returned alert may have ended by the wall clock.
+        The alert that is returned may have ended according to the wall clock.
         """
         alert = self._alerts.get(alert_id)
         return None if alert is None or now.monotonic >= alert.deadline else alert
 
     def knows(self, entry: Entry) -> bool:
-        """Return whether the alert of this entry is kept, and the entry or a later one has been applied to it."""
+        """Return whether this entry, or a later one of the same alert, has been applied and the alert is still kept."""
         alert = self._alerts.get(entry.id)
         return alert is not None and entry.revision <= alert.number
 
     def lacks_chain(self, entry: Entry | Untrusted) -> bool:
-        """Return whether verifying this entry needs earlier entries of its alert that this process does not know.
+        """Return whether this entry can't be verified because this process does not know earlier entries of its alert.
 
         If so, the caller must read the alert's history and call `learn` before `apply` (Rule 8).
         """
@@ -547,9 +557,9 @@ class LiveAlerts:
         return self.verifier.needs_chain and (entry.revision > chain.last + 1 or chain.kinds >= UNKNOWN)
 
     def learn(self, entry: Entry | Untrusted, history: Iterable[Entry | OtherKind]) -> None:
-        """Remember the kinds of an alert's entries before `entry`, which the caller must apply next (Rule 8).
+        """Remember the kinds of those entries of an alert that come before `entry` (Rule 8).
 
-        `history` has the entries of the alert in the log.
+        The caller must apply `entry` next. `history` has the entries of the alert in the log.
         """
         self._chains_before = {entry.id: Chain.of(each for each in history if each.revision < entry.revision)}
 
@@ -586,7 +596,7 @@ class LiveAlerts:
         return None if alert is None or alert.ended(now) else alert
 
     def _end_early(self, alert: LiveAlert, now: Now) -> None:
-        """Cancel an alert that has just arrived, if its cancel arrived before it (Rules 6 and 10)."""
+        """Cancel an alert as soon as it arrives, if its cancel has arrived before it (Rules 6 and 10)."""
         early = self._early_cancels.get(alert.id)
         if early is None:
             return
@@ -607,7 +617,10 @@ class LiveAlerts:
         return None if alert.ended(now) else alert
 
     def _keep_unbelieved(self, alert: LiveAlert | None, entry: Untrusted, chain: Chain, now: Now) -> None:
-        """Keep an alert that has no revision with accepted approvals, for sessions that have it already (Rule 9)."""
+        """Keep an alert although no revision of it is accepted by the verifier (Rule 9).
+
+        It is sent to nobody, but sessions that have it already can be sent its cancel.
+        """
         said, unbelieved = entry.said, self._shared.unbelieved
         if not isinstance(said, Revision) or now.wall_ms >= said.ends_at:
             return
@@ -626,7 +639,7 @@ class LiveAlerts:
         unbelieved.add(alert)
 
     def _is_believed_cancel(self, cancel: Cancel, alert: LiveAlert, behind: Kinds) -> bool:
-        """Return whether the log's verifier accepts that this cancel ends the alert (LogJ1)."""
+        """Return whether the log's verifier accepts this cancel of the alert, after the entries before it (LogJ1)."""
         return not self.verifier.needs_chain or self.verifier.verify_cancel(cancel, alert.revision, behind)
 
     def verify_again(self, alert: LiveAlert) -> None:
@@ -685,9 +698,9 @@ class LiveAlerts:
             self._ends.put(alert)
 
     def _may_doubt(self, revision: Revision) -> bool:
-        """Return whether to keep a new alert that has ended by the wall clock.
+        """Return whether to keep a new alert that has already ended according to the wall clock (Rule 4).
 
-        If not, make sure that `missed_until` is not before the alert's end (Rule 4).
+        If it is not kept, `missed_until` is set to the alert's end, unless it is later already.
         """
         if len(self._shared.doubted) < MAX_DOUBTED:
             return True
@@ -695,10 +708,11 @@ class LiveAlerts:
         return False
 
     def expire(self, now: Now) -> list[LiveAlert]:
-        """Forget alerts that have ended by the monotonic clock, and return suspended alerts that are live again.
+        """Forget alerts that have ended according to the monotonic clock, and return alerts that are live again.
 
-        The caller must start sending the returned alerts. A suspended alert is one that had ended only by the wall
-        clock (Rule 3). At most AT_ONCE alerts are forgotten in one call, the rest in the next calls (Rule 5).
+        The caller must start to send the returned alerts. They had ended only according to the wall clock, which has
+        been set back since (Rule 3). At most AT_ONCE alerts are forgotten in one call, and the others in the next calls
+        (Rule 5).
         """
         ended = self._ends.take(now, AT_ONCE)
         self.behind = len(ended) == AT_ONCE
@@ -724,9 +738,10 @@ class LiveAlerts:
             alert.deadline = float("-inf")  # `ended` and `gone` stay true, even for flights that still have the alert
 
     def correct(self, now: Now) -> None:
-        """Correct the deadlines of all alerts that are too early because the wall clock was ahead.
+        """Move the deadlines that are too early to later times, for all alerts.
 
-        Call this when the wall clock has been set right.
+        Deadlines that were computed while the wall clock was ahead are too early. Call this method when the wall clock
+        has been set right.
         """
         self.missed_until = 0
         self._clock_gap_s = max(self._clock_gap_s, now.monotonic - now.wall_ms / 1000)
@@ -734,9 +749,13 @@ class LiveAlerts:
             alert.correct(now)
 
     def suspended(self, now: Now) -> int:
-        """Return how many alerts have ended by the wall clock but not by the monotonic clock (Rules 3 and 4)."""
-        # This avoids a loop over all alerts. A deadline comes from the wall clock, so an alert that has ended by that
-        # clock is in the heap before `until`. Doubted alerts are the exception: their deadlines don't come from it.
+        """Return how many alerts have ended according to the wall clock, but not according to the monotonic clock.
+
+        Such alerts may become live again (Rules 3 and 4).
+        """
+        # This avoids a loop over all alerts. Deadlines are computed from the wall clock, so an alert that has ended
+        # according to that clock comes before `until` in the heap. Doubted alerts are the exception: their deadlines
+        # are not computed from that clock.
         until = now.wall_ms / 1000 + self._clock_gap_s + 0.001
         maybe = (self._ends.until(until) | self._shared.doubted) - self._shared.unbelieved
         return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)
@@ -756,10 +775,11 @@ class LiveAlerts:
     # ---- alerts that clients have and this node does not know yet --------------------------------------------------
 
     def remember_holding(self, alert_id: str, row: int, epoch: int, held: int, now: Now) -> None:
-        """Remember that a client says it has revision `held` of an alert that this process does not know (R5e).
+        """Remember that a client says it has revision `held` of an alert that this process does not know yet (R5e).
 
-        It is remembered for HOLDING_S seconds. `row` is the client's session, and `epoch` distinguishes it from later
-        sessions in the same row. If MAX_HOLDINGS such statements are stored already, this one is ignored.
+        The client's statement is remembered for HOLDING_S seconds. `row` is the client's session, and `epoch`
+        distinguishes the session from later sessions in the same row. If MAX_HOLDINGS statements are stored already,
+        this one is ignored.
 
         Example: node A sends a phone an alert and dies. The phone reconnects to node B, which reads the alert from the
         log 100 ms later. B does not send the alert to the phone a second time, and if it is cancelled, B sends the
@@ -770,7 +790,7 @@ class LiveAlerts:
             self._holding_times.append((now.monotonic + HOLDING_S, alert_id, row, epoch))
 
     def take_holdings(self, alert_id: str) -> Iterable[tuple[int, int, int]]:
-        """Remove and return the sessions whose clients said that they have this alert.
+        """Return the sessions whose clients have said that they have this alert, and forget these statements.
 
         Each session is a tuple (row, epoch, revision). The epoch distinguishes sessions that used the same row one
         after the other.
@@ -778,7 +798,7 @@ class LiveAlerts:
         return [(row, epoch, held) for row, (epoch, held) in self._holdings.pop(alert_id, {}).items()]
 
     def drop_holdings(self, now: Now) -> None:
-        """Drop the statements of clients about unknown alerts that are older than HOLDING_S seconds."""
+        """Forget what clients have said about unknown alerts more than HOLDING_S seconds ago."""
         while self._holding_times and self._holding_times[0][0] <= now.monotonic:
             _, alert_id, row, epoch = self._holding_times.popleft()
             if claims := self._holdings.get(alert_id):
@@ -795,7 +815,10 @@ class LiveAlerts:
         return self._shared.acks
 
     def take_counts(self) -> dict[str, Counts]:
-        """Return how often each alert was sent and acknowledged since the last call of this method, by alert id."""
+        """Return how often each alert was sent and acknowledged since the last call.
+
+        The result is a dict by alert id.
+        """
         counts, self._counts = self._counts, {}
         for alert in self._shared.counted:
             self._take_counts_of(alert, counts)
@@ -803,7 +826,7 @@ class LiveAlerts:
         return counts
 
     def put_back_counts(self, counts: dict[str, Counts]) -> None:
-        """Add these counts to those that the next `take_counts` will return, because they could not be stored."""
+        """Add counts that could not be stored to the counts that the next call of `take_counts` will return."""
         for alert_id, more in counts.items():
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 

@@ -81,7 +81,7 @@ class LogHealth:
             await self._log.purge(self._clock.now().wall_ms)
 
     def failed(self, what: str, error: LogUnavailable) -> None:
-        """Record that an attempt to use the alert log failed.
+        """Record that an attempt to read or write the alert log failed.
 
         `what` is "read" or "written". Only the first of several failures in a row is logged.
         """
@@ -180,8 +180,8 @@ class LogReader:
     async def _read(self) -> None:
         """Follow the log from `position` until reading fails.
 
-        An empty batch means that its end is reached (LogF2). After every batch, which comes at least once a second,
-        check whether the clock was ahead and whether the verifier has changed.
+        An empty batch means that the end of the log is reached (LogF2). After every batch, which comes at least once a
+        second, check whether the clock was ahead and whether the verifier has changed.
         """
         batches = self._log.follow(self.position, self._left_out_until)
         async with contextlib.aclosing(batches):
@@ -210,10 +210,11 @@ class LogReader:
                 turn = _Turn()
 
     async def _histories(self, entries: Sequence[Followed]) -> dict[str, Sequence[Entry | OtherKind]]:
-        """Read the histories of the alerts with earlier entries that this process does not know (HD1).
+        """Read the earlier entries of alerts that are needed to verify the entries of a batch (HD1).
 
-        Return them by alert id. If the previous entry of an alert is in the same batch, its history is not read,
-        because `live` will know the earlier entries by then.
+        Return them in a dict by alert id. An alert is left out if this process knows its earlier entries. It is also
+        left out if its previous entry is in the same batch, because `live` will know that entry by the time the next
+        one is applied.
         """
         found: dict[str, Sequence[Entry | OtherKind]] = {}
         last: dict[str, int] = {}
@@ -227,7 +228,10 @@ class LogReader:
         return found
 
     def _apply(self, entry: Followed, history: Sequence[Entry | OtherKind]) -> None:
-        """Apply one entry. `history` has all entries of its alert; empty if `live` knows the earlier ones already."""
+        """Apply one entry.
+
+        `history` has all entries of its alert in the log, or is empty if `live` knows the earlier ones already.
+        """
         self.applied += 1
         if isinstance(entry, CallEntry):
             self._take_call(entry)
@@ -237,9 +241,9 @@ class LogReader:
         self._take(entry)
 
     async def _reread_if_clock_was_ahead(self) -> None:
-        """Read the log again if it left out entries of alerts that have not ended, because the wall clock was ahead.
+        """Read the log again if live alerts were left out, because the wall clock was ahead.
 
-        If the wall clock now shows a time before the ends of the entries that were left out, it was ahead. Then every
+        The wall clock was ahead if it now shows a time before the ends of the entries that were left out. Then every
         alert that may have an entry among them is applied. Testing only the alert's last entry would be wrong: that
         entry may not be believed, and may name any end. An alert that was applied before and has ended since does not
         become live again (Rule 3 of `live_alerts`).
@@ -256,7 +260,8 @@ class LogReader:
         )
         found = await self._chains(now.wall_ms)
         chains = await self._with_histories([each for each in found if any(entry.ends_at <= until for entry in each)])
-        # From here on the log is not needed. `correct` resets `missed_until`, so keep `until`, in case applying fails.
+        # The log is not read any more from here on. `correct` resets `missed_until`, so `until` is stored first. If
+        # applying the entries fails, this method is then repeated.
         self._left_out_until = until
         self._live.correct(now)
         await self._apply_chains(chains)
@@ -276,7 +281,7 @@ class LogReader:
         self._verified_by = version
 
     async def _chains(self, ended_before_ms: int) -> list[list[Followed]]:
-        """Return the entries of all alerts and calls that did not end before this time, grouped by alert or call.
+        """Read all alerts and calls that did not end before this time, and return the entries of each one as a group.
 
         The log is read from its beginning until the first empty batch, which means that its end is reached (LogF2).
         `position` does not change: the reader continues after it, and applying an entry twice changes nothing.
@@ -323,7 +328,7 @@ class LogReader:
 
 
 class _Turn:
-    """Limits the work of the reader between two runs of the event loop: APPLY_AT_ONCE items, or APPLY_S seconds."""
+    """Limits how long the reader may work before the event loop runs again: APPLY_AT_ONCE items, or APPLY_S seconds."""
 
     def __init__(self) -> None:
         self._left = APPLY_AT_ONCE

@@ -46,8 +46,8 @@ from .log_reader import LogHealth, LogReader
 
 logger = logging.getLogger(__name__)
 
-# After this time no further slice (a group of sessions) is handled in the same turn of the loop. A full slice takes 1.1
-# ms, so a turn of the loop handles one full slice, or several small ones.
+# After this time, no further slice (a group of sessions) is handled in the same turn of the event loop. A full slice
+# takes 1.1 ms, so a turn of the loop handles one full slice, or several small ones.
 SLICE_S = 0.0005
 # Number of rows per slice while api requests are under way in this process, or an entry is on its way from the log. A
 # request needs a dozen turns of the loop until its alert is in the log, and some more until it is read from there. With
@@ -265,13 +265,13 @@ class StreamServer:
         return reasons + self._reader.unready()
 
     def degraded(self) -> int:
-        """Return the number of calls for help with entries that this process has no key to decrypt (HD8)."""
+        """Return how many calls for help have entries that this process has no key to decrypt (HD8)."""
         return 0 if self._errands is None else self._errands.degraded()
 
     # ---- entries of the log, and delivery counts -----------------------------------------------------------------
 
     def expect(self, entry: Entry | CallEntry | None = None) -> None:
-        """Send to fewer sessions at a time until an entry that was just appended has been read from the log.
+        """Send to fewer sessions at a time until an entry that was just appended to the log has been read from it.
 
         `entry` is that entry, or None if the caller does not know it. With SQLite, the reader of the log may have read
         the entry before this method is called. In that case do nothing, because small groups would only slow down the
@@ -301,9 +301,9 @@ class StreamServer:
             await self._store_counts()
 
     async def _store_counts(self) -> None:
-        """Store the delivery counts of the time since the last call.
+        """Store in the log how often alerts were sent and acknowledged since the last call.
 
-        If the log can't be used, keep them for the next call.
+        If the log can't be used, keep the counts for the next call.
         """
         counts = self._hub.take_counts()
         if not await self.keeper.store(counts):
@@ -353,7 +353,7 @@ class StreamServer:
         return LOOK_S if self._stream.connections else REST_S
 
     def _watch_the_clock(self) -> None:
-        """If somebody has set the wall clock, log by how much, and how many alerts have ended only by this clock."""
+        """If somebody has set the wall clock, log by how much, and how many alerts have ended according to it alone."""
         now = self._clock.now()
         if step_s := self._steps.look(now):
             logger.warning(
@@ -364,7 +364,10 @@ class StreamServer:
             )
 
     def _finished(self, flight: Flight) -> None:
-        """Record how long sending an alert took, since it was read from the log and since it was accepted."""
+        """Record, for the metrics, how long sending an alert took.
+
+        One time counts from when the alert was read from the log, the other from when it was accepted.
+        """
         now = self._clock.now()  # read again: the time of the slice is older than its writes
         alert = flight.alert
         accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
@@ -428,7 +431,7 @@ def _recheck(connection: Connection) -> None:
 
 
 async def _first_of(deadline: float, *events: asyncio.Event) -> None:
-    """Wait until one of the events is set, or until the deadline, a time of the monotonic clock in seconds."""
+    """Wait until one of the events is set, or until the monotonic clock reaches `deadline` (in seconds)."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     within_s = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
     await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)

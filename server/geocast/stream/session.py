@@ -55,8 +55,9 @@ from ..wire.fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, 
 from ..wire.frames import Wire
 
 HEARTBEAT_S = 25  # the default of --heartbeat-s
-# The window in which clients spread their reconnects. Without it, all 20,000 clients of a node that restarts would
-# reconnect in the same second. Responders reconnect sooner, because a call for help can't wait (RQ8).
+# A client that has lost its connection reconnects after a random time between these two. Otherwise all 20,000 clients
+# of a node that restarts would reconnect in the same second. Responders reconnect sooner, because a call for help can't
+# wait (RQ8).
 RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000
 RESPONDERS_MIN_MS, RESPONDERS_MAX_MS = 200, 3_000
 MAX_ETA_S = 7_200
@@ -67,7 +68,7 @@ Place = tuple[float, float, float]  # latitude and longitude in degrees, reach i
 
 
 class Peer(Protocol):
-    """The interface of a session's connection that the hub and the session use."""
+    """The interface through which the hub and a session use the session's connection."""
 
     @property
     def write(self) -> Callable[[bytes], None]:
@@ -98,7 +99,7 @@ class Peer(Protocol):
 class Audience(Protocol):
     """The methods of the hub that a session calls. `row` is always the number that `enter` returned for the session."""
 
-    heartbeat_s: int  # W8
+    heartbeat_s: int  # the interval of pings to an idle session, in seconds (W8)
 
     def enter(
         self,
@@ -154,10 +155,7 @@ class Audience(Protocol):
         ...
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Record a responder's progress in a call for help.
-
-        `state` says whether the responder has a defibrillator, or has arrived.
-        """
+        """Record what a responder reports during a call for help: having a defibrillator, or having arrived."""
         ...
 
     def rest_until(self, row: int, now: Now) -> int | None:
@@ -189,7 +187,10 @@ class Rights(Protocol):
 
     @property
     def deadline(self) -> float:
-        """When the session's token expires, in seconds of the monotonic clock; infinity if there is no token."""
+        """The time at which the session's token expires, in seconds on the monotonic clock.
+
+        It is infinity if there is no token.
+        """
         ...
 
     @property
@@ -311,13 +312,13 @@ class Hello(Message):
 
 
 class Move(Answered):
-    """A message with all places of the subscriber, which replace the old ones."""
+    """A message with all places of the subscriber. They replace all places of earlier messages."""
 
     places: Places
 
 
 class FilterBy(Answered):
-    """A change of the filter: null clears a field, and a field left out does not change. At least one is required."""
+    """A filter change: null clears a field, an omitted field stays the same. At least one field must be given."""
 
     model_config = ConfigDict(
         json_schema_extra={"anyOf": [{"required": [name]} for name in ("categories", "min_severity", "languages")]}
@@ -349,13 +350,13 @@ class Accept(Message):
 
 
 class Decline(Message):
-    """A responder's refusal of a call, even after accepting it, so that another responder can go instead."""
+    """A responder's refusal of a call, so that another responder can go instead. It may follow an earlier `accept`."""
 
     id: Id
 
 
 class Progress(Message):
-    """A responder's progress in a call: the responder has a defibrillator, or has arrived."""
+    """A responder's report during a call: the responder has a defibrillator, or has arrived."""
 
     id: Id
     state: Literal["aed", "arrived"]
@@ -437,7 +438,7 @@ class Session:
         except Malformed:
             raise SessionClosed(close_codes.MALFORMED) from None
         kind = fields.pop("type", None)
-        # `hello` comes first and once, any other message after it (X3).
+        # `hello` must be the first message, and no other message may be a `hello` (X3).
         if not isinstance(kind, str) or (kind == "hello") == (self.row >= 0):
             raise SessionClosed(close_codes.MALFORMED)
         try:

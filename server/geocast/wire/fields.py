@@ -159,9 +159,9 @@ class StrictModel(BaseModel):
 
 
 def usable(adapter: TypeAdapter[_T], value: object) -> _T | None:
-    """Return the validated value of one field of a request, or None if the value is invalid.
+    """Return the validated value of one field of a request, or None if the field's value is invalid.
 
-    With this function, the valid fields of a request can be used even if its other fields are invalid.
+    So the valid fields of a request can be used even if others are invalid.
     """
     try:
         return adapter.validate_python(value)
@@ -184,8 +184,8 @@ _DETAILS = {problems.MISSING_FIELD: "is needed", problems.UNKNOWN_FIELD: "is not
 def broken_fields(error: ValidationError) -> list[Violation]:
     """Return a violation for each invalid field: first the fields of the model in its order, then unknown fields.
 
-    The violations contain no values. They contain the name of an unknown field only if the name reveals nothing
-    personal (rule H9).
+    A violation never contains a field's value. It contains the name of an unknown field only if that name reveals
+    nothing personal (rule H9).
     """
     return [_violation(e) for e in error.errors(include_url=False, include_input=False)]
 
@@ -201,7 +201,7 @@ def _violation(error: ErrorDetails) -> Violation:
 
 
 def _detail(error: ErrorDetails) -> str:
-    """Return the text of a validation error for the client.
+    """Return the text of a validation error as the client sees it.
 
     Where pydantic's text counts the "items" of a string, this text counts characters.
     """
@@ -220,7 +220,7 @@ def _characters(count: int) -> str:
 def _location(parts: Sequence[int | str]) -> list[int | str]:
     """Return those parts of an error's location that are field names or indices.
 
-    Pydantic also lists the branches of a union, whose names contain a blank; they are left out.
+    Pydantic also lists the branches of a union, whose names contain a space; these names are left out.
     """
     return [part for part in parts if " " not in str(part)]
 

@@ -80,12 +80,12 @@ _WRITE: Mapping[Any, Callable[[Any], Any]] = {TimeMs: format_time, tuple[Shape, 
 
 
 def _sent_fields(*sources: type) -> tuple[_Sent, ...]:
-    """Return the fields of `AlertOut` in order, each with the source of its value.
+    """Return the fields of `AlertOut` in order, and for each of them where its value comes from.
 
-    `sources` are dataclasses. The value of a field comes from the first of them that declares the field.
+    `sources` are dataclasses. The value of a field comes from the first dataclass that declares the field.
     """
     declared = {each.name: (n, each.type) for n, kind in reversed([*enumerate(sources)]) for each in members_of(kind)}
-    declared["languages"] = (sources.index(Alert), None)  # a property
+    declared["languages"] = (sources.index(Alert), None)  # a property of `Alert`, not a field
     found = [(name, *declared[name]) for name in AlertOut.__annotations__ if name in declared]
     return tuple(_Sent(name, source, _WRITE.get(kind)) for name, source, kind in found)
 
@@ -163,9 +163,10 @@ def _in_each_format(message: Mapping[str, Any]) -> tuple[bytes, ...]:
 
 
 def _with_proof(message: Mapping[str, Any], proof: ApprovalProof) -> dict[str, Any]:
-    """Return an `alert` or `cancel` message in its form with a proof (the text that reviewers signed, and signatures).
+    """Return an `alert` or `cancel` message in the form for clients that want proofs.
 
-    The result has the proof, the fields that identify the entry, and the fields that the signed text does not contain.
+    A proof is the text that the reviewers signed, with their signatures. The result has the proof, the fields that
+    identify the entry, and the fields that the signed text does not contain.
     """
     beside = {name: value for name, value in message.items() if name != "reason"}
     if "alert" in message:

@@ -137,11 +137,14 @@ class Publication:
         return _publish(self.area, terms, current)
 
     def precompute(self, simplify_m: int) -> None:
-        """Compute the published polygons in advance, which takes up to 40 ms. Later calls use the stored results."""
+        """Compute the published polygons now, which takes up to 40 ms.
+
+        Later calls of other methods use the stored results.
+        """
         publish_polygons([shape for shape in self.area if isinstance(shape, RequestedPolygon)], simplify_m)
 
     def facts(self) -> "PolicyFacts":
-        """Return the parts of the request that the policy checks."""
+        """Return the values in this request that the policy checks."""
         return PolicyFacts(
             self.category,
             self.threat,
@@ -169,17 +172,18 @@ class Publication:
         return [found for at, shape in self._shapes() if (found := outside_shape(at, _place(shape), where))]
 
     def _shapes(self) -> list[tuple[str, "RequestedCircle | RequestedPolygon"]]:
-        """Return a list of pairs: the JSON Pointer of each shape in the request, and the shape."""
+        """Return the shapes of the request as a list of pairs: the shape's JSON Pointer, and the shape."""
         return [("/area" if self.one_shape else f"/area/{n}", shape) for n, shape in enumerate(self.area)]
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
-    """The parts of a request that the policy checks. An attribute is None if its field is missing or invalid (rule P9).
+    """The values in a request that the policy checks.
 
-    Times are in ms since 1970. `radii` lists the requested radii of circles in metres, each with its JSON Pointer.
-    `polygons` lists the requested polygons, each with its pointer. `takes_default` says that `expires_at` was left out.
-    `texts` lists the texts that people will read, each with its pointer; a text is None if it is invalid.
+    If a field is missing or invalid, its attribute is None (rule P9). Times are in ms since 1970. `radii` lists the
+    requested radii of circles in metres, each with its JSON Pointer. `polygons` lists the requested polygons, each with
+    its pointer. `takes_default` says that `expires_at` was left out. `texts` lists the texts that people will read,
+    each with its pointer; a text is None if it is invalid.
     """
 
     category: str | None
@@ -218,8 +222,8 @@ class AllowedArea(Protocol):
 class OutsideShape:
     """Identifies a requested shape that is outside the area where its publisher may publish.
 
-    `pointer` is the JSON Pointer to the shape; its coordinates are left out. `swapped` says that all its points would
-    be inside if latitude and longitude were exchanged.
+    `pointer` is the JSON Pointer to the shape; the shape's coordinates are not part of this object. `swapped` says that
+    all its points would be inside if latitude and longitude were exchanged.
     """
 
     pointer: str
@@ -257,7 +261,7 @@ class Cancellation:
     confirm: Confirm
 
     def facts(self) -> PolicyFacts:
-        """Return the parts of the request that the policy checks: its approval, reason and confirmations."""
+        """Return the values in this request that the policy checks: its approval, reason and confirmations."""
         texts = (("/reason", self.reason),)
         return PolicyFacts(None, None, None, None, _approved_at(self.approval), (), texts=texts, confirm=self.confirm)
 
@@ -385,14 +389,17 @@ Kinds = Annotated[
 
 
 class ConfirmRequest(StrictModel):
-    """What a person has confirmed: a large area by its size in km², and suspicious words by their kinds."""
+    """The confirmations of a person.
+
+    `area_km2` confirms a large area by its size, and `text` lists the kinds of suspicious words that are intended.
+    """
 
     area_km2: Annotated[float, Field(gt=0, le=MAX_AREA_KM2, allow_inf_nan=False)] = 0.0  # 0 means "left out"
     text: Kinds = Field(default_factory=list)
 
 
-# An area is one shape, or a list of 1 to 16 shapes. The tags contain a blank, by which `fields.broken_fields`
-# recognizes them.
+# An area is one shape, or a list of 1 to 16 shapes. These names are the tags of the two unions. They contain a space,
+# so that `fields.broken_fields` can tell them from the names of fields.
 _ONE, _MANY, _CIRCLE, _POLYGON = "one shape", "list of shapes", "a circle", "a polygon"
 
 
@@ -423,7 +430,7 @@ Approving = Annotated[
 
 
 class AlertRequest(StrictModel):
-    """The body of `POST /v1/alerts`. An empty text and the time 0 stand for fields left out."""
+    """The body of `POST /v1/alerts`. An empty text and the time 0, as defaults, stand for fields that were left out."""
 
     id: Id
     category: Text
@@ -477,7 +484,7 @@ _Model = TypeVar("_Model", bound=StrictModel)
 
 
 class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
-    """Raised for a request body that does not follow section 2 of the protocol.
+    """Raised if a request body does not have the form that section 2 of the protocol requires.
 
     `violations` lists the invalid fields, and `facts()` returns the valid parts, so that the policy can check them. So
     one response can list everything that is wrong, and a publisher does not need many attempts.
@@ -491,7 +498,7 @@ class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
         self._area = area
 
     def facts(self) -> PolicyFacts:
-        """Return the valid parts of the request that the policy checks."""
+        """Return the values in the request body that the policy checks, as far as they are valid."""
         return self._facts
 
     def published(self, terms: AcceptedTerms, current: Revision | None) -> tuple[Circle | Polygon, ...] | None:
@@ -646,7 +653,7 @@ _SEVERITY: TypeAdapter[Severity] = TypeAdapter(Severity)
 
 
 def _usable_facts(body: Mapping[str, Any]) -> PolicyFacts:
-    """Return the parts of an invalid body that the policy can still check: all fields that are valid on their own."""
+    """Return the values in an invalid body that the policy can still check, because their own fields are valid."""
     approval = body.get("approval")
     shapes = _shapes_of(body.get("area"))
     radii = [(f"{at}/radius_m", usable(_RADIUS, shape.get("radius_m"))) for at, shape in _maps_of_kind(shapes, _CIRCLE)]
@@ -670,13 +677,13 @@ def _usable_facts(body: Mapping[str, Any]) -> PolicyFacts:
 
 
 def _shapes_of(area: object) -> dict[str, Any]:
-    """Return the shapes of an unvalidated area by their JSON Pointers. The shapes may be invalid."""
+    """Return the shapes of an unvalidated area as a dict by JSON Pointer. The shapes may be invalid."""
     return {f"/area/{n}": shape for n, shape in enumerate(area)} if isinstance(area, list) else {"/area": area}
 
 
 def _maps_of_kind(shapes: Mapping[str, Any], kind: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the shapes that are dicts of the given kind (circle or polygon), as pairs of JSON Pointer and dict.
+    """Return those shapes that are dicts and are of the given kind (circle or polygon).
 
-    Their other fields may be invalid.
+    The result has pairs of the shape's JSON Pointer and the dict. All fields but the kind may be invalid.
     """
     return [(at, shape) for at, shape in shapes.items() if isinstance(shape, dict) and _type_of(shape) == kind]

@@ -43,8 +43,8 @@ def load_json(data: bytes) -> dict[str, Any]:
 def load_msgpack(data: bytes) -> dict[str, Any]:
     """Parse data as one strict MessagePack map.
 
-    Raise Malformed if it is not one. Keys and texts must be str. Binary data, extension types, NaN and bytes after the
-    map are refused.
+    Raise Malformed if the data is anything else. Keys and texts must be str. Binary data, extension types, NaN and
+    bytes after the map are refused.
     """
     try:
         value = msgpack.unpackb(
@@ -91,7 +91,7 @@ def _depth(value: object) -> int:
 
 
 def _plain(value: object) -> bool:
-    """Return whether the value contains only what JSON can express, and only str keys.
+    """Return whether the value contains only types that JSON can express, with str as keys.
 
     Bytes, extension types, time stamps and NaN are not allowed. NaN is recognized as the only value that is not equal
     to itself.

@@ -71,7 +71,7 @@ def test_alert_is_owed_only_if_the_subscriber_leaves_after_it():
     assert verdict([FIRST], [HELLO, ("move", 200, 1), ("ok", 210, 1)], steps)[0] == [MISSED]
 
 
-def test_recipient_is_owed_every_revision_wherever_its_area_is():
+def test_recipient_must_get_every_later_revision_even_if_the_revised_area_has_moved_away():
     """A subscriber who received nothing before is not owed a revision that moved away."""
     assert verdict([FIRST, MOVED], [HELLO, GOT, ("alert", 350, "a", 2)])[0] == [RIGHT, RIGHT]
     assert verdict([FIRST, MOVED], [HELLO, GOT])[0] == [RIGHT, MISSED]

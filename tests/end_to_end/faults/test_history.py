@@ -70,6 +70,18 @@ def test_checker_allows_a_message_to_be_late_by_the_lag_of_the_clock(behind: flo
     assert found(story) == ({"stale": stale} if stale else {})
 
 
+def test_checker_accepts_a_loss_only_if_the_log_has_lost_the_revision():
+    """The nodes and the client have revision 1; revision 2 was acknowledged."""
+    story = Story()
+    story.her.events.remove(told(2))
+    story.last.held = {"a": 1}
+    story.states = {"n1": {"a": 1}, "n2": {"a": 1}}
+    assert found(story)
+    story.log_has_lost("a", 1)
+    assert found(story) == {}
+    assert story.lost_by_log == ["a 2"]
+
+
 def test_checker_expects_no_client_to_get_an_expired_alert():
     """Clients need not get the alert, whatever state the nodes report."""
     story = Story()
@@ -137,7 +149,7 @@ def test_checker_reports_delivery_of_a_refused_revision():
     assert found(story) == {"outside": 1}
 
 
-def test_checker_accepts_later_revisions_to_recipients_anywhere():
+def test_checker_accepts_revisions_sent_to_earlier_recipients_outside_the_area():
     """A client that already had a revision, or was sent one, gets later revisions wherever it is (rules 1 and 5)."""
     story = Story()
     story.visit("bob", {"a": 1}).events.extend([AWAY, told(2)])

@@ -129,6 +129,8 @@ class History:
     """For each node: the live revision of each alert, None for an unknown, cancelled or expired alert."""
     asked_at: float = 0.0
     """When the nodes were asked for their states."""
+    lost_by_log: list[str] = field(default_factory=list)
+    """Acknowledged entries that the log has lost, where it may: the alert's id and the number."""
     calls: CallHistory = field(default_factory=CallHistory)
     outages: list[Outage] = field(default_factory=list)
 
@@ -138,6 +140,16 @@ class History:
         self.operations[alert_id, revision] = operation
         self.chains.setdefault(alert_id, []).append(operation)
         return operation
+
+    def log_has_lost(self, alert_id: str, last: int) -> None:
+        """Record that the log has lost every acknowledged entry of an alert after the number `last`.
+
+        With `--log-replicas N` this may happen if a replica takes over that is not one of the N.
+        """
+        for operation in self.chains[alert_id]:
+            if operation.revision > last and operation.outcome is Outcome.OK:
+                operation.outcome, operation.acknowledged = Outcome.UNKNOWN, float("inf")
+                self.lost_by_log.append(f"{alert_id} {operation.revision}")
 
     def visit(self, client: str, holding: dict[str, int]) -> Visit:
         """Record that a connection begins."""

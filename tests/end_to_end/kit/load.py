@@ -290,6 +290,7 @@ class Kept:
     request: Json
     waits: bool = True  # whether the request is unanswered
     tries: int = 0
+    last_in_log: int | None = None  # the number of the alert's last entry, from the last 409
     answers: deque[str] = field(default_factory=lambda: deque(maxlen=60))  # what nodes have answered about the alert
 
     @property
@@ -419,7 +420,9 @@ class RecordedDesk:
         finally:
             self.world.asking -= 1
         took, status = time.monotonic() - started, answer.status_code
-        detail = answer.json().get("detail", "") if "json" in answer.headers.get("content-type", "") else ""
+        problem = answer.json() if status >= 400 and "json" in answer.headers.get("content-type", "") else {}
+        kept.last_in_log = problem.get("current")
+        detail = problem.get("detail", "")
         said = f"node {self.world.nodes.index(node)}, revision {kept.operation.revision}: {status} {detail}"
         if not (kept.answers and kept.answers[-1].endswith(said)):
             kept.answers.append(f"{stamp()} {said}")
@@ -433,8 +436,18 @@ class RecordedDesk:
                 deadline = time.monotonic() + HEAL_S
                 while kept.waits:
                     await self.ask(kept)
+                    if time.monotonic() >= deadline and self.may_be_lost(kept):
+                        break
                     assert time.monotonic() < deadline, "\n".join((f"no answer: {kept.operation}", *kept.answers))
                     await asyncio.sleep(0.2)
+
+    def may_be_lost(self, kept: Kept) -> bool:
+        """Return whether the log has lost an acknowledged entry of the alert and may have; record the loss."""
+        last = kept.last_in_log
+        if not self.world.history.calls.may_lose or last is None or last >= kept.operation.revision - 1:
+            return False
+        self.world.history.log_has_lost(kept.operation.id, last)
+        return True
 
 
 async def eventually(holds: Callable[[], Coroutine[Any, Any, bool]], within_s: float) -> float | None:

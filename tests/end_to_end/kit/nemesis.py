@@ -432,6 +432,7 @@ class FaultRun:
                 f"connections ended {dict(self.world.ends)}",
                 f"longest wait for a status { ({s: round(t, 2) for s, t in self.world.slowest.items()}) }",
                 f"{len(self.world.refusals)} refusals {self.world.refusals[:10]}",
+                f"acknowledged entries that the log has lost, where it may: {history.lost_by_log}",
                 f"{ {name: value and round(value, 2) for name, value in self.figures.items()} }",  # type: ignore[call-overload]
                 *([] if COMPILER else [f"no clock was wrong in this run: {WITHOUT_COMPILER}"]),
                 *map(str, log),

@@ -169,7 +169,7 @@ def test_push_service_can_drop_and_repeat_a_message_but_not_change_it(
 # ---- a stolen store, and stolen keys ---------------------------------------------------------------------------------
 
 
-def test_stolen_device_store_reveals_only_counts_expiries_and_devices_sent_the_same_alert(
+def test_stolen_device_store_reveals_only_counts_and_expiry_times_and_which_devices_got_the_same_alert(
     node: Node, push: Push, service: Watching
 ) -> None:
     """Digests show which devices got the same alert, but not which alert and which devices (rules WPP2, TH13)."""

@@ -194,15 +194,22 @@ def test_map_shows_alerts_although_the_street_map_is_unavailable(node, serve, sh
 def test_demo_map_shows_recipients_until_it_is_stopped(serve, show):
     """The demo shows fan-outs in slow motion and a verdict, and exits with the verdict's status after Ctrl-C."""
     demo = serve("demo", "--seconds", "12", "--subscribers", "300", "--port", "0", "--stay")
-    shown = online(show(demo.url("map")))
+    demo_map = demo.url("map")
+    shown = online(show(demo_map))
     shown.has("#fan-out-time", "of 300 simulated phones told")
     wait_until(lambda: int(shown.text("#fan-out-told")) > 0, "a fan-out")
     shown.has("#fan-out-note", "ms after the request to publish")
     shown.has(".legend", "phones, few to many")
     assert shown.page.locator("#simulated").is_visible()
     shown.picture("map-demo")
-    demo.url("Map")  # printed after the verdict
+    assert demo.url("live map") == demo_map  # printed after the verdict
     shown.has_not("#summary", "0 live")
-    shown.context.close()  # close the page before its servers
+    pager = show(demo.url("responder's page, for you"), viewport=PHONE)
+    pager.page.locator("#duty").click()
+    pager.has("#calls", "Cardiac arrest: CPR needed")  # a seat is kept for the visitor
+    pager.page.get_by_role("button", name="I am going").click()
+    pager.has("#calls", "Demo door code 80417")
+    for each in (shown, pager):
+        each.context.close()  # close the pages before their servers
     _, status = demo.stop()
     assert status == 0

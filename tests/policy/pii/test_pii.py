@@ -200,7 +200,7 @@ SAYABLE = [
 
 @pytest.mark.parametrize(("kind", "words"), [(kind, words) for kind, all_words in FOUND.items() for words in all_words])
 @pytest.mark.parametrize("sentence", ["{}", "Trouble near {} now, stay inside.", "({})"])
-def test_text_that_reveals_a_person_or_place_is_found_with_its_kind(kind, words, sentence):
+def test_text_that_identifies_a_person_or_place_is_found_and_classified(kind, words, sentence):
     """The position of the revealing words in a sentence does not matter (rule P24)."""
     assert kind in {found.kind for found in PiiDetector().find(sentence.format(words))}
 

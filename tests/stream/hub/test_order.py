@@ -28,7 +28,7 @@ def test_only_the_nearest_sessions_are_sorted_by_distance(town, monkeypatch):
     assert sorted(town.order) == [peer.name for peer in peers]
 
 
-def test_extreme_alert_is_sent_before_the_rest_of_a_minor_alert(town, small_slices):
+def test_extreme_alert_is_sent_before_the_remaining_recipients_get_a_minor_alert(town, small_slices):
     """The extreme alert overtakes at the next slice (batch of sessions; fan-out, idea 2)."""
     peers = town.crowd(6)
     town.deliver(a_revision("minor", severity="minor"))

@@ -39,10 +39,10 @@ class Appender:
     """Queues appends, and sends them to Redis in batches, from up to APPENDERS tasks at once."""
 
     def __init__(self, writer: Writer, problem: Callable[[], str | None], keep: Callable[[Stored], None]) -> None:
-        """Create an empty queue, whose appends are sent through `writer`.
+        """Create an empty queue, whose appends are sent to Redis through `writer`.
 
-        `problem` returns why nothing can be appended now, or None. `keep` is called with each stored entry, to keep a
-        copy in memory.
+        `problem` is a function that returns the reason why nothing can be appended now, or None. `keep` is called with
+        each stored entry, to keep a copy in memory.
         """
         self._writer = writer
         self._problem = problem

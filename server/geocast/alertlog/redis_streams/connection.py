@@ -45,7 +45,7 @@ _REFUSALS = (exceptions.AuthenticationError, exceptions.AuthorizationError, exce
 
 
 class Unfit(LogUnavailable):
-    """Raised if a Redis server can't keep a log as configured, or refuses the credentials."""
+    """Raised if a Redis server's configuration makes it unfit for a log, or if it refuses the credentials."""
 
 
 class Reader:
@@ -96,7 +96,7 @@ class Primary:
             self._sentinels = [self._connect(host, db=0, **secret) for host in target.hosts]
 
     async def call(self, *command: Any, within_s: float = ANSWER_S) -> Any:
-        """Send one command to the primary, and return its answer.
+        """Send one command to the primary Redis server, and return its answer.
 
         Raise LogUnavailable if Redis fails or does not answer within `within_s` seconds.
         """
@@ -106,7 +106,7 @@ class Primary:
     async def pipe(
         self, commands: Sequence[tuple[Any, ...]], *, within_s: float = ANSWER_S, confirmed: bool = False
     ) -> list[Any]:
-        """Send commands together on one connection and return their answers.
+        """Send commands together on one connection, and return a list with their answers.
 
         If `confirmed` is true, ask the Sentinels afterwards whether this server is still the primary (see the class).
         Raise LogUnavailable if a command fails, Redis does not answer in time, or the Sentinels disagree.
@@ -129,15 +129,18 @@ class Primary:
         return answers
 
     async def reader(self) -> Reader:
-        """Return a new connection, which the caller has to close. Raise LogUnavailable if Redis can't be reached."""
+        """Return a new connection to the primary Redis server.
+
+        The caller has to close the connection. Raise LogUnavailable if Redis can't be reached.
+        """
         with _unavailable():
             async with asyncio.timeout(ANSWER_S):
                 return Reader(self._connect(await self._locate(), single_connection_client=True))
 
     async def look(self) -> None:
-        """Drop the current connections if the Sentinels now name another primary.
+        """Ask the Sentinels for the primary, and drop the current connections if it is another server now.
 
-        Ignore Sentinels that do not answer.
+        If no Sentinel answers, keep the connections.
         """
         if self._sentinels and self._client is not None:
             with contextlib.suppress(LogUnavailable):
@@ -182,7 +185,7 @@ class Primary:
                     await client.aclose()
 
     async def _locate(self) -> Address:
-        """Return the address of the primary. Raise LogUnavailable if no Sentinel answers."""
+        """Return the address of the primary Redis server. Raise LogUnavailable if no Sentinel answers."""
         if not self._sentinels:
             return self._target.hosts[0]
         known = [state[:2] for state in await self._ask_sentinels(CONNECT_S)]
@@ -238,7 +241,7 @@ class Primary:
 
 @contextlib.contextmanager
 def _unavailable() -> Iterator[None]:
-    """Turn errors of the redis library in the `with` block into LogUnavailable or Unfit."""
+    """Turn errors that the redis library raises in the `with` block into LogUnavailable or Unfit."""
     try:
         yield
     except _REFUSALS:
@@ -246,7 +249,7 @@ def _unavailable() -> Iterator[None]:
     except (exceptions.RedisError, OSError, TimeoutError, RuntimeError) as error:
         if "ACL failure in script" in str(error):
             raise Unfit(_FORBIDDEN) from None
-        # Only the first word of Redis' error is used, because the rest may repeat what was sent.
+        # Use only the first word of Redis' error message, because the rest may repeat data that was sent to Redis.
         word = str(error).partition(" ")[0]
         reason = next((text for kind, text in _REASONS if isinstance(error, kind)), None)
         raise LogUnavailable(

@@ -21,7 +21,7 @@ class DeliveryCounts:
     """Stores the delivery counts of this process in Redis, and reads the sums over all processes."""
 
     def __init__(self, primary: Primary, keys: str) -> None:
-        """Use the Redis server `primary`. `keys` is the prefix of all keys of the log."""
+        """Prepare to count in the Redis server `primary`. `keys` is the prefix of all keys of the log."""
         self.sums: dict[str, Counts] = {}  # by alert id: what this process has counted under its current name
         self._primary = primary
         self._keys = keys
@@ -29,9 +29,10 @@ class DeliveryCounts:
         self._writing = asyncio.Lock()  # makes sure that an older sum is never written after a newer one
 
     async def add(self, counts: Mapping[str, Counts]) -> None:
-        """Add `counts`, a mapping by id, to the sums of this process, and write these sums to Redis.
+        """Add `counts` to the sums of this process, and write these sums to Redis.
 
-        Raise LogUnavailable if they can't be written.
+        `counts` maps the id of an alert or call, or a key from `under_revision`, to delivery counts. Raise
+        LogUnavailable if the sums can't be written.
         """
         async with self._writing:
             await self._write({i: self.sums.get(i, Counts()).plus(more) for i, more in counts.items()})

@@ -50,7 +50,7 @@ class Deaf(LogUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class FollowedStream:
-    """The key of the log's stream, and the objects that every follower (reader of the stream) in this process uses."""
+    """The key of the log's stream, and the objects shared by all followers (readers of the stream) in this process."""
 
     stream: str  # the key of the stream
     writer: Writer
@@ -77,8 +77,7 @@ class Following:
         """Yield batches of the entries with positions above `after`, without end (LogF1 to LogF4).
 
         If the previous call of `follow` stopped at `after`, continue to read the stream there. Otherwise read the
-        stream from its start, and yield only the entries after `after`. Raise LogUnavailable if the stream can't be
-        read.
+        stream from its start, and skip the entries up to `after`. Raise LogUnavailable if the stream can't be read.
         """
         reader = await self._primary.reader()
         try:
@@ -130,13 +129,14 @@ class _Follower:
         self._more = False  # whether the next entry belongs to the same alert and has to be in the same batch (LogF4)
 
     async def begin(self, before: ReadPosition | None, *, rewound: bool = False) -> None:
-        """Begin to read where an earlier follower stopped (`before`), or at the start of the stream if it is None.
+        """Begin to read the stream: at its start, or where an earlier follower stopped.
 
-        Continue after `before` only if the log is still in the same epoch and has everything that the earlier follower
-        has read. Otherwise the log was rewound, that is, it has lost entries. Then make the log begin a new epoch,
-        unless another process has already done so, and begin at the start: `new_epoch` names the epoch that is to end,
-        so if two followers notice the same loss, only one begins an epoch. `rewound` says that the earlier follower has
-        already noticed a loss. Raise LogUnavailable if Redis fails.
+        `before` is the point at which the earlier follower stopped, or None to begin at the start. Continue after
+        `before` only if the log is still in the same epoch and has everything that the earlier follower has read.
+        Otherwise the log was rewound, that is, it has lost entries. Then make the log begin a new epoch, unless another
+        process has already done so, and read from the start: `new_epoch` names the epoch that is to end, so if two
+        followers notice the same loss, only one begins an epoch. `rewound` says that the earlier follower has already
+        noticed a loss. Raise LogUnavailable if Redis fails.
         """
         source, reading = self._source, self.reading
         reading.server = admit(await self._reader.ask("INFO", *SECTIONS), volatile=source.volatile)
@@ -150,11 +150,14 @@ class _Follower:
         reading.begin(epoch, seq, top)
 
     async def _has(self, before: ReadPosition) -> bool:
-        """Return whether the log on this server has the last entry that an earlier follower (`before`) has read."""
+        """Return whether the log on this server still has the last entry that an earlier follower has read.
+
+        `before` is the point at which the earlier follower stopped.
+        """
         if before.last == ZERO:
             return True
         place = text_of(before.last)
-        # Another entry may have got this id meanwhile, so the sequence numbers are compared too.
+        # Compare the sequence numbers too, because another entry may have got the same id meanwhile.
         found = await self._reader.ask("XRANGE", self._source.stream, place, place)
         return bool(found) and int(found[0][1].get(b"n", 0)) == before.seq
 
@@ -183,7 +186,10 @@ class _Follower:
         return found, at_end
 
     async def _read_some(self, count: int) -> Any:
-        """Return the next items of the stream as Redis returns them, at most `count`. Heartbeats are items too."""
+        """Return the next items of the stream, at most `count`, in the form in which Redis returns them.
+
+        Heartbeats (items that this and other processes write every second) are included.
+        """
         block_ms, self._block_ms = self._block_ms, 0
         block = ("BLOCK", block_ms) if block_ms else ()
         command = ("XREAD", "COUNT", count, *block, "STREAMS", self._source.stream, text_of(self.reading.place))

@@ -27,10 +27,10 @@ SECTIONS = ("server", "memory", "persistence", "replication", "cluster")
 
 
 def admit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> Server:
-    """Check that a Redis server is suitable for a log, and return the server's identity.
+    """Check that a Redis server is suitable for a log, and return an identification of the server.
 
-    `info` is the server's answer to INFO. `keeps` names the stored data in error messages, such as "alerts". Raise
-    Unfit if the server's configuration is not suitable, and LogUnavailable if the server is a replica.
+    `info` is the server's answer to the command INFO. `keeps` names the stored data in error messages, such as
+    "alerts". Raise Unfit if the server's configuration is not suitable, and LogUnavailable if the server is a replica.
     """
     if reason := target.unfit(info, volatile=volatile, keeps=keeps):
         raise Unfit(reason)
@@ -40,7 +40,7 @@ def admit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> 
 
 
 async def ask_sync_mode(primary: Primary) -> str:
-    """Return the value of Redis' setting `appendfsync`, or "unknown" if this user may not read it.
+    """Return the value of Redis' setting `appendfsync`, or "unknown" if our Redis user may not read the setting.
 
     The setting says when writes are synced to disk. Raise LogUnavailable if Redis does not answer.
     """
@@ -74,7 +74,7 @@ class Heartbeat:
         replicas: int,
         volatile: bool,
     ) -> None:
-        """Prepare to write heartbeats through `writer`.
+        """Prepare to write heartbeats (items in the stream) through `writer`, one every second.
 
         `beaten` is called after each successful heartbeat. Its argument is true if the server or the epoch has changed
         since the previous heartbeat: the log may then lack entries that this process has. `replicas` and `volatile`
@@ -93,7 +93,7 @@ class Heartbeat:
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Write the first heartbeat, and start a task that writes another one every second.
+        """Write the first heartbeat (an item in the stream), and start a task that writes another one every second.
 
         If Redis is unavailable now, the task tries again. Raise Unfit if this Redis server can't keep a log.
         """
@@ -132,9 +132,9 @@ class Heartbeat:
         return f"release {info['redis_version']}, {kept}, {replicas} replicas"
 
     async def beat(self) -> None:
-        """Check, with a heartbeat, that Redis is suitable for a log and stores writes durably.
+        """Write a heartbeat (an item in the stream), to check that Redis can keep a log and stores writes durably.
 
-        If the log has lost entries, make it begin a new epoch. Raise LogUnavailable if a check fails.
+        If the log has lost entries, make it begin a new epoch (a higher number). Raise LogUnavailable if a check fails.
         """
         await self._primary.look()
         server, self.info = await self._read_info()
@@ -161,7 +161,7 @@ class Heartbeat:
                 )
 
     async def _read_info(self) -> tuple[Server, Mapping[str, Any]]:
-        """Return the identity of the primary, and its answer to INFO.
+        """Return an identification of the primary Redis server, and its answer to the command INFO.
 
         Raise Unfit if the server is not suitable, and LogUnavailable if it does not answer.
         """
@@ -169,10 +169,10 @@ class Heartbeat:
         return admit(info, volatile=self._volatile), info
 
     async def _check_sync_mode(self, *, is_new_server: bool) -> None:
-        """Read the server's setting `appendfsync`, which may change at any time. Raise Unfit if the server never syncs.
+        """Read the server's setting `appendfsync`, which may change at any time.
 
-        `is_new_server` says that the previous heartbeat went to another server. If a server has refused to show the
-        setting, it is not asked again.
+        Raise Unfit if the server never syncs. `is_new_server` says that the previous heartbeat went to another server.
+        A server that has refused to show the setting is not asked again.
         """
         before = None if is_new_server else self._sync_mode
         mode = before if before == "unknown" else await ask_sync_mode(self._primary)

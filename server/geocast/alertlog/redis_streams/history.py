@@ -42,11 +42,11 @@ from .stored import ZERO, Id, Server, position_of
 
 
 def floor_after(mark: tuple[int, int], epoch: int, seq: int) -> int | None:
-    """Return a lower bound for the next epoch of the log, or None if the log need not begin a new epoch.
+    """Return the number above which the log's next epoch must be, or None if no new epoch is needed.
 
-    An epoch is a number that rises when the log has lost entries. The next one has to be above the returned number.
-    `mark` is the epoch, and the number of the last entry, that were known before a heartbeat. `epoch` and `seq` are
-    what the heartbeat has reported. If they are lower, entries were lost (row 3 of the module's table).
+    An epoch is a number that rises when the log has lost entries. `mark` is what was known before a heartbeat: the
+    epoch and the number of the last entry. `epoch` and `seq` are the same two values as the heartbeat has reported
+    them. If they are lower, entries were lost (row 3 of the module's table).
     """
     return mark[0] if (epoch, seq) < mark else None
 
@@ -75,10 +75,10 @@ class History:
         self._whole: tuple[Server, int] | None = None  # the server and epoch at the last heartbeat
 
     def told(self, epoch: int, seq: int) -> bool:
-        """Record a report of Redis: the log's epoch, and the number of the last entry that is known to be durable.
+        """Record a report from Redis: the log's epoch, and the number of the last entry that is known to be durable.
 
-        An epoch is a number that rises when the log has lost entries. Return True if it has risen since an earlier
-        report. Reports may arrive in any order: a lower number in the same epoch comes from an older answer.
+        An epoch is a number that rises when the log has lost entries. Return True if the epoch has risen since an
+        earlier report. Reports may arrive in any order: a lower number in the same epoch comes from an older answer.
         """
         if epoch > self.epoch:
             rewound = self.epoch > 0
@@ -96,7 +96,10 @@ class History:
 
     @property
     def mark(self) -> tuple[int, int]:
-        """The epoch and the number of the last entry known to be durable. Later reports are compared with them."""
+        """The epoch, and the number of the last entry known to be durable.
+
+        Later reports are compared with these two values.
+        """
         return self.epoch, self.seq
 
     def accepted_by(self, server: Server, epoch: int) -> bool:
@@ -129,14 +132,15 @@ class ReadPosition:
     top: Id = ZERO  # the end of the stream when reading began; deleted entries leave gaps only before this id
 
     def may_be_continued(self, after: int, ended_before_ms: int) -> bool:
-        """Return whether a new follower that begins here gets all entries after the position `after` that it wants.
+        """Return whether a new follower that begins here gets every entry that its caller wants.
 
-        It does not want entries that ended before `ended_before_ms` (ms since 1970).
+        The caller wants the entries after the position `after`, except those that ended before `ended_before_ms` (ms
+        since 1970).
         """
         return self.position == after and self.ended_before_ms <= ended_before_ms
 
     def fits(self, epoch: int, seq: int) -> bool:
-        """Return whether a log that ends with this epoch and number can have all entries read so far.
+        """Return whether a log whose last entry has this epoch and number can still have every entry read so far.
 
         (If it can't, rows 5 and 6 of the module's table say what follows.)
         """
@@ -152,29 +156,33 @@ class ReadPosition:
         self.place = self.top = before.place if self.server == before.server else before.last
 
     def begin(self, epoch: int, seq: int, top: Id) -> None:
-        """Begin at the start of the stream, which now ends with this epoch, number, and item id (`top`)."""
+        """Begin to read at the start of the stream.
+
+        `epoch` and `seq` are the epoch and the number of the log's last entry, and `top` is the id of the stream's last
+        item.
+        """
         self.epoch, self.seq, self.top = epoch, seq, top
 
     def floor(self, epoch: int, known: int) -> int | None:
-        """Return a lower bound for the next epoch of the log, or None if the log need not begin a new epoch.
+        """Return the number above which the log's next epoch must be, or None if no new epoch is needed.
 
-        An epoch is a number that rises when the log has lost entries. The next one has to be above the returned number.
-        `epoch` is the log's current epoch, and `known` the latest epoch that this process knows. If `epoch` is above
-        the follower's epoch, and not below `known`, another process has already repaired the log (rows 5, 6 and 8 of
-        the module's table).
+        An epoch is a number that rises when the log has lost entries. `epoch` is the log's current epoch, and `known`
+        the latest epoch that this process knows. If `epoch` is above the follower's epoch, and not below `known`,
+        another process has already repaired the log (rows 5, 6 and 8 of the module's table).
         """
         newest = max(self.epoch, known)
         return newest if epoch <= self.epoch or epoch < known else None
 
     def pass_over(self, place: Id) -> None:
-        """Skip an item of the stream that another program has written."""
+        """Skip an item of the stream, because another program has written the item."""
         self.place = place
 
     def take(self, place: Id, epoch: int, seq: int, *, is_beat: bool) -> int:
-        """Move on to the next item of the stream. Return the position of an entry in the log, or 0 for a heartbeat.
+        """Move on to the next item of the stream, which is an entry or a heartbeat (a periodic item).
 
-        Raise Rewound if the item comes after `top` (the end of the stream when reading began), and its epoch is another
-        or its number does not follow the last one.
+        Return the entry's position in the log, or 0 for a heartbeat. The items up to `top`, the end of the stream when
+        reading began, are not checked. For a later item, raise Rewound if it has another epoch, or if its number is not
+        the one that must come next.
         """
         self.place = place
         if place > self.top:
@@ -187,23 +195,23 @@ class ReadPosition:
         return position_of(self.epoch, seq)
 
     def wants(self, position: int, ends_at: int) -> bool:
-        """Return whether the caller wants the entry that was just read.
+        """Return whether the caller wants the entry that was read last.
 
-        `position` is the entry's position in the log, and `ends_at` is when it ends, in ms since 1970.
+        `position` is the entry's position in the log, and `ends_at` is when the entry ends, in ms since 1970.
         """
         passed_over = self.place <= self.top and ends_at < self.ended_before_ms
         return position > self.position and not passed_over
 
     def is_deaf(self, history: History) -> bool:
-        """Return whether items that Redis has accepted did not reach this follower (row 7 of the module's table).
+        """Return whether items that Redis has accepted have not reached this follower, a reader of the stream.
 
-        Call this method only at the end of the stream.
+        (See row 7 of the module's table.) Call this method only at the end of the stream.
         """
         elsewhere = history.server not in (self.server, self.others)
         return elsewhere or self.place < max(self.top, history.top_before)
 
     def is_superseded(self, history: History) -> bool:
-        """Return whether the log is already in a later epoch than the stream that is being read.
+        """Return whether the log is already in a later epoch than the stream that this follower reads.
 
         An epoch is a number that rises when the log has lost entries (row 8 of the module's table). Call this method
         only at the end of the stream.

@@ -45,7 +45,10 @@ _Raw = list[tuple[bytes, list[bytes]]]  # the ids and fields of entries, as Redi
 
 
 class RedisStreamsLog:
-    """A log in a Redis stream. The package's docstring says how it keeps the rules of the `alertlog` package."""
+    """A log of alerts in a Redis stream.
+
+    The package's docstring says how it keeps the rules of the `alertlog` package.
+    """
 
     def __init__(
         self, url: str, *, replicas: int = 0, volatile: bool = False, verifier: EntryVerifier | None = None
@@ -99,10 +102,10 @@ class RedisStreamsLog:
             await self._primary.close()
 
     async def start(self) -> None:
-        """Connect, and begin to write heartbeats. Raise ConfigError if this Redis server can't keep a log.
+        """Connect to Redis, and begin to write heartbeats (items in the stream that show that Redis works).
 
-        If Redis can't be reached, no error is raised here; all other methods raise LogUnavailable until it can be
-        reached.
+        Raise ConfigError if this Redis server can't keep a log. If Redis can't be reached, no error is raised here; all
+        other methods raise LogUnavailable until it can be reached.
         """
         try:
             await self._heart.start()
@@ -145,7 +148,10 @@ class RedisStreamsLog:
         return await self._appender.append(Stored.of(entry))
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add `counts` to the delivery counts of each id. Raise LogUnavailable if the log can't be used."""
+        """Add `counts` to the stored delivery counts of the alerts and calls.
+
+        Raise LogUnavailable if the log can't be used.
+        """
         if counts:
             await self._counting.add(counts)
         if problem := self._heart.problem or self._following.deaf:
@@ -190,7 +196,10 @@ class RedisStreamsLog:
         ]
 
     async def _stored(self, alert_id: str) -> list[Stored]:
-        """Return the readable entries of one alert in their stored form, whether or not they are durable."""
+        """Return all readable entries of one alert or call in their stored form.
+
+        Entries that are not durable yet are included.
+        """
         *_, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         entries = [(parse_id(place), _fields(flat)) for place, flat in raw]
         return [there[0] for place, fields in entries if (there := self._aside.readable(place, fields)) is not None]
@@ -198,7 +207,7 @@ class RedisStreamsLog:
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """Return a page of up to `limit` live alerts, once all entries in it are durable (LogA4).
 
-        `after` is where the previous page ended, or None for the first page.
+        `after` is the attribute `after` of the previous page, or None for the first page.
         """
         epoch = durable = b""
         newest = 0
@@ -221,9 +230,10 @@ class RedisStreamsLog:
         return found
 
     async def _verified_chain(self, alert_id: bytes) -> _Chain:
-        """Return the stream id and the entry for each entry of an alert, the last one first.
+        """Return a pair (stream id, entry) for each entry of an alert, the last one first.
 
-        The entry is an `Untrusted` if it is not accepted (LogJ1), and None if it can't be read.
+        The pair of an entry that can't be read has None in place of the entry. The pair of an entry that is not
+        accepted has an `Untrusted`, whose content is ignored (LogJ1).
         """
         _, _, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         chain, _ = self._chain(raw)
@@ -242,7 +252,10 @@ class RedisStreamsLog:
         return position_of(int(epoch), int(seq)) if int(seq or 0) else 0
 
     async def counts(self, alert_id: str) -> Counts:
-        """Return the delivery counts of an id, or of a key from `under_revision`, added up over all processes."""
+        """Return the delivery counts of an alert, call or revision, added up over all processes.
+
+        `alert_id` is the id of an alert or call, or a key from `under_revision`.
+        """
         return await self._counting.total(alert_id)
 
     def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
@@ -253,10 +266,10 @@ class RedisStreamsLog:
         """Do nothing: Redis sends new entries to waiting followers at once."""
 
     def _chain(self, raw: _Raw) -> tuple[_Chain, int]:
-        """Decode the entries of one alert in `raw`, which is part of an answer of Redis.
+        """Decode the entries of one alert in `raw`, which is part of an answer from Redis.
 
-        Return a list with the stream id and the entry (None if it can't be read) of each, and the highest of their
-        sequence numbers in the log.
+        Return a list with a pair (stream id, entry) for each of them, and the highest of their sequence numbers in the
+        log. The pair of an entry that can't be read has None in place of the entry.
         """
         newest = 0
         chain: _Chain = []

@@ -47,14 +47,14 @@ Chain = Sequence[Stored]
 
 
 class _Alert:
-    """The kept entries of one alert, by number, and what two clocks showed when the entries arrived."""
+    """The copies of one alert's entries, by number, and what two clocks showed when the entries arrived."""
 
     __slots__ = ("_learnt", "_wall_ahead_ms", "entries")
 
     def __init__(self) -> None:
         self.entries: dict[int, Stored] = {}
         self._learnt = time.monotonic()
-        # The smallest difference (wall clock minus monotonic clock, in ms) at the arrival of an entry.
+        # The wall clock minus the monotonic clock, in ms: the smallest difference seen when an entry arrived.
         self._wall_ahead_ms = float("inf")
 
     def look_at_the_clocks(self) -> None:
@@ -66,7 +66,7 @@ class _Alert:
         self._wall_ahead_ms = min(self._wall_ahead_ms, time.time_ns() / 1_000_000 - time.monotonic() * 1000)
 
     def forget_places(self) -> None:
-        """If this is a call for help with an `end`, drop its `call` entries, which contain a place (Rule 4)."""
+        """If this is a call for help that has ended, drop its `call` entries, because they contain a place (Rule 4)."""
         if any(stored.kind == "end" for stored in self.entries.values()):
             self.entries = {number: stored for number, stored in self.entries.items() if stored.kind != "call"}
 
@@ -83,7 +83,7 @@ class _Alert:
 
 
 class StoredEntries:
-    """The entries of all alerts that have not ended, in their stored form (Rule 2).
+    """Copies of the entries of all alerts that have not ended, in this process's memory (Rule 2).
 
     If a copy is dropped too early, it cannot be put back. So an alert counts as ended only if three clocks agree:
 
@@ -109,24 +109,24 @@ class StoredEntries:
         return alert_id in self._alerts
 
     def keep(self, stored: Stored) -> None:
-        """Keep an entry in memory until its alert has ended.
+        """Keep a copy of an entry in memory until its alert has ended.
 
-        If another entry with the same id and number is kept already, that one stays.
+        If there is a copy of an entry with the same id and number already, keep that one instead.
         """
         alert = self._alert(stored.id)
         alert.entries.setdefault(stored.revision, stored)
         alert.forget_places()
 
     def replace(self, stored: Stored) -> None:
-        """Replace the kept entry that has the same id and number with `stored`, the entry in the log (Rule 3)."""
+        """Replace the copy of an entry with `stored`, which the log now has under the same id and number (Rule 3)."""
         alert = self._alert(stored.id)
         alert.entries[stored.revision] = stored
         alert.forget_places()
 
     def _alert(self, alert_id: str) -> _Alert:
-        """Return the kept entries of the alert with this id, which are none if the alert is new.
+        """Return the object that has the copies of one alert's entries.
 
-        Also record what the clocks show now.
+        It is created if it does not exist. Also record in it what the clocks show now.
         """
         if alert_id not in self._alerts:
             self._alerts[alert_id] = _Alert()
@@ -146,18 +146,24 @@ class StoredEntries:
         self._alerts = {i: alert for i, alert in self._alerts.items() if not alert.ended(now_ms, now)}
 
     def before(self, stored: Stored) -> Chain:
-        """Return the kept entries of the same alert whose numbers are lower than that of `stored`, in order."""
+        """Return the copies of the earlier entries of the same alert, ordered by number.
+
+        Their numbers are lower than that of `stored`.
+        """
         alert = self._alerts.get(stored.id)
         entries = {} if alert is None else alert.entries
         return [entries[number] for number in sorted(entries) if number < stored.revision]
 
     def chains(self) -> list[Chain]:
-        """Return one list for each alert: its kept entries, ordered by number."""
+        """Return one list for each alert in memory. A list has the copies of the alert's entries, ordered by number."""
         return [[alert.entries[number] for number in sorted(alert.entries)] for alert in self._alerts.values()]
 
 
 class Repairer:
-    """Puts lost entries back into the log, in a task that `begin` starts, or restarts if it is running."""
+    """Restores entries that the log has lost, in a background task.
+
+    The method `begin` starts the task, or restarts it if it is running.
+    """
 
     def __init__(
         self,
@@ -171,7 +177,7 @@ class Repairer:
         """Prepare to put back the entries in `known`, and the delivery counts in `counting`.
 
         `name` is the name of the log for log messages. `chain_of(id)` returns the readable entries that the log has
-        under an id. `aside` decodes entries and checks whether they are accepted.
+        with this id. `aside` decodes entries and checks whether they are accepted.
         """
         self._aside = aside
         self.put_back = 0  # how many lost entries have been put back
@@ -230,7 +236,7 @@ class Repairer:
             logger.warning("log %s had lost %d entries, which were put back", self._name, self.put_back - before)
 
     def _accepted(self, chain: Chain) -> Chain:
-        """Return the entries of an alert that are accepted now; the others are not put back (LogJ3).
+        """Return those entries of an alert that are accepted now; the others are not put back (LogJ3).
 
         Example: a reviewer's key was revoked after the reviewer had approved an alert. The alert's revision is not put
         back.
@@ -255,18 +261,19 @@ class Repairer:
             is_lost = what in (b"other", b"refused") and stored not in given_back
             moved = False
             if is_lost and stored.kind in ("cancel", *MOVED):
-                # Somebody relies on this entry, because it was stored once. So it is appended under another number.
+                # The log once had this entry, so somebody may rely on it. It is appended again, under another number.
                 moved = await self._append_again(stored, last, last_kind)
             if what == b"other":
-                # If the entry belongs to a call for help and was appended under another number, it is not lost, so no
-                # error is logged.
+                # No error is logged for an entry of a call for help that was appended under another number, because
+                # nothing is lost then.
                 if not (moved and stored.kind in MOVED):
                     self.conflicts += 1
                     logger.error(
                         "log %s: a lost entry can't be put back: another entry now has its number",
                         self._name,
                     )
-                # From now on this process keeps the log's entry under this number in memory, if it is accepted.
+                # Keep in memory the entry that the log has under this number, in place of the lost one, if it is
+                # accepted.
                 kind, ends_at, payload = theirs
                 with contextlib.suppress(ValueError):
                     there = stored._replace(kind=kind.decode(), ends_at=int(ends_at), payload=payload)
@@ -298,7 +305,7 @@ class Repairer:
         return True
 
     async def _is_there(self, stored: Stored) -> bool:
-        """Return whether the log already has this entry of a call, under its own number or another one.
+        """Return whether the log already has this entry of a call, under this number or another one.
 
         Return False for a cancel, without a search: the script refuses a second cancel anyway, because nothing follows
         a cancel (LogA1).
@@ -309,9 +316,9 @@ class Repairer:
 
 
 def _given_back(chain: Chain) -> set[Stored]:
-    """Return the `claim` entries of a call whose seats were given back later, and which are no longer needed.
+    """Return those `claim` entries of a call that are no longer needed, because the seat was given back later.
 
-    (A seat is a place among the responders who go to the call.)
+    (A `claim` gives a responder a seat, that is, a place among the responders who go to the call.)
     """
     held: dict[int, Stored] = {}
     found = set()

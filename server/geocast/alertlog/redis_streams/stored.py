@@ -50,7 +50,10 @@ class Stored(NamedTuple):
 
     @classmethod
     def read(cls, fields: Fields) -> "Stored":
-        """Return the stored entry that the fields of a stream item contain. Raise ValueError if they are damaged."""
+        """Return the stored entry that the fields of a stream item describe.
+
+        Raise ValueError if the fields are damaged.
+        """
         try:
             alert_id, revision, payload = fields[b"i"].decode(), int(fields[b"r"]), fields[b"p"]
             if codec.checksum(alert_id, revision, payload) != int(fields[b"c"]):
@@ -66,9 +69,10 @@ class Stored(NamedTuple):
         return codec.decode(self.payload, self.id, self.revision, self.ends_at)
 
     def seal(self) -> bytes:
-        """Return the encrypted part of an entry of a call, which identifies the entry; b"" for other entries.
+        """Return the encrypted part of an entry of a call, or b"" for other entries.
 
-        Raise ValueError if the entry can't be decoded.
+        No two entries have equal encrypted parts, so it identifies the entry. Raise ValueError if the entry can't be
+        decoded.
         """
         entry = self.entry()
         return entry.sealed if isinstance(entry, CallEntry) else b""
@@ -101,7 +105,7 @@ class Quarantine:
         return len(self._places)
 
     def readable(self, place: Id, fields: Fields) -> tuple[Stored, Entry | OtherKind] | None:
-        """Return the entry that the fields of a stream item contain, as (stored, decoded).
+        """Return the entry in the fields of a stream item, as a pair: its stored form, and the decoded entry.
 
         `place` is the item's id. If the entry can't be read, count and log it, and return None.
         """
@@ -113,7 +117,7 @@ class Quarantine:
             return None
 
     def believed(self, stored: Stored, place: str) -> Entry | OtherKind:
-        """Return the decoded entry, or an `Untrusted` if the verifier does not accept it.
+        """Return the decoded entry, or an `Untrusted` in its place if the verifier does not accept the entry.
 
         `place` says in words where the entry is, for log messages. Raise ValueError if the entry can't be decoded.
         """
@@ -123,7 +127,10 @@ class Quarantine:
         )
 
     def add(self, place: Id, error: ValueError) -> None:
-        """Count and log the item with the id `place` as unreadable because of `error`, unless this was done before."""
+        """Count an unreadable item of the stream and log `error`, unless the item was counted before.
+
+        `place` is the item's id.
+        """
         if place not in self._places:
             self._places.add(place)
             logger.error("log %s: item %d-%d of the stream is unreadable and is skipped: %s", self._name, *place, error)

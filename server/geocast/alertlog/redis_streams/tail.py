@@ -21,7 +21,7 @@ SILENCE_S = 10 * HEARTBEAT_S
 
 
 class RedisTail:
-    """A reader of the entries of a log in a Redis stream."""
+    """Reads the entries of a log in a Redis stream, without writing to Redis."""
 
     def __init__(self, url: str) -> None:
         """Prepare to read the log at `url`, a URL as in the option `--log`. Raise ConfigError if it is not valid."""
@@ -49,10 +49,11 @@ class RedisTail:
         await self._primary.close()
 
     async def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
-        """Yield batches of entries, beginning after the last entry that was yielded, without end.
+        """Yield batches of entries without end, beginning after the last entry that was yielded.
 
         Begin with the first entry of the log if nothing was yielded yet, or if the log no longer has the last entry
-        that was yielded. Raise LogUnavailable if the log can't be read, or no heartbeat comes for SILENCE_S seconds.
+        that was yielded. Raise LogUnavailable if the log can't be read, or no heartbeat (an item that nodes write every
+        second) comes for SILENCE_S seconds.
         """
         reader = await self._primary.reader()
         try:
@@ -90,7 +91,7 @@ class RedisTail:
 
 
 def _raw_entry(fields: Fields) -> RawEntry | None:
-    """Return the entry that the fields of a stream item contain, or None if they are not those of an entry."""
+    """Return the entry in the fields of a stream item, or None if the fields don't make up an entry."""
     try:
         epoch, seq = int(fields[b"e"]), int(fields[b"n"])
         alert_id, revision, payload = fields[b"i"].decode(), int(fields[b"r"]), fields[b"p"]

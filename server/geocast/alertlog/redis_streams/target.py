@@ -48,7 +48,7 @@ class Target:
     sentinel_password: str | None
 
     def exposes(self, host: Address) -> bool:
-        """Return whether a Redis server on this host could be reached over a network without TLS and a password."""
+        """Return whether other machines could use a Redis server on this host without a password and without TLS."""
         return not (self.tls or self.password or host.is_loopback)
 
     def __str__(self) -> str:
@@ -111,8 +111,8 @@ def _address(text: str, port: int, option: str) -> Address:
 def unfit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> str | None:
     """Return the reason why a Redis server can't keep durable data, or None if it can.
 
-    `info` is the server's answer to INFO. If it lacks a member, the requirement counts as not met. `keeps` names the
-    data for the returned text, such as "alerts".
+    `info` is the server's answer to the command INFO. If a value is missing from the answer, the requirement counts as
+    not met. `keeps` names the data for the returned text, such as "alerts".
     """
     version = tuple(int(part) for part in re.findall(r"\d+", str(info.get("redis_version", "")))[:2])
     if version < OLDEST:

@@ -25,19 +25,20 @@ BEAT_MS = 900  # no heartbeat is written if the last one is younger than this
 
 
 class Unsynced(LogUnavailable):
-    """Raised if a write is not on enough disks in time."""
+    """Raised if a write has not been synced to enough disks in time."""
 
 
 async def run_durably(
     primary: Primary, call: tuple[Any, ...], *, replicas: int, volatile: bool, within_s: float = APPEND_S
 ) -> Any:
-    """Run a script that writes. Return its answer once its writes are on the server's disk and on `replicas` replicas.
+    """Run a script that writes.
 
-    `volatile`: the server has no append-only file, so only the replicas count. Raise Unsynced if the writes were not
-    synced in time, and LogUnavailable if Redis fails.
+    Return its answer once its writes are on the server's disk and on `replicas` replicas. If `volatile` is true, the
+    server has no append-only file, so only the replicas count. Raise Unsynced if the writes were not synced in time,
+    and LogUnavailable if Redis fails.
     """
-    # A replica reports how far it has synced when a wait begins, and otherwise only once a second. So there are several
-    # waits of growing length, and each asks again. When enough replicas have synced, the remaining waits end at once.
+    # A replica reports how much it has synced only once a second, and whenever Redis begins a wait. So send several
+    # waits of growing length: each makes the replicas report again. Once enough have synced, the others end at once.
     waits_ms = [*(ASK_REPLICAS_MS if replicas else ()), max(1, int(min(SYNC_S, within_s / 2) * 1000))]
     command = ("WAIT",) if volatile else ("WAITAOF", 1)
     waits = [(*command, replicas, wait_ms) for wait_ms in waits_ms]
@@ -57,9 +58,10 @@ class Writer:
     """
 
     def __init__(self, primary: Primary, keys: str, history: History, *, replicas: int, volatile: bool) -> None:
-        """Use the Redis server `primary`. `keys` is the prefix of all keys of the log.
+        """Prepare to write to the Redis server `primary`.
 
-        `replicas` and `volatile` have the same meaning as in `RedisStreamsLog`.
+        `keys` is the prefix of all keys of the log. `replicas` and `volatile` have the same meaning as in
+        `RedisStreamsLog`.
         """
         self.unproven = False  # whether a write was not synced in time and no later write has been synced
         self._primary = primary
@@ -73,9 +75,9 @@ class Writer:
     ) -> list[Any]:
         """Run `append.lua`, wait until the stored entries are durable, and return one answer for each entry.
 
-        `entries` has the arguments of each entry, from `Stored.arguments`. `mending`: lost entries are being put back,
-        so gaps in their numbers are allowed. Raise LogUnavailable if Redis fails or the entries are not durable in
-        time.
+        `entries` has the arguments of each entry, from `Stored.arguments`. If `mending` is true, lost entries are being
+        put back, so gaps in their numbers are allowed. Raise LogUnavailable if Redis fails or the entries are not
+        durable in time.
         """
         arguments = [argument for entry in entries for argument in entry]
         answer: list[Any] = await self._durably(scripts.APPEND, int(mending), *arguments, within_s=within_s)
@@ -86,9 +88,9 @@ class Writer:
     async def beat(self, young_ms: int = BEAT_MS, ended: int | str = "", least: int = 0) -> tuple[int, int, Id]:
         """Write a heartbeat (an item in the stream), and wait until it and all entries before it are durable.
 
-        Write none if the last heartbeat is younger than `young_ms`. Return the log's epoch, the number of its last
-        entry, and the id of the last item in the stream. If `ended` is given, and the log is still in this epoch, the
-        log begins a new epoch above `least`.
+        If the last heartbeat is younger than `young_ms`, write none. Return the log's epoch (a number that rises when
+        entries were lost), the number of its last entry, and the id of the last item in the stream. If `ended` is
+        given, and the log is still in this epoch, the log begins a new epoch above `least`.
         """
         epoch, seq, place = await self._durably(scripts.BEAT, young_ms, ended, least)
         top = parse_id(place)
@@ -97,19 +99,21 @@ class Writer:
         return epoch, seq, top
 
     async def prove(self) -> tuple[int, int]:
-        """Prove that Redis can write durably. Return the log's epoch and the number of its last entry.
+        """Prove that Redis can write durably.
 
-        After a write that was not synced in time, write a new heartbeat in any case. A heartbeat that exists already
-        would prove nothing, because it may have been synced before the disk stopped.
+        Return the log's epoch and the number of its last entry. If the last write was not synced in time, write a new
+        heartbeat (an item in the stream) in any case. A heartbeat that exists already would prove nothing, because it
+        may have been synced before the disk stopped.
         """
         epoch, seq, _ = await self.beat(0 if self.unproven else BEAT_MS)
         self.unproven = False
         return epoch, seq
 
     async def new_epoch(self, ended: int, least: int) -> tuple[int, int, Id]:
-        """Make the log begin a new epoch above `least`, because it has lost entries. Return the same values as `beat`.
+        """Make the log begin a new epoch above `least`, because it has lost entries.
 
-        If the log is not in the epoch `ended` any more, another process was faster, and no epoch begins.
+        If the log is not in the epoch `ended` any more, another process was faster, and no epoch begins. Return the
+        log's epoch, the number of its last entry, and the id of the last item in the stream.
         """
         return await self.beat(BEAT_MS, ended, least)
 

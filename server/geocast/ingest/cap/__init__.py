@@ -7,8 +7,8 @@
        v                    v
     the log ── decision ──> Decision: an outcome and steps ── service ──> the log
 
-A message has one or more infos: its content in one language. Infos that say the same thing in different languages are a
-block, and each block becomes one alert.
+A message has one or more infos. An info is the content of the message in one language. Infos that say the same thing in
+different languages are a block, and each block becomes one alert.
 
 xml              a safe parser that turns bytes into a small tree of elements
 message          the message as data classes, with every field checked

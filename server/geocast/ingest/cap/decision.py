@@ -78,13 +78,14 @@ OUTCOMES = (PUBLISHED, UPDATED, REPLACED, CANCELLED, REPEATED, SUPERSEDED, NOTED
 
 
 class KnownHistories:
-    """The histories that were read from the log, by id.
+    """The histories of alerts (their entries) that were read from the log so far, by id.
 
-    `missing` has the ids that are needed and were not read yet.
+    `missing` has the ids of the histories that are needed but were not read yet.
 
-    The caller makes the decision, reads what is missing, and makes the decision again, until nothing is missing.
+    The caller makes the decision, reads the missing histories, and makes the decision again, until none is missing.
     Example: a message names m. The first decision lacks the histories of the message's own name and of m. The cancel of
-    m says that n has replaced m, so the second decision lacks n. The third one has all that it needs.
+    m says that n has replaced m, so the second decision lacks the history of n. The third decision has all that it
+    needs.
     """
 
     def __init__(self) -> None:
@@ -92,14 +93,14 @@ class KnownHistories:
         self._histories: dict[str, Sequence[Entry | OtherKind]] = {}
 
     def put(self, alert_id: str, history: Sequence[Entry | OtherKind]) -> None:
-        """Add the history of an id: its entries in the log."""
+        """Add the history of an id (its entries in the log) that the caller has read."""
         self._histories[alert_id] = history
         self.missing.discard(alert_id)
 
     def __getitem__(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """Return the entries of an id.
+        """Return the history of an id: its entries in the log.
 
-        If they were not read yet, return an empty sequence and add the id to `missing`.
+        If this history was not read yet, return an empty sequence and add the id to `missing`.
         """
         if alert_id not in self._histories:
             self.missing.add(alert_id)
@@ -108,16 +109,16 @@ class KnownHistories:
 
 @dataclass(frozen=True, slots=True)
 class MessageFacts:
-    """The properties of a message that determine which alerts it is about.
+    """The properties of a CAP message that determine which alerts the message is about.
 
-    `base` is the id for the message's name (its sender and identifier). `references` has a tuple for each other message
-    that it names: the ids for the two readings of the reference, the likelier one first. Example: a message of
+    `base` is the id for the message's name (its sender and identifier). `references` has one item for each other
+    message that this message names: a tuple of the ids that may be meant, the likelier one first. Example: a message of
     met@example.org names "PAAQ,m-1". The sender of m-1 may be PAAQ, or it may be met@example.org itself, under another
     name (rule CP11).
 
     `names_itself`: whether a reference has the message's own name. `cancels`: whether the message only says that
-    something is over. `needs_references`: whether the message must be refused if it has no references and the log has
-    no message with its name (rules CP5 and CP12).
+    something is over. `needs_references`: whether a message without references must be refused, unless the log has a
+    message with its name (rules CP5 and CP12).
     """
 
     sender: str
@@ -132,10 +133,10 @@ class MessageFacts:
 
 @dataclass(frozen=True, slots=True)
 class FoundAlert:
-    """An alert to which a message leads: its last revision, the number of its last entry, and its cancel or None.
+    """An alert in the log that a CAP message may be about: its last revision, and its cancel (or None).
 
-    `kinds` has the category of each revision, and whether something is confirmed in it. The number of reviewers who
-    have to approve the next entry depends on these (HD1).
+    `number` is that of its last entry. `kinds` has the category of each revision, and whether a person has confirmed
+    something in it. The number of reviewers who have to approve the next entry depends on these (HD1).
     """
 
     revision: Revision
@@ -150,38 +151,42 @@ class FoundAlert:
 
     @property
     def sent(self) -> int:
-        """The time at which the message behind its last revision was sent, in ms since 1970."""
+        """The send time of the CAP message from which the last revision was made, in ms since 1970."""
         return self.revision.alert.approval.approved_at
 
     @property
     def name_id(self) -> str:
-        """The id for the name of the message behind its last revision; "" if that was not a CAP message."""
+        """The id for the name (sender and identifier) of the CAP message from which the last revision was made.
+
+        It is "" if the revision was not made from a CAP message.
+        """
         origin = self.revision.origin
         return "" if origin is None else ids.base(self.revision.source, origin.sender, origin.identifier)
 
     @property
     def blocks(self) -> int:
-        """The number of alerts that the message behind its last revision has made."""
+        """The number of alerts that were made from the same CAP message as the last revision."""
         return 1 if self.revision.origin is None else self.revision.origin.blocks
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """An outcome, and the steps that implement it.
+    """The outcome for a CAP message, and the steps to take.
 
     The steps are taken in this order, so that a replaced alert never ends before the new alert exists (CP20):
 
-    1. `publish`: publish the message's alerts with these numbers as new, with ids made from `first_id`;
+    1. `publish`: publish new alerts for these parts of the message (counted from 1), with ids made from `first_id`;
        or `revise`: append a revision to this alert;
     2. `cancel`: cancel these alerts;
     3. `tombstones`: append a tombstone (a cancel that is the only entry of its id) at each of these ids.
 
-    Cancels and tombstones name `into` as the alert that has taken the place of the cancelled one. They are remembered
-    at least until `until`, in ms since 1970. `called_off` is the time of the latest message that has called off one of
-    the alerts, if there is one. If that message is later than this one, cancels and tombstones have its time (Rule 4).
+    `into` is the id of the alert that takes the place of the cancelled ones; "" if there is none. The log remembers the
+    cancels and tombstones at least until `until`, in ms since 1970. `called_off` is the time of the latest message that
+    has called off one of the alerts (has ended it without a replacement); 0 or less if there is none. If that message
+    is later than this one, cancels and tombstones have its time (Rule 4).
 
-    For a message that the log knows already, `made` has its revisions, each with the revision before it, and
-    `cancelled` has the cancels that it has made.
+    If the message is repeated, `made` has the revisions that were made from it earlier, each with the revision before
+    it (or None), and `cancelled` has the cancels that were made from it.
     """
 
     outcome: str
@@ -201,13 +206,14 @@ class Decision:
 def decide(
     facts: MessageFacts, histories: KnownHistories, now_ms: int, blocks: int, may_follow: Callable[[Revision], bool]
 ) -> Decision | None:
-    """Return the decision on a message.
+    """Return the decision on a message, or None if histories are missing.
 
-    Return None if histories are missing; then `histories.missing` has their ids.
+    In the latter case, `histories.missing` has their ids.
 
-    `blocks` is the number of alerts that the message would make. `may_follow` returns whether the message may become
-    the revision after a given one, which depends on its status and its expiry (rule CP17). Raise Problem: 422 if the
-    message has to name another message and does not, 429 if too many messages of its name were published as new.
+    `blocks` is the number of alerts that the message would make. `may_follow(revision)` returns whether the message may
+    become the next revision after the given one, which depends on its status and its expiry (rule CP17). Raise Problem:
+    422 if the message has to name another message and does not, 429 if too many messages of its name were published as
+    new.
     """
     related = _RelatedAlerts(facts, histories, now_ms)
     if histories.missing:
@@ -242,7 +248,7 @@ def decide(
 
 
 def _decide_new(related: "_RelatedAlerts", outcome: str, instead_of: Iterable[FoundAlert], blocks: int) -> Decision:
-    """Publish the message as new, and cancel the alerts in `instead_of` (rules CP16 to CP18)."""
+    """Return the decision to publish the message as new, and to cancel the alerts in `instead_of` (CP16 to CP18)."""
     first_id = related.free_id()
     return Decision(
         outcome,
@@ -255,10 +261,10 @@ def _decide_new(related: "_RelatedAlerts", outcome: str, instead_of: Iterable[Fo
 
 
 def _decide_too_late(related: "_RelatedAlerts") -> Decision:
-    """Supersede a message, because a newer one of its name is known.
+    """Return the decision not to publish a message, because a newer message with the same name is known.
 
-    Cancel the alerts that it would have replaced. The newer message may name only this message, so that nothing else
-    connects it with these alerts (rule CP13, and Rule 5 of the module).
+    The alerts that the message would have replaced are cancelled. The newer message may name only this message, so
+    nothing else connects the newer message with these alerts (rule CP13, and Rule 5 of the module).
     """
     into, until = related.successor()
     cancel = tuple(related.predecessors())
@@ -272,11 +278,12 @@ def _decide_too_late(related: "_RelatedAlerts") -> Decision:
 def _decide_update(
     related: "_RelatedAlerts", targets: list[FoundAlert], blocks: int, may_follow: Callable[[Revision], bool]
 ) -> Decision:
-    """Append a revision to the alert that the message is about, or replace all alerts that it is about (CP17).
+    """Return the decision on an update: to revise the alert that it is about, or to replace alerts (CP17).
 
-    Example: an alert ends at 13:00, and an Update says that it ends at 12:30. No revision ends earlier than the one
-    before it (P6), because clients rely on that. So the Update is published as a new alert that ends at 12:30, and then
-    the old alert is cancelled.
+    If the message is about several alerts, or if it can't become a revision, it is published as new, and the alerts
+    that it is about are cancelled. Example: an alert ends at 13:00, and an Update says that it ends at 12:30. No
+    revision ends earlier than the one before it (P6), because clients rely on that. So the Update is published as a new
+    alert that ends at 12:30, and then the old alert is cancelled.
     """
     one = targets[0]
     if len(targets) > 1 or one.blocks > 1 or blocks > 1 or not may_follow(one.revision):
@@ -285,11 +292,11 @@ def _decide_update(
 
 
 def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAlert]) -> Decision:
-    """Cancel the alerts that the message is about.
+    """Return the decision on a Cancel: to cancel the alerts that it is about, if there are any.
 
-    If there are none, leave tombstones for older messages that are late. A tombstone is a cancel that is the only entry
-    of its id. Example: the Cancel c arrives before m, the message that it cancels. The log knows nothing of m, so c
-    leaves a tombstone at m's id (`noted`). When m arrives, the tombstone says that a message sent at 12:05 has
+    If there are none, tombstones are left for older messages that are late. A tombstone is a cancel that is the only
+    entry of its id. Example: the Cancel c arrives before m, the message that it cancels. The log knows nothing of m, so
+    c leaves a tombstone at m's id (`noted`). When m arrives, the tombstone says that a message sent at 12:05 has
     cancelled it. So m is superseded, and nobody is warned of a danger that is over.
     """
     if targets:
@@ -309,12 +316,12 @@ def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAle
 
 
 def _decide_repeated(related: "_RelatedAlerts") -> Decision:
-    """Return the message's first outcome again, and the steps that remain to be taken (rules CP10 and CP20).
+    """Return the decision on a message that was processed before: to take the steps that remain (CP10 and CP20).
 
-    Steps remain if a node died between two of them (the example of Rule 1). If the alerts were called off meanwhile,
-    those that were not published yet are never published (HD9). Example: node A publishes the first of two alerts of a
-    message and dies. A Cancel ends the first alert. The message arrives again. Its second alert would warn of a danger
-    that is over.
+    Steps remain if a node died between two of them (the example of Rule 1). If the message's alerts were called off
+    meanwhile, those that were not published yet are never published (HD9). Example: node A publishes the first of two
+    alerts of a message and dies. A Cancel ends the first alert. The message arrives again. Its second alert would warn
+    of a danger that is over.
     """
     [first_id, *_] = related.first_ids_made
     made = tuple(related.made[alert_id] for alert_id in sorted(related.made))
@@ -335,11 +342,14 @@ def _decide_repeated(related: "_RelatedAlerts") -> Decision:
 
 
 class _RelatedAlerts:
-    """The alerts to which a message leads: by its own name, by its references, and from there by `into` (Rule 3).
+    """Finds the alerts in the log that a CAP message may be about.
 
-    `made` has the revisions that this very message has made, by id, each with the revision before it. `unknown` has the
-    ids for references that the log does not know. `called_off` is the time, in ms since 1970, of the latest message
-    that called off one of the alerts; -1 if there is none.
+    The search starts at the message's own name and at the names to which it refers. From a cancelled alert, the search
+    goes on to the alert that has replaced it (Rule 3).
+
+    `made` has the revisions that were made from this very message, by id, each with the revision before it (or None).
+    `unknown` has the ids for references that the log does not know. `called_off` is the time, in ms since 1970, of the
+    latest message that has ended one of the alerts without a replacement; -1 if there is none.
     """
 
     def __init__(self, facts: MessageFacts, histories: KnownHistories, now_ms: int) -> None:
@@ -367,16 +377,16 @@ class _RelatedAlerts:
         self.unknown = tuple(unknown)
 
     def unknown_with_own(self) -> tuple[str, ...]:
-        """Return the ids of the referenced messages that the log does not know.
+        """Return the ids for the names to which the message refers and which the log does not know.
 
-        If the log does not know this message's own name either, put the id of this name first.
+        If the log does not know the message's own name either, the id for this name comes first.
         """
         return self.unknown if self.knows_own_name else (self.facts.base, *self.unknown)
 
     # ---- properties of the alerts that were found --------------------------------------------------------------
 
     def live(self) -> list[FoundAlert]:
-        """Return the live alerts (those that have not ended) that were found, except those made from this message."""
+        """Return the alerts that were found and have not ended, except those made from this message."""
         return [
             each
             for each in self._found.values()
@@ -384,7 +394,7 @@ class _RelatedAlerts:
         ]
 
     def targets(self) -> tuple[bool, list[FoundAlert]]:
-        """Return whether the message is too late for the live alerts, and the live alerts that it is about.
+        """Return whether the message is too late, and the live alerts that it is about.
 
         A live alert is one that has not ended. Its current message is the one from which its last revision was made.
 
@@ -407,7 +417,7 @@ class _RelatedAlerts:
         return False, live if self.facts.sent > newest else []
 
     def _names_current_message_of(self, alert: FoundAlert) -> bool:
-        """Return whether the message names the current message of an alert (the one behind its last revision).
+        """Return whether the message names the message from which the last revision of `alert` was made.
 
         A message counts as naming all earlier messages with its own name, even without a reference. Example: an issuer
         sends every update under the name of the first message, with a later `sent` (CP12).
@@ -416,9 +426,10 @@ class _RelatedAlerts:
         return alert.sent < self.facts.sent if own else alert.name_id in self._named
 
     def predecessors(self) -> list[FoundAlert]:
-        """Return the live alerts that a late message would have replaced, according to the rules of `targets`.
+        """Return the live alerts that the message would have replaced if it had not arrived too late.
 
-        The alerts to which its own name leads are excluded, because they have taken its place.
+        They are chosen as in `targets`. The alerts to which the message's own name leads are excluded, because they
+        have taken its place.
         """
         others = [each for each in self.live() if each.id not in self._ids_of_own_name]
         named = [each for each in others if each.name_id in self._named]
@@ -427,7 +438,7 @@ class _RelatedAlerts:
         return []
 
     def successor(self) -> tuple[str, int]:
-        """Return the id of the alert that has taken this message's place, and how long the log remembers this fact.
+        """Return the id of the alert that has taken the message's place, and the time until which the log knows that.
 
         The id is "" if there is no such alert. The time is in ms since 1970.
         """
@@ -440,25 +451,26 @@ class _RelatedAlerts:
 
     @property
     def is_called_off(self) -> bool:
-        """Whether a later message has called off one of the alerts that were found (Rule 4)."""
+        """Whether a later message has ended one of the alerts that were found, without a replacement (Rule 4)."""
         return self.facts.sent < self.called_off
 
     def latest_sent_of_own_name(self) -> int:
-        """Return the time at which the latest message of this name was sent; -1 if none is known.
+        """Return the time at which the latest known message with this message's name was sent.
 
-        A message that cancelled an alert of this name is included.
+        The time is in ms since 1970; -1 if no such message is known. A message that cancelled an alert of this name
+        counts, too.
         """
         return max(self._sent_of_own_name, default=-1)
 
     def free_id(self) -> str:
-        """Return the first id for this message's name at which the log has no entry.
+        """Return the first of the ids for the message's name at which the log has no entry.
 
-        Raise Problem (429) if all are taken.
+        Raise Problem (429) if the log has entries at all of them.
         """
         return self._free_id_of(self.facts.base)
 
     def free_ids_of_known_references(self) -> tuple[str, ...]:
-        """Return a free id for each name to which the message refers and which the log knows."""
+        """Return, for each name to which the message refers and which the log knows, the first id without an entry."""
         return tuple(self._free_id_of(each) for each in sorted(self._named) if any(self._generations(each)))
 
     def _free_id_of(self, base: str) -> str:
@@ -470,7 +482,7 @@ class _RelatedAlerts:
         raise Problem.later(problems.RATE_LIMITED, FULL_RETRY_S, detail)
 
     def cancelled_into(self, first_id: str) -> Iterator[Cancel]:
-        """Yield the cancels of the alerts that this alert has replaced."""
+        """Yield the cancels of those found alerts that the alert `first_id` has replaced."""
         for each in self._found.values():
             if each.cancel is not None and each.cancel.into == first_id:
                 yield each.cancel
@@ -478,7 +490,10 @@ class _RelatedAlerts:
     # ---- the search for related alerts -----------------------------------------------------------------------------
 
     def _follow_name(self, base: str) -> bool:
-        """Find all alerts that messages with this name have become. Return whether the log knows the name."""
+        """Find all alerts that were made from messages with the name `base`, and the alerts that replaced them.
+
+        Return whether the log knows the name.
+        """
         todo = list(self._generations(base))
         generations = set(todo)
         while todo and len(self._visited) < MAX_VISITED:
@@ -489,9 +504,10 @@ class _RelatedAlerts:
         return bool(generations)
 
     def _generations(self, base: str) -> Iterator[str]:
-        """Yield the ids for this name at which the log has entries: one for each message that was published as new.
+        """Yield the ids for the name `base` at which the log has entries.
 
-        The log may forget the first id before the second one, so a missing first id does not end the search.
+        There is one id for each message with this name that was published as new. The log may forget the first id
+        before the second one, so a missing first id does not end the search.
         """
         for number in range(1, MAX_GENERATIONS + 1):
             alert_id = ids.generation(base, number)
@@ -507,9 +523,9 @@ class _RelatedAlerts:
                 return
 
     def _visit_message(self, first_id: str, *, of_name: bool) -> Iterator[str]:
-        """Add the alerts of a message.
+        """Add the alerts that were made from the message whose first alert has the id `first_id`.
 
-        Yield the ids of the alerts that replaced them, which have to be visited next. `of_name`: whether the message
+        Yield the ids of the alerts that replaced them, which have to be visited next. `of_name`: whether that message
         has the same name as the message to decide on.
         """
         head = self._histories[first_id]
@@ -526,12 +542,19 @@ class _RelatedAlerts:
                 yield cancel.into
 
     def _note_cancel(self, history: Sequence[Entry | OtherKind]) -> None:
-        """Record the time of the message that cancelled this alert, if no other alert has taken its place."""
+        """Update `called_off` from an alert's history.
+
+        The time of the message that cancelled the alert counts, unless another alert has taken the alert's place.
+        """
         sent = (each.approval.approved_at for each in history if isinstance(each, Cancel) and not each.into)
         self.called_off = max(self.called_off, *sent, -1)
 
     def _add_alert(self, history: Sequence[Entry | OtherKind], first_id: str) -> bool:
-        """Add one alert. Return whether one of its revisions was made from this very message."""
+        """Add the alert with this history.
+
+        Return whether one of its revisions was made from the very message to decide on. `first_id` is the id of the
+        first alert of the message from which the alert was made.
+        """
         revisions = [each for each in history if isinstance(each, Revision)]
         if not revisions:
             return False

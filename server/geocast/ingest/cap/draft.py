@@ -52,9 +52,9 @@ _NAMEABLE = re.compile(r"[A-Za-z0-9_:. -]{1,60}")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An alert as it would be published, made from one block (part) of a message, with all slow computations done.
+    """An alert as it would be published: made from one part (block) of a CAP message, with all slow work done.
 
-    `info` is the content of the block in its first language. `notes` say what was changed or left out. `areas_left_out`
+    `info` is the content of the block in its first language. `notes` name the changes and omissions. `areas_left_out`
     is the number of areas for which no shape, or only part of it, is known.
     """
 
@@ -76,7 +76,7 @@ class Draft:
         return self.request.occurred_at + self.category.lasting.max_age_ms
 
     def may_follow(self, current: Revision) -> bool:
-        """Return whether this draft may be the revision after `current` (rules CP17 and P6).
+        """Return whether this draft may become the next revision after `current` (rules CP17 and P6).
 
         It must have the same status. It must end no earlier than `current`, and no later than the category allows.
         """
@@ -85,11 +85,14 @@ class Draft:
         return alert.status == self.request.status and current.ends_at <= self.expires_at <= latest
 
     def terms(self, policy: Policy, current: Revision | None) -> AcceptedTerms:
-        """Return the terms of the policy that are stored with the revision, with the event as the alert's title."""
+        """Return the values of the policy to store with the revision. Their `title` is the name of the CAP event."""
         return replace(policy.terms(self.category, current), title=self.texts[0].title)
 
     def accept(self, alert_id: str, terms: AcceptedTerms, current: Revision | None) -> Alert:
-        """Return the alert with this id. `current` is the revision that it follows; None for revision 1."""
+        """Return the draft as an alert with the id `alert_id`.
+
+        `current` is the revision that it will follow; None if it is to be revision 1.
+        """
         alert = self.request.accept(terms, current)
         return replace(
             alert,
@@ -116,7 +119,7 @@ def drafts(
     now_ms: int,
     zones: Zones = NO_ZONES,
 ) -> list[Draft]:
-    """Return a draft for each of these blocks of a message (each the content of one alert).
+    """Return a draft for each of the blocks of a message. A block is the content of one alert.
 
     The draft that ends last comes first. The ids of all alerts are made from the id of the first one. Because the first
     one ends last, the log remembers its id at least as long as any of the others. `bounds` are the limits of what the
@@ -139,7 +142,10 @@ def has_ended(block: Block, now_ms: int) -> bool:
 
 
 class _Drafter:
-    """The maker of the drafts of one message. It collects the violations of all blocks of the message."""
+    """Makes the drafts of one message. A draft is an alert as it would be published.
+
+    `violations` collects the broken rules of all blocks of the message (the parts that become one alert each).
+    """
 
     def __init__(
         self,
@@ -151,9 +157,9 @@ class _Drafter:
         zones: Zones,
         blocks: int,
     ) -> None:
-        """Prepare to draft a message with this number of blocks.
+        """Prepare to draft a message that has `blocks` blocks.
 
-        All blocks together may cause a limited amount of work (rule HD3).
+        There is a limit of work for the whole message, which is divided equally among the blocks (rule HD3).
         """
         self.violations: list[Violation] = []
         self._message = message
@@ -165,9 +171,9 @@ class _Drafter:
         self._blocks = blocks
 
     def draft(self, block: Block) -> Draft | None:
-        """Return the draft of a block (the content of one alert).
+        """Return the draft of a block (the content of one alert), or None if the block breaks a rule.
 
-        Return None if the block breaks a rule; the violations are then in `violations`.
+        In the latter case, the violations are added to `violations`.
         """
         at = f"/alert/info/{block.at}"
         key = self._policy.category_of(block.infos)
@@ -224,9 +230,10 @@ class _Drafter:
         return min(info.expires_at, latest)
 
     def _policy_violations(self, request: Publication, placed: "_Placed", at: str) -> Iterator[Violation]:
-        """Yield the rules of the policy, and the limits of the source, that the request breaks.
+        """Yield the violations of the policy and of the source's limits in the request made from a block.
 
-        The pointers of the violations name elements of the message (rule CP25).
+        Their pointers name elements of the message, not members of the request (rule CP25). `at` is the pointer to the
+        block.
         """
         circles = tuple((where, each[2]) for where, each in placed.shapes if not isinstance(each, RequestedPolygon))
         outlines = tuple((where, each) for where, each in placed.shapes if isinstance(each, RequestedPolygon))
@@ -293,11 +300,12 @@ _UNSIMPLIFIED_M = 20.0  # the largest buffer without simplification; it covers t
 
 
 class _Placed:
-    """The shapes of one alert, with notes on what was changed, and violations if no shapes were found (CP22 to CP24).
+    """The shapes of one alert that is made from a CAP message (CP22 to CP24).
 
-    `shapes` has pairs of a pointer to the area in the message and a shape. The shape is a polygon, or a circle as
-    (latitude, longitude, radius in metres). There are at most MAX_SHAPES. They cover all areas of the message, and can
-    be published.
+    `notes` name what was changed, and `violations` what is wrong, for instance that there is no shape. `shapes` has
+    pairs: a pointer to the area in the message, and a shape. The shape is a polygon, or a circle as (latitude,
+    longitude, radius in metres). The shapes cover all areas of the message whose place is known. There are at most
+    MAX_SHAPES, and they can be published.
 
     A shape with too many corners is simplified instead of refused (rule HD10). Example: a warning for a coast has a
     ring of 7,000 corners and 40 islets. The shapes are simplified by up to the category's `simplify_m`. If they still
@@ -332,7 +340,10 @@ class _Placed:
             self.violations.append(Violation(problems.NO_AREA, f"{at}/area", _detail_of_no_area(areas)))
 
     def outside_jurisdiction(self, bounds: Bounds) -> list[OutsideShape]:
-        """Return the shapes and zones of the message that are outside the source's jurisdiction (rule P22)."""
+        """Return the shapes and zones of the message that are outside the source's jurisdiction (rule P22).
+
+        The jurisdiction is the area where the source may publish.
+        """
         said = [
             (where, list(each.corners) if isinstance(each, CapRing) else (each.lat, each.lng))
             for where, each in self._said
@@ -341,7 +352,7 @@ class _Placed:
         return [found for where, shape in [*coded, *said] if (found := outside_shape(where, shape, bounds))]
 
     def _place(self) -> None:
-        """Fill `shapes` from the shapes of the message and from its zones (the polygons for its codes)."""
+        """Fill `shapes` from the shapes in the message, and from its zones (known polygons for its codes of areas)."""
         coded = joined(self._coded, self._category.simplify_m, MAX_JOINED // self._blocks)
         shapes: list[tuple[str, Piece | Disc]] = [(self._at, piece) for piece in coded]
         rings = self._split([(where, each) for where, each in self._said if isinstance(each, CapRing)])
@@ -358,7 +369,8 @@ class _Placed:
     def _split(self, said: Sequence[tuple[str, CapRing]]) -> dict[CapRing, Piece | Disc]:
         """Return each ring in its published form: a polygon whose long edges are split into arcs, or a circle.
 
-        A ring that fits into a circle of the category's smallest radius becomes this circle.
+        A ring that fits into a circle of the category's smallest radius becomes such a circle. Invalid rings are left
+        out, and their violations are added.
         """
         found: dict[CapRing, Piece | Disc] = {}
         small = {each: disc for _, each in said if (disc := smallest_circle(each.corners, self._category.min_radius_m))}
@@ -385,12 +397,12 @@ class _Placed:
         return found
 
     def _publish(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> bool:
-        """Add the shapes unchanged.
+        """Add the shapes to `self.shapes` without uniting them. Return whether they can be published like this.
 
-        Return False if they can't be published in this form, so that they must be united.
+        The result is also True if violations were found. Otherwise, False means that the shapes must be united.
 
-        Rings are searched for crossings by comparing edges. The alerts of a message share the number of comparisons
-        (rule HD3). If this number is used up, the remaining rings are treated as if they crossed themselves.
+        Each ring is searched for crossings, by comparing its edges. There is a limit of comparisons for all alerts of a
+        message (rule HD3). Rings for which no comparisons are left are treated as if they crossed themselves.
         """
         most = MAX_COMPARED // 4 // self._blocks
         for where, each in shapes:
@@ -411,7 +423,7 @@ class _Placed:
         return bool(self.violations) or publish_polygons(polygons, self._category.simplify_m) is not None
 
     def _unite(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> None:
-        """Replace `shapes` by fewer and coarser shapes that cover the given ones (rule HD10)."""
+        """Set `self.shapes` to fewer and coarser shapes that together cover the given ones (rule HD10)."""
         discs = [(where, each) for where, each in shapes if not isinstance(each, Piece)]
         pieces = [each for _, each in shapes if isinstance(each, Piece)]
         if len(shapes) > MAX_SHAPES:
@@ -429,7 +441,7 @@ class _Placed:
             self._add(self._at, outline)
 
     def _add(self, where: str, outline: RequestedPolygon) -> None:
-        """Add a polygon. If it fits into the smallest circle that the category allows, add this circle instead."""
+        """Add a polygon, or the smallest circle that the category allows if the polygon fits into this circle."""
         disc = smallest_circle(outline.corners, self._category.min_radius_m)
         self.shapes.append((where, disc or outline))
 
@@ -439,9 +451,10 @@ class _Placed:
 
 
 def _zones_of(areas: list[tuple[str, Area]], zones: Zones) -> tuple[list[Piece], int]:
-    """Return the zones of all areas that have codes and no shape, and the number of areas that they do not cover fully.
+    """Return the known polygons for the codes of those areas that have codes and no shape.
 
-    A point is not a shape. But an area with a point is not counted.
+    Also return the number of areas without a shape that these polygons do not fully cover. A point is not a shape, but
+    an area with a point is not counted.
     """
     found: list[Piece] = []
     left_out = 0
@@ -454,7 +467,7 @@ def _zones_of(areas: list[tuple[str, Area]], zones: Zones) -> tuple[list[Piece],
 
 
 def _distinct_shapes(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle | CapRing]]:
-    """Return each different shape, with the pointer to the first area that has it."""
+    """Return each different shape once, with the pointer to the first area that has it."""
     found: dict[CapCircle | CapRing, str] = {}
     for where, area in areas:
         for ring in area.rings:
@@ -465,9 +478,9 @@ def _distinct_shapes(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle
 
 
 def _detail_of_no_area(areas: list[tuple[str, Area]]) -> str:
-    """Return the error text for an alert without a known area.
+    """Return the error text for an alert whose areas have no shape and no known code.
 
-    The text names the lists of its codes, but no code (rule CP24).
+    The text names the lists to which the codes belong, but never repeats a code (rule CP24).
     """
     names = sorted({code.name for _, area in areas for code in area.codes if _NAMEABLE.fullmatch(code.name)})
     if not any(area.codes for _, area in areas):

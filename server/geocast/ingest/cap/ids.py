@@ -18,19 +18,22 @@ _DIGITS = 32
 
 
 def base(source: str, sender: str, identifier: str) -> str:
-    """Return the id for messages with this sender and identifier from this source."""
+    """Return the id for messages with this sender and identifier (the message's name) from this source."""
     name = "\n".join((source, sender, identifier)).encode()
     return RESERVED + hashlib.sha256(name).hexdigest()[:_DIGITS]
 
 
 def generation(base_id: str, number: int) -> str:
-    """Return the id of the `number`th message with the same name that was published as new, counted from 1.
+    """Return the id for the `number`th of the messages with one name that were published as new, counted from 1.
 
-    `base_id` is the id of the first such message.
+    `base_id` is the id for the first of these messages.
     """
     return base_id if number == 1 else f"{base_id}:{number}"
 
 
 def block(first_id: str, number: int) -> str:
-    """Return the id of the `number`th alert of a message, counted from 1. `first_id` is the id of the first alert."""
+    """Return the id of the `number`th alert that is made from a message, counted from 1.
+
+    `first_id` is the id of the first alert.
+    """
     return first_id if number == 1 else f"{first_id}.{number}"

@@ -1,6 +1,4 @@
-"""The grouping of a message's infos into blocks.
-
-Each block becomes one alert (rules CP14 and CP15).
+"""Groups the infos of a CAP message into blocks. Each block becomes one alert (rules CP14 and CP15).
 
 An info is the content of a CAP message in one language. Infos in different languages, with the same times, severity and
 shapes, are one block. Example: a storm warning in German and in English, and a flood warning in German, are two blocks.
@@ -19,7 +17,7 @@ ALL_CLEAR = "AllClear"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The infos of one alert, one for each language, in the issuer's order.
+    """The infos that become one alert: the same content, once in each language, in the issuer's order.
 
     `at` is the index of the block's first info among all infos of the message.
     """
@@ -29,12 +27,12 @@ class Block:
 
     @property
     def shapes(self) -> tuple[CapCircle | CapRing, ...]:
-        """The different shapes of the block's areas, in the order of the message."""
+        """The shapes of the block's areas, without duplicates, in the order of the message."""
         return _shapes(self.infos[0])
 
 
 def of(message: CapMessage) -> list[Block]:
-    """Return the blocks of a message (the groups of infos that become one alert), in the order of their first infos.
+    """Return the blocks of a message (groups of infos that become one alert each), in the order of their first infos.
 
     Raise Problem (422) if there are more than MAX_BLOCKS.
     """
@@ -59,9 +57,9 @@ def is_all_clear(message: CapMessage) -> bool:
 
 
 def _sameness(info: Info) -> object:
-    """Return a value that is equal for all infos that belong to the same alert.
+    """Return a value that is equal for infos that belong to one alert, and different for others.
 
-    Codes of areas count only if an info has no shapes.
+    If an info has shapes, the codes of its areas are not compared.
     """
     shapes = _shapes(info)
     codes = () if shapes else tuple(code for area in info.areas for code in area.codes)

@@ -1,7 +1,7 @@
 """A CAP message as data classes named as in CAP, with every field checked (rules CP4 to CP6, CP22 and CP23).
 
 The elements that geocast does not use are dropped: contact, senderName, audience, parameter, resource, incidents, code,
-addresses, restriction, altitude and ceiling. Each violation names the place in the message, counting from 0, such as
+addresses, restriction, altitude and ceiling. Each violation has a pointer to the element, counting from 0, such as
 `/alert/info/0/area/1/polygon/0`. Violations never repeat a value (rule H9).
 """
 
@@ -49,7 +49,7 @@ class _TooMuch(Exception):  # noqa: N818 (the name describes the shapes)
 
 @dataclass(frozen=True, slots=True)
 class CapCode:
-    """A code of an event or of an area.
+    """A code of an event or of an area, such as EMMA_ID AT301.
 
     `name` is the name of the list to which the code belongs (`valueName` in CAP).
     """
@@ -60,9 +60,10 @@ class CapCode:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A reference to another message.
+    """A reference in a message to another message, by its sender and identifier.
 
-    The third part of a reference, `sent`, is dropped because it is often wrong (rule CP11).
+    A reference in CAP has a third part, the other message's `sent`. It is dropped because it is often wrong (rule
+    CP11).
     """
 
     sender: str
@@ -71,7 +72,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """An area: shapes, codes, or both. Its coordinates are not shown by `repr`."""
+    """An area of a message: shapes, codes, or both. `repr` does not show its coordinates."""
 
     description: str
     circles: tuple[CapCircle, ...]
@@ -81,7 +82,7 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """The content of a message in one language. Times are in ms since 1970; None if the element is absent."""
+    """The content of a message in one language. Times are in ms since 1970, or None if their element is absent."""
 
     language: str
     event: str
@@ -102,7 +103,7 @@ class Info:
 
 @dataclass(frozen=True, slots=True)
 class CapMessage:
-    """A CAP message. `sent` is in ms since 1970. `notes` say what was corrected when the message was read."""
+    """A CAP message. `sent` is in ms since 1970. `notes` name what was corrected when the message was read."""
 
     version: str
     identifier: str
@@ -118,11 +119,11 @@ class CapMessage:
 
 
 def read(body: bytes, charset: str | None = None, assume_offset: str | None = None) -> CapMessage:
-    """Parse and check the message in `body`.
+    """Parse and check the CAP message in `body`.
 
-    `charset` is the parameter of `Content-Type`. `assume_offset` is the UTC offset, such as "+00:00", of times without
-    an offset; if it is None, such times are refused. Raise Problem: 400 `malformed-xml` if the body is not XML, 422
-    `not-cap` if it is not a CAP message, or 422 with each field that is missing or invalid.
+    `charset` is the parameter of the request's `Content-Type`. `assume_offset` is the UTC offset, such as "+00:00", for
+    times without an offset; if it is None, such times are refused. Raise Problem: 400 `malformed-xml` if the body is
+    not XML, 422 `not-cap` if it is not a CAP message, or 422 with each field that is missing or invalid.
     """
     root = parse(body, charset)
     if root.name != "alert" or root.namespace not in NAMESPACES:
@@ -135,7 +136,7 @@ def read(body: bytes, charset: str | None = None, assume_offset: str | None = No
 
 
 class _Reader:
-    """The reader of a single message. It collects all violations before any is reported."""
+    """Reads a single message. It collects all violations, so that they are reported together."""
 
     def __init__(self, assume_offset: str | None) -> None:
         self.violations: list[Violation] = []
@@ -230,10 +231,10 @@ class _Reader:
                 yield shape
 
     def _shape(self, text: str, parsed: Callable[[str], tuple[_T, frozenset[str]]]) -> tuple[_T, frozenset[str]]:
-        """Return the shape in `text`.
+        """Return the shape in `text`, with notes on what was corrected.
 
-        Equal texts are parsed once. Raise ValueError if the text is invalid, or _TooMuch if all shapes of the message
-        together are too much work.
+        Equal texts are parsed once, by calling `parsed`. Raise ValueError if the text is invalid, or _TooMuch if all
+        shapes of the message together are too much work.
         """
         key = parsed.__name__ + text
         if key not in self._read:
@@ -256,9 +257,9 @@ class _Reader:
         return text
 
     def _word(self, element: Element, at: str, name: str, words: Sequence[str], *, needed: bool = False) -> str:
-        """Return the element's text if it is one of `words`, otherwise "".
+        """Return the text of the child `name` if it is one of `words`, otherwise "".
 
-        Record a violation if the element has another text, or if it is absent and `needed`.
+        Record a violation if the child has another text, or if it is absent and `needed`.
         """
         text = texts.one_line(_first(element, name))
         text = _OLD_WORDS.get(text, text)
@@ -271,7 +272,10 @@ class _Reader:
         return ""
 
     def _language(self, element: Element) -> str:
-        """Return the language as a tag of RFC 5646; UNKNOWN_LANGUAGE if the text is not a tag (rule HD12)."""
+        """Return the language of an info as a tag of RFC 5646.
+
+        If its text is not such a tag, return UNKNOWN_LANGUAGE (rule HD12).
+        """
         text = _first(element, "language").strip().replace("_", "-") or DEFAULT_LANGUAGE
         if _LANGUAGE.fullmatch(text):
             return text
@@ -299,12 +303,12 @@ class _Reader:
 
 
 def is_name(text: str) -> bool:
-    """Return whether `text` is a valid `identifier` or `sender` (rule CP5)."""
+    """Return whether `text` may be the `identifier` or the `sender` of a message (rule CP5)."""
     return _NAME.fullmatch(text) is not None
 
 
 def _first(element: Element, name: str) -> str:
-    """Return the text of the first child with this name; "" if there is none."""
+    """Return the text of the first child element with this name; "" if there is none."""
     return next((child.text for child in element.all(name)), "")
 
 
@@ -313,9 +317,9 @@ def _codes(element: Element, name: str) -> tuple[CapCode, ...]:
 
 
 def _code(element: Element) -> CapCode | None:
-    """Return the code in the children `valueName` and `value`, or in a text "name=value" as in CAP 1.0.
+    """Return the code in an element, or None if its list's name or its value is empty.
 
-    Return None if either part is empty.
+    The two parts are in the children `valueName` and `value`, or in a text "name=value" as in CAP 1.0.
     """
     if not element.children:
         name, _, value = element.text.strip().partition("=")

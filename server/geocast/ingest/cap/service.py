@@ -30,6 +30,7 @@ from ...alertlog.chain import NO_KINDS
 from ...alertlog.optimistic import OptimisticWriter, Plan
 from ...approvals.request_check import unsigned
 from ...clock import MAX_MS, Clock
+from ...errors import without_frames
 from ...model import problems
 from ...model.alert import Approval, Cancel, Entry, Origin, Revision
 from ...model.problems import Problem, Violation
@@ -64,19 +65,20 @@ CANCEL_REASON = "Cancelled by the issuer."
 TOMBSTONE_REASON = "Referred to by a newer message."
 TOMBSTONE_MS = 24 * 3_600_000  # a tombstone is remembered at least this long after its message was sent (CP13)
 READS_AT_ONCE = 32  # the largest number of histories that are read at the same time
-_TIME_RULES = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # rules that a valid message may break at a later time
+_TIME_RULES = {problems.STALE, problems.EXPIRY_OUT_OF_RANGE}  # rules that a valid message may break at a later time
 CHANGES = (PUBLISHED, UPDATED, REPLACED, CANCELLED)  # outcomes that are answered with 201
 _OVERTAKEN = "other writers keep changing the alerts that this message is about, or their last entries can't be read"
 
 
 @dataclass(frozen=True, slots=True)
 class CapOutcome:
-    """The answer to a message.
+    """The answer to a CAP message.
 
-    `why` is the reason if the message was ignored. `alerts` and `cancelled` are the entries that the message has made,
-    by this request or an earlier one. `notes` say what was changed or left out. `areas_left_out` is the number of areas
-    without a known shape. `stored` has the entries that were appended by this request, including tombstones (cancels of
-    ids without an alert).
+    `outcome` is one word such as `published` or `ignored`; for `ignored`, `why` is the reason. `alerts` and `cancelled`
+    are the revisions and cancels that were made from the message, by this request or an earlier one. `notes` name what
+    was changed or left out. `areas_left_out` is the number of areas for which no shape, or only part of it, is known.
+    `stored` has the entries that this request has appended to the log, including tombstones (cancels of ids without an
+    alert).
     """
 
     outcome: str
@@ -92,10 +94,10 @@ class CapOutcome:
 class MessageReading:
     """A parsed message, with all results that do not depend on the log.
 
-    `drafts` are the alerts that the message would make; none if it cancels, or if there is a `refusal`. `refusal` is
-    the problem if the message breaks rules of the policy. It is not raised at once, because a message that was
-    published before gets the same answer again. Example: an alert is published, the policy becomes stricter, and the
-    issuer repeats the message. Then the answer is `repeated`, not 422.
+    `drafts` are the alerts that the message would make. There are none if the message cancels, or if there is a
+    `refusal`. `refusal` is the problem if the message breaks rules of the policy. It is not raised at once, because a
+    message that was published before gets the same answer again. Example: an alert is published, the policy becomes
+    stricter, and the issuer repeats the message. Then the answer is `repeated`, not 422.
 
     `ignored` is the reason why the message is not meant to be published; "" if it is. `ended`: whether the message is
     of the type Alert, and all its alerts have expired. `blocks` is the number of alerts that it would make.
@@ -111,7 +113,7 @@ class MessageReading:
 
 
 class CapIngest:
-    """The intake of CAP messages: it decides on each message and appends the resulting entries to the log."""
+    """Processes CAP messages: it decides on each message, and appends the resulting entries to the log."""
 
     def __init__(
         self,
@@ -124,9 +126,9 @@ class CapIngest:
         publishers: Publishers | None = None,
         zones: Zones = NO_ZONES,
     ) -> None:
-        """Accept messages of these sources under this policy.
+        """Prepare to process messages of the given sources under the given policy.
 
-        `appended` is called with each entry that was stored. `run_in_thread` runs work that takes milliseconds.
+        `appended` is called with each entry after it was stored. `run_in_thread` runs work that takes milliseconds.
         `publishers` has the limits of each source, by its name; if it is None, each source may do all that the policy
         allows. `zones` has the shapes for the codes of areas.
         """
@@ -141,7 +143,7 @@ class CapIngest:
         self._rates = Rates()
 
     def with_config(self, policy: Policy, sources: CapSources, publishers: Publishers | None = None) -> "CapIngest":
-        """Return a copy with another policy, other sources and limits.
+        """Return a copy of this object with another policy, other sources, and other limits of the sources.
 
         Messages in progress continue under the old ones.
         """
@@ -171,9 +173,10 @@ class CapIngest:
         return await self._carry_out(reading, source, dry_run=dry_run)
 
     async def _carry_out(self, reading: MessageReading, source: CapSource, *, dry_run: bool) -> CapOutcome:
-        """Decide from the log and append the entries in order.
+        """Make the decision on a message from the log, and append its entries in order.
 
-        Repeat this until all entries of a decision are stored.
+        If another writer is faster at one of the entries, make the decision again, and append the entries that are
+        still missing. With `dry_run`, append nothing.
         """
         stored: list[Entry] = []
         counted = False
@@ -214,7 +217,7 @@ class CapIngest:
     async def _read_and_decide(self, reading: MessageReading) -> tuple[Decision, int]:
         """Return the decision on a message, and the time for which it was made, in ms since 1970.
 
-        While `decide` needs more histories, read them and call `decide` again.
+        The histories that the decision needs are read from the log, as many of them as `decide` asks for.
         """
         known, now_ms = KnownHistories(), self._clock.now().wall_ms
 
@@ -231,9 +234,9 @@ class CapIngest:
                     known.put(alert_id, history)
 
     def _count(self, source: CapSource) -> None:
-        """Count a message that is about to publish.
+        """Count a message that is about to publish alerts against the rates of its source.
 
-        Raise Problem (429) if the source's own rates are used up (rule PG2).
+        Raise Problem (429) if the source has a rate of its own, and it is used up (rule PG2).
         """
         rates = () if self._publishers is None else self._publishers.own_rates(source.name)
         if rates:
@@ -247,10 +250,10 @@ def _is_tombstone(entry: Entry) -> bool:
 def read_message(
     body: bytes, charset: str | None, source: CapSource, policy: Policy, bounds: Bounds, now_ms: int, zones: Zones
 ) -> MessageReading:
-    """Parse a message and draft the alerts that it would make, which takes milliseconds.
+    """Parse a CAP message, and draft the alerts that it would make. This takes milliseconds.
 
-    Raise Problem: 400 if the message is not well-formed, 422 if it breaks a rule of CAP, 403 if the source may not
-    speak for its sender.
+    Raise Problem: 400 if the message is not well-formed, 422 if it breaks a rule of CAP, 403 if the source may not send
+    messages of its sender. If the message breaks a rule of the policy, the result has a `refusal`.
     """
     message = cap_message.read(body, charset, source.assume_offset)
     publishes = message.type in ("Alert", "Update")
@@ -270,12 +273,15 @@ def read_message(
         try:
             return replace(reading, drafts=drafts(message, left, source, policy, bounds, now_ms, zones))
         except Problem as problem:
-            return replace(reading, refusal=problem)
+            return replace(reading, refusal=without_frames(problem))
     return replace(reading, ended=ended and message.type == "Alert")
 
 
 def _why_ignored(message: CapMessage) -> str:
-    """Return why a message is not meant to be published, such as a test of the issuer's system; "" if it is (CP9)."""
+    """Return the reason why a message is not meant to be published; "" if it is (CP9).
+
+    The reason is one word; for example, "status" means that the message is a draft, or internal to the issuer's system.
+    """
     if message.status in ("System", "Draft"):
         return "status"
     if message.type in ("Ack", "Error"):
@@ -286,7 +292,10 @@ def _why_ignored(message: CapMessage) -> str:
 
 
 def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> MessageFacts:
-    """Return the facts that are needed to search the log for the message and for the messages that it names."""
+    """Return the facts that are needed to find, in the log, the message itself and the messages that it names.
+
+    `cancels`: whether the message only says that something is over.
+    """
     own = ids.base(source.name, message.sender, message.identifier)
     references, names_itself = [], False
     for each in message.references:
@@ -311,7 +320,10 @@ def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> Messa
 
 
 class PlannedEntries:
-    """The entries that implement a decision, in the order in which they are appended, and the answer to the message."""
+    """The entries that a decision on a message will append to the log, and the answer to the message.
+
+    The entries are in the order in which they are appended.
+    """
 
     def __init__(
         self, reading: MessageReading, decision: Decision, source: CapSource, policy: Policy, now_ms: int
@@ -330,11 +342,14 @@ class PlannedEntries:
 
     @property
     def entries(self) -> list[Entry]:
-        """All the entries, in the order in which they are appended."""
+        """All planned entries, in the order in which they are appended."""
         return [*self.revisions, *self.cancels, *self.tombstones]
 
     def unsigned(self) -> list[Violation]:
-        """Return the violations of the first entry that would need reviewers' signatures: a message has none."""
+        """Return the violations of the first entry that needs signatures of reviewers; none if no entry does.
+
+        A CAP message has no such signatures, so entries that need them are refused.
+        """
         behind = {found.id: found.kinds for found in (self._decision.revise, *self._decision.cancel) if found}
         entries: list[Entry] = [*self.revisions, *self.cancels]
         for entry in entries:
@@ -367,14 +382,14 @@ class PlannedEntries:
         )
 
     def _differs(self) -> bool:
-        """Return whether a repeated message would make other alerts now than it made the first time (rule CP10).
+        """Return whether a repeated message would now make other alerts than it made the first time (rule CP10).
 
         Example: an issuer sends another headline under the same name and time. The first answer is repeated, with the
         note `differs`.
         """
         made, refusal = self._decision.made, self._reading.refusal
         if refusal is not None:
-            return bool(made) and any(each.type not in _TIME_RULES for each in refusal.violations)
+            return bool(made) and not refusal.types <= _TIME_RULES
         # Blocks that have ended since then no longer have a draft. The drafts are sorted with the latest end first, so
         # the remaining drafts are compared with the alerts of the same blocks.
         return any(
@@ -417,7 +432,7 @@ class PlannedEntries:
     def _cancel_reason(self) -> str:
         """Return the issuer's words on why the alert is over, in the message's first language.
 
-        They are the headline. If it is missing or only repeats the event, they are the note.
+        These are the headline; or the message's note, if the headline is missing or only repeats the name of the event.
         """
         if not self._reading.facts.cancels:
             return CANCEL_REASON  # an earlier message has called off the alerts, and this one is late
@@ -426,7 +441,7 @@ class PlannedEntries:
         return cut(headline or self._reading.message.note or CANCEL_REASON, MAX_REASON)
 
     def _latest_end(self, revision: Revision) -> int:
-        """Return the latest time in ms since 1970 at which a revision's alert may end under the current policy."""
+        """Return the latest time at which a revision's alert may end under the current policy, in ms since 1970."""
         category = self._policy.categories.get(revision.alert.category)
         latest = 0 if category is None else revision.alert.occurred_at + category.lasting.max_age_ms
         return max(revision.ends_at, latest)

@@ -49,9 +49,9 @@ def work_of(text: str) -> int:
 
 
 def circle(text: str) -> tuple[CapCircle, frozenset[str]]:
-    """Return the circle in `text`, and notes on what was corrected.
+    """Return the circle in `text`, and notes that name what was corrected.
 
-    Raise ValueError if it is invalid; its text says why.
+    Raise ValueError, with a text that says why, if the circle is invalid.
     """
     parts = text.split()
     if len(parts) != 2:
@@ -64,9 +64,9 @@ def circle(text: str) -> tuple[CapCircle, frozenset[str]]:
 
 
 def polygon(text: str) -> tuple[CapRing, frozenset[str]]:
-    """Return the polygon in `text`, and notes on what was corrected.
+    """Return the polygon in `text`, and notes that name what was corrected.
 
-    Raise ValueError if it is invalid; its text says why.
+    Raise ValueError, with a text that says why, if the polygon is invalid.
     """
     places = [_place(part) for part in text.split()]
     corners = [(lat, lng) for lat, lng, _ in places]
@@ -80,9 +80,9 @@ def polygon(text: str) -> tuple[CapRing, frozenset[str]]:
 
 
 def _place(text: str) -> tuple[float, float, bool]:
-    """Return the numbers in a pair `lat,lng`, and whether the longitude was beyond ±180° and was wrapped.
+    """Return the latitude and longitude in a text `lat,lng`, and whether the longitude was corrected.
 
-    Raise ValueError if the pair is invalid.
+    A longitude beyond ±180° is corrected by a full turn. Raise ValueError if the text is invalid.
     """
     found = _PAIR.fullmatch(text)
     if found is None:

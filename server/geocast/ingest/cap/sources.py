@@ -34,12 +34,13 @@ _NAME = re.compile(ID_PATTERN)
 
 @dataclass(frozen=True, slots=True)
 class CapSource:
-    """A source of CAP messages: a system that may send them.
+    """A source of CAP messages: a system that may send them to this node.
 
-    Its alerts have `name` as their `source`, and `approver` as the approver. `senders` are the values of `<sender>`
-    that it may use. `secret_sha256` is the hash of its webhook secret; None if the source has no secret.
-    `assume_offset` is the UTC offset of times without an offset; if it is None, such times are refused. `issuer` is the
-    issuer of the source's tokens; "" if they are signed with a key that has no issuer (rule HD5).
+    The source's alerts have its `name` as their `source`, and `approver` as the reviewer who approved them. `senders`
+    has the values of the element `<sender>` that the source may use. `secret_sha256` is the hash of its webhook secret;
+    None if it has no secret. `assume_offset` is the UTC offset for times without an offset; if it is None, such times
+    are refused. `issuer` is the issuer of the source's tokens; "" if they are signed with a key that has no issuer
+    (rule HD5).
     """
 
     name: str
@@ -50,7 +51,10 @@ class CapSource:
     issuer: str = ""
 
     def speaks_for(self, sender: str) -> bool:
-        """Return whether the source may send messages of this sender. Senders are compared literally (rule CP1)."""
+        """Return whether the source may send messages with this `<sender>`.
+
+        Senders are compared literally (rule CP1).
+        """
         return sender in self.senders or ANY in self.senders
 
 
@@ -79,7 +83,10 @@ class CapSources:
         return found if found is not None and found.issuer == issuer else None
 
     def of_secret(self, secret: str) -> CapSource | None:
-        """Return the source with this secret, or None. The time that this takes does not depend on the secrets."""
+        """Return the source with this webhook secret; None if there is no such source.
+
+        All sources are compared, so the time that this takes does not reveal anything about their secrets.
+        """
         if not MIN_SECRET <= len(secret) <= MAX_SECRET:
             return None
         digest = hashlib.sha256(secret.encode("latin-1", "replace")).digest()
@@ -108,7 +115,7 @@ def _offset(text: str) -> str:
 
 
 class _Keys(BaseModel):
-    """The table of one source in the file."""
+    """The keys of one source's table in the file of sources."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -120,7 +127,7 @@ class _Keys(BaseModel):
 
 
 class _File(BaseModel):
-    """The whole file of sources."""
+    """The file of sources as a whole."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -139,9 +146,9 @@ def load(path: Path) -> CapSources:
 
 
 def parse(data: bytes, path: Path | None) -> CapSources:
-    """Return the sources in this TOML.
+    """Return the sources in `data`, the content of a TOML file.
 
-    Raise ConfigError if it is invalid, with one line for each mistake. `path` is only named in errors.
+    Raise ConfigError if it is invalid, with one line for each mistake. `path` is only used in error messages.
     """
     try:
         read = _File.model_validate(tomllib.loads(data.decode()))

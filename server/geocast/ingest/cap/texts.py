@@ -18,14 +18,15 @@ def tidy(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the text as a single line, with one blank between two words."""
+    """Return the text as a single line, in which words are separated by one blank."""
     return " ".join(tidy(text).split())
 
 
 def cut(text: str, limit: int) -> str:
     """Return the text, shortened to at most `limit` characters.
 
-    A longer text is cut after its last whole sentence that fits, else after its last whole word, and "…" is appended.
+    A text that is too long is cut after the last whole sentence that fits; if not even one sentence fits, after the
+    last whole word. Then "…" is appended.
     """
     if len(text) <= limit:
         return text

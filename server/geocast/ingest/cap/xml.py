@@ -27,7 +27,7 @@ _DECLARED = re.compile(rb"""<\?xml\s[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._
 
 @dataclass(slots=True)
 class Element:
-    """An element: its namespace ("" for none), its local name, its text up to the first child, and its children."""
+    """An XML element: its namespace ("" for none), local name, text before the first child, and children."""
 
     namespace: str
     name: str
@@ -35,16 +35,16 @@ class Element:
     children: "list[Element]" = field(default_factory=list)
 
     def all(self, name: str) -> "list[Element]":
-        """Return the children that have this name, and the same namespace as this element."""
+        """Return the children with the local name `name` that have the same namespace as this element."""
         return [child for child in self.children if child.name == name and child.namespace == self.namespace]
 
 
 def parse(body: bytes, charset: str | None = None) -> Element:
-    """Return the root element of the document in `body`.
+    """Return the root element of the XML document in `body`.
 
     Raise Problem (`malformed-xml`) if the body is not acceptable XML. `charset` is the parameter of the request's
-    `Content-Type`, if there is one. A byte-order mark takes precedence over `charset`, and `charset` over the encoding
-    that the document declares.
+    `Content-Type`, or None. A byte-order mark in the body takes precedence over `charset`, and `charset` over the
+    encoding that the document declares.
     """
     text = _text(body, charset)
     tree = _Tree()
@@ -70,9 +70,9 @@ def parse(body: bytes, charset: str | None = None) -> Element:
 
 
 class _Tree:
-    """The parser's target, which builds the tree.
+    """Builds the tree of elements from the calls of the XML parser.
 
-    Its methods raise Problem for anything that a CAP message never needs.
+    Its methods raise Problem for everything that a CAP message never needs.
     """
 
     def __init__(self) -> None:

@@ -37,15 +37,18 @@ PROGRESS_S = 5.0  # seconds between two log lines on the progress of reading
 
 
 def folded(name: str) -> str:
-    """Return the name of a list of codes in a form for comparisons: without case, "-" and "_" (HD12)."""
+    """Return the name of a list of codes in a form for comparisons: in lower case, without "-" and "_" (HD12)."""
     return name.casefold().replace("-", "").replace("_", "")
 
 
 class Zones:
-    """All zones, by `code` and `value`. Codes are compared as `folded` returns them, and values literally."""
+    """All zones (polygons for the codes of areas), by `code` and `value`.
+
+    `code` is the name of a list of codes, compared as `folded` returns it. Values are compared literally.
+    """
 
     def __init__(self, by_name: Mapping[tuple[str, str], Sequence[Piece]]) -> None:
-        """Index these zones. `by_name` has the polygons of each zone by its `code` and `value`."""
+        """Index the zones in `by_name`: the polygons of each zone by its `code` and `value`."""
         self._by_name: dict[tuple[str, str], list[Piece]] = {}
         self._spelled: dict[str, str] = {}  # by folded name of a list: its first spelling in the files
         for (name, value), found in by_name.items():
@@ -56,15 +59,18 @@ class Zones:
         return len(self._by_name)
 
     def find(self, name: str, value: str) -> Sequence[Piece]:
-        """Return the polygons of the zone with this code; none if the zone is unknown."""
+        """Return the polygons of the zone with this code: `name` of the list, and `value`.
+
+        Return none if it is unknown.
+        """
         return self._by_name.get((folded(name), value), ())
 
     def place(self, codes: Iterable[tuple[str, str]]) -> tuple[list[Piece], bool]:
-        """Return the polygons for an area with these codes, and whether they cover the whole area.
+        """Return the known polygons for an area with these codes, and whether they cover the whole area.
 
         Issuers often name the same area by the codes of several lists. So the polygons cover the whole area if every
-        code of at least one list is known (rule CP24). Example: an area has the codes EMMA_ID AT301 and WARNCELLID 8
-        and 9. If only AT301 is known, the area is covered. If only 8 is known, it is not.
+        code of at least one list is known (rule CP24). Example: an area has the codes EMMA_ID AT301, WARNCELLID 8 and
+        WARNCELLID 9. If only AT301 is known, the whole area is covered. If only WARNCELLID 8 is known, it is not.
         """
         found: list[Piece] = []
         whole: dict[str, bool] = {}
@@ -87,12 +93,12 @@ NO_ZONES = Zones({})
 def joined(given: Iterable[Piece], simplify_m: float, most_work: int = MAX_WORK) -> list[Piece]:
     """Return the polygons of one alert's zones, with those that touch joined into one (rule CZ2).
 
-    If the result is too large for one alert, polygons that are up to `simplify_m` metres apart are joined, too, across
-    the smallest gap that makes the result small enough. Example: an archipelago of 300 islets is joined across gaps of
-    200 m. If no gap is enough, only polygons that touch are joined, and the result is too large.
+    If the result is too large for one alert, polygons with a gap between them are joined, too. The smallest gap is used
+    that makes the result small enough; it is at most `simplify_m` metres. Example: an archipelago of 300 islets is
+    joined across gaps of 200 m. If no gap is enough, only polygons that touch are joined, and the result is too large.
 
     `most_work` is the limit of `work` for joining. If the polygons exceed it even after they are simplified, they are
-    returned unchanged.
+    returned without being joined.
     """
     given = list({id(piece): piece for piece in given}.values())  # without repetitions: a message may name a code twice
     for tolerance_m in (0, *WORK_TOLERANCES_M):
@@ -121,7 +127,10 @@ def _fit(found: Sequence[Piece], simplify_m: float) -> bool:
 
 
 def outlines(given: Iterable[Piece]) -> list[RequestedPolygon]:
-    """Return the polygons in publishable form, without those that rounding would turn into a line."""
+    """Return the polygons in publishable form.
+
+    Polygons that are so small that rounding leaves fewer than three different corners are left out.
+    """
     found = []
     for ring, beyond_m in given:
         with contextlib.suppress(ValueError):  # rounding left fewer than three corners (A18 is checked before)
@@ -133,7 +142,7 @@ def outlines(given: Iterable[Piece]) -> list[RequestedPolygon]:
 
 
 def read_zones(paths: Sequence[Path]) -> Zones:
-    """Return the zones in these files.
+    """Return the zones in the GeoJSON files at `paths`.
 
     Raise ConfigError if a file can't be read, or a feature is invalid. The error names the file, and the feature by its
     number and code.
@@ -184,7 +193,10 @@ def _pieces(path: Path, n: int, name: tuple[str, str], feature: Any) -> Iterator
 
 
 def _polygons(at: str, geometry: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the polygons of a geometry. Each is given by its name for error messages, and its list of rings."""
+    """Yield the polygons of a GeoJSON geometry, each as a pair: its name for error messages, and its list of rings.
+
+    Raise ConfigError, with `at` in its text, if the geometry is not a polygon or several polygons.
+    """
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     coordinates = geometry.get("coordinates") if kind in ("Polygon", "MultiPolygon") else None
     polygons = [coordinates] if kind == "Polygon" else coordinates
@@ -195,7 +207,7 @@ def _polygons(at: str, geometry: Any) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _ring(positions: Any) -> Floats:
-    """Return a ring as an array of longitudes and latitudes, of shape (2, n + 1).
+    """Return a ring of a GeoJSON polygon as an array (2, n + 1) of longitudes and latitudes.
 
     Raise ValueError if it breaks rule A16.
     """
@@ -222,7 +234,7 @@ def _ring(positions: Any) -> Floats:
 
 
 class _Collection:
-    """The text of a GeoJSON FeatureCollection. Its features are decoded one after another."""
+    """Decodes the features in the text of a GeoJSON FeatureCollection one after another."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
@@ -231,7 +243,10 @@ class _Collection:
         self._decode = json.JSONDecoder(parse_constant=self._no_number).raw_decode
 
     def features(self) -> Iterator[Any]:
-        """Yield each feature. Raise ConfigError if the text is not a FeatureCollection with at least one feature."""
+        """Yield the features in order.
+
+        Raise ConfigError if the text is not a FeatureCollection with at least one feature.
+        """
         kind, features = None, 0
         for name in self._items("{", "}"):
             if name == "features":
@@ -246,9 +261,10 @@ class _Collection:
             raise ConfigError(f"zones {self._path}: must be a FeatureCollection with features (GeoJSON)")
 
     def _items(self, begin: str, end: str) -> Iterator[Any]:
-        """Yield the name of each member of an object, or None for each item of a list.
+        """Go through the object or list at the current position, which begins and ends with these characters.
 
-        The caller has to decode the value that follows before it asks for the next item.
+        Yield the name of each member of an object, or None for each item of a list. Before the caller asks for the next
+        item, it has to decode the value that follows.
         """
         self._expect(begin)
         if self._is_next(end):

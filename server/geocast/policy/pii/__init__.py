@@ -38,7 +38,11 @@ NEVER = frozenset({"coordinates", "document"})  # kinds that nobody can confirm 
 
 
 class Finding(NamedTuple):
-    """A part of a text that reveals something: its kind, and the indexes of its first character and after its last."""
+    """A part of a text that looks like personal data.
+
+    `kind` is the kind of data, such as "phone". `start` is the index of the part's first character in the text, and
+    `end` the index after its last character.
+    """
 
     kind: str
     start: int
@@ -47,10 +51,10 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PiiDetector:
-    """A detector of personal data, with the settings of a policy.
+    """Finds personal data in texts, with the settings of a policy.
 
-    `region` is the region of telephone numbers without a country code (ISO 3166). `allowed` are literals that are never
-    reported.
+    `region` is the region (ISO 3166) to which telephone numbers without a country code belong. `allowed` has literals
+    that are never reported.
     """
 
     region: str = BUILT_IN_REGION
@@ -58,10 +62,10 @@ class PiiDetector:
     patterns: Mapping[str, tuple[re.Pattern[str], ...]] | None = None  # the policy's own patterns, by kind
 
     def find(self, text: str) -> list[Finding]:
-        """Return the findings in a text, in order.
+        """Return the parts of a text that look like personal data, in order and without overlaps.
 
-        Overlapping findings of one kind are joined. If their kinds differ, the joined finding has a kind that can't be
-        confirmed, if there is one, else the kind of the first finding.
+        Overlapping findings of one kind are joined. If the kinds differ, the joined finding has the kind that a person
+        can't confirm to be harmless; if there is no such kind, the kind of the first finding.
         """
         folded = fold(text)
         spans = [
@@ -85,7 +89,10 @@ class PiiDetector:
 
 
 def is_region(code: str) -> bool:
-    """Return whether the telephone numbers of a region are known. `code` is two capital letters (ISO 3166-1)."""
+    """Return whether the telephone numbers of a region are known to the detector.
+
+    `code` is the region's code of two capital letters (ISO 3166-1).
+    """
     return code == BUILT_IN_REGION or patterns.knows_region(code)
 
 

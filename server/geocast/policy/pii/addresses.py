@@ -34,7 +34,10 @@ Span = tuple[int, int]  # the index of the first token, and the index after the 
 
 
 def addresses(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each address, as indexes of characters in the folded (normalised) text."""
+    """Yield the start and end of each address in the text.
+
+    They are indexes of characters in the folded (normalised) text: of the first character, and after the last one.
+    """
     tokens = text.tokens
     for at, token in enumerate(tokens):
         if (end := _address(tokens, at)) is not None:
@@ -42,7 +45,10 @@ def addresses(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def _address(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of an address that begins at token `at`; None if there is none."""
+    """Find an address that begins at token `at`.
+
+    Return the index of the first token after it, or None if there is no address.
+    """
     token, end = tokens[at], None
     if token.digits:
         end = _block(tokens, at) or _numbered(tokens, at)
@@ -58,9 +64,10 @@ def _address(tokens: TokenList, at: int) -> int | None:
 
 
 def _block(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a block such as "300 block", "300-block" or "300 and 400 blocks".
+    """Find a block that begins at token `at`, such as "300 block", "300-block" or "300 and 400 blocks".
 
-    Return None if there is none. A number that measures a distance ("5 blocks away") is not an address.
+    Return the index of the first token after it, or None if there is no block. A number that measures a distance ("5
+    blocks away") is not found.
     """
     if tokens[at].digits > _MAX_DIGITS or _is_fraction(tokens, at):
         return None
@@ -84,10 +91,10 @@ def _block(tokens: TokenList, at: int) -> int | None:
 
 
 def _word_block(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of the word "block" at token `at` and of a street after it.
+    """Find the word "block" at token `at`, or after a hyphen there, and the name of a street after the word.
 
-    Return None if there is no such word. A hyphen may come before the word. A phrase with a word for a size after it
-    ("10-block area") is not an address.
+    Return the index of the first token after the street, or after the word if there is no street. Return None if there
+    is no such word, or if it is a part of a size ("10-block area").
     """
     at += tokens.at(at).text == "-"
     sized = tokens.at(at + 1).lower in _BLOCK_SIZES
@@ -99,9 +106,9 @@ def _word_block(tokens: TokenList, at: int) -> int | None:
 
 
 def _of_street(tokens: TokenList, at: int) -> int:
-    """Return the end (index of the next token) of a street's name after a block; 0 if there is no name.
+    """Find the name of a street that begins at token `at`, just after a block ("of Elm Street").
 
-    The word "of" may come before the name.
+    Return the index of the first token after the name, or 0 if there is no name. The word "of" may come before it.
     """
     at += tokens.at(at).text == "."
     of = tokens.at(at).lower in ("of", "on", "along")
@@ -110,15 +117,15 @@ def _of_street(tokens: TokenList, at: int) -> int:
 
 
 def _is_end_of_block(tokens: TokenList, at: int) -> bool:
-    """Return whether a whole block with a street's name begins at token `at`: "300-399 Elm"."""
+    """Return whether the numbers of a whole block, and a street's name, begin at token `at`: "300-399 Elm"."""
     return tokens.at(at + 2).text == tokens[at].text[:-2] + "99" and tokens.at(at + 3).capital
 
 
 def _block_number(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of an address such as "block 300 of Elm Street".
+    """Find the rest of an address such as "block 300 of Elm Street"; its number is token `at`.
 
-    Return None if there is none. The number is at `at`. "Block 12" without a street is a part of a plan or a network,
-    not an address.
+    Return the index of the first token after the address, or None if there is no address. A number of two digits
+    without a street ("Block 12") is a part of a plan or a network, not an address.
     """
     number = tokens.at(at)
     if not number.number or not _is_house(number) or len(number.text) < 2:
@@ -127,7 +134,10 @@ def _block_number(tokens: TokenList, at: int) -> int | None:
 
 
 def _numbered(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of an address that begins with a house number at token `at`, or None."""
+    """Find an address with a house number, which is token `at`.
+
+    Return the index of the first token after the address, or None if there is no address.
+    """
     if not _is_house(tokens[at]) or _is_fraction(tokens, at):
         return None
     name = at + 1
@@ -141,12 +151,15 @@ def _is_house(token: Token) -> bool:
 
 
 def _is_fraction(tokens: TokenList, at: int) -> bool:
-    """Return whether the number at `at` belongs to the sign just before it: $5, 1.5, 10:30, #7."""
+    """Return whether the number at token `at` belongs to the sign just before it: $5, 1.5, 10:30, #7."""
     return at > 0 and tokens[at - 1].text in "$.,:#" and tokens[at - 1].end == tokens[at].start
 
 
 def street(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a street's name that begins at token `at`; None if there is none."""
+    """Find the name of a street that begins at token `at`.
+
+    Return the index of the first token after the name, or None if there is no such name.
+    """
     while tokens.at(at).lower in _DIRECTIONS and tokens.at(at + 1).lower not in ("\n", *SUFFIXES):
         at += 2 if tokens.at(at + 1).text == "." else 1
     first, second = tokens.at(at), tokens.at(at + 1)
@@ -173,9 +186,10 @@ def street(tokens: TokenList, at: int) -> int | None:
 
 
 def prefixed(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a street whose kind comes first; None if there is none at `at`.
+    """Find a street whose kind comes before its name, and which begins at token `at`.
 
-    Examples: "Avenue B", "Calle Ocho", "Avenue of the Palms".
+    Examples: "Avenue B", "Calle Ocho", "Avenue of the Palms". Return the index of the first token after the street, or
+    None if there is no such street.
     """
     token, end = tokens.at(at), at + 1
     if token.lower not in _KINDS:
@@ -204,9 +218,10 @@ def _is_plain(token: Token) -> bool:
 
 
 def route(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a numbered road that begins at token `at`; None if there is none.
+    """Find a numbered road that begins at token `at`.
 
-    Examples: "US 422", "I-76", "U.S. 422", "County Road 12".
+    Examples: "US 422", "I-76", "U.S. 422", "County Road 12". Return the index of the first token after the road, or
+    None if there is no such road.
     """
     first, second = tokens.at(at).lower, tokens.at(at + 1).lower
     if first in _ROUTES:
@@ -226,7 +241,7 @@ def route(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_name(before: Sequence[Token], suffix: Token) -> bool:
-    """Return whether the tokens before a suffix are the name of a street.
+    """Return whether the tokens `before` a suffix (such as "Road") are the name of a street.
 
     If the suffix is an everyday word, the name must have capitals.
     """
@@ -258,14 +273,15 @@ def _apartment(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_point(tokens: TokenList, at: int) -> bool:
-    """Return whether the token is the full stop of an abbreviated suffix or direction, as in "Pine Rd. is closed"."""
+    """Return whether token `at` is the full stop of an abbreviated suffix or direction: "Pine Rd. is closed"."""
     return tokens[at].text == "." and tokens[at - 1].lower in _POINTED
 
 
 def street_before(tokens: TokenList, at: int) -> int | None:
-    """Return the index of the first token of a street that ends just before `at`; None if there is none.
+    """Find a street that ends just before token `at`.
 
-    If the name of the street is long, the result may be a later word of the name.
+    Return the index of its first token, or None if there is no such street. If the name of the street is long, the
+    result may be a later word of the name.
     """
     if (start := suffixed_before(tokens, at)) is not None:
         return start
@@ -274,9 +290,9 @@ def street_before(tokens: TokenList, at: int) -> int | None:
 
 
 def suffixed_before(tokens: TokenList, at: int) -> int | None:
-    """Return the index of the first token of a street that ends just before `at`; None if there is none.
+    """Find a street that ends just before token `at`, except one whose kind comes before its name ("Avenue B").
 
-    Streets whose kind comes first ("Avenue B") are not found.
+    Return the index of its first token, or None if there is no such street.
     """
     last = at - 1
     while last > 0 and (tokens[last].lower in _DIRECTIONS or _is_point(tokens, last)):

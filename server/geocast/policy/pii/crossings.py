@@ -51,15 +51,18 @@ _SENTENCE = 25  # the number of tokens before and after a word that count as its
 
 
 def crossings(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each crossing of streets, as indexes of characters in the folded (normalised) text."""
+    """Yield the start and end of each crossing of streets in the text.
+
+    They are indexes of characters in the folded (normalised) text: of the first character, and after the last one.
+    """
     for start, end in _spans(text.tokens, titled=is_titled(text.tokens)):
         yield text.tokens[start].start, text.tokens[end - 1].end
 
 
 def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
-    """Yield the range of tokens of each crossing of streets: the index of the first one, and the index after the last.
+    """Yield each crossing of streets as a range of tokens: the index of the first one, and the index after the last.
 
-    `titled`: whether all words of the text begin with capitals.
+    `titled`: whether all longer words of the text begin with capitals.
     """
     yield from (
         (first[0], second[1]) for first, second in pairwise(_streets(tokens)) if _is_related(tokens, first, second)
@@ -81,10 +84,10 @@ def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
 
 
 def _streets(tokens: TokenList) -> list[Span]:
-    """Return the streets of the text, in order, as ranges of tokens.
+    """Return the streets in the text, in order, as ranges of tokens.
 
-    Each has a suffix, a number, an ordinal, or its kind before its name. Streets that are only a name ("Elm") are not
-    returned.
+    A street must have a suffix, a number or an ordinal, or its kind before its name. Streets that are only a name
+    ("Elm") are not found.
     """
     found: list[Span] = []
     for at, token in enumerate(tokens):
@@ -106,7 +109,7 @@ def _streets(tokens: TokenList) -> list[Span]:
 
 
 def _is_abbreviated(tokens: TokenList, at: int) -> bool:
-    """Return whether the full stop at `at` follows an abbreviation: "Rd.", "St. Mary's", "J. Smith"."""
+    """Return whether the full stop at token `at` ends an abbreviation: "Rd.", "St. Mary's", "J. Smith"."""
     before = tokens[at - 1] if at else tokens.at(len(tokens))
     return before.capital and len(before.text) < 5 and (len(before.text) == 1 or before.lower in _ABBREVIATIONS)
 
@@ -114,8 +117,8 @@ def _is_abbreviated(tokens: TokenList, at: int) -> bool:
 def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
     """Return whether the words between two streets say that they meet, or that one is near the other.
 
-    The last of these words decides ("in front of the bank *at* Oak Street"). Streets are unrelated if one of these is
-    between them: the end of a sentence, a word for a closed road, or the start of another clause.
+    The last word that can say so decides ("in front of the bank *at* Oak Street"). Streets are unrelated if one of the
+    following is between them: the end of a sentence, a word for a closed road, or the start of another clause.
     """
     end, start = first[1], second[0]
     if not 0 < start - end <= _LONGEST_GAP or any(_separates(tokens, at) for at in range(end, start)):
@@ -150,15 +153,15 @@ def _separates(tokens: TokenList, at: int) -> bool:
 
 
 def _is_road_talk(tokens: TokenList, at: int) -> bool:
-    """Return whether the sentence around `at` tells people where to drive or stay.
+    """Return whether the sentence around token `at` tells people where to drive or stay.
 
-    Its streets are then limits, not a place.
+    The streets in such a sentence are limits of a stretch of road, not a place.
     """
     return any(token.lower in _ROAD_TALK for token in tokens[max(at - _SENTENCE, 0) : at + _SENTENCE])
 
 
 def _is_order(tokens: TokenList, start: int, end: int) -> bool:
-    """Return whether the ordinals between `start` and `end` are dates or ranks, not streets.
+    """Return whether the ordinals among the tokens from `start` to `end` are dates or ranks, not streets.
 
     Examples: "May 5th", "the 5th of May", "7th and 8th graders".
     """
@@ -170,9 +173,10 @@ def _is_order(tokens: TokenList, start: int, end: int) -> bool:
 
 
 def _between(tokens: TokenList, at: int) -> Span | None:
-    """Return the tokens of a crossing such as "Elm Street between 5th and 7th", or None.
+    """Find a crossing such as "Elm Street between 5th and 7th", whose word "between" (or "from") is token `at`.
 
-    The word "between" (or "from") is at `at`. If a road is closed there, the streets are limits, and None is returned.
+    Return its range of tokens, or None if there is no crossing. If the text is about a closed road, the streets are its
+    limits, and not a crossing.
     """
     behind = at - (tokens[at - 1].text in ",(")
     before = street_before(tokens, behind)
@@ -188,9 +192,10 @@ def _between(tokens: TokenList, at: int) -> Span | None:
 
 
 def _where(tokens: TokenList, at: int) -> Span | None:
-    """Return the tokens of a crossing such as "where Elm ends at Oak Street", or None.
+    """Find a crossing such as "where Elm ends at Oak Street", whose word "where" is token `at`.
 
-    The word "where" is at `at`. If both streets are only names, the words must say that they meet.
+    Return its range of tokens, or None if there is no crossing. If both streets are only names ("Elm"), the words must
+    say that the streets meet.
     """
     end = _name(tokens, at + 1)
     if end is None:
@@ -207,19 +212,19 @@ def _where(tokens: TokenList, at: int) -> Span | None:
 
 
 def _is_water(name: Sequence[Token]) -> bool:
-    """Return whether a name is that of a river, a mountain or something similar."""
+    """Return whether a name is that of a river, a mountain or something similar, rather than a street."""
     return any(token.lower in _WATERS for token in name)
 
 
 def _is_named(tokens: TokenList, at: int) -> bool:
-    """Return whether a name or a street begins at `at`."""
+    """Return whether a name with a capital letter, an ordinal, or a street begins at token `at`."""
     return tokens.at(at).capital or tokens.at(at).ordinal or street(tokens, at) is not None
 
 
 def _name(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a street that begins at `at`; None if there is none.
+    """Find a street that begins at token `at`; it may be only a name, without a suffix ("Elm").
 
-    It may be a bare name, without a suffix.
+    Return the index of the first token after the street, or None if there is no street.
     """
     at += tokens.at(at).text == "the"
     if tokens.at(at).lower in _DIRECTIONS and tokens.at(at + 1).text == ".":
@@ -238,9 +243,10 @@ def _name(tokens: TokenList, at: int) -> int | None:
 
 
 def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
-    """Return the end (index of the next token) of a phrase such as "corner of Elm" or "cross street: Elm".
+    """Find a phrase such as "corner of Elm" or "cross street: Elm" that begins at token `at`.
 
-    Return None if there is none. A second street after the phrase is included.
+    Return the index of the first token after it, and after a second street ("corner of Elm and Oak"); None if there is
+    no such phrase. `titled`: whether all longer words of the text begin with capitals.
     """
     word, name = tokens[at].lower, at + 1
     if word in _CROSSES:
@@ -263,9 +269,10 @@ def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
 
 
 def _by_sign(tokens: TokenList, at: int) -> Span | None:
-    """Return the tokens of a crossing whose sign ("&", "/", "@" …) is at `at`; None if there is none.
+    """Find a crossing such as "5th & Main", whose sign ("&", "/", "@" …) is token `at`.
 
-    One of its streets may be a bare name ("Main" without "Street").
+    Return its range of tokens, or None if there is no crossing. One of the streets may be only a name ("Main" without
+    "Street").
     """
     before, end, name = street_before(tokens, at), street(tokens, at + 1), _name(tokens, at + 1)
     span = None
@@ -289,10 +296,11 @@ def _by_sign(tokens: TokenList, at: int) -> Span | None:
 
 
 def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
-    """Return the tokens of a crossing whose joining word ("and", "at", "near", "meets") is at `at`, or None.
+    """Find a crossing whose joining word ("and", "at", "near", "meets") is token `at`.
 
-    One street may be a bare name ("5th and Main"). Both may be bare names only if another word says that they meet.
-    "I-35 and US 290" is not a crossing: two numbered roads with "and" are usually a list of closed roads.
+    Return its range of tokens, or None if there is no crossing. One of the streets may be only a name ("5th and Main").
+    Both may be only names if another word says that they meet. "I-35 and US 290" is not a crossing: two numbered roads
+    with "and" are usually a list of closed roads. `titled`: whether all longer words of the text begin with capitals.
     """
     word, first, last = tokens[at].lower, at, at + 1
     if first > 1 and (
@@ -328,11 +336,12 @@ def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
 def _with_bare_name(
     tokens: TokenList, first: int, last: int, ends: tuple[int | None, int | None], *, titled: bool
 ) -> Span | None:
-    """Return the tokens of a crossing in which a street is only a name ("Main"), or None.
+    """Find a crossing in which at least one street is only a name ("Main" without "Street").
 
-    The joining words are the tokens from `first` to before `last`. `ends` has the first token of a street before them,
-    and the end of a street after them; one or both are None. None is returned if it is too uncertain that both are
-    streets.
+    Return its range of tokens, or None if there is no crossing, or if it is too uncertain that both are streets. The
+    tokens from `first` to before `last` are the words that join the streets. `ends` has the index of the first token of
+    a street before these words, and the index after a street that follows them; one or both are None. `titled`: whether
+    all longer words of the text begin with capitals.
     """
     before, end = ends
     bare, bare_behind = _name_before(tokens, first), _is_bare(tokens, last)
@@ -369,10 +378,10 @@ def _with_bare_name(
 
 
 def _name_before(tokens: TokenList, at: int) -> int:
-    """Return the index of the first token of a street's name that ends just before `at`; `at` if there is none.
+    """Find a street that is only a name ("Elm") and ends just before token `at`.
 
-    The street has no suffix. If the name is in capitals, only its last word counts, because the words before it may not
-    belong to it.
+    Return the index of its first token, or `at` if there is no such name. If the name is in capitals, only its last
+    word counts, because the words before it may not belong to it.
     """
     last = at - 2 if at > 1 and tokens[at - 1].text == "." and tokens[at - 2].lower in ("jr", "sr") else at - 1
     if last < 0 or not _is_bare(tokens, last):
@@ -384,20 +393,27 @@ def _name_before(tokens: TokenList, at: int) -> int:
 
 
 def _is_directed(tokens: TokenList, at: int) -> bool:
-    """Return whether the name at `at` follows a letter for a direction: "N. Clark"."""
+    """Return whether the name at token `at` follows letters for a direction: "N. Clark"."""
     letter = tokens[at - 1 - (tokens[at - 1].text == "." and at > 1)] if at else tokens[at]
     return _is_bare(tokens, at) and len(letter.text) < 3 and letter.capital and letter.lower in _DIRECTIONS
 
 
 def _is_sure_ordinal(tokens: TokenList, at: int, *, titled: bool) -> bool:
-    """Return whether the token is an ordinal. In a text in capitals, "FIRST" counts only after a word such as "at"."""
+    """Return whether token `at` is certainly an ordinal.
+
+    An ordinal in words counts only after a word such as "at" if it is in capitals ("FIRST"), or if the text is `titled`
+    (all its longer words begin with capitals).
+    """
     token = tokens.at(at)
     placed = at > 0 and tokens[at - 1].lower in _PLACES
     return token.ordinal or (is_ordinal(token) and (placed or not (titled or token.text.isupper())))
 
 
 def _plural(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a phrase such as "Pine Streets" that begins at `at`, or None."""
+    """Find a phrase such as "Pine Streets" that begins at token `at`.
+
+    Return the index of the first token after it, or None if there is no such phrase.
+    """
     for end in range(at, min(at + _LONGEST_NAME, len(tokens))):
         token = tokens[end]
         if end > at and token.lower in _PLURALS:
@@ -408,7 +424,11 @@ def _plural(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_sure(tokens: TokenList, start: int, end: int, *, titled: bool) -> bool:
-    """Return whether these tokens are so certainly a street that a name beside them must be a street as well."""
+    """Return whether the tokens from `start` to `end` are certainly a street.
+
+    If they are, a name beside them must be a street as well. `titled`: whether all longer words of the text begin with
+    capitals.
+    """
     if route(tokens, start) is not None:
         return False  # not certain enough: "Highway 50 at Echo Summit"
     suffix = {token.lower for token in tokens[start:end]} & SUFFIXES
@@ -416,7 +436,7 @@ def _is_sure(tokens: TokenList, start: int, end: int, *, titled: bool) -> bool:
 
 
 def _is_bare(tokens: TokenList, at: int) -> bool:
-    """Return whether the token may be a street's name without its suffix."""
+    """Return whether token `at` may be the name of a street without its suffix ("Elm")."""
     token = tokens.at(at)
     return (
         token.capital
@@ -426,7 +446,10 @@ def _is_bare(tokens: TokenList, at: int) -> bool:
 
 
 def _meets(tokens: TokenList, end: int) -> bool:
-    """Return whether a word after two names says that both are streets: "the Oak St.-Main St. intersection"."""
+    """Return whether a word at token `end`, after two names, says that they are streets that meet.
+
+    Example: "the Oak St.-Main St. intersection".
+    """
     end += tokens.at(end).text in ".,("
     end += tokens.at(end).lower in _DIRECTIONS
     return tokens.at(end).lower in _MEETINGS or (not tokens[end - 1].capital and tokens[end - 1].lower in _MEETINGS)

@@ -15,10 +15,13 @@ _LONGEST = 3  # the largest number of words in a name
 
 
 def names(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield each name with its title: start and end, as indexes of characters in the folded (normalised) text.
+    """Yield the start and end of each name of a person with its title.
 
-    Capitals don't show names in a text whose words are all in capitals, or all begin with one. There, a name is found
-    only after a title that can't be another word ("SGT"), or if it is a common name ("OFFICER JANE DOE").
+    They are indexes of characters in the folded (normalised) text: of the first character, and after the last one.
+
+    If the words of a text are all in capitals, or all begin with one, capitals do not show which words are names. In
+    such a text, a name is found only after a title that can't be another word ("SGT"), or if it is a common name
+    ("OFFICER JANE DOE").
     """
     tokens = text.tokens
     titled = is_titled(tokens)
@@ -35,8 +38,8 @@ def names(text: FoldedText) -> Iterator[tuple[int, int]]:
 def _sure_titles(titled: bool, token: Token) -> frozenset[str]:
     """Return the titles after which every capitalised word is a name.
 
-    They depend on the way in which `token`, the title, is written. `titled`: whether all words of the text begin with
-    capitals.
+    The result depends on how `token`, the title in the text, is written. `titled`: whether all longer words of the text
+    begin with capitals.
     """
     if token.text.isupper():
         return _NEVER_WORDS
@@ -48,14 +51,14 @@ def _is_common(name: Sequence[Token]) -> bool:
 
 
 def _ends_a_street(tokens: TokenList, at: int) -> bool:
-    """Return whether the token "Dr" at `at` stands for Drive, not for Doctor."""
+    """Return whether the token "Dr" at the index `at` means Drive, not Doctor."""
     return at > 0 and (tokens[at - 1].capital or tokens[at - 1].ordinal)
 
 
 def _name(tokens: TokenList, at: int, *, at_least: int) -> int | None:
-    """Return the end (index of the next token) of a name that begins at token `at`.
+    """Find a name (one or more capitalised words) that begins at token `at`.
 
-    Return None if there are not at least `at_least` capitalised words.
+    Return the index of the first token after it, or None if it has fewer than `at_least` words.
     """
     at += tokens.at(at).text == "."
     end, found = at, 0

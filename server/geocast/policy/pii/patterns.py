@@ -1,6 +1,6 @@
-"""Finders that use regular expressions: coordinates, H3 cells, documents, telephone numbers, links.
+"""Finders that use regular expressions: for coordinates, H3 cells, documents, telephone numbers and links.
 
-Each yields the start and end of its findings, as indexes of characters in the folded (normalised) text.
+Each of them yields the start and end of what it finds, as indexes of characters in the folded (normalised) text.
 """
 
 import re
@@ -38,19 +38,22 @@ _MAX_PARTS = 8  # the largest number of parts of one match to test
 
 
 def matches(pattern: re.Pattern[str], text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each part of the text that matches the pattern, except empty parts."""
+    """Yield the start and end of each part of the text that matches `pattern`. Empty parts are left out."""
     return (match.span() for match in pattern.finditer(text.folded) if match[0])
 
 
 def coordinates(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield decimal or sexagesimal degrees with a precision of about 100 m or better, and H3 cells."""
+    """Yield the start and end of each pair of coordinates, and of each H3 cell.
+
+    Coordinates are in decimal or sexagesimal degrees. They are found if they are precise to about 100 m or better.
+    """
     return (match.span() for pattern in _COORDINATES for match in pattern.finditer(text.folded))
 
 
 def documents(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield US social security numbers, and numbers of payment cards.
+    """Yield the start and end of each US social security number, and of each number of a payment card.
 
-    The latter satisfy the Luhn formula (ISO/IEC 7812-1, annex B).
+    Numbers of cards must satisfy the Luhn formula (ISO/IEC 7812-1, annex B).
     """
     yield from (match.span() for match in _SOCIAL.finditer(text.folded))
     for match in _CARD.finditer(text.folded):
@@ -59,19 +62,19 @@ def documents(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def contacts(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield e-mail addresses, links, host names and handles."""
+    """Yield the start and end of each e-mail address, link, host name and handle (such as "@name")."""
     return (match.span() for pattern in _CONTACTS for match in pattern.finditer(text.folded))
 
 
 def knows_region(code: str) -> bool:
-    """Return whether the telephone numbers of a region (ISO 3166-1) are known."""
+    """Return whether the telephone numbers of the region with this code (ISO 3166-1) are known."""
     import phonenumbers
 
     return code in phonenumbers.SUPPORTED_REGIONS
 
 
 def phones(text: FoldedText, region: str) -> Iterator[tuple[int, int]]:
-    """Yield telephone numbers that are valid in the region or internationally."""
+    """Yield the start and end of each telephone number that is valid in the region, or internationally."""
     left = []
     for match in islice(_TELEPHONE.finditer(text.folded), _MAX_NUMBERS):
         if _is_valid(match[0], region):
@@ -85,9 +88,10 @@ def phones(text: FoldedText, region: str) -> Iterator[tuple[int, int]]:
 
 
 def _parts(match: re.Match[str]) -> Iterator[tuple[int, int]]:
-    """Yield the parts of a match that may be a telephone number.
+    """Yield the start and end of those parts of a match that may be a telephone number.
 
-    A part begins with any piece of the match. For each beginning, the longest part comes first.
+    A part consists of successive pieces of the match. It may begin at any piece; for each beginning, the longest part
+    is yielded first.
     """
     pieces = [(match.start() + each.start(), match.start() + each.end()) for each in _PIECE.finditer(match[0])]
     digits = [sum(map(str.isdigit, match.string[at:end])) for at, end in pieces]

@@ -1,4 +1,4 @@
-"""The folding of a text to plain characters, and its tokens (rule TX1)."""
+"""Folds a text to plain characters, and splits it into tokens (rule TX1)."""
 
 import re
 import unicodedata
@@ -20,11 +20,12 @@ _TOKEN = re.compile(
 
 
 class Token(NamedTuple):
-    """A token: a number with up to three letters after it ("12", "12B", "5th"), a word, or a sign.
+    """A token of a text: a number with up to three letters after it ("12", "12B", "5th"), a word, or a sign.
 
-    `start` and `end` are indexes of characters in the folded text. `lower` is the token in lower case, without the
-    marks on Latin letters. `digits` is the number of digits of a number, and 0 for other tokens; `letters` are the
-    letters after it. `ordinal` is true for numbers like 5th, and `capital` for words that begin with a capital letter.
+    `start` and `end` are indexes of characters in the folded (normalised) text. `lower` is the token in lower case,
+    without the marks on Latin letters. `digits` is the number of digits of a number, and 0 for other tokens; `letters`
+    are the letters after it. `ordinal` is true for numbers like 5th, and `capital` for words that begin with a capital
+    letter.
     """
 
     text: str
@@ -52,7 +53,10 @@ END = Token("\n", "\n", 0, 0, 0, "", False, False)  # returned for every index a
 
 @dataclass(frozen=True)
 class FoldedText:
-    """A folded (normalised) text. `origin[i]` is the index in the original text of the folded text's character i."""
+    """A folded (normalised) text.
+
+    The character i of the folded text comes from the character `origin[i]` of the original text.
+    """
 
     folded: str
     origin: Sequence[int] = field(repr=False)
@@ -64,23 +68,35 @@ class FoldedText:
 
 
 class TokenList(tuple[Token, ...]):
-    """The tokens of a text, in order. After the last one, `at` returns END."""
+    """The tokens of a text, in order.
+
+    The method `at` returns a token by its index, and END for indexes after the last token.
+    """
 
     __slots__ = ()
 
     def at(self, place: int) -> Token:
-        """Return the token with this index, which must not be negative. After the last token, return END."""
+        """Return the token with the index `place`, or END if the index is after the last token.
+
+        The index must not be negative.
+        """
         return self[place] if place < len(self) else END
 
 
 def is_titled(tokens: TokenList) -> bool:
-    """Return whether all longer words begin with capitals, as in headlines. If so, capitals don't show names."""
+    """Return whether all longer words of a text begin with capitals, as in headlines.
+
+    In such a text, capitals do not show which words are names.
+    """
     longer = [token for token in tokens if token.word and len(token.text) > 3]
     return len(longer) > 3 and all(token.capital for token in longer)
 
 
 def fold(text: str) -> FoldedText:
-    """Return the text in NFKC, without invisible characters and with plain dashes, blanks and digits (rule HD13)."""
+    """Return the text in the form in which finders search it (rule HD13).
+
+    It is in the Unicode form NFKC, without invisible characters, and with plain dashes, blanks and digits.
+    """
     if text.isascii():
         return FoldedText(text.replace("\n", " "), range(len(text)))
     characters: list[str] = []
@@ -110,7 +126,7 @@ def _plain(character: str) -> str:
 
 
 def _number(character: str) -> str | None:
-    """Return a digit of any script, or a number in a circle, in ASCII digits; None for other characters."""
+    """Return a digit of any script, or a number in a circle, as ASCII digits; None for other characters."""
     if unicodedata.category(character) not in ("Nd", "No"):
         return None
     value = unicodedata.numeric(character, 0.5)
@@ -118,9 +134,9 @@ def _number(character: str) -> str | None:
 
 
 def _is_mark_on_last(characters: list[str], mark: str) -> bool:
-    """Return whether a character is a mark that belongs to the last character, so that it is not added itself.
+    """Return whether `mark` is a mark on the last of `characters`, so that it is not added itself.
 
-    If Unicode has a single character for both, that character replaces the last one. Otherwise marks on ASCII
+    If Unicode has a single character for both, that character replaces the last one. Otherwise, marks on ASCII
     characters are dropped, so that text that is struck out or boxed is read as plain text. Other scripts keep their
     marks.
     """

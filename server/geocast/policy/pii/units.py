@@ -47,7 +47,10 @@ _NEAR = 8  # the number of tokens before and after a count that are examined
 
 
 def units(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each unit or count, as indexes of characters in the folded (normalised) text."""
+    """Yield the start and end of each unit, or count of units, in the text.
+
+    They are indexes of characters in the folded (normalised) text: of the first character, and after the last one.
+    """
     tokens = text.tokens
     behind = 0
     for at in range(len(tokens)):
@@ -57,7 +60,10 @@ def units(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def _unit(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a unit, or a count of units, that begins at `at`, or None."""
+    """Find a unit ("Engine 12"), or a count of units ("two engines"), that begins at token `at`.
+
+    Return the index of the first token after it, or None if there is no unit or count.
+    """
     token, before = tokens[at], tokens[at - 1].lower if at else ""
     end = _call_sign(tokens, at) if token.digits or token.lower in _SPOKEN else None
     joined = len(token.letters) == 1 and token.digits < _MAX_COUNT and tokens.at(at + 1).start == token.end
@@ -84,10 +90,10 @@ def _unit(tokens: TokenList, at: int) -> int | None:
 
 
 def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
-    """Return the units of a list such as "two engines, four trucks and a chief".
+    """Return the units of a list such as "two engines, four trucks and a chief", as ranges of tokens.
 
-    Each is given as a range of tokens. The first unit is from `start` to `end`. A bare number is joined to the unit
-    before it: "Engines 3 and 36".
+    The first unit consists of the tokens from `start` to before `end`. A bare number is joined to the unit before it:
+    "Engines 3 and 36".
     """
     found = [(start, end)]
     for _ in range(_MOST_LISTED):
@@ -106,9 +112,10 @@ def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _next_listed(tokens: TokenList, at: int, last: Token) -> int | None:
-    """Return the end (index of the next token) of the next unit of a list; None if there is none.
+    """Find the next unit of a list, which begins at token `at`.
 
-    `last` is the last token of the unit before. Within a list, a word counts as a unit on weaker evidence.
+    Return the index of the first token after it, or None if there is no further unit. `last` is the last token of the
+    unit before. Within a list, a word counts as a unit on weaker evidence.
     """
     token = tokens[at]
     if token.lower in _COUNTS or _is_number(token):
@@ -124,9 +131,10 @@ def _is_number(token: Token) -> bool:
 
 
 def _one(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a phrase such as "one ladder truck"; None if there is none.
+    """Find a single unit such as "one ladder truck" that begins at token `at`.
 
-    "One firefighter was hurt" is not found, because it does not say who was sent.
+    Return the index of the first token after it, or None if there is no such unit. "One firefighter was hurt" is not
+    found, because it does not say who was sent.
     """
     alone = tokens[at].lower in ("single", "lone") or (at > 0 and tokens[at - 1].lower in ("just", "only"))
     for end in range(at + 1, min(at + 5, len(tokens))):
@@ -144,9 +152,10 @@ def _one(tokens: TokenList, at: int) -> int | None:
 
 
 def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
-    """Return the end (index of the next token) of a count such as "4 units" or "two police cars" at `at`, or None.
+    """Find a count of units such as "4 units" or "two police cars" that begins at token `at`.
 
-    `service`: whether the name of a service has occurred before.
+    Return the index of the first token after it, or None if there is no count. `service`: whether the name of a service
+    has occurred before.
     """
     if tokens[at].letters == "x" or tokens.at(at + 1).lower == "x":
         thing = at + 1 + (tokens.at(at + 1).lower == "x")
@@ -171,7 +180,10 @@ def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
 
 
 def _is_not_sent(tokens: TokenList, at: int, end: int) -> bool:
-    """Return whether the counted people were hurt, or the counted units are dwellings or goods."""
+    """Return whether the counted people were hurt, or whether the counted units are dwellings or goods.
+
+    The count consists of the tokens from `at` to before `end`.
+    """
     before, behind = tokens[max(at - _NEAR, 0) : at], tokens[end : end + _NEAR]
     if any(token.lower in _HARM for token in (*before[-2:], *behind[:3])):
         return True
@@ -183,7 +195,10 @@ def _is_not_sent(tokens: TokenList, at: int, end: int) -> bool:
 
 
 def _are_sent(tokens: TokenList, at: int, end: int) -> bool:
-    """Return whether counted cars were sent by an agency: "officers in six cars", "two cars are on the way"."""
+    """Return whether the counted cars were sent by an agency: "officers in six cars", "two cars are on the way".
+
+    The count consists of the tokens from `at` to before `end`.
+    """
     if any(token.lower in _COMES for token in tokens[end : end + 4]):
         return True
     before = tokens[max(at - _NEAR // 2, 0) : at]
@@ -196,7 +211,10 @@ def _are_sent(tokens: TokenList, at: int, end: int) -> bool:
 
 
 def _grouped(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a phrase such as "three-engine response", or None."""
+    """Find a phrase such as "three-engine response" that begins at token `at`.
+
+    Return the index of the first token after it, or None if there is no such phrase.
+    """
     member = at + 1
     while member < at + 4 and (tokens.at(member).text == "-" or tokens.at(member).lower in _NUMBERS):
         member += 1
@@ -207,7 +225,10 @@ def _grouped(tokens: TokenList, at: int) -> int | None:
 
 
 def _counted_behind(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a phrase such as "units on scene: 4" or "officers x3", or None."""
+    """Find a count after its word, such as "units on scene: 4" or "officers x3", that begins at token `at`.
+
+    Return the index of the first token after it, or None if there is no count.
+    """
     end = at + 1
     while end < at + _MOST_BETWEEN and tokens.at(end).lower in _STATES:
         end += 1
@@ -222,7 +243,10 @@ def _counted_behind(tokens: TokenList, at: int) -> int | None:
 
 
 def _call_sign(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a call sign such as "1-Adam-12" or "Three Lincoln 40", or None."""
+    """Find a call sign such as "1-Adam-12" or "Three Lincoln 40" that begins at token `at`.
+
+    Return the index of the first token after it, or None if there is no call sign.
+    """
     letter = at
     if _is_number(tokens[at]) or tokens[at].lower in _NUMBERS:
         letter += 1 + (tokens.at(at + 1).text == "-")
@@ -242,7 +266,10 @@ def _leads_to_a_number(token: Token) -> bool:
 
 
 def _named(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a unit such as "Engine 12" or "Engine Twelve", or None."""
+    """Find a unit such as "Engine 12" or "Engine Twelve" that begins at token `at`.
+
+    Return the index of the first token after it, or None if there is no such unit.
+    """
     end = at + 1
     while end <= at + _MOST_BETWEEN and _leads_to_a_number(tokens.at(end)):
         end += 1
@@ -254,9 +281,10 @@ def _named(tokens: TokenList, at: int) -> int | None:
 
 
 def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
-    """Return the end (index of the next token) of a unit such as "Engine Forty-Two", or None.
+    """Find a unit such as "Engine Forty-Two", whose number is spelled out.
 
-    Its number is spelled out. The unit begins at `at`, and the number at `end`.
+    Return the index of the first token after it, or None if the number is rather a count of something else. The unit
+    begins at token `at`, and its number at token `end`.
     """
     last = end
     while last < end + 3 and (tokens.at(last).lower in _NUMBERS or tokens.at(last).text == "-"):
@@ -269,10 +297,10 @@ def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
 
 
 def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> int | None:
-    """Return the end (index of the next token) of a unit's code such as "E12" or "E-12" at `at`; None if there is none.
+    """Find the code of a unit such as "E12" or "E-12" that begins at token `at`.
 
-    A code has capital letters and a number, joined or with a hyphen. `hyphened` has the letters that may be followed by
-    a hyphen.
+    Return the index of the first token after it, or None if there is no code. A code has capital letters and a number,
+    joined or with a hyphen. `hyphened` has the letters that may be followed by a hyphen.
     """
     letters, hyphen = tokens[at], tokens.at(at + 1)
     if letters.lower not in _CODES or not letters.text.isupper() or _is_labelled(tokens, at):
@@ -287,7 +315,7 @@ def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> i
 
 
 def _is_labelled(tokens: TokenList, at: int) -> bool:
-    """Return whether a word before a code, or before a list of codes, shows that it is not a unit: "Gate B12"."""
+    """Return whether a word before a code, or before a list of codes, shows that the code is not a unit: "Gate B12"."""
     if at > 0 and tokens[at - 1].text == "-" and tokens[at - 1].end == tokens[at].start:
         return at > 1 and tokens[at - 2].word and tokens[at - 2].end == tokens[at - 1].start  # as in "zone SFO-E12"
     first = at

@@ -21,7 +21,7 @@ DRY_PER_MINUTE = 600  # a review desk sends a dry run after each change of its w
 
 
 class Rate(NamedTuple):
-    """A limit: at most `number` in any window of `within_s` seconds."""
+    """A limit on how often a publisher may publish: at most `number` times in any window of `within_s` seconds."""
 
     number: int
     within_s: int
@@ -32,9 +32,10 @@ DRY_RUNS = (Rate(DRY_PER_MINUTE, 60),)
 
 @dataclass(frozen=True)
 class Bounds:
-    """The limits of one publisher, or of all others: one table of the publishers' file.
+    """The limits of one publisher, as in one table of the publishers' file.
 
-    A limit that is None allows everything. A rate that is None is the default rate.
+    A limit that is None allows everything. A rate that is None is the default rate. The table may also be the one for
+    all publishers without a table of their own.
     """
 
     categories: frozenset[str] | None = None
@@ -46,22 +47,22 @@ class Bounds:
     per_hour: int | None = None
 
     def contains(self, lat: float, lng: float) -> bool:
-        """Return whether the publisher may publish at a point (degrees). The point is not stored."""
+        """Return whether the publisher may publish at a point, given in degrees. The point is not stored."""
         return self.jurisdiction is None or self.jurisdiction.contains(lat, lng)
 
     def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
-        """Return whether the publisher may publish in a ring, which is not stored.
+        """Return whether the publisher may publish in the area inside a ring. The ring is not stored.
 
         `corners` are (latitude, longitude) in degrees.
         """
         return self.jurisdiction is None or self.jurisdiction.covers(corners)
 
     def violations(self, facts: PolicyFacts, outside_jurisdiction: Sequence[OutsideShape]) -> list[Violation]:
-        """Return the violations of the limits (P21) and of the jurisdiction (P22), in this order.
+        """Return a request's violations of the limits (P21) and of the jurisdiction (P22), in this order.
 
-        `outside_jurisdiction` has the shapes for which `contains` or `covers` has returned False. The radius is not
-        checked here: the policy checks it against the smaller of its own and the publisher's limit. An unusable fact is
-        not checked (rule P9).
+        `outside_jurisdiction` has the shapes of the request for which `contains` or `covers` has returned False. Radii
+        are not checked here: the policy checks them against the smaller of its own limit and the publisher's. A field
+        of the request that is unusable is not checked (rule P9).
         """
         return [*self._beyond(facts), *map(_outside, outside_jurisdiction)]
 
@@ -89,40 +90,42 @@ def _outside(outside_shape: OutsideShape) -> Violation:
 
 @dataclass(frozen=True)
 class Publishers:
-    """The tables (limits of a publisher) of one issuer, by `sub`.
+    """The publishers' file: a table with the limits of each publisher, by the `sub` of the publisher's token.
 
-    ALL_OTHERS has the table for every other `sub`.
-
-    The tables outside all `[issuers]` sections are for tokens that are signed with keys without an issuer. `issuers`
-    has the tables of each named issuer (rule HD5).
+    `tables` has the tables that are outside all `[issuers]` sections. They are for tokens that are signed with keys
+    without an issuer. `issuers` has one object of this class for each issuer that the file names, with the tables of
+    this issuer (rule HD5). The key ALL_OTHERS has the table for every `sub` without a table of its own.
     """
 
     tables: Mapping[str, Bounds]
     issuers: Mapping[str, "Publishers"] = field(default_factory=dict)
 
     def by(self, issuer: str) -> "Publishers":
-        """Return the tables for tokens of an issuer.
+        """Return the tables for the tokens of `issuer`.
 
-        If the file does not name the issuer, there are none, and nobody may publish.
+        If the file does not name the issuer, the result is empty, and none of its tokens may publish.
         """
         return self.issuers.get(issuer, NO_TABLES) if issuer else self
 
     def of(self, sub: str) -> Bounds | None:
-        """Return the limits of a publisher; None if it may not publish at all (rule PG1)."""
+        """Return the limits of the publisher with this `sub`; None if it may not publish at all (rule PG1)."""
         return self.tables.get(sub) or self.tables.get(ALL_OTHERS)
 
     def rates(self, sub: str) -> tuple[Rate, ...]:
-        """Return the largest rates at which a publisher may publish and revise (rule PG2)."""
+        """Return how often a publisher may publish and revise: a limit per minute, and one per hour (rule PG2)."""
         bounds = self.of(sub) or Bounds()
         return Rate(bounds.per_minute or PER_MINUTE, 60), Rate(bounds.per_hour or PER_HOUR, 3600)
 
     def own_rates(self, sub: str) -> tuple[Rate, ...]:
-        """Return the rates in a publisher's own table, without default rates and without those for all others."""
+        """Return the rates that a publisher's own table sets.
+
+        Neither the default rates nor those of the table for all other publishers are included.
+        """
         own = self.tables.get(sub, Bounds())
         return tuple(Rate(number, within_s) for number, within_s in _stated(own) if number is not None)
 
     def summary(self) -> str:
-        """Return a summary of the tables in one line, for `geocast check`."""
+        """Return a summary of the file in one line, for the command `geocast check`."""
         named = len(self.tables.keys() - {ALL_OTHERS})
         others = "by a table of their own" if ALL_OTHERS in self.tables else "may not publish"
         bounded = sum(bounds.jurisdiction is not None for bounds in self.tables.values())
@@ -130,7 +133,10 @@ class Publishers:
         return "; ".join([own, *(f"of {json.dumps(name)}: {each.summary()}" for name, each in self.issuers.items())])
 
     def warnings(self, categories: Mapping[str, object]) -> list[str]:
-        """Return warnings for the operator about the tables. `categories` are those of the policy."""
+        """Return warnings for the operator about the file, each as one line.
+
+        `categories` are those of the policy, by key.
+        """
         tables = [bounds for each in (self, *self.issuers.values()) for bounds in each.tables.values()]
         named = {each for bounds in tables for each in bounds.categories or ()}
         unknown = sorted(named - categories.keys())
@@ -141,7 +147,7 @@ NO_TABLES = Publishers({})
 
 
 def granted(publishers: Publishers | None, name: str, refusal: str) -> Bounds:
-    """Return the limits of a publisher; without a publishers' file, there are no limits.
+    """Return the limits of the publisher `name`. If there is no publishers' file (None), nothing is limited.
 
     Raise Problem (403) with the text `refusal` if the publisher may not publish at all.
     """

@@ -1,4 +1,4 @@
-"""The publishers' file: TOML, with GeoJSON files for jurisdictions in the same folder.
+"""Reads the publishers' file: TOML, with GeoJSON files for jurisdictions in the same folder.
 
 All of these files are read into one bytes object, which is then parsed. So a reload uses either all of them or none,
 other processes can get exactly the same content, and nodes can compare their files by one digest (rule BA2).
@@ -38,18 +38,18 @@ class _Table(BaseModel):
 
 
 def load_publishers(path: Path | None) -> Publishers | None:
-    """Return the publishers in a file, or None if `path` is None.
+    """Return the publishers in the file at `path`, or None if `path` is None.
 
-    Raise ConfigError if a file can't be read or is invalid.
+    Raise ConfigError if this file, or a file that it names, can't be read or is invalid.
     """
     read = read_publishers(path)
     return None if read is None else parse_publishers(read, path)
 
 
 def read_publishers(path: Path | None) -> bytes | None:
-    """Read the file and the jurisdictions that it names into one bytes object.
+    """Read the file at `path`, and the jurisdictions that it names, into one bytes object.
 
-    Raise ConfigError if a file can't be read.
+    Return None if `path` is None. Raise ConfigError if a file can't be read.
     """
     if path is None:
         return None
@@ -63,9 +63,10 @@ def read_publishers(path: Path | None) -> bytes | None:
 
 @lru_cache(maxsize=1)  # so that a reload of unchanged files takes no time
 def parse_publishers(read: bytes, path: Path | None) -> Publishers:
-    """Return the publishers in the result of `read_publishers`.
+    """Return the publishers in `read`, a result of `read_publishers`.
 
-    Raise ConfigError if it is invalid, with all mistakes in the TOML.
+    Raise ConfigError if it is invalid, with one line for each mistake in the tables. `path` is only used in error
+    messages.
     """
     text, maps = msgpack.unpackb(read)
     tables = _tables(text, path)
@@ -102,7 +103,11 @@ def _bounds(table: _Table, drawn: Mapping[str, Jurisdiction]) -> Bounds:
 
 
 def _read(path: Path, file: Path, left: int) -> tuple[bytes, int]:
-    """Return a file's content, and how many of `left` bytes remain. Raise ConfigError if it is unreadable or longer."""
+    """Return the content of `file`, and how many of `left` bytes remain after it.
+
+    Raise ConfigError if the file can't be read, or is longer than `left` bytes. `path` is that of the publishers' file,
+    for error messages.
+    """
     try:
         with file.open("rb") as opened:
             data = opened.read(left + 1)
@@ -114,9 +119,9 @@ def _read(path: Path, file: Path, left: int) -> tuple[bytes, int]:
 
 
 def _tables(text: bytes, path: Path | None) -> dict[tuple[str, str], Any]:
-    """Return the tables of the file, unchecked, by issuer and `sub` (rule HD5).
+    """Return the tables of the publishers' file by issuer and `sub`, before they are checked (rule HD5).
 
-    Raise ConfigError if it is not TOML, or has other things than tables of publishers.
+    Raise ConfigError if `text` is not TOML, or has anything else than tables of publishers.
     """
     try:
         found = tomllib.loads(text.decode())
@@ -133,7 +138,10 @@ def _tables(text: bytes, path: Path | None) -> dict[tuple[str, str], Any]:
 
 
 def _section(section: object) -> dict[str, Any]:
-    """Return the tables of a section that only has `publishers`. Return no tables if it has anything else."""
+    """Return the tables of publishers in a section of the file, by `sub`.
+
+    Return none if the section has anything else than `publishers`.
+    """
     match section:
         case {"publishers": dict(tables), **others} if not others:
             return tables
@@ -141,7 +149,10 @@ def _section(section: object) -> dict[str, Any]:
 
 
 def _named(tables: Mapping[Any, Any]) -> Iterator[str]:
-    """Yield the names of the files that valid tables name. Invalid tables are refused later, when they are parsed."""
+    """Yield the names of the files with jurisdictions that the tables name.
+
+    Invalid tables are skipped. They are refused later, when they are parsed.
+    """
     for table in tables.values():
         try:
             name = _Table.model_validate(table).jurisdiction

@@ -25,13 +25,14 @@ GEOMETRIES = "Polygon, MultiPolygon, a Feature of one, or a FeatureCollection of
 
 
 class Jurisdiction:
-    """The union of several polygons, borders included."""
+    """The area in which a publisher may publish: the union of several polygons, borders included."""
 
     def __init__(self, polygons: Sequence[Sequence[NDArray[np.float64]]]) -> None:
-        """Prepare a jurisdiction.
+        """Prepare a jurisdiction that consists of `polygons`.
 
-        Raise ValueError if the rings of a polygon are invalid; its text has the polygon's number. `polygons` has the
-        rings of each polygon, the outer one first. A ring is closed, and has rows of longitude and latitude.
+        Each polygon is a list of rings, the outer one first. A ring is an array with one row (longitude, latitude) for
+        each corner, the last row equal to the first. Raise ValueError if the rings of a polygon are invalid; its text
+        has the polygon's number.
         """
         self._parts = np.array([shapely.Polygon(rings[0], rings[1:]) for rings in polygons])
         for number, part in enumerate(self._parts, start=1):
@@ -47,9 +48,9 @@ class Jurisdiction:
         self._holes = shapely.get_coordinates(inside).T.reshape(2, -1, 1)
 
     def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
-        """Return whether a ring is in the jurisdiction, borders included.
+        """Return whether the area inside a ring is in the jurisdiction, borders included.
 
-        Its corners are (latitude, longitude), and its edges are straight on the map (rule A17).
+        `corners` are (latitude, longitude). The edges of the ring are straight on the map (rule A17).
         """
         lat, lng = _unrolled(np.array(corners, float).T)
         if not shapely.covers(self._map, shapely.linestrings(lng, lat)):
@@ -67,9 +68,9 @@ class Jurisdiction:
 
 
 def _unrolled(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a ring as a closed line on the map, whose longitudes continue beyond ±180°.
+    """Return a ring as a closed line on a map that continues beyond the longitudes ±180°.
 
-    `corners` and the result have one row of latitudes and one of longitudes.
+    `corners` and the result are arrays with a row of latitudes and a row of longitudes.
     """
     lat, lng = np.append(corners, corners[:, :1], axis=1)
     pole = np.abs(lat) == 90
@@ -90,7 +91,10 @@ def _unrolled(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def parse_jurisdiction(data: bytes) -> Jurisdiction:
-    """Parse a jurisdiction in GeoJSON. Raise ValueError if it is invalid; the text never repeats any of the content."""
+    """Return the jurisdiction in a GeoJSON file with the content `data`.
+
+    Raise ValueError if it is invalid. The error text never repeats any of the content.
+    """
     try:
         document = load_json(data)
     except (Malformed, UnicodeDecodeError):
@@ -103,9 +107,9 @@ def parse_jurisdiction(data: bytes) -> Jurisdiction:
 
 
 def _check_reference(crs: object) -> None:
-    """Raise ValueError if the reference system is not longitude and latitude.
+    """Raise ValueError if a file has another reference system than longitude and latitude.
 
-    GeoJSON before RFC 7946 could have others.
+    GeoJSON before RFC 7946 allowed other reference systems, in the member `crs`.
     """
     if crs is not None and "CRS84" not in str(crs):
         raise ValueError("crs: must be left out: RFC 7946 allows only longitude and latitude of WGS 84 (OGC:CRS84)")
@@ -150,5 +154,5 @@ def _ring(ring: list[Any], number: int) -> NDArray[np.float64]:
 
 
 def _is_position(value: object) -> bool:
-    """Return whether a value is a position: two numbers, and perhaps a height, which is ignored."""
+    """Return whether a value is a GeoJSON position: a list of two numbers, or of three (the third is ignored)."""
     return isinstance(value, list) and 2 <= len(value) <= 3 and all(type(each) in (int, float) for each in value)

@@ -1,4 +1,4 @@
-"""The rates of publishers on this node: how often each has published recently (rule PG2).
+"""Limits how often each publisher may publish on this node (rule PG2).
 
 The times of the last hour are stored for each publisher, so that "30 in a minute" is true for every window of a minute.
 A token bucket, which refills while it is used, would allow up to twice as many in its first minute.
@@ -16,14 +16,20 @@ KEPT_S = 3600.0  # the longest window of a rate
 
 
 class Rates:
-    """The times of recent requests, by key. A key stands for a publisher. Times are monotonic, in seconds."""
+    """Remembers the times of recent requests, and compares their number with rates.
+
+    Requests are counted by key; a key stands for a publisher. Times are those of the monotonic clock, in seconds.
+    """
 
     def __init__(self) -> None:
         self._taken: dict[Hashable, deque[float]] = {}
         self._swept_s = float("-inf")
 
     def take(self, key: Hashable, rates: Sequence[Rate], now_s: float) -> float:
-        """Record one request and return 0; or, if a rate is used up, record nothing and return the seconds to wait."""
+        """Record one request with the key `key` and return 0, unless one of the rates is used up.
+
+        In that case, record nothing, and return the number of seconds to wait.
+        """
         self._sweep(now_s)
         taken = self._taken.setdefault(key, deque())
         while taken and taken[0] <= now_s - KEPT_S:
@@ -35,7 +41,10 @@ class Rates:
         return wait_s
 
     def claim(self, key: Hashable, rates: Sequence[Rate], now_s: float) -> None:
-        """Record one request. Raise Problem (429) if a rate is used up; its text has the seconds to wait."""
+        """Record one request with the key `key`.
+
+        Raise Problem (429) if one of the rates is used up; its text has the number of seconds to wait.
+        """
         if wait_s := self.take(key, rates, now_s):
             after_s = math.ceil(wait_s)
             raise Problem.later(
@@ -43,13 +52,13 @@ class Rates:
             )
 
     def give_back(self, key: Hashable, taken_s: float) -> None:
-        """Remove the request that was recorded at `taken_s`, because it failed."""
+        """Remove the request that was recorded at the time `taken_s`, because it failed."""
         taken = self._taken.get(key)
         if taken is not None and taken_s in taken:
             taken.remove(taken_s)
 
     def _sweep(self, now_s: float) -> None:
-        """Forget all keys without a request in the last hour. This is done at most once an hour."""
+        """Remove all keys without a request in the last hour, if that was not done for an hour."""
         if now_s - self._swept_s >= KEPT_S:
             self._swept_s = now_s
             self._taken = {key: taken for key, taken in self._taken.items() if taken and taken[-1] > now_s - KEPT_S}

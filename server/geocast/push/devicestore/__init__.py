@@ -4,10 +4,10 @@ This module is the interface, written as a specification. The modules beside it 
 all of them (`tests/push/devicestore/contract.py`). A store sees only digests and encrypted bytes, never an endpoint, a
 place or a `sub` (`encryption`).
 
-A *line* (`DeliveryRecord`) says what one device was sent of one alert. A *registration* ends with its lease, unless the
-device registers again. Devices are divided into 64 shards, and each shard belongs to one process at a time. A *term* is
-the time for which a process has a shard. The terms of a shard are numbered, and each has a higher number than the term
-before.
+A *line* (`DeliveryRecord`) says which revision of an alert a device was sent. A *registration* ends with its lease,
+unless the device registers again. Devices are divided into 64 shards, and each shard belongs to one process at a time.
+A *term* is the time for which a process has a shard. The terms of a shard are numbered, and each has a higher number
+than the term before.
 
 Devices
     DevS1   When `put` returns STORED, the device is on stable storage, and has replaced the device that had the same
@@ -58,12 +58,12 @@ SHARDS = 64
 
 
 def shard_of(device: bytes) -> int:
-    """Return the shard (one of 64 parts of all devices, numbered from 0) of the device with this digest."""
+    """Return the shard (one of 64 subsets of the devices, numbered from 0) of the device with this digest."""
     return device[0] % SHARDS
 
 
 class RegistrationKey(NamedTuple):
-    """The key that identifies one registration of a device: three digests, and the time at which the registration ends.
+    """Identifies one registration of a device by three digests and the time at which the registration ends.
 
     The digests are those of the device, its secret (a SHA-256) and its endpoint. `until_ms` is the time, in ms since
     1970.
@@ -104,7 +104,7 @@ class State(IntEnum):
 
 
 class DeliveryRecord(NamedTuple):
-    """A line of the journal: what one device was sent of one alert.
+    """A line of the journal: which revision of an alert a device was sent.
 
     `number` is the number of the revision, `ends_at_ms` the time at which the alert ended according to that revision,
     and `secret` the SHA-256 of the registration's secret.
@@ -136,7 +136,7 @@ class Put(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """The maximum number of devices of one owner, and of all devices in the store."""
+    """How many devices one owner may have at most, and how many the whole store may have."""
 
     owned: int
     devices: int
@@ -155,9 +155,9 @@ Found = tuple[StoredDevice, Sequence[DeliveryRecord]]
 class DeviceStore(Protocol):
     """The interface of a store of devices.
 
-    A *line* (`DeliveryRecord`) says what one device was sent of one alert. A *shard* is a part of all devices, which
-    one process at a time holds, for a *term* that has a number. The rules DevS1 to DevS12 are in the module's
-    docstring. All methods except `start` and `stop` may raise StoreUnavailable.
+    A *line* (`DeliveryRecord`) says which revision of an alert a device was sent. A *shard* is a subset of the
+    devices. One process at a time holds a shard, for a *term* that has a number. The rules DevS1 to DevS12 are in the
+    module's docstring. All methods except `start` and `stop` may raise StoreUnavailable.
     """
 
     lost: bool  # whether the store may have lost data (DevS12)
@@ -167,26 +167,26 @@ class DeviceStore(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Close the store. Everything that was written stays stored."""
+        """Close the store. Data that was written stays in the store."""
         ...
 
     def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """Yield the devices of these shards (parts of all devices) in batches (DevS9).
+        """Yield the devices of these shards (subsets of the devices) in batches (DevS9).
 
-        Each device comes with the records of what it was sent.
+        Each device comes with its delivery records (which alerts it was sent).
         """
         ...
 
     async def find(self, device: bytes) -> Found | None:
-        """Return the device with this digest and the records of what it was sent, or None."""
+        """Return the device with this digest and its delivery records (which alerts it was sent), or None."""
         ...
 
     async def knowing(self, secret: bytes) -> StoredDevice | None:
-        """Return the device whose secret has this SHA-256, or None."""
+        """Return the device that has a secret with this SHA-256, or None if there is no such device."""
         ...
 
     async def owned(self, owner: bytes) -> Sequence[StoredDevice]:
-        """Return all devices of the owner with this digest."""
+        """Return all devices that belong to the owner with this digest."""
         ...
 
     async def put(
@@ -206,33 +206,33 @@ class DeviceStore(Protocol):
         ...
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Delete these registrations, and the records of what their devices were sent (DevS3).
+        """Delete these registrations, with the delivery records of their devices (DevS3).
 
         If a device has registered again meanwhile, its newer registration stays.
         """
         ...
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write records of what devices were sent (DevS5, DevS6).
+        """Write delivery records: which revisions of alerts devices were sent (DevS5, DevS6).
 
-        Return the shards (parts of all devices) whose records were refused, because another process has taken the shard
-        (DevS7).
+        Return the shards (subsets of the devices) whose records were refused, because another process has taken the
+        shard (DevS7).
         """
         ...
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
         """Store devices again that may have been lost, each with the number of its shard's term (DevS12).
 
-        A shard is a part of all devices, which a process has for a term. Return the shards that were refused because
-        their term is over (DevS7).
+        A shard is a subset of the devices, and a process has it for a *term*. Return the shards whose devices were
+        refused because the term is over (DevS7).
         """
         ...
 
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool], /) -> int:
         """Remove the delivery records of alerts whose end has passed and for which `is_over` returns True.
 
-        `is_over` is called with the digest of an alert. At least the records of `shards` are checked. Return how many
-        were removed.
+        Return how many records were removed. `is_over` is called with the digest of an alert. Records of other shards
+        than those in `shards` may be left unchecked.
         """
         ...
 

@@ -13,7 +13,10 @@ KEPT = 1_000  # limit on the changes that are kept for `follow`
 
 
 class _Memory:
-    """The stored devices and the records of what they were sent, which several `MemoryDevices` can share."""
+    """The stored devices and their delivery records (which alerts they were sent).
+
+    Several `MemoryDevices` can share them.
+    """
 
     def __init__(self) -> None:
         self.devices: dict[bytes, StoredDevice] = {}
@@ -40,7 +43,7 @@ class MemoryDevices:
     def begin_term(self, shard: int) -> int:
         """Begin a new term of a shard (as if another process took it) and return the term's number.
 
-        A shard is a part of all devices. Records that name an older term are refused from now on.
+        A shard is a subset of the devices. Records that name an older term are refused from now on.
         """
         number = self._memory.terms[shard] = self._memory.terms.get(shard, 0) + 1
         return number

@@ -72,7 +72,7 @@ class RedisDevices:
         self.lost = False  # whether Redis may have lost data (DevS12)
         self._writer = secrets.token_bytes(8)
         self._server: object = None  # the server that answered last
-        self._life = b""  # the number of the data set there; if the data starts from scratch, it is greater
+        self._life = b""  # the number of the data set there; it becomes greater if Redis starts with no data
         self._writes = 0  # number of confirmed writes to that data set
         self._seen: tuple[bytes | None, int] | None = None  # (data set, number) of the last change that was read
 
@@ -101,9 +101,9 @@ class RedisDevices:
     # ---- finding and storing devices -------------------------------------------------------------------------
 
     async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """Yield the devices of these shards (parts of all devices) in batches (DevS9).
+        """Yield the devices of these shards (subsets of the devices) in batches (DevS9).
 
-        Each device comes with the records of what it was sent.
+        Each device comes with its delivery records (which alerts it was sent).
         """
         for shard in list(shards):
             told = await self._stored_lines(shard)
@@ -115,7 +115,7 @@ class RedisDevices:
                     yield [(each, _lines(each, told.get(each.device, {}))) for each in fresh]
 
     async def find(self, device: bytes) -> Found | None:
-        """Return the device with this digest and the records of what it was sent, or None."""
+        """Return the device with this digest and its delivery records (which alerts it was sent), or None."""
         shard = shard_of(device)
         value, alerts = await self._ask(
             ("HGET", self._key(f"devices:{shard}"), device), ("ZRANGE", self._key(f"alerts:{shard}"), 0, -1)
@@ -127,12 +127,12 @@ class RedisDevices:
         return _device(device, value), _lines(_device(device, value), told)
 
     async def knowing(self, secret: bytes) -> StoredDevice | None:
-        """Return the device whose secret has this SHA-256, or None."""
+        """Return the device that has a secret with this SHA-256, or None if there is no such device."""
         [device] = await self._ask(("HGET", self._key("secrets"), secret))
         return next(iter(await self._stored([device])), None) if device is not None else None
 
     async def owned(self, owner: bytes) -> Sequence[StoredDevice]:
-        """Return all devices of the owner with this digest."""
+        """Return all devices that belong to the owner with this digest."""
         [value] = await self._ask(("HGET", self._key("owners"), owner))
         return await self._stored(msgpack.unpackb(value, raw=True)) if value else []
 
@@ -153,7 +153,7 @@ class RedisDevices:
         return Put(PutResult(came.decode()), tuple(replaced))
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Delete these registrations, and the records of what their devices were sent (DevS3).
+        """Delete these registrations, with the delivery records of their devices (DevS3).
 
         If a device has registered again meanwhile, its newer registration stays.
         """
@@ -163,10 +163,10 @@ class RedisDevices:
     # ---- records of what devices were sent -------------------------------------------------------------------
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write records of what devices were sent (DevS5, DevS6).
+        """Write delivery records: which revisions of alerts devices were sent (DevS5, DevS6).
 
-        Return the shards (parts of all devices) whose records were refused, because another process has taken the shard
-        (DevS7).
+        Return the shards (subsets of the devices) whose records were refused, because another process has taken the
+        shard (DevS7).
         """
         parts = [
             part
@@ -179,8 +179,8 @@ class RedisDevices:
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
         """Store devices again that may have been lost, each with the number of its shard's lease (DevS12).
 
-        A shard is a part of all devices, which a process leases. Return the shards that were refused because another
-        process has taken them.
+        A shard is a subset of the devices, which one process at a time leases. Return the shards whose devices were
+        refused, because another process has leased the shard since.
         """
         parts = [part for device, term in devices for part in (term, device.device, _value(device))]
         [refused] = await self._write(_RESTORE, *parts)
@@ -218,7 +218,7 @@ class RedisDevices:
     async def lease(self, process: str, held: Mapping[int, int], *, may_take: bool) -> Leased:
         """Renew this process's leases, and return the leases that it has now (rule WPN1).
 
-        A lease gives a process a shard (a part of all devices) for a limited time. `held` maps each shard that the
+        A lease gives a process a shard (a subset of the devices) for a limited time. `held` maps each shard that the
         process holds to the number of its lease. If `may_take`, take free shards too. Raise StoreUnavailable if Redis
         can't be used.
         """
@@ -228,8 +228,8 @@ class RedisDevices:
             is_another = self._server is not None and server != self._server
             known = self._life, self._writes
             arguments = (process, int(LEASE_S * 1000), int(may_take and not is_another), *known, *parts)
-            # Wait for replicas, too. Otherwise this process could renew its leases at an old primary that no other
-            # process can reach.
+            # Wait until replicas have the renewal, too. Otherwise this process could renew its leases at an old primary
+            # that no other process can reach.
             call = ("EVAL", _LEASE, 1, self._keys, *arguments)
             answer = await run_durably(self._primary, call, replicas=self._replicas, volatile=False)
         life, writes, share, crowded, first_ms, *rest = answer
@@ -241,7 +241,7 @@ class RedisDevices:
         return Leased(numbers, share, bool(crowded), first_ms / 1000 if first_ms >= 0 else None, is_lost)
 
     async def release(self, process: str, held: Mapping[int, int], *, leaving: bool) -> None:
-        """Free shards (parts of all devices), so that other processes can take them.
+        """Free shards (subsets of the devices), so that other processes can take them.
 
         `held` maps each of them to the number of its lease. If `leaving`, this process is about to exit. Raise
         StoreUnavailable if Redis can't be used.
@@ -285,7 +285,10 @@ class RedisDevices:
                 return
 
     async def _stored_lines(self, shard: int) -> dict[bytes, dict[bytes, bytes]]:
-        """Return what the devices of a shard were sent, as stored: device -> alert -> packed `DeliveryRecord`."""
+        """Return the stored delivery records of the devices of a shard.
+
+        The result is a dict of dicts: device -> alert -> packed `DeliveryRecord`.
+        """
         found: dict[bytes, dict[bytes, bytes]] = {}
         [alerts] = await self._ask(("ZRANGE", self._key(f"alerts:{shard}"), 0, -1))
         for alert in alerts:
@@ -334,7 +337,7 @@ class RedisDevices:
             is_behind = now[1] > last
 
     def _check_for_loss(self, now: tuple[bytes | None, int]) -> None:
-        """Set `lost` if changes that this process has already read are no longer in the store."""
+        """Set `lost` if the store no longer has changes that this process has already read from it."""
         self.lost = self.lost or (self._seen is not None and (now[0] != self._seen[0] or now[1] < self._seen[1]))
 
     async def _last_change(self, reader: Reader) -> tuple[bytes | None, int]:
@@ -372,7 +375,7 @@ def _packed(line: DeliveryRecord) -> bytes:
 
 
 def _lines(device: StoredDevice, told: Mapping[bytes, bytes]) -> list[DeliveryRecord]:
-    """Return the delivery records of a device, decoded from `told`: digest of the alert -> packed record."""
+    """Return the delivery records of a device, decoded. `told` maps the digest of each alert to the packed record."""
     found = []
     for alert, value in told.items():
         number, state, ends_at_ms = msgpack.unpackb(value)

@@ -88,8 +88,8 @@ class SqliteDevices:
     def __init__(self, path: Path, *, alone: bool = True, max_pages: int | None = None) -> None:
         """Create a store for the file at `path`.
 
-        `alone` says that no other process uses the file. Otherwise a supervisor holds the lock, and its processes share
-        the file. `max_pages` limits the size of the file, in pages, so that tests can fill the disk.
+        If `alone` is true, no other process uses the file. Otherwise a supervisor holds the lock, and its processes
+        share the file. `max_pages` limits the size of the file, in pages; tests use it to simulate a full disk.
         """
         self._path = path
         self._alone = alone
@@ -113,7 +113,7 @@ class SqliteDevices:
             raise
 
     async def stop(self) -> None:
-        """Close the file after the operations that are under way."""
+        """Finish the operations that are under way, then close the file."""
         await self._run(self._db.close)
         self._thread.shutdown()
         self._unlock()
@@ -203,14 +203,20 @@ class SqliteDevices:
     # ---- changes that other processes read -----------------------------------------------------------------------
 
     def _announce(self, db: sqlite3.Connection, changes: Collection[tuple[bytes, bytes]]) -> None:
-        """Record changes (pairs of a device's digest and a note) for other processes."""
+        """Record changes, so that other processes learn of them.
+
+        Each change is a pair of a device's digest and a note.
+        """
         if not self._alone and changes:
             rows = [(self._writer, *each) for each in changes]
             db.executemany("INSERT INTO change (writer, device, note) VALUES (?, ?, ?)", rows)
             db.execute("DELETE FROM change WHERE number <= (SELECT max(number) FROM change) - ?", (CHANGES,))
 
     def _new_changes(self, db: sqlite3.Connection) -> tuple[list[Change], bool]:
-        """Return the changes that other processes made since the last call, and whether none is missing."""
+        """Return the changes that other processes made since the last call.
+
+        The second result is True if no change is missing.
+        """
         query = "SELECT number, writer, device, note FROM change WHERE number > ? ORDER BY number"
         rows = db.execute(query, (self._position,)).fetchall()
         is_whole = not rows or rows[0][0] == self._position + 1
@@ -220,7 +226,7 @@ class SqliteDevices:
     # ---- the thread that uses the database -----------------------------------------------------------------------
 
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Run `work` in one transaction and return its result after the transaction is synced."""
+        """Run `work` in one transaction. Return its result after the transaction was synced to disk."""
 
         def transaction(db: sqlite3.Connection) -> _T:
             with _transaction(db):
@@ -274,7 +280,7 @@ def locked(path: Path) -> IO[bytes]:
 
 
 def _refuse_others(db: sqlite3.Connection) -> None:
-    """Raise ConfigError if this is the database of another program or of a later release."""
+    """Raise ConfigError if the database belongs to another program or to a later release of this one."""
     [mark], [version] = (db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version"))
     if mark != APPLICATION_ID and db.execute("SELECT 1 FROM sqlite_master").fetchone():
         raise ConfigError("--devices: the file is another program's, or the alert log; devices need one of their own")
@@ -296,9 +302,10 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _begin(db: sqlite3.Connection) -> None:
-    """Begin a transaction, after waiting at most _BUSY_S for other writers.
+    """Begin a transaction.
 
-    SQLite's own way of waiting checks ever more rarely: with four processes, a write took 110 ms with it instead of 70.
+    If another process is writing, wait at most _BUSY_S for it. SQLite can wait by itself, but it checks less and less
+    often: with four processes, a write took 110 ms that way instead of 70 ms.
     """
     until = time.monotonic() + _BUSY_S
     db.execute("PRAGMA busy_timeout = 0")
@@ -352,9 +359,9 @@ def _line(row: tuple[bytes, bytes, int, int, int], secret: bytes) -> DeliveryRec
 
 
 def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> list[Found]:
-    """Return the next devices of these shards, each with the records of what it was sent.
+    """Return the next devices of these shards, each with its delivery records (which alerts it was sent).
 
-    They are at most BATCH devices, in the order of their digests, starting after the digest `after`.
+    At most BATCH devices are returned, in the order of their digests, starting after the digest `after`.
     """
     first = [bytes([each]) for each in range(256) if shard_of(bytes([each])) in shards]
     ordered = f"{_DEVICE}device > ? AND substr(device, 1, 1) IN ({_placeholders(first)}) ORDER BY device LIMIT ?"

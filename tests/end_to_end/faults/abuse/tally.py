@@ -11,6 +11,9 @@ GRAIN_MS = 10.0
 TWICE = 2.0
 """The greatest allowed ratio of the p99 under attack to the quiet p99."""
 
+FEW = 100
+"""With fewer samples of a kind than this, the p95 is compared: the p99 would be the slowest sample alone."""
+
 
 @dataclass
 class Tally:
@@ -33,9 +36,10 @@ class Tally:
         self.wrong[f"outside: {what}"] += 1
 
     def p99_ms(self, kind: str) -> float:
-        """Return the 99th percentile of a kind in ms, or NaN without samples."""
+        """Return the 99th percentile of a kind in ms (the 95th with few samples), or NaN without samples."""
         sorted_s = sorted(self.took[kind])
-        return sorted_s[max(0, math.ceil(0.99 * len(sorted_s)) - 1)] * 1_000 if sorted_s else math.nan
+        share = 0.99 if len(sorted_s) >= FEW else 0.95
+        return sorted_s[max(0, math.ceil(share * len(sorted_s)) - 1)] * 1_000 if sorted_s else math.nan
 
     def summary(self) -> str:
         """Return the count and p99 of each kind, in one line."""
