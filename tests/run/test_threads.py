@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from geocast.model import problems
 from geocast.model.problems import Problem
 from geocast.run.threads import LONG_S, MAX_WORKS, THREADS, Threads
 
@@ -24,6 +25,31 @@ def test_event_loop_continues_while_a_thread_works():
         assert await waits is not threading.current_thread()
         with pytest.raises(ZeroDivisionError):
             await aside(lambda: 1 / 0, "a")
+
+    asyncio.run(main())
+
+
+def test_objects_of_refused_work_are_freed_in_its_thread():
+    """To free the tree of a large message takes milliseconds, which the event loop must not spend (rule HD14)."""
+    freed_in = []
+
+    class Tree:
+        def __del__(self):
+            freed_in.append(threading.current_thread())
+
+    def work():
+        tree = Tree()
+        try:
+            raise ValueError(str(tree))
+        except ValueError:
+            raise Problem(problems.MALFORMED_XML) from None
+
+    async def main():
+        with pytest.raises(Problem) as refused:
+            await Threads()(work, "a")
+        assert refused.value.type is problems.MALFORMED_XML
+        assert freed_in
+        assert freed_in[0] is not threading.current_thread()
 
     asyncio.run(main())
 

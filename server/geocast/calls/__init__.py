@@ -1,7 +1,8 @@
 """Calls for help: notify qualified people near a patient, and send the exact place to those who are given a seat.
 
-A seat is one of the few places among the responders who go. A call notifies people in waves: each wave has a larger
-radius than the one before. In the log, a call is a chain: a series of entries with the same id, numbered from 1.
+A seat is the assignment of one responder to a call. Each call has a limited number of seats. A call notifies people in
+waves: each wave has a larger radius than the one before. In the log, a call is a chain: a series of entries with the
+same id, numbered from 1.
 
 request          a dispatcher's request, checked, and the circle that is published instead of the exact place
 state            the state of a call, computed from its chain: content, radius, seats, and whether the call is over

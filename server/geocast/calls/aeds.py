@@ -41,7 +41,10 @@ _INDOOR = {"yes": True, "no": False}
 
 
 class Aed(NamedTuple):
-    """A usable defibrillator (automated external defibrillator, AED). Unknown values are None."""
+    """A defibrillator that can be used (AED: automated external defibrillator).
+
+    A field whose value is unknown is None.
+    """
 
     id: str
     lat: float
@@ -55,18 +58,18 @@ class Aed(NamedTuple):
     def to_map(self, with_code: bool) -> dict[str, Any]:
         """Return the defibrillator as a JSON object for a task, the message that tells a responder where to go (RI3).
 
-        `open` is always present. `with_code` is True only for the responder who fetches this defibrillator, because
-        only they get the code of its box.
+        The member `open` is always present. `with_code` says whether to include the code of the defibrillator's box:
+        only the responder who fetches this defibrillator is sent the code.
         """
         fields = self._asdict() if with_code else self._asdict() | {"code": None}
         return {key: value for key, value in fields.items() if value is not None or key == "open"}
 
 
 class Aeds:
-    """The usable defibrillators of a file, indexed by place."""
+    """The usable defibrillators of a file, indexed by location so that those near a point are found quickly."""
 
     def __init__(self, aeds: Sequence[Aed], unusable: int = 0) -> None:
-        """Index these defibrillators by place. `unusable` is the number of records of the file that were skipped."""
+        """Index these defibrillators by location. `unusable` is the number of records of the file that were skipped."""
         self.unusable = unusable
         x, y, z = unit_vectors(np.array([aed.lat for aed in aeds], float), np.array([aed.lng for aed in aeds], float))
         # Sorted by z, so all defibrillators near a place are in one slice of the arrays: the belt around its latitude.
@@ -82,9 +85,10 @@ class Aeds:
         return iter(self._aeds)
 
     def near(self, lat: float, lng: float, within_m: float) -> list[Aed]:
-        """Return up to 3 defibrillators within `within_m` metres of a point: open ones first, then the nearest (RI1).
+        """Return up to 3 defibrillators within `within_m` metres of a point (RI1).
 
-        The point is given by latitude and longitude in degrees.
+        The point is given by latitude and longitude in degrees. Defibrillators that are accessible at all hours come
+        first; among equals, the nearest come first.
         """
         centre, limit = unit_vector(lat, lng), limit_chord2(float(within_m))
         first = int(np.searchsorted(self._z, centre[2] - math.sqrt(limit), "left"))
@@ -103,9 +107,9 @@ def fetch_of(
 ) -> int | None:
     """Return the index in `aeds` of the defibrillator that a responder should fetch (RI2).
 
-    It is the one with the shortest route from the responder by way of the defibrillator to the patient, whose places
-    are latitudes and longitudes in degrees. `taken` has the ids of the defibrillators that other responders fetch.
-    Return None if all of `aeds` are taken.
+    It is the one with the shortest route from the responder to the defibrillator and on to the patient. The locations
+    of both people are latitudes and longitudes in degrees. `taken` has the ids of the defibrillators that other
+    responders fetch. Return None if all of `aeds` are taken.
     """
     free = (n for n, aed in enumerate(aeds) if aed.id not in taken)
     return min(
@@ -121,7 +125,7 @@ def fetch_of(
 class _Unusable(Exception):  # noqa: N818
     """Raised if a record of the file has to be skipped. The message is the reason.
 
-    `expected` says whether even a file without mistakes has such records.
+    `expected` is True if such records are normal, even in a file without mistakes.
     """
 
     def __init__(self, why: str, expected: bool = False) -> None:
@@ -154,7 +158,7 @@ def read_aeds(path: Path) -> Aeds:
 
 
 def _records(path: Path) -> tuple[list[Any], Callable[[Any], Aed]]:
-    """Return the records of a file, and the function that reads one record.
+    """Return the records of a file, and the function that turns one record into an `Aed`.
 
     Raise ConfigError if the file can't be read, or is not in a known format.
     """
@@ -188,7 +192,10 @@ def _no_number(_: str) -> NoReturn:
 
 
 def _of_overpass(record: Any) -> Aed:
-    """Return the defibrillator in an element of an Overpass result: a node, or a way or relation with its `center`."""
+    """Return the defibrillator that an element of an Overpass result describes.
+
+    The element is a node; or a way or relation with the member `center`, which has its location.
+    """
     element = _map(record)
     tags = _map(element.get("tags", {}))
     if tags.get("emergency") != "defibrillator":
@@ -203,7 +210,8 @@ def _of_overpass(record: Any) -> Aed:
 def _of_geojson(record: Any) -> Aed:
     """Return the defibrillator in a GeoJSON feature whose geometry is a point.
 
-    The tags are the feature's properties, or are in the property `tags`. The id may be a property.
+    The OpenStreetMap tags are either the feature's properties or the members of its property `tags`. The id may be a
+    property, too.
     """
     feature = _map(record)
     properties, geometry = _map(feature.get("properties") or {}), _map(feature.get("geometry") or {})
@@ -217,7 +225,7 @@ def _of_geojson(record: Any) -> Aed:
 
 
 def _aed(name: Any, lat: Any, lng: Any, tags: Mapping[str, Any]) -> Aed:
-    """Return the defibrillator with this id (`name`), location and tags.
+    """Return the defibrillator with this id (`name`), this location and these OpenStreetMap tags.
 
     Raise _Unusable if the record can't be used.
     """
@@ -250,7 +258,7 @@ def _map(value: Any) -> dict[str, Any]:
 
 
 def _word(value: Any) -> str:
-    """Return a tag's value in lower case, for a comparison. True becomes "yes" and False "no".
+    """Return a tag's value in lower case, so that it can be compared. True becomes "yes" and False "no".
 
     GeoJSON may have true or false where OpenStreetMap has "yes" or "no".
     """

@@ -1,4 +1,4 @@
-"""Encryption and decryption of a call's entries. Each entry has a public body and an encrypted secret."""
+"""Encryption and decryption of a call's log entries. Each entry has a public body and an encrypted part, its secret."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,10 +10,11 @@ from .state import CallState, DecryptedEntry, fold
 
 
 class DecryptedChain(NamedTuple):
-    """The chain of a call (all its entries in the log), decrypted as far as possible.
+    """The chain of a call (all its entries in the log), decrypted as far as the keys allow.
 
-    `entries` are the decrypted entries. `number` is the number of the last entry. `whole` says whether all entries were
-    decrypted. `call` is the state of the call, or None if no decrypted entry says what the call is about.
+    `entries` has the entries that were decrypted. `number` is the number of the last entry, decrypted or not. `whole`
+    says whether all entries were decrypted. `call` is the state of the call, or None if no decrypted entry says what
+    the call is about.
     """
 
     entries: list[DecryptedEntry]
@@ -22,15 +23,15 @@ class DecryptedChain(NamedTuple):
     call: CallState | None
 
     def contents(self) -> Iterator[tuple[CallEntry, Opening, Secret]]:
-        """Yield all contents that the call has had, oldest first.
+        """Yield every content that the call has had, oldest first.
 
-        Each is a tuple of the entry, its public body, and its secret (the exact place).
+        Each is a tuple of the entry that set the content, the entry's public body, and its secret (the exact place).
         """
         return ((entry, body, secret) for entry, body, secret in self.entries if isinstance(body, Opening))
 
 
 def sealed(keys: CallKeys, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry:
-    """Return an entry of a call, with this public body and with this secret, which the first key encrypts.
+    """Return an entry of a call that has this public body and this secret, encrypted with the first key.
 
     Raise ValueError if there is no key.
     """
@@ -49,9 +50,9 @@ def opened(keys: CallKeys, entry: CallEntry) -> DecryptedEntry | None:
 def opened_chain(keys: CallKeys, history: Sequence[Revision | Cancel | OtherKind]) -> DecryptedChain | None:
     """Decrypt all entries of a call.
 
-    `history` has all entries in the log with the id of the call. Return None if none of them is an entry of a call. If
+    `history` has all entries in the log with the call's id. Return None if none of them is an entry of a call. If
     several entries have the same encrypted part, only the first counts, because anybody who can write to the log can
-    copy an entry.
+    append a copy of an entry.
     """
 
     entries: dict[bytes, CallEntry] = {}

@@ -19,7 +19,7 @@ Count = Annotated[int, Field(ge=0)]
 class CallAcceptedOut(TypedDict):
     """The answer to a request that opened a call or gave it new content.
 
-    `headline` is "replaced" if responders see the category's title instead of the requested headline.
+    `headline` is "replaced" if responders are shown the category's title instead of the headline in the request.
     """
 
     id: str
@@ -39,9 +39,10 @@ class CallEndedOut(TypedDict):
 
 
 class SeatOut(TypedDict):
-    """A responder's seat (a place among those who go to the call).
+    """A responder's seat (the responder's assignment to a call).
 
-    `seat` is its number; 0 for an additional seat, beyond those that the call has (RV7).
+    `seat` is its number. It is 0 for an additional seat, which exceeds the number of responders that the call needs
+    (RV7).
     """
 
     seat: Count
@@ -55,7 +56,7 @@ class SeatOut(TypedDict):
 
 
 class LeftOut(TypedDict):
-    """A responder who agreed to go, but is no longer going. They know the exact place (RZ8)."""
+    """A responder who accepted the call, but has given it up since. The responder knows the exact place (RZ8)."""
 
     responder: str
     accepted_at: TimeOut
@@ -66,12 +67,12 @@ StateWord = Literal["ringing", "full", "ended", "expired"]
 
 
 class CallStateOut(TypedDict):
-    """The state of a call.
+    """The state of a call, as its dispatcher sees it.
 
-    It has the radius in metres and the responders who go. It also has three numbers of sessions: those that were
-    notified (`rung`), those that have seen the call, and those that have declined it. `resting` is the number of people
-    who were not notified because they are at another call or rest after one (RQ7). A request for new content must set
-    `replaces` to the value of `content` here.
+    It has the search radius in metres and the assigned responders. It also has three numbers of sessions: those that
+    were notified (`rung`), those that have seen the call, and those that have declined it. `resting` is the number of
+    people who were not notified because they help at another call or rest after one (RQ7). `content` is the number that
+    a request for new content must send as `replaces`.
     """
 
     state: StateWord
@@ -93,14 +94,14 @@ class CallsOut(TypedDict):
 
 
 def is_open(call: CallState, now: Now) -> bool:
-    """Return whether a call has neither ended nor expired."""
+    """Return whether a call is open at the time `now`: it has neither ended nor expired."""
     return call.end is None and now.wall_ms < call.opening.expires_at
 
 
 def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAcceptedOut:
     """Return the answer to a request that opened a call or gave it new content.
 
-    `entry` is the entry that has stored the content, and `asked` the headline in the request (RY3).
+    `entry` is the log entry in which the content was stored, and `asked` is the headline in the request (RY3).
     """
     answer: CallAcceptedOut = {
         "id": entry.id,
@@ -115,12 +116,12 @@ def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAccept
 
 
 def end_answer(entry: CallEntry, ending: Ending) -> CallEndedOut:
-    """Return the answer to a request to end a call. `entry` is the entry that ended it."""
+    """Return the answer to a request to end a call. `entry` is the log entry that ended the call."""
     return {"id": entry.id, "revision": entry.revision, "ended_at": format_time(ending.at)}
 
 
 def state_map(call: CallState, counts: Counts, resting: int, now: Now) -> CallStateOut:
-    """Return the state of a call: the numbers of sessions, and the responders who go, but not their locations (RZ7)."""
+    """Return the state of a call as JSON: counts of sessions, and who is assigned, but no locations of people (RZ7)."""
     shown: CallStateOut = {
         "state": _word(call, now),
         "content": call.content,
@@ -149,7 +150,7 @@ def _word(call: CallState, now: Now) -> StateWord:
 
 
 def _in_order(seat: Seat) -> tuple[bool, int, int]:
-    """Return the key by which responders are sorted: by the number of the seat, additional seats last (RV7)."""
+    """Return the sort key of a responder: by the number of the seat, with additional seats (number 0) last (RV7)."""
 
     return seat.number == 0, seat.number, seat.entry_number
 

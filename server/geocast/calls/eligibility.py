@@ -1,4 +1,4 @@
-"""Requests for a seat (a place among the responders who go to a call), and the reasons to refuse one (RV4)."""
+"""Requests for a seat (a responder's assignment to a call), and the reasons to refuse one (RV4)."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -16,11 +16,11 @@ Here = tuple[float, float, float]  # where a responder is: latitude and longitud
 
 
 class SeatRequest(NamedTuple):
-    """A request for a seat (a place among the responders who go to a call), made after a session sent `accept`.
+    """A request for a seat, which is a person's assignment to a call. It is made after a session has sent `accept`.
 
-    `quals` are the qualifications of the session that count. `here` is the session's location, or None if it is off
-    duty. `busy` says whether the person is excluded because of another call (RQ7). `eta_s` is the number of seconds
-    until arrival, according to the responder.
+    `quals` are those qualifications of the session that count for calls. `here` is the session's location, or None if
+    the session is off duty. `busy` says whether the person is excluded because of another call (RQ7). `eta_s` is the
+    number of seconds until the responder's arrival, as estimated by the responder.
     """
 
     call_id: str
@@ -33,9 +33,9 @@ class SeatRequest(NamedTuple):
 
 
 def refusal(call: CallState | None, seat_request: SeatRequest, now: Now) -> Refusal | None:
-    """Return the first reason why a person can't have a seat, which is a place among the responders who go (RV4).
+    """Return the first reason why a person can't have a seat, which means an assignment to a call (RV4).
 
-    Return None if the person can have a seat. The person must not have a seat of this call already.
+    Return None if the person can have a seat. Must not be called for a person who has a seat of this call already.
     """
     if call is None or call.end is not None or now.wall_ms >= call.opening.expires_at:
         return "over"
@@ -49,7 +49,7 @@ def refusal(call: CallState | None, seat_request: SeatRequest, now: Now) -> Refu
 
 
 def is_wanted(call: CallState, quals: frozenset[str]) -> bool:
-    """Return whether the call asks for at least one of these qualifications."""
+    """Return whether at least one of these qualifications is among those that the call asks for."""
     return not quals.isdisjoint(call.opening.terms.quals)
 
 
@@ -59,9 +59,9 @@ def may_see(call: CallState, may_test: bool) -> bool:
 
 
 def is_near(call: CallState, here: Here) -> bool:
-    """Return whether the location `here` is within the current radius of the call (D2).
+    """Return whether a responder's location `here` is within the current radius of the call (D2).
 
-    The distance is computed by the formula of Rule 1 of `geometry.sphere`.
+    The distance is computed by the formula in Rule 1 of the module `geometry.sphere`.
     """
 
     lat, lng, reach_m = here

@@ -29,11 +29,11 @@ TAG_BYTES = 16
 
 
 class CantOpen(GeocastError):  # noqa: N818
-    """Raised if no current key decrypts an entry, or if the entry was changed after it was encrypted."""
+    """Raised if none of the current keys decrypts an entry, or if the entry was changed after it was encrypted."""
 
 
 class CallKeys:
-    """The keys of `--call-keys`, in their order. The first key encrypts, all keys decrypt.
+    """The keys of `--call-keys`, in the order of the file. The first key encrypts, and every key decrypts.
 
     An object without keys is false in a boolean context.
     """
@@ -47,9 +47,9 @@ class CallKeys:
         return bool(self.kids)
 
     def seal(self, id: str, number: int, kind: Kind, plain: bytes, secret: bytes) -> bytes:  # noqa: A002
-        """Return `secret` in encrypted form, for the entry with this id, number, kind and public body (`plain`).
+        """Return `secret` encrypted for the entry with this id, number, kind and public body (`plain`).
 
-        Raise ValueError if there is no key.
+        Only for that entry can it be decrypted. Raise ValueError if there is no key.
         """
         if not self._ciphers:
             raise ValueError("there is no key to encrypt with")
@@ -59,7 +59,7 @@ class CallKeys:
     def open(self, entry: CallEntry) -> bytes:
         """Return the decrypted secret of an entry.
 
-        Raise CantOpen if no key decrypts it, or if the entry was changed or given another number.
+        Raise CantOpen if no key decrypts the secret, or if the entry was changed or given another number.
         """
         number = entry.sealed_as or entry.revision
         if number != entry.revision and not (entry.kind in MOVED and number < entry.revision):
@@ -79,9 +79,10 @@ NO_CALL_KEYS = CallKeys({})
 
 
 def _bound(id: str, number: int, kind: Kind, plain: bytes) -> bytes:  # noqa: A002
-    """Return the parts of an entry that the encryption protects against changes, as one byte string.
+    """Return, as one byte string, the unencrypted parts of an entry that the encryption protects against changes.
 
-    They are the associated data of AES-GCM. MessagePack writes lengths, so different parts never give the same bytes.
+    They are the associated data of AES-GCM. MessagePack writes the length of each part, so different parts never give
+    the same byte string.
     """
     bound: bytes = msgpack.packb((id, number, kind, plain))
     return bound
@@ -116,6 +117,6 @@ def parse_call_keys(data: bytes, source: object) -> CallKeys:
 
 
 def make_call_key(kid: str | None = None) -> dict[str, str]:
-    """Return a new key, as a JWK. The key is a secret."""
+    """Return a new random key for call entries, as a JWK. The key is a secret."""
 
     return make_sealing_key(kid or secrets.token_hex(8))

@@ -1,4 +1,4 @@
-"""The calls of one process: which calls are open, and which messages each session was sent and still has to be sent.
+"""The calls of one process: which calls are open, which messages each session was sent, and which it is still owed.
 
 There are few calls and few responders, so calls do not use the fan-out of alerts. The stream's hub, which knows all
 sessions by number (their *rows*), notifies this hub when a session arrives, moves, sends a message or leaves. The
@@ -6,7 +6,7 @@ stream's hub also writes the frames that this hub returns, before any alert. Thi
 asyncio. It asks the worker for changes of the log by a `LogRequest`.
 
 In this package, a session *is owed* a message if the message should be sent to the session and was not sent yet. To
-*note* a row means to remember that its session may be owed a message. A *seat* is a place among the responders who go.
+*note* a row means to remember that its session may be owed a message. A *seat* is a responder's assignment to a call.
 
     event                                what this hub does
     an entry is read from the log        `take` notes the rows that the entry may concern
@@ -65,7 +65,7 @@ JITTER_S = 0.1  # longest random delay before a radius grows, so that not all pr
 UNANSWERED_S = 60.0  # a call counts as unanswered if nobody has accepted it within this time
 KEPT_S = 86_400.0  # an expired call without an `end` is forgotten after this time; the log forgets it then, too
 STANDDOWN, TASK, CALL = range(3)  # the order of messages in one write (RJ3)
-LOOK_S = 0.2  # time between two checks of the times of all calls
+LOOK_S = 0.2  # time between two checks whether a call has expired
 INITIAL_CAPACITY = 1 << 10  # number of circles for which address space is reserved at the start
 
 
@@ -73,9 +73,9 @@ INITIAL_CAPACITY = 1 << 10  # number of circles for which address space is reser
 
 
 class AcceptRequest(NamedTuple):
-    """Asks the worker to request a seat (a place among those who go) for a session that has sent `accept`.
+    """Asks the worker to request a seat (an assignment to a call) for a session that has sent `accept`.
 
-    `CallHub.seat_request` returns the details. The worker passes the answer to `CallHub.on_answer`.
+    `CallHub.seat_request` returns the details of the request. The worker passes the answer to `CallHub.on_answer`.
     """
 
     responder: Responder
@@ -83,9 +83,9 @@ class AcceptRequest(NamedTuple):
 
 
 class ReleaseRequest(NamedTuple):
-    """Asks the worker to release a person's seat (a place among the responders who go to a call).
+    """Asks the worker to release a person's seat (the person's assignment to a call).
 
-    If `accepted_at` (ms since 1970) is not None, only a seat that was accepted at that time is released.
+    If `accepted_at` (ms since 1970) is not None, the seat is released only if the person accepted it at that time.
     """
 
     call_id: str
@@ -102,9 +102,9 @@ class ReportRequest(NamedTuple):
 
 
 class RestoreRequest(NamedTuple):
-    """Asks the worker to restore seats (places among the responders who go) of a call.
+    """Asks the worker to store seats (responders' assignments) of a call again, because the log has lost them.
 
-    This process has read the entries that gave these seats, but the log has lost the entries. `CallHub.lost` lists the
+    This process had read the entries that gave these seats before the log lost the entries. `CallHub.lost` lists the
     seats.
     """
 
@@ -115,10 +115,10 @@ LogRequest = AcceptRequest | ReleaseRequest | ReportRequest | RestoreRequest
 
 
 class CallHub:
-    """The calls and the responders of one process. Decides which messages about calls each session is sent.
+    """Keeps the calls and the responders of one process, and decides which messages about calls each session is sent.
 
     A row is the number of a session. A session is owed a message if it should get the message and was not sent it yet.
-    A seat is a place among the responders who go to a call. The docstring of the module has the rules.
+    A seat is a responder's assignment to a call. The docstring of the module has the rules.
     """
 
     def __init__(
@@ -131,12 +131,12 @@ class CallHub:
     ) -> None:
         """Create a hub without calls, for sessions with rows (session numbers) from 0 to `capacity` - 1.
 
-        `open_` decrypts an entry, or returns None if no key does. `ask` accepts a request for a change of the log, and
-        must return before the request is carried out. `aeds` are the known defibrillators. `observe` is called with the
-        name of a duration (`first_ring`, `accept` or `first_seat`) and the duration in seconds.
+        `open_` decrypts an entry, or returns None if no key decrypts it. `ask` accepts a request to change the log; it
+        must return at once, before the request is carried out. `aeds` are the known defibrillators. `observe` is called
+        with the name of a measured duration (`first_ring`, `accept` or `first_seat`) and its length in seconds.
         """
         self.rings = self.acks = self.failed = (
-            0  # numbers of `call` messages sent, of acknowledgements, of undecryptable entries
+            0  # how many `call` messages were sent, acknowledgements received, entries not decryptable
         )
         self.answers: Counter[str] = Counter()
         self.standdowns: Counter[Reason] = Counter()
@@ -147,10 +147,10 @@ class CallHub:
         self._observe = observe
         self._calls: dict[str, LiveCall] = {}
         self._responders = Responders(capacity)
-        self._returning: deque[tuple[float, Responder]] = deque()  # (until when, responder with unknown calls)
-        self._near: CircleIndex[LiveCall] = CircleIndex(INITIAL_CAPACITY)  # the circles of the calls that notify
-        self._widening: set[LiveCall] = set()  # calls with a free seat whose last wave has not begun
-        self._seated: dict[Person, set[LiveCall]] = {}  # the calls without an end in which a person has a seat
+        self._returning: deque[tuple[float, Responder]] = deque()  # (kept until, who holds unknown calls)
+        self._near: CircleIndex[LiveCall] = CircleIndex(INITIAL_CAPACITY)  # the circles inside which calls notify
+        self._widening: set[LiveCall] = set()  # calls with a free seat whose radius can still grow
+        self._seated: dict[Person, set[LiveCall]] = {}  # by person: the calls to which they are assigned
         self._resting: dict[Person, float] = {}  # monotonic time until which a person is excluded (RQ7)
         self._noted: OrderedDict[int, set[LiveCall]] = OrderedDict()  # by row: calls about which a message may be owed
         self._counts: dict[str, Counts] = {}  # counts to store, by the name under which the log has them
@@ -160,18 +160,22 @@ class CallHub:
     # ---- the life of a session -------------------------------------------------------------------------------------
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        """Set the rights of a session, as its current token grants them."""
+        """Set the rights of a session to those that its current token grants."""
         self._responders.set_rights(row, rights)
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set the location of a session, as its client has sent it (RQ4).
+        """Set the location of a session to the one that its client has sent (RQ4).
 
-        None means that the client no longer shares its location. The session is then off duty, and gets no calls.
+        None means that the client no longer shares its location. The session is then off duty, and is not sent any
+        calls.
         """
         self._responders.move(row, here)
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """Process `holding` of a new session: the calls that it says it already has, as call id -> revision (RJ8)."""
+        """Process the field `holding` of a new session: the calls that the client already has (RJ8).
+
+        `holding` is a dict from the id of a call to the revision that the client has.
+        """
         responder = self._responders.find(row)
         for call_id, held in holding.items():
             call = self._calls.get(call_id)
@@ -183,17 +187,18 @@ class CallHub:
                 responder.unknown[call_id] = held
 
     def leave(self, row: int) -> None:
-        """Forget a session that has ended."""
+        """Forget a session that has ended, and what it was sent about calls."""
         self._noted.pop(row, None)
         responder = self._responders.leave(row)
         for call in responder.calls if responder is not None else ():
             del call.deliveries[row]
 
     def _trust_holding(self, responder: Responder, call: LiveCall, state: CallState, held: int, now: Now) -> None:
-        """Record that a session already has revision `held` of a call, as a `call` message or as a task (R5).
+        """Record that a session already has revision `held` of a call, because its client says so (R5).
 
-        Do nothing if the session may not see the call, or if both clocks (wall and monotonic) say that the call has
-        expired. One clock alone may be wrong (Rule 4).
+        The client may have the revision as a `call` message or as a task. Do nothing if the session may not see the
+        call, or if the call has expired according to both clocks (wall and monotonic). One clock alone may be wrong
+        (Rule 4).
         """
         if call.expired_for_sure(now) or not may_see(state, responder.may_test):
             return
@@ -203,15 +208,17 @@ class CallHub:
         if responder.person in call.released and call.seat_of(responder.person) is None:
             delivery.unsure = True
             if call.first_acceptance <= held < call.released[responder.person]:
-                # The session may have a task whose seat was released on another connection. Then it is owed `left`.
+                # The session may still have the task of a seat that was released on another connection. If so, it is
+                # owed a `standdown` with the reason `left`.
                 delivery.task = held
 
     # ---- messages from sessions ------------------------------------------------------------------------------------
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Process an `accept` (M18), a responder's request to go.
+        """Process an `accept` (M18), with which a responder offers to help.
 
-        The answer is a message that `frames` returns, either soon or after the log has decided.
+        The answer is a message that `frames` returns later: soon if this process can decide, otherwise after the log
+        has decided.
         """
         self.answers["accept"] += 1
         responder, call = self._responders.get(row), self._calls.get(call_id)
@@ -219,7 +226,7 @@ class CallHub:
         if delivery is not None:
             delivery.declined = False
         if call is not None and self._has_task(responder, call, now):
-            self._delivery(call, responder).again = True  # the same seat is confirmed (RV3)
+            self._delivery(call, responder).again = True  # confirm the seat that the person already has (RV3)
             self._note(row, call, first=True)
         elif reason := self._refusal(responder, call_id, eta_s, now):
             self._refuse(responder, call_id, reason)
@@ -227,15 +234,15 @@ class CallHub:
             responder.end_pending(AcceptEvent.ACCEPT)
             responder.pending = PendingAccept(call_id, eta_s, now.monotonic)
             self._ask(AcceptRequest(responder, responder.pending))
-        elif pending := responder.pending_for(call_id):  # one at a time (RV4): the client repeats others
+        elif pending := responder.pending_for(call_id):  # only one is pending at a time (RV4); clients repeat others
             pending.on(AcceptEvent.ACCEPT)
             pending.last_sent = None  # so that this `accept` gets an answer, too
 
     def _has_task(self, responder: Responder, call: LiveCall, now: Now) -> bool:
-        """Return whether the session may be sent a task of a call, the message with the exact place.
+        """Return whether the session may be sent a call's task, the message with the exact place.
 
-        Its person must have a seat among those who go, its qualifications and rights must fit, and the call must not be
-        over.
+        This is so if the call is not over, the session's person has a seat (an assignment to the call), and the
+        session's own qualifications and rights are sufficient.
         """
         state = call.state
         if state is None or self._is_over(call, now) or not may_see(state, responder.may_test):
@@ -243,9 +250,9 @@ class CallHub:
         return is_wanted(state, responder.quals) and call.seat_of(responder.person) is not None
 
     def _own_seat(self, responder: Responder, call: LiveCall) -> Seat | None:
-        """Return the seat (place among the responders who go) that a session may release or report on, or None.
+        """Return the seat (assignment to the call) that a session may release or report on; None if it has none.
 
-        It is the seat of the session's person (Rule 6). A session that was sent the task may do so even after its
+        It is the seat of the session's person (Rule 6). A session that was sent the task may still do so after its
         qualification has lapsed.
         """
         delivery = call.deliveries.get(responder.row, _NOTHING)
@@ -255,7 +262,7 @@ class CallHub:
     def _refusal(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> Refusal | None:
         """Return the reason to refuse an `accept` at once, without asking the log.
 
-        Return None if there is none; then the log decides (RV4).
+        Return None if there is no such reason; then the log must be asked (RV4).
         """
         if responder.person is None or not responder.quals:
             return "over"
@@ -266,7 +273,7 @@ class CallHub:
         return "over" if self._is_over(call, now) else refusal(call.state, seat_request, now)
 
     def decline(self, row: int, call_id: str) -> None:
-        """Process a `decline` (M19): the responder is not going, or is no longer going."""
+        """Process a `decline` (M19): a responder is not coming, or is no longer coming."""
         self.answers["decline"] += 1
         responder, call = self._responders.get(row), self._calls.get(call_id)
         pending, seat = responder.pending_for(call_id), None
@@ -282,8 +289,8 @@ class CallHub:
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
         """Process a `report` (M20): the progress of a responder on the way to a call.
 
-        It is ignored unless the session's person has a seat among those who go, and counts at most once in REPORT_S
-        seconds.
+        The report is ignored if the session's person has no seat (assignment to the call), or if the session's last
+        report was less than REPORT_S seconds ago.
         """
         responder, call = self._responders.find(row), self._calls.get(call_id)
         if responder is None or responder.person is None or call is None or self._is_over(call, now):
@@ -293,13 +300,13 @@ class CallHub:
             self._ask(ReportRequest(call_id, responder.person, state))
 
     def acknowledge(self, row: int, call_id: str, revision: int) -> None:
-        """Record that the session's client has shown the user this revision of a call (M5)."""
+        """Record that the session's client has shown this revision of a call to its user (M5)."""
         call = self._calls.get(call_id)
         if call is not None and row in call.deliveries:
             self.acks += call.note_ack(call.deliveries[row], revision)
 
     def seat_request(self, request: AcceptRequest, now: Now) -> SeatRequest | None:
-        """Return the details of a session's request for a seat (a place among those who go), with its current location.
+        """Return the request for a seat (an assignment to a call) to make for a session, with its current location.
 
         Return None if the session has left or no longer waits for an answer.
         """
@@ -307,15 +314,15 @@ class CallHub:
         return self._seat_request(responder, pending.call_id, pending.eta_s, now) if pending.waiting else None
 
     def on_answer(self, request: AcceptRequest, reason: Refusal | None, now: Now) -> bool:
-        """Process the log's answer to an `accept`, by which a session asks for a seat (a place among those who go).
+        """Process the log's answer to an `accept`, with which a session asks for a seat (an assignment to a call).
 
-        `reason` is None if the log has stored the seat (RV1), and otherwise the reason why the seat is refused. The
-        session is sent its task only when the seat is read from the log.
+        `reason` is None if the log has stored the seat (RV1); otherwise, it is the reason why the seat is refused. The
+        session is sent its task later, when this process reads the seat from the log.
 
-        Return True if the answer counts, and False if the log must be asked again. The latter happens if the call has
-        notified the session in the meantime, so the refusal is older than the message that the session has. Example:
-        node A learns that the call is full. Before the answer arrives, somebody at node B releases a seat, and the
-        session is notified again. So "full" is no longer true.
+        Return False if the log must be asked again, otherwise True. It must be asked again if the call has notified the
+        session in the meantime: then the refusal is older than the message that the session was sent. Example: node A
+        learns that the call has enough responders. Before this answer arrives, somebody at node B releases a seat, and
+        the session is notified again. So the refusal "full" is no longer correct.
         """
         responder, pending = request
         if reason is None:
@@ -337,9 +344,9 @@ class CallHub:
         return True
 
     def give_up(self, request: AcceptRequest) -> None:
-        """Forget an `accept` that waits for its answer, because a programming error has occurred.
+        """Forget a session's unanswered `accept`, because a programming error prevented the answer.
 
-        The client may accept again.
+        The client may send `accept` again.
         """
         if request.responder.pending is request.pending:
             request.responder.end_pending(AcceptEvent.FAIL)
@@ -374,7 +381,10 @@ class CallHub:
         return call_id in self._calls
 
     def take(self, entry: CallEntry, now: Now) -> None:
-        """Process an entry of a call from the log, and remember which sessions may be owed a message because of it."""
+        """Process an entry of a call from the log.
+
+        Remember the sessions that may have to be sent a message because of it.
+        """
         call = self._calls.get(entry.id)
         if call is None:
             self._arrivals += 1
@@ -386,15 +396,15 @@ class CallHub:
             self._ask(RestoreRequest(call.id))
 
     def lost(self, call_id: str) -> list[Seat]:
-        """Return the lost seats (places among the responders who go) of a call (RV7).
+        """Return the seats (responders' assignments) of a call that the log has lost (RV7).
 
-        This process has read the entries that gave these seats, but the log has lost the entries.
+        This process had read the entries that gave these seats before the log lost the entries.
         """
         call = self._calls.get(call_id)
         return [] if call is None else list(call.lost.values())
 
     def adopt(self, open_: Open, now: Now) -> None:
-        """Use new keys, and try again to decrypt the entries that the old keys could not decrypt (RZ5)."""
+        """Use new keys from now on, and decrypt with them, if possible, what the old keys could not decrypt (RZ5)."""
         self._open = open_
         for call in [each for each in self._calls.values() if each.undecrypted]:
             with self._changing(call, now):
@@ -402,9 +412,9 @@ class CallHub:
 
     @contextlib.contextmanager
     def _changing(self, call: LiveCall, now: Now) -> Iterator[None]:
-        """Return a context manager for code that changes a call.
+        """Return a context manager for a block of code that changes a call.
 
-        When its block ends, remember which sessions the change concerns, and count the entries that could not be
+        When the block ends, remember the sessions to which the change matters, and count the entries that could not be
         decrypted.
         """
         before, undecrypted_before = call.summary, set(call.undecrypted)
@@ -430,7 +440,7 @@ class CallHub:
     def _note_concerned(self, call: LiveCall, state: CallState, before: CallSummary, after: CallSummary) -> None:
         """Remember the sessions that may be owed a message because an open call has changed.
 
-        Their order is that of Rule 2.
+        They are remembered in the order of Rule 2, in which they will be sent their messages.
         """
         new = after.content != before.content
         notified: list[int] = []
@@ -447,10 +457,9 @@ class CallHub:
         self._update_index(call, state)
 
     def _finish(self, call: LiveCall, state: CallState, now: Now) -> None:
-        """Process the end of a call.
+        """Process the end of a call: its sessions will be sent `over` (RJ7).
 
-        Its sessions will be sent `over` (RJ7). People who went to the call are excluded from other calls for a while
-        (RQ7).
+        The responders who were assigned to the call are excluded from other calls for a while (RQ7).
         """
         end = state.end
         assert end is not None
@@ -469,9 +478,9 @@ class CallHub:
                 self._note(row, call, first=True)
 
     def _apply_kept_holding(self, call: LiveCall, state: CallState, now: Now) -> None:
-        """Process what sessions said in `holding` about a call that this process reads only now (R5e).
+        """Process what sessions said in `holding` about a call that this process has only read now (R5e).
 
-        `holding` lists the calls that a session already has.
+        In `holding`, a client lists the calls that it already has.
         """
         for _, responder in self._returning:
             held = responder.unknown.pop(call.id, None)
@@ -480,7 +489,7 @@ class CallHub:
                 self._note(responder.row, call)
 
     def _update_seated(self, call: LiveCall, before: CallSummary, after: CallSummary) -> None:
-        """Update `_seated`: a dict from each person to the calls to which they go, because they have a seat (RQ7).
+        """Update `_seated`, a dict from each person to the calls to which the person is assigned (RQ7).
 
         Calls whose end was read from the log are left out.
         """
@@ -494,7 +503,7 @@ class CallHub:
             self._seated.setdefault(person, set()).add(call)
 
     def _update_index(self, call: LiveCall, state: CallState) -> None:
-        """Update the index of circles, and the set of calls whose radius can grow, after a call has changed.
+        """Update the index of the calls' circles, and the set of calls whose radius can grow, after a call has changed.
 
         The index has the circle of each call that has not ended and that still needs responders.
         """
@@ -516,18 +525,19 @@ class CallHub:
 
     @property
     def busy(self) -> bool:
-        """Whether there may be messages about calls that sessions should get and were not sent yet."""
+        """Whether there may be sessions that should get messages about calls and were not sent them yet."""
         return bool(self._noted)
 
     def take_noted(self, count: int) -> list[tuple[int, Iterable[LiveCall]]]:
-        """Return up to `count` sessions for which there may be messages about calls, and forget them.
+        """Return up to `count` sessions that may be owed messages about calls, and forget them.
 
-        The result is a list of pairs: the row (number) of a session, and the calls. `frames` returns the messages.
+        The result is a list of pairs: the row (number) of a session, and the calls that the messages are about.
+        `frames` returns the messages themselves.
         """
         return [self._noted.popitem(last=False) for _ in range(min(count, len(self._noted)))]
 
     def frames(self, row: int, wire: int, now: Now, calls: Iterable[LiveCall] | None = None) -> list[bytes]:
-        """Return the messages about calls that a session should get now, as frames, and count them as sent.
+        """Return the messages about calls that a session should get now, as frames, and record them as sent.
 
         If `calls` is None, consider all calls. `wire` is the number of the session's frame format. Messages that
         withdraw a call (`standdown`) come first, then tasks, then `call` messages (RJ3).
@@ -548,7 +558,7 @@ class CallHub:
             while (message := self._next_message(responder, call, now)) is not None:
                 said.append(message)
                 if message.order == CALL:
-                    break  # nothing can follow a `call`
+                    break  # no other message about this call can follow
             if call.last_of_first_wave == row and call.state is not None:
                 call.last_of_first_wave = -1
                 self._observe("first_ring", max(0, now.wall_ms - call.state.opening.issued_at) / 1000)
@@ -564,9 +574,9 @@ class CallHub:
         return calls
 
     def _next_message(self, responder: Responder, call: LiveCall, now: Now) -> "_Message | None":
-        """Return the next message that the session should get about a call, or None.
+        """Return the next message that the session should get about a call, and record it as sent (Rule 1).
 
-        The message counts as sent (Rule 1).
+        Return None if there is no such message.
         """
         state, delivery = call.state, call.deliveries.get(responder.row, _NOTHING)
         if state is None or not may_see(state, responder.may_test):
@@ -601,10 +611,11 @@ class CallHub:
         return None
 
     def _is_notified(self, responder: Responder, call: LiveCall, state: CallState, now: Now) -> bool:
-        """Return whether the call notifies the session at its present location (RJ1).
+        """Return whether a session at its present location should be notified of the call (RJ1).
 
-        The caller has already checked seats, rights and earlier `decline` messages. If the session is not notified only
-        because its person is excluded (RQ7), count the person: the dispatcher is shown the number.
+        The caller has already checked seats, rights and earlier `decline` messages. A session is not notified if its
+        person is excluded because of another call (RQ7). If that is the only obstacle, count the person: the dispatcher
+        is shown the number.
         """
         here = responder.here if responder.on_duty and is_wanted(state, responder.quals) else None
         if here is None or not is_near(state, here):
@@ -633,9 +644,9 @@ class CallHub:
         return _Message(TASK, in_each_format(task_message(state, seat, place_of(opened), self._aeds)))
 
     def _not_qualified(self, responder: Responder, call: LiveCall, delivery: CallDelivery) -> "_Message | None":
-        """Return a message for a session whose person goes to a call, but whose token does not qualify (Rule 6).
+        """Return the message for a session that doesn't qualify for a call to which its person is assigned (Rule 6).
 
-        It is a `standdown` with the reason `over` if the session waits for the answer to an `accept`, and otherwise
+        It is a `standdown` with the reason `over` if the session waits for the answer to an `accept`. Otherwise, return
         None.
         """
         if responder.pending_for(call.id):
@@ -654,7 +665,7 @@ class CallHub:
     ) -> "_Message":
         """Return a `standdown` message with this reason, and record that the session's call or task is withdrawn.
 
-        `rest_until` is the time until which the person is excluded from other calls, in ms since 1970, or None.
+        `rest_until` is the time until which the person will get no other calls, in ms since 1970, or None.
         """
         delivery.over = delivery.again = False
         delivery.full = reason == "full"
@@ -667,16 +678,16 @@ class CallHub:
 
     @staticmethod
     def _note_last_sent(responder: Responder, call: LiveCall, what: Reason | Literal["call"]) -> None:
-        """Record which message about a call a session was sent last.
+        """Record which message about a call was the last that a session was sent.
 
-        The record is needed for the answer to an `accept`, and is kept only while an `accept` of this call waits for
-        its answer.
+        The record is needed for the answer to an `accept`. It is kept only while the session waits for the answer to an
+        `accept` of this call.
         """
         if pending := responder.pending_for(call.id):
             pending.last_sent = what
 
     def _delivery(self, call: LiveCall, responder: Responder) -> CallDelivery:
-        """Return the record of what the session was sent about a call. Create it if there is none."""
+        """Return the record of what a session was sent about a call. Create the record if there is none."""
         found = call.deliveries.get(responder.row)
         if found is None:
             found = call.deliveries[responder.row] = CallDelivery()
@@ -684,9 +695,9 @@ class CallHub:
         return found
 
     def rest_until(self, row: int, now: Now) -> int | None:
-        """Return the time until which a session's person is not called again, after helping at a call (RQ7).
+        """Return the time until which a session's person gets no calls, after having helped at one (RQ7).
 
-        It is in ms since 1970, or None if there is no such time.
+        The time is in ms since 1970. Return None if there is no such time.
         """
         person = self._responders.person_of(row)
         until = self._resting.get(person, 0.0) if person is not None else 0.0
@@ -695,7 +706,7 @@ class CallHub:
     def _is_busy(self, person: Person | None, now: Now) -> bool:
         """Return whether a person is excluded from other calls (RQ7).
 
-        They are if they go to an actual call (neither a test nor an exercise), or went to one recently.
+        This is so if the person is assigned to an actual call (neither a test nor an exercise), or was until recently.
         """
         if person is None or self._resting.get(person, 0.0) > now.monotonic:
             return person is not None
@@ -703,7 +714,7 @@ class CallHub:
 
     @staticmethod
     def _clock_ended(responder: Responder, call: LiveCall) -> bool:
-        """Return whether a call that is over for this session has expired, but has no end in the log."""
+        """Return whether a call that is over for this session has only expired: the log has no end for it."""
         state = call.state
         return (
             state is not None
@@ -716,16 +727,17 @@ class CallHub:
     def _is_over(call: LiveCall, now: Now) -> bool:
         """Return whether the call is over (Rule 4).
 
-        It is if its end was read from the log, or if either clock says that it has expired.
+        A call is over if its end was read from the log, or if it has expired according to either clock.
         """
         return call.summary.over or call.expired(now)
 
-    # ---- checks by time --------------------------------------------------------------------------------------------
+    # ---- periodic checks -------------------------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
-        """Forget expired calls, and people who are no longer excluded. The stream's hub calls this regularly.
+        """Forget expired calls, and forget that people are excluded when their time is over.
 
-        If a call seemed to be over because a clock was wrong, offer it to its sessions again.
+        If a call only seemed to be over because a clock was wrong, offer it to its sessions again. The stream's hub
+        calls this method regularly.
         """
         if now.monotonic < self._look_at:
             return
@@ -743,9 +755,10 @@ class CallHub:
                 self._note_concerned(call, call.state, CallSummary(), call.summary)
 
     def _drop(self, call: LiveCall) -> None:
-        """Forget an expired call.
+        """Forget a call that has expired.
 
-        Either its end was read, or it can't be decrypted, or it is so old that the log has forgotten it.
+        Call this only if the call's end was read, if the call can't be decrypted, or if it is so old that even the log
+        has forgotten it.
         """
         del self._calls[call.id]
         self._near.discard(call.index_slot)
@@ -770,9 +783,9 @@ class CallHub:
         return [each.id for each in calls if each.expired_for_sure(now) and now.monotonic >= each.over_by]
 
     def due_to_widen(self, now: Now) -> list[LiveCall]:
-        """Return the calls whose next wave (a wider radius) may be due (RN2).
+        """Return the calls whose next wave, a notification within a wider radius, may be due (RN2).
 
-        Whether it is due also depends on the number of notified sessions, which the caller must check.
+        Whether the wave is due also depends on the number of notified sessions, which the caller must check.
         """
         return [each for each in self._widening if each.widens_at(0) <= now.monotonic and not each.expired(now)]
 
@@ -783,16 +796,16 @@ class CallHub:
 
     @property
     def may_widen(self) -> bool:
-        """Whether the radius of any call can still grow."""
+        """Whether there is a call whose radius can still grow."""
         return bool(self._widening)
 
     def may_be_open(self, call_id: str, now: Now) -> bool:
-        """Return whether the call may still be open: this process does not know that it is over."""
+        """Return whether the call may still be open. It may be unless this process knows that it is over."""
         call = self._calls.get(call_id)
         return call is None or not self._is_over(call, now)
 
     def is_open_for(self, seat_request: SeatRequest, now: Now) -> bool:
-        """Return whether this process has read the call, and the call is not over for the person of this request."""
+        """Return whether this process has read the call, and the call is not over for the person in this request."""
         call = self._calls.get(seat_request.call_id)
         if call is None or call.state is None or self._is_over(call, now):
             return False
@@ -803,7 +816,7 @@ class CallHub:
         return [each for each in self._calls.values() if each.state is not None and not self._is_over(each, now)]
 
     def unanswered(self, now: Now) -> int:
-        """Return the number of open calls to which nobody goes.
+        """Return the number of open calls to which no responder is assigned.
 
         Calls that were opened less than UNANSWERED_S seconds ago don't count.
         """
@@ -816,13 +829,13 @@ class CallHub:
 
     @property
     def on_duty(self) -> int:
-        """The number of sessions on duty: with a qualification that counts, and a location (RQ4)."""
+        """The number of sessions on duty: with a location, and with a qualification that counts for calls (RQ4)."""
         return self._responders.on_duty
 
     def take_counts(self) -> dict[str, Counts]:
         """Return how many messages were sent, acknowledged and declined since this method was last called (HD16).
 
-        The keys of the dict name a call or a revision of a call. The counts start again from zero.
+        The result is a dict. Each key names a call or a revision of a call. Counting starts again from zero.
         """
         for call in self._calls.values():
             self.put_back_counts(call.take_counts())
@@ -830,7 +843,7 @@ class CallHub:
         return counts
 
     def put_back_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add counts that could not be stored, so that the next `take_counts` returns them again."""
+        """Add counts that could not be stored in the log, so that the next `take_counts` returns them again."""
         for name, more in counts.items():
             self._counts[name] = self._counts.get(name, Counts()).plus(more)
 
@@ -849,7 +862,7 @@ _NOBODY = Person("")  # a session without a token
 def _circle(call: CallState) -> Circle:
     """Return the circle inside which the call notifies sessions now.
 
-    Its centre is that of the published circle (RZ6).
+    It has the same centre as the published circle (RZ6).
     """
 
     return Circle(call.opening.near.lat, call.opening.near.lng, call.reach_m)

@@ -1,6 +1,6 @@
 """A call as one process knows it: the entries read so far, its end, and what each session was sent about it.
 
-The chain of a call is all of its entries in the log, numbered from 1. A seat is a place among the responders who go.
+The chain of a call is all of its entries in the log, numbered from 1. A seat is a responder's assignment to the call.
 
 Rule 1  The chain is kept encrypted. Normally a new entry is applied to the state of the call. If an entry arrives out
         of order, or new keys decrypt an old one, the state is computed again from the whole chain. The exact place is
@@ -30,20 +30,20 @@ from .state import CallState, DecryptedEntry, Seat, fold
 
 MAX_LIFE_S = 7_200.0  # longest lifetime that a policy can give a call; assumed for a call that can't be decrypted
 WIDEN_S = 0.2  # time from one wave to the next if fewer than `enough` sessions were notified (RN2)
-RESTING = 0  # the number in place of a revision under which the log counts people who rest (RQ7)
-ACKS_KEPT = 3  # a session can acknowledge only the newest revisions, up to this number, as for alerts (M5)
+RESTING = 0  # used instead of a revision in the name under which the log counts people who rest (RQ7)
+ACKS_KEPT = 3  # a session can acknowledge only this number of newest revisions, as for alerts (M5)
 
 Open = Callable[[CallEntry], DecryptedEntry | None]  # decrypts an entry; returns None if no key does
 
 
 @dataclass(slots=True)
 class CallDelivery:
-    """The messages about a call that one session has: this process has sent them, or `holding` has named them.
+    """The messages about one call that one session has, because this process sent them or `holding` says so.
 
-    `notified` is the newest revision of the call that the session has, or 0 if it has none and so is no recipient.
-    `task` is the revision of the session's task, or 0 if it has none. `full` says whether the session was sent a
-    standdown with the reason `full`, and was not notified after that. `unsure` says that it is not known whether the
-    session has a `call`, or the task of a seat that was released; therefore `call` is sent again (HD18).
+    `notified` is the newest revision of the call that the session has, or 0 if the session is not a recipient of the
+    call. `task` is the revision of the session's task, or 0 if it has none. `full` says whether the session was sent a
+    standdown with the reason `full`, and no notification after it. `unsure` is True if this process can't know whether
+    the session has a `call` message, or the task of a seat that was released; therefore `call` is sent again (HD18).
     """
 
     notified: int = 0
@@ -75,28 +75,28 @@ class CallSummary(NamedTuple):
 
 
 class LiveCall:
-    """A call from its first entry in the log until it has ended and expired.
+    """A call, kept from the time when its first entry is read from the log until the call has ended and expired.
 
-    The chain of a call is all its entries in the log. A seat is a place among the responders who go.
+    The chain of a call is all its entries in the log. A seat is a responder's assignment to the call.
     """
 
     def __init__(self, first: CallEntry, order: int, now: Now) -> None:
         self.id = first.id
         self.order = order  # number of this call in the order in which this process has read calls
         self.opened_at = 0  # when the first content that was read was issued, in ms since 1970
-        self.first_acceptance = 0  # the number of the first seat request that was read
+        self.first_acceptance = 0  # the number of the first entry that gave a seat
         self.state: CallState | None = None  # None while no content can be decrypted
         self.deliveries: dict[int, CallDelivery] = {}  # by row, the session's number
         self.released: dict[Person, int] = {}  # by person: the number of the entry that released the seat
         self.lost: dict[Person, Seat] = {}  # seats that the log has lost (Rule 3)
         self.summary = CallSummary()
         self.undecrypted: set[int] = set()  # numbers of entries that no key decrypts
-        self.index_slot = NONE  # slot of the call's circle in the hub's index, or NONE
+        self.index_slot = NONE  # where the hub's index has the call's circle; NONE if nowhere
         self.wave_at = now.monotonic  # when the current wave was read
         self.called = 0  # sessions here that were notified of the current revision and have not declined
         self.check_at = 0.0  # monotonic time of the next check whether to widen the radius
-        self.last_of_first_wave = -1  # row of the farthest session of the first wave, until it is served
-        self.suspended = False  # a message was not sent because a clock has ended the call
+        self.last_of_first_wave = -1  # row of the first wave's farthest session, until it is notified
+        self.suspended = False  # a message was withheld because the call has expired by a clock
         self._counts: dict[str, Counts] = {}  # counts to store, by the name under which the log has them
         self._frames: tuple[bytes, ...] = ()
         self._standdowns: dict[tuple[Reason, int | None], tuple[bytes, ...]] = {}
@@ -113,7 +113,7 @@ class LiveCall:
     def take(self, entry: CallEntry, open_: Open, now: Now) -> None:
         """Process an entry of the call.
 
-        If this process has read another entry with the same number before, the log has lost that one (Rule 3).
+        If this process had read another entry with the same number before, the log has lost that other entry (Rule 3).
         """
         known = self._chain.get(entry.revision)
         if self.summary.over or any(entry.sealed == each.sealed for each in self._chain.values()):
@@ -126,7 +126,7 @@ class LiveCall:
         self._settle(now)
 
     def decrypt_again(self, open_: Open, now: Now) -> None:
-        """Decrypt all entries again, with new keys (RZ5)."""
+        """Decrypt all entries of the call again, with new keys (RZ5)."""
         self._fold(open_)
         self._settle(now)
 
@@ -155,9 +155,9 @@ class LiveCall:
         return opened
 
     def _note(self, opened: DecryptedEntry) -> None:
-        """Record two changes that `CallState` does not record: seats that were released, and lost seats that are back.
+        """Record, from a decrypted entry, which seats were released and which lost seats the log has again.
 
-        A seat is a place among the responders who go.
+        A seat is a responder's assignment to the call. `CallState` records neither of these two changes.
         """
         if isinstance(opened.body, Acceptance):
             self.first_acceptance = self.first_acceptance or opened.entry.revision
@@ -183,7 +183,7 @@ class LiveCall:
         opening = state.opening
         self.opened_at = self.opened_at or opening.issued_at
         latest = now.monotonic + (opening.expires_at - opening.issued_at) / 1000
-        if opening.expires_at != self._expires_at:  # move the deadline by the same time
+        if opening.expires_at != self._expires_at:  # the deadline moves by as much
             self.deadline += (opening.expires_at - self._expires_at) / 1000
             self._expires_at = opening.expires_at
         self.deadline = min(self.deadline, latest)
@@ -197,7 +197,7 @@ class LiveCall:
     # ---- the state of the call -------------------------------------------------------------------------------------
 
     def holders(self) -> dict[Person, Seat]:
-        """Return the seats (places among the responders who go) that are taken: person -> seat.
+        """Return the seats that are taken (assignments to the call): a dict from the assigned person to the seat.
 
         Seats that the log has lost are included (Rule 3).
         """
@@ -212,32 +212,32 @@ class LiveCall:
         return self.state is not None and self.state.opening.status == "actual"
 
     def seat_of(self, person: Person | None) -> Seat | None:
-        """Return the seat of a person (a place among the responders who go), or None if they have none."""
+        """Return the seat of a person (the person's assignment to this call), or None if the person has none."""
         if person is None or self.state is None:
             return None
         return self.state.seats.get(person) or self.lost.get(person)
 
     def expired(self, now: Now) -> bool:
-        """Return whether the wall clock or the monotonic clock has ended the call (Rule 2)."""
+        """Return whether the call has expired according to the wall clock, the monotonic clock or both (Rule 2)."""
         return now.monotonic >= self.deadline or now.wall_ms >= self._expires_at
 
     def expired_for_sure(self, now: Now) -> bool:
-        """Return whether both the wall clock and the monotonic clock have ended the call."""
+        """Return whether the call has expired according to both the wall clock and the monotonic clock."""
         return now.monotonic >= self.deadline and now.wall_ms >= self._expires_at
 
     def frames(self, state: CallState) -> tuple[bytes, ...]:
         """Return the `call` message as a tuple of frames, one for each wire format.
 
-        They are encoded when first needed.
+        The frames are encoded when they are first needed after a change of the call.
         """
         if not self._frames:
             self._frames = in_each_format(call_message(state))
         return self._frames
 
     def standdown(self, reason: Reason, rest_until: int | None = None) -> tuple[bytes, ...]:
-        """Return the `standdown` message, which withdraws the call or a task, as one frame for each wire format.
+        """Return the `standdown` message, which withdraws the call or a task, as a tuple with a frame for each format.
 
-        `rest_until` is the time until which the person is excluded from other calls, in ms since 1970, or None.
+        `rest_until` is the time until which the person will get no other calls, in ms since 1970, or None.
         """
         found = self._standdowns.get((reason, rest_until))
         if found is None:
@@ -246,9 +246,9 @@ class LiveCall:
         return found
 
     def rest_until(self, person: Person | None) -> int | None:
-        """Return the time until which a person is not called again, because they helped at this call (RQ7).
+        """Return the time until which a person gets no other calls, because they helped at this one (RQ7).
 
-        It is in ms since 1970. Return None if the call has not ended, or if its end doesn't exclude this person.
+        The time is in ms since 1970. Return None if the call has not ended, or if the person was not assigned to it.
         """
         state = self.state
         if state is None or state.end is None or not self.is_actual or self.seat_of(person) is None:
@@ -256,7 +256,7 @@ class LiveCall:
         return state.end.at + state.opening.terms.rest_s * 1000 if state.opening.terms.rest_s else None
 
     def note_resting(self, person: Person) -> None:
-        """Count a person whom the call would notify if they were not excluded because of another call (RQ7).
+        """Count a person who is not notified of this call only because of another call (RQ7).
 
         Each person is counted once.
         """
@@ -266,10 +266,10 @@ class LiveCall:
             self._counts[name] = self._counts.get(name, Counts()).plus(Counts(sent=1))
 
     def widens_at(self, called: int) -> float:
-        """Return the time at which the radius grows next, in seconds of the monotonic clock (RN2).
+        """Return the time at which the search radius grows next, in seconds of the monotonic clock (RN2).
 
-        `called` is the number of sessions that were notified. Return infinity if the call is full or over, or if the
-        radius is the last one.
+        `called` is the number of sessions that were notified. Return infinity if the call has enough responders, if it
+        is over, or if its radius is already the largest one.
         """
         state = self.state
         if state is None or state.end is not None or state.full or state.wave + 1 >= len(state.opening.terms.rings_m):
@@ -292,7 +292,7 @@ class LiveCall:
     # ---- what was sent and answered --------------------------------------------------------------------------------
 
     def begin_revision(self) -> None:
-        """Set the number of notified sessions to 0, because a new revision begins."""
+        """Set the number of sessions that were notified of the current revision to 0, because a new revision begins."""
         self.called = 0
 
     def note_notified(self, delivery: CallDelivery, revision: int) -> None:
@@ -305,7 +305,8 @@ class LiveCall:
     def note_ack(self, delivery: CallDelivery, revision: int) -> bool:
         """Count a session's acknowledgement of a revision, and return True.
 
-        Return False, and count nothing, if the revision was not sent on this connection or is counted already (M5).
+        Return False, without counting, if the revision was not sent on this connection or has been acknowledged already
+        (M5).
         """
         if revision not in delivery.unacked:
             return False
@@ -314,7 +315,7 @@ class LiveCall:
         return True
 
     def note_declined(self, delivery: CallDelivery) -> None:
-        """Record that the session has declined. From now on it does not count as notified (RN2)."""
+        """Record that the session has declined. From now on, it is not counted among the notified sessions (RN2)."""
         if self.state is not None and delivery.called == self.state.revision:
             self.called -= 1
             delivery.called = 0
@@ -324,14 +325,14 @@ class LiveCall:
         delivery.declined = True
 
     def _count(self, more: Counts, revision: int = 1) -> None:
-        """Add `more` to the counts of the call, and to those of this revision."""
+        """Add `more` to the counts of the call as a whole, and to the counts of this revision of the call."""
         for name in {self.id, under_revision(self.id, revision)}:
             self._counts[name] = self._counts.get(name, Counts()).plus(more)
 
     def take_counts(self) -> dict[str, Counts]:
-        """Return what was counted since this method was last called: name under which it is stored -> counts.
+        """Return what was counted since this method was last called, as a dict.
 
-        The counts start again from zero.
+        Each key is the name under which the log stores the counts. Counting starts again from zero.
         """
 
         counts, self._counts = self._counts, {}

@@ -37,12 +37,12 @@ class CallOut(TypedDict):
 
 
 def near_map(near: Near) -> CircleOut:
-    """Return the published circle as a JSON object, in the same form as the circle of an alert."""
+    """Return the published circle of a call as a JSON object with the same members as the circle of an alert."""
     return {"type": "circle", "lat": near.lat, "lng": near.lng, "radius_m": near.radius_m}
 
 
 def call_map(call: CallState) -> CallOut:
-    """Return a call as responders see it (M21), without its exact place and without the responders who go."""
+    """Return a call as responders see it (M21), as JSON. It has neither the exact place nor the assigned responders."""
     opening = call.opening
     return {
         "id": call.id,
@@ -68,15 +68,17 @@ def call_message(call: CallState) -> dict[str, Any]:
 def task_revision(call: CallState, seat: Seat) -> int:
     """Return the revision of a responder's task (M22).
 
-    It is the number of the entry that let the responder go, or of the entry with the newest content if that is newer.
+    It is the number of the entry that assigned the responder, or of the entry that last changed the call's content,
+    whichever is later.
     """
     return max(seat.entry_number, call.content)
 
 
 def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> dict[str, Any]:
-    """Return the `task` message (M22), which gives a responder with a seat the exact place.
+    """Return the `task` message (M22), which tells an assigned responder the exact place.
 
-    A seat is a place among the responders who go. Only the responder who fetches a defibrillator gets its code (RI3).
+    `seat` is the responder's assignment to the call. A defibrillator's access code is sent only to the responder who
+    fetches that defibrillator (RI3).
     """
     near = aeds.near(place.lat, place.lng, call.opening.terms.aed_m)
     message: dict[str, Any] = {
@@ -90,7 +92,8 @@ def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> 
         "place": place.to_map(),
         "aeds": [aed.to_map(with_code=aed.id == seat.aed) for aed in near],
     }
-    # If the place was corrected after the seat was given, the seat's defibrillator may no longer be near.
+    # If the patient's position was corrected after this responder was assigned, the defibrillator that the responder
+    # should fetch may no longer be close to it.
     fetched = [number for number, aed in enumerate(near) if aed.id == seat.aed]
     return message | {"fetch": fetched[0]} if fetched else message
 
@@ -98,8 +101,8 @@ def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> 
 def standdown_message(call_id: str, reason: Reason, rest_until: int | None = None) -> dict[str, Any]:
     """Return the `standdown` message, which withdraws a call or a task (M23).
 
-    If this call is the reason why the responder is excluded from other calls for a while (RQ7), `rest_until` is the end
-    of that time in ms since 1970.
+    `rest_until` is the time until which the responder will get no other calls after having helped at this one (RQ7), in
+    ms since 1970. It is None if there is no such time.
     """
     message = {"type": "standdown", "id": call_id, "reason": reason}
     return message if rest_until is None else message | {"rest_until": format_time(rest_until)}
@@ -108,7 +111,7 @@ def standdown_message(call_id: str, reason: Reason, rest_until: int | None = Non
 def in_each_format(message: Mapping[str, Any]) -> tuple[bytes, ...]:
     """Return a message as a tuple of frames, one for each wire format.
 
-    Sessions that ask for signed alerts get the same frames, because calls have no signatures.
+    Sessions that ask for signed alerts get the same frames as the others, because calls are not signed.
     """
 
     return tuple(wire.frame(message) for wire in FORMATS) * 2

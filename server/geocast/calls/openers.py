@@ -1,4 +1,4 @@
-"""The openers of open calls (the dispatchers who opened them), and a limit on the open calls of each (rule HD6).
+"""Which dispatcher has opened which open call, and a limit on the open calls of each dispatcher (rule HD6).
 
 The open calls are read from the log, so the limit holds for all nodes together, and after a restart. Each node reads
 the entries of an open call once, and keeps its opener in memory for as long as the call is open. Two requests at the
@@ -16,24 +16,24 @@ from ..model.call import CallEntry, Opening, body_of
 from ..policy.shares import Shares
 
 MAX_OPEN_CALLS = 1_000
-RETRY_AFTER_S = 5  # after this time, one of the open calls may have ended
+RETRY_AFTER_S = 5  # a refused client may try again then: an open call may have ended
 READS_AT_ONCE = 16
 
 
 class Openers:
-    """Finds out which dispatcher opened each open call of a log, and counts the open calls of a dispatcher."""
+    """Counts the open calls of each dispatcher, after finding out in the log which dispatcher opened each call."""
 
     def __init__(self, alert_log: AlertLog, share: float = SHARE) -> None:
         """Create the object without reading the log.
 
-        `share` is the fraction of MAX_OPEN_CALLS that each dispatcher may use.
+        `share` is the fraction of MAX_OPEN_CALLS that a single dispatcher may use.
         """
         self.shares = Shares("open calls", MAX_OPEN_CALLS, share, RETRY_AFTER_S)
         self._log = alert_log
         self._known: dict[str, Hashable] = {}
 
     async def count(self, opener: Hashable, now_ms: int) -> tuple[int, int]:
-        """Return the number of calls that `opener` has open at `now_ms`, and the number of all open calls.
+        """Return how many calls of `opener` are open at `now_ms` (ms since 1970), and how many calls are open in all.
 
         Raise LogUnavailable if the log can't be read.
         """
@@ -49,7 +49,7 @@ class Openers:
     async def _opener(self, call_id: str) -> Hashable:
         """Return the dispatcher who opened a call.
 
-        Return None if the call's first entry can't be read. The call then counts for no dispatcher.
+        Return None if the call's first entry can't be read. Such a call counts for no dispatcher.
         """
         for entry in await self._log.history(call_id):
             if isinstance(entry, CallEntry):

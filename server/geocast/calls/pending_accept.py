@@ -1,9 +1,9 @@
 """An `accept` that waits for its answer: its states, and what changes them.
 
-A responder's session sends `accept` to ask for a seat, which is a place among the responders who go. If the log has to
+A responder's session sends `accept` to ask for a seat, which means to be assigned to the call. If the log has to
 decide, the call hub creates a pending accept. The worker asks the log, repeatedly while the log is unavailable, and
 reports the answer to the hub. If the seat is granted, the hub sends the session its `task` as soon as the seat is read
-from the log, and not before (RV1). If it is refused, the hub sends a `standdown`.
+from the log, and not before (RV1). If the seat is refused, the hub sends a `standdown`.
 
 | state       | the session accepts again | the session declines | the log grants | the log refuses | the session is answered | the session leaves | the attempt fails |
 |-------------|---------------------------|----------------------|----------------|-----------------|-------------------------|--------------------|-------------------|
@@ -29,7 +29,7 @@ from .eligibility import Reason
 
 
 class AcceptState(Enum):
-    """The state of an `accept` (a responder's request to go): the log's decision, and what the session waits for."""
+    """The state of an `accept` (a responder's offer to help): the log's decision, and what the session waits for."""
 
     ASKED = "the log has not answered yet"
     WITHDRAWN = "the log has not answered yet, and the session has declined since"
@@ -39,7 +39,7 @@ class AcceptState(Enum):
 
 
 class AcceptEvent(Enum):
-    """An event that changes the state of an `accept` (a responder's request to go)."""
+    """An event that changes the state of an `accept` (a responder's offer to help)."""
 
     ACCEPT = "the session accepts again"
     DECLINE = "the session declines"
@@ -85,8 +85,8 @@ class PendingAccept:
     """An `accept` message that waits for its answer.
 
     `since` is the time at which the message was received, in seconds of the monotonic clock. `eta_s` is the number of
-    seconds until arrival, according to the responder. `last_sent` is the last message that the session was sent about
-    the call after `since`. If a refusal would say the same, it is not sent.
+    seconds until the responder's arrival, as estimated by the responder. `last_sent` is the last message about the call
+    that the session was sent after `since`; a refusal that would only repeat it is not sent.
     """
 
     __slots__ = ("call_id", "eta_s", "last_sent", "since", "state")
@@ -100,13 +100,13 @@ class PendingAccept:
 
     @property
     def waiting(self) -> bool:
-        """Whether the session still waits for an answer."""
+        """Whether the session still waits for the answer to its `accept`."""
         return self.state not in (AcceptState.UNWANTED, AcceptState.DONE)
 
     def on(self, event: AcceptEvent) -> bool:
-        """Change the state according to an event.
+        """Change the state because of an event.
 
-        Return True if the responder's seat (place among those who go) must be released now.
+        Return True if the seat (the responder's assignment to the call) must be released now.
         """
         releases = (self.state, event) in RELEASING
         self.state = NEXT[self.state][event]

@@ -18,65 +18,71 @@ class Calls(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether there may be messages about calls that sessions should get and were not sent yet."""
+        """Whether there may be sessions that should get messages about calls and were not sent them yet."""
         ...
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        """Set the rights of a session, as its current token grants them."""
+        """Set the rights of a session to those that its current token grants."""
         ...
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set the location of a session, as its client has sent it (RQ4).
+        """Set the location of a session to the one that its client has sent (RQ4).
 
-        None means that the client no longer shares its location. The session is then off duty, and gets no calls.
+        None means that the client no longer shares its location. The session is then off duty, and is not sent any
+        calls.
         """
         ...
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """Process `holding` of a new session: the calls that it says it already has, as call id -> revision (RJ8)."""
+        """Process the field `holding` of a new session: the calls that the client already has (RJ8).
+
+        `holding` is a dict from the id of a call to the revision that the client has.
+        """
         ...
 
     def leave(self, row: int) -> None:
-        """Forget a session that has ended."""
+        """Forget a session that has ended, and what it was sent about calls."""
         ...
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Process an `accept` (M18), a responder's request to go.
+        """Process an `accept` (M18), with which a responder offers to help.
 
-        The answer is a message that `frames` returns, either soon or after the log has decided.
+        The answer is a message that `frames` returns later: soon if this process can decide, otherwise after the log
+        has decided.
         """
         ...
 
     def decline(self, row: int, call_id: str) -> None:
-        """Process a `decline` (M19): the responder is not going, or is no longer going."""
+        """Process a `decline` (M19): a responder is not coming, or is no longer coming."""
         ...
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Process a `report` (M20): the progress of a responder."""
+        """Process a `report` (M20): the progress of a responder on the way to a call."""
         ...
 
     def acknowledge(self, row: int, call_id: str, revision: int) -> None:
-        """Record that the session's client has shown the user this revision of a call (M5)."""
+        """Record that the session's client has shown this revision of a call to its user (M5)."""
         ...
 
     def take_noted(self, count: int) -> Sequence[tuple[int, Iterable[Any]]]:
-        """Return up to `count` sessions for which there may be messages about calls, and forget them.
+        """Return up to `count` sessions that may be owed messages about calls, and forget them.
 
-        The result is a list of pairs: the row (number) of a session, and the calls. `frames` returns the messages.
+        The result is a list of pairs: the row (number) of a session, and the calls that the messages are about.
+        `frames` returns the messages themselves.
         """
         ...
 
     def frames(self, row: int, wire: int, now: Now, calls: Iterable[Any] | None = None) -> list[bytes]:
-        """Return the messages about calls that a session should get now, and count them as sent.
+        """Return the messages about calls that a session should get now, and record them as sent.
 
         If `calls` is None, consider all calls. The messages are frames in the wire format with the number `wire`.
         """
         ...
 
     def rest_until(self, row: int, now: Now) -> int | None:
-        """Return the time until which a session's person is not called again, after helping at a call (RQ7).
+        """Return the time until which a session's person gets no calls, after having helped at one (RQ7).
 
-        It is in ms since 1970, or None if there is no such time.
+        The time is in ms since 1970. Return None if there is no such time.
         """
         ...
 

@@ -41,7 +41,7 @@ _Model = TypeVar("_Model", bound=StrictModel)
 
 
 class PlaceRequest(StrictModel):
-    """The exact place where help is needed, in degrees, and how to get there. It is shown only to responders who go."""
+    """The exact place where help is needed, in degrees, and how to get there. Only assigned responders are shown it."""
 
     lat: Latitude
     lng: Longitude
@@ -96,21 +96,21 @@ class RequestedCall:
     replaces: int
 
     def near(self, resolution: int, held: Near | None) -> Near:
-        """Return the circle to publish instead of the exact place (RZ6).
+        """Return the circle that is published instead of the exact place (RZ6).
 
-        `held` is the circle of the previous content, or None if there is none.
+        `held` is the circle that was published with the previous content of the call, or None if there is none.
         """
         before = [] if held is None else [(held.lat, held.lng, held.radius_m)]
         [disc] = publish_area([(self.place.lat, self.place.lng, 0.0)], resolution, before)
         return Near(*disc)
 
     def facts(self) -> PolicyFacts:
-        """Return the parts of the request that the policy checks."""
+        """Return what the policy needs to know about the request in order to check it."""
         return _facts(self.category, self.occurred_at, self.expires_at, takes_default=self.expires_at is None)
 
 
 def parse_call(body: Mapping[str, Any]) -> RequestedCall:
-    """Return the request to open a call.
+    """Return the parsed request to open a call.
 
     `body` is the result of `strict_json.load_json`. Raise Invalid if the body breaks a rule.
     """
@@ -118,9 +118,9 @@ def parse_call(body: Mapping[str, Any]) -> RequestedCall:
 
 
 def parse_content(body: Mapping[str, Any], call_id: str) -> RequestedCall:
-    """Return the request to give a call new content.
+    """Return the parsed request to give the call `call_id` new content.
 
-    Raise Invalid if the body breaks a rule, or has another call's id.
+    Raise Invalid if the body breaks a rule, or has the id of another call.
     """
     given = body.get("id")
     mismatch = [ID_MISMATCH] if isinstance(given, str) and is_id(given) and given != call_id else []
@@ -134,7 +134,7 @@ def parse_content(body: Mapping[str, Any], call_id: str) -> RequestedCall:
 
 
 def parse_end(body: Mapping[str, Any]) -> str:
-    """Return the reason in a request to end a call. Raise Invalid if the body breaks a rule."""
+    """Return the reason that a request to end a call gives. Raise Invalid if the body breaks a rule."""
     return _validate(EndRequest, body).reason
 
 

@@ -6,7 +6,7 @@ Rule 1  For a session without a qualification, only the person is stored: one en
         `Responder` when it sends its location, says in `holding` that it already has a call, answers a call, or is sent
         something about a call (RJ6, RJ9).
 Rule 2  The location of a session stays in this module (RZ7). It is in the index only while the session is on duty, that
-        is, while it has a qualification that counts and says where it is (RQ4).
+        is, while it shares its location and has a qualification that counts for calls (RQ4).
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,11 +23,11 @@ from .eligibility import MAX_REACH_M, Here, Refusal
 from .live_call import LiveCall
 from .pending_accept import AcceptEvent, PendingAccept
 
-INITIAL_CAPACITY = 1 << 12  # number of places for which address space is reserved at the start
+INITIAL_CAPACITY = 1 << 12  # number of locations for which address space is reserved at the start
 
 
 class ResponderRights(Protocol):
-    """The rights that a session's token gives."""
+    """What a session's token allows the session to do and see."""
 
     @property
     def may_test(self) -> bool:
@@ -36,12 +36,12 @@ class ResponderRights(Protocol):
 
     @property
     def subject(self) -> Subject | None:
-        """The subject of the token; None without a token."""
+        """The subject (issuer and `sub`) of the session's token; None if the session has no token."""
         ...
 
     @property
     def quals(self) -> frozenset[str]:
-        """The qualifications that count for calls (RQ1 to RQ3)."""
+        """The qualifications in the session's token that count for calls (RQ1 to RQ3)."""
         ...
 
 
@@ -59,7 +59,7 @@ class Responder:
         self.quals: frozenset[str] = frozenset()
         self.may_test = False
         self.here: Here | None = None
-        self.slot = -1  # slot of its location in the index; -1 while it is off duty
+        self.slot = -1  # where the index has its location; -1 while the session is off duty
         self.calls: set[LiveCall] = set()  # the calls that record what this session was sent
         self.pending: PendingAccept | None = None
         self.refused: dict[str, Refusal] = {}  # by call: refusals of an `accept` that must still be sent
@@ -69,28 +69,28 @@ class Responder:
 
     @property
     def on_duty(self) -> bool:
-        """Whether the session has a qualification that counts, and says where it is (RQ4)."""
+        """Whether the session shares its location and has a qualification that counts for calls (RQ4)."""
         return self.slot >= 0
 
     def pending_for(self, call_id: str) -> PendingAccept | None:
-        """Return the session's `accept` of this call if it still waits for an answer, else None."""
+        """Return the session's `accept` of this call if it still waits for an answer, otherwise None."""
         return self.pending if self.pending is not None and self.pending.call_id == call_id else None
 
     def end_pending(self, event: AcceptEvent) -> None:
-        """Apply an event to the session's pending `accept`, if there is one, and stop waiting for its answer."""
+        """Apply an event to the session's unanswered `accept`, if it has one, and stop waiting for the answer."""
         if self.pending is not None:
             self.pending.on(event)
             self.pending = None
 
 
 class Responders:
-    """All sessions with a token, by row (the session's number) and by person.
+    """Keeps all sessions with a token, by row (the session's number) and by person.
 
-    A session that may be sent messages about calls for help also has a `Responder`.
+    Those sessions that may be sent messages about calls for help each have a `Responder` as well.
     """
 
     def __init__(self, capacity: int) -> None:
-        """Create an object without sessions, for rows (session numbers) from 0 to `capacity` - 1."""
+        """Create the object without sessions; their rows (session numbers) may be from 0 to `capacity` - 1."""
         self._persons: list[Person | None] = [None] * capacity  # each session's person, by row
         self._rows: dict[Person, int | set[int]] = {}  # by person: the row, or a set of several rows
         self._known: dict[int, Responder] = {}  # the responders, by row
@@ -98,15 +98,15 @@ class Responders:
 
     @property
     def on_duty(self) -> int:
-        """The number of sessions on duty: with a qualification that counts, and a location."""
+        """The number of sessions on duty: those with a location and with a qualification that counts for calls."""
         return len(self._here)
 
     def find(self, row: int) -> Responder | None:
-        """Return the `Responder` of the session with this row (session number), or None if it has none."""
+        """Return the `Responder` of the session with this row (session number), or None if the session has none."""
         return self._known.get(row)
 
     def get(self, row: int) -> Responder:
-        """Return the `Responder` of the session with this row (session number). Create it if there is none."""
+        """Return the `Responder` of the session with this row (session number). Create it if the session has none."""
         found = self._known.get(row)
         if found is None:
             found = self._known[row] = Responder(row, self._persons[row])
@@ -123,7 +123,7 @@ class Responders:
             yield from (rows,) if isinstance(rows, int) else rows
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        """Set the rights of a session, as its current token grants them."""
+        """Set the rights of a session to those that its current token grants."""
         subject = rights.subject
         self._name(row, None if subject is None else Person(subject.sub, subject.issuer))
         found = self._known.get(row)
@@ -134,7 +134,7 @@ class Responders:
             self._file(found)
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set the location of a session, as its client has sent it.
+        """Set the location of a session to the one that its client has sent.
 
         None means that the client no longer shares its location.
         """
@@ -144,7 +144,10 @@ class Responders:
             self._file(found)
 
     def leave(self, row: int) -> Responder | None:
-        """Forget a session that has ended, and its location. Return its `Responder`, or None if it had none."""
+        """Forget a session that has ended, and its location.
+
+        Return the `Responder` that the session had, or None if it had none.
+        """
         self._name(row, None)
         found = self._known.pop(row, None)
         if found is not None:
@@ -160,14 +163,14 @@ class Responders:
         return found
 
     def point_of(self, responder: Responder) -> tuple[Vector, float]:
-        """Return the location of a session on duty.
+        """Return the location of a session on duty: a unit vector (x, y, z) from the earth's centre, and its reach.
 
-        It is a unit vector from the centre of the earth, and an uncertainty in metres.
+        The reach is the uncertainty of the location in metres.
         """
         return self._here.place(responder.slot)
 
     def _name(self, row: int, person: Person | None) -> None:
-        """Set the person to whom a session belongs; None if it has no token."""
+        """Record to which person a session belongs; None if the session has no token."""
         old = self._persons[row]
         if old == person:
             return
@@ -182,7 +185,7 @@ class Responders:
                 self._rows[person] = {rows, row}
 
     def _forget(self, person: Person, row: int) -> None:
-        """Remove a session from the set of sessions of a person."""
+        """Remove a session from the set of the sessions that belong to a person."""
         rows = self._rows[person]
         if isinstance(rows, set) and len(rows) > 1:
             rows.discard(row)
@@ -190,7 +193,10 @@ class Responders:
             del self._rows[person]
 
     def _file(self, responder: Responder) -> None:
-        """Update the index of locations, which has the locations of all sessions on duty, and no others (Rule 2)."""
+        """Bring the index of locations up to date with a session.
+
+        The index has the location of each session that is on duty, and no others (Rule 2).
+        """
 
         here = responder.here if responder.quals else None
         if here is None:

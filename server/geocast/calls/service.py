@@ -1,6 +1,6 @@
 """Decisions about calls: opening, changing and ending them, and giving seats. Nothing here knows HTTP or sessions.
 
-A seat is a place among the responders who go. The chain of a call is all its entries in the log, numbered from 1. Every
+A seat is a responder's assignment to a call. The chain of a call is all its entries in the log, numbered from 1. Every
 decision is made from the whole chain, not only from the part that this node has read so far (H6). If another writer was
 faster, the decision is made again (RV2, `alertlog.optimistic`):
 
@@ -75,9 +75,10 @@ _OVERTAKEN = "this call is being written by others, or its last entry can't be r
 
 
 class CallOutcome(NamedTuple):
-    """The result of a dispatcher's request: the answer, and whether this request has stored the entry.
+    """The result of a dispatcher's request: the answer, and whether this request has stored an entry.
 
-    If `created` is True, this request has stored it (201). Otherwise an earlier, equal request has (200).
+    If `created` is True, this request has stored the entry (201). Otherwise, an earlier request with the same content
+    has stored it (200).
     """
 
     answer: CallAcceptedOut | CallEndedOut
@@ -85,7 +86,7 @@ class CallOutcome(NamedTuple):
 
 
 class CallService:
-    """Makes all decisions about calls, for the requests of dispatchers and of the responders of this process.
+    """Makes all decisions about calls that dispatchers, or the responders of this process, ask for.
 
     The methods for dispatchers raise Problem if the request is refused. All methods raise LogUnavailable if the outcome
     is unknown, for instance because this node can't decrypt the entries.
@@ -101,10 +102,10 @@ class CallService:
         aeds: Aeds = NO_AEDS,
         openers: Openers | None = None,
     ) -> None:
-        """Create a service that writes calls to `alert_log`, encrypted with the first of `keys`.
+        """Create a service that writes the entries of calls to `alert_log`, encrypted with the first of `keys`.
 
         `appended` is called with each entry that was stored, to wake the processes that follow the log. `aeds` are the
-        defibrillators that can be fetched. `openers` counts the open calls of each dispatcher.
+        defibrillators that responders can fetch. `openers` counts the open calls of each dispatcher.
         """
         self._log = alert_log
         self._writer = OptimisticWriter[CallEntry](alert_log, appended, _OVERTAKEN)
@@ -115,9 +116,9 @@ class CallService:
         self._openers = openers or Openers(alert_log)
 
     def with_config(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "CallService":
-        """Return a copy with another policy, other keys and maybe other defibrillators.
+        """Return a copy of this service with another policy, other keys and, if `aeds` is given, other defibrillators.
 
-        Requests in progress keep the old ones.
+        Requests in progress continue with the old ones.
         """
         after: CallService = copy(self)
         after._policy, after._keys = policy, keys
@@ -127,7 +128,7 @@ class CallService:
     # ---- requests from dispatchers ------------------------------------------------------------------------------
 
     async def open(self, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
-        """Open a call. If the same request has opened it already, return the same answer."""
+        """Open a call. If an earlier, equal request has opened it already, return the same answer as then."""
         try:
             request = parse_call(body)
         except Invalid as invalid:
@@ -149,7 +150,7 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._log.history(request.id), decide, append)
 
     async def revise(self, call_id: str, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
-        """Give a call new content. If the same request has done so already, return the same answer."""
+        """Give a call new content. If an earlier, equal request has done so already, return the same answer as then."""
         try:
             request = parse_content(body, call_id)
         except Invalid as invalid:
@@ -170,9 +171,9 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def end(self, call_id: str, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
-        """End a call.
+        """End a call, even if it has expired.
 
-        If it has ended already, return the answer for the `end` that is in the log. An expired call can still be ended.
+        If it has been ended already, return the answer that belongs to the `end` in the log.
         """
         try:
             reason = Reason(parse_end(body))
@@ -191,15 +192,15 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def state(self, call_id: str, dispatcher: Requester) -> CallStateOut:
-        """Return the state of a call for its dispatcher, with the responders who go, but without the exact place."""
+        """Return the state of a call for its dispatcher: with the assigned responders, but without the exact place."""
         _, call = self._visible(await self._chain(call_id), dispatcher)
         return await self._state_answer(call)
 
     async def open_calls(self, dispatcher: Requester) -> AsyncIterator[CallStateOut]:
-        """Yield the open calls of a dispatcher, in the order in which they were opened.
+        """Yield the states of a dispatcher's open calls, in the order in which the calls were opened.
 
-        If the dispatcher's token may change the calls of others, yield all open calls. There may be a thousand, so
-        other tasks may run between any two.
+        If the dispatcher's token allows changing the calls of others, yield the states of all open calls. There may be
+        a thousand calls, so other tasks may run before each one.
         """
         for call_id in await self._log.open_calls(self._now_ms()):
             await asyncio.sleep(0)  # let other tasks run, which reading a log in memory does not
@@ -213,9 +214,9 @@ class CallService:
     # ---- requests from responders, and scheduled changes -----------------------------------------------------------
 
     async def accept(self, seat_request: SeatRequest) -> Refusal | None:
-        """Try to give a responder a seat, which is a place among those who go (RV2 to RV5).
+        """Try to give a person a seat, which means to assign the person to a call (RV2 to RV5).
 
-        Return None if they have a seat now, otherwise the reason for the refusal.
+        Return None if the person has a seat now, otherwise the reason for the refusal.
         """
 
         def decide(chain: DecryptedChain | None) -> Plan[Refusal | None, CallEntry]:
@@ -234,11 +235,11 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._complete_chain(seat_request.call_id), decide)
 
     async def release(self, call_id: str, person: Person, accepted_at: int | None = None) -> None:
-        """Release a person's seat, which is a place among the responders who go (RV5).
+        """Release a person's seat, which means that the person is no longer assigned to the call (RV5).
 
-        Do nothing if the person has no seat, or the call is over. If `accepted_at` is not None, release only a seat
-        that was accepted at that time (ms since 1970), not a later one. Raise LogUnavailable if the log lacks the call:
-        lost entries will be put back.
+        Do nothing if the person has no seat, or if the call is over. If `accepted_at` (ms since 1970) is not None,
+        release the seat only if it was accepted at that time, and not a seat that was accepted later. Raise
+        LogUnavailable if the log lacks the call, because lost entries will be put back.
         """
 
         def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
@@ -250,9 +251,9 @@ class CallService:
         await self._append_if_open(call_id, decide)
 
     async def report(self, call_id: str, person: Person, state: SeatState) -> None:
-        """Store the progress that a responder with a seat (a place among those who go) has reported (M20).
+        """Store the progress that a responder who is assigned to the call has reported (M20).
 
-        Ignore a report that says nothing new, or that comes within 5 s of the last one.
+        Ignore a report that says nothing new, or that comes less than 5 s after the responder's last one.
         """
 
         def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
@@ -264,10 +265,10 @@ class CallService:
         await self._append_if_open(call_id, decide)
 
     async def widen(self, call_id: str, ring: int) -> None:
-        """Widen a call's search radius to `rings_m[ring]` (RN2).
+        """Widen a call's search radius to `rings_m[ring]`, if that is the next radius (RN2).
 
-        Do nothing if `ring` is not the next index, or if the call needs no more responders. If another entry is stored
-        first, do not try again, because that entry may have widened the radius already.
+        Do nothing if `ring` is not the next index, or if the call needs no more responders. If another writer's entry
+        is stored first, do not try again, because that entry may have widened the radius already.
         """
         chain, now = await self._complete_chain(call_id), self._clock.now()
         call = _open_call(chain, now)
@@ -277,7 +278,7 @@ class CallService:
             await self._writer.append([self._next_entry(chain, call, Widening(ring, now.wall_ms), Nothing())])
 
     async def expire(self, call_id: str) -> None:
-        """End a call whose current content has expired, if nothing has ended it yet (RZ4)."""
+        """End a call whose current content has expired, unless it has been ended already (RZ4)."""
 
         def decide(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
             call, now_ms = chain.call if chain else None, self._now_ms()
@@ -288,11 +289,11 @@ class CallService:
         await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def restore(self, call_id: str, seat: Seat) -> None:
-        """Store a seat again: this process has read it, but the log has lost its entry (RV7).
+        """Store a seat again whose entry this process has read, but which the log has lost (RV7).
 
-        A seat is a place among the responders who go. Example: a failover of Redis lost the entry that gave seat 2 to
-        r-1, and r-2 has accepted seat 2 since. Both responders are on their way. So r-1 gets seat 0, and is not called
-        off.
+        A seat is a responder's assignment to the call. Example: a failover of Redis lost the entry that gave seat 2 to
+        the responder r-1, and since then r-2 has accepted seat 2. Both responders are on their way. So r-1 is given
+        seat 0, and is not called off.
         """
 
         def decide(call: CallState, _now: Now) -> tuple[Body, Secret] | None:
@@ -309,8 +310,8 @@ class CallService:
     ) -> None:
         """Append the entry that `decide` makes for a call, if the call is open.
 
-        Append nothing if `decide` returns None. Raise LogUnavailable if the log lacks the call: lost entries will be
-        put back.
+        Append nothing if `decide` returns None. Raise LogUnavailable if the log lacks the call, because lost entries
+        will be put back.
         """
 
         def plan(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
@@ -329,10 +330,10 @@ class CallService:
         return opened_chain(self._keys, await self._log.history(call_id))
 
     async def _complete_chain(self, call_id: str) -> DecryptedChain | None:
-        """Return all entries of a call, after checking that each of them could be decrypted.
+        """Return a call with all its entries decrypted; None if the log has no such call.
 
-        Only then may a seat be given away (Rule 1). Return None if the log has no such call. Raise LogUnavailable if an
-        entry can't be decrypted.
+        Raise LogUnavailable if an entry can't be decrypted. A seat may be given only if all entries were decrypted
+        (Rule 1).
         """
         chain = await self._chain(call_id)
         if chain is not None and not chain.whole:
@@ -340,7 +341,7 @@ class CallService:
         return chain
 
     def _visible(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
-        """Return the entries and the state of a call, if this dispatcher may see it.
+        """Return a call's entries and its state, after checking that this dispatcher may see the call.
 
         Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher.
         """
@@ -353,7 +354,7 @@ class CallService:
         return chain, chain.call
 
     def _changeable(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
-        """Return the entries and the state of a call, if this dispatcher may change it now.
+        """Return a call's entries and its state, after checking that this dispatcher may change the call now.
 
         Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher, 410 if it is over.
         """
@@ -373,7 +374,7 @@ class CallService:
     # ---- the contents of calls -------------------------------------------------------------------------------------
 
     def _repeated_opening(self, request: RequestedCall, chain: DecryptedChain | None) -> CallOutcome:
-        """Return the answer to a request to open a call whose id is already used.
+        """Return the answer to a request to open a call whose id the log already has, if the call has the same content.
 
         Raise Problem if the id belongs to an alert, or to a call with other content.
         """
@@ -389,7 +390,7 @@ class CallService:
         raise LogUnavailable("this node has no key for this call")
 
     async def _policy_violations(self, invalid: Invalid, call_id: str, dispatcher: Requester) -> list[Violation]:
-        """Return the violations of the policy in a request for new content that is malformed as well.
+        """Return the policy violations of a request for new content that is also malformed.
 
         The list is empty if the call is unknown, or may not be changed.
         """
@@ -412,10 +413,10 @@ class CallService:
     def _new_opening(
         self, request: RequestedCall, dispatcher: Requester, call: CallState | None = None, kind: str | None = None
     ) -> Opening:
-        """Return the public content for a request to open a call or to give it new content.
+        """Return the public part of the content that a request to open or change a call asks for.
 
-        Raise Problem (422) with every rule that the request breaks. `call` is the call that gets new content, or None
-        if the request opens a call. `kind` is the kind of the call's present place.
+        Raise Problem (422) with every rule that the request breaks. `call` is the call to change, or None if the
+        request opens a call. `kind` is the kind of the present place of the call to change.
         """
         if call is None:
             violations = self._opening_violations(request)
@@ -445,18 +446,18 @@ class CallService:
         )
 
     def _published_headline(self, headline: str, terms: CallTerms) -> str:
-        """Return the headline that responders see.
+        """Return the headline to show to responders.
 
-        It is the category's title if the requested headline may identify somebody (RY3).
+        It is the category's title instead of the requested headline if that headline may identify somebody (RY3).
         """
         pii = self._policy.pii
         return terms.title if pii is not None and pii.find(headline) else headline
 
     def _has_same_content(self, request: RequestedCall, body: Opening, place: Secret) -> bool:
-        """Return whether a request has the same content as `body` and `place` (H5).
+        """Return whether a request has the same content as `body` and `place` together (H5).
 
-        An expiry that is missing in the request, and a headline that would be replaced, are determined by the terms of
-        the call before the comparison (RO3).
+        Before the comparison, a missing expiry is filled in, and a headline that may not be shown is replaced: both
+        under the terms with which the call was opened (RO3).
         """
         return (
             place == request.place
@@ -470,10 +471,10 @@ class CallService:
     # ---- assigning responders to a call's free seats ---------------------------------------------------------------
 
     def _new_seat(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest, now: Now) -> Acceptance:
-        """Return the body of an entry that gives a responder the free seat with the lowest number (RV5).
+        """Return the body of an entry that assigns a responder to the free seat with the lowest number (RV5).
 
-        A seat is a place among the responders who go. The body also has the role of the responder. It is `cpr` instead
-        of `aed` if there is no defibrillator to fetch.
+        A seat is an opening for one responder of the call. The body also has the responder's role: `cpr` instead of
+        `aed` if there is no defibrillator to fetch.
         """
         number = call.free_seat
         assert number is not None, "a call that is full was refused"
@@ -484,7 +485,7 @@ class CallService:
     def _aed_to_fetch(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest) -> str | None:
         """Return the id of the defibrillator that this responder should fetch, or None if there is none (RI2).
 
-        It is the one with the shortest detour among those that nobody else fetches.
+        Among those that nobody else fetches, it is the one with the shortest detour.
         """
         place = _exact_place(chain, call)
         if place is None or seat_request.here is None:
@@ -517,7 +518,7 @@ def _exact_place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
 
 
 def _seats_released(chain: DecryptedChain, person: Person) -> int:
-    """Return how many times this person has released a seat (a place among those who go) of the call (RV5)."""
+    """Return how many times this person has given up a seat (an assignment to this call) (RV5)."""
     return sum(isinstance(body, Release) and secret == person for _, body, secret in chain.entries)
 
 
@@ -531,9 +532,9 @@ def _expires_at(request: RequestedCall, terms: CallTerms) -> int:
 
 
 def _changed_fields(request: RequestedCall, opening: Opening, kind: str | None) -> list[Violation]:
-    """Return a violation for each field that a request changes, but that must stay the same.
+    """Return a violation for each field that a request changes although it must stay the same.
 
-    They are in the order of the protocol's table of fields.
+    The violations are in the order of the protocol's table of fields.
     """
     must = "must stay as it was when the call was opened"
     found = []

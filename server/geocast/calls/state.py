@@ -2,14 +2,14 @@
 
 The chain of a call is all its entries in the log, in order. The state depends only on the decrypted entries.
 `CallService` computes it from the whole chain for each decision; `LiveCall` applies entry after entry. Both get the
-same state. A seat is a place among the responders who go; an entry of the kind `claim` gives a seat to a person.
+same state. A seat is a responder's assignment to the call; an entry of the kind `claim` gives a seat to a person.
 
 Rule 1  No entry is refused here: what is in the log has happened. If a `claim` names a seat that somebody else has, the
         `claim` was put back after a failover of Redis. Its person already knows where to go, and so gets an additional
         seat, with number 0 (RV7).
-Rule 2  `revision` is the revision of the message `call`: the number of the entry with the newest content, or of the
-        release of a seat by which a full call begins to notify again (RV6). Neither a wider radius nor a `claim` makes
-        a new revision.
+Rule 2  `revision` is the revision of the message `call`. It is the number of the entry that last changed the content;
+        or that of a later `release`, if the call had enough responders and begins to notify again because one of them
+        has given up a seat (RV6). Neither a wider radius nor a `claim` makes a new revision.
 Rule 3  Entries after the end have no effect.
 Rule 4  A `claim` counts once. If the log has put it back, it has another number but the same encrypted part.
         Example: after a seat was released, somebody who can write to the log, but has no key, appends a copy of its
@@ -47,10 +47,11 @@ class DecryptedEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A person's seat: a place among the responders who go to a call.
+    """A person's seat: the person's assignment to a call.
 
     `number` starts at 1; it is 0 for an additional seat (RV7). `entry_number` is the number of the entry that gave the
-    seat. Times are in ms since 1970. `changed_at` is the time of the person's last report, or None if there was none.
+    seat. Times are in ms since 1970. `changed_at` is the time of the person's last report of progress, or None if there
+    was none.
     """
 
     number: int
@@ -65,7 +66,7 @@ class Seat:
 
 
 class Left(NamedTuple):
-    """The times at which a person agreed to go to a call and later gave that up, in ms since 1970."""
+    """The time at which a person accepted a call, and the time at which they gave it up again, in ms since 1970."""
 
     accepted_at: int
     at: int
@@ -75,9 +76,9 @@ class Left(NamedTuple):
 class CallState:
     """The state of a call after the entries that were applied so far.
 
-    `number` is the number of the last entry, and `content` that of the entry with the newest content. `entry` is the
-    latter entry, with its place encrypted, or None for a call that ended long ago (RZ4). `revision` is explained in
-    Rule 2 of the module. `wave` is the index of the current radius in `rings_m`.
+    `number` is the number of the last entry. `content` is the number of the entry that last changed the content.
+    `entry` is that entry, with the place still encrypted; it is None for a call that ended long ago (RZ4). Rule 2 of
+    the module explains `revision`. `wave` is the index of the current radius in `rings_m`.
     """
 
     id: str
@@ -94,24 +95,24 @@ class CallState:
 
     @property
     def radius_m(self) -> int:
-        """The current radius around the exact place, in metres."""
+        """The current search radius around the exact place, in metres."""
         rings = self.opening.terms.rings_m
         return rings[min(self.wave, len(rings) - 1)]
 
     @property
     def reach_m(self) -> float:
-        """The current radius around the centre of `near`, in metres."""
+        """The current search radius around the centre of the published circle `near`, in metres."""
         return self.opening.near.radius_m + self.radius_m
 
     @property
     def free_seat(self) -> int | None:
-        """The lowest number of a free seat (a place among the responders who go), or None if the call is full (RV5)."""
+        """The lowest number of a seat to which nobody is assigned, or None if there is no such seat (RV5)."""
         held = {seat.number for seat in self.seats.values()}
         return next((number for number in range(1, len(self.opening.terms.seats) + 1) if number not in held), None)
 
     @property
     def full(self) -> bool:
-        """Whether no seat (place among the responders who go) is free (RV6)."""
+        """Whether the call has enough responders, so that none of its seats is free (RV6)."""
         return self.free_seat is None
 
     def take(self, opened: DecryptedEntry) -> None:
@@ -150,9 +151,9 @@ class CallState:
 
 
 def first_state(first: DecryptedEntry) -> CallState | None:
-    """Return the state of a call after its first entry, or None if the entry is of the wrong kind.
+    """Return the state of a call after its first entry, or None if the entry is of another kind than expected.
 
-    The entry must be a `call`, or an `end` if the entries with the exact place were deleted.
+    The entry must be a `call`; or an `end`, if the entries with the exact place were deleted.
     """
     entry, body, _ = first
     if isinstance(body, Opening):
@@ -164,9 +165,10 @@ def first_state(first: DecryptedEntry) -> CallState | None:
 
 
 def fold(chain: Iterable[DecryptedEntry]) -> CallState | None:
-    """Return the state of a call after all its entries, in order; None if no entry says what the call is about.
+    """Return the state of a call after all of these entries, which must be in order.
 
-    Some time after the end, the entries with the exact place are deleted. Then the `end` says what the call was about.
+    Return None if no entry says what the call is about. Normally its `call` entries do. They have the exact place, so
+    they are deleted some time after the end; then the `end` entry says what the call was about.
     """
     entries = list(chain)
     known = next((each for each in entries if isinstance(each.body, Opening)), None)

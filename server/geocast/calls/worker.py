@@ -1,6 +1,6 @@
 """The worker that carries out the call hub's requests in the log, and does what is due: wider radii and ends of calls.
 
-A seat is a place among the responders who go. A wave is a step in which a call notifies people within a wider radius.
+A seat is a responder's assignment to a call. A wave is a step in which a call notifies people within a wider radius.
 
 Rule 1  If the log is unavailable, a request is tried again, as long as somebody waits for the result and the call is
         not over. Each try makes its decision from the state at that time.
@@ -44,12 +44,12 @@ from .state import Seat
 
 logger = logging.getLogger(__name__)
 
-TICK_S = 0.05  # longest time between two checks while a call can widen: other processes need this one's counts
-REST_S = 0.5  # longest time between two checks while no call can widen
+TICK_S = 0.05  # longest time between two checks while a radius can grow: other processes need this one's counts
+REST_S = 0.5  # longest time between two checks while no radius can grow
 CHECK_S = 0.2  # shortest time between two readings of one call's counts
 END_S = 1.0  # time between two searches for expired calls
 END_JITTER_S = 0.1  # longest random delay before an end is written, so that only one process writes it
-RESTORE_S = 3.0  # time that the log has to put back lost entries by itself
+RESTORE_S = 3.0  # wait this long before restoring seats: the log may put back lost entries by itself
 RETRY_S, RETRY_MOST_S = 0.25, 2.0  # first and longest pause between two tries if the log is unavailable
 ROLES = ("cpr", "aed")
 ANSWERS = ("accept", "decline")
@@ -64,16 +64,16 @@ class CallDecisions(Protocol):
     """
 
     async def accept(self, seat_request: SeatRequest) -> Refusal | None:
-        """Try to give a person a seat, which is a place among the responders who go.
+        """Try to give a person a seat, which means to assign the person to a call.
 
         Return None if the person has a seat now, otherwise the reason for the refusal.
         """
         ...
 
     async def release(self, call_id: str, person: Person, accepted_at: int | None) -> None:
-        """Release a person's seat, which is a place among the responders who go.
+        """Release a person's seat, which means that the person is no longer assigned to the call.
 
-        If `accepted_at` (ms since 1970) is not None, release only a seat that was accepted at that time.
+        If `accepted_at` (ms since 1970) is not None, release the seat only if it was accepted at that time.
         """
         ...
 
@@ -86,14 +86,14 @@ class CallDecisions(Protocol):
         ...
 
     async def restore(self, call_id: str, seat: Seat) -> None:
-        """Store a seat (a place among the responders who go) again that the log has lost.
+        """Store again a seat (a person's assignment to a call) that the log has lost.
 
-        Do nothing if its person has a seat.
+        Do nothing if the person has a seat.
         """
         ...
 
     async def expire(self, call_id: str) -> None:
-        """Store the end of a call that has expired."""
+        """Store in the log that a call has ended because it has expired."""
         ...
 
 
@@ -112,8 +112,8 @@ class CallWorker:
     ) -> None:
         """Create a worker and its hub, for sessions with rows (session numbers) from 0 to `capacity` - 1.
 
-        `config` returns the service and the keys of the current configuration. `store` stores counts, and returns
-        whether it succeeded.
+        `config` returns the service and the keys of the current configuration. `store` stores counts in the log, and
+        returns whether it succeeded.
         """
         self._config = config
         self._service, keys = config()
@@ -134,9 +134,9 @@ class CallWorker:
         self._end_at = 0.0
 
     def adopt(self) -> None:
-        """Use the current configuration.
+        """Start using the current configuration.
 
-        With its keys, try again to decrypt entries that could not be decrypted (RZ5).
+        With its keys, try again to decrypt the entries that could not be decrypted before (RZ5).
         """
         self._service, keys = self._config()
         self.hub.adopt(partial(opened, keys), self._clock.now())
@@ -154,9 +154,9 @@ class CallWorker:
         self.wake()
 
     async def run(self) -> None:
-        """Store counts, widen radii and end expired calls, until cancelled.
+        """Store counts, widen search radii and end expired calls, until this task is cancelled.
 
-        When cancelled, cancel the running tasks and store the last counts.
+        Then cancel the tasks that this worker has started, and store the last counts.
         """
         try:
             while True:
@@ -179,13 +179,13 @@ class CallWorker:
             await self._store()
 
     def degraded(self) -> int:
-        """Return the number of calls with entries that no key decrypts.
+        """Return the number of calls with entries that none of the keys decrypts.
 
         `/readyz` reports the number, but still answers 200 (Rule 5).
         """
         return self.hub.degraded(self._clock.now())
 
-    # ---- what is due at a time -------------------------------------------------------------------------------------
+    # ---- periodic work ---------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         now = self._clock.now()
@@ -200,7 +200,7 @@ class CallWorker:
                 self._start_once(call_id, self._expire(call_id))
 
     async def _widen(self, call: LiveCall) -> None:
-        """Widen the radius of a call, if the number of notified sessions shows that this is due."""
+        """Widen the search radius of a call if it is time to do so, given how many sessions were notified."""
         await self._store()
         try:
             called = call.called_of(await self._log.counts(call.count_name))
@@ -216,7 +216,7 @@ class CallWorker:
             await self._service.expire(call_id)
 
     async def _store(self) -> None:
-        """Add the counts of this process to the counts in the log, which are those of all processes (RN3)."""
+        """Add this process's new counts to those in the log, which are the sums for all processes (RN3)."""
         if (counts := self.hub.take_counts()) and not await self._store_counts(counts):
             self.hub.put_back_counts(counts)
 
@@ -237,7 +237,7 @@ class CallWorker:
                 self._start(self._report(call_id, person))
 
     async def _accept(self, request: AcceptRequest) -> None:
-        """Ask the log for a seat (a place among those who go) until it answers, and pass the answer to the hub.
+        """Ask the log to assign a person to a call, and pass the answer to the hub.
 
         The log is asked again while it is unavailable (Rule 1).
         """
@@ -262,9 +262,10 @@ class CallWorker:
                 return
 
     async def _report(self, call_id: str, person: Person) -> None:
-        """Store a responder's newest report of progress.
+        """Store the newest progress that a responder has reported.
 
-        If an older report waits to be stored, it is dropped: a report right after it would not count (M20).
+        If an older report still waits to be stored, it is dropped, because the newer one would not count so soon after
+        it (M20).
         """
 
         async def store() -> None:
@@ -281,7 +282,7 @@ class CallWorker:
             self._reports.pop((call_id, person), None)
 
     async def _restore(self, call_id: str) -> None:
-        """Store seats (places among those who go) again that the log has lost and not put back by itself (RV7)."""
+        """Store seats (responders' assignments) again that the log has lost and has not put back by itself (RV7)."""
         await asyncio.sleep(RESTORE_S)
         for seat in self.hub.lost(call_id):
             await self._retry(call_id, partial(self._put_back, call_id, seat))
@@ -290,7 +291,7 @@ class CallWorker:
         await self._service.restore(call_id, seat)  # each try uses the service of the current configuration
 
     async def _retry(self, call_id: str, do: Callable[[], Awaitable[None]]) -> bool:
-        """Call `do` until it succeeds, or until the call is over as far as this process knows (Rule 1).
+        """Call `do` until it succeeds, or until this process knows that the call is over (Rule 1).
 
         Return whether it succeeded.
         """
@@ -305,10 +306,7 @@ class CallWorker:
         return False
 
     def _start_once(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task for a call.
-
-        Do nothing if the task that this method last started for the call is still running.
-        """
+        """Start a task for a call, unless the task that this method last started for the call is still running."""
         if call_id in self._looked_at:
             work.close()
             return
@@ -352,6 +350,6 @@ class CallWorker:
 
 
 def _each(names: Iterable[str], counted: Mapping[Any, int]) -> list[tuple[str, float]]:
-    """Return a list of pairs: each name with its count, which is 0 if the name was not counted yet."""
+    """Return a list of pairs (name, count), with the count 0 for a name that was not counted yet."""
 
     return [(name, counted.get(name, 0)) for name in names]

@@ -1,7 +1,7 @@
 """Covers many detailed shapes by a few coarse ones, so that no official warning has to be refused (rule HD10).
 
-A *piece* is a polygon without holes, which also includes everything within `beyond_m` metres of its ring. An *outline*
-is a polygon that can be published as it is. `few` turns many pieces into a few outlines, in one of three ways:
+A *piece* is a polygon without holes, together with a buffer: everything within `beyond_m` metres of its ring. An
+*outline* is a polygon that can be published as it is. `few` turns many pieces into a few outlines in one of three ways:
 
     bridged             if the corners are few enough, and only the number of shapes is too large
     united              if the shapes have too many corners
@@ -12,7 +12,7 @@ it, and back along the line. It does not wind around the line itself. So the new
 narrow strip along the line, as wide as the buffer (`beyond_m`).
 
 **United**: all rings that fit on one plane are drawn on a grid of squares on that plane. A square is marked if a ring
-passes through it or winds around its middle. The marked squares become polygons without holes. GRIDS lists the grids
+passes through it or encloses its centre. The marked squares become polygons without holes. GRIDS lists the grids
 from the finest to the coarsest. The first grid whose result has few enough corners is used.
 
 **Boxed**: shapes that are near each other are replaced by one box around all of them.
@@ -46,17 +46,17 @@ from .spherical_polygon import SPREAD, Plane, angle_between
 GRIDS = (256, 128, 64, 32, 16, 8, 4, 2, 1)  # the numbers of squares along a side of each grid
 WIDE = math.radians(45)  # largest angle from a plane's centre; up to it, distances on the plane are at most doubled
 LEAST_M = 100.0  # the smallest side of a square
-MAX_MARKS = 300_000  # limit of sampled points on rings, plus crossings of rings and rows; it takes 0.1 s
+MAX_MARKS = 300_000  # limit of the sum of points sampled on rings and crossings of rows by rings: 0.1 s
 MAX_STEPS = 8 * MAX_CORNERS  # limit of the marked area's corners; most vanish when steps are simplified to slopes
-FINE = 64  # squares along a side; before grids that are coarser than this, boxes are tried
+FINE = 64  # squares along a side of the last grid that is tried before boxes are
 MOST_BOXED = 600
-MOST_BRIDGED = 125  # limit of shapes: each has three corners, a bridge adds two, and MAX_CORNERS is the limit
+MOST_BRIDGED = 125  # shapes; more can't have at most MAX_CORNERS: each has 3, and each bridge adds 2
 SIDES = 16  # sides of the polygon around a circle
-_SAMPLE = 0.5  # distance between two sampled points on an edge, in squares
+_SAMPLE = 0.5  # distance between two sampled points on an edge, in sides of a square
 
 
 def around(disc: Disc) -> Piece:
-    """Return a polygon (without a buffer) that contains the circle `disc`."""
+    """Return a polygon (without a buffer) that contains the whole circle `disc`."""
     lat, lng, radius_m = disc
     plane = Plane(np.array(unit_vectors(np.array([lat]), np.array([lng]))))
     far = math.tan(min(radius_m / EARTH_RADIUS_M, WIDE)) / math.cos(math.pi / SIDES)
@@ -67,9 +67,9 @@ def around(disc: Disc) -> Piece:
 def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[RequestedPolygon] | None:
     """Return at most `most` publishable polygons that together cover all pieces.
 
-    A piece is a polygon without holes, together with a buffer around its ring. `finest` is the number of squares along
-    a side of the finest grid to try. Return None if no such polygons are found, for instance because a piece is too
-    wide for a grid.
+    A piece is a polygon without holes, together with a buffer around its ring. `finest` is the finest grid to try,
+    given as the number of squares along a side. Return None if no such polygons are found, for instance because a piece
+    is too wide for a grid.
     """
     if most < len(given) <= MOST_BRIDGED and (outlines := _outlines(given)):
         for tolerance_m in (0, *TOLERANCES_M):
@@ -89,11 +89,11 @@ def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Reque
 def _bridged(
     pairs: Sequence[tuple[RequestedPolygon, Corners]], tolerance_m: float, most: int
 ) -> list[RequestedPolygon] | None:
-    """Return at most `most` polygons that cover the given ones, by joining polygons that are near each other.
+    """Return at most `most` polygons that together cover the given ones, by joining polygons that are near each other.
 
-    Two polygons are joined by a bridge: a line that the new ring follows from one to the other and back. Each item of
-    `pairs` has a polygon, and the polygon's ring as simplified by `tolerance_m`. Return None if the result would have
-    too many corners, or a polygon that is too wide.
+    Two polygons are joined by a bridge: a line along which the new ring goes from one polygon to the other, and back.
+    Each item of `pairs` has a polygon, and the polygon's ring after it was simplified by `tolerance_m` metres. Return
+    None if the result would have too many corners, or a polygon that is too wide.
 
     A ring that crosses itself is replaced by a box, because joined rings must all turn in the same direction: where two
     rings of opposite directions overlap, their winding numbers would add up to 0, and a place there would be outside.
@@ -115,7 +115,10 @@ def _bridged_as_they_are(given: Sequence[Piece], most: int) -> list[RequestedPol
 
 
 def _boxed(given: Sequence[Piece], most: int) -> list[Piece]:
-    """Return at most `most` boxes. Each box contains a group of given polygons that are near each other."""
+    """Return at most `most` boxes that together cover the given polygons.
+
+    Each box is drawn around polygons that are near each other, or around a single polygon.
+    """
     groups = {n: [piece] for n, piece in enumerate(given)}
     for one, other in islice(_nearest(given), max(len(given) - most, 0)):
         groups[one] += groups.pop(other)
@@ -127,7 +130,7 @@ def _boxed(given: Sequence[Piece], most: int) -> list[Piece]:
 
 
 def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
-    """Yield the steps that merge all polygons into one group, the nearest polygons first.
+    """Yield the steps that merge all polygons into one group, two groups at a time, the nearest polygons first.
 
     At the start, each polygon is a group of its own. Each step is a pair (one, other): the group `other` is merged into
     the group `one`. A group is identified by the index of one of its polygons.
@@ -154,10 +157,10 @@ def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
 
 
 def _bridge(one: Piece, other: Piece) -> Piece:
-    """Return a polygon that consists of two polygons and a line between their nearest corners.
+    """Return one polygon that consists of two given ones and a bridge, the line between their nearest corners.
 
-    The new ring goes around the first polygon to the line, along the line, around the second polygon, and back along
-    the line.
+    The new ring goes around the first polygon to the bridge, along the bridge, around the second polygon, and back
+    along the bridge.
     """
     a, b = one.points()[:, :-1], other.points()[:, :-1]
     at, to = np.unravel_index(int((a.T @ b).argmax()), (a.shape[1], b.shape[1]))
@@ -167,9 +170,10 @@ def _bridge(one: Piece, other: Piece) -> Piece:
 
 
 def _simple(outline: RequestedPolygon, ring: Corners, tolerance_m: float) -> Piece:
-    """Return a polygon that covers `outline`, with its corners in counter-clockwise order.
+    """Return a polygon that covers `outline` and whose ring does not cross itself. Its corners are counter-clockwise.
 
-    Its ring is `ring` (that of `outline`, simplified by `tolerance_m`), or a box if `ring` crosses itself.
+    `ring` is the ring of `outline` after it was simplified by `tolerance_m` metres. It becomes the ring of the result,
+    unless it crosses itself; then the result is a box.
     """
     polygon = outline.published(ring, tolerance_m)
     corners = polygon.ring if ring.simple else zip(*box_around(ring.lng, ring.lat), strict=True)
@@ -180,10 +184,10 @@ def _simple(outline: RequestedPolygon, ring: Corners, tolerance_m: float) -> Pie
 
 
 def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[RequestedPolygon] | None:
-    """Return at most `most` polygons that cover all given ones, drawn on a grid of squares.
+    """Return at most `most` polygons that together cover all given ones, and consist of the squares of a grid.
 
-    `grids` lists the grids to try, by the number of squares along a side. The first grid whose result is small enough
-    is used. Return None if there is no such grid.
+    `grids` lists the grids to try, each given as the number of squares along a side. The first grid is used whose
+    result has few enough polygons and corners. Return None if there is no such grid.
     """
     groups = list(_groups(given))
     for squares in grids:
@@ -201,7 +205,10 @@ def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[Req
 
 
 def _groups(given: Sequence[Piece]) -> "Iterator[_Group]":
-    """Yield groups of polygons that are near enough to each other to be projected on one plane."""
+    """Split the polygons into groups, and yield each group projected on a plane of its own.
+
+    The polygons of a group are near enough to each other for one plane.
+    """
     sizes = np.array([piece.ring.shape[1] - 1 for piece in given])
     points = Piece(np.hstack([piece.ring for piece in given]), 0.0).points()
     last = np.cumsum(sizes + 1) - 1
@@ -222,14 +229,14 @@ def _groups(given: Sequence[Piece]) -> "Iterator[_Group]":
 
 
 class _Group:
-    """The edges of a group of polygons, projected on one plane, in metres."""
+    """The edges of several polygons that are near each other, projected on one plane. Coordinates are in metres."""
 
     def __init__(self, start: Floats, end: Floats, ring: Ints, beyond_m: float) -> None:
-        """Project the edges of the polygons on a plane.
+        """Project the edges of the group's polygons on a plane.
 
-        Edge i runs from `start[:, i]` to `end[:, i]`; both arrays have unit vectors, and the shape (3, n). `ring[i]` is
-        the index of the ring to which edge i belongs. `beyond_m` is the largest buffer of a polygon of the group, in
-        metres.
+        Edge i runs from `start[:, i]` to `end[:, i]`; both arrays consist of unit vectors and have the shape (3, n).
+        `ring[i]` is the index of the ring to which edge i belongs. `beyond_m` is the width in metres of the widest
+        buffer among the group's polygons.
         """
         self._beyond_m = beyond_m
         self._plane = Plane(start)
@@ -238,11 +245,11 @@ class _Group:
         self._ring = ring
 
     def parts(self, squares: int) -> list[Piece] | None:
-        """Return polygons without holes that together cover the group, drawn on a grid.
+        """Return polygons without holes, made of grid squares, that together cover the group's polygons.
 
-        The grid has `squares` squares along a side. The polygons consist of the squares through which a ring passes, or
-        around whose middle a ring winds. Return None if the group is too wide for the plane, or if the result would
-        have too many corners or polygons.
+        The grid has `squares` squares along a side. A square is included if a ring passes through it or encloses its
+        centre. Return None if the group is too wide to be projected on a plane, or if the result would have too many
+        corners or polygons.
         """
         if not self._fits:
             return None
@@ -255,7 +262,7 @@ class _Group:
         row, column = np.nonzero(marked)
         shape = shapely.coverage_union_all(shapely.box(column, row, column + 1, row + 1))
         shape = shapely.transform(shape, lambda xy: xy * size_m + low)
-        # Between two sampled points, an edge may pass through the corner of a square that is not marked.
+        # Between two sampled points, an edge may cut off a corner of a square that is not marked, so widen the buffer.
         beyond_m = self._beyond_m + size_m * _SAMPLE
         found = list(islice(solid(shape, beyond_m + size_m), MOST_BRIDGED + 1))
         return [self._part(each, size_m, beyond_m) for each in found] if len(found) <= MOST_BRIDGED else None
@@ -263,21 +270,22 @@ class _Group:
     def _part(self, shape: Any, size_m: float, beyond_m: float) -> Piece:
         x, y = shapely.get_coordinates(shape).T / EARTH_RADIUS_M
         whole = Piece(_degrees(self._plane.from_plane(x, y)), beyond_m)
-        ring = _outline(whole).ring(size_m)  # this turns steps into slopes
+        ring = _outline(whole).ring(size_m)  # simplifying turns the steps between squares into slopes
         if not 3 <= len(ring) < len(x) - 1 or not ring.simple:
             return whole
         return Piece(np.array([ring.lng, ring.lat]), beyond_m + size_m)
 
 
 def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
-    """Return which squares of a grid are covered: an edge passes through them, or a ring winds around their middle.
+    """Return which squares of a grid are marked: those that a ring passes through, and those whose centre it encloses.
 
-    Edge i runs from `start[:, i]` to `end[:, i]`; both arrays have the shape (2, n), and the side of a square as their
-    unit. `ring[i]` is the index of the ring to which edge i belongs. The result is an array of bool, indexed by [row,
-    column]. Return None if the work would take too long.
+    Edge i of the rings runs from `start[:, i]` to `end[:, i]`; both arrays have the shape (2, n). Their unit of length
+    is the side of a square. `ring[i]` is the index of the ring to which edge i belongs. The result is an array of bool,
+    indexed by [row, column]. Return None if the work would take too long.
     """
     samples = np.ceil(np.abs(end - start).max(axis=0) / _SAMPLE).astype(np.intp) + 1
-    # `bottom` is the lowest row whose middle line an edge crosses, and `rows` the number of rows that it crosses there.
+    # For each edge, `bottom` is the lowest row whose middle line the edge crosses, and `rows` is the number of rows,
+    # from that one upwards, whose middle lines it crosses.
     bottom = np.ceil(np.minimum(start[1], end[1]) - 0.5).astype(np.intp)
     rows = np.ceil(np.maximum(start[1], end[1]) - 0.5).astype(np.intp) - bottom
     if samples.sum() + rows.sum() > MAX_MARKS:
@@ -306,7 +314,7 @@ def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
 
 
 def _counted(counts: Ints) -> tuple[Ints, Ints]:
-    """Repeat each index i of `counts` `counts[i]` times; return these indices, and the number of each repetition.
+    """Return two arrays: each index i repeated `counts[i]` times, and the number (from 0) of each repetition.
 
     Example: `counts` = [2, 0, 3] gives [0, 0, 2, 2, 2] and [0, 1, 0, 1, 2].
     """
@@ -315,7 +323,7 @@ def _counted(counts: Ints) -> tuple[Ints, Ints]:
 
 
 def _steps(marked: Any) -> int:
-    """Return the number of corners of an area that consists of the marked squares of a grid.
+    """Return how many corners the area of the marked squares of a grid has.
 
     A point of the grid is a corner of the area if one or three of the four squares around it are marked.
     """
@@ -325,9 +333,9 @@ def _steps(marked: Any) -> int:
 
 
 def _outlines(given: Sequence[Piece]) -> list[RequestedPolygon] | None:
-    """Return the polygons in a form that can be published.
+    """Return each of the polygons in a form that can be published.
 
-    Return None if a polygon has no area, or is too wide (rule A18).
+    Return None if one of the polygons has no area, or is too wide (rule A18).
     """
     try:
         return [_outline(piece) for piece in given]

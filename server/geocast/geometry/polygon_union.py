@@ -1,13 +1,13 @@
 """The union of many polygons, such as the zones of a CAP message (rules CZ1 and CZ2).
 
-Polygons are simplified, cut so that they have no holes, and joined. A *piece* is a polygon without holes,
-which also includes everything within `beyond_m` metres of its ring.
+Polygons are simplified, cut so that they have no holes, and joined. A *piece* is a polygon without holes, together with
+a buffer: everything within `beyond_m` metres of its ring.
 
     the rings of a GeoJSON polygon ── pieces ──> Piece, Piece, …        when a node starts
     the pieces of a message's zones ── join ──> fewer Pieces            when the message arrives
 
-All work is done in metres on the plane of `spherical_polygon`. There arcs are straight lines, so shapely can be used,
-which knows nothing about spheres. A distance on the plane is never shorter than the distance on the sphere.
+All work is done in metres on the plane of `spherical_polygon`. There, arcs are straight lines. So shapely, which knows
+nothing about spheres, can be used. A distance on the plane is never shorter than the distance on the sphere.
 
 Rule 1  The result covers each given piece, and everything within `beyond_m` of that piece's ring.
 Rule 2  Places far from all zones stay outside. So a hole is not filled. Instead, the polygon is cut into two along a
@@ -29,49 +29,49 @@ from .spherical_polygon import SPREAD, Plane
 
 TOLERANCE_M = 100.0  # for simplifying zones (rule CZ1)
 TIDY_M = 10.0  # for simplifying joined polygons, whose corners are rounded
-SHORT_DEG = 0.01  # an edge that spans less longitude and latitude than this is within 0.1 m of its arc
+SHORT_DEG = 0.01  # an edge with smaller differences of longitude and latitude is within 0.1 m of its arc
 MAX_EDGES = 1_000_000  # the largest number of edges of a ring after its edges are split
 MAX_WORK = 9_000  # the limit of `work` for pieces to join: 0.1 s, up to four times per message (rule HD3)
-WORK_OF_PIECE = 12  # a piece takes as much work as this number of corners, in addition to its own corners
+WORK_OF_PIECE = 12  # joining a piece costs this much in addition to its own corners
 _TOO_WIDE = "must have every corner less than 60° from the middle of all corners"
-_QUARTER = 4  # a quarter of a circle is approximated by this number of edges
+_QUARTER = 4  # shapely approximates a quarter of a circle by this number of edges
 _STRETCH = 1 / math.cos(SPREAD) ** 2  # the greatest ratio of a distance on the plane to that on the sphere
 _INNER = math.cos(math.pi / (4 * _QUARTER))  # distance from a unit circle's centre to the middle of such an edge
 
 
 class Piece(NamedTuple):
-    """A polygon without holes, and a buffer: everything within `beyond_m` metres of its ring.
+    """A polygon without holes, together with a buffer: everything within `beyond_m` metres of its ring.
 
-    `ring` is an array (2, n + 1) of the corners' longitudes and latitudes; the last corner equals the first. The edges
-    are arcs of great circles.
+    `ring` is an array of shape (2, n + 1) with the longitudes and latitudes of the corners; the last corner equals the
+    first. The edges are arcs of great circles.
     """
 
     ring: Floats
     beyond_m: float
 
     def points(self) -> Floats:
-        """Return the corners as unit vectors, (3, n + 1)."""
+        """Return the corners as unit vectors: an array of shape (3, n + 1). The last corner equals the first."""
         lng, lat = self.ring
         return np.array(unit_vectors(lat, lng))
 
     def radius_m(self) -> float:
-        """Return the distance from the middle of the corners to the farthest corner, in metres."""
+        """Return the distance from the middle of all corners to the farthest corner, in metres."""
         points = self.points()
         return Plane(points[:, :-1]).spread(points) * EARTH_RADIUS_M
 
     def keeps_a18(self) -> bool:
         """Return whether the polygon is narrow enough for rule A18.
 
-        Every corner must be less than 60° from the middle of the corners.
+        Each corner must be less than 60° away from the middle of all corners.
         """
         return _Metres([self.points()]).spread < SPREAD
 
 
 def pieces(rings: Sequence[Floats]) -> list[Piece]:
-    """Return polygons without holes that together cover a GeoJSON polygon.
+    """Return polygons without holes that together cover a GeoJSON polygon, which may have holes.
 
-    `rings` are arrays (2, n + 1) of longitude and latitude. The first is the outer ring, and the others are holes.
-    Return an empty list if the polygon has no area. Raise ValueError if a ring breaks rule A17 or A18.
+    `rings` are arrays of shape (2, n + 1) with longitudes and latitudes. The first is the outer ring, and the others
+    are holes. Return an empty list if the polygon has no area. Raise ValueError if a ring breaks rule A17 or A18.
     """
     split = [_split(ring) for ring in rings]
     on = _Metres([np.array(unit_vectors(lat, lng)) for lng, lat, _ in split], of=1)
@@ -91,23 +91,24 @@ def pieces(rings: Sequence[Floats]) -> list[Piece]:
 
 
 def _split(ring: Floats) -> tuple[Floats, Floats, float]:
-    """Return the result of `split_edges`, but without calling it if all edges are short.
+    """Return a ring after its long edges were split by `split_edges`; unchanged if all edges are short.
 
-    The edges of real zones are short. For such zones, `split_edges` would take half of the total time.
+    The result has the form of that of `split_edges`: longitudes, latitudes, and the width of the buffer. The edges of
+    real zones are short. For such zones, the calls would take half of the total time.
     """
     lng, lat = ring
     return (lng, lat, 0.0) if (np.abs(np.diff(ring)) <= SHORT_DEG).all() else split_edges(lng, lat, MAX_EDGES)
 
 
 def work(given: Sequence[Piece]) -> int:
-    """Return an estimate of the work of joining these polygons, expressed as a number of corners."""
+    """Return an estimate of the cost of joining these polygons, expressed as a number of corners."""
     return sum(piece.ring.shape[1] + WORK_OF_PIECE for piece in given)
 
 
 def simpler(piece: Piece, tolerance_m: float) -> Piece:
-    """Return the polygon with fewer corners, and with a buffer (`beyond_m`) that is larger by `tolerance_m`.
+    """Return the polygon with fewer corners, and with a buffer (`beyond_m`) that is `tolerance_m` metres wider.
 
-    Return `piece` itself if no corner can be removed, or if too few would remain.
+    Return `piece` itself if no corner can be removed, or if too few corners would remain.
     """
     lng, lat = piece.ring
     kept = kept_corners(lng, lat, tolerance_m)
@@ -115,7 +116,7 @@ def simpler(piece: Piece, tolerance_m: float) -> Piece:
 
 
 def join(given: Sequence[Piece], gap_m: float = 0.0) -> list[Piece]:
-    """Return the given polygons, with those that touch or are less than `gap_m` metres apart joined into one.
+    """Return the given polygons, after joining those that touch or are less than `gap_m` metres apart.
 
     Each zone was simplified by itself, so neighbours may overlap or have gaps between them. To close such gaps,
     polygons are widened, united, and then narrowed again; this also closes narrow bays. Polygons that were joined
@@ -137,28 +138,27 @@ class _Metres:
     """
 
     def __init__(self, rings: Sequence[Floats], of: int | None = None) -> None:
-        """Project `rings`: closed rings of unit vectors.
+        """Project `rings`, which are closed rings of unit vectors, on one plane.
 
-        The middle of the first `of` rings becomes the plane's centre. If `of` is None, all rings are used for the
-        centre.
+        The plane's centre is the middle of the first `of` rings, or of all rings if `of` is None.
         """
         self._plane = Plane(np.hstack([ring[:, :-1] for ring in rings[:of]]))
         self.spread = max(self._plane.spread(ring) for ring in rings)
         self.corners = [np.array(self._plane.to_plane(*ring)).T * EARTH_RADIUS_M for ring in rings]
 
     def piece(self, polygon: Any, beyond_m: float) -> Piece:
-        """Return a shapely polygon of this plane as a `Piece`, with a buffer of `beyond_m` metres."""
+        """Return a shapely polygon that lies on this plane as a `Piece` with a buffer of `beyond_m` metres."""
         x, y = shapely.get_coordinates(polygon).T / EARTH_RADIUS_M
         vx, vy, vz = self._plane.from_plane(x, y)
         return Piece(np.degrees([np.arctan2(vy, vx), np.arcsin(np.clip(vz, -1, 1))]), beyond_m)
 
     def joined(self, near: Sequence[Piece], gap_m: float) -> Iterator[Piece]:
-        """Yield the polygons of `near`, with those that touch or are less than `gap_m` metres apart joined into one.
+        """Yield the polygons of `near`, after joining those that touch or are less than `gap_m` metres apart.
 
         A polygon that is joined with no other is yielded unchanged.
         """
         beyond_m = max(piece.beyond_m for piece in near)
-        # The plane stretches distances, and most where it is farthest from its centre.
+        # Distances on the plane are longer than on the sphere, most of all far from the plane's centre.
         stretch = 1 / math.cos(self.spread) ** 2
         wide_m, back_m = (beyond_m + 1.0 + gap_m / 2) * stretch, (beyond_m + 1.0) * stretch
         polygons = np.array([_valid(shapely.polygons(xy)) for xy in self.corners])
@@ -177,7 +177,7 @@ class _Metres:
 
 
 def _tidy(piece: Piece) -> Piece:
-    """Return the polygon with fewer corners, or the same polygon if it would then cross itself."""
+    """Return the polygon with fewer corners; or unchanged, if its ring would cross itself with fewer corners."""
     lng, lat = piece.ring
     tidy = Piece(np.take(piece.ring, kept_corners(lng, lat, TIDY_M), axis=1), piece.beyond_m + TIDY_M)
     [xy] = _Metres([tidy.points()]).corners
@@ -185,7 +185,7 @@ def _tidy(piece: Piece) -> Piece:
 
 
 def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
-    """Yield groups of polygons that may touch, according to their bounding spheres.
+    """Yield groups of polygons that may touch each other, according to their bounding spheres.
 
     Two polygons are in one group if their bounding spheres touch or nearly touch, directly or through a chain of other
     polygons. Whether the polygons themselves touch is tested later, on the group's plane.
@@ -214,8 +214,8 @@ def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
 def solid(shape: Any, beyond_m: float) -> Iterator[Any]:
     """Yield shapely polygons without holes that together make up `shape`.
 
-    A hole is filled if every place in it is within `beyond_m` metres of the hole's edge. The shape is cut in two at
-    every other hole (Rule 2).
+    A hole is filled if every place in it is within `beyond_m` metres of the hole's edge. To remove any other hole, the
+    shape is cut in two along a line through the hole (Rule 2).
     """
     for part in shapely.get_parts(_valid(shape)):
         if shapely.get_type_id(part) != 3 or shapely.area(part) < 1:  # not a polygon, or less than a square metre
@@ -237,5 +237,8 @@ def solid(shape: Any, beyond_m: float) -> Iterator[Any]:
 
 
 def _valid(shape: Any) -> Any:
-    """Return the shape without self-crossings. Everything around which a ring winds is inside."""
+    """Return the same area as a shape whose rings do not cross themselves.
+
+    Everything around which a ring of `shape` winds is inside.
+    """
     return shape if shapely.is_valid(shape) else shapely.make_valid(shape, method="structure", keep_collapsed=False)

@@ -37,25 +37,25 @@ STRAY_M = 10.0  # the greatest distance from a piece of an edge to its arc (rule
 SAME_M = 0.1  # an edge whose distance from its arc is at most this needs no buffer (rule B9)
 TOLERANCES_M = (50, 100, 200, 500, 1_000, 2_000, 5_000)  # tolerances for simplifying (rule B8)
 DECIMALS = 6  # decimals of published degrees, which are exact to 0.11 m (rule B7)
-MAX_COMPARED = 7_000_000  # pairs of edges that GEOS compares in 0.1 s; a ring of 2,500 corners has half as many
-FEW = 4  # before rounding, there may be FEW * MAX_CORNERS corners, because rounding makes some of them equal
-FEW_PIECES = 2_000  # for fewer pieces than this, the distances of all samples are computed at once
-MAX_LEVELS = 30  # after these levels, not all cuts are at the farthest corner; a coast of 7,000 corners takes 24
+MAX_COMPARED = 7_000_000  # pairs of edges that GEOS compares in 0.1 s; a ring of 2,500 corners needs half as many
+FEW = 4  # FEW * MAX_CORNERS corners are enough before rounding, which makes some corners equal
+FEW_PIECES = 2_000  # if there are fewer pieces, all sampled distances are computed at once
+MAX_LEVELS = 30  # levels before some cuts are made in the middle of a line; a coast of 7,000 corners takes 24
 BOX_TURNS = 24  # the number of directions that are tried for a box around a ring
-BOX_MARGIN_M = 0.5  # a box is larger by this on each side, which is more than its rounding error
-NO_AREA = 1e-14  # a ring that is narrower than this (radians) is a line; rounding errors are smaller
-SAMPLES = 8  # the distance from a piece to its arc is measured at its eighths; it is greatest in the middle
+BOX_MARGIN_M = 0.5  # the margin that is added on each side of a box; it is more than the rounding error
+NO_AREA = 1e-14  # radians; a narrower ring counts as a line without an area; rounding errors are smaller
+SAMPLES = 8  # a piece's distance from its arc is measured at each eighth of its length; it is greatest in the middle
 
 Positions: TypeAlias = Sequence[tuple[float, float]]
 Ints: TypeAlias = NDArray[np.intp]
 
 
 class TooComplex(ValueError):  # noqa: N818 (the name describes the ring)
-    """Raised if the work on a ring would take too long (rule HD3)."""
+    """Raised if it would take too long to process a ring (rule HD3)."""
 
 
 class RequestedPolygon:
-    """A requested polygon: its corners, and its ring, whose edges are split until each is close to an arc.
+    """A polygon in a request, with a ring whose edges are split until each is close to an arc of a great circle.
 
     `corners` has (latitude, longitude) as requested. `lng` and `lat` are the closed ring with split edges, and the
     polygon includes everything within `beyond_m` metres of that ring. `radius_m` is the distance from the middle of the
@@ -79,7 +79,7 @@ class RequestedPolygon:
     )
 
     def __init__(self, positions: Positions, *, may_cross: bool = False, most: int = MAX_PIECES) -> None:
-        """Make a polygon of (longitude, latitude) pairs, the last equal to the first (rule A16).
+        """Make a polygon from (longitude, latitude) pairs, of which the last must equal the first (rule A16).
 
         Raise ValueError if the ring breaks one of the rules A17 to A19, or must be split into more than `most` pieces.
         With `may_cross`, the ring may cross or touch itself, and everything around which it winds is inside (rule
@@ -96,10 +96,10 @@ class RequestedPolygon:
     def of_arcs(
         cls, lng: Floats, lat: Floats, beyond_m: float, most_compared: int = MAX_COMPARED
     ) -> "RequestedPolygon":
-        """Return a polygon from a ring whose edges are arcs of great circles already, so that they need no splitting.
+        """Make a polygon from a ring whose edges are arcs of great circles already, so that they need no splitting.
 
         `lng` and `lat` are the corners of the closed ring. The polygon includes everything within `beyond_m` metres of
-        it. The ring may cross itself. It is assumed to do so if the test would take more than `most_compared`
+        the ring. The ring may cross itself; it is assumed to do so if the test would take more than `most_compared`
         comparisons. Raise ValueError if the ring has no area or breaks rule A18.
         """
         outline: RequestedPolygon = cls.__new__(cls)
@@ -130,13 +130,13 @@ class RequestedPolygon:
         self._simplified: dict[float, Corners] = {0.0: self._ring}  # by tolerance: the simplified ring
 
     def is_covered(self, covers: Callable[[Positions], bool]) -> bool:
-        """Return the result of `covers(corners)`. It is computed once, and remembered for later calls."""
+        """Return the result of `covers(corners)`, which is computed once and then remembered."""
         if covers not in self._covered:
             self._covered[covers] = covers(self.corners)
         return self._covered[covers]
 
     def ring(self, tolerance_m: float) -> "Corners":
-        """Return the ring, simplified by `tolerance_m`, or not simplified if the tolerance is 0."""
+        """Return the ring simplified by `tolerance_m` metres, or not simplified if the tolerance is 0."""
         found = self._simplified.get(tolerance_m)
         if found is None:
             kept = np.flatnonzero(self.depths() > tolerance_m / EARTH_RADIUS_M)
@@ -145,7 +145,7 @@ class RequestedPolygon:
         return found
 
     def is_publishable(self, ring: "Corners") -> bool:
-        """Return whether the polygon may be published with `ring`, a simplified form of its own ring.
+        """Return whether the polygon may be published with `ring`, which is a simplified form of its own ring.
 
         The ring must not be too wide (rule A18). It must not cross itself, unless the requested ring already does (rule
         A19).
@@ -153,14 +153,14 @@ class RequestedPolygon:
         return ring.spread < SPREAD and (self.crosses or ring.simple)
 
     def corners_left(self, tolerance_m: float) -> int:
-        """Return the number of corners that remain if the ring is simplified by `tolerance_m`.
+        """Return the number of corners that remain if the ring is simplified by `tolerance_m` metres.
 
-        Equal corners, which are removed later, are counted.
+        Corners that would become equal, and would be removed later, are counted as well.
         """
         return len(self.lng) - 1 if not tolerance_m else int((self.depths() > tolerance_m / EARTH_RADIUS_M).sum()) - 1
 
     def depths(self) -> Floats:
-        """Return, for each corner, the largest tolerance of simplifying at which the corner remains.
+        """Return the depth of each corner: the largest tolerance for simplifying the ring at which the corner remains.
 
         Tolerances are in radii of the sphere. `corner_depths` explains how they are computed.
         """
@@ -169,23 +169,26 @@ class RequestedPolygon:
         return self._depths
 
     def own_ring(self, tolerance_m: float) -> "Corners":
-        """Return the ring, simplified by `tolerance_m`; or a box around the polygon if that has no area (rule HD10)."""
+        """Return the ring simplified by `tolerance_m` metres; or a box, if the simplified ring has no area (rule HD10).
+
+        The box contains the whole polygon.
+        """
         ring = self.ring(tolerance_m)
         if len(ring) >= 3 and ring.has_area:
             return ring
         return Corners(*box_around(self.lng, self.lat))
 
     def published(self, ring: "Corners", tolerance_m: float) -> Polygon:
-        """Return the published polygon for `ring`, which is this polygon's ring simplified by `tolerance_m`.
+        """Return this polygon as it is published with `ring`, its own ring simplified by `tolerance_m` metres.
 
-        The published polygon has a buffer that is wide enough to cover the whole requested polygon (rule B9).
+        Its buffer is wide enough to cover the whole requested polygon (rule B9).
         """
         beyond_m = self.beyond_m + (tolerance_m if ring is not self._ring else 0)
         return Polygon(ring.positions(), 10.0 * math.ceil((beyond_m + 1) / 10) if beyond_m else 0.0)
 
 
 def publish_polygons(outlines: Sequence[RequestedPolygon], simplify_m: float) -> tuple[Polygon, ...] | None:
-    """Return the published polygons of an area, or None if the area can't be published.
+    """Return the polygons to publish for a requested area, or None if the area can't be published.
 
     All polygons are simplified by the same tolerance: the smallest one, up to `simplify_m` metres, with which they have
     at most MAX_CORNERS corners together.
@@ -218,10 +221,10 @@ def _number(pairs: "Sequence[tuple[RequestedPolygon, Corners]]") -> int:
 
 
 class Corners:
-    """The corners of a ring as they would be published, with tests that decide whether it may be published."""
+    """The corners of a ring, rounded as they would be published. Tests whether the ring may be published."""
 
     def __init__(self, lng: Floats, lat: Floats) -> None:
-        """Make a ring from the longitudes and latitudes of a closed ring, without repeated corners."""
+        """Make the corners from the longitudes and latitudes of a closed ring. Round them and drop repeated ones."""
         self.lng, self.lat = _unique_spelling(np.round(lng, DECIMALS), np.round(lat, DECIMALS))
         apart = np.flatnonzero((np.diff(self.lng) != 0) | (np.diff(self.lat) != 0))
         apart = np.append(apart, 0)  # the last corner is the first
@@ -235,7 +238,7 @@ class Corners:
         return len(self.lng) - 1
 
     def compared(self) -> int:
-        """Return how many pairs of edges have to be compared, at least, to test whether the ring is simple (rule HD3).
+        """Return a lower bound of the number of pairs of edges that a test for crossings has to compare (rule HD3).
 
         GEOS splits the ring into chains of edges that go in one direction, and compares two chains if their boxes
         overlap. Two chains of i and j edges take about i + j comparisons. Here, the overlaps are counted once along x
@@ -254,12 +257,12 @@ class Corners:
 
     @cached_property
     def simple(self) -> bool:
-        """Whether the ring has an area, and neither crosses nor touches itself."""
+        """Whether the ring encloses an area, and neither crosses nor touches itself."""
         return bool(shapely.is_valid(shapely.polygons(self._xy)))
 
     @property
     def has_area(self) -> bool:
-        """Whether the ring winds around any point, even if it crosses itself."""
+        """Whether there is a point around which the ring winds. This may be so even if the ring crosses itself."""
         # Splitting a ring at its crossings can take hours, so the area is computed as an integral along the edges. In a
         # figure of eight, the two halves have opposite signs, and cancel each other out if they have the same size. To
         # prevent this, the area is weighted by e^u, which is different at each u. A line that goes there and back still
@@ -276,13 +279,13 @@ class Corners:
         return bool(abs(parts.sum()) * size > NO_AREA * np.abs(parts).sum())
 
     def positions(self) -> tuple[tuple[float, float], ...]:
-        """Return the corners as (longitude, latitude), counter-clockwise, the last equal to the first."""
+        """Return the corners as (longitude, latitude), in counter-clockwise order; the last equals the first."""
         step = 1 if shapely.is_ccw(shapely.linearrings(self._xy)) else -1
         return tuple(zip(self.lng[::step].tolist(), self.lat[::step].tolist(), strict=True))
 
 
 def _unique_spelling(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
-    """Return the corners in a form in which equal points have equal coordinates.
+    """Return longitudes and latitudes written in such a way that equal points have equal coordinates.
 
     Longitude -180 becomes 180, the longitude of a pole becomes 0, and -0 becomes 0.
     """
@@ -294,7 +297,7 @@ def _unique_spelling(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
 
 
 def split_edges(lng: Floats, lat: Floats, most: int = MAX_PIECES) -> tuple[Floats, Floats, float]:
-    """Split the edges of a closed ring evenly, so that each piece is close to the arc between its ends.
+    """Split each edge of a closed ring into equal pieces, so that each piece is close to the arc between its ends.
 
     Return the longitudes and latitudes of the new ring, and the width in metres of the buffer with which it covers the
     original ring (rule B9). Raise ValueError if the ring breaks rule A17, and TooComplex if there would be more than
@@ -305,7 +308,7 @@ def split_edges(lng: Floats, lat: Floats, most: int = MAX_PIECES) -> tuple[Float
 
 
 def split_rings(rings: Sequence[tuple[Floats, Floats]], most: int) -> list[tuple[Floats, Floats, float]]:
-    """Split the edges of several closed rings. Return, for each ring, the result of `split_edges`.
+    """Split the edges of several closed rings at once. Return, for each ring, what `split_edges` would return.
 
     Raise TooComplex if there would be more than `most` edges in all rings together.
     """
@@ -334,10 +337,10 @@ def split_rings(rings: Sequence[tuple[Floats, Floats]], most: int) -> list[tuple
 
 
 def _evenly(pieces: Ints) -> tuple[Ints, Floats]:
-    """Split each edge i into `pieces[i]` pieces of equal length.
+    """Split each edge i into `pieces[i]` pieces of equal length, and return where the pieces start.
 
-    Return two arrays with one item for each piece: the index of its edge, and the position of its start on the edge,
-    from 0 to 1.
+    The result is two arrays with one item for each piece: the index of its edge, and the position of its start on the
+    edge, from 0 to 1.
     """
     edge = np.repeat(np.arange(len(pieces)), pieces)
     first = np.repeat(np.cumsum(pieces) - pieces, pieces)
@@ -345,24 +348,28 @@ def _evenly(pieces: Ints) -> tuple[Ints, Floats]:
 
 
 class _Lines:
-    """Straight lines in longitude and latitude: their starts, and their extents `over` (east) and `up` (north)."""
+    """Straight lines on the map of longitude and latitude.
+
+    Each line is stored as its start, and as how far it goes to the east (`over`) and to the north (`up`).
+    """
 
     def __init__(self, lng: Floats, lat: Floats, over: Floats, up: Floats) -> None:
         self.lng, self.lat, self.over, self.up = lng, lat, over, up
 
     def at(self, which: Ints, share: Floats) -> tuple[Floats, Floats]:
-        """Return the longitudes, in [-180, 180), and the latitudes of points on the lines with the indices `which`.
+        """Return the longitudes, in [-180, 180), and the latitudes of points on lines.
 
-        `share` is the position of each point on its line, from 0 (start) to 1 (end).
+        `which` has the index of the line for each point. `share` is the position of each point on its line, from 0
+        (start) to 1 (end).
         """
         lng = self.lng[which] + share * self.over[which]
         return (lng + 180) % 360 - 180, self.lat[which] + share * self.up[which]
 
     def pieces(self, most: int) -> tuple[Ints, Floats]:
-        """Return the number of pieces into which each line must be split, and its distance from its arc.
+        """Return, for each line, the number of pieces to split it into, and its distance from the arc between its ends.
 
-        The number is the smallest with which all pieces are within STRAY_M of their arcs. The distance, in metres, is
-        that of the unsplit line. Raise TooComplex if there would be more than `most` pieces.
+        The number is the smallest with which all pieces are within STRAY_M of their arcs. The distance is that of the
+        unsplit line, in metres. Raise TooComplex if there would be more than `most` pieces.
         """
         stray_m = self._stray_m(np.arange(len(self.lng)), np.ones(len(self.lng), np.intp))
         insufficient = np.ones(len(self.lng), np.intp)
@@ -384,9 +391,10 @@ class _Lines:
         return enough, stray_m
 
     def _stray_m(self, which: Ints, pieces: Ints) -> Floats:
-        """Return the greatest distance of each line from its arcs, in metres, if it is split into equal pieces.
+        """Return, for each line, its greatest distance in metres from the arcs into which it is turned by splitting it.
 
-        `which` has the indices of the lines, and `pieces` the number of pieces for each of them.
+        Each line is split into equal pieces, and each piece becomes an arc between its ends. `which` has the indices of
+        the lines, and `pieces` the number of pieces for each of them.
         """
         piece, begin = _evenly(pieces)
         size, line = 1 / pieces[piece], which[piece]
@@ -421,12 +429,12 @@ def kept_corners(lng: Floats, lat: Floats, tolerance_m: float) -> Ints:
 
 
 def corner_depths(lng: Floats, lat: Floats, least_m: float) -> Floats:
-    """Return the depth of each corner of a closed ring: the tolerance below which the corner remains.
+    """Return the depth of each corner of a closed ring: the corner remains if the ring is simplified by less than that.
 
     Depths are in radii of the sphere. They agree with the algorithm of Douglas and Peucker in `kept_corners`: a line is
     cut at its farthest corner, if that corner is farther than the tolerance from the line, and then both halves are cut
-    in the same way. The first corner and the corner farthest from it always remain. Depths below `least_m` are not
-    exact: they are 0 or any number up to `least_m`.
+    in the same way. The first corner and the corner farthest from it always remain. Depths below `least_m` metres are
+    not exact: they are 0 or any number up to `least_m`.
 
     All lines of a level are cut at once. After MAX_LEVELS levels, two of three cuts are in the middle of the line, so
     that a zigzag does not take much longer than a coast. The result for a zigzag then has a few unnecessary corners.
@@ -458,9 +466,9 @@ def corner_depths(lng: Floats, lat: Floats, least_m: float) -> Floats:
 
 
 def _from_line(points: Floats, start: Floats, end: Floats) -> Floats:
-    """Return the distances of points from lines on the plane.
+    """Return the distance of each point from its line on the plane.
 
-    They are computed as in GEOS, so that the results are equal to the last bit.
+    The distances are computed as in GEOS, so that the results are equal to the last bit.
     """
     (px, py), (ax, ay), (bx, by) = points.T, start.T, end.T
     dx, dy = bx - ax, by - ay
@@ -475,9 +483,9 @@ def _from_line(points: Floats, start: Floats, end: Floats) -> Floats:
 
 
 def smallest_circle(corners: Positions, radius_m: float) -> Disc | None:
-    """Return a circle with the radius `radius_m` around the middle of the corners (rule HD10).
+    """Return the circle of radius `radius_m` around the middle of the corners, if it contains all corners (rule HD10).
 
-    Return None if such a circle does not contain all corners. `corners` has (latitude, longitude) pairs in degrees.
+    Return None if it does not. `corners` has (latitude, longitude) pairs in degrees.
     """
     lat, lng = np.array(corners, float).T
     points = np.array(unit_vectors(lat, lng))
@@ -489,9 +497,9 @@ def smallest_circle(corners: Positions, radius_m: float) -> Disc | None:
 
 
 def box_around(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
-    """Return a small box of four arcs that contains a ring (rule HD10).
+    """Return a small box, bounded by four arcs of great circles, that contains a ring (rule HD10).
 
-    The result is the closed ring of the box's corners: longitudes and latitudes.
+    The result is the box's closed ring: the longitudes and the latitudes of its corners.
     """
     points = np.array(unit_vectors(lat, lng))
     plane = Plane(points[:, :-1])
@@ -508,9 +516,10 @@ def box_around(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
 
 
 def _line_kept(xy: Floats, first: int, last: int, tolerance: float) -> Iterator[int]:
-    """Yield the indices of the corners of a line that remain after simplifying, except `first`.
+    """Yield the indices of those corners of a line that remain after simplifying, except `first`.
 
-    The line goes from corner `first` to corner `last`. `xy` has the positions of all corners on the plane.
+    The line goes from the corner with the index `first` to the one with the index `last`. `xy` has the positions of all
+    corners on the plane.
     """
     line = shapely.linestrings(np.column_stack([xy[first : last + 1], np.arange(first, last + 1)]))
     simple = shapely.simplify(line, tolerance, preserve_topology=False)

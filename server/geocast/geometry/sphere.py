@@ -27,7 +27,7 @@ HALF_CIRCUMFERENCE_M = math.pi * EARTH_RADIUS_M
 # The resolutions of cells that subscribers may send instead of points (protocol, section 5 "Messages").
 MIN_PLACE_RESOLUTION, MAX_PLACE_RESOLUTION = 7, 15
 _CELL = re.compile("[0-9a-f]{15}")
-# The average length of a cell's edge, for each resolution from 0 to 15: in descending order.
+# The average edge length of a cell at each resolution from 0 to 15. (So the lengths are in descending order.)
 _EDGES_M = [h3.average_hexagon_edge_length(resolution, "m") for resolution in range(16)]
 _LAST_CELL = (1 << 63) - 1
 
@@ -40,7 +40,7 @@ Disc: TypeAlias = tuple[float, float, float]  # a circle: latitude and longitude
 
 
 def unit_vector(lat: float, lng: float) -> Vector:
-    """Return a point, given in degrees, as a unit vector.
+    """Return a point on the sphere, given by latitude and longitude in degrees, as a unit vector (x, y, z).
 
     Different coordinates of one point give the same vector: any `lng` at a pole, and `lng` 180 and -180.
     """
@@ -50,7 +50,7 @@ def unit_vector(lat: float, lng: float) -> Vector:
 
 
 def unit_vectors(lat: Floats, lng: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return points, given in degrees, as unit vectors: three arrays x, y and z, each with the shape of `lat`."""
+    """Return points, given in degrees, as unit vectors: three arrays x, y and z, each of the shape of `lat`."""
     phi, theta = np.radians(lat), np.radians(lng)
     cos_phi = np.cos(phi)
     return cos_phi * np.cos(theta), cos_phi * np.sin(theta), np.sin(phi)
@@ -77,7 +77,7 @@ def circle_area_m2(radius_m: float) -> float:
 
 
 def chord2(x: Floats, y: Floats, z: Floats, centre: Vector) -> Floats:
-    """Return the squared length of the chord (the straight line) from each point on the unit sphere to `centre`.
+    """Return the squared length of the straight line (chord) from each point on the unit sphere to `centre`.
 
     It is between 0 and 4, and grows with the distance on the sphere. The steps are computed in place, so that at most
     two new arrays exist at a time.
@@ -96,7 +96,7 @@ def limit_chord2(limit_m: float) -> float: ...
 @overload
 def limit_chord2(limit_m: Floats) -> Floats: ...
 def limit_chord2(limit_m: Floats | float) -> Floats | float:
-    """Return, for each distance on the sphere in metres, the squared length of the chord: 4 sin²(d / 2R).
+    """Return, for each distance in metres on the sphere, the squared length of the chord: 4 sin²(d / 2R).
 
     The chord is the straight line between two points at this distance, on a sphere of radius 1. The result is infinite
     for half the circumference and more, because no two points are farther apart. (Within 3 m of the antipode the
@@ -110,7 +110,10 @@ def limit_chord2(limit_m: Floats | float) -> Floats | float:
 
 
 def chord2_to_m(squared: Floats) -> Floats:
-    """Return, for each squared chord on the unit sphere, the distance in metres: the inverse of `limit_chord2`."""
+    """Return, for each squared length of a chord of the unit sphere, the distance in metres on the earth's surface.
+
+    This is the inverse of `limit_chord2`.
+    """
     return 2 * EARTH_RADIUS_M * np.arcsin(np.minimum(np.sqrt(squared) / 2, 1.0))
 
 
@@ -118,7 +121,7 @@ def chord2_to_m(squared: Floats) -> Floats:
 
 
 def cell_of(lat: float, lng: float, resolution: int) -> int:
-    """Return the H3 cell that contains the point (degrees).
+    """Return the H3 cell at this resolution that contains a point, given in degrees.
 
     Different coordinates of one point give the same cell.
 
@@ -130,7 +133,7 @@ def cell_of(lat: float, lng: float, resolution: int) -> int:
 
 
 def cell_from_string(text: str, coarsest: int = MIN_PLACE_RESOLUTION, finest: int = MAX_PLACE_RESOLUTION) -> int | None:
-    """Return the cell that a string names, or None if it is not a valid cell of an allowed resolution.
+    """Return the H3 cell whose index the string is, or None if it is not a valid cell of an allowed resolution.
 
     The string must have 15 lower-case hexadecimal digits, and the resolution must be between `coarsest` and `finest`.
     """
@@ -162,18 +165,19 @@ def _farthest_m(lat: float, lng: float, cells: Sequence[int]) -> float:
 
 
 def publish_circle(lat: float, lng: float, radius_m: float, resolution: int) -> Disc:
-    """Return the published circle for a requested circle (protocol, rules B1 and B2).
+    """Return the circle to publish instead of a requested circle (protocol, rules B1 and B2).
 
-    The published circle contains the requested circle. It is the same for all requested centres in one cell.
+    The published circle contains the requested circle. It is the same for all requested circles of one radius whose
+    centres are in one cell.
     """
     return _publish((lat, lng, radius_m), resolution, None, 0.0)[0]
 
 
 def publish_area(requested: Sequence[Disc], resolution: int, held: Sequence[Disc] = ()) -> list[Disc]:
-    """Return the published circles for the requested circles (protocol, rules B1, B2, B11 and B12).
+    """Return the circles to publish instead of the requested circles (protocol, rules B1, B2, B11 and B12).
 
-    Each published circle contains the requested circle with the same index. `held` has the published circles of the
-    alert's current revision; it is empty if there is none.
+    Each published circle contains the requested circle with the same index. `held` has the circles that were published
+    with the alert's current revision; it is empty if there is no current revision.
 
     The first centre is moved to its published centre by a rotation of the sphere. All other centres are rotated in the
     same way before their cells are looked up. So the result only depends on the cell of the first centre and on the
@@ -190,10 +194,10 @@ def publish_area(requested: Sequence[Disc], resolution: int, held: Sequence[Disc
 
 
 def _publish(disc: Disc, resolution: int, held: Disc | None, moved_m: float) -> tuple[Disc, float]:
-    """Return the published circle for `disc`, and the greatest possible distance between their centres, in metres.
+    """Return the circle to publish for `disc`, and the greatest possible distance between the two centres, in metres.
 
     `moved_m` is how far `disc` may already have been moved away from the requested circle, in metres. `held` is the
-    published circle of the alert's current revision, or None.
+    circle that was published with the alert's current revision, or None.
     """
     lat, lng, radius_m = disc
     cell = cell_of(lat, lng, resolution)
@@ -214,7 +218,7 @@ def _rounded_up(radius_m: float) -> float:
 
 
 def _rotated(lat: float, lng: float, start: Disc, end: Disc) -> tuple[float, float]:
-    """Rotate the sphere so that the centre of `start` moves to the centre of `end`; return where a point moves.
+    """Return where a point moves if the sphere is rotated so that the centre of `start` moves to the centre of `end`.
 
     The shortest such rotation is used. The centres must not be antipodes. This is Rodrigues' formula with the axis a ×
     b, not normalised: its length is the sine of the angle, a · b is the cosine, and (1 - cos) / sin² is 1 / (1 + cos).
@@ -260,11 +264,11 @@ def cover(lat: float, lng: float, radius_m: float, resolution: int) -> list[tupl
 
 
 def _descendants(cell: int, own: int, resolution: int) -> tuple[int, int]:
-    """Return the least and the greatest number that a descendant of an H3 cell may have.
+    """Return the smallest and the largest H3 index that a descendant of a cell may have.
 
-    `own` is the resolution of the cell. `resolution` is that of the descendants, which is the same or finer. In an H3
-    index, bits 52 to 55 are the resolution. Below bit 45 there are fifteen digits of three bits, the coarsest first: 0
-    to 6, or 7 for digits that are finer than the resolution (h3geo.org, "H3Index").
+    `resolution` is the resolution of the descendants. `own` is that of the cell itself, which is the same or coarser.
+    In an H3 index, bits 52 to 55 are the resolution. Below bit 45 there are fifteen digits of three bits, the coarsest
+    first: 0 to 6, or 7 for digits that are finer than the resolution (h3geo.org, "H3Index").
     """
     digits = (1 << 3 * (resolution - own)) - 1 << 3 * (15 - resolution)
     last = cell + (resolution - own << 52)

@@ -69,12 +69,13 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class PublishOutcome(Generic[_E]):
-    """The answer to a publisher's request. `entry` is the stored entry of the log.
+    """The answer to a publisher's request. `entry` is the entry in the log.
 
     `created` is true if this request has stored the entry (201), and false if an earlier request has (200).
 
-    The answer to a dry run also has the `form` (the text that reviewers have to sign), and `approvals`, the number of
-    reviewers who are needed. There is no form if the policy names no audience.
+    For a dry run, which stores nothing, `entry` is the entry that would be stored. The answer then also has the `form`
+    (the text that reviewers have to sign), and `approvals`, the number of reviewers who have to sign. There is no form
+    if the policy names no audience.
     """
 
     entry: _E
@@ -99,7 +100,7 @@ class RunInThread(Protocol):
 
 
 async def run_here(work: Callable[[], _T], _subject: Hashable, /) -> _T:
-    """Run `work` at once, in the caller's thread, and return its result."""
+    """Run `work` at once, without another thread, and return its result."""
     return work()
 
 
@@ -122,7 +123,7 @@ class Publishing:
         *,
         reserves: bool = False,
     ) -> None:
-        """Prepare to handle requests: the entries that `policy` allows are appended to `alert_log`.
+        """Prepare to handle requests, whose entries are appended to `alert_log` if `policy` allows them.
 
         `appended` is called with each entry after it was stored, to wake the processes that follow the log.
         `run_in_thread` runs work that takes milliseconds. `publishers` has the limits of each publisher; if it is None,
@@ -142,7 +143,7 @@ class Publishing:
     def with_config(
         self, policy: Policy, publishers: Publishers | None = None, reviewers: Reviewers = NO_REVIEWERS
     ) -> "Publishing":
-        """Return a copy of this object with another policy, and other publishers and reviewers.
+        """Return a copy of this object with another policy, other publishers and other reviewers.
 
         Requests in progress continue under the old ones.
         """
@@ -152,15 +153,15 @@ class Publishing:
         return after
 
     def check_publisher(self, publisher: Requester) -> Bounds:
-        """Return the limits of what this publisher may publish.
+        """Return the limits on what this publisher may publish.
 
-        Raise Problem (403) if it may not publish at all (rule PG1).
+        Raise Problem (403) if the publisher may not publish at all (rule PG1).
         """
         tables = None if self._publishers is None else self._publishers.by(publisher.issuer)
         return granted(tables, publisher.sub, "The token's sub is not among the publishers of this node.")
 
     def break_glass(self, entry: Entry) -> list[str]:
-        """Return the `kid`s of the emergency keys with which `entry` was approved; none if it was approved as usual."""
+        """Return the ids (`kid`) of the emergency keys that were used to approve an entry. Usually there are none."""
         return self._approvals.break_glass(entry)
 
     async def publish(
@@ -238,7 +239,7 @@ class Publishing:
 
         return await self._decide_and_append(request, _repeats_cancel, decide, dry_run=dry_run)
 
-    # ---- steps of the decisions ------------------------------------------------------------------------------------
+    # ---- the steps of a request ------------------------------------------------------------------------------------
 
     async def _parse(
         self,
@@ -247,19 +248,18 @@ class Publishing:
         publisher: Requester | None = None,
         alert_id: str | None = None,
     ) -> _R:
-        """Parse a request by calling `parse`, and return it.
+        """Return the parsed request, by calling `parse`.
 
-        If it is invalid, raise Problem (422) with every rule of the protocol's sections 2 and 3 that the body breaks.
-
-        `publisher` is the publisher whose limits apply; None for a cancel, to which no limits apply. `alert_id` is the
-        id of the alert to revise; None for the first revision and for a cancel.
+        If the request is invalid, raise Problem (422) with every rule of the protocol's sections 2 and 3 that it
+        breaks. `publisher` is the publisher whose limits apply; None for a cancel, to which no limits apply. `alert_id`
+        is the id of the alert to revise; None for the first revision and for a cancel.
         """
         bounds = Bounds() if publisher is None else self.check_publisher(publisher)
         try:
             if publisher is None or not has_polygons(body):
                 return parse()
             return await self._run_in_thread(parse, publisher.subject)
-        except Invalid as invalid:  # bind no other name to it: its traceback would keep this frame alive
+        except Invalid as invalid:  # don't let another name refer to it: its traceback would keep this frame alive
             current = None
             if alert_id is not None:
                 with suppress(LogUnavailable):  # an invalid body is refused even if the log can't be read
@@ -273,10 +273,10 @@ class Publishing:
     def _violations(
         self, request: Publication | Invalid, bounds: Bounds, now_ms: int, current: Revision | None, *, first: bool
     ) -> list[Violation]:
-        """Return the violations of the policy, and of the publisher's limits, in a request.
+        """Return a request's violations of the policy and of the publisher's limits.
 
-        Invalid fields of the request are not checked. `first`: whether the request is for revision 1 of its alert.
-        `current` is the revision that it would follow; None if there is none, or if it is unknown.
+        Fields of the request that are invalid are not checked. `first`: whether the request is for revision 1 of its
+        alert. `current` is the revision that the request would follow; None if there is none, or if it is unknown.
         """
         facts, area = request.facts(), None
         category = self._policy.categories.get(facts.category or "")
@@ -292,7 +292,7 @@ class Publishing:
         return sorted(found, key=lambda each: each.type in _CONFIRMATIONS)
 
     def _precomputed(self, request: Publication, publisher: Requester) -> Publication:
-        """Do the slow computations of a request now, and return the request, which keeps their results."""
+        """Do all slow computations for a request now. Return the request, which keeps their results for later."""
         request.outside_jurisdiction(self.check_publisher(publisher))
         if category := self._policy.categories.get(request.category):
             request.precompute(category.simplify_m)
@@ -306,7 +306,7 @@ class Publishing:
         *,
         dry_run: bool = False,
     ) -> PublishOutcome[_E]:
-        """Return the outcome of a request: the entry that it repeats, or else a new entry, after it was stored.
+        """Return the outcome of a request: the entry that it repeats, or else a new entry, which is stored first.
 
         `repeats(request, entry, before)` returns whether the request has the same content as `entry`, a stored entry
         with the same number; `before` is the revision before that entry, or None. `decide` makes the new entry from the
@@ -330,8 +330,8 @@ class Publishing:
     def _dry_run_outcome(self, entry: _E, history: Sequence[Entry | OtherKind]) -> PublishOutcome[_E]:
         """Return the answer to a dry run.
 
-        It has the entry that would be stored, the text that reviewers have to sign, and the number of reviewers who are
-        needed.
+        It has the entry that would be stored, the text that reviewers have to sign, and the number of reviewers who
+        have to sign.
         """
         before = [each for each in history if each.revision < entry.revision]
         now = self._clock.now().wall_ms
@@ -343,8 +343,8 @@ class Publishing:
     async def _append_counted(self, entries: Sequence[Entry]) -> bool:
         """Append the single entry in `entries` to the log, and count it against its publisher's rates.
 
-        Return whether it was stored: if not, another writer has taken its number. Raise Problem (429) if a rate of the
-        publisher is used up (rule PG2).
+        A rate limits how often a publisher may publish. Return False if the entry was not stored, because another
+        writer has taken its number; otherwise True. Raise Problem (429) if a rate is used up (rule PG2).
         """
         [entry] = entries
         stored, counted_s = False, self._count_against_rate(entry)
@@ -358,10 +358,10 @@ class Publishing:
         return stored
 
     def _count_against_rate(self, entry: Entry, *, dry_run: bool = False) -> float | None:
-        """Count an entry against its publisher's rates, or a dry run against the rate of dry runs.
+        """Count an entry against its publisher's rates, or a dry run against the rates of dry runs.
 
-        Return the time with which it was counted (of the monotonic clock, in seconds), or None if there is no limit for
-        such an entry. Raise Problem (429) if a rate is used up.
+        A rate limits how often requests may come. Return the time at which the entry was counted (in seconds of the
+        monotonic clock), or None if no rate applies to such an entry. Raise Problem (429) if a rate is used up.
         """
         if self._publishers is None or isinstance(entry, Cancel):
             return None
@@ -371,7 +371,7 @@ class Publishing:
         return now_s
 
     def _revision_to_follow(self, history: Sequence[Entry | OtherKind], number: int, publisher: Requester) -> Revision:
-        """Return the last revision of an alert, if an entry with the number `number` may follow.
+        """Return the last revision of an alert, if the next entry may have the number `number`.
 
         Otherwise, raise Problem: 404 if the alert is unknown, 403 if it belongs to another publisher, 410 if it has
         ended, or 409 if `number` is not the next number.
@@ -394,11 +394,11 @@ class Publishing:
     def _accepted(
         self, request: Publication, publisher: Requester, current: Revision | None, behind: Kinds = NO_KINDS
     ) -> Revision:
-        """Return the revision that a request becomes.
+        """Return the revision to store for a request. Raise Problem (422) with every rule that the request breaks.
 
-        `current` is the revision that it follows; None for revision 1. `behind` has, for each earlier revision, the
-        category and whether a person has confirmed something in it. The number of reviewers who have to approve depends
-        on these (HD1). Raise Problem (422) with every rule that the request breaks.
+        `current` is the revision that it follows; None for revision 1. `behind` has, for each earlier revision, its
+        category and whether a person has confirmed something in it. These decide how many reviewers have to approve
+        (HD1).
         """
         now = self._clock.now().wall_ms
         violations = self._violations(request, self.check_publisher(publisher), now, current, first=current is None)
@@ -425,10 +425,10 @@ class Publishing:
         violations: Sequence[Violation],
         behind: Kinds,
     ) -> _E:
-        """Check an entry's approval. Return the entry with the proof of its approval, if the approval has signatures.
+        """Check an entry's approval, and return the entry, with a proof of its approval if the approval has signatures.
 
         `alert` is the new revision itself, or the revision that a cancel ends. `behind` has, for each earlier revision,
-        the category and whether a person has confirmed something in it. Only in a dry run may `approved` be None. Raise
+        its category and whether a person has confirmed something in it. Only in a dry run may `approved` be None. Raise
         Problem (422) if there are `violations` already, or if the approval breaks a rule.
         """
         proof = approved if isinstance(approved, ApprovalProof) else None
@@ -441,7 +441,10 @@ class Publishing:
 
 
 def check_size(entry: _E) -> _E:
-    """Return the entry if it is small enough for the log (rule F8). Raise Problem (413) if it is too large."""
+    """Return the entry unchanged if it is small enough for the log (rule F8).
+
+    Raise Problem (413) if it is too large.
+    """
     if not codec.fits(entry):
         detail = f"takes more than {codec.MAX_ENTRY_BYTES // 1024} KiB with all its languages"
         raise Problem(problems.TOO_LARGE, detail)
@@ -480,7 +483,7 @@ def _changed_fields(request: Publication, current: Revision) -> list[Violation]:
 
 
 def _as_believed(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
-    """Return an alert's history as processes with other keys may read it (HD7).
+    """Return an alert's history as it may look to processes that accept other signatures (HD7).
 
     If this process accepts a revision of the alert that has not expired, return the history unchanged. Otherwise,
     return it as if this process accepted the signatures of every revision.

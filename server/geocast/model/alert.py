@@ -31,7 +31,7 @@ MAX_SIGNATURES = 8  # the largest number of signatures of one form (rule AP1)
 
 
 def is_id(text: str) -> bool:
-    """Return whether `text` matches the grammar of alert ids, which a publisher's `sub` must match as well."""
+    """Return whether `text` has the form of an alert id. The `sub` of a publisher's token must have the same form."""
     return _ID.fullmatch(text) is not None
 
 
@@ -73,7 +73,7 @@ class Polygon:
 
 @dataclass(frozen=True, slots=True)
 class OtherShape:
-    """A shape of a type that only a later release knows (protocol, rules G2 and G4).
+    """A shape of a type that was added by a later release, so that this release does not know it (rules G2 and G4).
 
     This release stores and sends such a shape unchanged. It treats every place as outside of the shape.
     """
@@ -81,7 +81,7 @@ class OtherShape:
     members: Mapping[str, Any]  # all members, `type` included; both MessagePack and JSON can represent them
 
     def to_map(self) -> dict[str, Any]:
-        """Return the members of the shape unchanged, as they are stored and sent to subscribers."""
+        """Return the members of the shape unchanged, which is how they are stored and sent to subscribers."""
         return dict(self.members)
 
 
@@ -91,7 +91,7 @@ KnownShape = Circle | Polygon
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """The reviewer who decided to publish an alert, and the time of this decision.
+    """Says which reviewer decided to publish an alert, and when.
 
     Approvals are stored in the log, and never sent to subscribers.
     """
@@ -102,7 +102,7 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A reviewer's signature of a form (the text that says what the reviewer approves).
+    """A reviewer's signature of an approval form (the exact text that reviewers sign).
 
     It is a detached JWS (RFC 7515, appendix F). Both members are base64url.
     """
@@ -111,47 +111,47 @@ class Signature:
     signature: str
 
     def to_map(self) -> dict[str, str]:
-        """Return the signature in the JSON form that publishers and nodes send."""
+        """Return the signature as JSON, in the form in which publishers and nodes send it."""
         return {"protected": self.protected, "signature": self.signature}
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalProof:
-    """The proof that reviewers approved an entry of the log: a form, with their signatures (rules AP).
+    """The proof that reviewers approved a log entry: the text that they signed, and their signatures (rules AP).
 
-    The form is the text that the reviewers signed. It has the content of the entry.
+    The text, called a form, has the content of the entry.
     """
 
     form: str
     signatures: tuple[Signature, ...]
 
     def to_map(self) -> dict[str, Any]:
-        """Return the proof in the JSON form that publishers and nodes send."""
+        """Return the proof as JSON, in the form in which publishers and nodes send it."""
         return {"form": self.form, "signatures": [each.to_map() for each in self.signatures]}
 
     def same_form(self, other: "ApprovalProof") -> bool:
-        """Return whether two proofs have forms (signed texts) with equal JSON values (rule AP8).
+        """Return whether the texts that reviewers signed for two proofs are equal as JSON values (rule AP8).
 
-        Both forms were parsed as strict JSON when the proofs were made, so parsing can't fail here.
+        Both texts were parsed as strict JSON when the proofs were made, so parsing can't fail here.
         """
         return self.form == other.form or bool(json.loads(self.form) == json.loads(other.form))
 
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """The facts that a person has confirmed about a request, which the policy would otherwise refuse (rule A21).
+    """What a person has confirmed about a request that the policy would otherwise refuse (rule A21).
 
-    `area_km2` is the size of the area; None if it is not confirmed. `text` lists kinds of words that look like personal
-    data, but are harmless according to the person.
+    `area_km2` is the confirmed size of the area; None if no size is confirmed. `text` lists kinds (such as "phone") of
+    words that look like personal data in the texts, but that the person has confirmed to be harmless.
     """
 
     area_km2: float | None = None
     text: tuple[str, ...] = ()
 
     def in_order(self) -> "Confirm":
-        """Return the confirmation in the form in which it is stored: with the kinds in `text` sorted.
+        """Return the confirmation in the form in which it is stored: with the kinds of words in `text` sorted.
 
-        The order of the kinds in a request has no meaning.
+        Their order in a request has no meaning.
         """
         return Confirm(self.area_km2, tuple(sorted(self.text)))
 
@@ -161,12 +161,12 @@ NOTHING_CONFIRMED = Confirm()
 
 @dataclass(frozen=True, slots=True)
 class AcceptedTerms:
-    """The values of the policy under which an alert was accepted, and the version of the rules for its circles.
+    """The values of the policy under which an alert was accepted, and the version of the rules for published circles.
 
     They are stored with each revision. If a publisher repeats a request after the policy has changed, the request is
-    checked under the terms of its first acceptance. For example, the operator shortens the default age of a category
-    after a request was accepted. If the request is then repeated, it still gets the first expiry, and so has the same
-    content.
+    checked under the values of its first acceptance. For example, the operator shortens the default age of a category
+    after a request was accepted. If the request is then repeated, it still gets the same expiry as at first, and so has
+    the same content.
     """
 
     title: str  # if the alert has texts, the title of the first one, for releases that do not know texts
@@ -178,7 +178,10 @@ class AcceptedTerms:
 
 @dataclass(frozen=True, slots=True)
 class AlertText:
-    """The words of an alert in one language. `language` is a tag of RFC 5646 as the issuer wrote it ("de-AT")."""
+    """The words of an alert in one language.
+
+    `language` is a tag of RFC 5646, such as "de-AT", as written by the issuer.
+    """
 
     language: str
     title: str
@@ -190,11 +193,11 @@ class AlertText:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """The content of one revision as it was accepted: defaults filled in, times as numbers, the area as published.
+    """The content of one revision as it was accepted: with defaults filled in, and with the published area.
 
     The fields in OF_WARNINGS are only used by official warnings: publishers can't send them (rule A12). `texts` has
     the alert's words in several languages, in the issuer's order. If there are texts, `headline` and `description`
-    equal those of the first text.
+    equal those of the first text. Times are in ms since 1970.
 
     The fields are declared in the order in which they are stored (see `members`).
     """
@@ -223,12 +226,12 @@ class Alert:
 
     @property
     def circles(self) -> tuple[Circle, ...]:
-        """The circles of the area."""
+        """Those shapes of the area that are circles."""
         return tuple(shape for shape in self.area if isinstance(shape, Circle))
 
     @property
     def shapes(self) -> tuple[KnownShape, ...]:
-        """The shapes of the area that this release knows, so that it can test whether a place is inside."""
+        """Those shapes of the area whose type this release knows, so that it can test whether a place is inside."""
         return tuple(shape for shape in self.area if not isinstance(shape, OtherShape))
 
 
@@ -238,7 +241,7 @@ OF_WARNINGS = ("texts", "urgency", "certainty", "onset_at", "web")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The CAP message from which an alert was made: its sender, and its identifier.
+    """Identifies the CAP message from which an alert was made, by the message's sender and identifier.
 
     `blocks` is the number of alerts that were made from the message. The time at which the message was sent is stored
     as the alert's `approval.approved_at`.
@@ -251,11 +254,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """An accepted revision as it is stored: the alert, the revision's number, its publisher and its time.
+    """An accepted revision as it is stored: the alert, the revision's number, its publisher, and when it was accepted.
 
     `origin` is the CAP message from which this revision was made; None if a publisher sent it. `issuer` is the issuer
-    of the publisher's token, and is never sent to subscribers. `source` and `issuer` together say who owns the alert
-    (rule HD5).
+    of the publisher's token, and is never sent to subscribers. `source` (the publisher) and `issuer` together say who
+    owns the alert (rule HD5).
     """
 
     alert: Alert
@@ -291,9 +294,9 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """A cancel of an alert, as it is stored.
+    """A log entry that cancels an alert, as it is stored.
 
-    `revision` is the next number after the alert's last revision, and `ends_at` is the expiry of that revision.
+    `revision` is the next number after the alert's last revision, and `ends_at` is the expiry of that last revision.
 
     If another alert from CAP has replaced the cancelled alert, `into` is the id of the replacement; otherwise it is
     empty. With a replacement, `ends_at` is not earlier than the latest possible expiry of the replacement.
@@ -337,7 +340,7 @@ Entry = Revision | Cancel
 
 @dataclass(frozen=True, slots=True)
 class OtherKind:
-    """An entry of a kind that only a later release knows (protocol, rule G4).
+    """A log entry of a kind that this release does not know, because a later release has added it (protocol, rule G4).
 
     Its content is ignored. Only its number in the alert's history counts, and `ends_at`: the time until which the alert
     is remembered, in ms since 1970.
@@ -350,14 +353,14 @@ class OtherKind:
 
 @dataclass(frozen=True, slots=True)
 class Untrusted(OtherKind):
-    """An entry that was not approved by reviewers as this process requires (rule NC3).
+    """An entry without the approval by reviewers that this process requires (rule NC3).
 
     It is sent to nobody. Like an entry of an unknown kind, it has a number in the alert's history. But if the log loses
     it, it is not put back.
 
-    `said` is the entry as its form (the text that reviewers sign) describes it; if it has no form, the entry as it was
-    read. `said` is None if the form can't be read or belongs to another entry. An entry that has `said` counts when
-    later entries of the alert are checked (rule HD1), and publishers can still cancel it (rule HD7).
+    `said` is what the entry says, according to its approval form (the text that reviewers sign); or, if it has no form,
+    the entry as it was read. `said` is None if the form can't be read or belongs to another entry. An entry that has
+    `said` counts when later entries of the alert are checked (rule HD1), and publishers can still cancel it (rule HD7).
     """
 
     said: Entry | None = field(default=None, compare=False, repr=False)

@@ -9,7 +9,7 @@ follows the entry of the kind `end`. Each entry has two parts:
 Both are MessagePack maps whose keys are the names of the fields here. Keys that this release does not know are ignored
 (rule G4).
 
-A *seat* is a place among the responders who go to a call. Times are in ms since 1970.
+A *seat* is the assignment of one responder to a call. Times are in ms since 1970.
 """
 
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ Role = Literal["cpr", "aed"]
 SeatState = Literal["going", "aed", "arrived"]
 PlaceKind = Literal["public", "residence"]
 
-MOVED: tuple[Kind, ...] = ("claim", "end")  # the kinds of entries whose number may grow after their encryption
+MOVED: tuple[Kind, ...] = ("claim", "end")  # kinds of entries that may get a higher number after they were encrypted
 
 
 @dataclass(frozen=True, slots=True)
 class CallEntry(OtherKind):
-    """An entry of a call for help, as it is stored.
+    """A log entry of a call for help, as it is stored.
 
     Code that only knows alerts treats it as an entry of an unknown kind.
 
@@ -49,7 +49,7 @@ class CallEntry(OtherKind):
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """The approximate place of a call, which is shown to the people who are called (rule RZ6).
+    """The approximate location of a call, which is shown to the responders who are notified (rule RZ6).
 
     It is a circle: its centre in degrees, and its radius in metres.
     """
@@ -86,9 +86,9 @@ class CallTerms:
 class Opening:
     """The public part of an entry `call`: the content of the call without the exact place.
 
-    `source` is the dispatcher who opened the call. `by` is the dispatcher who sent this content; None if it is the same
-    one. `issuer` and `by_issuer` are the issuers of the tokens of these two (rule HD5). `replaces` is the number of the
-    entry with the previous content; 0 if this is the first content.
+    `source` is the dispatcher who opened the call. `by` is the dispatcher who sent this content; None if both are the
+    same. `issuer` and `by_issuer` are the issuers of the two dispatchers' tokens (rule HD5). `replaces` is the number
+    of the entry with the previous content; 0 if this is the first content.
     """
 
     category: str
@@ -108,9 +108,9 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Widening:
-    """The public part of an entry `widen`: the new search radius, and the time.
+    """The public part of an entry `widen`, which says to which radius the search was widened, and when.
 
-    `ring` is the index of the radius in `rings_m` of the call's terms. `at` is in ms since 1970.
+    `ring` is the index of the new radius in `rings_m` of the call's terms. `at` is in ms since 1970.
     """
 
     ring: int
@@ -121,7 +121,7 @@ class Widening:
 class Acceptance:
     """The public part of an entry `claim`: a person accepts the call, and gets a seat and a role (rule RV1).
 
-    A seat is a place among the responders who go to the call. `aed` is the id of the defibrillator to fetch, or None.
+    A seat is the person's assignment to the call. `aed` is the id of the defibrillator to fetch, or None.
     """
 
     seat: int
@@ -133,10 +133,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The public part of an entry `release`: a person gives back a seat.
-
-    A seat is a place among the responders who go to the call.
-    """
+    """The public part of an entry `release`: a person gives up a seat (the person's assignment to the call)."""
 
     seat: int
     at: int
@@ -144,9 +141,9 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The public part of an entry `report`: the progress of a person who goes to the call.
+    """The public part of an entry `report`: the progress of a responder who is assigned to the call.
 
-    `seat` is the person's place among the responders who go. `state` is the progress, such as having arrived.
+    `seat` is the number of the person's assignment. `state` is the progress, for instance that the person has arrived.
     """
 
     seat: int
@@ -156,10 +153,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The public part of an entry `end`: the end of a call.
+    """The public part of an entry `end`, with which a call ends.
 
-    `source` is the dispatcher who ended the call; None if the call expired. `call` is the last content of the call,
-    which thus remains readable after the older entries were deleted (rule RZ4).
+    `source` is the dispatcher who ended the call; None if the call expired. `call` is the final content of the call. It
+    is repeated here so that it stays readable after the older entries are deleted (rule RZ4).
     """
 
     source: str | None
@@ -176,7 +173,7 @@ Body = Opening | Widening | Acceptance | Release | Report | Ending
 
 @dataclass(frozen=True, slots=True)
 class ExactPlace:
-    """The exact place where help is needed: degrees, the kind of place, and directions in words."""
+    """The exact place where help is needed: coordinates in degrees, the kind of place, and directions in words."""
 
     lat: float
     lng: float
@@ -191,7 +188,7 @@ class ExactPlace:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A responder, identified by the `sub` and the issuer of the responder's token (rule HD5).
+    """A person who may respond, identified by the `sub` and the issuer of the person's token (rule HD5).
 
     An empty issuer, as in entries from before rule HD5, means that the token is verified with the node's own keys.
     """
@@ -202,14 +199,14 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """The reason that a dispatcher gave for ending a call; None if the call expired. It is kept for the audit."""
+    """The reason that a dispatcher gave for ending a call, kept for audits; None if the call expired."""
 
     reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """An empty secret. Entries without a secret have it, so that every entry has an encrypted part."""
+    """The secret of entries that have nothing to hide. It is empty, but is encrypted like any other secret."""
 
 
 Secret = ExactPlace | Person | Reason | Nothing
@@ -237,28 +234,31 @@ _READERS: Mapping[type[Any], TypeAdapter[Any]] = {
 
 
 def kind_of(body: Body) -> Kind:
-    """Return the kind of entry (such as "claim") to which a body, its public part, belongs."""
+    """Return the kind of entry (such as "claim") to which this public part of an entry (the body) belongs."""
     return _KIND_OF[type(body)]
 
 
 def packed(part: Body | Secret) -> bytes:
-    """Return the public or the secret part of an entry as bytes, which `body_of` or `secret_of` can read."""
+    """Return the public or the secret part of an entry as bytes, for storing.
+
+    `body_of` and `secret_of` read such bytes.
+    """
     found: bytes = msgpack.packb(asdict(part))
     return found
 
 
 def body_of(entry: CallEntry) -> Body:
-    """Return the body (public part) of an entry.
+    """Return the public part (body) of an entry, decoded from its bytes.
 
-    Raise ValueError if the bytes in the entry are not a body of the entry's kind.
+    Raise ValueError if the bytes do not have the form that belongs to the entry's kind.
     """
     return cast(Body, _read(_BODIES[entry.kind], entry.plain))
 
 
 def secret_of(kind: Kind, opened: bytes) -> Secret:
-    """Return the secret of an entry of the kind `kind`, from the decrypted bytes `opened`.
+    """Return the secret of an entry, decoded from its decrypted bytes `opened`.
 
-    Raise ValueError if the bytes are not a secret of this kind.
+    Raise ValueError if the bytes do not have the form that belongs to `kind`, the kind of the entry.
     """
     return cast(Secret, _read(_SECRETS[kind], opened))
 

@@ -19,7 +19,7 @@ class Reconnect(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """A way to end a session: the code and the reason of the close frame, and what the client does next.
+    """A way to end a session: the code and the reason of the close frame, and whether the client reconnects afterwards.
 
     Codes below 4000 are defined by RFC 6455 (7.4.1) and the IANA registry, codes from 4000 on by this protocol.
     `reason` is a text for people, of at most 123 bytes (the limit of a close frame). Clients only use the code.
@@ -64,13 +64,13 @@ ALL = (
 
 
 class SessionClosed(Exception):  # noqa: N818 (an outcome, not an error)
-    """Raised while a message of a session is handled, to end the session.
+    """Raised to end a session while one of its messages is being handled.
 
-    `close` has the close code and reason.
+    `close` has the close code and the reason.
 
-    The core of the server raises it, because it has no access to the connection. The connection catches it and sends
-    the close frame. `unknown_key` is true if the token in the message was signed with an unknown key, and no part of
-    the message was applied. In this case, the caller may fetch newer keys and handle the same message again.
+    The core of the server raises it, because the core has no access to the connection. The connection catches it and
+    sends the close frame. `unknown_key` is true if the token in the message was signed with an unknown key, and no part
+    of the message was applied. In this case, the caller may fetch newer keys and handle the same message again.
     """
 
     def __init__(self, close: Close, *, unknown_key: bool = False) -> None:

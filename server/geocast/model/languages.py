@@ -12,20 +12,21 @@ MAX_WANTED = 8  # the largest number of languages of one subscriber
 
 
 def understood(tags: Iterable[str]) -> tuple[str, ...]:
-    """Return the language tags in lower case and without duplicates.
+    """Return the language tags in lower case and without duplicates, as a tuple.
 
-    So subscribers with equal wishes have equal tuples.
+    Subscribers who want the same languages get equal tuples.
     """
     return tuple(dict.fromkeys(tag.lower() for tag in tags))
 
 
 @lru_cache(maxsize=1_024)  # most subscribers have the same few wishes
 def choice(wanted: tuple[str, ...], offered: tuple[str, ...]) -> int:
-    """Return the index in `offered` of the text for a subscriber that wants these languages, the most wanted first.
+    """Return the index in `offered` of the text to send to a subscriber that wants these languages.
 
-    `wanted` must be a result of `understood`. For each wanted tag, `offered` is searched for an equal tag, then for a
-    longer tag that starts with the wanted one, and then for any tag of the same language. The first match is returned,
-    or 0 if there is no match. For example, a subscriber that wants ("de-CH", "en") is sent "de-AT" of ("en", "de-AT").
+    `offered` has the languages of an alert's texts. `wanted`, a result of `understood`, has the most wanted language
+    first. For each wanted tag, `offered` is searched for an equal tag, then for a longer tag that starts with the
+    wanted one, and then for any tag of the same language. The first match is returned, or 0 if there is no match. For
+    example, a subscriber that wants ("de-CH", "en") is sent "de-AT" of ("en", "de-AT").
     """
     tags = [tag.lower() for tag in offered]
     for one in wanted:

@@ -16,7 +16,8 @@ from .alert import FINEST_RESOLUTION, SEVERITY_RANK, Certainty, Severity, Status
 class Member(NamedTuple):
     """A member (field) of a dataclass.
 
-    `type` is its declared type without `| None`. `default` is its default value, or MISSING if it has none.
+    `type` is its declared type; if that is `X | None`, `type` is `X`. `default` is its default value, or MISSING if it
+    has none.
     """
 
     name: str
@@ -26,12 +27,12 @@ class Member(NamedTuple):
 
     @property
     def is_optional(self) -> bool:
-        """Whether the member may be left out when the dataclass is stored."""
+        """Whether the member has a default, so that it may be left out when the dataclass is stored."""
         return self.default is not MISSING
 
 
 def members_of(kind: type, *, without: tuple[str, ...] = ()) -> tuple[Member, ...]:
-    """Return the members of a dataclass in the order of their declaration, except those named in `without`."""
+    """Return the members (fields) of a dataclass in the order of declaration, except those named in `without`."""
     hints = get_type_hints(kind, include_extras=True)
     found = (each for each in fields(kind) if each.name not in without)
     return tuple(_member(each.name, hints[each.name], each.default) for each in found)

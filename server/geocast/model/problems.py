@@ -31,7 +31,10 @@ class _BrokenRule(TypedDict):
 
 
 class ViolationMembers(TypedDict, total=False):
-    """The members of a violation that programs read. The protocol lists them for each problem type (rule H8a)."""
+    """The members of a violation (a broken rule) that programs read.
+
+    The protocol lists them by problem type (rule H8a).
+    """
 
     kind: str
     area_km2: float
@@ -68,7 +71,7 @@ class _ProblemHead(TypedDict):
 
 
 class ProblemMembers(TypedDict, total=False):
-    """The members that only some problems have."""
+    """Those members of a problem that occur only in problems of some types."""
 
     errors: list[ViolationOut]
     errors_total: int
@@ -86,7 +89,7 @@ class ProblemOut(_ProblemHead, ProblemMembers):
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """A kind of problem: its name in the API, its HTTP status, and a title and an explanation for people."""
+    """A kind of problem: its name in the API (slug), its HTTP status, and a title and an explanation for people."""
 
     slug: str
     status: int
@@ -94,7 +97,7 @@ class ProblemType:
     explanation: str
 
     def to_map(self) -> ProblemTypeOut:
-        """Return the description of the problem type, with which `GET /problems/<slug>` answers."""
+        """Return the description of the problem type, which is the answer to `GET /problems/<slug>`."""
         return {
             "type": f"/problems/{self.slug}",
             "title": self.title,
@@ -499,7 +502,7 @@ BY_SLUG = {each.slug: each for each in ALL}
 
 
 def digits(number: float) -> str:
-    """Return a number in decimal notation without an exponent, such as "3000000" or "250.5"."""
+    """Return a number as a text in decimal notation, without an exponent: "3000000" or "250.5"."""
     return f"{number:.15g}"
 
 
@@ -507,7 +510,7 @@ def digits(number: float) -> str:
 class Violation:
     """A broken rule: the problem type, a JSON Pointer (RFC 6901) to the field, and a sentence for people.
 
-    `members` has the further members that the violation has in a response, for programs.
+    `members` has the additional members for programs that the violation has in a response.
     """
 
     type: ProblemType
@@ -517,15 +520,15 @@ class Violation:
 
     @property
     def slug(self) -> str:
-        """The slug of the problem type."""
+        """The slug (the name in the API) of the problem type."""
         return self.type.slug
 
 
 @dataclass(slots=True)
 class Problem(GeocastError):  # noqa: N818
-    """Raised if a request is refused or fails: it becomes an unsuccessful response.
+    """Raised if a request is refused or fails. It becomes an unsuccessful HTTP response.
 
-    Its type decides the HTTP status and the title.
+    Its type decides the status and the title of the response.
 
     `detail` is a sentence for people. If it is empty, the response has the type's explanation instead. `extra` has
     further members of the problem document, and `headers` further header fields of the response.
@@ -549,7 +552,7 @@ class Problem(GeocastError):  # noqa: N818
 
     @property
     def slug(self) -> str:
-        """The slug of the problem type."""
+        """The slug (the name in the API) of the problem type."""
         return self.type.slug
 
     @classmethod
@@ -559,7 +562,10 @@ class Problem(GeocastError):  # noqa: N818
 
     @classmethod
     def of(cls, violations: Sequence[Violation]) -> "Problem":
-        """Return a problem with the status 422 that lists all violations. Its type is that of the first violation."""
+        """Return a problem with the status 422 that lists these violations.
+
+        Its type is the type of the first violation.
+        """
         first, types = violations[0], frozenset(each.type for each in violations)
         return cls(first.type, first.detail, tuple(violations[:MAX_ERRORS]), total=len(violations), types=types)
 

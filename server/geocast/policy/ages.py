@@ -1,4 +1,4 @@
-"""The rules on the age of an incident, and on the expiry of its alert or its call for help (rules P4 to P6).
+"""The rules on the age of an incident, and on the expiry of the alert or call for help about it (rules P4 to P6).
 
 All functions are pure. They depend on the request, the time, and the expiry of the revision that the request would
 follow. Times are in ms since 1970.
@@ -11,7 +11,7 @@ from ..model import problems
 from ..model.problems import Violation, ViolationMembers
 from ..wire.requests import PolicyFacts
 
-SKEW_MS = 60_000  # how far a publisher's clock may be ahead; used only in P5 and the "not in the future" of P3 (P8)
+SKEW_MS = 60_000  # how far a publisher's clock may be ahead; only P5 and "not in the future" of P3 allow it (P8)
 IN_THE_FUTURE = "must not be in the future (60 s of skew allowed)"
 
 
@@ -20,7 +20,7 @@ class Lasting(NamedTuple):
 
     An incident may be at most `max_age_s` old, and its alert or call must end at most `max_age_s` after the incident.
     If the request has no expiry, the alert or call ends `default_age_s` after the incident. An expiry must be at least
-    `min_life_s` in the future.
+    `min_life_s` after the present time.
     """
 
     max_age_s: int
@@ -29,7 +29,7 @@ class Lasting(NamedTuple):
 
     @property
     def max_age_ms(self) -> int:
-        """The largest age of an incident, and the longest time from an incident to the end of its alert, in ms."""
+        """The largest age of an incident, and also the longest time from an incident to the end of its alert, in ms."""
         return self.max_age_s * 1000
 
     @property
@@ -39,12 +39,12 @@ class Lasting(NamedTuple):
 
     @property
     def min_life_ms(self) -> int:
-        """The shortest time from now to an expiry, in ms; at least 1, because an expiry must be in the future."""
+        """The shortest time from now to an expiry, in ms. It is at least 1, because an expiry must be in the future."""
         return max(self.min_life_s * 1000, 1)
 
 
 class Words(NamedTuple):
-    """The words with which error texts speak of alerts, or of calls: plural, singular, and how to end one early."""
+    """The words that error texts use for alerts, or for calls: plural, singular, and how to end one early."""
 
     many: str
     one: str
@@ -58,11 +58,11 @@ CALLS = Words("calls", "the call", "to end a call early, end it")
 def broken_ages(
     facts: PolicyFacts, lasting: Lasting | None, now_ms: int, ends_at: int | None, words: Words, *, first: bool
 ) -> Iterator[Violation]:
-    """Yield a request's violations of the rules on age and expiry (P4 to P6), in this order.
+    """Yield a request's violations of the rules on age and expiry (P4 to P6), in the order of these rules.
 
-    `first`: whether the request is for a first revision. `ends_at` is the end of the revision that it would follow;
-    None if there is none, or if its end is unknown. `lasting` has the limits of the category; if it is None, only P5 is
-    checked. `words` are used in the error texts.
+    `first`: whether the request is for a first revision. `ends_at` is the end of the revision that the request would
+    follow; None if there is none, or if its end is unknown. `lasting` has the limits of the category; if it is None,
+    only P5 is checked. `words` are used in the error texts.
     """
     stale = list(_stale(facts, lasting, now_ms)) if lasting is not None and first else []
     yield from stale
@@ -87,7 +87,7 @@ def _stale(facts: PolicyFacts, lasting: Lasting, now_ms: int) -> Iterator[Violat
 def _expiry(
     facts: PolicyFacts, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words
 ) -> Iterator[Violation]:
-    """Yield a violation if the expiry in a request, or the default for a missing one, is out of range (P6)."""
+    """Yield a violation if the request's expiry is out of range (P6). If it has none, the default expiry is checked."""
     if facts.occurred_at is None:
         return
     expires_at = facts.expires_at
@@ -109,7 +109,7 @@ def _expiry(
 def _no_expiry(
     facts: PolicyFacts, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words, *, first: bool
 ) -> Iterator[Violation]:
-    """Yield a violation if no expiry is possible: even the latest one that the category allows is too early.
+    """Yield a violation if no expiry would be allowed, because even the latest one in this category is too early.
 
     In this case, another `expires_at` would not help. So the violation names `occurred_at` if the request is for
     revision 1. A later revision can't change `occurred_at`, so its violation names the category.
@@ -133,5 +133,5 @@ def _no_expiry(
 
 
 def _limits(lasting: Lasting) -> ViolationMembers:
-    """Return the limits of an expiry, in seconds, as members of a violation (rule H8a)."""
+    """Return the limits of an expiry, in seconds, in the form of members for a violation (rule H8a)."""
     return {"min_life_s": lasting.min_life_s, "max_age_s": lasting.max_age_s}

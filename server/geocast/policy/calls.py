@@ -35,9 +35,9 @@ _Seats = Annotated[list[Role], Field(min_length=1, max_length=16)]
 
 
 class CallCategory(BaseModel):
-    """The limits of one category of calls: which responders are notified, up to which distance, and which seats exist.
+    """The limits of one category of calls: which responders are notified, how far away, and how many are assigned.
 
-    A seat is a place among the responders who go. Ages and times are in seconds, `rings_m` and `aed_m` in metres. If
+    The assignment of one responder is called a seat. Ages and times are in seconds, `rings_m` and `aed_m` in metres. If
     fewer than `enough` responders were notified and have not declined, the search radius grows at once to the next of
     `rings_m`. Otherwise it grows after `answer_s`. `location_resolution` is the H3 resolution of the cell that
     responders without a seat are shown (rule RZ6). `residence_quals` are the qualifications for calls to a residence,
@@ -60,14 +60,14 @@ class CallCategory(BaseModel):
 
     @property
     def lasting(self) -> Lasting:
-        """The limits of the age of an incident, and of the expiry of its call.
+        """The limits of the age of an incident, and of the expiry of the call about it.
 
         A call without an expiry lasts for the longest time that is allowed.
         """
         return Lasting(self.max_age_s, self.max_age_s)
 
     def terms(self, kind: PlaceKind) -> CallTerms:
-        """Return the values of this category that are stored with a call to a place of the kind `kind` (rule RO3)."""
+        """Return the values of this category that are stored with a call to a place of this kind (rule RO3)."""
         quals = self.quals if kind == "public" or self.residence_quals is None else self.residence_quals
         return CallTerms(
             title=self.title,

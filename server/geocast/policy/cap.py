@@ -31,7 +31,7 @@ _MAPPING = re.compile(r"[^\s:]([^\x00-\x1f]*[^\s:])?:\S([^\x00-\x1f]*\S)?")
 
 
 class EventCode(Protocol):
-    """A code of a CAP event: the name of the list to which the code belongs, and the code itself."""
+    """A code of a CAP event: the code itself, and the name of the list to which it belongs."""
 
     @property
     def name(self) -> str:
@@ -43,7 +43,7 @@ class EventCode(Protocol):
 
 
 class Event(Protocol):
-    """The parts of a CAP `info` element that decide its category in the policy.
+    """Those parts of a CAP `info` element that decide to which category of the policy the event belongs.
 
     Each `info` element describes the event in one language.
     """
@@ -77,7 +77,7 @@ Mappings = Annotated[
 
 
 class CapTexts(BaseModel):
-    """The maximum lengths, in characters, to which the texts of CAP messages are shortened (rule CP21)."""
+    """The maximum lengths, in characters, of alert texts from CAP. Longer texts are shortened (rule CP21)."""
 
     model_config = STRICT
 
@@ -99,9 +99,9 @@ class Cap(BaseModel):
 
 
 class EventMapping:
-    """Finds the name of the list that has a mapping for a CAP event, among several lists of mappings.
+    """Finds, among several named lists of mappings, the list that has a mapping for a CAP event.
 
-    A mapping is a string such as "SAME:TOR", which says which events it stands for.
+    A mapping is a string such as "SAME:TOR", which says for which events it stands.
     """
 
     def __init__(self, lists: Iterable[tuple[str, Sequence[str]]]) -> None:
@@ -119,9 +119,9 @@ class EventMapping:
     def by(self, infos: Sequence[Event]) -> str | None:
         """Return the name of the list that has a mapping for a CAP event; None if there is no such list.
 
-        `infos` describe the event, each in one language. Codes are looked up first, then names of events, then CAP's
-        categories. If several lists have a mapping for one of the codes (or names, or categories), the first of these
-        lists counts.
+        `infos` describe the same event, each in one language. Codes are looked up first, then names of events, then
+        CAP's categories. If several lists have a mapping for one of the codes (or names, or categories), the first of
+        these lists counts.
         """
         for keys_of in (_codes, _events, _categories):
             found = [self._by[each] for info in infos for each in keys_of(info) if each in self._by]

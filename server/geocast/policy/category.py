@@ -23,9 +23,9 @@ class Category(BaseModel):
 
     Radii are in metres, ages and other times in seconds.
 
-    `location_resolution` is the H3 resolution of the published centre. `polygons` allows polygons, and `simplify_m` is
-    how far they may be simplified, in metres. `hold_area_km2` is the largest area that needs no confirmation (P23).
-    `default_age_s` defaults to `max_age_s`.
+    `location_resolution` is the H3 resolution of the cells at whose centres circles are published. `polygons` says
+    whether polygons are allowed, and `simplify_m` is how far they may be simplified, in metres. `hold_area_km2` is the
+    largest area that needs no confirmation (P23). `default_age_s` defaults to `max_age_s`.
 
     Four keys are about CAP. `cap` has the mappings of CAP events to this category (P13), and `cap_category` is the
     category's name in the CAP messages of this node's feed. `zero_radius_m` is the radius for a circle without one, and
@@ -59,7 +59,7 @@ class Category(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _default_age(cls, keys: Any) -> Any:
-        """Set a missing `default_age_s` to the value of `max_age_s`.
+        """If `default_age_s` is missing, set it to the value of `max_age_s`.
 
         If `max_age_s` is invalid, set nothing, so that only one error is reported.
         """
@@ -71,9 +71,9 @@ class Category(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _default_cancel_approvals(cls, keys: Any) -> Any:
-        """Set a missing `cancel_approvals` to 1 if alerts are signed.
+        """If `cancel_approvals` is missing, set it to 1, provided that alerts of this category are signed.
 
-        It is only 1, because a cancel has to be quick.
+        The number is only 1, because a cancel has to be quick.
         """
         if isinstance(keys, dict) and keys.get("approvals") in (1, 2):
             return {"cancel_approvals": 1} | keys
@@ -93,22 +93,22 @@ class Category(BaseModel):
 
     @property
     def lasting(self) -> Lasting:
-        """The limits of an incident's age, and of the expiry of its alert."""
+        """The limits of an incident's age, and of the expiry of the alert about it."""
         return Lasting(self.max_age_s, self.default_age_s, self.min_life_s)
 
     def cap_name(self) -> str | None:
-        """Return the CAP category of this category's alerts in the feed of CAP messages; None if it has none.
+        """Return the CAP category that this category's alerts have in the feed of CAP messages; None if it has none.
 
-        It is the first CAP category among the mappings in `cap`; if there is none, `cap_category`.
+        It is the first CAP category among the mappings in `cap`; or, if there is none, the value of `cap_category`.
         """
         mapped = (mapping.removeprefix(CATEGORY) for mapping in self.cap if mapping.startswith(CATEGORY))
         return next(mapped, self.cap_category)
 
     def terms(self, current: Revision | None = None) -> AcceptedTerms:
-        """Return the values of this category that are stored with an accepted alert.
+        """Return those values of this category that are stored with an accepted alert.
 
-        `current` is the revision that the alert follows; None if it is revision 1. The resolution of `current` is kept
-        (rule B1).
+        `current` is the revision that the alert follows; None if the alert is revision 1. The H3 resolution of
+        `current` is kept (rule B1).
         """
         resolution = self.location_resolution if current is None else current.terms.location_resolution
         return AcceptedTerms(self.title, self.lasting.default_age_ms, resolution, simplify_m=self.simplify_m)

@@ -22,7 +22,7 @@ Texts = Sequence[tuple[str, str | None]]  # each text with its JSON Pointer; Non
 def covered_km2(area: Iterable[Shape]) -> float:
     """Return the sum of the areas of all shapes in km², rounded up to one decimal (P23).
 
-    Where shapes overlap, the overlap is counted more than once.
+    An area in which shapes overlap is counted once for each of them.
     """
     return math.ceil(sum(map(_area_m2, area)) / 100_000) / 10
 
@@ -37,10 +37,10 @@ def _area_m2(shape: Shape) -> float:
 
 
 def unconfirmed_area(area_km2: float, hold_km2: float | None, confirm: Confirm) -> Iterator[Violation]:
-    """Yield a violation if a large area is not confirmed (P23), or if a small one is confirmed without need (A21).
+    """Yield a violation if a large area is not confirmed (P23), or if an area is confirmed that is not large (A21).
 
-    An area is large if it is larger than `hold_km2`. If `hold_km2` is None, no area is large. `confirm` has the facts
-    that a person has confirmed.
+    An area is large if it is larger than `hold_km2`. If `hold_km2` is None, no area is large. `confirm` has what a
+    person has confirmed about the request.
     """
     confirmed_km2 = confirm.area_km2
     if hold_km2 is None or area_km2 <= hold_km2:
@@ -56,10 +56,10 @@ def unconfirmed_area(area_km2: float, hold_km2: float | None, confirm: Confirm) 
 
 
 def unconfirmed_texts(pii: PiiDetector | None, texts: Texts, confirm: Confirm) -> Iterator[Violation]:
-    """Yield a violation for each unconfirmed finding in a text (P24), and for each unnecessary confirmation (A21).
+    """Yield a violation for each part of a text that looks like personal data and is not confirmed (P24).
 
-    A finding is a part of a text that looks like personal data according to `pii`. If `pii` is None, there are no
-    findings. `confirm` has the facts that a person has confirmed.
+    Also yield one for each kind of data that was confirmed although no text has a part of this kind (A21). `pii` finds
+    the parts; if it is None, none are found. `confirm` has what a person has confirmed about the request.
     """
     found = [(at, each) for at, text in texts if pii and text is not None for each in pii.find(text)]
     if all(text is not None for _, text in texts):

@@ -31,18 +31,19 @@ _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
 
 
 def load(path: Path | None) -> Policy:
-    """Return the policy at `path`.
+    """Return the policy at `path`, which is the path of a TOML file, or `builtin:NAME` for a built-in policy.
 
-    `path` is a TOML file; or `builtin:NAME` for a built-in policy, or None for the built-in policy `neighbourhood`.
-    Raise ConfigError if the file can't be read or is invalid. Its `problems` have one line for each mistake.
+    If `path` is None, return the built-in policy `neighbourhood`. Raise ConfigError if the file can't be read or is
+    invalid. Its `problems` have one line for each mistake.
     """
     return parse(read(path), path)
 
 
 def read(path: Path | None) -> bytes | None:
-    """Return the content of the policy file at `path`, or None if `path` is None.
+    """Return the bytes of the policy file at `path`, or None if `path` is None.
 
-    `builtin:NAME` is the file of a built-in policy. Raise ConfigError if the file can't be read.
+    If `path` is `builtin:NAME`, return those of the file of this built-in policy. Raise ConfigError if the file can't
+    be read.
     """
     if path is None:
         return None
@@ -55,7 +56,7 @@ def read(path: Path | None) -> bytes | None:
 
 
 def parse(data: bytes | None, path: Path | None) -> Policy:
-    """Return the policy with the content `data`, a result of `read`. Raise ConfigError if it is invalid.
+    """Return the policy that `data`, a result of `read`, describes. Raise ConfigError if it is invalid.
 
     If `data` is None, return the built-in policy `neighbourhood`. `path` is only used in error messages.
     """
@@ -85,7 +86,7 @@ def _built_in(name: str) -> bytes:
 
 
 def _with_defaults(document: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parsed policy with the keys in `defaults` added to each category that lacks them."""
+    """Return the parsed policy after adding each key in `defaults` to those categories that lack it."""
     whole = {key: value for key, value in document.items() if key != DEFAULTS}
     categories = whole.get("categories")
     if isinstance(categories, dict):
@@ -94,7 +95,7 @@ def _with_defaults(document: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
 
 
 def _wrong_defaults(defaults: Any) -> Iterator[Any]:
-    """Yield the errors of single keys in a policy's `[defaults]`.
+    """Yield the errors in a policy's `[defaults]`, each about a single key.
 
     Combinations of keys are checked later, in each category.
     """

@@ -28,7 +28,7 @@ from .confirmation import unconfirmed_area, unconfirmed_texts
 from .pii import BUILT_IN_REGION, KINDS, PiiDetector, is_region
 
 MAX_PATTERN, MAX_PATTERNS = 200, 50  # the largest numbers of characters in a pattern, and of patterns of one kind
-SLIP = 1_000  # the factor by which a radius is too large if kilometres were typed for metres
+SLIP = 1_000  # metres in a kilometre: how much too large a radius is if kilometres were typed for metres
 
 _Key = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
 
@@ -52,7 +52,7 @@ _Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN), AfterVali
 
 
 class Policy(BaseModel):
-    """A policy: the categories of alerts (`categories`) and of calls (`calls`), by key, and settings for all of them.
+    """A policy: the categories of alerts and of calls, and the settings that apply to all categories.
 
     `never` names well-known categories that are never alerted. A category that is not in `categories` is refused even
     if it is not in `never`; `never` only changes the text of the refusal, for instance to "theft is never alerted".
@@ -105,14 +105,14 @@ class Policy(BaseModel):
     def ignores(self, infos: Sequence[Event]) -> bool:
         """Return whether a CAP event must be ignored, which means neither published nor refused (rule CP9).
 
-        `infos` describe the event, each in one language.
+        `infos` describe the same event, each in one language.
         """
         return self._ignored.by(infos) is not None
 
     def category_of(self, infos: Sequence[Event]) -> str | None:
         """Return the key of the category to which a CAP event belongs; None if it belongs to none (rule P13).
 
-        `infos` describe the event, each in one language.
+        `infos` describe the same event, each in one language.
         """
         return self._mapped.by(infos)
 
@@ -129,15 +129,14 @@ class Policy(BaseModel):
 
     @property
     def asks_for_approvals(self) -> bool:
-        """Whether, in at least one category, reviewers must sign the alerts or the cancels."""
+        """Whether there is a category whose alerts or cancels must be signed by reviewers."""
         return any(each.approvals or each.cancel_approvals for each in self.categories.values())
 
     def approvals(self, key: str, *, confirmed: bool = False) -> int:
         """Return the number of reviewers who must sign an alert of the category `key` (rules AP5, AP6).
 
-        `confirmed`: whether a person has confirmed something in the alert. If so, and if the category requires
-        reviewers at all, the result is 2. If the category is unknown, use the largest number that any category
-        requires.
+        `confirmed`: whether a person has confirmed something in the alert. If so, and if the category requires any
+        signatures, the result is 2. If the category is unknown, use the largest number that any category requires.
         """
         category = self.categories.get(key)
         asked = max(each.approvals for each in self.categories.values()) if category is None else category.approvals
@@ -153,9 +152,9 @@ class Policy(BaseModel):
         return max(every) if category is None else category.cancel_approvals
 
     def terms(self, category: Category, current: Revision | None) -> AcceptedTerms:
-        """Return the values of a category that are stored with a revision.
+        """Return those values of a category that are stored with a revision.
 
-        `current` is the revision that it follows; None for revision 1. The resolution of `current` is kept (rule B1),
+        `current` is the revision before it; None for revision 1. The H3 resolution of `current` is kept (rule B1),
         unless it is finer than that of every category of this policy. The reason: `current` was read from the log. An
         intruder who can write there could set a very fine resolution, and the next revision would then reveal the exact
         place of the incident.
@@ -165,12 +164,12 @@ class Policy(BaseModel):
         return replace(terms, location_resolution=min(terms.location_resolution, finest))
 
     def cap_categories(self) -> dict[str, str]:
-        """Return, by key, the CAP category of each category that has one (rule PF5)."""
+        """Return the CAP category of each category that has one, as a dict by the category's key (rule PF5)."""
         named = ((key, category.cap_name()) for key, category in self.categories.items())
         return {key: name for key, name in named if name is not None}
 
     def warnings(self) -> list[str]:
-        """Return warnings for the operator about this policy, each as one line."""
+        """Return warnings for the operator about questionable settings in this policy, each as one line."""
         wide = [key for key, each in self.categories.items() if _lets_slip(each)]
         text = "max_radius_m is 1000 times min_radius_m or more, so a kilometre typed for a metre may be published"
         return [f"policy {self.name}: {', '.join(wide)}: {text}"] if wide else []
@@ -187,7 +186,7 @@ class Policy(BaseModel):
     ) -> list[Violation]:
         """Return a request's violations of this policy, in the order of the protocol's table of rules.
 
-        `facts` are the parts of the request to which rules apply, and `now_ms` is the time, in ms since 1970.
+        `facts` has what the rules need to know about the request, and `now_ms` is the time, in ms since 1970.
 
         `first`: whether the request is for revision 1. If it is not, `current` is the revision that it would follow;
         None if that is unknown. `covered_km2` is the size of the published area; None if it is unknown. `max_radius_m`
@@ -221,7 +220,7 @@ class Policy(BaseModel):
     def cancel_violations(self, facts: PolicyFacts, occurred_at: int | None, now_ms: int) -> list[Violation]:
         """Return the violations of this policy in a request to cancel an alert.
 
-        `facts` are the parts of the request to which rules apply. `occurred_at` is the time of the alert's incident;
+        `facts` has what the rules need to know about the request. `occurred_at` is the time of the alert's incident;
         None if it is unknown. `now_ms` is the current time. Times are in ms since 1970.
         """
         approval = self.approval_violations(facts.approved_at, occurred_at, now_ms)
@@ -232,7 +231,7 @@ class Policy(BaseModel):
     def approval_violations(approved_at: int | None, occurred_at: int | None, now_ms: int) -> list[Violation]:
         """Return a violation if an approval was given in the future, or before the incident (rule P3).
 
-        The approval may be that of an alert or of a cancel. Times are in ms since 1970. A time that is None is not
+        The approval may be that of an alert or of a cancel. Times are in ms since 1970. If a time is None, it is not
         checked.
         """
         if approved_at is None:
@@ -250,7 +249,7 @@ class Policy(BaseModel):
     ) -> list[Violation]:
         """Return the violations of this policy in a request to open or change a call (RO1 and RO2).
 
-        `facts` are the parts of the request to which rules apply, and `now_ms` is the time, in ms since 1970. Missing
+        `facts` has what the rules need to know about the request, and `now_ms` is the time, in ms since 1970. Missing
         or unusable facts are not checked (P9).
 
         The other parameters are only for a change of an open call. `opened` has the limits of the policy under which
@@ -274,7 +273,7 @@ class Policy(BaseModel):
 
 
 def _lets_slip(category: Category) -> bool:
-    """Return whether an alert would be published if its radius was typed in km instead of m.
+    """Return whether an alert would be published even if kilometres were typed for metres in its radius.
 
     Such an alert is published if it is neither refused (P7) nor held until a person confirms its area (P23).
     """
@@ -325,7 +324,7 @@ def _area(facts: PolicyFacts, category: Category, covered_km2: float | None) -> 
 
 
 def _in_order(violations: list[Violation]) -> list[Violation]:
-    """Return the violations sorted: those of rules in the protocol's section 2 first, then all others (rule H8).
+    """Return the violations sorted: first those of rules in section 2 of the protocol, then all others (rule H8).
 
     The only rule of section 2 that occurs here is A21.
     """

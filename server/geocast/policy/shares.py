@@ -32,21 +32,21 @@ from ..model.problems import Problem
 
 
 def share_of(bound: int, share: float) -> int:
-    """Return the number of places that one client may take: the fraction `share` of `bound`, but at least one."""
+    """Return how many of `bound` places one client may take: the fraction `share` of them, but at least one."""
     return max(1, int(bound * share))
 
 
 class Shares:
-    """Limits how many places of a resource are taken at a time, in total and by each subject.
+    """Limits how much of a resource is used at a time: in total, and by each subject.
 
-    A subject is a client. A place stands, for instance, for one request in progress.
+    A subject is a client. A resource has a number of places; a place is, for instance, one request in progress.
     """
 
     def __init__(self, things: str, bound: int, share: float = SHARE, retry_after_s: int = 1) -> None:
-        """Prepare `bound` places.
+        """Prepare `bound` places, all of them free.
 
-        One subject may take the fraction `share` of them (above 0, at most 1). `things` is the plural noun for the
-        places in error texts. `retry_after_s` is the number of seconds after which a refused client may try again.
+        One subject may take the fraction `share` of them (above 0, at most 1). `things` is the plural noun that error
+        texts use for the places. `retry_after_s` is the number of seconds after which a refused client may try again.
         """
         self.bound = bound
         self.most = share_of(bound, share)
@@ -59,9 +59,9 @@ class Shares:
     def place(self, subject: Hashable, own_elsewhere: int = 0, all_elsewhere: int = 0) -> Iterator[None]:
         """Take a place for `subject` for the duration of a `with` block.
 
-        Raise Problem (429) if the subject, or all subjects together, may take no more. Some places may be stored
-        elsewhere and count, too (Rule 5): `own_elsewhere` is the number of those of the subject, and `all_elsewhere`
-        that of all subjects.
+        Raise Problem (429) if the subject, or all subjects together, may take no more. Places that are recorded
+        elsewhere count, too (Rule 5): the subject has `own_elsewhere` of them, and all subjects together have
+        `all_elsewhere`.
         """
         if self._taken[subject] + own_elsewhere >= self.most:
             raise self._refusal(f"This token's subject has its share of the {self._things} already: {self.most:,}.")
@@ -82,16 +82,16 @@ class Shares:
 
 
 class Turns:
-    """Limits how many requests with slow work wait or are processed, and how many are processed at a time (Rule 6).
+    """Limits how many requests with slow work are accepted, and how many of them are processed at a time (Rule 6).
 
-    A request first takes a place, and then waits for its turn to be processed.
+    An accepted request first takes a place, and then waits for its turn to be processed.
     """
 
     def __init__(self, things: str, bound: int, at_once: int, share: float = SHARE) -> None:
-        """Prepare `bound` places for requests. Up to `at_once` requests are processed at the same time.
+        """Prepare `bound` places for requests. At most `at_once` of the requests are processed at the same time.
 
-        One subject (client) may use the fraction `share` of both numbers. `things` is the plural noun for the places in
-        error texts.
+        One subject (client) may use the fraction `share` of both numbers. `things` is the plural noun that error texts
+        use for the requests.
         """
         self.places = Shares(things, bound, share)
         self._at_once = share_of(at_once, share)
@@ -100,10 +100,10 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, subject: Hashable, pause: Callable[[], Awaitable[None]] | None = None) -> AsyncIterator[None]:
-        """Wait until a request of `subject` may be processed, and keep its turn for the duration of a `with` block.
+        """Wait until a request of `subject` may be processed. Its turn lasts for the duration of a `with` block.
 
         Raise Problem (429) if the subject, or all subjects together, may have no more requests. `pause` is awaited just
-        before the turn, while further requests of the subject wait, too.
+        before the turn; further requests of the subject wait meanwhile.
         """
         with self.places.place(subject):
             own = self._own.get(subject) or asyncio.Semaphore(self._at_once)
@@ -116,7 +116,7 @@ class Turns:
 
 
 class Starts:
-    """Spreads the starts of each client's requests over time.
+    """Spreads the starts of requests over time.
 
     In each iteration of the event loop, at most one request of each subject (client) starts (Rule 7).
     """

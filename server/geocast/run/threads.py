@@ -88,12 +88,14 @@ class Threads:
             work, done = self._todo.get()
             if done.cancelled():
                 continue
+            result: Any = None
+            error: BaseException | None = None
             try:
-                result, error = work(), None
+                result = work()
             except GeocastError as refused:
-                result, error = None, without_frames(refused)  # frees what the work had made here, and not in the loop
+                error = without_frames(refused)  # so that what the work has made is freed here, and not in the loop
             except BaseException as raised:
-                result, error = None, raised
+                error = raised
             with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits for the result
                 done.get_loop().call_soon_threadsafe(_settle, done, result, error)
             del work, done, result, error

@@ -68,8 +68,8 @@ from ...model.alert import Cancel, Entry, OtherKind, Revision
 from ...model.problems import Problem, Violation
 from . import ids
 
-MAX_VISITED = 1_000  # a decision follows no more ids than this, so that its time is limited
-MAX_GENERATIONS = 500  # messages of one name that are published as new and still remembered, at most (HD14)
+MAX_VISITED = 1_000  # the search for one decision visits at most this number of ids, to limit its time
+MAX_GENERATIONS = 500  # the largest number of messages of one name published as new and not forgotten yet (HD14)
 FULL_RETRY_S = 3_600
 
 PUBLISHED, UPDATED, REPLACED, CANCELLED = "published", "updated", "replaced", "cancelled"
@@ -78,7 +78,7 @@ OUTCOMES = (PUBLISHED, UPDATED, REPLACED, CANCELLED, REPEATED, SUPERSEDED, NOTED
 
 
 class KnownHistories:
-    """The histories of alerts (their entries) that were read from the log so far, by id.
+    """The histories of alerts (their entries in the log) that were read so far. They are found by the alert's id.
 
     `missing` has the ids of the histories that are needed but were not read yet.
 
@@ -93,14 +93,14 @@ class KnownHistories:
         self._histories: dict[str, Sequence[Entry | OtherKind]] = {}
 
     def put(self, alert_id: str, history: Sequence[Entry | OtherKind]) -> None:
-        """Add the history of an id (its entries in the log) that the caller has read."""
+        """Store the history of an id (its entries in the log), which the caller has read."""
         self._histories[alert_id] = history
         self.missing.discard(alert_id)
 
     def __getitem__(self, alert_id: str) -> Sequence[Entry | OtherKind]:
         """Return the history of an id: its entries in the log.
 
-        If this history was not read yet, return an empty sequence and add the id to `missing`.
+        If this history was not read yet, return an empty sequence, and add the id to `missing`.
         """
         if alert_id not in self._histories:
             self.missing.add(alert_id)
@@ -112,13 +112,13 @@ class MessageFacts:
     """The properties of a CAP message that determine which alerts the message is about.
 
     `base` is the id for the message's name (its sender and identifier). `references` has one item for each other
-    message that this message names: a tuple of the ids that may be meant, the likelier one first. Example: a message of
-    met@example.org names "PAAQ,m-1". The sender of m-1 may be PAAQ, or it may be met@example.org itself, under another
-    name (rule CP11).
+    message that this message refers to: a tuple of the ids that may be meant, the most likely one first. Example: a
+    message of met@example.org refers to "PAAQ,m-1". The sender of m-1 may be PAAQ, or it may be met@example.org itself,
+    under another name (rule CP11).
 
-    `names_itself`: whether a reference has the message's own name. `cancels`: whether the message only says that
-    something is over. `needs_references`: whether a message without references must be refused, unless the log has a
-    message with its name (rules CP5 and CP12).
+    `names_itself`: whether the message refers to a message with its own name. `cancels`: whether the message only says
+    that something is over. `needs_references`: whether the message must be refused if it refers to no message, unless
+    the log has an earlier message with its name (rules CP5 and CP12).
     """
 
     sender: str
@@ -135,8 +135,8 @@ class MessageFacts:
 class FoundAlert:
     """An alert in the log that a CAP message may be about: its last revision, and its cancel (or None).
 
-    `number` is that of its last entry. `kinds` has the category of each revision, and whether a person has confirmed
-    something in it. The number of reviewers who have to approve the next entry depends on these (HD1).
+    `number` is the number of the alert's last entry. `kinds` has, for each revision, its category and whether a person
+    has confirmed something in it. These decide how many reviewers have to approve the next entry (HD1).
     """
 
     revision: Revision
@@ -146,7 +146,7 @@ class FoundAlert:
 
     @property
     def id(self) -> str:
-        """The id under which the log has the alert."""
+        """The id of the alert in the log."""
         return self.revision.id
 
     @property
@@ -158,20 +158,20 @@ class FoundAlert:
     def name_id(self) -> str:
         """The id for the name (sender and identifier) of the CAP message from which the last revision was made.
 
-        It is "" if the revision was not made from a CAP message.
+        It is "" if the last revision was not made from a CAP message.
         """
         origin = self.revision.origin
         return "" if origin is None else ids.base(self.revision.source, origin.sender, origin.identifier)
 
     @property
     def blocks(self) -> int:
-        """The number of alerts that were made from the same CAP message as the last revision."""
+        """The number of alerts that were made from the CAP message from which the last revision was made."""
         return 1 if self.revision.origin is None else self.revision.origin.blocks
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The outcome for a CAP message, and the steps to take.
+    """What to do about a CAP message: the outcome to report, and the steps to take.
 
     The steps are taken in this order, so that a replaced alert never ends before the new alert exists (CP20):
 
@@ -182,8 +182,8 @@ class Decision:
 
     `into` is the id of the alert that takes the place of the cancelled ones; "" if there is none. The log remembers the
     cancels and tombstones at least until `until`, in ms since 1970. `called_off` is the time of the latest message that
-    has called off one of the alerts (has ended it without a replacement); 0 or less if there is none. If that message
-    is later than this one, cancels and tombstones have its time (Rule 4).
+    has called off one of the alerts (has ended it without a replacement); 0 or less if there is none. If it is later
+    than the time of this message, it becomes the time of the cancels and tombstones (Rule 4).
 
     If the message is repeated, `made` has the revisions that were made from it earlier, each with the revision before
     it (or None), and `cancelled` has the cancels that were made from it.
@@ -206,14 +206,12 @@ class Decision:
 def decide(
     facts: MessageFacts, histories: KnownHistories, now_ms: int, blocks: int, may_follow: Callable[[Revision], bool]
 ) -> Decision | None:
-    """Return the decision on a message, or None if histories are missing.
-
-    In the latter case, `histories.missing` has their ids.
+    """Return the decision on a message; or None if histories are missing, whose ids are then in `histories.missing`.
 
     `blocks` is the number of alerts that the message would make. `may_follow(revision)` returns whether the message may
-    become the next revision after the given one, which depends on its status and its expiry (rule CP17). Raise Problem:
-    422 if the message has to name another message and does not, 429 if too many messages of its name were published as
-    new.
+    become the next revision after the given one, which depends on the message's status and expiry (rule CP17). Raise
+    Problem: 422 if the message must refer to another message and does not, or 429 if too many messages with its name
+    were published as new.
     """
     related = _RelatedAlerts(facts, histories, now_ms)
     if histories.missing:
@@ -248,7 +246,10 @@ def decide(
 
 
 def _decide_new(related: "_RelatedAlerts", outcome: str, instead_of: Iterable[FoundAlert], blocks: int) -> Decision:
-    """Return the decision to publish the message as new, and to cancel the alerts in `instead_of` (CP16 to CP18)."""
+    """Return the decision to publish the message as new, and to cancel the alerts that it replaces (CP16 to CP18).
+
+    `instead_of` has these alerts.
+    """
     first_id = related.free_id()
     return Decision(
         outcome,
@@ -294,10 +295,11 @@ def _decide_update(
 def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAlert]) -> Decision:
     """Return the decision on a Cancel: to cancel the alerts that it is about, if there are any.
 
-    If there are none, tombstones are left for older messages that are late. A tombstone is a cancel that is the only
-    entry of its id. Example: the Cancel c arrives before m, the message that it cancels. The log knows nothing of m, so
-    c leaves a tombstone at m's id (`noted`). When m arrives, the tombstone says that a message sent at 12:05 has
-    cancelled it. So m is superseded, and nobody is warned of a danger that is over.
+    If there are none, leave tombstones, so that the older messages that it refers to are not published if they arrive
+    late. A tombstone is a cancel that is the only entry of its id. Example: the Cancel c arrives before m, the message
+    that it cancels. The log knows nothing of m, so c leaves a tombstone at m's id (`noted`). When m arrives, the
+    tombstone says that a message sent at 12:05 has cancelled it. So m is superseded, and nobody is warned of a danger
+    that is over.
     """
     if targets:
         return Decision(CANCELLED, cancel=tuple(targets), tombstones=related.unknown)
@@ -318,10 +320,10 @@ def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAle
 def _decide_repeated(related: "_RelatedAlerts") -> Decision:
     """Return the decision on a message that was processed before: to take the steps that remain (CP10 and CP20).
 
-    Steps remain if a node died between two of them (the example of Rule 1). If the message's alerts were called off
-    meanwhile, those that were not published yet are never published (HD9). Example: node A publishes the first of two
-    alerts of a message and dies. A Cancel ends the first alert. The message arrives again. Its second alert would warn
-    of a danger that is over.
+    Steps remain if a node died between two of them (the example of Rule 1). If the message's alerts were called off in
+    the meantime, those that were not published yet are never published (HD9). Example: node A publishes the first of
+    two alerts of a message and dies. A Cancel ends the first alert. The message arrives again. Its second alert would
+    warn of a danger that is over.
     """
     [first_id, *_] = related.first_ids_made
     made = tuple(related.made[alert_id] for alert_id in sorted(related.made))
@@ -344,12 +346,13 @@ def _decide_repeated(related: "_RelatedAlerts") -> Decision:
 class _RelatedAlerts:
     """Finds the alerts in the log that a CAP message may be about.
 
-    The search starts at the message's own name and at the names to which it refers. From a cancelled alert, the search
-    goes on to the alert that has replaced it (Rule 3).
+    The search starts at the message's own name and at the names to which the message refers. From a cancelled alert,
+    the search goes on to the alert that has replaced it (Rule 3).
 
-    `made` has the revisions that were made from this very message, by id, each with the revision before it (or None).
-    `unknown` has the ids for references that the log does not know. `called_off` is the time, in ms since 1970, of the
-    latest message that has ended one of the alerts without a replacement; -1 if there is none.
+    `made` is a dict from the ids of the alerts that were made from this very message to pairs: the revision that was
+    made from it, and the revision before that (or None). `unknown` has the ids for those references that the log does
+    not know. `called_off` is the time, in ms since 1970, of the latest message that has ended one of the alerts without
+    a replacement; -1 if there is none.
     """
 
     def __init__(self, facts: MessageFacts, histories: KnownHistories, now_ms: int) -> None:
@@ -377,7 +380,7 @@ class _RelatedAlerts:
         self.unknown = tuple(unknown)
 
     def unknown_with_own(self) -> tuple[str, ...]:
-        """Return the ids for the names to which the message refers and which the log does not know.
+        """Return the ids for the names that the log does not know, among those to which the message refers.
 
         If the log does not know the message's own name either, the id for this name comes first.
         """
@@ -386,7 +389,7 @@ class _RelatedAlerts:
     # ---- properties of the alerts that were found --------------------------------------------------------------
 
     def live(self) -> list[FoundAlert]:
-        """Return the alerts that were found and have not ended, except those made from this message."""
+        """Return those of the found alerts that have not ended, except the alerts made from this message."""
         return [
             each
             for each in self._found.values()
@@ -394,19 +397,19 @@ class _RelatedAlerts:
         ]
 
     def targets(self) -> tuple[bool, list[FoundAlert]]:
-        """Return whether the message is too late, and the live alerts that it is about.
+        """Return a pair: whether the message is too late, and the live alerts that it is about.
 
         A live alert is one that has not ended. Its current message is the one from which its last revision was made.
 
-        If the message names the current message of some live alerts, it is about these alerts (CP11, CP17). Example: an
-        issuer repeats its whole history in every message. The current message of alert A is m-2, and that of alert B is
-        n-2. An Update that names m-2, m-1 and n-1 is about A only.
+        If the message refers to the current message of some live alerts, it is about these alerts (CP11, CP17).
+        Example: an issuer repeats its whole history in every message. The current message of alert A is m-2, and that
+        of alert B is n-2. An Update that refers to m-2, m-1 and n-1 is about A only.
 
-        If the message names no current message, it is about all live alerts, provided that it was sent later than all
-        their current messages (CP19). Example: an issuer always names m, and the current message of the alert is an
-        Update of 12:03. An Update sent at 12:04 is about the alert. An Update sent at 12:02 is too late. An Update sent
-        at 12:03 is neither: its issuer has split the warning into two messages, so the Update is published as an alert
-        of its own.
+        If the message refers to no current message, it is about all live alerts, provided that it was sent later than
+        all their current messages (CP19). Example: an issuer always refers to m, and the current message of the alert
+        is an Update of 12:03. An Update sent at 12:04 is about the alert. An Update sent at 12:02 is too late. An
+        Update sent at 12:03 is neither: its issuer has split the warning into two messages, so the Update is published
+        as an alert of its own.
         """
         live = self.live()
         if named := [each for each in live if self._names_current_message_of(each)]:
@@ -417,10 +420,10 @@ class _RelatedAlerts:
         return False, live if self.facts.sent > newest else []
 
     def _names_current_message_of(self, alert: FoundAlert) -> bool:
-        """Return whether the message names the message from which the last revision of `alert` was made.
+        """Return whether the message refers to the message from which the last revision of `alert` was made.
 
-        A message counts as naming all earlier messages with its own name, even without a reference. Example: an issuer
-        sends every update under the name of the first message, with a later `sent` (CP12).
+        A message counts as referring to all earlier messages with its own name, even without a reference. Example: an
+        issuer sends every update under the name of the first message, with a later `sent` (CP12).
         """
         own = alert.name_id == self.facts.base
         return alert.sent < self.facts.sent if own else alert.name_id in self._named
@@ -428,8 +431,8 @@ class _RelatedAlerts:
     def predecessors(self) -> list[FoundAlert]:
         """Return the live alerts that the message would have replaced if it had not arrived too late.
 
-        They are chosen as in `targets`. The alerts to which the message's own name leads are excluded, because they
-        have taken its place.
+        They are chosen by the rules in `targets`. The alerts that were found through the message's own name are
+        excluded, because they have taken the message's place.
         """
         others = [each for each in self.live() if each.id not in self._ids_of_own_name]
         named = [each for each in others if each.name_id in self._named]
@@ -438,9 +441,9 @@ class _RelatedAlerts:
         return []
 
     def successor(self) -> tuple[str, int]:
-        """Return the id of the alert that has taken the message's place, and the time until which the log knows that.
+        """Return the id of the alert that has taken the message's place, and how long the log will know that.
 
-        The id is "" if there is no such alert. The time is in ms since 1970.
+        The id is "" if there is no such alert. The time until which the log knows it is in ms since 1970.
         """
         heads = [self._histories[each] for each in self._generations(self.facts.base)]
         if not heads:
@@ -451,11 +454,11 @@ class _RelatedAlerts:
 
     @property
     def is_called_off(self) -> bool:
-        """Whether a later message has ended one of the alerts that were found, without a replacement (Rule 4)."""
+        """Whether a message that was sent later has ended one of the found alerts without a replacement (Rule 4)."""
         return self.facts.sent < self.called_off
 
     def latest_sent_of_own_name(self) -> int:
-        """Return the time at which the latest known message with this message's name was sent.
+        """Return the latest time at which a known message with the name of this message was sent.
 
         The time is in ms since 1970; -1 if no such message is known. A message that cancelled an alert of this name
         counts, too.
@@ -463,14 +466,17 @@ class _RelatedAlerts:
         return max(self._sent_of_own_name, default=-1)
 
     def free_id(self) -> str:
-        """Return the first of the ids for the message's name at which the log has no entry.
+        """Return an id for the message's name under which the log has no entry: the first one that is free.
 
-        Raise Problem (429) if the log has entries at all of them.
+        Raise Problem (429) if the log has entries under all of these ids.
         """
         return self._free_id_of(self.facts.base)
 
     def free_ids_of_known_references(self) -> tuple[str, ...]:
-        """Return, for each name to which the message refers and which the log knows, the first id without an entry."""
+        """Return the first free id for each name that the log knows, among those to which the message refers.
+
+        An id is free if the log has no entry under it.
+        """
         return tuple(self._free_id_of(each) for each in sorted(self._named) if any(self._generations(each)))
 
     def _free_id_of(self, base: str) -> str:
@@ -482,7 +488,7 @@ class _RelatedAlerts:
         raise Problem.later(problems.RATE_LIMITED, FULL_RETRY_S, detail)
 
     def cancelled_into(self, first_id: str) -> Iterator[Cancel]:
-        """Yield the cancels of those found alerts that the alert `first_id` has replaced."""
+        """Yield the cancels of those found alerts whose place the alert `first_id` has taken."""
         for each in self._found.values():
             if each.cancel is not None and each.cancel.into == first_id:
                 yield each.cancel
@@ -490,7 +496,7 @@ class _RelatedAlerts:
     # ---- the search for related alerts -----------------------------------------------------------------------------
 
     def _follow_name(self, base: str) -> bool:
-        """Find all alerts that were made from messages with the name `base`, and the alerts that replaced them.
+        """Find all alerts that were made from messages with the name `base`, and the alerts that replaced those.
 
         Return whether the log knows the name.
         """
@@ -504,7 +510,7 @@ class _RelatedAlerts:
         return bool(generations)
 
     def _generations(self, base: str) -> Iterator[str]:
-        """Yield the ids for the name `base` at which the log has entries.
+        """Yield those ids for the name `base` under which the log has entries.
 
         There is one id for each message with this name that was published as new. The log may forget the first id
         before the second one, so a missing first id does not end the search.
@@ -523,7 +529,7 @@ class _RelatedAlerts:
                 return
 
     def _visit_message(self, first_id: str, *, of_name: bool) -> Iterator[str]:
-        """Add the alerts that were made from the message whose first alert has the id `first_id`.
+        """Add, to the found alerts, those made from one message, whose first alert has the id `first_id`.
 
         Yield the ids of the alerts that replaced them, which have to be visited next. `of_name`: whether that message
         has the same name as the message to decide on.
@@ -542,15 +548,15 @@ class _RelatedAlerts:
                 yield cancel.into
 
     def _note_cancel(self, history: Sequence[Entry | OtherKind]) -> None:
-        """Update `called_off` from an alert's history.
+        """Update `called_off` with the send time of the message that has cancelled the alert with this history.
 
-        The time of the message that cancelled the alert counts, unless another alert has taken the alert's place.
+        Do nothing if the alert has not been cancelled, or if another alert has taken its place.
         """
         sent = (each.approval.approved_at for each in history if isinstance(each, Cancel) and not each.into)
         self.called_off = max(self.called_off, *sent, -1)
 
     def _add_alert(self, history: Sequence[Entry | OtherKind], first_id: str) -> bool:
-        """Add the alert with this history.
+        """Add the alert with this history to the found alerts.
 
         Return whether one of its revisions was made from the very message to decide on. `first_id` is the id of the
         first alert of the message from which the alert was made.

@@ -52,10 +52,10 @@ _NAMEABLE = re.compile(r"[A-Za-z0-9_:. -]{1,60}")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An alert as it would be published: made from one part (block) of a CAP message, with all slow work done.
+    """An alert as it would be published, made from one part (block) of a CAP message. All slow work is done.
 
-    `info` is the content of the block in its first language. `notes` name the changes and omissions. `areas_left_out`
-    is the number of areas for which no shape, or only part of it, is known.
+    `info` is the content of the block in its first language. `notes` name what was changed or left out.
+    `areas_left_out` is the number of areas whose shape is not known, or only in part.
     """
 
     request: Publication
@@ -72,26 +72,30 @@ class Draft:
 
     @property
     def last_ms(self) -> int:
-        """The latest time at which an alert that begins with this message may end, in ms since 1970."""
+        """The latest time at which an alert whose first message is this one may end, in ms since 1970."""
         return self.request.occurred_at + self.category.lasting.max_age_ms
 
     def may_follow(self, current: Revision) -> bool:
         """Return whether this draft may become the next revision after `current` (rules CP17 and P6).
 
-        It must have the same status. It must end no earlier than `current`, and no later than the category allows.
+        The draft must have the same status as `current`. It must end no earlier than `current`, and no later than the
+        category allows.
         """
         alert = current.alert
         latest = alert.occurred_at + self.category.lasting.max_age_ms
         return alert.status == self.request.status and current.ends_at <= self.expires_at <= latest
 
     def terms(self, policy: Policy, current: Revision | None) -> AcceptedTerms:
-        """Return the values of the policy to store with the revision. Their `title` is the name of the CAP event."""
+        """Return the values of the policy that are stored with the revision made from this draft.
+
+        Their `title` is the name of the CAP event.
+        """
         return replace(policy.terms(self.category, current), title=self.texts[0].title)
 
     def accept(self, alert_id: str, terms: AcceptedTerms, current: Revision | None) -> Alert:
         """Return the draft as an alert with the id `alert_id`.
 
-        `current` is the revision that it will follow; None if it is to be revision 1.
+        `current` is the revision that the draft will follow; None if the draft becomes revision 1.
         """
         alert = self.request.accept(terms, current)
         return replace(
@@ -123,7 +127,7 @@ def drafts(
 
     The draft that ends last comes first. The ids of all alerts are made from the id of the first one. Because the first
     one ends last, the log remembers its id at least as long as any of the others. `bounds` are the limits of what the
-    source may publish. Raise Problem (422) with every rule that is broken in any of the blocks.
+    source may publish. Raise Problem (422) with every rule that any of the blocks breaks.
     """
     if sum(shape.work for block in blocks for shape in block.shapes) > MAX_WORK:
         detail = f"must have shapes of at most {MAX_WORK} corners, all alerts of the message together"
@@ -136,15 +140,16 @@ def drafts(
 
 
 def has_ended(block: Block, now_ms: int) -> bool:
-    """Return whether a block (the content of one alert) has expired according to the issuer's `expires`."""
+    """Return whether a block (the content of one alert) has expired according to the `expires` of its issuer."""
     expires_at = block.infos[0].expires_at
     return expires_at is not None and expires_at <= now_ms
 
 
 class _Drafter:
-    """Makes the drafts of one message. A draft is an alert as it would be published.
+    """Makes the drafts of one message, which are the alerts as they would be published.
 
-    `violations` collects the broken rules of all blocks of the message (the parts that become one alert each).
+    `violations` collects the violations of rules in all blocks of the message. A block is a part that becomes one
+    alert.
     """
 
     def __init__(
@@ -157,9 +162,9 @@ class _Drafter:
         zones: Zones,
         blocks: int,
     ) -> None:
-        """Prepare to draft a message that has `blocks` blocks.
+        """Prepare to draft the alerts of a message, which has `blocks` blocks.
 
-        There is a limit of work for the whole message, which is divided equally among the blocks (rule HD3).
+        The whole message has a limit of work, which is divided equally among its blocks (rule HD3).
         """
         self.violations: list[Violation] = []
         self._message = message
@@ -171,9 +176,9 @@ class _Drafter:
         self._blocks = blocks
 
     def draft(self, block: Block) -> Draft | None:
-        """Return the draft of a block (the content of one alert), or None if the block breaks a rule.
+        """Return the draft of a block (the content of one alert).
 
-        In the latter case, the violations are added to `violations`.
+        If the block breaks a rule, add the violations to `violations`, and return None.
         """
         at = f"/alert/info/{block.at}"
         key = self._policy.category_of(block.infos)
@@ -230,10 +235,10 @@ class _Drafter:
         return min(info.expires_at, latest)
 
     def _policy_violations(self, request: Publication, placed: "_Placed", at: str) -> Iterator[Violation]:
-        """Yield the violations of the policy and of the source's limits in the request made from a block.
+        """Yield each violation of the policy, or of the source's limits, in the request that was made from a block.
 
-        Their pointers name elements of the message, not members of the request (rule CP25). `at` is the pointer to the
-        block.
+        The pointers of the violations name elements of the CAP message, not members of the request (rule CP25). `at` is
+        the pointer to the block.
         """
         circles = tuple((where, each[2]) for where, each in placed.shapes if not isinstance(each, RequestedPolygon))
         outlines = tuple((where, each) for where, each in placed.shapes if isinstance(each, RequestedPolygon))
@@ -286,7 +291,7 @@ class _Drafter:
         self.violations.append(Violation(kind, pointer, detail))
 
 
-# For each member of a request that a violation may name, the element of the message from which it was made.
+# Maps each request member that a violation can name to the CAP element that the member was made from.
 _POINTERS = {
     "/occurred_at": "/alert/sent",
     "/status": "/alert/status",
@@ -296,7 +301,7 @@ _POINTERS = {
     "/area": "{at}/area",
     "/approval": "{at}/event",  # the category, which follows from the event, decides which approval is needed
 }
-_UNSIMPLIFIED_M = 20.0  # the largest buffer without simplification; it covers the distance of edges from arcs (B9)
+_UNSIMPLIFIED_M = 20.0  # the widest buffer without simplification; it makes up for edges that are not arcs (B9)
 
 
 class _Placed:
@@ -304,8 +309,8 @@ class _Placed:
 
     `notes` name what was changed, and `violations` what is wrong, for instance that there is no shape. `shapes` has
     pairs: a pointer to the area in the message, and a shape. The shape is a polygon, or a circle as (latitude,
-    longitude, radius in metres). The shapes cover all areas of the message whose place is known. There are at most
-    MAX_SHAPES, and they can be published.
+    longitude, radius in metres). Together, the shapes cover all areas of the message whose place is known. There are at
+    most MAX_SHAPES of them, and they can be published.
 
     A shape with too many corners is simplified instead of refused (rule HD10). Example: a warning for a coast has a
     ring of 7,000 corners and 40 islets. The shapes are simplified by up to the category's `simplify_m`. If they still
@@ -352,7 +357,7 @@ class _Placed:
         return [found for where, shape in [*coded, *said] if (found := outside_shape(where, shape, bounds))]
 
     def _place(self) -> None:
-        """Fill `shapes` from the shapes in the message, and from its zones (known polygons for its codes of areas)."""
+        """Fill `shapes` with the shapes in the message, and with the zones (known polygons) for its codes of areas."""
         coded = joined(self._coded, self._category.simplify_m, MAX_JOINED // self._blocks)
         shapes: list[tuple[str, Piece | Disc]] = [(self._at, piece) for piece in coded]
         rings = self._split([(where, each) for where, each in self._said if isinstance(each, CapRing)])
@@ -367,10 +372,10 @@ class _Placed:
             self._unite(shapes)
 
     def _split(self, said: Sequence[tuple[str, CapRing]]) -> dict[CapRing, Piece | Disc]:
-        """Return each ring in its published form: a polygon whose long edges are split into arcs, or a circle.
+        """Return a dict from each ring to its published form: a polygon whose long edges are split, or a circle.
 
         A ring that fits into a circle of the category's smallest radius becomes such a circle. Invalid rings are left
-        out, and their violations are added.
+        out, and their violations are added to `violations`.
         """
         found: dict[CapRing, Piece | Disc] = {}
         small = {each: disc for _, each in said if (disc := smallest_circle(each.corners, self._category.min_radius_m))}
@@ -397,9 +402,9 @@ class _Placed:
         return found
 
     def _publish(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> bool:
-        """Add the shapes to `self.shapes` without uniting them. Return whether they can be published like this.
+        """Add the shapes to `self.shapes` as they are. Return False if they have to be united to be published.
 
-        The result is also True if violations were found. Otherwise, False means that the shapes must be united.
+        The result is True if they can be published as they are, and also if violations were found.
 
         Each ring is searched for crossings, by comparing its edges. There is a limit of comparisons for all alerts of a
         message (rule HD3). Rings for which no comparisons are left are treated as if they crossed themselves.
@@ -423,7 +428,7 @@ class _Placed:
         return bool(self.violations) or publish_polygons(polygons, self._category.simplify_m) is not None
 
     def _unite(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> None:
-        """Set `self.shapes` to fewer and coarser shapes that together cover the given ones (rule HD10)."""
+        """Replace the given shapes by fewer and coarser ones that together cover them, in `self.shapes` (rule HD10)."""
         discs = [(where, each) for where, each in shapes if not isinstance(each, Piece)]
         pieces = [each for _, each in shapes if isinstance(each, Piece)]
         if len(shapes) > MAX_SHAPES:
@@ -441,7 +446,7 @@ class _Placed:
             self._add(self._at, outline)
 
     def _add(self, where: str, outline: RequestedPolygon) -> None:
-        """Add a polygon, or the smallest circle that the category allows if the polygon fits into this circle."""
+        """Add a polygon; or, if the polygon fits into it, a circle of the smallest radius that the category allows."""
         disc = smallest_circle(outline.corners, self._category.min_radius_m)
         self.shapes.append((where, disc or outline))
 
@@ -451,7 +456,7 @@ class _Placed:
 
 
 def _zones_of(areas: list[tuple[str, Area]], zones: Zones) -> tuple[list[Piece], int]:
-    """Return the known polygons for the codes of those areas that have codes and no shape.
+    """Return the known polygons for those areas that have codes but no shape.
 
     Also return the number of areas without a shape that these polygons do not fully cover. A point is not a shape, but
     an area with a point is not counted.
@@ -467,7 +472,7 @@ def _zones_of(areas: list[tuple[str, Area]], zones: Zones) -> tuple[list[Piece],
 
 
 def _distinct_shapes(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle | CapRing]]:
-    """Return each different shape once, with the pointer to the first area that has it."""
+    """Return the shapes of these areas without duplicates, each with the pointer to the first area that has it."""
     found: dict[CapCircle | CapRing, str] = {}
     for where, area in areas:
         for ring in area.rings:
@@ -478,7 +483,7 @@ def _distinct_shapes(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle
 
 
 def _detail_of_no_area(areas: list[tuple[str, Area]]) -> str:
-    """Return the error text for an alert whose areas have no shape and no known code.
+    """Return the error text for an alert whose areas have neither a shape nor a known code.
 
     The text names the lists to which the codes belong, but never repeats a code (rule CP24).
     """

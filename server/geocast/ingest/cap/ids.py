@@ -18,15 +18,15 @@ _DIGITS = 32
 
 
 def base(source: str, sender: str, identifier: str) -> str:
-    """Return the id for messages with this sender and identifier (the message's name) from this source."""
+    """Return the id for messages with this name (sender and identifier) from this source."""
     name = "\n".join((source, sender, identifier)).encode()
     return RESERVED + hashlib.sha256(name).hexdigest()[:_DIGITS]
 
 
 def generation(base_id: str, number: int) -> str:
-    """Return the id for the `number`th of the messages with one name that were published as new, counted from 1.
+    """Return the id for the `number`th message with one name that was published as new, counted from 1.
 
-    `base_id` is the id for the first of these messages.
+    `base_id` is the id for the first such message. A name is a message's sender and identifier.
     """
     return base_id if number == 1 else f"{base_id}:{number}"
 

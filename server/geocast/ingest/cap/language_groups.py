@@ -17,7 +17,7 @@ ALL_CLEAR = "AllClear"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The infos that become one alert: the same content, once in each language, in the issuer's order.
+    """A group of infos that becomes one alert: the same content, once in each language, in the issuer's order.
 
     `at` is the index of the block's first info among all infos of the message.
     """
@@ -32,7 +32,7 @@ class Block:
 
 
 def of(message: CapMessage) -> list[Block]:
-    """Return the blocks of a message (groups of infos that become one alert each), in the order of their first infos.
+    """Return the blocks of a message (the groups of infos that become one alert each), ordered by their first infos.
 
     Raise Problem (422) if there are more than MAX_BLOCKS.
     """
@@ -57,7 +57,7 @@ def is_all_clear(message: CapMessage) -> bool:
 
 
 def _sameness(info: Info) -> object:
-    """Return a value that is equal for infos that belong to one alert, and different for others.
+    """Return a value that is equal for two infos if they belong to the same alert, and different otherwise.
 
     If an info has shapes, the codes of its areas are not compared.
     """

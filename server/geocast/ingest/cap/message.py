@@ -44,14 +44,14 @@ _T = TypeVar("_T")
 
 
 class _TooMuch(Exception):  # noqa: N818 (the name describes the shapes)
-    """Raised if the shapes of a message would take too much time to process (rule HD3)."""
+    """Raised if it would take too much time to process the shapes of a message (rule HD3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CapCode:
-    """A code of an event or of an area, such as EMMA_ID AT301.
+    """A code that CAP uses for an event or an area, such as EMMA_ID AT301.
 
-    `name` is the name of the list to which the code belongs (`valueName` in CAP).
+    `name` is the name of the list to which the code belongs (`valueName` in CAP), and `value` is the code itself.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """An area of a message: shapes, codes, or both. `repr` does not show its coordinates."""
+    """An area of a message, described by shapes, by codes, or by both. `repr` does not show its coordinates."""
 
     description: str
     circles: tuple[CapCircle, ...]
@@ -82,7 +82,7 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """The content of a message in one language. Times are in ms since 1970, or None if their element is absent."""
+    """The content of a message in one language. Times are in ms since 1970; None if their element is absent."""
 
     language: str
     event: str
@@ -119,7 +119,7 @@ class CapMessage:
 
 
 def read(body: bytes, charset: str | None = None, assume_offset: str | None = None) -> CapMessage:
-    """Parse and check the CAP message in `body`.
+    """Return the CAP message in `body`, after checking all its fields.
 
     `charset` is the parameter of the request's `Content-Type`. `assume_offset` is the UTC offset, such as "+00:00", for
     times without an offset; if it is None, such times are refused. Raise Problem: 400 `malformed-xml` if the body is
@@ -136,13 +136,13 @@ def read(body: bytes, charset: str | None = None, assume_offset: str | None = No
 
 
 class _Reader:
-    """Reads a single message. It collects all violations, so that they are reported together."""
+    """Reads one CAP message. Collects all violations of rules, so that they are reported together."""
 
     def __init__(self, assume_offset: str | None) -> None:
         self.violations: list[Violation] = []
         self._assume_offset = assume_offset
         self._notes: set[str] = set()
-        self._read: dict[str, Any] = {}  # by text: the parsed shape, since each language repeats the texts
+        self._read: dict[str, Any] = {}  # by text: the parsed shape; each language repeats the same texts
         self._work = 0
 
     # ---- elements of a message ---------------------------------------------------------------------------
@@ -231,10 +231,10 @@ class _Reader:
                 yield shape
 
     def _shape(self, text: str, parsed: Callable[[str], tuple[_T, frozenset[str]]]) -> tuple[_T, frozenset[str]]:
-        """Return the shape in `text`, with notes on what was corrected.
+        """Return the shape that `text` describes, with notes that name what was corrected.
 
-        Equal texts are parsed once, by calling `parsed`. Raise ValueError if the text is invalid, or _TooMuch if all
-        shapes of the message together are too much work.
+        Equal texts are parsed only once, by calling `parsed`. Raise ValueError if the text is invalid, or _TooMuch if
+        all shapes of the message together are too much work.
         """
         key = parsed.__name__ + text
         if key not in self._read:
@@ -257,9 +257,9 @@ class _Reader:
         return text
 
     def _word(self, element: Element, at: str, name: str, words: Sequence[str], *, needed: bool = False) -> str:
-        """Return the text of the child `name` if it is one of `words`, otherwise "".
+        """Return the text of the child element `name` if it is one of `words`, otherwise "".
 
-        Record a violation if the child has another text, or if it is absent and `needed`.
+        Record a violation if the child has another text; or if it is absent although `needed` is true.
         """
         text = texts.one_line(_first(element, name))
         text = _OLD_WORDS.get(text, text)
@@ -272,9 +272,9 @@ class _Reader:
         return ""
 
     def _language(self, element: Element) -> str:
-        """Return the language of an info as a tag of RFC 5646.
+        """Return the language of an info as a language tag of RFC 5646.
 
-        If its text is not such a tag, return UNKNOWN_LANGUAGE (rule HD12).
+        If the info's text is not such a tag, return UNKNOWN_LANGUAGE (rule HD12).
         """
         text = _first(element, "language").strip().replace("_", "-") or DEFAULT_LANGUAGE
         if _LANGUAGE.fullmatch(text):
@@ -303,7 +303,7 @@ class _Reader:
 
 
 def is_name(text: str) -> bool:
-    """Return whether `text` may be the `identifier` or the `sender` of a message (rule CP5)."""
+    """Return whether `text` is allowed as the `identifier` or the `sender` of a message (rule CP5)."""
     return _NAME.fullmatch(text) is not None
 
 
@@ -317,9 +317,9 @@ def _codes(element: Element, name: str) -> tuple[CapCode, ...]:
 
 
 def _code(element: Element) -> CapCode | None:
-    """Return the code in an element, or None if its list's name or its value is empty.
+    """Return the code in an element, or None if the name of its list or its value is empty.
 
-    The two parts are in the children `valueName` and `value`, or in a text "name=value" as in CAP 1.0.
+    These two parts are in the children `valueName` and `value`, or in a text "name=value" as in CAP 1.0.
     """
     if not element.children:
         name, _, value = element.text.strip().partition("=")

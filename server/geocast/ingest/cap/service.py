@@ -74,11 +74,11 @@ _OVERTAKEN = "other writers keep changing the alerts that this message is about,
 class CapOutcome:
     """The answer to a CAP message.
 
-    `outcome` is one word such as `published` or `ignored`; for `ignored`, `why` is the reason. `alerts` and `cancelled`
-    are the revisions and cancels that were made from the message, by this request or an earlier one. `notes` name what
-    was changed or left out. `areas_left_out` is the number of areas for which no shape, or only part of it, is known.
-    `stored` has the entries that this request has appended to the log, including tombstones (cancels of ids without an
-    alert).
+    `outcome` is one word, such as `published` or `ignored`; for `ignored`, `why` is the reason. `alerts` and
+    `cancelled` are the revisions and cancels that were made from the message, by this request or an earlier one.
+    `notes` name what was changed or left out. `areas_left_out` is the number of areas whose shape is not known, or only
+    in part. `stored` has the entries that this request has appended to the log, including tombstones (cancels of ids
+    without an alert).
     """
 
     outcome: str
@@ -100,7 +100,7 @@ class MessageReading:
     stricter, and the issuer repeats the message. Then the answer is `repeated`, not 422.
 
     `ignored` is the reason why the message is not meant to be published; "" if it is. `ended`: whether the message is
-    of the type Alert, and all its alerts have expired. `blocks` is the number of alerts that it would make.
+    of the type Alert, and all its alerts have expired. `blocks` is the number of alerts that the message would make.
     """
 
     message: CapMessage
@@ -113,7 +113,7 @@ class MessageReading:
 
 
 class CapIngest:
-    """Processes CAP messages: it decides on each message, and appends the resulting entries to the log."""
+    """Processes CAP messages: makes a decision on each message, and appends the resulting entries to the log."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class CapIngest:
         self._rates = Rates()
 
     def with_config(self, policy: Policy, sources: CapSources, publishers: Publishers | None = None) -> "CapIngest":
-        """Return a copy of this object with another policy, other sources, and other limits of the sources.
+        """Return a copy of this object with another policy, other sources, and other limits for the sources.
 
         Messages in progress continue under the old ones.
         """
@@ -152,14 +152,14 @@ class CapIngest:
         return after
 
     def check_source(self, source: CapSource) -> Bounds:
-        """Return the limits of what this source may publish.
+        """Return the limits on what this source may publish.
 
-        Raise Problem (403) if it may not publish at all (rule PG1).
+        Raise Problem (403) if the source may not publish at all (rule PG1).
         """
         return granted(self._publishers, source.name, "The source is not among the publishers of this node.")
 
     async def take(self, body: bytes, charset: str | None, source: CapSource, *, dry_run: bool = False) -> CapOutcome:
-        """Process the message in `body`.
+        """Process the CAP message in `body`, from this source, and return the answer.
 
         With `dry_run`, make the decision, but store nothing. Raise Problem if the message is refused, and
         LogUnavailable if the outcome is unknown.
@@ -173,7 +173,7 @@ class CapIngest:
         return await self._carry_out(reading, source, dry_run=dry_run)
 
     async def _carry_out(self, reading: MessageReading, source: CapSource, *, dry_run: bool) -> CapOutcome:
-        """Make the decision on a message from the log, and append its entries in order.
+        """Make the decision on a message, using the alerts in the log, and append the resulting entries in order.
 
         If another writer is faster at one of the entries, make the decision again, and append the entries that are
         still missing. With `dry_run`, append nothing.
@@ -215,9 +215,9 @@ class CapIngest:
         return await self._writer.decide_and_append(lambda: self._read_and_decide(reading), plan, append)
 
     async def _read_and_decide(self, reading: MessageReading) -> tuple[Decision, int]:
-        """Return the decision on a message, and the time for which it was made, in ms since 1970.
+        """Return the decision on a message, and the time at which it was made, in ms since 1970.
 
-        The histories that the decision needs are read from the log, as many of them as `decide` asks for.
+        The histories that the decision depends on are read from the log until `decide` asks for no more.
         """
         known, now_ms = KnownHistories(), self._clock.now().wall_ms
 
@@ -234,9 +234,9 @@ class CapIngest:
                     known.put(alert_id, history)
 
     def _count(self, source: CapSource) -> None:
-        """Count a message that is about to publish alerts against the rates of its source.
+        """Count a message that is about to publish alerts against the limits on how often its source may publish.
 
-        Raise Problem (429) if the source has a rate of its own, and it is used up (rule PG2).
+        Raise Problem (429) if the source has limits of its own, and one of them is used up (rule PG2).
         """
         rates = () if self._publishers is None else self._publishers.own_rates(source.name)
         if rates:
@@ -253,7 +253,7 @@ def read_message(
     """Parse a CAP message, and draft the alerts that it would make. This takes milliseconds.
 
     Raise Problem: 400 if the message is not well-formed, 422 if it breaks a rule of CAP, 403 if the source may not send
-    messages of its sender. If the message breaks a rule of the policy, the result has a `refusal`.
+    messages for this sender. If the message breaks a rule of the policy, the result has a `refusal` instead.
     """
     message = cap_message.read(body, charset, source.assume_offset)
     publishes = message.type in ("Alert", "Update")
@@ -292,14 +292,14 @@ def _why_ignored(message: CapMessage) -> str:
 
 
 def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> MessageFacts:
-    """Return the facts that are needed to find, in the log, the message itself and the messages that it names.
+    """Return the facts by which the log is searched for the message itself and for the messages that it refers to.
 
     `cancels`: whether the message only says that something is over.
     """
     own = ids.base(source.name, message.sender, message.identifier)
     references, names_itself = [], False
     for each in message.references:
-        # Some issuers use another name of the sender when they refer to their own messages, so both names are tried
+        # Some issuers use a different sender name when they refer to their own messages, so both names are tried
         # (CP11).
         readings = [ids.base(source.name, sender, each.identifier) for sender in (each.sender, message.sender)]
         if readings[0] != own:
@@ -320,9 +320,9 @@ def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> Messa
 
 
 class PlannedEntries:
-    """The entries that a decision on a message will append to the log, and the answer to the message.
+    """The log entries that follow from the decision on a message, and the answer to the message.
 
-    The entries are in the order in which they are appended.
+    The entries are in the order in which they will be appended.
     """
 
     def __init__(
@@ -346,9 +346,9 @@ class PlannedEntries:
         return [*self.revisions, *self.cancels, *self.tombstones]
 
     def unsigned(self) -> list[Violation]:
-        """Return the violations of the first entry that needs signatures of reviewers; none if no entry does.
+        """Return the violations of the first entry that reviewers would have to sign; none if there is no such entry.
 
-        A CAP message has no such signatures, so entries that need them are refused.
+        A CAP message has no signatures of reviewers, so entries that need them are refused.
         """
         behind = {found.id: found.kinds for found in (self._decision.revise, *self._decision.cancel) if found}
         entries: list[Entry] = [*self.revisions, *self.cancels]
@@ -358,7 +358,7 @@ class PlannedEntries:
         return []
 
     def answer(self, first_decision: Decision, stored: Sequence[Entry]) -> CapOutcome:
-        """Return the answer to the message after all entries are stored.
+        """Return the answer that the issuer gets after all entries were stored.
 
         `first_decision` is the decision with which this request began to store entries. `stored` has all entries that
         this request has stored.
@@ -382,16 +382,17 @@ class PlannedEntries:
         )
 
     def _differs(self) -> bool:
-        """Return whether a repeated message would now make other alerts than it made the first time (rule CP10).
+        """Return whether a repeated message would make other alerts now than it made the first time (rule CP10).
 
-        Example: an issuer sends another headline under the same name and time. The first answer is repeated, with the
-        note `differs`.
+        Example: an issuer sends another headline under the same name and time. The first answer is given again, with
+        the note `differs`.
         """
         made, refusal = self._decision.made, self._reading.refusal
         if refusal is not None:
             return bool(made) and not refusal.types <= _TIME_RULES
-        # Blocks that have ended since then no longer have a draft. The drafts are sorted with the latest end first, so
-        # the remaining drafts are compared with the alerts of the same blocks.
+        # Blocks of the message that have ended since it was published have no draft any more. Drafts and alerts are
+        # both sorted by end, latest first. So only the last drafts are missing, and each of the others still belongs
+        # to the alert at the same index.
         return any(
             draft.accept(each.id, each.terms, before) != each.alert
             for draft, (each, before) in zip(self._reading.drafts, made, strict=False)
@@ -430,9 +431,10 @@ class PlannedEntries:
         return Cancel(*parts, into=self._decision.into, issuer=self._source.issuer)
 
     def _cancel_reason(self) -> str:
-        """Return the issuer's words on why the alert is over, in the message's first language.
+        """Return why the alert is over, in the issuer's own words and in the message's first language.
 
-        These are the headline; or the message's note, if the headline is missing or only repeats the name of the event.
+        The reason is the headline; or the message's note, if the headline is missing or only repeats the name of the
+        event.
         """
         if not self._reading.facts.cancels:
             return CANCEL_REASON  # an earlier message has called off the alerts, and this one is late

@@ -13,13 +13,16 @@ _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PAIR = re.compile(f"({_NUMBER}),({_NUMBER})", re.ASCII)
 _PLAIN = re.compile(_NUMBER, re.ASCII)
 MAX_WORK = 50_000  # the largest number of corners in one message; they take 0.5 s to process (rule HD3)
-_WORK_OF_SHAPE = 20  # each shape costs as much as this number of corners, in addition to its own corners
-MAX_DIGITS = 40  # the largest length of a number: more than a float needs, and few enough to be parsed quickly
+_WORK_OF_SHAPE = 20  # the cost of a shape, as a number of corners, in addition to its own corners
+MAX_DIGITS = 40  # the largest number of characters in a number: enough for any float, and quick to parse
 
 
 @dataclass(frozen=True, slots=True)
 class CapCircle:
-    """A circle: its centre in degrees and its radius in metres. A circle of radius 0 is a point, not an area."""
+    """A circle in a CAP message: its centre in degrees and its radius in metres.
+
+    A circle of radius 0 is a point, not an area.
+    """
 
     lat: float = field(repr=False)
     lng: float = field(repr=False)
@@ -33,7 +36,7 @@ class CapCircle:
 
 @dataclass(frozen=True, slots=True)
 class CapRing:
-    """A polygon: its corners as (latitude, longitude) in degrees; the last equals the first."""
+    """A polygon in a CAP message: its corners as (latitude, longitude) in degrees; the last equals the first."""
 
     corners: tuple[tuple[float, float], ...] = field(repr=False)
 
@@ -44,12 +47,15 @@ class CapRing:
 
 
 def work_of(text: str) -> int:
-    """Return an upper bound of the cost of processing the shape in `text`, in corners, without parsing it."""
+    """Return an upper bound of the cost of processing the shape in `text`, without parsing it.
+
+    The cost is expressed as a number of corners.
+    """
     return _WORK_OF_SHAPE + len(text.split())
 
 
 def circle(text: str) -> tuple[CapCircle, frozenset[str]]:
-    """Return the circle in `text`, and notes that name what was corrected.
+    """Return the circle that `text` describes, and notes that name what was corrected in it.
 
     Raise ValueError, with a text that says why, if the circle is invalid.
     """
@@ -64,7 +70,7 @@ def circle(text: str) -> tuple[CapCircle, frozenset[str]]:
 
 
 def polygon(text: str) -> tuple[CapRing, frozenset[str]]:
-    """Return the polygon in `text`, and notes that name what was corrected.
+    """Return the polygon that `text` describes, and notes that name what was corrected in it.
 
     Raise ValueError, with a text that says why, if the polygon is invalid.
     """
@@ -80,9 +86,9 @@ def polygon(text: str) -> tuple[CapRing, frozenset[str]]:
 
 
 def _place(text: str) -> tuple[float, float, bool]:
-    """Return the latitude and longitude in a text `lat,lng`, and whether the longitude was corrected.
+    """Return the latitude and longitude in a text of the form `lat,lng`, and whether the longitude was corrected.
 
-    A longitude beyond ±180° is corrected by a full turn. Raise ValueError if the text is invalid.
+    A longitude beyond ±180° is corrected by a full turn (360°). Raise ValueError if the text is invalid.
     """
     found = _PAIR.fullmatch(text)
     if found is None:

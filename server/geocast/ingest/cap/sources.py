@@ -26,7 +26,7 @@ from ...errors import ConfigError, did_you_mean
 from ...model.alert import ID_PATTERN
 from .message import is_name
 
-ANY = "*"  # in `senders`: the source may send messages of any sender, as aggregators do
+ANY = "*"  # in `senders`: the source may send messages for any sender, as aggregators do
 MIN_SECRET = 32  # the smallest number of characters of a secret
 MAX_SECRET = 255  # the largest number of characters of a secret, which is CAP Composer's limit for its header
 _NAME = re.compile(ID_PATTERN)
@@ -37,7 +37,7 @@ class CapSource:
     """A source of CAP messages: a system that may send them to this node.
 
     The source's alerts have its `name` as their `source`, and `approver` as the reviewer who approved them. `senders`
-    has the values of the element `<sender>` that the source may use. `secret_sha256` is the hash of its webhook secret;
+    has the values that the source may use in the element `<sender>`. `secret_sha256` is the hash of its webhook secret;
     None if it has no secret. `assume_offset` is the UTC offset for times without an offset; if it is None, such times
     are refused. `issuer` is the issuer of the source's tokens; "" if they are signed with a key that has no issuer
     (rule HD5).
@@ -51,7 +51,7 @@ class CapSource:
     issuer: str = ""
 
     def speaks_for(self, sender: str) -> bool:
-        """Return whether the source may send messages with this `<sender>`.
+        """Return whether the source may send messages with this value of `<sender>`.
 
         Senders are compared literally (rule CP1).
         """
@@ -59,7 +59,7 @@ class CapSource:
 
 
 class CapSources:
-    """The configured sources of CAP messages. Two objects of this class are equal if they have equal sources."""
+    """The configured sources of CAP messages. Two objects of this class are equal if they have the same sources."""
 
     def __init__(self, by_name: Mapping[str, CapSource]) -> None:
         self._by_name = dict(by_name)
@@ -115,7 +115,7 @@ def _offset(text: str) -> str:
 
 
 class _Keys(BaseModel):
-    """The keys of one source's table in the file of sources."""
+    """The keys allowed in the table of one source, in the file of sources."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -127,7 +127,7 @@ class _Keys(BaseModel):
 
 
 class _File(BaseModel):
-    """The file of sources as a whole."""
+    """The whole content of the file of sources."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -148,7 +148,7 @@ def load(path: Path) -> CapSources:
 def parse(data: bytes, path: Path | None) -> CapSources:
     """Return the sources in `data`, the content of a TOML file.
 
-    Raise ConfigError if it is invalid, with one line for each mistake. `path` is only used in error messages.
+    Raise ConfigError if the content is invalid, with one line for each mistake. `path` is only used in error messages.
     """
     try:
         read = _File.model_validate(tomllib.loads(data.decode()))

@@ -11,21 +11,21 @@ CUT = "…"
 
 
 def tidy(text: str) -> str:
-    """Return the text without control characters, blanks at the ends of lines, and repeated empty lines."""
+    """Return the text without control characters, spaces at the ends of lines, and repeated empty lines."""
     text = _LINE_END.sub("\n", text).replace("\t", " ")
     text = "".join(each for each in text if each.isprintable() or each == "\n" or category(each) not in _DROPPED)
     return _EMPTY_LINES.sub("\n\n", "\n".join(line.strip() for line in text.split("\n"))).strip()
 
 
 def one_line(text: str) -> str:
-    """Return the text as a single line, in which words are separated by one blank."""
+    """Return the text as a single line, with a single space between words."""
     return " ".join(tidy(text).split())
 
 
 def cut(text: str, limit: int) -> str:
     """Return the text, shortened to at most `limit` characters.
 
-    A text that is too long is cut after the last whole sentence that fits; if not even one sentence fits, after the
+    A text that is too long is cut after the last whole sentence that fits; or, if not even one sentence fits, after the
     last whole word. Then "…" is appended.
     """
     if len(text) <= limit:

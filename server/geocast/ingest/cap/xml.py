@@ -18,7 +18,7 @@ from ...model.problems import Problem
 
 MAX_DEPTH = 32
 MAX_ATTRIBUTES = 64  # the largest number of attributes and declared namespaces of one element
-MAX_ELEMENTS = 50_000  # this number takes 0.3 s to read; real messages have a few hundred
+MAX_ELEMENTS = 50_000  # the largest number of elements, which take 0.3 s to read; real messages have a few hundred
 # The accepted encodings, named as in Python's `codecs`.
 ENCODINGS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "ascii", "iso8859-1", "cp1252")
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -27,7 +27,7 @@ _DECLARED = re.compile(rb"""<\?xml\s[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._
 
 @dataclass(slots=True)
 class Element:
-    """An XML element: its namespace ("" for none), local name, text before the first child, and children."""
+    """An XML element: its namespace ("" for none), local name, children, and the text before the first child."""
 
     namespace: str
     name: str
@@ -35,7 +35,7 @@ class Element:
     children: "list[Element]" = field(default_factory=list)
 
     def all(self, name: str) -> "list[Element]":
-        """Return the children with the local name `name` that have the same namespace as this element."""
+        """Return the children with the local name `name` and with the same namespace as this element."""
         return [child for child in self.children if child.name == name and child.namespace == self.namespace]
 
 
@@ -58,9 +58,9 @@ def parse(body: bytes, charset: str | None = None) -> Element:
     except etree.XMLSyntaxError as error:
         line, _ = error.position
         _malformed(f"is not well-formed XML (line {line})")
-    # The parser does not stop at namespace errors, so refuse the document if the log has one. Example: if the prefix x
-    # is not declared, the parser reads `<x:info>` as an `info` in no namespace. `Element.all` would then ignore this
-    # element, and part of the CAP alert would be lost silently (HD11).
+    # The parser does not stop at namespace errors, so refuse the document if the parser's error log has one. Example:
+    # if the prefix x is not declared, the parser reads `<x:info>` as an `info` in no namespace. `Element.all` would
+    # then ignore this element, and part of the CAP alert would be lost silently (HD11).
     for entry in parser.feed_error_log:
         if entry.type_name.startswith("NS_ERR"):
             _malformed(f"is not namespace-well-formed XML (line {entry.line})")
@@ -70,9 +70,9 @@ def parse(body: bytes, charset: str | None = None) -> Element:
 
 
 class _Tree:
-    """Builds the tree of elements from the calls of the XML parser.
+    """Builds the tree of elements. The XML parser calls the methods of this class.
 
-    Its methods raise Problem for everything that a CAP message never needs.
+    They raise Problem for everything that a CAP message never needs.
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class _Tree:
         pass
 
     def _end_text(self) -> None:
-        """Add the collected text to the innermost open element, unless this element already has a child."""
+        """Store the collected text as that of the innermost open element, unless this element already has a child."""
         if self._open and not self._open[-1].children:
             self._open[-1].text += "".join(self._text)
         self._text.clear()

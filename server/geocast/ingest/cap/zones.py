@@ -32,23 +32,24 @@ logger = logging.getLogger(__name__)
 
 MAX_SHAPES = 64  # the largest number of shapes in the area of an alert from CAP (rule P12)
 MAX_NAME = 200  # the largest number of characters of `code` and of `value`
-WORK_TOLERANCES_M = (500, 1_000, 2_000, 5_000)  # tried in this order if the pieces are too much work to join
+WORK_TOLERANCES_M = (500, 1_000, 2_000, 5_000)  # metres; tried in this order if zones are too much work to join
 PROGRESS_S = 5.0  # seconds between two log lines on the progress of reading
 
 
 def folded(name: str) -> str:
-    """Return the name of a list of codes in a form for comparisons: in lower case, without "-" and "_" (HD12)."""
+    """Return the name of a list of codes in lower case and without "-" and "_", for comparisons (HD12)."""
     return name.casefold().replace("-", "").replace("_", "")
 
 
 class Zones:
-    """All zones (polygons for the codes of areas), by `code` and `value`.
+    """All zones, by `code` and `value`. A zone is the known polygons for the code of an area.
 
-    `code` is the name of a list of codes, compared as `folded` returns it. Values are compared literally.
+    `code` is the name of a list of codes, compared as `folded` returns it. `value` is a code in this list, compared
+    literally.
     """
 
     def __init__(self, by_name: Mapping[tuple[str, str], Sequence[Piece]]) -> None:
-        """Index the zones in `by_name`: the polygons of each zone by its `code` and `value`."""
+        """Index the zones. `by_name` is a dict from the `code` and `value` of each zone to its polygons."""
         self._by_name: dict[tuple[str, str], list[Piece]] = {}
         self._spelled: dict[str, str] = {}  # by folded name of a list: its first spelling in the files
         for (name, value), found in by_name.items():
@@ -59,9 +60,9 @@ class Zones:
         return len(self._by_name)
 
     def find(self, name: str, value: str) -> Sequence[Piece]:
-        """Return the polygons of the zone with this code: `name` of the list, and `value`.
+        """Return the polygons of the zone with the code `value` in the list `name`.
 
-        Return none if it is unknown.
+        Return none if the code is unknown.
         """
         return self._by_name.get((folded(name), value), ())
 
@@ -81,7 +82,7 @@ class Zones:
         return found, any(whole.values())
 
     def summary(self) -> str:
-        """Return the numbers of zones and corners as a text, for instance "37 of EMMA_ID; 5,210 corners"."""
+        """Return a text with the numbers of zones and corners, for instance "37 of EMMA_ID; 5,210 corners"."""
         lists = sorted(Counter(self._spelled[name] for name, _ in self._by_name).items())
         corners = sum(piece.ring.shape[1] - 1 for found in self._by_name.values() for piece in found)
         return f"{', '.join(f'{count:,} of {name}' for name, count in lists)}; {corners:,} corners"
@@ -91,7 +92,7 @@ NO_ZONES = Zones({})
 
 
 def joined(given: Iterable[Piece], simplify_m: float, most_work: int = MAX_WORK) -> list[Piece]:
-    """Return the polygons of one alert's zones, with those that touch joined into one (rule CZ2).
+    """Return the polygons of one alert's zones, after joining those that touch (rule CZ2).
 
     If the result is too large for one alert, polygons with a gap between them are joined, too. The smallest gap is used
     that makes the result small enough; it is at most `simplify_m` metres. Example: an archipelago of 300 islets is
@@ -127,7 +128,7 @@ def _fit(found: Sequence[Piece], simplify_m: float) -> bool:
 
 
 def outlines(given: Iterable[Piece]) -> list[RequestedPolygon]:
-    """Return the polygons in publishable form.
+    """Return the polygons in a form that can be published.
 
     Polygons that are so small that rounding leaves fewer than three different corners are left out.
     """
@@ -193,9 +194,9 @@ def _pieces(path: Path, n: int, name: tuple[str, str], feature: Any) -> Iterator
 
 
 def _polygons(at: str, geometry: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the polygons of a GeoJSON geometry, each as a pair: its name for error messages, and its list of rings.
+    """Yield the polygons of a GeoJSON geometry, each as a pair: a name for error messages, and the list of its rings.
 
-    Raise ConfigError, with `at` in its text, if the geometry is not a polygon or several polygons.
+    Raise ConfigError, with `at` in its text, if the geometry is not a Polygon or MultiPolygon.
     """
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     coordinates = geometry.get("coordinates") if kind in ("Polygon", "MultiPolygon") else None
@@ -234,7 +235,7 @@ def _ring(positions: Any) -> Floats:
 
 
 class _Collection:
-    """Decodes the features in the text of a GeoJSON FeatureCollection one after another."""
+    """Decodes the features in the text of a GeoJSON FeatureCollection one after another, to save memory."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
@@ -261,7 +262,7 @@ class _Collection:
             raise ConfigError(f"zones {self._path}: must be a FeatureCollection with features (GeoJSON)")
 
     def _items(self, begin: str, end: str) -> Iterator[Any]:
-        """Go through the object or list at the current position, which begins and ends with these characters.
+        """Go through the object or list at the current position. It begins and ends with the two given characters.
 
         Yield the name of each member of an object, or None for each item of a list. Before the caller asks for the next
         item, it has to decode the value that follows.

@@ -1,15 +1,15 @@
-"""The detector of personal data in texts: addresses, units, numbers, names (protocol rules P24 and TX1 to TX5).
+"""Finds personal data in texts: addresses, units, numbers, names (protocol rules P24 and TX1 to TX5).
 
-    text ── tokens.fold ──> folded text and its tokens ── one finder for each kind ──> findings
+    text ── tokens.fold ──> folded text and its tokens ── one module for each kind ──> findings
 
 The detector is a second check after a human review. It does not find everything, for instance a house number in words,
 or a name without a title. English is built in. A policy can add patterns for other languages, and literals that are
 always allowed.
 
-Finders go through the tokens and look them up in sets of words (`english.toml`). In this package, a range of tokens is
-given as in a Python slice: its *end* is the index of the first token after it. A function that tests whether something
-begins at the token `at` returns its end, or None if it does not begin there. Example: in "at 88 Alder Rd. now" the
-tokens are at, 88, Alder, Rd, "." and now. The address that begins at token 1 has the end 4.
+The modules for the kinds of data go through the tokens and look them up in sets of words (`english.toml`). In this
+package, a range of tokens is given as in a Python slice: its *end* is the index of the first token after it. A function
+that tests whether something begins at the token `at` returns its end, or None if it does not begin there. Example: in
+"at 88 Alder Rd. now" the tokens are at, 88, Alder, Rd, "." and now. The address that begins at token 1 has the end 4.
 
 No regular expression here has a repetition inside a repetition. So the time is proportional to the length of the text
 (rule TX4).
@@ -64,8 +64,8 @@ class PiiDetector:
     def find(self, text: str) -> list[Finding]:
         """Return the parts of a text that look like personal data, in order and without overlaps.
 
-        Overlapping findings of one kind are joined. If the kinds differ, the joined finding has the kind that a person
-        can't confirm to be harmless; if there is no such kind, the kind of the first finding.
+        If two findings overlap, they are joined. If their kinds differ, the result has the kind that a person can't
+        confirm to be harmless; or, if both can be confirmed, the kind of the first finding.
         """
         folded = fold(text)
         spans = [
@@ -89,7 +89,7 @@ class PiiDetector:
 
 
 def is_region(code: str) -> bool:
-    """Return whether the telephone numbers of a region are known to the detector.
+    """Return whether the detector knows how telephone numbers look in a region.
 
     `code` is the region's code of two capital letters (ISO 3166-1).
     """

@@ -1,4 +1,4 @@
-"""The finder of addresses: a number and a street, a block, or an apartment. `crossings` finds crossings of streets.
+"""Finds addresses in a text: a number and a street, a block, or an apartment. `crossings` finds crossings of streets.
 
 The name of a street alone is not an address, because alerts must be able to say which street to avoid (rule TX3).
 
@@ -36,7 +36,8 @@ Span = tuple[int, int]  # the index of the first token, and the index after the 
 def addresses(text: FoldedText) -> Iterator[tuple[int, int]]:
     """Yield the start and end of each address in the text.
 
-    They are indexes of characters in the folded (normalised) text: of the first character, and after the last one.
+    They are indexes of characters in the folded (normalised) text: the index of the first character, and the index
+    after the last one.
     """
     tokens = text.tokens
     for at, token in enumerate(tokens):
@@ -64,7 +65,7 @@ def _address(tokens: TokenList, at: int) -> int | None:
 
 
 def _block(tokens: TokenList, at: int) -> int | None:
-    """Find a block that begins at token `at`, such as "300 block", "300-block" or "300 and 400 blocks".
+    """Find a street block that begins at token `at`, such as "300 block", "300-block" or "300 and 400 blocks".
 
     Return the index of the first token after it, or None if there is no block. A number that measures a distance ("5
     blocks away") is not found.
@@ -91,7 +92,7 @@ def _block(tokens: TokenList, at: int) -> int | None:
 
 
 def _word_block(tokens: TokenList, at: int) -> int | None:
-    """Find the word "block" at token `at`, or after a hyphen there, and the name of a street after the word.
+    """Find the word "block" and the name of a street after it. The word is token `at`, or follows a hyphen there.
 
     Return the index of the first token after the street, or after the word if there is no street. Return None if there
     is no such word, or if it is a part of a size ("10-block area").
@@ -106,9 +107,10 @@ def _word_block(tokens: TokenList, at: int) -> int | None:
 
 
 def _of_street(tokens: TokenList, at: int) -> int:
-    """Find the name of a street that begins at token `at`, just after a block ("of Elm Street").
+    """Find the name of a street that begins at token `at`, right after a block ("300 block of Elm Street").
 
-    Return the index of the first token after the name, or 0 if there is no name. The word "of" may come before it.
+    Return the index of the first token after the name, or 0 if there is no name. The word "of" may come before the
+    name.
     """
     at += tokens.at(at).text == "."
     of = tokens.at(at).lower in ("of", "on", "along")
@@ -117,12 +119,12 @@ def _of_street(tokens: TokenList, at: int) -> int:
 
 
 def _is_end_of_block(tokens: TokenList, at: int) -> bool:
-    """Return whether the numbers of a whole block, and a street's name, begin at token `at`: "300-399 Elm"."""
+    """Return whether the numbers of a whole block, followed by a street's name, begin at token `at`: "300-399 Elm"."""
     return tokens.at(at + 2).text == tokens[at].text[:-2] + "99" and tokens.at(at + 3).capital
 
 
 def _block_number(tokens: TokenList, at: int) -> int | None:
-    """Find the rest of an address such as "block 300 of Elm Street"; its number is token `at`.
+    """Find the rest of an address such as "block 300 of Elm Street", from its number, which is token `at`.
 
     Return the index of the first token after the address, or None if there is no address. A number of two digits
     without a street ("Block 12") is a part of a plan or a network, not an address.
@@ -134,7 +136,7 @@ def _block_number(tokens: TokenList, at: int) -> int | None:
 
 
 def _numbered(tokens: TokenList, at: int) -> int | None:
-    """Find an address with a house number, which is token `at`.
+    """Find an address that begins with a house number, which is token `at`.
 
     Return the index of the first token after the address, or None if there is no address.
     """
@@ -151,7 +153,7 @@ def _is_house(token: Token) -> bool:
 
 
 def _is_fraction(tokens: TokenList, at: int) -> bool:
-    """Return whether the number at token `at` belongs to the sign just before it: $5, 1.5, 10:30, #7."""
+    """Return whether the number at token `at` continues what is written just before it, as in $5, 1.5, 10:30 or #7."""
     return at > 0 and tokens[at - 1].text in "$.,:#" and tokens[at - 1].end == tokens[at].start
 
 
@@ -241,7 +243,7 @@ def route(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_name(before: Sequence[Token], suffix: Token) -> bool:
-    """Return whether the tokens `before` a suffix (such as "Road") are the name of a street.
+    """Return whether the tokens `before`, which precede a suffix such as "Road", are the name of a street.
 
     If the suffix is an everyday word, the name must have capitals.
     """
@@ -281,7 +283,7 @@ def street_before(tokens: TokenList, at: int) -> int | None:
     """Find a street that ends just before token `at`.
 
     Return the index of its first token, or None if there is no such street. If the name of the street is long, the
-    result may be a later word of the name.
+    result may be the index of a later word of the name.
     """
     if (start := suffixed_before(tokens, at)) is not None:
         return start

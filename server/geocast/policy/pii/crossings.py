@@ -1,4 +1,4 @@
-"""The finder of crossings: places where two streets meet, or where a street is near another one (rules TX3, HD13).
+"""Finds crossings in a text: places where two streets meet, or where a street is near another one (rules TX3, HD13).
 
 A street is recognised by its suffix, number or ordinal ("Oak St", "US 75", "5th"). A bare name ("Elm") counts as a
 street only beside such a street, or if the words around it say so ("the Elm/Oak intersection", "Elm and Oak Streets").
@@ -53,14 +53,15 @@ _SENTENCE = 25  # the number of tokens before and after a word that count as its
 def crossings(text: FoldedText) -> Iterator[tuple[int, int]]:
     """Yield the start and end of each crossing of streets in the text.
 
-    They are indexes of characters in the folded (normalised) text: of the first character, and after the last one.
+    They are indexes of characters in the folded (normalised) text: the index of the first character, and the index
+    after the last one.
     """
     for start, end in _spans(text.tokens, titled=is_titled(text.tokens)):
         yield text.tokens[start].start, text.tokens[end - 1].end
 
 
 def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
-    """Yield each crossing of streets as a range of tokens: the index of the first one, and the index after the last.
+    """Yield each crossing of streets as a range of tokens: the index of its first token, and the index after its last.
 
     `titled`: whether all longer words of the text begin with capitals.
     """
@@ -86,8 +87,8 @@ def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
 def _streets(tokens: TokenList) -> list[Span]:
     """Return the streets in the text, in order, as ranges of tokens.
 
-    A street must have a suffix, a number or an ordinal, or its kind before its name. Streets that are only a name
-    ("Elm") are not found.
+    A street must have a suffix ("Oak St"), a number ("US 75") or an ordinal ("5th"), or its kind must come before its
+    name ("Avenue B"). Streets that are only a name ("Elm") are not found.
     """
     found: list[Span] = []
     for at, token in enumerate(tokens):
@@ -115,7 +116,7 @@ def _is_abbreviated(tokens: TokenList, at: int) -> bool:
 
 
 def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
-    """Return whether the words between two streets say that they meet, or that one is near the other.
+    """Return whether the words between two streets say that the streets meet, or that one is near the other.
 
     The last word that can say so decides ("in front of the bank *at* Oak Street"). Streets are unrelated if one of the
     following is between them: the end of a sentence, a word for a closed road, or the start of another clause.
@@ -153,7 +154,7 @@ def _separates(tokens: TokenList, at: int) -> bool:
 
 
 def _is_road_talk(tokens: TokenList, at: int) -> bool:
-    """Return whether the sentence around token `at` tells people where to drive or stay.
+    """Return whether the sentence around token `at` tells people where to drive, or where to stay.
 
     The streets in such a sentence are limits of a stretch of road, not a place.
     """
@@ -161,7 +162,7 @@ def _is_road_talk(tokens: TokenList, at: int) -> bool:
 
 
 def _is_order(tokens: TokenList, start: int, end: int) -> bool:
-    """Return whether the ordinals among the tokens from `start` to `end` are dates or ranks, not streets.
+    """Return whether the ordinals among the tokens from `start` to `end` are dates or ranks rather than streets.
 
     Examples: "May 5th", "the 5th of May", "7th and 8th graders".
     """
@@ -173,10 +174,10 @@ def _is_order(tokens: TokenList, start: int, end: int) -> bool:
 
 
 def _between(tokens: TokenList, at: int) -> Span | None:
-    """Find a crossing such as "Elm Street between 5th and 7th", whose word "between" (or "from") is token `at`.
+    """Find a crossing such as "Elm Street between 5th and 7th". Token `at` is the word "between" (or "from").
 
-    Return its range of tokens, or None if there is no crossing. If the text is about a closed road, the streets are its
-    limits, and not a crossing.
+    Return the range of tokens of the crossing, or None if there is no crossing. If the text is about a closed road, the
+    streets are the limits of the closure, and not a crossing.
     """
     behind = at - (tokens[at - 1].text in ",(")
     before = street_before(tokens, behind)
@@ -192,10 +193,10 @@ def _between(tokens: TokenList, at: int) -> Span | None:
 
 
 def _where(tokens: TokenList, at: int) -> Span | None:
-    """Find a crossing such as "where Elm ends at Oak Street", whose word "where" is token `at`.
+    """Find a crossing such as "where Elm ends at Oak Street". Token `at` is the word "where".
 
-    Return its range of tokens, or None if there is no crossing. If both streets are only names ("Elm"), the words must
-    say that the streets meet.
+    Return the range of tokens of the crossing, or None if there is no crossing. If both streets are only names ("Elm"),
+    the words must say that the streets meet.
     """
     end = _name(tokens, at + 1)
     if end is None:
@@ -212,12 +213,12 @@ def _where(tokens: TokenList, at: int) -> Span | None:
 
 
 def _is_water(name: Sequence[Token]) -> bool:
-    """Return whether a name is that of a river, a mountain or something similar, rather than a street."""
+    """Return whether a name is the name of a river, a mountain or something similar, rather than of a street."""
     return any(token.lower in _WATERS for token in name)
 
 
 def _is_named(tokens: TokenList, at: int) -> bool:
-    """Return whether a name with a capital letter, an ordinal, or a street begins at token `at`."""
+    """Return whether a name with a capital letter, an ordinal, or another kind of street begins at token `at`."""
     return tokens.at(at).capital or tokens.at(at).ordinal or street(tokens, at) is not None
 
 
@@ -245,8 +246,9 @@ def _name(tokens: TokenList, at: int) -> int | None:
 def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
     """Find a phrase such as "corner of Elm" or "cross street: Elm" that begins at token `at`.
 
-    Return the index of the first token after it, and after a second street ("corner of Elm and Oak"); None if there is
-    no such phrase. `titled`: whether all longer words of the text begin with capitals.
+    If a second street follows ("corner of Elm and Oak"), it belongs to the phrase. Return the index of the first token
+    after the phrase, or None if there is no such phrase. `titled`: whether all longer words of the text begin with
+    capitals.
     """
     word, name = tokens[at].lower, at + 1
     if word in _CROSSES:
@@ -269,10 +271,10 @@ def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
 
 
 def _by_sign(tokens: TokenList, at: int) -> Span | None:
-    """Find a crossing such as "5th & Main", whose sign ("&", "/", "@" …) is token `at`.
+    """Find a crossing such as "5th & Main". Token `at` is the sign between the streets ("&", "/", "@" …).
 
-    Return its range of tokens, or None if there is no crossing. One of the streets may be only a name ("Main" without
-    "Street").
+    Return the range of tokens of the crossing, or None if there is no crossing. One of the streets may be only a name
+    ("Main" without "Street").
     """
     before, end, name = street_before(tokens, at), street(tokens, at + 1), _name(tokens, at + 1)
     span = None
@@ -296,11 +298,12 @@ def _by_sign(tokens: TokenList, at: int) -> Span | None:
 
 
 def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
-    """Find a crossing whose joining word ("and", "at", "near", "meets") is token `at`.
+    """Find a crossing whose streets are joined by a word ("and", "at", "near", "meets"), which is token `at`.
 
-    Return its range of tokens, or None if there is no crossing. One of the streets may be only a name ("5th and Main").
-    Both may be only names if another word says that they meet. "I-35 and US 290" is not a crossing: two numbered roads
-    with "and" are usually a list of closed roads. `titled`: whether all longer words of the text begin with capitals.
+    Return the range of tokens of the crossing, or None if there is no crossing. One of the streets may be only a name
+    ("5th and Main"). Both may be only names if another word says that they meet. "I-35 and US 290" is not a crossing:
+    two numbered roads with "and" are usually a list of closed roads. `titled`: whether all longer words of the text
+    begin with capitals.
     """
     word, first, last = tokens[at].lower, at, at + 1
     if first > 1 and (
@@ -339,9 +342,9 @@ def _with_bare_name(
     """Find a crossing in which at least one street is only a name ("Main" without "Street").
 
     Return its range of tokens, or None if there is no crossing, or if it is too uncertain that both are streets. The
-    tokens from `first` to before `last` are the words that join the streets. `ends` has the index of the first token of
-    a street before these words, and the index after a street that follows them; one or both are None. `titled`: whether
-    all longer words of the text begin with capitals.
+    words that join the streets are the tokens from `first` to the one before `last`. `ends` has two indexes, of which
+    one or both are None: that of the first token of a complete street before these words, and that of the first token
+    after a complete street that follows them. `titled`: whether all longer words of the text begin with capitals.
     """
     before, end = ends
     bare, bare_behind = _name_before(tokens, first), _is_bare(tokens, last)
@@ -393,7 +396,7 @@ def _name_before(tokens: TokenList, at: int) -> int:
 
 
 def _is_directed(tokens: TokenList, at: int) -> bool:
-    """Return whether the name at token `at` follows letters for a direction: "N. Clark"."""
+    """Return whether the name at token `at` comes after a direction in letters, as in "N. Clark"."""
     letter = tokens[at - 1 - (tokens[at - 1].text == "." and at > 1)] if at else tokens[at]
     return _is_bare(tokens, at) and len(letter.text) < 3 and letter.capital and letter.lower in _DIRECTIONS
 
@@ -410,7 +413,7 @@ def _is_sure_ordinal(tokens: TokenList, at: int, *, titled: bool) -> bool:
 
 
 def _plural(tokens: TokenList, at: int) -> int | None:
-    """Find a phrase such as "Pine Streets" that begins at token `at`.
+    """Find a phrase such as "Pine Streets", with the suffix in the plural, that begins at token `at`.
 
     Return the index of the first token after it, or None if there is no such phrase.
     """
@@ -424,9 +427,9 @@ def _plural(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_sure(tokens: TokenList, start: int, end: int, *, titled: bool) -> bool:
-    """Return whether the tokens from `start` to `end` are certainly a street.
+    """Return whether the tokens from `start` to the one before `end` certainly name a street.
 
-    If they are, a name beside them must be a street as well. `titled`: whether all longer words of the text begin with
+    If they do, a name beside them must be a street as well. `titled`: whether all longer words of the text begin with
     capitals.
     """
     if route(tokens, start) is not None:
@@ -446,7 +449,7 @@ def _is_bare(tokens: TokenList, at: int) -> bool:
 
 
 def _meets(tokens: TokenList, end: int) -> bool:
-    """Return whether a word at token `end`, after two names, says that they are streets that meet.
+    """Return whether a word right after two names says that these are streets that meet. It is expected at token `end`.
 
     Example: "the Oak St.-Main St. intersection".
     """

@@ -1,4 +1,7 @@
-"""The finder of people's names: capitalised words after a title, rank or role. A name without a title is not found."""
+"""Finds people's names in a text: capitalised words after a title, rank or role.
+
+A name without a title is not found.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,9 +18,10 @@ _LONGEST = 3  # the largest number of words in a name
 
 
 def names(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each name of a person with its title.
+    """Yield the start and end of each person's name, including the title before it.
 
-    They are indexes of characters in the folded (normalised) text: of the first character, and after the last one.
+    They are indexes of characters in the folded (normalised) text: the index of the first character, and the index
+    after the last one.
 
     If the words of a text are all in capitals, or all begin with one, capitals do not show which words are names. In
     such a text, a name is found only after a title that can't be another word ("SGT"), or if it is a common name
@@ -36,10 +40,10 @@ def names(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def _sure_titles(titled: bool, token: Token) -> frozenset[str]:
-    """Return the titles after which every capitalised word is a name.
+    """Return the titles after which every capitalised word counts as a name.
 
-    The result depends on how `token`, the title in the text, is written. `titled`: whether all longer words of the text
-    begin with capitals.
+    They depend on whether `token`, the title in the text, is in capitals, and on `titled`: whether all longer words of
+    the text begin with capitals.
     """
     if token.text.isupper():
         return _NEVER_WORDS

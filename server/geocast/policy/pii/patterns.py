@@ -1,6 +1,6 @@
-"""Finders that use regular expressions: for coordinates, H3 cells, documents, telephone numbers and links.
+"""Finds coordinates, H3 cells, documents, telephone numbers and links in a text, by regular expressions.
 
-Each of them yields the start and end of what it finds, as indexes of characters in the folded (normalised) text.
+Each function yields the start and end of what it finds, as indexes of characters in the folded (normalised) text.
 """
 
 import re
@@ -31,19 +31,19 @@ _HANDLE = re.compile(r"(?<![\w@])@[A-Za-z_][\w.]{1,30}")
 _CONTACTS = (_EMAIL, _LINK, _HOST, _HANDLE)
 # A telephone number as people write it: digits, with up to three separators between them.
 _TELEPHONE = re.compile(r"(?<![\w.])\+?\(?[0-9](?:[ ().\-/]{0,3}[0-9]){6,16}(?![\w])")
-_PIECE = re.compile(r"[^ /]+")  # a match may have other numbers beside the telephone number, so it is cut into pieces
+_PIECE = re.compile(r"[^ /]+")  # a match may contain other numbers as well, so it is cut into pieces
 _FEWEST, _MOST_PIECES = 7, 6  # the smallest number of digits, and largest number of pieces, of a telephone number
 _MAX_NUMBERS = 16  # the largest number of matches, and of parts of matches, to test; a test takes about 50 µs
 _MAX_PARTS = 8  # the largest number of parts of one match to test
 
 
 def matches(pattern: re.Pattern[str], text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each part of the text that matches `pattern`. Empty parts are left out."""
+    """Yield the start and end of each part of the text that matches `pattern`. Empty matches are left out."""
     return (match.span() for match in pattern.finditer(text.folded) if match[0])
 
 
 def coordinates(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each pair of coordinates, and of each H3 cell.
+    """Yield the start and end of each pair of coordinates, and of each index of an H3 cell, in the text.
 
     Coordinates are in decimal or sexagesimal degrees. They are found if they are precise to about 100 m or better.
     """
@@ -51,7 +51,7 @@ def coordinates(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def documents(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each US social security number, and of each number of a payment card.
+    """Yield the start and end of each US social security number and each number of a payment card in the text.
 
     Numbers of cards must satisfy the Luhn formula (ISO/IEC 7812-1, annex B).
     """
@@ -62,19 +62,19 @@ def documents(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def contacts(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each e-mail address, link, host name and handle (such as "@name")."""
+    """Yield the start and end of each e-mail address, link, host name and handle (such as "@name") in the text."""
     return (match.span() for pattern in _CONTACTS for match in pattern.finditer(text.folded))
 
 
 def knows_region(code: str) -> bool:
-    """Return whether the telephone numbers of the region with this code (ISO 3166-1) are known."""
+    """Return whether it is known how telephone numbers look in the region with this code (ISO 3166-1)."""
     import phonenumbers
 
     return code in phonenumbers.SUPPORTED_REGIONS
 
 
 def phones(text: FoldedText, region: str) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each telephone number that is valid in the region, or internationally."""
+    """Yield the start and end of each telephone number in the text that is valid in the region, or internationally."""
     left = []
     for match in islice(_TELEPHONE.finditer(text.folded), _MAX_NUMBERS):
         if _is_valid(match[0], region):
@@ -90,8 +90,8 @@ def phones(text: FoldedText, region: str) -> Iterator[tuple[int, int]]:
 def _parts(match: re.Match[str]) -> Iterator[tuple[int, int]]:
     """Yield the start and end of those parts of a match that may be a telephone number.
 
-    A part consists of successive pieces of the match. It may begin at any piece; for each beginning, the longest part
-    is yielded first.
+    A match consists of pieces, and a part consists of one or more successive pieces. It may begin at any piece; for
+    each beginning, the longest part is yielded first.
     """
     pieces = [(match.start() + each.start(), match.start() + each.end()) for each in _PIECE.finditer(match[0])]
     digits = [sum(map(str.isdigit, match.string[at:end])) for at, end in pieces]

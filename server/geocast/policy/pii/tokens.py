@@ -1,4 +1,4 @@
-"""Folds a text to plain characters, and splits it into tokens (rule TX1)."""
+"""Normalises a text to plain characters, which is called folding, and splits it into tokens (rule TX1)."""
 
 import re
 import unicodedata
@@ -13,7 +13,7 @@ _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufffc\U000e0000-\U000e0fff]"
 )
 _DASHES = frozenset("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d")
-_LONGEST_FOLD = 4  # at most this many characters may replace one; some ligatures would become eighteen
+_LONGEST_FOLD = 4  # one character is replaced by at most this many; NFKC turns some ligatures into eighteen
 _TOKEN = re.compile(
     r"(?P<number>[0-9]+)(?P<letters>[A-Za-z]{0,3}(?![A-Za-z]))|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)?)|[^\s\w]"
 )
@@ -23,9 +23,9 @@ class Token(NamedTuple):
     """A token of a text: a number with up to three letters after it ("12", "12B", "5th"), a word, or a sign.
 
     `start` and `end` are indexes of characters in the folded (normalised) text. `lower` is the token in lower case,
-    without the marks on Latin letters. `digits` is the number of digits of a number, and 0 for other tokens; `letters`
-    are the letters after it. `ordinal` is true for numbers like 5th, and `capital` for words that begin with a capital
-    letter.
+    without the accents on Latin letters. `digits` is the number of digits of a number, and 0 for other tokens;
+    `letters` are the letters after a number. `ordinal` is true for numbers like 5th, and `capital` for words that begin
+    with a capital letter.
     """
 
     text: str
@@ -53,9 +53,9 @@ END = Token("\n", "\n", 0, 0, 0, "", False, False)  # returned for every index a
 
 @dataclass(frozen=True)
 class FoldedText:
-    """A folded (normalised) text.
+    """A folded text: one that was normalised so that it can be searched for personal data.
 
-    The character i of the folded text comes from the character `origin[i]` of the original text.
+    `origin[i]` is the index, in the original text, of the character from which character i of the folded text comes.
     """
 
     folded: str
@@ -76,7 +76,7 @@ class TokenList(tuple[Token, ...]):
     __slots__ = ()
 
     def at(self, place: int) -> Token:
-        """Return the token with the index `place`, or END if the index is after the last token.
+        """Return the token at the index `place`, or END if the index is after the last token.
 
         The index must not be negative.
         """
@@ -93,9 +93,9 @@ def is_titled(tokens: TokenList) -> bool:
 
 
 def fold(text: str) -> FoldedText:
-    """Return the text in the form in which finders search it (rule HD13).
+    """Return the text normalised for searching by the functions that find personal data (rule HD13).
 
-    It is in the Unicode form NFKC, without invisible characters, and with plain dashes, blanks and digits.
+    The result is in the Unicode form NFKC, without invisible characters, and with plain dashes, spaces and digits.
     """
     if text.isascii():
         return FoldedText(text.replace("\n", " "), range(len(text)))
@@ -134,9 +134,9 @@ def _number(character: str) -> str | None:
 
 
 def _is_mark_on_last(characters: list[str], mark: str) -> bool:
-    """Return whether `mark` is a mark on the last of `characters`, so that it is not added itself.
+    """Return whether `mark` is an accent or another mark on the last of `characters`, so that it is not added itself.
 
-    If Unicode has a single character for both, that character replaces the last one. Otherwise, marks on ASCII
+    If Unicode has a single character for the two together, replace the last character by it. Otherwise, marks on ASCII
     characters are dropped, so that text that is struck out or boxed is read as plain text. Other scripts keep their
     marks.
     """
@@ -149,7 +149,7 @@ def _is_mark_on_last(characters: list[str], mark: str) -> bool:
 
 
 def _letters(word: str) -> str:
-    """Return a word in lower case, without the marks on Latin letters: "Blöck" is looked up as "block"."""
+    """Return a word in lower case, without the accents on Latin letters: "Blöck" is looked up as "block"."""
     if word.isascii():
         return word.lower()
     parts = unicodedata.normalize("NFKD", word)

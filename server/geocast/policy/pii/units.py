@@ -1,4 +1,4 @@
-"""The finder of units: which units of fire brigade, police and other services were sent, and how many.
+"""Finds units in a text: which units of fire brigade, police and other services were sent, and how many.
 
 It finds counts, before the word ("two engines") or after it ("units on scene: 4"). It also finds single units: a kind
 with its number ("Engine 12"), a code ("E12"), or a call sign ("1-Adam-12"). Counts of people who are hurt ("two
@@ -47,9 +47,10 @@ _NEAR = 8  # the number of tokens before and after a count that are examined
 
 
 def units(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each unit, or count of units, in the text.
+    """Yield the start and end of each unit and each count of units in the text.
 
-    They are indexes of characters in the folded (normalised) text: of the first character, and after the last one.
+    They are indexes of characters in the folded (normalised) text: the index of the first character, and the index
+    after the last one.
     """
     tokens = text.tokens
     behind = 0
@@ -92,8 +93,8 @@ def _unit(tokens: TokenList, at: int) -> int | None:
 def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
     """Return the units of a list such as "two engines, four trucks and a chief", as ranges of tokens.
 
-    The first unit consists of the tokens from `start` to before `end`. A bare number is joined to the unit before it:
-    "Engines 3 and 36".
+    The first unit consists of the tokens from `start` to the one before `end`. A bare number is joined to the unit
+    before it, as in "Engines 3 and 36".
     """
     found = [(start, end)]
     for _ in range(_MOST_LISTED):
@@ -115,7 +116,7 @@ def _next_listed(tokens: TokenList, at: int, last: Token) -> int | None:
     """Find the next unit of a list, which begins at token `at`.
 
     Return the index of the first token after it, or None if there is no further unit. `last` is the last token of the
-    unit before. Within a list, a word counts as a unit on weaker evidence.
+    previous unit. Within a list, fewer signs are enough for a word to count as a unit.
     """
     token = tokens[at]
     if token.lower in _COUNTS or _is_number(token):
@@ -131,9 +132,9 @@ def _is_number(token: Token) -> bool:
 
 
 def _one(tokens: TokenList, at: int) -> int | None:
-    """Find a single unit such as "one ladder truck" that begins at token `at`.
+    """Find a phrase for one unit, such as "one ladder truck", that begins at token `at`.
 
-    Return the index of the first token after it, or None if there is no such unit. "One firefighter was hurt" is not
+    Return the index of the first token after it, or None if there is no such phrase. "One firefighter was hurt" is not
     found, because it does not say who was sent.
     """
     alone = tokens[at].lower in ("single", "lone") or (at > 0 and tokens[at - 1].lower in ("just", "only"))
@@ -152,10 +153,10 @@ def _one(tokens: TokenList, at: int) -> int | None:
 
 
 def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
-    """Find a count of units such as "4 units" or "two police cars" that begins at token `at`.
+    """Find a count of units, such as "4 units" or "two police cars", that begins at token `at`.
 
-    Return the index of the first token after it, or None if there is no count. `service`: whether the name of a service
-    has occurred before.
+    Return the index of the first token after it, or None if there is no count. `service`: whether a service, such as
+    the police, was mentioned earlier.
     """
     if tokens[at].letters == "x" or tokens.at(at + 1).lower == "x":
         thing = at + 1 + (tokens.at(at + 1).lower == "x")
@@ -180,9 +181,9 @@ def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
 
 
 def _is_not_sent(tokens: TokenList, at: int, end: int) -> bool:
-    """Return whether the counted people were hurt, or whether the counted units are dwellings or goods.
+    """Return whether something other than sent units is counted: people who were hurt, dwellings or goods.
 
-    The count consists of the tokens from `at` to before `end`.
+    The count consists of the tokens from `at` to the one before `end`.
     """
     before, behind = tokens[max(at - _NEAR, 0) : at], tokens[end : end + _NEAR]
     if any(token.lower in _HARM for token in (*before[-2:], *behind[:3])):
@@ -195,9 +196,9 @@ def _is_not_sent(tokens: TokenList, at: int, end: int) -> bool:
 
 
 def _are_sent(tokens: TokenList, at: int, end: int) -> bool:
-    """Return whether the counted cars were sent by an agency: "officers in six cars", "two cars are on the way".
+    """Return whether the counted cars were sent by a service: "officers in six cars", "two cars are on the way".
 
-    The count consists of the tokens from `at` to before `end`.
+    The count consists of the tokens from `at` to the one before `end`.
     """
     if any(token.lower in _COMES for token in tokens[end : end + 4]):
         return True
@@ -225,9 +226,9 @@ def _grouped(tokens: TokenList, at: int) -> int | None:
 
 
 def _counted_behind(tokens: TokenList, at: int) -> int | None:
-    """Find a count after its word, such as "units on scene: 4" or "officers x3", that begins at token `at`.
+    """Find a word with its count after it, such as "units on scene: 4" or "officers x3", that begins at token `at`.
 
-    Return the index of the first token after it, or None if there is no count.
+    Return the index of the first token after the count, or None if there is no count.
     """
     end = at + 1
     while end < at + _MOST_BETWEEN and tokens.at(end).lower in _STATES:
@@ -283,8 +284,8 @@ def _named(tokens: TokenList, at: int) -> int | None:
 def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
     """Find a unit such as "Engine Forty-Two", whose number is spelled out.
 
-    Return the index of the first token after it, or None if the number is rather a count of something else. The unit
-    begins at token `at`, and its number at token `end`.
+    The unit begins at token `at`, and its number at token `end`. Return the index of the first token after it; None if
+    the number rather counts something else.
     """
     last = end
     while last < end + 3 and (tokens.at(last).lower in _NUMBERS or tokens.at(last).text == "-"):
@@ -297,10 +298,10 @@ def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
 
 
 def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> int | None:
-    """Find the code of a unit such as "E12" or "E-12" that begins at token `at`.
+    """Find the code of a unit, such as "E12" or "E-12", that begins at token `at`.
 
     Return the index of the first token after it, or None if there is no code. A code has capital letters and a number,
-    joined or with a hyphen. `hyphened` has the letters that may be followed by a hyphen.
+    either joined or with a hyphen between them. `hyphened` has the letters that may be followed by a hyphen.
     """
     letters, hyphen = tokens[at], tokens.at(at + 1)
     if letters.lower not in _CODES or not letters.text.isupper() or _is_labelled(tokens, at):
@@ -315,7 +316,7 @@ def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> i
 
 
 def _is_labelled(tokens: TokenList, at: int) -> bool:
-    """Return whether a word before a code, or before a list of codes, shows that the code is not a unit: "Gate B12"."""
+    """Return whether a word before a code, or before a list of codes, shows that it is no unit's code: "Gate B12"."""
     if at > 0 and tokens[at - 1].text == "-" and tokens[at - 1].end == tokens[at].start:
         return at > 1 and tokens[at - 2].word and tokens[at - 2].end == tokens[at - 1].start  # as in "zone SFO-E12"
     first = at

@@ -1,4 +1,4 @@
-"""The sets of words in which the finders of personal data look up tokens, read from `english.toml`."""
+"""The sets of words in which tokens are looked up to find personal data, read from the file `english.toml`."""
 
 import tomllib
 from importlib import resources
@@ -7,5 +7,5 @@ _TABLES = tomllib.loads(resources.files(__package__).joinpath("english.toml").re
 
 
 def words(table: str) -> dict[str, frozenset[str]]:
-    """Return the sets of words in the table `table` of the file, by name."""
+    """Return the sets of words in one table of the file, as a dict from the name of each set to its words."""
     return {name: frozenset(text.split()) for name, text in _TABLES[table].items()}

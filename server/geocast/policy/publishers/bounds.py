@@ -1,7 +1,7 @@
-"""The tables of the publishers' file, and the parts of a request that exceed them (rules PG1, P21, P22).
+"""The limits in the publishers' file, and the parts of a request that exceed them (rules PG1, P21, P22).
 
-A table has the limits of one publisher. All functions are pure. They do not depend on tokens, HTTP or the log, so the
-same tables are used for CAP messages.
+A table of the file has the limits of one publisher. All functions are pure. They do not depend on tokens, HTTP or the
+log, so the same tables are used for CAP messages.
 """
 
 import json
@@ -34,8 +34,8 @@ DRY_RUNS = (Rate(DRY_PER_MINUTE, 60),)
 class Bounds:
     """The limits of one publisher, as in one table of the publishers' file.
 
-    A limit that is None allows everything. A rate that is None is the default rate. The table may also be the one for
-    all publishers without a table of their own.
+    If a limit is None, everything is allowed. If a rate is None, the default rate applies. The table may also be that
+    of all publishers without a table of their own.
     """
 
     categories: frozenset[str] | None = None
@@ -47,22 +47,25 @@ class Bounds:
     per_hour: int | None = None
 
     def contains(self, lat: float, lng: float) -> bool:
-        """Return whether the publisher may publish at a point, given in degrees. The point is not stored."""
+        """Return whether the publisher may publish at a point, given in degrees.
+
+        The point is only checked, not kept.
+        """
         return self.jurisdiction is None or self.jurisdiction.contains(lat, lng)
 
     def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
-        """Return whether the publisher may publish in the area inside a ring. The ring is not stored.
+        """Return whether the publisher may publish in the area inside a ring. The ring is only checked, not kept.
 
         `corners` are (latitude, longitude) in degrees.
         """
         return self.jurisdiction is None or self.jurisdiction.covers(corners)
 
     def violations(self, facts: PolicyFacts, outside_jurisdiction: Sequence[OutsideShape]) -> list[Violation]:
-        """Return a request's violations of the limits (P21) and of the jurisdiction (P22), in this order.
+        """Return a request's violations of these limits (P21), and then those of the jurisdiction (P22).
 
-        `outside_jurisdiction` has the shapes of the request for which `contains` or `covers` has returned False. Radii
-        are not checked here: the policy checks them against the smaller of its own limit and the publisher's. A field
-        of the request that is unusable is not checked (rule P9).
+        `outside_jurisdiction` has those shapes of the request for which `contains` or `covers` has returned False.
+        Radii are not checked here: the policy checks them against the smaller of its own limit and the publisher's. A
+        field of the request that is unusable is not checked (rule P9).
         """
         return [*self._beyond(facts), *map(_outside, outside_jurisdiction)]
 
@@ -90,11 +93,12 @@ def _outside(outside_shape: OutsideShape) -> Violation:
 
 @dataclass(frozen=True)
 class Publishers:
-    """The publishers' file: a table with the limits of each publisher, by the `sub` of the publisher's token.
+    """The tables of the publishers' file. Each table has the limits of one publisher.
 
-    `tables` has the tables that are outside all `[issuers]` sections. They are for tokens that are signed with keys
-    without an issuer. `issuers` has one object of this class for each issuer that the file names, with the tables of
-    this issuer (rule HD5). The key ALL_OTHERS has the table for every `sub` without a table of its own.
+    `tables` is a dict from the `sub` of a publisher's token to the publisher's limits. It has the tables that are
+    outside all `[issuers]` sections, which are for tokens that are signed with keys without an issuer. `issuers` has,
+    for each issuer that the file names, another object of this class with the tables of that issuer (rule HD5). The key
+    ALL_OTHERS has the table for every `sub` without a table of its own.
     """
 
     tables: Mapping[str, Bounds]
@@ -108,16 +112,16 @@ class Publishers:
         return self.issuers.get(issuer, NO_TABLES) if issuer else self
 
     def of(self, sub: str) -> Bounds | None:
-        """Return the limits of the publisher with this `sub`; None if it may not publish at all (rule PG1)."""
+        """Return the limits of the publisher with this `sub`; None if it may not publish anything (rule PG1)."""
         return self.tables.get(sub) or self.tables.get(ALL_OTHERS)
 
     def rates(self, sub: str) -> tuple[Rate, ...]:
-        """Return how often a publisher may publish and revise: a limit per minute, and one per hour (rule PG2)."""
+        """Return how often a publisher may publish and revise alerts: the limits per minute and per hour (rule PG2)."""
         bounds = self.of(sub) or Bounds()
         return Rate(bounds.per_minute or PER_MINUTE, 60), Rate(bounds.per_hour or PER_HOUR, 3600)
 
     def own_rates(self, sub: str) -> tuple[Rate, ...]:
-        """Return the rates that a publisher's own table sets.
+        """Return the rates (limits on how often to publish) that a publisher's own table sets.
 
         Neither the default rates nor those of the table for all other publishers are included.
         """
@@ -133,9 +137,9 @@ class Publishers:
         return "; ".join([own, *(f"of {json.dumps(name)}: {each.summary()}" for name, each in self.issuers.items())])
 
     def warnings(self, categories: Mapping[str, object]) -> list[str]:
-        """Return warnings for the operator about the file, each as one line.
+        """Return warnings for the operator about mistakes in the file, each as one line.
 
-        `categories` are those of the policy, by key.
+        `categories` are the categories of the policy, by key.
         """
         tables = [bounds for each in (self, *self.issuers.values()) for bounds in each.tables.values()]
         named = {each for bounds in tables for each in bounds.categories or ()}
@@ -147,7 +151,7 @@ NO_TABLES = Publishers({})
 
 
 def granted(publishers: Publishers | None, name: str, refusal: str) -> Bounds:
-    """Return the limits of the publisher `name`. If there is no publishers' file (None), nothing is limited.
+    """Return the limits of the publisher `name`. Without a publishers' file (None), nothing is limited.
 
     Raise Problem (403) with the text `refusal` if the publisher may not publish at all.
     """

@@ -18,7 +18,7 @@ from ...model.alert import Severity, Status, is_id
 from .bounds import ALL_OTHERS, Bounds, Publishers
 from .jurisdiction import Jurisdiction, parse_jurisdiction
 
-MAX_BYTES = 1024 * 1024  # all files together; a reload parses this size on the event loop in 0.1 s
+MAX_BYTES = 1024 * 1024  # of all files together; to parse this many on the event loop takes 0.1 s
 MOST_PER_HOUR = 10_000
 
 _NAME = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"  # the name of a file in the same folder, so without a slash
@@ -47,7 +47,7 @@ def load_publishers(path: Path | None) -> Publishers | None:
 
 
 def read_publishers(path: Path | None) -> bytes | None:
-    """Read the file at `path`, and the jurisdictions that it names, into one bytes object.
+    """Read the file at `path`, and the files of jurisdictions that it names, into one bytes object.
 
     Return None if `path` is None. Raise ConfigError if a file can't be read.
     """
@@ -61,9 +61,9 @@ def read_publishers(path: Path | None) -> bytes | None:
     return packed
 
 
-@lru_cache(maxsize=1)  # so that a reload of unchanged files takes no time
+@lru_cache(maxsize=1)  # keep the result, so that a reload of unchanged files takes no time
 def parse_publishers(read: bytes, path: Path | None) -> Publishers:
-    """Return the publishers in `read`, a result of `read_publishers`.
+    """Return the publishers described by `read`, which is a result of `read_publishers`.
 
     Raise ConfigError if it is invalid, with one line for each mistake in the tables. `path` is only used in error
     messages.
@@ -103,10 +103,10 @@ def _bounds(table: _Table, drawn: Mapping[str, Jurisdiction]) -> Bounds:
 
 
 def _read(path: Path, file: Path, left: int) -> tuple[bytes, int]:
-    """Return the content of `file`, and how many of `left` bytes remain after it.
+    """Return the content of `file`, and how many bytes the files after it may have.
 
-    Raise ConfigError if the file can't be read, or is longer than `left` bytes. `path` is that of the publishers' file,
-    for error messages.
+    `left` is the number of bytes that `file` and all files after it may have together. Raise ConfigError if the file
+    can't be read, or is longer than that. `path` is that of the publishers' file, for error messages.
     """
     try:
         with file.open("rb") as opened:
@@ -119,9 +119,9 @@ def _read(path: Path, file: Path, left: int) -> tuple[bytes, int]:
 
 
 def _tables(text: bytes, path: Path | None) -> dict[tuple[str, str], Any]:
-    """Return the tables of the publishers' file by issuer and `sub`, before they are checked (rule HD5).
+    """Return the tables of the publishers' file, not checked yet, by issuer and `sub` (rule HD5).
 
-    Raise ConfigError if `text` is not TOML, or has anything else than tables of publishers.
+    Raise ConfigError if `text` is not TOML, or has anything other than tables of publishers.
     """
     try:
         found = tomllib.loads(text.decode())
@@ -138,9 +138,9 @@ def _tables(text: bytes, path: Path | None) -> dict[tuple[str, str], Any]:
 
 
 def _section(section: object) -> dict[str, Any]:
-    """Return the tables of publishers in a section of the file, by `sub`.
+    """Return the tables of publishers in a section of the file, as a dict with `sub` as the key.
 
-    Return none if the section has anything else than `publishers`.
+    The dict is empty if the section has anything other than `publishers`.
     """
     match section:
         case {"publishers": dict(tables), **others} if not others:
@@ -149,9 +149,9 @@ def _section(section: object) -> dict[str, Any]:
 
 
 def _named(tables: Mapping[Any, Any]) -> Iterator[str]:
-    """Yield the names of the files with jurisdictions that the tables name.
+    """Yield the names of the jurisdiction files to which the tables refer.
 
-    Invalid tables are skipped. They are refused later, when they are parsed.
+    Invalid tables are skipped here. They are refused later, when they are parsed.
     """
     for table in tables.values():
         try:

@@ -25,14 +25,14 @@ GEOMETRIES = "Polygon, MultiPolygon, a Feature of one, or a FeatureCollection of
 
 
 class Jurisdiction:
-    """The area in which a publisher may publish: the union of several polygons, borders included."""
+    """The area in which a publisher may publish: the union of several polygons, including their borders."""
 
     def __init__(self, polygons: Sequence[Sequence[NDArray[np.float64]]]) -> None:
         """Prepare a jurisdiction that consists of `polygons`.
 
         Each polygon is a list of rings, the outer one first. A ring is an array with one row (longitude, latitude) for
-        each corner, the last row equal to the first. Raise ValueError if the rings of a polygon are invalid; its text
-        has the polygon's number.
+        each corner, the last row equal to the first. Raise ValueError if the rings of a polygon are invalid; the
+        error's text has the polygon's number.
         """
         self._parts = np.array([shapely.Polygon(rings[0], rings[1:]) for rings in polygons])
         for number, part in enumerate(self._parts, start=1):
@@ -48,7 +48,7 @@ class Jurisdiction:
         self._holes = shapely.get_coordinates(inside).T.reshape(2, -1, 1)
 
     def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
-        """Return whether the area inside a ring is in the jurisdiction, borders included.
+        """Return whether the whole area inside a ring belongs to the jurisdiction. Borders belong to it.
 
         `corners` are (latitude, longitude). The edges of the ring are straight on the map (rule A17).
         """
@@ -60,7 +60,7 @@ class Jurisdiction:
         return not around.sum(axis=1, dtype=np.int32).any()
 
     def contains(self, lat: float, lng: float) -> bool:
-        """Return whether a point (degrees) is in the jurisdiction or on its border."""
+        """Return whether a point, given in degrees, is in the jurisdiction or on its border."""
         if abs(lat) == 90:  # a pole has every longitude, so it is a line on this map
             return bool(shapely.intersects(self._parts, shapely.linestrings([(-180, lat), (180, lat)])).any())
         meridians = (-180.0, 180.0) if abs(lng) == 180 else (lng,)  # the same meridian, at both edges of the map (L6)
@@ -107,7 +107,7 @@ def parse_jurisdiction(data: bytes) -> Jurisdiction:
 
 
 def _check_reference(crs: object) -> None:
-    """Raise ValueError if a file has another reference system than longitude and latitude.
+    """Raise ValueError if a file uses another coordinate reference system than longitude and latitude.
 
     GeoJSON before RFC 7946 allowed other reference systems, in the member `crs`.
     """

@@ -16,9 +16,10 @@ KEPT_S = 3600.0  # the longest window of a rate
 
 
 class Rates:
-    """Remembers the times of recent requests, and compares their number with rates.
+    """Remembers when recent requests came, and refuses a request if there were too many.
 
-    Requests are counted by key; a key stands for a publisher. Times are those of the monotonic clock, in seconds.
+    Requests are counted by key; a key stands for a publisher. Times are in seconds of the monotonic clock. A rate is
+    the largest number of requests in a window of time.
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class Rates:
     def take(self, key: Hashable, rates: Sequence[Rate], now_s: float) -> float:
         """Record one request with the key `key` and return 0, unless one of the rates is used up.
 
-        In that case, record nothing, and return the number of seconds to wait.
+        If one is used up, record nothing, and return the number of seconds to wait.
         """
         self._sweep(now_s)
         taken = self._taken.setdefault(key, deque())
@@ -41,9 +42,9 @@ class Rates:
         return wait_s
 
     def claim(self, key: Hashable, rates: Sequence[Rate], now_s: float) -> None:
-        """Record one request with the key `key`.
+        """Record one request with the key `key`. Raise Problem (429) if one of the rates is used up.
 
-        Raise Problem (429) if one of the rates is used up; its text has the number of seconds to wait.
+        The problem's text has the number of seconds to wait.
         """
         if wait_s := self.take(key, rates, now_s):
             after_s = math.ceil(wait_s)
@@ -52,13 +53,16 @@ class Rates:
             )
 
     def give_back(self, key: Hashable, taken_s: float) -> None:
-        """Remove the request that was recorded at the time `taken_s`, because it failed."""
+        """Remove the record of a request that failed, so that it does not count.
+
+        It was recorded at the time `taken_s`.
+        """
         taken = self._taken.get(key)
         if taken is not None and taken_s in taken:
             taken.remove(taken_s)
 
     def _sweep(self, now_s: float) -> None:
-        """Remove all keys without a request in the last hour, if that was not done for an hour."""
+        """Remove all keys without a request in the last hour. Do this at most once per hour."""
         if now_s - self._swept_s >= KEPT_S:
             self._swept_s = now_s
             self._taken = {key: taken for key, taken in self._taken.items() if taken and taken[-1] > now_s - KEPT_S}
