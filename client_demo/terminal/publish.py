@@ -141,14 +141,19 @@ def revise(
     async def work() -> None:
         async with Publisher(api, token, on_retry=waiting) as publisher:
             current = (await publisher.get(alert_id))["alert"]
-            kept = {key: current[key] for key in KEPT if key in current}
+            kept = {key: value for key, value in current.items() if key not in NOT_KEPT}
             alert = {**kept, "revision": current["revision"] + 1, **said, "id": alert_id, **signing.approval}
             signing.answered(await publisher.revise(alert, dry_run=signing.only_asks))
 
     run(work())
 
 
-KEPT = ("category", "headline", "description", "severity", "status", "occurred_at", "expires_at")
+# The members of a sent alert that `revise` does not send back: the published area, and those that no publisher can send
+# (A13, A22). All others are kept, so that no revision loses a member that this command does not know.
+NOT_KEPT = (
+    *("area", "title", "source", "issued_at"),
+    *("instruction", "area_desc", "language", "languages", "urgency", "certainty", "onset_at", "web"),
+)
 
 
 @click.command()

@@ -16,7 +16,10 @@ from urllib.parse import urlsplit
 
 from .errors import ConfigError
 
+# The schemes of `--log`. A new log adds its own where it belongs, and `run/node.open_log` opens it.
 REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
+ONE_PROCESS_SCHEMES = ("memory",)  # no other process can read the log
+PATH_SCHEMES = ("sqlite", "memory")  # a path or nothing follows, which has no password
 _FEED_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]{1,255}(/[A-Za-z0-9._~/-]{0,255})?")
 _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://([a-z0-9_][a-z0-9_.-]*|\[[0-9a-f:.]+\])(:(?P<port>[1-9][0-9]{0,4}))?"
@@ -110,8 +113,8 @@ class Settings:
             yield "no keys: give --keys FILE (made by geocast keygen), or --dev to try it on this machine"
         if isinstance(self.keys, KeyUrl) and not self.keys.tls and not (self.dev and self.keys.server.is_loopback):
             yield "--keys http:// can be forged in transit: give https://, or with --dev a server on loopback"
-        if self.workers > 1 and self.log.startswith("memory:"):
-            yield "--log memory: is for one process; with --workers give sqlite:PATH or a Redis"
+        if self.workers > 1 and (scheme := self.log.partition(":")[0]) in ONE_PROCESS_SCHEMES:
+            yield f"--log {scheme}: is for one process; with --workers give sqlite:PATH or a Redis"
         if (self.log_replicas or self.allow_volatile_log) and not self.log.startswith(REDIS_SCHEMES):
             yield "--log-replicas and --allow-volatile-log are for a log in Redis"
         if twice := {str(one) for _, one in self.addresses if [each for _, each in self.addresses].count(one) > 1}:

@@ -26,7 +26,7 @@ class LogContract(KindsContract, abc.ABC):
     """The rules that every backend of the log follows."""
 
     modules = ()  # where the backend is: its constants are changed by some tests
-    most_large = 11  # entries of 9 KB in a batch of 20 KB: a log in memory has no bytes to count
+    most_large = 11  # the most entries of 9 KB in a batch of 20 KB: a log in memory has no bytes to count
 
     @abc.abstractmethod
     def new(self, tmp_path):
@@ -37,9 +37,11 @@ class LogContract(KindsContract, abc.ABC):
         """Store an entry in `log` as a later release would, by another process if possible."""
 
     @pytest.fixture(autouse=True)
-    def _patches(self, monkeypatch, caplog):
+    def _patches(self, request, monkeypatch, caplog):
         self._monkeypatch = monkeypatch
         self._caplog = caplog
+        if "trusted_time" not in request.function.__name__:
+            request.getfixturevalue("time_passes_for_all")
 
     def without_time_outs(self):
         """Disable all time-outs that wake a follower of this log."""
@@ -500,6 +502,8 @@ class LogContract(KindsContract, abc.ABC):
 class DurableContract(LogContract):
     """The rules of backends whose entries outlive the process."""
 
+    most_large = 3  # the third entry exceeds the batch
+
     def reopened(self, tmp_path, before, after):
         """Run a coroutine with the log, close it, and run another one with the same log opened again."""
 
@@ -564,6 +568,12 @@ class DurableContract(LogContract):
             assert len(await entries(log)) == 20
 
         self.reopened(tmp_path, before, after)
+
+    async def test_purge_uses_earlier_of_clock_and_trusted_time(self, log):
+        """A process whose clock is days ahead deletes nothing early (LogR1)."""
+        await log.append(a_revision())
+        assert await log.purge(NOON_MS + 10 * RETENTION_MS) == 0
+        assert await entries(log) == [a_revision()]
 
     async def test_older_release_without_calls_skips_call_entries(self, log):
         """The entries are skipped without a log message (LogG1, LogG4).

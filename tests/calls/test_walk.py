@@ -225,7 +225,7 @@ class Calls(RuleBasedStateMachine):
 
     @invariant()
     def nobody_lacks_anything(self):
-        """Check that sessions that are not slow have been sent everything that is due (MC2, MC3, MC4).
+        """Check that sessions that are not slow have been sent everything that is due (RJ2, RJ5, RJ6).
 
         Sessions whose exclusion has just ended are not checked (RQ7).
         """

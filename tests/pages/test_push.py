@@ -222,7 +222,7 @@ def cancel_of(alert_id: str, revision: int, reason: str = "The fire is out.") ->
 
 
 def test_revision_and_cancel_replace_the_notification_of_their_alert(app: App):
-    """Each push shows one notification, and a known revision is silent (rules WPC1, WPC2, WPC3, WPC4, WPM5)."""
+    """Each push shows one notification, and a known revision is silent (rules WPC1, WPC2, WPC3, WPC4)."""
     app.sleep()
     first = alert_of("a")
     app.push(first)
@@ -388,7 +388,7 @@ def test_concurrent_changes_of_the_browsers_store_are_serialized(app: App):
 def test_published_alert_is_pushed_and_shown_as_a_notification(
     show: Callable[..., Shown], site: Site, certificate: Certificate, tmp_path: Path
 ):
-    """An alert is published, pushed, decrypted and shown once (rules WPC1, WPC2, WPC3, WPC6, WPM5)."""
+    """An alert is published, pushed, decrypted and shown once (rules WPC1, WPC2, WPC3, WPC6)."""
     spot = ground()
     with (
         PushService(certificate) as service,

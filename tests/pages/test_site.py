@@ -34,7 +34,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / OLDER).mkdir()
     (folder / OLDER / "objects.inv").touch()
     done = build(folder)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"the site is in {folder}/" in done.stdout
     return folder
 
 

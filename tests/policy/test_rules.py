@@ -16,7 +16,7 @@ from geocast.wire.requests import PolicyFacts
 AGE_MS = 600_000
 FINE = PolicyFacts("robbery", "community", NOON_MS - AGE_MS, None, NOON_MS - 1_000, (("/area/radius_m", 800.0),))
 BUILT_IN = policy.load(None)
-TWELVE = {
+CATEGORIES = {
     "burglary",
     "vehicle_break_in_theft",
     "robbery",
@@ -56,13 +56,13 @@ def broken(in_force=BUILT_IN, now_ms=NOON_MS, current=None, **changes):
 # ---- the built-in policy -------------------------------------------------------------------------------------
 
 
-def test_neighbourhood_policy_has_twelve_categories():
+def test_neighbourhood_policy_has_the_listed_categories():
     """Alerts of all other categories are refused (section 3)."""
     assert BUILT_IN.name == "neighbourhood"
-    assert set(BUILT_IN.categories) == TWELVE
+    assert set(BUILT_IN.categories) == CATEGORIES
 
 
-@pytest.mark.parametrize("category", sorted(TWELVE))
+@pytest.mark.parametrize("category", sorted(CATEGORIES))
 def test_neighbourhood_category_has_default_bounds(category):
     """Radius 100 to 20,000 m, age at most 3,600 s, resolution 9 (section 3)."""
     found = BUILT_IN.categories[category]

@@ -1,4 +1,4 @@
-"""The addresses to which pushes may be sent, and those that a stranger may try in vain (rule WPM3)."""
+"""The addresses to which pushes may be sent, and those that a stranger may try in vain (rules WPR3, WPO4)."""
 
 import pytest
 

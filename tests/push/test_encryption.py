@@ -57,7 +57,7 @@ def test_decrypted_record_equals_the_encrypted_one(keyring, record):
 
 
 def test_encrypted_record_contains_no_plain_text(keyring):
-    """The endpoint, the cells, the `sub` and the keys are all encrypted (rule WPM4)."""
+    """The endpoint, the cells, the `sub` and the keys are all encrypted (rule WPP2)."""
     sealed = keyring.seal(RECORD, b"device", UNTIL_MS)
     for word in (RECORD.sub, RECORD.id, *RECORD.cells, "fcm.googleapis.com", "fire_structure"):
         assert word.encode() not in sealed

@@ -1,4 +1,4 @@
-"""Pushes over HTTP to a local service: the outcome of each answer, and the addresses that are refused (WPM3, WPO4)."""
+"""Pushes over HTTP to a local service: the outcome of each answer, and the addresses that are refused (WPO4)."""
 
 import asyncio
 import contextlib
@@ -130,7 +130,7 @@ def test_invalid_certificate_ends_the_connection_before_a_request_is_sent(servic
     ["127.0.0.1", "::1", "169.254.169.254", "10.0.0.1", "64:ff9b::7f00:1", "::ffff:127.0.0.1", "2002:7f00:1::"],
 )
 def test_internal_address_is_never_connected_to(service, monkeypatch, address):
-    """Only names of `--push-private` may resolve to internal addresses (rule WPM3)."""
+    """Only names of `--push-private` may resolve to internal addresses (rule WPO4)."""
     resolved = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolved(address, *rest, **more))
     [answer] = send(service, host="fcm.googleapis.com")
@@ -139,7 +139,7 @@ def test_internal_address_is_never_connected_to(service, monkeypatch, address):
 
 
 def test_only_global_addresses_of_a_host_are_tried(service, monkeypatch):
-    """If the public address of a name refuses, its private address is not tried (rule WPM3)."""
+    """If the public address of a name refuses, its private address is not tried (rule WPO4)."""
     tried = []
 
     async def connects(self, sock, address):

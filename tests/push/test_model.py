@@ -1,4 +1,4 @@
-"""Random steps with devices, checked against the model of the rules in `tests/support/model.py` (rule WPM1).
+"""Random steps with devices, checked against the model of the rules in `tests/support/model.py`.
 
 Each push is checked against the model at the moment when it is sent; the test chooses its outcome. When all requests
 and pauses are over, no alert may be left to send to any device. A process may be killed at any step, and a new one
@@ -555,7 +555,7 @@ class PushesOfTwo(Pushes):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("machine", "settle_s"), [(Pushes, 3_600), (PushesOfTwo, 0)])
 def test_random_events_push_to_each_device_what_the_model_predicts(machine, settle_s, monkeypatch):
-    """The rules are WPM1, R1 to R8, E1, WPS3, WPN1 and WPN2.
+    """The rules are R1 to R8, E1, WPS3, WPN1 and WPN2.
 
     Events are registrations, alerts, answers, pauses, kills and moves of shards between processes. Outcomes are
     recorded at once or with the next write. Any time between would depend on the machine's clock.

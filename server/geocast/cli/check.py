@@ -122,7 +122,7 @@ def without_secrets(text: str) -> str:
     Return a path unchanged. If the URL is malformed, so that its password can't be found, return only its scheme.
     """
     scheme, colon, _ = text.partition(":")
-    if not colon or scheme in ("sqlite", "memory") or not re.fullmatch(r"[a-z+]+", scheme):
+    if not colon or scheme in config.PATH_SCHEMES or not re.fullmatch(r"[a-z+]+", scheme):
         return text
     url = _URL.fullmatch(text)
     if url is None:

@@ -195,7 +195,7 @@ class AlertText:
 class Alert:
     """The content of one revision as it was accepted: with defaults filled in, and with the published area.
 
-    The fields after `confirm` are only used by official warnings: publishers can't send them (rule A12). `texts` has
+    The fields in OF_WARNINGS are only used by official warnings: publishers can't send them (rule A12). `texts` has
     the alert's words in several languages, in the issuer's order. If there are texts, `headline` and `description`
     equal those of the first text. Times are in ms since 1970.
 

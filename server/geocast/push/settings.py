@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import REDIS_SCHEMES, SHARE, Address, KeyUrl, Settings
+from ..config import ONE_PROCESS_SCHEMES, REDIS_SCHEMES, SHARE, Address, KeyUrl, Settings
 from ..errors import ConfigError
 from .addresses import DEFAULT_SERVICES
 
@@ -60,8 +60,8 @@ class PushSettings:
             yield "--devices-replicas: only a Redis has replicas"
         if self.workers > 1 and not self.devices.startswith("sqlite:"):
             yield "--workers is for devices in one SQLite file; with a Redis start as many processes as you want"
-        if self.log.startswith("memory:"):
-            yield "--log memory: is one node's own; give the log that the nodes have"
+        if (scheme := self.log.partition(":")[0]) in ONE_PROCESS_SCHEMES:
+            yield f"--log {scheme}: is one node's own; give the log that the nodes have"
         if isinstance(self.keys, KeyUrl) and not self.keys.tls:
             yield "--keys http:// could be altered on the way: give https:// or a file"
         if self.metrics == self.listen:

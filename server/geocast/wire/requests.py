@@ -430,7 +430,7 @@ Approving = Annotated[
 
 
 class AlertRequest(StrictModel):
-    """The body of `POST /v1/alerts`. If `description` or `expires_at` has its default value, the field was left out."""
+    """The body of `POST /v1/alerts`. An empty text and the time 0, as defaults, stand for fields that were left out."""
 
     id: Id
     category: Text

@@ -9,7 +9,6 @@ from geocast.alertlog.redis_streams import connection as redis_connection
 from geocast.alertlog.redis_streams import follower as redis_follower
 from geocast.alertlog.redis_streams import writer as redis_writer
 from geocast.alertlog.redis_streams.connection import Primary, Reader
-from geocast.alertlog.trusted_time import TrustedTime
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +23,6 @@ def server(tmp_path):
     """Yield a Redis for one test."""
     with RedisServer(tmp_path / "redis") as running:
         yield running
-
-
-@pytest.fixture
-def time_passes_for_all(monkeypatch):
-    """Replace the trusted time of the log, so that only the clock passed to `purge` counts."""
-    monkeypatch.setattr(TrustedTime, "at_least", lambda _self, _newest, now: now.wall_ms)
 
 
 @pytest.fixture

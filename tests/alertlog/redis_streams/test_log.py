@@ -20,7 +20,7 @@ from geocast.errors import LogUnavailable
 pytestmark = needs_redis
 
 
-@pytest.mark.usefixtures("time_passes_for_all", "patient")
+@pytest.mark.usefixtures("patient")
 class TestRedisStreamsLog(DurableContract):
     """All rules of the port, with a real Redis."""
 

@@ -1,15 +1,6 @@
-"""Fixtures: the path of a log, and a trusted time that does not limit `purge`."""
+"""A fixture: the path of a log."""
 
 import pytest
-
-from geocast.alertlog.trusted_time import TrustedTime
-
-
-@pytest.fixture(autouse=True)
-def _time_passes_for_all(request, monkeypatch):
-    """Let only the clock passed to `purge` count, except in tests with `trusted_time` in their names."""
-    if "trusted_time" not in request.function.__name__:
-        monkeypatch.setattr(TrustedTime, "at_least", lambda _self, _newest, now: now.wall_ms)
 
 
 @pytest.fixture

@@ -175,6 +175,7 @@ def test_entries_of_later_release_are_saved_from_corrupt_file_byte_for_byte(path
     assert len(ids) == len([alert_id for alert_id, _ in found if not alert_id.startswith("call-")])
 
 
+@pytest.mark.usefixtures("time_passes_for_all")
 def test_columns_and_tables_of_later_release_are_ignored(path):
     """The new columns have defaults, and the version is the same, so this release can write (LogG6)."""
     fill(path, 1)

@@ -19,7 +19,6 @@ class TestSqliteLog(DurableContract):
     """All rules of the port, with a file."""
 
     modules = (sqlite,)
-    most_large = 3
 
     def new(self, tmp_path):
         return SqliteLog(tmp_path / "geocast.db")

@@ -4,12 +4,15 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from alertlog.chains import a_call, a_claim, an_end
 from alertlog.reading import entries
 from alertlog.sqlite.tools import ENDS_MS, Opened, edit, fill, run
 from support.fakes import NOON_MS, a_revision
 
 from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, sqlite
+
+pytestmark = pytest.mark.usefixtures("time_passes_for_all")
 
 
 def test_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):
@@ -36,16 +39,6 @@ def test_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypa
 
     run(main)
     assert halves == []
-
-
-async def test_purge_with_clock_ahead_of_trusted_time_deletes_nothing(path):
-    """A process whose clock is days ahead deletes nothing early (LogR1)."""
-    ahead_ms = NOON_MS + 10 * RETENTION_MS
-    async with Opened(path, 2) as logs:
-        for log in logs:
-            await log.append(a_revision(f"a-{logs.index(log)}"))
-        assert [await log.purge(ahead_ms) for log in logs] == [0, 0]
-        assert len(await entries(logs[0])) == 2
 
 
 def test_bytes_of_purged_entries_are_no_longer_in_file(path):

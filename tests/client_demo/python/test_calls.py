@@ -262,7 +262,7 @@ def test_task_ended_by_a_wrong_clock_comes_back_after_reconnecting(who):
 
 
 def test_call_ended_here_is_not_reported_again_by_a_late_node(who):
-    """Only a higher revision is reported (rule MC4)."""
+    """Only a higher revision is reported (rule RJ2)."""
     who.hears(call(3))
     assert who.stands_down("over") == [(CallKind.STANDDOWN, "over")]
     assert who.hears(call(3)) == []

@@ -293,7 +293,7 @@ test("no call is held after logging out", async () => {
   assert.deepEqual(geocast.calls(), []);
 });
 
-test("revisions only rise, and an ended call stays ended (RJ2, MC4)", async () => {
+test("revisions only rise, and an ended call stays ended (RJ2)", async () => {
   const { events, socket } = await join();
   for (const revision of [2, 2, 1, 10, 9]) ring(socket, revision);
   send(socket, 11);

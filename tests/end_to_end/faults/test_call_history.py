@@ -212,7 +212,7 @@ DOCTORED: dict[str, tuple[Callable[[Story], object], str]] = {
 
 @pytest.mark.parametrize(("doctor", "words"), DOCTORED.values(), ids=DOCTORED)
 def test_checker_reports_each_violation_in_a_falsified_history_of_a_call(doctor: Callable[[Story], object], words: str):
-    """The checker sees violations of the rules for calls from outside (MC1 to MC4)."""
+    """The checker sees violations of the rules for calls from outside (RV2, RV3, RJ2, RJ6, RJ9)."""
     story = Story()
     doctor(story)
     assert any(words in each for each in story.judge()), story.judge()

@@ -44,7 +44,7 @@ def services(certificate: Certificate, seed: int) -> Iterator[list[Service]]:
 def test_every_phone_gets_its_pushes_although_the_push_process_is_killed_repeatedly(
     keys: Keys, tmp_path: Path, services: list[Service], seed: int
 ):
-    """No alert or cancel is missed, none comes after the end, and only a kill repeats one (WPM2, WPS3)."""
+    """No alert or cancel is missed, none comes after the end, and only a kill repeats one (WPS3)."""
     options = policy_in(tmp_path)
     with Node(tmp_path, keys, *options) as node, Push(node, *services, options=options[:2]) as push:
         judge(PushRun(node, services, Processes([push]), seed, SECONDS))
@@ -55,7 +55,7 @@ def test_every_phone_gets_its_pushes_although_the_push_process_is_killed_repeate
 def test_every_phone_gets_its_pushes_although_push_workers_are_killed(
     keys: Keys, tmp_path: Path, services: list[Service], seed: int
 ):
-    """Two workers share one file. The other worker goes on, and no phone gets a push from both (WPM2, WPN1)."""
+    """Two workers share one file. The other worker goes on, and no phone gets a push from both (WPN1)."""
     options = policy_in(tmp_path)
     pushing = (*options[:2], "--workers", "2")
     with Node(tmp_path, keys, *options) as node, Push(node, *services, options=pushing) as push:
@@ -68,7 +68,7 @@ def test_every_phone_gets_its_pushes_although_push_workers_are_killed(
 def test_every_phone_gets_its_pushes_although_one_of_two_processes_is_killed_or_paused(
     keys: Keys, tmp_path: Path, services: list[Service], seed: int
 ):
-    """A process paused beyond its lease pushes nothing that the other has pushed meanwhile (WPM2, WPN1, WPN2)."""
+    """A process paused beyond its lease pushes nothing that the other has pushed meanwhile (WPN1, WPN2)."""
     options = policy_in(tmp_path)
     only = () if IS_LONG else ("process 0 killed", "process 1 paused")
     with Node(tmp_path, keys, *options) as node, RedisServer(tmp_path / "redis") as redis:
@@ -80,7 +80,7 @@ def test_every_phone_gets_its_pushes_although_one_of_two_processes_is_killed_or_
 def test_every_phone_gets_its_push_although_the_process_is_killed_while_sending(
     keys: Keys, tmp_path: Path, certificate: Certificate
 ):
-    """The process is killed once while an alert is pushed and once while its cancel is (WPM2, WPS3, WPS5).
+    """The process is killed once while an alert is pushed and once while its cancel is (WPS3, WPS5).
 
     All phones sleep meanwhile, and wake up at the end.
     """

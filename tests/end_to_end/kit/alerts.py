@@ -8,7 +8,7 @@ from end_to_end.kit.earth import Point
 from end_to_end.kit.times import stamp
 
 SEVERITIES = ("extreme", "severe", "moderate", "minor")
-TWELVE = [
+CATEGORIES = [
     "burglary",
     "vehicle_break_in_theft",
     "robbery",

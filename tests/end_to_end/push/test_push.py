@@ -410,7 +410,7 @@ def test_all_stored_devices_are_re_encrypted_with_a_new_key_and_keep_deliveries(
 
 
 def test_personal_data_of_a_device_is_in_no_file_log_line_or_metric(node: Node, push: Push, service: PushService):
-    """The search covers endpoint, place, `sub`, id, key and secret (rules WPM4, WPP2, M9)."""
+    """The search covers endpoint, place, `sub`, id, key and secret (rules WPP2, M9)."""
     spot, phone = ground(), service.phone()
     phone.answers = [500]
     answer = push.register(phone, cell(spot), token=push.token(sub="sub-of-somebody"))

@@ -427,7 +427,7 @@ def stored(keyring, number):
 
 
 async def test_devices_stored_in_redis_reveal_no_identity_and_no_place(server):
-    """Keys, values and the append-only file are searched (rules WPM4, WPP2)."""
+    """Keys, values and the append-only file are searched (rule WPP2)."""
     keyring, alert_id = Keyring([os.urandom(32)]), "desk-7.e3b0c442"
     async with opened(server.url) as store:
         each = stored(keyring, 0)
