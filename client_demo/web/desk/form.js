@@ -444,7 +444,20 @@ export class Detail {
       this._decide("approve", { form: this._form() });
     } else if (!by("look").hidden) {
       this._look();
+    } else {
+      by("waits").textContent = this._obstacle();
+      by("form").querySelector('[aria-invalid="true"]')?.focus();
     }
+  }
+
+  /** Return why the alert can't be approved now, for somebody who has pressed Ctrl+Enter. */
+  _obstacle() {
+    if (!this._isEditable) return this.item.waits || "This can't be approved.";
+    const troubles = [...by("form").querySelectorAll(".refusal"), by("whole-trouble")];
+    const trouble = troubles.map(({ textContent }) => textContent.trim()).find(Boolean);
+    if (trouble) return `Not approved: ${trouble}`;
+    const isLive = this.item.state === "live" && this._good === JSON.stringify(this._form());
+    return isLive ? "Nothing has changed since the last revision." : "Not approved yet: the node is checking the form.";
   }
 
   askToCancel() {

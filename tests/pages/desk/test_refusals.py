@@ -32,6 +32,17 @@ def test_refusal_is_shown_beside_its_field_until_the_field_is_corrected(desk: De
         may_approve(shown)
 
 
+def test_ctrl_enter_says_why_nothing_is_approved(desk: DeskProcess, show: Show) -> None:
+    """The field with the mistake has the focus then."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    may_approve(shown)
+    shown.page.fill("#radius_m", "50")
+    shown.has("#radius_m-trouble", "The radius must be 100 to 20,000 m")
+    shown.page.keyboard.press("Control+Enter")
+    shown.has("#waits", "Not approved: The radius must be 100 to 20,000 m")
+    assert shown.page.evaluate("document.activeElement.id") == "radius_m"
+
+
 def test_text_that_reads_like_an_address_can_be_confirmed(own_desk: DeskProcess, phone: Session, show: Show) -> None:
     """A changed text has to be confirmed again."""
     shown = opened(show(own_desk.link("ann")), "Structure fire")
