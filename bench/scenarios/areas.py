@@ -128,7 +128,7 @@ def _request(rings: list[Ring]) -> Callable[[], str]:
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each message and request."""
+    """Return the result as a table, with one row for each tested message or request."""
     rows = [
         [name, f"{case['least_s']:.2f}", f"{case['most_s']:.2f}", case["outcome"]]
         for name, case in result.found["cases"].items()

@@ -164,9 +164,10 @@ def _hello(node: Geocast) -> bytes:
 
 
 class Doings:
-    """The actions of one session, and the CPU that the node uses for each.
+    """Repeats some actions of a session, and measures the CPU time that the node spends on each.
 
-    The actions are a visit (connect, get the near alerts, disconnect), and the messages `move`, `filter` and `token`.
+    The actions are a visit (connect, get the nearby alerts, disconnect), and sending a message `move`, `filter` or
+    `token`.
     """
 
     def __init__(self, node: Geocast) -> None:
@@ -182,7 +183,7 @@ class Doings:
         self._took: dict[str, list[float]] = {name: [] for name in DOINGS}
 
     def round(self) -> None:
-        """Do each action many times, and record the average CPU that the node used for one of them."""
+        """Do each action many times, and record the average CPU time that the node spent on it."""
         node, took = self._node, self._took
         cpu = node.cpu_s()
         for _ in range(VISITS):
@@ -395,7 +396,7 @@ _ROWS = (
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each measured value, and one column for each number of alerts."""
+    """Return the result as a table, with one row for each measured value and one column for each number of alerts."""
     counts = result.found["counts"]
     names, few = list(counts), next(iter(counts.values()))
     rows = []

@@ -330,9 +330,9 @@ class Client:
                 link.say({"type": "filter", "languages": self._filter["languages"]})
 
     def _offer_here(self, link: Link, welcome: Message) -> bool:
-        """Send the place with `here` in a `move`, if the server knows that this client is a responder's (Rule 5).
+        """Send a `move` that marks one of the places as `here`, if the server treats this user as a responder (Rule 5).
 
-        Nothing is sent if the `hello` already contained `here`, or if no place has it. Return whether a `move` was
+        Send nothing if the `hello` already had this mark, or if no place is to be marked. Return whether a `move` was
         sent.
         """
         said = self._says_here
@@ -576,8 +576,8 @@ async def _set_or_due(event: asyncio.Event, due_ms: int | None) -> None:
 def _tags(languages: Sequence[str] | None) -> list[str] | None:
     """Return the languages as a list.
 
-    Raise ValueError if a language is not a tag, or if there are more than 8, because the server would then close every
-    connection.
+    Raise ValueError if one of them is not a language tag, or if there are more than 8, because the server would then
+    close every connection of this client.
     """
     if languages is None:
         return None

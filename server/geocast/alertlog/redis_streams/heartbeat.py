@@ -157,7 +157,8 @@ class Heartbeat:
             except Exception as error:
                 self.problem = type(error).__name__
                 logger.error(
-                    "the log's check of Redis failed because of an unexpected error: %s; trying again", trace(error)
+                    "the periodic check of the log's Redis server met an unexpected error: %s; trying again",
+                    trace(error),
                 )
 
     async def _read_info(self) -> tuple[Server, Mapping[str, Any]]:
