@@ -138,7 +138,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot the least CPU of each message and request, and the limit as a line."""
+    """Plot the least CPU time of each message and request, and the limit as a line."""
     cases = result.found["cases"]
     axes = figure.subplots()
     axes.barh(list(cases), [case["least_s"] for case in cases.values()])

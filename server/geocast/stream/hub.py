@@ -119,7 +119,7 @@ class Hub:
 
     @property
     def busy(self) -> bool:
-        """Whether any alert or call for help remains to be sent by `turn`."""
+        """Whether there are alerts or calls for help left for the next call of `turn` to send."""
         return self._fanout.busy or self._calls.busy
 
     @property

@@ -222,8 +222,8 @@ class AllowedArea(Protocol):
 class OutsideShape:
     """Identifies a requested shape that is outside the area where its publisher may publish.
 
-    `pointer` is the JSON Pointer to the shape; the shape's coordinates are not part of this object. `swapped` says that
-    all its points would be inside if latitude and longitude were exchanged.
+    `pointer` is the JSON Pointer to the shape; the shape's coordinates are not part of this object. `swapped` is True
+    if all its points would be inside if latitude and longitude were exchanged.
     """
 
     pointer: str

@@ -447,7 +447,10 @@ class _Placed:
             self._add(self._at, outline)
 
     def _add(self, where: str, outline: RequestedPolygon) -> None:
-        """Add a polygon; or, if the polygon fits into it, a circle of the smallest radius that the category allows."""
+        """Add a shape: the polygon `outline`, or a circle around it if that is small enough.
+
+        The circle has the smallest radius that the category allows. It is used if the whole polygon fits into it.
+        """
         disc = smallest_circle(outline.corners, self._category.min_radius_m)
         self.shapes.append((where, disc or outline))
 

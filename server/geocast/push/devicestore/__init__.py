@@ -143,7 +143,7 @@ class Limits(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A change that another process has made: the device that was put or forgotten, and the note of the change."""
+    """A change that another process has made: the device that was put or forgotten, and the note given to `put`."""
 
     device: bytes
     note: bytes
