@@ -64,7 +64,7 @@ class Receiver:
         self.process: subprocess.Popen[bytes] | None = None
 
     def counters(self) -> list[int]:
-        """Return the counters in the order of Counters."""
+        """Return the values of the counters, in the order of the fields of `Counters`."""
         return cast(list[int], self._counters.tolist())
 
     def ask(self, count: int) -> None:

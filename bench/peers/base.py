@@ -80,7 +80,7 @@ class System(ABC):
 
     @abstractmethod
     def joining(self, places: Places) -> Joining:
-        """Return what clients send to join this server, with one session for each place."""
+        """Return the messages with which clients join this server: one session for each location in `places`."""
 
     @abstractmethod
     def publish(self, number: int, **options: Any) -> None:

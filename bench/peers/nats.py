@@ -25,7 +25,7 @@ _OPENING = b'CONNECT {"verbose":false,"pedantic":false}\r\n'
 
 
 class Nats(Peer):
-    """The peer nats-server, configured for WebSocket clients."""
+    """The program nats-server, one of the servers that geocast is compared with, configured for WebSocket clients."""
 
     name = "nats"
     lacks = "no matching by place, no expiry, no log (core NATS); tokens are not used here"

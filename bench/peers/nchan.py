@@ -47,7 +47,7 @@ http {{
 
 
 class Nchan(Peer):
-    """The peer nginx with the module nchan."""
+    """The server nginx with the module nchan, one of the servers that geocast is compared with."""
 
     name = "nchan"
     lacks = "no matching by place, no tokens, no expiry; messages are not stored here (storing them would cost more)"

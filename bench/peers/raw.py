@@ -11,7 +11,10 @@ SOURCE = Path(__file__).with_name("raw.c")
 
 
 class Raw(ControlledPeer):
-    """The peer that runs raw.c. It gets whole WebSocket frames instead of payloads."""
+    """The program raw.c, one of the servers that geocast is compared with.
+
+    It gets whole WebSocket frames instead of payloads.
+    """
 
     name = "raw"
     lacks = "only send(): no matching by place, tokens, expiry, HTTP, WebSocket parser or handling of slow clients"

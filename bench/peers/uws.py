@@ -18,7 +18,7 @@ SERVER = Path(__file__).with_name("uws_server.py")
 
 
 class Uws(Peer):
-    """The peer that runs uws_server.py."""
+    """The program uws_server.py, one of the servers that geocast is compared with."""
 
     name = "uws"
     lacks = "no matching by place, no tokens, no expiry, no log, no publishing over HTTP here"

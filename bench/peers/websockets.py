@@ -13,7 +13,7 @@ SERVER = Path(__file__).with_name("websockets_server.py")
 
 
 class Websockets(ControlledPeer):
-    """The peer that runs websockets_server.py."""
+    """The program websockets_server.py, one of the servers that geocast is compared with."""
 
     name = "websockets"
     lacks = "no matching by place, no tokens, no expiry, no log; unbounded buffers for slow clients"

@@ -128,7 +128,7 @@ def _request(rings: list[Ring]) -> Callable[[], str]:
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each message and request."""
+    """Return the result as a table, with one row for each tested message or request."""
     rows = [
         [name, f"{case['least_s']:.2f}", f"{case['most_s']:.2f}", case["outcome"]]
         for name, case in result.found["cases"].items()
@@ -138,7 +138,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Plot the least CPU of each message and request, and the limit as a line."""
+    """Plot the least CPU time of each message and request, and the limit as a line."""
     cases = result.found["cases"]
     axes = figure.subplots()
     axes.barh(list(cases), [case["least_s"] for case in cases.values()])

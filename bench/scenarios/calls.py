@@ -338,7 +338,10 @@ def _visits_us(node: Calling) -> dict[str, float]:
 
 
 def _listed(node: Calling, count: int) -> dict[str, Any]:
-    """List the open calls. Return how long that takes, its CPU, and how long it blocks the event loop."""
+    """List the open calls many times, and measure one listing.
+
+    Return how long it takes, how much CPU time the node spends on it, and how long it blocks the node's event loop.
+    """
     took: list[float] = []
 
     def list_them() -> None:
@@ -429,7 +432,7 @@ def measure(place: Place, sessions: int, rounds: int, opened: tuple[int, ...], r
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each measured value, and one column for each kind of log.
+    """Return the result as a table, with one row for each measured value and one column for each kind of log.
 
     Values that do not depend on the kind of log are in the first column.
     """

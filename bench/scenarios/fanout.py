@@ -121,7 +121,7 @@ _COLUMNS = (
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each server."""
+    """Return the result as a table, with one row for each server."""
     systems, parameters = result.found["systems"], result.parameters
     ours = systems["geocast"]
     rows = [

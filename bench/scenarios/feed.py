@@ -63,7 +63,7 @@ def _alerts(kind: str, count: int) -> list[Revision]:
 async def _again(awaited: Callable[[], Awaitable[object]], found: list[tuple[float, float]]) -> None:
     """Call and await `awaited()` forever.
 
-    For each call, append its duration and its CPU in this thread, in ms, to `found`.
+    For each call, append a pair to `found`: the duration, and the CPU time of this thread, both in ms.
     """
     while True:
         start, cpu = time.perf_counter(), time.thread_time()
@@ -130,7 +130,7 @@ def measure(_place: Place, alerts: int, reads_s: float) -> dict[str, Any]:
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each kind of polygon."""
+    """Return the result as a table, with one row for each kind of polygon."""
     rows = [
         [
             kind,

@@ -50,7 +50,7 @@ def _medians(rounds: list[Any]) -> dict[str, float]:
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each combination of size and server."""
+    """Return the result as a table, with one row for each combination of size and server."""
     rows = []
     for size in result.found["sizes"]:
         ours = size["systems"]["geocast"]

@@ -164,9 +164,10 @@ def _hello(node: Geocast) -> bytes:
 
 
 class Doings:
-    """The actions of one session, and the CPU that the node uses for each.
+    """Repeats some actions of a session, and measures the CPU time that the node spends on each.
 
-    The actions are a visit (connect, get the near alerts, disconnect), and the messages `move`, `filter` and `token`.
+    The actions are a visit (connect, get the nearby alerts, disconnect), and sending a message `move`, `filter` or
+    `token`.
     """
 
     def __init__(self, node: Geocast) -> None:
@@ -182,7 +183,7 @@ class Doings:
         self._took: dict[str, list[float]] = {name: [] for name in DOINGS}
 
     def round(self) -> None:
-        """Do each action many times, and record the average CPU that the node used for one of them."""
+        """Do each action many times, and record the average CPU time that the node spent on it."""
         node, took = self._node, self._took
         cpu = node.cpu_s()
         for _ in range(VISITS):
@@ -197,12 +198,12 @@ class Doings:
             phone.close()
 
     def found(self) -> dict[str, float]:
-        """Return the CPU of the node in µs for each action: the median of all rounds except the first."""
+        """Return the CPU time of the node in µs for each action: the median of all rounds except the first."""
         return {name: stats.median(each[1:]) for name, each in self._took.items()}
 
 
 def _foreign_us(node: Geocast, count: int, ends_at: int) -> float:
-    """Return the CPU in µs that the node uses for a new log entry, if its alert has to be sent to no session."""
+    """Return the CPU time in µs that the node uses for a new log entry, if its alert has to be sent to no session."""
     alerts = _alerts(FOREIGN, ends_at, first=count + NEAR)
     idle = _spent_s(node, time.monotonic() + FOREIGN_S, 0)
     due = node.metrics()["geocast_log_applied_total"] + FOREIGN
@@ -217,7 +218,7 @@ def _foreign_us(node: Geocast, count: int, ends_at: int) -> float:
 def _spent_s(node: Geocast, until: float, applied: float) -> float:
     """Wait until the monotonic clock reaches `until` and the node has applied `applied` log entries.
 
-    Return the CPU that the node used meanwhile, in seconds.
+    Return the CPU time that the node used meanwhile, in seconds.
     """
     cpu = node.cpu_s()
     time.sleep(max(0.0, until - time.monotonic()))
@@ -229,7 +230,8 @@ def _spent_s(node: Geocast, until: float, applied: float) -> float:
 def pongs_ms(node: Geocast, going_on: Callable[[], object]) -> dict[str, dict[str, float]]:
     """Ping the node repeatedly while `going_on()` is true.
 
-    Return, in ms, the time from a ping to its pong (`took`) and the CPU that the node used in that time (`spent`).
+    Return statistics in ms: `took` is the time from a ping to its pong, and `spent` is the CPU time that the node used
+    between them.
     """
     took, spent = [], []
     ping, hello = frame(type="ping"), frame(type="hello", token=node.token("pinger"), places=[])
@@ -395,7 +397,7 @@ _ROWS = (
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each measured value, and one column for each number of alerts."""
+    """Return the result as a table, with one row for each measured value and one column for each number of alerts."""
     counts = result.found["counts"]
     names, few = list(counts), next(iter(counts.values()))
     rows = []

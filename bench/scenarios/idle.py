@@ -107,7 +107,7 @@ _ROWS = (
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each measured value, and one column for each node."""
+    """Return the result as a table, with one row for each measured value and one column for each node."""
     nodes = result.found["nodes"]
     rows = [[title, *(number(it.get(key)) for it in nodes.values()), goal] for title, key, goal in _ROWS]
     notes = [f"{name} is left out: {reason}." for name, reason in result.found.get("missing", {}).items()]

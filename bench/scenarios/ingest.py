@@ -80,7 +80,7 @@ def _fsync_ms(place: Place) -> dict[str, float]:
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each number of publishers."""
+    """Return the result as a table, with one row for each tested number of concurrent publishers."""
     rows = [
         [
             publishers,

@@ -285,7 +285,7 @@ def _drawn(tally: Tally) -> Drawn:
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: the latencies, with notes about missing messages and failures."""
+    """Return the result as a table of the latencies, with notes about missing messages and failures."""
     found = result.found
     rows = [
         [name, *(number(value) for value in found[key].values())]

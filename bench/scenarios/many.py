@@ -174,7 +174,7 @@ def _cancel(audience: Audience, number: int) -> float:
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each measured value."""
+    """Return the result as a table, with one row for each measured value."""
     found, sessions, heartbeat_s = result.found, result.parameters["sessions"], result.parameters["heartbeat_s"]
     each_ms = stats.median(found["near_each_ms"])
     rows = [

@@ -263,7 +263,7 @@ def _redis_moves(peer: Redis, lat: Any, lng: Any, moves: int) -> float:
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each radius and each size of polygons."""
+    """Return the result as a table, with one row for each radius of circles and one for each size of polygons."""
     found = result.found
     rows = []
     for radius, it in found["radii"].items():

@@ -54,7 +54,7 @@ def _grow(place: Place, system: System, sessions: int, settle_s: float) -> dict[
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each server."""
+    """Return the result as a table, with one row for each server."""
     systems = result.found["systems"]
     ours = systems["geocast"]["bytes_per_session"]
     rows = [

@@ -191,7 +191,7 @@ def _twice(told: Counter[tuple[int, bytes]]) -> int:
 def _many(place: Place, services: PushServices, size: int) -> dict[str, float]:
     """Start a push process with `size` devices.
 
-    Return how long the start takes, its CPU, and the memory for each device.
+    Return how long the start takes, the CPU time that it uses, and the memory for each device.
     """
     nobody, everybody = _population(place, services, 0), _population(place, services, size)
     with Geocast(place.home, place.cores.clients) as node:
@@ -224,7 +224,7 @@ def measure(place: Place, devices: int, rounds: int, many: int) -> dict[str, Any
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each figure, with its goal."""
+    """Return the result as a table, with one row for each figure, with its goal."""
     found, devices, many = result.found, result.parameters["devices"], result.parameters["many"]
     killed, of_many = found["killed"], found["many"]
     rows = [

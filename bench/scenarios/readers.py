@@ -123,7 +123,7 @@ class _Reader:
 
 
 class _Redis:
-    """A redis-server that syncs each write to disk before it answers, alone on its core."""
+    """A redis-server that has a CPU core of its own, and syncs each write to disk before it answers."""
 
     def __init__(self, stack: ExitStack, place: Place) -> None:
         [self.port] = processes.free_ports(1)
@@ -221,7 +221,7 @@ def _read_all(readers: list[_Reader], pipe: Connection, expected: int) -> list[t
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each number of readers and each rate."""
+    """Return the result as a table, with one row for each combination of a number of readers and a rate."""
     rows = [
         [
             str(it["readers"]),

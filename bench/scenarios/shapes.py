@@ -5,9 +5,9 @@ circles, and on the third eight rings of 62 corners. (That is 496 corners in all
 alerts have a shape that contains the place of the measured sessions. All other shapes are spread over a continent; each
 has a radius of 500 m. The alerts are in the log before a node starts.
 
-Measures the time until a node has read its log; its memory; the CPU of the node for one session that connects, says
-hello, gets the ten alerts and disconnects; and its CPU for each message `move`, `filter` and `token` of a session. The
-nodes run at once and are measured in turns.
+Measures the time until a node has read its log, and the memory of the node. Measures the CPU time of the node for one
+session that connects, says hello, gets the ten alerts and disconnects, and for each message `move`, `filter` and
+`token` of a session. The nodes run at once and are measured in turns.
 """
 
 import math
@@ -85,7 +85,7 @@ def measure(place: Place, alerts: int, rounds: int) -> dict[str, Any]:
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each measured value, and one column for each kind of shape."""
+    """Return the result as a table, with one row for each measured value and one column for each kind of shape."""
     kinds = result.found["kinds"]
     one, *others = kinds.values()
     titles = ("connect, hello and leave, CPU µs", "move, CPU µs", "filter, CPU µs", "token, CPU µs")

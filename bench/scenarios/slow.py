@@ -89,7 +89,7 @@ def _watched_memory(node: Geocast) -> Iterator[list[int]]:
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each run."""
+    """Return the result as a table, with one row for each run."""
     runs = result.found["runs"]
     rows = [
         [

@@ -98,7 +98,7 @@ def _storm(node: Geocast, crowd: Crowd) -> dict[str, Any]:
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each measured value."""
+    """Return the result as a table, with one row for each measured value."""
     found = result.found
     rows = [
         ["node up again after the kill, ms", number(found["node_up_ms"]), ""],

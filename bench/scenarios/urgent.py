@@ -77,7 +77,7 @@ def _lags(before: dict[str, float], after: dict[str, float]) -> dict[str, float]
 
 
 def table(result: Result) -> Table:
-    """Return the table of the result: one row for each measured value."""
+    """Return the result as a table, with one row for each measured value."""
     found = result.found
     goals = {"nearest_ms": "≤ 10", "extreme_first_100_ms": "≤ 10"}
     names = {

@@ -64,9 +64,9 @@ def text(form: Json) -> str:
 
 
 def sign(form: str, kid: str, iat: int = IAT, by: str | None = None, **header: object) -> Json:
-    """Return a signature of the approval form `form`, as an item of a proof's list `signatures`.
+    """Sign the approval form `form`, and return an item for the list `signatures` of an approval proof.
 
-    `header` has members that replace those of the signature's header; a member that is None is left out. `by` is the
+    `header` replaces members of the signature's header, adds others, or removes those that it sets to None. `by` is the
     reviewer whose key is used for signing; by default, it is the reviewer that `kid` names.
     """
     members = {"alg": "Ed25519", "typ": "geocast-approval", "kid": kid, "iat": iat} | header

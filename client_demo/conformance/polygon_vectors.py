@@ -71,10 +71,10 @@ def near_edges() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Yield cases with other points and polygons.
+    """Yield the cases that `near_edges` does not have.
 
-    They are about the middle of a polygon, the other side of the earth, many corners, several shapes, a dent, and
-    cells.
+    For example, the point is in the middle of the polygon or on the other side of the earth, the polygon has 90 corners
+    or a dent, the alert has several shapes, or the place is an H3 cell.
     """
     dice = random.Random(5)
     for where, (lat, lng) in CENTRES.items():

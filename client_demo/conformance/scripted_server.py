@@ -56,7 +56,7 @@ class Over(Exception):  # noqa: N818 (an outcome)
 
 @dataclass
 class Findings:
-    """The findings of one scenario about the duties of a client.
+    """The findings of one scenario about the duties of a client: the rules of the protocol that a client must follow.
 
     `wrong` has, for each duty that was checked, its faults; a duty without faults is met. `unseen` has, for the other
     duties, the reason why they could not be checked.
@@ -66,12 +66,12 @@ class Findings:
     unseen: dict[str, str] = field(default_factory=dict)
 
     def met(self, *duties: str) -> None:
-        """Record that these duties were checked. They count as met, unless a fault in them is found."""
+        """Record that these duties (rules for clients) were checked. They count as met unless a fault is recorded."""
         for duty in duties:
             self.wrong.setdefault(duty, [])
 
     def unmet(self, duty: str, detail: str) -> None:
-        """Record a fault: the client does not meet this duty."""
+        """Record a fault: the client does not meet this duty (a rule for clients)."""
         details = self.wrong.setdefault(duty, [])
         if detail not in details:
             details.append(detail)
@@ -84,7 +84,7 @@ class Findings:
             self.unmet(duty, detail)
 
     def not_seen(self, duty: str, why: str) -> None:
-        """Record the reason why a duty could not be checked."""
+        """Record why it could not be checked whether the client follows a rule (a duty)."""
         self.unseen.setdefault(duty, why)
 
 
@@ -208,9 +208,9 @@ class Talk:
                 await self.say({"type": "pong", "now": self.server.now(), **ref})
 
     async def heard(self, wanted: Callable[[Message], bool], within_s: float) -> Message | None:
-        """Return the first message of the client for which `wanted` returns True, or None.
+        """Return the client's first message that satisfies `wanted`, or None if there is none in time.
 
-        Messages that have arrived already are tried first. If none of them is wanted, wait for at most `within_s`
+        Messages that have arrived already are tried first. If none of them satisfies it, wait for at most `within_s`
         seconds.
         """
         await self._wait(lambda: any(map(wanted, self.said)), within_s)
@@ -224,9 +224,9 @@ class Talk:
                     await self._heard.wait()
 
     async def heard_often(self, wanted: Callable[[Message], bool], count: int, within_s: float) -> list[float]:
-        """Wait, for at most `within_s` seconds, for `count` messages for which `wanted` returns True.
+        """Wait until `count` messages satisfy `wanted`, but for at most `within_s` seconds.
 
-        Return the times at which such messages have come.
+        Return the times at which the messages that satisfy it arrived, even if these are fewer than `count`.
         """
         await self._wait(lambda: sum(map(wanted, self.said)) >= count, within_s)
         return [at for message, at in zip(self.said, self.said_at, strict=True) if wanted(message)]

@@ -142,7 +142,7 @@ class Call:
             await asyncio.sleep(POLL_S)
 
     def told(self) -> str:
-        """Return one line for people that says how the call went."""
+        """Return a summary of the call in one line, for people to read: how many were called, and who is coming."""
         state = self.state
         goes = ", ".join(f"{seat['role']} {seat['state']}" for seat in state["seats"]) or "nobody"
         called = f"{state['rung']} called within {state['ring_m']} m of the cell, {state['declined']} declined"

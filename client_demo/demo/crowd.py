@@ -463,9 +463,9 @@ class Crowd:
         return {"got": self._got[id, revision], "missing": len(self._missing)}
 
     async def tunnel(self, ids: Sequence[str], most: int) -> Message:
-        """Drop the connections of some subscribers that have received one of these alerts.
+        """Drop the connections of some subscribers that have received one of these alerts, as if in a tunnel.
 
-        The answer has their number.
+        The answer says how many connections were dropped.
         """
         for alert_id in ids:
             stay = [one for one in self._all if not one.is_mover and not one.is_responder]
@@ -478,7 +478,7 @@ class Crowd:
     async def emerge(self) -> Message:
         """Reconnect the subscribers whose connections `tunnel` has dropped.
 
-        The answer counts the messages that they are sent after reconnecting.
+        The answer says, among other things, how many messages these subscribers are sent after reconnecting.
         """
         gate = asyncio.Semaphore(AT_ONCE)
         back, self._tunnel = self._tunnel, []

@@ -123,7 +123,7 @@ class LiveMap:
             self._tell("published", published)
 
     def people(self, cells: Mapping[str, int]) -> None:
-        """Send to the pages how many simulated subscribers are in each H3 cell."""
+        """Tell the open pages, and those opened later, how many simulated subscribers are in each H3 cell."""
         self._last["people"] = {"cells": cells}
         self._tell("people", self._last["people"])
 

@@ -37,10 +37,12 @@ class Sleeper:
 
 @dataclass(slots=True)
 class PushVerdict:
-    """The verdict on all pushes, as counts of pairs of a phone and an alert.
+    """The verdict on all pushes. It counts pairs, each of one phone and one alert.
 
-    `expected` counts the pairs in which the phone should have got the newest revision or cancellation, and `told` those
-    in which it got it. `slept` counts those of `told` in which the phone had slept and got the message when it woke.
+    `expected` is the number of pairs in which the phone should have got the alert's newest message (a revision or the
+    cancellation), and `told` is the number in which it did. In `slept` pairs it got that message only when it woke from
+    sleep. In `missed` pairs it should have got the message and did not; in `outside` pairs it got a message about an
+    alert that does not concern it.
     """
 
     phones: int = 0

@@ -72,8 +72,9 @@ class CallCase:
 class CallControl:
     """Sends dispatchers' decisions to the node, and follows the state of their calls there.
 
-    `status` is the status of a call whose record has none (actual, exercise or test). With `retimes`, records are
-    treated as if they had just happened. `changed` is called whenever the page must be updated.
+    `status` (actual, exercise or test) is the status of a call whose record has none. If `retimes` is True, a call is
+    dated half a minute ago, instead of with its record's own time. `changed` is called whenever the page must be
+    updated.
     """
 
     def __init__(

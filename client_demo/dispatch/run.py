@@ -29,7 +29,8 @@ DISPATCH_PORT = 8775
 class DispatchSettings(PageSettings):
     """The settings of the dispatch page.
 
-    With `retimes`, records are treated as if they had just happened, as in a replay.
+    If `retimes` is True, a call that is opened from a record of the feed is dated half a minute ago, instead of with
+    the record's own time. So an old feed can be replayed as if it were live.
     """
 
     feed: Path = SAMPLE

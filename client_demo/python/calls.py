@@ -45,7 +45,7 @@ State = Literal["aed", "arrived"]
 
 
 class CallKind(StrEnum):
-    """The kind of a change of a call for help, as one responder sees the call."""
+    """What has happened to a call for help, from the point of view of one responder."""
 
     CALL = "call"  # the call is new, its content has changed, or a seat is free again
     TASK = "task"  # this responder has a seat, and the task says where to go

@@ -87,10 +87,10 @@ class Client:
     expires and after the server has refused a token. `languages` are tags such as "de-AT", the preferred one first: the
     server sends each alert in one of its languages. `on_status` is called with a line of text whenever the connection
     opens or ends. With `verify` the client asks for the stream with reviewers' signatures, and `on_untrusted` is called
-    for each `alert` or `cancel` message that is dropped because its signatures do not suffice. Raise ValueError if a
-    language is not a tag, or if there are more than 8.
+    for each `alert` or `cancel` message that is dropped because its signatures do not suffice. Raise ValueError if
+    one of the languages is not a language tag, or if there are more than 8.
 
-    A responder has a place with `here`. `on_call` is called for changes of calls, as `on_change` is for alerts.
+    A responder marks one place as `here`. `on_call` is called for changes of calls, as `on_change` is for alerts.
     `locate` returns the place where the person is now; it may be a coroutine function. It is called whenever a new call
     arrives, so that the server learns at once how near the responder is.
     """
@@ -235,7 +235,7 @@ class Client:
     def away_m(self, call: Mapping[str, Any]) -> float | None:
         """Return the distance, in metres, to the centre of a call's circle `near`; None if it is unknown.
 
-        It is measured from the place that has `here`; if there is none, from the place that is nearest to the centre.
+        It is measured from the place marked as `here`; if there is none, from the place that is nearest to the centre.
         The person who needs help is somewhere in the circle `near`; only the task has the exact place.
         """
         places = [place for place in self.holdings.places if place.here] or self.holdings.places
@@ -330,9 +330,9 @@ class Client:
                 link.say({"type": "filter", "languages": self._filter["languages"]})
 
     def _offer_here(self, link: Link, welcome: Message) -> bool:
-        """Send the place with `here` in a `move`, if the server knows that this client is a responder's (Rule 5).
+        """Send a `move` that marks one of the places as `here`, if the server treats this user as a responder (Rule 5).
 
-        Nothing is sent if the `hello` already contained `here`, or if no place has it. Return whether a `move` was
+        Send nothing if the `hello` already had this mark, or if no place is to be marked. Return whether a `move` was
         sent.
         """
         said = self._says_here
@@ -576,8 +576,8 @@ async def _set_or_due(event: asyncio.Event, due_ms: int | None) -> None:
 def _tags(languages: Sequence[str] | None) -> list[str] | None:
     """Return the languages as a list.
 
-    Raise ValueError if a language is not a tag, or if there are more than 8, because the server would then close every
-    connection.
+    Raise ValueError if one of them is not a language tag, or if there are more than 8, because the server would then
+    close every connection of this client.
     """
     if languages is None:
         return None

@@ -55,9 +55,10 @@ def call_options(command: Command) -> Command:
 
 
 def _said(path: Path | None, fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the call that is described in the file, as a dict.
+    """Return the call for help that the file describes, as a dict.
 
-    The options that the user has given replace its fields.
+    `fields` has the values of the command line options. Each option that the user has given replaces the field of the
+    same name.
     """
     place = {name: fields.pop(name) for name in ("lat", "lng", "kind", "address", "access")}
     said = _read(path)

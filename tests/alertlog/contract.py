@@ -367,7 +367,7 @@ class LogContract(KindsContract, abc.ABC):
                 found += await read_on(follower)
             assert [entry.id for _, entry in found] == ["older", "new"]
 
-    async def test_follower_with_earlier_time_limit_gets_entries_that_another_skipped(self, log):
+    async def test_follower_with_earlier_ended_before_ms_gets_entries_that_first_follower_skipped(self, log):
         """`follow` can be called again with an earlier `ended_before_ms` while another follower runs."""
         await self._asks_again(log, live=1)
 

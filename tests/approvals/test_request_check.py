@@ -300,7 +300,7 @@ def test_approval_by_reviewer_with_same_sub_as_publisher_never_counts(desk):
     assert desk.approved("r-1", what="cancel", issuer="a")[1].entry.issuer == "a"
 
 
-def test_alert_with_confirmed_text_needs_two_approvals(desk):
+def test_alert_whose_flagged_text_was_confirmed_needs_two_approvals(desk):
     """A cancel with a confirmed reason needs only one, because its reason can be reworded (rule AP6)."""
     assert desk.approved("r-1", **HELD) == (422, [("approvals-needed", "/approval", {"needed": 2, "have": 1})])
     assert desk.approved("r-1", "r-2", **HELD)[0] == 201

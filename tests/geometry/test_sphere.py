@@ -204,7 +204,7 @@ def test_reach_of_cell_is_distance_to_farthest_point_of_its_boundary(point, reso
 
 @unhurried
 @given(latitudes, longitudes, st.floats(1, 500_000), st.integers(5, 12))
-def test_publish_circle_contains_requested_circle(lat, lng, radius, resolution):
+def test_published_circle_contains_the_requested_one(lat, lng, radius, resolution):
     """The radius makes up for the distance between the centres, and is a multiple of 10 m."""
     published_lat, published_lng, published_m = publish_circle(lat, lng, radius, resolution)
     assert haversine_m(lat, lng, published_lat, published_lng) + radius <= published_m + CM
@@ -214,7 +214,7 @@ def test_publish_circle_contains_requested_circle(lat, lng, radius, resolution):
 
 @unhurried
 @given(latitudes, longitudes, st.floats(100, 20_000), st.integers(7, 10), st.randoms())
-def test_publish_circle_is_same_for_all_centres_in_cell(lat, lng, radius, resolution, rng):
+def test_published_circle_is_same_for_all_centres_in_cell(lat, lng, radius, resolution, rng):
     """So the circle does not reveal where in the cell the incident was."""
     cell = cell_of(lat, lng, resolution)
     published = publish_circle(lat, lng, radius, resolution)
@@ -225,7 +225,7 @@ def test_publish_circle_is_same_for_all_centres_in_cell(lat, lng, radius, resolu
             assert publish_circle(*other, radius, resolution) == published
 
 
-def test_publish_circle_agrees_with_calculation_by_hand():
+def test_published_circle_agrees_with_calculation_by_hand():
     """The calculation follows the protocol's rule, with h3's own numbers."""
     cell = h3.latlng_to_cell(*DALLAS, 9)
     lat, lng = h3.cell_to_latlng(cell)
@@ -234,7 +234,7 @@ def test_publish_circle_agrees_with_calculation_by_hand():
     assert publish_circle(*DALLAS, 800, 9)[2] == 1020.0
 
 
-def test_publish_circle_does_not_depend_on_notation_of_centre():
+def test_published_circle_does_not_depend_on_notation_of_centre():
     """The longitudes 180 and -180 give the same circle, and so do all longitudes at a pole."""
     assert publish_circle(10.0, 180.0, 500, 9) == publish_circle(10.0, -180.0, 500, 9)
     assert publish_circle(-90.0, 180.0, 500, 9) == publish_circle(-90.0, 3.0, 500, 9)

@@ -239,7 +239,7 @@ def test_deleted_content_file_leaves_chain_valid(folder):
         verify(folder)
 
 
-def test_verify_accepts_deleted_oldest_days(folder):
+def test_verify_succeeds_after_oldest_days_were_deleted(folder):
     """The result says where the chain begins (rule LE3)."""
     for name in ("2026-01-31.jsonl", "2026-01-31.content.jsonl"):
         (folder / name).unlink()

@@ -175,8 +175,8 @@ def test_failures_of_fewer_than_five_owners_do_not_lower_the_request_limit():
 
 
 @pytest.mark.parametrize("outcome", [BUSY, AWAY, MAYBE])
-def test_failures_of_devices_whose_last_push_failed_do_not_lower_the_limit(outcome):
-    """Such failures may concern only the endpoint (rule HD2)."""
+def test_failure_of_a_device_whose_previous_push_failed_too_does_not_lower_the_limit(outcome):
+    """Such a failure may concern only the endpoint, not the whole push service (rule HD2)."""
     lane = a_lane()
     for owner in range(50):
         have(lane, outcome, owner, float(owner), served=False)

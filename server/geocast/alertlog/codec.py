@@ -126,7 +126,8 @@ def _unpack(data: bytes) -> dict[Any, Any]:
 
 def _revision(entry: Revision) -> dict[str, Any]:
     alert = entry.alert
-    # Don't store `rules` if it is 1. Entries of older releases, which lack it, thus have the same bytes when restored.
+    # Don't store `rules` if it is 1. Entries of older releases have no `rules`, so they are encoded to the same bytes
+    # when they are stored again.
     rules = {"rules": entry.terms.rules} if entry.terms.rules != 1 else {}
     return {
         "kind": "revision",

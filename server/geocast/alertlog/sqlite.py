@@ -91,7 +91,7 @@ from .trusted_time import NEWEST, TrustedTime
 logger = logging.getLogger(__name__)
 
 # The largest number of entries that the event loop reads itself, from the page cache. Reading so few in a thread would
-# be slower: while the loop sends messages to many connections, a thread waits some milliseconds for the GIL.
+# be slower: while the loop sends messages to many connections, a thread waits a few milliseconds for the GIL.
 FEW = 32
 POLL_S = 0.008  # the time between two reads of `data_version`; one read takes 60 µs
 TRUNCATE_S = 0.05  # how long truncating waits for readers of the write-ahead log; no process can write meanwhile
@@ -101,14 +101,15 @@ MAX_WAITING = 10_000  # when so many appends are in the queue, further appends r
 MAX_COMMIT = 500  # the largest number of appends in one transaction
 PURGE_BATCH = 500  # the largest number of alerts that one transaction deletes
 
-# Selects the next alerts in the order of `live` (LogL1), each with its last entry and the latest end of its entries.
+# Selects the next alerts in the order in which `live` returns them (rule LogL1). For each alert, it selects the last
+# entry, and the latest time at which any of its entries ends.
 #
 # The inner query reads the index on (ends_at, id) in order, beginning after the cursor. It skips a row if another row
 # of the same alert ends later, so it finds each alert once, at its latest end. The outer query adds the last entry of
 # the alert (the row with the highest revision number), which is nearly always enough to know whether the alert is live.
 # Example: an alert has revision 1 (ends at 12:00), revision 2 (ends at 15:00) and a cancel (ends at 15:00). The 12:00
-# row is skipped, DISTINCT merges the two 15:00 rows, and the outer query adds the cancel. So the alert stays at 15:00
-# in the order after it was cancelled, and somebody who reads page after page does not get it twice.
+# row is skipped, DISTINCT merges the two 15:00 rows, and the outer query adds the cancel. So even after its cancel, the
+# alert keeps its position at 15:00, and a client that reads page by page does not get it twice.
 _LOOK = f"""
 SELECT {COLUMNS}, latest FROM (
     SELECT DISTINCT ends_at AS latest, id AS alert_id FROM entry AS one
@@ -262,10 +263,10 @@ class SqliteLog:
                 )
 
     def _check(self) -> None:
-        """Raise LogUnavailable if the file is not open, or if it or a companion was deleted or replaced.
+        """Raise LogUnavailable if the log's file is not open, or if the file was deleted or replaced.
 
-        The companions are the files `-wal` and `-shm`. Every method calls this one before it uses the file. A call
-        takes three stat(2) system calls, some microseconds.
+        The same applies if the file `-wal` or `-shm` beside it was deleted or replaced. Every method calls this one
+        before it uses the file. A call makes three stat(2) system calls, which take a few microseconds.
         """
         if self._problem is not None:
             raise LogUnavailable(self._problem)
@@ -308,10 +309,10 @@ class SqliteLog:
             self._committer = None
 
     async def _commit(self, batch: list[tuple[Entry | CallEntry, asyncio.Future[bool]]]) -> None:
-        """Commit one batch and set the result of each append. If the commit fails, each append raises its error.
+        """Commit one batch of appends, and set the result of each append.
 
-        Followers of this process are woken only after the commit. So they never get an entry that is not synced
-        (LogA4).
+        If the commit fails, every append in the batch raises LogUnavailable. The followers in this process are woken
+        only after the commit, so they never get an entry that is not synced to disk (rule LogA4).
         """
         try:
             stored = await self._write(lambda db: [_insert(db, entry) for entry, _ in batch])

@@ -37,7 +37,7 @@ class Places:
     """
 
     def __init__(self, share: float = SHARE) -> None:
-        """Create all limits. `share` is the fraction of each limit that one subject may use."""
+        """Create all limits. `share` is the fraction of each limit that one token owner or CAP source may use."""
         self.requests = Shares("requests under way", MAX_REQUESTS, share)
         self.reads = Turns("reads under way", MAX_READS, READS_AT_ONCE, share)
         self.dry_runs = Turns("dry runs under way", MAX_DRY_RUNS, DRY_RUNS_AT_ONCE, share)

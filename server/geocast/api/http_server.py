@@ -169,9 +169,9 @@ class HttpConnection(H11Protocol):
     """One connection of the api listener."""
 
     def __init__(self, listener: HttpListener, **uvicorns: Any) -> None:
-        """Create a connection, which `listener` counts.
+        """Create a connection, and have `listener` count it while it is open.
 
-        `uvicorns` are the arguments that uvicorn passes when it creates a connection.
+        `uvicorns` are the arguments of the base class. uvicorn passes them when it creates a connection.
         """
         super().__init__(**uvicorns)
         self.conn = _Requests(h11.SERVER, MAX_HEAD_BYTES - 1)  # h11 accepts one byte more than this argument

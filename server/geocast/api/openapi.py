@@ -143,7 +143,7 @@ def answers_to_write(
 
     201 means that the entry was stored, and 200 that it had been stored before. `model` is the type of the body for
     both. `repeated` is the description of the 200 response. `statuses` are errors that this operation can have, in
-    addition to those that every such operation can have. `linked` is added to the 201 response.
+    addition to those that every such operation can have. `linked` contains the OpenAPI links of the 201 response.
     """
     stored = {**answer(model, "On stable storage"), **linked}
     return {201: stored, 200: answer(model, repeated), **_READ, **_WRITE, **problems_of(*statuses)}

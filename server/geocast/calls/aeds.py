@@ -1,4 +1,6 @@
-"""Defibrillators: read them from the file of `--aeds`, find those near a place, and choose which to fetch (RI1 to RI4).
+"""Reads defibrillators from the file that `--aeds` names, finds those near a place, and chooses which to fetch.
+
+This module implements the rules RI1 to RI4.
 
 The file is GeoJSON, or the JSON result of an Overpass query. In both formats, the records have OpenStreetMap's tags.
 The file is read when the server starts. Unusable records are skipped, and their numbers are logged. If no record is

@@ -246,9 +246,9 @@ class LiveCall:
         return found
 
     def rest_until(self, person: Person | None) -> int | None:
-        """Return the time until which a person gets no other calls, because they helped at this one (RQ7).
+        """Return when a person who helped in this call may be called again (RQ7), in ms since 1970.
 
-        The time is in ms since 1970. Return None if the call has not ended, or if the person was not assigned to it.
+        Return None if the call has not ended, if the person was not assigned to it, or if its terms give no rest.
         """
         state = self.state
         if state is None or state.end is None or not self.is_actual or self.seat_of(person) is None:

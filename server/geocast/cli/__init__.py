@@ -44,7 +44,7 @@ _EXTRA = re.compile(r"(unexpected extra arguments?) \(.*\)", re.DOTALL)
 def main() -> NoReturn:
     """Run the command that the arguments name, and exit with its status.
 
-    The status is 2 after a mistake of the caller, and 130 if the command was interrupted.
+    The status is 2 after a usage or configuration error, and 130 if the command was interrupted.
     """
     try:
         sys.exit(cli.main(prog_name="geocast", standalone_mode=False) or 0)

@@ -92,7 +92,7 @@ class _Seconds(click.FloatRange):
 class _Share(_Seconds):
     """A range of numbers that excludes NaN.
 
-    It is the type of `--share`, the part of a resource that one subject may use.
+    It is the type of `--share`, the fraction of a resource that one subject (token owner or CAP source) may use.
     """
 
     unit = "a number"

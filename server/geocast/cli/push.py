@@ -33,8 +33,8 @@ def _names(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
     """Return a command line option that can also be set by an environment variable.
 
-    The variable is named after the option, or after `variable` if that is given: some options have the same name as an
-    option of a node, but another meaning.
+    By default, the variable is named after the option. Pass `variable` to give it another name, if a node has an option
+    of the same name with a different meaning: a node and a push process may run with the same environment.
     """
     envvar = PREFIX + (variable or name.lstrip("-").upper().replace("-", "_"))
     return click.option(name, envvar=envvar, show_envvar=True, show_default=True, **more)

@@ -295,9 +295,10 @@ def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
     share = at / np.maximum(samples - 1, 1)[edge]
     column, row = (start[:, edge] + share * (end - start)[:, edge]).astype(np.intp).clip(0, squares - 1)
     found[row, column] = True
-    # Find where edges cross the middle line of a row, and sort these crossings by ring, row and x. Between one crossing
-    # and the next, the ring's winding number is the sum of the turns so far; after the ring's last crossing in a row
-    # the sum is 0.
+    # Find where edges cross the middle line of a row, and sort these crossings by ring, row and x. At a crossing, the
+    # ring's winding number changes by 1 if the edge goes up, or by -1 if it goes down (`turn`). So between two
+    # crossings, the winding number is the sum of the changes so far. After a ring's last crossing with a row's middle
+    # line, the sum is 0 again.
     edge, at = _counted(rows)
     row = bottom[edge] + at
     share = (row + 0.5 - start[1, edge]) / (end - start)[1, edge]

@@ -162,7 +162,7 @@ class RequestedPolygon:
     def depths(self) -> Floats:
         """Return the depth of each corner: the largest tolerance for simplifying the ring at which the corner remains.
 
-        Tolerances are in radii of the sphere. `corner_depths` explains how they are computed.
+        Tolerances are in units of the sphere's radius. `corner_depths` explains how they are computed.
         """
         if self._depths is None:
             self._depths = corner_depths(self.lng, self.lat, TOLERANCES_M[0])
@@ -431,10 +431,10 @@ def kept_corners(lng: Floats, lat: Floats, tolerance_m: float) -> Ints:
 def corner_depths(lng: Floats, lat: Floats, least_m: float) -> Floats:
     """Return the depth of each corner of a closed ring: the corner remains if the ring is simplified by less than that.
 
-    Depths are in radii of the sphere. They agree with the algorithm of Douglas and Peucker in `kept_corners`: a line is
-    cut at its farthest corner, if that corner is farther than the tolerance from the line, and then both halves are cut
-    in the same way. The first corner and the corner farthest from it always remain. Depths below `least_m` metres are
-    not exact: they are 0 or any number up to `least_m`.
+    Depths are in units of the sphere's radius. They agree with the algorithm of Douglas and Peucker in `kept_corners`:
+    a line is cut at its farthest corner, if that corner is farther than the tolerance from the line, and then both
+    halves are cut in the same way. The first corner and the corner farthest from it always remain. Depths below
+    `least_m` metres are not exact: they are 0 or any number up to `least_m`.
 
     All lines of a level are cut at once. After MAX_LEVELS levels, two of three cuts are in the middle of the line, so
     that a zigzag does not take much longer than a coast. The result for a zigzag then has a few unnecessary corners.

@@ -34,7 +34,7 @@ SPREAD = math.radians(60)  # every corner of a ring is nearer to the centre than
 
 
 class Plane:
-    """The plane that touches the sphere at `centre`, with coordinates x and y in radii of the sphere."""
+    """The plane that touches the sphere at `centre`. Its coordinates x and y are in units of the sphere's radius."""
 
     __slots__ = ("centre", "east", "north")
 
@@ -47,13 +47,14 @@ class Plane:
         # the time that a small ring takes altogether.
         x, y, z = points.sum(axis=1).tolist()
         self.centre = _unit(x, y, z)
-        # Any direction except the centre's own could define east. The axis farthest from the centre is used.
+        # Any axis that is not parallel to the direction of the centre could be used to define east. The axis that is
+        # closest to being perpendicular to that direction is used.
         sizes = [abs(each) for each in self.centre]
         self.east = _unit(*cross(_AXES[sizes.index(min(sizes))], self.centre))
         self.north = cross(self.centre, self.east)
 
     def to_plane(self, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats]:
-        """Return the positions of points on the plane: x and y, in radii of the sphere.
+        """Return the positions of points on the plane: x and y, in units of the sphere's radius.
 
         The arguments are the coordinates of the points as unit vectors. Points on the half of the sphere opposite the
         centre have no position; their x and y are NaN.

@@ -85,7 +85,7 @@ class PublishOutcome(Generic[_E]):
 
 
 class RunInThread(Protocol):
-    """The type of a function that runs work of some milliseconds without blocking other tasks.
+    """The type of a function that runs work of a few milliseconds without blocking other tasks.
 
     For instance, it may run the work in a thread.
     """
@@ -93,7 +93,7 @@ class RunInThread(Protocol):
     def __call__(self, work: Callable[[], _T], subject: Hashable, /) -> Awaitable[_T]:
         """Return the result of `work`, or raise its exception.
 
-        `subject` is the publisher for whom the work is done. The work of one subject may use only a fraction of the
+        `subject` is the publisher for whom the work is done. The work for one publisher may use only a fraction of the
         threads (HD6).
         """
         ...
@@ -248,11 +248,11 @@ class Publishing:
         publisher: Requester | None = None,
         alert_id: str | None = None,
     ) -> _R:
-        """Return the parsed request, by calling `parse`.
+        """Parse the request by calling `parse`, and return the result.
 
-        If the request is invalid, raise Problem (422) with every rule of the protocol's sections 2 and 3 that it
-        breaks. `publisher` is the publisher whose limits apply; None for a cancel, to which no limits apply. `alert_id`
-        is the id of the alert to revise; None for the first revision and for a cancel.
+        If the request is invalid, raise Problem (422), which lists all broken rules of the protocol's sections 2 and 3.
+        `publisher` is the publisher whose limits apply; None for a cancel, to which no limits apply. `alert_id` is the
+        id of the alert to revise; None for the first revision and for a cancel.
         """
         bounds = Bounds() if publisher is None else self.check_publisher(publisher)
         try:

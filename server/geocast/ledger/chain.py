@@ -14,7 +14,7 @@ _HEAD = re.compile("([0-9]{1,15}):([0-9a-f]{64})")
 
 
 class ChainHead(NamedTuple):
-    """The head of a ledger: the number of its last record, and the SHA-256 of this record's line in hex."""
+    """The head of a ledger: the number of its last record, and the SHA-256 (in hex) of the line with that record."""
 
     n: int
     hash: str
@@ -27,14 +27,15 @@ NOTHING = ChainHead(0, "0" * 64)  # the head of an empty ledger
 
 
 def written(members: Mapping[str, Any]) -> bytes:
-    """Return the JSON object with these members as a line of bytes, without a line break."""
+    """Return a JSON object with these members, encoded as one line without a line break at its end."""
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def behind(head: ChainHead, members: Mapping[str, Any]) -> bytes:
     """Return the line of a new record with these members, which comes after the current last record.
 
-    `head` describes that last record: its number, and the hash of its line. The returned line has no line break.
+    `head` describes that last record: its number, and the hash of its line. The returned line has no line break
+    at its end.
     """
     return written({"n": head.n + 1, "prev": head.hash, **members})
 

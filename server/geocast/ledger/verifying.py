@@ -62,7 +62,7 @@ class _Check:
     def check_day(self, day: str, *, at_end: bool) -> None:
         """Check the files of one day, such as "2031-05-01".
 
-        `at_end` says that a process may be writing to these files; an incomplete last line is then ignored.
+        `at_end` is True if a process may be writing to these files; an incomplete last line is then ignored.
         """
         path, content_path = self._folder / f"{day}{CHAIN}", self._folder / f"{day}{CONTENT}"
         # Read the chain before the contents. The content of a record is written before the record itself, so the
@@ -165,8 +165,8 @@ def _whole(path: Path, *, at_end: bool) -> list[tuple[int, bytes]]:
 def _contents(path: Path, *, at_end: bool) -> dict[int, tuple[int, Members]]:
     """Return the contents in a content file as a dict from record number to (line number, members).
 
-    Raise Misfit if a line is invalid, or if two lines have the same record number. `at_end` says that a process may be
-    writing the last line.
+    Raise Misfit if a line is invalid, or if two lines have the same record number. `at_end` is True if a process may
+    be writing the last line.
     """
     found: dict[int, tuple[int, Members]] = {}
     for number, line in _whole(path, at_end=at_end):

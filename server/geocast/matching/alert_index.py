@@ -13,7 +13,8 @@ from ..model.alert import Circle, KnownShape, Polygon
 from .circle_index import NONE, CircleIndex
 
 T = TypeVar("T")
-# The handle of an area: the number of its circles in the index, or a tuple of this number and those of its polygons.
+# The handle of an area: the id that the index of circles gave to the circles of the area. If the area has polygons, the
+# handle is a tuple: that id, and the id of each polygon.
 Filed: TypeAlias = "int | tuple[int, ...]"
 INITIAL_CAPACITY = 1 << 12  # number of polygons for which address space is reserved at the start
 

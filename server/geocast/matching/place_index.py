@@ -217,8 +217,8 @@ class PlaceIndex:
     def _pages_near(self, circle: Bounded, centre: Vector) -> Ints:
         """Return the pages (blocks of neighbouring places) that may have a place inside the circle.
 
-        A page may have such a place if two things are true: some of its keys are in the circle's cover (the cells in
-        which a place inside may be), and its bounding sphere touches the circle.
+        A page is returned if two things are true: at least one of its keys (H3 cells) is among the cells that cover the
+        circle, and the bounding sphere of its places touches the circle.
         """
         reach_m = self._greatest_reach_m
         pages = self._pages_in(cover(circle.lat, circle.lng, circle.radius_m + reach_m, KEY_RESOLUTION))

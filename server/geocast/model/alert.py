@@ -73,7 +73,7 @@ class Polygon:
 
 @dataclass(frozen=True, slots=True)
 class OtherShape:
-    """A shape of a type that was added by a later release, so that this release does not know it (rules G2 and G4).
+    """A shape whose type was introduced by a later release and is unknown to this one (rules G2 and G4).
 
     This release stores and sends such a shape unchanged. It treats every place as outside of the shape.
     """

@@ -141,7 +141,7 @@ class DeviceManager:
         )
         self.fanout = self.sending.fanout
         self.forgotten: Counter[str] = Counter()  # number of devices forgotten, by reason
-        self.set_aside = 0  # number of stored devices that can't be used here; they stay in the store
+        self.set_aside = 0  # number of stored devices that this process can't use; they stay in the store
         self.has_taken = asyncio.Event()  # set when the first shards have been loaded
         self._capacity = capacity
         self._store = store

@@ -185,7 +185,10 @@ def _bound(device: bytes, until_ms: int) -> bytes:
 
 
 def parse_push_keys(data: bytes, source: object) -> Keyring:
-    """Return the keys in the file of `--push-keys`. Raise ConfigError if it is not a JWKS of `oct` keys for A256GCM."""
+    """Return the keys in `data`, which is the content of the file that the option `--push-keys` names.
+
+    Raise ConfigError if it is not a JWKS of `oct` keys for A256GCM.
+    """
     return Keyring(sealing_keys_of(data, f"push-keys {source}", "geocast keygen --push").values())
 
 

@@ -190,7 +190,8 @@ class LeasedShards:
             except StoreUnavailable as error:
                 if self.error is None:
                     logger.error(
-                        "device shards: leases can't be renewed (%s), so pushes pause soon; trying again", error
+                        "device shards: leases can't be renewed (%s); trying again; pushes pause when they expire",
+                        error,
                     )
                 self.error = str(error)
                 self._take_from = self._clock.now().monotonic + LEASE_S
@@ -302,7 +303,10 @@ class LeasedShards:
             self._terms.pop(shard, None)
 
     async def _release(self, shard: int) -> None:
-        """Free a shard (a subset of the devices) in the store, after `_let_go` has removed its devices (Rule 4)."""
+        """Give back the lease of a shard (a subset of the devices) in the store, so that another process can take it.
+
+        Call this method after `_let_go`, when this process has removed the shard's devices from memory (Rule 4).
+        """
         async with self._turn:
             lease = self._leases.pop(shard, None)
             if lease is not None:

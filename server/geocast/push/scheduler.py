@@ -171,9 +171,9 @@ class PushScheduler:
         return self._slots.under_way + self._spare.under_way
 
     def _count_at_host(self, device: Device) -> None:
-        """Add a device to the number of devices at the host of its endpoint.
+        """Increase the number of devices at the host of this device's endpoint by one.
 
-        Create the limit on requests to this host if the device is the first one there.
+        If this is the first device at the host, create the limit on requests to the host.
         """
         endpoint = device.endpoint
         lane = self.lanes.get(endpoint.authority)
@@ -187,9 +187,9 @@ class PushScheduler:
             self._mark(device)
 
     def _uncount_at_host(self, device: Device) -> None:
-        """Subtract a device from the number of devices at its host.
+        """Decrease the number of devices at the host of this device's endpoint by one.
 
-        Forget the limit on requests to this host if the device was the last one there.
+        If this was the last device at the host, drop the limit on requests to the host.
         """
         lane = device.lane
         lane.devices -= 1

@@ -180,8 +180,8 @@ class ServiceLimit(Gate):
     def __init__(self, host: str, service: str, *, named: bool = True) -> None:
         """Create a limit for a host that is open.
 
-        `host` is a host name with its port, `service` the entry of `--push-services` that allows it. `named` says that
-        the entry is this host's own name, not a `*.name`; then the host is trusted from the start.
+        `host` is a host name with its port, `service` the entry of `--push-services` that allows it. `named` is True
+        if the entry is this host's own name, not a `*.name`; then the host is trusted from the start.
         """
         super().__init__()
         self.host, self.service, self.named = host, service, named

@@ -148,7 +148,10 @@ class Vapid:
 
 
 def parse_vapid(data: bytes, source: object) -> list[VapidKey]:
-    """Return the keys in the file of `--vapid`. Raise ConfigError if it is not a JWKS of private keys for ES256."""
+    """Return the keys in `data`, which is the content of the file that the option `--vapid` names.
+
+    Raise ConfigError if it is not a JWKS of private keys for ES256.
+    """
     try:
         keys = json.loads(data)["keys"]
         found = [_vapid_key(jwk) for jwk in keys]

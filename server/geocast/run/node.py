@@ -150,8 +150,8 @@ def api_of(
     """Create the context of the API listener: the services that its routes use. Every reload updates it.
 
     `appended` is called with each entry after it was appended to the log. `unready` returns the reasons why the node is
-    not ready. `share` is the fraction of each limited resource that one subject may use (rule HD6). `degraded` returns
-    how many calls for help have entries that no key decrypts (rule HD8).
+    not ready. `share` is the fraction of each limited resource that one subject (a token owner or CAP source) may use
+    (rule HD6). `degraded` returns how many calls for help have entries that no key decrypts (rule HD8).
     """
     threads = Threads(share)
     publishing = Publishing(

@@ -194,7 +194,11 @@ class PushProcess:
                     gc.set_threshold(YOUNG)
                     logger.info("ready: listening on %s with %d devices", settings.listen, len(waking.devices))
                     if waking.set_aside:
-                        logger.warning("%d stored devices can't be used here and get no pushes", waking.set_aside)
+                        logger.warning(
+                            "%d stored devices get no pushes: their key or push service is not configured, or they "
+                            "exceed --max-devices",
+                            waking.set_aside,
+                        )
                     await stop.asked.wait()
             calls.drain.begin()
             await self._drain(waking, keeper, stop.hurry)

@@ -53,9 +53,9 @@ DIGEST_BYTES = 6  # number of bytes of a SHA-256 in a metric: a float can repres
 
 
 # The processes of a node pass the configuration to each other in a file, which remains if the node is killed. The
-# configuration contains the keys of calls, and no copy of them may outlive the file of `--call-keys` (RZ5). So the
-# configuration is encrypted with a key that exists only in memory. All processes have this key because they are forked
-# from one process.
+# configuration contains the keys of calls, and no copy of them may outlive the file that `--call-keys` names (RZ5). So
+# the configuration is encrypted with a key that exists only in memory. All processes have this key because they are
+# forked from one process.
 _BETWEEN = AESGCM(AESGCM.generate_key(256))
 
 

@@ -37,8 +37,8 @@ class Threads:
     ) -> None:
         """Create the pool.
 
-        The threads themselves are started when there is work. `share` is the fraction of the pool that one subject may
-        use. `sleep` is a function that waits for a number of seconds.
+        The threads themselves are started when there is work. `share` is the fraction of the pool that one subject (a
+        token owner or CAP source) may use. `sleep` is a function that waits for a number of seconds.
         """
         self._turns = Turns("requests that are worked out beside the others", MAX_WORKS, number, share)
         self._number = number

@@ -5,16 +5,16 @@ alerts and 20,000 rows, and most alerts concern few rows or none. So the flags o
 
     no rows     no memory
     few rows    the rows, ascending, and a byte for each: 5 bytes per row
-    many rows   an array with a byte for every row of the process. It is used as soon as more than one row in MANY has
-                flags, so it takes less than MANY bytes for each row that has flags
+    many rows   an array with a byte for every row of the process. It is used as soon as more than an eighth (1/MANY) of
+                the process's rows have flags, so it takes less than 8 bytes for each row that has flags
 
 `live_alerts` defines the flags. For this module, a byte of 0 means that the row has no flags.
 
-Rule 1  When a session leaves, no alert is changed: `Departures` records that the session in this row has left. The next
-        time that an alert is used, it clears the flags of all rows whose sessions have left since it was last used, in
-        one operation.
-        Example: a node with 100,000 live alerts loses 5,000 sessions in a second. No alert is changed at that moment.
-        When one of them gets a revision an hour later, the flags of the 5,000 rows are cleared first.
+Rule 1  When a session leaves, the flags of the alerts are not changed; `Departures` just records that the session in
+        its row has left. When the flags of an alert are used the next time, those of all rows whose sessions have left
+        meanwhile are cleared first, in one operation.
+        Example: a node with 100,000 live alerts loses 5,000 sessions in a second. No flags are changed at that moment.
+        When one of the alerts gets a revision an hour later, its flags of the 5,000 rows are cleared first.
 Rule 2  Results never depend on which of the three forms the flags have.
 """
 
@@ -195,9 +195,9 @@ class DeliveryFlags:
         return np.frombuffer(self._rows, np.int32), np.frombuffer(self._flags, np.uint8)
 
     def _locate(self, rows: Rows) -> tuple[Flags, NDArray[Any]]:
-        """Return the array of all flags, and for each of these rows the index of its flags in that array.
+        """Return the array of flags, and an array that has, for each row in `rows`, the index of the row's flags in it.
 
-        `expect` must have been called for the rows.
+        `expect` must have been called for these rows before, so that each of them has a byte in the array.
         """
         if self._column is not None:
             return self._column, rows
@@ -231,7 +231,7 @@ class DeliveryFlags:
         self._flags = bytearray(flags.tobytes())
 
     def _widen_if_many(self) -> None:
-        """Change to an array with a byte for every row if more than one row in MANY has flags.
+        """Change to an array with a byte for every row if more than 1/MANY of the process's rows have flags.
 
         The change is never undone.
         """

@@ -66,9 +66,9 @@ from .session import Place
 
 SLICE = 256  # number of rows per turn: about 1.1 ms of writes (`bench fanout`: 4.3 µs each)
 NEAREST = 256  # number of rows that go first, in order of distance; sorting all of a million rows would take 77 ms
-FLIGHTS = 64  # number of flights at a time: one for each bit of a word
-# How many bits flights of alerts below `extreme` may use. The other 8 are kept for extreme alerts, so that an extreme
-# alert starts at once even while 56 minor ones are being sent.
+FLIGHTS = 64  # how many alerts (flights) can be sent at a time: each occupies one bit of a 64-bit word
+# How many of these bits may be occupied by alerts below `extreme`. The other 8 are kept for extreme alerts, so that the
+# sending of an extreme alert starts at once even while 56 minor alerts are being sent.
 FLIGHTS_BELOW_EXTREME = 56
 
 # The sort key of a flight: minus the severity's rank, whether the entry is a revision rather than a cancel, and the
@@ -189,7 +189,7 @@ class FanOut:
 
     @property
     def busy(self) -> bool:
-        """Whether any alert remains to be sent by `turn`."""
+        """Whether there are alerts left for the next call of `turn` to send."""
         return bool(self._flying or self._waiting)
 
     @property
@@ -197,7 +197,7 @@ class FanOut:
         """The total number of places of all recipients."""
         return len(self._index)
 
-    # ---- recipients that enter, change and leave -----------------------------------------------------------------
+    # ---- adding, changing and removing recipients ----------------------------------------------------------------
 
     def enter(self, places: Sequence[Place], wanted: Filter, *, may_test: bool) -> int:
         """Register a new recipient, and return its row, the number that identifies it in the other methods.

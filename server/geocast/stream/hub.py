@@ -119,7 +119,7 @@ class Hub:
 
     @property
     def busy(self) -> bool:
-        """Whether any alert or call for help remains to be sent by `turn`."""
+        """Whether there are alerts or calls for help left for the next call of `turn` to send."""
         return self._fanout.busy or self._calls.busy
 
     @property
@@ -223,7 +223,7 @@ class Hub:
         self._send_frames(row, self._calls.frames(row, int(self._wire[row]), now), now)
 
     def decline(self, row: int, call_id: str, now: Now) -> None:  # noqa: ARG002 (the same signature as the others)
-        """Record that the responder declines a call for help, or will not go there after accepting it (M19)."""
+        """Record that the responder declines a call for help, or withdraws after accepting it (M19)."""
         self._calls.decline(row, call_id)
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:

@@ -753,9 +753,9 @@ class LiveAlerts:
 
         Such alerts may become live again (Rules 3 and 4).
         """
-        # This avoids a loop over all alerts. Deadlines are computed from the wall clock, so an alert that has ended
-        # according to that clock comes before `until` in the heap. Doubted alerts are the exception: their deadlines
-        # are not computed from that clock.
+        # To avoid a loop over all alerts, only those with a deadline before `until` are taken from the heap. Deadlines
+        # are computed from the wall clock, so these include all alerts that have ended according to that clock, except
+        # for doubted alerts (Rule 4). The deadlines of doubted alerts are computed in another way, so all are added.
         until = now.wall_ms / 1000 + self._clock_gap_s + 0.001
         maybe = (self._ends.until(until) | self._shared.doubted) - self._shared.unbelieved
         return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)
@@ -826,7 +826,7 @@ class LiveAlerts:
         return counts
 
     def put_back_counts(self, counts: dict[str, Counts]) -> None:
-        """Add counts that could not be stored to the counts that the next call of `take_counts` will return."""
+        """Put back counts that could not be stored. The next call of `take_counts` will include them."""
         for alert_id, more in counts.items():
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 

@@ -241,7 +241,7 @@ class LogReader:
         self._take(entry)
 
     async def _reread_if_clock_was_ahead(self) -> None:
-        """Read the log again if live alerts were left out, because the wall clock was ahead.
+        """Read the log again if live alerts were taken for ended and left out, because the wall clock was ahead.
 
         The wall clock was ahead if it now shows a time before the ends of the entries that were left out. Then every
         alert that may have an entry among them is applied. Testing only the alert's last entry would be wrong: that
@@ -256,12 +256,13 @@ class LogReader:
         if now.wall_ms >= until:
             return
         logger.warning(
-            "the wall clock was ahead when the log was read; now reading the alerts that were left out as ended"
+            "the wall clock was ahead when the log was read, so some live alerts were taken for ended and skipped; "
+            "reading them now"
         )
         found = await self._chains(now.wall_ms)
         chains = await self._with_histories([each for each in found if any(entry.ends_at <= until for entry in each)])
-        # The log is not read any more from here on. `correct` resets `missed_until`, so `until` is stored first. If
-        # applying the entries fails, this method is then repeated.
+        # Everything has been read from the log. `correct` resets `missed_until`, from which `until` may come. So store
+        # `until` first: if applying the entries fails, the next call of this method needs it to try again.
         self._left_out_until = until
         self._live.correct(now)
         await self._apply_chains(chains)

@@ -151,7 +151,7 @@ class Audience(Protocol):
         ...
 
     def decline(self, row: int, call_id: str, now: Now) -> None:
-        """Record that the responder declines a call for help, or will not go there after accepting it."""
+        """Record that the responder declines a call for help, or withdraws after accepting it."""
         ...
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:

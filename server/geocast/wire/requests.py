@@ -96,8 +96,8 @@ class RequestedCircle:
 class Publication:
     """A well-formed request to publish a revision of an alert, with the exact place (Rule 1).
 
-    `expires_at` is None if the publisher left it out. `one_shape` says that `area` was sent as a single shape instead
-    of a list; JSON Pointers to the shape then have no index.
+    `expires_at` is None if the publisher left it out. `one_shape` is True if `area` was sent as a single shape
+    instead of a list; JSON Pointers to the shape then have no index.
     """
 
     id: str
@@ -182,7 +182,7 @@ class PolicyFacts:
 
     If a field is missing or invalid, its attribute is None (rule P9). Times are in ms since 1970. `radii` lists the
     requested radii of circles in metres, each with its JSON Pointer. `polygons` lists the requested polygons, each with
-    its pointer. `takes_default` says that `expires_at` was left out. `texts` lists the texts that people will read,
+    its pointer. `takes_default` is True if `expires_at` was left out. `texts` lists the texts that people will read,
     each with its pointer; a text is None if it is invalid.
     """
 
@@ -222,8 +222,8 @@ class AllowedArea(Protocol):
 class OutsideShape:
     """Identifies a requested shape that is outside the area where its publisher may publish.
 
-    `pointer` is the JSON Pointer to the shape; the shape's coordinates are not part of this object. `swapped` says that
-    all its points would be inside if latitude and longitude were exchanged.
+    `pointer` is the JSON Pointer to the shape; the shape's coordinates are not part of this object. `swapped` is True
+    if all its points would be inside if latitude and longitude were exchanged.
     """
 
     pointer: str

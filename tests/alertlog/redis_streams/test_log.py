@@ -177,7 +177,7 @@ def test_unreadable_entry_is_skipped_and_counted_while_others_are_served(server,
 # ---- delivery counts ---------------------------------------------------------------------------------------------
 
 
-async def test_delivery_counts_whose_reply_was_lost_are_added_only_once(server):
+async def test_delivery_counts_are_added_only_once_if_the_reply_of_redis_was_lost(server):
     """Repeated counts are not added twice, and the counts of all nodes are summed (section 4 of the protocol)."""
     async with Link(server) as link, opened(link.url) as log, opened(server.url) as other:
         await other.add_counts({"a-1": Counts(10, 5)})

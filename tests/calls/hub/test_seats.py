@@ -55,7 +55,7 @@ def test_task_has_the_exact_place_and_no_empty_fields(quarter):
     ]
 
 
-def test_task_names_defibrillators_nearby_and_the_one_to_fetch():
+def test_task_lists_defibrillators_nearby_and_says_which_one_to_fetch():
     """Only the responder who fetches a defibrillator is sent its code (M22, RI2, RI3)."""
     aeds = Aeds(
         [Aed(f"node/{n}", PLACE.lat + n * 0.001, PLACE.lng, None, None, None, True, f"code {n}") for n in (1, 2)]

@@ -216,7 +216,7 @@ def test_task_is_reported_again_only_for_new_content(who):
 
 
 @pytest.mark.parametrize("reason", ["over", "left"])
-def test_standdown_deletes_the_place(who, reason):
+def test_standdown_message_deletes_the_place_of_the_call(who, reason):
     """The place is deleted with the task (rule RU2)."""
     who.hears(call())
     who.has_task(task())

@@ -78,7 +78,7 @@ def test_revision_is_reported_by_its_place(holdings, places, expected):
     assert reported == expected
 
 
-def test_move_is_reported_like_an_alert_that_moves(holdings):
+def test_move_of_the_user_reports_which_alerts_are_no_longer_here_or_back_here(holdings):
     """A move that changes nothing reports nothing."""
     holdings.take_alert(alert(), NOW)
     assert holdings.move([HOME, FAR]) == []
@@ -205,7 +205,7 @@ def issued(key="a", revision=1, **more):
     return alert(key, revision, **{"issued_at": format_time(NOW), **more})
 
 
-def test_alert_ended_only_by_the_servers_clock_is_shown_again(holdings):
+def test_alert_that_ended_because_the_servers_clock_was_wrong_is_shown_again(holdings):
     """The node's clock was wrong and is right again: older alerts return, and those that came meanwhile are new."""
     holdings.take_alert(issued("before"), NOW)
     holdings.set_clock(NOW + 2 * HOUR, NOW)
@@ -265,8 +265,8 @@ def test_saved_alert_is_kept_by_the_wall_clock_for_its_lifetime(holdings, wall_o
     assert again.next_expiry() == {0: HOUR // 2, 2 * HOUR: None, -2 * HOUR: HOUR}[wall_off_ms]
 
 
-def test_alert_saved_by_an_older_release_is_held_but_not_kept(holdings):
-    """A file of an older release does not say how long an alert may be kept."""
+def test_alert_saved_by_an_older_release_is_restored_and_forgotten_when_it_ends(holdings):
+    """A file of an older release does not say how long an alert may be kept after the server's clock has ended it."""
     holdings.restore([{"alert": issued(), "shown": True}], NOW)
     assert holdings.holding(NOW) == ({"a": 1}, [])
     holdings.set_clock(NOW + 2 * HOUR, NOW)

@@ -69,7 +69,7 @@ def test_wording_around_an_alert_can_be_translated():
     assert notices.take(cancel, NOW).notice.title == "Aufgehoben: Übung: Structure fire"
 
 
-def test_push_to_an_open_page_returns_the_changes():
+def test_take_returns_the_changes_of_a_push_that_arrives_while_the_page_is_open():
     """The changes equal those of a WebSocket message (rule WPC3)."""
     notices = Notices(Holdings([HOME]))
     taken = notices.take(push(), NOW, visible=True)

@@ -148,7 +148,7 @@ def test_page_with_a_position_reconnects(browser, site, tmp_path):
         context.close()
 
 
-def test_responders_page_sends_its_position_when_called(browser, site, tmp_path):
+def test_responders_page_sends_the_responders_position_when_a_call_arrives(browser, site, tmp_path):
     """A fresh position is sent at once, and no storage has the place of the emergency (rules RU1, RU2)."""
     with responding_node(tmp_path, "--origins", site.origin) as node:
         here = {"latitude": HOME[0], "longitude": HOME[1], "accuracy": 30}

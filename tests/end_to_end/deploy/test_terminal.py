@@ -132,7 +132,7 @@ def careful(keys, tmp_path):
         yield node
 
 
-def test_alert_and_cancel_that_need_confirmation_are_published_with_its_options(careful):
+def test_alert_and_cancel_that_need_confirmation_are_published_with_the_confirm_options(careful):
     """The options confirm the area in km2 and the kinds of revealing words.
 
     A cancel has them, too (rules A21, P23 and P24).

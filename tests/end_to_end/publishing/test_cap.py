@@ -75,7 +75,7 @@ def test_replacement_is_sent_before_the_cancel_of_the_old_alert(warned: Node, jo
 
 
 def test_warning_with_area_codes_reaches_subscribers_inside_the_zone(keys: Keys, tmp_path: Path, join: Join):
-    """The zone is from the file of `--cap-zones`.
+    """The zone is from the file that `--cap-zones` names.
 
     Subscribers in its hole get nothing, and an unknown code is reported to the issuer (rules CZ1 and CP24).
     """

@@ -116,7 +116,7 @@ def test_publisher_without_a_table_is_refused_before_the_body_is_read(grants: Gr
     assert grants.node.post(f"{path}/cancel", cancel_body(2), manager).status_code == 201
 
 
-def test_rate_limit_counts_requests_to_all_processes_and_tells_the_waiting_time(grants: Grants):
+def test_rate_limit_counts_requests_to_all_processes_and_answer_says_how_long_to_wait(grants: Grants):
     """Repeats and cancels do not count, and a reload does not reset the counts (rule PG2)."""
     first, more = there(DALLAS), there(DALLAS)
     assert [grants.post("desk-slow", each)[0] for each in (first, more)] == [201, 201]

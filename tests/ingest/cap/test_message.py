@@ -216,8 +216,8 @@ def test_infos_with_different_events_in_same_language_are_separate_groups():
     assert [[info.event for info in block.infos] for block in found] == [["Wind", "Vent"], ["Rain", "Pluie"]]
 
 
-def test_codes_distinguish_infos_without_shapes():
-    """Codes count only in infos without shapes (CP14)."""
+def test_info_elements_without_shapes_make_one_alert_only_if_their_geocodes_are_equal():
+    """The geocodes of an `info` element count only if it has no shape (CP14)."""
     one, two = (an_area(geocode=f"<valueName>UGC</valueName><value>{value}</value>") for value in ("A", "B"))
     assert languages(an_info(one, language="en"), an_info(one, language="fr")) == [["en", "fr"]]
     assert languages(an_info(one, language="en"), an_info(two, language="fr")) == [["en"], ["fr"]]

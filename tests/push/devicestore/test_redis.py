@@ -455,7 +455,7 @@ async def test_devices_stored_in_redis_reveal_no_identity_and_no_place(server):
     assert not [each for each in secret if each in kept]
 
 
-async def test_memory_of_device_in_redis_is_within_documented_size(shared):
+async def test_memory_that_redis_uses_for_a_device_is_within_documented_size(shared):
     """push.md says 3 KB for a device and at most 90 bytes for a line."""
     url, number = fresh(shared), 2_000
     prefix = url.partition("=")[2]

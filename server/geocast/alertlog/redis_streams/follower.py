@@ -135,8 +135,8 @@ class _Follower:
         `before` only if the log is still in the same epoch and has everything that the earlier follower has read.
         Otherwise the log was rewound, that is, it has lost entries. Then make the log begin a new epoch, unless another
         process has already done so, and read from the start: `new_epoch` names the epoch that is to end, so if two
-        followers notice the same loss, only one begins an epoch. `rewound` says that the earlier follower has already
-        noticed a loss. Raise LogUnavailable if Redis fails.
+        followers notice the same loss, only one begins an epoch. `rewound` is True if the earlier follower has
+        already noticed a loss. Raise LogUnavailable if Redis fails.
         """
         source, reading = self._source, self.reading
         reading.server = admit(await self._reader.ask("INFO", *SECTIONS), volatile=source.volatile)

@@ -157,7 +157,8 @@ class Heartbeat:
             except Exception as error:
                 self.problem = type(error).__name__
                 logger.error(
-                    "the log's check of Redis failed because of an unexpected error: %s; trying again", trace(error)
+                    "the periodic check of the log's Redis server met an unexpected error: %s; trying again",
+                    trace(error),
                 )
 
     async def _read_info(self) -> tuple[Server, Mapping[str, Any]]:
@@ -171,7 +172,7 @@ class Heartbeat:
     async def _check_sync_mode(self, *, is_new_server: bool) -> None:
         """Read the server's setting `appendfsync`, which may change at any time.
 
-        Raise Unfit if the server never syncs. `is_new_server` says that the previous heartbeat went to another server.
+        Raise Unfit if the server never syncs. `is_new_server` is True if the previous heartbeat went to another server.
         A server that has refused to show the setting is not asked again.
         """
         before = None if is_new_server else self._sync_mode

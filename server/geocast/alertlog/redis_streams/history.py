@@ -180,9 +180,9 @@ class ReadPosition:
     def take(self, place: Id, epoch: int, seq: int, *, is_beat: bool) -> int:
         """Move on to the next item of the stream, which is an entry or a heartbeat (a periodic item).
 
-        Return the entry's position in the log, or 0 for a heartbeat. The items up to `top`, the end of the stream when
-        reading began, are not checked. For a later item, raise Rewound if it has another epoch, or if its number is not
-        the one that must come next.
+        Return the entry's position in the log, or 0 for a heartbeat. The items up to `top` (the last item of the stream
+        when reading began) are not checked. Raise Rewound if a later item has an epoch other than the follower's, or a
+        number other than the expected next one.
         """
         self.place = place
         if place > self.top:

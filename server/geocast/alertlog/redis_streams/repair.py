@@ -288,7 +288,7 @@ class Repairer:
         the log.
         Example: two nodes know a `claim` with the number 2, which the log has lost, and the log has another entry 2.
         Node A appends the claim as entry 3. Node B finds A's entry by its encrypted part, and appends nothing.
-        Example: before this node appends its entry as number 3, a third node appends another entry 3. The script
+        Example: before this node appends its entry as number 3, a third node appends another entry 3. append.lua then
         answers `other` with the new last number, and this node tries number 4.
         """
         while not await self._is_there(stored):
@@ -305,10 +305,10 @@ class Repairer:
         return True
 
     async def _is_there(self, stored: Stored) -> bool:
-        """Return whether the log already has this entry of a call, under this number or another one.
+        """Return whether the log already has this entry of a call, under the same number or a different one.
 
-        Return False for a cancel, without a search: the script refuses a second cancel anyway, because nothing follows
-        a cancel (LogA1).
+        For the cancel of an alert, return False without a search: append.lua refuses a second cancel anyway, because no
+        entry may follow a cancel (rule LogA1).
         """
         if stored.kind not in MOVED:
             return False

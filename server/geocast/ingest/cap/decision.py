@@ -229,8 +229,8 @@ def decide(
     if facts.cancels:
         return _decide_cancel(related, late, targets)
     if late:
-        # Store a tombstone under this message's own id. Later messages that refer only to this message then find the
-        # newest alert (Rule 3).
+        # Store a tombstone under this message's own id, which names the newest alert. So later messages that refer only
+        # to this message lead to that alert (Rule 3).
         newest = max(related.live(), key=lambda each: each.sent)
         return Decision(
             SUPERSEDED, tombstones=related.unknown_with_own(), into=newest.id, until=newest.revision.ends_at

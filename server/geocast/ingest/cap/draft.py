@@ -1,14 +1,15 @@
-"""Drafts: the alerts that a CAP message becomes if it is published (rules CP21 to CP25).
+"""Makes drafts from a CAP message (rules CP21 to CP25). A draft is an alert as it would be published.
 
-A block is a part of a message that becomes one alert: the same content in one or more languages.
+A message consists of one or more blocks. Each block becomes one alert, and has its content in one or more languages.
 
     Block ── category (P13) ── shapes ── times ── texts ──> Draft ── accept(id, current) ──> Alert, as published
                  │               │         │
                  └───────────────┴─────────┴── the broken rules of all blocks together ──> 422
 
-A draft depends only on the message, the policy and the source's grants. After the log was read, `accept` adds the id of
-the alert and the revision that it follows. The exact shapes of the message are dropped with the draft: as with the
-requests of publishers (`wire.requests`), an alert has only the published shapes.
+A draft depends only on the message, the policy and the source's grants. `accept` then makes the alert. It also
+needs the alert's id and the alert's previous revision, if there is one; they are known only when the log has been read.
+The exact shapes of the message exist only in the draft. The alert has only the published shapes, which are coarser; the
+same holds for the requests of publishers (`wire.requests`).
 """
 
 import re
@@ -72,7 +73,7 @@ class Draft:
 
     @property
     def last_ms(self) -> int:
-        """The latest time at which an alert whose first message is this one may end, in ms since 1970."""
+        """The latest time, in ms since 1970, at which an alert that begins with this message may end."""
         return self.request.occurred_at + self.category.lasting.max_age_ms
 
     def may_follow(self, current: Revision) -> bool:
@@ -446,7 +447,10 @@ class _Placed:
             self._add(self._at, outline)
 
     def _add(self, where: str, outline: RequestedPolygon) -> None:
-        """Add a polygon; or, if the polygon fits into it, a circle of the smallest radius that the category allows."""
+        """Add a shape: the polygon `outline`, or a circle around it if that is small enough.
+
+        The circle has the smallest radius that the category allows. It is used if the whole polygon fits into it.
+        """
         disc = smallest_circle(outline.corners, self._category.min_radius_m)
         self.shapes.append((where, disc or outline))
 

@@ -1,6 +1,8 @@
-"""Finds addresses in a text: a number and a street, a block, or an apartment. `crossings` finds crossings of streets.
+"""Finds addresses in the text of an alert: a number and a street, a block, or an apartment.
 
-The name of a street alone is not an address, because alerts must be able to say which street to avoid (rule TX3).
+A text that contains an address is not published unless the publisher confirms it (rule P24). The name of a street alone
+does not count as an address, so that an alert can say "avoid Main Street" (rule TX3). Crossings of streets are found by
+the module `crossings`.
 
 In all functions, `at` is the index of a token, and the *end* of something is the index of the first token after it.
 """

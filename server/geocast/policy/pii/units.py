@@ -113,10 +113,10 @@ def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _next_listed(tokens: TokenList, at: int, last: Token) -> int | None:
-    """Find the next unit of a list, which begins at token `at`.
+    """Return the end of the next unit in a list of units such as "Engine 12, Ladder 5", or None.
 
-    Return the index of the first token after it, or None if there is no further unit. `last` is the last token of the
-    previous unit. Within a list, fewer signs are enough for a word to count as a unit.
+    The end is the index of the first token after the unit; it is None if no unit begins at token `at`. `last` is the
+    last token of the previous unit. Words that are too vague to count as a unit elsewhere may count as one in a list.
     """
     token = tokens[at]
     if token.lower in _COUNTS or _is_number(token):

@@ -94,8 +94,8 @@ class StoredDevice(NamedTuple):
 class State(IntEnum):
     """How certain it is that a device was sent the current entry (revision or cancel) of an alert.
 
-    - MAYBE: the device may lack the current entry. A request with it was sent or is about to be sent, or the device was
-      only sent an older revision. It counts as a recipient of the alert.
+    - MAYBE: the device may lack the current entry. Either a request with that entry was sent or is about to be sent, or
+      the device was only sent an older revision. In both cases, the device counts as a recipient of the alert.
     - SENT: the push service has accepted a request with the current entry.
     """
 
@@ -143,7 +143,7 @@ class Limits(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A change that another process has made: the device that was put or forgotten, and the note of the change."""
+    """A change that another process has made: the device that was put or forgotten, and the note given to `put`."""
 
     device: bytes
     note: bytes

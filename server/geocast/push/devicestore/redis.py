@@ -60,9 +60,10 @@ class RedisDevices:
     """A store of devices in Redis. The module's docstring says how the rules of `DeviceStore` are kept."""
 
     def __init__(self, url: str, *, replicas: int = 0) -> None:
-        """Create a store for a URL like those of `--log`. Raise ConfigError if the URL is invalid.
+        """Create a store in the Redis server at `url`, which has the same format as the URL of the option `--log`.
 
-        A write counts as done when the primary and `replicas` replicas have synced it.
+        Raise ConfigError if the URL is invalid. A write counts as done when the primary and `replicas` replicas have
+        synced it.
         """
         where = target.parse(url, "--devices")
         self._name = str(where)
@@ -160,7 +161,7 @@ class RedisDevices:
         if devices:
             await self._write(_FORGET, self._writer, *[part for each in devices for part in each])
 
-    # ---- records of what devices were sent -------------------------------------------------------------------
+    # ---- records of what was sent to each device -------------------------------------------------------------
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         """Write delivery records: which revisions of alerts devices were sent (DevS5, DevS6).

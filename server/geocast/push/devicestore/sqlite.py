@@ -205,7 +205,8 @@ class SqliteDevices:
     def _announce(self, db: sqlite3.Connection, changes: Collection[tuple[bytes, bytes]]) -> None:
         """Record changes, so that other processes learn of them.
 
-        Each change is a pair of a device's digest and a note.
+        Each change is a pair: the digest of a device that was stored or deleted, and the note that the caller gave
+        about this change, or b"".
         """
         if not self._alone and changes:
             rows = [(self._writer, *each) for each in changes]
@@ -379,7 +380,7 @@ def _placeholders(values: Collection[object]) -> str:
 
 
 def _describe(error: Exception) -> str:
-    """Return a description of an error without the data that was being written."""
+    """Describe an error in a few words, which do not contain the data that was being written."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return str(getattr(error, "sqlite_errorname", None) or type(error).__name__)
