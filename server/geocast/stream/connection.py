@@ -69,7 +69,7 @@ HEADERS_S = 10.0  # from the accept until the head of the request is complete
 HELLO_S = 10.0  # from the 101 until the whole `hello` has arrived
 LINGER_S = 5.0  # how long a peer may take to close after our close frame (Rule 4)
 RATE_PER_S, BURST = 10.0, 300  # limits on the messages of one connection, including control frames
-AHEAD_S = 5.0  # a connection that ends this far ahead of its rate is remembered, for the next one of its subject
+AT_LEAST = 50  # number of messages that a new connection may always send at once, whatever its subject has sent before
 FRAGMENT_COST = 1 / 32  # the cost of a fragment, in messages; an empty fragment and the last one cost a whole message
 RETRY_AFTER_S = 5  # the `Retry-After` of a 503
 MAX_HEADERS_BYTES = 32 * 1024
@@ -536,7 +536,8 @@ class Connection(asyncio.Protocol):
         if session.row >= 0:  # `hello` was accepted, so it has no deadline any more
             self._stream.unsaid.pop(self, None)
             if is_new and self._stream.paced and session.subject is not None:
-                self._paced = max(self._paced, self._stream.paced.get(session.subject, 0.0))
+                most = self._stream.clock.now().monotonic + (BURST - AT_LEAST) / RATE_PER_S
+                self._paced = max(self._paced, min(most, self._stream.paced.get(session.subject, 0.0)))
 
     def take_again(self) -> None:
         """Handle the message that has waited for newer keys, even if no new keys were found, and resume reading."""
@@ -556,8 +557,9 @@ class Connection(asyncio.Protocol):
         Example: at 10 frames a second and a burst of 300, a client that was silent may send 300 frames at once. Then
         `_paced` is 30 s ahead of the clock, and every 100 ms one more frame is allowed.
 
-        A new connection of the same subject starts where the last one ended (`Stream.paced`). Otherwise a client that
-        connects again and again could send 300 frames each time.
+        A new connection of the same subject starts where the last one ended (`Stream.paced`), but with at least AT_LEAST
+        frames left. Otherwise a client that connects again and again could send 300 frames each time. Many phones may
+        share a subject, so a phone must be able to join and move, whatever the others have sent.
         """
         now = self._stream.clock.now().monotonic
         whole, empty = frame[0] & 0x80, not frame[1] & 0x7F
@@ -628,7 +630,7 @@ class Connection(asyncio.Protocol):
             row, self._session.row = self._session.row, -1
             self._stream.hub.leave(row)
             subject = self._session.subject
-            if subject is not None and self._paced > self._stream.clock.now().monotonic + AHEAD_S:
+            if subject is not None and self._paced > self._stream.clock.now().monotonic + AT_LEAST / RATE_PER_S:
                 self._stream.paced[subject] = max(self._paced, self._stream.paced.get(subject, 0.0))
 
 
