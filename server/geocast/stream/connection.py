@@ -557,8 +557,8 @@ class Connection(asyncio.Protocol):
         Example: at 10 frames a second and a burst of 300, a client that was silent may send 300 frames at once. Then
         `_paced` is 30 s ahead of the clock, and every 100 ms one more frame is allowed.
 
-        A new connection of the same subject starts where the last one ended (`Stream.paced`), but with at least AT_LEAST
-        frames left. Otherwise a client that connects again and again could send 300 frames each time. Many phones may
+        A new connection of the same subject starts where the last one ended (`Stream.paced`), with AT_LEAST frames left
+        in any case. Otherwise a client that connects again and again could send 300 frames each time. Many phones may
         share a subject, so a phone must be able to join and move, whatever the others have sent.
         """
         now = self._stream.clock.now().monotonic
