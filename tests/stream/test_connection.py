@@ -8,27 +8,22 @@ import logging
 
 import pytest
 from stream.line import CONT, DESCRIPTOR, HELLO, TEXT, Line, close_frame, frame, joined, opened
-from support.fakes import DALLAS, FakeClock, a_revision
+from support.fakes import DALLAS, a_revision
 from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from geocast.auth.scopes import RECEIVE
-from geocast.auth.tokens import Key, TokenVerifier, sign
 from geocast.model import close_codes
 from geocast.stream.connection import (
-    AT_LEAST,
     BURST,
     FRAGMENT_COST,
     LINGER_S,
     MAX_HELLO_BYTES,
     MAX_MESSAGE_BYTES,
     RATE_PER_S,
-    Stream,
     control_answer,
     retire,
 )
-from geocast.stream.hub import Hub
 from geocast.stream.session import Session
 
 KEY = {"kty": "oct", "kid": "k", "alg": "HS256", "k": "c2VjcmV0" * 8}
@@ -216,44 +211,6 @@ def test_session_that_exceeds_the_frame_rate_is_closed():
     assert line.hear() == []
     line.say(frame(Opcode.PONG))
     assert line.hear() == [close_frame(close_codes.TOO_MANY)]
-
-
-def with_token(stream, sub):
-    """Return a line whose client has been welcomed with a token of this subject."""
-    line = opened(stream)
-    now_s = stream.clock.now().wall_ms // 1000
-    line.tell(HELLO | {"token": sign(KEY, sub, [RECEIVE], now_s, 3600)})
-    assert line.received() == ["welcome"]
-    return line
-
-
-def test_next_connection_of_a_subject_continues_the_rate_of_the_last_one():
-    """Otherwise a client could send a burst each time that it connects again. Other subjects are not affected (F7)."""
-    tokens = TokenVerifier({"k": Key(KEY, "HS256")})
-    stream = Stream(Hub(8), tokens, FakeClock(), capacity=8, unsaid=8)
-    first = with_token(stream, "phone-1")
-    first.say(frame(Opcode.PONG) * BURST)
-    assert first.hear() == [close_frame(close_codes.TOO_MANY)]
-    first.lose()
-    second = with_token(stream, "phone-1")
-    second.say(frame(Opcode.PONG) * AT_LEAST)
-    assert second.hear() == []
-    second.say(frame(Opcode.PONG))
-    assert second.hear() == [close_frame(close_codes.TOO_MANY)]
-    other = with_token(stream, "phone-2")
-    other.say(frame(Opcode.PONG) * (BURST - 2))
-    assert other.hear() == []
-    other.pass_time(BURST / RATE_PER_S + 1)
-    assert stream.paced == {}
-
-
-def test_connection_that_ends_within_its_rate_leaves_no_trace():
-    """A phone sends a few messages in each connection (F7)."""
-    stream = Stream(Hub(8), TokenVerifier({"k": Key(KEY, "HS256")}), FakeClock(), capacity=8, unsaid=8)
-    line = with_token(stream, "phone-1")
-    line.say(frame(Opcode.PONG) * 20)
-    line.lose()
-    assert stream.paced == {}
 
 
 def test_fragments_count_less_than_messages_but_their_number_is_limited():

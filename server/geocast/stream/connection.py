@@ -50,7 +50,7 @@ from websockets.protocol import OPEN, State
 from websockets.server import ServerProtocol
 
 from ..auth.jwks_refresh import NewerKeys
-from ..auth.tokens import Subject, TokenVerifier
+from ..auth.tokens import TokenVerifier
 from ..clock import Clock
 from ..config import BACKLOG
 from ..errors import trace
@@ -69,7 +69,6 @@ HEADERS_S = 10.0  # from the accept until the head of the request is complete
 HELLO_S = 10.0  # from the 101 until the whole `hello` has arrived
 LINGER_S = 5.0  # how long a peer may take to close after our close frame (Rule 4)
 RATE_PER_S, BURST = 10.0, 300  # limits on the messages of one connection, including control frames
-AT_LEAST = 50  # number of messages that a new connection may always send at once, whatever its subject has sent before
 FRAGMENT_COST = 1 / 32  # the cost of a fragment, in messages; an empty fragment and the last one cost a whole message
 RETRY_AFTER_S = 5  # the `Retry-After` of a 503
 MAX_HEADERS_BYTES = 32 * 1024
@@ -140,8 +139,6 @@ class Stream:
         self.lingering: dict[Connection, float] = {}  # connection that the node has ended -> when it is dropped
         self.slow: set[Connection] = set()  # connections with unsent bytes (Rule 3)
         self.held: dict[Connection, bytes] = {}  # connection that waits for newer keys -> the message with the token
-        # Subject of a token -> `_paced` of a connection that ended far ahead of its rate, until that time is over.
-        self.paced: dict[Subject, float] = {}
         self._capacity = capacity
         self._max_unsaid = unsaid
         self._origins = frozenset(origins)
@@ -169,8 +166,6 @@ class Stream:
             connection.out_of_time()
         for connection in [c for c, deadline in self.lingering.items() if deadline <= now.monotonic]:
             connection.abort()
-        if self.paced:
-            self.paced = {subject: until for subject, until in self.paced.items() if until > now.monotonic}
         self.hub.sweep(now)
 
     def pause(self, connection: "Connection", payload: bytes) -> bool:
@@ -522,7 +517,6 @@ class Connection(asyncio.Protocol):
         """
         session = self._session
         assert session is not None
-        is_new = session.row < 0
         try:
             session.receive(payload, self._stream.clock.now())
         except SessionClosed as ended:
@@ -535,9 +529,6 @@ class Connection(asyncio.Protocol):
             self.close(close_codes.INTERNAL)
         if session.row >= 0:  # `hello` was accepted, so it has no deadline any more
             self._stream.unsaid.pop(self, None)
-            if is_new and self._stream.paced and session.subject is not None:
-                most = self._stream.clock.now().monotonic + (BURST - AT_LEAST) / RATE_PER_S
-                self._paced = max(self._paced, min(most, self._stream.paced.get(session.subject, 0.0)))
 
     def take_again(self) -> None:
         """Handle the message that has waited for newer keys, even if no new keys were found, and resume reading."""
@@ -556,10 +547,6 @@ class Connection(asyncio.Protocol):
         frame moves `_paced` forward by its cost in seconds, and `_paced` may be at most one burst ahead of the clock.
         Example: at 10 frames a second and a burst of 300, a client that was silent may send 300 frames at once. Then
         `_paced` is 30 s ahead of the clock, and every 100 ms one more frame is allowed.
-
-        A new connection of the same subject starts where the last one ended (`Stream.paced`), with AT_LEAST frames left
-        in any case. Otherwise a client that connects again and again could send 300 frames each time. Many phones may
-        share a subject, so a phone must be able to join and move, whatever the others have sent.
         """
         now = self._stream.clock.now().monotonic
         whole, empty = frame[0] & 0x80, not frame[1] & 0x7F
@@ -629,9 +616,6 @@ class Connection(asyncio.Protocol):
         if self._session is not None and self._session.row >= 0:
             row, self._session.row = self._session.row, -1
             self._stream.hub.leave(row)
-            subject = self._session.subject
-            if subject is not None and self._paced > self._stream.clock.now().monotonic + AT_LEAST / RATE_PER_S:
-                self._stream.paced[subject] = max(self._paced, self._stream.paced.get(subject, 0.0))
 
 
 _DATA = (Opcode.TEXT, Opcode.BINARY)

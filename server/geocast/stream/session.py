@@ -419,11 +419,6 @@ class Session:
         self._tokens = tokens
         self._proof: TokenProof | None = None  # of the last token; a new token needs the same subject (M4, HD5)
 
-    @property
-    def subject(self) -> Subject | None:
-        """The subject of the session's token; None without a token."""
-        return None if self._proof is None else self._proof.subject
-
     def may_stay(self) -> bool:
         """Return whether the session's token is still valid under the current keys and revocations (BA3).
 

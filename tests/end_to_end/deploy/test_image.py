@@ -262,4 +262,4 @@ def test_container_without_root_rights_serves_and_drains_on_sigterm(
         assert (tmp_path / "geocast.db").stat().st_uid == 65532
     gone = image.run("geocast", "health", GEOCAST_API=f"0.0.0.0:{node.api_port}")
     assert gone.returncode == 1
-    assert "geocast: no answer: Connection refused" in gone.stderr
+    assert f"geocast: 0.0.0.0:{node.api_port}: no answer: Connection refused" in gone.stderr

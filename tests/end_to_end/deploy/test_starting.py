@@ -57,7 +57,7 @@ def test_options_are_read_from_the_environment(tmp_path: Path, keys: Keys, join:
 def test_health_command_distinguishes_a_live_node_from_a_ready_one(tmp_path: Path, node: Node):
     """A node that waits for its Redis must not be restarted, and gets no new clients (section 7)."""
     well = geocast(tmp_path, "health", "--ready", "--api", f"127.0.0.1:{node.api_port}")
-    assert (well.returncode, well.stdout, well.stderr) == (0, "geocast: ready\n", "")
+    assert (well.returncode, well.stdout, well.stderr) == (0, f"geocast: 127.0.0.1:{node.api_port}: ready\n", "")
     waiting = Node(tmp_path, node.keys, log=f"redis://127.0.0.1:{free_ports(1)[0]}")
     waiting.launch()
     try:
@@ -65,7 +65,7 @@ def test_health_command_distinguishes_a_live_node_from_a_ready_one(tmp_path: Pat
         wait_until(lambda: geocast(tmp_path, "health", **where).returncode == 0, "it is alive")
         unready = geocast(tmp_path, "health", "--ready", **where)
         assert (unready.returncode, unready.stdout) == (1, "")
-        assert unready.stderr.startswith("geocast: not ready: ")
+        assert unready.stderr.startswith(f"geocast: 127.0.0.1:{waiting.api_port}: not ready: ")
     finally:
         waiting.kill()
 
