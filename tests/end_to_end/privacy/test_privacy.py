@@ -297,7 +297,20 @@ def test_no_data_of_a_session_remains_after_its_end(scene: Scene) -> None:
 def test_labels_of_metrics_are_fixed_names_and_contain_no_user_data(scene: Scene) -> None:
     """No label has an id, category, name or address (rule DP13)."""
     labels = set(re.findall(r'(\w+)="', scene.seen["metrics"].decode()))
-    known = {"kind", "type", "code", "status", "le", "version", "python", "file", "result", "generation", "reason"}
+    known = {
+        "kind",
+        "type",
+        "code",
+        "status",
+        "le",
+        "version",
+        "commit",
+        "python",
+        "file",
+        "result",
+        "generation",
+        "reason",
+    }
     known |= {"implementation", "major", "minor", "patchlevel"}
     assert labels <= known
 

@@ -160,7 +160,7 @@ def test_large_invalid_message_gets_a_short_answer_and_log_line(warned: Node):
     answer = warned.api.post("/v1/cap", content=body.encode(), headers=BY_SECRET)
     assert (answer.status_code, len(answer.json()["errors"]), len(answer.content) < 30_000) == (422, 100, True)
     assert answer.json()["errors_total"] >= 2 * infos
-    [line] = [each for each in warned.output().splitlines() if "is refused" in each]
+    [line] = [each for each in warned.output().splitlines() if "refused the message" in each]
     assert len(line) < 1_000
     assert line.endswith(f"and {answer.json()['errors_total'] - 10} more")
 
