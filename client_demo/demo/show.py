@@ -77,8 +77,8 @@ FROM_THE_ARREST_M = (150.0, -120.0)  # north, east: the first place of the respo
 NEIGHBOUR_M = 1500.0
 AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # after the verdict: seconds between two acts, and the number of live alerts
 
-AGAIN_S, KEPT_S = 90.0, 20.0  # between two calls for help; how long the simulated responders leave the seats
-CALL_FULL_S, CALL_THERE_S = 30.0, 20.0  # the longest times until such a call is full, and then until all have arrived
+AGAIN_S, KEPT_S = 45.0, 20.0  # between two calls for help; how long the simulated responders leave the seats
+CALL_FULL_S, CALL_THERE_S = 25.0, 15.0  # the longest times until such a call is full, and then until all have arrived
 
 Act = Callable[[], Coroutine[Any, Any, None]]
 Page = TypeVar("Page")
