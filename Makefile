@@ -20,7 +20,7 @@ UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli feed geom
 SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 
-.PHONY: help install demo image test quick soak soak-faults soak-abuse check format bench bench-peers pictures asyncapi grafana docs dist sbom lock clean
+.PHONY: help install demo image test quick soak soak-faults soak-abuse check format bench bench-peers pictures asyncapi grafana docs dist sbom tag lock clean
 help:            ## print this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -128,6 +128,9 @@ dist: $(VENV)/.test $(WEB)  ## build the packages of the server and both clients
 
 sbom: $(VENV)/.test  ## write a node's bill of materials from its lock: dist/geocast.cdx.json (CycloneDX)
 	@mkdir -p dist && BIN="$(BIN)" sh requirements/sbom.sh dist/geocast.cdx.json
+
+tag:             ## make the annotated tag of the newest release in CHANGELOG.md; push it with `git push origin TAG`
+	@sh requirements/tag.sh
 
 lock:            ## regenerate the lock files with hashes in requirements/ (needs uv)
 	@for name in build runtime push demo docs test bench bench-peers; do \

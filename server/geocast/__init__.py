@@ -15,7 +15,7 @@ The path is the same for any number of processes and nodes. ARCHITECTURE.md show
 test checks that.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def commit() -> str:

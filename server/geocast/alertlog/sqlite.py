@@ -547,7 +547,14 @@ class SqliteLog:
 
         `alert_id` is the id of the alert or call, or a key from `under_revision`.
         """
-        rows = await self._select("SELECT sent, acked, declined, pushed FROM delivery WHERE id = ?", alert_id)
+        columns = {row[1] for row in await self._select("PRAGMA table_info(delivery)")}
+        # Commits between 0.1.0 and 0.2.0 have added these columns to `delivery`, and may still count in them.
+        declined, pushed = (
+            f"coalesce(more.{name}, 0)" + (f" + delivery.{name}" if name in columns else "")
+            for name in ("declined", "pushed")
+        )
+        tables = "delivery LEFT JOIN delivery_more AS more USING (id)"
+        rows = await self._select(f"SELECT sent, acked, {declined}, {pushed} FROM {tables} WHERE id = ?", alert_id)
         return Counts(*rows[0]) if rows else Counts()
 
     async def _select(self, query: str, *values: str | int) -> list[Any]:
@@ -637,10 +644,14 @@ def _end_probe(db: sqlite3.Connection) -> None:
 
 def _add_counts(db: sqlite3.Connection, rows: Sequence[tuple[str, int, int, int, int]]) -> None:
     db.executemany(
-        "INSERT INTO delivery (id, sent, acked, declined, pushed) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT (id) DO UPDATE SET sent = sent + excluded.sent, acked = acked + excluded.acked, "
-        "declined = declined + excluded.declined, pushed = pushed + excluded.pushed",
-        rows,
+        "INSERT INTO delivery (id, sent, acked) VALUES (?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET sent = sent + excluded.sent, acked = acked + excluded.acked",
+        [row[:3] for row in rows],
+    )
+    db.executemany(
+        "INSERT INTO delivery_more (id, declined, pushed) VALUES (?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET declined = declined + excluded.declined, pushed = pushed + excluded.pushed",
+        [(alert_id, *more) for alert_id, _, _, *more in rows if any(more)],
     )
 
 
@@ -725,10 +736,10 @@ def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
         f"(SELECT 1 FROM entry AS o WHERE o.id = e.id AND o.ends_at >= ?1) LIMIT {PURGE_BATCH})",
         (cutoff_ms,),
     ).rowcount
-    if gone:
+    for table in ("delivery", "delivery_more") if gone else ():
         db.execute(
-            "DELETE FROM delivery WHERE NOT EXISTS "
-            "(SELECT 1 FROM entry WHERE entry.id = substr(delivery.id, 1, instr(delivery.id || '/', '/') - 1))"
+            f"DELETE FROM {table} WHERE NOT EXISTS "
+            f"(SELECT 1 FROM entry WHERE entry.id = substr({table}.id, 1, instr({table}.id || '/', '/') - 1))"
         )
     return gone
 

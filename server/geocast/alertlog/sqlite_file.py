@@ -67,12 +67,15 @@ CREATE TABLE IF NOT EXISTS entry (
 CREATE INDEX IF NOT EXISTS entry_ends_at_id ON entry (ends_at, id);
 DROP INDEX IF EXISTS entry_ends_at; -- releases before this one made it; the one above serves all that it did
 CREATE INDEX IF NOT EXISTS entry_with_a_place ON entry (id) WHERE {is_of_kind("call")};
-CREATE TABLE IF NOT EXISTS delivery (
+CREATE TABLE IF NOT EXISTS delivery ( -- without more columns, because release 0.1.0 inserts rows of three values
+    id    TEXT PRIMARY KEY,
+    sent  INTEGER NOT NULL,
+    acked INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS delivery_more (
     id       TEXT PRIMARY KEY,
-    sent     INTEGER NOT NULL,
-    acked    INTEGER NOT NULL,
-    declined INTEGER NOT NULL DEFAULT 0,
-    pushed   INTEGER NOT NULL DEFAULT 0
+    declined INTEGER NOT NULL,
+    pushed   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
 """
@@ -364,10 +367,6 @@ def _create(path: Path) -> sqlite3.Connection:
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute("PRAGMA journal_mode = WAL")
         db.executescript(_SCHEMA)
-        counted = {row[1] for row in db.execute("PRAGMA table_info(delivery)")}
-        for name in ("declined", "pushed"):
-            if name not in counted:  # the file was made by a release without calls or without push
-                db.execute(f"ALTER TABLE delivery ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
     except BaseException:
         db.close()
         raise

@@ -108,22 +108,22 @@ def test_open_calls_are_found_by_database_index(path):
             assert [step for step in plan[1:] if step.startswith("SCAN")] == []
 
 
-def test_database_file_of_older_release_gets_index_and_column_for_calls(path):
-    """The column has a default, so the older release can still write (LogG6)."""
+def test_database_file_of_older_release_gets_index_and_table_for_calls(path):
+    """Release 0.1.0 can still write with its own SQL statement, which gives a row three values (LogG6)."""
     fill(path, 1)
     edit(
         path,
         ["DROP INDEX entry_with_a_place"],
-        ["ALTER TABLE delivery DROP COLUMN declined"],
-        ["ALTER TABLE delivery DROP COLUMN pushed"],
-        ["INSERT INTO delivery (id, sent, acked) VALUES ('a-0', 4, 3)"],
+        ["DROP TABLE delivery_more"],
+        ["INSERT INTO delivery VALUES ('a-0', 4, 3)"],
     )
 
     async def main():
         async with Opened(path) as log:
             await log.add_counts({"a-0": Counts(1, 1, 1)})
             assert await log.counts("a-0") == Counts(5, 4, 1)
-            edit(path, ["UPDATE delivery SET sent = 6"], ["INSERT INTO delivery (id, sent, acked) VALUES ('b', 1, 0)"])
+            edit(path, ["UPDATE delivery SET sent = 6"], ["INSERT INTO delivery VALUES ('b', 1, 0)"])
+            assert await log.counts("a-0") == Counts(6, 4, 1)
             assert await log.counts("b") == Counts(1, 0, 0)
             assert await log.append(a_call())
             assert list(await log.open_calls(NOON_MS)) == ["c-1"]
@@ -131,25 +131,26 @@ def test_database_file_of_older_release_gets_index_and_column_for_calls(path):
     run(main)
 
 
-def test_database_file_of_older_release_gets_column_for_push_counts(path):
-    """The column has a default, so the older release can still write with its own SQL statement (LogG6)."""
+def test_counts_that_a_later_commit_than_0_1_0_writes_into_columns_of_its_own_are_added(path):
+    """Such a commit adds the columns also to a file that this release uses at that time (LogG6)."""
     fill(path, 1)
-    edit(
-        path,
-        ["ALTER TABLE delivery DROP COLUMN pushed"],
-        ["INSERT INTO delivery (id, sent, acked, declined) VALUES ('a-0', 4, 3, 2)"],
-    )
-
     added = (
-        "INSERT INTO delivery (id, sent, acked, declined) VALUES ('a-0', 1, 1, 0) "
+        "INSERT INTO delivery (id, sent, acked, declined, pushed) VALUES ('a-0', 1, 1, 2, 3) "
         "ON CONFLICT (id) DO UPDATE SET sent = sent + excluded.sent, acked = acked + excluded.acked, "
-        "declined = declined + excluded.declined"
+        "declined = declined + excluded.declined, pushed = pushed + excluded.pushed"
     )
 
     async def main():
         async with Opened(path) as log:
-            await log.add_counts({"a-0": Counts(pushed=9)})
-            edit(path, [added])
-            assert await log.counts("a-0") == Counts(5, 4, 2, 9)
+            await log.add_counts({"a-0": Counts(4, 3, 0, 9)})
+            columns = [
+                [f"ALTER TABLE delivery ADD COLUMN {n} INTEGER NOT NULL DEFAULT 0"] for n in ("declined", "pushed")
+            ]
+            edit(path, *columns, [added])
+            assert await log.counts("a-0") == Counts(5, 4, 2, 12)
+            await log.add_counts({"a-0": Counts(declined=1, pushed=1)})
+            assert await log.counts("a-0") == Counts(5, 4, 3, 13)
+            assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 1
+            assert await log.counts("a-0") == Counts()
 
     run(main)

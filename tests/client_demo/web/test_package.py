@@ -13,6 +13,8 @@ from end_to_end.kit.keys import PHONE_SCOPE
 from end_to_end.kit.node import clean_environment
 from end_to_end.kit.times import wait_until
 
+from client_demo import python as client
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 CLIENT = ROOT / "client_demo" / "web" / "geocast"
@@ -44,6 +46,7 @@ def test_package_is_complete(project):
     assert (CLIENT / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     manifest = json.loads((installed / "package.json").read_text("utf-8"))
     assert not manifest.get("private")
+    assert (manifest["name"], manifest["version"]) == ("geocast-client", client.__version__)
     assert not manifest.get("dependencies")
 
 

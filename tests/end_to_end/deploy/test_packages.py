@@ -15,6 +15,7 @@ import zipfile
 from email import message_from_bytes
 from pathlib import Path
 
+import click
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -108,6 +109,21 @@ def test_wheel_contains_all_files_and_runs_without_the_source_tree(dist, tmp_pat
     assert run(sys.executable, "-c", program, cwd=tmp_path, PYTHONPATH=str(tmp_path)).startswith(str(tmp_path))
 
 
+def test_geocast_installed_from_the_wheel_into_an_empty_environment_names_version_and_commit(dist, tmp_path):
+    """The command runs outside the source tree. Only the required packages come from the environment of the tests."""
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path)
+    run(sys.executable, "-m", "pip", "--python", tmp_path, "install", "--quiet", "--no-index", "--no-deps", wheel(dist))
+    [packages] = tmp_path.glob("lib/python*/site-packages")
+    (packages / "required.pth").write_text(f"{Path(click.__file__).parents[1]}\n")
+    built_in = dist / f"geocast-{geocast.__version__}" / COMMIT_FILE
+    head = built_in.read_text("ascii").strip() if (ROOT / ".git").exists() else ""
+    shown = f"geocast, version {geocast.__version__}" + (f" (commit {head})" if head else "")
+    assert run(tmp_path / "bin" / "geocast", "--version", cwd=tmp_path).strip() == shown
+    program = "import geocast; print(geocast.__file__)"
+    used = run(tmp_path / "bin" / "python", "-c", program, cwd=tmp_path).strip()
+    assert used == str(packages / "geocast" / "__init__.py")
+
+
 def test_package_pages_pass_twine_check_and_link_to_existing_files(dist):
     """The links and pictures on the pages have absolute addresses."""
     run(sys.executable, "-m", "twine", "check", "--strict", *dist.glob("*.whl"), *dist.glob("*.tar.gz"))
@@ -123,7 +139,29 @@ def test_package_pages_pass_twine_check_and_link_to_existing_files(dist):
                 assert (ROOT / at[1]).exists(), target
 
 
-def test_address_and_version_of_the_project_are_the_same_everywhere():
+VERSIONS = {
+    "CHANGELOG.md": r"^## \[(\d.*?)\] - ",
+    "client_demo/python/__init__.py": r'^__version__ = "(.*)"$',
+    "client_demo/web/geocast/package.json": r'^  "version": "(.*)",$',
+    "client_demo/web/package.json": r'^  "version": "(.*)",$',
+    "client_demo/web/package-lock.json": r'^  "version": "(.*)",$',
+    "docs/asyncapi.json": r'^    "version": "(.*)",$',
+    "docs/deploy/kubernetes/kustomization.yaml": r"^ +newTag: (.*)$",
+    "docs/deploy/kubernetes/push/kustomization.yaml": r"^ +newTag: (.*)$",
+    "docs/operations/upgrades.md": r"^## Upgrading to (.*)$",
+}
+"""Patterns whose first match in a file is the version of the release."""
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_file_names_the_version_of_the_release(name):
+    """The README names only the first two numbers."""
+    text = (ROOT / name).read_text("utf-8")
+    assert re.search(VERSIONS[name], text, re.MULTILINE)[1] == geocast.__version__
+    assert f"This is version {geocast.__version__.rpartition('.')[0]}," in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_address_of_the_project_is_the_same_everywhere():
     """If the project moves, one text has to be replaced by another everywhere."""
     written = set()
     for name in ("pyproject.toml", "SECURITY.md", "client_demo/python/pyproject.toml"):
@@ -131,8 +169,6 @@ def test_address_and_version_of_the_project_are_the_same_everywhere():
         written |= set(re.findall(r"https://(?:raw\.githubusercontent|github)\.com/([\w-]+/[\w-]+)", text))
     written |= set(re.findall(r"github\.com/([\w-]+/[\w-]+)", json.dumps(NPM)))
     assert written == {SOURCE.removeprefix("https://github.com/")}
-    versions = (ROOT / "client_demo" / "python" / "__init__.py").read_text("utf-8")
-    assert re.findall(r'^__version__ = "(.*)"$', versions, re.MULTILINE) == [geocast.__version__] == [NPM["version"]]
     assert PROJECT["project"]["license"] == CLIENT["project"]["license"] == NPM["license"]
     assert CLIENT["project"]["name"] == NPM["name"] == "geocast-client"
 

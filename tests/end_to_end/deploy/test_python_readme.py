@@ -20,6 +20,8 @@ from end_to_end.kit.tls import make_certificate
 from support.command import ended
 from support.push_service import PushService
 
+import geocast
+
 ROOT = Path(__file__).parents[3]
 CLIENT = ROOT / "client_demo" / "python"
 
@@ -58,8 +60,12 @@ def test_installed_client_package_is_complete(site):
     assert (package / "py.typed").exists()
     [licence] = site.glob("geocast_client-*.dist-info/licenses/LICENSE")
     assert licence.read_bytes() == (ROOT / "LICENSE").read_bytes()
-    program = "import geocast_client as g; [getattr(g, name) for name in g.__all__]; import client_demo"
+    program = (
+        "import geocast_client as g; from importlib.metadata import version;"
+        "[getattr(g, name) for name in g.__all__]; print(g.__version__, version('geocast-client')); import client_demo"
+    )
     done = ended(sys.executable, "-c", program, cwd=site, env=elsewhere(site))
+    assert done.stdout.split() == [geocast.__version__] * 2
     assert done.stderr.endswith("No module named 'client_demo'\n"), done.stderr
 
 

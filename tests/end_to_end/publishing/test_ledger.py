@@ -29,8 +29,8 @@ LEDGER_PAGE = Path(__file__).resolve().parents[3] / "docs" / "operations" / "led
 class Writer:
     """A process of `geocast ledger write`."""
 
-    def __init__(self, folder: Path, log: str) -> None:
-        self.folder, self.log = folder, log
+    def __init__(self, folder: Path, log: str, **settings: str) -> None:
+        self.folder, self.log, self.settings = folder, log, settings
         self.errors = folder.with_suffix(".errors")
         self.output = folder.with_suffix(".output")
         self.process: subprocess.Popen[bytes] | None = None
@@ -43,7 +43,7 @@ class Writer:
         with self.errors.open("ab") as errors, self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [BIN / "geocast", "ledger", "write", self.folder],
-                env=clean_environment(GEOCAST_LOG=self.log),
+                env=clean_environment(GEOCAST_LOG=self.log, **self.settings),
                 stdout=output,
                 stderr=errors,
             )
