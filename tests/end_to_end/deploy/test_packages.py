@@ -122,6 +122,8 @@ def test_geocast_installed_from_the_wheel_into_an_empty_environment_names_versio
     program = "import geocast; print(geocast.__file__)"
     used = run(tmp_path / "bin" / "python", "-c", program, cwd=tmp_path).strip()
     assert used == str(packages / "geocast" / "__init__.py")
+    (tmp_path / "link").symlink_to(tmp_path)  # as in docs/operations/upgrades.md
+    assert run(tmp_path / "link" / "bin" / "geocast", "--version", cwd=tmp_path).strip() == shown
 
 
 def test_package_pages_pass_twine_check_and_link_to_existing_files(dist):
