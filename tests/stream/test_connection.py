@@ -3,11 +3,13 @@
 Rules are those of `geocast.stream.connection`; sections are those of RFC 6455.
 """
 
+import itertools
 import json
 import logging
+import time
 
 import pytest
-from stream.line import CONT, DESCRIPTOR, HELLO, TEXT, Line, close_frame, frame, joined, opened, take_turns
+from stream.line import CONT, DESCRIPTOR, HELLO, TEXT, Line, a_stream, close_frame, frame, joined, opened, take_turns
 from support.fakes import DALLAS, a_revision
 from websockets.frames import Opcode
 from websockets.protocol import OPEN
@@ -18,6 +20,8 @@ from geocast.stream.connection import (
     BURST,
     FRAGMENT_COST,
     HASTE_S,
+    HELLO_S,
+    HELLOS_S,
     LINGER_S,
     MAX_HELLO_BYTES,
     MAX_MESSAGE_BYTES,
@@ -267,6 +271,25 @@ def test_messages_ahead_of_the_rate_wait_for_their_turn():
     assert stream.due == []
 
 
+def test_hello_waits_if_others_have_used_up_the_time_of_an_iteration(monkeypatch):
+    """The loop handles a few of them, then sends alerts and answers others, then goes on (Rule 6)."""
+    stream = a_stream()
+    stream.runs = False
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks) * HELLOS_S * 0.7)
+    lines = [opened(stream) for _ in range(5)]
+    for line in lines:
+        line.tell(HELLO)
+    welcomed = [line.received() for line in lines]
+    assert welcomed == [["welcome"], ["welcome"], [], [], []]
+    take_turns(stream, 1)
+    assert [line.received() for line in lines] == [[], [], ["welcome"], [], []]
+    stream.clock.advance(2 * HELLO_S)
+    stream.sweep()
+    take_turns(stream)
+    assert [line.received() for line in lines] == [[], [], [], ["welcome"], ["welcome"]]
+
+
 def test_client_at_its_rate_is_handled_while_others_wait():
     """Clients in haste delay only each other (Rule 6)."""
     hasty = joined()
@@ -284,7 +307,7 @@ def test_waiting_client_that_ends_leaves_the_queue():
     stream.runs = False
     hasty.say(PING_FRAME * 100)
     hasty.lose()
-    assert not stream.queued
+    assert not stream.hasty.waiting
     take_turns(stream)
     stream.runs = True
     again = joined(stream)

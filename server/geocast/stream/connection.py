@@ -28,12 +28,12 @@ Rule 4  A connection that the node ends *lingers*: a close frame (or a refusal) 
 Rule 5  A connection that has ended leaves no reference cycle: the connection and its session drop their references to
         each other, and a parser's cycles are broken before it is dropped (`retire`). So all memory is freed at once.
         The garbage collector would find nothing among connections, so it need not examine them (stream/server.py).
-Rule 6  A client that sends faster than its rate is not refused before it has used up its burst (F7), but it waits: the
-        connection joins a queue, and is not read meanwhile. Of all connections in the queue, one frame is handled at a
-        time, and then the event loop does other work for three times as long as that took. So clients in haste use a
-        quarter of this process at most, however many they are.
+Rule 6  Frames that may take long wait for their turn, so that alerts are not late (stream/turns.py). A client that
+        sends faster than its rate is not refused before it has used up its burst (F7), but its frames wait: one is
+        handled at a time, and then the loop does other work for three times as long. So all clients in haste together
+        use a quarter of this process at most. A `hello` waits if others have worked for HELLOS_S in this iteration.
         Example: twenty clients send their 300 messages at once, are closed, and come back to send 300 more. Without the
-        queue, they would keep the loop busy all the time, and an alert would reach its subscribers seconds late.
+        queue they would keep the loop busy all the time, and an alert would reach its subscribers seconds late.
 """
 
 import asyncio
@@ -67,6 +67,7 @@ from ..wire.frames import WIRES, Wire
 from . import handshake
 from .hub import Hub
 from .session import Session
+from .turns import CallLater, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +77,9 @@ MAX_MESSAGE_BYTES = 16 * 1024
 HEADERS_S = 10.0  # from the accept until the head of the request is complete
 HELLO_S = 10.0  # from the 101 until the whole `hello` has arrived
 LINGER_S = 5.0  # how long a peer may take to close after our close frame (Rule 4)
-HASTE_S = 2.0  # how far a client may be ahead of its rate before it waits in the queue: 20 messages (Rule 6)
-REST_TIMES = 3  # the queue rests for so many times as long as it has worked (Rule 6)
+HASTE_S = 2.0  # how far a client may be ahead of its rate before its frames wait: 20 messages (Rule 6)
+REST_TIMES = 3  # the loop does other work for so many times as long as it has taken for a client in haste (Rule 6)
+HELLOS_S = 0.002  # how long each iteration of the loop works on `hello` messages: about eight of them (Rule 6)
 RATE_PER_S, BURST = 10.0, 300  # limits on the messages of one connection, including control frames
 FRAGMENT_COST = 1 / 32  # the cost of a fragment, in messages; an empty fragment and the last one cost a whole message
 RETRY_AFTER_S = 5  # the `Retry-After` of a 503
@@ -126,7 +128,7 @@ class Stream:
         origins: Collection[str] = (),
         loopback_origins: bool = False,
         newer_keys: NewerKeys | None = None,
-        call_later: Callable[[float, Callable[[], None]], object] | None = None,
+        call_later: CallLater | None = None,
     ) -> None:
         """Create the state of the listener.
 
@@ -151,14 +153,14 @@ class Stream:
         self.lingering: dict[Connection, float] = {}  # connection that the node has ended -> when it is dropped
         self.slow: set[Connection] = set()  # connections with unsent bytes (Rule 3)
         self.held: dict[Connection, bytes] = {}  # connection that waits for newer keys -> the message with the token
-        self.queued: dict[Connection, None] = {}  # connections that send faster than their rate (Rule 6)
-        self._queue_runs = False
         self._capacity = capacity
         self._max_unsaid = unsaid
         self._origins = frozenset(origins)
         self._loopback_origins = loopback_origins
         self._newer_keys = newer_keys
-        self._call_later = call_later or (lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call))
+        call_later = call_later or (lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call))
+        self.hellos = Turns(call_later, work_s=HELLOS_S, rest_times=0)  # connections with a `hello` (Rule 6)
+        self.hasty = Turns(call_later, work_s=0, rest_times=REST_TIMES)  # those that are ahead of their rate (Rule 6)
 
     async def listen(self, listener: socket.socket) -> list[asyncio.Server]:
         """Accept connections on the socket `listener`, and return the servers, which the caller must close.
@@ -178,7 +180,8 @@ class Stream:
         """End the connections whose deadlines have passed, and do the hub's periodic work (Rule 1)."""
         now = self.clock.now()
         for connection in [c for c, deadline in self.unsaid.items() if deadline <= now.monotonic]:
-            connection.out_of_time()
+            if connection not in self.hellos.waiting:  # its `hello` has arrived
+                connection.out_of_time()
         for connection in [c for c, deadline in self.lingering.items() if deadline <= now.monotonic]:
             connection.abort()
         self.hub.sweep(now)
@@ -195,24 +198,6 @@ class Stream:
             return False
         self.held[connection] = payload
         return True
-
-    def queue(self, connection: "Connection") -> None:
-        """Make a connection wait until it may handle its next frame, because it is ahead of its rate (Rule 6)."""
-        self.queued[connection] = None
-        if not self._queue_runs:
-            self._queue_runs = True
-            self._call_later(0, self._run_queue)
-
-    def _run_queue(self) -> None:
-        """Let the first connection in the queue handle one frame, then rest for REST_TIMES as long as that took."""
-        began = time.perf_counter()
-        if self.queued:
-            connection = next(iter(self.queued))
-            del self.queued[connection]
-            connection.take_turn()
-        self._queue_runs = bool(self.queued)
-        if self._queue_runs:
-            self._call_later((time.perf_counter() - began) * REST_TIMES, self._run_queue)
 
     def unsent_bytes(self) -> int:
         """Return the total number of bytes that wait to be sent, over all connections."""
@@ -394,7 +379,8 @@ class Connection(asyncio.Protocol):
         self._stream.unsaid.pop(self, None)
         self._stream.lingering.pop(self, None)
         self._stream.held.pop(self, None)
-        self._stream.queued.pop(self, None)
+        self._stream.hellos.leave(self)
+        self._stream.hasty.leave(self)
         self._leave()
         self._session = None
         self._unread = b""
@@ -474,18 +460,18 @@ class Connection(asyncio.Protocol):
     def _read(self, data: bytes, *, has_turn: bool = False) -> None:
         """Handle the complete frames in `data` one at a time.
 
-        Stop at an incomplete frame, or when the connection is slow, has ended, waits for newer keys, or is ahead of its
-        rate (Rule 6). The remaining bytes are stored in `_unread`. `has_turn` says that the connection has waited for
-        its turn, so it may handle one frame although it is ahead of its rate.
+        Stop at an incomplete frame, or when the connection is slow, has ended, waits for newer keys, or has to wait for
+        its turn (Rule 6). The remaining bytes are stored in `_unread`. `has_turn` says that the connection has waited
+        for the turn that it has now, so it may handle one frame.
         """
         at = 0
         while not self._slow and not self._is_over and self not in self._stream.held:
             end = frame_end(data, at, self._limit)
             if end is None:
                 break
-            if not has_turn and self._paced - self._stream.clock.now().monotonic > HASTE_S:
+            if not has_turn and (turns := self._queue()) is not None:
                 self._transport.pause_reading()
-                self._stream.queue(self)
+                turns.wait(self)
                 break
             has_turn = False
             self._take_frame(data[at:end])
@@ -493,6 +479,13 @@ class Connection(asyncio.Protocol):
         self._unread = data[at:]
         if self._parser is not None and not self._parts and self._parser.current_size is None:
             self._drop_parser()  # it is not needed any more (Rule 2)
+
+    def _queue(self) -> Turns | None:
+        """Return the queue in which the next frame has to wait, or None if it may be handled now (Rule 6)."""
+        assert self._session is not None
+        if self._session.row < 0:
+            return None if self._stream.hellos.may_go() else self._stream.hellos
+        return self._stream.hasty if self._paced - self._stream.clock.now().monotonic > HASTE_S else None
 
     def _drop_parser(self) -> None:
         if self._parser is not None:
@@ -573,6 +566,7 @@ class Connection(asyncio.Protocol):
         """
         session = self._session
         assert session is not None
+        began = time.perf_counter() if session.row < 0 else None
         try:
             session.receive(payload, self._stream.clock.now())
         except SessionClosed as ended:
@@ -583,6 +577,8 @@ class Connection(asyncio.Protocol):
         except Exception as error:
             logger.error("handling a subscriber's message failed: %s", trace(error))
             self.close(close_codes.INTERNAL)
+        if began is not None:
+            self._stream.hellos.note_work(time.perf_counter() - began)
         if session.row >= 0:  # `hello` was accepted, so it has no deadline any more
             self._stream.unsaid.pop(self, None)
 
@@ -597,7 +593,7 @@ class Connection(asyncio.Protocol):
             self._read(self._unread)
 
     def take_turn(self) -> None:
-        """Handle the next frame after a wait in the queue (Rule 6), and resume reading."""
+        """Handle the next frame after a wait for its turn (Rule 6), and resume reading."""
         if not self._slow and not self._is_over and self not in self._stream.held:
             self._transport.resume_reading()
             self._read(self._unread, has_turn=True)

@@ -117,15 +117,20 @@ def _serve(requests: socket.socket) -> list[str]:
         request, descriptors, _, _ = socket.recv_fds(requests, 1 << 20, 1)
         if not request:
             os._exit(0)
+        reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             grandchild = os.fork()
             if grandchild == 0:
+                os.close(reader)
+                os.close(writer)
                 break
-            requests.send(str(grandchild).encode())
+            os.write(writer, str(grandchild).encode())
             os._exit(0)
-        os.close(descriptors[0])
-        os.waitpid(child, 0)
+        os.waitpid(child, 0)  # from now on the tests' process is the parent of the new process
+        requests.send(os.read(reader, 32))
+        for descriptor in (reader, writer, *descriptors):
+            os.close(descriptor)
     requests.close()
     arguments, environment, folder = json.loads(request)
     os.dup2(descriptors[0], 1)
