@@ -1,8 +1,8 @@
 """The loop watch: a thread that logs which function kept the event loop from its other work for too long.
 
-`geocast_loop_lag_seconds` says that the loop was late, but not why. This thread asks the loop for a sign of life ten
+`geocast_loop_lag_seconds` says that the loop was late, but not why. This thread asks the loop for a sign of life five
 times a second. If there is none within STALL_S, the thread looks at the loop's stack, and logs the function when the
-loop works again. So a stall of 150 ms or more is always noticed, and a shorter one sometimes.
+loop works again. So a stall of 250 ms or more is always noticed, and a shorter one sometimes.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from types import FrameType
 
 logger = logging.getLogger(__name__)
 
-ASK_S = 0.1  # time between two questions
+ASK_S = 0.2  # time between two questions
 STALL_S = 0.05  # the loop is late if it needs longer than this for an answer
 QUIET_S = 10.0  # time between two log messages: a busy node must not fill its log
 
@@ -81,7 +81,7 @@ def described(frame: FrameType | None) -> str:
 
 def _runs_the_loop(frame: FrameType) -> bool:
     """Return whether the frame is that of the function that runs the loop, so that no callback is being run."""
-    return frame.f_globals["__name__"] == "geocast.cli.serve"
+    return bool(frame.f_globals["__name__"] == "geocast.cli.serve")
 
 
 def _name(frame: FrameType) -> str:
