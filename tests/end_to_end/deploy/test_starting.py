@@ -235,6 +235,21 @@ def test_node_stopped_before_it_is_ready_prints_no_ready_line(tmp_path: Path, ke
     assert "ready" not in node.output()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_node_logs_its_addresses_once_when_readyz_says_ready(tmp_path: Path, keys: Keys, workers: str):
+    """A script may wait for the line instead of `/readyz`, also with several processes."""
+    node = Node(tmp_path, keys, "--workers", workers)
+    node.launch()
+    line = f"ready: the stream listens on 127.0.0.1:{node.stream_port}, the api on 127.0.0.1:{node.api_port}\n"
+    try:
+        wait_until(lambda: line in node.output(), "the line is there")
+        assert node.api_status() == 200
+        assert node.terminate() == 0
+    finally:
+        node.kill()
+    assert node.output().count(line) == 1
+
+
 def test_node_without_allowed_origins_refuses_all_browsers(own_node: Node):
     """An `Origin` that is not on the list gets 403; a request without one is allowed (section 5)."""
     for origin, status in (("http://localhost", 403), (ORIGIN, 403), (None, 101)):
