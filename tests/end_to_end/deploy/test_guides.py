@@ -124,7 +124,7 @@ def test_commands_of_the_settings_page_publish_an_alert(shell: Shell):
     """A script can use the line that `serve --dev` prints."""
     [script] = blocks("The token of `--dev`", "sh", "docs/reference/settings.md")
     shell.type(script)
-    wait_until(lambda: "published" in shell.said(), lambda: f"it is published: {shell.said()}")
+    wait_until(lambda: '"revision": 1' in shell.said(), lambda: f"it is published: {shell.said()}")
 
 
 def test_commands_of_the_web_client_serve_the_example(shell: Shell):
@@ -168,7 +168,7 @@ def test_feed_check_of_the_review_desk_page_reads_its_records(folder: Path):
     (folder / "my-city.toml").write_text(described)
     (folder / "calls.csv").write_text(records)
     said = typed(check, folder)
-    assert "2 incidents" in said
+    assert re.search(r"incidents\W+2\b", said)
 
 
 @needs("openssl")

@@ -13,6 +13,7 @@ import pytest
 from end_to_end.kit.alerts import Json, alert, circle, ground, place
 from end_to_end.kit.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
 from end_to_end.kit.node import BIN, ORIGIN, Node, clean_environment
+from end_to_end.kit.shell import is_ready
 from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import Wire
@@ -243,7 +244,7 @@ def test_node_logs_its_addresses_once_when_readyz_says_ready(tmp_path: Path, key
     line = f"ready: the stream listens on 127.0.0.1:{node.stream_port}, the api on 127.0.0.1:{node.api_port}\n"
     try:
         wait_until(lambda: line in node.output(), "the line is there")
-        assert node.api_status() == 200
+        assert is_ready(node.api_port)
         assert node.terminate() == 0
     finally:
         node.kill()
