@@ -1,7 +1,7 @@
 """The build hook that puts the git commit into packages, for `geocast --version` and `geocast_build_info`."""
 
 import os
-import subprocess
+import runpy
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -31,10 +31,5 @@ class CommitHook(BuildHookInterface):  # type: ignore[type-arg]
             written.unlink()
 
     def _commit(self) -> str:
-        if not (Path(self.root) / ".git").exists():
-            return ""
-        git = ["git", "-C", self.root, "rev-parse", "--short=12", "HEAD"]
-        try:
-            return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
-        except (OSError, subprocess.CalledProcessError):
-            return ""
+        """Return what `geocast.commit` returns. The package can't be imported during an isolated build."""
+        return str(runpy.run_path(str(Path(self.root) / "server" / "geocast" / "__init__.py"))["commit"]())

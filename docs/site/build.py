@@ -28,11 +28,9 @@ ROOT = HERE.parents[1]
 MERMAID = ROOT / "client_demo" / "web" / "node_modules" / "@mermaid-js" / "tiny" / "dist" / "mermaid.tiny.js"
 FOLDERS = ("bench", "client_demo", "docs")
 NAVIGATION = {  # pages that are not named here come last
+    "Start here": ["about", "first-alert", "faq", "comparison", "docs", "glossary"],
     "Guide": [
         *(
-            "docs",
-            "glossary",
-            "first-alert",
             "life-of-an-alert",
             "client",
             "publisher",
@@ -43,7 +41,7 @@ NAVIGATION = {  # pages that are not named here come last
             "feed",
         ),
         *("review-desk", "approvals", "calls", "push"),
-        *("client_demo", "client_demo/python", "client_demo/web/geocast", "client_demo/conformance", "comparison"),
+        *("client_demo", "client_demo/python", "client_demo/web/geocast", "client_demo/conformance"),
     ],
     "Reference": [
         *("protocol", "approval-rules", "call-rules", "call-api", "defibrillators"),

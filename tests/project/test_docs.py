@@ -14,10 +14,11 @@ from pathlib import Path
 import click
 import pytest
 
-from geocast import cli
+from geocast import cli, policy
 from geocast.model import close_codes, problems
 from geocast.policy import CallCategory, Category
 from geocast.policy.cap import Cap, CapTexts
+from geocast.policy.files import BUILT_IN
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -114,6 +115,26 @@ def test_every_policy_key_is_documented(name):
     default = KEYS[name].default
     if isinstance(default, int | float) and not isinstance(default, bool):
         assert f"{default:,}" in row[2]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_documented_categories_are_those_of_the_built_in_policy(name):
+    """policy.md, "The built-in policies": names and titles, in the order of the policy, and the bounds of all."""
+    built_in = policy.load(Path(f"builtin:{name}"))
+    text = document("policy.md")
+    tables = rows(section(text, f"Categories of `{name}`"))
+    listed = [(row[0].strip("`"), row[1]) for row in tables if row[0].startswith("`")]
+    assert listed == [*((key, each.title) for key, each in built_in.categories.items()), *built_in.never.items()]
+
+    [head, *table] = rows(section(text, "The built-in policies").partition("\n### ")[0])
+    for row in table:
+        keys, said = re.findall(r"`(\w+)`", row[0]), row[head.index(f"`{name}`")]
+        for category in built_in.categories.values():
+            values = [getattr(category, key) for key in keys]
+            if isinstance(values[0], bool):
+                assert said == str(values[0]).lower()
+            else:
+                assert {float(value) for value in values} <= set(quantities(said))
 
 
 def test_documented_bash_line_enables_completion():
@@ -318,7 +339,7 @@ def test_documented_make_targets_match_the_makefile():
     assert {name for row in table for name in re.findall(r"`make ([a-z-]+)", row[0])} == targets
 
 
-MEASURED = {  # a sentence in README's "How fast": the file in bench/results and the figure in it
+MEASURED = {  # a sentence in "How fast" of docs/about.md: the file in bench/results and the figure in it
     r"nearest 100 have an alert after (\S+) ms": ("fanout", lambda found: found["systems"]["geocast"]["nearest_ms"]),
     r"and the last after (\S+) ms": ("fanout", lambda found: found["systems"]["geocast"]["last_ms"]),
     r"at (\S+) µs of CPU": ("fanout", lambda found: found["systems"]["geocast"]["cpu_us"]),
@@ -330,10 +351,10 @@ MEASURED = {  # a sentence in README's "How fast": the file in bench/results and
 
 
 @pytest.mark.parametrize("pattern", MEASURED)
-def test_readme_figures_match_the_recorded_benchmark_results(pattern):
-    """README.md, "How fast": each figure is within a tenth of the last result, so new results must be entered."""
+def test_published_figures_match_the_recorded_benchmark_results(pattern):
+    """docs/about.md, "How fast": each figure is within a tenth of the last result, so new results must be entered."""
     name, figure = MEASURED[pattern]
-    text = " ".join(section((ROOT / "README.md").read_text("utf-8"), "How fast").split())
+    text = " ".join(section(document("about.md"), "How fast").split())
     [said] = re.findall(pattern, text)
     found = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text("utf-8"))["found"]
     assert float(said.replace(",", "")) == pytest.approx(figure(found), rel=0.1)

@@ -137,7 +137,7 @@ class Middleware:
         grant = tokens.check(token, self._api.clock.now(), again=True)
         if grant is None:
             is_cap = scope["path"] == CAP_PATH and self._api.taking is not None
-            raise unauthorized("" if not is_cap else CAP_UNAUTHORIZED)
+            raise unauthorized(CAP_UNAUTHORIZED if is_cap else "")
         scope["grant"] = grant
         return grant.subject
 

@@ -29,6 +29,7 @@ _PAGE = """\
     <h1>{title} <small>{version}</small></h1>
     {about}
     <p>The machine-readable form: <a href="/v1/asyncapi.json">AsyncAPI {asyncapi}</a>.</p>
+    {contents}
     <h2>Addresses</h2>
     {servers}
     <h2>Messages from clients</h2>
@@ -37,7 +38,7 @@ _PAGE = """\
     {sent}
     <h2>Parts of messages</h2>
     {parts}
-    <h2>Close codes</h2>
+    <h2 id="close-codes">Close codes</h2>
     {endings}
   </main>
 </body>
@@ -51,16 +52,26 @@ def page(document: _Map) -> str:
     messages, schemas = document["components"]["messages"], document["components"]["schemas"]
     payloads = {_last(message["payload"]) for message in messages.values()}
     received = [name for name, operation in document["operations"].items() if operation["action"] == "receive"]
+    sent = [name for name in messages if name not in received]
+    parts = [name for name in schemas if name not in payloads]
     replies = {name: _replies(document["operations"][name]) for name in received}
     return _PAGE.format(
         title=escape(document["info"]["title"]),
         version=escape(document["info"]["version"]),
         asyncapi=escape(document["asyncapi"]),
         about=_markdown(document["info"]["description"]),
+        contents=_contents(
+            {
+                "Messages from clients": [messages[name]["name"] for name in received],
+                "Messages from the node": [messages[name]["name"] for name in sent],
+                "Parts of messages": parts,
+                "How a connection ends": ["close-codes"],
+            }
+        ),
         servers=_servers(document["servers"], channel),
         received="".join(_message(messages[name], schemas, replies[name]) for name in received),
-        sent="".join(_message(messages[name], schemas) for name in messages if name not in received),
-        parts="".join(_part(name, schemas[name]) for name in schemas if name not in payloads),
+        sent="".join(_message(messages[name], schemas) for name in sent),
+        parts="".join(_part(name, schemas[name]) for name in parts),
         endings=_table(
             ("code", "reason", "the client's reaction"),
             (
@@ -72,6 +83,15 @@ def page(document: _Map) -> str:
 
 
 # ---- the parts of the page -------------------------------------------------------------------------------------------
+
+
+def _contents(groups: dict[str, list[str]]) -> str:
+    """Return the table of contents: for each group, links to the sections with these names."""
+    lists = (
+        f'<dt>{title}</dt><dd><ul class="index">{"".join(f"<li>{_link(name)}</li>" for name in names)}</ul></dd>'
+        for title, names in groups.items()
+    )
+    return f"<dl>{''.join(lists)}</dl>"
 
 
 def _servers(servers: dict[str, _Map], channel: _Map) -> str:

@@ -27,7 +27,7 @@ INITIAL_CAPACITY = 1 << 12  # number of locations for which address space is res
 
 
 class ResponderRights(Protocol):
-    """What a session's token allows the session to do and see."""
+    """The rights that a session has by its token."""
 
     @property
     def may_test(self) -> bool:

@@ -20,7 +20,8 @@ from . import approve, cap, check, health, keygen, ledger, push, serve, token
 
 def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if wanted:
-        click.echo(f"geocast, version {__version__}" + (f" (commit {commit()})" if commit() else ""))
+        built_from = commit()
+        click.echo(f"geocast, version {__version__}" + (f" (commit {built_from})" if built_from else ""))
         context.exit()
 
 

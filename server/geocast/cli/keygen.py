@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
-from .options import QualsType
+from .options import QUALS
 
 KEPT_CALL_KEYS = 3  # how many keys --rotate keeps besides the new one: today's, and those of the two days before (RZ5)
 
@@ -23,7 +23,7 @@ KEPT_CALL_KEYS = 3  # how many keys --rotate keeps besides the new one: today's,
 )
 @click.option("--break-glass", is_flag=True, help="With --reviewer: a key for emergencies, whose use raises an alarm.")
 @click.option(
-    "--quals", type=QualsType(), help="Qualifications that tokens of the key may claim, such as cpr,medic; else none."
+    "--quals", type=QUALS, help="Qualifications that tokens of the key may claim, such as cpr,medic; else none."
 )
 @click.option("--issuer", metavar="NAME", help="The issuer of the key: equal subs of two issuers are two subjects.")
 @click.option("--call", is_flag=True, help="Make a key that encrypts calls, for --call-keys.")

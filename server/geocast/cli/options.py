@@ -7,71 +7,62 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from ..auth.scopes import QUALS_FORM, are_quals
-from ..config import SHARE, Address, parse_address, parse_key_url, parse_origins
+from ..config import SHARE, KeyUrl, parse_address, parse_key_url, parse_origins
 from ..errors import ConfigError
 from . import environment
 from .environment import PREFIX
 from .journal import FORMATS
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Value = TypeVar("_Value")
 
 
-class _AddressType(click.ParamType[Address, str]):
-    name = "HOST:PORT"
+class Parsed(click.ParamType[_Value, str]):
+    """The type of an option whose value a function parses, which raises ConfigError if the value is not valid."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        if isinstance(value, Address):
-            return value
+    def __init__(self, name: str, parse: Callable[[str], _Value], like: click.ParamType[Any, Any] = click.STRING):
+        self.name = name
+        self._parse = parse
+        self._like = like  # the type that completes a word for the shell
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> _Value:
+        """Return the parsed value of the option. Raise a usage error if it is not valid."""
+        if not isinstance(value, str):
+            return cast("_Value", value)
         try:
-            return parse_address(value)
+            return self._parse(value)
         except ConfigError as error:
             self.fail(str(error), param, ctx)
 
-
-class KeysType(click.Path):
-    """The type of an option whose value is the path of a file, or the URL of a published key set."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a Path or a KeyUrl for the value of the option. Raise a usage error if the URL is not valid."""
-        if not isinstance(value, str) or "://" not in value:
-            return super().convert(value, param, ctx)
-        try:
-            return parse_key_url(value)
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+        """Return how to complete a word, for example with the names of files."""
+        return self._like.shell_complete(ctx, param, incomplete)
 
 
-class OriginsType(click.ParamType[tuple[str, ...], str]):
-    """The type of an option with a list of the origins of web pages, separated by commas."""
-
-    name = "LIST"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Return the origins in the order given. Raise a usage error if an origin is malformed."""
-        try:
-            return value if isinstance(value, tuple) else parse_origins(value)
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
+def _parse_quals(text: str) -> tuple[str, ...]:
+    """Parse a list of qualifications separated by commas, and remove duplicates."""
+    quals = tuple(dict.fromkeys(map(str.strip, text.split(","))))
+    if not are_quals([*quals]):
+        raise ConfigError(f"expected {QUALS_FORM}, with commas between them")
+    return quals
 
 
-class QualsType(click.ParamType[tuple[str, ...], str]):
-    """The type of an option with a list of qualifications, separated by commas."""
-
-    name = "LIST"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Return the qualifications in the order given, without duplicates. Raise a usage error if one is malformed."""
-        quals = value if isinstance(value, tuple) else tuple(dict.fromkeys(map(str.strip, value.split(","))))
-        if not are_quals([*quals]):
-            self.fail(f"expected {QUALS_FORM}, with commas between them", param, ctx)
-        return quals
+ADDRESS = Parsed("HOST:PORT", parse_address)
+KEYS = Parsed[Path | KeyUrl](
+    "PATH|URL", lambda text: parse_key_url(text) if "://" in text else Path(text), click.Path()
+)
+ORIGINS = Parsed("LIST", parse_origins)
+QUALS = Parsed("LIST", _parse_quals)
 
 
 class _Seconds(click.FloatRange):
@@ -124,14 +115,12 @@ def _option(name: str, *names: str, **more: Any) -> Callable[[Any], Any]:
     return click.option(name, *names, cls=_Option, envvar=envvar, show_envvar=True, show_default=True, **more)
 
 
-api_option = _option(
-    "--api", type=_AddressType(), default="127.0.0.1:8766", help="Where review services publish (HTTP)."
-)
+api_option = _option("--api", type=ADDRESS, default="127.0.0.1:8766", help="Where review services publish (HTTP).")
 _OPTIONS = (
-    _option("--stream", type=_AddressType(), default="127.0.0.1:8765", help="Where subscribers connect (WebSocket)."),
+    _option("--stream", type=ADDRESS, default="127.0.0.1:8765", help="Where subscribers connect (WebSocket)."),
     api_option,
-    _option("--metrics", type=_AddressType(), help="Where /metrics is served, instead of at --api."),
-    _option("--feed", type=_AddressType(), help="Where the public feed is served (HTTP); no feed if left out."),
+    _option("--metrics", type=ADDRESS, help="Where /metrics is served, instead of at --api."),
+    _option("--feed", type=ADDRESS, help="Where the public feed is served (HTTP); no feed if left out."),
     _option("--feed-url", default="", metavar="URL", help="The URL at which the public reaches the feed."),
     _option("--feed-sender", default="", metavar="NAME", help="The sender of the CAP messages of the feed."),
     _option(
@@ -146,8 +135,7 @@ _OPTIONS = (
     _option("--allow-volatile-log", is_flag=True, help="Accept a Redis that loses alerts when it ends."),
     _option(
         "--keys",
-        type=KeysType(path_type=Path),
-        metavar="PATH|URL",
+        type=KEYS,
         help="Public keys that tokens are checked against (JWKS): a file, or https://….",
     ),
     _option("--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again."),
@@ -176,7 +164,7 @@ _OPTIONS = (
     ),
     _option("--call-keys", type=click.Path(path_type=Path), help="Secret keys that encrypt calls (JWKS)."),
     _option("--aeds", type=click.Path(path_type=Path), help="Defibrillators for calls (GeoJSON, or Overpass JSON)."),
-    _option("--origins", type=OriginsType(), default="", help="Origins of web pages that may connect, with commas."),
+    _option("--origins", type=ORIGINS, default="", help="Origins of web pages that may connect, with commas."),
     _option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener."),
     _option("--dev", is_flag=True, help="For trying: loopback only, tokens are optional for subscribers."),
     _option(

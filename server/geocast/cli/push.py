@@ -10,20 +10,13 @@ from typing import Any
 
 import click
 
-from ..config import SHARE, Address, parse_address
+from ..config import SHARE
 from ..errors import ConfigError
 from . import environment, journal
 from .environment import PREFIX
-from .options import LOG_LEVELS, SHARE_HELP, SHARE_TYPE, KeysType, OriginsType
+from .options import ADDRESS, KEYS, LOG_LEVELS, ORIGINS, SHARE_HELP, SHARE_TYPE
 
 _FILE = click.Path(path_type=Path)
-
-
-def _address(context: click.Context, option: click.Parameter, text: str | None) -> Address | None:
-    try:
-        return None if text is None else parse_address(text)
-    except ConfigError as error:
-        raise click.BadParameter(str(error), context, option) from None
 
 
 def _names(_context: click.Context, _option: click.Parameter, text: str) -> tuple[str, ...]:
@@ -43,12 +36,11 @@ def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
 @click.command("push", short_help="Wake sleeping phones by Web Push.")
 @_option(
     "--listen",
+    type=ADDRESS,
     default="127.0.0.1:8767",
-    metavar="HOST:PORT",
-    callback=_address,
     help="Where devices are registered (HTTP).",
 )
-@_option("--metrics", metavar="HOST:PORT", callback=_address, help="Where /metrics, /healthz and /readyz are served.")
+@_option("--metrics", type=ADDRESS, help="Where /metrics, /healthz and /readyz are served.")
 @_option("--log", metavar="URL", default="sqlite:geocast.db", help="The alert log of the nodes.")
 @_option(
     "--devices", metavar="URL", default="sqlite:devices.db", help="Where devices are stored: sqlite:PATH or redis://…."
@@ -59,8 +51,7 @@ def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
 @_option("--contact", required=True, metavar="URL", help="How push services can contact you: mailto:… or https://….")
 @_option(
     "--keys",
-    type=KeysType(path_type=Path),
-    metavar="PATH|URL",
+    type=KEYS,
     required=True,
     help="Public keys that tokens are checked against (JWKS): a file, or https://….",
 )
@@ -68,7 +59,7 @@ def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
 @_option("--revoked", type=_FILE, help="Subjects whose tokens are revoked (TOML).")
 @_option("--policy", type=_FILE, metavar="PATH", help="The policy of the nodes, the same file.")
 @_option("--reviewers", type=_FILE, help="Keys of reviewers who approve alerts (JWKS), the file of the nodes.")
-@_option("--origins", type=OriginsType(), default="", help="Origins whose pages may register devices.")
+@_option("--origins", type=ORIGINS, default="", help="Origins whose pages may register devices.")
 @_option("--push-services", metavar="LIST", help="Hosts of push services: NAME or *.NAME, each optionally with :PORT.")
 @_option(
     "--push-private",

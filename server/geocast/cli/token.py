@@ -13,7 +13,7 @@ import click
 from ..auth.scopes import SCOPES
 from ..config import KeyUrl
 from ..errors import ConfigError, did_you_mean
-from .options import KeysType, QualsType
+from .options import KEYS, QUALS
 
 if TYPE_CHECKING:
     from ..auth.token_report import TokenReport
@@ -36,14 +36,13 @@ _READ = ("aud", "sub", "exp", "nbf", "iat", "scope", "quals")  # the claims that
 @click.option("--sub", help="The subject: a desk or an organisation, never a person.  [needed to sign]")
 @click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, help="May be repeated.  [needed to sign]")
 @click.option(
-    "--quals", type=QualsType(), help="Qualifications of a responder, such as cpr,medic; the key has to grant them."
+    "--quals", type=QUALS, help="Qualifications of a responder, such as cpr,medic; the key has to grant them."
 )
 @click.option("--expires-in-s", type=click.IntRange(1), default=3600, show_default=True, help="Lifetime in seconds.")
 @click.option("--check", is_flag=True, help="Check the token on standard input, or in GEOCAST_TOKEN.")
 @click.option(
     "--keys",
-    type=KeysType(path_type=Path),
-    metavar="PATH|URL",
+    type=KEYS,
     default="keys.jwks",
     envvar="GEOCAST_KEYS",
     show_envvar=True,

@@ -79,7 +79,7 @@ class RequestedPolygon:
     )
 
     def __init__(self, positions: Positions, *, may_cross: bool = False, most: int = MAX_PIECES) -> None:
-        """Make a polygon from (longitude, latitude) pairs, of which the last must equal the first (rule A16).
+        """Make a polygon from (longitude, latitude) pairs. The last pair must equal the first (rule A16).
 
         Raise ValueError if the ring breaks one of the rules A17 to A19, or must be split into more than `most` pieces.
         With `may_cross`, the ring may cross or touch itself, and everything around which it winds is inside (rule

@@ -139,7 +139,7 @@ class ApprovalProof:
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """What a person has confirmed about a request that the policy would otherwise refuse (rule A21).
+    """The statements that a person has confirmed about a request that the policy would otherwise refuse (rule A21).
 
     `area_km2` is the confirmed size of the area; None if no size is confirmed. `text` lists kinds (such as "phone") of
     words that look like personal data in the texts, but that the person has confirmed to be harmless.
@@ -226,12 +226,12 @@ class Alert:
 
     @property
     def circles(self) -> tuple[Circle, ...]:
-        """Those shapes of the area that are circles."""
+        """The shapes of the area that are circles."""
         return tuple(shape for shape in self.area if isinstance(shape, Circle))
 
     @property
     def shapes(self) -> tuple[KnownShape, ...]:
-        """Those shapes of the area whose type this release knows, so that it can test whether a place is inside."""
+        """The shapes of the area whose type this release knows, so that it can test whether a place is inside."""
         return tuple(shape for shape in self.area if not isinstance(shape, OtherShape))
 
 

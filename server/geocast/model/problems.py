@@ -71,7 +71,7 @@ class _ProblemHead(TypedDict):
 
 
 class ProblemMembers(TypedDict, total=False):
-    """Those members of a problem that occur only in problems of some types."""
+    """The members of a problem that occur only in problems of some types."""
 
     errors: list[ViolationOut]
     errors_total: int
@@ -534,7 +534,7 @@ class Problem(GeocastError):  # noqa: N818
     further members of the problem document, and `headers` further header fields of the response.
 
     `violations` has the first MAX_ERRORS broken rules, `total` is the number of all, and `types` has their types. A
-    message may break tens of thousands of rules; to free so many objects would stop the event loop for 40 ms.
+    message may break tens of thousands of rules; to free such a number of objects would stop the event loop for 40 ms.
     """
 
     type: ProblemType

@@ -43,7 +43,7 @@ class EventCode(Protocol):
 
 
 class Event(Protocol):
-    """Those parts of a CAP `info` element that decide to which category of the policy the event belongs.
+    """The parts of a CAP `info` element that decide to which category of the policy the event belongs.
 
     Each `info` element describes the event in one language.
     """

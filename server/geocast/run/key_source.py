@@ -4,7 +4,7 @@ Rule 1  The last valid set stays in use even while the server fails. A key is dr
         Example: the server is down for a day. All tokens of known keys are accepted during that day.
 Rule 2  The set is fetched every `every_s` seconds, which is how long a withdrawn key may still be accepted. It is
         fetched at once when the operator asks for it (SIGHUP). It is also fetched when a token with an unknown key
-        arrives, but for this reason at most once every AGAIN_S seconds.
+        arrives; such tokens cause one fetch at most every AGAIN_S seconds.
         Example: somebody sends 1,000 tokens with invented key ids every second. The set is fetched every 30 s.
 Rule 3  Only one fetch runs at a time. After a failure, the set is fetched again within AGAIN_S seconds.
 """

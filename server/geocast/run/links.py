@@ -82,16 +82,18 @@ class FrontLink(_Link):
         in_force: RuntimeConfig,
         stop: Stop,
         ending: Callable[[], None],
+        reported: Callable[[], None] = lambda: None,
     ) -> None:
         """Create the link.
 
         `names` are the names of the other processes, except the supervisor. `ending` is called when the supervisor is
-        about to end those processes.
+        about to end those processes, and `reported` after each report of one of them.
         """
         super().__init__(part, in_force, stop)
         self.reports = Reports(names)
         self._names = names
         self._ending = ending
+        self._reported = reported
         self.source = source_of(settings, in_force, self._fetched, lambda: self.send_to_all(SETTLED))
         if self.source is not None:
             in_force.watch(self.source.newer.settle)
@@ -114,6 +116,7 @@ class FrontLink(_Link):
                 self.source.ask() if data == ASK else self.source.fetch_now()
         elif data:
             self.reports.take(data)
+            self._reported()
         else:
             self._ending()
 
@@ -164,9 +167,13 @@ class WorkerLink(_Link):
         """
         while True:
             self._look()
-            report = {"name": self._part.name, "pid": os.getpid(), **state(), "metrics": export(metrics.registry)}
-            self.send(self._front, msgpack.packb(report))
+            self.report(metrics, state())
             await asyncio.sleep(REPORT_S)
+
+    def report(self, metrics: Metrics, state: Mapping[str, Any]) -> None:
+        """Send the front a report with the metrics and `state`."""
+        report = {"name": self._part.name, "pid": os.getpid(), **state, "metrics": export(metrics.registry)}
+        self.send(self._front, msgpack.packb(report))
 
     def _take(self, data: bytes) -> None:
         if data != SETTLED:

@@ -217,6 +217,11 @@ def _cap_ingest_of(
     )
 
 
+def log_ready(settings: Settings) -> None:
+    """Log that the node is ready, with its addresses."""
+    logger.info("ready: the stream listens on %s, the api on %s", settings.stream, settings.api)
+
+
 async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners) -> None:
     """Run a node on these listening sockets until SIGTERM or SIGINT.
 
@@ -252,6 +257,6 @@ async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners)
             background(purge_for_ever(delivery.keeper), *([source.run()] if source else [])),
         ):
             if not stop.asked.is_set():  # the signal may have come while the log was being read
-                logger.info("ready: the stream listens on %s, the api on %s", settings.stream, settings.api)
+                log_ready(settings)
             await stop.asked.wait()
             api.drain.begin()

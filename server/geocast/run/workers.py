@@ -13,8 +13,9 @@ Rule 3  The supervisor keeps every listening socket open and passes it on.
 Rule 4  After each append to the log, the api process sends the stream processes a *nudge*: a datagram which says that
         the log has a new entry. A stream process that has appended a responder's answer does the same. If a nudge is
         lost, the entry is found a moment later by polling the log.
-Rule 5  Each stream process reports its metrics and whether it is ready, once a second. If a report is missing, the node
-        is not ready. The counters of a process that has died are still included.
+Rule 5  Each stream process reports its metrics and whether it is ready, once a second and when it becomes ready. If a
+        report is missing, the node is not ready. The api process logs once that the node is ready: when /readyz says
+        so for the first time. The counters of a process that has died are still included.
 Rule 6  When the node drains (ends), the api process answers "not ready", the stream processes drain at the same time,
         and the api process ends last. If the supervisor dies, the others drain too.
 Rule 7  Only the supervisor tells the others to end: it signals each of them once, and a second time to make it hurry.
@@ -34,6 +35,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client.core import Metric
 
@@ -48,7 +50,7 @@ from ..stream.live_alerts import LiveAlerts
 from ..stream.log_reader import LogHealth, LogReader
 from ..stream.server import FLUSH_S, StreamServer, background
 from .links import FrontLink, WorkerLink
-from .node import Stop, api_of, calls_of, open_log, opened_log, purge_for_ever, serving_feed
+from .node import Stop, api_of, calls_of, log_ready, open_log, opened_log, purge_for_ever, serving_feed
 from .runtime_config import RuntimeConfig
 from .supervising import REPORT_S, Reports, Run, WorkerSpec, check, keep_alive
 
@@ -118,12 +120,15 @@ async def _run_stream(part: WorkerSpec, shared: _Shared) -> None:
                 shared.settings, in_force.tokens, clock, alert_log, metrics, newer_keys=link.newer_keys, calls=calls
             )
             in_force.watch(delivery.reloaded)
-            reporting = link.report_for_ever(
-                metrics, lambda: {"unready": delivery.unready(), "degraded": delivery.degraded()}
-            )
+
+            def state() -> dict[str, Any]:
+                return {"unready": delivery.unready(), "degraded": delivery.degraded()}
+
+            reporting = link.report_for_ever(metrics, state)
             async with background(reporting), delivery.serving(part.listeners["--stream"], stop.asked, stop.hurry):
                 if not stop.asked.is_set():  # the signal may have come while the log was being read
                     logger.info("process %s is ready", part.name)
+                    link.report(metrics, state())
                 await stop.asked.wait()
 
 
@@ -135,7 +140,7 @@ async def _run_api(part: WorkerSpec, shared: _Shared) -> None:
     async with opened_log(shared.settings, shared.in_force.trust) as alert_log:
         with contextlib.closing(_ApiProcess(part, shared, alert_log, stop)) as process:
             async with process.running(part.listeners):
-                logger.info("the API is listening on %s", shared.settings.api)
+                process.note_ready()
                 await stop.asked.wait()
                 process.api.drain.begin()
 
@@ -147,7 +152,9 @@ class _ApiProcess:
         clock, in_force = SystemClock(), shared.in_force
         self._settings, self._in_force = shared.settings, in_force
         self._keeper = LogHealth(alert_log, clock)
-        self._link = FrontLink(part, _names(shared.settings), shared.settings, in_force, stop, self._end)
+        self._is_serving = self._was_ready = False
+        names = _names(shared.settings)
+        self._link = FrontLink(part, names, shared.settings, in_force, stop, self._end, self._reported)
         reports, source = self._link.reports, self._link.source
         metrics = Metrics(reports.exports)
         metrics.watch(alert_log.metrics)
@@ -161,6 +168,16 @@ class _ApiProcess:
     def close(self) -> None:
         """Close the channel to the other processes."""
         self._link.close()
+
+    def note_ready(self) -> None:
+        """Log that the node is ready as soon as it is, once. Call this when the API is being served."""
+        self._is_serving = True
+        self._reported()
+
+    def _reported(self) -> None:
+        if self._is_serving and not self._was_ready and not self._unready():
+            self._was_ready = True
+            log_ready(self._settings)
 
     def _end(self) -> None:
         self.api.drain.begin()

@@ -13,7 +13,7 @@ Rule 1  The requested centre of a circle may be somebody's address. Only a `Publ
 Rule 2  Nothing computed from a requested circle is kept, except the published circle.
 Rule 3  Two requests have the same content if their accepted `Alert`s are equal. For this to work, an accepted alert
         depends only on the request, the terms (the parts of the policy under which it was accepted), and the revision
-        before it, all of which are stored. For example, a publisher repeats a request because the response was lost.
+        before it. All of these are stored. For example, a publisher repeats a request because the response was lost.
         The node accepts the repeated request under the terms of the stored entry, finds both alerts equal, and answers
         with the stored entry.
 """

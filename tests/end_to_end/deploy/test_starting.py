@@ -13,6 +13,7 @@ import pytest
 from end_to_end.kit.alerts import Json, alert, circle, ground, place
 from end_to_end.kit.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
 from end_to_end.kit.node import BIN, ORIGIN, Node, clean_environment
+from end_to_end.kit.shell import is_ready
 from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import Wire
@@ -233,6 +234,21 @@ def test_node_stopped_before_it_is_ready_prints_no_ready_line(tmp_path: Path, ke
     finally:
         node.kill()
     assert "ready" not in node.output()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_node_logs_its_addresses_once_when_readyz_says_ready(tmp_path: Path, keys: Keys, workers: str):
+    """A script may wait for the line instead of `/readyz`, also with several processes."""
+    node = Node(tmp_path, keys, "--workers", workers)
+    node.launch()
+    line = f"ready: the stream listens on 127.0.0.1:{node.stream_port}, the api on 127.0.0.1:{node.api_port}\n"
+    try:
+        wait_until(lambda: line in node.output(), "the line is there")
+        assert is_ready(node.api_port)
+        assert node.terminate() == 0
+    finally:
+        node.kill()
+    assert node.output().count(line) == 1
 
 
 def test_node_without_allowed_origins_refuses_all_browsers(own_node: Node):

@@ -111,76 +111,112 @@ def test_publishing_with_too_few_replicas_gets_503_and_repeating_makes_one_alert
         assert session.everything() == [(first["id"], 1), (second["id"], 1)]
 
 
-def test_alerts_of_both_sides_are_kept_after_a_split_brain(keys: Keys, tmp_path: Path, join: Join):
-    """The old primary acknowledges three writes that no replica has; the promoted one acknowledges five."""
-    with on_sentinels(tmp_path, keys, (), ()) as cluster:
-        one, two = cluster.nodes
-        spot = ground()
-        base = [alert(spot) for _ in range(4)]
-        for body in base:
+class SplitBrain:
+    """Two nodes, their subscribers, and the alerts that are published before and during a split of their Redis."""
+
+    def __init__(self, cluster: Cluster, join: Join) -> None:
+        self.cluster, self.join = cluster, join
+        self.spot = ground()
+        self.base = [alert(self.spot) for _ in range(4)]
+        self.cancelled_before, self.cancelled_in, self.revised_in, self.untouched = self.base
+        self.old = alert(self.spot)  # is acknowledged by the old primary, while no replica can be reached
+        self.new = [alert(self.spot) for _ in range(5)]  # are acknowledged by the promoted one
+        self.steady: list[Session] = []
+
+    @property
+    def live(self) -> set[tuple[str, int]]:
+        """The live alerts of both sides, each with its revision."""
+        return {(body["id"], 1) for body in (*self.new, self.old, self.untouched)} | {(self.revised_in["id"], 2)}
+
+    def begin(self) -> None:
+        """Publish four alerts and cancel one; all subscribers and both replicas have the other three."""
+        one = self.cluster.nodes[0]
+        for body in self.base:
             one.publish(body)
-        cancelled_before, cancelled_in, revised_in, untouched = base
-        one.cancel(cancelled_before["id"], 2)
-        steady = [join(node, place(spot), fmt=fmt) for node in cluster.nodes for fmt in FORMATS]
-        with one.join(place(spot)) as traveller:
-            for session in (*steady, traveller):
-                for body in base[1:]:
+        one.cancel(self.cancelled_before["id"], 2)
+        self.steady = [self.join(node, place(self.spot), fmt=fmt) for node in self.cluster.nodes for fmt in FORMATS]
+        with one.join(place(self.spot)) as traveller:
+            for session in (*self.steady, traveller):
+                for body in self.base[1:]:
                     session.listen(body["id"], 1)
-        for replica in cluster.replicas:
-            wait_until(lambda replica=replica: entries_about(replica, untouched["id"]), "the replica has the alert")  # type: ignore[misc]
+        for replica in self.cluster.replicas:
+            wait_until(lambda replica=replica: entries_about(replica, self.untouched["id"]), "the replica has it")  # type: ignore[misc]
 
-        cut_off_replicas(cluster)
-        old = alert(spot)
-        one.publish(old)
-        one.revise(revision_of(revised_in, 2))
-        two.cancel(cancelled_in["id"], 2)
-        for session in steady:
-            session.listen(old["id"], 1)
-            session.listen(revised_in["id"], 2)
-            session.listen(cancelled_in["id"], "cancel")
-        for replica in cluster.replicas:
-            assert entries_about(replica, old["id"]) == 0, "only the old primary has it"
+    def write_to_the_old_primary(self) -> None:
+        """Publish, revise and cancel while no replica can be reached: only the old primary has these entries."""
+        one, two = self.cluster.nodes
+        cut_off_replicas(self.cluster)
+        one.publish(self.old)
+        one.revise(revision_of(self.revised_in, 2))
+        two.cancel(self.cancelled_in["id"], 2)
+        for session in self.steady:
+            session.listen(self.old["id"], 1)
+            session.listen(self.revised_in["id"], 2)
+            session.listen(self.cancelled_in["id"], "cancel")
+        for replica in self.cluster.replicas:
+            assert entries_about(replica, self.old["id"]) == 0, "only the old primary has it"
 
+    def write_to_the_promoted_one(self) -> None:
+        """Publish five alerts after a replica was promoted; the nodes append what the log has lost."""
         began = time.monotonic()
-        cut_off_primary(cluster)
-        new = [alert(spot) for _ in range(5)]
-        for number, body in enumerate(new):
-            post_somehow(cluster.nodes[number % 2], "/v1/alerts", body)
-        assert cluster.primary() in cluster.replicas, "a replica was promoted"
+        cut_off_primary(self.cluster)
+        for number, body in enumerate(self.new):
+            post_somehow(self.cluster.nodes[number % 2], "/v1/alerts", body)
+        assert self.cluster.primary() in self.cluster.replicas, "a replica was promoted"
         accepted_s = time.monotonic() - began
-        for session in steady:
-            for body in new:
+        for session in self.steady:
+            for body in self.new:
                 session.listen(body["id"], 1)
-        live = {(body["id"], 1) for body in (*new, old, untouched)} | {(revised_in["id"], 2)}
-        for node in cluster.nodes:
-            wait_until(lambda node=node: live_at(node) == live, "the log has the union")  # type: ignore[misc]
+        for node in self.cluster.nodes:
+            wait_until(lambda node=node: live_at(node) == self.live, "the log has the union")  # type: ignore[misc]
         print(
             f"\nsplit brain: five accepted {accepted_s:.2f} s, the union in the log "
             f"{time.monotonic() - began:.2f} s after the old primary was cut off"
         )
-        wait_for_all(cluster.nodes)
+        wait_for_all(self.cluster.nodes)
 
-        cluster.proxies[0].heal()  # the old primary comes back and becomes a replica of the new one
-        wait_until(cluster.whole, "the old primary is a replica")
-        last = alert(spot)
-        post_somehow(two, "/v1/alerts", last)
-        live.add((last["id"], 1))
-        one.restart()  # the new process knows only the entries in the log
-        for session in steady[2:]:
-            session.listen(last["id"], 1)
-        for node in cluster.nodes:
-            late = join(node, place(spot))
+    def heal(self) -> None:
+        """Let the old primary come back as a replica; restart a node, which then knows only the entries in the log."""
+        self.cluster.proxies[0].heal()
+        wait_until(self.cluster.whole, "the old primary is a replica")
+        self.new.append(alert(self.spot))
+        post_somehow(self.cluster.nodes[1], "/v1/alerts", self.new[-1])
+        self.cluster.nodes[0].restart()
+        for session in self.steady[2:]:
+            session.listen(self.new[-1]["id"], 1)
+
+    def check_newcomers(self) -> None:
+        """Check that each node sends a new subscriber the union, and a returning one what has changed."""
+        for node in self.cluster.nodes:
+            late = self.join(node, place(self.spot))
             late.catch_up()
-            assert set(late.everything()) == live
-            assert len(late.received) == len(live)
-            back = join(node, place(spot), holding={body["id"]: 1 for body in base[1:]})
+            assert set(late.everything()) == self.live
+            assert len(late.received) == len(self.live)
+            back = self.join(node, place(self.spot), holding={body["id"]: 1 for body in self.base[1:]})
             back.catch_up()
-            assert set(back.everything()) == (live - {(untouched["id"], 1)}) | {(cancelled_in["id"], "cancel")}
-        for session in steady[2:]:
+            changed = self.live - {(self.untouched["id"], 1)}
+            assert set(back.everything()) == changed | {(self.cancelled_in["id"], "cancel")}
+
+    def check_steady(self) -> None:
+        """Check that the subscribers that stayed connected got everything, and nothing twice."""
+        for session in self.steady[2:]:
             session.catch_up()
             heard = session.everything()
             assert len(heard) == len(set(heard)), "nothing twice"
-            assert set(heard) == live | {(body["id"], 1) for body in base[1:]} | {(cancelled_in["id"], "cancel")}
+            first = {(body["id"], 1) for body in self.base[1:]}
+            assert set(heard) == self.live | first | {(self.cancelled_in["id"], "cancel")}
+
+
+def test_alerts_of_both_sides_are_kept_after_a_split_brain(keys: Keys, tmp_path: Path, join: Join):
+    """The old primary acknowledges three writes that no replica has; the promoted one acknowledges five."""
+    with on_sentinels(tmp_path, keys, (), ()) as cluster:
+        split = SplitBrain(cluster, join)
+        split.begin()
+        split.write_to_the_old_primary()
+        split.write_to_the_promoted_one()
+        split.heal()
+        split.check_newcomers()
+        split.check_steady()
 
 
 def test_entries_written_to_two_primaries_at_once_are_merged(keys: Keys, tmp_path: Path, join: Join):

