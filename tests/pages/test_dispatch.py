@@ -182,11 +182,21 @@ def test_header_of_the_dispatch_page_is_low_on_a_phone(opens, feed):
 
 
 def test_no_border_crosses_a_name_of_the_dispatch_form(opens, feed):
-    """A browser draws the border of a group of fields through the middle of the group's name."""
+    """A browser draws the frame of a group of fields through the middle of the group's name, unless the name floats."""
     shown = opens(feed)
     choose(shown, "Copper Gate")
-    border = shown.page.locator("fieldset").evaluate("group => parseFloat(getComputedStyle(group).borderTopWidth)")
-    assert shown.box("legend")["y"] >= shown.box("fieldset")["y"] + border
+    shown.page.get_by_role("button", name="Call responders").click()
+    shown.has("#kind-refusal", "home or a public place")  # the frame is red now
+    assert shown.box("legend")["y"] >= shown.box("fieldset")["y"] + 2
+    shown.troubles.clear()  # the console shows the status of the refusal
+
+
+def test_rows_of_the_dispatch_lists_begin_at_one_line(opens, feed):
+    """They are as wide as a tablet, and long and short names begin at the same place."""
+    shown = opens(feed, viewport={"width": 768, "height": 1024})
+    shown.has(RECORDS, "Copper Gate")
+    begins = "[...document.querySelectorAll('#records button > *')].map((part) => part.getBoundingClientRect().left)"
+    assert len(set(shown.page.evaluate(begins))) == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -161,7 +161,8 @@ def test_responder_with_a_seat_is_offered_directions_and_the_dispatchers_number(
         first.say("accept", id=body["id"])
         first.take("task")
         shown.page.get_by_role("button", name="I am going").click()
-        shown.has(CALLS, "Directions to the AED")
+        shown.has(CALLS, "Mehrzweckhalle")
+        assert shown.page.get_by_role("link", name="Directions to the AED", exact=True).count() == 1
         at, hall = f"{PLACE['lat']},{PLACE['lng']}", f"{HALL[0]},{HALL[1]}"
         web = "https://www.openstreetmap.org/directions?to="
         numbers = [f"geo:{at}?q={at}", f"{web}{at}", f"geo:{hall}?q={hall}", f"{web}{hall}", "tel:+41525550112"]
@@ -179,6 +180,19 @@ def test_zoom_buttons_of_the_responders_map_are_easy_to_see(node, phone, scheme)
     shown = phone(medic(node), color_scheme=scheme)
     shown.has(".maplibregl-ctrl-scale", " m")
     assert shown.contrast(".maplibregl-ctrl-zoom-in .maplibregl-ctrl-icon") > 3
+
+
+def test_responder_on_duty_without_a_connection_is_not_told_that_nobody_needs_help(node, phone):
+    """Nobody knows that, and the responder can't be called."""
+    shown = on_duty(phone(medic(node)))
+    shown.has(QUIET, "Nobody near you needs help.")
+    node.kill()
+    shown.has(QUIET, "Without a connection you can’t be called.")
+    shown.has("#duty-text", "Without a connection")
+    node.start()
+    shown.has("#duty-text", "as medic")
+    shown.has(QUIET, "Nobody near you needs help.")
+    shown.troubles.clear()  # the console shows the attempts to connect
 
 
 def test_responder_who_accepted_can_give_up_the_seat(node, phone, dispatcher):

@@ -56,33 +56,31 @@ function lists() {
   arrange(by("calls"), all.calls.toReversed().map((call) => {
     const record = all.records.find(({ call: id }) => id === call.id);
     const more = `${wordOf(call)}${call.state ? `, ${call.state.seats.length} going` : ""}`;
-    return item(call.id, { call: call.id }, titleOf(call), more, { drill: DRILLS.get(call.state?.call.status), source: record && sourceOf(call, record) });
+    // The address disappears with the call.
+    const facts = record ? ["From a record", isOver(call) ? "" : record.address, recordedAt(record)] : [];
+    return item(call.id, { call: call.id }, titleOf(call), more, { facts, drill: DRILLS.get(call.state?.call.status) });
   }));
-  arrange(by("records"), all.records.filter(({ call }) => !call).map((record) =>
-    item(record.key, { record: record.key }, record.nature, `${record.address || "no address"} · ${recordedAt(record)}`, {
-      drill: DRILLS.get(record.status),
-      obstacle: record.obstacle && "No call: no location",
-    }),
-  ));
+  arrange(by("records"), all.records.filter(({ call }) => !call).map((record) => {
+    const obstacle = record.obstacle && "No call: no location";
+    return item(record.key, { record: record.key }, record.nature, recordedAt(record), { facts: [record.address || "no address"], obstacle, drill: DRILLS.get(record.status) });
+  }));
   by("no-records").textContent = all.records.length ? "Each record has become a call." : "None in this feed.";
 }
 
-/** Return which record became the call. The address disappears with the call. */
-const sourceOf = (call, record) => ["From a record", isOver(call) ? "" : record.address, recordedAt(record)].filter(Boolean).join(" · ");
-
 const titleOf = (call) => call.state?.call.title ?? all.categories[call.form?.category] ?? "Call";
 
-/** Return an entry of a list for `arrange`: a button that opens a record or a call. */
-function item(key, target, title, more, { drill, source, obstacle }) {
+/** Return an entry of a list for `arrange`: a button that opens a record or a call. `more` is the part that changes often. */
+function item(key, target, title, more, { facts, obstacle, drill }) {
   const isCurrent = JSON.stringify(target) === JSON.stringify(chosen);
   const build = () => {
-    const facts = [source && foreign("span", source, "small muted"), obstacle && make("span", "small obstacle", obstacle), drill && make("span", "badge badge-drill", drill)];
-    const button = make("button", "", foreign("span", title), foreign("span", "", "small muted more"), ...facts.filter(Boolean));
+    const known = facts.filter(Boolean).flatMap((fact) => [" · ", foreign("span", fact)]).slice(1);
+    const lines = [known.length && make("span", "small muted", ...known), make("span", "small muted more"), obstacle && make("span", "small obstacle", obstacle), drill && make("span", "badge badge-drill", drill)];
+    const button = make("button", "", foreign("span", title), ...lines.filter(Boolean));
     button.setAttribute("aria-current", String(isCurrent));
     button.addEventListener("click", () => choose(target, true));
     return make("li", "", button);
   };
-  return [key, JSON.stringify([title, drill, source, obstacle, isCurrent]), build, more];
+  return [key, JSON.stringify([title, facts, obstacle, drill, isCurrent]), build, more];
 }
 
 /** Let screen readers announce who is coming to the call that is open here. */

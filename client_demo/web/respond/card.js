@@ -50,7 +50,7 @@ function going(id, task, said, { decline, report }) {
   if (place.access) {
     where.append(foreign("p", place.access, "access"));
   }
-  where.append(...directions(place, "Directions"));
+  where.append(directions(place, "Directions"), make("p", "small muted", "Your map app, or openstreetmap.org, is then told this place."));
   const buttons = make("div", "answers");
   for (const [state, text] of [["aed", "I have the AED"], ["arrived", "I am there"]]) {
     const each = button(text, state === "arrived" ? "button-primary" : "", () => report(id, state));
@@ -68,10 +68,9 @@ function going(id, task, said, { decline, report }) {
 
 /** Return links to directions: one for the phone's map app, and one for a web page, which works without such an app. */
 function directions({ lat, lng }, name) {
-  const link = (text, href) => Object.assign(make("a", "button", text), { href, target: "_blank", rel: "noopener noreferrer" });
+  const link = (text, ariaLabel, href) => Object.assign(make("a", "button", text), { ariaLabel, href, target: "_blank", rel: "noopener noreferrer" });
   const at = `${lat},${lng}`;
-  const links = make("p", "row row-wrap", link(name, `geo:${at}?q=${at}`), link("on openstreetmap.org", `${DIRECTIONS}${at}`));
-  return [links, make("p", "small muted", "The app or the website that you open is told this place.")];
+  return make("p", "row row-wrap", link("Directions", name, `geo:${at}?q=${at}`), link("on the web", `${name}, on the web`, `${DIRECTIONS}${at}`));
 }
 
 function list(aeds, fetch) {
@@ -86,7 +85,7 @@ function toFetch(aed) {
   if (aed.code) {
     box.append(make("p", "", "Code ", foreign("span", aed.code, "door")));
   }
-  box.append(...directions(aed, "Directions to the AED"));
+  box.append(directions(aed, "Directions to the AED"));
   return box;
 }
 
