@@ -11,7 +11,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from pages.conftest import MODULES, ROOT, Shown
+from pages.conftest import MODULES, PHONE, ROOT, Shown
+from pages.pictures.conftest import screens  # noqa: F401 (a fixture)
+from pages.pictures.screens import Screens
 
 import geocast
 
@@ -155,3 +157,24 @@ def test_site_draws_diagrams_and_offers_versions_and_search_in_a_browser(show: C
     shown.page.fill(".sidebar-search", "heartbeat")
     shown.page.press(".sidebar-search", "Enter")
     shown.until("document.querySelector('ul.search a[href*=behaviour]')", "a page is found")
+
+
+def test_site_looks_as_accepted(show: Callable[..., Shown], url: str, screens: Screens):  # noqa: F811
+    """The start page, which says where to begin, and a long page of tables."""
+    start = show(f"{url}/{geocast.__version__}/", reduced_motion="reduce")
+    start.has("#start-here", "receive alerts in an app")
+    start.until("document.querySelector('pre.mermaid svg')", "the diagram is drawn")
+    screens.check(start, "site-start", root="article")
+    screens.check(
+        show(f"{url}/{geocast.__version__}/settings/", reduced_motion="reduce"), "site-settings", root="article"
+    )
+
+
+def test_table_of_settings_shows_every_meaning_on_a_phone(show: Callable[..., Shown], url: str):
+    """No cell is beside the screen, and each says which column it is in."""
+    shown = show(f"{url}/{geocast.__version__}/settings/", viewport=PHONE)
+    cells = shown.page.locator("article td:last-child")
+    beside = "cells => cells.filter(cell => cell.getBoundingClientRect().right > innerWidth).length"
+    assert cells.count() > 30
+    assert cells.evaluate_all(beside) == 0
+    assert cells.first.get_attribute("data-column") == "meaning"
