@@ -117,6 +117,7 @@ def shoot(shown: Shown, cell: Cell, old: Image.Image | None) -> tuple[Image.Imag
 def screenshot(shown: Shown, width: int, height: int) -> Image.Image:
     """Return a picture of the page, cut or filled up to a fixed height."""
     shown.page.evaluate(DRAWN)
+    shown.until("!document.querySelector('[data-idle=false]')", "the map is drawn")
     shown.page.evaluate(f"({STILL})()")
     options: dict[str, Any] = {"full_page": True} if SCREENS[width] > 1 else {}
     shot = shown.page.screenshot(type="jpeg", quality=90, animations="disabled", **options)
