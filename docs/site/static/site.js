@@ -53,6 +53,7 @@ function drawDiagrams() {
 function nameColumns() {
   for (const table of document.querySelectorAll("table.docutils")) {
     const columns = [...table.querySelectorAll("thead th")].map((head) => head.innerText);
+    table.classList.toggle("settings", columns.includes("environment variable"));
     for (const row of table.querySelectorAll("tbody tr")) {
       [...row.cells].forEach((cell, at) => (cell.dataset.column = columns[at] ?? ""));
     }

@@ -28,7 +28,7 @@ def screens() -> Iterator[Screens]:
     """Return the check of pictures. At the end no page may have had a finding."""
     checking = Screens()
     yield checking
-    assert checking.findings == []
+    assert not checking.findings, "\n".join(checking.findings)
 
 
 @pytest.fixture(scope="module")

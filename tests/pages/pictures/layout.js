@@ -13,7 +13,7 @@
   const parents = (element) => (element.parentElement ? [element.parentElement, ...parents(element.parentElement)] : []);
   const scrolls = (value) => ["auto", "scroll"].includes(value);
   const clips = (value) => ["hidden", "clip"].includes(value);
-  const isWord = (element) => styleOf(element).display === "inline" && element.parentElement.innerText.length > element.innerText.length;
+  const isWord = (element) => element.matches("a") && styleOf(element).display === "inline"; // a link as part of a text
   const all = [...document.querySelector(root).querySelectorAll("*")].filter(canBeSeen);
 
   // The page itself does not scroll sideways.
