@@ -6,10 +6,11 @@
   const boxOf = (element) => element.getBoundingClientRect();
   const nameOf = (element) =>
     [element.tagName.toLowerCase(), element.id && `#${element.id}`, ...[...element.classList].map((each) => `.${each}`)].join("") +
-    ` “${(element.innerText || element.ariaLabel || "").trim().slice(0, 40)}”`;
+    ` “${(element.innerText || element.ariaLabel || "").trim().replace(/\s+/g, " ").slice(0, 40)}”`;
   const canBeSeen = (element) =>
     element.checkVisibility({ opacityProperty: true, visibilityProperty: true }) &&
-    boxOf(element).width > 0 && !element.closest(".visually-hidden, [aria-hidden=true], .maplibregl-marker");
+    !element.closest("[aria-hidden=true], .maplibregl-marker") &&
+    [element, ...parents(element)].every((each) => boxOf(each).width > 1); // 1 px: for screen readers only
   const parents = (element) => (element.parentElement ? [element.parentElement, ...parents(element.parentElement)] : []);
   const scrolls = (value) => ["auto", "scroll"].includes(value);
   const clips = (value) => ["hidden", "clip"].includes(value);

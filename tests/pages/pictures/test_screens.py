@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h3
 import pytest
-from end_to_end.kit.alerts import alert, cancel_body, circle
+from end_to_end.kit.alerts import alert, circle
 from end_to_end.kit.desk import DeskProcess, row, write_feed
 from end_to_end.kit.dispatcher import DISPATCH_SCOPE, Dispatcher, call
 from end_to_end.kit.earth import Point
@@ -40,6 +40,12 @@ def publish(node: Node, alert_id: str, spot: Point, minutes: int, category: str,
     node.publish(
         alert(spot, id=alert_id, category=category, severity=severity, area=circle(spot, 700), **times, **fields)
     )
+
+
+def end_alerts(node: Node) -> None:
+    """Cancel all live alerts, which have revision 1."""
+    for alert_id in node.live():
+        node.cancel(alert_id, 2)
 
 
 def open_map(city: LiveMap, show: Show) -> Shown:
@@ -129,15 +135,13 @@ def test_live_map_with_alerts_looks_as_accepted(node: Node, city: LiveMap, show:
     shown.has("#fan-out-told", "1,200")
     screens.check(shown, "map-busy")
 
-    for alert_id in ("near-a", "near-b", "far-0", "far-1", "far-2"):
-        node.post(f"/v1/alerts/{alert_id}/cancel", cancel_body(2))
+    end_alerts(node)
     publish(node, "long", near, 55, "fire_structure", "severe", headline=LONG, description=LONG * 3)
     publish(node, "arabic", HOME, 50, "fire_structure", "moderate", headline=ARABIC, description=f"{ARABIC}. " * 4)
     shown = open_map(city, show)
     wait_until(lambda: shown.page.locator("#affecting li").count() == 2, "the alerts here")
     screens.check(shown, "map-foreign")
-    for alert_id in ("long", "arabic"):
-        node.post(f"/v1/alerts/{alert_id}/cancel", cancel_body(2))
+    end_alerts(node)
 
 
 # ---- the responder's page ----------------------------------------------------------------------------------------
@@ -156,6 +160,12 @@ def medic(node: Node, sub: str) -> str:
     return node.keys.token(sub=sub, scope=PHONE_SCOPE, iat=now, exp=now + A_DAY_S, quals=["medic"])
 
 
+def without_notice(shown: Shown) -> None:
+    """Wait for a notice, which would disappear after a while, and hide it."""
+    shown.page.locator("#notice").wait_for()
+    shown.page.evaluate("document.querySelector('#notice').hidden = true")
+
+
 def test_responder_page_looks_as_accepted(node: Node, pager: str, show: Show, screens: Screens) -> None:
     """Off duty, on duty, called, called in long words and from right to left, on the way, and resting."""
     shown = show(f"{pager}/#token={medic(node, 'r-pictures')}", **SETTINGS)
@@ -166,7 +176,7 @@ def test_responder_page_looks_as_accepted(node: Node, pager: str, show: Show, sc
     shown.has("#quiet", "Nobody")
     screens.check(shown, "respond-on-duty")
     with Dispatcher(node) as dispatcher, Responder(node, "r-first", here(HOME), quals=("medic",)) as first:
-        dispatcher.post("", call(id="foreign", place=PATIENT, headline=f"{ARABIC} {LONG}"))
+        dispatcher.post("", call(id="foreign", place=PATIENT, headline=f"{ARABIC} {LONG[:80]}"))
         shown.has("#calls", LONG[:20])
         screens.check(shown, "respond-foreign")
         dispatcher.post("/foreign/end", {"reason": "The test is over."})
@@ -175,17 +185,18 @@ def test_responder_page_looks_as_accepted(node: Node, pager: str, show: Show, sc
         while first.any().get("call", {}).get("id") != "pictured":
             pass
         shown.has("#calls", "Bystander does compressions")
-        shown.until("document.querySelector('#notice').hidden", "the notice about the other call is gone")
+        without_notice(shown)
         screens.check(shown, "respond-called")
         first.say("accept", id="pictured")
-        first.take("task")
+        while first.any()["type"] != "task":
+            pass
         shown.page.get_by_role("button", name="I am going").click()
         shown.has("#calls", "Town hall")
         wait_until(lambda: shown.page.locator(".mark-fetch").count() == 1, "the defibrillator is on the map")
         screens.check(shown, "respond-task")
         dispatcher.post("/pictured/end", {"reason": "The crew is there."})
         shown.has("#quiet", "You rest until")
-        shown.until("document.querySelector('#notice').hidden", "the notice about the call is gone")
+        without_notice(shown)
         screens.check(shown, "respond-resting")
 
 
@@ -236,12 +247,16 @@ def test_dispatch_page_looks_as_accepted(
         record.filter(has_text="Copper Gate").click()
         shown.page.get_by_label("a public place").check()
         shown.page.get_by_role("button", name="Call responders").click()
-        phone.say("accept", id=phone.take("call")["call"]["id"], eta_s=240)
-        phone.take("task")
+        call_id = phone.take("call")["call"]["id"]
+        phone.say("accept", id=call_id, eta_s=240)
+        while phone.any()["type"] != "task":
+            pass
         shown.has("#seats", "is going")
         screens.check(shown, "dispatch-going")
         shown.page.get_by_role("button", name="Correct…").click()
         screens.check(shown, "dispatch-correcting")
+    with Dispatcher(node) as dispatcher:
+        dispatcher.post(f"/{call_id}/end", {"reason": "The test is over."})
 
 
 # ---- the review desk ---------------------------------------------------------------------------------------------
@@ -255,10 +270,11 @@ def desk_feed(path: Path) -> Path:
         [
             row("FIRE", "Structure fire", spot, 130),
             row("FIRE", "Structure fire", spot, 125, unit="Ladder 4"),
-            row("OLD", "Commercial fire", spot, 3700),
+            row("OLD", "Residential fire", spot, 3700),
             row("ARSON", "Arson", spot, 320),
             row("NEVER", "Assault", spot, 440),
-            row("LONG", f"Structure fire {LONG}", spot, 560, address=ARABIC, unit=LONG),
+            row("LONG", "Commercial fire", spot, 560, address=ARABIC, unit=LONG),
+            row("WORD", LONG, spot, 620, address=LONG),
         ],
     )
 
@@ -277,8 +293,8 @@ def test_review_desk_looks_as_accepted(node: Node, show: Show, screens: Screens,
         screens.check(shown, "desk-shortcuts", root="#shortcuts")
         shown.page.keyboard.press("Escape")
         item = shown.page.locator(".item")
-        item.filter(has_text=LONG[:10]).click()
-        shown.has("#title", LONG[:10])
+        item.filter(has_text="Commercial fire").click()
+        shown.has("#title", "Commercial fire")
         shown.page.fill("#headline", ARABIC)
         shown.page.fill("#description", LONG)
         screens.check(shown, "desk-foreign")
@@ -294,7 +310,12 @@ def test_review_desk_looks_as_accepted(node: Node, show: Show, screens: Screens,
         shown.has("#approve", "Publish revision 2")
         shown.page.get_by_role("button", name="Cancel the alert…").click()
         screens.check(shown, "desk-live")
+        shown.page.get_by_role("button", name="Kept back").click()
+        item.filter(has_text=LONG[:10]).click()
+        shown.has("#title", LONG[:10])
+        screens.check(shown, "desk-kept-back")
         shown.context.close()
+    end_alerts(node)
 
 
 # ---- the node's own pages, and the example -----------------------------------------------------------------------
@@ -330,7 +351,7 @@ def test_example_page_looks_as_accepted(node: Node, show: Show, screens: Screens
     shown.page.goto(f"{origin}/example.html")
     shown.has("#alerts", "Burglary")
     screens.check(shown, "example", root="#alerts")
-    node.post("/v1/alerts/example/cancel", cancel_body(2))
+    end_alerts(node)
 
 
 MOST_BYTES = 2_500_000  # of all accepted pictures
