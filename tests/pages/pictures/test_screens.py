@@ -262,6 +262,9 @@ def test_dispatch_page_looks_as_accepted(
 # ---- the review desk ---------------------------------------------------------------------------------------------
 
 
+MAY_APPROVE = "!document.querySelector('#approve').disabled"
+
+
 def desk_feed(path: Path) -> Path:
     """Write a feed of incidents: a fire, an old fire, an arson, an assault, and one in long words and Arabic."""
     spot = offset(*HOME, 9000, 9000)
@@ -287,7 +290,7 @@ def test_review_desk_looks_as_accepted(node: Node, show: Show, screens: Screens,
         screens.check(stranger, "desk-sign-in")
         stranger.troubles.clear()  # the console shows the refusal
         shown = show(desk.link("ann"), **SETTINGS)
-        shown.has("#list", "Structure fire")
+        shown.has("#list", "Commercial fire")
         screens.check(shown, "desk-list")
         shown.page.click("#help")
         screens.check(shown, "desk-shortcuts", root="#shortcuts")
@@ -297,6 +300,8 @@ def test_review_desk_looks_as_accepted(node: Node, show: Show, screens: Screens,
         shown.has("#title", "Commercial fire")
         shown.page.fill("#headline", ARABIC)
         shown.page.fill("#description", LONG)
+        shown.has("#preview", ARABIC)
+        shown.until(MAY_APPROVE, "the node would accept it")
         screens.check(shown, "desk-foreign")
         shown.page.set_viewport_size({"width": 1280, "height": 800})
         item.filter(has_text="Structure fire").first.click()
@@ -304,7 +309,8 @@ def test_review_desk_looks_as_accepted(node: Node, show: Show, screens: Screens,
         shown.has("#headline-trouble", "reads like")
         screens.check(shown, "desk-refused")
         shown.page.fill("#headline", "Building on fire. Keep windows closed and stay away.")
-        shown.until("!document.querySelector('#approve').disabled", "the button can be pressed")
+        shown.has("#preview", "Keep windows closed")
+        shown.until(MAY_APPROVE, "the node would accept it")
         screens.check(shown, "desk-incident")
         shown.page.click("#approve")
         shown.has("#approve", "Publish revision 2")
