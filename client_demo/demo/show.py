@@ -73,6 +73,7 @@ NEEDED, MOST_CASES = 2, 40
 TUNNEL = 60  # number of subscribers who lose their connection
 REASONS_SHOWN = 12
 FROM_THE_MIDDLE_M = (-700.0, 100.0)  # north, east: beside the names on the map
+RESPONDER_SCOPES = ("alerts:receive", "alerts:test")  # the dispatch page proposes exercises
 FROM_THE_ARREST_M = (150.0, -120.0)  # north, east: the first place of the responder's page
 NEIGHBOUR_M = 1500.0
 AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # after the verdict: seconds between two acts, and the number of live alerts
@@ -265,7 +266,7 @@ async def _serve_calls(
     """Serve the page of a responder near the newest cardiac arrest, and a dispatch page.
 
     Return the links to the pages, by name. Calls that are opened on the dispatch page also reach the simulated
-    responders.
+    responders. They are exercises unless the dispatcher chooses otherwise.
     """
     view = View(node.stream_url, place=offset(*where(arrests[0]), *FROM_THE_ARREST_M), style_url=programme.map_style)
     settings = DispatchSettings(
@@ -273,13 +274,13 @@ async def _serve_calls(
         token=node.dispatch_token,
         feed=programme.feed or SAMPLE,
         feed_format=programme.feed_format,
-        status="actual",
+        status="exercise",
         style_url=programme.map_style,
     )
     url = await cleanup.enter_async_context(_on_port(RESPONDER_PORT, partial(responder_page, view)))
     opening = _on_port(DISPATCH_PORT, lambda port: open_dispatch(replace(settings, port=port)))
     page = await cleanup.enter_async_context(opening)
-    token = node.issuer.token("r-you", ["alerts:receive"], LIFE_S, ["cpr", "medic"])
+    token = node.issuer.token("r-you", RESPONDER_SCOPES, LIFE_S, ["cpr", "medic"])
     dispatch = {f"dispatch page, as {name}": link for name, link in page.links.items()}
     return {"responder's page, for you": signed_in(url, token), **dispatch}
 
@@ -431,7 +432,7 @@ class Show:
             self._progress.say(await self._sleepers.register(incidents))
 
     def _token_of(self, sub: str, quals: Sequence[str], life_s: int) -> str:
-        return self._node.issuer.token(sub, ["alerts:receive"], life_s, quals)
+        return self._node.issuer.token(sub, RESPONDER_SCOPES, life_s, quals)
 
     def _that_fit(self, count: int) -> int:
         """Return how many of `count` subscribers can connect.

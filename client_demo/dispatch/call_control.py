@@ -251,7 +251,7 @@ def read_form(sent: Mapping[str, Any]) -> Form:
     Its values are texts, and numbers or None. Raise ValueError if there are other values.
     """
     form: Form = {}
-    for name in ("category", "status", "headline", "kind", "address", "access"):
+    for name in ("category", "status", "headline", "kind", "address", "access", "callback_phone"):
         form[name] = read_text(name, sent.get(name, ""))
     for name, most in (("lat", 90), ("lng", 180)):
         value = form[name] = sent.get(name)
@@ -289,12 +289,14 @@ def _require(form: Form) -> None:
 
 def _said(form: Form) -> dict[str, Any]:
     """Return the fields of a call that the dispatcher has filled in, formatted as the node expects them."""
-    place = {name: form[name] for name in ("lat", "lng", "kind", "address", "access") if form[name] not in ("", None)}
+    names = ("lat", "lng", "kind", "address", "access", "callback_phone")
+    place = {name: form[name] for name in names if form[name] not in ("", None)}
     return {**{name: form[name] for name in ("category", "headline", "status")}, "place": place}
 
 
 _FIELDS = {"/headline": "headline", "/place/kind": "kind", "/category": "category", "/status": "status"}
-_FIELDS |= {"/place/lat": "place", "/place/lng": "place", "/place/address": "address", "/place/access": "access"}
+_FIELDS |= {"/place/lat": "place", "/place/lng": "place"}
+_FIELDS |= {f"/place/{name}": name for name in ("address", "access", "callback_phone")}
 
 
 def troubles(refusal: Refused) -> list[Trouble]:

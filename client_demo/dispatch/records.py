@@ -53,6 +53,18 @@ def calls_for_help(records: Records, categories: Collection[str]) -> list[Record
     return found[: -MOST_RECORDS - 1 : -1]
 
 
+def area_of(records: Records) -> list[dict[str, float]]:
+    """Return two opposite corners of the area of a feed's incidents, or an empty list if none has a place.
+
+    The outermost 2 % on each side are left out, because some records have wrong places.
+    """
+    incidents = [group.incident for group in records.groups]
+    lats = sorted(each.lat for each in incidents if each.lat is not None)
+    lngs = sorted(each.lng for each in incidents if each.lng is not None)
+    cut = len(lats) // 50
+    return [{"lat": lats[at], "lng": lngs[at]} for at in (cut, -1 - cut)] if lats else []
+
+
 def _read(group: Group, records: Records, categories: Collection[str]) -> Iterator[Record]:
     incident = group.incident
     nature = incident.nature.casefold()

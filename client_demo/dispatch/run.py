@@ -19,7 +19,7 @@ from client_demo.staff_page.changes import OpenPages
 from client_demo.staff_page.run import ATTEMPT_S, OpenPage, PageSettings, serve_page
 
 from .call_control import CallControl
-from .records import calls_for_help
+from .records import area_of, calls_for_help
 from .service import DispatchService
 
 DISPATCH_PORT = 8775
@@ -64,6 +64,6 @@ async def open_dispatch(settings: DispatchSettings) -> AsyncIterator[OpenPage]:
             clock=wall_ms,
         )
         keys = {name: secrets.token_urlsafe(24) for name in settings.dispatchers}
-        labels = {"feed": found.format.title, "style_url": settings.style_url}
+        labels = {"feed": found.format.title, "area": area_of(found), "style_url": settings.style_url}
         routes = DispatchService(control, pages, keys, labels, wall_ms).routes()
         yield await cleanup.enter_async_context(serve_page(settings, routes, keys, control.run))

@@ -42,6 +42,7 @@ def call_options(command: Command) -> Command:
         ),
         click.option("--address", help="Up to 200 characters, sent only to responders with a seat."),
         click.option("--access", help="How to get in, up to 500 characters, sent only to responders with a seat."),
+        click.option("--callback-phone", help="Your telephone number, sent only to responders with a seat."),
         click.option(
             "--file",
             "path",
@@ -60,7 +61,7 @@ def _said(path: Path | None, fields: dict[str, Any]) -> dict[str, Any]:
     `fields` has the values of the command line options. Each option that the user has given replaces the field of the
     same name.
     """
-    place = {name: fields.pop(name) for name in ("lat", "lng", "kind", "address", "access")}
+    place = {name: fields.pop(name) for name in ("lat", "lng", "kind", "address", "access", "callback_phone")}
     said = _read(path)
     at = said.get("place", {})
     if not isinstance(at, dict):

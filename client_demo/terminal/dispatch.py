@@ -27,22 +27,18 @@ from .pages import listener_options, require_installed, serve_staff_page, style_
 )
 @click.option(
     "--status",
+    default="exercise",
     type=click.Choice(("actual", "exercise", "test")),
-    help="The status of calls, unless a record has another. Default: exercise; actual with --as-recorded.",
+    help="The status that the form proposes for a call, unless the record has another.",
 )
 @click.option("--as-recorded", "is_as_recorded", is_flag=True, help="Keep the times of the file.")
 @style_option
-def dispatch(api: str, status: str | None, is_as_recorded: bool, **options: Any) -> None:
+def dispatch(api: str, status: str, is_as_recorded: bool, **options: Any) -> None:
     """Open the dispatch page, where people call responders from dispatch records, and see who is coming.
 
     FEED is a CSV or JSON file; its records count as having just happened. Default: a sample of invented incidents.
     """
     require_installed(PAGE)
-    settings = DispatchSettings(
-        api_url=api,
-        status=status or ("actual" if is_as_recorded else "exercise"),
-        retimes=not is_as_recorded,
-        **options,
-    )
+    settings = DispatchSettings(api_url=api, status=status, retimes=not is_as_recorded, **options)
     failure = f"the page can't be served on port {settings.port}"
-    serve_staff_page(open_dispatch(settings), "dispatch page", f"calls are: {settings.status}", failure)
+    serve_staff_page(open_dispatch(settings), "dispatch page", f"calls are: {status}", failure)

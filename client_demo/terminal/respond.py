@@ -158,6 +158,8 @@ class DutyScreen(Screen):
 def _place(task: Mapping[str, Any]) -> Text:
     place = task["place"]
     words = [place.get("address"), place.get("access"), f"{place['lat']:.5f}, {place['lng']:.5f}"]
+    if phone := place.get("callback_phone"):
+        words.append(f"dispatcher: {phone}")
     fetch, aeds = task.get("fetch"), task.get("aeds") or []
     if isinstance(fetch, int) and 0 <= fetch < len(aeds):
         aed = aeds[fetch]

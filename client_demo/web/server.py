@@ -54,7 +54,7 @@ _SHARED_PARTS = (
     "theme.js",
     "trust.js",
 )
-SHARED = beside(*(f"shared/{name}" for name in _SHARED_PARTS))
+SHARED = beside(*(f"shared/{name}" for name in _SHARED_PARTS)) | {"/favicon.ico": WEB / "shared" / "icon.svg"}
 _MAP_MODULES = (
     "maplibre-gl/dist/maplibre-gl.css",
     "maplibre-gl/dist/maplibre-gl.mjs",

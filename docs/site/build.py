@@ -209,7 +209,9 @@ def list_versions(folder: Path) -> None:
     found = [path.parent.name for path in folder.glob("*/objects.inv")]
     found.sort(key=lambda name: [int(part) if part.isdigit() else -1 for part in re.split(r"[.+]", name)], reverse=True)
     (folder / "versions.json").write_text(json.dumps(found))
-    (folder / "index.html").write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={found[0]}/">\n')
+    icon = f'<link rel="icon" href="{found[0]}/_static/icon.svg">'
+    start = f'<!doctype html>{icon}<meta http-equiv="refresh" content="0; url={found[0]}/">\n'
+    (folder / "index.html").write_text(start)
 
 
 def main(folder: Path, root: Path = ROOT) -> int:

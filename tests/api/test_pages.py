@@ -23,6 +23,7 @@ SHOWN = (
     "/docs/calls.js",
     "/docs/pages.css",
     "/docs/icon.svg",
+    "/favicon.ico",
     "/docs/swagger-ui.css",
     "/openapi.json",
     "/v1/asyncapi.json",

@@ -91,10 +91,11 @@ def test_error_names_invalid_field(name, values):
         ("kind", ["home", "Public", "", None]),
         ("address", ["", "a" * 201, "tab\there", "\ud800", 1, None]),
         ("access", ["", "a" * 501, "\x00", 1, None]),
+        ("callback_phone", ["", "1", "1" * 31, "+1 555 01l2", "call me", "+", "1\n2", "12\n", 112, None]),
     ],
 )
 def test_error_names_field_of_the_place_that_is_out_of_bounds(name, values):
-    """The bounds themselves are allowed (RY5, RY6, RY7, L6)."""
+    """The bounds themselves are allowed (RY5, RY6, RY7, RY9, L6)."""
     for value in values:
         assert broken(place=place(**{name: value})) == [("invalid-value", f"/place/{name}")], value
 
@@ -103,6 +104,12 @@ def test_values_at_the_bounds_are_valid():
     """A text may also end with a line feed (RY5, RY7, P8)."""
     found = parse_call(call_request(place=place(lat=-90, lng=180.0, address="a" * 199 + "\n", access="b" * 500)))
     assert (found.place.lat, found.place.lng, found.place.address) == (-90.0, 180.0, "a" * 199 + "\n")
+
+
+@pytest.mark.parametrize("phone", ["12", "+1" + "5" * 28, "+41 52 555 01 12", "0(44) 555/01.12"])
+def test_phone_number_of_the_dispatcher_is_kept_as_sent(phone):
+    """It reaches only responders with a seat, because it is encrypted with the place (RY9, RZ3)."""
+    assert parse_call(call_request(place=place(callback_phone=phone))).place.callback_phone == phone
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,10 @@ def test_each_kind_of_call_entry_is_decoded_unchanged():
 
 
 def test_unknown_fields_of_later_releases_are_ignored():
-    """A later release may add fields to a body (G4)."""
+    """A later release may add fields to a body or a secret (G4)."""
     more = msgpack.packb({**msgpack.unpackb(packed(Widening(2, 5))), "later": {"a": [1]}})
     assert body_of(CallEntry("c", 2, 99, "widen", more, b"?")) == Widening(2, 5)
+    assert secret_of("call", msgpack.packb({**msgpack.unpackb(packed(PLACE)), "later": "x"})) == PLACE
 
 
 @pytest.mark.parametrize("plain", [b"", b"\xc1", msgpack.packb([1]), msgpack.packb({"ring": "x", "at": 5})])

@@ -4,6 +4,7 @@ import atexit
 import functools
 import http.server
 import importlib.util
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import pytest
 from end_to_end.kit.node import clean_environment
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
+from PIL import Image
 from playwright.sync_api import Browser, FloatRect, Page, Playwright, sync_playwright
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +83,12 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
+def luminance(colour: tuple[int, ...]) -> float:
+    """Return the relative luminance of a colour (WCAG 2.1)."""
+    parts = [part / 255 / 12.92 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in colour]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
 class Shown:
     """A page in the browser and its errors: console messages, uncaught exceptions and failed requests.
 
@@ -134,6 +142,14 @@ class Shown:
             return seen[-1] if seen[-2] == seen[-1] else None
 
         return wait_until(at_rest, f"{selector} is on the screen")
+
+    def contrast(self, selector: str) -> float:
+        """Return the greatest contrast (WCAG) of a pixel in an element's box to the box's most frequent colour."""
+        drawn = self.page.screenshot(clip=self.box(selector), animations="disabled")
+        counted = Image.open(io.BytesIO(drawn)).convert("RGB").getcolors(1 << 24)
+        ground = luminance(max(counted)[1])
+        pairs = (sorted((ground, luminance(colour))) for _, colour in counted)
+        return max((light + 0.05) / (dark + 0.05) for dark, light in pairs)
 
     def picture(self, name: str, **options: Any) -> None:
         """Save a screenshot."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from end_to_end.kit.alerts import Json
 from end_to_end.kit.desk import row, write_feed
-from end_to_end.kit.dispatcher import DISPATCH_SCOPE, calling_node
+from end_to_end.kit.dispatcher import DISPATCH_SCOPE, Dispatcher, call, calling_node
 from end_to_end.kit.keys import Keys, bearer
 from end_to_end.kit.node import Node
 from end_to_end.kit.responder import Responder, here, north_of
@@ -125,6 +125,103 @@ def test_no_call_is_opened_before_the_kind_of_place_is_chosen(node, opens, feed)
     shown.has("#kind-refusal", "home or a public place")
     assert shown.page.evaluate("document.activeElement.name") == "kind"
     assert ids_of(node) == before
+    shown.troubles.clear()  # the console shows the status of the refusal
+
+
+def test_call_is_proposed_as_an_exercise_even_with_the_feeds_own_times(opens, feed):
+    """Nobody calls responders for real by accident."""
+    shown = opens(feed, "--as-recorded")
+    choose(shown, "Copper Gate")
+    assert shown.page.get_by_label("It is").input_value() == "exercise"
+
+
+def test_record_that_became_a_call_is_listed_only_as_a_call(opens, feed):
+    """The call names its record, and keeps the address no longer than the call lasts (rule RZ4)."""
+    shown = opens(feed, "--as-recorded")
+    choose(shown, "Copper Gate")
+    call_responders(shown)
+    shown.has(COUNTS, "called")
+    shown.has(f"{CALLS} [aria-current=true]", "From a record · Copper Gate 4 · ")
+    shown.has_not(RECORDS, "Copper Gate")
+    shown.has(RECORDS, "Nowhere Lane")
+    shown.page.get_by_role("button", name="End the call…").click()
+    shown.page.get_by_role("button", name="End it").click()
+    shown.has(CALLS, "Ended")
+    shown.has_not(CALLS, "Copper Gate")
+    assert "Copper Gate" not in shown.text("body")
+
+
+def test_news_leave_the_focus_in_the_list_of_records(node, opens, feed):
+    """Somebody who moves through the list with the keyboard is not thrown out of it when a call is opened elsewhere."""
+    shown = opens(feed, "--as-recorded")
+    shown.has(RECORDS, "Test Street")
+    shown.page.locator(f"{RECORDS} button", has_text="Test Street").focus()
+    with Dispatcher(node) as other:
+        body = call()
+        other.post("", body)
+        wait_until(lambda: body["id"] in ids_of(node), "it is open")
+        shown.until(f"document.querySelector('#calls [data-key=\"{body['id']}\"]')", "the page lists it")
+        assert "Test Street" in shown.page.evaluate("document.activeElement.textContent")
+        other.post(f"/{body['id']}/end", {"reason": "The test is over."})
+
+
+def test_map_of_the_dispatch_page_starts_at_the_area_of_the_feed(opens, feed):
+    """The scale of a map of the world would be thousands of kilometres."""
+    shown = opens(feed, "--as-recorded")
+    shown.until("/\\d\\sm$/.test(document.querySelector('.maplibregl-ctrl-scale')?.textContent)", "a scale in metres")
+
+
+def test_header_of_the_dispatch_page_is_low_on_a_phone(opens, feed):
+    """The name of the feed takes one line."""
+    shown = opens(feed, viewport={"width": 390, "height": 844})
+    shown.has(RECORDS, "Copper Gate")
+    assert shown.box("#feed")["height"] < 24
+    assert shown.box(".bar")["height"] < 130
+    assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_no_border_crosses_a_name_of_the_dispatch_form(opens, feed):
+    """A browser draws the frame of a group of fields through the middle of the group's name, unless the name floats."""
+    shown = opens(feed)
+    choose(shown, "Copper Gate")
+    shown.page.get_by_role("button", name="Call responders").click()
+    shown.has("#kind-refusal", "home or a public place")  # the frame is red now
+    assert shown.box("legend")["y"] >= shown.box("fieldset")["y"] + 2
+    shown.troubles.clear()  # the console shows the status of the refusal
+
+
+def test_rows_of_the_dispatch_lists_begin_at_one_line(opens, feed):
+    """They are as wide as a tablet, and long and short names begin at the same place."""
+    shown = opens(feed, viewport={"width": 768, "height": 1024})
+    shown.has(RECORDS, "Copper Gate")
+    begins = "[...document.querySelectorAll('#records button > *')].map((part) => part.getBoundingClientRect().left)"
+    assert len(set(shown.page.evaluate(begins))) == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_zoom_buttons_of_the_dispatch_map_are_easy_to_see(opens, feed, scheme):
+    """Their contrast is at least 3 : 1 (WCAG 1.4.11)."""
+    shown = opens(feed, color_scheme=scheme)
+    shown.box(".maplibregl-ctrl-zoom-in")
+    assert shown.contrast(".maplibregl-ctrl-zoom-in") > 3
+    assert shown.contrast(".maplibregl-ctrl-zoom-out .maplibregl-ctrl-icon") > 3
+
+
+def test_phone_number_of_the_dispatcher_is_sent_to_who_goes(node, opens, tmp_path):
+    """A refused number is named beside its field (rule RY9)."""
+    spot = (33.8, -96.8)  # no other test calls responders here
+    feed = write_feed(tmp_path / "feed.csv", [row("A", "Cardiac arrest", spot, address="Tannery Row 9")])
+    shown = opens(feed, "--as-recorded", "--status", "actual")
+    with Responder(node, "r-77aa", here(north_of(spot, 60))) as phone:
+        choose(shown, "Tannery Row")
+        shown.page.get_by_label("Your phone number").fill("ask me")
+        call_responders(shown)
+        shown.has("#callback_phone-refusal", "pattern")
+        shown.page.get_by_label("Your phone number").fill("+41 52 555 01 12")
+        shown.page.get_by_role("button", name="Call responders").click()
+        rung = phone.take("call")
+        phone.say("accept", id=rung["call"]["id"])
+        assert phone.take("task")["place"]["callback_phone"] == "+41 52 555 01 12"
     shown.troubles.clear()  # the console shows the status of the refusal
 
 

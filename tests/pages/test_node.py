@@ -34,6 +34,13 @@ def open_page(show: Show, node: Node) -> Iterator[Callable[..., Shown]]:
     assert asked == {urlsplit(str(node.api.base_url)).netloc}
 
 
+def test_browser_finds_the_icon_of_a_node(node: Node):
+    """Browsers ask for `/favicon.ico` when they show a document without a link to its icon, such as `/openapi.json`."""
+    answer = node.api.get("/favicon.ico")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/svg+xml")
+    assert answer.content.startswith(b"<svg")
+
+
 def test_api_page_lists_all_operations_with_examples(open_page: Callable[..., Shown], node: Node):
     """`/` redirects to the page, which reads OpenAPI 3.1 and obeys its Content-Security-Policy."""
     shown = open_page("/")

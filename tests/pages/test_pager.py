@@ -148,6 +148,53 @@ def test_second_responder_is_shown_the_defibrillator_to_fetch_and_its_code(node,
         shown.picture("pager-task", full_page=True)
 
 
+def test_responder_with_a_seat_is_offered_directions_and_the_dispatchers_number(node, phone, dispatcher):
+    """The links lead to the exact place and to the defibrillator, and are gone after the call (rules RU2, RI3, RY9)."""
+    shown = on_duty(phone(medic(node)))
+    body = call(place={**PLACE, "callback_phone": "+41 (52) 555 01 12"})
+    dispatcher.post("", body)
+    shown.has(CALLS, "I am going")
+    links = f"[...document.querySelectorAll('{CALLS} a')].map(({{ href }}) => href)"
+    assert shown.page.evaluate(links) == []
+    with Responder(node, new_id("r"), here(HOME), quals=("medic",)) as first:
+        first.take("call")
+        first.say("accept", id=body["id"])
+        first.take("task")
+        shown.page.get_by_role("button", name="I am going").click()
+        shown.has(CALLS, "Mehrzweckhalle")
+        assert shown.page.get_by_role("link", name="Directions to the AED", exact=True).count() == 1
+        at, hall = f"{PLACE['lat']},{PLACE['lng']}", f"{HALL[0]},{HALL[1]}"
+        web = "https://www.openstreetmap.org/directions?to="
+        numbers = [f"geo:{at}?q={at}", f"{web}{at}", f"geo:{hall}?q={hall}", f"{web}{hall}", "tel:+41525550112"]
+        assert shown.page.evaluate(links) == numbers
+        for box in shown.page.locator(f"{CALLS} a").all():
+            assert box.bounding_box()["height"] >= 40, "big enough for a thumb"
+    dispatcher.post(f"/{body['id']}/end", {"reason": "The test is over."})
+    wait_until(lambda: not shown.text(CALLS), "the call is gone from the page")
+    assert shown.page.evaluate(links) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_zoom_buttons_of_the_responders_map_are_easy_to_see(node, phone, scheme):
+    """Their contrast is at least 3 : 1 (WCAG 1.4.11)."""
+    shown = phone(medic(node), color_scheme=scheme)
+    shown.box(".maplibregl-ctrl-zoom-in")
+    assert shown.contrast(".maplibregl-ctrl-zoom-in .maplibregl-ctrl-icon") > 3
+
+
+def test_responder_on_duty_without_a_connection_is_not_told_that_nobody_needs_help(node, phone):
+    """Nobody knows that, and the responder can't be called."""
+    shown = on_duty(phone(medic(node)))
+    shown.has(QUIET, "Nobody near you needs help.")
+    node.kill()
+    shown.has(QUIET, "Without a connection you can’t be called.")
+    shown.has("#duty-text", "Without a connection")
+    node.start()
+    shown.has("#duty-text", "as medic")
+    shown.has(QUIET, "Nobody near you needs help.")
+    shown.troubles.clear()  # the console shows the attempts to connect
+
+
 def test_responder_who_accepted_can_give_up_the_seat(node, phone, dispatcher):
     """The place disappears from the page at once (rule RV5)."""
     shown = on_duty(phone(medic(node)))

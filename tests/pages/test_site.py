@@ -132,6 +132,14 @@ def test_site_loads_nothing_from_elsewhere(site: Path):
         assert not [each for each in loaded if re.match(r"(\w+:)?//", each)]
 
 
+def test_every_page_of_the_site_has_an_icon(site: Path):
+    """The start page, which leads to the latest version, has one too."""
+    for file in site.rglob("*.html"):
+        icons = re.findall(r'<link rel="(?:shortcut )?icon" href="([^"?]+)', file.read_text("utf-8"))
+        assert icons, file
+        assert all((file.parent / icon).is_file() for icon in icons)
+
+
 def test_broken_link_fails_the_build_of_the_site(tmp_path: Path):
     """Links to pages, files and headings are checked, and each broken one is named."""
     (tmp_path / "docs").mkdir()

@@ -3,7 +3,7 @@
 import "/shared/trust.js";
 import { Detail } from "/desk/form.js";
 import { decided, List, listed, tabOf, TABS } from "/desk/list.js";
-import { by, DRILLS, make } from "/shared/elements.js";
+import { by, DRILLS, make, write } from "/shared/elements.js";
 import { Signing } from "/desk/signing.js";
 import { ServiceClient } from "/shared/service-client.js";
 import { themeButton } from "/shared/theme.js";
@@ -124,7 +124,10 @@ function show() {
   }
   const shown = listed(items.values(), tab, now());
   list.show(shown, now(), detail.item?.id, titleOf);
-  by("empty").textContent = shown.length ? "" : TABS.find(({ id }) => id === tab).empty;
+  const { order, empty } = TABS.find(({ id }) => id === tab);
+  by("sorted").hidden = !shown.length;
+  write(by("sorted"), order);
+  write(by("empty"), shown.length ? "" : empty);
   document.title = `${counts.decide ? `(${counts.decide}) ` : ""}Review desk – geocast`;
 }
 
@@ -170,16 +173,20 @@ function shut() {
 
 // ---- keyboard --------------------------------------------------------------------------------------------------
 
-function step(by) {
+/** Move the focus to the next or the previous row of the list, and open its incident if `opens` is true. */
+function step(by, opens = false) {
   const id = list.next(by, detail.item?.id);
+  if (id && opens) {
+    open(id, { focus: false });
+  }
   if (id) {
     list.focus(id);
   }
 }
 
 const SINGLE = {
-  j: () => step(1),
-  k: () => step(-1),
+  j: () => step(1, true),
+  k: () => step(-1, true),
   e: () => detail.item && by("headline").focus(),
   x: () => detail.item && detail.toggleAside(),
   c: () => detail.item && detail.askToCancel(),

@@ -2,11 +2,13 @@
 
 import { foreign, make } from "/shared/elements.js";
 
+const BY_TIME = "Latest decision first.";
+
 export const TABS = [
-  { id: "decide", label: "To decide", empty: "Nothing to decide. New incidents appear here by themselves." },
-  { id: "live", label: "Live", empty: "No alert is live." },
-  { id: "other", label: "Kept back", empty: "Nothing has been kept back." },
-  { id: "done", label: "Done", empty: "Nothing has been dismissed or has ended yet." },
+  { id: "decide", label: "To decide", order: "Newest first; by severity within 5 minutes.", empty: "Nothing to decide. New incidents appear here by themselves." },
+  { id: "live", label: "Live", order: BY_TIME, empty: "No alert is live." },
+  { id: "other", label: "Kept back", order: "Newest first.", empty: "Nothing has been kept back." },
+  { id: "done", label: "Done", order: BY_TIME, empty: "Nothing has been dismissed or has ended yet." },
 ];
 
 const BAND_MS = 300_000;

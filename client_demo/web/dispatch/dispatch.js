@@ -7,7 +7,7 @@ import "/shared/trust.js";
 import { countsOf, isOver, showState, wordOf } from "/dispatch/call.js";
 import * as form from "/dispatch/form.js";
 import { callMap } from "/shared/callmap.js";
-import { by, DRILLS, foreign, make } from "/shared/elements.js";
+import { arrange, by, DRILLS, foreign, make } from "/shared/elements.js";
 import { ServiceClient } from "/shared/service-client.js";
 import { themeButton } from "/shared/theme.js";
 
@@ -31,6 +31,7 @@ const service = new ServiceClient({
 
 const callOf = (id) => all.calls.find((call) => call.id === id);
 const recordOf = (key) => all.records.find((record) => record.key === key);
+const recordedAt = ({ recorded_at: at }) => (at === null ? "no time" : new Date(at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }));
 
 function take(news) {
   const before = all;
@@ -50,31 +51,36 @@ function take(news) {
   tellNews(before);
 }
 
+/** Show each call, and each record that is not a call yet. A record that became a call is a line of its call. */
 function lists() {
-  by("calls").replaceChildren(...all.calls.toReversed().map((call) => item({ call: call.id }, titleOf(call), `${wordOf(call)}${call.state ? `, ${call.state.seats.length} going` : ""}`)));
-  by("records").replaceChildren(
-    ...all.records.map((record) => {
-      const at = record.recorded_at === null ? "no time" : new Date(record.recorded_at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
-      const target = record.call ? { call: record.call } : { record: record.key };
-      const element = item(target, record.nature, `${record.address || "no address"} · ${at}`, DRILLS.get(record.status));
-      if (record.obstacle) {
-        element.firstChild.append(make("span", "small obstacle", "No call: no location"));
-      }
-      return element;
-    }),
-  );
+  arrange(by("calls"), all.calls.toReversed().map((call) => {
+    const record = all.records.find(({ call: id }) => id === call.id);
+    const more = `${wordOf(call)}${call.state ? `, ${call.state.seats.length} going` : ""}`;
+    // The address disappears with the call.
+    const facts = record ? ["From a record", isOver(call) ? "" : record.address, recordedAt(record)] : [];
+    return item(call.id, { call: call.id }, titleOf(call), more, { facts, drill: DRILLS.get(call.state?.call.status) });
+  }));
+  arrange(by("records"), all.records.filter(({ call }) => !call).map((record) => {
+    const obstacle = record.obstacle && "No call: no location";
+    return item(record.key, { record: record.key }, record.nature, recordedAt(record), { facts: [record.address || "no address"], obstacle, drill: DRILLS.get(record.status) });
+  }));
+  by("no-records").textContent = all.records.length ? "Each record has become a call." : "None in this feed.";
 }
 
 const titleOf = (call) => call.state?.call.title ?? all.categories[call.form?.category] ?? "Call";
 
-function item(target, title, more, drill) {
-  const button = make("button", "", foreign("span", title), foreign("span", more, "small muted"));
-  if (drill) {
-    button.append(make("span", "badge badge-drill", drill));
-  }
-  button.setAttribute("aria-current", String(JSON.stringify(target) === JSON.stringify(chosen)));
-  button.addEventListener("click", () => choose(target, true));
-  return make("li", "", button);
+/** Return an entry of a list for `arrange`: a button that opens a record or a call. `more` is the part that changes often. */
+function item(key, target, title, more, { facts, obstacle, drill }) {
+  const isCurrent = JSON.stringify(target) === JSON.stringify(chosen);
+  const build = () => {
+    const known = facts.filter(Boolean).flatMap((fact) => [" · ", foreign("span", fact)]).slice(1);
+    const lines = [known.length && make("span", "small muted", ...known), make("span", "small muted more"), obstacle && make("span", "small obstacle", obstacle), drill && make("span", "badge badge-drill", drill)];
+    const button = make("button", "", foreign("span", title), ...lines.filter(Boolean));
+    button.setAttribute("aria-current", String(isCurrent));
+    button.addEventListener("click", () => choose(target, true));
+    return make("li", "", button);
+  };
+  return [key, JSON.stringify([title, facts, obstacle, drill, isCurrent]), build, more];
 }
 
 /** Let screen readers announce who is coming to the call that is open here. */
@@ -135,7 +141,8 @@ function draw(call, record) {
   const version = JSON.stringify([chosen, call?.near, call?.state?.ring_m, record?.key]);
   if (version !== fitted) {
     fitted = version;
-    map.fit(circles.length ? circles.map(({ circle, ring }) => ({ ...circle, radius_m: ring || circle.radius_m })) : marks.map((each) => ({ ...each, radius_m: 500 })));
+    const places = circles.length ? circles.map(({ circle, ring }) => ({ ...circle, radius_m: ring || circle.radius_m })) : marks.map((each) => ({ ...each, radius_m: 500 }));
+    map.fit(places.length ? places : all.area);
   }
 }
 

@@ -2,9 +2,9 @@
 
 import { by, drillNote, make } from "/shared/elements.js";
 
-const TEXTS = ["category", "status", "headline", "address", "access"];
+const TEXTS = ["category", "status", "headline", "address", "access", "callback_phone"];
 const NUMBERS = ["lat", "lng"];
-const FIELDS = ["status", "headline", "kind", "address", "access", "place", "reason"];
+const FIELDS = ["status", "headline", "kind", "address", "access", "callback_phone", "place", "reason"];
 
 const form = () => by("form");
 

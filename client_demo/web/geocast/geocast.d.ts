@@ -122,6 +122,8 @@ export interface Task {
     readonly address?: string;
     /** How to get in. */
     readonly access?: string;
+    /** The telephone number of the dispatcher. */
+    readonly callback_phone?: string;
   };
   readonly aeds: readonly Aed[];
   /** Index in `aeds` of the one to bring; for the role `aed` only. */

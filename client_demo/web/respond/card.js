@@ -4,6 +4,7 @@ import { DRILLS, foreign, make } from "/shared/elements.js";
 
 const ROLES = { cpr: "Go straight there and do CPR.", aed: "Bring the defibrillator, by way of the place below." };
 const REPORTS = { aed: "the defibrillator is with you", arrived: "you are there" };
+const DIRECTIONS = "https://www.openstreetmap.org/directions?to=";
 
 export const metres = (far) => (far < 1000 ? `${Math.round(far / 10) * 10} m` : `${(far / 1000).toFixed(1)} km`);
 
@@ -49,15 +50,27 @@ function going(id, task, said, { decline, report }) {
   if (place.access) {
     where.append(foreign("p", place.access, "access"));
   }
+  where.append(directions(place, "Directions"), make("p", "small muted", "Your map app, or openstreetmap.org, is then told this place."));
   const buttons = make("div", "answers");
   for (const [state, text] of [["aed", "I have the AED"], ["arrived", "I am there"]]) {
     const each = button(text, state === "arrived" ? "button-primary" : "", () => report(id, state));
     each.disabled = said.includes(state);
     buttons.append(each);
   }
+  if (place.callback_phone) {
+    const href = `tel:${place.callback_phone.replaceAll(/[^+0-9]/g, "")}`;
+    buttons.append(Object.assign(make("a", "button wide", "Call the dispatcher: ", foreign("span", place.callback_phone)), { href }));
+  }
   buttons.append(button("I can’t after all", "wide button-danger", () => decline(id)));
   const told = said.map((state) => make("p", "said", `Told: ${REPORTS[state]}.`));
   return [make("p", "role", ROLES[role] ?? ""), where, ...list(aeds, fetch), buttons, ...told];
+}
+
+/** Return links to directions: one for the phone's map app, and one for a web page, which works without such an app. */
+function directions({ lat, lng }, name) {
+  const link = (text, ariaLabel, href) => Object.assign(make("a", "button", text), { ariaLabel, href, target: "_blank", rel: "noopener noreferrer" });
+  const at = `${lat},${lng}`;
+  return make("p", "row row-wrap", link("Directions", name, `geo:${at}?q=${at}`), link("on the web", `${name}, on the web`, `${DIRECTIONS}${at}`));
 }
 
 function list(aeds, fetch) {
@@ -72,6 +85,7 @@ function toFetch(aed) {
   if (aed.code) {
     box.append(make("p", "", "Code ", foreign("span", aed.code, "door")));
   }
+  box.append(directions(aed, "Directions to the AED"));
   return box;
 }
 

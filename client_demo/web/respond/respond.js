@@ -178,8 +178,10 @@ function showDuty() {
   const without = state === "online" && !may ? "Your token has no qualification that counts here: nobody will call you." : words;
   const rest = client.restUntil && new Date(client.restUntil).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   const resting = `You have helped, so you are not called to anybody else until ${rest}.`;
-  by("duty-text").textContent = !isOnDuty ? "You are not called." : may && rest ? resting : without;
-  by("quiet").textContent = !isOnDuty ? "Go on duty to be called." : rest ? `You rest until ${rest}.` : "Nobody near you needs help.";
+  const isLost = isOnDuty && state !== "online";
+  const lost = "Without a connection you can’t be called.";
+  by("duty-text").textContent = !isOnDuty ? "You are not called." : isLost ? lost : may && rest ? resting : without;
+  by("quiet").textContent = !isOnDuty ? "Go on duty to be called." : isLost ? lost : rest ? `You rest until ${rest}.` : "Nobody near you needs help.";
   const where = here();
   by("place").textContent = where && "lat" in where ? `${where.lat.toFixed(4)}, ${where.lng.toFixed(4)}` : "not known";
 }

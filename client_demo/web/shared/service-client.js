@@ -86,6 +86,7 @@ export class ServiceClient {
         this._askForKey();
       } else {
         this.connection("offline", "Connection lost");
+        this.warn("This page has lost its service. What it shows may be old.");
       }
     };
   }

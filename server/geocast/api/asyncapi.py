@@ -23,7 +23,7 @@ from ..model.languages import MAX_WANTED
 from ..stream.connection import BURST, HELLO_S, MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, PATH, RATE_PER_S
 from ..stream.hub import SILENCE_S
 from ..stream.session import HEARTBEAT_S, MESSAGES, Ref
-from ..wire.fields import Id, Latitude, Longitude, RevisionNumber
+from ..wire.fields import Id, Latitude, Longitude, Phone, RevisionNumber
 from ..wire.frames import JSON, MSGPACK, WIRES
 from ..wire.output import AlertOut, LanguageOut, TimeOut
 from .openapi import schemas_of
@@ -129,6 +129,7 @@ class ExactPlaceOut(BaseModel):
     kind: PlaceKind
     address: Annotated[str, Field(min_length=1, max_length=200)] = ""
     access: Annotated[str, Field(min_length=1, max_length=500)] = ""
+    callback_phone: Phone = ""
 
 
 class AedOut(BaseModel):
@@ -295,6 +296,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
             "kind": "residence",
             "address": "Lindenweg 7, third floor",
             "access": "The key is with the neighbour.",
+            "callback_phone": "+41 52 555 01 12",
         },
         "aeds": [
             {"id": "node/1", "lat": 47.6772, "lng": 8.83, "open": True, "where": "Town hall", "code": "2580"},

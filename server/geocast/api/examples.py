@@ -110,7 +110,8 @@ def _calls(policy: Policy, began_ms: int) -> dict[str, Named]:
         "occurred_at": began,
         "place": public,
     }
-    place = {**public, "kind": "residence", "address": "1500 Marilla St", "access": "Side door.\n3rd floor."}
+    told = {"address": "1500 Marilla St", "access": "Side door.\n3rd floor.", "callback_phone": "+1 214 555 0112"}
+    place = {**public, "kind": "residence", **told}
     most = {**least, "id": f"{least['id']}-2", "expires_at": ends, "place": place}
     content = {**least, "replaces": 1, "headline": "This is a test. Still nobody needs help."}
     near = {"type": "circle", **PUBLISHED, "radius_m": float(WIDER_M)}

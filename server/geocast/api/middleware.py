@@ -15,7 +15,7 @@ import contextlib
 import functools
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -48,7 +48,9 @@ CAP_UNAUTHORIZED = (
 MAX_CAP_BYTES = 2 * 1024 * 1024  # real messages carry 600 KB of audio (rule CP2)
 CAP_TYPES = ("application/xml", "text/xml", "application/cap+xml")
 _CHARSET = re.compile(r"""charset\s*=\s*"?([A-Za-z0-9._-]{1,40})"?\s*(;|$)""", re.IGNORECASE)
-PUBLIC = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/asyncapi.json", "/docs"})
+PUBLIC = frozenset(
+    {"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/asyncapi.json", "/docs", "/favicon.ico"}
+)
 PUBLIC_UNDER = ("/problems/", "/docs/")
 CURSOR_PATTERN = f"([0-9]{{1,15}})-({ID_PATTERN})"  # ms since 1970 and an id; opaque to clients
 _CURSOR = re.compile(CURSOR_PATTERN)
@@ -305,6 +307,7 @@ async def _received(request: Request, most: int, take_place: Callable[[], None] 
     down. Errors that `take_place` raises are passed on.
     """
     drain: Drain = request.scope["drain"]
+    turn: Callable[[], Awaitable[None]] | None = request.scope.get("turn")
     chunks, size = [], 0
     try:
         async with drain.waiting(BODY_S):
@@ -321,10 +324,12 @@ async def _received(request: Request, most: int, take_place: Callable[[], None] 
     except (TimeoutError, ClientDisconnect):
         if drain.begun:
             raise _draining() from None
+        if turn is not None:
+            await turn()  # a subject whose thousand bodies are late at the same time must not stop the event loop
         raise Problem(problems.REQUEST_TIMEOUT, f"The body did not arrive within {BODY_S:g} s.") from None
     if take_place is not None:
         take_place()
-    if turn := request.scope.get("turn"):
+    if turn is not None:
         await turn()  # wait for this subject's turn: from here on the request uses the event loop's CPU time
     return b"".join(chunks)
 

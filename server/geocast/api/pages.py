@@ -58,7 +58,7 @@ class Shown:
 
 
 def page_routes(made: Mapping[str, Callable[[], Shown]]) -> list[ApiRoute]:
-    """Return the routes of `/`, `/docs`, the files under `/docs/`, and generated documents.
+    """Return the routes of `/`, `/docs`, the files under `/docs/`, the icon, and generated documents.
 
     `made` maps the path of each generated document to a function that returns the document.
     """
@@ -69,6 +69,9 @@ def page_routes(made: Mapping[str, Callable[[], Shown]]) -> list[ApiRoute]:
     async def calls(request: Request) -> Response:
         return _file("calls.html").answer(request)
 
+    async def icon(request: Request) -> Response:
+        return _file("icon.svg").answer(request)
+
     async def file(request: Request) -> Response:
         name = request.path_params["name"]
         if name not in _FILES:
@@ -78,6 +81,7 @@ def page_routes(made: Mapping[str, Callable[[], Shown]]) -> list[ApiRoute]:
     return [
         ApiRoute("GET", "/", start),
         ApiRoute("GET", "/docs", calls),
+        ApiRoute("GET", "/favicon.ico", icon),  # browsers ask for it when they show a JSON document
         *(_made(path, make) for path, make in made.items()),
         ApiRoute("GET", "/docs/{name}", file),
     ]

@@ -25,6 +25,7 @@ from ..wire.fields import (
     Latitude,
     Lines,
     Longitude,
+    Phone,
     RevisionNumber,
     StrictModel,
     Text,
@@ -48,6 +49,7 @@ class PlaceRequest(StrictModel):
     kind: PlaceKind
     address: Annotated[Lines, Field(min_length=1, max_length=200)] = ""
     access: Annotated[Lines, Field(min_length=1, max_length=500)] = ""
+    callback_phone: Phone = ""
 
 
 class CallRequest(StrictModel):
@@ -147,6 +149,7 @@ def _validate(model: type[_Model], body: Mapping[str, Any]) -> _Model:
 
 def _requested(model: CallRequest) -> RequestedCall:
     place = model.place
+    texts = (text or None for text in (place.address, place.access, place.callback_phone))
     return RequestedCall(
         id=model.id,
         category=model.category,
@@ -155,7 +158,7 @@ def _requested(model: CallRequest) -> RequestedCall:
         occurred_at=model.occurred_at,
         expires_at=model.expires_at if "expires_at" in model.model_fields_set else None,
         # Adding 0.0 turns -0.0 into 0.0 (L3), and changes no other number.
-        place=ExactPlace(place.lat + 0.0, place.lng + 0.0, place.kind, place.address or None, place.access or None),
+        place=ExactPlace(place.lat + 0.0, place.lng + 0.0, place.kind, *texts),
         replaces=getattr(model, "replaces", 0),
     )
 

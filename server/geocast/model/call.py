@@ -173,13 +173,17 @@ Body = Opening | Widening | Acceptance | Release | Report | Ending
 
 @dataclass(frozen=True, slots=True)
 class ExactPlace:
-    """The exact place where help is needed: coordinates in degrees, the kind of place, and directions in words."""
+    """The exact place where help is needed: coordinates in degrees, the kind of place, and directions in words.
+
+    `callback_phone` is the telephone number at which responders can reach the dispatcher.
+    """
 
     lat: float
     lng: float
     kind: PlaceKind
     address: str | None = None
     access: str | None = None
+    callback_phone: str | None = None
 
     def to_map(self) -> dict[str, Any]:
         """Return the member `place` of the message `task`. Fields that are None are left out."""

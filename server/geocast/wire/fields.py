@@ -127,6 +127,7 @@ Time = Annotated[
     ),
 ]
 Id = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", examples=["desk-7.e3b0c442"])]
+Phone = Annotated[str, Field(pattern=r"^\+?[0-9][0-9 ()./-]{1,28}$", examples=["+41 52 555 01 12"])]
 RevisionNumber = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]

@@ -8,7 +8,7 @@ import pytest
 from support.real_data import dispatch as real
 
 from client_demo.desk.feed_format import FeedError, Incident
-from client_demo.desk.feeds import SAMPLE, read_feed
+from client_demo.desk.feeds import SAMPLE, feed_text, read_feed, read_records
 from client_demo.python.times import format_time
 
 
@@ -30,6 +30,14 @@ def test_sample_rows_with_one_number_are_one_incident():
     first = feed.incidents[0]
     assert (first.feed, first.nature) == ("sample", "Structure fire")
     assert format_time(first.occurred_at) == "2025-03-14T18:00:34.000Z"
+
+
+def test_sample_incidents_of_one_nature_differ_in_their_district():
+    """Three vehicle break-ins without it would look alike on the desk."""
+    records = read_records(SAMPLE.name, feed_text(SAMPLE))
+    assert records.format.told.district == "district"
+    districts = [group.rows[0]["district"] for group in records.groups if group.incident.nature == "Vehicle break-in"]
+    assert len(districts) == len(set(districts)) >= 3
 
 
 def test_address_and_unit_are_not_kept():

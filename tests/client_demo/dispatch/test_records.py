@@ -7,7 +7,7 @@ import pytest
 from support.real_data import dispatch
 
 from client_demo.desk.feeds import feed_text, read_records
-from client_demo.dispatch.records import MOST_RECORDS, calls_for_help
+from client_demo.dispatch.records import MOST_RECORDS, area_of, calls_for_help
 
 COLUMNS = ("incident", "reported_at", "nature", "lat", "lng", "address", "unit")
 CALLS = ["cardiac_arrest"]
@@ -82,3 +82,15 @@ def test_newest_records_are_shown_up_to_a_limit():
     found = calls_for_help(feed(*rows), CALLS)
     assert len(found) == MOST_RECORDS
     assert found[0].address == f"Street {MOST_RECORDS + 4}"
+
+
+def test_area_of_a_feed_leaves_out_the_outermost_places():
+    """One wrong place among many does not make the map show the world."""
+    around = [("Fire", 40.0 + n / 1000, -75.0 - n / 1000, "") for n in range(100)]
+    south_west, north_east = area_of(feed(("Fire", -40.0, 75.0, ""), ("Fire", "", "", ""), *around))
+    assert 40 <= south_west["lat"] < north_east["lat"] <= 40.1
+    assert -75.1 <= south_west["lng"] < north_east["lng"] <= -75
+
+
+def test_area_of_a_feed_without_places_is_empty():
+    assert area_of(feed(("Fire", "", "", ""))) == []

@@ -49,6 +49,17 @@ def test_row_omits_a_category_that_only_repeats_the_feeds_words(
         shown.context.close()  # close the page before the desk
 
 
+def test_list_says_how_it_is_sorted(desk: DeskProcess, show: Show) -> None:
+    """The words depend on the list."""
+    shown = show(desk.link("ann"))
+    shown.has("#sorted", "Newest first; by severity within 5 minutes.")
+    shown.page.keyboard.press("3")
+    shown.has("#sorted", "Newest first.")
+    shown.has("#list", "Assault")
+    shown.page.keyboard.press("2")
+    shown.page.locator("#sorted").wait_for(state="hidden")
+
+
 # ---- keyboard, accessibility and sign-in -------------------------------------------------------------------------
 
 
@@ -60,12 +71,15 @@ def test_every_action_of_the_desk_page_can_be_done_with_the_keyboard(
     press = shown.page.keyboard.press
     shown.has("#list", "Structure fire")
     press("?")
-    shown.has("#shortcuts", "next, previous incident")
+    shown.has("#shortcuts", "open the next, previous incident")
     press("Escape")
     press("j")
+    shown.has("#title", "Structure fire")
     press("j")
+    shown.has("#title", "Arson")
     assert "Arson" in shown.page.evaluate("document.activeElement.textContent")
-    press("k")
+    press("ArrowUp")
+    assert shown.text("#title") == "Arson"
     press("Enter")
     shown.has("#title", "Structure fire")
     press("e")
@@ -84,7 +98,6 @@ def test_every_action_of_the_desk_page_can_be_done_with_the_keyboard(
     assert shown.page.locator("#detail").is_hidden()
     press("1")
     press("j")
-    press("Enter")
     shown.has("#title", "Arson")
     press("x")
     shown.has("#when", "Dismissed")

@@ -83,6 +83,15 @@ def test_revealing_text_is_marked_and_each_part_has_to_be_confirmed(
     assert heard(phone, 1)["headline"] == "Fire at 1206 Main Street."
 
 
+def test_confirmation_stands_beside_its_checkbox(desk: DeskProcess, show: Show) -> None:
+    """Its words begin right after the box, not at the far side of the form."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    shown.page.fill("#headline", "Fire at 1206 Main Street.")
+    shown.has("#held-text", "may be told, or is no street address")
+    box, words = shown.box("#held-text input"), shown.box("#held-text span")
+    assert 0 < words["x"] - (box["x"] + box["width"]) < 20
+
+
 def test_incident_too_old_to_publish_is_grey_and_shows_the_reason(desk: DeskProcess, show: Show) -> None:
     """Stale incidents come after those that can still be published."""
     shown = opened(show(desk.link("ann")), "Commercial fire")
