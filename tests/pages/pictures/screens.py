@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pages.conftest import OUTPUT, Shown
+from pages.conftest import OUTPUT, Shown, luminance
 from pages.pictures.comparison import SCALE, changed, difference
 from PIL import Image
 
@@ -165,11 +165,5 @@ def layout_findings(shown: Shown, cell: Cell, root: str, full: Image.Image) -> l
 
 def contrast(picture: Image.Image) -> float:
     """Return the contrast of the lightest and the darkest part of a picture, as WCAG defines it."""
-    low, high = map(luminance, picture.convert("L").getextrema())
+    low, high = (luminance((grey,) * 3) for grey in picture.convert("L").getextrema())
     return (high + 0.05) / (low + 0.05)
-
-
-def luminance(grey: int) -> float:
-    """Return the relative luminance of a grey of sRGB."""
-    share = grey / 255
-    return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
