@@ -126,6 +126,8 @@ def show_map(
     async def work() -> None:
         async with live_map(api, token, view, map_port, bind) as shown:
             click.echo(f"map: {shown.url}")
+            if map_style is None:
+                click.echo("  It shows outlines. --style URL adds streets (docs/guide/review-desk.md#streets).")
             await asyncio.Event().wait()
 
     try:

@@ -28,18 +28,9 @@ ROOT = HERE.parents[1]
 MERMAID = ROOT / "client_demo" / "web" / "node_modules" / "@mermaid-js" / "tiny" / "dist" / "mermaid.tiny.js"
 FOLDERS = ("bench", "client_demo", "docs")
 NAVIGATION = {  # pages that are not named here come last
-    "Start here": ["about", "first-alert", "faq", "comparison", "docs", "glossary"],
+    "Start here": ["about", "first-alert", "life-of-an-alert", "faq", "comparison", "docs", "glossary"],
     "Guide": [
-        *(
-            "life-of-an-alert",
-            "client",
-            "publisher",
-            "publishers",
-            "areas",
-            "languages",
-            "cap",
-            "feed",
-        ),
+        *("client", "publisher", "publishers", "areas", "languages", "cap", "feed"),
         *("review-desk", "approvals", "calls", "push"),
         *("client_demo", "client_demo/python", "client_demo/web/geocast", "client_demo/conformance"),
     ],
@@ -64,11 +55,13 @@ RULES = (  # the pages that define rules
 )
 MOVED = HERE / "moved.json"  # by page: the headings that were moved away from it, each with its present page
 _ID = "[A-Z]{1,3}[0-9]+[a-z]?"
+_START = "\n## Start here\n"
 _SHELF = re.compile("^(guide|reference|operations)/")  # left out of URLs, so that a page that moves keeps its URL
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _RULE = re.compile(rf"^\| ({_ID}) \|", re.MULTILINE)
 _TITLED = re.compile(rf"^(?=#+ .*\(({_ID})\)$)", re.MULTILINE)  # a heading that ends with the id of its rule
 _CITED = re.compile(rf"\[({_ID}(?:, {_ID})*)\](?!\()")
+_GUIDE = re.compile(r"(?<=^## Guide)\n.*?(?=^## )", re.DOTALL | re.MULTILINE)  # what a reader wants, and what to read
 _FENCE = re.compile(r"^```([\w-]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _PICTURE = re.compile(r'<picture>\s*<source [^>]*srcset="([^"]+)">\s*<img src="([^"]+)" alt="([^"]+)">\s*</picture>')
 
@@ -179,7 +172,9 @@ class Site:
         """Write all pages to a folder, together with what else Sphinx needs there."""
         texts = {name: self.page(path) for path, name in self.pages.items()}
         texts |= {_name(folder): self.listing(folder) for folder in self.listed}
-        texts["index"] += self.navigation(set(texts))
+        introduction, chapter, rest = texts["index"].partition("\n## ")
+        start = _GUIDE.search(texts.get("docs", ""))
+        texts["index"] = f"{introduction}{_START + start[0] if start else ''}{chapter}{rest}{self.navigation(set(texts))}"
         for name, text in texts.items():
             file = to / f"{name}.md"
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -168,12 +168,16 @@ def test_example_requests_have_status_test():
 
 
 def test_stream_page_has_all_messages_fields_and_close_codes():
-    """Every link within the page has a target."""
+    """Every link within the page has a target, and the table of contents leads to every section."""
     page, found = stream_html.page(asyncapi.document()), asyncapi.document()["components"]
     sections = re.findall(r'<section id="(\w+)">', page)
     assert len(sections) == len(set(sections))
     assert set(sections) >= found["messages"].keys()
     assert set(re.findall(r'href="#(\w+)"', page)) <= set(sections)
+    chapters = re.findall(r'<h2 id="(chapter-[a-z-]+)">', page)
+    contents = re.findall(r'href="#([\w-]+)"', re.search(r'<nav class="contents".*?</nav>', page)[0])
+    assert len(chapters) == 5
+    assert sorted(contents) == sorted([*chapters, *sections])
     fields = {name for schema in found["schemas"].values() for name in schema["properties"]}
     assert all(f"<code>{name}</code>" in page for name in fields)
     assert all(f"<th scope=row>{close.code}</th>" in page for close in close_codes.ALL)

@@ -1,6 +1,9 @@
 """Fixtures for page tests in a real browser: headless Chromium without a GPU."""
 
+import atexit
+import functools
 import http.server
+import importlib.util
 import io
 import json
 import os
@@ -9,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,10 +37,34 @@ def chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
+FONTS = """\
+<fontconfig>
+  <dir>{fonts}</dir>
+  <cachedir>{cache}</cachedir>
+  <alias binding="same"><family>system-ui</family><prefer><family>DejaVu Sans</family></prefer></alias>
+  <alias binding="same"><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias>
+  <alias binding="same"><family>serif</family><prefer><family>DejaVu Serif</family></prefer></alias>
+  <alias binding="same"><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
+</fontconfig>
+"""
+
+
+@functools.cache
+def fonts() -> str:
+    """Return a configuration file with only the fonts that matplotlib brings, so that pages look alike everywhere."""
+    folder = tempfile.mkdtemp(prefix="geocast-fonts-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    [library] = importlib.util.find_spec("matplotlib").submodule_search_locations  # type: ignore[union-attr]
+    file = Path(folder) / "fonts.conf"
+    file.write_text(FONTS.format(fonts=f"{library}/mpl-data/fonts/ttf", cache=folder))
+    return str(file)
+
+
 def launch(playwright: Playwright) -> Browser:
     """Start the browser."""
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-    return playwright.chromium.launch(executable_path=chromium(), args=[*WITHOUT_GPU, *sandbox])
+    environment = {**os.environ, "FONTCONFIG_FILE": fonts()}
+    return playwright.chromium.launch(executable_path=chromium(), args=[*WITHOUT_GPU, *sandbox], env=environment)
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from pages.conftest import MODULES, ROOT, Shown
+from pages.conftest import DESKTOP, MODULES, PHONE, ROOT, Shown
+from pages.pictures.conftest import screens  # noqa: F401 (a fixture)
+from pages.pictures.screens import Screens
 
 import geocast
 
@@ -49,7 +52,14 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def url(site: Path) -> Iterator[str]:
     """Return the address of the served site."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))) as server:
+    with served(site) as address:
+        yield address
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder, and yield its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -163,3 +173,88 @@ def test_site_draws_diagrams_and_offers_versions_and_search_in_a_browser(show: C
     shown.page.fill(".sidebar-search", "heartbeat")
     shown.page.press(".sidebar-search", "Enter")
     shown.until("document.querySelector('ul.search a[href*=behaviour]')", "a page is found")
+
+
+SAMPLE = {  # a site whose contents do not change, unlike the documents
+    "README.md": """# Sample
+
+**A sample of a start page, which says in one sentence what the program is for.**
+
+```mermaid
+flowchart LR
+    desk["review desk"] --> log[("log")] --> phone["phone"]
+```
+
+## A first command
+
+```sh
+make demo     # a node, subscribers, phones that sleep, a review desk, a live map and a call for help
+```
+""",
+    "docs/README.md": """# Documents
+
+## Guide
+
+| you want to | read |
+|---|---|
+| receive alerts in an app, a page or a program | [a client](client.md) |
+| know every option | [the settings](settings.md) |
+
+## Reference
+
+Settings.
+""",
+    "docs/client.md": "# A client\n\nA short page.\n",
+    "docs/settings.md": """# Settings
+
+| option | environment variable | default | meaning |
+|---|---|---|---|
+| `--allow-volatile-log` | `GEOCAST_ALLOW_VOLATILE_LOG` | off (`False`) | accept a server without an append-only file |
+| `--feed HOST:PORT` | `GEOCAST_FEED` | none | where everybody can read alerts as GeoJSON, Atom and CAP |
+
+| limit | value | what happens beyond it |
+|---|---|---|
+| places of a session | 16 | the message is refused, and the connection stays open |
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def sample_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of a small site."""
+    root, folder = (tmp_path_factory.mktemp(name) for name in ("sample", "sample-site"))
+    for name, text in SAMPLE.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text)
+    done = build(folder, root)
+    assert (done.returncode, done.stderr) == (0, "")
+    with served(folder) as address:
+        yield f"{address}/{geocast.__version__}"
+
+
+def test_site_looks_as_accepted(show: Callable[..., Shown], sample_url: str, screens: Screens):  # noqa: F811
+    """The start page, which says where to begin, and a page with tables."""
+    start = show(f"{sample_url}/", reduced_motion="reduce")
+    start.has("#start-here", "receive alerts in an app")
+    start.until("document.querySelector('pre.mermaid svg')", "the diagram is drawn")
+    screens.check(start, "site-start", root="article")
+    screens.check(show(f"{sample_url}/settings/", reduced_motion="reduce"), "site-settings", root="article")
+
+
+def test_start_page_says_where_to_begin(site: Path):
+    """The start page of the real site, whose documents have the table that it shows."""
+    assert re.search('id="start-here".*?receive alerts in an app', page(site, "."), re.DOTALL)
+
+
+def test_table_of_settings_shows_every_meaning_on_any_screen(show: Callable[..., Shown], url: str):
+    """No cell is beside the screen; on a wide screen no table of settings scrolls sideways either."""
+    shown = show(f"{url}/{geocast.__version__}/settings/", viewport=PHONE)
+    cells = shown.page.locator("table.settings td:last-child")
+    assert cells.count() > 20
+    assert cells.first.get_attribute("data-column") == "meaning"
+    for viewport in (PHONE, DESKTOP):
+        shown.page.set_viewport_size(viewport)
+        beside = "cells => cells.filter(cell => cell.getBoundingClientRect().right > innerWidth).length"
+        assert cells.evaluate_all(beside) == 0
+        wrappers = shown.page.locator(".table-wrapper:has(.settings)")
+        assert wrappers.evaluate_all("all => all.filter(each => each.scrollWidth > each.clientWidth).length") == 0

@@ -5,7 +5,7 @@ import { Geocast, distanceM } from "/geocast/geocast.js";
 import { Push } from "/geocast/geocast-push.js";
 import { themeButton } from "/shared/theme.js";
 import * as h3 from "/npm/h3-js/dist/browser/h3-js.es.js";
-import { card, distance, row, tick, timeLeft } from "/map/list.js";
+import { card, distance, row, tick } from "/map/list.js";
 import { Scene, shapesOf } from "/map/scene.js";
 import { arrange, by } from "/shared/elements.js";
 import { middle } from "/shared/shapes.js";
@@ -86,7 +86,7 @@ const PUSH_STATES = {
   off: () => "By your browser’s push service, which sees that you are told something, and not what.",
   on: ({ until }) =>
     `On until ${new Date(until).toLocaleDateString("en", { day: "numeric", month: "long" })}, also when the page is closed. ` +
-    "The server keeps your H3 cell for it, about 1 km across, encrypted.",
+    "For this the server keeps roughly where you are, to about 1 km, encrypted.",
   denied: () => "You have turned notifications of this page off; the browser’s settings turn them on.",
   "home-screen": () => "Put this page on the home screen first: there it can tell you when it is closed.",
   unsupported: ({ reason }) => `This browser can’t be told when the page is closed: ${reason}.`,
@@ -145,9 +145,9 @@ function away(alert) {
 
 function entry(item) {
   const { alert, affected } = item;
-  const how = came.get(`${alert.id} ${alert.revision}`) ?? "kept from before";
+  const how = came.get(`${alert.id} ${alert.revision}`) ?? "kept from your last visit";
   const where = away(alert) && `centre ${away(alert)} away`;
-  const revision = alert.revision > 1 ? `revision ${alert.revision}` : "";
+  const revision = alert.revision > 1 ? `version ${alert.revision}` : "";
   const more = [how, where, revision, alert.source && `from ${alert.source}`].filter(Boolean).join(" · ");
   return [alert.id, `${alert.revision} ${affected}`, () => card(item, () => open(alert)), more];
 }
@@ -192,7 +192,7 @@ function arrived({ alert }) {
   const issued = Date.parse(alert.issued_at);
   const isLate = issued < client.now() - (performance.now() - since);
   const age = client.now() - issued;
-  came.set(`${alert.id} ${alert.revision}`, isLate ? `joined late, ${timeLeft(age)} after it was published` : "");
+  came.set(`${alert.id} ${alert.revision}`, isLate ? `published at ${clock(issued)}` : "");
   client.ack(alert);
   if (!isLate && !document.hidden) {
     const arrivedAt = performance.now();
@@ -210,7 +210,7 @@ function measured(alert, told, drawn) {
   samples.push([Math.max(0, told), drawn]);
   samples.splice(0, samples.length - SAMPLES);
   const [[lastTold, lastDrawn]] = samples.slice(-1);
-  came.set(`${alert.id} ${alert.revision}`, `here ${milliseconds(lastTold)} after it was accepted, drawn ${milliseconds(lastDrawn)} later`);
+  came.set(`${alert.id} ${alert.revision}`, `reached you in ${milliseconds(lastTold + lastDrawn)}`);
   by("told").textContent = milliseconds(lastTold);
   by("drawn").textContent = milliseconds(lastDrawn);
   if (samples.length >= FEW) {
@@ -221,6 +221,7 @@ function measured(alert, told, drawn) {
   show();
 }
 
+const clock = (ms) => new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 const milliseconds = (ms) => (ms < 1 ? "< 1 ms" : `${Math.round(ms)} ms`);
 
 function median(column) {
@@ -280,7 +281,7 @@ function fanOutProgress({ title, severity, told, last_ms: lastMs }) {
   by("fan-out-title").textContent = title;
   by("fan-out-time").textContent = `of ${people.toLocaleString("en")} simulated phones told`;
   by("fan-out-note").textContent =
-    `The last of them ${Math.ceil(lastMs)} ms after the request to publish. The map shows it in slow motion.`;
+    `The last of them ${Math.ceil(lastMs)} ms after it was published. The map shows this in slow motion.`;
   return (share, count) => {
     by("fan-out-told").textContent = (share < 1 ? count : told).toLocaleString("en");
     by("fan-out-bar").style.setProperty("--done", share.toFixed(3));

@@ -154,6 +154,7 @@ export class Scene {
     this._set("borders", mesh(world, world.objects.countries, inner));
     this._set("counties", mesh(us, us.objects.counties, inner));
     this._set("county-names", collection(feature(us, us.objects.counties).features.map(nameOf)));
+    this.map.getContainer().dataset.outlines = "set"; // for tests that wait for the map
   }
 
   // ---- the view ----------------------------------------------------------------------------------------------

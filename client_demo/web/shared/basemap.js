@@ -18,6 +18,9 @@ export function flatMap({ styleUrl, ...options }) {
   map.keyboard.disableRotation();
   map.addControl(new NavigationControl({ showCompass: false }), "top-right");
   map.addControl(new ScaleControl({ maxWidth: 120 }), "bottom-left");
+  const { dataset } = map.getContainer(); // for tests that wait for the map
+  ["dataloading", "render"].forEach((change) => map.on(change, () => (dataset.idle = "false")));
+  map.on("idle", () => (dataset.idle = "true"));
   return map;
 }
 

@@ -1,5 +1,5 @@
-// Fills the list of versions, draws diagrams in the colours of the page, and redirects from headings that have moved to
-// another page.
+// Fills the list of versions, draws diagrams in the colours of the page, names the column of each cell of a table (for
+// phones), and redirects from headings that have moved to another page.
 const script = document.currentScript.src;
 
 async function offerVersions(label) {
@@ -50,7 +50,18 @@ function drawDiagrams() {
   document.head.append(library);
 }
 
+function nameColumns() {
+  for (const table of document.querySelectorAll("table.docutils")) {
+    const columns = [...table.querySelectorAll("thead th")].map((head) => head.innerText);
+    table.classList.toggle("settings", columns.includes("environment variable"));
+    for (const row of table.querySelectorAll("tbody tr")) {
+      [...row.cells].forEach((cell, at) => (cell.dataset.column = columns[at] ?? ""));
+    }
+  }
+}
+
 addEventListener("DOMContentLoaded", () => {
+  nameColumns();
   drawDiagrams();
   const label = document.querySelector(".versions");
   if (label) offerVersions(label).catch(() => {}); // pages that are opened from a disk can't fetch the list

@@ -29,17 +29,8 @@ _PAGE = """\
     <h1>{title} <small>{version}</small></h1>
     {about}
     <p>The machine-readable form: <a href="/v1/asyncapi.json">AsyncAPI {asyncapi}</a>.</p>
-    {contents}
-    <h2>Addresses</h2>
-    {servers}
-    <h2>Messages from clients</h2>
-    {received}
-    <h2>Messages from the node</h2>
-    {sent}
-    <h2>Parts of messages</h2>
-    {parts}
-    <h2 id="close-codes">Close codes</h2>
-    {endings}
+    <nav class="contents" aria-labelledby="contents"><h2 id="contents">Contents</h2><ul>{contents}</ul></nav>
+    {chapters}
   </main>
 </body>
 </html>
@@ -52,46 +43,42 @@ def page(document: _Map) -> str:
     messages, schemas = document["components"]["messages"], document["components"]["schemas"]
     payloads = {_last(message["payload"]) for message in messages.values()}
     received = [name for name, operation in document["operations"].items() if operation["action"] == "receive"]
-    sent = [name for name in messages if name not in received]
-    parts = [name for name in schemas if name not in payloads]
     replies = {name: _replies(document["operations"][name]) for name in received}
+    closes = (
+        (str(close["code"]), _code(close["reason"]), escape(close["reconnect"])) for close in channel["x-close-codes"]
+    )
+    chapters = {  # by title: the content, by the anchor of each section; "" has no anchor of its own
+        "Addresses": {"": _servers(document["servers"], channel)},
+        "Messages from clients": {name: _message(messages[name], schemas, replies[name]) for name in received},
+        "Messages from the node": {name: _message(messages[name], schemas) for name in messages if name not in replies},
+        "Parts of messages": {name: _part(name, schemas[name]) for name in schemas if name not in payloads},
+        "Close codes": {"": _table(("code", "reason", "the client's reaction"), closes)},
+    }
     return _PAGE.format(
         title=escape(document["info"]["title"]),
         version=escape(document["info"]["version"]),
         asyncapi=escape(document["asyncapi"]),
         about=_markdown(document["info"]["description"]),
-        contents=_contents(
-            {
-                "Messages from clients": [messages[name]["name"] for name in received],
-                "Messages from the node": [messages[name]["name"] for name in sent],
-                "Parts of messages": parts,
-                "How a connection ends": ["close-codes"],
-            }
-        ),
-        servers=_servers(document["servers"], channel),
-        received="".join(_message(messages[name], schemas, replies[name]) for name in received),
-        sent="".join(_message(messages[name], schemas) for name in sent),
-        parts="".join(_part(name, schemas[name]) for name in parts),
-        endings=_table(
-            ("code", "reason", "the client's reaction"),
-            (
-                (str(close["code"]), _code(close["reason"]), escape(close["reconnect"]))
-                for close in channel["x-close-codes"]
-            ),
-        ),
+        contents="".join(_entry(title, sections) for title, sections in chapters.items()),
+        chapters="".join(_chapter(title, sections) for title, sections in chapters.items()),
     )
 
 
 # ---- the parts of the page -------------------------------------------------------------------------------------------
 
 
-def _contents(groups: dict[str, list[str]]) -> str:
-    """Return the table of contents: for each group, links to the sections with these names."""
-    lists = (
-        f'<dt>{title}</dt><dd><ul class="index">{"".join(f"<li>{_link(name)}</li>" for name in names)}</ul></dd>'
-        for title, names in groups.items()
-    )
-    return f"<dl>{''.join(lists)}</dl>"
+def _entry(title: str, sections: dict[str, str]) -> str:
+    """Return a chapter's line in the table of contents, with a link to each of its sections."""
+    links = "".join(f"<li>{_link(name)}</li>" for name in sections if name)
+    return f'<li><a href="#{_anchor(title)}">{title}</a>{f"<ul>{links}</ul>" if links else ""}</li>'
+
+
+def _chapter(title: str, sections: dict[str, str]) -> str:
+    return f'<h2 id="{_anchor(title)}">{title}</h2>{"".join(sections.values())}'
+
+
+def _anchor(title: str) -> str:
+    return f"chapter-{title.lower().replace(' ', '-')}"
 
 
 def _servers(servers: dict[str, _Map], channel: _Map) -> str:

@@ -168,7 +168,7 @@ def test_phone_shows_alerts_first_and_no_keyboard_help(url, show, publish):
     shown = online(show(url, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True))
     publish(headline="At the top")
     shown.has(AFFECTING, "At the top")
-    shown.has(AFFECTING, "drawn")  # the card's last line, so its height is final
+    shown.has(AFFECTING, "reached you in")  # the card's last line, so its height is final
     card, button = (shown.box(each) for each in (f"{AFFECTING} li", "#locate"))
     assert card["y"] + card["height"] <= 844
     assert card["y"] < button["y"]
@@ -203,7 +203,7 @@ def test_demo_map_shows_recipients_until_it_is_stopped(serve, show):
     shown = online(show(demo_map))
     shown.has("#fan-out-time", "of 300 simulated phones told")
     wait_until(lambda: int(shown.text("#fan-out-told")) > 0, "a fan-out")
-    shown.has("#fan-out-note", "ms after the request to publish")
+    shown.has("#fan-out-note", "ms after it was published")
     shown.has(".legend", "phones, few to many")
     assert shown.page.locator("#simulated").is_visible()
     shown.picture("map-demo")

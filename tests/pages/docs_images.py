@@ -1,4 +1,4 @@
-"""Renew docs/images/{map,desk}-{light,dark}.png and desk-live.png from running pages (`make pictures`).
+"""Renew docs/images/{map,desk}-{light,dark}.png and desk-live.png from running pages (`make images`).
 
 The pages are those of a demo with its node, city and desk; nothing is staged for the pictures.
 """
