@@ -12,7 +12,6 @@ from end_to_end.kit.tls import make_certificate
 from support.fakes import FakeClock
 from support.push_service import HANG, LONG_HEAD, RESET, PushService
 
-from geocast.clock import format_time
 from geocast.push.addresses import Endpoint
 from geocast.push.client import Push
 from geocast.push.http_client import HttpPushClient
@@ -71,24 +70,6 @@ def test_push_without_an_answer_in_time_counts_as_maybe_sent(service):
     service.always = HANG
     [answer] = send(service, within_s=0.3)
     assert (answer.outcome, answer.status) == (PushOutcome.MAYBE, "no answer")
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("30", 30.0),
-        (format_time, None),
-        ("Sat, 31 Jan 2026 12:00:10 GMT", 10.0),
-        ("soon", None),
-        ("-1", None),
-        ("٣", None),
-        ("1" * 80, 111_111_111.0),
-    ],
-)
-def test_retry_after_is_read_as_seconds_or_date(text, seconds):
-    """An invalid value is ignored (RFC 9110, 10.2.3)."""
-    text = text(5) if callable(text) else text
-    assert HttpPushClient(FakeClock())._retry_after_s(text) == seconds
 
 
 def test_connection_is_reused_for_the_next_push(service):

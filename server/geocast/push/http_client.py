@@ -8,12 +8,12 @@ were checked (`egress`).
 import asyncio
 import ssl
 from collections.abc import Collection
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 
 from .. import failpoints
 from ..clock import Clock
 from ..egress.host_addresses import HostAddresses
+from ..egress.http_times import parse_retry_after
 from .addresses import Endpoint
 from .client import Push, PushResponse
 from .http1 import ServiceConnection, ServiceConnections, request
@@ -66,7 +66,9 @@ class HttpPushClient:
         except (OSError, ValueError):  # the connection ended, or the answer is not valid HTTP
             return PushResponse(PushOutcome.MAYBE, "broken")
         failpoints.hit("push-answered")
-        return PushResponse(outcome_of(head.status), str(head.status), self._retry_after_s(head.retry_after))
+        return PushResponse(
+            outcome_of(head.status), str(head.status), parse_retry_after(head.retry_after, self._clock.now().wall_ms)
+        )
 
     async def _connect(self, endpoint: Endpoint, names: HostAddresses) -> ServiceConnection:
         """Return a connection to the first of the host's addresses that accepts one.
@@ -82,20 +84,6 @@ class HttpPushClient:
             except OSError as error:
                 failed = error
         raise failed
-
-    def _retry_after_s(self, text: str | None) -> float | None:
-        """Return the seconds that a `Retry-After` field asks for (RFC 9110, 10.2.3).
-
-        Return None if the field is missing or invalid.
-        """
-        if text is None:
-            return None
-        if text.isascii() and text.isdigit():
-            return float(text[:9])
-        try:
-            return parsedate_to_datetime(text).timestamp() - self._clock.now().wall_ms / 1000
-        except (TypeError, ValueError, OverflowError):
-            return None
 
 
 def _request(push: Push) -> bytes:
