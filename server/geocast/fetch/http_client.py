@@ -117,7 +117,7 @@ class FeedClient:
                 answer = await self._request(url, max_bytes, [*conditions, *secrets])
             if answer.status not in _REDIRECTS:
                 return answer
-            url = plain_url(answer.url, answer.headers.get("location", ""))
+            url = plain_url(answer.url, answer.headers["location"])
         raise FetchFailed("too-many-redirects")
 
     def _allowed(self, url: str) -> str:
@@ -139,7 +139,7 @@ class FeedClient:
                 if response.status == 200:
                     body = await _body(response, head.get("content-encoding", "").strip().lower(), max_bytes)
                     return Fetched(200, url, head, body)
-                if response.status in _REDIRECTS or (response.status == 304 and fields):
+                if (response.status in _REDIRECTS and "location" in head) or (response.status == 304 and fields):
                     return Fetched(response.status, url, head, b"")
                 wait_s = parse_retry_after(head.get("retry-after"), self._clock.now().wall_ms)
                 raise FetchFailed(f"status-{response.status}", wait_s)

@@ -67,10 +67,10 @@ class WatchedFeed:
         if self.ca_file is not None:
             try:
                 context.load_verify_locations(cadata=self.ca_file.read_text("ascii"))
+            except (ssl.SSLError, ValueError):
+                raise ConfigError(f"feeds.{self.name}.ca_file: no certificates in PEM") from None
             except OSError as error:
                 raise ConfigError(f"feeds.{self.name}.ca_file: {error.strerror}") from None
-            except ValueError:  # or an ssl.SSLError, which is an OSError
-                raise ConfigError(f"feeds.{self.name}.ca_file: no certificates in PEM") from None
         return context
 
 

@@ -10,16 +10,16 @@ messages whose outcome is missing in the file are posted again, and the node ans
 """
 
 import asyncio
-import contextlib
+import errno
 import fcntl
 import sqlite3
 from collections.abc import Collection, Iterable
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .. import failpoints
-from ..errors import ConfigError, StoreUnavailable
+from ..errors import ConfigError
 from .documents import ListedEntry
 
 APPLICATION_ID = 0x67636665  # "gcfe"
@@ -100,43 +100,59 @@ class FetchState:
         self._gone: set[tuple[str, bytes]] = set()
         self._writing = asyncio.Lock()
         self._file: IO[bytes] | None = None
-        self._db: sqlite3.Connection
+        self._db: sqlite3.Connection | None = None
         self.error: str | None = None
 
     def open(self) -> None:
-        """Open or create the file. Raise ConfigError if that fails or if another process uses it."""
+        """Open or create the file, and read it.
+
+        If the disk is full or fails, `error` says so, and `save` tries again; until then the messages of all entries
+        are posted again. Raise ConfigError if the file can't be used, or if another process uses it.
+        """
         try:
             self._file = self._path.with_name(f"{self._path.name}.lock").open("ab")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            self._prepare()
+            self._connect()
         except BlockingIOError:
+            self.close()
             raise ConfigError(f"--state {self._path}: another process has it") from None
         except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"--state {self._path}: {_describe(error)}") from None
+            if not _is_of_the_disk(error):
+                self.close()
+                raise ConfigError(f"--state {self._path}: {_describe(error)}") from None
+            self.error = _describe(error)
+        except ConfigError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        if self._db is not None:
+            self._db.close()
         if self._file is not None:
             self._file.close()
 
-    def _prepare(self) -> None:
-        db = self._db
-        [mark], [version] = (db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version"))
-        if mark != APPLICATION_ID and db.execute("SELECT 1 FROM sqlite_master").fetchone():
-            raise ConfigError("--state: the file is another program's; geocast fetch needs one of its own")
-        if version > VERSION:
-            raise ConfigError("--state: the file was made by a later version of geocast")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        if mark != APPLICATION_ID:
+    def _connect(self) -> None:
+        """Open the database, and add to memory what is not known there."""
+        db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            [mark], [version] = (db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version"))
+            if mark != APPLICATION_ID and db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                raise ConfigError("--state: the file is another program's; geocast fetch needs one of its own")
+            if version > VERSION:
+                raise ConfigError("--state: the file was made by a later version of geocast")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
             db.executescript(_SCHEMA)
-        for row in db.execute("SELECT * FROM entry"):
-            entry = TrackedEntry(*row)
-            self._entries.setdefault(entry.feed, {})[entry.digest] = entry
-        for name, *values in db.execute("SELECT * FROM feed"):
-            self._validators[name] = Validators(*values)
+            entries = [TrackedEntry(*row) for row in db.execute("SELECT * FROM entry")]
+            validators = {name: Validators(*values) for name, *values in db.execute("SELECT * FROM feed")}
+        except (ConfigError, sqlite3.Error):
+            db.close()
+            raise
+        for entry in entries:
+            self._entries.setdefault(entry.feed, {}).setdefault(entry.digest, entry)
+        self._validators = validators | self._validators
+        self._db = db
 
     # ---- reading and changing what is known ------------------------------------------------------------------------
 
@@ -221,30 +237,40 @@ class FetchState:
             validators = [(name, *astuple(self._validators[name])) for name in feeds]
             self._changed, self._changed_feeds, self._gone = {}, set(), set()
             try:
+                if self._db is None:
+                    self._connect()
                 await asyncio.to_thread(self._write, rows, validators, gone)
                 self.error = None
-            except StoreUnavailable as error:
-                self.error = str(error)
+            except (sqlite3.Error, ConfigError) as error:
+                self.error = _describe(error)
                 self._changed = dict(changed) | self._changed
                 self._changed_feeds |= set(feeds)
                 self._gone |= set(gone) - self._changed.keys()
 
-    def _write(self, rows: list[tuple], validators: list[tuple], gone: list[tuple]) -> None:  # type: ignore[type-arg]
-        db = self._db
+    def _write(
+        self, rows: list[tuple[Any, ...]], validators: list[tuple[str, ...]], gone: list[tuple[Any, ...]]
+    ) -> None:
+        """Write everything in one transaction."""
+        assert self._db is not None, "`save` has opened it"
+        marks = ", ".join("?" * len(fields(TrackedEntry)))
         try:
-            with contextlib.closing(db.cursor()) as cursor:
-                cursor.execute("BEGIN IMMEDIATE")
-                marks = ", ".join("?" * 11)
-                cursor.executemany(f"INSERT OR REPLACE INTO entry VALUES ({marks})", rows)  # noqa: S608
-                cursor.executemany("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?)", validators)
-                cursor.executemany("DELETE FROM entry WHERE feed = ? AND digest = ?", gone)
-                failpoints.hit("fetch-in-commit")
-                cursor.execute("COMMIT")
-        except sqlite3.Error as error:
-            with contextlib.suppress(sqlite3.Error):
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-            raise StoreUnavailable(_describe(error)) from None
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("DELETE FROM entry WHERE feed = ? AND digest = ?", gone)
+            self._db.executemany(f"INSERT OR REPLACE INTO entry VALUES ({marks})", rows)  # noqa: S608
+            self._db.executemany("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?)", validators)
+            failpoints.hit("fetch-in-commit")
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Return whether an error says that the disk is full or fails, which may end without any help of the operator."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def _describe(error: Exception) -> str:

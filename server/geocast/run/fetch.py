@@ -23,8 +23,6 @@ from ..fetch.reader import FeedReader
 from ..fetch.settings import FetchSettings, WatchedFeed, load_feeds
 from ..fetch.state import FetchState
 from ..metrics import Metrics, gauge
-from .hangups import hangups
-from .process_metrics import serving_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +54,9 @@ async def once(settings: FetchSettings) -> bool:
 
 async def follow(settings: FetchSettings, listener: socket.socket | None) -> None:
     """Read the feeds until SIGTERM or SIGINT. Serve `/metrics` and `/readyz` on `listener`, if it is not None."""
+    from .hangups import hangups  # importing these two takes 0.4 s, and `once` does not need them
+    from .process_metrics import serving_metrics
+
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
