@@ -7,6 +7,7 @@ import pytest
 from support.fakes import NOON_MS
 
 from geocast.errors import ConfigError
+from geocast.fetch import state as state_module
 from geocast.fetch.documents import ListedEntry
 from geocast.fetch.state import KEPT_MS, FetchState, Validators
 
@@ -52,16 +53,16 @@ def test_entries_and_validators_are_known_after_a_restart(path):
     """An entry waits until its outcome is stored (rule FE4)."""
     with Opened(path) as state:
         listed = [entry("a", b"<alert/>"), entry("b"), entry("c", link="")]
-        assert state.take_listing("met", listed, SEEN, NOON_MS) == 3
+        assert state.take_listing("met", listed, SEEN, NOON_MS, NOON_MS) == 3
         done = state.waiting("met")[1]
         done.outcome = "published"
         state.change(done)
         save(state)
     with Opened(path) as state:
         [waits] = state.waiting("met")
-        assert (waits.digest, waits.message, waits.listed_ms) == (b"a", b"<alert/>", NOON_MS)
+        assert (waits.digest, waits.message, waits.listed_ms) == (b"a", b"<alert/>", 0)
         assert state.validators("met") == SEEN
-        assert state.take_listing("met", listed, SEEN, NOON_MS + 1) == 0
+        assert state.take_listing("met", listed, SEEN, NOON_MS + 1, NOON_MS + 1) == 0
 
 
 def test_conditions_are_only_for_the_same_url():
@@ -73,22 +74,25 @@ def test_conditions_are_only_for_the_same_url():
 def test_entries_that_wait_are_in_the_order_of_their_time(path):
     """The oldest is fetched first (rule FE5)."""
     with Opened(path) as state:
-        state.take_listing("met", [entry("new", updated_ms=3), entry("old", updated_ms=1)], SEEN, NOON_MS)
+        state.take_listing("met", [entry("new", updated_ms=3), entry("old", updated_ms=1)], SEEN, NOON_MS, NOON_MS)
         assert names(state) == ["old", "new"]
 
 
 def test_entry_is_forgotten_seven_days_after_it_left_its_feed(path):
     """It may come back before that (rule FE4)."""
     with Opened(path) as state:
-        state.take_listing("met", [entry("a", link="")], SEEN, NOON_MS)
-        state.take_listing("met", [], SEEN, NOON_MS)
-        assert state.take_listing("met", [entry("a", link="")], SEEN, NOON_MS + KEPT_MS) == 0
-        state.take_listing("met", [], SEEN, NOON_MS + KEPT_MS)
+        state.take_listing("met", [entry("a", link="")], SEEN, NOON_MS, NOON_MS)
+        state.take_listing("met", [], SEEN, NOON_MS, NOON_MS)
+        assert state.take_listing("met", [entry("a", link="")], SEEN, NOON_MS + KEPT_MS, NOON_MS + KEPT_MS) == 0
+        state.take_listing("met", [], SEEN, NOON_MS + KEPT_MS, NOON_MS + KEPT_MS)
         save(state)
-        state.take_listing("met", [], SEEN, NOON_MS + 2 * KEPT_MS + 1)
+        state.take_listing("met", [], SEEN, NOON_MS + 2 * KEPT_MS + 1, NOON_MS + 2 * KEPT_MS + 1)
         save(state)
     with Opened(path) as state:
-        assert state.take_listing("met", [entry("a", link="")], SEEN, NOON_MS + 2 * KEPT_MS + 2) == 1
+        assert (
+            state.take_listing("met", [entry("a", link="")], SEEN, NOON_MS + 2 * KEPT_MS + 2, NOON_MS + 2 * KEPT_MS + 2)
+            == 1
+        )
 
 
 def test_changes_are_kept_until_the_file_can_be_written(path):
@@ -96,7 +100,7 @@ def test_changes_are_kept_until_the_file_can_be_written(path):
     with Opened(path) as state:
         [pages] = state._db.execute("PRAGMA page_count").fetchone()
         state._db.execute(f"PRAGMA max_page_count = {pages}")
-        state.take_listing("met", [entry("a", bytes(100_000)), entry("b")], SEEN, NOON_MS)
+        state.take_listing("met", [entry("a", bytes(100_000)), entry("b")], SEEN, NOON_MS, NOON_MS)
         save(state)
         assert state.error == "SQLITE_FULL"
         assert names(state) == ["a", "b"]
@@ -115,13 +119,13 @@ def test_new_configuration_makes_entries_wait_again_that_the_old_one_refused(pat
     """Their feed is read whole the next time (rules FE1, FE4)."""
     with Opened(path) as state:
         for feed in ("met", "gone"):
-            state.take_listing(feed, [entry("a"), entry("b")], SEEN, NOON_MS)
+            state.take_listing(feed, [entry("a"), entry("b")], SEEN, NOON_MS, NOON_MS)
         refused, other = state.waiting("met")
         refused.outcome, other.outcome = "sender-not-allowed", "no-area"
         save(state)
         state.configure({"met"}, NOON_MS)
         assert state.validators("met") == Validators()
-        assert state.take_listing("met", [entry("a"), entry("b")], SEEN, NOON_MS) == 1
+        assert state.take_listing("met", [entry("a"), entry("b")], SEEN, NOON_MS, NOON_MS) == 1
         assert all(each.left_ms == NOON_MS for each in state.waiting("gone"))
         save(state)
     with Opened(path) as state:
@@ -151,3 +155,17 @@ def test_state_in_a_missing_folder_is_refused(tmp_path):
     """The error names the option (rule FE1)."""
     with pytest.raises(ConfigError, match=r"^--state .*: No such file or directory$"), Opened(tmp_path / "no" / "db"):
         pass
+
+
+def test_feed_that_floods_is_limited_in_entries_and_in_waiting_bytes(path, monkeypatch):
+    """The entries that left first are forgotten or given up first (rule FE4)."""
+    monkeypatch.setattr(state_module, "MAX_TRACKED", 3)
+    monkeypatch.setattr(state_module, "MAX_WAITING_BYTES", 20)
+    with Opened(path) as state:
+        for number in range(5):
+            state.take_listing("met", [entry(str(number), bytes(8))], SEEN, NOON_MS + number, NOON_MS + number)
+        assert names(state) == ["2", "3", "4"]
+        assert [each.digest for each in state.surplus("met")] == [b"2"]
+        save(state)
+    with Opened(path) as state:
+        assert names(state) == ["2", "3", "4"]

@@ -17,7 +17,7 @@ _HEAD = ("feed", "entries", "CAP", "accepted", "why not")
 
 @dataclass(slots=True)
 class CheckedFeed:
-    """What the check of a feed has found. `reasons` count the entries that would not be accepted, by the reason."""
+    """The findings of the check of one feed. `reasons` count the entries that would not be accepted, by the reason."""
 
     name: str
     trouble: str = ""

@@ -60,7 +60,7 @@ class ListedEntry:
 
 @dataclass(frozen=True, slots=True)
 class MessageHead:
-    """What `geocast fetch` has to know about a CAP message; times are in ms since 1970.
+    """The facts about a CAP message that `geocast fetch` needs; times are in ms since 1970.
 
     After `until_ms`, the message is no longer tried.
     """

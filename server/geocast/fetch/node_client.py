@@ -28,7 +28,7 @@ _WORD = re.compile(r"[a-z][a-z0-9-]{0,60}")
 
 @dataclass(frozen=True, slots=True)
 class NodeAnswer:
-    """What a node said about a message.
+    """A node's answer about a message.
 
     `outcome` is the outcome of CAP, or the slug of a problem. If `is_final` is false, the message has to be posted
     again, after `retry_after_s` seconds if the node said so.

@@ -1,4 +1,4 @@
-"""What `geocast fetch` counts and measures, and why it is unready (rule FE6).
+"""The metrics of `geocast fetch`, and the reasons why it is unready (rule FE6).
 
 No label and no reason contains text of a feed: only names of feeds, fixed words, and the node's outcomes and slugs.
 """

@@ -1,6 +1,7 @@
 """Reads one feed again and again, and posts its messages to a node (rules FE2 to FE5)."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections import Counter, defaultdict
@@ -15,7 +16,7 @@ from .documents import MAX_CAP_BYTES, MessageHead, Unreadable, entries_of, head_
 from .http_client import FeedClient, Fetched, FetchFailed, HostNotAllowed
 from .node_client import UNANSWERED, NodeAnswer, NodeClient
 from .outcomes import FetchOutcomes
-from .settings import WatchedFeed
+from .settings import WatchedFeed, host_of
 from .state import FetchState, TrackedEntry, Validators
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,8 @@ logger = logging.getLogger(__name__)
 WINDOW = 50  # the number of messages that are fetched before they are posted in the order of `sent`
 LINGER_MS = 3_600_000  # how long a link is tried after its entry has left the feed
 SAME_TIME = 3  # after so many failures that a message may have caused itself, others are posted before it
-EXPIRED, UNREACHABLE = "expired", "unreachable"
+EXPIRED, UNREACHABLE, GIVEN_UP = "expired", "unreachable", "given-up"
+AWAY, AWAY_S = ("timeout", "no-connection", "bad-certificate"), 10.0  # how long a host that does not answer is left
 
 
 class FeedReader:
@@ -48,7 +50,7 @@ class FeedReader:
         self._asked = asyncio.Event()
         self._read_at = self._post_at = 0.0  # times of the monotonic clock
         self._node_failures = 0
-        self._links_at = 0.0  # no link is tried before this time
+        self._host_at: defaultdict[str | None, float] = defaultdict(float)  # by host: when its links are tried again
         self._due_at: defaultdict[bytes, float] = defaultdict(float)  # by digest: when an entry is tried again
         self._tries: Counter[bytes] = Counter()  # by digest: failures that the entry itself may have caused
 
@@ -60,19 +62,19 @@ class FeedReader:
                 if self._now() >= self._read_at:
                     await self.read()
                 if self._now() >= self._post_at:
-                    await self.post()
+                    await self.post(until=self._read_at)
             except Exception as error:
                 logger.error("feed %s: an unexpected error: %s", self.feed.name, trace(error))
                 self._read_at = self._post_at = self._now() + self.feed.interval_s
-            pause_s = max(0.0, min(self._read_at, self._post_at) - self._now())
-            timer = asyncio.get_running_loop().call_later(pause_s, self._asked.set)
-            await self._asked.wait()
-            timer.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(self._read_at, self._post_at) - self._now()):
+                    await self._asked.wait()
 
     def read_now(self) -> None:
         """Make `run` read the feed at once, and try everything again that waits."""
-        self._read_at = self._post_at = self._links_at = 0.0
+        self._read_at = self._post_at = 0.0
         self._due_at.clear()
+        self._host_at.clear()
         self._asked.set()
 
     # ---- reading ---------------------------------------------------------------------------------------------------
@@ -100,7 +102,9 @@ class FeedReader:
                 self.feed.url, answer.headers.get("etag", ""), answer.headers.get("last-modified", "")
             )
             self._outcomes.read(name, "read")
-            new = self._state.take_listing(name, listed, validators, self._listed_ms(answer))
+            new = self._state.take_listing(name, listed, validators, self._clock.now().wall_ms, self._listed_ms(answer))
+            for entry in self._state.surplus(name):
+                self._done(entry, GIVEN_UP)
             if new:
                 self.health.changed_at = self._now()
                 self._post_at = 0.0
@@ -127,8 +131,11 @@ class FeedReader:
 
     # ---- posting ---------------------------------------------------------------------------------------------------
 
-    async def post(self) -> int:
-        """Post the messages that are due. Return how many entries still wait."""
+    async def post(self, until: float = float("inf")) -> int:
+        """Post the messages that are due. Return how many entries still wait.
+
+        At the time `until`, pause after the current window, so that the feed is read in time.
+        """
         self._post_at, now = float("inf"), self._now()
         due = [each for each in self._state.waiting(self.feed.name) if self._due(each) <= now]
         for window in _windows(due):
@@ -142,6 +149,9 @@ class FeedReader:
             await self._state.save()
             if not accepts:
                 break
+            if self._now() >= until:
+                self._post_at = until
+                break
         waiting = self._state.waiting(self.feed.name)
         self.health.waiting = len(waiting)
         for digest in self._due_at.keys() - {each.digest for each in waiting}:
@@ -151,13 +161,13 @@ class FeedReader:
         return len(waiting)
 
     def _due(self, entry: TrackedEntry) -> float:
-        return max(self._due_at[entry.digest], self._links_at if entry.message is None else 0.0)
+        return max(self._due_at[entry.digest], self._host_at[host_of(entry.link)] if entry.message is None else 0.0)
 
     async def _message(self, entry: TrackedEntry) -> MessageHead | None:
         """Fetch the message of an entry, unless it is known. Return None if it can't be posted now or ever."""
         now_ms = self._clock.now().wall_ms
         if entry.message is None:
-            if self._now() < self._links_at:
+            if self._now() < self._due(entry):  # the host has just failed
                 return None
             try:
                 answer = await self._client.get(entry.link, MAX_CAP_BYTES, secret=True)
@@ -165,7 +175,11 @@ class FeedReader:
                 self._done(entry, error.reason)
                 return None
             except FetchFailed as error:
-                self._not_now(entry, error.retry_after_s)
+                pause_s = self._not_now(entry, error.retry_after_s)
+                if error.retry_after_s is not None:
+                    self._host_at[host_of(entry.link)] = self._now() + pause_s
+                elif error.reason in AWAY:
+                    self._host_at[host_of(entry.link)] = self._now() + AWAY_S
                 return None
             entry.message, entry.charset = answer.body, answer.charset
             failpoints.hit("fetch-linked")
@@ -181,16 +195,18 @@ class FeedReader:
         entry.identifier = head.identifier
         return head
 
-    def _not_now(self, entry: TrackedEntry, retry_after_s: float | None) -> None:
-        """Try the link of an entry again later, or give up if the entry left the feed long ago."""
+    def _not_now(self, entry: TrackedEntry, retry_after_s: float | None) -> float:
+        """Try the link of an entry again later, or give up if the entry left the feed long ago.
+
+        Return the seconds until the next attempt.
+        """
         if entry.left_ms is not None and self._clock.now().wall_ms - entry.left_ms > LINGER_MS:
             self._done(entry, UNREACHABLE)
-            return
+            return 0.0
         self._tries[entry.digest] += 1
         pause_s = timing.after_failure(self.feed.interval_s, self._tries[entry.digest], retry_after_s, timing.chance())
         self._due_at[entry.digest] = self._now() + pause_s
-        if retry_after_s is not None:
-            self._links_at = self._due_at[entry.digest]
+        return pause_s
 
     async def _post_in_order(self, ready: list[tuple[MessageHead, TrackedEntry]]) -> bool:
         """Post messages one after another. Return False if the node can't accept messages now."""
@@ -200,7 +216,7 @@ class FeedReader:
             failpoints.hit("fetch-posted")
             if answer.is_final:
                 self._node_failures, self.health.stuck = 0, ""
-                if answer.is_accepted:
+                if answer.is_accepted and entry.listed_ms:
                     self._outcomes.accepted(self.feed.name, head.sent_ms, entry.listed_ms)
                 self._done(entry, answer.outcome)
                 continue

@@ -1,4 +1,4 @@
-"""What became of each entry of each feed, in memory and in one SQLite file (rule FE4).
+"""The outcomes of the entries of all feeds, in memory and in one SQLite file (rule FE4).
 
 An entry is stored before its message is posted, and its outcome afterwards. So a process that was killed knows which
 entries it has to try again. What memory says counts: if the file can't be written, for example because the disk is
@@ -26,6 +26,8 @@ APPLICATION_ID = 0x67636665  # "gcfe"
 VERSION = 1
 KEPT_MS = 7 * 24 * 3600 * 1000
 BY_CONFIGURATION = ("host-not-allowed", "sender-not-allowed")  # refusals that another configuration may turn around
+MAX_TRACKED = 50_000  # the most entries of one feed that are kept; the first that left are forgotten earlier
+MAX_WAITING_BYTES = 64 * 1024 * 1024  # of the messages of one feed that wait for the node
 _BUSY_S = 2.0
 
 _SCHEMA = f"""
@@ -58,7 +60,8 @@ PRAGMA user_version = {VERSION};
 class TrackedEntry:
     """An entry of a feed, and what became of it. `outcome` is "" until that is known. Times are in ms since 1970.
 
-    `message` is kept only while the entry waits to be posted.
+    `listed_ms` is 0 if the entry was there at the first reading, because nobody knows since when. `message` is kept
+    only while the entry waits to be posted.
     """
 
     feed: str
@@ -165,8 +168,11 @@ class FetchState:
         waiting = [each for each in self._entries.get(feed, {}).values() if not each.outcome]
         return sorted(waiting, key=lambda each: (each.updated_ms, each.listed_ms))
 
-    def take_listing(self, feed: str, listed: Iterable[ListedEntry], validators: Validators, now_ms: int) -> int:
-        """Take note of the entries that a feed has now. Return how many of them are new."""
+    def take_listing(
+        self, feed: str, listed: Iterable[ListedEntry], validators: Validators, now_ms: int, listed_ms: int
+    ) -> int:
+        """Take note of the entries that a feed has now, and since when. Return how many of them are new."""
+        listed_ms = listed_ms if feed in self._validators else 0
         known, new, present = self._entries.setdefault(feed, {}), 0, set[bytes]()
         for each in listed:
             present.add(each.digest)
@@ -174,7 +180,7 @@ class FetchState:
             if entry is None:
                 new += 1
                 entry = TrackedEntry(
-                    feed, each.digest, each.link, each.updated_ms, now_ms, message=each.message, charset=each.charset
+                    feed, each.digest, each.link, each.updated_ms, listed_ms, message=each.message, charset=each.charset
                 )
                 if each.message is None and not each.link:
                     entry.outcome, entry.done_ms = "no-message", now_ms
@@ -188,6 +194,19 @@ class FetchState:
             self._validators[feed] = validators
             self._changed_feeds.add(feed)
         return new
+
+    def surplus(self, feed: str) -> list[TrackedEntry]:
+        """Return entries to give up, so that the messages of a feed that wait have at most MAX_WAITING_BYTES.
+
+        The oldest entries that have left the feed are given up first.
+        """
+        waiting = sorted(self.waiting(feed), key=lambda each: (each.left_ms is None, each.left_ms, each.updated_ms))
+        size, found = sum(len(each.message or b"") for each in waiting), []
+        for entry in waiting:
+            if size > MAX_WAITING_BYTES:
+                size -= len(entry.message or b"")
+                found.append(entry)
+        return found
 
     def change(self, entry: TrackedEntry) -> None:
         """Take note that an entry has changed. `save` writes it."""
@@ -212,13 +231,16 @@ class FetchState:
                 self._changed_feeds.add(name)
 
     def _leave(self, entries: Collection[TrackedEntry], present: Collection[bytes], now_ms: int) -> None:
-        """Note which entries are no longer present, and forget those that left long ago."""
+        """Note which entries are no longer present, and forget those that left long ago, or are too many."""
         for entry in [each for each in entries if each.digest not in present]:
             if entry.left_ms is None:
                 entry.left_ms = now_ms
                 self.change(entry)
             elif now_ms - entry.left_ms > KEPT_MS:
                 self._forget(entry)
+        left = sorted((each for each in entries if each.left_ms is not None), key=lambda each: each.left_ms or 0)
+        for entry in left[: max(0, len(entries) - MAX_TRACKED)]:
+            self._forget(entry)
 
     def _forget(self, entry: TrackedEntry) -> None:
         del self._entries[entry.feed][entry.digest]
