@@ -118,7 +118,7 @@ async def _measured(pipe: Connection, home: Path, rounds: int) -> dict[str, list
             found[kind].append(spent | {"requests": pipe.recv()})
             show((done + 1) // 2)
     for each in (client, node):
-        await each.close()  # type: ignore[attr-defined]
+        await each.close()
     state.close()
     pipe.send(None)
     return found

@@ -56,8 +56,8 @@ def test_link_of_an_atom_entry_is_the_one_that_most_probably_leads_to_cap(links,
 
 def test_link_of_an_atom_entry_is_relative_to_its_base():
     """`xml:base` is the address that links are relative to (RFC 4287, 2)."""
-    body = atom(f"<entry>{link(href='a')}</entry>", 'xml:base="https://base.example/x/"')
-    assert the_entry(body).link == "https://base.example/x/a"
+    body = atom(f"<entry xml:base='y/'>{link(href='a')}</entry>", 'xml:base="https://base.example/x/"')
+    assert the_entry(body).link == "https://base.example/x/y/a"
 
 
 @pytest.mark.parametrize(

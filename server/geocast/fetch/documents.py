@@ -122,8 +122,8 @@ def _atom_entry(entry: Any, url: str) -> ListedEntry:
         inside = [each for each in content if _is_cap(each)]
         message = _standalone(inside[0]) if len(inside) == 1 else None
     links = [*_links(entry, f"{_ATOM}content", "src"), *_links(entry, f"{_ATOM}link", "href")]
-    base = "".join(each for each in (entry.get(_XML_BASE), entry.getparent().get(_XML_BASE)) if each)
-    link = "" if message else _best_link(links, plain_url(url, base) if base else url)
+    base = plain_url(plain_url(url, entry.getparent().get(_XML_BASE, "")), entry.get(_XML_BASE, ""))
+    link = "" if message else _best_link(links, base)
     updated = _text(entry, f"{_ATOM}updated") or _text(entry, f"{_ATOM}published")
     return _entry(_text(entry, f"{_ATOM}id"), link, updated, _text(entry, f"{_ATOM}title"), message)
 
