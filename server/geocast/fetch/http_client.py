@@ -98,7 +98,7 @@ class FeedClient:
         )
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all of its connections."""
         await self._pool.aclose()
 
     async def get(

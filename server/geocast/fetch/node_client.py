@@ -55,7 +55,7 @@ class NodeClient:
         self._pool = httpcore.AsyncConnectionPool(ssl_context=ssl.create_default_context(), keepalive_expiry=30.0)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all of its connections."""
         await self._pool.aclose()
 
     async def post(

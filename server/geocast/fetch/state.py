@@ -129,7 +129,7 @@ class FetchState:
             raise
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and let others use it."""
         if self._db is not None:
             self._db.close()
         if self._file is not None:
