@@ -39,7 +39,7 @@ FROM ${BASE} AS demo
 COPY --from=demo-build /opt/geocast /opt/geocast
 COPY --from=demo-build /src/client_demo /opt/demo/client_demo
 # A volume that is mounted on one of these folders takes over the folder's owner.
-RUN install -d -o 65532 -g 65532 -m 750 /demo/private /demo/node /demo/push /demo/clients /demo/desk
+RUN install -d -o 65532 -g 65532 -m 750 /demo/private /demo/node /demo/push /demo/clients /demo/desk /demo/fetch
 ENV PATH=/opt/geocast/bin:$PATH \
     PYTHONPATH=/opt/demo \
     PYTHONUNBUFFERED=1

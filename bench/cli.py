@@ -18,6 +18,7 @@ from bench.scenarios import areas as areas_module
 from bench.scenarios import calls as calls_module
 from bench.scenarios import fanout as fanout_module
 from bench.scenarios import feed as feed_module
+from bench.scenarios import fetch as fetch_module
 from bench.scenarios import frames as frames_module
 from bench.scenarios import growth as growth_module
 from bench.scenarios import idle as idle_module
@@ -47,6 +48,7 @@ BENCHES: dict[str, Bench] = {
         shapes_module,
         areas_module,
         feed_module,
+        fetch_module,
         idle_module,
         ingest_module,
         readers_module,
@@ -251,6 +253,11 @@ _command(
     "feed",
     click.option("--alerts", type=click.IntRange(10, 20_000), default=1_000, help="Alerts that become live at once."),
     click.option("--reads-s", type=_seconds, default=0.5, help="Seconds between two reads of the feed's documents."),
+)
+_command(
+    "fetch",
+    click.option("--entries", type=click.IntRange(1, 10_000), default=2_000, help="Entries of the feed."),
+    click.option("--rounds", type=click.IntRange(1, 100), default=11, help="Readings with nothing and with one new."),
 )
 _command(
     "idle",

@@ -27,6 +27,7 @@ POLL_S = 0.05
 POLICY = Path(__file__).with_name("policy.toml")
 DESK_SCOPES = ("alerts:publish", "alerts:manage", "alerts:audit", "alerts:receive", "alerts:test")
 TOKEN_S = 365 * 86_400
+SOURCES = '[sources.feeds]\napprover = "the issuer of the feed"\nsenders = ["met@demo.example"]\n'
 SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.com,*.notify.windows.com"  # of browsers
 _JWT = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+")
 
@@ -145,8 +146,9 @@ class Node(Geocast):
             *("--policy", str(POLICY), *(("--aeds", str(aeds)) if aeds else ())),
             *("--stream", f"127.0.0.1:{stream}", "--api", f"127.0.0.1:{api}"),
             *("--feed", f"127.0.0.1:{feed}", "--feed-url", self.feed_url, "--feed-sender", "desk@demo.example"),
-            *("--log", self.log),
+            *("--log", self.log, "--cap-sources", str(folder / "sources.toml")),
         )
+        (folder / "sources.toml").write_text(SOURCES, encoding="utf-8")
 
     async def start(self) -> None:
         """Make the keys, start the node, and wait until it is ready. Raise ProcessError if that fails."""

@@ -57,6 +57,7 @@ from .responder_page import PAGE as RESPONDER_PAGE
 from .responder_page import RESPONDER_PORT, responder_page, signed_in
 from .responders import LIFE_S, RESPONDER, Responder, responders
 from .verdict import DeliveryCheck, Event, Published, Row, percentile
+from .warnings_feed import FetchedWarnings, FetchVerdict
 
 if TYPE_CHECKING:  # the module needs aiohttp
     from .sleepers import Sleepers
@@ -104,19 +105,21 @@ class Evidence:
     phones: list[ResponderPhone] = field(default_factory=list)  # every phone that could have been called
     frames: int = 0  # number of frames that were searched for the place
     sleepers: list[Sleeper] | None = None  # the sleeping phones, if there are any
+    fetched: FetchVerdict | None = None  # the verdict on the warnings of a feed
     ends_ms: dict[str, int] = field(default_factory=dict)  # id -> end of the alert
     woke_ms: int = 0  # when the sleeping phones woke, in ms since 1970
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdicts of the demo: on all alerts, on the call for help, and on the pushes."""
+    """The verdicts of the demo: on all alerts, on the call for help, on the pushes, and on the warnings of a feed."""
 
     alerts: int
     rows: list[Row]
     faults: list[str]
     call: CallVerdict | None = None
     push: PushVerdict | None = None
+    fetch: FetchVerdict | None = None
 
     def total(self, name: str) -> int:
         """Return the sum of a count, such as `missed`, over all revisions and cancellations."""
@@ -125,7 +128,7 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         """Whether everybody who had to get an alert, call or push got it, and nobody else did."""
-        if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push)):
+        if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push, self.fetch)):
             return False
         wrong = self.total("outside") + self.total("missed") + len(self.faults)
         return self.total("delivered") > 0 and not wrong
@@ -187,6 +190,9 @@ async def _perform(
         progress.say(f"node: {node.stream_url} for subscribers, {node.api_url} for the desk")
         progress.say(f"feed for everybody: {node.feed_url}/v1/alerts.geojson, {node.feed_url}/v1/feed.atom")
         sleepers = await _phones_that_sleep(progress, node, Path(folder), cleanup)
+        warnings = FetchedWarnings(Path(folder), node)
+        cleanup.push_async_callback(warnings.stop)
+        await warnings.start()
         shown = await cleanup.enter_async_context(_serve_map(node, programme, sleepers))
         if sleepers is not None:
             sleepers.start([shown.url])
@@ -194,7 +200,7 @@ async def _perform(
         dispatcher = await cleanup.enter_async_context(
             Dispatcher(node.api_url, node.dispatch_token, patience_s=PATIENCE_S)
         )
-        show = Show(progress, node, crowd, publisher, shown, dispatcher, arrests, sleepers)
+        show = Show(progress, node, crowd, publisher, shown, dispatcher, arrests, warnings, sleepers)
         watch = [node.watch, *([] if sleepers is None else [sleepers.watch])]
         links = {"live map": shown.url}
         has_calls = bool(arrests) and missing({**RESPONDER_PAGE, **DISPATCH_PAGE}) is None
@@ -317,6 +323,8 @@ def _tell(progress: Progress, outcome: Outcome) -> None:
     call, push = outcome.call, outcome.push
     for fault in (outcome.faults + (call.faults if call else []) + (push.faults if push else []))[:20]:
         progress.say(f"WRONG: {fault}", "bold red")
+    if outcome.fetch is not None:
+        print(outcome.fetch.line(), flush=True)
     if push is not None:
         print(push.line(), flush=True)
     if call is not None:
@@ -336,10 +344,11 @@ class Show:
         shown: LiveMap,
         dispatcher: Dispatcher,
         arrests: Sequence[Record],
+        warnings: FetchedWarnings,
         sleepers: "Sleepers | None" = None,
     ) -> None:
         self._progress, self._node, self._crowd, self._publisher, self._map = progress, node, crowd, publisher, shown
-        self._dispatcher, self._arrests, self._sleepers = dispatcher, arrests, sleepers
+        self._dispatcher, self._arrests, self._warnings, self._sleepers = dispatcher, arrests, warnings, sleepers
         self._responders: dict[str, Responder] = {}  # by `sub`
         self._called: Called | None = None
         self._searched = 0  # number of searched frames
@@ -522,6 +531,8 @@ class Show:
             (self._enter_tunnel, True),
             *publish[2 * third :],
             (self._leave_tunnel, True),
+            (partial(self._warn, "The river rises at the old bridge.", cases[0]), True),
+            (partial(self._warn_after_a_power_cut, "The river rises at the mill.", cases[-1]), True),
             *([(self._cardiac_arrest, True)] if self._arrests else []),
         ]
 
@@ -565,6 +576,21 @@ class Show:
             f"{total['revisions']} revisions, {total['new']} new alerts, {total['again']} alerts that they already had",
             "bold",
         )
+
+    async def _warn(self, headline: str, case: Case) -> None:
+        """List a warning in the feed, from where `geocast fetch` brings it to the node."""
+        alert: dict[str, Any] = {}
+
+        async def fetched() -> dict[str, Any]:
+            alert.update(await self._warnings.warn(self._publisher, headline, *_where(case)))
+            return alert
+
+        self._progress.say(f"a feed of official warnings lists a flood: {await self._send(fetched(), alert)}", "bold")
+
+    async def _warn_after_a_power_cut(self, headline: str, case: Case) -> None:
+        """Kill `geocast fetch` and start it again before the next warning."""
+        await self._warnings.kill_and_start()
+        await self._warn(headline, case)
 
     async def _cardiac_arrest(self) -> None:
         """Call responders to a patient's home.
@@ -666,7 +692,8 @@ class Show:
         faults = [f"{fault} ({times} times)" for each in reports for fault, times in each["faults"].items()]
         subs = [one.sub for cast in self._cast for one in cast]
         phones = [self._phone(sub, events) for sub, (_, events) in zip(subs, records, strict=True)]
-        found = Evidence(self._published, records, faults, end, self._called, phones, self._searched)
+        fetched = await self._warnings.verdict(self._publisher)
+        found = Evidence(self._published, records, faults, end, self._called, phones, self._searched, fetched=fetched)
         if self._sleepers is None:
             return found
         woken = await self._sleepers.wake()
@@ -694,7 +721,8 @@ def outcome_of(evidence: Evidence) -> Outcome:
     push = None
     if evidence.sleepers is not None:
         push = check_pushes(evidence.published, evidence.ends_ms, evidence.sleepers, evidence.woke_ms)
-    return Outcome(alerts, list(found.rows.values()), found.faults + evidence.faults, call, push)
+    faults = found.faults + evidence.faults
+    return Outcome(alerts, list(found.rows.values()), faults, call, push, evidence.fetched)
 
 
 def _neighbours(cases: Sequence[Case], case: Case) -> int:

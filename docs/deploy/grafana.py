@@ -1,9 +1,9 @@
 """The generator of docs/deploy/grafana.json, a dashboard built from one table; `make grafana` renews the file.
 
 Queries are abbreviated: `rate(geocast_sends_total{}[R])`. `{` stands for the selector of the nodes that are chosen at
-the top of the dashboard or, in metrics of `geocast push`, for the selector of its job. `[R]` stands for the interval
-over which Grafana computes a rate. The thresholds are those of geocast.rules.yml. The description of a panel answers
-the question that an operator would ask about it.
+the top of the dashboard or, in metrics of `geocast push` and `geocast fetch`, for the selector of their jobs. `[R]`
+stands for the interval over which Grafana computes a rate. The thresholds are those of geocast.rules.yml. The
+description of a panel answers the question that an operator would ask about it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from grafana_foundation_sdk.models.common import (
 )
 
 NODES = 'job="$job",instance=~"$instance"'
-PUSH = 'job="$push"'
+BESIDE = {"geocast_push_": 'job="$push"', "geocast_fetch_": 'job="$fetch"'}  # processes beside the nodes
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TALL, LOW = 7, 4  # heights, in rows of Grafana's grid
 
@@ -50,6 +50,11 @@ def quantile(q: float, histogram: str, name: str = "") -> tuple[str, str]:
     """Return the query for a quantile of a histogram on each node."""
     rate = f"sum by (instance, le) (rate({histogram}_bucket{{}}[R]))"
     return f"histogram_quantile({q}, {rate})", f"{name or f'p{q * 100:g}'} {{{{instance}}}}"
+
+
+def by_feed(q: float, histogram: str) -> tuple[str, str]:
+    """Return the query for a quantile of a histogram of each feed."""
+    return f"histogram_quantile({q}, sum by (feed, le) (rate({histogram}_bucket{{}}[R])))", "{{feed}}"
 
 
 def each(metric: str, name: str = "") -> tuple[str, str]:
@@ -406,6 +411,62 @@ ROWS: dict[str, list[Panel]] = {
             ],
         ),
     ],
+    "Feeds of warnings": [
+        Panel(
+            "Fetch ready",
+            "This row needs `geocast fetch`. 1 if its /readyz answers 200. Otherwise /readyz names the feed.",
+            [each("geocast_fetch_ready")],
+            wrong=1,
+            below=True,
+        ),
+        Panel(
+            "Feeds that fail",
+            "Feeds that have failed for more than three intervals and a minute.",
+            [("max by (feed) (geocast_fetch_overdue{})", "{{feed}}")],
+            wrong=1,
+        ),
+        Panel(
+            "Readings",
+            "Readings of each feed per second, by result. Not modified is what a feed should mostly answer.",
+            [rate("geocast_fetch_reads_total", by="feed,result")],
+            unit="ops",
+        ),
+        Panel(
+            "Since the last reading",
+            "The time since each feed was last read, changed or not.",
+            [("min by (feed) (geocast_fetch_success_age_seconds{})", "{{feed}}")],
+            unit="s",
+        ),
+        Panel(
+            "Since the last new entry",
+            "A feed that has had nothing new for very long may be out of order at its issuer.",
+            [("min by (feed) (geocast_fetch_change_age_seconds{})", "{{feed}}")],
+            unit="s",
+        ),
+        Panel(
+            "Waiting",
+            "Entries whose link can't be read, or whose message the node does not accept now.",
+            [("max by (feed) (geocast_fetch_waiting{})", "{{feed}}")],
+        ),
+        Panel(
+            "Entries by outcome",
+            "What the node did with the messages, or why they were not posted.",
+            [rate("geocast_fetch_entries_total", by="feed,outcome")],
+            unit="ops",
+        ),
+        Panel(
+            "Sent to listed, p90",
+            "How much of the delay is the feed's: from the issuer's `sent` until the feed had the message.",
+            [by_feed(0.9, "geocast_fetch_sent_to_listed_seconds")],
+            unit="s",
+        ),
+        Panel(
+            "Sent to accepted, p90",
+            "The whole delay: from the issuer's `sent` until the node had accepted the message.",
+            [by_feed(0.9, "geocast_fetch_sent_to_accepted_seconds")],
+            unit="s",
+        ),
+    ],
     "Processes": [
         Panel("CPU", "Cores used by all processes of a node.", [rate("process_cpu_seconds_total")]),
         Panel("Memory", "Resident memory.", [each("process_resident_memory_bytes")], unit="bytes"),
@@ -446,7 +507,8 @@ def expression(short: str) -> str:
 
     def selected(found: re.Match[str]) -> str:
         name, first = found.groups()
-        return f"{name}{{{PUSH if name.startswith('geocast_push_') else NODES}{'' if first == '}' else ','}"
+        of = next((job for prefix, job in BESIDE.items() if name.startswith(prefix)), NODES)
+        return f"{name}{{{of}{'' if first == '}' else ','}"
 
     return re.sub(r"(\w+)\{(?=(.?))", selected, short).replace("[R]", "[$__rate_interval]")
 
@@ -501,6 +563,7 @@ def chosen() -> list[dashboard.DatasourceVariable | dashboard.QueryVariable]:
     """Return the variables at the top of the dashboard: the Prometheus server, the jobs and the nodes."""
     job = dashboard.QueryVariable("job").label("Job").query("label_values(geocast_ready, job)").datasource(SOURCE)
     push = dashboard.QueryVariable("push").label("Push").query("label_values(geocast_push_ready, job)")
+    fetch = dashboard.QueryVariable("fetch").label("Fetch").query("label_values(geocast_fetch_ready, job)")
     nodes = dashboard.QueryVariable("instance").label("Node").query('label_values(geocast_ready{job="$job"}, instance)')
     every = model.VariableRefresh.ON_TIME_RANGE_CHANGED
     return [
@@ -508,6 +571,7 @@ def chosen() -> list[dashboard.DatasourceVariable | dashboard.QueryVariable]:
         job.refresh(every),
         nodes.datasource(SOURCE).refresh(every).multi(True).include_all(True),
         push.datasource(SOURCE).refresh(every),
+        fetch.datasource(SOURCE).refresh(every),
     ]
 
 

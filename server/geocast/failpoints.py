@@ -13,6 +13,13 @@ In `geocast push`:
     push-noted      the store says that the devices may have been sent the alert, and no push was sent yet
     push-answered   a push service has answered, and the answer is not recorded yet
 
+In `geocast fetch`:
+
+    fetch-in-commit  the state has a change, inside a transaction that is not committed
+    fetch-listed     the state has the new entries of a feed, and no message was posted yet
+    fetch-linked     a message was fetched through a link, and is neither posted nor in the state
+    fetch-posted     the node has answered, and the outcome is not in the state yet
+
 Nothing happens unless the variable is set when the process starts. A call of `hit` costs one comparison.
 """
 

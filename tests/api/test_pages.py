@@ -183,12 +183,6 @@ def test_stream_page_has_all_messages_fields_and_close_codes():
     assert all(f"<th scope=row>{close.code}</th>" in page for close in close_codes.ALL)
 
 
-def test_stream_page_begins_with_links_to_all_sections():
-    """The table of contents has each section once, in the order of the page."""
-    [contents, rest] = stream_html.page(asyncapi.document()).split("</dl>", maxsplit=1)
-    assert re.findall(r'<a href="#([^"]+)"', contents.partition("<dl>")[2]) == re.findall(r' id="([^"]+)"', rest)
-
-
 def test_stream_page_escapes_html_and_renders_all_markdown():
     page = stream_html.page(asyncapi.document())
     assert "<script" not in page

@@ -54,6 +54,11 @@ def of_push(name, **labels):
     return of_node(name, job="geocast-push", instance="p", **labels)
 
 
+def of_fetch(name, **labels):
+    """Return the name of a series of the fetch process."""
+    return of_node(name, job="geocast-fetch", instance="f", **labels)
+
+
 def healthy():
     """Return the series of two healthy nodes with a thousand sessions each, for half an hour."""
     series = {}
@@ -118,6 +123,9 @@ def healthy():
         ("geocast_push_restarts_total", {}, steady(0)),
     ):
         series[of_push(name, **labels)] = values
+    series[of_fetch("up")] = series[of_fetch("geocast_fetch_ready")] = steady(1)
+    for name in ("geocast_fetch_overdue", "geocast_fetch_waiting"):
+        series[of_fetch(name, feed="met")] = steady(0)
     series['node_timex_offset_seconds{instance="a"}'] = steady(0.001)
     series['node_timex_sync_status{instance="a"}'] = steady(1)
     series['probe_ssl_earliest_cert_expiry{job="geocast-tls",instance="a"}'] = steady(9_000_000)
@@ -193,6 +201,9 @@ CASES = {
     "GeocastPushLaneClosed": ({of_push("geocast_push_lane_open", service="push.example"): then(1, 0)}, ()),
     "GeocastPushSetAside": ({of_push("geocast_push_set_aside"): then(0, 1)}, ()),
     "GeocastPushUnrecorded": ({of_push("geocast_push_unrecorded_total"): then(0, 1, by=1)}, ()),
+    "GeocastFetchNotReady": ({of_fetch("geocast_fetch_ready"): then(1, 0)}, ()),
+    "GeocastFetchFeedFails": ({of_fetch("geocast_fetch_overdue", feed="met"): then(0, 1)}, ()),
+    "GeocastFetchWaiting": ({of_fetch("geocast_fetch_waiting", feed="met"): then(0, 3)}, ()),
     "GeocastClockOff": ({'node_timex_sync_status{instance="a"}': then(1, 0)}, ()),
     "GeocastCertificateEnds": (
         {'probe_ssl_earliest_cert_expiry{job="geocast-tls",instance="a"}': steady(10 * 86_400)},

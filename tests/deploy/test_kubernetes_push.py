@@ -12,7 +12,8 @@ from deploy.test_kubernetes import FOLDER as NODES
 from deploy.test_kubernetes import RELEASES, SPARE_S, assert_valid, command, named, rendered, variables_of
 
 from geocast.cli import cli
-from geocast.push.addresses import DEFAULT_SERVICES, is_global
+from geocast.egress.addresses import is_global
+from geocast.push.addresses import DEFAULT_SERVICES
 from geocast.push.settings import PushSettings
 
 FOLDER = NODES / "push"

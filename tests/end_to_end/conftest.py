@@ -1,5 +1,8 @@
 """The nodes that tests share, and subscribers that hang up when the test is over."""
 
+import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,3 +68,18 @@ def join() -> Iterator[Callable[..., Session]]:
     yield joining
     for session in joined:
         session.drop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Yield a folder on a file system of 1 MiB; skip the test where that is not possible."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("needs root to mount a small tmpfs")
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", where], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("a tmpfs can't be mounted here")
+    yield where
+    subprocess.run(["umount", "--lazy", where], check=True)

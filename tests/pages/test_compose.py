@@ -29,6 +29,8 @@ from support.ports import free_ports
 from support.push_service import PushService
 from support.redis_server import needs_redis
 
+from geocast.cli import cli
+
 ROOT = Path(__file__).resolve().parents[2]
 MADE = ("private/private.jwk", "node/keys.jwks", "node/log.url", "push/push.jwks", "push/vapid.jwks")
 HEADLINE = "Building on fire. Keep windows closed and stay away."
@@ -239,6 +241,20 @@ def test_push_profile_of_docker_compose_delivers_pushes_to_phones(composed: Comp
         service.until(lambda: phone.alerts() == [(told["id"], 1)])
         assert service.wrong == []
         assert composed.down() == {"push": 0, "node": 0, "redis": 0}
+
+
+def test_fetch_profile_of_docker_compose_has_valid_settings() -> None:
+    """Its token belongs to the source of the node, and its state is on a volume (rule FE1)."""
+    services = composition(COMPOSE_PROFILES="fetch", GEOCAST_POLICY="builtin:public-warning")
+    fetch = services["fetch"]
+    known = {option.envvar: option for option in cli.commands[fetch["command"][0]].params}
+    given = [f"{known[name].opts[0]}={value}" for name, value in fetch["environment"].items()]
+    options = cli.commands["fetch"].make_context("fetch", given).params
+    folders = {Path(volume["target"]) for volume in fetch["volumes"]}
+    assert {options[name].parent for name in ("feeds", "token_file", "state")} == folders
+    assert "[sources.feeds]" in services["secrets"]["command"][0]
+    assert services["node"]["environment"]["GEOCAST_POLICY"] == "builtin:public-warning"
+    assert str(options["metrics"]) in fetch["healthcheck"]["test"]
 
 
 def test_second_start_of_docker_compose_keeps_keys_and_passwords(composed: Composed):

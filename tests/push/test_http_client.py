@@ -5,7 +5,6 @@ import contextlib
 import gc
 import socket
 import ssl
-import threading
 
 import pytest
 from end_to_end.kit.times import wait_until
@@ -13,11 +12,9 @@ from end_to_end.kit.tls import make_certificate
 from support.fakes import FakeClock
 from support.push_service import HANG, LONG_HEAD, RESET, PushService
 
-from geocast.clock import format_time
-from geocast.push import http_client
 from geocast.push.addresses import Endpoint
 from geocast.push.client import Push
-from geocast.push.http_client import HttpPushClient, _Names
+from geocast.push.http_client import HttpPushClient
 from geocast.push.service_limits import PushOutcome
 
 
@@ -73,24 +70,6 @@ def test_push_without_an_answer_in_time_counts_as_maybe_sent(service):
     service.always = HANG
     [answer] = send(service, within_s=0.3)
     assert (answer.outcome, answer.status) == (PushOutcome.MAYBE, "no answer")
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("30", 30.0),
-        (format_time, None),
-        ("Sat, 31 Jan 2026 12:00:10 GMT", 10.0),
-        ("soon", None),
-        ("-1", None),
-        ("٣", None),
-        ("1" * 80, 111_111_111.0),
-    ],
-)
-def test_retry_after_is_read_as_seconds_or_date(text, seconds):
-    """An invalid value is ignored (RFC 9110, 10.2.3)."""
-    text = text(5) if callable(text) else text
-    assert HttpPushClient(FakeClock())._retry_after_s(text) == seconds
 
 
 def test_connection_is_reused_for_the_next_push(service):
@@ -173,81 +152,3 @@ def test_request_has_only_the_headers_that_push_services_need(service):
     send(service)
     wanted = {"Host", "Authorization", "Content-Encoding", "TTL", "Urgency", "Topic", "Content-Length"}
     assert service.headers == wanted
-
-
-# ---- DNS lookups -----------------------------------------------------------------------------------------------------
-
-
-class Resolver:
-    """Replaces the system's resolver: lookups of names in `stuck` wait for the test, names in `gone` don't exist."""
-
-    def __init__(self, monkeypatch):
-        self.asked, self.gone = [], set()
-        self.release = threading.Event()
-        monkeypatch.setattr(socket, "getaddrinfo", self._resolve)
-
-    def _resolve(self, host, port, **_more):
-        self.asked.append(host)
-        if host.startswith("stuck"):
-            self.release.wait()
-        if host in self.gone:
-            raise socket.gaierror(socket.EAI_NONAME, "no such name")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.9.1", port))]
-
-
-@pytest.fixture
-def resolver(monkeypatch):
-    """Return a resolver, and check at the end that no lookup is in progress."""
-    resolver = Resolver(monkeypatch)
-    yield resolver
-    resolver.release.set()
-
-
-async def test_dns_lookups_that_never_end_do_not_delay_other_hosts(resolver):
-    """Each lookup has a thread of its own. Beyond a limit, lookups fail at once (rules HD2, HD14)."""
-    names = _Names(())
-    stuck = [asyncio.ensure_future(names.addresses(f"stuck-{n}", 443)) for n in range(http_client.LOOKUPS - 1)]
-    assert await names.addresses("good.example", 443) == ["192.0.9.1"]
-    stuck.append(asyncio.ensure_future(names.addresses("stuck-last", 443)))
-    await asyncio.sleep(0)
-    with pytest.raises(OSError, match="too many names"):
-        await names.addresses("other.example", 443)
-    assert await names.addresses("good.example", 443) == ["192.0.9.1"]
-    resolver.release.set()
-    assert set(map(tuple, await asyncio.gather(*stuck))) == {("192.0.9.1",)}
-    assert await names.addresses("other.example", 443) == ["192.0.9.1"]
-
-
-@pytest.mark.parametrize("fault", ["stuck", "gone"])
-async def test_earlier_addresses_of_a_host_are_used_when_a_new_lookup_fails(resolver, monkeypatch, fault):
-    """Pushes go on while a name server is unreachable (rule HD2)."""
-    monkeypatch.setattr(http_client, "NAMES_S", 0.0)
-    monkeypatch.setattr(http_client, "REFRESH_S", 0.01)
-    names = _Names(())
-    resolver.release.set()
-    assert await names.addresses("stuck-later", 443) == ["192.0.9.1"]
-    resolver.release.clear()
-    if fault == "gone":
-        resolver.gone.add("stuck-later")
-        resolver.release.set()
-    assert await names.addresses("stuck-later", 443) == ["192.0.9.1"]
-    assert resolver.asked == ["stuck-later"] * 2
-
-
-async def test_host_without_an_address_is_looked_up_again_each_time(resolver):
-    """The host may have got an address in the meantime."""
-    names = _Names(())
-    resolver.gone.add("new.example")
-    with pytest.raises(socket.gaierror):
-        await names.addresses("new.example", 443)
-    resolver.gone.clear()
-    assert await names.addresses("new.example", 443) == ["192.0.9.1"]
-
-
-async def test_number_of_remembered_host_names_is_limited(resolver, monkeypatch):
-    """The oldest name is forgotten first (rule HD14)."""
-    monkeypatch.setattr(http_client, "NAMES", 3)
-    names = _Names(())
-    for number in range(10):
-        await names.addresses(f"{number}.example", 443)
-    assert [host for host, _ in names._names] == ["7.example", "8.example", "9.example"]

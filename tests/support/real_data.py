@@ -18,6 +18,11 @@ def cap(name: str) -> Path:
     return _there("cap", f"{name}.xml", "CAP messages")
 
 
+def feed(name: str) -> Path:
+    """Return the path of a file with a real feed of CAP messages."""
+    return _there("feeds", name, "feeds of CAP messages")
+
+
 def nws(name: str) -> Path:
     """Return the path of a file with real alerts in the format of the weather service's api."""
     return _there("nws", f"{name}.json", "alerts of the weather service")

@@ -29,7 +29,8 @@ def kept(level: str, form: str) -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(_TEXT) if form == "text" else _json())
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
+    for library in ("uvicorn", "httpcore"):  # at lower levels they log requests
+        logging.getLogger(library).setLevel(max(logging.WARNING, logging.root.level))
     if form == "text":
         yield
         return

@@ -1,13 +1,11 @@
-"""The endpoints to which pushes may be sent: only push services that the operator allows, and no internal addresses.
+"""The endpoints to which pushes may be sent: only push services that the operator allows.
 
 A stranger chooses the endpoint that the server connects to. So the endpoint's host must be on the operator's list (rule
-WPR3), and its name must resolve to a global IP address (rule WPO4). The server then connects to the address that was
-checked, without resolving the name again.
+WPR3). `egress` then connects only to global IP addresses (rule WPO4).
 """
 
-import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -21,8 +19,6 @@ _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*(?![0-9.]*$){_LABEL}")  # no IP address: the last label is no number
 _PLAIN = re.compile(r"[A-Za-z0-9._~:/?@!$&'()*+,;=%-]*")  # RFC 3986 without brackets (IPv6) and `#`
 _BEFORE_PATH = re.compile(r"https://[^/?]*", re.IGNORECASE)
-_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # NAT64 (RFC 6052): an IPv4 address in the last 32 bits
-_UNICAST = ipaddress.IPv6Network("2000::/3")  # the only allocated block of global unicast (RFC 4291, 2.4)
 
 
 class Service(NamedTuple):
@@ -111,33 +107,3 @@ def _service(entry: str) -> Service:
     if _NAME.fullmatch(name) is None or (colon and not is_port):
         raise ConfigError("--push-services: expected names such as push.example, *.push.example or push.example:8443")
     return Service(entry, name, wild, int(port) if colon else HTTPS_PORT)
-
-
-# ---- the addresses that a name resolves to -------------------------------------------------------------------------
-
-
-def is_global(text: str) -> bool:
-    """Return whether an IP address is on the public internet.
-
-    If an IPv6 address contains an IPv4 address, the answer is that for the IPv4 address.
-    """
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = ipaddress.IPv4Address(address.packed[-4:]) if address in _TRANSLATED else None
-        inner = inner or address.ipv4_mapped or address.sixtofour
-        if inner is None:
-            return address in _UNICAST and address.is_global
-        address = inner
-    return address.is_global and not address.is_multicast
-
-
-def allowed_addresses(host: str, resolved: Iterable[str], private: Iterable[str]) -> list[str]:
-    """Return the addresses that the server may connect to, out of the `resolved` addresses of a host.
-
-    They are the global addresses, or all of them if the host is in `private` (hosts that may have internal addresses).
-    """
-    addresses = list(resolved)
-    return addresses if host in private else [each for each in addresses if is_global(each)]

@@ -28,7 +28,7 @@ from ..auth.tokens import TokenVerifier
 from ..clock import Clock
 from ..config import SHARE
 from ..errors import StoreUnavailable, trace
-from ..metrics import CONTENT_TYPE, Metrics
+from ..metrics import Metrics
 from ..model import problems
 from ..model.problems import Problem
 from ..policy.shares import Shares
@@ -130,24 +130,6 @@ def make_app(calls: DevicesContext) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     return _Gate(app, calls)
-
-
-def make_metrics_app(unready: Callable[[], list[str]], of: Metrics) -> ASGIApp:
-    """Return the ASGI application that serves `/metrics`, `/healthz` and `/readyz` on the address of `--metrics`."""
-
-    async def healthz(_: Request) -> Response:
-        return JSONResponse({"status": "alive"})
-
-    async def readyz(_: Request) -> Response:
-        reasons = unready()
-        return JSONResponse(
-            {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}, 503 if reasons else 200
-        )
-
-    async def metrics(_: Request) -> Response:
-        return Response(of.render(), media_type=CONTENT_TYPE)
-
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
 
 
 def _problem_of(error: Exception) -> Problem:

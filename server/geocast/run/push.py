@@ -44,7 +44,7 @@ from ..push.encryption import Keyring, Record, parse_push_keys
 from ..push.http_client import HttpPushClient
 from ..push.leases import LeasedShards
 from ..push.registering import Registering, RegistrationTerms
-from ..push.routes import DevicesContext, make_app, make_metrics_app, requests_of
+from ..push.routes import DevicesContext, make_app, requests_of
 from ..push.settings import PushSettings, read, trusted
 from ..push.shards import Shards, StaticShards
 from ..push.webpush import Vapid, parse_vapid
@@ -52,6 +52,7 @@ from ..stream.log_reader import LogHealth, LogReader
 from ..stream.server import FLUSH_S, GcFreezer, background
 from .key_source import KeySource, source_of
 from .node import Stop, opened_log
+from .process_metrics import serving_metrics
 from .reload_mailbox import reloading
 from .runtime_config import RuntimeConfig
 
@@ -63,7 +64,6 @@ MAX_CONNECTIONS = 1_000  # limit on the listener's connections
 # The garbage collector runs when this many new objects exist. While 256 requests are under way, some 10,000 objects
 # exist for them, and with Python's default the collector would examine these again and again.
 YOUNG = 50_000
-MAX_SCRAPERS = 16
 _TOOK_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
 
@@ -278,21 +278,6 @@ def listening(settings: PushSettings) -> Iterator[tuple[Sequence[socket.socket],
         listeners = [opened.enter_context(each) for each in bound]
         metrics = opened.enter_context(bind("--metrics", settings.metrics)) if settings.metrics else None
         yield listeners, metrics
-
-
-@contextlib.asynccontextmanager
-async def serving_metrics(
-    unready: Callable[[], list[str]], metrics: Metrics, listener: socket.socket | None
-) -> AsyncIterator[None]:
-    """Serve `/metrics`, `/healthz` and `/readyz` on `listener` while the block runs.
-
-    Do nothing if `listener` is None.
-    """
-    if listener is None:
-        yield
-        return
-    async with serve(make_metrics_app(unready, metrics), listener, metrics, MAX_SCRAPERS):
-        yield
 
 
 @contextlib.asynccontextmanager

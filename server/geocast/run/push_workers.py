@@ -24,7 +24,8 @@ from ..push.shards import StaticShards
 from ..stream.server import background
 from .links import FrontLink, WorkerLink
 from .node import Stop, open_log, opened_log
-from .push import PushContext, PushProcess, comparable, serving_metrics
+from .process_metrics import serving_metrics
+from .push import PushContext, PushProcess, comparable
 from .supervising import Reports, Run, WorkerSpec, check, keep_alive
 
 FRONT = "front"

@@ -6,13 +6,11 @@ and sends the other processes a datagram. The other processes then read the mail
 in case the datagram was lost. A process that is started later is forked with the new values.
 """
 
-import asyncio
 import contextlib
-import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from ..stream.server import background
+from .hangups import hangups
 from .key_source import KeySource
 from .runtime_config import RuntimeConfig
 
@@ -26,27 +24,14 @@ async def reloading(in_force: RuntimeConfig, source: KeySource | None) -> AsyncI
     Several signals that arrive at once cause one reload. The caller must have blocked SIGHUP, so that a signal that
     arrives before the block starts is not lost. After the block, the signal is ignored.
     """
-    asked, loop = asyncio.Event(), asyncio.get_running_loop()
 
-    async def reload_when_asked() -> None:
-        while True:
-            await asked.wait()
-            asked.clear()
-            in_force.reload()
-            if source is not None:
-                source.fetch_now()
+    async def reload() -> None:
+        in_force.reload()
+        if source is not None:
+            source.fetch_now()
 
-    # Don't use `add_signal_handler` of the loop: closing the loop would restore the default, which ends the process.
-    signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(asked.set))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-    try:
-        async with background(reload_when_asked()):
-            yield
-    finally:
-        # Don't use SIG_IGN: Python prints a traceback if the signal comes while SIG_IGN is being set. Block the signal
-        # as well, because Python restores the default, which ends the process, when it finalizes.
-        signal.signal(signal.SIGHUP, lambda *_: None)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    async with hangups(reload):
+        yield
 
 
 class ReloadMailbox:

@@ -38,7 +38,8 @@ def test_expected_qualifications_equal_those_a_node_reads_from_the_token(tmp_pat
 def test_demo_policy_has_the_built_in_categories_and_a_cardiac_arrest_call():
     """Calls change nothing on the review desk (rule RO1)."""
     demo, built_in = load(POLICY), load(None)
-    assert demo.categories == built_in.categories
+    assert demo.categories.keys() - {"flood"} == built_in.categories.keys()
+    assert demo.categories.items() >= built_in.categories.items()
     assert demo.never == built_in.never
     (call,) = demo.calls.values()
     assert frozenset(call.terms("residence").quals) == QUALS

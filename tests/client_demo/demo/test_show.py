@@ -61,6 +61,7 @@ def assert_shown(done):
     assert push is not None, done.stdout
     expected, told, on_waking = map(int, push.groups())
     assert expected == told > on_waking > 0
+    assert done.stdout.splitlines()[-4] == "fetch: entries=2 published=2 lost=0 twice=0"
     for act in ("it has moved east", "lost their connection", "came back, holding", "re-timed"):
         assert act in done.stdout
 

@@ -216,7 +216,9 @@ def require_metrics_of_the_rules(node: Node) -> None:
 # ---- systemd units -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["geocast.service", "geocast-ledger.service", "geocast-push.service"])
+@pytest.mark.parametrize(
+    "name", ["geocast.service", "geocast-fetch.service", "geocast-ledger.service", "geocast-push.service"]
+)
 def test_systemd_accepts_the_unit_files(tmp_path: Path, name: str) -> None:
     """`systemd-analyze verify` checks the unit with another program in place of `geocast`."""
     analyze = program("systemd-analyze")

@@ -23,7 +23,10 @@ from typing import Any
 import httpx
 import pytest
 from end_to_end.kit.alerts import alert, ground, new_id, place, revision_of
-from end_to_end.kit.dispatcher import Dispatcher, call_at, calling_node
+from end_to_end.kit.dispatcher import POLICY, Dispatcher, call_at, calling_node
+from end_to_end.kit.feed_server import FeedServer, atom, inline
+from end_to_end.kit.fetch import Fetch
+from end_to_end.kit.issuer import SOURCES, Issuer
 from end_to_end.kit.keys import Keys
 from end_to_end.kit.node import Node
 from end_to_end.kit.push import Push, cell
@@ -92,11 +95,11 @@ def test_dashboard_panels_do_not_overlap_and_have_ids_and_descriptions() -> None
 
 
 class Prometheus:
-    """A Prometheus that scrapes a node and its push process every second, as jobs "geocast" and "geocast-push"."""
+    """A Prometheus that scrapes a node and its push and fetch processes every second, as jobs with their names."""
 
-    def __init__(self, home: Path, node: Node, push: Push) -> None:
+    def __init__(self, home: Path, node: Node, push: Push, fetch: Fetch) -> None:
         (self.port,) = free_ports(1)
-        jobs = {"geocast": node.api_port, "geocast-push": push.metrics_port}
+        jobs = {"geocast": node.api_port, "geocast-push": push.metrics_port, "geocast-fetch": fetch.metrics_port}
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
             "scrape_configs": [
@@ -150,6 +153,7 @@ def as_asked(expression: str) -> str:
         "$job": "geocast",
         "$instance": ".+",
         "$push": "geocast-push",
+        "$fetch": "geocast-fetch",
         "$__rate_interval": "1m",
     }.items():
         expression = expression.replace(name, value)
@@ -163,6 +167,7 @@ class Busy:
 
     node: Node
     push: Push
+    fetch: Fetch
     service: PushService
     session: Session
     dispatcher: Dispatcher
@@ -176,11 +181,19 @@ def busy(certificate: Certificate, tmp_path: Path) -> Iterator[Busy]:
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
         log = enter(RedisServer(tmp_path / "redis")).url
-        node = enter(calling_node(home, Keys(quals=["cpr"]), "--workers", "2", log=log))
+        sources = home / "sources.toml"
+        sources.write_text(SOURCES)
+        options = ("--workers", "2", "--cap-sources", str(sources))
+        flood = 'flood = { title = "Flood", polygons = true, cap = ["event:flood"] }'
+        policy = POLICY.replace("[categories]", f"[categories]\n{flood}")
+        node = enter(calling_node(home, Keys(quals=["cpr"]), *options, log=log, policy=policy))
+        fetch = enter(Fetch(home, node, enter(FeedServer())))
+        fetch.write_feeds("/feed")
+        fetch.start()
         service = enter(PushService(certificate))
         push = enter(Push(node, service, log=log))
         session = enter(node.join(place(ground())))
-        yield Busy(node, push, service, session, enter(Dispatcher(node)))
+        yield Busy(node, push, fetch, service, session, enter(Dispatcher(node)))
 
 
 def one_of_each(node: Node, session: Session) -> None:
@@ -211,6 +224,12 @@ def one_call(busy: Busy) -> None:
         responder.take("standdown")
 
 
+def one_warning(busy: Busy, issuer: Issuer) -> None:
+    """List a new message in the feed, and have the feed read."""
+    busy.fetch.server.pages["/feed"] = atom(inline("1", issuer.message(new_id("warning"))))
+    busy.fetch.reload()
+
+
 def one_push(busy: Busy) -> None:
     """Push to a phone until its subscription has ended, and have a registration refused."""
     spot, phone = ground(), busy.service.phone()
@@ -226,14 +245,15 @@ def one_push(busy: Busy) -> None:
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (requirements/system.sh)")
 def test_every_dashboard_query_finds_data_on_a_busy_node(busy: Busy, tmp_path: Path) -> None:
     """An empty result would mean that the query names a metric or label which does not exist."""
-    wanted = dict(QUERIES)
-    with Prometheus(tmp_path, busy.node, busy.push) as prometheus:
+    wanted, issuer = dict(QUERIES), Issuer()
+    with Prometheus(tmp_path, busy.node, busy.push, busy.fetch) as prometheus:
         wait_until(prometheus.ready, "Prometheus answers")
 
         def all_found() -> bool:
             one_of_each(busy.node, busy.session)
             one_call(busy)
             one_push(busy)
+            one_warning(busy, issuer)
             for name in [name for name, expression in wanted.items() if prometheus.has(as_asked(expression))]:
                 del wanted[name]
             return not wanted

@@ -5,13 +5,13 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 from end_to_end.kit.alerts import Json, alert, ground, place, revision_of
+from end_to_end.kit.disks import full
 from end_to_end.kit.keys import Keys
 from end_to_end.kit.node import Node
 from end_to_end.kit.process import is_running
@@ -113,21 +113,6 @@ def heard_before_the_end(session: Session) -> list[Json]:
 # ---- a full disk -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Yield a folder on a file system of 1 MiB; skip the test where that is not possible."""
-    where = tmp_path / "disk"
-    where.mkdir()
-    if os.geteuid() != 0 or not shutil.which("mount"):
-        pytest.skip("needs root to mount a small tmpfs")
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", where], capture_output=True, check=False
-    ).returncode:
-        pytest.skip("a tmpfs can't be mounted here")
-    yield where
-    subprocess.run(["umount", "--lazy", where], check=True)
-
-
 def test_full_disk_gives_503_and_node_recovers_without_restart(
     keys: Keys, tmp_path: Path, small_disk: Path, join: Join
 ):
@@ -138,22 +123,18 @@ def test_full_disk_gives_503_and_node_recovers_without_restart(
         node.publish(kept)
         session = join(node, place(spot))
         session.listen(kept["id"], 1)
-        filler = small_disk / "filler"
-        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(b"x" * 4096):
-                pass
         answers = []
         body = {}
-        while not answers or answers[-1].status_code == 201:  # the log file may have free pages left
-            body = alert(spot)
-            answers.append(node.post_once("/v1/alerts", body))
-        assert answers[-1].status_code == 503
-        assert answers[-1].json()["type"] == "/problems/log-unavailable"
-        assert "Retry-After" in answers[-1].headers
-        wait_until(lambda: node.get("/readyz").status_code == 503, "not ready on a full disk")
-        assert session.ask("ping")["type"] == "pong"
-        join(node, place(spot)).listen(kept["id"], 1)
-        filler.unlink()
+        with full(small_disk):
+            while not answers or answers[-1].status_code == 201:  # the log file may have free pages left
+                body = alert(spot)
+                answers.append(node.post_once("/v1/alerts", body))
+            assert answers[-1].status_code == 503
+            assert answers[-1].json()["type"] == "/problems/log-unavailable"
+            assert "Retry-After" in answers[-1].headers
+            wait_until(lambda: node.get("/readyz").status_code == 503, "not ready on a full disk")
+            assert session.ask("ping")["type"] == "pong"
+            join(node, place(spot)).listen(kept["id"], 1)
         wait_until(lambda: node.post("/v1/alerts", body).status_code in (200, 201), "the disk has space again")
         session.listen(body["id"], 1)
         wait_until(lambda: node.get("/readyz").status_code == 200, "ready again")

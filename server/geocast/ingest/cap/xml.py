@@ -46,14 +46,13 @@ def parse(body: bytes, charset: str | None = None) -> Element:
     `Content-Type`, or None. A byte-order mark in the body takes precedence over `charset`, and `charset` over the
     encoding that the document declares.
     """
-    text = _text(body, charset)
     tree = _Tree()
     parser = etree.XMLParser(
         target=tree, encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
     )
     try:
         # The text is re-encoded as UTF-8, so `encoding` must override the encoding that the document declares.
-        parser.feed(text.encode("utf-8"))
+        parser.feed(utf8_of(body, charset))
         parser.close()
     except etree.XMLSyntaxError as error:
         line, _ = error.position
@@ -118,21 +117,25 @@ class _Tree:
         self._text.clear()
 
 
-def _text(body: bytes, charset: str | None) -> str:
+def utf8_of(body: bytes, charset: str | None) -> bytes:
+    """Return an XML document in UTF-8. Its XML declaration, if any, still has the old encoding.
+
+    Raise Problem (`malformed-xml`) if it is not text in an accepted encoding. `charset` is used as in `parse`.
+    """
     for bom, encoding in _BOMS:
         if body.startswith(bom):
-            return _decoded(body[len(bom) :], encoding)
+            return _recoded(body[len(bom) :], encoding)
     declared = _DECLARED.match(body)
-    return _decoded(body, charset or (declared[1].decode() if declared else "utf-8"))
+    return _recoded(body, charset or (declared[1].decode() if declared else "utf-8"))
 
 
-def _decoded(body: bytes, encoding: str) -> str:
+def _recoded(body: bytes, encoding: str) -> bytes:
     try:
         name = codecs.lookup(encoding).name
         if name not in ENCODINGS:
             _malformed("must be in UTF-8, UTF-16, US-ASCII, ISO-8859-1 or windows-1252")
-        return body.decode(name)
-    except (LookupError, UnicodeDecodeError, ValueError):
+        return body.decode(name).encode()
+    except (LookupError, ValueError):
         _malformed("is not text in the encoding that it is said to have")
 
 

@@ -1,0 +1,76 @@
+"""`geocast fetch`: read feeds of CAP messages, and post each message to a node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..config import Address, KeyUrl, bind, parse_key_url
+from ..errors import ConfigError
+from . import journal
+from .options import ADDRESS, LOG_LEVELS
+from .push import option, unknown_variables
+
+NOT_ALL = 1  # the exit status of --check and --once if a feed could not be read, or messages still wait
+
+_FILE = click.Path(path_type=Path)
+
+
+def _api(context: click.Context, option: click.Parameter, text: str) -> KeyUrl:
+    try:
+        url = parse_key_url(text)
+    except ConfigError:
+        url = None
+    if url is None or "?" in url.target:
+        raise click.BadParameter("expected the URL of a node's API, such as http://127.0.0.1:8766", context, option)
+    return url
+
+
+@click.command("fetch", short_help="Read feeds of CAP messages, and post each message to a node.")
+@option("--feeds", type=_FILE, required=True, help="The feeds to read (TOML).")
+@option(
+    "--api",
+    "API_URL",
+    metavar="URL",
+    default="http://127.0.0.1:8766",
+    callback=_api,
+    help="The API of a node with --cap-sources.",
+)
+@option("--token-file", type=_FILE, help="A token with alerts:publish, for feeds without one of their own.")
+@option("--state", type=_FILE, default="fetch.db", help="What became of each entry (SQLite).")
+@option("--metrics", type=ADDRESS, help="Where /metrics, /healthz and /readyz are served.")
+@click.option("--check", is_flag=True, help="Read each feed once, post nothing, and print what the node would do.")
+@click.option("--once", is_flag=True, help="Read each feed once, post its messages, and end.")
+@option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="The least level of log lines.")
+@option("--log-format", type=click.Choice(journal.FORMATS), default="text", help="Log lines as text or as JSON.")
+def command(log_level: str, log_format: str, **more: Any) -> int:
+    """Read feeds of CAP messages, and post each message to a node, until SIGTERM.
+
+    SIGHUP makes the process read the file of feeds again, and then each feed.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until there is a handler, SIGHUP would end the process
+    with journal.kept(log_level, log_format):
+        if unknown := unknown_variables():
+            raise ConfigError(*unknown)
+        return _run(**more)
+
+
+def _run(*, check: bool, once: bool, metrics: Address | None, **more: Any) -> int:
+    from ..fetch.settings import FetchSettings
+    from ..run import fetch
+
+    settings = FetchSettings(**more)
+    if check:
+        table, is_well = asyncio.run(fetch.check(settings))
+        click.echo(table)
+        return 0 if is_well else NOT_ALL
+    if once:
+        return 0 if asyncio.run(fetch.once(settings)) else NOT_ALL
+    with contextlib.closing(bind("--metrics", metrics)) if metrics else contextlib.nullcontext() as listener:
+        asyncio.run(fetch.follow(settings, listener))
+    return 0

@@ -1,0 +1,80 @@
+"""`geocast fetch --check`: reads each feed once, and asks the node what it would do with each message (rule FE1)."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ..clock import Clock
+from .documents import MAX_CAP_BYTES, ListedEntry, Unreadable, entries_of, head_of
+from .http_client import FeedClient, FetchFailed, HostQueues
+from .node_client import NodeClient
+from .settings import WatchedFeed
+
+MAX_CHECKED = 100  # the number of entries of a feed whose message is looked at
+TAKEN = ("published", "updated", "replaced", "cancelled", "repeated", "noted")
+_HEAD = ("feed", "entries", "CAP", "accepted", "why not")
+
+
+@dataclass(slots=True)
+class CheckedFeed:
+    """The findings of the check of one feed. `reasons` count the entries that would not be accepted, by the reason."""
+
+    name: str
+    trouble: str = ""
+    entries: int = 0
+    cap: int = 0
+    accepted: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """The feed's row of the table."""
+        why = self.trouble or ", ".join(f"{word} {count}" for word, count in self.reasons.most_common())
+        return (self.name, str(self.entries), str(self.cap), str(self.accepted), why)
+
+
+async def check_feed(feed: WatchedFeed, node: NodeClient, queues: HostQueues, clock: Clock) -> CheckedFeed:
+    """Read a feed, and ask the node by dry runs what it would do. Nothing is stored."""
+    found, client = CheckedFeed(feed.name), FeedClient(feed, queues, clock)
+    try:
+        answer = await client.get(feed.url, feed.max_bytes, secret=True)
+        listed = await asyncio.to_thread(entries_of, answer.body, answer.charset, answer.url)
+        found.entries = len(listed)
+        for entry in listed[:MAX_CHECKED]:
+            outcome = await _outcome(entry, feed, client, node, clock, found)
+            if outcome in TAKEN:
+                found.accepted += 1
+            else:
+                found.reasons[outcome] += 1
+        if len(listed) > MAX_CHECKED:
+            found.reasons["not-checked"] = len(listed) - MAX_CHECKED
+    except (FetchFailed, Unreadable) as error:
+        found.trouble = error.reason
+    finally:
+        await client.close()
+    return found
+
+
+async def _outcome(
+    entry: ListedEntry, feed: WatchedFeed, client: FeedClient, node: NodeClient, clock: Clock, found: CheckedFeed
+) -> str:
+    message, charset = entry.message, entry.charset
+    try:
+        if message is None:
+            if not entry.link:
+                return "no-message"
+            answer = await client.get(entry.link, MAX_CAP_BYTES, secret=True)
+            message, charset = answer.body, answer.charset
+        head_of(message, charset, clock.now().wall_ms)
+    except (FetchFailed, Unreadable) as error:
+        return error.reason
+    found.cap += 1
+    return (await node.post(message, charset, feed.token_file, dry_run=True)).outcome
+
+
+def table(feeds: list[CheckedFeed]) -> str:
+    """Return a table with a row for each feed."""
+    rows = [_HEAD, *(each.row for each in feeds)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(_HEAD))]
+    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

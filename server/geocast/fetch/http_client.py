@@ -1,0 +1,211 @@
+"""GET requests to feeds and to the links in them, which strangers may have written (rules FE1 to FE3).
+
+A request goes only to hosts of the feed's table, and only to checked addresses (`egress`). Redirects are followed
+within these hosts. Every answer has a limit on its time and its size, before and after decompression. Cookies are not
+kept, and proxies of environment variables are not used. At most one request to a host is under way at once.
+"""
+
+import asyncio
+import codecs
+import ssl
+import zlib
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from email.message import Message
+from typing import Any
+from urllib.parse import quote, urljoin
+
+import httpcore
+
+from .. import __version__
+from ..clock import Clock
+from ..egress.host_addresses import HostAddresses
+from ..egress.http_times import parse_retry_after
+from ..ingest.cap.xml import ENCODINGS
+from .settings import WatchedFeed, host_of
+
+GET_S = 30.0  # the time limit for one request: name resolution, connection, TLS, request and answer
+MAX_REDIRECTS = 3
+KEPT_S = 120.0  # how long an idle connection is kept
+_PER_ADDRESS_S = 10.0
+_REDIRECTS = (301, 302, 303, 307, 308)
+_SAFE = "%/:=&?~#+!$,;'@()*[]-._"  # characters of a URL that are left as they are
+_ACCEPT = b"application/cap+xml, application/atom+xml, application/rss+xml, application/xml, text/xml;q=0.9, */*;q=0.1"
+
+
+class FetchFailed(Exception):  # noqa: N818
+    """Raised if a document can't be fetched now. `reason` is a fixed word, without any text of the answer."""
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class HostNotAllowed(FetchFailed):
+    """Raised if a URL leads to a host, a scheme or an address that the feed's table does not allow."""
+
+    def __init__(self) -> None:
+        super().__init__("host-not-allowed")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An answer with status 200, or 304 with an empty body. Names of header fields are in lower case."""
+
+    status: int
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def charset(self) -> str | None:
+        """The charset of `Content-Type`, if it is one that a node accepts."""
+        message = Message()
+        message["Content-Type"] = self.headers.get("content-type", "")
+        name = message.get_content_charset()
+        try:
+            return name if name is not None and codecs.lookup(name).name in ENCODINGS else None
+        except (LookupError, ValueError):
+            return None
+
+
+class HostQueues:
+    """A lock for each host, so that at most one request to it is under way."""
+
+    def __init__(self) -> None:
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def of(self, host: str) -> asyncio.Lock:
+        """Return the lock of a host, which is given as HOST:PORT."""
+        return self._locks[host]
+
+
+class FeedClient:
+    """Fetches the documents of one feed on kept connections. Call `close` at the end."""
+
+    def __init__(self, feed: WatchedFeed, queues: HostQueues, clock: Clock) -> None:
+        self._feed = feed
+        self._queues = queues
+        self._clock = clock
+        private = {each.rpartition(":")[0] for each in feed.hosts} if feed.allow_private else frozenset[str]()
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=feed.tls(),
+            max_keepalive_connections=len(feed.hosts),
+            keepalive_expiry=KEPT_S,
+            network_backend=_CheckedNetwork(private),
+        )
+
+    async def close(self) -> None:
+        """Close all of its connections."""
+        await self._pool.aclose()
+
+    async def get(
+        self, url: str, max_bytes: int, *, secret: bool = False, conditions: Iterable[tuple[str, str]] = ()
+    ) -> Fetched:
+        """Fetch a document of at most `max_bytes`.
+
+        `conditions` are header fields that make the request conditional. The feed's secret headers are sent if `secret`
+        is true, and only to the feed's own host. Raise FetchFailed if there is no complete answer with status 200, or
+        304 to a conditional request.
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            host = self._allowed(url)
+            secrets = self._feed.headers if secret and host == self._feed.own_host else ()
+            async with self._queues.of(host):
+                answer = await self._request(url, max_bytes, [*conditions, *secrets])
+            if answer.status not in _REDIRECTS:
+                return answer
+            url = plain_url(answer.url, answer.headers["location"])
+        raise FetchFailed("too-many-redirects")
+
+    def _allowed(self, url: str) -> str:
+        host = host_of(url)
+        if host not in self._feed.hosts or not (self._feed.allow_http or url.startswith("https:")):
+            raise HostNotAllowed
+        return host
+
+    async def _request(self, url: str, max_bytes: int, fields: list[tuple[str, str]]) -> Fetched:
+        headers = [
+            (b"User-Agent", f"geocast-fetch/{__version__}".encode()),
+            (b"Accept", _ACCEPT),
+            (b"Accept-Encoding", b"gzip"),
+            *((name.encode(), text.encode()) for name, text in fields),
+        ]
+        try:
+            async with asyncio.timeout(GET_S), self._pool.stream("GET", url, headers=headers) as response:
+                head = {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in response.headers}
+                if response.status == 200:
+                    body = await _body(response, head.get("content-encoding", "").strip().lower(), max_bytes)
+                    return Fetched(200, url, head, body)
+                if (response.status in _REDIRECTS and "location" in head) or (response.status == 304 and fields):
+                    return Fetched(response.status, url, head, b"")
+                wait_s = parse_retry_after(head.get("retry-after"), self._clock.now().wall_ms)
+                raise FetchFailed(f"status-{response.status}", wait_s)
+        except (TimeoutError, httpcore.TimeoutException):
+            raise FetchFailed("timeout") from None
+        except ConnectionAbortedError:  # of `_CheckedNetwork`
+            raise HostNotAllowed from None
+        except (ssl.SSLError, httpcore.ConnectError) as error:
+            raise FetchFailed("bad-certificate" if _is_tls(error) else "no-connection") from None
+        except (OSError, httpcore.NetworkError, httpcore.ProtocolError):
+            raise FetchFailed("broken-answer") from None
+
+
+def plain_url(base: str, link: str) -> str:
+    """Return the absolute URL of a link, with everything percent-encoded that a request can't contain.
+
+    Return "" if the link is not a URL.
+    """
+    try:
+        return quote(urljoin(base, link.strip()).partition("#")[0], safe=_SAFE)
+    except ValueError:
+        return ""
+
+
+async def _body(response: httpcore.Response, encoding: str, max_bytes: int) -> bytes:
+    """Return the body of an answer. Raise FetchFailed if it is too long, or can't be decompressed."""
+    if encoding not in ("", "identity", "gzip", "x-gzip"):
+        raise FetchFailed("unknown-encoding")
+    unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding.endswith("gzip") else None
+    body = bytearray()
+    async for chunk in response.aiter_stream():
+        try:
+            body += chunk if unpack is None else unpack.decompress(chunk, max_bytes + 1 - len(body))
+        except zlib.error:
+            raise FetchFailed("broken-answer") from None
+        if len(body) > max_bytes:
+            raise FetchFailed("too-long")
+    if unpack is not None and not unpack.eof:
+        raise FetchFailed("broken-answer")
+    return bytes(body)
+
+
+def _is_tls(error: BaseException) -> bool:
+    cause = error.__cause__ or error.__context__
+    return isinstance(error, ssl.SSLError) or (cause is not None and _is_tls(cause))
+
+
+class _CheckedNetwork(httpcore.AsyncNetworkBackend):
+    """Opens connections only to addresses that `egress` allows.
+
+    TLS still checks the certificate against the host's name. Raise ConnectionAbortedError if no address is allowed.
+    """
+
+    def __init__(self, private: Collection[str]) -> None:
+        self._addresses = HostAddresses(private)
+        self._network = httpcore.AnyIOBackend()
+
+    async def connect_tcp(self, host: str, port: int, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
+        try:
+            addresses = await self._addresses.addresses(host, port)
+        except OSError:
+            raise httpcore.ConnectError from None
+        failed: Exception = ConnectionAbortedError()
+        for address in addresses:
+            try:
+                return await self._network.connect_tcp(address, port, timeout=_PER_ADDRESS_S)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failed = error
+        raise failed

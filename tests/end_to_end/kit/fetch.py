@@ -1,0 +1,101 @@
+"""A process of `geocast fetch` beside a node. Nothing of the server is imported here."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+from end_to_end.kit.feed_server import FeedServer
+from end_to_end.kit.node import BIN, SURPRISE, Node, clean_environment, free_ports
+from end_to_end.kit.process import ServerProcess
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.wire import PATIENCE
+
+OF_THIS_NETWORK = "allow_http = true\nallow_private = true\n"
+
+
+class Fetch(ServerProcess):
+    """A `geocast fetch` with a file of feeds and a state of its own, in `home`."""
+
+    def __init__(self, home: Path, node: Node, server: FeedServer):
+        super().__init__(home / "fetch.txt")
+        self.home, self.node, self.server = home, node, server
+        self.state = home / "fetch.db"
+        self.token_file = home / "token"
+        self.token_file.write_text(node.keys.token(sub="met", scope="alerts:publish"))
+        self.feeds_file = home / "feeds.toml"
+        [self.metrics_port] = free_ports(1)
+        self.metrics_api = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.metrics_port}", timeout=PATIENCE, trust_env=False
+        )
+
+    def __enter__(self) -> Fetch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.metrics_api.close()
+        self.kill()
+
+    def write_feeds(self, *paths: str, more: str = "", **named: str) -> None:
+        """Write a file with a feed for each path of the server, named after the path; `more` are further keys."""
+        feeds = {path.strip("/").partition(".")[0]: self.server.url(path) for path in paths} | named
+        tables = (f'[feeds.{name}]\nurl = "{url}"\n{OF_THIS_NETWORK}{more}' for name, url in feeds.items())
+        self.feeds_file.write_text("\n".join(tables))
+
+    def command(self, *options: str) -> list[str | Path]:
+        """Return the command line."""
+        of_node = ["--api", f"http://127.0.0.1:{self.node.api_port}", "--token-file", self.token_file]
+        return [BIN / "geocast", "fetch", "--feeds", self.feeds_file, "--state", self.state, *of_node, *options]
+
+    def run(self, *options: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end, which must not be a traceback."""
+        done = subprocess.run(
+            self.command(*options),
+            env=clean_environment(**settings),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert not SURPRISE.search(done.stderr), done.stderr
+        return done
+
+    def once(self, **settings: str) -> int:
+        """Read each feed once, and return the exit status."""
+        return self.run("--once", **settings).returncode
+
+    def dies_at(self, point: str) -> None:
+        """Read each feed once, until a fail point kills the process."""
+        assert self.once(GEOCAST_FAILPOINT=point) == -signal.SIGKILL
+
+    def start(self) -> None:
+        """Start the process and wait until it is ready."""
+        metrics = ("--metrics", f"127.0.0.1:{self.metrics_port}")
+        self.spawn(*self.command(*metrics), environment=clean_environment(), folder=self.home)
+        wait_until(lambda: self.get("/readyz") is not None, "geocast fetch listens")
+
+    def get(self, path: str) -> Any:
+        """Return the answer of the listener of `--metrics`, or None if it does not listen yet."""
+        assert self.process
+        assert self.process.poll() is None, self.output()
+        with contextlib.suppress(httpx.TransportError):
+            return self.metrics_api.get(path)
+        return None
+
+    def reload(self) -> None:
+        """Send SIGHUP to the process."""
+        assert self.process
+        self.process.send_signal(signal.SIGHUP)
+
+
+def taken(node: Node) -> dict[str, int]:
+    """Return how many CAP messages a node has taken, by outcome."""
+    lines = [
+        line for line in node.api.get("/metrics").text.splitlines() if line.startswith("geocast_cap_messages_total")
+    ]
+    counts = {line.partition('outcome="')[2].partition('"')[0]: int(float(line.rpartition(" ")[2])) for line in lines}
+    return {outcome: count for outcome, count in counts.items() if count}
