@@ -30,6 +30,7 @@ ELSEWHERE = frozenset(
         # The variables that set the options of `geocast push`.
         *("LISTEN", "DEVICES", "PUSH_KEYS", "VAPID", "CONTACT", "PUSH_SERVICES", "PUSH_PRIVATE", "FINEST_CELL"),
         *("LEASE_DAYS", "MAX_DEVICES", "PUSH_CA"),
+        *("TARGETS", "RELAY_STATE"),  # of `geocast relay`
         *("FAILPOINT", "SLOW_FSYNC", "SOAK_EXAMPLES", "SOAK_STEPS", "SOAK_SEED", "SOAK_MINUTES"),
     )
 )

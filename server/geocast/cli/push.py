@@ -19,7 +19,7 @@ from .options import LOG_LEVELS, SHARE_HELP, SHARE_TYPE, KeysType, OriginsType
 _FILE = click.Path(path_type=Path)
 
 
-def _address(context: click.Context, option: click.Parameter, text: str | None) -> Address | None:
+def address(context: click.Context, option: click.Parameter, text: str | None) -> Address | None:
     try:
         return None if text is None else parse_address(text)
     except ConfigError as error:
@@ -30,7 +30,7 @@ def _names(_context: click.Context, _option: click.Parameter, text: str) -> tupl
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
+def option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
     """Return a command line option that can also be set by an environment variable.
 
     By default, the variable is named after the option. Pass `variable` to give it another name, if a node has an option
@@ -41,57 +41,57 @@ def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
 
 
 @click.command("push", short_help="Wake sleeping phones by Web Push.")
-@_option(
+@option(
     "--listen",
     default="127.0.0.1:8767",
     metavar="HOST:PORT",
-    callback=_address,
+    callback=address,
     help="Where devices are registered (HTTP).",
 )
-@_option("--metrics", metavar="HOST:PORT", callback=_address, help="Where /metrics, /healthz and /readyz are served.")
-@_option("--log", metavar="URL", default="sqlite:geocast.db", help="The alert log of the nodes.")
-@_option(
+@option("--metrics", metavar="HOST:PORT", callback=address, help="Where /metrics, /healthz and /readyz are served.")
+@option("--log", metavar="URL", default="sqlite:geocast.db", help="The alert log of the nodes.")
+@option(
     "--devices", metavar="URL", default="sqlite:devices.db", help="Where devices are stored: sqlite:PATH or redis://…."
 )
-@_option("--devices-replicas", type=click.IntRange(0, 10), default=0, help="Replicas of Redis that must have it too.")
-@_option("--push-keys", type=_FILE, required=True, help="Keys that encrypt devices (JWKS; keygen --push).")
-@_option("--vapid", type=_FILE, required=True, help="Keys that identify us to push services (JWKS; keygen --vapid).")
-@_option("--contact", required=True, metavar="URL", help="How push services can contact you: mailto:… or https://….")
-@_option(
+@option("--devices-replicas", type=click.IntRange(0, 10), default=0, help="Replicas of Redis that must have it too.")
+@option("--push-keys", type=_FILE, required=True, help="Keys that encrypt devices (JWKS; keygen --push).")
+@option("--vapid", type=_FILE, required=True, help="Keys that identify us to push services (JWKS; keygen --vapid).")
+@option("--contact", required=True, metavar="URL", help="How push services can contact you: mailto:… or https://….")
+@option(
     "--keys",
     type=KeysType(path_type=Path),
     metavar="PATH|URL",
     required=True,
     help="Public keys that tokens are checked against (JWKS): a file, or https://….",
 )
-@_option("--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again.")
-@_option("--revoked", type=_FILE, help="Subjects whose tokens are revoked (TOML).")
-@_option("--policy", type=_FILE, metavar="PATH", help="The policy of the nodes, the same file.")
-@_option("--reviewers", type=_FILE, help="Keys of reviewers who approve alerts (JWKS), the file of the nodes.")
-@_option("--origins", type=OriginsType(), default="", help="Origins whose pages may register devices.")
-@_option("--push-services", metavar="LIST", help="Hosts of push services: NAME or *.NAME, each optionally with :PORT.")
-@_option(
+@option("--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again.")
+@option("--revoked", type=_FILE, help="Subjects whose tokens are revoked (TOML).")
+@option("--policy", type=_FILE, metavar="PATH", help="The policy of the nodes, the same file.")
+@option("--reviewers", type=_FILE, help="Keys of reviewers who approve alerts (JWKS), the file of the nodes.")
+@option("--origins", type=OriginsType(), default="", help="Origins whose pages may register devices.")
+@option("--push-services", metavar="LIST", help="Hosts of push services: NAME or *.NAME, each optionally with :PORT.")
+@option(
     "--push-private",
     default="",
     metavar="LIST",
     callback=_names,
     help="Those of these hosts that may be on your own network.",
 )
-@_option("--push-ca", type=_FILE, help="Certificates to trust for these hosts beside the system's (PEM).")
-@_option("--finest-cell", type=click.IntRange(5, 9), default=9, help="The finest resolution of devices' cells.")
-@_option("--lease-days", type=click.IntRange(1, 30), default=30, help="Days until a device has to register again.")
-@_option(
+@option("--push-ca", type=_FILE, help="Certificates to trust for these hosts beside the system's (PEM).")
+@option("--finest-cell", type=click.IntRange(5, 9), default=9, help="The finest resolution of devices' cells.")
+@option("--lease-days", type=click.IntRange(1, 30), default=30, help="Days until a device has to register again.")
+@option(
     "--workers",
     "PUSH_WORKERS",
     type=click.IntRange(1, 64),
     default=1,
     help="Processes that share the devices of one SQLite file.",
 )
-@_option("--max-devices", type=click.IntRange(1, 10_000_000), default=200_000, help="Maximum number of devices.")
-@_option("--drain-s", type=click.FloatRange(0, 3600), default=10.0, help="Seconds that a drain may take.")
-@_option("--share", type=SHARE_TYPE, default=SHARE, help=SHARE_HELP)
-@_option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="The least level of log lines.")
-@_option("--log-format", type=click.Choice(journal.FORMATS), default="text", help="Log lines as text or as JSON.")
+@option("--max-devices", type=click.IntRange(1, 10_000_000), default=200_000, help="Maximum number of devices.")
+@option("--drain-s", type=click.FloatRange(0, 3600), default=10.0, help="Seconds that a drain may take.")
+@option("--share", type=SHARE_TYPE, default=SHARE, help=SHARE_HELP)
+@option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="The least level of log lines.")
+@option("--log-format", type=click.Choice(journal.FORMATS), default="text", help="Log lines as text or as JSON.")
 def command(
     log_level: str, log_format: str, push_services: str | None, push_private: tuple[str, ...], **more: Any
 ) -> None:
@@ -101,7 +101,7 @@ def command(
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until there is a handler, SIGHUP would end the process
     with journal.kept(log_level, log_format):
-        if unknown := _unknown_variables():
+        if unknown := unknown_variables():
             raise ConfigError(*unknown)
         _run(push_services, push_private, more)
 
@@ -122,7 +122,7 @@ def _run(services: str | None, private: tuple[str, ...], more: dict[str, Any]) -
             push_workers.supervise(means, listeners, metrics, run)
 
 
-def _unknown_variables() -> list[str]:
+def unknown_variables() -> list[str]:
     """Return a line of text for each environment variable whose name begins with GEOCAST_ but is unknown.
 
     The variables of a node are accepted too, because both programs may run in the same environment.

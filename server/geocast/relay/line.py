@@ -1,0 +1,337 @@
+"""The line of a target: what it was told, what it is owed, and the requests to it (rules WH1 to WH6 and WH10).
+
+An alert of which a target is owed something is a *debt*. A debt has the entries that are still to be posted, the oldest
+first. It waits in the queue, has a request under way, or waits for a timer after a failure. The queue has the debts
+that have failed least often first; of these, the most severe alerts; of these, the oldest.
+"""
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Any, NamedTuple
+
+from .. import failpoints
+from ..clock import Clock
+from ..errors import trace
+from ..model.alert import SEVERITY_RANK, Cancel, Revision
+from ..push.client import PushResponse
+from ..push.http1 import request
+from ..push.http_client import NOT_SENT, HttpPostClient
+from ..push.service_limits import PushOutcome
+from ..stream.live_alerts import LiveAlert
+from .events import ACCEPTED, CANCELLED, ENDED, REVISED, End, encoded, event, filled, summary_of, webhook_id
+from .targets import RelayTarget
+from .told import Told, ToldStore
+
+logger = logging.getLogger(__name__)
+
+LANES = 4  # limit on the requests under way to a target that works; to one that fails there is one
+PATIENCE_S = 15.0  # longest wait for an answer, including the time to connect; the specification suggests 15 to 30 s
+FIRST_WAIT_S, LAST_WAIT_S = 1.0, 30.0
+MAX_RETRY_AFTER_S = 600.0
+USER_AGENT = "geocast-relay"
+_NOT_REFUSED = (408, 425, 429)  # statuses below 500 that are about the target, not about the alert
+
+
+class _Due(NamedTuple):
+    """An entry that is to be posted. `since` is when it became due, by the loop's clock."""
+
+    entry: Revision | Cancel | End
+    summary: dict[str, Any]
+    since: float
+
+
+@dataclass(slots=True, eq=False)
+class _Debt:
+    """What a target is owed about one alert. `alert` is None if the alert had ended when the relay started."""
+
+    id: str
+    alert: LiveAlert | None
+    rank: int
+    due: list[_Due] = field(default_factory=list)
+    under_way: bool = False
+    failures: int = 0
+    waits_for_target: bool = False  # the last request failed because of the target, not because of the alert
+    timer: asyncio.TimerHandle | None = None
+
+
+class TargetLine:
+    """Posts to one target what it is owed. It belongs to the event loop that runs when it is created."""
+
+    def __init__(
+        self,
+        target: RelayTarget,
+        store: ToldStore,
+        clock: Clock,
+        told: dict[str, Told],
+        took: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """Create a line for a target that was told `told`.
+
+        `took` is called with the seconds from when an event became due until the target took it.
+        """
+        self.told = told
+        self.gone = False  # whether the target has answered 410 (WH10)
+        self.failures = 0  # number of requests that failed because of the target, in a row
+        self.posts: Counter[str] = Counter()  # requests by status or by what went wrong
+        self.missed = 0  # number of alerts of which the target has refused or failed to take the last event
+        self.under_way = 0
+        self._store, self._clock, self._took = store, clock, took
+        self._loop = asyncio.get_running_loop()
+        self._debts: dict[str, _Debt] = {}
+        self._queue: list[tuple[int, int, int, _Debt]] = []
+        self._order = 0
+        self._not_before = 0.0  # the loop's time at which the next request may start
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        self.adopt(target)
+
+    def adopt(self, target: RelayTarget) -> None:
+        """Use a new definition of the target for all requests that start from now on."""
+        private = (target.url.host,) if target.allow_private else ()
+        client = HttpPostClient(self._clock, private, target.tls)
+        if self._tasks:  # requests under way end with the client that they began with
+            before = self._client
+            self._loop.call_later(PATIENCE_S + 1, before.close)
+        elif hasattr(self, "_client"):
+            self._client.close()
+        self.target, self._client = target, client
+
+    @property
+    def owed(self) -> int:
+        """The number of alerts of which the target is owed something."""
+        return len(self._debts)
+
+    def owed_s(self) -> float:
+        """Return for how many seconds the oldest event has been due; 0 if there is none."""
+        return max((self._loop.time() - debt.due[0].since for debt in self._debts.values()), default=0.0)
+
+    # ---- what becomes due --------------------------------------------------------------------------------------------
+
+    def offer(self, alert: LiveAlert) -> None:
+        """Take the current entry of an alert, which has changed, or which the target may lack."""
+        entry, told, debt = alert.current, self.told.get(alert.id), self._debts.get(alert.id)
+        if (told is not None and (told.over or entry.revision <= told.number)) or (
+            debt is not None and entry.revision <= debt.due[-1].entry.revision
+        ):
+            return
+        revision = alert.revision
+        matches = self.target.wants(revision.alert)
+        if told is None and (isinstance(entry, Cancel) or not matches):
+            self._drop(alert.id)
+            return
+        summary = summary_of(revision, matches=matches)
+        if told is not None:
+            told.ends_at, told.summary = revision.ends_at, summary
+            self._store.note(self.target.name, alert.id, told)
+        self._owe(alert.id, alert, SEVERITY_RANK[revision.alert.severity], entry, summary)
+
+    def end(self, alert_id: str) -> None:
+        """Take note that an alert has ended for good (WH4)."""
+        told, debt = self.told.get(alert_id), self._debts.get(alert_id)
+        if told is None:
+            self._drop(alert_id)
+        elif not told.over and (debt is None or isinstance(debt.due[-1].entry, Revision)):
+            entry = End(alert_id, int(told.summary["revision"]), told.ends_at)
+            self._owe(alert_id, None, SEVERITY_RANK[told.summary["severity"]], entry, dict(told.summary))
+
+    def give_up(self, alert_id: str) -> None:
+        """Forget an alert, an hour after it has ended (WH5)."""
+        if alert_id in self._debts:
+            logger.warning("target %s: gave up an alert; the target has not taken its end", self.target.name)
+        self._drop(alert_id)
+        self.told.pop(alert_id, None)
+
+    def revive(self) -> None:
+        """Post again to a target that has answered 410."""
+        self.gone = False
+        self.pump()
+
+    def _owe(
+        self, alert_id: str, alert: LiveAlert | None, rank: int, entry: Revision | Cancel | End, summary: dict[str, Any]
+    ) -> None:
+        debt = self._debts.get(alert_id)
+        if debt is None:
+            debt = self._debts[alert_id] = _Debt(alert_id, alert, rank)
+        first = 1 if debt.under_way else 0
+        if not isinstance(entry, Revision) or debt.failures or self.failures:
+            del debt.due[first:]  # nothing of it is true any more (WH3, WH4)
+        debt.rank, debt.alert = rank, alert or debt.alert
+        debt.due.append(_Due(entry, summary, self._loop.time()))
+        if not debt.under_way and len(debt.due) == 1:
+            self._enqueue(debt)
+        self.pump()
+
+    def _drop(self, alert_id: str) -> None:
+        """Owe nothing about an alert any more, unless a request about it is under way."""
+        debt = self._debts.get(alert_id)
+        if debt is not None and not debt.under_way:
+            self.missed += debt.failures > 0
+            del self._debts[alert_id]
+            if debt.timer is not None:
+                debt.timer.cancel()
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, debt: _Debt) -> None:
+        if debt.timer is not None:
+            debt.timer.cancel()
+            debt.timer = None
+        self._order += 1
+        heappush(self._queue, (debt.failures, -debt.rank, self._order, debt))
+
+    def pump(self) -> None:
+        """Start as many requests as may run now."""
+        while (
+            self._queue
+            and not self.gone
+            and not self._is_closed
+            and self.under_way < (1 if self.failures else LANES)
+            and self._loop.time() >= self._not_before
+        ):
+            debt = heappop(self._queue)[3]
+            if self._debts.get(debt.id) is not debt or debt.under_way or debt.timer is not None:
+                continue
+            if not self._is_due(debt):
+                self._drop(debt.id)
+                continue
+            debt.under_way = True
+            self.under_way += 1
+            task = self._loop.create_task(self._serve(debt))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _is_due(self, debt: _Debt) -> bool:
+        """Return whether the first entry of a debt may be sent now (WH4).
+
+        If an alert has ended only according to the wall clock, it is offered again when that clock was set right.
+        """
+        entry, alert = debt.due[0].entry, debt.alert
+        if isinstance(entry, Revision):
+            return alert is not None and alert.cancel is None and not alert.ended(self._clock.now())
+        return debt.id in self.told
+
+    async def _serve(self, debt: _Debt) -> None:
+        response = PushResponse(PushOutcome.AWAY, "error")
+        try:
+            response = await self._post(debt)
+        except Exception as error:
+            logger.error("target %s: a request failed: %s", self.target.name, trace(error))
+        finally:
+            debt.under_way = False
+            self.under_way -= 1
+        if response.status == NOT_SENT:  # the alert has ended meanwhile
+            self._retry(debt, 0.0)
+        else:
+            self.posts[response.status] += 1
+            if response.outcome is PushOutcome.SENT:
+                self._taken(debt)
+            else:
+                self._failed(debt, response)
+        self.pump()
+
+    async def _post(self, debt: _Debt) -> PushResponse:
+        due, told, target = debt.due[0], self.told.get(debt.id), self.target
+        is_first = told is None
+        if told is None:
+            ends_at = due.entry.ends_at
+            told = self.told[debt.id] = Told(0, False, ends_at, due.summary)
+            self._store.note(target.name, debt.id, told)
+            await self._store.written()
+            failpoints.hit("relay-noted")
+        if isinstance(due.entry, Revision):
+            kind = REVISED if told.number else ACCEPTED
+            assert debt.alert is not None
+            within_s = min(PATIENCE_S, debt.alert.deadline - self._clock.now().monotonic)
+        else:
+            kind, within_s = CANCELLED if isinstance(due.entry, Cancel) else ENDED, PATIENCE_S
+        message = event(due.entry, kind, due.summary)
+        body = encoded(message if target.body is None else filled(target.body, message))
+        signed = target.signer.headers(webhook_id(target.name, message), self._clock.now().wall_ms // 1000, body)
+        fields = {"User-Agent": USER_AGENT, "Content-Type": "application/json", **target.headers, **signed}
+        data = request(target.url.authority, target.url.path, fields, body)
+        response = await self._client.post(
+            target.url.host, target.url.port, data, within_s, may_send=lambda: self._is_due(debt)
+        )
+        failpoints.hit("relay-answered")
+        if is_first and response.outcome is PushOutcome.AWAY:  # nothing has reached the target
+            self.told.pop(debt.id, None)
+            self._store.note(target.name, debt.id, None)
+        return response
+
+    def _taken(self, debt: _Debt) -> None:
+        due, told = debt.due.pop(0), self.told.get(debt.id)
+        self._took(self._loop.time() - due.since)
+        if told is not None:
+            told.number, told.over = due.entry.revision, not isinstance(due.entry, Revision)
+            self._store.note(self.target.name, debt.id, told)
+        debt.failures = 0
+        if debt.due:
+            self._enqueue(debt)
+        else:
+            self._debts.pop(debt.id, None)
+        if self.failures:
+            logger.warning("target %s: takes events again", self.target.name)
+            self.failures, self._not_before = 0, 0.0
+            for other in self._debts.values():
+                if other.timer is not None and other.waits_for_target:
+                    self._enqueue(other)
+
+    def _failed(self, debt: _Debt, response: PushResponse) -> None:
+        debt.failures += 1
+        if response.status == "410":
+            self.gone = True
+            self._store.note_gone(self.target.name, self.target.url_digest)
+            logger.error("target %s: answered 410 Gone, so it is told nothing more until a reload", self.target.name)
+        refused = response.status.isdigit() and int(response.status) < 500 and int(response.status) not in _NOT_REFUSED
+        debt.waits_for_target = not refused
+        asked_s = min(max(response.retry_after_s or 0.0, 0.0), MAX_RETRY_AFTER_S)
+        if not refused:
+            self.failures += 1
+            if self.failures == 1:
+                logger.warning("target %s: a request failed (%s); trying again", self.target.name, response.status)
+            wait_s = max(_wait_s(self.failures), asked_s)
+            self._not_before = self._loop.time() + wait_s
+            self._loop.call_later(wait_s, self.pump)
+        elif debt.failures == 1:
+            logger.warning("target %s: refused an event with %s; trying again", self.target.name, response.status)
+        self._retry(debt, max(_wait_s(debt.failures), asked_s))
+
+    def _retry(self, debt: _Debt, wait_s: float) -> None:
+        """Post the newest entry of a debt, after a request that the target didn't take.
+
+        Wait `wait_s` seconds if that entry was posted before. Another entry is tried as soon as the target is.
+        """
+        has_newer = len(debt.due) > 1
+        del debt.due[:-1]
+        if not self._is_due(debt):
+            self._drop(debt.id)
+        elif has_newer:
+            self._enqueue(debt)
+        else:
+            debt.timer = self._loop.call_later(wait_s, self._again, debt)
+
+    def _again(self, debt: _Debt) -> None:
+        self._enqueue(debt)
+        self.pump()
+
+    async def close(self, within_s: float = 0.0) -> None:
+        """Start no more requests, wait for those under way for at most `within_s`, and close all connections."""
+        self._is_closed = True
+        for debt in self._debts.values():
+            if debt.timer is not None:
+                debt.timer.cancel()
+        if self._tasks and within_s > 0:
+            await asyncio.wait(self._tasks, timeout=within_s)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._client.close()
+
+
+def _wait_s(failures: int) -> float:
+    return min(FIRST_WAIT_S * 2.0 ** min(failures - 1, 16), LAST_WAIT_S) * random.uniform(0.5, 1.5)  # noqa: S311
