@@ -78,7 +78,7 @@ class WebhookReceiver:
 
     def taken(self, alert_id: str = "") -> list[Webhook]:
         """Return the webhooks that the receiver has taken, of one alert or of all."""
-        return [each for each in self.requests if each.taken and alert_id in ("", each.event["data"]["id"])]
+        return [each for each in self.requests if each.taken and (not alert_id or each.event["data"]["id"] == alert_id)]
 
     def kinds(self, alert_id: str) -> list[tuple[str, int]]:
         """Return type and revision of the webhooks about an alert that the receiver has taken."""

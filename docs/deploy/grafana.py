@@ -1,7 +1,7 @@
 """The generator of docs/deploy/grafana.json, a dashboard built from one table; `make grafana` renews the file.
 
 Queries are abbreviated: `rate(geocast_sends_total{}[R])`. `{` stands for the selector of the nodes that are chosen at
-the top of the dashboard or, in metrics of `geocast push`, for the selector of its job. `[R]` stands for the interval
+the top of the dashboard or, in metrics of `geocast push` and `geocast relay`, for the selector of their jobs. `[R]` stands for the interval
 over which Grafana computes a rate. The thresholds are those of geocast.rules.yml. The description of a panel answers
 the question that an operator would ask about it.
 """
@@ -29,6 +29,7 @@ from grafana_foundation_sdk.models.common import (
 
 NODES = 'job="$job",instance=~"$instance"'
 PUSH = 'job="$push"'
+RELAY = 'job="$relay"'
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TALL, LOW = 7, 4  # heights, in rows of Grafana's grid
 
@@ -399,6 +400,54 @@ ROWS: dict[str, list[Panel]] = {
             ],
         ),
     ],
+    "Webhooks": [
+        Panel(
+            "Relay ready",
+            "This row needs `geocast relay`. 1 if its /readyz answers 200. Otherwise /readyz says why.",
+            [each("geocast_relay_ready"), each("geocast_relay_targets", "targets")],
+            wrong=1,
+            below=True,
+            span=6,
+        ),
+        Panel(
+            "Oldest event that is due",
+            "For each target. More than a minute: the target is down, or it refuses the event.",
+            [("max by (target) (geocast_relay_owed_seconds{})", "{{target}}")],
+            unit="s",
+            wrong=60,
+            span=6,
+        ),
+        Panel(
+            "Alerts that a target lacks",
+            "Alerts of which the target has not taken the last event yet.",
+            [("max by (target) (geocast_relay_owed{})", "{{target}}")],
+            span=6,
+        ),
+        Panel(
+            "Log to target",
+            "The time from the reading of an entry until a target has taken its event.",
+            [quantile(q, "geocast_relay_seconds") for q in (0.5, 0.99)],
+            unit="s",
+            span=6,
+        ),
+        Panel(
+            "Requests by answer",
+            "Requests per second, by target and HTTP status. `no connection`: nothing has reached the target.",
+            [rate("geocast_relay_posts_total", by="target,outcome")],
+            unit="ops",
+            span=12,
+        ),
+        Panel(
+            "Gone, missed, not noted",
+            "Targets that have answered 410; alerts that a target missed; rows of the state that are not on the disk.",
+            [
+                ("max by (target) (geocast_relay_gone{})", "{{target}} gone"),
+                ("sum by (target) (increase(geocast_relay_missed_total{}[R]))", "{{target}} missed"),
+                each("geocast_relay_unrecorded", "not noted"),
+            ],
+            span=12,
+        ),
+    ],
     "Processes": [
         Panel("CPU", "Cores used by all processes of a node.", [rate("process_cpu_seconds_total")]),
         Panel("Memory", "Resident memory.", [each("process_resident_memory_bytes")], unit="bytes"),
@@ -439,7 +488,9 @@ def expression(short: str) -> str:
 
     def selected(found: re.Match[str]) -> str:
         name, first = found.groups()
-        return f"{name}{{{PUSH if name.startswith('geocast_push_') else NODES}{'' if first == '}' else ','}"
+        of_process = {"geocast_push": PUSH, "geocast_relay": RELAY}
+        selector = of_process.get("_".join(name.split("_")[:2]), NODES)
+        return f"{name}{{{selector}{'' if first == '}' else ','}"
 
     return re.sub(r"(\w+)\{(?=(.?))", selected, short).replace("[R]", "[$__rate_interval]")
 
@@ -494,6 +545,7 @@ def chosen() -> list[dashboard.DatasourceVariable | dashboard.QueryVariable]:
     """Return the variables at the top of the dashboard: the Prometheus server, the jobs and the nodes."""
     job = dashboard.QueryVariable("job").label("Job").query("label_values(geocast_ready, job)").datasource(SOURCE)
     push = dashboard.QueryVariable("push").label("Push").query("label_values(geocast_push_ready, job)")
+    relay = dashboard.QueryVariable("relay").label("Relay").query("label_values(geocast_relay_ready, job)")
     nodes = dashboard.QueryVariable("instance").label("Node").query('label_values(geocast_ready{job="$job"}, instance)')
     every = model.VariableRefresh.ON_TIME_RANGE_CHANGED
     return [
@@ -501,6 +553,7 @@ def chosen() -> list[dashboard.DatasourceVariable | dashboard.QueryVariable]:
         job.refresh(every),
         nodes.datasource(SOURCE).refresh(every).multi(True).include_all(True),
         push.datasource(SOURCE).refresh(every),
+        relay.datasource(SOURCE).refresh(every),
     ]
 
 

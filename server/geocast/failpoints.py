@@ -13,6 +13,12 @@ In `geocast push`:
     push-noted      the store says that the devices may have been sent the alert, and no push was sent yet
     push-answered   a push service has answered, and the answer is not recorded yet
 
+In `geocast relay`:
+
+    relay-in-commit  the state has changes, inside a transaction that is not committed
+    relay-noted      the state says that the target may have been told the alert, and no request was sent yet
+    relay-answered   a target has answered, and the answer is not recorded yet
+
 Nothing happens unless the variable is set when the process starts. A call of `hit` costs one comparison.
 """
 

@@ -54,6 +54,11 @@ def of_push(name, **labels):
     return of_node(name, job="geocast-push", instance="p", **labels)
 
 
+def of_relay(name, **labels):
+    """Return the name of a series of the relay."""
+    return of_node(name, job="geocast-relay", instance="r", **labels)
+
+
 def healthy():
     """Return the series of two healthy nodes with a thousand sessions each, for half an hour."""
     series = {}
@@ -116,6 +121,14 @@ def healthy():
         ("geocast_push_restarts_total", {}, steady(0)),
     ):
         series[of_push(name, **labels)] = values
+    for name, labels, values in (
+        ("up", {}, steady(1)),
+        ("geocast_relay_ready", {}, steady(1)),
+        ("geocast_relay_owed_seconds", {"target": "siren"}, steady(1)),
+        ("geocast_relay_gone", {"target": "siren"}, steady(0)),
+        ("geocast_relay_missed_total", {"target": "siren"}, steady(0)),
+    ):
+        series[of_relay(name, **labels)] = values
     series['node_timex_offset_seconds{instance="a"}'] = steady(0.001)
     series['node_timex_sync_status{instance="a"}'] = steady(1)
     series['probe_ssl_earliest_cert_expiry{job="geocast-tls",instance="a"}'] = steady(9_000_000)
@@ -186,6 +199,10 @@ CASES = {
     "GeocastPushRefused": ({of_push("geocast_push_total", outcome="refused"): then(0, 1, by=2)}, ()),
     "GeocastPushLaneClosed": ({of_push("geocast_push_lane_open", service="push.example"): then(1, 0)}, ()),
     "GeocastPushSetAside": ({of_push("geocast_push_set_aside"): then(0, 1)}, ()),
+    "GeocastRelayNotReady": ({of_relay("geocast_relay_ready"): then(1, 0)}, ()),
+    "GeocastRelayTargetBehind": ({of_relay("geocast_relay_owed_seconds", target="siren"): then(1, 61, by=30)}, ()),
+    "GeocastRelayTargetGone": ({of_relay("geocast_relay_gone", target="siren"): then(0, 1)}, ()),
+    "GeocastRelayMissed": ({of_relay("geocast_relay_missed_total", target="siren"): then(0, 1, by=1)}, ()),
     "GeocastPushUnrecorded": ({of_push("geocast_push_unrecorded_total"): then(0, 1, by=1)}, ()),
     "GeocastClockOff": ({'node_timex_sync_status{instance="a"}': then(1, 0)}, ()),
     "GeocastCertificateEnds": (

@@ -79,7 +79,12 @@ def filled(template: Any, message: Mapping[str, Any]) -> Any:
     words = {"type": message["type"], "timestamp": message["timestamp"], **message["data"]}
     if (alone := WORD.fullmatch(template)) is not None:
         return words.get(alone[1], "")
-    return WORD.sub(lambda found: str(words.get(found[1], "")), template)
+
+    def text(found: re.Match[str]) -> str:
+        value = words.get(found[1], "")
+        return value if isinstance(value, str) else json.dumps(value)
+
+    return WORD.sub(text, template)
 
 
 def webhook_id(target: str, message: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ that have failed least often first; of these, the most severe alerts; of these, 
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -69,18 +68,19 @@ class TargetLine:
         clock: Clock,
         told: dict[str, Told],
         took: Callable[[float], None] = lambda _: None,
+        posted: Callable[[str, str], None] = lambda _, __: None,
     ) -> None:
         """Create a line for a target that was told `told`.
 
-        `took` is called with the seconds from when an event became due until the target took it.
+        `took` is called with the seconds from when an event became due until the target took it. `posted` is called
+        after each request with the target's name and the status, or what went wrong.
         """
         self.told = told
         self.gone = False  # whether the target has answered 410 (WH10)
         self.failures = 0  # number of requests that failed because of the target, in a row
-        self.posts: Counter[str] = Counter()  # requests by status or by what went wrong
         self.missed = 0  # number of alerts of which the target has refused or failed to take the last event
         self.under_way = 0
-        self._store, self._clock, self._took = store, clock, took
+        self._store, self._clock, self._took, self._posted = store, clock, took, posted
         self._loop = asyncio.get_running_loop()
         self._debts: dict[str, _Debt] = {}
         self._queue: list[tuple[int, int, int, _Debt]] = []
@@ -227,7 +227,7 @@ class TargetLine:
         if response.status == NOT_SENT:  # the alert has ended meanwhile
             self._retry(debt, 0.0)
         else:
-            self.posts[response.status] += 1
+            self._posted(self.target.name, response.status)
             if response.outcome is PushOutcome.SENT:
                 self._taken(debt)
             else:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from heapq import heappop, heappush
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import Metric
 
 from ..alertlog import AlertLog
 from ..clock import Clock
@@ -41,14 +41,15 @@ class Relay:
         keeper: LogHealth,
         store: ToldStore,
         took: Callable[[float], None] = lambda _: None,
+        posted: Callable[[str, str], None] = lambda _, __: None,
     ) -> None:
-        """Create a relay without targets. `took` is that of `TargetLine`."""
+        """Create a relay without targets. `took` and `posted` are those of `TargetLine`."""
         self.live = LiveAlerts(1, places=False)
         self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
         self.lines: dict[str, TargetLine] = {}
         self.store = store
         self.has_started = False
-        self._clock, self._took = clock, took
+        self._clock, self._took, self._posted = clock, took, posted
         self._absent: dict[str, dict[str, Told]] = {}  # what targets were told that are not in the file now
         self._ends: list[tuple[float, str]] = []  # a heap of alerts by their deadlines
         self._next_end: dict[str, float] = {}  # the item of an alert in that heap; others are outdated
@@ -81,7 +82,8 @@ class Relay:
         for name, target in targets.items():
             line = self.lines.get(name)
             if line is None:
-                line = TargetLine(target, self.store, self._clock, self._absent.pop(name, {}), self._took)
+                told = self._absent.pop(name, {})
+                line = TargetLine(target, self.store, self._clock, told, self._took, self._posted)
                 self.lines[name] = line
             elif line.target.text != target.text:
                 line.adopt(target)
@@ -162,9 +164,4 @@ class Relay:
         yield gauges("relay_gone", text, "target", [(name, line.gone) for name, line in lines])
         text = "Alerts that have ended before a target took the last event of them"
         yield counters("relay_missed", text, "target", [(name, line.missed) for name, line in lines])
-        posts = CounterMetricFamily("geocast_relay_posts", "Requests to targets", labels=["target", "outcome"])
-        for name, line in lines:
-            for outcome, number in sorted(line.posts.items()):
-                posts.add_metric([name, outcome], number)
-        yield posts
         yield gauge("relay_unrecorded", "Rows of the state that are not on the disk yet", self.store.unrecorded)

@@ -97,13 +97,14 @@ class ToldStore:
         try:
             self._lock = locked(self._path, "--state")
             self._db = await self._run(self._open)
-            return await self._run(self._load)
+            found: tuple[dict[str, dict[str, Told]], dict[str, bytes]] = await self._run(self._load)
         except (OSError, sqlite3.Error, ValueError) as error:
             self._close()
             raise ConfigError(f"--state {self._path}: {describe(error)}") from None
         except ConfigError:
             self._close()
             raise
+        return found
 
     async def stop(self) -> None:
         """Try once more to write what was noted, then close the file."""

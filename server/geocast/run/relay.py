@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
 
 from .. import policy
@@ -111,7 +111,7 @@ async def run(settings: RelaySettings, metrics_listener: socket.socket | None) -
     try:
         async with reloading(config, None), opened_log(settings.as_node(), config.trust) as alert_log:
             keeper = LogHealth(alert_log, clock)
-            relay = Relay(alert_log, clock, keeper, store, _took(metrics))
+            relay = Relay(alert_log, clock, keeper, store, *_counted(metrics))
             unready = _unready(relay, keeper)
             metrics.watch(config.metrics)
             metrics.watch(relay.metrics)
@@ -152,9 +152,12 @@ async def _probe_for_ever(keeper: LogHealth) -> None:
         await keeper.store({})
 
 
-def _took(metrics: Metrics) -> Callable[[float], None]:
-    text = "From the reading of an entry to when a target has taken its event"
-    return Histogram("geocast_relay_seconds", text, buckets=_TOOK_S, registry=metrics.registry).observe
+def _counted(metrics: Metrics) -> tuple[Callable[[float], None], Callable[[str, str], None]]:
+    """Return the functions that count requests to targets, and how long it took until a target has taken an event."""
+    text, registry = "From the reading of an entry to when a target has taken its event", metrics.registry
+    took = Histogram("geocast_relay_seconds", text, buckets=_TOOK_S, registry=registry)
+    posts = Counter("geocast_relay_posts", "Requests to targets", ["target", "outcome"], registry=registry)
+    return took.observe, lambda target, outcome: posts.labels(target, outcome).inc()
 
 
 def _unready(relay: Relay, keeper: LogHealth) -> Callable[[], list[str]]:

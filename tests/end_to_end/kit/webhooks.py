@@ -25,7 +25,8 @@ class RelayProcess(ServerProcess):
     def __init__(self, node: Node, home: Path, log: str | None = None, **settings: str) -> None:
         home.mkdir(exist_ok=True)
         super().__init__(home / "relay.txt")
-        self.home, self.node, self.settings = home, node, settings
+        self.home, self.settings = home, settings
+        self.launcher: list[str] = []
         [self.metrics_port] = free_ports(1)
         (home / "secret").write_text(f"{SECRET}\n")
         self.options = [
@@ -61,7 +62,7 @@ class RelayProcess(ServerProcess):
     def start(self, **settings: str) -> None:
         """Start the process and wait until it is ready, or until a fail point has killed it."""
         environment = clean_environment(**self.settings, **settings)
-        self.spawn(BIN / "geocast", "relay", *self.options, environment=environment, folder=self.home)
+        self.spawn(*self.launcher, BIN / "geocast", "relay", *self.options, environment=environment, folder=self.home)
         wait_until(lambda: self._is_killed() or self.readiness() == 200, "/readyz is 200")
 
     def _is_killed(self) -> bool:
