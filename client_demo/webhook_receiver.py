@@ -32,6 +32,7 @@ class Webhook(NamedTuple):
     headers: dict[str, str]
     body: bytes
     taken: bool
+    at_ns: int  # when it came, in ns of the monotonic clock
 
 
 class WebhookReceiver:
@@ -98,7 +99,8 @@ class WebhookReceiver:
                 said = 401
             status = said if isinstance(said, int) else said[0]
             taken = isinstance(status, int) and 200 <= status < 300
-            self.requests.append(Webhook(headers.get("webhook-id", ""), json.loads(body), headers, body, taken))
+            message_id, at_ns = headers.get("webhook-id", ""), time.monotonic_ns()
+            self.requests.append(Webhook(message_id, json.loads(body), headers, body, taken, at_ns))
             self._changed.notify_all()
         if said == HANG:
             self._closing.wait()

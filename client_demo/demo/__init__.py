@@ -6,6 +6,7 @@
     responders      makes the subscribers who are called to people in need; issuing signs their tokens
     cardiac_arrest  makes the call for help, from a dispatch record to the crew's arrival -> call_verdict judges it
     verdict         judges the deliveries, with a distance formula of its own (haversine)
+    webhooks        runs `geocast relay` and a receiver, and judges what the receiver was told
     responder_page  serves the page of a responder who is a real person
     live_map        serves the live map, with the facts that a subscriber can't know
 

@@ -57,6 +57,7 @@ from .responder_page import PAGE as RESPONDER_PAGE
 from .responder_page import RESPONDER_PORT, responder_page, signed_in
 from .responders import LIFE_S, RESPONDER, Responder, responders
 from .verdict import DeliveryCheck, Event, Published, Row, percentile
+from .webhooks import RelayVerdict, webhooks
 
 if TYPE_CHECKING:  # the module needs aiohttp
     from .sleepers import Sleepers
@@ -109,13 +110,14 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdicts of the demo: on all alerts, on the call for help, and on the pushes."""
+    """The verdicts of the demo: on all alerts, on the call for help, on the pushes and on the webhooks."""
 
     alerts: int
     rows: list[Row]
     faults: list[str]
     call: CallVerdict | None = None
     push: PushVerdict | None = None
+    relay: RelayVerdict | None = None
 
     def total(self, name: str) -> int:
         """Return the sum of a count, such as `missed`, over all revisions and cancellations."""
@@ -124,7 +126,7 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         """Whether everybody who had to get an alert, call or push got it, and nobody else did."""
-        if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push)):
+        if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push, self.relay)):
             return False
         wrong = self.total("outside") + self.total("missed") + len(self.faults)
         return self.total("delivered") > 0 and not wrong
@@ -185,6 +187,7 @@ async def _perform(
         await asyncio.gather(node.start(), *(each.start() for each in crowd))
         progress.say(f"node: {node.stream_url} for subscribers, {node.api_url} for the desk")
         progress.say(f"feed for everybody: {node.feed_url}/v1/alerts.geojson, {node.feed_url}/v1/feed.atom")
+        relay = await cleanup.enter_async_context(webhooks(node, Path(folder)))
         sleepers = await _phones_that_sleep(progress, node, Path(folder), cleanup)
         shown = await cleanup.enter_async_context(_serve_map(node, programme, sleepers))
         if sleepers is not None:
@@ -194,7 +197,7 @@ async def _perform(
             Dispatcher(node.api_url, node.dispatch_token, patience_s=PATIENCE_S)
         )
         show = Show(progress, node, crowd, publisher, shown, dispatcher, arrests, sleepers)
-        watch = [node.watch, *([] if sleepers is None else [sleepers.watch])]
+        watch = [node.watch, relay.watch, *([] if sleepers is None else [sleepers.watch])]
         links = {"live map": shown.url}
         has_calls = bool(arrests) and missing({**RESPONDER_PAGE, **DISPATCH_PAGE}) is None
         if has_calls:
@@ -206,7 +209,8 @@ async def _perform(
             with progress:
                 playing = show.play(incidents, programme.subscribers, ends_at)
                 await first_to_end(playing, *(each() for each in watch))
-                outcome = outcome_of(await show.evidence())
+                evidence = await show.evidence()
+                outcome = replace(outcome_of(evidence), relay=await relay.verdict(evidence.published))
             _tell(progress, outcome)
             if programme.stays and missing(FILES) is None:
                 desk = await cleanup.enter_async_context(_serve_desk(node, programme, Path(folder)))
@@ -316,6 +320,8 @@ def _tell(progress: Progress, outcome: Outcome) -> None:
     call, push = outcome.call, outcome.push
     for fault in (outcome.faults + (call.faults if call else []) + (push.faults if push else []))[:20]:
         progress.say(f"WRONG: {fault}", "bold red")
+    if outcome.relay is not None:
+        print(outcome.relay.line(), flush=True)
     if push is not None:
         print(push.line(), flush=True)
     if call is not None:
