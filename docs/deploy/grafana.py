@@ -1,9 +1,9 @@
 """The generator of docs/deploy/grafana.json, a dashboard built from one table; `make grafana` renews the file.
 
 Queries are abbreviated: `rate(geocast_sends_total{}[R])`. `{` stands for the selector of the nodes that are chosen at
-the top of the dashboard or, in metrics of `geocast push` and `geocast relay`, for the selector of their jobs. `[R]` stands for the interval
-over which Grafana computes a rate. The thresholds are those of geocast.rules.yml. The description of a panel answers
-the question that an operator would ask about it.
+the top of the dashboard or, in metrics of `geocast push` and `geocast relay`, for the selector of their jobs. `[R]`
+stands for the interval over which Grafana computes a rate. The thresholds are those of geocast.rules.yml. The
+description of a panel answers the question that an operator would ask about it.
 """
 
 from __future__ import annotations

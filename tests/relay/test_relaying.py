@@ -85,6 +85,11 @@ class RelayBench:
         for entry in entries:
             assert await self.log.append(entry)
 
+    async def idle(self):
+        """Wait until the log was read to its end, and no target is owed anything."""
+        end, relay = await self.log.tail(), self.relay
+        await until(lambda: relay.reader.position >= end and not any(each.owed for each in relay.lines.values()))
+
     def pass_time(self, seconds):
         """Move the clock, and let the relay see which alerts have ended."""
         self.clock.advance(seconds)
@@ -96,11 +101,6 @@ async def until(holds):
     async with asyncio.timeout(PATIENCE_S):
         while not holds():  # noqa: ASYNC110 (it is asked of many things)
             await asyncio.sleep(0.002)
-
-
-async def idle(relay):
-    """Wait until no target is owed anything."""
-    await until(lambda: relay.reader.position and not any(each.owed for each in relay.lines.values()))
 
 
 @pytest.fixture
@@ -121,11 +121,11 @@ def test_target_gets_each_revision_and_the_cancel_in_order(bench, receiver):
     """The first event is `alert.accepted`; each has another id (WH2, WH3)."""
 
     async def main():
-        async with bench.running(siren=receiver) as relay:
+        async with bench.running(siren=receiver):
             for entry in (*revisions(3), a_cancel(revision=4)):
                 await bench.append(entry)
                 await until(lambda entry=entry: receiver.requests and receiver.kinds("a-1")[-1][1] == entry.revision)
-            await idle(relay)
+            await bench.idle()
 
     asyncio.run(main())
     assert receiver.kinds("a-1") == [(ACCEPTED, 1), (REVISED, 2), (REVISED, 3), (CANCELLED, 4)]
@@ -136,15 +136,15 @@ def test_alert_that_expires_is_ended_once(bench, receiver, other):
     """A target that was not told the alert is not told its end (WH4)."""
 
     async def main():
-        async with bench.running(siren=receiver, sign=(other, 'categories = ["flood"]')) as relay:
+        async with bench.running(siren=receiver, sign=(other, 'categories = ["flood"]')):
             await bench.append(a_revision())
             await until(receiver.taken)
             bench.pass_time(1_799)
-            await idle(relay)
+            await bench.idle()
             bench.pass_time(2)
             await until(lambda: len(receiver.taken()) == 2)
             bench.pass_time(60)
-            await idle(relay)
+            await bench.idle()
 
     asyncio.run(main())
     assert receiver.kinds("a-1") == [(ACCEPTED, 1), (ENDED, 1)]
@@ -155,12 +155,12 @@ def test_told_target_gets_a_revision_that_no_longer_matches_and_the_cancel(bench
     """`matches` is false then. A revision that matches for the first time is `alert.accepted` (WH1)."""
 
     async def main():
-        async with bench.running(siren=(receiver, 'min_severity = "severe"')) as relay:
+        async with bench.running(siren=(receiver, 'min_severity = "severe"')):
             for severity, number in (("minor", 1), ("severe", 2), ("minor", 3)):
                 await bench.append(a_revision(revision=number, severity=severity))
-                await idle(relay)
+                await bench.idle()
             await bench.append(a_cancel(revision=4), a_revision("b", severity="minor"), a_cancel("b"))
-            await idle(relay)
+            await bench.idle()
 
     asyncio.run(main())
     assert receiver.kinds("a-1") == [(ACCEPTED, 2), (REVISED, 3), (CANCELLED, 4)]
@@ -172,10 +172,10 @@ def test_tests_and_exercises_are_only_for_targets_that_ask_for_them(bench, recei
     """No siren sounds for `status: test` (WH1)."""
 
     async def main():
-        async with bench.running(siren=receiver, lab=(other, 'statuses = ["test", "exercise"]')) as relay:
+        async with bench.running(siren=receiver, lab=(other, 'statuses = ["test", "exercise"]')):
             await bench.append(a_revision("t", status="test"), a_revision("e", status="exercise"), a_revision("a"))
             await until(lambda: receiver.taken() and len(other.taken()) == 2)
-            await idle(relay)
+            await bench.idle()
 
     asyncio.run(main())
     assert [each.event["data"]["id"] for each in receiver.requests] == ["a"]
@@ -193,7 +193,7 @@ def test_alert_that_has_ended_before_the_target_could_be_told_is_never_sent(benc
             await until(lambda: relay.lines["closed"].failures >= 2)
             bench.pass_time(1_801)
             receiver.always = 200
-            await idle(relay)
+            await bench.idle()
             return {name: each.missed for name, each in relay.lines.items()}
 
     missed = asyncio.run(main())
@@ -217,7 +217,7 @@ def test_cancel_is_not_sent_to_a_target_that_could_not_be_connected_to(bench):
             await until(lambda: relay.lines["closed"].failures >= 2)
             assert relay.lines["closed"].told == {}
             await bench.append(a_cancel())
-            await idle(relay)
+            await bench.idle()
 
     asyncio.run(main())
 
@@ -231,9 +231,9 @@ def test_event_is_repeated_with_the_same_id_until_the_target_takes_it(bench, rec
     receiver.answers = [trouble] * 3
 
     async def main():
-        async with bench.running(siren=receiver) as relay:
+        async with bench.running(siren=receiver):
             await bench.append(a_revision())
-            await idle(relay)
+            await bench.idle()
 
     asyncio.run(main())
     assert [each.taken for each in receiver.requests] == [False, False, False, True]
@@ -251,7 +251,7 @@ def test_after_a_failure_only_the_newest_revision_is_posted(bench, receiver):
             await bench.append(*revisions(4)[1:])
             await until(lambda: relay.reader.applied == 4)
             receiver.always = 200
-            await idle(relay)
+            await bench.idle()
 
     asyncio.run(main())
     assert receiver.kinds("a-1") == [(ACCEPTED, 4)]
@@ -264,11 +264,11 @@ def test_refused_alert_holds_up_no_other_alert_and_its_cancel_is_sent_at_once(be
     receiver.answers = [400]
 
     async def main():
-        async with bench.running(siren=receiver) as relay:
+        async with bench.running(siren=receiver):
             await bench.append(a_revision("bad"))
             await until(lambda: receiver.requests)
             await bench.append(*(a_revision(f"good-{n}") for n in range(10)), a_cancel("bad"))
-            await idle(relay)
+            await bench.idle()
 
     asyncio.run(main())
     assert receiver.kinds("bad") == [(CANCELLED, 2)]
@@ -299,7 +299,7 @@ def test_failing_target_is_tested_by_one_request_and_recovers_at_once(bench, rec
             await until(lambda: siren.failures > 5)
             assert siren.under_way <= 1
             receiver.always = 200
-            await idle(relay)
+            await bench.idle()
             assert siren.failures == 0
 
     asyncio.run(main())
@@ -357,7 +357,7 @@ def test_target_that_answers_410_gets_nothing_until_a_reload(bench, receiver):
             await until(lambda: relay.lines["siren"].owed == 2)
             assert len(receiver.requests) == 1
             await relay.adopt(bench.targets(siren=receiver))
-            await idle(relay)
+            await bench.idle()
             assert not relay.lines["siren"].gone
 
     asyncio.run(main())
@@ -375,15 +375,15 @@ def test_restarted_relay_sends_only_what_targets_lack(bench, receiver):
             await bench.append(a_revision("kept"), a_revision("revised"), a_revision("cancelled"))
             await bench.append(a_revision("ended", expires_at=NOON_MS + 60_000))
             await until(lambda: len(receiver.taken()) == 4)
-            await idle(relay)
-        await bench.append(*revisions(3, "revised")[1:], a_cancel("cancelled"), a_revision("new"))
+            await bench.idle()
         await bench.append(a_revision("unseen", expires_at=NOON_MS + 60_000))
+        await bench.append(*revisions(3, "revised")[1:], a_cancel("cancelled"), a_revision("new"))
         bench.clock.advance(61)
         receiver.requests.clear()
         async with bench.running(siren=receiver) as relay:
             relay.sweep()
             await until(lambda: len(receiver.taken()) == 4)
-            await idle(relay)
+            await bench.idle()
 
     asyncio.run(main())
     found = {
@@ -401,12 +401,12 @@ def test_lost_state_repeats_the_same_ids(bench, receiver):
     """A receiver that knows the ids does nothing twice (WH2)."""
 
     async def main():
-        async with bench.running(siren=receiver) as relay:
+        async with bench.running(siren=receiver):
             await bench.append(*(a_revision(f"a-{n}") for n in range(5)))
-            await idle(relay)
+            await bench.idle()
         for path in bench.folder.glob("relay.db*"):
             path.unlink()
-        async with bench.running(siren=receiver) as relay:
+        async with bench.running(siren=receiver):
             await until(lambda: len(receiver.taken()) == 10)
 
     asyncio.run(main())
@@ -430,7 +430,7 @@ def test_wall_clock_ahead_sends_no_end_and_nothing_twice(bench, receiver):
             bench.clock.wall_ms -= HOUR_MS
             relay.sweep()
             await until(lambda: len(receiver.taken()) == 2)
-            await idle(relay)
+            await bench.idle()
 
     asyncio.run(main())
     assert receiver.kinds("a") == receiver.kinds("b") == [(ACCEPTED, 1)]
@@ -444,16 +444,16 @@ def test_reload_tells_new_targets_what_is_live_and_forgets_none(bench, receiver,
         async with bench.running(siren=flood, sign=other) as relay:
             await bench.append(a_revision("a", category="flood"), a_revision("b"), a_revision("c"), a_cancel("c"))
             await until(lambda: receiver.taken() and len(other.kinds("a") + other.kinds("b")) == 2)
-            await idle(relay)
+            await bench.idle()
             await relay.adopt(bench.targets(siren=everything))
-            await idle(relay)
+            await bench.idle()
             assert receiver.kinds("b") == [(ACCEPTED, 1)]
             count = len(other.requests)
             await bench.append(a_revision("b", 2))
-            await idle(relay)
+            await bench.idle()
             assert len(other.requests) == count
             await relay.adopt(bench.targets(siren=everything, sign=other))
-            await idle(relay)
+            await bench.idle()
 
     asyncio.run(main())
     assert receiver.kinds("a") == other.kinds("a") == [(ACCEPTED, 1)]
@@ -465,7 +465,7 @@ def test_extended_alert_is_ended_at_its_new_end(bench, receiver):
     """A revision that ends earlier is ended earlier (WH4)."""
 
     async def main():
-        async with bench.running(siren=receiver) as relay:
+        async with bench.running(siren=receiver):
             await bench.append(a_revision("long"), a_revision("short"))
             await bench.append(a_revision("long", 2, expires_at=NOON_MS + HOUR_MS))
             await bench.append(a_revision("short", 2, expires_at=NOON_MS + 60_000))
@@ -473,7 +473,7 @@ def test_extended_alert_is_ended_at_its_new_end(bench, receiver):
             bench.pass_time(61)
             await until(lambda: receiver.kinds("short")[-1] == (ENDED, 2))
             bench.pass_time(1_800)
-            await idle(relay)
+            await bench.idle()
             assert receiver.kinds("long")[-1] == (REVISED, 2)
             bench.pass_time(1_800)
             await until(lambda: receiver.kinds("long")[-1] == (ENDED, 2))

@@ -59,18 +59,18 @@ def test_full_disk_delays_no_event_and_nothing_is_lost_when_there_is_room(tmp_pa
         store = ToldStore(tmp_path / "relay.db", max_pages=8)
         await store.start()
         async with background(store.write_for_ever()):
-            for number in range(300):
+            for number in range(2_000):
                 store.note("siren", f"alert-{number}", told())
             await store.written()
             assert store.error == "SQLITE_FULL"
-            assert store.unrecorded == 300
+            assert store.unrecorded == 2_000
             store.note("siren", "b", told())
             await asyncio.wait_for(store.written(), 0.1)  # it returns without a write
             await store._run(lambda: store._db.execute("PRAGMA max_page_count = 1000"))
             while store.unrecorded:  # noqa: ASYNC110 (it has no event)
                 await asyncio.sleep(0.01)
         await store.stop()
-        assert len((await read(tmp_path / "relay.db"))[0]["siren"]) == 301
+        assert len((await read(tmp_path / "relay.db"))[0]["siren"]) == 2_001
 
     asyncio.run(main())
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Collection
 from email.utils import parsedate_to_datetime
 from types import TracebackType
+from typing import Self
 
 from .. import failpoints
 from ..clock import Clock
@@ -29,7 +30,7 @@ NAMES, LOOKUPS = 1_024, 64  # limits on the names that are cached and on the loo
 
 
 class HttpPostClient:
-    """Sends POST requests to hosts whose addresses were checked. Create it while the event loop runs."""
+    """Sends POST requests to hosts whose addresses were checked. Call `open` first."""
 
     def __init__(self, clock: Clock, private: Collection[str], tls: ssl.SSLContext | None) -> None:
         """Create a client.
@@ -40,7 +41,12 @@ class HttpPostClient:
         self._names = _Names(frozenset(private))  # addresses of known hosts
         self._other_names = _Names(frozenset(private))  # of unknown hosts, whose name servers anybody may run (HD2)
         self._connections = ServiceConnections(tls)
-        self._loop = asyncio.get_running_loop()  # looking it up for each request costs a system call
+        self._loop: asyncio.AbstractEventLoop  # set by `open`; looking it up costs a system call
+
+    def open(self) -> Self:
+        """Use this client on the event loop that is running now. Return the client itself."""
+        self._loop = asyncio.get_running_loop()
+        return self
 
     def close(self) -> None:
         """Close all connections at once, even during requests."""
@@ -127,7 +133,7 @@ class HttpPostClient:
             return None
 
 
-class HttpPushClient:
+class HttpPushClient(HttpPostClient):
     """Sends pushes to push services on the internet. Use it as an asynchronous context manager."""
 
     def __init__(self, clock: Clock, private: Collection[str] = (), tls: ssl.SSLContext | None = None) -> None:
@@ -136,21 +142,19 @@ class HttpPushClient:
         Hosts in `private` may have internal addresses. If `tls` is None, the system's certificate authorities are
         trusted.
         """
-        self._clock, self._private, self._tls = clock, private, tls or ssl.create_default_context()
-        self._client: HttpPostClient  # set by `__aenter__`
+        super().__init__(clock, private, tls or ssl.create_default_context())
 
-    async def __aenter__(self) -> "HttpPushClient":
-        self._client = HttpPostClient(self._clock, self._private, self._tls)
-        return self
+    async def __aenter__(self) -> Self:
+        return self.open()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.close()
+        self.close()
 
     async def send(self, push: Push, within_s: float) -> PushResponse:
         where, data = push.endpoint, _request(push)
-        return await self._client.post(where.host, where.port, data, min(PATIENCE_S, within_s), is_known=push.is_known)
+        return await self.post(where.host, where.port, data, min(PATIENCE_S, within_s), is_known=push.is_known)
 
 
 def _request(push: Push) -> bytes:

@@ -93,7 +93,7 @@ class TargetLine:
     def adopt(self, target: RelayTarget) -> None:
         """Use a new definition of the target for all requests that start from now on."""
         private = (target.url.host,) if target.allow_private else ()
-        client = HttpPostClient(self._clock, private, target.tls)
+        client = HttpPostClient(self._clock, private, target.tls).open()
         if self._tasks:  # requests under way end with the client that they began with
             before = self._client
             self._loop.call_later(PATIENCE_S + 1, before.close)
@@ -145,11 +145,6 @@ class TargetLine:
             logger.warning("target %s: gave up an alert; the target has not taken its end", self.target.name)
         self._drop(alert_id)
         self.told.pop(alert_id, None)
-
-    def revive(self) -> None:
-        """Post again to a target that has answered 410."""
-        self.gone = False
-        self.pump()
 
     def _owe(
         self, alert_id: str, alert: LiveAlert | None, rank: int, entry: Revision | Cancel | End, summary: dict[str, Any]

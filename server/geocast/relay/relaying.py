@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 SWEEP_S = 0.1  # pause between two searches for alerts that have ended
 GRACE_S = 3_600.0  # how long after the end of an alert its events are still posted (WH5)
 PURGE_S = 60.0
+NO_TARGET: Mapping[str, bytes] = {}
 AT_ONCE = 100  # number of alerts that are offered to a target in one turn of the event loop
 
 
@@ -65,16 +66,13 @@ class Relay:
         for alert_id, ends_at in {each: row.ends_at for rows in told.values() for each, row in rows.items()}.items():
             self._end_at(alert_id, now.deadline(ends_at))
         self.has_started = True
-        await self.adopt(targets)
-        for name, line in self.lines.items():
-            if name in gone:
-                line.gone = gone[name] == line.target.url_digest
-                if not line.gone:
-                    self.store.note_gone(name, None)
-                    line.pump()
+        await self.adopt(targets, gone)
 
-    async def adopt(self, targets: Mapping[str, RelayTarget]) -> None:
-        """Use these targets from now on, and offer them the live alerts that they lack (WH11)."""
+    async def adopt(self, targets: Mapping[str, RelayTarget], gone: Mapping[str, bytes] = NO_TARGET) -> None:
+        """Use these targets from now on, and offer them the live alerts that they lack (WH11).
+
+        Targets in `gone`, with the digests of their URLs, have answered 410 and get nothing (WH10).
+        """
         for name in self.lines.keys() - targets.keys():
             line = self.lines.pop(name)
             await line.close()
@@ -87,9 +85,10 @@ class Relay:
                 self.lines[name] = line
             elif line.target.text != target.text:
                 line.adopt(target)
-            if line.gone:
+            was_gone, line.gone = line.gone or name in gone, gone.get(name) == target.url_digest
+            if was_gone and not line.gone:
                 self.store.note_gone(name, None)
-                line.revive()
+            line.pump()
             for number, alert in enumerate(list(self.live), start=1):
                 if not alert.ended(self._clock.now()):
                     line.offer(alert)

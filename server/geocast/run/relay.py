@@ -174,7 +174,8 @@ async def check(targets: Mapping[str, RelayTarget], report: Callable[[str], None
     """Connect to each target without posting anything, report a line for each, and return whether all took it."""
 
     async def connected(target: RelayTarget) -> str:
-        client = HttpPostClient(SystemClock(), (target.url.host,) if target.allow_private else (), target.tls)
+        private = (target.url.host,) if target.allow_private else ()
+        client = HttpPostClient(SystemClock(), private, target.tls).open()
         with contextlib.closing(client):
             return await client.connect(target.url.host, target.url.port)
 
