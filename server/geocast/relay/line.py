@@ -233,11 +233,12 @@ class TargetLine:
         due, told, target = debt.due[0], self.told.get(debt.id), self.target
         is_first = told is None
         if told is None:
-            ends_at = due.entry.ends_at
-            told = self.told[debt.id] = Told(0, False, ends_at, due.summary)
+            told = self.told[debt.id] = Told(0, False, due.entry.ends_at, due.summary)
             self._store.note(target.name, debt.id, told)
             await self._store.written()
             failpoints.hit("relay-noted")
+        elif isinstance(due.entry, Revision) and due.entry.revision > told.summary["revision"]:
+            told.ends_at, told.summary = due.entry.ends_at, due.summary  # noted with the answer
         if isinstance(due.entry, Revision):
             kind = REVISED if told.number else ACCEPTED
             assert debt.alert is not None
