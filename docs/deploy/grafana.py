@@ -412,7 +412,7 @@ ROWS: dict[str, list[Panel]] = {
         Panel(
             "Oldest event that is due",
             "For each target. More than a minute: the target is down, or it refuses the event.",
-            [("max by (target) (geocast_relay_owed_seconds{})", "{{target}}")],
+            [("max by (target) (geocast_relay_pending_seconds{})", "{{target}}")],
             unit="s",
             wrong=60,
             span=6,
@@ -420,7 +420,7 @@ ROWS: dict[str, list[Panel]] = {
         Panel(
             "Alerts that a target lacks",
             "Alerts of which the target has not taken the last event yet.",
-            [("max by (target) (geocast_relay_owed{})", "{{target}}")],
+            [("max by (target) (geocast_relay_pending{})", "{{target}}")],
             span=6,
         ),
         Panel(

@@ -124,7 +124,7 @@ def healthy():
     for name, labels, values in (
         ("up", {}, steady(1)),
         ("geocast_relay_ready", {}, steady(1)),
-        ("geocast_relay_owed_seconds", {"target": "siren"}, steady(1)),
+        ("geocast_relay_pending_seconds", {"target": "siren"}, steady(1)),
         ("geocast_relay_gone", {"target": "siren"}, steady(0)),
         ("geocast_relay_missed_total", {"target": "siren"}, steady(0)),
     ):
@@ -200,7 +200,7 @@ CASES = {
     "GeocastPushLaneClosed": ({of_push("geocast_push_lane_open", service="push.example"): then(1, 0)}, ()),
     "GeocastPushSetAside": ({of_push("geocast_push_set_aside"): then(0, 1)}, ()),
     "GeocastRelayNotReady": ({of_relay("geocast_relay_ready"): then(1, 0)}, ()),
-    "GeocastRelayTargetBehind": ({of_relay("geocast_relay_owed_seconds", target="siren"): then(1, 61, by=30)}, ()),
+    "GeocastRelayTargetBehind": ({of_relay("geocast_relay_pending_seconds", target="siren"): then(1, 61, by=30)}, ()),
     "GeocastRelayTargetGone": ({of_relay("geocast_relay_gone", target="siren"): then(0, 1)}, ()),
     "GeocastRelayMissed": ({of_relay("geocast_relay_missed_total", target="siren"): then(0, 1, by=1)}, ()),
     "GeocastPushUnrecorded": ({of_push("geocast_push_unrecorded_total"): then(0, 1, by=1)}, ()),

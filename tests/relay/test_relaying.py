@@ -88,7 +88,9 @@ class RelayBench:
     async def idle(self):
         """Wait until the log was read to its end, and no target is owed anything."""
         end, relay = await self.log.tail(), self.relay
-        await until(lambda: relay.reader.position >= end and not any(each.owed for each in relay.lines.values()))
+        await until(
+            lambda: relay.reader.position >= end and not any(each.pending_alerts for each in relay.lines.values())
+        )
 
     def pass_time(self, seconds):
         """Move the clock, and let the relay see which alerts have ended."""
@@ -334,9 +336,9 @@ def test_events_are_given_up_an_hour_after_the_end(bench, receiver):
             bench.pass_time(1_801)
             await until(lambda: receiver.requests[-1].event["type"] == ENDED)
             bench.pass_time(GRACE_S - 60)
-            assert relay.lines["siren"].owed == 1
+            assert relay.lines["siren"].pending_alerts == 1
             bench.pass_time(61)
-            await until(lambda: not relay.lines["siren"].owed)
+            await until(lambda: not relay.lines["siren"].pending_alerts)
             assert relay.lines["siren"].told == {}
             return relay.lines["siren"].missed
 
@@ -354,7 +356,7 @@ def test_target_that_answers_410_gets_nothing_until_a_reload(bench, receiver):
         async with bench.running(siren=receiver) as relay:
             assert relay.lines["siren"].gone
             await bench.append(a_revision("b"))
-            await until(lambda: relay.lines["siren"].owed == 2)
+            await until(lambda: relay.lines["siren"].pending_alerts == 2)
             assert len(receiver.requests) == 1
             await relay.adopt(bench.targets(siren=receiver))
             await bench.idle()

@@ -45,6 +45,6 @@ targets, region      the file of targets, and which alerts a target wants
 signing              the signatures
 events               what an event says, and its id
 told                 what each target was told, in a SQLite file
-line                 what one target is owed, and the requests to it
+line                 what one target still has to be sent, and the requests to it
 relaying             from the entries of the log to the lines of all targets
 """

@@ -1,8 +1,8 @@
-"""The line of a target: what it was told, what it is owed, and the requests to it (rules WH1 to WH6 and WH10).
+"""The line of a target: what it was told, what it still has to be sent, and the requests (rules WH1 to WH6 and WH10).
 
-An alert of which a target is owed something is a *debt*. A debt has the entries that are still to be posted, the oldest
-first. It waits in the queue, has a request under way, or waits for a timer after a failure. The queue has the debts
-that have failed least often first; of these, the most severe alerts; of these, the oldest.
+An alert is *pending* while the target has not taken everything about it. A pending alert has the entries that are still
+to be posted, the oldest first. It waits in the queue, has a request under way, or waits for a timer after a failure.
+The queue has the alerts first whose requests have failed least often; of these, the most severe; of these, the oldest.
 """
 
 import asyncio
@@ -45,8 +45,11 @@ class _Due(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class _Debt:
-    """What a target is owed about one alert. `alert` is None if the alert had ended when the relay started."""
+class _PendingAlert:
+    """The entries of one alert that a target still has to be sent.
+
+    `alert` is None if the alert had ended when the relay started.
+    """
 
     id: str
     alert: LiveAlert | None
@@ -59,7 +62,7 @@ class _Debt:
 
 
 class TargetLine:
-    """Posts to one target what it is owed. It belongs to the event loop that runs when it is created."""
+    """Posts to one target what it asks for. It belongs to the event loop that runs when it is created."""
 
     def __init__(
         self,
@@ -82,8 +85,8 @@ class TargetLine:
         self.under_way = 0
         self._store, self._clock, self._took, self._posted = store, clock, took, posted
         self._loop = asyncio.get_running_loop()
-        self._debts: dict[str, _Debt] = {}
-        self._queue: list[tuple[int, int, int, _Debt]] = []
+        self._pending: dict[str, _PendingAlert] = {}
+        self._queue: list[tuple[int, int, int, _PendingAlert]] = []
         self._order = 0
         self._not_before = 0.0  # the loop's time at which the next request may start
         self._tasks: set[asyncio.Task[None]] = set()
@@ -102,21 +105,21 @@ class TargetLine:
         self.target, self._client = target, client
 
     @property
-    def owed(self) -> int:
-        """The number of alerts of which the target is owed something."""
-        return len(self._debts)
+    def pending_alerts(self) -> int:
+        """The number of alerts about which the target still has to be sent something."""
+        return len(self._pending)
 
-    def owed_s(self) -> float:
+    def pending_s(self) -> float:
         """Return for how many seconds the oldest event has been due; 0 if there is none."""
-        return max((self._loop.time() - debt.due[0].since for debt in self._debts.values()), default=0.0)
+        return max((self._loop.time() - pending.due[0].since for pending in self._pending.values()), default=0.0)
 
     # ---- what becomes due --------------------------------------------------------------------------------------------
 
     def offer(self, alert: LiveAlert) -> None:
         """Take the current entry of an alert, which has changed, or which the target may lack."""
-        entry, told, debt = alert.current, self.told.get(alert.id), self._debts.get(alert.id)
+        entry, told, pending = alert.current, self.told.get(alert.id), self._pending.get(alert.id)
         if (told is not None and (told.over or entry.revision <= told.number)) or (
-            debt is not None and entry.revision <= debt.due[-1].entry.revision
+            pending is not None and entry.revision <= pending.due[-1].entry.revision
         ):
             return
         revision = alert.revision
@@ -128,56 +131,56 @@ class TargetLine:
         if told is not None:
             told.ends_at, told.summary = revision.ends_at, summary
             self._store.note(self.target.name, alert.id, told)
-        self._owe(alert.id, alert, SEVERITY_RANK[revision.alert.severity], entry, summary)
+        self._add(alert.id, alert, SEVERITY_RANK[revision.alert.severity], entry, summary)
 
     def end(self, alert_id: str) -> None:
         """Take note that an alert has ended for good (WH4)."""
-        told, debt = self.told.get(alert_id), self._debts.get(alert_id)
+        told, pending = self.told.get(alert_id), self._pending.get(alert_id)
         if told is None:
             self._drop(alert_id)
-        elif not told.over and (debt is None or isinstance(debt.due[-1].entry, Revision)):
+        elif not told.over and (pending is None or isinstance(pending.due[-1].entry, Revision)):
             entry = End(alert_id, int(told.summary["revision"]), told.ends_at)
-            self._owe(alert_id, None, SEVERITY_RANK[told.summary["severity"]], entry, dict(told.summary))
+            self._add(alert_id, None, SEVERITY_RANK[told.summary["severity"]], entry, dict(told.summary))
 
     def give_up(self, alert_id: str) -> None:
         """Forget an alert, an hour after it has ended (WH5)."""
-        if alert_id in self._debts:
+        if alert_id in self._pending:
             logger.warning("target %s: gave up an alert; the target has not taken its end", self.target.name)
         self._drop(alert_id)
         self.told.pop(alert_id, None)
 
-    def _owe(
+    def _add(
         self, alert_id: str, alert: LiveAlert | None, rank: int, entry: Revision | Cancel | End, summary: dict[str, Any]
     ) -> None:
-        debt = self._debts.get(alert_id)
-        if debt is None:
-            debt = self._debts[alert_id] = _Debt(alert_id, alert, rank)
-        first = 1 if debt.under_way else 0
-        if not isinstance(entry, Revision) or debt.failures or self.failures:
-            del debt.due[first:]  # nothing of it is true any more (WH3, WH4)
-        debt.rank, debt.alert = rank, alert or debt.alert
-        debt.due.append(_Due(entry, summary, self._loop.time()))
-        if not debt.under_way and len(debt.due) == 1:
-            self._enqueue(debt)
+        pending = self._pending.get(alert_id)
+        if pending is None:
+            pending = self._pending[alert_id] = _PendingAlert(alert_id, alert, rank)
+        first = 1 if pending.under_way else 0
+        if not isinstance(entry, Revision) or pending.failures or self.failures:
+            del pending.due[first:]  # nothing of it is true any more (WH3, WH4)
+        pending.rank, pending.alert = rank, alert or pending.alert
+        pending.due.append(_Due(entry, summary, self._loop.time()))
+        if not pending.under_way and len(pending.due) == 1:
+            self._enqueue(pending)
         self.pump()
 
     def _drop(self, alert_id: str) -> None:
-        """Owe nothing about an alert any more, unless a request about it is under way."""
-        debt = self._debts.get(alert_id)
-        if debt is not None and not debt.under_way:
-            self.missed += debt.failures > 0
-            del self._debts[alert_id]
-            if debt.timer is not None:
-                debt.timer.cancel()
+        """Send nothing about an alert any more, unless a request about it is under way."""
+        pending = self._pending.get(alert_id)
+        if pending is not None and not pending.under_way:
+            self.missed += pending.failures > 0
+            del self._pending[alert_id]
+            if pending.timer is not None:
+                pending.timer.cancel()
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, debt: _Debt) -> None:
-        if debt.timer is not None:
-            debt.timer.cancel()
-            debt.timer = None
+    def _enqueue(self, pending: _PendingAlert) -> None:
+        if pending.timer is not None:
+            pending.timer.cancel()
+            pending.timer = None
         self._order += 1
-        heappush(self._queue, (debt.failures, -debt.rank, self._order, debt))
+        heappush(self._queue, (pending.failures, -pending.rank, self._order, pending))
 
     def pump(self) -> None:
         """Start as many requests as may run now."""
@@ -188,61 +191,61 @@ class TargetLine:
             and self.under_way < (1 if self.failures else LANES)
             and self._loop.time() >= self._not_before
         ):
-            debt = heappop(self._queue)[3]
-            if self._debts.get(debt.id) is not debt or debt.under_way or debt.timer is not None:
+            pending = heappop(self._queue)[3]
+            if self._pending.get(pending.id) is not pending or pending.under_way or pending.timer is not None:
                 continue
-            if not self._is_due(debt):
-                self._drop(debt.id)
+            if not self._is_due(pending):
+                self._drop(pending.id)
                 continue
-            debt.under_way = True
+            pending.under_way = True
             self.under_way += 1
-            task = self._loop.create_task(self._serve(debt))
+            task = self._loop.create_task(self._serve(pending))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _is_due(self, debt: _Debt) -> bool:
-        """Return whether the first entry of a debt may be sent now (WH4).
+    def _is_due(self, pending: _PendingAlert) -> bool:
+        """Return whether the first entry of a pending alert may be sent now (WH4).
 
         If an alert has ended only according to the wall clock, it is offered again when that clock was set right.
         """
-        entry, alert = debt.due[0].entry, debt.alert
+        entry, alert = pending.due[0].entry, pending.alert
         if isinstance(entry, Revision):
             return alert is not None and alert.cancel is None and not alert.ended(self._clock.now())
-        return debt.id in self.told
+        return pending.id in self.told
 
-    async def _serve(self, debt: _Debt) -> None:
+    async def _serve(self, pending: _PendingAlert) -> None:
         response = PushResponse(PushOutcome.AWAY, "error")
         try:
-            response = await self._post(debt)
+            response = await self._post(pending)
         except Exception as error:
             logger.error("target %s: a request failed: %s", self.target.name, trace(error))
         finally:
-            debt.under_way = False
+            pending.under_way = False
             self.under_way -= 1
         if response.status == NOT_SENT:  # the alert has ended meanwhile
-            self._retry(debt, 0.0)
+            self._retry(pending, 0.0)
         else:
             self._posted(self.target.name, response.status)
             if response.outcome is PushOutcome.SENT:
-                self._taken(debt)
+                self._taken(pending)
             else:
-                self._failed(debt, response)
+                self._failed(pending, response)
         self.pump()
 
-    async def _post(self, debt: _Debt) -> PushResponse:
-        due, told, target = debt.due[0], self.told.get(debt.id), self.target
+    async def _post(self, pending: _PendingAlert) -> PushResponse:
+        due, told, target = pending.due[0], self.told.get(pending.id), self.target
         is_first = told is None
         if told is None:
-            told = self.told[debt.id] = Told(0, False, due.entry.ends_at, due.summary)
-            self._store.note(target.name, debt.id, told)
+            told = self.told[pending.id] = Told(0, False, due.entry.ends_at, due.summary)
+            self._store.note(target.name, pending.id, told)
             await self._store.written()
             failpoints.hit("relay-noted")
         elif isinstance(due.entry, Revision) and due.entry.revision > told.summary["revision"]:
             told.ends_at, told.summary = due.entry.ends_at, due.summary  # noted with the answer
         if isinstance(due.entry, Revision):
             kind = REVISED if told.number else ACCEPTED
-            assert debt.alert is not None
-            within_s = min(PATIENCE_S, debt.alert.deadline - self._clock.now().monotonic)
+            assert pending.alert is not None
+            within_s = min(PATIENCE_S, pending.alert.deadline - self._clock.now().monotonic)
         else:
             kind, within_s = CANCELLED if isinstance(due.entry, Cancel) else ENDED, PATIENCE_S
         message = event(due.entry, kind, due.summary)
@@ -251,40 +254,40 @@ class TargetLine:
         fields = {"User-Agent": USER_AGENT, "Content-Type": "application/json", **target.headers, **signed}
         data = request(target.url.authority, target.url.path, fields, body)
         response = await self._client.post(
-            target.url.host, target.url.port, data, within_s, may_send=lambda: self._is_due(debt)
+            target.url.host, target.url.port, data, within_s, may_send=lambda: self._is_due(pending)
         )
         failpoints.hit("relay-answered")
         if is_first and response.outcome is PushOutcome.AWAY:  # nothing has reached the target
-            self.told.pop(debt.id, None)
-            self._store.note(target.name, debt.id, None)
+            self.told.pop(pending.id, None)
+            self._store.note(target.name, pending.id, None)
         return response
 
-    def _taken(self, debt: _Debt) -> None:
-        due, told = debt.due.pop(0), self.told.get(debt.id)
+    def _taken(self, pending: _PendingAlert) -> None:
+        due, told = pending.due.pop(0), self.told.get(pending.id)
         self._took(self._loop.time() - due.since)
         if told is not None:
             told.number, told.over = due.entry.revision, not isinstance(due.entry, Revision)
-            self._store.note(self.target.name, debt.id, told)
-        debt.failures = 0
-        if debt.due:
-            self._enqueue(debt)
+            self._store.note(self.target.name, pending.id, told)
+        pending.failures = 0
+        if pending.due:
+            self._enqueue(pending)
         else:
-            self._debts.pop(debt.id, None)
+            self._pending.pop(pending.id, None)
         if self.failures:
             logger.warning("target %s: takes events again", self.target.name)
             self.failures, self._not_before = 0, 0.0
-            for other in self._debts.values():
+            for other in self._pending.values():
                 if other.timer is not None and other.waits_for_target:
                     self._enqueue(other)
 
-    def _failed(self, debt: _Debt, response: PushResponse) -> None:
-        debt.failures += 1
+    def _failed(self, pending: _PendingAlert, response: PushResponse) -> None:
+        pending.failures += 1
         if response.status == "410":
             self.gone = True
             self._store.note_gone(self.target.name, self.target.url_digest)
             logger.error("target %s: answered 410 Gone, so it is told nothing more until a reload", self.target.name)
         refused = response.status.isdigit() and int(response.status) < 500 and int(response.status) not in _NOT_REFUSED
-        debt.waits_for_target = not refused
+        pending.waits_for_target = not refused
         asked_s = min(max(response.retry_after_s or 0.0, 0.0), MAX_RETRY_AFTER_S)
         if not refused:
             self.failures += 1
@@ -293,34 +296,34 @@ class TargetLine:
             wait_s = max(_wait_s(self.failures), asked_s)
             self._not_before = self._loop.time() + wait_s
             self._loop.call_later(wait_s, self.pump)
-        elif debt.failures == 1:
+        elif pending.failures == 1:
             logger.warning("target %s: refused an event with %s; trying again", self.target.name, response.status)
-        self._retry(debt, max(_wait_s(debt.failures), asked_s))
+        self._retry(pending, max(_wait_s(pending.failures), asked_s))
 
-    def _retry(self, debt: _Debt, wait_s: float) -> None:
-        """Post the newest entry of a debt, after a request that the target didn't take.
+    def _retry(self, pending: _PendingAlert, wait_s: float) -> None:
+        """Post the newest entry of a pending alert, after a request that the target didn't take.
 
         Wait `wait_s` seconds if that entry was posted before. Another entry is tried as soon as the target is.
         """
-        has_newer = len(debt.due) > 1
-        del debt.due[:-1]
-        if not self._is_due(debt):
-            self._drop(debt.id)
+        has_newer = len(pending.due) > 1
+        del pending.due[:-1]
+        if not self._is_due(pending):
+            self._drop(pending.id)
         elif has_newer:
-            self._enqueue(debt)
+            self._enqueue(pending)
         else:
-            debt.timer = self._loop.call_later(wait_s, self._again, debt)
+            pending.timer = self._loop.call_later(wait_s, self._again, pending)
 
-    def _again(self, debt: _Debt) -> None:
-        self._enqueue(debt)
+    def _again(self, pending: _PendingAlert) -> None:
+        self._enqueue(pending)
         self.pump()
 
     async def close(self, within_s: float = 0.0) -> None:
         """Start no more requests, wait for those under way for at most `within_s`, and close all connections."""
         self._is_closed = True
-        for debt in self._debts.values():
-            if debt.timer is not None:
-                debt.timer.cancel()
+        for pending in self._pending.values():
+            if pending.timer is not None:
+                pending.timer.cancel()
         if self._tasks and within_s > 0:
             await asyncio.wait(self._tasks, timeout=within_s)
         for task in list(self._tasks):

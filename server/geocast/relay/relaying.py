@@ -156,9 +156,9 @@ class Relay:
         lines = self.lines.items()
         yield gauge("relay_targets", "Targets of the relay", len(lines))
         text = "Alerts of which a target has not taken the last event yet"
-        yield gauges("relay_owed", text, "target", [(name, line.owed) for name, line in lines])
+        yield gauges("relay_pending", text, "target", [(name, line.pending_alerts) for name, line in lines])
         text = "For how long the oldest event has been due that a target has not taken"
-        yield gauges("relay_owed_seconds", text, "target", [(name, line.owed_s()) for name, line in lines])
+        yield gauges("relay_pending_seconds", text, "target", [(name, line.pending_s()) for name, line in lines])
         text = "1 if a target has answered 410 and is told nothing more until a reload"
         yield gauges("relay_gone", text, "target", [(name, line.gone) for name, line in lines])
         text = "Alerts that have ended before a target took the last event of them"

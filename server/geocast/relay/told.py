@@ -51,7 +51,7 @@ PRAGMA user_version = {VERSION};
 
 @dataclass(slots=True)
 class Told:
-    """What a target was told about an alert. The object exists if the target was told the alert, or may have been.
+    """A record of what a target was told about an alert. It exists if the target was told the alert, or may have been.
 
     `number` is the number of the last entry that the target has taken, or 0 if it has taken none. `over` is True if the
     target has taken the cancel or the end. `ends_at` and `summary` are those of the newest revision that was posted.

@@ -68,8 +68,8 @@ def test_each_target_gets_every_event_whatever_the_others_do(node: Node, tmp_pat
             assert len({each.id for each in resetting.requests[:2]}) == 1
             assert len(gone.requests) == 1
             assert relay.metric('relay_gone{target="gone"}') == 1
-            assert relay.metric('relay_owed{target="siren"}') == 0
-            assert relay.metric('relay_owed{target="stuck"}') == 1
+            assert relay.metric('relay_pending{target="siren"}') == 0
+            assert relay.metric('relay_pending{target="stuck"}') == 1
             assert relay.metric('relay_posts_total{outcome="500",target="failing"}') == 1
             relay.assert_no_surprise()
             assert SECRET not in relay.output()
