@@ -48,7 +48,7 @@ USER 65532:65532
 ENTRYPOINT ["python", "-m", "client_demo"]
 CMD ["--help"]
 
-# ---- the node; with the command `push` it is `geocast push`
+# ---- the node; with the command `push` or `relay` it is `geocast push` or `geocast relay`
 FROM ${BASE} AS node
 COPY --from=build /opt/geocast /opt/geocast
 RUN install -d -o 65532 -g 65532 -m 700 /var/lib/geocast

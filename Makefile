@@ -16,7 +16,7 @@ ON ?=
 # The number of test processes. Tests of whole programs mostly wait, so one more process than CPUs keeps the CPUs busy.
 AT_ONCE ?= $(shell echo $$(( $$(nproc) + 1 )))
 SOAK_MINUTES ?= 5
-UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli egress feed fetch geometry ingest ledger matching model policy push run stream wire)
+UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli egress feed fetch geometry ingest ledger matching model policy push relay run stream wire)
 SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 

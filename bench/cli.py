@@ -29,6 +29,7 @@ from bench.scenarios import match as match_module
 from bench.scenarios import memory as memory_module
 from bench.scenarios import push as push_module
 from bench.scenarios import readers as readers_module
+from bench.scenarios import relay as relay_module
 from bench.scenarios import shapes as shapes_module
 from bench.scenarios import slow as slow_module
 from bench.scenarios import storm as storm_module
@@ -55,6 +56,7 @@ BENCHES: dict[str, Bench] = {
         slow_module,
         calls_module,
         push_module,
+        relay_module,
         load_module,
     )
 }
@@ -311,6 +313,12 @@ _command(
     click.option(
         "--many", type=click.IntRange(10, 200_000), default=100_000, help="Devices when memory and start are measured."
     ),
+)
+_command(
+    "relay",
+    click.option("--alerts", type=click.IntRange(1, 100_000), default=1_000, help="Alerts at once."),
+    click.option("--targets", type=click.IntRange(2, 100), default=10, help="Targets, of which the last one hangs."),
+    click.option("--rounds", type=click.IntRange(1, 1000), default=100, help="Alerts one by one."),
 )
 _command(
     "load",

@@ -196,11 +196,18 @@ def _push(found: dict[str, Any]) -> Iterator[Figure]:
     yield Figure("… devices that got it twice", [killed["twice"], killed["cancel_twice"]], "≤ 512")
 
 
+def _relay(found: dict[str, Any]) -> Iterator[Figure]:
+    yield Figure("201 → the last working target has it, p99 ms", [found["last_ms"]["p99"]], "≤ 100")
+    yield Figure("CPU of a webhook, µs", [found["cpu_us"]], "≤ 500")
+    yield Figure("1,000 alerts at once: last 201 → the last webhook, ms", [found["behind_ms"]], "≤ 1,000")
+    yield Figure("… webhooks missing / twice", [found["missing"], found["twice"]], "0")
+
+
 FIGURES: dict[str, Callable[[dict[str, Any]], Iterator[Figure]]] = {
     each.__name__.removeprefix("_"): each
     for each in (
         *(_fanout, _frames, _urgent, _memory, _many, _storm, _match, _growth),
-        *(_shapes, _idle, _ingest, _readers, _slow, _calls, _push),
+        *(_shapes, _idle, _ingest, _readers, _slow, _calls, _push, _relay),
     )
 }
 

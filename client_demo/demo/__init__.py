@@ -7,6 +7,7 @@
     cardiac_arrest  makes the call for help, from a dispatch record to the crew's arrival -> call_verdict judges it
     warnings_feed   serves a feed of warnings, runs the process that reads it, and judges what became of them
     verdict         judges the deliveries, with a distance formula of its own (haversine)
+    webhooks        runs `geocast relay` and a receiver, and judges what the receiver was told
     responder_page  serves the page of a responder who is a real person
     live_map        serves the live map, with the facts that a subscriber can't know
 

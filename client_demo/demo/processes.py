@@ -1,4 +1,4 @@
-"""The processes of the demo: a node, `geocast push`, and the processes that simulate the crowd of subscribers.
+"""The processes of the demo: a node, `geocast push`, `geocast relay`, and those that simulate the subscribers.
 
 Each process runs in a POSIX session of its own. So Ctrl-C reaches only the demo, which ends the processes in order.
 """
@@ -190,6 +190,29 @@ class PushProcess(Geocast):
         """
         await self._keygen("--push", "push.jwks", "--vapid", "vapid.jwks")
         await self._start(*self._arguments, "--origins", ",".join(origins))
+
+
+class RelayProcess(Geocast):
+    """The process `geocast relay` for a node, with the file `targets.toml` in the folder."""
+
+    what = "`geocast relay`"
+
+    def __init__(self, folder: Path, node: Node) -> None:
+        super().__init__(folder)
+        [metrics] = free_ports(1)
+        self.ready_url = f"http://127.0.0.1:{metrics}/readyz"
+        self._arguments = (
+            *("relay", "--targets", "targets.toml", "--state", "relay.db", "--metrics", f"127.0.0.1:{metrics}"),
+            *("--log", node.log, "--policy", str(POLICY)),
+        )
+
+    async def make_secret(self, name: str) -> None:
+        """Make a file with a secret that signs webhooks."""
+        await self._keygen("--webhook", name)
+
+    async def start(self) -> None:
+        """Start the process, and wait until it is ready. Raise ProcessError if that fails."""
+        await self._start(*self._arguments)
 
 
 class CrowdProcess:

@@ -58,6 +58,7 @@ from .responder_page import RESPONDER_PORT, responder_page, signed_in
 from .responders import LIFE_S, RESPONDER, Responder, responders
 from .verdict import DeliveryCheck, Event, Published, Row, percentile
 from .warnings_feed import FetchedWarnings, FetchVerdict
+from .webhooks import RelayVerdict, webhooks
 
 if TYPE_CHECKING:  # the module needs aiohttp
     from .sleepers import Sleepers
@@ -112,7 +113,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdicts of the demo: on all alerts, on the call for help, on the pushes, and on the warnings of a feed."""
+    """The verdicts of the demo: on all alerts, the call for help, the pushes, the fetched warnings and the webhooks."""
 
     alerts: int
     rows: list[Row]
@@ -120,6 +121,7 @@ class Outcome:
     call: CallVerdict | None = None
     push: PushVerdict | None = None
     fetch: FetchVerdict | None = None
+    relay: RelayVerdict | None = None
 
     def total(self, name: str) -> int:
         """Return the sum of a count, such as `missed`, over all revisions and cancellations."""
@@ -128,7 +130,8 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         """Whether everybody who had to get an alert, call or push got it, and nobody else did."""
-        if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push, self.fetch)):
+        verdicts = (self.call, self.push, self.fetch, self.relay)
+        if not all(verdict is None or verdict.is_good for verdict in verdicts):
             return False
         wrong = self.total("outside") + self.total("missed") + len(self.faults)
         return self.total("delivered") > 0 and not wrong
@@ -189,6 +192,7 @@ async def _perform(
         await asyncio.gather(node.start(), *(each.start() for each in crowd))
         progress.say(f"node: {node.stream_url} for subscribers, {node.api_url} for the desk")
         progress.say(f"feed for everybody: {node.feed_url}/v1/alerts.geojson, {node.feed_url}/v1/feed.atom")
+        relay = await cleanup.enter_async_context(webhooks(node, Path(folder)))
         sleepers = await _phones_that_sleep(progress, node, Path(folder), cleanup)
         warnings = FetchedWarnings(Path(folder), node)
         cleanup.push_async_callback(warnings.stop)
@@ -201,7 +205,7 @@ async def _perform(
             Dispatcher(node.api_url, node.dispatch_token, patience_s=PATIENCE_S)
         )
         show = Show(progress, node, crowd, publisher, shown, dispatcher, arrests, warnings, sleepers)
-        watch = [node.watch, *([] if sleepers is None else [sleepers.watch])]
+        watch = [node.watch, relay.watch, *([] if sleepers is None else [sleepers.watch])]
         links = {"live map": shown.url}
         has_calls = bool(arrests) and missing({**RESPONDER_PAGE, **DISPATCH_PAGE}) is None
         if has_calls:
@@ -213,7 +217,8 @@ async def _perform(
             with progress:
                 playing = show.play(incidents, programme.subscribers, ends_at)
                 await first_to_end(playing, *(each() for each in watch))
-                outcome = outcome_of(await show.evidence())
+                evidence = await show.evidence()
+                outcome = replace(outcome_of(evidence), relay=await relay.verdict(evidence.published))
             _tell(progress, outcome)
             if programme.stays and missing(FILES) is None:
                 desk = await cleanup.enter_async_context(_serve_desk(node, programme, Path(folder)))
@@ -325,6 +330,8 @@ def _tell(progress: Progress, outcome: Outcome) -> None:
         progress.say(f"WRONG: {fault}", "bold red")
     if outcome.fetch is not None:
         print(outcome.fetch.line(), flush=True)
+    if outcome.relay is not None:
+        print(outcome.relay.line(), flush=True)
     if push is not None:
         print(push.line(), flush=True)
     if call is not None:

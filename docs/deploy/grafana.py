@@ -1,7 +1,7 @@
 """The generator of docs/deploy/grafana.json, a dashboard built from one table; `make grafana` renews the file.
 
 Queries are abbreviated: `rate(geocast_sends_total{}[R])`. `{` stands for the selector of the nodes that are chosen at
-the top of the dashboard or, in metrics of `geocast push` and `geocast fetch`, for the selector of their jobs. `[R]`
+the top of the dashboard or, in metrics of processes beside the nodes, for the selector of their jobs. `[R]`
 stands for the interval over which Grafana computes a rate. The thresholds are those of geocast.rules.yml. The
 description of a panel answers the question that an operator would ask about it.
 """
@@ -28,7 +28,8 @@ from grafana_foundation_sdk.models.common import (
 )
 
 NODES = 'job="$job",instance=~"$instance"'
-BESIDE = {"geocast_push_": 'job="$push"', "geocast_fetch_": 'job="$fetch"'}  # processes beside the nodes
+# The selectors of the processes beside the nodes.
+BESIDE = {f"geocast_{name}_": f'job="${name}"' for name in ("push", "fetch", "relay")}
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TALL, LOW = 7, 4  # heights, in rows of Grafana's grid
 
@@ -467,6 +468,54 @@ ROWS: dict[str, list[Panel]] = {
             unit="s",
         ),
     ],
+    "Webhooks": [
+        Panel(
+            "Relay ready",
+            "This row needs `geocast relay`. 1 if its /readyz answers 200. Otherwise /readyz says why.",
+            [each("geocast_relay_ready"), each("geocast_relay_targets", "targets")],
+            wrong=1,
+            below=True,
+            span=6,
+        ),
+        Panel(
+            "Oldest event that is due",
+            "For each target. More than a minute: the target is down, or it refuses the event.",
+            [("max by (target) (geocast_relay_pending_seconds{})", "{{target}}")],
+            unit="s",
+            wrong=60,
+            span=6,
+        ),
+        Panel(
+            "Alerts that a target lacks",
+            "Alerts of which the target has not taken the last event yet.",
+            [("max by (target) (geocast_relay_pending{})", "{{target}}")],
+            span=6,
+        ),
+        Panel(
+            "Log to target",
+            "The time from the reading of an entry until a target has taken its event.",
+            [quantile(q, "geocast_relay_seconds") for q in (0.5, 0.99)],
+            unit="s",
+            span=6,
+        ),
+        Panel(
+            "Requests by answer",
+            "Requests per second, by target and HTTP status. `no connection`: nothing has reached the target.",
+            [rate("geocast_relay_posts_total", by="target,outcome")],
+            unit="ops",
+            span=12,
+        ),
+        Panel(
+            "Gone, missed, not noted",
+            "Targets that have answered 410; alerts that a target missed; rows of the state that are not on the disk.",
+            [
+                ("max by (target) (geocast_relay_gone{})", "{{target}} gone"),
+                ("sum by (target) (increase(geocast_relay_missed_total{}[R]))", "{{target}} missed"),
+                each("geocast_relay_unrecorded", "not noted"),
+            ],
+            span=12,
+        ),
+    ],
     "Processes": [
         Panel("CPU", "Cores used by all processes of a node.", [rate("process_cpu_seconds_total")]),
         Panel("Memory", "Resident memory.", [each("process_resident_memory_bytes")], unit="bytes"),
@@ -564,6 +613,7 @@ def chosen() -> list[dashboard.DatasourceVariable | dashboard.QueryVariable]:
     job = dashboard.QueryVariable("job").label("Job").query("label_values(geocast_ready, job)").datasource(SOURCE)
     push = dashboard.QueryVariable("push").label("Push").query("label_values(geocast_push_ready, job)")
     fetch = dashboard.QueryVariable("fetch").label("Fetch").query("label_values(geocast_fetch_ready, job)")
+    relay = dashboard.QueryVariable("relay").label("Relay").query("label_values(geocast_relay_ready, job)")
     nodes = dashboard.QueryVariable("instance").label("Node").query('label_values(geocast_ready{job="$job"}, instance)')
     every = model.VariableRefresh.ON_TIME_RANGE_CHANGED
     return [
@@ -572,6 +622,7 @@ def chosen() -> list[dashboard.DatasourceVariable | dashboard.QueryVariable]:
         nodes.datasource(SOURCE).refresh(every).multi(True).include_all(True),
         push.datasource(SOURCE).refresh(every),
         fetch.datasource(SOURCE).refresh(every),
+        relay.datasource(SOURCE).refresh(every),
     ]
 
 

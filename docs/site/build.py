@@ -174,7 +174,9 @@ class Site:
         texts |= {_name(folder): self.listing(folder) for folder in self.listed}
         introduction, chapter, rest = texts["index"].partition("\n## ")
         start = _GUIDE.search(texts.get("docs", ""))
-        texts["index"] = f"{introduction}{_START + start[0] if start else ''}{chapter}{rest}{self.navigation(set(texts))}"
+        texts["index"] = (
+            f"{introduction}{_START + start[0] if start else ''}{chapter}{rest}{self.navigation(set(texts))}"
+        )
         for name, text in texts.items():
             file = to / f"{name}.md"
             file.parent.mkdir(parents=True, exist_ok=True)

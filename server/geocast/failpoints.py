@@ -19,6 +19,11 @@ In `geocast fetch`:
     fetch-listed     the state has the new entries of a feed, and no message was posted yet
     fetch-linked     a message was fetched through a link, and is neither posted nor in the state
     fetch-posted     the node has answered, and the outcome is not in the state yet
+In `geocast relay`:
+
+    relay-in-commit  the state has changes, inside a transaction that is not committed
+    relay-noted      the state says that the target may have been told the alert, and no request was sent yet
+    relay-answered   a target has answered, and the answer is not recorded yet
 
 Nothing happens unless the variable is set when the process starts. A call of `hit` costs one comparison.
 """

@@ -59,6 +59,11 @@ def of_fetch(name, **labels):
     return of_node(name, job="geocast-fetch", instance="f", **labels)
 
 
+def of_relay(name, **labels):
+    """Return the name of a series of the relay."""
+    return of_node(name, job="geocast-relay", instance="r", **labels)
+
+
 def healthy():
     """Return the series of two healthy nodes with a thousand sessions each, for half an hour."""
     series = {}
@@ -126,6 +131,14 @@ def healthy():
     series[of_fetch("up")] = series[of_fetch("geocast_fetch_ready")] = steady(1)
     for name in ("geocast_fetch_overdue", "geocast_fetch_waiting"):
         series[of_fetch(name, feed="met")] = steady(0)
+    for name, labels, values in (
+        ("up", {}, steady(1)),
+        ("geocast_relay_ready", {}, steady(1)),
+        ("geocast_relay_pending_seconds", {"target": "siren"}, steady(1)),
+        ("geocast_relay_gone", {"target": "siren"}, steady(0)),
+        ("geocast_relay_missed_total", {"target": "siren"}, steady(0)),
+    ):
+        series[of_relay(name, **labels)] = values
     series['node_timex_offset_seconds{instance="a"}'] = steady(0.001)
     series['node_timex_sync_status{instance="a"}'] = steady(1)
     series['probe_ssl_earliest_cert_expiry{job="geocast-tls",instance="a"}'] = steady(9_000_000)
@@ -200,6 +213,10 @@ CASES = {
     "GeocastPushRefused": ({of_push("geocast_push_total", outcome="refused"): then(0, 1, by=2)}, ()),
     "GeocastPushLaneClosed": ({of_push("geocast_push_lane_open", service="push.example"): then(1, 0)}, ()),
     "GeocastPushSetAside": ({of_push("geocast_push_set_aside"): then(0, 1)}, ()),
+    "GeocastRelayNotReady": ({of_relay("geocast_relay_ready"): then(1, 0)}, ()),
+    "GeocastRelayTargetBehind": ({of_relay("geocast_relay_pending_seconds", target="siren"): then(1, 61, by=30)}, ()),
+    "GeocastRelayTargetGone": ({of_relay("geocast_relay_gone", target="siren"): then(0, 1)}, ()),
+    "GeocastRelayMissed": ({of_relay("geocast_relay_missed_total", target="siren"): then(0, 1, by=1)}, ()),
     "GeocastPushUnrecorded": ({of_push("geocast_push_unrecorded_total"): then(0, 1, by=1)}, ()),
     "GeocastFetchNotReady": ({of_fetch("geocast_fetch_ready"): then(1, 0)}, ()),
     "GeocastFetchFeedFails": ({of_fetch("geocast_fetch_overdue", feed="met"): then(0, 1)}, ()),

@@ -53,7 +53,7 @@ def composition(**settings: str) -> Json:
 @pytest.fixture(scope="module")
 def services() -> Json:
     """Return all services, including those of a profile."""
-    return composition(COMPOSE_PROFILES="push")
+    return composition(COMPOSE_PROFILES="push,relay")
 
 
 class Composed:
@@ -195,7 +195,7 @@ def test_services_of_docker_compose_listen_on_loopback_only_and_are_unprivileged
     holders = {name for name, each in services.items() if "private" in {v["source"] for v in each["volumes"]}}
     assert holders == {"secrets"}
     without = composition(COMPOSE_PROFILES="")
-    assert without.keys() == services.keys() - {"push"}, "it talks to others, so one has to ask for it"
+    assert without.keys() == services.keys() - {"push", "relay"}, "they talk to others, so one has to ask for them"
     buttons = [each["map"]["environment"]["GEOCAST_PUSH_URL"] for each in (services, without)]
     assert buttons == ["http://127.0.0.1:8767", ""]
 

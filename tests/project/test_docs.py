@@ -88,7 +88,7 @@ def test_every_documented_serve_option_exists():
     documented = {found[0] for row in table if (found := re.findall(r"^`(--[a-z-]+)", row[0]))}
     assert documented == options
     variables = set(re.findall(r"\bGEOCAST_[A-Z_]+", document("settings.md") + document("commands.md")))
-    others = {"GEOCAST_TOKEN", "GEOCAST_ORIGIN", "GEOCAST_PUSH_WORKERS"}
+    others = {"GEOCAST_TOKEN", "GEOCAST_ORIGIN", "GEOCAST_PUSH_WORKERS", "GEOCAST_RELAY_STATE"}
     assert variables - others == {option.envvar for option in OPTIONS}
 
 

@@ -15,7 +15,7 @@ import click
 
 from .. import __version__, commit
 from ..errors import ConfigError
-from . import approve, cap, check, fetch, health, keygen, ledger, push, serve, token
+from . import approve, cap, check, fetch, health, keygen, ledger, push, relay, serve, token
 
 
 def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -34,7 +34,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for each in (serve, check, health, keygen, token, approve, cap, fetch, ledger, push):
+for each in (serve, check, health, keygen, token, approve, cap, fetch, ledger, push, relay):
     cli.add_command(each.command)
 
 # Click's message repeats unexpected arguments in brackets. They may contain a token, or a URL with a password, so they

@@ -31,6 +31,7 @@ ELSEWHERE = frozenset(
         *("LISTEN", "DEVICES", "PUSH_KEYS", "VAPID", "CONTACT", "PUSH_SERVICES", "PUSH_PRIVATE", "FINEST_CELL"),
         *("LEASE_DAYS", "MAX_DEVICES", "PUSH_CA"),
         *("FEEDS", "TOKEN_FILE", "STATE"),  # of `geocast fetch`
+        *("TARGETS", "RELAY_STATE"),  # of `geocast relay`
         *("FAILPOINT", "SLOW_FSYNC", "SOAK_EXAMPLES", "SOAK_STEPS", "SOAK_SEED", "SOAK_MINUTES"),
     )
 )

@@ -1,4 +1,4 @@
-"""`geocast keygen`: make a key pair for tokens or approvals, or a secret key that encrypts calls or push devices."""
+"""`geocast keygen`: make a key pair for tokens or approvals, or a secret for calls, push devices or webhooks."""
 
 import contextlib
 import json
@@ -30,6 +30,8 @@ KEPT_CALL_KEYS = 3  # how many keys --rotate keeps besides the new one: today's,
 @click.option("--rotate", is_flag=True, help="With --call, daily: the last key encrypts from now on; drop old keys.")
 @click.option("--push", "of_store", type=click.Path(path_type=Path), help="Make a key for --push-keys, in this file.")
 @click.option("--vapid", type=click.Path(path_type=Path), help="Make a key for --vapid, in this file.")
+@click.option("--webhook", type=click.Path(path_type=Path), help="Make a secret for a target of relay, in this file.")
+@click.option("--ed25519", is_flag=True, help="With --webhook: a private key; print the public one for receivers.")
 @click.option("--kid", help="The key's id; random if left out.")
 @click.option(
     "--private",
@@ -54,6 +56,8 @@ def command(
     rotate: bool,
     of_store: Path | None,
     vapid: Path | None,
+    webhook: Path | None,
+    ed25519: bool,
     kid: str | None,
     private_path: Path | None,
     public_path: Path | None,
@@ -66,7 +70,14 @@ def command(
     If the JWKS exists, the new key is added to it, so that old tokens stay valid. A private key is never overwritten.
 
     With --push or --vapid, make only a key for `geocast push`. If the file exists, the new key becomes its first key.
+
+    With --webhook, make only a secret for a target of `geocast relay`. If the file exists, the secret is added to it.
     """
+    if webhook is not None or ed25519:
+        if webhook is None or any((reviewer, break_glass, quals, issuer, call, rotate, of_store, vapid, kid)):
+            raise click.UsageError("--webhook goes with --ed25519 alone", click.get_current_context())
+        _add_webhook_secret(webhook, ed25519=ed25519)
+        return
     if of_store is not None or vapid is not None:
         if any((reviewer, break_glass, quals, issuer, call, rotate, private_path, public_path)):
             raise click.UsageError("--push and --vapid go with --kid alone", click.get_current_context())
@@ -153,6 +164,21 @@ def _make_push_keys(of_store: Path | None, vapid: Path | None, kid: str | None) 
             parse(text.encode(), f"{path}, as it would be")
             _write_secret(path.resolve(), text)
             click.echo(f"keys: {path}")
+
+
+def _add_webhook_secret(path: Path, *, ed25519: bool) -> None:
+    """Add a new secret for a target of `geocast relay` to the front of its file."""
+    from ..relay.signing import make_key_pair, make_secret, parse_secrets
+
+    secret, public = make_key_pair() if ed25519 else (make_secret(), "")
+    with _naming_file(path):
+        text = f"{secret}\n{path.read_text('ascii') if path.exists() else ''}"
+    try:
+        parse_secrets(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}, as it would be: {error}") from None
+    _write_secret(path.resolve(), text)
+    click.echo(f"secret: {path}" + (f"\npublic key: {public}" if public else ""))
 
 
 def _check_reviewer(public: Mapping[str, Any]) -> None:

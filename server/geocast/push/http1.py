@@ -185,7 +185,8 @@ def pass_over_late_writes(loop: asyncio.AbstractEventLoop, context: dict[str, ob
 class ServiceConnections:
     """All open connections to push services. They belong to one event loop."""
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
+        """Create an empty set. The connections use TLS unless `tls` is None."""
         self._tls = tls
         self.everyone: set[ServiceConnection] = set()  # all open connections
         # Idle connections and when each became idle; the one that has been idle longest comes first.
@@ -231,7 +232,11 @@ class ServiceConnections:
             loop.set_exception_handler(pass_over_late_writes)
             self._tidying = loop.call_later(TIDY_S, self._tidy)
         _, connection = await loop.create_connection(
-            lambda: ServiceConnection((host, port), self), address, port, ssl=self._tls, server_hostname=host
+            lambda: ServiceConnection((host, port), self),
+            address,
+            port,
+            ssl=self._tls,
+            server_hostname=host if self._tls else None,
         )
         return connection
 

@@ -9,14 +9,22 @@ in case the datagram was lost. A process that is started later is forked with th
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Protocol
 
 from .hangups import hangups
 from .key_source import KeySource
-from .runtime_config import RuntimeConfig
+
+
+class Reloadable(Protocol):
+    """A configuration that can be read again while the process runs."""
+
+    def reload(self) -> None:
+        """Read and apply everything again, or nothing. Never raise an exception."""
+        ...
 
 
 @contextlib.asynccontextmanager
-async def reloading(in_force: RuntimeConfig, source: KeySource | None) -> AsyncIterator[None]:
+async def reloading(in_force: Reloadable, source: KeySource | None) -> AsyncIterator[None]:
     """Reload the configuration at each SIGHUP while the block runs.
 
     Also have `source` fetch the keys, if it is not None.

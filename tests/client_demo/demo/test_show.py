@@ -19,6 +19,7 @@ from client_demo.python.geo import Place
 
 ROOT = Path(__file__).parents[3]
 CALL_LINE = r"call: expected=(\d+) rung=(\d+) outside=0 missed=0 seats=(\d)/4 place_seen_by_others=0 frames=(\d+) .*"
+RELAY_LINE = r"relay: expected=(\d+) got=(\d+) out_of_order=0 forged=0 .*"
 PUSH_LINE = r"push: expected=(\d+) told=(\d+) outside=0 missed=0 phones=48 told_on_waking=(\d+) .*"
 LAST_LINE = r"demo: alerts=(\d+) expected=(\d+) delivered=(\d+) outside=(\d+) missed=(\d+) p99_ms=(\d+\.\d)"
 
@@ -57,6 +58,10 @@ def assert_shown(done):
     expected, rung, seats, frames = map(int, call.groups())
     assert expected == rung >= seats > 0
     assert frames >= rung + seats
+    relay = re.fullmatch(RELAY_LINE, done.stdout.splitlines()[-4])
+    assert relay is not None, done.stdout
+    expected, got = map(int, relay.groups())
+    assert expected == got > 0
     push = re.fullmatch(PUSH_LINE, done.stdout.splitlines()[-3])
     assert push is not None, done.stdout
     expected, told, on_waking = map(int, push.groups())

@@ -202,7 +202,7 @@ def require_metrics_of_the_rules(node: Node) -> None:
     # These counters appear with the first refusal or close.
     wanted -= {"geocast_closes_total", "geocast_handshakes_refused_total"}
     # These are metrics of another process; test_push.py checks them.
-    wanted = {name for name in wanted if not name.startswith("geocast_push_")}
+    wanted = {name for name in wanted if not name.startswith(("geocast_push_", "geocast_relay_"))}
     # These exist only with keys at a URL.
     wanted -= {"geocast_key_fetches_total", "geocast_keys_fetched_timestamp_seconds"}
     # These exist only with keys for calls; test_calls.py checks them.
@@ -216,9 +216,7 @@ def require_metrics_of_the_rules(node: Node) -> None:
 # ---- systemd units -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["geocast.service", "geocast-fetch.service", "geocast-ledger.service", "geocast-push.service"]
-)
+@pytest.mark.parametrize("name", [f"geocast{name}.service" for name in ("", "-fetch", "-ledger", "-push", "-relay")])
 def test_systemd_accepts_the_unit_files(tmp_path: Path, name: str) -> None:
     """`systemd-analyze verify` checks the unit with another program in place of `geocast`."""
     analyze = program("systemd-analyze")
@@ -233,6 +231,26 @@ def test_geocast_env_names_only_documented_settings() -> None:
     """The settings are documented in settings.md."""
     documented = (ROOT / "docs" / "reference" / "settings.md").read_text("utf-8")
     assert all(f"`{name}`" in documented for name in environment())
+
+
+def test_geocast_relay_accepts_the_two_environment_files_of_its_unit() -> None:
+    """docs/deploy/relay.env is read after geocast.env, and the unit's command line has the remaining options."""
+    unit = (DEPLOY / "geocast-relay.service").read_text("utf-8")
+    files = re.findall(r"^EnvironmentFile=/etc/geocast/(.*)$", unit, re.MULTILINE)
+    assert files == ["geocast.env", "relay.env"]
+    variables = environment(files[0]) | environment(files[1])
+    known = {option.envvar: option for option in cli.commands["relay"].params if option.envvar}
+    assert environment("relay.env").keys() <= known.keys()
+    [command] = re.findall(r"^ExecStart=\S+ relay (.*)$", unit, re.MULTILINE)
+    options = [f"{known[name].opts[0]}={value}" for name, value in variables.items() if name in known]
+    given = cli.commands["relay"].make_context("relay", [*options, *command.split()]).params
+    assert given["log"] == environment()["GEOCAST_LOG"]
+    [folder] = re.findall(r"^StateDirectory=geocast (\S+)$", unit, re.MULTILINE)
+    assert [str(given[name]) for name in ("targets", "state")] == [
+        f"%S/{folder}/{name}" for name in ("targets.toml", "relay.db")
+    ]
+    stop_s = int(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[0])
+    assert stop_s >= given["drain_s"] + 10.0
 
 
 def test_geocast_push_accepts_the_two_environment_files_of_its_unit(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ class SqliteDevices:
             self._db = await self._run(self._open)
         except (OSError, sqlite3.Error) as error:
             self._unlock()
-            raise ConfigError(f"--devices {self._path}: {_describe(error)}") from None
+            raise ConfigError(f"--devices {self._path}: {describe(error)}") from None
         except ConfigError:
             self._unlock()
             raise
@@ -239,7 +239,7 @@ class SqliteDevices:
         try:
             return await self._run(lambda: work(self._db))
         except sqlite3.Error as error:
-            raise StoreUnavailable(_describe(error)) from None
+            raise StoreUnavailable(describe(error)) from None
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -247,7 +247,7 @@ class SqliteDevices:
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
-            _refuse_others(db)
+            refuse_others(db, APPLICATION_ID, VERSION)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA secure_delete = ON")
@@ -266,7 +266,7 @@ class SqliteDevices:
             self._lock = None
 
 
-def locked(path: Path) -> IO[bytes]:
+def locked(path: Path, option: str = "--devices") -> IO[bytes]:
     """Lock the database at this path and return the open lock file.
 
     Raise OSError if the lock file can't be opened, and ConfigError if another process has the lock.
@@ -276,17 +276,17 @@ def locked(path: Path) -> IO[bytes]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
-        raise ConfigError(f"--devices {path}: another process has it") from None
+        raise ConfigError(f"{option} {path}: another process has it") from None
     return lock
 
 
-def _refuse_others(db: sqlite3.Connection) -> None:
+def refuse_others(db: sqlite3.Connection, application_id: int, own_version: int, option: str = "--devices") -> None:
     """Raise ConfigError if the database belongs to another program or to a later release of this one."""
     [mark], [version] = (db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version"))
-    if mark != APPLICATION_ID and db.execute("SELECT 1 FROM sqlite_master").fetchone():
-        raise ConfigError("--devices: the file is another program's, or the alert log; devices need one of their own")
-    if version > VERSION:
-        raise ConfigError("--devices: the file was made by a later version of geocast")
+    if mark != application_id and db.execute("SELECT 1 FROM sqlite_master").fetchone():
+        raise ConfigError(f"{option}: the file is another program's, or the alert log; give a file of its own")
+    if version > own_version:
+        raise ConfigError(f"{option}: the file was made by a later version of geocast")
 
 
 @contextlib.contextmanager
@@ -379,7 +379,7 @@ def _placeholders(values: Collection[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _describe(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """Describe an error in a few words, which do not contain the data that was being written."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__

@@ -1,0 +1,336 @@
+"""The line of a target: what it was told, what it still has to be sent, and the requests (rules WH1 to WH6 and WH10).
+
+An alert is *pending* while the target has not taken everything about it. A pending alert has the entries that are still
+to be posted, the oldest first. It waits in the queue, has a request under way, or waits for a timer after a failure.
+The queue has the alerts first whose requests have failed least often; of these, the most severe; of these, the oldest.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Any, NamedTuple
+
+from .. import failpoints
+from ..clock import Clock
+from ..errors import trace
+from ..model.alert import SEVERITY_RANK, Cancel, Revision
+from ..push.client import PushResponse
+from ..push.http1 import request
+from ..push.http_client import NOT_SENT, HttpPostClient
+from ..push.service_limits import PushOutcome
+from ..stream.live_alerts import LiveAlert
+from .events import ACCEPTED, CANCELLED, ENDED, REVISED, End, encoded, event, filled, summary_of, webhook_id
+from .targets import RelayTarget
+from .told import Told, ToldStore
+
+logger = logging.getLogger(__name__)
+
+LANES = 4  # limit on the requests under way to a target that works; to one that fails there is one
+PATIENCE_S = 15.0  # longest wait for an answer, including the time to connect; the specification suggests 15 to 30 s
+FIRST_WAIT_S, LAST_WAIT_S = 1.0, 30.0
+MAX_RETRY_AFTER_S = 600.0
+USER_AGENT = "geocast-relay"
+_NOT_REFUSED = (408, 425, 429)  # statuses below 500 that are about the target, not about the alert
+
+
+class _Due(NamedTuple):
+    """An entry that is to be posted. `since` is when it became due, by the loop's clock."""
+
+    entry: Revision | Cancel | End
+    summary: dict[str, Any]
+    since: float
+
+
+@dataclass(slots=True, eq=False)
+class _PendingAlert:
+    """The entries of one alert that a target still has to be sent.
+
+    `alert` is None if the alert had ended when the relay started.
+    """
+
+    id: str
+    alert: LiveAlert | None
+    rank: int
+    due: list[_Due] = field(default_factory=list)
+    under_way: bool = False
+    failures: int = 0
+    waits_for_target: bool = False  # the last request failed because of the target, not because of the alert
+    timer: asyncio.TimerHandle | None = None
+
+
+class TargetLine:
+    """Posts to one target what it asks for. It belongs to the event loop that runs when it is created."""
+
+    def __init__(
+        self,
+        target: RelayTarget,
+        store: ToldStore,
+        clock: Clock,
+        told: dict[str, Told],
+        took: Callable[[float], None] = lambda _: None,
+        posted: Callable[[str, str], None] = lambda _, __: None,
+    ) -> None:
+        """Create a line for a target that was told `told`.
+
+        `took` is called with the seconds from when an event became due until the target took it. `posted` is called
+        after each request with the target's name and the status, or what went wrong.
+        """
+        self.told = told
+        self.gone = False  # whether the target has answered 410 (WH10)
+        self.failures = 0  # number of requests that failed because of the target, in a row
+        self.missed = 0  # number of alerts of which the target has refused or failed to take the last event
+        self.under_way = 0
+        self._store, self._clock, self._took, self._posted = store, clock, took, posted
+        self._loop = asyncio.get_running_loop()
+        self._pending: dict[str, _PendingAlert] = {}
+        self._queue: list[tuple[int, int, int, _PendingAlert]] = []
+        self._order = 0
+        self._not_before = 0.0  # the loop's time at which the next request may start
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        self.adopt(target)
+
+    def adopt(self, target: RelayTarget) -> None:
+        """Use a new definition of the target for all requests that start from now on."""
+        private = (target.url.host,) if target.allow_private else ()
+        client = HttpPostClient(self._clock, private, target.tls).open()
+        if self._tasks:  # requests under way end with the client that they began with
+            before = self._client
+            self._loop.call_later(PATIENCE_S + 1, before.close)
+        elif hasattr(self, "_client"):
+            self._client.close()
+        self.target, self._client = target, client
+
+    @property
+    def pending_alerts(self) -> int:
+        """The number of alerts about which the target still has to be sent something."""
+        return len(self._pending)
+
+    def pending_s(self) -> float:
+        """Return for how many seconds the oldest event has been due; 0 if there is none."""
+        return max((self._loop.time() - pending.due[0].since for pending in self._pending.values()), default=0.0)
+
+    # ---- what becomes due --------------------------------------------------------------------------------------------
+
+    def offer(self, alert: LiveAlert) -> None:
+        """Take the current entry of an alert, which has changed, or which the target may lack."""
+        entry, told, pending = alert.current, self.told.get(alert.id), self._pending.get(alert.id)
+        if (told is not None and (told.over or entry.revision <= told.number)) or (
+            pending is not None and entry.revision <= pending.due[-1].entry.revision
+        ):
+            return
+        revision = alert.revision
+        matches = self.target.wants(revision.alert)
+        if told is None and (isinstance(entry, Cancel) or not matches):
+            self._drop(alert.id)
+            return
+        summary = summary_of(revision, matches=matches)
+        if told is not None:
+            told.ends_at, told.summary = revision.ends_at, summary
+            self._store.note(self.target.name, alert.id, told)
+        self._add(alert.id, alert, SEVERITY_RANK[revision.alert.severity], entry, summary)
+
+    def end(self, alert_id: str) -> None:
+        """Take note that an alert has ended for good (WH4)."""
+        told, pending = self.told.get(alert_id), self._pending.get(alert_id)
+        if told is None:
+            self._drop(alert_id)
+        elif not told.over and (pending is None or isinstance(pending.due[-1].entry, Revision)):
+            entry = End(alert_id, int(told.summary["revision"]), told.ends_at)
+            self._add(alert_id, None, SEVERITY_RANK[told.summary["severity"]], entry, dict(told.summary))
+
+    def give_up(self, alert_id: str) -> None:
+        """Forget an alert, an hour after it has ended (WH5)."""
+        if alert_id in self._pending:
+            logger.warning("target %s: gave up an alert; the target has not taken its end", self.target.name)
+        self._drop(alert_id)
+        self.told.pop(alert_id, None)
+
+    def _add(
+        self, alert_id: str, alert: LiveAlert | None, rank: int, entry: Revision | Cancel | End, summary: dict[str, Any]
+    ) -> None:
+        pending = self._pending.get(alert_id)
+        if pending is None:
+            pending = self._pending[alert_id] = _PendingAlert(alert_id, alert, rank)
+        first = 1 if pending.under_way else 0
+        if not isinstance(entry, Revision) or pending.failures or self.failures:
+            del pending.due[first:]  # nothing of it is true any more (WH3, WH4)
+        pending.rank, pending.alert = rank, alert or pending.alert
+        pending.due.append(_Due(entry, summary, self._loop.time()))
+        if not pending.under_way and len(pending.due) == 1:
+            self._enqueue(pending)
+        self.pump()
+
+    def _drop(self, alert_id: str) -> None:
+        """Send nothing about an alert any more, unless a request about it is under way."""
+        pending = self._pending.get(alert_id)
+        if pending is not None and not pending.under_way:
+            self.missed += pending.failures > 0
+            del self._pending[alert_id]
+            if pending.timer is not None:
+                pending.timer.cancel()
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, pending: _PendingAlert) -> None:
+        if pending.timer is not None:
+            pending.timer.cancel()
+            pending.timer = None
+        self._order += 1
+        heappush(self._queue, (pending.failures, -pending.rank, self._order, pending))
+
+    def pump(self) -> None:
+        """Start as many requests as may run now."""
+        while (
+            self._queue
+            and not self.gone
+            and not self._is_closed
+            and self.under_way < (1 if self.failures else LANES)
+            and self._loop.time() >= self._not_before
+        ):
+            pending = heappop(self._queue)[3]
+            if self._pending.get(pending.id) is not pending or pending.under_way or pending.timer is not None:
+                continue
+            if not self._is_due(pending):
+                self._drop(pending.id)
+                continue
+            pending.under_way = True
+            self.under_way += 1
+            task = self._loop.create_task(self._serve(pending))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _is_due(self, pending: _PendingAlert) -> bool:
+        """Return whether the first entry of a pending alert may be sent now (WH4).
+
+        If an alert has ended only according to the wall clock, it is offered again when that clock was set right.
+        """
+        entry, alert = pending.due[0].entry, pending.alert
+        if isinstance(entry, Revision):
+            return alert is not None and alert.cancel is None and not alert.ended(self._clock.now())
+        return pending.id in self.told
+
+    async def _serve(self, pending: _PendingAlert) -> None:
+        response = PushResponse(PushOutcome.AWAY, "error")
+        try:
+            response = await self._post(pending)
+        except Exception as error:
+            logger.error("target %s: a request failed: %s", self.target.name, trace(error))
+        finally:
+            pending.under_way = False
+            self.under_way -= 1
+        if response.status == NOT_SENT:  # the alert has ended meanwhile
+            self._retry(pending, 0.0)
+        else:
+            self._posted(self.target.name, response.status)
+            if response.outcome is PushOutcome.SENT:
+                self._taken(pending)
+            else:
+                self._failed(pending, response)
+        self.pump()
+
+    async def _post(self, pending: _PendingAlert) -> PushResponse:
+        due, told, target = pending.due[0], self.told.get(pending.id), self.target
+        is_first = told is None
+        if told is None:
+            told = self.told[pending.id] = Told(0, False, due.entry.ends_at, due.summary)
+            self._store.note(target.name, pending.id, told)
+            await self._store.written()
+            failpoints.hit("relay-noted")
+        elif isinstance(due.entry, Revision) and due.entry.revision > told.summary["revision"]:
+            told.ends_at, told.summary = due.entry.ends_at, due.summary  # noted with the answer
+        if isinstance(due.entry, Revision):
+            kind = REVISED if told.number else ACCEPTED
+            assert pending.alert is not None
+            within_s = min(PATIENCE_S, pending.alert.deadline - self._clock.now().monotonic)
+        else:
+            kind, within_s = CANCELLED if isinstance(due.entry, Cancel) else ENDED, PATIENCE_S
+        message = event(due.entry, kind, due.summary)
+        body = encoded(message if target.body is None else filled(target.body, message))
+        signed = target.signer.headers(webhook_id(target.name, message), self._clock.now().wall_ms // 1000, body)
+        fields = {"User-Agent": USER_AGENT, "Content-Type": "application/json", **target.headers, **signed}
+        data = request(target.url.authority, target.url.path, fields, body)
+        response = await self._client.post(
+            target.url.host, target.url.port, data, within_s, may_send=lambda: self._is_due(pending)
+        )
+        failpoints.hit("relay-answered")
+        if is_first and response.outcome is PushOutcome.AWAY:  # nothing has reached the target
+            self.told.pop(pending.id, None)
+            self._store.note(target.name, pending.id, None)
+        return response
+
+    def _taken(self, pending: _PendingAlert) -> None:
+        due, told = pending.due.pop(0), self.told.get(pending.id)
+        self._took(self._loop.time() - due.since)
+        if told is not None:
+            told.number, told.over = due.entry.revision, not isinstance(due.entry, Revision)
+            self._store.note(self.target.name, pending.id, told)
+        pending.failures = 0
+        if pending.due:
+            self._enqueue(pending)
+        else:
+            self._pending.pop(pending.id, None)
+        if self.failures:
+            logger.warning("target %s: takes events again", self.target.name)
+            self.failures, self._not_before = 0, 0.0
+            for other in self._pending.values():
+                if other.timer is not None and other.waits_for_target:
+                    self._enqueue(other)
+
+    def _failed(self, pending: _PendingAlert, response: PushResponse) -> None:
+        pending.failures += 1
+        if response.status == "410":
+            self.gone = True
+            self._store.note_gone(self.target.name, self.target.url_digest)
+            logger.error("target %s: answered 410 Gone, so it is told nothing more until a reload", self.target.name)
+        refused = response.status.isdigit() and int(response.status) < 500 and int(response.status) not in _NOT_REFUSED
+        pending.waits_for_target = not refused
+        asked_s = min(max(response.retry_after_s or 0.0, 0.0), MAX_RETRY_AFTER_S)
+        if not refused:
+            self.failures += 1
+            if self.failures == 1:
+                logger.warning("target %s: a request failed (%s); trying again", self.target.name, response.status)
+            wait_s = max(_wait_s(self.failures), asked_s)
+            self._not_before = self._loop.time() + wait_s
+            self._loop.call_later(wait_s, self.pump)
+        elif pending.failures == 1:
+            logger.warning("target %s: refused an event with %s; trying again", self.target.name, response.status)
+        self._retry(pending, max(_wait_s(pending.failures), asked_s))
+
+    def _retry(self, pending: _PendingAlert, wait_s: float) -> None:
+        """Post the newest entry of a pending alert, after a request that the target didn't take.
+
+        Wait `wait_s` seconds if that entry was posted before. Another entry is tried as soon as the target is.
+        """
+        has_newer = len(pending.due) > 1
+        del pending.due[:-1]
+        if not self._is_due(pending):
+            self._drop(pending.id)
+        elif has_newer:
+            self._enqueue(pending)
+        else:
+            pending.timer = self._loop.call_later(wait_s, self._again, pending)
+
+    def _again(self, pending: _PendingAlert) -> None:
+        self._enqueue(pending)
+        self.pump()
+
+    async def close(self, within_s: float = 0.0) -> None:
+        """Start no more requests, wait for those under way for at most `within_s`, and close all connections."""
+        self._is_closed = True
+        for pending in self._pending.values():
+            if pending.timer is not None:
+                pending.timer.cancel()
+        if self._tasks and within_s > 0:
+            await asyncio.wait(self._tasks, timeout=within_s)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._client.close()
+
+
+def _wait_s(failures: int) -> float:
+    return min(FIRST_WAIT_S * 2.0 ** min(failures - 1, 16), LAST_WAIT_S) * random.uniform(0.5, 1.5)  # noqa: S311

@@ -1,0 +1,166 @@
+"""The way of an event from the log to the lines of the targets (rules WH3 to WH5 and WH11).
+
+The relay follows the log as the feed does: `LogReader` gives it each entry, and `LiveAlerts` knows what is live. So a
+wrong clock, a log that has lost entries and reviewers' keys that changed are handled there. While the log is read for
+the first time, nothing is sent. Then each target is offered the current entry of every alert, and takes what it lacks.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from heapq import heappop, heappush
+
+from prometheus_client.core import Metric
+
+from ..alertlog import AlertLog
+from ..clock import Clock
+from ..errors import trace
+from ..metrics import counters, gauge, gauges
+from ..model.alert import Entry, Untrusted
+from ..stream.live_alerts import LiveAlert, LiveAlerts
+from ..stream.log_reader import LogHealth, LogReader
+from .line import TargetLine
+from .targets import RelayTarget
+from .told import Told, ToldStore
+
+logger = logging.getLogger(__name__)
+
+SWEEP_S = 0.1  # pause between two searches for alerts that have ended
+GRACE_S = 3_600.0  # how long after the end of an alert its events are still posted (WH5)
+PURGE_S = 60.0
+NO_TARGET: Mapping[str, bytes] = {}
+AT_ONCE = 100  # number of alerts that are offered to a target in one turn of the event loop
+
+
+class Relay:
+    """Offers the entries of the log to the lines of all targets."""
+
+    def __init__(
+        self,
+        alert_log: AlertLog,
+        clock: Clock,
+        keeper: LogHealth,
+        store: ToldStore,
+        took: Callable[[float], None] = lambda _: None,
+        posted: Callable[[str, str], None] = lambda _, __: None,
+    ) -> None:
+        """Create a relay without targets. `took` and `posted` are those of `TargetLine`."""
+        self.live = LiveAlerts(1, places=False)
+        self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
+        self.lines: dict[str, TargetLine] = {}
+        self.store = store
+        self.has_started = False
+        self._clock, self._took, self._posted = clock, took, posted
+        self._absent: dict[str, dict[str, Told]] = {}  # what targets were told that are not in the file now
+        self._ends: list[tuple[float, str]] = []  # a heap of alerts by their deadlines
+        self._next_end: dict[str, float] = {}  # the item of an alert in that heap; others are outdated
+        self._forget_at: list[tuple[float, str]] = []  # a heap of alerts that have ended
+
+    async def start(
+        self, targets: Mapping[str, RelayTarget], told: Mapping[str, dict[str, Told]], gone: Mapping[str, bytes]
+    ) -> None:
+        """Wait until the log was read, then begin to post. `told` and `gone` are those of the state."""
+        await self.reader.caught_up.wait()
+        now = self._clock.now()
+        self._absent = dict(told)
+        for alert_id, ends_at in {each: row.ends_at for rows in told.values() for each, row in rows.items()}.items():
+            self._end_at(alert_id, now.deadline(ends_at))
+        self.has_started = True
+        await self.adopt(targets, gone)
+
+    async def adopt(self, targets: Mapping[str, RelayTarget], gone: Mapping[str, bytes] = NO_TARGET) -> None:
+        """Use these targets from now on, and offer them the live alerts that they lack (WH11).
+
+        Targets in `gone`, with the digests of their URLs, have answered 410 and get nothing (WH10).
+        """
+        for name in self.lines.keys() - targets.keys():
+            line = self.lines.pop(name)
+            await line.close()
+            self._absent[name] = line.told
+        for name, target in targets.items():
+            line = self.lines.get(name)
+            if line is None:
+                told = self._absent.pop(name, {})
+                line = TargetLine(target, self.store, self._clock, told, self._took, self._posted)
+                self.lines[name] = line
+            elif line.target.text != target.text:
+                line.adopt(target)
+            was_gone, line.gone = line.gone or name in gone, gone.get(name) == target.url_digest
+            if was_gone and not line.gone:
+                self.store.note_gone(name, None)
+            line.pump()
+            for number, alert in enumerate(list(self.live), start=1):
+                if not alert.ended(self._clock.now()):
+                    line.offer(alert)
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        for alert in list(self.live):
+            self._end_at(alert.id, alert.deadline)
+
+    def _apply(self, entry: Entry | Untrusted) -> None:
+        alert = self.live.apply(entry, self._clock.now())
+        if alert is not None and self.has_started:
+            self._offer(alert)
+
+    def _offer(self, alert: LiveAlert) -> None:
+        for line in self.lines.values():
+            line.offer(alert)
+        self._end_at(alert.id, alert.deadline)
+
+    def _end_at(self, alert_id: str, deadline: float) -> None:
+        if deadline < self._next_end.get(alert_id, float("inf")):
+            self._next_end[alert_id] = deadline
+            heappush(self._ends, (deadline, alert_id))
+
+    async def sweep_for_ever(self) -> None:
+        """Find alerts that have ended, and forget them an hour later. Never returns."""
+        purge_at = 0.0
+        while True:
+            try:
+                if self.has_started:
+                    self.sweep()
+                    if (now := self._clock.now()).monotonic >= purge_at:
+                        purge_at = now.monotonic + PURGE_S
+                        self.store.purge(now.wall_ms - round((GRACE_S + PURGE_S) * 1000))
+            except Exception as error:
+                logger.error("the search for ended alerts failed: %s; trying again", trace(error))
+            await asyncio.sleep(0 if self.live.behind else SWEEP_S)
+
+    def sweep(self) -> None:
+        """Tell the lines which alerts have ended, and which are live again because the wall clock was set right."""
+        now = self._clock.now()
+        for alert in self.live.expire(now):
+            self._offer(alert)
+        while self._ends and self._ends[0][0] <= now.monotonic:
+            deadline, alert_id = heappop(self._ends)
+            if self._next_end.get(alert_id) != deadline:
+                continue
+            del self._next_end[alert_id]
+            alert = self.live.find(alert_id, now)
+            if alert is not None:  # a revision has extended it
+                self._end_at(alert_id, alert.deadline)
+                continue
+            for line in self.lines.values():
+                line.end(alert_id)
+            heappush(self._forget_at, (now.monotonic + GRACE_S, alert_id))
+        while self._forget_at and self._forget_at[0][0] <= now.monotonic:
+            _, alert_id = heappop(self._forget_at)
+            if self.live.find(alert_id, now) is None:
+                for line in self.lines.values():
+                    line.give_up(alert_id)
+                for rows in self._absent.values():
+                    rows.pop(alert_id, None)
+
+    def metrics(self) -> Iterator[Metric]:
+        """Yield the metrics of the relay. The only label is the name of a target."""
+        lines = self.lines.items()
+        yield gauge("relay_targets", "Targets of the relay", len(lines))
+        text = "Alerts of which a target has not taken the last event yet"
+        yield gauges("relay_pending", text, "target", [(name, line.pending_alerts) for name, line in lines])
+        text = "For how long the oldest event has been due that a target has not taken"
+        yield gauges("relay_pending_seconds", text, "target", [(name, line.pending_s()) for name, line in lines])
+        text = "1 if a target has answered 410 and is told nothing more until a reload"
+        yield gauges("relay_gone", text, "target", [(name, line.gone) for name, line in lines])
+        text = "Alerts that have ended before a target took the last event of them"
+        yield counters("relay_missed", text, "target", [(name, line.missed) for name, line in lines])
+        yield gauge("relay_unrecorded", "Rows of the state that are not on the disk yet", self.store.unrecorded)
