@@ -20,6 +20,7 @@ _FILE = click.Path(path_type=Path)
 
 
 def address(context: click.Context, option: click.Parameter, text: str | None) -> Address | None:
+    """Return the address that the value of an option describes; None if the option is not given."""
     try:
         return None if text is None else parse_address(text)
     except ConfigError as error:
