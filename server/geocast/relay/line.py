@@ -91,17 +91,15 @@ class TargetLine:
         self._not_before = 0.0  # the loop's time at which the next request may start
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self._client: HttpPostClient | None = None
         self.adopt(target)
 
     def adopt(self, target: RelayTarget) -> None:
         """Use a new definition of the target for all requests that start from now on."""
         private = (target.url.host,) if target.allow_private else ()
         client = HttpPostClient(self._clock, private, target.tls).open()
-        if self._tasks:  # requests under way end with the client that they began with
-            before = self._client
-            self._loop.call_later(PATIENCE_S + 1, before.close)
-        elif hasattr(self, "_client"):
-            self._client.close()
+        if self._client is not None:  # requests under way end with the client that they began with
+            self._loop.call_later(PATIENCE_S + 1, self._client.close)
         self.target, self._client = target, client
 
     @property
@@ -208,10 +206,10 @@ class TargetLine:
 
         If an alert has ended only according to the wall clock, it is offered again when that clock was set right.
         """
-        entry, alert = pending.due[0].entry, pending.alert
-        if isinstance(entry, Revision):
+        due, alert, is_told = pending.due[0], pending.alert, pending.id in self.told
+        if isinstance(due.entry, Revision) and (is_told or due.summary["matches"]):
             return alert is not None and alert.cancel is None and not alert.ended(self._clock.now())
-        return pending.id in self.told
+        return is_told
 
     async def _serve(self, pending: _PendingAlert) -> None:
         response = PushResponse(PushOutcome.AWAY, "error")
@@ -253,6 +251,7 @@ class TargetLine:
         signed = target.signer.headers(webhook_id(target.name, message), self._clock.now().wall_ms // 1000, body)
         fields = {"User-Agent": USER_AGENT, "Content-Type": "application/json", **target.headers, **signed}
         data = request(target.url.authority, target.url.path, fields, body)
+        assert self._client is not None
         response = await self._client.post(
             target.url.host, target.url.port, data, within_s, may_send=lambda: self._is_due(pending)
         )
@@ -296,7 +295,7 @@ class TargetLine:
             wait_s = max(_wait_s(self.failures), asked_s)
             self._not_before = self._loop.time() + wait_s
             self._loop.call_later(wait_s, self.pump)
-        elif pending.failures == 1:
+        elif pending.failures == 1 and not self.gone:
             logger.warning("target %s: refused an event with %s; trying again", self.target.name, response.status)
         self._retry(pending, max(_wait_s(pending.failures), asked_s))
 
@@ -329,7 +328,8 @@ class TargetLine:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
 
 
 def _wait_s(failures: int) -> float:

@@ -130,7 +130,8 @@ def load_targets(path: Path) -> dict[str, RelayTarget]:
     tables = found.pop("targets", None)
     if found or not isinstance(tables, dict) or not 1 <= len(tables) <= MAX_TARGETS:
         raise ConfigError(f"targets {path}: takes tables [targets.NAME], 1 to {MAX_TARGETS}, and nothing else")
-    targets, wrong = {}, []
+    targets: dict[str, RelayTarget] = {}
+    wrong: list[str] = []
     for number, (name, table) in enumerate(tables.items(), start=1):
         if _NAME.fullmatch(name) is None:
             wrong.append(f"table {number}: its name must have 1 to 64 of a-z, 0-9, - and _")

@@ -67,8 +67,8 @@ class RelayConfig:
     def __init__(self, settings: RelaySettings) -> None:
         """Read all files. Raise ConfigError if one can't be used."""
         self._settings = settings
-        self.targets, *trusted = self._read()
-        self.trust = ApprovalVerifier(*trusted)
+        self.targets, in_force, reviewers = self._read()
+        self.trust = ApprovalVerifier(in_force, reviewers)
         self.changed = asyncio.Event()
         self._results = {"ok": 0, "failed": 0}
 
@@ -83,12 +83,12 @@ class RelayConfig:
     def reload(self) -> None:
         """Read all files again, and use all of them or none. Never raise an exception."""
         try:
-            self.targets, *trusted = self._read()
+            self.targets, in_force, reviewers = self._read()
         except Exception as error:
             logger.error("the reload failed, so nothing has changed: %s", _error_text(error))
             self._results["failed"] += 1
             return
-        self.trust.replace(*trusted)
+        self.trust.replace(in_force, reviewers)
         self._results["ok"] += 1
         logger.info("the configuration was reloaded: %d targets", len(self.targets))
         self.changed.set()
