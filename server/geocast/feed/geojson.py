@@ -45,9 +45,9 @@ def collection(parts: Iterable[bytes]) -> bytes:
 
     The tombstones are in `cancelled`, a foreign member (RFC 7946, 6.1).
     """
-    features, tombstones = [], []
-    for part in parts:
-        (tombstones if isinstance(part, Tombstone) else features).append(part)
+    everything = list(parts)
+    tombstones = (part for part in everything if isinstance(part, Tombstone))
+    features = (part for part in everything if not isinstance(part, Tombstone))
     cancelled = joined(b'],"cancelled":[', b",\n", tombstones, b"]}")
     return joined(b'{"type":"FeatureCollection","features":[', b",\n", features, cancelled)
 
