@@ -35,7 +35,7 @@ from .scripted_server import Findings, Over, ScriptedServer, Talk
 FEED_PATH, REPORT_PATH = "/v1/alerts.geojson", "/report"
 ASKS_S = 10.0  # how long to wait for the next request of the client
 MAX_AGE_S = 0  # so that a client may ask as often as it likes
-SAYS_WHO = ("authorization", "cookie", "referer", "origin")  # headers that no request to the feed needs
+SAYS_WHO = ("authorization", "cookie", "referer")  # headers that no request to the feed needs
 
 
 class FeedTalk(Talk):

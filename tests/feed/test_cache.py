@@ -43,7 +43,6 @@ class FeedHarness:
         """Return the ids of the features, in order."""
         return [each["id"] for each in json.loads(self.body(self.geojson).content)["features"]]
 
-
     def tombstones(self):
         """Return the ids of the tombstones, in order."""
         return [each["id"] for each in json.loads(self.body(self.geojson).content)["cancelled"]]
