@@ -255,7 +255,9 @@ def _serve_map(
     node: Node, programme: Programme, sleepers: "Sleepers | None"
 ) -> contextlib.AbstractAsyncContextManager[LiveMap]:
     push_url = None if sleepers is None else f"{sleepers.push.url}/v1"
-    view = View(node.stream_url, node.phone_token, style_url=programme.map_style, push_url=push_url)
+    view = View(
+        node.stream_url, node.phone_token, style_url=programme.map_style, push_url=push_url, feed_url=node.feed_url
+    )
     return _on_port(programme.map_port, partial(live_map, node.api_url, node.token, view))
 
 

@@ -402,7 +402,7 @@ export interface Options extends Omit<ConnectionOptions, "url"> {
    * refused. `auto`: a connection; and the feed while none can be made, for example because a proxy forbids it.
    */
   source?: "socket" | "feed" | "auto";
-  /** For `feed` and `auto`: the URL of the feed's document, such as `https://alerts.example/v1/alerts.geojson`. */
+  /** For `feed`, `auto` and `setSource`: the URL of the feed's document, such as `https://alerts.example/v1/alerts.geojson`. */
   feed?: string;
   /** The longest pause between two requests of the feed, in ms: 100 to 600,000. Default 30,000. */
   feedEveryMs?: number;
@@ -455,6 +455,12 @@ export declare class Geocast {
 
   /** Change the filter: what is left out stays, null clears. Resolves as `setPlaces` does. */
   setFilter(filter: Filter): Promise<boolean>;
+
+  /**
+   * Change the source. What is held stays, and no event is repeated. From `socket` to `feed` the server forgets our places
+   * at once. Throws TypeError without the option `feed` (or `url`).
+   */
+  setSource(source: "socket" | "feed" | "auto"): void;
 
   /** The valid qualifications of our token, from the server's last welcome; without one there are no calls. */
   readonly quals: readonly string[];

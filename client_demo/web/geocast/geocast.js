@@ -178,6 +178,19 @@ export class Geocast {
     this.#settle();
   }
 
+  /** @param {"socket" | "feed" | "auto"} source */
+  setSource(source) {
+    if (source !== "socket" && !this.#feedOptions) throw new TypeError("source: the option feed is needed");
+    if (source !== "feed" && !this.#options.url) throw new TypeError("source: the option url is needed");
+    if (!["socket", "feed", "auto"].includes(source)) throw new TypeError('source: expected "socket", "feed" or "auto"');
+    if (this.#status.state === "closed" || source === this.#options.source) return;
+    this.#options.source = source;
+    this.#failures = 0;
+    this.#end({ state: "connecting" });
+    if (source === "feed") this.#followFeed();
+    else this.#connect();
+  }
+
   get quals() {
     return this.#quals;
   }
@@ -243,7 +256,7 @@ export class Geocast {
 
   async #start() {
     await this.#load();
-    if (this.#status.state === "closed") return;
+    if (this.#status.state === "closed" || this.#attempt > 0) return; // the source was changed meanwhile
     if (this.#options.source === "feed") this.#followFeed();
     else this.#connect();
   }

@@ -32,13 +32,13 @@ export function connectionOf(options) {
 export const defaultKey = (/** @type {{ url?: string, verify?: unknown }} */ { url, verify }) => (verify ? `geocast-verified:${url}` : `geocast:${url}`);
 
 /**
- * Return the checked options of the feed; null if the connection is the only source.
+ * Return the checked options of the feed; null without a feed.
  * @param {Options} options @returns {{ url: string, fetch: typeof fetch, everyMs: number } | null}
  */
 export function feedOf({ source = "socket", feed, feedEveryMs = 30_000, verify, ...options }) {
   if (!["socket", "feed", "auto"].includes(source)) throw new TypeError('source: expected "socket", "feed" or "auto"');
-  if (source === "socket") return null;
-  if (verify) throw new TypeError('verify: the feed has no signatures; the source must be "socket"');
+  if (source === "socket" && feed === undefined) return null;
+  if (verify) throw new TypeError('verify: the feed has no signatures; only the source "socket" has');
   if (typeof feed !== "string" || !/^(https?:\/\/[^/?#\s]+|)\/[^?#\s]*$/.test(feed))
     throw new TypeError("feed: expected the URL of the feed's alerts.geojson, without a query");
   if (!(feedEveryMs >= 100 && feedEveryMs <= 600_000)) throw new TypeError("feedEveryMs: expected 100 to 600,000 ms");

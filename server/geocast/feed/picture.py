@@ -11,8 +11,8 @@ class Picture:
     """The parts of the feed's documents that show one revision of an alert, or its cancel, until `ends_at`.
 
     Times are in ms since 1970. `number` is the number of the revision or cancel. `feature` is the GeoJSON feature, or
-    the tombstone of a cancelled alert. `entry` is the Atom entry. `message` is the CAP message without its type and references, which
-    `cap.complete` adds.
+    the tombstone of a cancelled alert. `entry` is the Atom entry. `message` is the CAP message without its type and
+    references, which `cap.complete` adds.
     """
 
     number: int

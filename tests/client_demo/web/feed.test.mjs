@@ -322,3 +322,35 @@ test("auto follows the feed when no token can be fetched", async () => {
   await settle();
   assert.deepEqual([geocast.status.source, FakeSocket.all.length], ["feed", 0]);
 });
+
+// ---- by choice ----
+
+test("the source can be changed: the connection is closed, what is held stays, and no event is repeated", async () => {
+  feed.put("a");
+  feed.put("b");
+  const { geocast, took } = await start({ ...SOCKET, source: "socket" });
+  FakeSocket.last.welcome(clock);
+  FakeSocket.last.say({ type: "alert", alert: alert(clock, "a") });
+  geocast.setSource("feed");
+  assert.equal(FakeSocket.last.isClosed, 1000);
+  await settle();
+  assert.deepEqual([geocast.status.source, took()], ["feed", ["alert a 1 here", "alert b 1 here"]]);
+  await clock.pass(3_000_000);
+  assert.equal(FakeSocket.all.length, 1);
+  geocast.setSource("socket");
+  await settle();
+  FakeSocket.last.welcome(clock);
+  assert.deepEqual(FakeSocket.last.took("hello")[0].holding, { a: 1, b: 1 });
+  assert.deepEqual([geocast.status, took()], [{ state: "online" }, []]);
+  const asked = feed.asked.length;
+  await clock.pass(20_000);
+  assert.equal(feed.asked.length, asked);
+});
+
+test("a source that lacks its option is refused", async () => {
+  const { geocast } = await start();
+  assert.throws(() => geocast.setSource("socket"), TypeError);
+  assert.throws(() => geocast.setSource("other"), TypeError);
+  const { geocast: other } = await start({ ...SOCKET, source: "socket", feed: undefined });
+  assert.throws(() => other.setSource("feed"), TypeError);
+});
