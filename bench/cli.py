@@ -26,6 +26,7 @@ from bench.scenarios import load as load_module
 from bench.scenarios import many as many_module
 from bench.scenarios import match as match_module
 from bench.scenarios import memory as memory_module
+from bench.scenarios import polls as polls_module
 from bench.scenarios import push as push_module
 from bench.scenarios import readers as readers_module
 from bench.scenarios import shapes as shapes_module
@@ -47,6 +48,7 @@ BENCHES: dict[str, Bench] = {
         shapes_module,
         areas_module,
         feed_module,
+        polls_module,
         idle_module,
         ingest_module,
         readers_module,
@@ -251,6 +253,12 @@ _command(
     "feed",
     click.option("--alerts", type=click.IntRange(10, 20_000), default=1_000, help="Alerts that become live at once."),
     click.option("--reads-s", type=_seconds, default=0.5, help="Seconds between two reads of the feed's documents."),
+)
+_command(
+    "polls",
+    click.option("--alerts", type=click.IntRange(1, 5_000), default=200, help="Alerts in the document."),
+    click.option("--clients", type=click.IntRange(1, 400), default=50, help="Clients that ask at once."),
+    click.option("--seconds", type=_seconds, default=5.0, help="For how long they ask."),
 )
 _command(
     "idle",

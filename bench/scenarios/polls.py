@@ -87,11 +87,19 @@ def table(result: Result) -> Table:
     return Table("polls: conditional requests for the public feed", columns, [row], [])
 
 
+def plot(result: Result, figure: Any) -> None:
+    """Plot the answers for each second of CPU time, beside the requests of 100,000 clients."""
+    axes = figure.subplots()
+    axes.bar(["one core answers", "100,000 clients ask"], [1e6 / result.found["cpu_us"], 100_000 / EVERY_S])
+    axes.set(ylabel="requests a second")
+    figure.suptitle(table(result).title)
+
+
 BENCH = Bench(
     "polls",
-    "how many requests of an unchanged public feed one core answers with 304.",
+    "how many requests for an unchanged public feed one core answers with 304.",
     measure,
     table,
-    None,
+    plot,
     {"alerts": 20, "seconds": 1.0},
 )

@@ -48,6 +48,7 @@ from client_demo.web.server import missing
 
 from .call_verdict import Called, CallVerdict, ResponderPhone, check_call
 from .cardiac_arrest import Call, arrests_of, where, write_aeds
+from .feed_mode import FeedVerdict, feed_phones
 from .live_map import FILES, MAP_PORT, LiveMap, View, by_revision, fan_out, live_map
 from .population import KINDS, Point, Simulated, city
 from .processes import CrowdProcess, Node, ProcessError, all_do
@@ -116,6 +117,7 @@ class Outcome:
     faults: list[str]
     call: CallVerdict | None = None
     push: PushVerdict | None = None
+    feed: FeedVerdict | None = None
 
     def total(self, name: str) -> int:
         """Return the sum of a count, such as `missed`, over all revisions and cancellations."""
@@ -124,7 +126,7 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         """Whether everybody who had to get an alert, call or push got it, and nobody else did."""
-        if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push)):
+        if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push, self.feed)):
             return False
         wrong = self.total("outside") + self.total("missed") + len(self.faults)
         return self.total("delivered") > 0 and not wrong
@@ -185,6 +187,7 @@ async def _perform(
         await asyncio.gather(node.start(), *(each.start() for each in crowd))
         progress.say(f"node: {node.stream_url} for subscribers, {node.api_url} for the desk")
         progress.say(f"feed for everybody: {node.feed_url}/v1/alerts.geojson, {node.feed_url}/v1/feed.atom")
+        followers = await cleanup.enter_async_context(feed_phones(node.feed_url, incidents))
         sleepers = await _phones_that_sleep(progress, node, Path(folder), cleanup)
         shown = await cleanup.enter_async_context(_serve_map(node, programme, sleepers))
         if sleepers is not None:
@@ -206,7 +209,8 @@ async def _perform(
             with progress:
                 playing = show.play(incidents, programme.subscribers, ends_at)
                 await first_to_end(playing, *(each() for each in watch))
-                outcome = outcome_of(await show.evidence())
+                evidence = await show.evidence()
+                outcome = replace(outcome_of(evidence), feed=await followers.verdict(evidence.published))
             _tell(progress, outcome)
             if programme.stays and missing(FILES) is None:
                 desk = await cleanup.enter_async_context(_serve_desk(node, programme, Path(folder)))
@@ -318,6 +322,8 @@ def _tell(progress: Progress, outcome: Outcome) -> None:
     call, push = outcome.call, outcome.push
     for fault in (outcome.faults + (call.faults if call else []) + (push.faults if push else []))[:20]:
         progress.say(f"WRONG: {fault}", "bold red")
+    if outcome.feed is not None:
+        print(outcome.feed.line(), flush=True)
     if push is not None:
         print(push.line(), flush=True)
     if call is not None:
