@@ -27,6 +27,7 @@ from bench.scenarios import load as load_module
 from bench.scenarios import many as many_module
 from bench.scenarios import match as match_module
 from bench.scenarios import memory as memory_module
+from bench.scenarios import polls as polls_module
 from bench.scenarios import push as push_module
 from bench.scenarios import readers as readers_module
 from bench.scenarios import relay as relay_module
@@ -50,6 +51,7 @@ BENCHES: dict[str, Bench] = {
         areas_module,
         feed_module,
         fetch_module,
+        polls_module,
         idle_module,
         ingest_module,
         readers_module,
@@ -260,6 +262,12 @@ _command(
     "fetch",
     click.option("--entries", type=click.IntRange(1, 10_000), default=2_000, help="Entries of the feed."),
     click.option("--rounds", type=click.IntRange(1, 100), default=11, help="Readings with nothing and with one new."),
+)
+_command(
+    "polls",
+    click.option("--alerts", type=click.IntRange(1, 5_000), default=200, help="Alerts in the document."),
+    click.option("--clients", type=click.IntRange(1, 400), default=50, help="Clients that ask at once."),
+    click.option("--seconds", type=_seconds, default=5.0, help="For how long they ask."),
 )
 _command(
     "idle",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client_demo.conformance import make_vectors
+from client_demo.conformance import device_vectors, make_vectors
 from geocast.geometry.sphere import cell_from_string, cell_place, chord2, limit_chord2, unit_vector, unit_vectors
 from geocast.matching.alert_index import AlertIndex
 from geocast.matching.place_index import PlaceIndex
@@ -29,10 +29,30 @@ def cases(name):
     return [pytest.param(case, id=case["why"]) for case in vectors(name)["cases"]]
 
 
-@pytest.mark.parametrize("name", make_vectors.FILES)
+@pytest.mark.parametrize("name", make_vectors.FILES.keys() - {"device"})
 def test_vector_file_equals_the_output_of_make_vectors(name):
     """`python -m client_demo.conformance.make_vectors` renews the files."""
     assert (VECTORS / f"{name}.json").read_text("utf-8") == make_vectors.text(make_vectors.FILES[name]())
+
+
+def test_sample_of_the_device_vectors_equals_the_output_of_make_vectors():
+    """The whole file takes half a minute of CPU. Each area has a seed of its own, so some can be made alone."""
+    found = vectors("device")["cases"]
+    assert len(found) == device_vectors.AREAS + len(device_vectors.strange())
+    assert sum(len(case["places"]) for case in found) >= 10_000
+    assert found[device_vectors.AREAS :] == device_vectors.strange()
+    for number in (0, 6, 9, 44, 51, 82):
+        assert found[number] == device_vectors.case(number)
+
+
+@pytest.mark.parametrize("case", cases("device"))
+def test_server_matches_places_as_in_the_device_vectors(case):
+    """A device that decides alone and a node agree about each place (rules D1 to D6, M7, M8 and G4)."""
+    index = PlaceIndex(capacity=128)
+    for row, place in enumerate(case["places"]):
+        index.add(row, *server_place(device_vectors.as_json(place)))
+    wanted = [row for row, side in enumerate(case["inside"]) if side == "1"]
+    assert sorted(index.match(shapes_of(case["area"]))[0].tolist()) == wanted
 
 
 def server_place(place):
@@ -40,6 +60,17 @@ def server_place(place):
     if "cell" in place:
         return cell_place(cell_from_string(place["cell"]))
     return place["lat"], place["lng"], place.get("accuracy_m", 0.0)
+
+
+def shapes_of(area):
+    """Return an area in the server's form. A shape of an unknown type is left out (rule G4)."""
+    return [
+        Circle(shape["lat"], shape["lng"], shape["radius_m"])
+        if shape["type"] == "circle"
+        else Polygon(tuple(map(tuple, shape["coordinates"][0])), shape.get("buffer_m", 0.0))
+        for shape in area
+        if shape["type"] in ("circle", "Polygon")
+    ]
 
 
 @pytest.mark.parametrize("case", [case for case in cases("inside") if "clients_only" not in case.values[0]])
@@ -62,12 +93,7 @@ def test_server_matches_places_with_circles_as_in_the_test_vectors(case):
 def test_server_matches_places_with_polygons_as_in_the_test_vectors(case):
     """Both indexes agree: the index of places, and the index of live areas for new sessions (rules D4 and D5)."""
     areas: AlertIndex = AlertIndex()
-    shapes = [
-        Circle(shape["lat"], shape["lng"], shape["radius_m"])
-        if shape["type"] == "circle"
-        else Polygon(tuple(map(tuple, shape["coordinates"][0])), shape.get("buffer_m", 0.0))
-        for shape in case["area"]
-    ]
+    shapes = shapes_of(case["area"])
     areas.add("it", shapes)
     index = PlaceIndex(capacity=4)
     held = []

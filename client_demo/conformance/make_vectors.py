@@ -14,6 +14,7 @@ from mpmath import mp, mpf
 
 from .approval_vectors import approvals
 from .call_vectors import calls, near, stamp
+from .device_vectors import device
 from .exact import Json, cell_place, margin_m, walk
 from .polygon_vectors import polygons
 from .push_vectors import notices
@@ -445,6 +446,7 @@ def reconnect() -> Json:
 FILES = {
     "inside": inside,
     "polygons": polygons,
+    "device": device,
     "clock": clock,
     "kept": kept,
     "holding": holding,

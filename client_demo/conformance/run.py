@@ -14,14 +14,15 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
 from client_demo.console import plain
 
-from .scenarios import DUTIES, NOT_OBSERVABLE, SCENARIOS, Scenario
+from .scenarios import DUTIES, FEED_SCENARIOS, NOT_OBSERVABLE, SCENARIOS, Scenario
+from .scripted_feed import FEED_PATH, REPORT_PATH, ScriptedFeed
 from .scripted_server import PATH, TOKEN_PATH, Findings, Over, ScriptedServer
 
 END_S = 3.0  # the time that a client process has to end
@@ -29,8 +30,24 @@ JOBS = 6
 PASS, FAIL, NOT_APPLICABLE, UNSEEN = "pass", "fail", "not applicable", "not observable"
 _STYLES = {PASS: "green", FAIL: "bold red", NOT_APPLICABLE: "yellow", UNSEEN: "dim"}
 
-# A function that runs a client during a `with` block: (stream URL, token URL) -> context manager. It yields a function
-# that returns the client's last line of output.
+
+class Source(NamedTuple):
+    """A source of alerts: the kit's server for it, its scenarios, and the paths and the names of its two URLs."""
+
+    server: type[ScriptedServer]
+    scenarios: Mapping[str, Scenario]
+    scheme: str
+    paths: tuple[str, str]
+    names: tuple[str, str]
+
+
+SOURCES = {
+    "socket": Source(ScriptedServer, SCENARIOS, "ws", (PATH, TOKEN_PATH), ("stream_url", "token_url")),
+    "feed": Source(ScriptedFeed, FEED_SCENARIOS, "http", (FEED_PATH, REPORT_PATH), ("feed_url", "report_url")),
+}
+
+# A function that runs a client during a `with` block, from the two URLs of a source (such as those of the stream and of
+# tokens) to a context manager. It yields a function that returns the client's last line of output.
 StartClient = Callable[[str, str], AbstractAsyncContextManager[Callable[[], str]]]
 
 
@@ -56,16 +73,21 @@ async def play(scenario: Scenario, server: ScriptedServer) -> Findings:
     return findings
 
 
-async def play_alone(scenario: Scenario, start: StartClient, host: str, wait_s: float) -> Findings:
+def urls(source: Source, address: str) -> tuple[str, str]:
+    """Return the two URLs of a source whose server listens at this address, `host:port`."""
+    first, second = source.paths
+    return f"{source.scheme}://{address}{first}", f"http://{address}{second}"
+
+
+async def play_alone(
+    scenario: Scenario, start: StartClient, host: str, wait_s: float, source: str = "socket"
+) -> Findings:
     """Start a server and a client for one scenario, run the scenario, and return its findings."""
-    server = ScriptedServer(wait_s)
-    async with (
-        server.serve(host, 0) as address,
-        start(f"ws://{address}{PATH}", f"http://{address}{TOKEN_PATH}") as last_words,
-    ):
+    server = SOURCES[source].server(wait_s)
+    async with server.serve(host, 0) as address, start(*urls(SOURCES[source], address)) as last_words:
         findings = await play(scenario, server)
         if not server.came and (words := last_words()):
-            findings.unmet("handshake", f"the client's last words: {words}")
+            findings.unmet("feed" if source == "feed" else "handshake", f"the client's last words: {words}")
         return findings
 
 
@@ -76,28 +98,32 @@ async def play_all(
     host: str = "127.0.0.1",
     wait_s: float,
     jobs: int = JOBS,
+    source: str = "socket",
 ) -> list[Findings]:
     """Run all scenarios, up to `jobs` at a time, and return their findings."""
     free = asyncio.Semaphore(jobs)
 
     async def one(scenario: Scenario) -> Findings:
         async with free:
-            return await play_alone(scenario, start, host, wait_s)
+            return await play_alone(scenario, start, host, wait_s, source)
 
     return await asyncio.gather(*(one(scenario) for scenario in scenarios))
 
 
-def started_by(command: Sequence[str]) -> StartClient:
+def started_by(command: Sequence[str], source: str = "socket") -> StartClient:
     """Return a function that starts a client with this command.
 
-    `{url}` and `{token_url}` in the command are replaced by the addresses of the server. The client also has these
-    addresses in its environment.
+    The names of the source's URLs in the command, such as `{stream_url}` (or just `{url}`) and `{token_url}`, are
+    replaced by the addresses of the server. The client also has these addresses in its environment.
     """
 
     @contextlib.asynccontextmanager
-    async def start(url: str, token_url: str) -> AsyncIterator[Callable[[], str]]:
-        words = [word.replace("{url}", url).replace("{token_url}", token_url) for word in command]
-        environment = {**os.environ, "GEOCAST_STREAM_URL": url, "GEOCAST_TOKEN_URL": token_url}
+    async def start(*addresses: str) -> AsyncIterator[Callable[[], str]]:
+        names = SOURCES[source].names
+        words = [word.replace("{url}", addresses[0]) for word in command]
+        for name, url in zip(names, addresses, strict=True):
+            words = [word.replace(f"{{{name}}}", url) for word in words]
+        environment = {**os.environ, **{f"GEOCAST_{n.upper()}": url for n, url in zip(names, addresses, strict=True)}}
         with tempfile.TemporaryFile() as output:  # a file, because a full pipe would block the client
             process = await asyncio.create_subprocess_exec(
                 *words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
@@ -175,6 +201,10 @@ def as_json(results: Iterable[Verdict], command: Sequence[str]) -> str:
     return json.dumps({"client": list(command), "passed": passed, "duties": duties}, indent=2, ensure_ascii=False)
 
 
-def named(names: Iterable[str]) -> list[Scenario]:
-    """Return the scenarios with these names; all scenarios if no names are given."""
-    return [SCENARIOS[name] for name in names] or list(SCENARIOS.values())
+def named(names: Iterable[str], source: str = "socket") -> list[Scenario]:
+    """Return the scenarios of a source with these names; all its scenarios if no names are given.
+
+    Raise KeyError if the source has no such scenario.
+    """
+    known = SOURCES[source].scenarios
+    return [known[name] for name in names] or list(known.values())

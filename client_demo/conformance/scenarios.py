@@ -11,10 +11,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from client_demo.python.wire import Message
 
+from .scripted_feed import SAYS_WHO, ScriptedFeed
 from .scripted_server import MOMENT_S, Over, ScriptedServer, Talk
 
 
@@ -59,6 +60,8 @@ DUTIES = {
     "let-go": Duty("RU2", "deletes everything about a call at its `standdown` or `expires_at`"),
     "calls-first": Duty("RU3 C5", "lists calls in `holding` before alerts"),
     "report": Duty("M20 RU3", "sends reports only with a seat, and not twice within 5 s"),
+    "feed": Duty("PF6", "asks for the feed without a place, token or cookie, with its ETag, and again after an error"),
+    "tombstones": Duty("PF6 C1", "drops an alert at its tombstone, but not because it is missing from the feed"),
     "ring": Duty("RU1", "plays a sound that wakes the person, and shows `near` and the distance to it"),
     "secret": Duty("RU2", "shows a place only to the holder of the seat, not on a lock screen, and keeps no copy"),
     "status": Duty("C6", "shows `exercise` and `test` as such"),
@@ -99,7 +102,7 @@ class Scenario:
 
     name: str
     duties: tuple[str, ...]
-    play: Callable[[ScriptedServer], Awaitable[None]]
+    play: Callable[[Any], Awaitable[None]]  # of a ScriptedServer, or of a ScriptedFeed
 
 
 async def _return(server: ScriptedServer, talk: Talk, code: int, max_ms: int = 300) -> Talk:
@@ -573,6 +576,49 @@ async def crowded(server: ScriptedServer) -> None:
     server.findings.check("at-most-256", len(held) <= 256, f"`holding` lists {len(held)} entries")
 
 
+async def feed(server: ScriptedFeed) -> None:
+    """Show a document with something unknown, tombstones and missing alerts, and then answer with an error."""
+    talk, found = await server.client(), server.findings
+    strange: Message = {"type": "blob", "points": [[1, 2]]}
+    await talk.alert("strange", area=[strange], colour="red")
+    await talk.alert("plain", mood="good")
+    for alert_id in ("missing", "ends"):
+        await talk.alert(alert_id)
+    if not await talk.fence():
+        found.not_seen("feed", "the client reports no alert that it has shown")
+        return
+    found.check("unknown", talk.acks()["plain", 1] > 0, "did not show an alert with an unknown field")
+    found.check("unknown", talk.acks()["strange", 1] == 0, "showed an alert that has only a shape of unknown type (G4)")
+    await server.omit("missing")
+    await talk.cancel("ends", 2)
+    await talk.cancel("never-heard-of", 3)
+    await talk.fence()
+    held = _held(await _asked(server))
+    found.check("unknown-cancel", "never-heard-of" not in held, "holds an id that was only cancelled")
+    found.check("tombstones", "ends" not in held, "holds an alert after its tombstone")
+    found.check("tombstones", held.get("missing") == 1, "dropped an alert because it was missing from the feed")
+    await talk.alert("ends")  # a node that is behind lists it again
+    await talk.fence()
+    found.check("tombstones", "ends" not in _held(await _asked(server)), "took a cancelled alert again")
+    server.failure = 503
+    await server.asked(SLACK_S)
+    server.failure = 0
+    found.check("feed", await server.asked(LATER_S + 10), "did not ask again after an error")
+    for name in SAYS_WHO:
+        found.check("feed", not any(name in each.headers for each in server.requests), f"sends the header {name}")
+    found.check("feed", not any(each.url.query for each in server.requests), "asks with a query")
+    is_conditional = any("if-none-match" in each.headers for each in server.requests)
+    found.check("feed", is_conditional, "never asks with `If-None-Match`")
+
+
+async def _asked(server: ScriptedFeed) -> Talk:
+    """Return the client with its last report, once it has asked again. Raise Over if it does not ask."""
+    talk = await server.back(time.monotonic(), SLACK_S)
+    if talk is None:
+        raise Over("the client does not ask for the feed any more")
+    return talk
+
+
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
@@ -596,4 +642,10 @@ SCENARIOS = {
         Scenario("new-token", ("new-token",), new_token),
         *(Scenario(f"no-return-{code}", ("no-return",), no_return(code)) for code in NEVER_CODES),
     )
+}
+
+# The scenarios for a client of the feed. Those that are also above need no connection.
+FEED_SCENARIOS = {
+    "feed": Scenario("feed", ("feed", "tombstones", "unknown", "unknown-cancel"), feed),
+    **{name: SCENARIOS[name] for name in ("revisions", "clock", "wrong-clock", "inside", "polygons")},
 }

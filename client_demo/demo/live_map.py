@@ -61,21 +61,23 @@ class View:
     place: tuple[float, float] | None = None  # degrees
     style_url: str | None = None
     push_url: str | None = None
+    feed_url: str | None = None  # of the node's public feed, so that the page may tell the server no place
 
     def to_map(self) -> dict[str, Any]:
         """Return the settings as a dict for JSON, leaving out those that are None."""
         place = None if self.place is None else dict(zip(("lat", "lng"), self.place, strict=True))
         fields = {"stream": self.stream_url, "token": self.token, "place": place, "style": self.style_url}
         fields["push"] = self.push_url
+        fields["feed"] = None if self.feed_url is None else f"{self.feed_url}/v1/alerts.geojson"
         return {name: value for name, value in fields.items() if value is not None}
 
     def policy(self) -> str:
         """Return the page's Content-Security-Policy.
 
-        The page may connect to the node, to `geocast push` and to the origin of the map style.
+        The page may connect to the node, to its feed, to `geocast push` and to the origin of the map style.
         """
-        push = [] if self.push_url is None else [self.push_url]
-        return content_policy(connect=[self.stream_url, *push], style_url=self.style_url)
+        more = [url for url in (self.push_url, self.feed_url) if url is not None]
+        return content_policy(connect=[self.stream_url, *more], style_url=self.style_url)
 
     def route(self) -> Route:
         """Return the route at which the page requests these settings."""

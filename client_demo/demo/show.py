@@ -48,6 +48,7 @@ from client_demo.web.server import missing
 
 from .call_verdict import Called, CallVerdict, ResponderPhone, check_call
 from .cardiac_arrest import Call, arrests_of, where, write_aeds
+from .feed_mode import FeedVerdict, feed_phones
 from .live_map import FILES, MAP_PORT, LiveMap, View, by_revision, fan_out, live_map
 from .population import KINDS, Point, Simulated, city
 from .processes import CrowdProcess, Node, ProcessError, all_do
@@ -113,7 +114,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdicts of the demo: on all alerts, the call for help, the pushes, the fetched warnings and the webhooks."""
+    """The verdicts of the demo: on all alerts, and on each other way in and out."""
 
     alerts: int
     rows: list[Row]
@@ -122,6 +123,7 @@ class Outcome:
     push: PushVerdict | None = None
     fetch: FetchVerdict | None = None
     relay: RelayVerdict | None = None
+    feed: FeedVerdict | None = None
 
     def total(self, name: str) -> int:
         """Return the sum of a count, such as `missed`, over all revisions and cancellations."""
@@ -130,7 +132,7 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         """Whether everybody who had to get an alert, call or push got it, and nobody else did."""
-        verdicts = (self.call, self.push, self.fetch, self.relay)
+        verdicts = (self.call, self.push, self.fetch, self.relay, self.feed)
         if not all(verdict is None or verdict.is_good for verdict in verdicts):
             return False
         wrong = self.total("outside") + self.total("missed") + len(self.faults)
@@ -193,6 +195,7 @@ async def _perform(
         progress.say(f"node: {node.stream_url} for subscribers, {node.api_url} for the desk")
         progress.say(f"feed for everybody: {node.feed_url}/v1/alerts.geojson, {node.feed_url}/v1/feed.atom")
         relay = await cleanup.enter_async_context(webhooks(node, Path(folder)))
+        followers = await cleanup.enter_async_context(feed_phones(node.feed_url, incidents))
         sleepers = await _phones_that_sleep(progress, node, Path(folder), cleanup)
         warnings = FetchedWarnings(Path(folder), node)
         cleanup.push_async_callback(warnings.stop)
@@ -218,7 +221,11 @@ async def _perform(
                 playing = show.play(incidents, programme.subscribers, ends_at)
                 await first_to_end(playing, *(each() for each in watch))
                 evidence = await show.evidence()
-                outcome = replace(outcome_of(evidence), relay=await relay.verdict(evidence.published))
+                outcome = replace(
+                    outcome_of(evidence),
+                    relay=await relay.verdict(evidence.published),
+                    feed=await followers.verdict(evidence.published),
+                )
             _tell(progress, outcome)
             if programme.stays and missing(FILES) is None:
                 desk = await cleanup.enter_async_context(_serve_desk(node, programme, Path(folder)))
@@ -267,7 +274,9 @@ def _serve_map(
     node: Node, programme: Programme, sleepers: "Sleepers | None"
 ) -> contextlib.AbstractAsyncContextManager[LiveMap]:
     push_url = None if sleepers is None else f"{sleepers.push.url}/v1"
-    view = View(node.stream_url, node.phone_token, style_url=programme.map_style, push_url=push_url)
+    view = View(
+        node.stream_url, node.phone_token, style_url=programme.map_style, push_url=push_url, feed_url=node.feed_url
+    )
     return _on_port(programme.map_port, partial(live_map, node.api_url, node.token, view))
 
 
@@ -328,10 +337,9 @@ def _tell(progress: Progress, outcome: Outcome) -> None:
     call, push = outcome.call, outcome.push
     for fault in (outcome.faults + (call.faults if call else []) + (push.faults if push else []))[:20]:
         progress.say(f"WRONG: {fault}", "bold red")
-    if outcome.fetch is not None:
-        print(outcome.fetch.line(), flush=True)
-    if outcome.relay is not None:
-        print(outcome.relay.line(), flush=True)
+    for verdict in (outcome.fetch, outcome.relay, outcome.feed):
+        if verdict is not None:
+            print(verdict.line(), flush=True)
     if push is not None:
         print(push.line(), flush=True)
     if call is not None:

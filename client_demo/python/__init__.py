@@ -2,6 +2,7 @@
 
     listening    client (the asyncio part) -> link (one connection), holdings (the alerts that a client has, and their
                  changes), calls (a responder's calls and answers), reconnect (when to reconnect), verify (signatures)
+    without one  feed (the public feed, for a client that decides alone), and the same holdings
     publishing   publisher, and dispatcher for calls -> api (one HTTP request with its retries)
     shared       geo (the sphere), times, wire (JSON and MessagePack)
 

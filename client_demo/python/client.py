@@ -14,6 +14,9 @@ Rule 5  A server of an older release closes a `hello` that contains `languages`.
         `hello` after that. The member `here` of a place works in the same way: the first `welcome` with `quals` is
         followed by a `move` with `here`, and each `hello` after that contains it.
 Rule 6  A responder's answers outlive the connection, too. `calls` decides when an answer is sent, and sent again.
+Rule 7  With the source `auto`, the feed is followed after three failures in a row to open a connection, or after a
+        minute without one, and also if the server refuses the client for good. Meanwhile, a connection is tried every
+        10 minutes. The feed is followed until the messages of a `welcome` have come. Held alerts stay.
 """
 
 import asyncio
@@ -25,7 +28,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -40,11 +43,12 @@ from websockets.typing import Subprotocol
 from .api import retry_after_s
 from .base64url import decoded
 from .calls import CallChange, CallKind, Calls, State
+from .feed import Feed
 from .geo import Place, away_m
 from .holdings import MAX_HOLDING, SHOWN, Change, Holdings
 from .link import PONG_S, ClientError, Link, RequestRefused, first_to_end
 from .reconnect import NO_CLOSE_FRAME, After, Backoff, after_close, after_refusal, meaning
-from .times import own_ms, parse_time
+from .times import own_ms, parse_time, wall_ms
 from .verify import Untrusted, Verifier
 from .wire import WIRES, Message, WireName, is_loopback
 
@@ -61,11 +65,16 @@ _TAG = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 HERE_REF = 0  # `ref` of the `move` that `_offer_here` sends; the other requests of a link count from 1
 RENEW_S = 60.0  # a token is renewed this long before it expires, or after 80 % of its lifetime if that is later
 RENEW_AGAIN_S = 5.0  # after a failed renewal
+FEED_EVERY_S = 30.0
+MAX_FAILURES = 3  # to open a connection, before the feed is followed (Rule 7)
+PATIENCE_S = 60.0  # without a connection, before the feed is followed
+TRY_AGAIN_S = 600.0  # between two attempts to connect, while the feed is followed
 
 OnChange = Callable[[Change], object]
 OnCall = Callable[[CallChange], object]
 Locate = Callable[[], Place | Awaitable[Place]]
 TokenSource = Callable[[], str | Awaitable[str]]
+Source = Literal["socket", "feed", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,12 @@ class Client:
     for each `alert` or `cancel` message that is dropped because its signatures do not suffice. Raise ValueError if
     one of the languages is not a language tag, or if there are more than 8.
 
+    `source` says where alerts come from: `socket`, a connection; `feed`, the public feed at the URL `feed`, from which
+    the client takes what concerns its places, so that the server learns no place; or `auto`, a connection, and the feed
+    while no connection can be made (Rule 7). From the feed, alerts come up to `feed_every_s` + 6 s late, and calls,
+    tests and exercises do not come. The feed has no signatures, so `verify` goes with `socket` only. Raise ValueError
+    if these arguments do not fit together.
+
     A responder marks one place as `here`. `on_call` is called for changes of calls, as `on_change` is for alerts.
     `locate` returns the place where the person is now; it may be a coroutine function. It is called whenever a new call
     arrives, so that the server learns at once how near the responder is.
@@ -97,9 +112,12 @@ class Client:
 
     def __init__(
         self,
-        url: str,
+        url: str = "",
         places: Sequence[Place] = (),
         *,
+        source: Source = "socket",
+        feed: str | None = None,
+        feed_every_s: float = FEED_EVERY_S,
         token: TokenSource | None = None,
         wire: WireName = "json",
         categories: Sequence[str] | None = None,
@@ -136,12 +154,28 @@ class Client:
         self._token: str | None = None
         self._refused_token: str | None = None
         self._link: Link | None = None
+        self._source: Source = source
+        self._feed = self._feed_of(feed, feed_every_s, draw)
+        self._draw, self._knows_clock = draw, False
+        self._failures = 0  # to open a connection, since the last `welcome`
+        self._is_failing, self._has_fallen, self._is_connected = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._is_following = False
+
+    def _feed_of(self, url: str | None, every_s: float, draw: Callable[[], float]) -> Feed | None:
+        if self._source == "socket":
+            return None
+        if self._source not in ("feed", "auto") or url is None or self._verify is not None:
+            raise ValueError('source: "socket"; or "feed" or "auto", with the URL of a feed and without verify')
+        return Feed(url, every_s, draw, self._heard_feed, self._on_status)
 
     # ---- methods for the caller ----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Stay connected until `stop` is called. Raise ClientError if reconnecting makes no sense."""
-        await first_to_end(self._stay_connected(), self._expire(), self._come_near(), self._stopping.wait())
+        supply = [] if self._source == "feed" else [self._stay_connected()]
+        if self._feed is not None:
+            supply.append(self._feed.follow() if self._source == "feed" else self._fall_back(self._feed))
+        await first_to_end(*supply, self._expire(), self._come_near(), self._stopping.wait())
 
     async def fetch(self) -> None:
         """Open one short connection, receive and acknowledge the messages that are waiting, and close it.
@@ -157,7 +191,7 @@ class Client:
             await self._link.said_all()
 
     async def caught_up(self) -> None:
-        """Wait until all messages that the last `welcome` announced have been received."""
+        """Wait until all messages that the last `welcome` announced have been received, or a document of the feed."""
         await self._is_caught_up.wait()
 
     def stop(self) -> None:
@@ -169,6 +203,17 @@ class Client:
         if self._link is not None:
             self._link.abort()
 
+    def check(self) -> None:
+        """Ask the feed at once, if it is followed. Call this when the person looks at the app again."""
+        if self._feed is not None:
+            self._feed.ask()
+
+    @property
+    def late_s(self) -> float | None:
+        """How many seconds late an alert may be while the feed is followed; None with a connection."""
+        follows = self._source == "feed" or self._is_following
+        return self._feed.late_s if self._feed is not None and follows else None
+
     async def move(self, places: Sequence[Place]) -> None:
         """Replace the places of the subscriber.
 
@@ -176,6 +221,7 @@ class Client:
         server knows the new places, or the connection is lost and the next `hello` will send them.
         """
         self._report(self.holdings.expire(own_ms()) + self.holdings.move(places))
+        self._take_feed()
         await self._ask({"type": "move", "places": self._said_places()})
 
     async def filter(self, **fields: Any) -> None:
@@ -186,6 +232,7 @@ class Client:
         if "languages" in fields:
             fields["languages"] = _tags(fields["languages"])
         self._filter |= fields
+        self._take_feed()
         if not self._says_languages:
             fields.pop("languages", None)
         if fields:
@@ -250,22 +297,29 @@ class Client:
         while True:
             ending = await self._attempt()
             if ending.after is After.NEVER or (ending.after is After.NEW_TOKEN and self._token_source is None):
-                raise ClientError(ending.why)
+                await self._give_up(ending.why)
+            if self._source == "auto":
+                self._count_failure()
             delay_s = self._backoff.delay_s(ending.after, ending.retry_after_s)
+            if self._is_following:
+                delay_s = max(delay_s, TRY_AGAIN_S * (0.9 + 0.1 * self._draw()))
             after = "asking for a new token" if ending.after is After.NEW_TOKEN else "back at once"
             self._on_status(f"{ending.why}; {f'back in {delay_s:.1f} s' if delay_s else after}")
             await asyncio.sleep(delay_s)
 
     async def _attempt(self) -> Ending:
         """Connect, and stay until the connection ends. Return how it ended."""
+        never = After.WINDOW if self._source == "auto" else After.NEVER
         try:
             self._token = await self._fresh_token()
-        except ClientError:
-            raise
+        except ClientError as error:
+            return Ending(never, str(error))
         except Exception as error:
             return Ending(After.WINDOW, f"no token could be fetched ({error})")
         try:
             return await self._session()
+        except ClientError as error:  # the first message was no `welcome`
+            return Ending(never, str(error))
         except InvalidStatus as refusal:
             return self._refused(refusal)
         except InvalidURI as error:
@@ -309,7 +363,7 @@ class Client:
     async def _converse(self, link: Link) -> None:
         welcome = await link.greet(self._hello())
         self._hello_may_be_too_new = False
-        self._welcomed = True
+        self._welcomed, self._failures = True, 0
         self._backoff.welcomed(*_window_ms(welcome))
         self._set_clock(welcome)
         self._offer_languages(link, welcome)
@@ -368,7 +422,8 @@ class Client:
 
     def _refused(self, refusal: InvalidStatus) -> Ending:
         answer = refusal.response
-        after = after_refusal(answer.status_code, self._welcomed)
+        is_known = self._welcomed or self._source == "auto"  # with `auto`, a proxy may be why (Rule 7)
+        after = after_refusal(answer.status_code, is_known)
         why = f"{self._url} answered {answer.status_code} {answer.reason_phrase}"
         return Ending(after, why, retry_after_s(answer.headers.get("Retry-After")))
 
@@ -382,6 +437,60 @@ class Client:
             self._refused_token = self._token
         return Ending(after, f"{meaning(code)} ({code})")
 
+    # ---- the feed (Rule 7) ---------------------------------------------------------------------------------
+
+    async def _give_up(self, why: str) -> None:
+        """Raise ClientError; or, with the source `auto`, follow the feed for good."""
+        if self._source != "auto":
+            raise ClientError(why)
+        self._on_status(f"{why}; no connection is tried any more")
+        self._count_failure(MAX_FAILURES)
+        await asyncio.Event().wait()
+
+    def _count_failure(self, count: int = 1) -> None:
+        """Count a connection that has failed, or that has ended: then none has failed to open yet."""
+        self._failures += 0 if self._is_connected.is_set() and count == 1 else count
+        self._is_connected.clear()
+        self._is_failing.set()
+        if self._failures >= MAX_FAILURES:
+            self._is_following = True
+            self._has_fallen.set()
+
+    async def _fall_back(self, feed: Feed) -> None:
+        """Follow the feed whenever there is no connection for too long (Rule 7). Never returns."""
+        while True:
+            await self._is_failing.wait()
+            await first_to_end(self._fallen(), self._is_connected.wait())
+            if not self._is_connected.is_set():
+                self._is_following = True
+                await first_to_end(feed.follow(), self._is_connected.wait())
+                self._on_status("connected again: the feed is not followed any more")
+            self._is_following = False
+            self._has_fallen.clear()
+
+    async def _fallen(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                await self._has_fallen.wait()
+
+    def _heard_feed(self, least_ms: int | None, most_ms: int | None) -> None:
+        """Correct the clock by the feed's limits for it, and take what the document has for this client."""
+        ahead_ms = self.holdings.server_ms(0) if self._knows_clock else wall_ms() - own_ms()
+        if least_ms is not None and most_ms is not None:
+            ahead_ms = min(max(ahead_ms, least_ms), most_ms)
+        if not self._knows_clock or ahead_ms != self.holdings.server_ms(0):
+            self._knows_clock = True
+            self.holdings.set_clock(ahead_ms, 0)
+            self._report(self.holdings.expire(own_ms()))
+            self._report_calls(self._expired_calls())
+        self._take_feed()
+        self._is_caught_up.set()
+
+    def _take_feed(self) -> None:
+        if self._feed is not None and (self._source == "feed" or self._is_following):
+            for message in self._feed.listing.messages(self.holdings, self._filter):
+                self._handle(message)
+
     # ---- incoming messages ---------------------------------------------------------------------------------
 
     def _expect(self, behind: int) -> None:
@@ -390,6 +499,8 @@ class Client:
             self._is_caught_up.clear()
         else:
             self._is_caught_up.set()
+            self._is_failing.clear()
+            self._is_connected.set()
 
     def _take(self, message: Message) -> None:
         try:
@@ -439,6 +550,7 @@ class Client:
             log.warning("ignoring an unreadable `now` in a message of type %s", message["type"])
             return
         self.holdings.set_clock(now, own_ms())
+        self._knows_clock = True
         self._report(self.holdings.expire(own_ms()))
         self._report_calls(self._expired_calls())
 

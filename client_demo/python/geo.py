@@ -4,14 +4,14 @@ The server's code is not used, so that clients decide independently of the serve
 in metres.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import asin, atan2, cos, degrees, hypot, radians, sin, sqrt
 from typing import Any
 
 import h3
 
-from .polygon import depth_of, is_polygon, middle, unit_vector
+from .polygon import circle_around, depth_of, is_polygon, middle, unit_vector
 
 EARTH_RADIUS_M = 6_371_007.180918475  # the radius that H3 uses, as the protocol says
 MAX_ACCURACY_M = 2000.0
@@ -137,6 +137,29 @@ def depth_m(area: Iterable[Shape], places: Sequence[Place]) -> float:
 def is_inside(area: Iterable[Shape], places: Sequence[Place]) -> bool:
     """Return whether at least one of the places is inside at least one of the shapes, or on its edge."""
     return depth_m(area, places) >= 0
+
+
+def judge_of(area: Iterable[Shape]) -> Callable[[Sequence[Place]], bool]:
+    """Return a function that says whether at least one of the places is inside an area or on its edge.
+
+    It is for a client that decides alone: a shape of an unknown type contains nobody (protocol, G4). Polygons far away
+    are excluded by the circles around them, which are computed once.
+    """
+    shapes: list[tuple[Shape, tuple[float, float, float]]] = []
+    for shape in area:
+        if is_polygon(shape):
+            shapes.append((shape, circle_around(shape, EARTH_RADIUS_M)))
+        elif shape.get("type") == "circle":
+            shapes.append((shape, (shape["lat"], shape["lng"], float(shape["radius_m"]))))
+
+    def judge(places: Sequence[Place]) -> bool:
+        return any(
+            distance_m(place.lat, place.lng, lat, lng) <= radius_m + place.reach_m and margin_m(shape, place) >= 0
+            for shape, (lat, lng, radius_m) in shapes
+            for place in places
+        )
+
+    return judge
 
 
 def away_m(area: Iterable[Shape], places: Sequence[Place]) -> float | None:

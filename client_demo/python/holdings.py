@@ -122,7 +122,7 @@ def _life_ms(alert: Alert) -> int:
         return 0
 
 
-def _check_area(area: object) -> None:
+def check_area(area: object) -> None:
     """Raise an error if `area` is so malformed that places can't be compared with it.
 
     So an alert with such an area is rejected at once, and no later move fails because of it.
@@ -222,7 +222,7 @@ class Holdings:
         Raise KeyError, TypeError or ValueError if the alert is incomplete or malformed.
         """
         key, revision, expires_at = alert["id"], alert["revision"], parse_time(alert["expires_at"])
-        _check_area(alert["area"])
+        check_area(alert["area"])
         keep_until, now = own_ms + _life_ms(alert), self.server_ms(own_ms)
         held = self._held.get(key)
         if key in self._cancelled or (expires_at <= now and keep_until <= own_ms):
@@ -302,7 +302,7 @@ class Holdings:
         """
         for each in saved:
             alert = each["alert"]
-            _check_area(alert["area"])
+            check_area(alert["area"])
             keep_until = min(each.get("keep_until", 0) - wall_minus_own_ms, own_ms + _life_ms(alert))
             self._held[alert["id"]] = _Held(
                 alert,

@@ -5,7 +5,7 @@ The server's code is not used. Coordinates are in degrees, and distances in metr
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import asin, cos, radians, sin, sqrt
+from math import asin, atan2, cos, degrees, hypot, inf, radians, sin, sqrt
 from typing import Any, TypeAlias
 
 Vector: TypeAlias = tuple[float, float, float]
@@ -38,6 +38,17 @@ def depth_of(shape: Mapping[str, Any], lat: float, lng: float, earth_radius_m: f
     corners = [unit_vector(lat, lng) for lng, lat in shape["coordinates"][0]]
     away_m = earth_radius_m * min(_angle_to_arc(place, a, b) for a, b in pairwise(corners))
     return float(shape.get("buffer_m", 0)) + (away_m if _winds_around(corners, middle(shape), place) else -away_m)
+
+
+def circle_around(shape: Mapping[str, Any], earth_radius_m: float) -> tuple[float, float, float]:
+    """Return the centre and the radius of a circle that contains a polygon with its buffer: (lat, lng, metres).
+
+    The radius is infinite if the polygon is very wide.
+    """
+    x, y, z = centre = middle(shape)
+    widest = max(_angle(centre, unit_vector(lat, lng)) for lng, lat in shape["coordinates"][0])
+    radius_m = earth_radius_m * widest + float(shape.get("buffer_m", 0)) + 1 if widest < 1 else inf  # 1 m: rounding
+    return degrees(atan2(z, hypot(x, y))), degrees(atan2(y, x)), radius_m
 
 
 def unit_vector(lat: float, lng: float) -> Vector:

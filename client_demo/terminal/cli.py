@@ -99,6 +99,12 @@ def with_map_options(command: Command) -> Command:
     show_envvar=True,
     help="The URL of a `geocast push`, so that the page gets alerts while it is closed. Needs --page-token.",
 )
+@click.option(
+    "--feed",
+    "feed_url",
+    metavar="URL",
+    help="The node's --feed-url, so that visitors may follow the public feed and tell the server no place.",
+)
 @with_map_options
 @bind_option
 def show_map(
@@ -109,6 +115,7 @@ def show_map(
     lng: float | None,
     page_token: str | None,
     push_url: str | None,
+    feed_url: str | None,
     map_port: int,
     map_style: str | None,
     bind: str,
@@ -121,7 +128,8 @@ def show_map(
         raise click.UsageError("--push goes with --page-token: `geocast push` requires a token")
     place = None if lat is None or lng is None else (lat, lng)
     require_installed(FILES)
-    view = View(url, page_token, place, map_style, None if push_url is None else f"{push_url.rstrip('/')}/v1")
+    push = None if push_url is None else f"{push_url.rstrip('/')}/v1"
+    view = View(url, page_token, place, map_style, push, None if feed_url is None else feed_url.rstrip("/"))
 
     async def work() -> None:
         async with live_map(api, token, view, map_port, bind) as shown:

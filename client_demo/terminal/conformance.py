@@ -8,9 +8,21 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from client_demo.conformance.run import FAIL, JOBS, as_json, named, play, play_all, started_by, table, verdicts
-from client_demo.conformance.scenarios import SCENARIOS, Scenario
-from client_demo.conformance.scripted_server import PATH, TOKEN_PATH, Findings, ScriptedServer
+from client_demo.conformance.run import (
+    FAIL,
+    JOBS,
+    SOURCES,
+    as_json,
+    named,
+    play,
+    play_all,
+    started_by,
+    table,
+    urls,
+    verdicts,
+)
+from client_demo.conformance.scenarios import FEED_SCENARIOS, SCENARIOS, Scenario
+from client_demo.conformance.scripted_server import Findings
 from client_demo.console import make_console
 
 WRONG_INPUT = 2
@@ -35,9 +47,15 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
     "--scenario",
     "names",
     multiple=True,
-    type=click.Choice(list(SCENARIOS)),
+    type=click.Choice(list(SCENARIOS | FEED_SCENARIOS)),
     show_choices=False,
     help="Play only this scenario; --list names them. May be repeated.",
+)
+@click.option(
+    "--source",
+    type=click.Choice(list(SOURCES)),
+    default="socket",
+    help="Where your client takes its alerts from: a connection, or the public feed.",
 )
 @click.option("--list", "lists", is_flag=True, help="Print the scenarios with the duties that they check, and exit.")
 @click.option("--jobs", type=click.IntRange(1), default=JOBS, help="How many scenarios run at a time, with a command.")
@@ -49,6 +67,7 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
 def conformance(
     address: tuple[str, int],
     names: tuple[str, ...],
+    source: str,
     lists: bool,
     jobs: int,
     wait_s: float,
@@ -58,20 +77,25 @@ def conformance(
     """Test a client by acting as its server, and report which of a client's duties it meets.
 
     Put the command that starts your client after --, with {url} and {token_url} as arguments; the variables
-    GEOCAST_STREAM_URL and GEOCAST_TOKEN_URL have them too. Without a command, start your client when asked to.
+    GEOCAST_STREAM_URL and GEOCAST_TOKEN_URL have them too. With --source feed they are {feed_url}, {report_url},
+    GEOCAST_FEED_URL and GEOCAST_REPORT_URL. Without a command, start your client when asked to.
 
     Exits with 1 if a duty is not met.
     """
-    console, scenarios = make_console(), named(names)
+    console = make_console()
+    try:
+        scenarios = named(names, source)
+    except KeyError as error:
+        raise click.UsageError(f"the source {source} has no scenario {error.args[0]}") from None
     if lists:
         for scenario in scenarios:
             click.echo(f"{scenario.name:16} {' '.join(scenario.duties)}")
         return
     try:
         if command:
-            found = asyncio.run(_with_command(console, scenarios, command, address[0], wait_s, jobs))
+            found = asyncio.run(_with_command(console, scenarios, command, address[0], wait_s, jobs, source))
         else:
-            found = asyncio.run(_by_hand(console, scenarios, address, wait_s))
+            found = asyncio.run(_by_hand(console, scenarios, address, wait_s, source))
     except OSError as error:
         click.echo(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", err=True)
         sys.exit(WRONG_INPUT)
@@ -86,18 +110,27 @@ def conformance(
 
 
 async def _with_command(
-    console: Console, scenarios: list[Scenario], command: tuple[str, ...], host: str, wait_s: float, jobs: int
+    console: Console,
+    scenarios: list[Scenario],
+    command: tuple[str, ...],
+    host: str,
+    wait_s: float,
+    jobs: int,
+    source: str,
 ) -> list[Findings]:
     with console.status(f"{len(scenarios)} scenarios …"):
-        return await play_all(scenarios, started_by(command), host=host, wait_s=wait_s, jobs=jobs)
+        start = started_by(command, source)
+        return await play_all(scenarios, start, host=host, wait_s=wait_s, jobs=jobs, source=source)
 
 
 async def _by_hand(
-    console: Console, scenarios: list[Scenario], address: tuple[str, int], wait_s: float
+    console: Console, scenarios: list[Scenario], address: tuple[str, int], wait_s: float, source: str
 ) -> list[Findings]:
-    server, found = ScriptedServer(wait_s), []
+    server, found = SOURCES[source].server(wait_s), []
+    what = ("stream", "tokens") if source == "socket" else ("feed", "reports")
     async with server.serve(*address) as bound:
-        console.print(Text(f"stream ws://{bound}{PATH}, tokens http://{bound}{TOKEN_PATH}"), soft_wrap=True)
+        first, second = urls(SOURCES[source], bound)
+        console.print(Text(f"{what[0]} {first}, {what[1]} {second}"), soft_wrap=True)
         for number, scenario in enumerate(scenarios, 1):
             console.print(Text(f"{number}/{len(scenarios)} {scenario.name}: (re)start your client"), soft_wrap=True)
             found.append(await play(scenario, server))

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from client_demo.console import alert_line, make_console, plain, styled
-from client_demo.python.client import Client
+from client_demo.python.client import Client, Source
 from client_demo.python.geo import Place, along, away_m, distance_m
 from client_demo.python.holdings import Alert, Change, Holdings, Kind
 from client_demo.python.link import ClientError, first_to_end
@@ -170,6 +170,14 @@ def stream_options(command: Command) -> Command:
         click.option(
             "--url", default=STREAM_URL, envvar="GEOCAST_STREAM_URL", show_envvar=True, help="The stream listener."
         ),
+        click.option(
+            "--source",
+            type=click.Choice(get_args(Source)),
+            default="socket",
+            help="Where alerts come from: the stream, or the public feed, which learns no place; auto: the feed while "
+            "no connection can be made.",
+        ),
+        click.option("--feed", metavar="URL", help="With --source feed or auto: the URL of the feed's alerts.geojson."),
         click.option(
             "--token",
             envvar="GEOCAST_TOKEN",

@@ -187,10 +187,11 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[str]:
+async def serving(app: ASGIApp, port: int = 0, bind: str = LOOPBACK, *, date_header: bool = True) -> AsyncIterator[str]:
     """Serve the application during the `async with` block; yield the page's address on this machine.
 
-    With port 0, any free port is used. Raise OSError if the port is taken.
+    With port 0, any free port is used. `date_header` says whether `Date` is added to each answer. Raise OSError if the
+    port is taken.
     """
     with socket.create_server((bind, port)) as listener:
         config = uvicorn.Config(
@@ -200,6 +201,7 @@ async def serving(app: ASGIApp, port: int = 0, bind: str = LOOPBACK) -> AsyncIte
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=date_header,
             timeout_graceful_shutdown=1,  # a stream of events does not end by itself
         )
         server = _Server(config)

@@ -43,6 +43,10 @@ class FeedHarness:
         """Return the ids of the features, in order."""
         return [each["id"] for each in json.loads(self.body(self.geojson).content)["features"]]
 
+    def tombstones(self):
+        """Return the ids of the tombstones, in order."""
+        return [each["id"] for each in json.loads(self.body(self.geojson).content)["cancelled"]]
+
 
 @pytest.fixture
 def stage():
@@ -70,13 +74,22 @@ def test_tests_and_exercises_are_not_in_feed(stage):
     assert stage.body(stage.atom).content.count(b"<entry") == 1
 
 
-def test_cancel_stays_in_atom_feed_until_alert_would_have_ended(stage):
-    """The GeoJSON document has no cancelled alerts (rule PF1)."""
+def test_cancel_stays_in_both_documents_until_alert_would_have_ended(stage):
+    """In the GeoJSON document it is not a feature, but a tombstone (rules PF1, PF6)."""
     stage.reads(a_revision(), a_cancel())
     assert stage.ids() == []
+    assert stage.tombstones() == ["a-1"]
     assert b"Cancelled: " in stage.body(stage.atom).content
     stage.clock.advance(1800)
+    assert stage.tombstones() == []
     assert b"<entry" not in stage.body(stage.atom).content
+
+
+def test_cancelled_alert_leaves_the_document_before_its_tombstone_is_drawn(stage):
+    """Clients do not treat a missing alert as cancelled (rules HD4, PF6)."""
+    stage.reads(a_revision())
+    stage.live.apply(a_cancel(), stage.clock.now())
+    assert (stage.ids(), stage.tombstones()) == ([], [])
 
 
 def test_feed_body_is_rebuilt_after_one_second(stage):

@@ -11,7 +11,7 @@ from support.fakes import NOON_MS, a_cancel, a_revision, a_warning
 
 from geocast.feed import atom, cap, geojson
 from geocast.model.alert import Circle, Origin, Polygon
-from geocast.wire.frames import alert_map
+from geocast.wire.frames import alert_map, cancel_message
 
 ISSUER = cap.Issuer("alerts@city.example", {"robbery": "Security"})
 SITE = atom.Site("https://alerts.example/feed", "alerts@city.example")
@@ -116,9 +116,17 @@ def test_several_shapes_become_one_geojson_multipolygon():
 
 def test_geojson_collection_keeps_order_of_features():
     """A collection may be empty (rule PF1)."""
-    assert json.loads(geojson.collection([])) == {"type": "FeatureCollection", "features": []}
+    assert json.loads(geojson.collection([])) == {"type": "FeatureCollection", "features": [], "cancelled": []}
     features = [geojson.feature(a_revision(name)) for name in ("a", "b")]
     assert [each["id"] for each in json.loads(geojson.collection(features))["features"]] == ["a", "b"]
+
+
+def test_geojson_collection_lists_tombstones_beside_the_features():
+    """A tombstone is the `cancel` message, with the time at which the alert would have ended (rule PF6)."""
+    parts = [geojson.tombstone(a_cancel(reason=AWKWARD), a_revision()), geojson.feature(a_revision("b"))]
+    told = json.loads(geojson.collection(parts))
+    assert [each["id"] for each in told["features"]] == ["b"]
+    assert told["cancelled"] == [cancel_message(a_cancel(reason=AWKWARD)) | {"expires_at": "2026-01-31T12:30:00.000Z"}]
 
 
 def test_atom_entries_link_to_cap_messages():

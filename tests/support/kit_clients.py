@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import httpx
 import msgpack
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
@@ -16,7 +17,8 @@ from client_demo.conformance.scenarios import NEVER_CODES
 from client_demo.python.calls import CallChange, CallKind, Calls
 from client_demo.python.client import Client, ClientError, Ending
 from client_demo.python.geo import Place
-from client_demo.python.holdings import Holdings
+from client_demo.python.holdings import SHOWN, Change, Holdings
+from client_demo.python.link import first_to_end
 from client_demo.python.reconnect import After, Backoff
 from client_demo.python.times import own_ms, wall_ms
 
@@ -37,6 +39,42 @@ def a_client(kind: type[Client] = Client, **options: Any) -> Run:
         client = kind(url, [HOME], **{**usual, **options})
         with contextlib.suppress(ClientError):  # the client does not reconnect
             await client.run()
+
+    return run
+
+
+class Reports:
+    """What a client of the feed reports to the kit: its places, the alerts that it holds, and each that it shows."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._due: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    def report(self, client: Client, change: Change | None = None) -> None:
+        """Report the present state, and a change that is shown to the person."""
+        holding = {alert["id"]: alert["revision"] for alert in client.holdings}
+        state = {"places": [place.to_map() for place in client.holdings.places], "holding": holding}
+        if change is not None and change.kind in SHOWN:
+            state["shown"] = {"id": change.alert["id"], "revision": change.alert["revision"]}
+        self._due.put_nowait(state)
+
+    async def send(self) -> None:
+        """Send the reports in order. Never returns."""
+        async with httpx.AsyncClient(trust_env=False) as http:
+            while True:
+                await http.post(self._url, json=await self._due.get())
+
+
+def a_feed_client(kind: type[Client] = Client, **options: Any) -> Callable[[str, str], Coroutine[Any, Any, object]]:
+    """Return a coroutine function of the two URLs of the kit's feed that runs a client at HOME."""
+
+    async def run(url: str, report_url: str) -> None:
+        reports = Reports(report_url)
+        usual = {"source": "feed", "feed": url, "feed_every_s": 0.1, "on_status": lambda line: None}
+        usual["draw"] = lambda: 0.0  # asks again 1 s after an error
+        client = kind("", [HOME], **usual, on_change=lambda change: reports.report(client, change), **options)
+        reports.report(client)
+        await first_to_end(client.run(), reports.send())
 
     return run
 
@@ -426,4 +464,49 @@ BROKEN: dict[str, tuple[str, str, Run]] = {
     "waits after the first 4420": ("at-once", "at-once", a_client(Persistent)),
     "reconnects at once after every 4420": ("at-once", "at-once", a_client(backing_off(Hasty))),
     "reconnects after 4420 without holding": ("at-once", "at-once", a_client(Forgetful)),
+}
+
+
+class Impatient(Client):
+    """A client of the feed that takes an alert for over when it is missing from the document."""
+
+    def _take_feed(self):
+        super()._take_feed()
+        missing = [alert["id"] for alert in self.holdings if alert["id"] not in self._feed.listing.listed]
+        for key in missing:
+            cancel = {"type": "cancel", "id": key, "revision": 2**31 - 1}
+            self._handle(cancel)
+
+
+class Unconditional(Client):
+    """A client of the feed that always asks for the whole document."""
+
+    def _heard_feed(self, least_ms, most_ms):
+        super()._heard_feed(least_ms, most_ms)
+        self._feed._tag = ""
+
+
+class ShowsAll(Client):
+    """A client of the feed that treats a shape of unknown type as containing its places."""
+
+    def _take_feed(self):
+        for listed in self._feed.listing.listed.values():
+            if listed.alert["area"][0]["type"] == "blob":
+                self._handle({"type": "alert", "alert": listed.alert})
+        super()._take_feed()
+
+
+class Undead(Client):
+    """A client of the feed that ignores tombstones."""
+
+    def _take_feed(self):
+        self._feed.listing._cancels = []
+        super()._take_feed()
+
+
+BROKEN_OF_THE_FEED: dict[str, tuple[str, Callable[[str, str], Coroutine[Any, Any, object]]]] = {
+    "asks for the whole document each time": ("feed", a_feed_client(Unconditional)),
+    "drops alerts that are missing": ("tombstones", a_feed_client(Impatient)),
+    "ignores tombstones": ("tombstones", a_feed_client(Undead)),
+    "shows shapes of unknown type": ("unknown", a_feed_client(ShowsAll)),
 }

@@ -6,7 +6,7 @@
 /** @import { Circle, H3, Place, Shape } from "./geocast.js" */
 /** @typedef {{ lat: number, lng: number, reach: number, here: boolean, wire: Place }} Spot  A place, in the form for judging and, as `wire`, for sending. */
 
-import { depthOf, isPolygon } from "./polygon.js";
+import { circleAround, depthOf, isPolygon } from "./polygon.js";
 
 const EARTH_RADIUS_M = 6_371_007.180918475; // the radius that H3 uses, as the protocol says
 const MAX_ACCURACY_M = 2_000;
@@ -85,6 +85,20 @@ const isCircle = (shape) =>
  */
 export function isInside(area, spots) {
   return area.some((shape) => spots.some((spot) => isInShape(shape, spot)));
+}
+
+/**
+ * Return a function that says whether one of the places is inside an area for which only this device decides: an unknown
+ * shape contains nobody (G4). Polygons far away are excluded by the circles around them, which are computed once.
+ * @param {unknown} area @returns {(spots: readonly Spot[]) => boolean}
+ */
+export function judgeOf(area) {
+  const known = (Array.isArray(area) ? area : []).filter((shape) => isObject(shape) && (isCircle(/** @type {any} */ (shape)) || isPolygon(/** @type {any} */ (shape))));
+  const shapes = known.map((shape) => ({ shape, around: isCircle(shape) ? shape : circleAround(shape, EARTH_RADIUS_M) }));
+  return (spots) =>
+    shapes.some(({ shape, around }) =>
+      spots.some((spot) => distanceM(spot, around) <= around.radius_m + spot.reach && isInShape(shape, spot)),
+    );
 }
 
 /**

@@ -226,7 +226,7 @@ export interface HeldCall {
 
 /**
  * `connecting`  an attempt is under way, or what the server announced is still coming in
- * `online`      connected, and everything that concerns us has come
+ * `online`      connected, and everything that concerns us has come; or the last request of the feed has succeeded
  * `waiting`     not connected; the next attempt is at `retryAt`
  * `stopped`     the server said that reconnecting makes no sense (or there will be no other token); see `reason`
  * `closed`      `close()` was called
@@ -239,6 +239,10 @@ export interface Status {
   readonly code?: number;
   /** When `waiting`: the time of the next attempt by `Date.now()`. */
   readonly retryAt?: number;
+  /** `feed`: the alerts come from the public feed, and the server knows no place. Left out for a connection. */
+  readonly source?: "feed";
+  /** When `online` with the feed: an alert may come this many ms after it was accepted. Tell the person. */
+  readonly lateMs?: number;
 }
 
 /**
@@ -390,7 +394,22 @@ export interface ConnectionOptions {
   clock?: Clock;
 }
 
-export interface Options extends ConnectionOptions {
+export interface Options extends Omit<ConnectionOptions, "url"> {
+  /** As in `ConnectionOptions`. It may be left out if the `source` is `feed`. */
+  url?: string;
+  /**
+   * Where alerts come from, with the same events and the same state. `socket`, the default: a connection. `feed`: the
+   * public feed, of which this device takes what concerns it. The server learns an address and a time, and no place. An
+   * alert comes later, see `Status`. There are no calls, tests and exercises, nobody is told of an `ack`, and `verify` is
+   * refused. `auto`: a connection; and the feed while none can be made, for example because a proxy forbids it.
+   */
+  source?: "socket" | "feed" | "auto";
+  /** For `feed`, `auto` and `setSource`: the URL of the feed's document, such as `https://alerts.example/v1/alerts.geojson`. */
+  feed?: string;
+  /** The longest pause between two requests of the feed, in ms: 100 to 600,000. Default 30,000. */
+  feedEveryMs?: number;
+  /** Default: the global one. */
+  fetch?: typeof globalThis.fetch;
   /** Default: `localStorage` where there is one. null: nothing is kept. Places and tokens are never written to it. */
   storage?: Storage | null;
   /**
@@ -439,6 +458,12 @@ export declare class Geocast {
   /** Change the filter: what is left out stays, null clears. Resolves as `setPlaces` does. */
   setFilter(filter: Filter): Promise<boolean>;
 
+  /**
+   * Change the source. What is held stays, and no event is repeated. From `socket` to `feed` the server forgets our places
+   * at once. Throws TypeError without the option `feed` (or `url`).
+   */
+  setSource(source: "socket" | "feed" | "auto"): void;
+
   /** The valid qualifications of our token, from the server's last welcome; without one there are no calls. */
   readonly quals: readonly string[];
   /**
@@ -472,7 +497,7 @@ export declare class Geocast {
   ack(alert: Pick<Alert | Call, "id" | "revision">): void;
 
   /**
-   * Test the connection at once. The client does so itself when the browser is online again or the page is shown again; in
+   * Test the connection at once, and ask the feed at once. The client does so itself when the browser is online again or the page is shown again; in
    * React Native call it when AppState becomes `active`.
    */
   check(): void;

@@ -14,6 +14,9 @@
  * Rule 7  A storage that a service worker shares is written at once and read before each connection. An alert that the
  *         worker hands over is treated like one from a connection: an alert that comes both ways is shown once.
  * Rule 8  There is one timer. Due work is found by the clock, so that nothing is lost when a device sleeps.
+ * Rule 9  With the source `auto`, the feed is followed after three failures in a row to open a connection, or after a
+ *         minute without one, and also if the server refuses us for good. Meanwhile a connection is tried every 10
+ *         minutes, and at once when the browser is online again. The first `welcome` ends it. Held alerts stay.
  */
 
 /** @import { Alert, Events, Filter, H3, Handed, HeldCall, Options, Place, Problem, Status } from "./geocast.js" */
@@ -27,11 +30,12 @@
 import { Calls } from "./calls.js";
 import { OwnClock } from "./clock.js";
 import { awayM, distanceM, spotOf, spotsOf } from "./geo.js";
+import { Feed } from "./feed.js";
 import { fetchLive, GeocastError } from "./fetch.js";
 import { Holdings, MAX_HOLDING, timeOf } from "./holdings.js";
 import { countOf, Link } from "./link.js";
 import { Listeners } from "./listeners.js";
-import { connectionOf, defaultKey, filterOf, helloOf, knowsLanguages, notTooMany } from "./options.js";
+import { connectionOf, defaultKey, feedOf, filterOf, helloOf, knowsLanguages, notTooMany } from "./options.js";
 import { qualsOf, tokenExpiry, tokenFrom, wiresOf, withoutLanguages, withValues } from "./options.js";
 import { follow } from "./position.js";
 import { afterClose, Backoff, MALFORMED, meaning, NO_CLOSE_FRAME } from "./reconnect.js";
@@ -47,6 +51,9 @@ const SAVE_MS = 250; // changes within this time are written together
 const TOKEN_MS = 30_000; // a token function that takes longer has failed
 const RENEW_MS = 60_000; // before a token expires, or after 80 % of its life if that is later
 const RENEW_AGAIN_MS = 5_000; // after a failed renewal
+const MAX_FAILURES = 3; // to open a connection, before the feed is followed (Rule 9)
+const PATIENCE_MS = 60_000; // without a connection, before the feed is followed
+const TRY_AGAIN_MS = 600_000; // between two attempts to connect, while the feed is followed
 
 const INSIDE = Symbol("internals for watchPosition only");
 
@@ -77,6 +84,12 @@ export class Geocast {
   #helloMayBeTooNew = false; // whether the last hello had languages or `here` and is unanswered
   /** @type {Link | null} */
   #link = null;
+  #feedOptions;
+  /** @type {Feed | null} null: it is not followed */
+  #feed = null;
+  #random;
+  #failures = 0; // attempts to connect that failed since the last welcome
+  #wasWelcomed = false; // on the present or last connection
   #attempt = 0; // number of the attempt, which identifies a token that comes too late
   #catchUp = 0; // messages that the welcome announced and that have not come yet
   /** @type {string | undefined} */
@@ -94,17 +107,20 @@ export class Geocast {
   #tokenBy = Infinity;
   #renewAt = Infinity;
   #saveAt = Infinity;
+  #feedBy = Infinity;
   #lookAt = Infinity;
   /** @type {(() => void)[]} */
   #unwatch = [];
 
   /** @param {Options} options */
   constructor(options) {
-    this.#options = connectionOf(options);
+    this.#feedOptions = feedOf(options);
+    this.#options = { ...connectionOf(options), source: options.source ?? "socket" };
     this.#filter = this.#options.filter;
     this.#own = new OwnClock(this.#options.clock);
-    this.#backoff = new Backoff(options.random ?? Math.random);
-    const { storage = defaultStorage(), storageKey = defaultKey(options) } = options;
+    this.#random = options.random ?? Math.random;
+    this.#backoff = new Backoff(this.#random);
+    const { storage = defaultStorage(), storageKey = defaultKey({ ...options, url: options.url ?? options.feed }) } = options;
     this.#store = new Store(storage, storageKey, (cause) =>
       this.#problem("storage", "the storage failed; held alerts are kept until the page is closed", cause),
     );
@@ -151,6 +167,7 @@ export class Geocast {
   setFilter(filter) {
     const fields = filterOf(filter);
     this.#filter = { ...this.#filter, ...fields };
+    this.#takeFeed();
     const said = this.#saysLanguages ? fields : withoutLanguages(fields);
     return Object.keys(said).length ? this.#ask("filter", said) : Promise.resolve(true);
   }
@@ -159,6 +176,19 @@ export class Geocast {
   ack({ id, revision }) {
     if (this.#link?.isWelcomed) this.#link.ack(id, revision);
     this.#settle();
+  }
+
+  /** @param {"socket" | "feed" | "auto"} source */
+  setSource(source) {
+    if (source !== "socket" && !this.#feedOptions) throw new TypeError("source: the option feed is needed");
+    if (source !== "feed" && !this.#options.url) throw new TypeError("source: the option url is needed");
+    if (!["socket", "feed", "auto"].includes(source)) throw new TypeError('source: expected "socket", "feed" or "auto"');
+    if (this.#status.state === "closed" || source === this.#options.source) return;
+    this.#options.source = source;
+    this.#failures = 0;
+    this.#end({ state: "connecting" });
+    if (source === "feed") this.#followFeed();
+    else this.#connect();
   }
 
   get quals() {
@@ -198,6 +228,7 @@ export class Geocast {
 
   check() {
     this.#link?.ping();
+    this.#feed?.ask();
     this.#look();
   }
 
@@ -225,7 +256,9 @@ export class Geocast {
 
   async #start() {
     await this.#load();
-    if (this.#status.state !== "closed") this.#connect();
+    if (this.#status.state === "closed" || this.#attempt > 0) return; // the source was changed meanwhile
+    if (this.#options.source === "feed") this.#followFeed();
+    else this.#connect();
   }
 
   /** Merge the content of the storage, if the storage answers in time. */
@@ -252,8 +285,9 @@ export class Geocast {
 
   async #connect() {
     const attempt = ++this.#attempt;
+    this.#wasWelcomed = false;
     this.#retryAt = Infinity;
-    this.#setStatus({ ...this.#status, state: "connecting", retryAt: undefined });
+    if (!this.#feed) this.#setStatus({ ...this.#status, state: "connecting", retryAt: undefined });
     this.#tokenBy = this.#own.now() + TOKEN_MS;
     this.#settle();
     const [found] = await Promise.all([this.#fetchToken(), attempt > 1 && this.#reload()]);
@@ -316,6 +350,7 @@ export class Geocast {
     this.#setAhead(timeOf(welcome.now));
     this.#renewAt = this.#renewal(timeOf(welcome.token_expires_at));
     this.#catchUp = countOf(welcome.live);
+    [this.#wasWelcomed, this.#failures, this.#feedBy] = [true, 0, Infinity];
     this.#offerLanguages(welcome);
     this.#offerHere(welcome);
     this.#calls.connected(this.#own.now());
@@ -350,13 +385,15 @@ export class Geocast {
   }
 
   #caughtUp() {
-    if (this.#catchUp <= 0 && this.#status.state === "connecting") this.#setStatus({ state: "online" });
+    if (this.#catchUp > 0 || (this.#status.state !== "connecting" && !this.#feed)) return;
+    this.#feed?.close();
+    this.#feed = null;
+    this.#setStatus({ state: "online" });
   }
 
   /** @param {number} code */
   #ended(code) {
-    const wasWelcomed = this.#status.state === "online" || this.#catchUp > 0;
-    const reason = code === NO_CLOSE_FRAME && !wasWelcomed ? "no connection could be made" : meaning(code);
+    const reason = code === NO_CLOSE_FRAME && !this.#wasWelcomed ? "no connection could be made" : meaning(code);
     const after = afterClose(code);
     this.#link = null;
     this.#renewAt = Infinity;
@@ -374,19 +411,24 @@ export class Geocast {
   /** @param {After} after @param {string} reason @param {number} [code] */
   #wait(after, reason, code) {
     this.#after = after;
-    this.#retryIn(this.#backoff.delay(after), reason, code);
+    if (this.#options.source === "auto" && !this.#feed) this.#countFailure();
+    this.#retryIn(this.#feed ? this.#tryAgain() : this.#backoff.delay(after), reason, code);
   }
 
   /** @param {number} delay @param {string} [reason] @param {number} [code] */
   #retryIn(delay, reason, code) {
     this.#retryAt = this.#own.now() + delay;
-    this.#setStatus({ state: "waiting", reason, code, retryAt: this.#options.clock.now() + delay });
+    if (!this.#feed) this.#setStatus({ state: "waiting", reason, code, retryAt: this.#options.clock.now() + delay });
     this.#settle();
   }
 
   /** @param {string} reason @param {number} [code] */
   #stop(reason, code) {
-    this.#end({ state: "stopped", reason, code });
+    if (this.#options.source !== "auto") return this.#end({ state: "stopped", reason, code });
+    this.#problem("refused", `the server refuses a connection for good: ${reason}`);
+    this.#retryAt = Infinity;
+    this.#followFeed();
+    this.#settle();
   }
 
   /**
@@ -396,14 +438,65 @@ export class Geocast {
   #end(status) {
     this.#attempt++;
     this.#link?.close();
-    this.#link = null;
-    this.#retryAt = this.#tokenBy = this.#renewAt = Infinity;
+    this.#feed?.close();
+    this.#link = this.#feed = null;
+    this.#retryAt = this.#tokenBy = this.#renewAt = this.#feedBy = Infinity;
     this.#setStatus(status);
     if (status.state === "closed") {
       this.#save();
       for (const unwatch of this.#unwatch.splice(0)) unwatch();
     }
     this.#settle();
+  }
+
+  // ---- the feed (Rule 9) ------------------------------------------------------------------------------------------
+
+  #countFailure() {
+    if (!this.#wasWelcomed) this.#failures++;
+    this.#feedBy = Math.min(this.#feedBy, this.#own.now() + PATIENCE_MS);
+    if (this.#failures >= MAX_FAILURES) this.#followFeed();
+  }
+
+  #tryAgain() {
+    return TRY_AGAIN_MS * (0.9 + 0.1 * this.#random());
+  }
+
+  #followFeed() {
+    if (this.#feed || !this.#feedOptions) return;
+    this.#feedBy = Infinity;
+    if (this.#retryAt < Infinity) this.#retryAt = this.#own.now() + this.#tryAgain();
+    const feed = new Feed(this.#feedOptions, this.#random, {
+      now: () => this.#own.now(),
+      heard: (behind) => this.#heardFeed(feed, behind),
+      failed: (reason, retryAt) => this.#feedFailed(reason, retryAt),
+      incomplete: () => this.#problem("message", "the feed has an alert that is incomplete"),
+    });
+    this.#feed = feed;
+    this.#setStatus({ state: "connecting", source: "feed" });
+    this.#settle();
+  }
+
+  /** @param {Feed} feed @param {{ least: number, most: number }} behind the possible values of `#ahead` */
+  #heardFeed({ lateMs }, { least, most }) {
+    const ahead = Math.min(Math.max(this.#ahead, least), most);
+    if (ahead !== this.#ahead || !this.#knowsClock) this.#setAhead(this.#own.now() + ahead);
+    this.#takeFeed();
+    if (this.#status.state !== "online" || this.#status.lateMs !== lateMs)
+      this.#setStatus({ state: "online", source: "feed", lateMs });
+    this.#settle();
+  }
+
+  /** @param {string} reason @param {number} retryAt */
+  #feedFailed(reason, retryAt) {
+    const at = this.#options.clock.now() + retryAt - this.#own.now();
+    this.#setStatus({ state: "waiting", source: "feed", reason, retryAt: at });
+    this.#settle();
+  }
+
+  /** Take what the last document has for us: it is new, or our places or the filter are. */
+  #takeFeed() {
+    const messages = this.#feed?.listing.messages(this.#holdings, this.#allSpots(), this.#filter) ?? [];
+    for (const message of messages) this.#report(this.#changesOf(message) ?? []);
   }
 
   // ---- incoming messages -------------------------------------------------------------------------------------------
@@ -415,10 +508,7 @@ export class Geocast {
    */
   async #handed({ message, told, verified }) {
     if ((this.#options.verifier && !verified) || this.#status.state === "closed") return false;
-    const changes =
-      message.type === "alert"
-        ? this.#holdings.take(message.alert, this.now(), this.#own.now())
-        : this.#holdings.cancel(message);
+    const changes = this.#changesOf(message);
     this.#report((changes ?? []).filter(([name]) => name !== "alert" || !told));
     this.#settle();
     const { id } = /** @type {Record<string, unknown>} */ (message.alert ?? message);
@@ -431,11 +521,8 @@ export class Geocast {
     if (!this.#link) return;
     if (message.type === "pong") this.#setAhead(timeOf(message.now));
     if (message.type === "alert" || message.type === "cancel") {
-      const isAlert = message.type === "alert";
       const { kept } = this.#holdings;
-      const changes = isAlert
-        ? this.#holdings.take(message.alert, this.now(), this.#own.now())
-        : this.#holdings.cancel(message);
+      const changes = this.#changesOf(message);
       if (this.#holdings.kept > kept) this.#link.ping(); // ended on arrival: ask for the server's time
       if (changes === null) this.#problem("message", `the server sent an ${message.type} that is incomplete`);
       else this.#report(changes);
@@ -449,6 +536,12 @@ export class Geocast {
     }
     if (message.type === "error") this.#problem("refused", `the server refuses something: ${message.detail}`);
     this.#settle();
+  }
+
+  /** @param {Message} message an alert or a cancel @returns {Change[] | null} null for an incomplete message */
+  #changesOf(message) {
+    if (message.type !== "alert") return this.#holdings.cancel(message);
+    return this.#holdings.take(message.alert, this.now(), this.#own.now());
   }
 
   /** @param {Message} message @returns {CallChange[] | null | undefined} null for an incomplete message; undefined if it concerns no call */
@@ -507,14 +600,15 @@ export class Geocast {
     notTooMany(position ? [position, ...spots] : spots);
     [this.#spots, this.#position] = [spots, position];
     this.#report([...this.#expire(), ...this.#holdings.move(this.#allSpots())]);
+    this.#takeFeed();
     return this.#ask("move", { places: this.#saidPlaces() });
   }
 
   /** @param {string} type @param {object} fields @returns {Promise<boolean>} */
   #ask(type, fields) {
-    const answer = this.#link?.hasGreeted ? this.#link.ask(type, fields) : Promise.resolve(false);
+    const answer = this.#link?.hasGreeted ? this.#link.ask(type, fields) : Promise.resolve(this.#feed !== null);
     this.#settle();
-    return answer; // false: the next `hello` says it (Rule 1)
+    return answer; // false: the next `hello` says it (Rule 1); with the feed nobody has to be told
   }
 
   /** @param {number} expiry by the server's clock; NaN if unknown: then the server will close with 4401 */
@@ -553,6 +647,8 @@ export class Geocast {
     if (now >= this.#renewAt) this.#renew();
     if (now >= this.#saveAt) this.#save();
     if (now >= this.#retryAt) this.#connect();
+    if (now >= this.#feedBy) this.#followFeed();
+    if (this.#feed && now >= this.#feed.due()) this.#feed.act();
     this.#settle();
   }
 
@@ -588,7 +684,7 @@ export class Geocast {
     const now = this.#own.now();
     const expiry = Math.min(this.#holdings.nextExpiry(this.#ahead), this.#calls.nextExpiry(this.#ahead));
     const answer = this.#link?.isWelcomed ? this.#calls.nextDue() : Infinity;
-    const due = [answer, this.#link?.due() ?? Infinity, expiry, this.#tokenBy, this.#renewAt, this.#saveAt, this.#retryAt];
+    const due = [answer, this.#link?.due() ?? Infinity, expiry, this.#tokenBy, this.#renewAt, this.#saveAt, this.#retryAt, this.#feedBy, this.#feed?.due() ?? Infinity];
     const isOver = this.#status.state === "stopped" && Math.min(...due) === Infinity;
     if (isOver) return;
     this.#lookAt = Math.max(now, Math.min(now + LOOK_MS, ...due));
@@ -621,11 +717,12 @@ export class Geocast {
 
   /** The network was down, not the server: draw a new delay from the window, and use it if it is shorter. */
   #onOnline() {
-    if (this.#status.state === "waiting" && this.#after === "window") {
+    if (!this.#feed && this.#status.state === "waiting" && this.#after === "window") {
       this.#backoff.restart();
       const { reason, code } = this.#status;
       this.#retryIn(Math.min(this.#retryAt - this.#own.now(), this.#backoff.delay("window")), reason, code);
     }
+    if (this.#feed && this.#retryAt < Infinity) this.#retryAt = this.#own.now(); // this network may allow connections
     this.check();
   }
 

@@ -33,13 +33,21 @@ import { isInside } from "./geo.js";
 export const MAX_HOLDING = 256; // protocol, `hello`; also the limit of alerts that only the server's clock has ended
 const MAX_HELD = 4_096; // on one connection, to bound the memory of a page
 const MAX_CANCELLED = 1_024; // ids kept for Rule 3, of at most 128 characters each
-const SEVERITIES = ["extreme", "severe", "moderate", "minor"];
+export const SEVERITIES = ["extreme", "severe", "moderate", "minor"];
 
 /** @param {unknown} value @returns {Record<string, unknown>} */
-const mapOf = (value) => (typeof value === "object" && value !== null ? /** @type {any} */ (value) : {});
+export const mapOf = (value) => (typeof value === "object" && value !== null ? /** @type {any} */ (value) : {});
 
 /** @param {unknown} value @returns {number} ms since 1970; NaN for any other value */
 export const timeOf = (value) => (typeof value === "string" ? Date.parse(value) : NaN);
+
+/** @param {Alert} alert as it came @returns {boolean} whether it has what is needed to hold it */
+export const isWhole = ({ id, revision, expires_at, area }) =>
+  typeof id === "string" &&
+  Number.isInteger(revision) &&
+  !Number.isNaN(timeOf(expires_at)) &&
+  Array.isArray(area) &&
+  area.every((shape) => typeof shape === "object" && shape !== null);
 
 /**
  * @param {unknown} value @param {number} own when it came
@@ -48,13 +56,7 @@ export const timeOf = (value) => (typeof value === "string" ? Date.parse(value) 
 function entryOf(value, own) {
   const alert = /** @type {Alert} */ (/** @type {unknown} */ (mapOf(value)));
   const expiresAt = timeOf(alert.expires_at);
-  const whole =
-    typeof alert.id === "string" &&
-    Number.isInteger(alert.revision) &&
-    !Number.isNaN(expiresAt) &&
-    Array.isArray(alert.area) &&
-    alert.area.every((shape) => typeof shape === "object" && shape !== null);
-  if (!whole) return null;
+  if (!isWhole(alert)) return null;
   const keepUntil = own + lifeOf(alert);
   return { alert: Object.freeze(alert), expiresAt, keepUntil, affected: false, shown: false, over: false };
 }

@@ -2,7 +2,7 @@
  * Immediate checks of a caller's options. TypeErrors name the option and never repeat its value.
  */
 
-/** @import { ConnectionOptions, Filter, TokenSource } from "./geocast.js" */
+/** @import { ConnectionOptions, Filter, Options, TokenSource } from "./geocast.js" */
 /** @import { Spot } from "./geo.js" */
 /** @import { Message } from "./link.js" */
 
@@ -13,22 +13,39 @@ import { Verifier } from "./verify.js";
 
 const MAX_LANGUAGES = 8;
 
-/** Return the checked options that the two ways to connect share. @param {ConnectionOptions} options */
+/** Return the checked options that the two ways to connect share. @param {Omit<ConnectionOptions, "url"> & { url?: string, source?: string }} options */
 export function connectionOf(options) {
-  const { url, token, languages, filter = {}, msgpack, h3, clock = machineClock() } = options;
-  if (!/^wss?:\/\/[^/?#\s]+(\/[^?#\s]*)?$/.test(url))
+  const { url = "", token, languages, filter = {}, msgpack, h3, clock = machineClock() } = options;
+  const isFeed = options.source === "feed"; // no connection is opened
+  if (!isFeed && !/^wss?:\/\/[^/?#\s]+(\/[^?#\s]*)?$/.test(url))
     throw new TypeError("url: expected ws://host/path or wss://host/path, without a query (the token is an option)");
   if (token !== undefined && typeof token !== "string" && typeof token !== "function")
     throw new TypeError("token: expected a string or a function");
   const WebSocket = options.WebSocket ?? globalThis.WebSocket;
-  if (!WebSocket) throw new TypeError("WebSocket: there is none here; pass the constructor");
+  if (!WebSocket && !isFeed) throw new TypeError("WebSocket: there is none here; pass the constructor");
   const verifier = options.verify && new Verifier(options.verify);
   const wire = verifier ? signed(wireOf(msgpack)) : wireOf(msgpack);
   return { url, token, filter: filterOf({ languages, ...filter }), wire, verifier, h3, clock, WebSocket };
 }
 
-/** Return the default key of the storage; verified alerts have a key of their own. @param {ConnectionOptions} options */
-export const defaultKey = ({ url, verify }) => (verify ? `geocast-verified:${url}` : `geocast:${url}`);
+/** Return the default key of the storage; verified alerts have a key of their own. */
+export const defaultKey = (/** @type {{ url?: string, verify?: unknown }} */ { url, verify }) => (verify ? `geocast-verified:${url}` : `geocast:${url}`);
+
+/**
+ * Return the checked options of the feed; null without a feed.
+ * @param {Options} options @returns {{ url: string, fetch: typeof fetch, everyMs: number } | null}
+ */
+export function feedOf({ source = "socket", feed, feedEveryMs = 30_000, verify, ...options }) {
+  if (!["socket", "feed", "auto"].includes(source)) throw new TypeError('source: expected "socket", "feed" or "auto"');
+  if (source === "socket" && feed === undefined) return null;
+  if (verify) throw new TypeError('verify: the feed has no signatures; only the source "socket" has');
+  if (typeof feed !== "string" || !/^(https?:\/\/[^/?#\s]+|)\/[^?#\s]*$/.test(feed))
+    throw new TypeError("feed: expected the URL of the feed's alerts.geojson, without a query");
+  if (!(feedEveryMs >= 100 && feedEveryMs <= 600_000)) throw new TypeError("feedEveryMs: expected 100 to 600,000 ms");
+  const fetch = options.fetch ?? (globalThis.fetch && ((...request) => globalThis.fetch(...request)));
+  if (typeof fetch !== "function") throw new TypeError("fetch: there is none here; pass the function");
+  return { url: feed, fetch, everyMs: feedEveryMs };
+}
 
 /** @param {Filter} filter @returns {Filter} the fields that the protocol has */
 export function filterOf({ categories, min_severity, languages }) {

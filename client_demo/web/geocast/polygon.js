@@ -7,6 +7,7 @@
 /** @typedef {{ centre: Vector, east: Vector, north: Vector }} Plane  The plane that touches the sphere at `centre`. */
 
 const radians = (/** @type {number} */ degrees) => (degrees * Math.PI) / 180;
+const degrees = (/** @type {number} */ radians) => (radians * 180) / Math.PI;
 const dot = (/** @type {Vector} */ a, /** @type {Vector} */ b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 
 /** @param {Vector} a @param {Vector} b @returns {Vector} */
@@ -55,6 +56,19 @@ const cornersOf = ({ coordinates: [ring = []] }) => ring.map(([lng, lat]) => uni
 
 /** @param {readonly Vector[]} corners @returns {Vector} The direction of the sum of the corners. */
 const middle = (corners) => normalised(corners.slice(1).reduce(plus, /** @type {Vector} */ ([0, 0, 0])));
+
+/**
+ * Return a circle that contains the polygon with its buffer; it is the whole earth if the polygon is very wide.
+ * @param {Polygon} polygon @param {number} earthRadiusM
+ */
+export function circleAround(polygon, earthRadiusM) {
+  const corners = cornersOf(polygon);
+  const centre = middle(corners);
+  const [x, y, z] = centre;
+  const widest = Math.max(...corners.map((corner) => angle(centre, corner)));
+  const radius_m = widest < 1 ? earthRadiusM * widest + (polygon.buffer_m ?? 0) + 1 : Infinity; // 1 m for rounding
+  return { lat: degrees(Math.atan2(z, Math.hypot(x, y))), lng: degrees(Math.atan2(y, x)), radius_m };
+}
 
 /**
  * Return how far inside the polygon with its buffer a point is, in metres; negative outside.

@@ -15,6 +15,7 @@ const COARSE_RESOLUTION = 8;
 const MOVE_EVERY_MS = 250; // while the marker is dragged; the server takes ten messages a second
 const AROUND_M = 1000; // the surroundings of the own place that are always in view
 const SAMPLES = 60;
+const FEED_LATE_MS = 36_000; // until the feed has been read
 const CHECK_MS = [1_000, 5_000];
 const FEW = 5; // least number of samples for a median
 const RANKS = ["extreme", "severe", "moderate", "minor"];
@@ -23,7 +24,9 @@ const view = await (await fetch("/view.json")).json();
 
 const scene = new Scene({ container: by("map"), styleUrl: view.style, place: view.place, moved });
 const push = view.push && new Push({ url: view.push, stream: view.stream, token: view.token, worker: "/worker.js", h3 });
-const client = new Geocast({ url: view.stream, token: view.token, languages: navigator.languages, h3, ...(push && { storage: push.storage }) });
+const SECRET = "geocast-map-secret"; // set in the storage while the server is told nothing
+const source = view.feed && localStorage.getItem(SECRET) ? "feed" : "socket";
+const client = new Geocast({ url: view.stream, source, feed: view.feed, token: view.token, languages: navigator.languages, h3, ...(push && { storage: push.storage }) });
 
 if (view.style) {
   scene.map.on("idle", () => by("credits").replaceChildren(...scene.credits()));
@@ -59,10 +62,34 @@ function tellPlace() {
   const cell = by("coarse").checked ? h3.latLngToCell(place.lat, place.lng, COARSE_RESOLUTION) : null;
   scene.ownCell(cell);
   client.setPosition(cell ? { cell } : place);
-  push?.setPosition(cell ? { cell } : place);
+  if (!by("secret").checked) {
+    push?.setPosition(cell ? { cell } : place);
+  }
   show();
 }
 
+/** Follow the feed, of which this page takes what concerns the place; or tell the server the place again. */
+function keepSecret(isSecret) {
+  by("secret").checked = isSecret;
+  by("coarse").disabled = isSecret;
+  by("secret-help").hidden = !isSecret;
+  if (push) {
+    showPush();
+  }
+}
+
+by("secret-choice").hidden = !view.feed;
+by("secret").addEventListener("change", () => {
+  const isSecret = by("secret").checked;
+  if (isSecret) {
+    localStorage.setItem(SECRET, "yes");
+    push?.disable();
+  } else {
+    localStorage.removeItem(SECRET);
+  }
+  client.setSource(isSecret ? "feed" : "socket");
+  keepSecret(isSecret);
+});
 by("coarse").addEventListener("change", () => place && tellPlace());
 by("find").addEventListener("click", () => place && scene.go(place));
 by("locate").addEventListener("click", () => {
@@ -97,9 +124,9 @@ let trouble = ""; // the kind of the last problem
 function showPush() {
   const { state } = push.state;
   const isOn = state === "on" || state === "not-registered";
-  by("push-block").hidden = !(isOn || state === "off");
+  by("push-block").hidden = !(isOn || state === "off") || by("secret").checked;
   by("push").textContent = isOn ? "Don’t tell me when the page is closed" : "Tell me when the page is closed";
-  by("push-state").textContent = PUSH_STATES[state]?.(push.state) ?? "";
+  by("push-state").textContent = by("secret").checked ? "" : (PUSH_STATES[state]?.(push.state) ?? "");
 }
 
 if (push) {
@@ -108,6 +135,7 @@ if (push) {
   by("push").addEventListener("click", () => (push.state.state === "off" ? push.enable() : push.disable()));
   showPush();
 }
+keepSecret(source === "feed");
 
 // ---- held alerts, and all others that are published --------------------------------------------------------------
 
@@ -234,8 +262,12 @@ function median(column) {
 const STALE = { connecting: "Live here; the rest of the map waits for the server" };
 
 function connection() {
-  const isStale = client.status.state === "online" && !published.current;
-  showStatus(isStale ? { state: "connecting" } : client.status, isStale ? STALE : { online: "Live", waiting: "Disconnected" });
+  const { state, lateMs } = client.status;
+  const isStale = state === "online" && !published.current;
+  const online = lateMs ? `Up to ${Math.ceil(lateMs / 1000)} s late` : "Live";
+  showStatus(isStale ? { state: "connecting" } : client.status, isStale ? STALE : { online, waiting: "Disconnected" });
+  by("secret-help").textContent =
+    `The server learns your address and when you ask, and nothing else. An alert may come ${Math.ceil((lateMs ?? FEED_LATE_MS) / 1000)} s late.`;
 }
 
 client.on("status", ({ state }) => {

@@ -127,10 +127,14 @@ def _tag(content: bytes) -> str:
 
 
 def features(gallery: Gallery, live: LiveAlerts, clock: Clock) -> CachedBody:
-    """Return an object that makes the body of the GeoJSON document, with all live alerts."""
+    """Return an object that makes the body of the GeoJSON document, with all live alerts.
+
+    The body also has a tombstone of each cancelled alert, until the time when the alert would have ended.
+    """
 
     def part(picture: Picture, alert: LiveAlert) -> bytes:
-        return b"" if alert.cancel is not None else picture.feature
+        cancelled, is_tombstone = alert.cancel is not None, isinstance(picture.feature, geojson.Tombstone)
+        return picture.feature if cancelled == is_tombstone else b""  # b"": the cancel is not drawn yet
 
     return CachedBody(gallery, live, clock, part, lambda parts, _: geojson.collection(parts))
 

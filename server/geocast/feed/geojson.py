@@ -1,15 +1,20 @@
-"""All live alerts as GeoJSON (RFC 7946; rules PF1 and PF4)."""
+"""All live alerts, and what was cancelled, as GeoJSON (RFC 7946; rules PF1, PF4 and PF6)."""
 
 import json
 from collections.abc import Iterable
 from typing import Any
 
-from ..model.alert import Circle, Polygon, Revision, Shape
-from ..wire.frames import alert_map, texts_of
+from ..clock import format_time
+from ..model.alert import Cancel, Circle, Polygon, Revision, Shape
+from ..wire.frames import alert_map, cancel_message, texts_of
 from . import map_polygons
 from .joining import joined
 
 MEDIA_TYPE = "application/geo+json"
+
+
+class Tombstone(bytes):
+    """The JSON of a cancelled alert, which stays in the document until the alert would have ended (rule PF6)."""
 
 
 def feature(revision: Revision, *, plain: bool = False) -> bytes:
@@ -29,9 +34,22 @@ def feature(revision: Revision, *, plain: bool = False) -> bytes:
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
-def collection(features: Iterable[bytes]) -> bytes:
-    """Return one GeoJSON document (a FeatureCollection) with these features."""
-    return joined(b'{"type":"FeatureCollection","features":[', b",\n", features, b"]}")
+def tombstone(cancel: Cancel, revision: Revision) -> Tombstone:
+    """Return the tombstone of an alert: the `cancel` message, and when its last revision would have ended."""
+    members = cancel_message(cancel) | {"expires_at": format_time(revision.alert.expires_at)}
+    return Tombstone(json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def collection(parts: Iterable[bytes]) -> bytes:
+    """Return one GeoJSON document (a FeatureCollection) with these features and tombstones.
+
+    The tombstones are in `cancelled`, a foreign member (RFC 7946, 6.1).
+    """
+    everything = list(parts)
+    tombstones = (part for part in everything if isinstance(part, Tombstone))
+    features = (part for part in everything if not isinstance(part, Tombstone))
+    cancelled = joined(b'],"cancelled":[', b",\n", tombstones, b"]}")
+    return joined(b'{"type":"FeatureCollection","features":[', b",\n", features, cancelled)
 
 
 def geometry(area: Iterable[Shape]) -> dict[str, Any] | None:

@@ -11,8 +11,8 @@ class Picture:
     """The parts of the feed's documents that show one revision of an alert, or its cancel, until `ends_at`.
 
     Times are in ms since 1970. `number` is the number of the revision or cancel. `feature` is the GeoJSON feature, or
-    b"" for a cancel. `entry` is the Atom entry. `message` is the CAP message without its type and references, which
-    `cap.complete` adds.
+    the tombstone of a cancelled alert. `entry` is the Atom entry. `message` is the CAP message without its type and
+    references, which `cap.complete` adds.
     """
 
     number: int
@@ -45,7 +45,7 @@ class PictureRequest:
             current.revision,
             revision.issued_at if cancel is None else cancel.cancelled_at,
             revision.ends_at,
-            geojson.feature(revision, plain=self.plain) if cancel is None else b"",
+            geojson.feature(revision, plain=self.plain) if cancel is None else geojson.tombstone(cancel, revision),
             atom.entry(revision, cancel, self.site),
             cap.draft(revision, cancel, self.issuer),
         )

@@ -43,7 +43,11 @@ MAX_REQUESTS = 500  # in progress at once; further requests are answered with 42
 # connections to make room for new ones. So nobody can block the feed by not reading answers (rule HD6).
 MAX_CONNECTIONS = MAX_REQUESTS
 SWEEP_S = 1.0  # the pause between two removals of ended alerts
-_EVERYWHERE = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "nosniff"}
+_EVERYWHERE = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "Age, Date, ETag, Retry-After",  # clients need these (rule PF6)
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 class Feed:

@@ -151,10 +151,7 @@ def _messages(entry: Entry, text: int) -> tuple[dict[str, Any], dict[str, Any]]:
     A proof is the text that reviewers have signed, with their signatures. If the entry has no proof, both messages are
     the same object.
     """
-    if isinstance(entry, Cancel):
-        message = _cancel_message(entry)
-    else:
-        message = {"type": "alert", "alert": alert_map(entry, text)}
+    message = cancel_message(entry) if isinstance(entry, Cancel) else {"type": "alert", "alert": alert_map(entry, text)}
     return message, message if entry.proof is None else _with_proof(message, entry.proof)
 
 
@@ -174,7 +171,8 @@ def _with_proof(message: Mapping[str, Any], proof: ApprovalProof) -> dict[str, A
     return {**beside, "proof": proof.to_map()}
 
 
-def _cancel_message(cancel: Cancel) -> dict[str, Any]:
+def cancel_message(cancel: Cancel) -> dict[str, Any]:
+    """Return a cancel as a `cancel` message (protocol, M13)."""
     return {
         "type": "cancel",
         "id": cancel.id,

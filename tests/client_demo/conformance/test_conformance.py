@@ -15,10 +15,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 import pytest
-from support.kit_clients import BROKEN, Forgets, Run, a_client, holding, seeing
+from support.kit_clients import BROKEN, BROKEN_OF_THE_FEED, Forgets, Run, a_client, a_feed_client, holding, seeing
 
 from client_demo.conformance.run import FAIL, NOT_APPLICABLE, PASS, play_alone, verdicts
-from client_demo.conformance.scenarios import DUTIES, NOT_OBSERVABLE, SCENARIOS
+from client_demo.conformance.scenarios import DUTIES, FEED_SCENARIOS, NOT_OBSERVABLE, SCENARIOS
 from client_demo.conformance.scripted_server import Findings
 from client_demo.python.client import Client
 
@@ -31,12 +31,15 @@ PLAYED = {"json": list(SCENARIOS), "msgpack": ABOUT_MESSAGES}
 ROOT = __file__.rpartition("/tests/")[0]
 
 
-def started(run: Run):
-    """Return a function that starts a client, in the form that the kit expects."""
+def started(run: Run, urls: int = 1):
+    """Return a function that starts a client, in the form that the kit expects.
+
+    `run` gets so many of the kit's URLs.
+    """
 
     @contextlib.asynccontextmanager
-    async def start(url: str, _token_url: str):
-        task = asyncio.ensure_future(run(url))
+    async def start(*addresses: str):
+        task = asyncio.ensure_future(run(*addresses[:urls]))
         try:
             yield str
         finally:
@@ -107,7 +110,36 @@ def test_own_client_meets_every_duty(played, wire):
 
 
 def test_scenarios_cover_every_duty(played):
-    assert judged(played, "json").keys() == DUTIES.keys()
+    of_the_feed = {duty for scenario in FEED_SCENARIOS.values() for duty in scenario.duties}
+    assert judged(played, "json").keys() | of_the_feed == DUTIES.keys()
+
+
+def play_feed(run, *names):
+    """Play these scenarios of the feed, all by default, and return the findings by name."""
+
+    async def play():
+        some = [FEED_SCENARIOS[name] for name in names or FEED_SCENARIOS]
+        plays = (play_alone(each, started(run, 2), "127.0.0.1", WAIT_S, "feed") for each in some)
+        return dict(zip((each.name for each in some), await asyncio.gather(*plays), strict=True))
+
+    return play
+
+
+def test_own_client_of_the_feed_meets_every_duty():
+    def judged_of(found):
+        judged = verdicts([FEED_SCENARIOS[name] for name in found], found.values())
+        return {verdict.duty: verdict for verdict in judged if verdict.outcome != PASS}
+
+    found = judged_of(at_last(play_feed(a_feed_client()), lambda found: judged_of(found).keys() == set(NOT_OBSERVABLE)))
+    assert found.keys() == set(NOT_OBSERVABLE), found
+
+
+@pytest.mark.parametrize("name", BROKEN_OF_THE_FEED)
+def test_client_of_the_feed_that_misses_a_duty_fails(name):
+    duty, run = BROKEN_OF_THE_FEED[name]
+    found = asyncio.run(play_feed(run, "feed")(), debug=False)
+    [verdict] = [each for each in verdicts([FEED_SCENARIOS["feed"]], found.values()) if each.duty == duty]
+    assert verdict.outcome == FAIL, verdict
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -118,7 +150,8 @@ def test_client_that_misses_a_duty_fails(played, name):
 
 
 def test_every_observable_duty_has_a_client_that_misses_it():
-    assert {duty for duty, _, _ in BROKEN.values()} == DUTIES.keys() - set(NOT_OBSERVABLE)
+    missed = {duty for duty, _, _ in BROKEN.values()} | {duty for duty, _ in BROKEN_OF_THE_FEED.values()}
+    assert missed == DUTIES.keys() - set(NOT_OBSERVABLE)
     assert all(duty in SCENARIOS[scenario].duties for duty, scenario, _ in BROKEN.values() if duty != "pace")
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import client_demo.conformance
+from client_demo.conformance.device_vectors import as_json
 from client_demo.python.calls import Calls
 from client_demo.python.client import Client
-from client_demo.python.geo import Place, away_m, depth_m, distance_m, is_inside
+from client_demo.python.geo import Place, away_m, depth_m, distance_m, is_inside, judge_of
 from client_demo.python.holdings import SHOWN, Holdings, Kind
 from client_demo.python.notices import RENEWAL, SOMETHING, Notices
 from client_demo.python.reconnect import NO_CLOSE_FRAME, After, Backoff, after_close
@@ -47,6 +48,15 @@ def test_inside_polygon_matches_vector(case):
     places = [Place.from_map(place) for place in case["places"]]
     assert is_inside(case["area"], places) == case["inside"]
     assert depth_m(case["area"], places) == pytest.approx(case["margin_m"], abs=0.001)
+
+
+@pytest.mark.parametrize("case", cases("device"))
+def test_judge_of_the_feed_matches_vector(case):
+    """The circles around polygons exclude no place that is inside (rules PF6 and G4)."""
+    judge = judge_of(case["area"])
+    places = [Place.from_map(as_json(place)) for place in case["places"]]
+    assert "".join("1" if judge([place]) else "0" for place in places) == case["inside"]
+    assert judge(places) == ("1" in case["inside"])
 
 
 RING = [[0, 0], [1, 0], [1, 1], [0, 0]]

@@ -1,6 +1,7 @@
 // A clock that a test advances, and a simulated server. Time passes only when the test says so, and a socket delivers only
 // the messages of the test.
 
+import { createHash } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 
 export class FakeClock {
@@ -112,3 +113,40 @@ export const memory = (isSlow = false, entries = new Map()) => {
     removeItem: (key) => answer(void entries.delete(key)),
   };
 };
+
+/** A stand-in for the public feed: `fetch` answers with its present content. */
+export class FakeFeed {
+  features = [];
+  cancelled = [];
+  asked = []; // the requests, as [url, options]
+  failure = null; // a status and headers, or "offline", to answer instead
+  ahead = 0; // its clock minus the test's
+
+  constructor(clock) {
+    this.clock = clock;
+  }
+
+  /** Publish an alert or a revision. */
+  put(id, fields) {
+    const properties = alert(this.clock, id, fields);
+    this.features = [...this.features.filter((each) => each.id !== id), { type: "Feature", id, geometry: null, properties }];
+  }
+  cancel(id, revision) {
+    this.features = this.features.filter((each) => each.id !== id);
+    this.cancelled.push({ type: "cancel", id, revision, reason: "Over.", cancelled_at: time(this.clock.wall) });
+  }
+
+  fetch = async (url, options) => {
+    this.asked.push([url, options]);
+    const date = { Date: new Date(this.clock.wall + this.ahead).toUTCString() };
+    if (this.failure === "offline") throw new TypeError("offline");
+    if (this.failure?.isDeaf) return new Promise(() => {}); // not even an abort ends the request
+    if (this.failure?.hangs) return new Promise((_, reject) => options.signal.addEventListener("abort", () => reject(new Error("aborted"))));
+    if (this.failure) return new Response(this.failure.body ?? "{}", { ...this.failure, headers: { ...date, ...this.failure.headers } });
+    const body = JSON.stringify({ type: "FeatureCollection", features: this.features, cancelled: this.cancelled });
+    const ETag = `"${createHash("sha256").update(body).digest("hex")}"`;
+    const headers = { ETag, ...date, "Cache-Control": "public, max-age=5, must-revalidate" };
+    if (options.headers?.["If-None-Match"] === ETag) return new Response(null, { status: 304, headers });
+    return new Response(body, { headers });
+  };
+}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from client_demo.conformance.run import PASS, play_all, started_by, verdicts
-from client_demo.conformance.scenarios import NOT_OBSERVABLE, SCENARIOS
+from client_demo.conformance.scenarios import FEED_SCENARIOS, NOT_OBSERVABLE, SCENARIOS
 
 HERE = Path(__file__).parent
 WEB = HERE.parents[2] / "client_demo" / "web"
@@ -19,7 +19,7 @@ def has_met_all(scenario, found):
     return {each.duty for each in verdicts([scenario], [found]) if each.outcome != PASS} == set(NOT_OBSERVABLE)
 
 
-def judged(js, scenarios, *arguments):
+def judged(js, scenarios, *arguments, source="socket"):
     """Return the verdicts that are not a pass, by duty.
 
     A failed scenario is played again alone, because a client on a busy machine may be late now and then.
@@ -27,7 +27,7 @@ def judged(js, scenarios, *arguments):
     command = [js, str(HERE / "conforming.mjs"), str(WEB / "geocast" / "geocast.js"), *arguments]
 
     def play(some):
-        return asyncio.run(play_all(some, started_by(command), wait_s=30.0, jobs=8), debug=False)
+        return asyncio.run(play_all(some, started_by(command, source), wait_s=30.0, jobs=8, source=source), debug=False)
 
     found = dict(zip((each.name for each in scenarios), play(scenarios), strict=True))
     for _ in range(TRIES):
@@ -47,3 +47,8 @@ def test_web_client_meets_every_duty(js):
 def test_web_client_meets_every_duty_in_messagepack(js):
     """Only the scenarios about messages are played."""
     assert judged(js, [SCENARIOS[name] for name in ABOUT_MESSAGES], "msgpack").keys() == set(NOT_OBSERVABLE)
+
+
+def test_web_client_of_the_feed_meets_every_duty(js):
+    """The scenarios that need no connection are played with the public feed as the source."""
+    assert judged(js, list(FEED_SCENARIOS.values()), source="feed").keys() == set(NOT_OBSERVABLE)

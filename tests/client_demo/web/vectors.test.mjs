@@ -7,7 +7,7 @@ import { test } from "node:test";
 
 import { Geocast } from "../../../client_demo/web/geocast/geocast.js";
 import { Calls } from "../../../client_demo/web/geocast/calls.js";
-import { awayM, isInside, spotsOf } from "../../../client_demo/web/geocast/geo.js";
+import { awayM, isInside, judgeOf, spotsOf } from "../../../client_demo/web/geocast/geo.js";
 import { Holdings } from "../../../client_demo/web/geocast/holdings.js";
 import { afterClose, Backoff } from "../../../client_demo/web/geocast/reconnect.js";
 import { Verifier } from "../../../client_demo/web/geocast/verify.js";
@@ -34,6 +34,18 @@ test("inside a polygon matches the vectors", () => {
   for (const { why, places, area, inside } of vectors("polygons").cases) {
     if ("cell" in places[0] && !h3) continue;
     assert.equal(isInside(area, spotsOf(places, h3)), inside, why);
+  }
+});
+
+test("the judge of the feed matches the vectors, and excludes nobody by the circles around polygons", () => {
+  for (const { why, places, area, inside } of vectors("device").cases) {
+    const judge = judgeOf(area);
+    for (const [n, place] of places.entries()) {
+      if (typeof place === "string" && !h3) continue;
+      const [lat, lng, accuracy_m] = place;
+      const spots = spotsOf([typeof place === "string" ? { cell: place } : { lat, lng, accuracy_m }], h3);
+      assert.equal(judge(spots), inside[n] === "1", `${why}: ${place}`);
+    }
   }
 });
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
 import re
 import socket
+import ssl
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,12 +43,20 @@ CADDYFILE = ("--adapter", "caddyfile", "--config")
 class Proxy(ABC):
     """HAProxy or nginx in the foreground, with its file of docs/deploy, before these nodes."""
 
-    def __init__(self, home: Path, certificate: Certificate, nodes: list[Node], push: Push | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        certificate: Certificate,
+        nodes: list[Node],
+        push: Push | None = None,
+        feed_port: int | None = None,
+    ) -> None:
         self.program = program(self.name)
         self.push_ports = [free_ports(2) for _ in range(3)]  # the second pair may be that of the push process
         if push:
             self.push_ports[1] = [push.port, push.metrics_port]
-        self.stream_port, self.api_port = free_ports(2)
+        self.stream_port, self.api_port, absent_port = free_ports(3)
+        self.feed_port = feed_port or absent_port
         self.file = home / self.name
         absent = free_ports(2)  # the ports of a third node that does not run
         ports = [(node.stream_port, node.api_port) for node in nodes] + [(absent[0], absent[1])]
@@ -114,7 +125,7 @@ class Nginx(Proxy):
 
     def config(self, home: Path, certificate: Certificate, ports: list[tuple[int, int]]) -> str:
         changes = [
-            (r"^user .*\n", ""),
+            (r"^user .*\n", "user root;\n" if os.geteuid() == 0 else ""),  # who may write into the test's folder
             ("/run/nginx.pid", str(home / "nginx.pid")),
             ("worker_processes auto", "worker_processes 1"),
             (r"^worker_rlimit_nofile .*\n", ""),
@@ -125,7 +136,9 @@ class Nginx(Proxy):
             (r"listen 10\.0\.0\.10:8766", f"listen 127.0.0.1:{self.api_port}"),
             (r"/etc/nginx/certs/alerts\.pem", str(certificate.crt)),
             (r"/etc/nginx/certs/alerts\.key", str(certificate.key)),
+            ("/var/lib/nginx/feed", str(home / "documents")),
         ]
+        changes += [(rf"10\.0\.0\.1{number}:8764", f"127.0.0.1:{self.feed_port}") for number in (1, 2, 3)]
         for number, (listen, _) in enumerate(self.push_ports, start=1):
             changes.append((rf"10\.0\.0\.1{number}:8768", f"127.0.0.1:{listen}"))
         for number, (stream, api) in enumerate(ports, start=1):
@@ -410,3 +423,42 @@ def test_phone_registers_through_the_proxy_and_gets_a_push(
         assert page.delete("/v1/devices", headers=allowed).status_code == 204
         assert push.metric("push_devices") == 0
         push.assert_no_surprise()
+
+
+# ---- clients that poll the public feed ---------------------------------------------------------------------------
+
+
+def test_nginx_answers_clients_of_the_feed_so_that_the_node_sees_few_requests(
+    certificate: Certificate, keys: Keys, tmp_path: Path
+) -> None:
+    """A thousand conditional requests cost the node one each 5 s, and a cancel is not hidden for longer (rule PF2)."""
+    program(Nginx.name)
+    [port] = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    feed = ("--feed", f"127.0.0.1:{port}", "--feed-url", url, "--feed-sender", "alerts@city.example")
+
+    def answers(node: Node) -> int:
+        found = re.findall(r"^geocast_feed_answers_total\{.*\} ([0-9.]+)$", node.api.get("/metrics").text, re.MULTILINE)
+        return int(sum(map(float, found)))
+
+    with Node(tmp_path, keys, *feed) as node, Nginx(tmp_path, certificate, [node, node], feed_port=port) as proxy:
+        tls = ssl.create_default_context(cafile=str(certificate.crt))
+        with httpx.Client(base_url=f"https://localhost:{proxy.stream_port}", verify=tls, trust_env=False) as client:
+            body = node.publish(alert(ground()))
+
+            def listed() -> bool:
+                with contextlib.suppress(httpx.TransportError):
+                    answer = client.get("/v1/alerts.geojson")
+                    return answer.status_code == 200 and body["id"] in answer.text
+                return False
+
+            wait_until(listed, "the alert is in nginx's document")
+            whole = client.get("/v1/alerts.geojson")
+            before, start = answers(node), time.monotonic()
+            for _ in range(1000):
+                again = client.get("/v1/alerts.geojson", headers={"If-None-Match": whole.headers["ETag"]})
+                assert again.status_code == 304
+                assert {"date", "etag", "cache-control"} <= set(again.headers)
+            assert answers(node) - before <= 1 + (time.monotonic() - start) / 5
+            node.cancel(body["id"], 2)
+            wait_until(lambda: '"cancelled":[{' in client.get("/v1/alerts.geojson").text, "the tombstone")

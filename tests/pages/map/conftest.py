@@ -21,12 +21,15 @@ from client_demo.python.geo import offset
 
 @pytest.fixture(scope="module")
 def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:  # noqa: F811
-    """Return a node that allows the origins of two maps."""
-    ports = free_ports(2)
+    """Return a node with a public feed that allows the origins of two maps."""
+    *ports, feed_port = free_ports(3)
     home = tmp_path_factory.mktemp("map")
     origins = ",".join(f"http://127.0.0.1:{port}" for port in ports)
-    with Node(home, keys, "--origins", origins, *warnings_of_cap.options(home)) as started:
+    feed = ("--feed", f"127.0.0.1:{feed_port}", "--feed-url", f"http://127.0.0.1:{feed_port}")
+    feed += ("--feed-sender", "alerts@city.example")
+    with Node(home, keys, "--origins", origins, *feed, *warnings_of_cap.options(home)) as started:
         started.map_port, started.waking_port = ports  # type: ignore[attr-defined]
+        started.feed_url = feed[3]  # type: ignore[attr-defined]
         yield started
 
 
@@ -36,6 +39,7 @@ def url(node: Node, serve: Callable[..., Served]) -> str:
     return serve(
         *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream"),
         *("--lat", str(HOME[0]), "--lng", str(HOME[1]), "--port", str(node.map_port)),  # type: ignore[attr-defined]
+        *("--feed", node.feed_url),  # type: ignore[attr-defined]
         GEOCAST_TOKEN=node.desk,
         GEOCAST_PAGE_TOKEN=node.keys.token(sub="page", scope="alerts:receive alerts:test"),
     ).url("map")

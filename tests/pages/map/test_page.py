@@ -225,3 +225,37 @@ def test_demo_map_shows_recipients_until_it_is_stopped(serve, show):
         each.context.close()  # close the pages before their servers
     _, status = demo.stop()
     assert status == 0
+
+
+def test_visitor_may_tell_the_server_nothing_about_the_place(url, show, publish, node):
+    """The page opens no connection, also after a reload, and its requests are the same for all (rules PF6 and DP27)."""
+    publish(headline="before")
+    shown = online(show(url))
+    cards = shown.page.locator(f"{AFFECTING} li")
+    wait_until(lambda: cards.count() == 1, "the first card")
+    sockets, requests = [], []
+    shown.page.on("websocket", sockets.append)
+    shown.page.on(
+        "request", lambda request: requests.append(request) if request.url.startswith(node.feed_url) else None
+    )
+    shown.page.check("#secret")
+    shown.until("document.querySelector('#status').textContent.startsWith('Up to 36 s late')", "the feed is followed")
+    wait_until(lambda: "geocast_sessions 0" in node.api.get("/metrics").text, "the node knows no place")
+    shown.page.reload()
+    shown.until("document.querySelector('#status').textContent.startsWith('Up to 36 s late')", "the feed is followed")
+    assert cards.count() == 1
+    publish(headline="after")
+
+    def is_told():
+        shown.page.evaluate("dispatchEvent(new Event('pageshow'))")  # the page comes to the front
+        return cards.count() == 2
+
+    wait_until(is_told, "the alert of the feed")
+    assert sockets == []
+    assert {request.url for request in requests} == {f"{node.feed_url}/v1/alerts.geojson"}
+    for request in requests:
+        assert not {"cookie", "authorization", "referer"} & request.all_headers().keys()
+    shown.page.uncheck("#secret")
+    shown.until("document.querySelector('#status').textContent === 'Live'", "the page is connected again")
+    assert len(sockets) == 1
+    assert cards.count() == 2
