@@ -77,6 +77,8 @@ export class Geocast {
   #helloMayBeTooNew = false; // whether the last hello had languages or `here` and is unanswered
   /** @type {Link | null} */
   #link = null;
+  /** @type {ReturnType<Declared["try"]> | null} */
+  #trying = null;
   #attempt = 0; // number of the attempt, which identifies a token that comes too late
   #catchUp = 0; // messages that the welcome announced and that have not come yet
   /** @type {string | undefined} */
@@ -159,6 +161,21 @@ export class Geocast {
   ack({ id, revision }) {
     if (this.#link?.isWelcomed) this.#link.ack(id, revision);
     this.#settle();
+  }
+
+  /** @type {Declared["try"]} */
+  try() {
+    return (this.#trying ??= this.#try().finally(() => (this.#trying = null)));
+  }
+
+  async #try() {
+    const id = `t${Math.random().toString(36).slice(2)}${Math.random().toString(36).slice(2)}`; // needs no secrecy
+    const answer = this.#link?.isWelcomed ? this.#link.request("try", { id }) : null;
+    this.#settle();
+    const said = await answer;
+    if (said?.type === "ok") return { id: `try:${id}` };
+    const wait = Number(said?.retry_after_s);
+    return withValues({ reason: String(said?.code ?? "not-connected"), retryAfterS: wait > 0 ? wait : undefined });
   }
 
   get quals() {
