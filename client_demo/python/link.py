@@ -188,8 +188,8 @@ class Link:
             answer.set_result(None)
         else:
             wait_s = message.get("retry_after_s")
-            said = (str(message.get(name, "")) for name in ("code", "detail"))
-            answer.set_exception(RequestRefused(*said, wait_s if isinstance(wait_s, int) and wait_s > 0 else 0))
+            wait_s = wait_s if isinstance(wait_s, int) and wait_s > 0 else 0
+            answer.set_exception(RequestRefused(str(message.get("code", "")), str(message.get("detail", "")), wait_s))
         return True
 
 

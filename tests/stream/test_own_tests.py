@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from stream.line import TEXT, a_stream, joined, opened
+from stream.line import TEXT, joined, opened
 from support.fakes import DALLAS, NOON_MS, FakeClock, a_cancel, a_revision
 from support.schemas import check_client_message, check_server_message
 
@@ -11,10 +11,17 @@ from geocast.auth.scopes import RECEIVE
 from geocast.auth.tokens import Key, TokenVerifier, make_key, sign
 from geocast.stream.connection import Stream
 from geocast.stream.hub import Hub
+from geocast.tryme.alerts import OwnTests
 
 PLACES = [{"lat": DALLAS[0], "lng": DALLAS[1]}]
 PRIVATE, PUBLIC = make_key("k1")
 ASKED = {"type": "try", "id": "k3Hq9wZ2", "ref": 4}
+
+
+def a_stream(tokens=None):
+    """Return a stream that sends own tests, with a clock that stands still; without `tokens` no token is needed."""
+    hub = Hub(8, own_tests=OwnTests())
+    return Stream(hub, tokens or TokenVerifier({}, required=False), FakeClock(), capacity=8, unsaid=8)
 
 
 def messages(line):
@@ -27,7 +34,7 @@ def messages(line):
 
 def with_places(stream=None, **hello):
     """Return a line whose client is in Dallas."""
-    line = opened(stream)
+    line = opened(stream or a_stream())
     line.tell({"type": "hello", "places": PLACES} | hello)
     assert [each["type"] for each in messages(line)] == ["welcome"]
     return line
@@ -70,7 +77,7 @@ def test_client_that_holds_an_own_test_is_sent_nothing_about_it_after_it_reconne
 
 def test_session_without_a_place_is_refused_a_test():
     """TR6."""
-    line = joined()
+    line = joined(a_stream())
     line.tell(ASKED)
     [error] = messages(line)
     assert (error["code"], error["ref"]) == ("no-place", 4)
@@ -88,8 +95,7 @@ def test_try_with_a_malformed_id_is_refused(wrong):
 
 def test_second_test_of_a_subject_within_an_hour_is_refused_on_every_connection():
     """TR5: `retry_after_s` has the seconds to wait, and the session goes on."""
-    verifier = TokenVerifier({"k1": Key(PUBLIC, "EdDSA")})
-    stream = Stream(Hub(8), verifier, FakeClock(), capacity=8, unsaid=8)
+    stream = a_stream(TokenVerifier({"k1": Key(PUBLIC, "EdDSA")}))
 
     def hello(sub):
         return with_places(stream, token=sign(PRIVATE, sub, [RECEIVE], NOON_MS // 1000, 7200))

@@ -41,7 +41,7 @@ BEYOND = 1.0  # degrees by which a box may reach beyond a pole or the antimeridi
 AT_ONCE = 16  # number of exact tests (up to 0.3 ms each) before the event loop may serve its sockets
 MAX_PREPARED = 512  # limit on the polygons that are kept for the next request: 20 KB each
 _NAMES = uuid.uuid5(uuid.NAMESPACE_URL, "https://geocast/alert-revision")
-_NUMBER = re.compile(r"-?\d{1,3}(\.\d{0,40})?([eE]-?\d{1,3})?")
+_NUMBER = re.compile(r"-?\d{1,3}(\.\d{0,40})?([eE]-?\d{1,3})?", re.ASCII)
 
 
 class _Row(NamedTuple):

@@ -40,7 +40,7 @@ from ..model.alert import Entry, Revision, Untrusted
 from ..model.call import SeatState
 from ..model.close_codes import Close
 from ..model.languages import choice
-from ..tryme.alerts import OwnTests
+from ..tryme.port import OwnTestMaker
 from ..wire.frames import PING, WIRES, Wire, encode
 from .delivery_flags import Rows
 from .fanout import FanOut, Flight
@@ -75,11 +75,11 @@ class Hub:
         send: SendToMany | None = None,
         heartbeat_s: int = HEARTBEAT_S,
         calls: Calls | None = None,
-        own_tests: OwnTests | None = None,
+        own_tests: OwnTestMaker | None = None,
     ) -> None:
         """Create a hub for at most `capacity` sessions. `calls` handles calls for help; None if this process has none.
 
-        `own_tests` makes the test alerts that sessions ask for; if it is None, it uses the built-in policy.
+        `own_tests` makes the test alerts that sessions ask for; if it is None, sessions can't ask for any.
 
         `finished` is called with each flight (an alert on its way to its recipients) as soon as its last frame was
         written. `send` writes one frame to many sockets at once; the transports write whatever it could not, or
@@ -87,7 +87,7 @@ class Hub:
         `welcome` tells clients this value.
         """
         self.heartbeat_s = heartbeat_s
-        self.own_tests = own_tests or OwnTests()
+        self.own_tests = own_tests
         self._send = send
         self._calls: Calls = NoCalls() if calls is None else calls
         self._fanout = FanOut(capacity, self, finished)

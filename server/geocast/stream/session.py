@@ -52,7 +52,7 @@ from ..model import close_codes, languages
 from ..model.alert import SEVERITY_RANK, Revision, Severity
 from ..model.call import SeatState
 from ..model.close_codes import Close, SessionClosed
-from ..tryme.alerts import KEY_PATTERN, OwnTests
+from ..tryme.port import KEY_PATTERN, OwnTestMaker
 from ..wire.fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, broken_fields
 from ..wire.frames import Wire
 
@@ -102,7 +102,7 @@ class Audience(Protocol):
     """The methods of the hub that a session calls. `row` is always the number that `enter` returned for the session."""
 
     heartbeat_s: int  # the interval of pings to an idle session, in seconds (W8)
-    own_tests: OwnTests  # makes the test alerts that sessions ask for (TR2)
+    own_tests: OwnTestMaker | None  # makes the test alerts that sessions ask for (TR2)
 
     def enter(
         self,
@@ -508,6 +508,8 @@ class Session:
         test within the last hour (TR5).
         """
         place, tests = self._audience.first_place(self.row), self._audience.own_tests
+        if tests is None:
+            raise _Refused("unknown-type", "this process sends no tests")
         if place is None:
             raise _Refused("no-place", "this session has no place, so no alert would reach it")
         if wait_s := tests.wait_s(None if self._proof is None else self._proof.subject, now):

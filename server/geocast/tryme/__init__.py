@@ -3,6 +3,7 @@
 An *own test* is an alert that a process makes for one session or push device, and sends to it alone.
 
 alerts    makes own tests, and counts how many each subject has asked for
+port      the interface through which the stream uses them
 
 The rules are in docs/protocol.md, "Own tests". This list says which code implements them:
 

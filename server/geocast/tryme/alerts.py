@@ -14,7 +14,6 @@ from ..policy import Policy, load
 from ..policy.publishers.bounds import Rate
 from ..policy.publishers.rates import Rates
 
-KEY_PATTERN = "^[A-Za-z0-9._:-]{1,64}$"  # of the `id` with which a client asks; the alert's id has a prefix before it
 LIFE_MS = 300_000
 RATES = (Rate(1, 3600),)  # of one subject
 ALL_RATES = (Rate(10_000, 3600),)  # of all subjects together, which bounds the memory for the counts
@@ -29,7 +28,7 @@ def _built_in() -> Policy:
 
 
 class OwnTests:
-    """Makes own tests: alerts that one session or push device has asked for. Counts them by subject (rule TR5)."""
+    """Makes own tests according to the policy, and counts them by subject (see `port.OwnTestMaker`)."""
 
     def __init__(self, policy: Callable[[], Policy] = _built_in) -> None:
         """Create the object. `policy` returns the policy that is in force, whose `[test]` has the texts.
@@ -40,11 +39,6 @@ class OwnTests:
         self._rates = Rates()
 
     def wait_s(self, subject: Subject | None, now: Now) -> int:
-        """Count one own test for a subject and return 0, unless the subject has had its share.
-
-        Otherwise count nothing, and return the number of seconds to wait. A session without a token (in the mode
-        `--dev`) has no subject and no share of its own: pass None.
-        """
         at = now.monotonic
         if subject is not None and (wait_s := self._rates.take(subject, RATES, at)):
             return math.ceil(wait_s)
@@ -58,10 +52,6 @@ class OwnTests:
         self._rates.give_back(subject, taken_s)
 
     def alert(self, key: str, place: tuple[float, float, float], now: Now) -> Revision:
-        """Return an own test around a place: latitude and longitude in degrees, and reach in metres (rule TR2).
-
-        `key` is the id with which the client has asked.
-        """
         policy = self._policy()
         text = policy.test
         name = text.category or next(iter(policy.categories))

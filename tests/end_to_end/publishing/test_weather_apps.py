@@ -109,7 +109,7 @@ def test_server_status_has_what_apps_read(node: Node) -> None:
 
 
 def test_place_that_was_asked_for_is_in_no_log_line_and_no_metric(node: Node) -> None:
-    """FA6: nor in the answer to a request that is refused."""
+    """FA6, DP27 and DP28: nor in the answer to a request that is refused."""
     box = "min_lat=48.1234567&max_lat=48.1254567&min_lon=11.7654321&max_lon=11.7674321"
     assert feed(node).get(f"/alert/area?{box}").status_code == 200
     refused = feed(node).get(f"/alert/area?{box}&zoom=3")
