@@ -150,6 +150,13 @@ ROWS: dict[str, list[Panel]] = {
             wrong=0.1,
         ),
         Panel(
+            "Storing an entry",
+            "The time until the log has stored an entry durably. If it is long, the disk or Redis is slow.",
+            [quantile(q, "geocast_append_seconds") for q in (0.5, 0.99)],
+            unit="s",
+            wrong=0.5,
+        ),
+        Panel(
             "Fan-out",
             "The time from reading an entry to its last write (p99), and the age of the oldest running fan-out.",
             [quantile(0.99, "geocast_fan_out_seconds"), each("geocast_oldest_flight_seconds", "under way")],

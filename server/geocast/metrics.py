@@ -102,6 +102,16 @@ class Metrics:
         return generate_latest(_Merged(merged([export(self.registry), *self._others()])))
 
 
+def append_times() -> Histogram:
+    """Return a histogram for the time that the log takes to store an entry durably. The log itself exports it."""
+    return Histogram(
+        "geocast_append_seconds",
+        "From the decision to append an entry until the log has stored it durably",
+        buckets=_LATENCY_S,
+        registry=None,
+    )
+
+
 class _Reader(Collector):
     def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
         self._read = read

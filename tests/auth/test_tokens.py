@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec_key
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa_key
+from hypothesis import given
+from hypothesis import strategies as st
 from jwt import PyJWK, PyJWS
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from support.fakes import NOON_MS
@@ -401,6 +403,47 @@ def test_tampered_token_is_invalid():
 def test_hostile_token_text_is_refused_without_exception(token):
     """The result is always the same, and no exception is raised (rule T4)."""
     assert check(token) is None
+
+
+HEADER_PARTS = {
+    "alg": st.sampled_from(["EdDSA", "HS256", "none", "", None, ["EdDSA"]]),
+    "kid": st.sampled_from(["k1", "dev", "k9", "", None, 1, ["k1"]]),
+    "typ": st.sampled_from(["JWT", 1, None]),
+    "crit": st.sampled_from([[], ["b64"], ["x"], None]),
+    "b64": st.booleans() | st.none(),
+}
+CLAIM_PARTS = {
+    "aud": st.sampled_from(
+        [AUDIENCE, "other", "", None, [], [AUDIENCE], ["x", AUDIENCE], [AUDIENCE, 1], {AUDIENCE: 1}]
+    ),
+    "sub": st.sampled_from(["desk-7", "", None, 7, "\ud800"]),
+    "exp": st.sampled_from([NOON_S + 60, NOON_S, NOON_S + 0.5, None, "5", True]),
+    "jti": st.sampled_from(["1", 1, None]),
+    "iss": st.sampled_from(["x", 1, None]),
+}
+
+
+@given(
+    st.fixed_dictionaries({}, optional=HEADER_PARTS).map(lambda odd: {"alg": "HS256", "kid": "dev"} | odd),
+    st.fixed_dictionaries({}, optional=CLAIM_PARTS).map(lambda odd: CLAIMS | odd),
+    st.sampled_from(["", "=", "==", ".", " ", "A", "é"]),
+    st.sampled_from([b"s" * 32, b"x" * 32]),
+)
+def test_token_is_valid_exactly_if_pyjwt_finds_it_valid(header, claims, more, secret):
+    """The verifier splits a token into its parts by itself, so it is compared with the library's `decode`."""
+    signed = f"{segment(header)}.{segment(claims)}"
+    signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(signed.encode(), secret)
+    token = f"{signed}.{segment(signature)}{more}"
+    required = {"require": ["aud", "sub", "exp"], "verify_exp": False}
+    try:
+        key = KEYS[header["kid"]]
+        claimed = jwt.decode(token, key, [key.algorithm_name], audience=AUDIENCE, options=required)
+    except (jwt.PyJWTError, KeyError, TypeError):
+        claimed = None
+    grant = check(token)
+    assert grant is None or claimed is not None
+    if claimed is not None and isinstance(claimed["sub"], str) and claimed["exp"] == NOON_S + 60:
+        assert (grant is None) == (claimed["sub"] in ("", "\ud800") or "crit" in header)  # no extension is accepted
 
 
 @pytest.mark.parametrize("claims", [[], "x", 5, None, b"\xff", b"[" * 2000])

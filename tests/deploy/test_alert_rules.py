@@ -102,6 +102,8 @@ def healthy():
         for le in ("0.5", "2", "5", "+Inf"):
             series[of_node("geocast_publish_to_last_write_seconds_bucket", instance=instance, le=le)] = rising(1)
         series[of_node("geocast_loop_lag_seconds_bucket", instance=instance, le="0.1")] = rising(599)
+        for le in ("0.1", "0.5", "1", "+Inf"):
+            series[of_node("geocast_append_seconds_bucket", instance=instance, le=le)] = rising(9)
         series[of_node("geocast_closes_total", instance=instance, code="4401")] = rising(1)
     for name, labels, values in (
         ("up", {}, steady(1)),
@@ -168,6 +170,10 @@ CASES = {
     "GeocastFanOutStuck": ({a("geocast_oldest_flight_seconds"): then(0, 1, by=30)}, ()),
     "GeocastLoopLag": (
         {a("geocast_loop_lag_seconds_bucket", le="0.1"): then(0, 599 * 2 * BREAKS, by=400, rises=599)},
+        (),
+    ),
+    "GeocastSlowLog": (
+        {a("geocast_append_seconds_bucket", le=le): then(0, 18 * BREAKS, by=8, rises=9) for le in ("0.1", "0.5")},
         (),
     ),
     "GeocastSlowSessions": ({a("geocast_slow_sessions"): then(5, 60)}, ()),

@@ -1,6 +1,7 @@
 """Threads for slow work beside the event loop (`run.threads`)."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ import pytest
 
 from geocast.model import problems
 from geocast.model.problems import Problem
-from geocast.run.threads import LONG_S, MAX_WORKS, THREADS, Threads
+from geocast.run.threads import LONG_S, MAX_WORKS, MOST_S, THREADS, CollectionPause, Threads
 
 
 def test_event_loop_continues_while_a_thread_works():
@@ -52,6 +53,35 @@ def test_objects_of_refused_work_are_freed_in_its_thread():
         assert freed_in[0] is not threading.current_thread()
 
     asyncio.run(main())
+
+
+def test_no_garbage_is_collected_while_threads_work():
+    """The collector would stop the event loop to examine what the work has made. It goes on when all work has ended."""
+
+    async def main():
+        threads, go = Threads(), threading.Event()
+        first = asyncio.ensure_future(threads(lambda: (gc.isenabled(), go.wait(60)), "a"))
+        assert await threads(gc.isenabled, "b") is False
+        go.set()
+        assert await first == (False, True)
+
+    asyncio.run(main())
+    assert gc.isenabled()
+
+
+def test_garbage_is_collected_again_if_threads_always_work(monkeypatch):
+    """Otherwise reference cycles could fill the memory."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pause = CollectionPause()
+    with pause:
+        with pause:
+            now = MOST_S
+        assert not gc.isenabled()
+        with pause:
+            now = MOST_S + 1
+        assert gc.isenabled()
+    assert gc.isenabled()
 
 
 def test_work_waits_if_all_threads_are_busy_and_is_refused_beyond_a_share():

@@ -113,6 +113,8 @@ class Line:
         if self.transport.reading:
             waiting, self._waiting = self._waiting, b""
             self.connection.data_received(waiting)
+        if self.stream.runs:
+            take_turns(self.stream)
 
     def ask(self, start: str = "GET /v1/stream HTTP/1.1", **headers: str | None) -> None:
         """Send a handshake request; `Sec_WebSocket_Key="…"` changes a header, None leaves it out."""
@@ -162,9 +164,25 @@ class Line:
 
 def a_stream(*, capacity: int = 8, unsaid: int = 8, **options) -> Stream:
     """Return a node's stream with a hub and a clock that stands still; no token is needed."""
-    return Stream(
-        Hub(capacity), TokenVerifier({}, required=False), FakeClock(), capacity=capacity, unsaid=unsaid, **options
+    stream = Stream(
+        Hub(capacity),
+        TokenVerifier({}, required=False),
+        FakeClock(),
+        capacity=capacity,
+        unsaid=unsaid,
+        call_later=lambda _seconds, call: stream.due.append(call),
+        **options,
     )
+    stream.due = []  # the calls that the loop has to make; `take_turns` makes them
+    stream.runs = True  # whether they are made after each piece of data from a client
+    return stream
+
+
+def take_turns(stream: Stream, most: int = 10_000) -> None:
+    """Make at most `most` of the calls that the stream has asked the loop for."""
+    for _ in range(most):
+        if stream.due:
+            stream.due.pop(0)()
 
 
 def opened(stream: Stream | None = None, **options) -> Line:

@@ -3,11 +3,13 @@
 Rules are those of `geocast.stream.connection`; sections are those of RFC 6455.
 """
 
+import itertools
 import json
 import logging
+import time
 
 import pytest
-from stream.line import CONT, DESCRIPTOR, HELLO, TEXT, Line, close_frame, frame, joined, opened
+from stream.line import CONT, DESCRIPTOR, HELLO, TEXT, Line, a_stream, close_frame, frame, joined, opened, take_turns
 from support.fakes import DALLAS, a_revision
 from websockets.frames import Opcode
 from websockets.protocol import OPEN
@@ -17,17 +19,22 @@ from geocast.model import close_codes
 from geocast.stream.connection import (
     BURST,
     FRAGMENT_COST,
+    HASTE_S,
+    HELLO_S,
+    HELLOS_S,
     LINGER_S,
     MAX_HELLO_BYTES,
     MAX_MESSAGE_BYTES,
     RATE_PER_S,
     control_answer,
     retire,
+    whole_message,
 )
 from geocast.stream.session import Session
 
 KEY = {"kty": "oct", "kid": "k", "alg": "HS256", "k": "c2VjcmV0" * 8}
 PING_MESSAGE = json.dumps({"type": "ping"}).encode()
+PING_FRAME = frame(TEXT, PING_MESSAGE)
 
 
 # ---- messages and fragments ----------------------------------------------------------------------------------
@@ -169,6 +176,34 @@ def test_answers_to_pings_and_pongs_equal_those_of_the_full_parser():
         assert control_answer(bytes((first, 0x80 | 126, 0, 126)) + bytes(4 + 126)) is None
 
 
+def test_payload_of_a_whole_message_equals_that_of_the_full_parser():
+    """Every first byte is tried with each kind of length, with a mask and without, whole, cut and followed (5.2)."""
+    for first in range(256):
+        for size, length in [(0, 0), (5, 5), (125, 125), (126, 126), (126, 300), (126, 5), (127, 300)]:
+            for mask in (b"", b"\0\0\0\0", b"\x01\xff\x80\x7e"):
+                wide = {126: 2, 127: 8}.get(size, 0)
+                head = bytes((first, size | (0x80 if mask else 0))) + (length.to_bytes(wide) if wide else b"") + mask
+                data = head + bytes(number % 251 for number in range(length))
+                payload = whole_message(data, 1000)
+                assert (payload is not None) == bool(mask and first in (0x81, 0x82) and (size, length) in WHOLE)
+                if payload is not None:
+                    assert payload == message_of_the_parser(data)
+                    assert whole_message(data[:-1], 1000) is None
+                    assert whole_message(data + b"x", 1000) is None
+                    assert whole_message(data, length - 1) is None
+
+
+WHOLE = [(0, 0), (5, 5), (125, 125), (126, 126), (126, 300)]
+
+
+def message_of_the_parser(data):
+    """Return the payload that websockets' parser finds in a frame."""
+    parser = ServerProtocol(state=OPEN)
+    parser.receive_data(data)
+    (message,) = parser.events_received()
+    return message.data
+
+
 def answer_of_the_parser(data):
     """Return the answer of websockets' parser to a frame."""
     parser = ServerProtocol(state=OPEN)
@@ -211,6 +246,73 @@ def test_session_that_exceeds_the_frame_rate_is_closed():
     assert line.hear() == []
     line.say(frame(Opcode.PONG))
     assert line.hear() == [close_frame(close_codes.TOO_MANY)]
+
+
+def test_messages_ahead_of_the_rate_wait_for_their_turn():
+    """Each call of the loop handles one frame of one client, in the order of their coming (Rule 6)."""
+    hasty = joined()
+    stream = hasty.stream
+    second = joined(stream)
+    stream.runs = False
+    at_once = int(HASTE_S * RATE_PER_S)
+    hasty.say(PING_FRAME * (at_once + 5))
+    second.say(PING_FRAME * (at_once + 5))
+    first_heard, second_heard = len(hasty.received()), len(second.received())
+    assert at_once - 1 <= first_heard == second_heard <= at_once + 1
+    assert not hasty.transport.reading
+    for _ in range(2):
+        take_turns(stream, 1)
+        assert (hasty.received(), second.received()) == (["pong"], [])
+        take_turns(stream, 1)
+        assert (hasty.received(), second.received()) == ([], ["pong"])
+    take_turns(stream)
+    assert hasty.received() == second.received() == ["pong"] * (5 + at_once - first_heard - 2)
+    assert hasty.transport.reading
+    assert stream.due == []
+
+
+def test_hello_waits_if_others_have_used_up_the_time_of_an_iteration(monkeypatch):
+    """The loop handles a few of them, then sends alerts and answers others, then goes on (Rule 6)."""
+    stream = a_stream()
+    stream.runs = False
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks) * HELLOS_S * 0.7)
+    lines = [opened(stream) for _ in range(5)]
+    for line in lines:
+        line.tell(HELLO)
+    welcomed = [line.received() for line in lines]
+    assert welcomed == [["welcome"], ["welcome"], [], [], []]
+    take_turns(stream, 1)
+    assert [line.received() for line in lines] == [[], [], ["welcome"], [], []]
+    stream.clock.advance(2 * HELLO_S)
+    stream.sweep()
+    take_turns(stream)
+    assert [line.received() for line in lines] == [[], [], [], ["welcome"], ["welcome"]]
+
+
+def test_client_at_its_rate_is_handled_while_others_wait():
+    """Clients in haste delay only each other (Rule 6)."""
+    hasty = joined()
+    other = joined(hasty.stream)
+    hasty.stream.runs = False
+    hasty.say(PING_FRAME * 100)
+    other.say(PING_FRAME)
+    assert other.received() == ["pong"]
+
+
+def test_waiting_client_that_ends_leaves_the_queue():
+    """The loop's call finds nobody, and the queue works for the next client."""
+    hasty = joined()
+    stream = hasty.stream
+    stream.runs = False
+    hasty.say(PING_FRAME * 100)
+    hasty.lose()
+    assert not stream.hasty.waiting
+    take_turns(stream)
+    stream.runs = True
+    again = joined(stream)
+    again.say(PING_FRAME * 100)
+    assert again.received() == ["pong"] * 100
 
 
 def test_fragments_count_less_than_messages_but_their_number_is_limited():

@@ -4,7 +4,9 @@ Statuses are those of the protocol's section 5, "Connecting"; `test_refused_hand
 """
 
 import pytest
-from stream.line import HELLO, Line, a_stream, close_frame, joined, opened, request
+from hypothesis import event, given
+from hypothesis import strategies as st
+from stream.line import HEADERS, HELLO, Line, a_stream, close_frame, joined, opened, request
 
 from geocast.model import close_codes
 from geocast.stream import connection
@@ -31,6 +33,65 @@ def test_signed_stream_of_each_format_is_selected_if_preferred(first):
     line = Line()
     line.ask(Sec_WebSocket_Protocol=", ".join([first, *(wire.subprotocol for wire in WIRES)]))
     assert line.answer()[1]["sec-websocket-protocol"] == first
+
+
+ODD = st.sampled_from(["", "é", "\t", " x ", "a\r\nHost: b", "\x00", "x" * 9000, "websocket, x", "Upgrade", "0"])
+FIELDS = {
+    "Host": st.just("geocast.example") | ODD,
+    "Connection": st.sampled_from(["Upgrade", "upgrade", "keep-alive, Upgrade", "close", "Upgrade, x"]) | ODD,
+    "Upgrade": st.sampled_from(["websocket", "WebSocket", "h2c", "websocket/1"]) | ODD,
+    "Sec-WebSocket-Version": st.sampled_from(["13", "8", "13, 8", " 13"]) | ODD,
+    "Sec-WebSocket-Key": st.sampled_from(["dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZR==", "AAAA", "*" * 24])
+    | ODD,
+    "Sec-WebSocket-Protocol": st.sampled_from(["geocast.v1.json", "x ,geocast.v1.msgpack", "geocast.v1.json,", "a b"])
+    | ODD,
+    "Origin": st.sampled_from(["https://app.example", "https://evil.example", "null"]) | ODD,
+    "Content-Length": st.sampled_from(["0", "5"]),
+    "Transfer-Encoding": st.just("chunked"),
+    "Sec-WebSocket-Extensions": st.just("permessage-deflate; client_max_window_bits") | ODD,
+    "X-Forwarded-For": st.just("203.0.113.7") | ODD,
+    "Bad Name": st.just("x"),
+}
+
+
+@st.composite
+def _heads(draw):
+    """Draw a head of a request: an ordinary one with a few fields that are changed, repeated or left out."""
+    fields = list(HEADERS.items())
+    for name in draw(st.lists(st.sampled_from(list(FIELDS)), max_size=3)):
+        how = draw(st.sampled_from(["replace", "add", "remove"]))
+        fields = [field for field in fields if how == "add" or field[0] != name]
+        if how != "remove":
+            fields.append((draw(st.sampled_from([name, name.lower(), name.upper()])), draw(FIELDS[name])))
+    start = draw(
+        st.sampled_from(["GET /v1/stream HTTP/1.1"] * 6 + ["GET /v1/stream?x HTTP/1.1", "GET /v1/stream HTTP/1.0"])
+    )
+    colon = draw(st.sampled_from([": ", ":", ":\t", " : "]))
+    return "".join([f"{start}\r\n", *(f"{name}{colon}{value}\r\n" for name, value in fields), "\r\n"]).encode("latin-1")
+
+
+@given(_heads())
+def test_request_accepted_without_the_parser_is_accepted_by_the_parser_with_the_same_answer(head):
+    """Rule 1 of stream/handshake.py: the module only accepts what the library accepts."""
+    stream = a_stream(origins=["https://app.example"])
+    quick = stream.accepted(head)
+    stream.accepted = lambda _head: None
+    line = Line(stream)
+    line.say(head)
+    if quick is not None:
+        assert _without_date(bytes(line.transport.written)) == _without_date(quick[1])
+    event(f"accepted: {quick is not None}")
+
+
+def _without_date(answer):
+    return [each for each in answer.split(b"\r\n") if not each.startswith(b"Date: ")]
+
+
+@pytest.mark.parametrize("changes", [{}, {"Origin": "https://app.example"}, {"Connection": "keep-alive, Upgrade"}])
+def test_ordinary_request_is_accepted_without_the_parser(changes):
+    """The requests of the usual clients, also those of browsers behind a proxy, need no parser."""
+    stream = a_stream(origins=["https://app.example"])
+    assert stream.accepted(request(**changes, User_Agent="x", X_Forwarded_For="203.0.113.7"))
 
 
 def test_handshake_that_arrives_byte_by_byte_is_accepted():

@@ -26,6 +26,11 @@ def preloading(source: Path) -> str:
     return " ".join([*os.environ.get("LD_PRELOAD", "").split(), _library(source)])
 
 
+def stuck_disk(gate: Path) -> dict[str, str]:
+    """Return the environment of a process whose `fsync` waits while the file `gate` exists (`slow_disk.c`)."""
+    return {"LD_PRELOAD": preloading(Path(__file__).with_name("slow_disk.c")), "STUCK_FSYNC": str(gate)}
+
+
 def slow_the_disk(seed: str) -> None:
     """Make `fsync` stall at random, by a seed, in each process that this process starts (`slow_disk.c`)."""
     os.environ.update(LD_PRELOAD=preloading(Path(__file__).with_name("slow_disk.c")), SLOW_FSYNC=seed)

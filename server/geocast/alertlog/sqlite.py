@@ -58,6 +58,7 @@ from prometheus_client.core import Metric
 from .. import failpoints
 from ..clock import Now
 from ..errors import ConfigError, LogUnavailable, trace
+from ..metrics import append_times
 from ..model.alert import Entry, OtherKind
 from ..model.call import KINDS, CallEntry
 from . import (
@@ -159,6 +160,7 @@ class SqliteLog:
         self._max_pages = max_pages
         self._bad_rows: set[int] = set()
         self._trusted_time = TrustedTime()
+        self._append_times = append_times()
         self._queue: list[tuple[Entry | CallEntry, asyncio.Future[bool]]] = []  # the appends that wait for a commit
         self._committer: asyncio.Task[None] | None = None  # the task that commits `_queue`; None if the queue is empty
         self._appended = asyncio.Event()  # set, and replaced by a new event, at each commit of this process
@@ -294,7 +296,8 @@ class SqliteLog:
         if self._committer is None:
             self._committer = asyncio.get_running_loop().create_task(self._commit_all())
         # If the caller is cancelled because its client has disconnected, the entry is still stored.
-        return await asyncio.shield(future)
+        with self._append_times.time():
+            return await asyncio.shield(future)
 
     async def _commit_all(self) -> None:
         """Commit batches from the queue until it is empty.
@@ -488,8 +491,8 @@ class SqliteLog:
                 await self._wait_for_commit(appended, seen)
 
     def metrics(self) -> Iterable[Metric]:
-        """Return nothing: this log has no metrics of its own."""
-        return ()
+        """Return the metrics that this log keeps about itself, for Prometheus."""
+        return self._append_times.collect()
 
     def nudge(self) -> None:
         """Wake the followers of this process, which then look for new entries."""

@@ -356,7 +356,25 @@ class HttpConnection(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that handles no signals: the node owns the event loop and handles them."""
+    """A uvicorn server that handles no signals: the node owns the event loop and handles them.
+
+    It wakes up once a second, for the `Date` of its answers, instead of ten times.
+    """
+
+    def __init__(self, settings: uvicorn.Config) -> None:
+        super().__init__(settings)
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        """Have `serve` close the connections and return."""
+        self.should_exit = True
+        self._ended.set()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._ended.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -387,5 +405,5 @@ async def serve(
     try:
         yield
     finally:
-        server.should_exit = True
+        server.end()
         await task

@@ -15,7 +15,7 @@ import contextlib
 import functools
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -305,6 +305,7 @@ async def _received(request: Request, most: int, take_place: Callable[[], None] 
     down. Errors that `take_place` raises are passed on.
     """
     drain: Drain = request.scope["drain"]
+    turn: Callable[[], Awaitable[None]] | None = request.scope.get("turn")
     chunks, size = [], 0
     try:
         async with drain.waiting(BODY_S):
@@ -321,10 +322,12 @@ async def _received(request: Request, most: int, take_place: Callable[[], None] 
     except (TimeoutError, ClientDisconnect):
         if drain.begun:
             raise _draining() from None
+        if turn is not None:
+            await turn()  # a subject whose thousand bodies are late at the same time must not stop the event loop
         raise Problem(problems.REQUEST_TIMEOUT, f"The body did not arrive within {BODY_S:g} s.") from None
     if take_place is not None:
         take_place()
-    if turn := request.scope.get("turn"):
+    if turn is not None:
         await turn()  # wait for this subject's turn: from here on the request uses the event loop's CPU time
     return b"".join(chunks)
 

@@ -57,13 +57,15 @@ def _serve(settings: Settings) -> None:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine in a new event loop of uvloop until the coroutine ends."""
+    """Run a coroutine in a new event loop of uvloop until the coroutine ends, and log what keeps the loop busy."""
     import asyncio
 
     import uvloop
 
+    from ..run.loop_watch import LoopWatch
+
     sys.setswitchinterval(SWITCH_S)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, LoopWatch(runner.get_loop()):
         runner.run(main)
 
 

@@ -74,7 +74,7 @@ class Pump:
 
     After every SLICE_S seconds of sending, the event loop handles its sockets, so that `hello`, `move` and requests of
     publishers don't have to wait for the end of a fan-out. The function `asked` returns whether the API is handling
-    requests; if it is, each call of `turn` sends to fewer sessions (ROWS_WHILE_ASKED). The event `idle` is set while
+    requests; if it is, the event loop does so after every ROWS_WHILE_ASKED sessions. The event `idle` is set while
     there is nothing to send.
     """
 
@@ -102,9 +102,9 @@ class Pump:
         If more remains to be sent, schedule another run for the next iteration of the event loop.
         """
         now = self._clock.now()
-        until = now.monotonic + SLICE_S
+        rows, slice_s = (ROWS_WHILE_ASKED, 0.0) if self._asked() else (None, SLICE_S)
+        until = now.monotonic + slice_s
         try:
-            rows = ROWS_WHILE_ASKED if self._asked() else None
             while more := self._hub.turn(now, rows):
                 now = self._clock.now()  # for each slice, so that it is never older than 5 ms when used (E2)
                 if now.monotonic >= until:

@@ -316,10 +316,11 @@ class Hello(Message):
 
     token: str = ""
     places: Places
-    holding: Annotated[dict[Id, RevisionNumber], Field(max_length=MAX_HOLDING)] = {}  # noqa: RUF012 (pydantic copies it)
-    categories: Categories = []  # noqa: RUF012
+    # A factory for an empty container is called for each message; a container itself would be copied, which takes 3 µs.
+    holding: Annotated[dict[Id, RevisionNumber], Field(max_length=MAX_HOLDING, default_factory=dict)]
+    categories: Categories = Field(default_factory=list)
     min_severity: Severity = "minor"
-    languages: Languages = []  # noqa: RUF012
+    languages: Languages = Field(default_factory=list)
 
 
 class Move(Answered):

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
+from end_to_end.kit.fork_server import ForkedProcess, can_fork, fork_server
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
 
@@ -26,7 +27,7 @@ class ServerProcess(ABC):
 
     def __init__(self, output_file: Path) -> None:
         self.output_file = output_file
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     @abstractmethod
     def start(self) -> None:
@@ -35,6 +36,10 @@ class ServerProcess(ABC):
     def spawn(self, *command: str | Path, environment: Mapping[str, str], folder: Path | None = None) -> None:
         """Start the process with an environment in a folder."""
         with self.output_file.open("ab") as output:
+            words = [str(word) for word in command]
+            if can_fork(words, environment):
+                self.process = fork_server().start(words, environment, folder, output.fileno())
+                return
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -7,7 +7,7 @@ from prometheus_client.core import Metric
 
 from ...clock import Now
 from ...errors import ConfigError, LogUnavailable
-from ...metrics import counter, gauge
+from ...metrics import append_times, counter, gauge
 from ...model.alert import Cancel, Entry, OtherKind
 from ...model.call import CallEntry
 from .. import (
@@ -63,6 +63,7 @@ class RedisStreamsLog:
         self._name = str(where)
         self._keys = f"{{{where.prefix}}}:"
         self._stream = f"{self._keys}stream"
+        self._append_times = append_times()
         self._primary = Primary(where)
         self.verifier = verifier or TrustAll()
         self._aside = Quarantine(self._name, self.verifier)
@@ -122,6 +123,7 @@ class RedisStreamsLog:
 
     def metrics(self) -> Iterable[Metric]:
         """Return the metrics of the log and of its Redis server, for Prometheus."""
+        yield from self._append_times.collect()
         history, mender = self._history, self._mender
         yield gauge("log_epoch", "Epoch of the log: a greater one when its history was rewound", history.epoch)
         yield gauge("log_sequence", "Sequence number of the last entry known to be in the log", history.seq)
@@ -145,7 +147,8 @@ class RedisStreamsLog:
 
     async def append(self, entry: Entry | CallEntry) -> bool:
         """Store `entry` and return True once it is durable, or return False if its number is not the next one."""
-        return await self._appender.append(Stored.of(entry))
+        with self._append_times.time():
+            return await self._appender.append(Stored.of(entry))
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
         """Add `counts` to the stored delivery counts of the alerts and calls.
