@@ -3,14 +3,12 @@
 import json
 
 import pytest
-from stream.line import TEXT, joined, opened
-from support.fakes import DALLAS, NOON_MS, FakeClock, a_cancel, a_revision
+from stream.line import TEXT, a_stream, joined, opened
+from support.fakes import DALLAS, NOON_MS, a_cancel, a_revision
 from support.schemas import check_client_message, check_server_message
 
 from geocast.auth.scopes import RECEIVE
 from geocast.auth.tokens import Key, TokenVerifier, make_key, sign
-from geocast.stream.connection import Stream
-from geocast.stream.hub import Hub
 from geocast.tryme.alerts import OwnTests
 
 PLACES = [{"lat": DALLAS[0], "lng": DALLAS[1]}]
@@ -18,10 +16,9 @@ PRIVATE, PUBLIC = make_key("k1")
 ASKED = {"type": "try", "id": "k3Hq9wZ2", "ref": 4}
 
 
-def a_stream(tokens=None):
-    """Return a stream that sends own tests, with a clock that stands still; without `tokens` no token is needed."""
-    hub = Hub(8, own_tests=OwnTests())
-    return Stream(hub, tokens or TokenVerifier({}, required=False), FakeClock(), capacity=8, unsaid=8)
+def trying(**options):
+    """Return a stream that sends own tests."""
+    return a_stream(own_tests=OwnTests(), **options)
 
 
 def messages(line):
@@ -34,7 +31,7 @@ def messages(line):
 
 def with_places(stream=None, **hello):
     """Return a line whose client is in Dallas."""
-    line = opened(stream or a_stream())
+    line = opened(stream or trying())
     line.tell({"type": "hello", "places": PLACES} | hello)
     assert [each["type"] for each in messages(line)] == ["welcome"]
     return line
@@ -42,7 +39,7 @@ def with_places(stream=None, **hello):
 
 def test_try_is_answered_with_ok_and_a_test_alert_to_this_session_alone():
     """TR1 to TR3: without the scope alerts:test, and whatever the filter is."""
-    stream = a_stream()
+    stream = trying()
     other = with_places(stream)
     line = with_places(stream, categories=["robbery"], min_severity="extreme")
     check_client_message(ASKED)
@@ -64,7 +61,7 @@ def test_own_test_is_not_live_and_not_counted():
 
 def test_client_that_holds_an_own_test_is_sent_nothing_about_it_after_it_reconnects():
     """TR7: it is unknown (R5e), and alerts are sent as ever."""
-    stream = a_stream()
+    stream = trying()
     line = opened(stream)
     stream.hub.deliver(a_revision("a-1"), line.clock.now())
     line.tell({"type": "hello", "places": PLACES, "holding": {"try:k3Hq9wZ2": 1, "a-1": 1}})
@@ -77,7 +74,7 @@ def test_client_that_holds_an_own_test_is_sent_nothing_about_it_after_it_reconne
 
 def test_session_without_a_place_is_refused_a_test():
     """TR6."""
-    line = joined(a_stream())
+    line = joined(trying())
     line.tell(ASKED)
     [error] = messages(line)
     assert (error["code"], error["ref"]) == ("no-place", 4)
@@ -95,7 +92,7 @@ def test_try_with_a_malformed_id_is_refused(wrong):
 
 def test_second_test_of_a_subject_within_an_hour_is_refused_on_every_connection():
     """TR5: `retry_after_s` has the seconds to wait, and the session goes on."""
-    stream = a_stream(TokenVerifier({"k1": Key(PUBLIC, "EdDSA")}))
+    stream = trying(tokens=TokenVerifier({"k1": Key(PUBLIC, "EdDSA")}))
 
     def hello(sub):
         return with_places(stream, token=sign(PRIVATE, sub, [RECEIVE], NOON_MS // 1000, 7200))
