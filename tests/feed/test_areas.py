@@ -179,7 +179,7 @@ async def test_message_is_made_once_however_often_it_is_asked_for():
 
     feed.log.history = counted
     found = {await feed.areas.message(uuid_of("a-1", 1)) for _ in range(5)}
-    assert (len(found), reads) == (1, ["a-1"])
+    assert (len(found), reads, feed.areas.requests) == (1, ["a-1"], {"alert": 5})
 
 
 def test_uuid_is_of_version_5_and_the_same_everywhere():

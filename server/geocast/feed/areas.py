@@ -16,6 +16,7 @@ import asyncio
 import math
 import re
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -69,6 +70,7 @@ class Areas:
     def __init__(self, live: LiveAlerts, alert_log: AlertLog, clock: Clock, issuer: cap.Issuer, page: str) -> None:
         """Prepare to answer. `page` is the URL of the feed, for the server's status (FA5)."""
         self.issuer = issuer  # replaced when the policy changes
+        self.requests: Counter[str] = Counter()  # how many requests were made, by kind; never by place (FA6)
         self._live = live
         self._log = alert_log
         self._clock = clock
@@ -93,7 +95,7 @@ class Areas:
         if alert is None or alert.restricted or alert.unbelieved:  # as in the feed (rule PF1)
             return
         self._columns = None
-        self._rows[alert.id] = [] if alert.cancel is not None else _rows_of(alert.revision)
+        self._rows[alert.id] = _rows_of(alert.revision)
         for number in range(self._named.get(alert.id, 0) + 1, alert.revision_number + 1):
             self._names[uuid_of(alert.id, number)] = alert.id, number
         self._named[alert.id] = max(alert.revision_number, self._named.get(alert.id, 0))
@@ -115,6 +117,7 @@ class Areas:
 
         `parameters` are those of the request. Raise Problem (400) if they are no box.
         """
+        self.requests["area"] += 1
         box = _widened(_box_of(parameters))
         columns = self._columns = self._columns or _columns_of(self._rows)
         if not columns.rows:
@@ -159,6 +162,7 @@ class Areas:
         Raise Problem (404) if the feed has no such revision, or no longer, and LogUnavailable if the log is needed and
         can't be read.
         """
+        self.requests["alert"] += 1
         alert_id, number = self._names.get(name.lower(), ("", 0))
         self._find(alert_id)
         made = self._messages.setdefault(alert_id, {})
@@ -185,6 +189,7 @@ class Areas:
 
     def status(self, *, is_busy: bool) -> dict[str, Any]:
         """Return the server's status (FA5). `is_busy`: whether many requests are in progress."""
+        self.requests["status"] += 1
         return {**self._status, "congestion_state": int(is_busy)}
 
 

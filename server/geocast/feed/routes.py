@@ -152,10 +152,13 @@ class Feed:
         return cache.of_one(content, picture, alert, self._clock.now())
 
     def metrics(self) -> Iterator[Metric]:
-        """Yield two metrics: the number of alerts in the feed, and the counts of its answers by status."""
+        """Yield the number of alerts in the feed, and the counts of its answers and of the requests of weather apps."""
         yield gauge("feed_alerts", "Alerts that the public feed has, cancelled ones included", len(self.live))
         answers = [(str(status), number) for status, number in sorted(self.answers.items())]
         yield counters("feed_answers", "Answers of the public feed", "status", answers)
+        if self.areas is not None:
+            requests = sorted(self.areas.requests.items())
+            yield counters("feed_app_requests", "Requests of weather apps to the public feed", "request", requests)
 
 
 def _routes_of_areas(areas: Areas, is_busy: Callable[[], bool]) -> Iterator[Route]:

@@ -115,6 +115,7 @@ def test_place_that_was_asked_for_is_in_no_log_line_and_no_metric(node: Node) ->
     refused = feed(node).get(f"/alert/area?{box}&zoom=3")
     assert refused.status_code == 400
     seen = node.output() + refused.text + node.get("/metrics").text
+    assert 'geocast_feed_app_requests_total{request="area"}' in seen
     assert not re.search("48[.,]12|11[.,]76|1234567|7654321", seen)
 
 
