@@ -43,6 +43,7 @@ DUTIES = {
     "inside": Duty("C4 M5", "shows only alerts that it is inside of, and acknowledges each of them once"),
     "polygons": Duty("C4 D4", "decides correctly whether it is inside a polygon with its buffer"),
     "holding": Duty("C5", "lists in `holding` the alerts that it still shows"),
+    "own-test": Duty("TR7", "shows a test alert of its own until it ends, also if the node says nothing more about it"),
     "at-most-256": Duty("C5", "lists at most 256 alerts, those that end last"),
     "ping": Duty("W9", "sends `ping` after `heartbeat_s` without a message"),
     "dead": Duty("W9", "gives up a connection on which nothing comes within 10 s of its `ping`"),
@@ -619,6 +620,26 @@ async def _asked(server: ScriptedFeed) -> Talk:
     return talk
 
 
+async def own_test(server: ScriptedServer) -> None:
+    """Send a test alert of the kind that a client may ask for: nothing follows it, and the node knows nothing of it."""
+    talk = await server.client()
+    await talk.welcome()
+    await talk.own_test("kit")
+    await talk.own_test("brief", lasts_s=1.0)  # the clients may keep it for two seconds from now (C2a)
+    await talk.fence()
+    found = server.findings
+    found.check("own-test", talk.acks()["try:kit", 1] == 1, "did not show a test alert, or acknowledged it twice")
+    await asyncio.sleep(2.0 + MOMENT_S)
+    talk = await _return(server, talk, 1012)
+    held = _held(talk)
+    found.check("own-test", held.get("try:kit") == 1, "`holding` lacks a test alert that is still shown")
+    found.check("own-test", "try:brief" not in held, "`holding` lists a test alert that has ended")
+    await talk.welcome()  # an unknown id is answered by nothing (R5e)
+    await talk.fence()
+    held = _held(await _return(server, talk, 1012))
+    found.check("own-test", held.get("try:kit") == 1, "dropped a test alert that the node says nothing about")
+
+
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
@@ -635,6 +656,7 @@ SCENARIOS = {
         Scenario("later", ("later",), later),
         Scenario("basics", ("handshake", "hello", "form", "pong", "unknown", "unknown-cancel", "holding"), basics),
         Scenario("revisions", ("revisions", "holding"), revisions),
+        Scenario("own-test", ("own-test",), own_test),
         Scenario("inside", ("inside",), inside),
         Scenario("polygons", ("polygons",), polygons),
         Scenario("languages", ("languages",), languages),

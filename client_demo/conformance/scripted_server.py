@@ -47,7 +47,7 @@ HELLO_S = 10.0  # S5
 FENCE_S = 3.0  # how long to wait for the acknowledgement of an alert; longer after many alerts
 MOMENT_S = 0.5  # how long to wait for a client that acknowledges nothing
 LIE = "not allowed, never come back"  # the text of a close reason (Rule 3)
-FROM_CLIENTS = ("hello", "move", "filter", "token", "ack", "ping", "accept", "decline", "report")
+FROM_CLIENTS = ("hello", "move", "filter", "token", "ack", "ping", "accept", "decline", "report", "try")
 
 
 class Over(Exception):  # noqa: N818 (an outcome)
@@ -204,6 +204,9 @@ class Talk:
         match message.get("type"):
             case "move" | "filter" | "token":
                 await self.say({"type": "ok", "live": 0, **ref})
+            case "try":
+                await self.say({"type": "ok", "live": 1, **ref})
+                await self.own_test(message["id"])
             case "ping" if self.answers_pings:
                 await self.say({"type": "pong", "now": self.server.now(), **ref})
 
@@ -268,6 +271,10 @@ class Talk:
             "area": [{"type": "circle", "lat": lat, "lng": lng, "radius_m": 5000.0}],
         }
         await self.say({"type": "alert", "alert": {**content, **more}})
+
+    async def own_test(self, key: str, *, lasts_s: float = 300) -> None:
+        """Send the test alert that a client has asked for with this id."""
+        await self.alert(f"try:{key}", lasts_s=lasts_s, status="test", source="geocast")
 
     async def polygon(
         self,

@@ -26,6 +26,7 @@ import json
 import logging
 import random
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -237,6 +238,19 @@ class Client:
             fields.pop("languages", None)
         if fields:
             await self._ask({"type": "filter", **fields})
+
+    async def try_me(self) -> str | None:
+        """Ask for one test alert to this connection alone, and return its id (protocol, TR1).
+
+        The test arrives like any alert, through `on_change`, when this method returns. Return None if the client is not
+        connected, or if the connection ends before the answer. Raise RequestRefused if the server refuses the request:
+        `no-place`, `rate-limited` (see `retry_after_s`), or `unknown-type` from a server of an older release.
+        """
+        link, key = self._link, secrets.token_urlsafe(12)
+        if link is None:
+            return None
+        await link.ask({"type": "try", "id": key})
+        return f"try:{key}" if self._link is link else None
 
     def ack(self, alert_id: str, revision: int) -> None:
         """Acknowledge that this revision of an alert was shown to the person.

@@ -70,7 +70,8 @@ class Devices(ApiClient):
         """Register a phone for pushes, or renew its registration.
 
         The answer has `until` and `live`, and at the first registration also `secret`. `more` may contain `categories`,
-        `min_severity`, `languages` and `proofs`. Raise ValueError if there are more than 8 places.
+        `min_severity`, `languages`, `proofs`, and `try` (an id, to be pushed one test alert: protocol, TR1). Raise
+        ValueError if there are more than 8 places.
         """
         body = {
             "subscription": subscription,

@@ -27,14 +27,16 @@ class ClientError(Exception):
 
 
 class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours)
-    """Raised if the server has answered a `move`, `filter` or `token` with an `error`.
+    """Raised if the server has answered a `move`, `filter`, `token` or `try` with an `error`.
 
-    No part of the message was applied.
+    No part of the message was applied. `retry_after_s` is the number of seconds to wait before the next `try`; 0 if the
+    server has named none.
     """
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, retry_after_s: int = 0) -> None:
         super().__init__(f"the server refuses this: {detail} ({code})")
         self.code = code
+        self.retry_after_s = retry_after_s
 
 
 class Pace:
@@ -185,7 +187,9 @@ class Link:
         if message["type"] == "ok":
             answer.set_result(None)
         else:
-            answer.set_exception(RequestRefused(str(message.get("code", "")), str(message.get("detail", ""))))
+            wait_s = message.get("retry_after_s")
+            wait_s = wait_s if isinstance(wait_s, int) and wait_s > 0 else 0
+            answer.set_exception(RequestRefused(str(message.get("code", "")), str(message.get("detail", "")), wait_s))
         return True
 
 

@@ -538,6 +538,7 @@ LEFT_OUT = {
     "geocast_build_info": "the release of a node, which is looked up but not watched",
     "geocast_feed_alerts": "with --feed only",
     "geocast_feed_answers_total": "with --feed only",
+    "geocast_feed_app_requests_total": "with --feed-areas only",
     "geocast_held_total": "requests that a desk had to confirm, which are also among the refusals by type",
     "geocast_key_fetches_total": "rare, and a rule watches the fetches that fail",
     "geocast_keys_fetched_timestamp_seconds": "a rule watches it",

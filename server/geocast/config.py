@@ -81,6 +81,7 @@ class Settings:
     feed: Address | None = None
     feed_url: str = ""
     feed_sender: str = ""
+    feed_areas: bool = False
     log_replicas: int = 0
     allow_volatile_log: bool = False
     keys: Path | KeyUrl | None = None
@@ -123,8 +124,8 @@ class Settings:
             yield "--feed needs --feed-url: the public address of the feed, https://HOST or https://HOST/PATH"
         if self.feed is not None and not _CAP_SENDER.fullmatch(self.feed_sender):
             yield "--feed needs --feed-sender: the sender of its CAP messages, such as alerts@city.example, no blanks"
-        if self.feed is None and (self.feed_url or self.feed_sender):
-            yield "--feed-url and --feed-sender are for --feed HOST:PORT"
+        if self.feed is None and (self.feed_url or self.feed_sender or self.feed_areas):
+            yield "--feed-url, --feed-sender and --feed-areas are for --feed HOST:PORT"
         if self.cap_zones and self.cap_sources is None:
             yield "--cap-zones is for --cap-sources"
         for name, address in self.addresses:

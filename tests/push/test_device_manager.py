@@ -94,11 +94,12 @@ class Away(MemoryDevices):
 class Process:
     """A process with one device, in Dallas, and a clock that the test sets."""
 
-    def __init__(self, services="push.example"):
+    def __init__(self, services="push.example", store=None, shards=None):
         self.services = parse_services(services)
         self.clock = FakeClock()
         self.client = Notes()
-        self.store = Away()
+        self.store = store or Away()
+        self.shards = shards or StaticShards()
         self.standing = {}  # by `sub`: whether the token is valid; None: its key is unknown
         self.waking = self.again()
 
@@ -106,12 +107,12 @@ class Process:
         """Return a new manager on the same store, as after a restart."""
         vapid = Vapid(VAPID, "mailto:a@b.example")
         return DeviceManager(
-            1_000, self.store, StaticShards(), self.client, Keyring([bytes(32)]), self.services, vapid,
+            1_000, self.store, self.shards, self.client, Keyring([bytes(32)]), self.services, vapid,
             self.clock, chance=lambda: 0.5, stands=lambda record: self.standing.get(record.sub, True),
         )  # fmt: skip
 
-    async def register(self, name="device", **fields):
-        """Register a device; return how many pushes follow."""
+    async def register(self, name="device", holding=None, **fields):
+        """Register a device, which says that it has the alerts `holding`; return how many pushes follow."""
         given = {
             "id": name, "sub": name, "endpoint": f"https://push.example/{name}", "p256dh": PUBLIC, "auth": bytes(16),
             "vapid": VAPID[0].public, "topic_key": bytes(32), "secret": name.encode(),
@@ -120,7 +121,7 @@ class Process:
         }  # fmt: skip
         record, until_ms = Record(**(given | fields)), self.clock.wall_ms + LEASE_MS
         digest = self.waking.records.digest_of(record.subject, record.id)
-        done = await self.waking.put(digest, lambda _before: (record, until_ms))
+        done = await self.waking.put(digest, lambda _before: (record, until_ms), holding=holding)
         await turns()
         return done.live
 

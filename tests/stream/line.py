@@ -162,11 +162,13 @@ class Line:
         self.stream.sweep()
 
 
-def a_stream(*, capacity: int = 8, unsaid: int = 8, **options) -> Stream:
-    """Return a node's stream with a hub and a clock that stands still; no token is needed."""
+def a_stream(
+    *, capacity: int = 8, unsaid: int = 8, tokens: TokenVerifier | None = None, own_tests=None, **options
+) -> Stream:
+    """Return a node's stream with a hub and a clock that stands still; without `tokens` no token is needed."""
     stream = Stream(
-        Hub(capacity),
-        TokenVerifier({}, required=False),
+        Hub(capacity, own_tests=own_tests),
+        tokens or TokenVerifier({}, required=False),
         FakeClock(),
         capacity=capacity,
         unsaid=unsaid,

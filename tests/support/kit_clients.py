@@ -155,6 +155,13 @@ def its_box(shape: dict[str, Any]) -> dict[str, Any]:
     return shape | {"coordinates": [[[west, south], [east, south], [east, north], [west, north], [west, south]]]}
 
 
+class OnlyActual(Holdings):
+    """Holdings that show no tests and no exercises."""
+
+    def take_alert(self, alert, own):
+        return super().take_alert(alert, own) if alert["status"] == "actual" else []
+
+
 class LatestWins(Holdings):
     """Holdings that treat the revision that arrives last as the newest."""
 
@@ -436,6 +443,8 @@ BROKEN: dict[str, tuple[str, str, Run]] = {
     "acknowledges everything": ("inside", "inside", a_client(Eager)),
     "uses the bounding box of a polygon": ("polygons", "polygons", seeing(its_box)),
     "ignores the buffer of a polygon": ("polygons", "polygons", seeing(lambda shape: shape | {"buffer_m": 0.0})),
+    "shows no test": ("own-test", "own-test", a_client(holding(OnlyActual))),
+    "forgets a test when it reconnects": ("own-test", "own-test", a_client(Forgetful)),
     "sends no holding": ("holding", "revisions", a_client(Forgetful)),
     "lists all held alerts": ("at-most-256", "many", a_client(holding(Unbounded))),
     "lists the alerts that end first": ("at-most-256", "many", a_client(holding(FirstOnes))),

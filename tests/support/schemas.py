@@ -13,7 +13,7 @@ from typing import Any
 from jsonschema_rs import Draft202012Validator
 
 ASYNCAPI = Path(__file__).resolve().parents[2] / "docs" / "asyncapi.json"
-FROM_CLIENTS = ("hello", "move", "filter", "token", "ack", "accept", "decline", "report", "ping")
+FROM_CLIENTS = ("hello", "move", "filter", "token", "ack", "accept", "decline", "report", "ping", "try")
 FROM_SERVERS = ("welcome", "alert", "cancel", "call", "task", "standdown", "ok", "pong", "error")
 
 

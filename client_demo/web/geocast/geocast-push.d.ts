@@ -117,6 +117,13 @@ export declare class Push {
   /** Check again, as when the page is opened. This also happens when the page is shown again. */
   check(): Promise<PushState>;
 
+  /**
+   * Ask for one test alert, pushed to this device alone, at most once in an hour for each subject. Resolves to its `id`, or
+   * to a `reason`: `not-registered`, `rate-limited` (try again after `retryAfterS`), or what else the server says. Never
+   * rejects.
+   */
+  try(): Promise<{ id: string } | { reason: string; retryAfterS?: number }>;
+
   /** Stop listening; the registration stays. */
   close(): void;
 }

@@ -119,6 +119,22 @@ export class Push {
     return this.#inTurn(() => this.#look());
   }
 
+  /** @type {Declared["try"]} */
+  try() {
+    return this.#inTurn(async () => {
+      const [test, known] = [drawnId(), await this.#kept.read(REGISTRATION).catch(() => null)];
+      if (this.#state.state !== "on" || !known) return { reason: "not-registered" };
+      try {
+        const worker = await this.#worker();
+        await this.#put(known, worker, await worker.pushManager.getSubscription(), test);
+        return { id: `try:${test}` };
+      } catch (/** @type {any} */ cause) {
+        const wait = Math.ceil((cause.retryMs ?? 0) / 1_000);
+        return withValues({ reason: String(cause.problem ?? cause.message), retryAfterS: wait || undefined });
+      }
+    });
+  }
+
   close() {
     for (const unwatch of this.#unwatch.splice(0)) unwatch();
     this.#clock.clearTimeout(this.#timer);
@@ -164,8 +180,12 @@ export class Push {
     return this.#on(await this.#put(known, worker, subscription));
   }
 
-  /** @param {Registration} known @param {any} worker @param {any} before @returns {Promise<number>} until when */
-  async #put(known, worker, before) {
+  /**
+   * @param {Registration} known @param {any} worker @param {any} before
+   * @param {string} [test]  the id of a test that this device is to be pushed (TR1)
+   * @returns {Promise<number>} until when
+   */
+  async #put(known, worker, before, test) {
     const { url, token } = this.#options;
     const { vapid, finest } = await offerOf(url);
     const subscription = await this.#subscribed(worker, before, known.vapid, vapid);
@@ -175,7 +195,7 @@ export class Push {
       throw new Failed("token", "no token could be fetched", cause);
     });
     let { id } = known;
-    let answer = await registered(url, id, String(jwt), body, holding);
+    let answer = await registered(url, id, String(jwt), body, holding, test);
     if (!answer.secret && !known.secret)
       // The answer with the secret was lost. A new id gets a new secret, and the server forgets the old id (WPR8).
       answer = await registered(url, (id = drawnId()), String(jwt), body, holding);

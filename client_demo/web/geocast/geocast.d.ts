@@ -493,6 +493,14 @@ export declare class Geocast {
   /** The same as `report(id, "arrived")`. */
   arrived(id: string): void;
 
+  /**
+   * Ask for one test alert to this connection alone, at most once in an hour for each subject. It comes as an `alert` event
+   * with the status `test`, right after the promise has resolved to its `id`. Otherwise the promise resolves to a `reason`:
+   * `not-connected`, `no-place`, `rate-limited` (try again after `retryAfterS`), or `unknown-type` from an older server. The
+   * refusal is an `error` event too. Never rejects.
+   */
+  try(): Promise<{ id: string } | { reason: string; retryAfterS?: number }>;
+
   /** Acknowledge that the person has seen this revision. It counts once, if it came on the present connection. */
   ack(alert: Pick<Alert | Call, "id" | "revision">): void;
 

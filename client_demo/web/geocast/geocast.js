@@ -90,6 +90,8 @@ export class Geocast {
   #random;
   #failures = 0; // attempts to connect that failed since the last welcome
   #wasWelcomed = false; // on the present or last connection
+  /** @type {ReturnType<Declared["try"]> | null} */
+  #trying = null;
   #attempt = 0; // number of the attempt, which identifies a token that comes too late
   #catchUp = 0; // messages that the welcome announced and that have not come yet
   /** @type {string | undefined} */
@@ -189,6 +191,21 @@ export class Geocast {
     this.#end({ state: "connecting" });
     if (source === "feed") this.#followFeed();
     else this.#connect();
+  }
+
+  /** @type {Declared["try"]} */
+  try() {
+    return (this.#trying ??= this.#try().finally(() => (this.#trying = null)));
+  }
+
+  async #try() {
+    const id = `t${Math.random().toString(36).slice(2)}${Math.random().toString(36).slice(2)}`; // needs no secrecy
+    const answer = this.#link?.isWelcomed ? this.#link.request("try", { id }) : null;
+    this.#settle();
+    const said = await answer;
+    if (said?.type === "ok") return { id: `try:${id}` };
+    const wait = Number(said?.retry_after_s);
+    return withValues({ reason: String(said?.code ?? "not-connected"), retryAfterS: wait > 0 ? wait : undefined });
   }
 
   get quals() {

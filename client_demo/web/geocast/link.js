@@ -20,7 +20,7 @@
  * @property {(message: Message) => void} take
  * @property {(message: Message) => Promise<Message>} [read]  returns the message to take instead; rejects a message to drop
  * @property {(message: Message, cause: unknown) => void} [dropped]  `read` has rejected
- * @property {(why: string) => void} refused  a `move`, `filter` or `token` was answered with an `error`
+ * @property {(why: string) => void} refused  a `move`, `filter`, `token` or `try` was answered with an `error`
  * @property {() => void} unreadable
  * @property {(code: number) => void} ended  once; never after `close`
  */
@@ -89,9 +89,9 @@ export class Link {
   #deadline; // for the handshake, the welcome, and the answer to a ping
   #heardAt;
   #pings = 0; // pings that wait to be sent: 0 or 1
-  /** @type {Map<string, { fields: object, answered: ((done: boolean) => void)[] }>} by type, not sent yet */
+  /** @type {Map<string, { fields: object, answered: ((answer: Message | null) => void)[] }>} by type, not sent yet */
   #wishes = new Map();
-  /** @type {Map<string, { ref: number, answered: ((done: boolean) => void)[] }>} by type, sent */
+  /** @type {Map<string, { ref: number, answered: ((answer: Message | null) => void)[] }>} by type, sent */
   #asked = new Map();
   /** @type {Message[]} */
   #acks = [];
@@ -135,11 +135,22 @@ export class Link {
    * @param {string} type @param {object} fields @returns {Promise<boolean>} whether the server has said `ok`
    */
   ask(type, fields) {
-    return new Promise((answered) => {
-      const wish = this.#wishes.get(type) ?? { fields: {}, answered: [] };
-      this.#wishes.set(type, { fields: { ...wish.fields, ...fields }, answered: [...wish.answered, answered] });
-      this.#flush();
-    });
+    return new Promise((answered) => this.#wish(type, fields, (answer) => answered(answer?.type === "ok")));
+  }
+
+  /**
+   * Ask, as `ask` does. Resolves to the answer, an `ok` or an `error`; null if the connection ended before.
+   * @param {string} type @param {object} fields @returns {Promise<Message | null>}
+   */
+  request(type, fields) {
+    return new Promise((answered) => this.#wish(type, fields, answered));
+  }
+
+  /** @param {string} type @param {object} fields @param {(answer: Message | null) => void} answered */
+  #wish(type, fields, answered) {
+    const wish = this.#wishes.get(type) ?? { fields: {}, answered: [] };
+    this.#wishes.set(type, { fields: { ...wish.fields, ...fields }, answered: [...wish.answered, answered] });
+    this.#flush();
   }
 
   /** @param {string} id @param {number} revision */
@@ -194,7 +205,7 @@ export class Link {
       // Some implementations throw if the socket was never open. It is over in any case.
     }
     for (const { answered } of [...this.#asked.values(), ...this.#wishes.values()])
-      for (const answer of answered) answer(false);
+      for (const answer of answered) answer(null);
   }
 
   // ---- receiving --------------------------------------------------------------------------------------------------
@@ -269,7 +280,7 @@ export class Link {
     const [type, { answered }] = found;
     this.#asked.delete(type);
     if (message.type === "error") this.#owner.refused(`the server refuses this ${type}: ${message.detail}`);
-    for (const answer of answered) answer(message.type === "ok");
+    for (const answer of answered) answer(message);
     this.#flush();
     return true;
   }

@@ -82,10 +82,11 @@ export async function offerOf(url) {
  * Register a device, or renew its lease. Throws Refused.
  * @param {string} url @param {string} id @param {string} token @param {Body} body
  * @param {ReadonlyMap<string, number>} holding  the held alerts
+ * @param {string} [test]  the id of a test that this device is to be pushed (TR1)
  * @returns {Promise<{ until: number, secret?: string }>}
  */
-export async function registered(url, id, token, body, holding) {
-  const call = { method: "PUT", bearer: token, body: { ...body, holding: fitting(holding) } };
+export async function registered(url, id, token, body, holding, test) {
+  const call = { method: "PUT", bearer: token, body: { ...body, ...(test && { try: test }), holding: fitting(holding) } };
   const { until, secret } = await asked(`${url}/devices/${id}`, call);
   return { until: Date.parse(until) || 0, ...(typeof secret === "string" && { secret }) };
 }

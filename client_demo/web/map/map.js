@@ -104,6 +104,19 @@ by("locate").addEventListener("click", () => {
   );
 });
 
+const NOT_TRIED = {
+  "not-connected": () => "There is no connection: no test can come.",
+  "no-place": () => "Choose your place first: nothing reaches nowhere.",
+  "rate-limited": ({ retryAfterS }) => `You have had a test within the last hour. The next one: in ${timeLeft(retryAfterS * 1000)}.`,
+};
+
+by("try").addEventListener("click", async () => {
+  const sent = await client.try();
+  if (!sent.id) {
+    notify(NOT_TRIED[sent.reason]?.(sent) ?? "This server sends no tests.");
+  }
+});
+
 // ---- while the page is closed ------------------------------------------------------------------------------------
 
 const NO_SERVICE =

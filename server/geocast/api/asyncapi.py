@@ -35,6 +35,7 @@ Qual = Annotated[str, Field(pattern="^[a-z0-9_]{1,32}$")]
 Base64Url = Annotated[str, Field(pattern="^[A-Za-z0-9_-]+$", max_length=1_024)]
 _LIVE = "Number of messages that follow at once: first those about calls, then cancels, then alerts by severity."
 _REST = "Until when this person is not called to anybody else, because they have just helped."
+_WAIT = "Only with the code `rate-limited`: the number of seconds after which a `try` is accepted again."
 _Live = Annotated[int, Field(ge=0, description=_LIVE)]
 
 
@@ -176,7 +177,7 @@ class StanddownMessage(BaseModel):
 
 
 class Ok(BaseModel):
-    """The answer to `move`, `filter` and `token` (M14)."""
+    """The answer to `move`, `filter` and `token` (M14), and to `try`, which the test alert follows (TR1)."""
 
     type: Literal["ok"]
     ref: Ref = 0
@@ -195,9 +196,10 @@ class Error(BaseModel):
     """The answer to a message that can't be applied. The session continues (M16)."""
 
     type: Literal["error"]
-    code: Annotated[str, Field(examples=["unknown-type", "bad-field"])]
+    code: Annotated[str, Field(examples=["unknown-type", "bad-field", "rate-limited", "no-place"])]
     detail: str
     ref: Ref = 0
+    retry_after_s: Annotated[int, Field(ge=1, description=_WAIT)] = 1
 
 
 _ANSWERS: dict[str, type[BaseModel]] = {
@@ -221,6 +223,7 @@ _REPLIES = {
     "accept": ["task", "standdown", "error"],
     "decline": ["standdown", "error"],
     "ping": ["pong", "error"],
+    "try": ["ok", "error"],
 }
 _POINT = {"lat": 32.78, "lng": -96.8, "accuracy_m": 25}
 _EXAMPLES: dict[str, dict[str, Any]] = {
@@ -237,6 +240,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "decline": {"id": "cad-3.8f1c02aa"},
     "report": {"id": "cad-3.8f1c02aa", "state": "arrived"},
     "ping": {"ref": 9},
+    "try": {"id": "k3Hq9wZ2", "ref": 10},
     "welcome": {
         "session": "K3v0Zq9d",
         "now": "2031-05-01T12:00:00.125Z",

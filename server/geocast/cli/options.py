@@ -123,6 +123,7 @@ _OPTIONS = (
     _option("--feed", type=ADDRESS, help="Where the public feed is served (HTTP); no feed if left out."),
     _option("--feed-url", default="", metavar="URL", help="The URL at which the public reaches the feed."),
     _option("--feed-sender", default="", metavar="NAME", help="The sender of the CAP messages of the feed."),
+    _option("--feed-areas", is_flag=True, help="Answer weather apps that ask the feed for the alerts in a box."),
     _option(
         "--log",
         metavar="URL",

@@ -15,12 +15,12 @@ from prometheus_client.core import Metric
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..alertlog import AlertLog
-from ..api.responses import RETRY_AFTER_S, as_problem, problem_document, unless_known
+from ..api.responses import RETRY_AFTER_S, as_problem, in_slices, problem_document, unless_known
 from ..clock import Clock
 from ..config import Settings
 from ..errors import LogUnavailable, trace
@@ -32,6 +32,7 @@ from ..policy import Policy
 from ..stream.live_alerts import LiveAlert, LiveAlerts
 from ..stream.log_reader import LogHealth, LogReader
 from . import atom, cache, cap, geojson
+from .areas import MEDIA_TYPE, Areas
 from .cache import Body, CachedBody
 from .gallery import Gallery
 from .picture import Picture, PictureRequest
@@ -48,6 +49,8 @@ _EVERYWHERE = {
     "Access-Control-Expose-Headers": "Age, Date, ETag, Retry-After",  # clients need these (rule PF6)
     "X-Content-Type-Options": "nosniff",
 }
+IN_BOX = "/alert/area"
+_NOT_STORED = {"Cache-Control": "no-store"}
 
 
 class Feed:
@@ -79,6 +82,9 @@ class Feed:
         self.geojson = cache.features(self.gallery, self.live, clock)
         self.atom = cache.entries(self.gallery, self.live, clock, self._site)
         self._issuer = cap.Issuer(settings.feed_sender, policy.cap_categories())
+        self.areas: Areas | None = None  # None without `--feed-areas`
+        if settings.feed_areas:
+            self.areas = Areas(self.live, alert_log, clock, self._issuer, self._site.url)
         self._log = alert_log
         self._clock = clock
         self._messages: dict[str, tuple[int, Body]] = {}  # by alert id: latest number, its CAP message
@@ -86,11 +92,16 @@ class Feed:
     def adopt(self, policy: Policy) -> None:
         """Use the CAP categories of a new policy for all pictures drawn from now on. Existing pictures stay."""
         self._issuer = cap.Issuer(self._issuer.sender, policy.cap_categories())
+        if self.areas is not None:
+            self.areas.issuer = self._issuer
 
     def _apply(self, entry: Entry | Untrusted) -> None:
         if not isinstance(entry, Untrusted):  # only subscribers who already have such an alert need it
-            self.live.apply(entry, self._clock.now())
+            now = self._clock.now()
+            self.live.apply(entry, now)
             self.gallery.want(entry.id)
+            if self.areas is not None:
+                self.areas.take(self.live.find(entry.id, now))
 
     async def _drawn(self, alert: LiveAlert) -> Picture:
         return await self._draw(PictureRequest(alert.revision, alert.cancel, self._site, self._issuer))
@@ -112,6 +123,8 @@ class Feed:
                 self.live.expire(now)
                 self.gallery.forget()
                 self._messages = {i: m for i, m in self._messages.items() if i in self.gallery.pictures}
+                if self.areas is not None:
+                    self.areas.forget()
             except Exception as error:
                 logger.error("the removal of ended alerts from the feed failed: %s; trying again", trace(error))
 
@@ -143,10 +156,30 @@ class Feed:
         return cache.of_one(content, picture, alert, self._clock.now())
 
     def metrics(self) -> Iterator[Metric]:
-        """Yield two metrics: the number of alerts in the feed, and the counts of its answers by status."""
+        """Yield the number of alerts in the feed, and the counts of its answers and of the requests of weather apps."""
         yield gauge("feed_alerts", "Alerts that the public feed has, cancelled ones included", len(self.live))
         answers = [(str(status), number) for status, number in sorted(self.answers.items())]
         yield counters("feed_answers", "Answers of the public feed", "status", answers)
+        if self.areas is not None:
+            requests = sorted(self.areas.requests.items())
+            yield counters("feed_app_requests", "Requests of weather apps to the public feed", "request", requests)
+
+
+def _routes_of_areas(areas: Areas, is_busy: Callable[[], bool]) -> Iterator[Route]:
+    """Yield the routes for weather apps (rules FA1 to FA5). `is_busy` returns whether many requests are in progress."""
+
+    async def in_box(request: Request) -> Response:
+        return JSONResponse(await areas.inside(request.query_params.multi_items()), headers=_NOT_STORED)
+
+    async def message(request: Request) -> Response:
+        return in_slices(await areas.message(request.path_params["name"]), _NOT_STORED, MEDIA_TYPE)
+
+    async def status(_: Request) -> Response:
+        return JSONResponse(areas.status(is_busy=is_busy()), headers=_NOT_STORED)
+
+    yield Route(IN_BOX, in_box)
+    yield Route("/alert/{name}", message)
+    yield Route("/config/server_status", status)
 
 
 def make_app(feed: Feed, clock: Clock) -> ASGIApp:
@@ -169,11 +202,13 @@ def make_app(feed: Feed, clock: Clock) -> ASGIApp:
             route("/v1/alerts.geojson", feed.geojson, geojson.MEDIA_TYPE),
             route("/v1/feed.atom", feed.atom, atom.MEDIA_TYPE),
             Route("/v1/cap/{alert_id}.xml", message),
+            *([] if feed.areas is None else _routes_of_areas(feed.areas, lambda: bounds.requests > MAX_REQUESTS // 2)),
         ],
         exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
     )
     app.router.redirect_slashes = False  # no redirects, because they would lead to the `Host` in the request
-    return _Bounds(app, feed)
+    bounds = _Bounds(app, feed)
+    return bounds
 
 
 @dataclass(slots=True)
@@ -210,7 +245,7 @@ class _Bounds:
     def _refused(self, scope: Scope) -> Response | None:
         if self.requests > MAX_REQUESTS:
             found = Problem.later(problems.TOO_MANY_REQUESTS, RETRY_AFTER_S)
-        elif scope["query_string"]:
+        elif scope["query_string"] and (self.feed.areas is None or scope["path"] != IN_BOX):
             found = Problem(problems.BAD_REQUEST, "The feed takes no query.")
         elif not self.feed.gallery.complete.is_set():
             found = Problem.later(problems.LOG_UNAVAILABLE, RETRY_AFTER_S)

@@ -49,6 +49,12 @@ def unit_vector(lat: float, lng: float) -> Vector:
     return cos_phi * math.cos(theta), cos_phi * math.sin(theta), math.sin(phi)
 
 
+def lat_lng(point: Vector) -> tuple[float, float]:
+    """Return the latitude and longitude, in degrees, of a unit vector."""
+    x, y, z = point
+    return math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x))
+
+
 def unit_vectors(lat: Floats, lng: Floats) -> tuple[Floats, Floats, Floats]:
     """Return points, given in degrees, as unit vectors: three arrays x, y and z, each of the shape of `lat`."""
     phi, theta = np.radians(lat), np.radians(lng)

@@ -40,7 +40,7 @@ from ..auth.tokens import Requester
 from ..clock import Clock
 from ..errors import LogUnavailable
 from ..model import problems
-from ..model.alert import ApprovalProof, Cancel, Entry, OtherKind, Revision, Untrusted
+from ..model.alert import OWN_TEST_PREFIX, ApprovalProof, Cancel, Entry, OtherKind, Revision, Untrusted
 from ..model.problems import Problem, Violation
 from ..policy import Policy
 from ..policy.confirmation import covered_km2
@@ -404,8 +404,7 @@ class Publishing:
         violations = self._violations(request, self.check_publisher(publisher), now, current, first=current is None)
         if current is not None:
             violations = [*_changed_fields(request, current), *violations]
-        if self._reserves and request.id.startswith(RESERVED):
-            detail = f"must not begin with {RESERVED}: such alerts come from messages of CAP"
+        if detail := self._reserved(request.id):
             violations = [Violation(problems.INVALID_VALUE, "/id", detail), *violations]
         category = self._policy.categories.get(request.category)
         if category is None:
@@ -415,6 +414,14 @@ class Publishing:
             request.accept(terms, current), request.revision, publisher.sub, now, terms, issuer=publisher.issuer
         )
         return check_size(self._with_proof(entry, request.approval, entry, now, violations, behind))
+
+    def _reserved(self, alert_id: str) -> str | None:
+        """Return why no publisher may use this id, or None if its beginning is not reserved."""
+        if self._reserves and alert_id.startswith(RESERVED):
+            return f"must not begin with {RESERVED}: such alerts come from messages of CAP"
+        if alert_id.startswith(OWN_TEST_PREFIX):
+            return f"must not begin with {OWN_TEST_PREFIX}: such alerts are the tests that subscribers ask for"
+        return None
 
     def _with_proof(
         self,

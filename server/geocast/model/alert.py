@@ -23,6 +23,8 @@ MAX_TEXTS = 8  # the largest number of languages of one alert (rule LA1)
 
 ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 _ID = re.compile(ID_PATTERN)
+# Begins the id of each test alert that a subscriber has asked for. No publisher may use such an id (rule TR4).
+OWN_TEST_PREFIX = "try:"
 # The current version of the rules for published circles. Version 1 has rules B1 to B3, version 2 adds B11 and B12.
 RULES = 2
 FINEST_RESOLUTION = 15  # the finest resolution of H3

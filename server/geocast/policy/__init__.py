@@ -7,6 +7,7 @@ category      a category of alerts: its keys, their defaults and limits
 ages          the rules on the age of an incident, and on the end of its alert or call
 calls         a category of calls for help: its keys, their defaults and limits
 cap           the mapping of CAP messages to categories, and the keys of a policy's `[cap]`
+own_test      the texts of the test alerts that subscribers ask for
 confirmation  large areas and revealing texts, which a person must confirm
 pii           the detector of personal data in texts
 rules         the policy, and pure functions that return the rules that a request breaks

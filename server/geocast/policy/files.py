@@ -12,6 +12,7 @@ from ..errors import ConfigError, did_you_mean
 from .calls import CallCategory
 from .cap import Cap, CapTexts
 from .category import Category
+from .own_test import OwnTestText
 from .rules import Policy
 
 PREFIX = "builtin:"  # begins the name of a built-in policy, which may be given instead of a path
@@ -26,6 +27,7 @@ _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
     (DEFAULTS,): Category,
     ("cap", "texts"): CapTexts,
     ("cap",): Cap,
+    ("test",): OwnTestText,
     (): Policy,
 }
 

@@ -25,6 +25,7 @@ from .calls import CallCategory
 from .cap import STRICT, Cap, Event, EventMapping
 from .category import Category, Title
 from .confirmation import unconfirmed_area, unconfirmed_texts
+from .own_test import OwnTestText
 from .pii import BUILT_IN_REGION, KINDS, PiiDetector, is_region
 
 MAX_PATTERN, MAX_PATTERNS = 200, 50  # the largest numbers of characters in a pattern, and of patterns of one kind
@@ -70,6 +71,7 @@ class Policy(BaseModel):
     text_patterns: dict[Kind, Annotated[list[_Pattern], Field(max_length=MAX_PATTERNS)]] = {}
     cap: Cap = Cap()
     calls: dict[_Key, CallCategory] = {}
+    test: OwnTestText = OwnTestText()
 
     @model_validator(mode="after")
     def _never_means_never(self) -> "Policy":
@@ -81,6 +83,12 @@ class Policy(BaseModel):
     def _alert_or_call(self) -> "Policy":
         if both := self.categories.keys() & self.calls.keys():
             raise ValueError(f"{min(both)} is a category of alerts and of calls")
+        return self
+
+    @model_validator(mode="after")
+    def _test_has_a_category(self) -> "Policy":
+        if self.test.category is not None and self.test.category not in self.categories:
+            raise ValueError("test.category: is not a category of this policy")
         return self
 
     @model_validator(mode="after")

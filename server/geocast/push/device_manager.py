@@ -52,6 +52,8 @@ from ..model import languages
 from ..model.alert import SEVERITY_RANK, Entry, Untrusted
 from ..stream.live_alerts import LiveAlerts
 from ..stream.session import Place
+from ..tryme.alerts import OwnTests, split_request
+from . import messages
 from .addresses import Services
 from .client import PushClient
 from .delivery_journal import DeliveryJournal
@@ -69,7 +71,8 @@ from .devicestore import (
     shard_of,
 )
 from .encryption import Keyring, Record
-from .scheduler import PushScheduler
+from .own_tests import DeviceTests
+from .scheduler import PushScheduler, SinglePush
 from .shards import Shards
 from .webpush import Vapid
 
@@ -114,8 +117,11 @@ class DeviceManager:
         clock: Clock,
         chance: Callable[[], float] = random.random,
         stands: Callable[[Record], bool | None] = lambda _record: True,
+        own_tests: OwnTests | None = None,
     ) -> None:
         """Create a manager without devices, for at most `capacity` devices.
+
+        `own_tests` makes the test alerts that devices ask for; if it is None, it uses the built-in policy.
 
         `stands` is called with a device's record. It returns whether the token with which the device registered is
         still valid, or None if this process does not know the key that signed the token. `recheck` forgets the device
@@ -140,6 +146,8 @@ class DeviceManager:
             worked=lambda device: self._rewrite(device, lambda record: replace(record, worked=True)),
         )
         self.fanout = self.sending.fanout
+        self.own_tests = own_tests or OwnTests()
+        self._device_tests = DeviceTests(self.sending, self.devices.find, self.own_tests, clock)
         self.forgotten: Counter[str] = Counter()  # number of devices forgotten, by reason
         self.set_aside = 0  # number of stored devices that this process can't use; they stay in the store
         self.has_taken = asyncio.Event()  # set when the first shards have been loaded
@@ -175,13 +183,15 @@ class DeviceManager:
         """Do all work that is due by now.
 
         Call this several times a second. Forget alerts that have ended, resume devices whose pause is over, withdraw
-        the right to receive tests from devices whose tokens have expired, remind devices whose registrations end soon,
-        forget devices whose registrations have ended, and retry failed writes.
+        the right to receive tests from devices whose tokens have expired, send the tests that devices have asked for,
+        remind devices whose registrations end soon, forget devices whose registrations have ended, and retry failed
+        writes.
         """
         now = self.sending.tick()
         self.fanout.sweep(now)
         self.live.take_counts()  # drop these counts of offers: `pushed` counts what services accepted
         self.sending.resume_due()
+        self._device_tests.send_due()
         for device in self._tests.take(now.wall_ms):
             self.fanout.set_rights(device.row, may_test=_may_test(device.record, now))
         over = self._check_leases(now)
@@ -258,7 +268,9 @@ class DeviceManager:
             else:
                 self._schedule_check(device, now.wall_ms + RENEW_AGAIN_MS)
 
-        if not self.sending.renew(device, now, until_ms, note_renewal):
+        text = messages.renewal(until_ms, now.wall_ms)
+        push = SinglePush(messages.RENEW, lambda _body_bytes: text, until_ms, "minor")
+        if not self.sending.send_single(device, now, push, note_renewal):
             self._schedule_check(device, now.wall_ms + RENEW_AGAIN_MS)
 
     async def _rewrite(self, device: Device, rewrite: Callable[[Record], Record]) -> None:
@@ -402,6 +414,7 @@ class DeviceManager:
         kept = await self.records.find(digest)
         if kept is None:
             return 0
+        holding, asked = split_request(holding)
         record, now = kept.record, self.sending.tick()
         told = self._held_revisions(kept.lines)
         told |= {alert_id: max(held, told.get(alert_id, 0)) for alert_id, held in holding.items()}
@@ -409,18 +422,20 @@ class DeviceManager:
         self.fanout.trust_holding(row, told, now)
         owed = self.fanout.take_owed_by(row, now)
         self.fanout.leave(row)
-        return len(owed)
+        return len(owed) + (asked is not None)
 
     def _apply(self, digest: bytes, kept: OpenedDevice | None, holding: Mapping[str, int]) -> int | None:
         """Add, change or remove a device in this process, so that it agrees with the store.
 
         Return how many pushes the device will now be sent, or None if it does not belong to this process. `kept` is the
-        stored device, or None if it is not in the store. If the secret of a device has changed, the device was
-        forgotten and has registered again, so the alerts that it was sent earlier no longer count.
+        stored device, or None if it is not in the store. `holding` may have a request for an own test. If the secret of
+        a device has changed, the device was forgotten and has registered again, so the alerts that it was sent earlier
+        no longer count.
 
         Example: the owner of a device deletes it and registers it again through another process, and this process reads
         it only once, after both changes. The new secret shows that the device must start afresh.
         """
+        holding, asked = split_request(holding)
         device = self.devices.find(digest)
         if device is not None and (kept is None or kept.record.secret != device.record.secret):
             self._leave(device)  # it was forgotten, and may have registered again
@@ -437,7 +452,13 @@ class DeviceManager:
             device = self._enter(kept, holding)
         else:
             self._change(device, kept, holding)
-        return None if device is None else self.sending.send_owed(device)
+        if device is None:
+            return None
+        owed = self.sending.send_owed(device)
+        if asked is None:
+            return owed
+        self._device_tests.ask(device, asked)  # after the alerts that the device lacks
+        return owed + 1
 
     def _enter(self, kept: OpenedDevice, holding: Mapping[str, int]) -> Device | None:
         """Add a device, so that it can be offered alerts. Return None if it can't be used or its lease has ended.

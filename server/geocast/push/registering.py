@@ -7,6 +7,7 @@ The checks of a request and the statuses of refusals, in order:
 This module uses no HTTP. No answer repeats an endpoint, a key or a place.
 """
 
+import contextlib
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from pydantic import Field, ValidationError
 from ..auth.base64url import decoded
 from ..auth.scopes import TEST
 from ..auth.tokens import Grant, Subject
-from ..clock import Clock, format_time
+from ..clock import Clock, Now, format_time
 from ..geometry.sphere import cell_from_string
 from ..model import problems
 from ..model.alert import Severity
@@ -27,6 +28,8 @@ from ..model.problems import Problem, Violation
 from ..policy.publishers.bounds import Rate
 from ..policy.publishers.rates import Rates
 from ..stream.session import MAX_HOLDING, MAX_PLACES, Categories, Languages
+from ..tryme.alerts import with_request
+from ..tryme.port import KEY_PATTERN
 from ..wire.fields import Id, RevisionNumber, StrictModel, broken_fields
 from .addresses import Services
 from .device_manager import DeviceManager
@@ -78,6 +81,7 @@ class Registration(StrictModel):
     min_severity: Severity = "minor"
     languages: Languages = []  # noqa: RUF012
     proofs: bool = False
+    own_test: Annotated[str, Field(alias="try", pattern=KEY_PATTERN)] = ""  # empty means "left out"
 
 
 class Readdressing(StrictModel):
@@ -145,12 +149,33 @@ class Registering:
             return (new if before is None else _reregistered(new, before.record)), until_ms
 
         digest = self._waking.records.digest_of(grant.subject, device_id)
-        changed = await self._waking.put(digest, change, self._limits, asked.holding)
-        if changed.result is not PutResult.STORED:
-            raise Problem(problems.TOO_MANY_DEVICES if changed.result is PutResult.TOO_MANY else problems.FULL)
+        with self._own_test_counted(asked, grant.subject, now):
+            holding = with_request(asked.holding, asked.own_test or None)
+            changed = await self._waking.put(digest, change, self._limits, holding)
+            if changed.result is not PutResult.STORED:
+                raise Problem(problems.TOO_MANY_DEVICES if changed.result is PutResult.TOO_MANY else problems.FULL)
         answer = {"id": device_id, "until": format_time(until_ms), "live": changed.live}
         is_new = changed.before is None
         return Registered(answer | {"secret": secret} if is_new else answer, is_new)
+
+    @contextlib.contextmanager
+    def _own_test_counted(self, asked: Registration, owner: Subject, now: Now) -> Iterator[None]:
+        """Count the own test that a registration asks for, unless the registration fails (rule TR5).
+
+        Raise Problem (429) if the owner has had a test within the last hour.
+        """
+        if not asked.own_test:
+            yield
+            return
+        tests = self._waking.own_tests
+        if wait_s := tests.wait_s(owner, now):
+            detail = f"The next test is allowed in {wait_s} s. Nothing was stored."
+            raise Problem.later(problems.RATE_LIMITED, wait_s, detail)
+        try:
+            yield
+        except BaseException:
+            tests.give_back(owner, now.monotonic)
+            raise
 
     async def readdress(self, device: OpenedDevice, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """Give a device another subscription.
@@ -253,6 +278,8 @@ class Registering:
         expires_ms = subscription.expirationTime
         if expires_ms is not None and expires_ms <= self._clock.now().wall_ms:
             yield Violation(problems.INVALID_VALUE, "/subscription/expirationTime", "must be in the future")
+        if isinstance(asked, Registration) and asked.own_test and not asked.places:
+            yield Violation(problems.INVALID_VALUE, "/try", "needs at least one place, because none would be alerted")
         for number, place in enumerate(asked.places if isinstance(asked, Registration) else ()):
             if cell_from_string(place.cell, COARSEST_CELL, self._terms.finest_cell) is None:
                 wanted = f"must be a cell of resolution {COARSEST_CELL} to {self._terms.finest_cell}"

@@ -62,6 +62,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,7 @@ from numpy.typing import NDArray
 from .. import failpoints
 from ..clock import Clock, Now
 from ..errors import trace
+from ..model.alert import SEVERITY_RANK, Severity
 from ..model.languages import choice
 from ..stream.delivery_flags import Rows
 from ..stream.fanout import FanOut
@@ -97,6 +99,20 @@ TURN_S = 0.001  # after this time in `_run`, other tasks of the event loop run
 LATE_S = 1.0  # pause of a device whose request can't start for a reason other than a gate
 
 UNDER_WAY = (DeviceState.UNDER_WAY, DeviceState.LEAVING)
+
+
+class SinglePush(NamedTuple):
+    """A message for one device that is not in the log: a reminder, or a test that the device has asked for.
+
+    `topic` is the text from which the Topic is made. `text` takes the size of the body in bytes, and returns the
+    message. `until_ms` is the time, in ms since 1970, after which the message is useless. The `severity` decides on the
+    Urgency (rule WPT4).
+    """
+
+    topic: str
+    text: Callable[[int], bytes]
+    until_ms: int
+    severity: Severity
 
 
 class PushScheduler:
@@ -701,28 +717,29 @@ class PushScheduler:
         elif outcome is PushOutcome.LARGE and not record.small:
             await self._too_large(device)
 
-    def renew(self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]) -> bool:
-        """Push a reminder to an idle device that its registration ends at `until_ms`.
+    def send_single(self, device: Device, now: Now, push: SinglePush, came: Callable[[bool], Awaitable[None]]) -> bool:
+        """Push a message that is not in the log to an idle device.
 
         Return False if no request can start now. When the request has ended, `came` is called with True if the service
         accepted the push, otherwise with False.
         """
         if device.state is not DeviceState.IDLE or not self._begin(device):
             return False
-        self._start(self._request_renewal(device, now, until_ms, came))
+        self._start(self._request_single(device, now, push, came))
         return True
 
-    async def _request_renewal(
-        self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]
+    async def _request_single(
+        self, device: Device, now: Now, push: SinglePush, came: Callable[[bool], Awaitable[None]]
     ) -> None:
-        """Push a reminder that a device's registration ends soon, then free the device for other requests.
+        """Push a message that is not in the log, then free the device for other requests.
 
         Finally, call `came` with True if the service accepted the push, otherwise with False.
         """
         record = device.record
-        text = functools.partial(messages.renewal, until_ms, now.wall_ms)
-        ttl_s = messages.ttl_s(until_ms, now.wall_ms)
-        answer = await self._answered(device, messages.RENEW, text, ttl_s, messages.URGENCIES[0], now)
+        text = functools.partial(push.text, SMALL_BODY_BYTES if record.small else BODY_BYTES)
+        ttl_s = messages.ttl_s(push.until_ms, now.wall_ms)
+        urgency = messages.URGENCIES[SEVERITY_RANK[push.severity]]
+        answer = await self._answered(device, push.topic, text, ttl_s, urgency, now)
         self._free(device, self._pause_s(device, answer, record, ttl_s))
         await came(answer.outcome is PushOutcome.SENT)
         await self._act_on_answer(device, record, answer.outcome)

@@ -31,6 +31,7 @@ from ..model.alert import Entry
 from ..model.call import CallEntry
 from ..stream.log_reader import PURGE_S, LogHealth
 from ..stream.server import MakeErrands, StreamServer, background
+from ..tryme.alerts import OwnTests
 from .key_source import source_of
 from .reload_mailbox import reloading
 from .runtime_config import RuntimeConfig
@@ -245,7 +246,10 @@ async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners)
             delivery.expect(entry)
 
         calls = calls_of(settings, in_force, alert_log, clock, metrics, appended)
-        delivery = StreamServer(settings, in_force.tokens, clock, alert_log, metrics, asked, newer_keys, calls)
+        own_tests = OwnTests(lambda: in_force.policy)
+        delivery = StreamServer(
+            settings, in_force.tokens, clock, alert_log, metrics, asked, newer_keys, calls, own_tests
+        )
         expect, unready, degraded = delivery.expect, delivery.unready, delivery.degraded
         api: ApiContext = api_of(in_force, alert_log, clock, metrics, expect, unready, settings.share, degraded)
         api.newer_keys = newer_keys

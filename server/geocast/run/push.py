@@ -50,6 +50,7 @@ from ..push.shards import Shards, StaticShards
 from ..push.webpush import Vapid, parse_vapid
 from ..stream.log_reader import LogHealth, LogReader
 from ..stream.server import FLUSH_S, GcFreezer, background
+from ..tryme.alerts import OwnTests
 from .key_source import KeySource, source_of
 from .node import Stop, opened_log
 from .process_metrics import serving_metrics
@@ -238,6 +239,7 @@ class PushProcess:
             self._means.vapid,
             clock,
             stands=lambda record: _stands(self._means.in_force.tokens, record),
+            own_tests=OwnTests(lambda: self._means.in_force.policy),
         )
         waking.sending.took = took.observe
         answers_of = functools.cache(answers.labels)

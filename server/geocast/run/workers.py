@@ -49,6 +49,7 @@ from ..model.call import CallEntry
 from ..stream.live_alerts import LiveAlerts
 from ..stream.log_reader import LogHealth, LogReader
 from ..stream.server import FLUSH_S, StreamServer, background
+from ..tryme.alerts import OwnTests
 from .links import FrontLink, WorkerLink
 from .node import Stop, api_of, calls_of, log_ready, open_log, opened_log, purge_for_ever, serving_feed
 from .runtime_config import RuntimeConfig
@@ -117,7 +118,14 @@ async def _run_stream(part: WorkerSpec, shared: _Shared) -> None:
         with contextlib.closing(WorkerLink(part, "api", shared.settings, in_force, stop, others_appended)) as link:
             calls = calls_of(shared.settings, in_force, alert_log, clock, metrics, appended)
             delivery = StreamServer(
-                shared.settings, in_force.tokens, clock, alert_log, metrics, newer_keys=link.newer_keys, calls=calls
+                shared.settings,
+                in_force.tokens,
+                clock,
+                alert_log,
+                metrics,
+                newer_keys=link.newer_keys,
+                calls=calls,
+                own_tests=OwnTests(lambda: in_force.policy),
             )
             in_force.watch(delivery.reloaded)
 

@@ -56,6 +56,7 @@ from numpy.typing import NDArray
 
 from .. import failpoints
 from ..clock import Now
+from ..geometry.sphere import lat_lng
 from ..matching.filters import Filter, Filters
 from ..matching.place_index import PlaceIndex, nearest_first
 from ..model.alert import EXTREME, Entry, Untrusted
@@ -243,6 +244,17 @@ class FanOut:
             self._index.remove(slot)
         added = (self._index.add(row, *place) for place in places[len(old) :])
         self._slots[row] = (*old[: len(places)], *added)
+
+    def first_place(self, row: int) -> Place | None:
+        """Return the first place of the recipient in this row, or None if it has no place.
+
+        A place is a latitude and a longitude in degrees, and a reach in metres.
+        """
+        slots = self._slots[row]
+        if not slots:
+            return None
+        point, reach_m = self._index.place(slots[0])
+        return (*lat_lng(point), reach_m)
 
     def set_filter(self, row: int, wanted: Filter) -> None:
         """Replace the filter of the recipient in this row."""

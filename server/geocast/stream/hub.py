@@ -36,10 +36,11 @@ from ..calls.port import Calls, NoCalls
 from ..clock import Now
 from ..matching.filters import Filter
 from ..model import close_codes
-from ..model.alert import Entry, Untrusted
+from ..model.alert import Entry, Revision, Untrusted
 from ..model.call import SeatState
 from ..model.close_codes import Close
 from ..model.languages import choice
+from ..tryme.port import OwnTestMaker
 from ..wire.frames import PING, WIRES, Wire, encode
 from .delivery_flags import Rows
 from .fanout import FanOut, Flight
@@ -74,8 +75,11 @@ class Hub:
         send: SendToMany | None = None,
         heartbeat_s: int = HEARTBEAT_S,
         calls: Calls | None = None,
+        own_tests: OwnTestMaker | None = None,
     ) -> None:
         """Create a hub for at most `capacity` sessions. `calls` handles calls for help; None if this process has none.
+
+        `own_tests` makes the test alerts that sessions ask for; if it is None, sessions can't ask for any.
 
         `finished` is called with each flight (an alert on its way to its recipients) as soon as its last frame was
         written. `send` writes one frame to many sockets at once; the transports write whatever it could not, or
@@ -83,6 +87,7 @@ class Hub:
         `welcome` tells clients this value.
         """
         self.heartbeat_s = heartbeat_s
+        self.own_tests = own_tests
         self._send = send
         self._calls: Calls = NoCalls() if calls is None else calls
         self._fanout = FanOut(capacity, self, finished)
@@ -241,6 +246,18 @@ class Hub:
         """Send one message to a session."""
         self._last_write[row] = now.monotonic
         self._writes[row](WIRES[self._wire[row]].frame(message))
+
+    def first_place(self, row: int) -> Place | None:
+        """Return the first place of the session, or None if the session has no place."""
+        return self._fanout.first_place(row)
+
+    def reply_with_own_test(self, row: int, reply: Mapping[str, Any], test: Revision, now: Now) -> None:
+        """Send `reply`, followed in the same write by a test alert that the session has asked for (TR3).
+
+        The test is not one of the live alerts, so it is in no count, and no revision or cancel of it follows (TR4).
+        """
+        wire = int(self._wire[row])
+        self._send_frames(row, [WIRES[wire].frame({**reply, "live": 1}), encode(test)[wire]], now)
 
     def reply_with_owed(self, row: int, reply: dict[str, Any], now: Now) -> None:
         """Send `reply`, followed in the same write by all alerts and calls that the session lacks now (Rule 2).

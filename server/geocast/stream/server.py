@@ -38,6 +38,7 @@ from ..metrics import Metrics, counter, counters, gauge
 from ..model import close_codes
 from ..model.alert import Cancel, Entry, Revision, Untrusted
 from ..model.call import CallEntry
+from ..tryme.port import OwnTestMaker
 from .bulk_send import open_sender
 from .connection import Connection, Stream
 from .fanout import Flight
@@ -186,12 +187,14 @@ class StreamServer:
         asked: Callable[[], bool] = lambda: False,
         newer_keys: NewerKeys | None = None,
         calls: MakeErrands | None = None,
+        own_tests: OwnTestMaker | None = None,
     ) -> None:
         """Create the stream side of the process; `serving` starts it.
 
         The function `asked` returns whether the API listener in this process is handling requests. `calls` is a
         function that creates the worker for calls for help; its arguments are the maximum number of sessions, and a
-        function that stores delivery counts. If `calls` is None, there are no calls for help.
+        function that stores delivery counts. If `calls` is None, there are no calls for help. `own_tests` makes the
+        test alerts that sessions ask for; if it is None, sessions can't ask for any.
         """
         self.keeper = LogHealth(alert_log, clock)
         self._settings = settings
@@ -206,7 +209,7 @@ class StreamServer:
         self._errands = None if calls is None else calls(capacity, self.keeper.store)
         call_hub = None if self._errands is None else self._errands.hub
         send = self._sender.send if self._sender else None
-        self._hub = Hub(capacity, self._finished, send, settings.heartbeat_s, call_hub)
+        self._hub = Hub(capacity, self._finished, send, settings.heartbeat_s, call_hub, own_tests)
         self._expected_until = float("-inf")  # the monotonic time until which an entry is expected from the log
         self._pump = Pump(self._hub, clock, lambda: asked() or clock.now().monotonic < self._expected_until)
         self._stream = Stream(

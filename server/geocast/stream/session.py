@@ -11,6 +11,7 @@
     decline      close 4400          recorded; standdown if the responder had a task
     report       close 4400          recorded, no answer
     ping         close 4400          pong
+    try          close 4400          ok and a test alert; or error rate-limited or no-place
     other        close 4400          error unknown-type
 
 This module has no socket and no clock. The table says what happens when a message arrives.
@@ -48,9 +49,10 @@ from ..errors import Malformed
 from ..geometry.sphere import cell_from_string, cell_place
 from ..matching.filters import Filter
 from ..model import close_codes, languages
-from ..model.alert import SEVERITY_RANK, Severity
+from ..model.alert import SEVERITY_RANK, Revision, Severity
 from ..model.call import SeatState
 from ..model.close_codes import Close, SessionClosed
+from ..tryme.port import KEY_PATTERN, OwnTestMaker
 from ..wire.fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, broken_fields
 from ..wire.frames import Wire
 
@@ -100,6 +102,7 @@ class Audience(Protocol):
     """The methods of the hub that a session calls. `row` is always the number that `enter` returned for the session."""
 
     heartbeat_s: int  # the interval of pings to an idle session, in seconds (W8)
+    own_tests: OwnTestMaker | None  # makes the test alerts that sessions ask for (TR2)
 
     def enter(
         self,
@@ -163,6 +166,14 @@ class Audience(Protocol):
 
         Return None if the responder may be called now. A responder rests after a call (RQ7).
         """
+        ...
+
+    def first_place(self, row: int) -> Place | None:
+        """Return the first place of the session, or None if the session has no place."""
+        ...
+
+    def reply_with_own_test(self, row: int, reply: Mapping[str, Any], test: Revision, now: Now) -> None:
+        """Send `reply`, followed in the same write by a test alert that the session has asked for (TR3)."""
         ...
 
     def reply_with_owed(self, row: int, reply: dict[str, Any], now: Now) -> None:
@@ -367,6 +378,12 @@ class Ping(Answered):
     """A ping as a message of its own, because scripts in browsers can't see the pings of the WebSocket protocol."""
 
 
+class Try(Answered):
+    """A request for one test alert to this session alone. The alert's id is `try:` and then this `id`."""
+
+    id: Annotated[str, Field(pattern=KEY_PATTERN, examples=["k3Hq9wZ2"])]
+
+
 MESSAGES: dict[str, type[Message]] = {
     "hello": Hello,
     "move": Move,
@@ -377,17 +394,22 @@ MESSAGES: dict[str, type[Message]] = {
     "decline": Decline,
     "report": Progress,
     "ping": Ping,
+    "try": Try,
 }
 _REF: TypeAdapter[str | int] = TypeAdapter(Ref)
 
 
 class _Refused(Exception):  # noqa: N818
-    """Raised for a message that is answered with an `error` and changes nothing (X6, X7)."""
+    """Raised for a message that is answered with an `error` and changes nothing (X6, X7, TR5, TR6).
 
-    def __init__(self, code: Literal["unknown-type", "bad-field"], detail: str) -> None:
+    `more` has further members of the `error`.
+    """
+
+    def __init__(
+        self, code: Literal["unknown-type", "bad-field", "rate-limited", "no-place"], detail: str, **more: int
+    ) -> None:
         super().__init__(code)
-        self.code = code
-        self.detail = detail
+        self.members = {"code": code, "detail": detail, **more}
 
 
 # ---- the conversation with one client ----------------------------------------------------------------------------
@@ -447,8 +469,7 @@ class Session:
         except _Refused as refused:
             if kind == "hello":
                 raise SessionClosed(close_codes.MALFORMED) from None
-            error = {"type": "error", "code": refused.code, "detail": refused.detail}
-            self._audience.reply(self.row, error | _ref_of(fields), now)
+            self._audience.reply(self.row, {"type": "error"} | refused.members | _ref_of(fields), now)
 
     def _take(self, message: Message, now: Now) -> None:
         """Apply a valid message, and answer it.
@@ -478,6 +499,23 @@ class Session:
                 self._audience.report(self.row, message.id, message.state, now)
             case Ping():
                 self._audience.reply(self.row, message.answer("pong") | {"now": format_time(now.wall_ms)}, now)
+            case Try():
+                self._send_own_test(message, now)
+
+    def _send_own_test(self, asked: Try, now: Now) -> None:
+        """Send the test alert that the client has asked for, around the first of its places (TR2).
+
+        Raise _Refused if the session has no place, so that no alert would reach it (TR6), or if its subject has had a
+        test within the last hour (TR5).
+        """
+        place, tests = self._audience.first_place(self.row), self._audience.own_tests
+        if tests is None:
+            raise _Refused("unknown-type", "this process sends no tests")
+        if place is None:
+            raise _Refused("no-place", "this session has no place, so no alert would reach it")
+        if wait_s := tests.wait_s(None if self._proof is None else self._proof.subject, now):
+            raise _Refused("rate-limited", f"the next test is allowed in {wait_s} s", retry_after_s=wait_s)
+        self._audience.reply_with_own_test(self.row, asked.answer("ok"), tests.alert(asked.id, place, now), now)
 
     def _hello(self, hello: Hello, now: Now) -> None:
         """Check the token, register the session in the hub, and send `welcome`, followed by the live alerts.

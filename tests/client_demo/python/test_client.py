@@ -593,3 +593,40 @@ def test_dropped_alert_counts_as_received():
     dropped = []
     asyncio.run(asyncio.wait_for(fetch(), GUARD_S))
     assert [each.reason for each in dropped] == ["unsigned"]
+
+
+async def test_test_alert_is_asked_for_and_comes_like_any_alert():
+    """TR1: `try_me` returns its id; a refusal has the wait; without a connection nothing is asked."""
+    changes, refused = [], []
+
+    async def script(session):
+        await session.welcome()
+        asked = await session.read()
+        await session.send(type="ok", ref=asked["ref"], live=1)
+        await session.send(type="alert", alert=alert(f"try:{asked['id']}") | {"status": "test"})
+        while (message := await session.read())["type"] != "try":
+            pass
+        await session.send(type="error", code="rate-limited", detail="later", retry_after_s=1200, ref=message["ref"])
+        await session.stay()
+
+    async def walk():
+        assert await client.try_me() is None
+        await client.caught_up()
+        changes.append(await client.try_me())
+        await shown.wait()
+        with pytest.raises(RequestRefused) as error:
+            await client.try_me()
+        refused.append((error.value.code, error.value.retry_after_s))
+        client.stop()
+
+    def note(change):
+        changes.append(change.alert["id"])
+        shown.set()
+
+    shown = asyncio.Event()
+    async with FakeNode(script).running() as url:
+        client = quick(url, on_change=note)
+        await asyncio.gather(client.run(), walk())
+    assert len(changes) == 2
+    assert changes[0] == changes[1]
+    assert refused == [("rate-limited", 1200)]

@@ -85,6 +85,43 @@ test("calls with unusable arguments throw and change nothing", async () => {
   assert.deepEqual(socket.took("move"), []);
 });
 
+// ---- a test of one's own (TR1) ----
+
+test("a test alert is asked for, and comes like any alert", async () => {
+  const { geocast, events, socket } = await join();
+  const tried = geocast.try();
+  assert.equal(geocast.try(), tried); // a second click is the same request
+  const [asked, ...more] = socket.took("try");
+  assert.deepEqual(more, []);
+  assert.match(asked.id, /^[A-Za-z0-9._:-]{8,64}$/);
+  socket.say({ type: "ok", ref: asked.ref, live: 1 });
+  assert.deepEqual(await tried, { id: `try:${asked.id}` });
+  tell(socket, `try:${asked.id}`, { status: "test" });
+  assert.deepEqual(events, [`alert try:${asked.id}`]);
+});
+
+test("a test that is refused has a reason, and the wait", async () => {
+  const { geocast, socket } = await join();
+  for (const [code, retry_after_s] of [["rate-limited", 1_200], ["no-place"], ["unknown-type"]]) {
+    const tried = geocast.try();
+    const [{ ref }] = socket.took("try");
+    socket.say({ type: "error", ref, code, detail: "no", retry_after_s });
+    assert.deepEqual(await tried, { reason: code, ...(retry_after_s && { retryAfterS: retry_after_s }) });
+  }
+});
+
+test("a test without a connection, or whose connection ends, is not sent later", async () => {
+  const { geocast } = await start();
+  assert.deepEqual(await geocast.try(), { reason: "not-connected" });
+  FakeSocket.last.welcome(clock);
+  const tried = geocast.try();
+  FakeSocket.last.end(1012);
+  assert.deepEqual(await tried, { reason: "not-connected" });
+  await clock.pass(2_000);
+  FakeSocket.last.welcome(clock);
+  assert.deepEqual(FakeSocket.last.took("try"), []);
+});
+
 // ---- reconnecting ----
 
 test("each hello has the current places, filter and held alerts", async () => {

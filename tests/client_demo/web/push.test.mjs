@@ -290,6 +290,24 @@ test("a refusal is reported, and retried if the answer may change", async () => 
   assert.equal(push.state.state, "on");
 });
 
+test("a device is pushed a test by a registration that asks for one", async () => {
+  const { push } = await enabled();
+  const { id } = await push.try();
+  const [body] = puts();
+  assert.equal(id, `try:${body.try}`);
+  assert.deepEqual((await push.check()).state, "on");
+  assert.equal(puts().length, 1); // the request is no part of the registration, and is not repeated
+  answers.PUT = { status: 429, retry: "1200", type: "/problems/rate-limited" };
+  assert.deepEqual(await push.try(), { reason: "rate-limited", retryAfterS: 1_200 });
+  assert.equal(push.state.state, "on");
+});
+
+test("a device that is not registered gets no test", async () => {
+  const { push } = await opens();
+  assert.deepEqual(await push.try(), { reason: "not-registered" });
+  assert.deepEqual(asked, []);
+});
+
 test("an existing registration stays while the server is unavailable", async () => {
   const page = await enabled();
   answers.GET = { status: 0 };

@@ -57,6 +57,20 @@ def test_phone_gets_an_alert_its_revision_and_its_cancel(node: Node, push: Push,
     assert far.told == []
 
 
+def test_phone_that_asks_for_a_test_gets_it_like_any_alert(node: Node, push: Push, service: PushService):
+    """TR1, TR3 and TR8: the message has the length of an alert, and a phone beside it gets none."""
+    spot, phone, other = ground(), service.phone(), service.phone()
+    push.register(other, cell(spot))
+    assert push.register(phone, cell(spot), **{"try": "k1"})["live"] == 1
+    service.until(lambda: len(phone.told) == 1)
+    assert phone.alerts() == [("try:k1", 1)]
+    assert (phone.told[0]["alert"]["status"], len(phone.requests[0].body)) == ("test", 3_000)
+    body = node.publish(alert(spot))
+    service.until(lambda: len(phone.told) == 2)
+    service.until(lambda: len(other.told) == 1)
+    assert phone.alerts() == [("try:k1", 1), (body["id"], 1)]
+
+
 # ---- phones that sleep -----------------------------------------------------------------------------------------------
 
 

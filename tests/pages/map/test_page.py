@@ -39,6 +39,16 @@ def test_markup_in_an_alert_is_shown_as_plain_text(url, show, publish):
         shown.picture(f"map-hostile-{viewport['width']}", full_page=True)
 
 
+def test_button_sends_the_person_one_test_and_then_says_when_the_next_may_come(url, show):
+    """TR1 and TR5: the test is a card marked as a test."""
+    shown = online(show(url))
+    shown.page.locator("#try").click()
+    wait_until(lambda: shown.page.locator(f"{AFFECTING} li").count() == 1, "the card of the test")
+    assert "test" in shown.page.locator(f"{AFFECTING} li").inner_text().lower()
+    shown.page.locator("#try").click()
+    wait_until(lambda: "within the last hour" in shown.page.locator("#notice").inner_text(), "the wait is said")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_map_page_has_no_wcag_violations(url, show, publish, scheme):
     """axe-core checks both themes and widths, with an alert of each severity."""

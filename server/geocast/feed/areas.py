@@ -1,0 +1,251 @@
+"""The requests of weather apps: the live alerts in a box, and the CAP message of each (rules FA1 to FA6).
+
+Some weather apps read an API of the FOSS Public Alert Server, whose description is public. With `--feed-areas`, the
+feed answers three requests of that API. docs/guide/weather-apps.md has the rules.
+
+Rule 1  A box is the place of a person. It is used for one answer, and is neither stored nor written into a log line,
+        an error or a metric. Before it is used, it is widened to a grid (FA3).
+Rule 2  The centre and the radius of each shape of the live alerts are in columns. A circle that touches the box meets
+        it, and so does every shape whose bounding circle is inside the box. Only for other polygons the exact test is
+        made, a few at a time.
+Rule 3  The message of a revision is made at most once, as long as the alert is kept. Messages of earlier revisions are
+        made in a thread, one at a time, so that strangers can't keep the node busy (compare rule HD4).
+"""
+
+import asyncio
+import math
+import re
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import __version__
+from ..alertlog import AlertLog
+from ..clock import Clock
+from ..geometry.lat_lng_box import LatLngBox
+from ..geometry.sphere import Floats, chord2, unit_vector, unit_vectors
+from ..geometry.spherical_polygon import SphericalPolygon, angle_of
+from ..model import problems
+from ..model.alert import Circle, Polygon, Revision
+from ..model.problems import Problem
+from ..stream.live_alerts import LiveAlert, LiveAlerts
+from . import cap
+
+MEDIA_TYPE = "application/xml"
+GRID = 100  # parts of a degree: boxes are widened to whole parts (FA3)
+PARAMETERS = ("min_lat", "max_lat", "min_lon", "max_lon")
+BEYOND = 1.0  # degrees by which a box may reach beyond a pole or the antimeridian: apps add a margin to a place
+AT_ONCE = 16  # number of exact tests (up to 0.3 ms each) before the event loop may serve its sockets
+MAX_PREPARED = 512  # limit on the polygons that are kept for the next request: 20 KB each
+_NAMES = uuid.uuid5(uuid.NAMESPACE_URL, "https://geocast/alert-revision")
+_NUMBER = re.compile(r"-?\d{1,3}(\.\d{0,40})?([eE]-?\d{1,3})?", re.ASCII)
+
+
+class _Row(NamedTuple):
+    """A shape of a live alert: the circle around it, and whether the shape is this circle."""
+
+    alert_id: str
+    shape: int  # its index in the alert's shapes
+    lat: float
+    lng: float
+    radius_m: float
+    is_circle: bool
+
+
+class _Columns(NamedTuple):
+    rows: Sequence[_Row]
+    lat: Floats
+    lng: Floats
+    angle: Floats
+    points: tuple[Floats, Floats, Floats]
+
+
+class Areas:
+    """Answers the requests of weather apps from the live alerts of the feed."""
+
+    def __init__(self, live: LiveAlerts, alert_log: AlertLog, clock: Clock, issuer: cap.Issuer, page: str) -> None:
+        """Prepare to answer. `page` is the URL of the feed, for the server's status (FA5)."""
+        self.issuer = issuer  # replaced when the policy changes
+        self.requests: Counter[str] = Counter()  # how many requests were made, by kind; never by place (FA6)
+        self._live = live
+        self._log = alert_log
+        self._clock = clock
+        self._status = {
+            "server_version": __version__,
+            "server_operator": issuer.sender,
+            "privacy_notice": page,
+            "terms_of_service": page,
+        }
+        self._rows: dict[str, Sequence[_Row]] = {}  # by alert id
+        self._columns: _Columns | None = None  # of all rows; None if the rows have changed
+        self._names: dict[str, tuple[str, int]] = {}  # UUID -> alert id and number of the revision
+        self._named: dict[str, int] = {}  # alert id -> the number of its last revision in `_names`
+        self._messages: dict[str, dict[int, bytes]] = {}  # alert id -> number -> CAP message (Rule 3)
+        self._making = asyncio.Lock()
+        self._prepared = lru_cache(MAX_PREPARED)(_prepared)
+
+    # ---- the live alerts -----------------------------------------------------------------------------------------
+
+    def take(self, alert: LiveAlert | None) -> None:
+        """Note that the current entry of an alert has changed. `alert` is None if the alert is not live."""
+        if alert is None or alert.restricted or alert.unbelieved:  # as in the feed (rule PF1)
+            return
+        self._columns = None
+        self._rows[alert.id] = _rows_of(alert.revision)
+        for number in range(self._named.get(alert.id, 0) + 1, alert.revision_number + 1):
+            self._names[uuid_of(alert.id, number)] = alert.id, number
+        self._named[alert.id] = max(alert.revision_number, self._named.get(alert.id, 0))
+
+    def forget(self) -> None:
+        """Drop everything about alerts that the feed does not have any more."""
+        now = self._clock.now()
+        for alert_id in [each for each in self._named if self._live.find(each, now) is None]:
+            for number in range(1, self._named.pop(alert_id) + 1):
+                self._names.pop(uuid_of(alert_id, number), None)
+            self._messages.pop(alert_id, None)
+            del self._rows[alert_id]
+            self._columns = None
+
+    # ---- the requests --------------------------------------------------------------------------------------------
+
+    async def inside(self, parameters: Sequence[tuple[str, str]]) -> list[str]:
+        """Return the UUIDs of the live alerts whose areas meet a box, the nearest to its middle first (FA1, FA2).
+
+        `parameters` are those of the request. Raise Problem (400) if they are no box.
+        """
+        self.requests["area"] += 1
+        box = _widened(_box_of(parameters))
+        columns = self._columns = self._columns or _columns_of(self._rows)
+        if not columns.rows:
+            return []
+        apart = box.apart(columns.lat, columns.lng) <= columns.angle
+        sure = box.contains_disc(columns.lat, columns.lng, columns.angle)
+        away = chord2(*columns.points, unit_vector(*box.middle))
+        found: dict[str, float] = {}
+        tested = 0
+        for at in np.flatnonzero(apart)[np.argsort(away[apart], kind="stable")].tolist():
+            row = columns.rows[at]
+            if row.alert_id in found:
+                continue
+            if not (row.is_circle or sure[at]):
+                tested += 1
+                if tested % AT_ONCE == 0:
+                    await asyncio.sleep(0)
+                if not self._meets(row, box):
+                    continue
+            found[row.alert_id] = away[at]
+        return [uuid_of(alert.id, alert.revision_number) for each in found if (alert := self._shown(each)) is not None]
+
+    def _meets(self, row: _Row, box: LatLngBox) -> bool:
+        alert = self._shown(row.alert_id)
+        if alert is None:
+            return False
+        shapes = alert.revision.alert.shapes
+        shape = shapes[row.shape] if row.shape < len(shapes) else None
+        return isinstance(shape, Polygon) and box.meets(self._prepared(shape))
+
+    def _shown(self, alert_id: str) -> LiveAlert | None:
+        """Return an alert if it is live, not cancelled and public, otherwise None."""
+        now = self._clock.now()
+        alert = self._live.find(alert_id, now)
+        if alert is None or alert.cancel is not None or alert.unbelieved or alert.ended(now):
+            return None
+        return alert
+
+    async def message(self, name: str) -> bytes:
+        """Return the CAP message of the revision with this UUID, also after the alert was cancelled (FA4).
+
+        Raise Problem (404) if the feed has no such revision, or no longer, and LogUnavailable if the log is needed and
+        can't be read.
+        """
+        self.requests["alert"] += 1
+        alert_id, number = self._names.get(name.lower(), ("", 0))
+        self._find(alert_id)
+        made = self._messages.setdefault(alert_id, {})
+        if number not in made:
+            async with self._making:
+                if number not in made:
+                    made[number] = await self._made(alert_id, number)
+        self._find(alert_id)
+        return made[number]
+
+    def _find(self, alert_id: str) -> LiveAlert:
+        now = self._clock.now()
+        alert = self._live.find(alert_id, now)
+        if alert is None or alert.unbelieved or now.wall_ms >= alert.revision.ends_at:
+            raise Problem(problems.NOT_FOUND)
+        return alert
+
+    async def _made(self, alert_id: str, number: int) -> bytes:
+        history = await self._log.history(alert_id)
+        revisions = [each for each in history if isinstance(each, Revision) and each.revision <= number]
+        if not revisions or revisions[-1].revision != number:
+            raise Problem(problems.NOT_FOUND)
+        return await asyncio.to_thread(cap.message, revisions, None, self.issuer)
+
+    def status(self, *, is_busy: bool) -> dict[str, Any]:
+        """Return the server's status (FA5). `is_busy`: whether many requests are in progress."""
+        self.requests["status"] += 1
+        return {**self._status, "congestion_state": int(is_busy)}
+
+
+def uuid_of(alert_id: str, number: int) -> str:
+    """Return the UUID of a revision, which is the same on every node (FA2)."""
+    return str(uuid.uuid5(_NAMES, f"{alert_id}.{number}"))
+
+
+def _rows_of(revision: Revision) -> list[_Row]:
+    rows = []
+    for number, shape in enumerate(revision.alert.shapes):
+        if isinstance(shape, Circle):
+            rows.append(_Row(revision.id, number, shape.lat, shape.lng, shape.radius_m, is_circle=True))
+        else:
+            ring = _prepared(shape)
+            rows.append(_Row(revision.id, number, ring.lat, ring.lng, ring.radius_m, is_circle=False))
+    return rows
+
+
+def _prepared(polygon: Polygon) -> SphericalPolygon:
+    return SphericalPolygon(polygon.ring, polygon.buffer_m)
+
+
+def _columns_of(by_alert: dict[str, Sequence[_Row]]) -> _Columns:
+    rows = [row for some in by_alert.values() for row in some]
+    lat, lng, radius_m = (np.array([getattr(row, name) for row in rows]) for name in ("lat", "lng", "radius_m"))
+    return _Columns(rows, lat, lng, angle_of(radius_m), unit_vectors(lat, lng))
+
+
+# ---- boxes -----------------------------------------------------------------------------------------------------------
+
+
+def _box_of(parameters: Sequence[tuple[str, str]]) -> LatLngBox:
+    """Return the box of a request. Raise Problem (400), which repeats no value, if the parameters are no box."""
+    given = dict(parameters)
+    if sorted(name for name, _ in parameters) != sorted(PARAMETERS):
+        raise Problem(problems.BAD_REQUEST, f"Exactly these parameters are needed, once each: {', '.join(PARAMETERS)}.")
+    wrong = [name for name in PARAMETERS if not _is_degrees(given[name], 90 if "lat" in name else 180)]
+    if wrong:
+        raise Problem(
+            problems.BAD_REQUEST, f"{', '.join(wrong)}: must be degrees, such as 47.5 or -0.25, and in range."
+        )
+    south, north, west, east = (float(given[name]) for name in PARAMETERS)
+    if south > north:
+        raise Problem(problems.BAD_REQUEST, "min_lat must not be greater than max_lat.")
+    width = east - west if west <= east else east - west + 360
+    return LatLngBox(south, north, west, min(width, 360.0))
+
+
+def _is_degrees(text: str, most: int) -> bool:
+    return _NUMBER.fullmatch(text) is not None and abs(float(text)) <= most + BEYOND
+
+
+def _widened(box: LatLngBox) -> LatLngBox:
+    """Return the box, widened to the lines of the grid (FA3)."""
+    east = math.ceil((box.west + box.width) * GRID) / GRID
+    west = math.floor(box.west * GRID) / GRID
+    south, north = math.floor(box.south * GRID) / GRID, math.ceil(box.north * GRID) / GRID
+    return LatLngBox(max(south, -90.0), min(north, 90.0), west, min(east - west, 360.0))

@@ -1,0 +1,97 @@
+"""Makes own tests, and limits how many a subject may ask for (rules TR2 and TR5).
+
+No I/O and no clock: the time is passed in.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+from ..auth.tokens import Subject
+from ..clock import Now
+from ..geometry.sphere import publish_circle
+from ..model.alert import OWN_TEST_PREFIX, Alert, Approval, Circle, Revision
+from ..policy import Policy, load
+from ..policy.publishers.bounds import Rate
+from ..policy.publishers.rates import Rates
+
+LIFE_MS = 300_000
+RATES = (Rate(1, 3600),)  # of one subject
+ALL_RATES = (Rate(10_000, 3600),)  # of all subjects together, which bounds the memory for the counts
+WANTED = 0  # marks a key in a `holding` that processes pass on (`with_request`); clients list revisions from 1
+
+_ALL = "all"
+_SOURCE = "geocast"
+
+
+def _built_in() -> Policy:
+    return load(None)
+
+
+class OwnTests:
+    """Makes own tests according to the policy, and counts them by subject (see `port.OwnTestMaker`)."""
+
+    def __init__(self, policy: Callable[[], Policy] = _built_in) -> None:
+        """Create the object. `policy` returns the policy that is in force, whose `[test]` has the texts.
+
+        By default it is the built-in one.
+        """
+        self._policy = policy
+        self._rates = Rates()
+
+    def wait_s(self, subject: Subject | None, now: Now) -> int:
+        at = now.monotonic
+        if subject is not None and (wait_s := self._rates.take(subject, RATES, at)):
+            return math.ceil(wait_s)
+        if wait_s := self._rates.take(_ALL, ALL_RATES, at):
+            self.give_back(subject, at)
+            return math.ceil(wait_s)
+        return 0
+
+    def give_back(self, subject: Subject | None, taken_s: float) -> None:
+        """Do not count a test that `wait_s` has counted at the monotonic time `taken_s`, because it was not made."""
+        self._rates.give_back(subject, taken_s)
+
+    def alert(self, key: str, place: tuple[float, float, float], now: Now) -> Revision:
+        policy = self._policy()
+        text = policy.test
+        name = text.category or next(iter(policy.categories))
+        category = policy.categories[name]
+        lat, lng, reach_m = place
+        circle = publish_circle(lat, lng, category.min_radius_m + reach_m, category.location_resolution)
+        alert = Alert(
+            id=OWN_TEST_PREFIX + key,
+            category=name,
+            headline=text.headline,
+            description=text.description,
+            severity="severe",
+            status="test",
+            occurred_at=now.wall_ms,
+            expires_at=now.wall_ms + LIFE_MS,
+            area=(Circle(*circle),),
+            approval=Approval(_SOURCE, now.wall_ms),
+        )
+        return Revision(alert, 1, _SOURCE, now.wall_ms, category.terms())
+
+
+def with_request(holding: Mapping[str, int], key: str | None) -> Mapping[str, int]:
+    """Return the `holding` of a push device with its request for an own test, if it has made one.
+
+    The process that receives a registration passes the result on to the process that has the device (rule WPN2). A
+    process of an earlier release treats the request as an unknown alert.
+    """
+    return holding if key is None else {**holding, OWN_TEST_PREFIX + key: WANTED}
+
+
+def split_request(holding: Mapping[str, int]) -> tuple[Mapping[str, int], str | None]:
+    """Return the alerts that a device has, and the key of the own test that it has asked for or None.
+
+    `holding` is a result of `with_request`.
+    """
+    asked = next((each for each, revision in holding.items() if _is_request(each, revision)), None)
+    if asked is None:
+        return holding, None
+    return {each: revision for each, revision in holding.items() if each != asked}, asked.removeprefix(OWN_TEST_PREFIX)
+
+
+def _is_request(alert_id: str, revision: int) -> bool:
+    return revision == WANTED and alert_id.startswith(OWN_TEST_PREFIX)
