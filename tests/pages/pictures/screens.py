@@ -120,7 +120,7 @@ def screenshot(shown: Shown, width: int, height: int) -> Image.Image:
     shown.until("!document.querySelector('[data-idle=false]')", "the map is drawn")
     shown.page.evaluate(f"({STILL})()")
     options: dict[str, Any] = {"full_page": True} if SCREENS[width] > 1 else {}
-    shot = shown.page.screenshot(type="jpeg", quality=90, animations="disabled", **options)
+    shot = shown.page.screenshot(animations="disabled", **options)
     full = Image.new("RGB", (width, SCREENS[width] * height), GROUND)
     with Image.open(io.BytesIO(shot)) as taken:
         full.paste(taken.convert("RGB"))
