@@ -26,7 +26,7 @@ Serve = Callable[..., Served]
 
 LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" + "w" * 50
 ARABIC = "حريق كبير في المبنى، ابتعدوا عن المكان وأغلقوا النوافذ"
-SETTINGS = {"timezone_id": "UTC", "locale": "en-GB", "reduced_motion": "reduce"}
+SETTINGS = {"timezone_id": "UTC", "locale": "en-GB"}
 PATIENT = {
     "lat": round(HOME[0] + 0.002, 4),
     "lng": round(HOME[1] + 0.001, 4),
