@@ -234,11 +234,11 @@ def sample_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_site_looks_as_accepted(show: Callable[..., Shown], sample_url: str, screens: Screens):  # noqa: F811
     """The start page, which says where to begin, and a page with tables."""
-    start = show(f"{sample_url}/", reduced_motion="reduce")
+    start = show(f"{sample_url}/")
     start.has("#start-here", "receive alerts in an app")
     start.until("document.querySelector('pre.mermaid svg')", "the diagram is drawn")
     screens.check(start, "site-start", root="article")
-    screens.check(show(f"{sample_url}/settings/", reduced_motion="reduce"), "site-settings", root="article")
+    screens.check(show(f"{sample_url}/settings/"), "site-settings", root="article")
 
 
 def test_start_page_says_where_to_begin(site: Path):

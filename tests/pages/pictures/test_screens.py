@@ -26,8 +26,13 @@ Serve = Callable[..., Served]
 
 LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" + "w" * 50
 ARABIC = "حريق كبير في المبنى، ابتعدوا عن المكان وأغلقوا النوافذ"
-SETTINGS = {"timezone_id": "UTC", "locale": "en-GB", "reduced_motion": "reduce"}
-PATIENT = {"lat": HOME[0] + 0.002, "lng": HOME[1] + 0.001, "kind": "public", "address": "Copper Gate 4"}
+SETTINGS = {"timezone_id": "UTC", "locale": "en-GB"}
+PATIENT = {
+    "lat": round(HOME[0] + 0.002, 4),
+    "lng": round(HOME[1] + 0.001, 4),
+    "kind": "public",
+    "address": "Copper Gate 4",
+}
 PATIENT |= {"access": "Door code 4711.\n3rd floor, left."}
 
 
