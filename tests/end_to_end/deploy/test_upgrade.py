@@ -4,7 +4,6 @@ The earlier servers run from git history, with the packages of this environment.
 package or a shallow clone, the tests are skipped.
 """
 
-import re
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -21,7 +20,6 @@ from end_to_end.kit.node import Node
 from end_to_end.kit.push import Push, cell
 from end_to_end.kit.responder import Responder, here
 from end_to_end.kit.subscriber import told
-from end_to_end.kit.times import wait_until
 from end_to_end.kit.tls import Certificate
 from end_to_end.publishing.test_ledger import Writer
 from support.push_service import PushPhone, PushService
@@ -255,17 +253,6 @@ class Town:
                 responder.take("standdown", id=call_id, reason="over")
 
 
-def metric(node: Node, name: str) -> float:
-    """Return the sum of all series of a node's metric."""
-    text = node.get("/metrics").text
-    return sum(map(float, re.findall(rf"^geocast_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)))
-
-
-def agree(one: Node, other: Node) -> bool:
-    """Return whether two nodes have read their log to the same entry, and have equally many live alerts."""
-    return all(metric(one, name) == metric(other, name) for name in ("log_sequence", "live_alerts"))
-
-
 @pytest.mark.parametrize(
     ("commit", "kind"),
     [
@@ -306,16 +293,11 @@ def test_earlier_release_and_this_one_serve_one_log_at_once_and_in_turn(
                 town.meet(before.node, now.node)
                 if is_later:
                     town.help_each_other(before.node, now.node)
-                    nodes = (before.node, now.node)
-                    wait_until(lambda nodes=nodes: agree(*nodes), "both nodes have read the log")
                 before.stop()
             if is_later:
                 now.ledger.run()
                 town.register(now.push)
             town.work(now.node, knows_all=knows_all)
-            assert not is_later or now.push.metric("push_devices") == len(town.phones)
-            if not release:
-                assert [metric(now.node, name) for name in ("log_quarantined_total", "log_untrusted_total")] == [0, 0]
             if knows_all:
                 town.answer(now.node)
                 town.publish_a_polygon(now.node)
