@@ -156,8 +156,8 @@ def run_by_tests() -> set[tuple[str, str]]:
     for path in (ROOT / "tests").rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "blocks":
-                heading, _language, *page = [each.value for each in node.args if isinstance(each, ast.Constant)]
-                found.add((page[0] if page else "docs/guide/first-alert.md", heading))
+                heading, *more = [each.value for each in node.args if isinstance(each, ast.Constant)]
+                found.add((more[1] if len(more) > 1 else "docs/guide/first-alert.md", heading))
     return found
 
 

@@ -15,10 +15,14 @@ from ..policy.publishers.bounds import Rate
 from ..policy.publishers.rates import Rates
 
 LIFE_MS = 300_000
-RATES = (Rate(1, 3600),)  # of one subject
-ALL_RATES = (Rate(10_000, 3600),)  # of all subjects together, which bounds the memory for the counts
+MOST, MOST_OF_ALL, WITHIN_S = (
+    1,
+    10_000,
+    3_600,
+)  # of one subject; of all, which bounds the memory for the counts; both in s
 WANTED = 0  # marks a key in a `holding` that processes pass on (`with_request`); clients list revisions from 1
 
+_RATES, _ALL_RATES = (Rate(MOST, WITHIN_S),), (Rate(MOST_OF_ALL, WITHIN_S),)
 _ALL = "all"
 _SOURCE = "geocast"
 
@@ -40,9 +44,9 @@ class OwnTests:
 
     def wait_s(self, subject: Subject | None, now: Now) -> int:
         at = now.monotonic
-        if subject is not None and (wait_s := self._rates.take(subject, RATES, at)):
+        if subject is not None and (wait_s := self._rates.take(subject, _RATES, at)):
             return math.ceil(wait_s)
-        if wait_s := self._rates.take(_ALL, ALL_RATES, at):
+        if wait_s := self._rates.take(_ALL, _ALL_RATES, at):
             self.give_back(subject, at)
             return math.ceil(wait_s)
         return 0
