@@ -9,7 +9,7 @@
     ` “${(element.innerText || element.ariaLabel || "").trim().replace(/\s+/g, " ").slice(0, 40)}”`;
   const canBeSeen = (element) =>
     element.checkVisibility({ opacityProperty: true, visibilityProperty: true }) &&
-    !element.closest("[aria-hidden=true], .maplibregl-marker") &&
+    !element.closest(".visually-hidden, [aria-hidden=true], .maplibregl-marker") &&
     [element, ...parents(element)].every((each) => boxOf(each).width > 1); // 1 px: for screen readers only
   const parents = (element) => (element.parentElement ? [element.parentElement, ...parents(element.parentElement)] : []);
   const scrolls = (value) => ["auto", "scroll"].includes(value);
