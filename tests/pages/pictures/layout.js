@@ -24,6 +24,12 @@
     wrong.push(`the page is ${wide} px wider than the screen: ${widest.slice(-3).map(nameOf).join(", ")}`);
   }
 
+  // Nothing scrolls sideways, except code, tables and diagrams.
+  for (const element of all.filter((each) => scrolls(styleOf(each).overflowX) && !each.matches("pre, textarea, .table-wrapper, .highlight"))) {
+    const beyond = element.scrollWidth - element.clientWidth;
+    if (beyond > 1) wrong.push(`${nameOf(element)} scrolls ${beyond} px sideways`);
+  }
+
   // Text ends inside the boxes that clip it, unless these scroll or show an ellipsis.
   for (const element of all) {
     for (const node of element.childNodes) {
