@@ -173,10 +173,9 @@ class Site:
         texts = {name: self.page(path) for path, name in self.pages.items()}
         texts |= {_name(folder): self.listing(folder) for folder in self.listed}
         introduction, chapter, rest = texts["index"].partition("\n## ")
-        start = _GUIDE.search(texts.get("docs", ""))
-        texts["index"] = (
-            f"{introduction}{_START + start[0] if start else ''}{chapter}{rest}{self.navigation(set(texts))}"
-        )
+        guide = _GUIDE.search(texts.get("docs", ""))
+        start = _START + guide[0] if guide else ""
+        texts["index"] = f"{introduction}{start}{chapter}{rest}{self.navigation(set(texts))}"
         for name, text in texts.items():
             file = to / f"{name}.md"
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -74,9 +74,9 @@ class Relay:
         Targets in `gone`, with the digests of their URLs, have answered 410 and get nothing (WH10).
         """
         for name in self.lines.keys() - targets.keys():
-            line = self.lines.pop(name)
-            await line.close()
-            self._absent[name] = line.told
+            dropped = self.lines.pop(name)
+            await dropped.close()
+            self._absent[name] = dropped.told
         for name, target in targets.items():
             line = self.lines.get(name)
             if line is None:
@@ -129,8 +129,8 @@ class Relay:
     def sweep(self) -> None:
         """Tell the lines which alerts have ended, and which are live again because the wall clock was set right."""
         now = self._clock.now()
-        for alert in self.live.expire(now):
-            self._offer(alert)
+        for returned in self.live.expire(now):
+            self._offer(returned)
         while self._ends and self._ends[0][0] <= now.monotonic:
             deadline, alert_id = heappop(self._ends)
             if self._next_end.get(alert_id) != deadline:

@@ -9,7 +9,7 @@
     ` “${(element.innerText || element.ariaLabel || "").trim().replace(/\s+/g, " ").slice(0, 40)}”`;
   const canBeSeen = (element) =>
     element.checkVisibility({ opacityProperty: true, visibilityProperty: true }) &&
-    !element.closest("[aria-hidden=true], .maplibregl-marker") &&
+    !element.closest(".visually-hidden, [aria-hidden=true], .maplibregl-marker") &&
     [element, ...parents(element)].every((each) => boxOf(each).width > 1); // 1 px: for screen readers only
   const parents = (element) => (element.parentElement ? [element.parentElement, ...parents(element.parentElement)] : []);
   const scrolls = (value) => ["auto", "scroll"].includes(value);
@@ -22,6 +22,12 @@
   if (wide > 0) {
     const widest = all.filter((each) => boxOf(each).right > innerWidth + 1 && !parents(each).some((up) => styleOf(up).overflowX !== "visible" && up !== document.body));
     wrong.push(`the page is ${wide} px wider than the screen: ${widest.slice(-3).map(nameOf).join(", ")}`);
+  }
+
+  // Nothing scrolls sideways, except code, tables and diagrams.
+  for (const element of all.filter((each) => scrolls(styleOf(each).overflowX) && !each.matches("pre, textarea, .table-wrapper, .highlight"))) {
+    const beyond = element.scrollWidth - element.clientWidth;
+    if (beyond > 1) wrong.push(`${nameOf(element)} scrolls ${beyond} px sideways`);
   }
 
   // Text ends inside the boxes that clip it, unless these scroll or show an ellipsis.

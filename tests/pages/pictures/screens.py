@@ -93,7 +93,7 @@ class Screens:
         """Return what is wrong with a page in one size and theme, and accept nothing."""
         old = accepted(name)[cell]
         full, new = shoot(shown, cell, old)
-        different = ["differs"] if changed(old, new) else []
+        different = [report(name, cell, old, new)] if changed(old, new) else []
         return [*different, *layout_findings(shown, cell, "body", full)]
 
 

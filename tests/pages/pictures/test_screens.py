@@ -40,8 +40,8 @@ PATIENT |= {"access": "Door code 4711.\n3rd floor, left."}
 
 
 def publish(node: Node, alert_id: str, spot: Point, minutes: int, category: str, severity: str, **fields: str) -> None:
-    """Publish an alert about an incident of half an hour ago that ends in `minutes`."""
-    times = {"occurred_at": stamp(minutes=-30), "expires_at": stamp(minutes=minutes, seconds=30)}
+    """Publish an alert about an incident of three minutes ago that ends in `minutes`, at most 56."""
+    times = {"occurred_at": stamp(minutes=-3), "expires_at": stamp(minutes=minutes, seconds=30)}
     node.publish(
         alert(spot, id=alert_id, category=category, severity=severity, area=circle(spot, 700), **times, **fields)
     )
