@@ -1,7 +1,7 @@
 """docs/deploy/grafana.json: it equals the output of its generator, and each of its queries finds data.
 
-A real Prometheus scrapes a real node and a real `geocast push`, and gets the queries that Grafana would send. Grafana
-itself is not needed.
+A real Prometheus scrapes a real node, a real `geocast push` and a real `geocast relay`, and gets the queries that
+Grafana would send. Grafana itself is not needed.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ from end_to_end.kit.responder import Responder, here
 from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.tls import Certificate
+from end_to_end.kit.webhooks import SECRET, RelayProcess
 from end_to_end.kit.wire import Closed, Wire
 from support.ports import free_ports
 from support.push_service import PushService
 from support.redis_server import RedisServer, needs_redis
+
+from client_demo.webhook_receiver import WebhookReceiver
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "docs" / "deploy"
@@ -95,11 +98,23 @@ def test_dashboard_panels_do_not_overlap_and_have_ids_and_descriptions() -> None
 
 
 class Prometheus:
+<<<<<<< HEAD
     """A Prometheus that scrapes a node and its push and fetch processes every second, as jobs with their names."""
 
     def __init__(self, home: Path, node: Node, push: Push, fetch: Fetch) -> None:
         (self.port,) = free_ports(1)
         jobs = {"geocast": node.api_port, "geocast-push": push.metrics_port, "geocast-fetch": fetch.metrics_port}
+=======
+    """A Prometheus that scrapes a node, its push process and its relay every second, as three jobs."""
+
+    def __init__(self, home: Path, busy: Busy) -> None:
+        (self.port,) = free_ports(1)
+        jobs = {
+            "geocast": busy.node.api_port,
+            "geocast-push": busy.push.metrics_port,
+            "geocast-relay": busy.relay.metrics_port,
+        }
+>>>>>>> relay
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
             "scrape_configs": [
@@ -153,7 +168,11 @@ def as_asked(expression: str) -> str:
         "$job": "geocast",
         "$instance": ".+",
         "$push": "geocast-push",
+<<<<<<< HEAD
         "$fetch": "geocast-fetch",
+=======
+        "$relay": "geocast-relay",
+>>>>>>> relay
         "$__rate_interval": "1m",
     }.items():
         expression = expression.replace(name, value)
@@ -163,11 +182,15 @@ def as_asked(expression: str) -> str:
 
 @dataclass
 class Busy:
-    """A node with stream processes and a Redis log, its push process, a push service, a subscriber and a dispatcher."""
+    """A node with stream processes and a Redis log, its push process and its relay, and clients of all of them."""
 
     node: Node
     push: Push
+<<<<<<< HEAD
     fetch: Fetch
+=======
+    relay: RelayProcess
+>>>>>>> relay
     service: PushService
     session: Session
     dispatcher: Dispatcher
@@ -192,8 +215,14 @@ def busy(certificate: Certificate, tmp_path: Path) -> Iterator[Busy]:
         fetch.start()
         service = enter(PushService(certificate))
         push = enter(Push(node, service, log=log))
+        receiver, relay = enter(WebhookReceiver(SECRET)), RelayProcess(node, tmp_path / "relay", log)
+        relay.targets(siren=receiver)
         session = enter(node.join(place(ground())))
+<<<<<<< HEAD
         yield Busy(node, push, fetch, service, session, enter(Dispatcher(node)))
+=======
+        yield Busy(node, push, enter(relay), service, session, enter(Dispatcher(node)))
+>>>>>>> relay
 
 
 def one_of_each(node: Node, session: Session) -> None:
@@ -245,8 +274,13 @@ def one_push(busy: Busy) -> None:
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (requirements/system.sh)")
 def test_every_dashboard_query_finds_data_on_a_busy_node(busy: Busy, tmp_path: Path) -> None:
     """An empty result would mean that the query names a metric or label which does not exist."""
+<<<<<<< HEAD
     wanted, issuer = dict(QUERIES), Issuer()
     with Prometheus(tmp_path, busy.node, busy.push, busy.fetch) as prometheus:
+=======
+    wanted = dict(QUERIES)
+    with Prometheus(tmp_path, busy) as prometheus:
+>>>>>>> relay
         wait_until(prometheus.ready, "Prometheus answers")
 
         def all_found() -> bool:
