@@ -98,23 +98,16 @@ def test_dashboard_panels_do_not_overlap_and_have_ids_and_descriptions() -> None
 
 
 class Prometheus:
-<<<<<<< HEAD
-    """A Prometheus that scrapes a node and its push and fetch processes every second, as jobs with their names."""
-
-    def __init__(self, home: Path, node: Node, push: Push, fetch: Fetch) -> None:
-        (self.port,) = free_ports(1)
-        jobs = {"geocast": node.api_port, "geocast-push": push.metrics_port, "geocast-fetch": fetch.metrics_port}
-=======
-    """A Prometheus that scrapes a node, its push process and its relay every second, as three jobs."""
+    """A Prometheus that scrapes a node and its push, fetch and relay processes every second, as jobs with their names."""
 
     def __init__(self, home: Path, busy: Busy) -> None:
         (self.port,) = free_ports(1)
         jobs = {
             "geocast": busy.node.api_port,
             "geocast-push": busy.push.metrics_port,
+            "geocast-fetch": busy.fetch.metrics_port,
             "geocast-relay": busy.relay.metrics_port,
         }
->>>>>>> relay
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
             "scrape_configs": [
@@ -168,11 +161,8 @@ def as_asked(expression: str) -> str:
         "$job": "geocast",
         "$instance": ".+",
         "$push": "geocast-push",
-<<<<<<< HEAD
         "$fetch": "geocast-fetch",
-=======
         "$relay": "geocast-relay",
->>>>>>> relay
         "$__rate_interval": "1m",
     }.items():
         expression = expression.replace(name, value)
@@ -186,11 +176,8 @@ class Busy:
 
     node: Node
     push: Push
-<<<<<<< HEAD
     fetch: Fetch
-=======
     relay: RelayProcess
->>>>>>> relay
     service: PushService
     session: Session
     dispatcher: Dispatcher
@@ -218,11 +205,7 @@ def busy(certificate: Certificate, tmp_path: Path) -> Iterator[Busy]:
         receiver, relay = enter(WebhookReceiver(SECRET)), RelayProcess(node, tmp_path / "relay", log)
         relay.targets(siren=receiver)
         session = enter(node.join(place(ground())))
-<<<<<<< HEAD
-        yield Busy(node, push, fetch, service, session, enter(Dispatcher(node)))
-=======
-        yield Busy(node, push, enter(relay), service, session, enter(Dispatcher(node)))
->>>>>>> relay
+        yield Busy(node, push, fetch, enter(relay), service, session, enter(Dispatcher(node)))
 
 
 def one_of_each(node: Node, session: Session) -> None:
@@ -274,13 +257,8 @@ def one_push(busy: Busy) -> None:
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (requirements/system.sh)")
 def test_every_dashboard_query_finds_data_on_a_busy_node(busy: Busy, tmp_path: Path) -> None:
     """An empty result would mean that the query names a metric or label which does not exist."""
-<<<<<<< HEAD
     wanted, issuer = dict(QUERIES), Issuer()
-    with Prometheus(tmp_path, busy.node, busy.push, busy.fetch) as prometheus:
-=======
-    wanted = dict(QUERIES)
     with Prometheus(tmp_path, busy) as prometheus:
->>>>>>> relay
         wait_until(prometheus.ready, "Prometheus answers")
 
         def all_found() -> bool:
