@@ -463,6 +463,25 @@ def test_reload_tells_new_targets_what_is_live_and_forgets_none(bench, receiver,
     assert receiver.kinds("c") == []
 
 
+def test_target_that_comes_back_is_told_what_has_ended_meanwhile(bench, receiver, other):
+    """It was told the alert before it was removed from the file (WH4, WH11)."""
+
+    async def main():
+        async with bench.running(siren=receiver, sign=other) as relay:
+            await bench.append(a_revision())
+            await until(receiver.taken)
+            await bench.idle()
+            await relay.adopt(bench.targets(sign=other))
+            bench.pass_time(1_801)
+            await until(lambda: len(other.taken()) == 2)
+            await relay.adopt(bench.targets(siren=receiver, sign=other))
+            await until(lambda: len(receiver.taken()) == 2)
+            await bench.idle()
+
+    asyncio.run(main())
+    assert receiver.kinds("a-1") == other.kinds("a-1") == [(ACCEPTED, 1), (ENDED, 1)]
+
+
 def test_extended_alert_is_ended_at_its_new_end(bench, receiver):
     """A revision that ends earlier is ended earlier (WH4)."""
 

@@ -83,6 +83,10 @@ class Relay:
                 told = self._absent.pop(name, {})
                 line = TargetLine(target, self.store, self._clock, told, self._took, self._posted)
                 self.lines[name] = line
+                now = self._clock.now()
+                for alert_id, row in told.items():
+                    if row.ends_at <= now.wall_ms and self.live.find(alert_id, now) is None:
+                        line.end(alert_id)  # it has ended while there was no line
             elif line.target.text != target.text:
                 line.adopt(target)
             was_gone, line.gone = line.gone or name in gone, gone.get(name) == target.url_digest
