@@ -98,7 +98,7 @@ def test_dashboard_panels_do_not_overlap_and_have_ids_and_descriptions() -> None
 
 
 class Prometheus:
-    """A Prometheus that scrapes a node and its push, fetch and relay processes every second, as jobs with their names."""
+    """A Prometheus that scrapes a node and its push, fetch and relay processes every second, as four jobs."""
 
     def __init__(self, home: Path, busy: Busy) -> None:
         (self.port,) = free_ports(1)
