@@ -45,7 +45,7 @@ def test_desk_has_words_for_every_category_of_the_built_in_policy():
 
 
 def test_demo_has_the_categories_of_the_built_in_policy():
-    """client_demo/demo/policy.toml has the same tables, and besides them calls, and floods for its feed of warnings."""
+    """client_demo/demo/policy.toml has the same tables, and besides floods (of its feed of warnings) and calls."""
     built_in = tomllib.loads(read("server/geocast/policy/builtin/neighbourhood.toml"))
     demo = tomllib.loads(read("client_demo/demo/policy.toml"))
     del demo["categories"]["flood"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 from pathlib import Path
@@ -61,6 +60,8 @@ def command(log_level: str, log_format: str, **more: Any) -> int:
 
 
 def _run(*, check: bool, once: bool, metrics: Address | None, **more: Any) -> int:
+    import asyncio
+
     from ..fetch.settings import FetchSettings
     from ..run import fetch
 
