@@ -172,6 +172,7 @@ PROVED = (
     "call-api.md",
     "defibrillators.md",
     "languages.md",
+    "fetch.md",
     "publishers.md",
     "approval-rules.md",
     "ledger.md",
