@@ -193,6 +193,7 @@ PROVED = (
     "call-api.md",
     "defibrillators.md",
     "languages.md",
+    "fetch.md",
     "publishers.md",
     "approval-rules.md",
     "ledger.md",
