@@ -39,7 +39,7 @@ SAYS_WHO = ("authorization", "cookie", "referer")  # headers that no request to 
 
 
 class FeedTalk(Talk):
-    """What one client reports, and the document that it is shown. It stands for a connection of the stream."""
+    """The reports of one client, and the document that it is shown. The scenarios use it like a connection."""
 
     def __init__(self, server: "ScriptedFeed", hello: Mapping[str, Any]) -> None:
         """Begin with what the client has last reported, as if it were a `hello`."""

@@ -89,7 +89,7 @@ class Listing:
     def messages(self, holdings: Holdings, filter_: Mapping[str, Any]) -> Iterator[Message]:
         """Yield the messages that a server would send now (Rule 3).
 
-        `filter_` has `categories`, `min_severity` and `languages`, each of which may be None.
+        `filter_` has `categories`, `min_severity` and `languages`; any of them may be None.
         """
         for cancel in self._cancels:
             if holdings.get(str(cancel.get("id"))) is not None:

@@ -75,8 +75,15 @@ export class Feed {
 
   act() {
     const now = this.#owner.now();
-    if (now >= this.#giveUpAt) this.#asking?.abort();
+    if (now >= this.#giveUpAt) this.#giveUp();
     else if (now >= this.#askAt) this.ask();
+  }
+
+  #giveUp() {
+    const asking = this.#asking;
+    this.#asking = null; // an answer that comes nevertheless is ignored
+    asking?.abort();
+    this.#failed("the feed did not answer in time", null);
   }
 
   close() {
@@ -88,12 +95,12 @@ export class Feed {
   async ask() {
     if (this.#asking || this.#isOver) return;
     const began = this.#owner.now();
-    const { signal } = (this.#asking = new AbortController());
+    const asking = (this.#asking = new AbortController());
     [this.#askAt, this.#giveUpAt] = [Infinity, began + ANSWER_MS];
-    const answer = await this.#fetch(this.#url, { ...this.#sent(), signal }).catch(() => null);
+    const answer = await this.#fetch(this.#url, { ...this.#sent(), signal: asking.signal }).catch(() => null);
     const reason = answer ? await this.#read(answer) : "the feed cannot be reached";
-    if (this.#isOver) return;
-    [this.#asking, this.#giveUpAt] = [null, Infinity];
+    if (this.#isOver || this.#asking !== asking) return;
+    this.#asking = null;
     if (answer && !reason) this.#answered(answer.headers, began);
     else this.#failed(reason, answer);
   }
@@ -130,6 +137,7 @@ export class Feed {
     const age = secondsOf(headers.get("Age")) ?? 0;
     const fresh = secondsOf(/max-age=(\d+)/.exec(headers.get("Cache-Control") ?? "")?.[1]) ?? 0;
     const every = Math.max(this.#every, Math.min(MAX_WAIT_MS, fresh - age));
+    this.#giveUpAt = Infinity;
     this.#backoff.restart();
     this.lateMs = every + BEHIND_MS;
     this.#askAt = now + every * (0.8 + 0.2 * this.#draw()); // spread, so that the clients of a page do not ask together
@@ -140,6 +148,7 @@ export class Feed {
   /** @param {string} reason @param {Response | null} answer */
   #failed(reason, answer) {
     const least = Math.min(MAX_WAIT_MS, secondsOf(answer?.headers.get("Retry-After")) ?? 0);
+    this.#giveUpAt = Infinity;
     this.#askAt = this.#owner.now() + Math.max(least, this.#backoff.delay("window"));
     this.#owner.failed(reason, this.#askAt);
   }
@@ -166,8 +175,9 @@ export class Listing {
         continue;
       }
       const known = before === null ? undefined : before.#alerts.get(alert.id);
+      const versions = /** @type {any[]} */ (Array.isArray(texts) ? texts : []).map(mapOf);
       const same = known?.alert.revision === alert.revision ? known : null;
-      this.#alerts.set(alert.id, same ?? { alert, texts: Array.isArray(texts) ? texts : [], reaches: judgeOf(alert.area) });
+      this.#alerts.set(alert.id, same ?? { alert, texts: /** @type {any} */ (versions), reaches: judgeOf(alert.area) });
     }
   }
 

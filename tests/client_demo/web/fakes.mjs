@@ -140,6 +140,7 @@ export class FakeFeed {
     this.asked.push([url, options]);
     const date = { Date: new Date(this.clock.wall + this.ahead).toUTCString() };
     if (this.failure === "offline") throw new TypeError("offline");
+    if (this.failure?.isDeaf) return new Promise(() => {}); // not even an abort ends the request
     if (this.failure?.hangs) return new Promise((_, reject) => options.signal.addEventListener("abort", () => reject(new Error("aborted"))));
     if (this.failure) return new Response(this.failure.body ?? "{}", { ...this.failure, headers: { ...date, ...this.failure.headers } });
     const body = JSON.stringify({ type: "FeatureCollection", features: this.features, cancelled: this.cancelled });

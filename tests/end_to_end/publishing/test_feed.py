@@ -1,4 +1,4 @@
-"""The public feed of a real node, as browsers and aggregators read it (rules PF1 to PF5)."""
+"""The public feed of a real node, as browsers and aggregators read it (rules PF1 to PF6)."""
 
 import os
 import signal
@@ -43,6 +43,11 @@ def listed(node: Node) -> list[str]:
     return [each["id"] for each in feed(node).get("/v1/alerts.geojson").json()["features"]]
 
 
+def tombstones(node: Node) -> dict[str, int]:
+    """Return the revisions of the cancels in the feed, by the alerts' ids."""
+    return {each["id"]: each["revision"] for each in feed(node).get("/v1/alerts.geojson").json()["cancelled"]}
+
+
 def entry(node: Node, alert_id: str) -> str:
     """Return the link of the Atom feed to an alert's CAP message, or "" if there is none."""
     root = etree.fromstring(feed(node).get("/v1/feed.atom").content)
@@ -64,6 +69,7 @@ def test_feed_shows_publication_revision_and_cancel_of_an_alert(node: Node) -> N
     assert f",{body['id']}.1," in httpx.get(link, trust_env=False, timeout=PATIENCE).text
     node.cancel(body["id"], 3)
     wait_until(lambda: body["id"] not in listed(node), "it is no longer live")
+    wait_until(lambda: tombstones(node).get(body["id"]) == 3, "its tombstone is there, for clients (PF6)")
     wait_until(lambda: "Cancel" in httpx.get(link, trust_env=False, timeout=PATIENCE).text, "the cancel is listed")
     assert entry(node, body["id"]) == link
 
@@ -85,6 +91,8 @@ def test_unchanged_feed_is_answered_with_304_and_head_without_a_body(node: Node)
         assert (head.content, head.headers["content-length"]) == (b"", str(len(whole.content)))
         assert whole.headers["access-control-allow-origin"] == "*"
         assert whole.headers["x-content-type-options"] == "nosniff"
+        assert "Date" in whole.headers["access-control-expose-headers"]
+        assert len(whole.headers.get_list("date")) == 1
         assert "must-revalidate" in whole.headers["cache-control"]
 
 
