@@ -99,8 +99,8 @@ class Client:
     for each `alert` or `cancel` message that is dropped because its signatures do not suffice. Raise ValueError if
     one of the languages is not a language tag, or if there are more than 8.
 
-    `source` says where alerts come from: `socket`, a connection; `feed`, the public feed at the URL `feed`, from
-    which the client takes what concerns its places, so that the server learns no place; or `auto`, a connection, and the feed
+    `source` says where alerts come from: `socket`, a connection; `feed`, the public feed at the URL `feed`, from which
+    the client takes what concerns its places, so that the server learns no place; or `auto`, a connection, and the feed
     while no connection can be made (Rule 7). From the feed, alerts come up to `feed_every_s` + 6 s late, and calls,
     tests and exercises do not come. The feed has no signatures, so `verify` goes with `socket` only. Raise ValueError
     if these arguments do not fit together.
