@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
 import re
 import socket
 import ssl
@@ -124,7 +125,7 @@ class Nginx(Proxy):
 
     def config(self, home: Path, certificate: Certificate, ports: list[tuple[int, int]]) -> str:
         changes = [
-            (r"^user .*\n", ""),
+            (r"^user .*\n", "user root;\n" if os.geteuid() == 0 else ""),  # who may write into the test's folder
             ("/run/nginx.pid", str(home / "nginx.pid")),
             ("worker_processes auto", "worker_processes 1"),
             (r"^worker_rlimit_nofile .*\n", ""),
@@ -135,7 +136,7 @@ class Nginx(Proxy):
             (r"listen 10\.0\.0\.10:8766", f"listen 127.0.0.1:{self.api_port}"),
             (r"/etc/nginx/certs/alerts\.pem", str(certificate.crt)),
             (r"/etc/nginx/certs/alerts\.key", str(certificate.key)),
-            ("/var/cache/nginx/feed", str(home / "documents")),
+            ("/var/lib/nginx/feed", str(home / "documents")),
         ]
         changes += [(rf"10\.0\.0\.1{number}:8764", f"127.0.0.1:{self.feed_port}") for number in (1, 2, 3)]
         for number, (listen, _) in enumerate(self.push_ports, start=1):
