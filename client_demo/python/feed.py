@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import httpx
@@ -176,6 +177,7 @@ class Feed:
         async with httpx.AsyncClient(
             timeout=ANSWER_S, trust_env=not is_loopback(self._url), follow_redirects=True
         ) as http:
+            http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))  # keep no cookie (Rule 1)
             while True:
                 self._woken.clear()
                 try:

@@ -222,6 +222,25 @@ async def test_requests_of_the_feed_say_nothing_about_the_person():
         assert play.client.late_s == pytest.approx(6.1)
 
 
+async def test_cookie_of_a_server_is_not_sent_back():
+    """Otherwise the server could tell the requests of one client from those of others (rule 1 of the module)."""
+    cookies, asked = [], asyncio.Event()
+
+    async def answer(request):
+        cookies.append(request.headers.get("cookie"))
+        if len(cookies) > 1:
+            asked.set()
+        return Response(b'{"features": []}', headers={"Set-Cookie": "who=you; Path=/"})
+
+    async with asyncio.timeout(GUARD_S), serving(Starlette(routes=[Route("/f", answer)])) as url:
+        client = Client("", [HOME], source="feed", feed=f"{url}/f", feed_every_s=0.1, on_status=len)
+        task = asyncio.ensure_future(client.run())
+        await asked.wait()
+        client.stop()
+        await task
+    assert set(cookies) == {None}
+
+
 async def test_check_asks_at_once():
     async with following(feed_every_s=600.0) as play:
         count = len(play.feed.requests)
