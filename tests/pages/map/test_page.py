@@ -228,7 +228,7 @@ def test_demo_map_shows_recipients_until_it_is_stopped(serve, show):
 
 
 def test_visitor_may_tell_the_server_nothing_about_the_place(url, show, publish, node):
-    """The page follows the feed, also after a reload: it opens no connection, and its requests are the same for all."""
+    """The page opens no connection, also after a reload, and its requests are the same for all (rules PF6 and DP27)."""
     publish(headline="before")
     shown = online(show(url))
     cards = shown.page.locator(f"{AFFECTING} li")
