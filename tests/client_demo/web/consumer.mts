@@ -32,6 +32,12 @@ void push.enable().then(({ state, until }: PushState) => state === "on" && until
 push.on("error", ({ code, message }) => code === "server" && message.trim());
 handle(globalThis, { app: "/", icon: "/icon.png", token: () => "jwt" });
 
+const quiet = new Geocast({ source: "feed", feed: "https://alerts.example/v1/alerts.geojson", feedEveryMs: 60_000, places });
+quiet.on("status", ({ source, lateMs }) => source === "feed" && lateMs?.toFixed());
+quiet.setSource("auto");
+
+// @ts-expect-error no such source
+quiet.setSource("radio");
 // @ts-expect-error no such state
 push.on("state", ({ state }) => state === "sleeping");
 // @ts-expect-error a worker needs the app that it opens
