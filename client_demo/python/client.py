@@ -43,7 +43,7 @@ from websockets.typing import Subprotocol
 from .api import retry_after_s
 from .base64url import decoded
 from .calls import CallChange, CallKind, Calls, State
-from .feed import Feed
+from .feed import PublicFeed
 from .geo import Place, away_m
 from .holdings import MAX_HOLDING, SHOWN, Change, Holdings
 from .link import PONG_S, ClientError, Link, RequestRefused, first_to_end
@@ -161,12 +161,12 @@ class Client:
         self._is_failing, self._has_fallen, self._is_connected = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._is_following = False
 
-    def _feed_of(self, url: str | None, every_s: float, draw: Callable[[], float]) -> Feed | None:
+    def _feed_of(self, url: str | None, every_s: float, draw: Callable[[], float]) -> PublicFeed | None:
         if self._source == "socket":
             return None
         if self._source not in ("feed", "auto") or url is None or self._verify is not None:
             raise ValueError('source: "socket"; or "feed" or "auto", with the URL of a feed and without verify')
-        return Feed(url, every_s, draw, self._heard_feed, self._on_status)
+        return PublicFeed(url, every_s, draw, self._heard_feed, self._on_status)
 
     # ---- methods for the caller ----------------------------------------------------------------------------
 
@@ -456,7 +456,7 @@ class Client:
             self._is_following = True
             self._has_fallen.set()
 
-    async def _fall_back(self, feed: Feed) -> None:
+    async def _fall_back(self, feed: PublicFeed) -> None:
         """Follow the feed whenever there is no connection for too long (Rule 7). Never returns."""
         while True:
             await self._is_failing.wait()

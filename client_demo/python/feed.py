@@ -1,6 +1,6 @@
 """The public feed as a source of alerts (docs/guide/feed.md, PF6): the device asks, and decides for itself.
 
-`Feed` asks for the document again and again. `Listing` is one document, and decides what concerns the person; it does
+`PublicFeed` asks for the document again and again. `Listing` is one document, and decides what concerns the person; it does
 no I/O.
 
 Rule 1  A request is the same for everybody: it has no place, token or cookie.
@@ -139,7 +139,7 @@ def _text(texts: Sequence[Mapping[str, Any]], tag: str) -> Mapping[str, Any] | N
     return None
 
 
-class Feed:
+class PublicFeed:
     """Asks for the feed's document, and keeps the last one in `listing`.
 
     `heard` is called after each request that has succeeded, with the least and the greatest possible difference between
