@@ -1,7 +1,7 @@
 """The public feed as a source of alerts (docs/guide/feed.md, PF6): the device asks, and decides for itself.
 
-`PublicFeed` asks for the document again and again. `Listing` is one document, and decides what concerns the person; it does
-no I/O.
+`PublicFeed` asks for the document again and again. `Listing` is one document, and decides what concerns the person; it
+does no I/O.
 
 Rule 1  A request is the same for everybody: it has no place, token or cookie.
 Rule 2  An alert that is missing from the document is not over, because the node may be behind. Only a tombstone
