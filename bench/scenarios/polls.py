@@ -68,7 +68,7 @@ def measure(place: Place, alerts: int, clients: int, seconds: float) -> dict[str
         node.take_sample()
         processes.wait_until(lambda: node.metrics().get("geocast_feed_alerts") is not None, "the feed is there")
         for _ in range(alerts):
-            node.publish(node.body(next_number(), lifetime_s=600))
+            node.publish(next_number(), lifetime_s=600)
         processes.wait_until(lambda: node.listed()[0] >= alerts, "all alerts are drawn")
         time.sleep(1.5)  # the document is made at most once a second
         _, tag = node.listed()

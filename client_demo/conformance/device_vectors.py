@@ -64,7 +64,7 @@ def _place(dice: random.Random, shape: Json, centre: tuple[float, float], wide_m
     else:
         spot = _beside_edge(dice, shape["coordinates"][0], shape.get("buffer_m", 0) + accuracy_m + offset)
     if dice.random() < 1 / 12:
-        return h3.latlng_to_cell(*spot, dice.choice((7, 8, 9, 11)))
+        return str(h3.latlng_to_cell(*spot, dice.choice((7, 8, 9, 11))))
     lat, lng = _rounded(*spot)
     return [lat, lng, accuracy_m] if accuracy_m else [lat, lng]
 
