@@ -244,7 +244,7 @@ def test_visitor_may_tell_the_server_nothing_about_the_place(url, show, publish,
     cards = shown.page.locator(f"{AFFECTING} li")
     wait_until(lambda: cards.count() == 1, "the first card")
     sockets, requests = [], []
-    shown.page.on("websocket", sockets.append)
+    shown.page.on("websocket", lambda socket: sockets.append(socket.url))
     shown.page.on(
         "request", lambda request: requests.append(request) if request.url.startswith(node.feed_url) else None
     )
