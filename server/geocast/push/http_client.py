@@ -100,7 +100,7 @@ class HttpPostClient:
         except ssl.SSLError:
             return "the TLS handshake failed"
         except OSError as error:  # the text of an error of the system has the address
-            return os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
+            return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         connection.abort()
         return ""
 
