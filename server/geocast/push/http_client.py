@@ -6,6 +6,7 @@ resolves host names itself and connects only to IP addresses that were checked (
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import Callable, Collection
 from types import TracebackType
@@ -94,8 +95,8 @@ class HttpPostClient:
             return "no answer"
         except ssl.SSLError:
             return "the TLS handshake failed"
-        except OSError as error:
-            return error.strerror or str(error)
+        except OSError as error:  # the text of an error of the system has the address
+            return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         connection.abort()
         return ""
 

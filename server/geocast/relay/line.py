@@ -91,16 +91,16 @@ class TargetLine:
         self._not_before = 0.0  # the loop's time at which the next request may start
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
-        self._client: HttpPostClient | None = None
+        self._clients: list[HttpPostClient] = []  # the last one is for new requests
         self.adopt(target)
 
     def adopt(self, target: RelayTarget) -> None:
         """Use a new definition of the target for all requests that start from now on."""
         private = (target.url.host,) if target.allow_private else ()
         client = HttpPostClient(self._clock, private, target.tls).open()
-        if self._client is not None:  # requests under way end with the client that they began with
-            self._loop.call_later(PATIENCE_S + 1, self._client.close)
-        self.target, self._client = target, client
+        for before in self._clients[-1:]:  # requests under way end with the client that they began with
+            self._loop.call_later(PATIENCE_S + 1, before.close)
+        self.target, self._clients = target, [*self._clients, client]
 
     @property
     def pending_alerts(self) -> int:
@@ -251,8 +251,7 @@ class TargetLine:
         signed = target.signer.headers(webhook_id(target.name, message), self._clock.now().wall_ms // 1000, body)
         fields = {"User-Agent": USER_AGENT, "Content-Type": "application/json", **target.headers, **signed}
         data = request(target.url.authority, target.url.path, fields, body)
-        assert self._client is not None
-        response = await self._client.post(
+        response = await self._clients[-1].post(
             target.url.host, target.url.port, data, within_s, may_send=lambda: self._is_due(pending)
         )
         failpoints.hit("relay-answered")
@@ -328,8 +327,8 @@ class TargetLine:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._client is not None:
-            self._client.close()
+        for client in self._clients:
+            client.close()
 
 
 def _wait_s(failures: int) -> float:

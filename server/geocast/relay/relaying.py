@@ -74,9 +74,9 @@ class Relay:
         Targets in `gone`, with the digests of their URLs, have answered 410 and get nothing (WH10).
         """
         for name in self.lines.keys() - targets.keys():
-            dropped = self.lines.pop(name)
-            await dropped.close()
-            self._absent[name] = dropped.told
+            removed = self.lines.pop(name)
+            await removed.close()
+            self._absent[name] = removed.told
         for name, target in targets.items():
             line = self.lines.get(name)
             if line is None:
@@ -140,9 +140,9 @@ class Relay:
             if self._next_end.get(alert_id) != deadline:
                 continue
             del self._next_end[alert_id]
-            alert = self.live.find(alert_id, now)
-            if alert is not None:  # a revision has extended it
-                self._end_at(alert_id, alert.deadline)
+            found = self.live.find(alert_id, now)
+            if found is not None:  # a revision has extended it
+                self._end_at(alert_id, found.deadline)
                 continue
             for line in self.lines.values():
                 line.end(alert_id)

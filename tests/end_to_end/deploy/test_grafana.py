@@ -203,8 +203,9 @@ def busy(certificate: Certificate, tmp_path: Path) -> Iterator[Busy]:
         service = enter(PushService(certificate))
         push = enter(Push(node, service, log=log))
         receiver, relay = enter(WebhookReceiver(SECRET)), RelayProcess(node, tmp_path / "relay", log)
-        relay.targets(siren=receiver)
-        session = enter(node.join(place(ground())))
+        spot = ground()
+        relay.targets(spot, siren=receiver)
+        session = enter(node.join(place(spot)))
         yield Busy(node, push, fetch, enter(relay), service, session, enter(Dispatcher(node)))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from end_to_end.kit.earth import Point
 from end_to_end.kit.node import BIN, SURPRISE, Node, clean_environment
 from end_to_end.kit.process import ServerProcess
 from end_to_end.kit.times import wait_until
@@ -34,13 +35,17 @@ class RelayProcess(ServerProcess):
             *("--log", log or f"sqlite:{node.log_file}", "--metrics", f"127.0.0.1:{self.metrics_port}"),
         ]
 
-    def targets(self, **receivers: WebhookReceiver | dict[str, Any]) -> None:
-        """Write the file of targets: a receiver, or a table whose key `to` is the receiver, for each name."""
-        lines = []
+    def targets(self, spot: Point, **receivers: WebhookReceiver | dict[str, Any]) -> None:
+        """Write the file of targets, which ask for alerts around a place.
+
+        There is a receiver, or a table whose key `to` is the receiver, for each name.
+        """
+        lines, (lat, lng) = [], spot
+        corners = [[lng + east, lat + north] for north, east in ((-0.1, -0.1), (-0.1, 0.1), (0.1, 0.1), (0.1, -0.1))]
         for name, found in receivers.items():
             table = {"to": found} if isinstance(found, WebhookReceiver) else dict(found)
             lines += [f"[targets.{name}]", f'url = "{table.pop("to").url}"']
-            lines += ['secret_file = "secret"', "allow_http = true", "allow_private = true"]
+            lines += ['secret_file = "secret"', "allow_http = true", "allow_private = true", f"polygon = {corners}"]
             lines += [f"{key} = {value}" for key, value in table.items()]
         (self.home / "targets.toml").write_text("\n".join(lines))
 
