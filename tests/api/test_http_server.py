@@ -6,6 +6,8 @@ timers.
 
 import asyncio
 import gc
+import itertools
+import time
 import weakref
 
 import pytest
@@ -19,6 +21,7 @@ from geocast.api.http_server import (
     MAX_AHEAD_BYTES,
     REST_S,
     UNREAD_S,
+    WORK_S,
     HttpConnection,
     HttpListener,
 )
@@ -352,3 +355,36 @@ async def test_half_closed_connection_without_complete_request_is_closed(listene
         connection.data_received(begun)
         await turns()
         assert not connection.eof_received()
+
+
+@by_hand
+async def test_requests_that_arrive_together_are_parsed_over_several_iterations_of_the_loop(listener):
+    """Between them the loop does other work. A client that has closed its sending side is answered, too (Rule 5)."""
+    ticks = itertools.count()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(time, "perf_counter", lambda: next(ticks) * WORK_S * 0.7)
+        lines = [listener.connect() for _ in range(5)]
+        for number, (connection, _) in enumerate(lines):
+            connection.data_received(f"GET /{number} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert connection.eof_received() is True
+        await asyncio.sleep(0)
+        assert listener.asked == ["/0", "/1"]
+        assert [transport.reading for _, transport in lines] == [True, True, False, False, False]
+        for _ in lines:
+            await turns()
+    assert listener.asked == ["/0", "/1", "/2", "/3", "/4"]
+    assert all(b" 200 " in transport.written for _, transport in lines)
+
+
+@by_hand
+async def test_connection_that_is_lost_while_its_request_waits_is_not_served(listener):
+    """It leaves the queue (Rule 5)."""
+    ticks = itertools.count()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(time, "perf_counter", lambda: next(ticks) * WORK_S * 2)
+        (first, _), (second, _) = listener.connect(), listener.connect()
+        for connection in (first, second):
+            connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        second.connection_lost(None)
+        await turns()
+    assert listener.asked == ["/"]

@@ -22,6 +22,9 @@ Rule 3  The number of connections is limited. If a new connection exceeds the li
 Rule 4  A refused connection lingers: the server writes the refusal and closes its sending side, and then discards input
         until the peer closes. If the server closed both sides at once, the kernel would answer unread bytes with a
         reset, and the reset could overtake the refusal.
+Rule 5  In each iteration of the event loop, requests are parsed for WORK_S seconds. The rest of what has arrived waits
+        for the next iteration (stream/work_queue.py). Otherwise a thousand requests that arrive together would stop
+        everything else for a third of a second.
 """
 
 import asyncio
@@ -31,6 +34,7 @@ import json
 import logging
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from http import HTTPStatus
 from typing import Any, cast
@@ -44,6 +48,7 @@ from .. import config
 from ..metrics import Metrics
 from ..model import problems
 from ..model.problems import Problem, ProblemType
+from ..stream.work_queue import WorkQueue
 from .responses import RETRY_AFTER_S
 
 MAX_HEAD_BYTES = 32 * 1024  # the request line and the header fields
@@ -52,6 +57,7 @@ IDLE_S = 60  # the time between an answer and the next request
 REST_S = 10.0  # the time for the rest of a body, if the request was answered before the body was complete
 UNREAD_S = 30.0  # how long some bytes of an answer may stay unsent
 LINGER_S = 5.0  # how long a peer may take to close after a refusal
+WORK_S = 0.002  # how long each iteration of the event loop parses requests: about six of them (Rule 5)
 MAX_CHUNKS = 2_000  # per body: parsing a chunk of one byte takes as long as parsing a thousand ordinary bytes
 MAX_AHEAD_BYTES = 96 * 1024  # pipelined bytes behind an unanswered request: enough for a head and a body
 
@@ -73,6 +79,8 @@ class HttpListener:
         self.waiting: dict[
             HttpConnection, None
         ] = {}  # connections without a request in progress; the one that has waited longest is first
+        loop = asyncio.get_running_loop()
+        self.work = WorkQueue(loop.call_later, work_s=WORK_S, rest_times=0)  # Rule 5
         self.unread: dict[HttpConnection, None] = {}  # connections with unsent bytes of an answer; the oldest is first
 
     def arrived(self) -> bool:
@@ -93,6 +101,7 @@ class HttpListener:
         self._all -= 1
         self.waiting.pop(connection, None)
         self.unread.pop(connection, None)
+        self.work.leave(connection)
 
     def refusal(self, why: ProblemType) -> bytes:
         """Count a refusal with the problem type `why`, and return a complete HTTP response for it, as bytes.
@@ -209,9 +218,31 @@ class HttpConnection(H11Protocol):
             return
         self._unset_keepalive_if_required()
         self._ahead += data
-        self._parse()
+        if self._listener.work.may_go():
+            self._work()
+        else:
+            self.flow.pause_reading()
+            self._listener.work.wait(self)
         if len(self._ahead) > MAX_AHEAD_BYTES:
             self.transport.abort()
+
+    def take_turn(self) -> None:
+        """Parse what has waited for a later iteration of the event loop (Rule 5)."""
+        if not self._refused and not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._work()
+            if self._half and not self._must_answer:
+                self.transport.close()
+
+    @property
+    def _must_answer(self) -> bool:
+        """Whether a complete request has arrived and is not answered yet."""
+        return not self._refused and not self._answered and self.conn.their_state is h11.DONE
+
+    def _work(self) -> None:
+        began = time.perf_counter()
+        self._parse()
+        self._listener.work.note_work(time.perf_counter() - began)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Record that the peer has closed its sending side.
@@ -219,7 +250,7 @@ class HttpConnection(H11Protocol):
         Return whether to keep the connection open, because a complete request still has to be answered.
         """
         self._half = True
-        return not self._refused and not self._answered and self.conn.their_state is h11.DONE
+        return self in self._listener.work.waiting or self._must_answer
 
     def _parse(self) -> None:
         """Pass received bytes to the parser until it accepts no more (Rules 1 and 2)."""

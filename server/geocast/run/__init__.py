@@ -7,6 +7,7 @@ runtime_config, key_source   the values that a reload replaces: keys, policy, pu
 reload_mailbox               how all processes of a node get the same configuration after a reload
 ledger, push, push_workers   `geocast ledger` and `geocast push`
 supervising, threads         replacing processes that died; threads for slow work
+loop_watch                   logs which function kept the event loop from its other work
 """
 
 import os

@@ -11,5 +11,7 @@ compact_revision  a compact form in bytes for a revision, which is used after it
 log_reader        reads the log continuously, and tracks whether the log can be used
 server            starts, drains and maintains the stream side
 connection        one WebSocket connection, and the listener
+handshake         accepts the handshakes of ordinary clients, without the parser of the library
+work_queue        queues in which frames wait that would delay alerts
 bulk_send         sends one frame to many sockets with one system call
 """

@@ -28,7 +28,7 @@ Rule 4  A connection that the node ends *lingers*: a close frame (or a refusal) 
 Rule 5  A connection that has ended leaves no reference cycle: the connection and its session drop their references to
         each other, and a parser's cycles are broken before it is dropped (`retire`). So all memory is freed at once.
         The garbage collector would find nothing among connections, so it need not examine them (stream/server.py).
-Rule 6  Frames that may take long wait for their turn, so that alerts are not late (stream/turns.py). A client that
+Rule 6  Frames that may take long wait for their turn, so that alerts are not late (stream/work_queue.py). A client that
         sends faster than its rate is not refused before it has used up its burst (F7), but its frames wait: one is
         handled at a time, and then the loop does other work for three times as long. So all clients in haste together
         use a quarter of this process at most. A `hello` waits if others have worked for HELLOS_S in this iteration.
@@ -67,7 +67,7 @@ from ..wire.frames import WIRES, Wire
 from . import handshake
 from .hub import Hub
 from .session import Session
-from .turns import CallLater, Turns
+from .work_queue import CallLater, WorkQueue
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ HELLO_S = 10.0  # from the 101 until the whole `hello` has arrived
 LINGER_S = 5.0  # how long a peer may take to close after our close frame (Rule 4)
 HASTE_S = 2.0  # how far a client may be ahead of its rate before its frames wait: 20 messages (Rule 6)
 REST_TIMES = 3  # the loop does other work for so many times as long as it has taken for a client in haste (Rule 6)
-HELLOS_S = 0.002  # how long each iteration of the loop works on `hello` messages: about eight of them (Rule 6)
+HELLOS_S = 0.001  # how long each iteration of the loop works on `hello` messages: about four of them (Rule 6)
 RATE_PER_S, BURST = 10.0, 300  # limits on the messages of one connection, including control frames
 FRAGMENT_COST = 1 / 32  # the cost of a fragment, in messages; an empty fragment and the last one cost a whole message
 RETRY_AFTER_S = 5  # the `Retry-After` of a 503
@@ -159,8 +159,8 @@ class Stream:
         self._loopback_origins = loopback_origins
         self._newer_keys = newer_keys
         call_later = call_later or (lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call))
-        self.hellos = Turns(call_later, work_s=HELLOS_S, rest_times=0)  # connections with a `hello` (Rule 6)
-        self.hasty = Turns(call_later, work_s=0, rest_times=REST_TIMES)  # those that are ahead of their rate (Rule 6)
+        self.hellos = WorkQueue(call_later, work_s=HELLOS_S, rest_times=0)  # connections with a `hello` (Rule 6)
+        self.hasty = WorkQueue(call_later, work_s=0, rest_times=REST_TIMES)  # those ahead of their rate (Rule 6)
 
     async def listen(self, listener: socket.socket) -> list[asyncio.Server]:
         """Accept connections on the socket `listener`, and return the servers, which the caller must close.
@@ -480,7 +480,7 @@ class Connection(asyncio.Protocol):
         if self._parser is not None and not self._parts and self._parser.current_size is None:
             self._drop_parser()  # it is not needed any more (Rule 2)
 
-    def _queue(self) -> Turns | None:
+    def _queue(self) -> WorkQueue | None:
         """Return the queue in which the next frame has to wait, or None if it may be handled now (Rule 6)."""
         assert self._session is not None
         if self._session.row < 0:

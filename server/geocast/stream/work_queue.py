@@ -26,7 +26,7 @@ class Waiting(Protocol):
         ...
 
 
-class Turns:
+class WorkQueue:
     """A queue of connections that wait for their turn to handle a frame."""
 
     def __init__(self, call_later: CallLater, *, work_s: float, rest_times: float) -> None:
