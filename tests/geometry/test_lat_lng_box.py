@@ -88,6 +88,9 @@ def test_distance_from_a_box_is_that_of_the_nearest_of_many_points_of_it():
         squared = np.sin((own - its) / 2) ** 2 + np.cos(own) * np.cos(its) * np.sin(gap / 2) ** 2
         found = 2 * np.arcsin(np.sqrt(squared.min(axis=1)))
         assert (said <= found + 1e-9).all()
+        middle = LatLngBox(box.middle[0], box.middle[0], box.middle[1], 0.0)
+        farthest = middle.apart(some_lat, some_lng).max()
+        assert farthest == pytest.approx(box.radius, abs=1e-9) if box.width <= 180 else farthest <= box.radius
         assert (found <= said + 0.012).all()  # half the width of a mesh of 200° in 300 steps
 
 

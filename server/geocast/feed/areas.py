@@ -7,7 +7,7 @@ Rule 1  A box is the place of a person. It is used for one answer, and is neithe
         an error or a metric. Before it is used, it is widened to a grid (FA3).
 Rule 2  The centre and the radius of each shape of the live alerts are in columns. A circle that touches the box meets
         it, and so does every shape whose bounding circle is inside the box. Only for other polygons the exact test is
-        made, a few at a time.
+        made. After each AT_ONCE shapes, the event loop serves its sockets.
 Rule 3  The message of a revision is made at most once, as long as the alert is kept. Messages of earlier revisions are
         made in a thread, one at a time, so that strangers can't keep the node busy (compare rule HD4).
 """
@@ -26,7 +26,7 @@ import numpy as np
 from .. import __version__
 from ..alertlog import AlertLog
 from ..clock import Clock
-from ..geometry.lat_lng_box import LatLngBox
+from ..geometry.lat_lng_box import ROUNDING, LatLngBox
 from ..geometry.sphere import Floats, chord2, unit_vector, unit_vectors
 from ..geometry.spherical_polygon import SphericalPolygon, angle_of
 from ..model import problems
@@ -39,7 +39,8 @@ MEDIA_TYPE = "application/xml"
 GRID = 100  # parts of a degree: boxes are widened to whole parts (FA3)
 PARAMETERS = ("min_lat", "max_lat", "min_lon", "max_lon")
 BEYOND = 1.0  # degrees by which a box may reach beyond a pole or the antimeridian: apps add a margin to a place
-AT_ONCE = 16  # number of exact tests (up to 0.3 ms each) before the event loop may serve its sockets
+AT_ONCE = 500  # how many shapes to process (2 µs each) before the event loop may serve its sockets
+TEST = 50  # an exact test takes as long as this many other shapes
 MAX_PREPARED = 512  # limit on the polygons that are kept for the next request: 20 KB each
 _NAMES = uuid.uuid5(uuid.NAMESPACE_URL, "https://geocast/alert-revision")
 _NUMBER = re.compile(r"-?\d{1,3}(\.\d{0,40})?([eE]-?\d{1,3})?", re.ASCII)
@@ -49,6 +50,7 @@ class _Row(NamedTuple):
     """A shape of a live alert: the circle around it, and whether the shape is this circle."""
 
     alert_id: str
+    name: str  # the UUID of the revision
     shape: int  # its index in the alert's shapes
     lat: float
     lng: float
@@ -122,30 +124,28 @@ class Areas:
         columns = self._columns = self._columns or _columns_of(self._rows)
         if not columns.rows:
             return []
-        apart = box.apart(columns.lat, columns.lng) <= columns.angle
-        sure = box.contains_disc(columns.lat, columns.lng, columns.angle)
         away = chord2(*columns.points, unit_vector(*box.middle))
-        found: dict[str, float] = {}
-        tested = 0
-        for at in np.flatnonzero(apart)[np.argsort(away[apart], kind="stable")].tolist():
-            row = columns.rows[at]
-            if row.alert_id in found:
-                continue
-            if not (row.is_circle or sure[at]):
-                tested += 1
-                if tested % AT_ONCE == 0:
-                    await asyncio.sleep(0)
-                if not self._meets(row, box):
-                    continue
-            found[row.alert_id] = away[at]
-        return [uuid_of(alert.id, alert.revision_number) for each in found if (alert := self._shown(each)) is not None]
+        (near,) = np.nonzero(away <= _chord2_of(columns.angle + box.radius))
+        lat, lng, angle = columns.lat[near], columns.lng[near], columns.angle[near]
+        (touched,) = np.nonzero(box.apart(lat, lng) <= angle)
+        sure = box.contains_disc(lat, lng, angle)[touched]
+        found: dict[str, str] = {}  # alert id -> UUID
+        work = 0
+        for at in np.argsort(away[near[touched]], kind="stable").tolist():
+            row = columns.rows[near[touched[at]]]
+            is_exact = not (row.is_circle or sure[at])
+            work += TEST if is_exact else 1
+            if work >= AT_ONCE:
+                work = 0
+                await asyncio.sleep(0)
+            alert = None if row.alert_id in found else self._shown(row.alert_id)
+            if alert is not None and (not is_exact or self._meets(alert, row, box)):
+                found[row.alert_id] = row.name
+        return list(found.values())
 
-    def _meets(self, row: _Row, box: LatLngBox) -> bool:
-        alert = self._shown(row.alert_id)
-        if alert is None:
-            return False
+    def _meets(self, alert: LiveAlert, row: _Row, box: LatLngBox) -> bool:
         shapes = alert.revision.alert.shapes
-        shape = shapes[row.shape] if row.shape < len(shapes) else None
+        shape = shapes[row.shape] if row.shape < len(shapes) else None  # there may be a new revision by now
         return isinstance(shape, Polygon) and box.meets(self._prepared(shape))
 
     def _shown(self, alert_id: str) -> LiveAlert | None:
@@ -199,18 +199,21 @@ def uuid_of(alert_id: str, number: int) -> str:
 
 
 def _rows_of(revision: Revision) -> list[_Row]:
-    rows = []
+    name, rows = uuid_of(revision.id, revision.revision), []
     for number, shape in enumerate(revision.alert.shapes):
-        if isinstance(shape, Circle):
-            rows.append(_Row(revision.id, number, shape.lat, shape.lng, shape.radius_m, is_circle=True))
-        else:
-            ring = _prepared(shape)
-            rows.append(_Row(revision.id, number, ring.lat, ring.lng, ring.radius_m, is_circle=False))
+        disc = shape if isinstance(shape, Circle) else _prepared(shape)
+        rows.append(_Row(revision.id, name, number, disc.lat, disc.lng, disc.radius_m, isinstance(shape, Circle)))
     return rows
 
 
 def _prepared(polygon: Polygon) -> SphericalPolygon:
     return SphericalPolygon(polygon.ring, polygon.buffer_m)
+
+
+def _chord2_of(angle: Floats) -> Floats:
+    """Return the squares of the chords of angles, a little too long rather than too short."""
+    found: Floats = (2 * np.sin(np.minimum(angle + ROUNDING, math.pi) / 2)) ** 2 + ROUNDING
+    return found
 
 
 def _columns_of(by_alert: dict[str, Sequence[_Row]]) -> _Columns:

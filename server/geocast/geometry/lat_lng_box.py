@@ -38,6 +38,18 @@ class LatLngBox:
         """The latitude and the longitude of the middle of the box."""
         return (self.south + self.north) / 2, self.west + self.width / 2
 
+    @property
+    def radius(self) -> float:
+        """The angle between the middle of the box and its farthest point, or more if the box is wider than 180°.
+
+        The farthest point is a corner (Rule 1), if it is not on the other half of the sphere.
+        """
+        if self.width > 180:
+            return math.pi
+        lat, lng = self.middle
+        corners = LatLngBox(lat, lat, lng, 0.0).apart(np.array([self.south, self.north]), np.array([self.west] * 2))
+        return float(corners.max())
+
     def apart(self, lat: Floats, lng: Floats) -> Floats:
         """Return the angle between each point and the nearest point of the box; 0 for points inside (Rule 1)."""
         own, beside = np.radians(lat), np.radians(self._beside(lng))

@@ -30,14 +30,15 @@ class DeviceTests:
         self._clock = clock
         self._asked: dict[bytes, Revision] = {}  # by the device's digest: the newest test that it has asked for
 
-    def __len__(self) -> int:
-        return len(self._asked)
-
     def ask(self, device: Device, key: str) -> None:
-        """Send an own test to a device, as soon as a request to it can start. `key` is the id of its request."""
-        place = cell_place(int(device.record.cells[0], 16))
-        self._asked[device.digest] = self._tests.alert(key, place, self._clock.now())
-        self.send_due()
+        """Send an own test to a device, as soon as a request to it can start. `key` is the id of its request.
+
+        Do nothing if the device has no place any more, because it has registered again meanwhile.
+        """
+        if cells := device.record.cells:
+            place = cell_place(int(cells[0], 16))
+            self._asked[device.digest] = self._tests.alert(key, place, self._clock.now())
+            self.send_due()
 
     def send_due(self) -> None:
         """Start the requests that can start now. Forget tests that have ended. Call this several times a second."""
