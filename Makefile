@@ -20,7 +20,7 @@ UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli egress fe
 SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 
-.PHONY: help install demo image test quick soak soak-faults soak-abuse check format bench bench-peers pictures images asyncapi grafana docs dist sbom tag lock clean
+.PHONY: help install demo image test quick soak soak-faults soak-abuse check format bench bench-peers pictures look images asyncapi grafana docs dist sbom tag lock clean
 help:            ## print this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -108,6 +108,9 @@ bench-peers: $(VENV)/.bench  ## install the programs that the benchmarks compare
 
 pictures: $(VENV)/.test $(WEB)  ## accept how the pages look: renew what differs in tests/pages/pictures/accepted; full size in test-output/pictures
 	@GEOCAST_PICTURES=accept $(BIN)/python -m pytest -q -s -p no:schemathesis tests/pages/pictures tests/pages/test_site.py
+
+look: $(VENV)/.test $(WEB)  ## compare every page in its states with the accepted pictures, in ten minutes
+	@GEOCAST_PICTURES=compare $(BIN)/python -m pytest -q -s -p no:schemathesis tests/pages/pictures tests/pages/test_site.py
 
 images: $(VENV)/.test $(WEB)  ## remake the pictures in docs/images from a demo
 	@PYTHONPATH=.:tests $(BIN)/python -m pages.docs_images

@@ -1,5 +1,6 @@
 """Pictures of every page in its states, in four sizes and two themes, compared with the accepted ones."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from pages.pictures.screens import ACCEPTED, Screens
 
 from client_demo.demo.live_map import LiveMap
 from client_demo.python.geo import offset
+
+pytestmark = pytest.mark.skipif("GEOCAST_PICTURES" not in os.environ, reason="takes ten minutes: `make look`")
 
 Show = Callable[..., Shown]
 Serve = Callable[..., Served]
