@@ -150,6 +150,7 @@ def _import_everything() -> None:
     import geocast.run.ledger
     import geocast.run.node
     import geocast.run.push
+    import geocast.run.relay
     import geocast.run.supervising
     import geocast.run.workers  # noqa: F401
 
@@ -157,7 +158,9 @@ def _import_everything() -> None:
 def _run(command: list[str]) -> None:
     if command[0] == _GEOCAST:
         import geocast.cli
+        from geocast import failpoints
 
+        failpoints._armed = os.environ.get("GEOCAST_FAILPOINT")  # it was read before the fork
         sys.argv = command
         geocast.cli.main()
     else:
