@@ -15,8 +15,9 @@ from ..policy.publishers.bounds import Rate
 from ..policy.publishers.rates import Rates
 
 LIFE_MS = 300_000
-RATES = (Rate(1, 3600),)  # of one subject
-ALL_RATES = (Rate(10_000, 3600),)  # of all subjects together, which bounds the memory for the counts
+PER_HOUR = 1  # own tests of one subject
+ALL_PER_HOUR = 10_000  # own tests of all subjects together, which bounds the memory for the counts
+RATES, ALL_RATES = (Rate(PER_HOUR, 3600),), (Rate(ALL_PER_HOUR, 3600),)
 WANTED = 0  # marks a key in a `holding` that processes pass on (`with_request`); clients list revisions from 1
 
 _ALL = "all"
