@@ -15,14 +15,11 @@ from ..policy.publishers.bounds import Rate
 from ..policy.publishers.rates import Rates
 
 LIFE_MS = 300_000
-MOST, MOST_OF_ALL, WITHIN_S = (
-    1,
-    10_000,
-    3_600,
-)  # of one subject; of all, which bounds the memory for the counts; both in s
+PER_HOUR = 1  # own tests of one subject
+ALL_PER_HOUR = 10_000  # own tests of all subjects together, which bounds the memory for the counts
+RATES, ALL_RATES = (Rate(PER_HOUR, 3600),), (Rate(ALL_PER_HOUR, 3600),)
 WANTED = 0  # marks a key in a `holding` that processes pass on (`with_request`); clients list revisions from 1
 
-_RATES, _ALL_RATES = (Rate(MOST, WITHIN_S),), (Rate(MOST_OF_ALL, WITHIN_S),)
 _ALL = "all"
 _SOURCE = "geocast"
 
@@ -44,9 +41,9 @@ class OwnTests:
 
     def wait_s(self, subject: Subject | None, now: Now) -> int:
         at = now.monotonic
-        if subject is not None and (wait_s := self._rates.take(subject, _RATES, at)):
+        if subject is not None and (wait_s := self._rates.take(subject, RATES, at)):
             return math.ceil(wait_s)
-        if wait_s := self._rates.take(_ALL, _ALL_RATES, at):
+        if wait_s := self._rates.take(_ALL, ALL_RATES, at):
             self.give_back(subject, at)
             return math.ceil(wait_s)
         return 0
