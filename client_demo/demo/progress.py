@@ -54,6 +54,9 @@ class Progress:
 def verdict_table(rows: Iterable[Row], width: int) -> Table:
     """Return a table with one row for each revision and cancellation.
 
+    `stored` is the time until the publisher had the answer, most of which is the disk's. The other times are from then
+    to the deliveries, so that a slow disk does not look like a slow fan-out.
+
     In a narrow terminal the table has no column for the headlines.
     """
     is_wide = width >= WIDE
@@ -63,7 +66,8 @@ def verdict_table(rows: Iterable[Row], width: int) -> Table:
     if is_wide:
         table.add_column("headline", no_wrap=True, overflow="ellipsis", max_width=36)
     counts = ["rev", "expected", "delivered", "outside", "missed", *(["later"] if is_wide else [])]
-    for name in (*counts, *(f"{name}{' ' if is_wide else chr(10)}ms" for name in ("p50", "p99", "max"))):
+    times = ["stored", *(["p50"] if is_wide else []), "p99", "max"]  # until the 201, and from then to the deliveries
+    for name in (*counts, *(f"{name}{' ' if is_wide else chr(10)}ms" for name in times)):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row, is_wide), style="bold red" if row.outside or row.missed else "")
@@ -71,8 +75,9 @@ def verdict_table(rows: Iterable[Row], width: int) -> Table:
 
 
 def _cells(row: Row, is_wide: bool) -> list[Text]:
-    item, times = row.published, row.latencies_ms
+    item, times = row.published, row.told_ms
     what: list[object] = [item.category, *([item.text] if is_wide else []), item.revision]
     counts = [row.expected, row.delivered, row.outside, row.missed, *([row.later] if is_wide else [])]
-    latencies = [f"{percentile(times, share):.1f}" if times else "–" for share in (0.5, 0.99, 1.0)]
-    return [Text(plain(cell)) for cell in (*what, *counts, *latencies)]
+    shares = (0.5, 0.99, 1.0) if is_wide else (0.99, 1.0)
+    latencies = [f"{percentile(times, share):.1f}" if times else "–" for share in shares]
+    return [Text(plain(cell)) for cell in (*what, *counts, f"{row.stored_ms:.1f}", *latencies)]

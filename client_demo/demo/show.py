@@ -140,9 +140,10 @@ class Outcome:
 
     def last_line(self) -> str:
         """Return the outcome as one line for programs."""
-        p99_ms = percentile([ms for row in self.rows for ms in row.latencies_ms], 0.99)
+        told_ms = percentile([ms for row in self.rows for ms in row.told_ms], 0.99)
+        stored_ms = percentile([row.stored_ms for row in self.rows], 0.99)
         counts = " ".join(f"{name}={self.total(name)}" for name in ("expected", "delivered", "outside", "missed"))
-        return f"demo: alerts={self.alerts} {counts} p99_ms={p99_ms:.1f}"
+        return f"demo: alerts={self.alerts} {counts} stored_p99_ms={stored_ms:.1f} p99_ms={told_ms:.1f}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,16 @@ class Row:
     later: int = 0
     latencies_ms: list[float] = field(default_factory=list)
 
+    @property
+    def stored_ms(self) -> float:
+        """The time from the request to the answer, for most of which the node waits for its disk."""
+        return (self.published.accepted - self.published.sent) / 1e6
+
+    @property
+    def told_ms(self) -> list[float]:
+        """The time from the answer to each delivery; 0 for a delivery that came before the answer."""
+        return [max(0.0, each - self.stored_ms) for each in self.latencies_ms]
+
 
 @dataclass(slots=True)
 class _Stay:

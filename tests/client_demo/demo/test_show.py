@@ -19,9 +19,10 @@ from client_demo.python.geo import Place
 
 ROOT = Path(__file__).parents[3]
 CALL_LINE = r"call: expected=(\d+) rung=(\d+) outside=0 missed=0 seats=(\d)/4 place_seen_by_others=0 frames=(\d+) .*"
+FEED_LINE = r"feed-mode: expected=(\d+) told=(\d+) outside=0 places_known_to_server=0 .*"
 RELAY_LINE = r"relay: expected=(\d+) got=(\d+) out_of_order=0 forged=0 .*"
 PUSH_LINE = r"push: expected=(\d+) told=(\d+) outside=0 missed=0 phones=48 told_on_waking=(\d+) .*"
-LAST_LINE = r"demo: alerts=(\d+) expected=(\d+) delivered=(\d+) outside=(\d+) missed=(\d+) p99_ms=(\d+\.\d)"
+LAST_LINE = r"demo: alerts=(\d+) expected=(\d+) delivered=(\d+) outside=(\d+) missed=(\d+) stored_p99_ms=\d+\.\d p99_ms=(\d+\.\d)"
 
 
 @pytest.mark.slow
@@ -58,7 +59,7 @@ def assert_shown(done):
     expected, rung, seats, frames = map(int, call.groups())
     assert expected == rung >= seats > 0
     assert frames >= rung + seats
-    relay = re.fullmatch(RELAY_LINE, done.stdout.splitlines()[-4])
+    relay = re.fullmatch(RELAY_LINE, done.stdout.splitlines()[-5])
     assert relay is not None, done.stdout
     expected, got = map(int, relay.groups())
     assert expected == got > 0
@@ -66,7 +67,11 @@ def assert_shown(done):
     assert push is not None, done.stdout
     expected, told, on_waking = map(int, push.groups())
     assert expected == told > on_waking > 0
-    assert done.stdout.splitlines()[-4] == "fetch: entries=2 published=2 lost=0 twice=0"
+    feed = re.fullmatch(FEED_LINE, done.stdout.splitlines()[-4])
+    assert feed is not None, done.stdout
+    expected, told = map(int, feed.groups())
+    assert expected == told > 0
+    assert done.stdout.splitlines()[-6] == "fetch: entries=2 published=2 lost=0 twice=0"
     for act in ("it has moved east", "lost their connection", "came back, holding", "re-timed"):
         assert act in done.stdout
 
@@ -105,7 +110,7 @@ HELLO, GOT = ("hello", 10, 0, {}), ("alert", 100_000_100, "a", 1)
 @pytest.mark.parametrize(
     ("events", "faults", "is_good", "counts"),
     [
-        ([[HELLO, GOT]], [], True, "expected=1 delivered=1 outside=0 missed=0 p99_ms=100.0"),
+        ([[HELLO, GOT]], [], True, "expected=1 delivered=1 outside=0 missed=0 stored_p99_ms=0.0 p99_ms=100.0"),
         (
             [[HELLO, GOT]],
             ["a connection was closed with 1006 (1 times)"],
@@ -114,7 +119,7 @@ HELLO, GOT = ("hello", 10, 0, {}), ("alert", 100_000_100, "a", 1)
         ),
         ([[HELLO, GOT], [HELLO]], [], False, "expected=2 delivered=1 outside=0 missed=1"),
         ([[HELLO, GOT, GOT]], [], False, "expected=1 delivered=1 outside=0 missed=0"),
-        ([], [], False, "expected=0 delivered=0 outside=0 missed=0 p99_ms=0.0"),
+        ([], [], False, "expected=0 delivered=0 outside=0 missed=0 stored_p99_ms=0.0 p99_ms=0.0"),
     ],
 )
 def test_demo_is_good_only_if_something_was_delivered_without_fault(events, faults, is_good, counts):
