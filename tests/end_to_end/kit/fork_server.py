@@ -147,6 +147,7 @@ def _serve(requests: socket.socket) -> list[str]:
 
 def _import_everything() -> None:
     import geocast.cli
+    import geocast.run.fetch
     import geocast.run.ledger
     import geocast.run.node
     import geocast.run.push
