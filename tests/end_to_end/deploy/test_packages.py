@@ -157,10 +157,11 @@ VERSIONS = {
 
 @pytest.mark.parametrize("name", VERSIONS)
 def test_file_names_the_version_of_the_release(name):
-    """The README names only the first two numbers."""
+    """The page about geocast names only the first two numbers."""
     text = (ROOT / name).read_text("utf-8")
     assert re.search(VERSIONS[name], text, re.MULTILINE)[1] == geocast.__version__
-    assert f"This is version {geocast.__version__.rpartition('.')[0]}," in (ROOT / "README.md").read_text("utf-8")
+    about = (ROOT / "docs" / "about.md").read_text("utf-8")
+    assert f"This is version {geocast.__version__.rpartition('.')[0]}," in about
 
 
 def test_address_of_the_project_is_the_same_everywhere():
