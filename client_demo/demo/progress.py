@@ -11,8 +11,9 @@ from client_demo.console import plain
 
 from .verdict import Row, percentile
 
-WIDE = 110  # terminal columns that the complete table needs
-NUMBERS = 64  # terminal columns that its numbers need
+WIDE = 120  # terminal columns that the complete table needs
+NUMBERS = 66  # terminal columns that the numbers of the narrow table need
+REST = 102  # terminal columns that the complete table needs beside its headlines
 
 
 class Progress:
@@ -64,10 +65,10 @@ def verdict_table(rows: Iterable[Row], width: int) -> Table:
     category = None if is_wide else max(8, width - NUMBERS)
     table.add_column("category", no_wrap=True, overflow="ellipsis", max_width=category)
     if is_wide:
-        table.add_column("headline", no_wrap=True, overflow="ellipsis", max_width=36)
+        table.add_column("headline", no_wrap=True, overflow="ellipsis", max_width=min(36, width - REST))
     counts = ["rev", "expected", "delivered", "outside", "missed", *(["later"] if is_wide else [])]
     times = ["stored", *(["p50"] if is_wide else []), "p99", "max"]  # until the 201, and from then to the deliveries
-    for name in (*counts, *(f"{name}{' ' if is_wide else chr(10)}ms" for name in times)):
+    for name in (*counts, *(f"{name}\nms" for name in times)):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row, is_wide), style="bold red" if row.outside or row.missed else "")

@@ -5,7 +5,7 @@ import { Geocast, distanceM } from "/geocast/geocast.js";
 import { Push } from "/geocast/geocast-push.js";
 import { themeButton } from "/shared/theme.js";
 import * as h3 from "/npm/h3-js/dist/browser/h3-js.es.js";
-import { card, distance, row, tick } from "/map/list.js";
+import { card, distance, row, tick, timeLeft } from "/map/list.js";
 import { Scene, shapesOf } from "/map/scene.js";
 import { arrange, by } from "/shared/elements.js";
 import { middle } from "/shared/shapes.js";

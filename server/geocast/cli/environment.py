@@ -32,7 +32,16 @@ ELSEWHERE = frozenset(
         *("LEASE_DAYS", "MAX_DEVICES", "PUSH_CA"),
         *("FEEDS", "TOKEN_FILE", "STATE"),  # of `geocast fetch`
         *("TARGETS", "RELAY_STATE"),  # of `geocast relay`
-        *("FAILPOINT", "SLOW_FSYNC", "SOAK_EXAMPLES", "SOAK_STEPS", "SOAK_SEED", "SOAK_MINUTES"),
+        *(
+            "FAILPOINT",
+            "SLOW_FSYNC",
+            "PICTURES",
+            "REPORT_URL",
+            "SOAK_EXAMPLES",
+            "SOAK_STEPS",
+            "SOAK_SEED",
+            "SOAK_MINUTES",
+        ),
     )
 )
 # Kubernetes sets these variables in every pod that has a Service called `geocast` or `geocast-…` beside it.

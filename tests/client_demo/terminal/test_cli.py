@@ -221,13 +221,13 @@ def test_untrusted_text_is_shown_as_plain_text():
 
 @pytest.mark.parametrize("width", [80, 132])
 def test_verdict_keeps_its_numbers_in_a_narrow_terminal(width):
-    """The headlines are shortened."""
-    item = Published("a", 1, [], 0, 1, "vehicle_break_in_theft", "A headline that is rather long " * 4)
+    """The headlines are shortened. The times are that until the answer, and those from then to the deliveries."""
+    item = Published("a", 1, [], 0, 4_000_000, "vehicle_break_in_theft", "A headline that is rather long " * 4)
     console = make_console()
     console.width = width
     with console.capture() as capture:
-        console.print(verdict_table([Row(item, 9, 1234, 1234, 0, 5, 6, [1.0, 2.0, 300.0])], width))
+        console.print(verdict_table([Row(item, 9, 1234, 1234, 0, 5, 6, [5.0, 6.0, 304.0])], width))
     lines = capture.get().rstrip().split("\n")
-    assert {"expected", "delivered", "outside", "missed"} <= set(lines[-2].split())
+    assert {"expected", "delivered", "outside", "missed"} <= set(" ".join(lines[:-1]).split())
     words = lines[-1].split()
-    assert {"1", "1234", "0", "5", "2.0", "300.0"} <= set(words)
+    assert {"1", "1234", "0", "5", "4.0", "300.0"} <= set(words)

@@ -140,9 +140,13 @@ def test_disk_that_stalls_delays_no_event_for_long(node: Node, tmp_path: Path, r
     assert [receiver.kinds(body["id"]) for body in bodies] == [[(ACCEPTED, 1)]] * len(bodies)
 
 
-def test_full_disk_stops_no_event(node: Node, tmp_path: Path, receiver: WebhookReceiver):
-    """No file may grow: events are sent, `/readyz` tells it, and the next start repeats what was not noted (WH6)."""
-    spot, relay = ground(), RelayProcess(node, tmp_path)
+def test_full_disk_stops_no_event(own_node: Node, tmp_path: Path, receiver: WebhookReceiver):
+    """No file may grow: events are sent, `/readyz` tells it, and the next start repeats what was not noted (WH6).
+
+    The node is new, because the limit also applies to its log, which the relay opens.
+    """
+    node = own_node
+    spot, relay = ground(), RelayProcess(node, tmp_path / "relay")
     relay.targets(spot, siren=receiver)
     relay.launcher = [shutil.which("prlimit") or pytest.skip("needs prlimit"), "--fsize=90000"]
     with relay:
