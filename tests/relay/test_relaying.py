@@ -242,6 +242,22 @@ def test_event_is_repeated_with_the_same_id_until_the_target_takes_it(bench, rec
     assert len({(each.id, each.body) for each in receiver.requests}) == 1
 
 
+def test_event_is_repeated_if_the_timer_fires_before_the_end_of_the_wait(bench, receiver, monkeypatch):
+    """Timers of uvloop may fire a fraction of a millisecond early (WH5)."""
+    receiver.answers = [500]
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        later = loop.call_later
+        monkeypatch.setattr(loop, "call_later", lambda seconds, *call: later(seconds * 0.5, *call))
+        async with bench.running(siren=receiver):
+            await bench.append(*revisions(1))
+            await until(lambda: len(receiver.requests) == 2)
+            assert receiver.taken("a-1")
+
+    asyncio.run(main())
+
+
 def test_after_a_failure_only_the_newest_revision_is_posted(bench, receiver):
     """It is `alert.accepted`, because the target has taken none before (WH3)."""
     receiver.always = 500

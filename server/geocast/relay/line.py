@@ -293,7 +293,7 @@ class TargetLine:
                 logger.warning("target %s: a request failed (%s); trying again", self.target.name, response.status)
             wait_s = max(_wait_s(self.failures), asked_s)
             self._not_before = self._loop.time() + wait_s
-            self._loop.call_later(wait_s, self.pump)
+            self._loop.call_later(wait_s, self._resume, self._not_before)
         elif pending.failures == 1 and not self.gone:
             logger.warning("target %s: refused an event with %s; trying again", self.target.name, response.status)
         self._retry(pending, max(_wait_s(pending.failures), asked_s))
@@ -311,6 +311,15 @@ class TargetLine:
             self._enqueue(pending)
         else:
             pending.timer = self._loop.call_later(wait_s, self._again, pending)
+
+    def _resume(self, not_before: float) -> None:
+        """Start requests after a wait until `not_before`, unless a later failure has made the wait longer.
+
+        The time is not compared with the clock, because timers of uvloop may fire a fraction of a millisecond early.
+        """
+        if self._not_before <= not_before:
+            self._not_before = 0.0
+            self.pump()
 
     def _again(self, pending: _PendingAlert) -> None:
         self._enqueue(pending)
