@@ -227,9 +227,9 @@ class Talk:
                     await self._heard.wait()
 
     async def heard_often(self, wanted: Callable[[Message], bool], count: int, within_s: float) -> list[float]:
-        """Wait until `count` messages satisfy `wanted`, but for at most `within_s` seconds.
+        """Wait until `count` messages satisfy `wanted`, or until `within_s` seconds have passed.
 
-        Return the times at which the messages that satisfy it arrived, even if these are fewer than `count`.
+        Return the arrival times of the messages that satisfy it.
         """
         await self._wait(lambda: sum(map(wanted, self.said)) >= count, within_s)
         return [at for message, at in zip(self.said, self.said_at, strict=True) if wanted(message)]

@@ -55,10 +55,10 @@ class Progress:
 def verdict_table(rows: Iterable[Row], width: int) -> Table:
     """Return a table with one row for each revision and cancellation.
 
-    `stored` is the time until the publisher had the answer, most of which is the disk's. The other times are from then
-    to the deliveries, so that a slow disk does not look like a slow fan-out.
+    `stored` is the time from the request to its answer. The node needs most of this time to write to its disk. The
+    other times are from the answer to the deliveries, so a slow disk does not look like a slow fan-out.
 
-    In a narrow terminal the table has no column for the headlines.
+    In a narrow terminal, the table has no column for the headlines.
     """
     is_wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold underline")

@@ -65,7 +65,7 @@ class Row:
 
     @property
     def stored_ms(self) -> float:
-        """The time from the request to the answer, for most of which the node waits for its disk."""
+        """The time from the request to the answer. Most of it is the time that the node needs to write to its disk."""
         return (self.published.accepted - self.published.sent) / 1e6
 
     @property

@@ -56,22 +56,25 @@ def named(objects, kind):
     return found
 
 
-@pytest.fixture
-def pod(objects):
-    """Return the spec of the pods."""
-    return named(objects, "Deployment")["spec"]["template"]["spec"]
-
-
-@pytest.fixture
-def container(pod):
-    """Return the only container of a pod."""
-    [container] = pod["containers"]
-    return container
-
-
 def variables():
     """Return the variables in settings.env and log.env."""
     return variables_of(FOLDER / "settings.env", FOLDER / "log.env")
+
+
+def files_of(folder):
+    """Return the names of all files that the kustomization of a folder refers to, and its own name."""
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    generators = kustomization["configMapGenerator"] + kustomization["secretGenerator"]
+    generated = [name for each in generators for name in [*each.get("envs", ()), *each.get("files", ())]]
+    return {"kustomization.yaml", *kustomization["resources"], *generated}
+
+
+def assert_privileges_of_a_node(pod, container):
+    """Fail unless the security contexts are those of a node's pod, without a service account's token."""
+    nodes = yaml.safe_load((FOLDER / "deployment.yaml").read_text())["spec"]["template"]["spec"]
+    assert pod["securityContext"] == nodes["securityContext"]
+    assert container["securityContext"] == nodes["containers"][0]["securityContext"]
+    assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
 
 
 def variables_of(*files):
@@ -100,14 +103,7 @@ def assert_valid(objects, release):
 
 def test_kustomization_uses_every_file_of_the_folder():
     """It refers to no missing file, except the keys, which everybody must create."""
-    kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
-    generators = kustomization["configMapGenerator"] + kustomization["secretGenerator"]
-    generated = [name for each in generators for name in [*each.get("envs", ()), *each.get("files", ())]]
-    assert {path.name for path in FOLDER.iterdir() if path.is_file()} | {"keys.jwks"} == {
-        "kustomization.yaml",
-        *kustomization["resources"],
-        *generated,
-    }
+    assert {path.name for path in FOLDER.iterdir() if path.is_file()} | {"keys.jwks"} == files_of(FOLDER)
     assert not (FOLDER / "keys.jwks").exists()
 
 

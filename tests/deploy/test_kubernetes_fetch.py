@@ -5,7 +5,13 @@ import shutil
 import pytest
 import yaml
 from deploy.test_kubernetes import FOLDER as NODES
-from deploy.test_kubernetes import RELEASES, assert_valid, named, rendered, variables_of
+from deploy.test_kubernetes import (
+    RELEASES,
+    assert_privileges_of_a_node,
+    assert_valid,
+    rendered,
+    variables_of,
+)
 
 from geocast.cli import cli
 from geocast.fetch.settings import load_feeds
@@ -32,10 +38,8 @@ def test_every_object_is_valid_for_kubernetes(objects, release):
     assert_valid(objects, release)
 
 
-def test_settings_are_valid_for_geocast_fetch_and_its_files_are_mounted(objects):
+def test_settings_are_valid_for_geocast_fetch_and_its_files_are_mounted(container):
     """Each variable is one of `geocast fetch`, and the state is on a volume of its own."""
-    pod = named(objects, "StatefulSet")["spec"]["template"]["spec"]
-    [container] = pod["containers"]
     known = {option.envvar: option for option in cli.commands["fetch"].params}
     values = variables_of(FOLDER / "settings.env")
     assert container["args"] == ["fetch"]
@@ -52,12 +56,9 @@ def test_settings_are_valid_for_geocast_fetch_and_its_files_are_mounted(objects)
     assert nodes[options["api"].server.host]["spec"]["ports"][0]["port"] == options["api"].server.port
 
 
-def test_pod_has_no_privileges(objects):
+def test_pod_has_no_privileges(pod, container):
     """The security contexts equal those of a node's pod."""
-    nodes = yaml.safe_load((NODES / "deployment.yaml").read_text())["spec"]["template"]["spec"]
-    pod = named(objects, "StatefulSet")["spec"]["template"]["spec"]
-    assert pod["securityContext"] == nodes["securityContext"]
-    assert pod["containers"][0]["securityContext"] == nodes["containers"][0]["securityContext"]
+    assert_privileges_of_a_node(pod, container)
 
 
 def test_network_policy_allows_only_dns_the_nodes_and_public_https(objects):

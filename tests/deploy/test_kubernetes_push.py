@@ -7,9 +7,18 @@ import ipaddress
 import shutil
 
 import pytest
-import yaml
 from deploy.test_kubernetes import FOLDER as NODES
-from deploy.test_kubernetes import RELEASES, SPARE_S, assert_valid, command, named, rendered, variables_of
+from deploy.test_kubernetes import (
+    RELEASES,
+    SPARE_S,
+    assert_privileges_of_a_node,
+    assert_valid,
+    command,
+    files_of,
+    named,
+    rendered,
+    variables_of,
+)
 
 from geocast.cli import cli
 from geocast.egress.addresses import is_global
@@ -35,19 +44,6 @@ def objects(tmp_path_factory):
     return rendered(folder)
 
 
-@pytest.fixture
-def pod(objects):
-    """Return the spec of the pods."""
-    return named(objects, "Deployment")["spec"]["template"]["spec"]
-
-
-@pytest.fixture
-def container(pod):
-    """Return the only container of a pod."""
-    [container] = pod["containers"]
-    return container
-
-
 def variables():
     """Return the variables in settings.env and redis.env."""
     return variables_of(FOLDER / "settings.env", FOLDER / "redis.env")
@@ -63,11 +59,8 @@ def test_every_object_is_valid_for_kubernetes(objects, release):
 
 def test_kustomization_uses_every_file_of_the_folder():
     """It refers to no missing file, except the keys."""
-    kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
-    generators = kustomization["configMapGenerator"] + kustomization["secretGenerator"]
-    generated = [name for each in generators for name in [*each.get("envs", ()), *each.get("files", ())]]
     there = {path.name for path in FOLDER.iterdir()}
-    assert there | KEYS == {"kustomization.yaml", *kustomization["resources"], *generated}
+    assert there | KEYS == files_of(FOLDER)
     assert not there & KEYS
 
 
@@ -104,10 +97,7 @@ def test_pod_has_enough_shutdown_time_to_leave_services_and_drain(pod, container
 
 def test_pod_has_no_privileges(pod, container):
     """The security contexts equal those of a node's pod."""
-    nodes = yaml.safe_load((NODES / "deployment.yaml").read_text())["spec"]["template"]["spec"]
-    assert pod["securityContext"] == nodes["securityContext"]
-    assert container["securityContext"] == nodes["containers"][0]["securityContext"]
-    assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
+    assert_privileges_of_a_node(pod, container)
 
 
 def test_selectors_and_ports_match_only_pods_of_push(objects, container):

@@ -6,9 +6,17 @@ If kubectl is not installed, the files are read without Kustomize, as in test_ku
 import shutil
 
 import pytest
-import yaml
 from deploy.test_kubernetes import FOLDER as NODES
-from deploy.test_kubernetes import RELEASES, SPARE_S, assert_valid, named, rendered, variables_of
+from deploy.test_kubernetes import (
+    RELEASES,
+    SPARE_S,
+    assert_privileges_of_a_node,
+    assert_valid,
+    files_of,
+    named,
+    rendered,
+    variables_of,
+)
 
 from geocast.cli import cli
 
@@ -22,19 +30,6 @@ def objects(tmp_path_factory):
     folder = shutil.copytree(FOLDER, tmp_path_factory.mktemp("kubernetes") / "relay")
     (folder / "targets.toml").write_text('[targets.a]\nurl = "https://a.example/"\nunsigned = true\n')
     return rendered(folder)
-
-
-@pytest.fixture
-def pod(objects):
-    """Return the spec of the pod."""
-    return named(objects, "StatefulSet")["spec"]["template"]["spec"]
-
-
-@pytest.fixture
-def container(pod):
-    """Return the only container of the pod."""
-    [container] = pod["containers"]
-    return container
 
 
 def variables():
@@ -51,11 +46,8 @@ def test_every_object_is_valid_for_kubernetes(objects, release):
 
 def test_kustomization_uses_every_file_of_the_folder():
     """It refers to no missing file, except the targets."""
-    kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
-    generators = kustomization["configMapGenerator"] + kustomization["secretGenerator"]
-    generated = [name for each in generators for name in [*each.get("envs", ()), *each.get("files", ())]]
     there = {path.name for path in FOLDER.iterdir()}
-    assert there | {"targets.toml"} == {"kustomization.yaml", *kustomization["resources"], *generated}
+    assert there | {"targets.toml"} == files_of(FOLDER)
 
 
 def test_settings_are_valid_for_geocast_relay(pod, container):
@@ -76,10 +68,7 @@ def test_settings_are_valid_for_geocast_relay(pod, container):
 
 def test_pod_has_no_privileges_and_its_selectors_match_only_itself(objects, pod, container):
     """The security contexts equal those of a node's pod; only one process uses the state."""
-    nodes = yaml.safe_load((NODES / "deployment.yaml").read_text())["spec"]["template"]["spec"]
-    assert pod["securityContext"] == nodes["securityContext"]
-    assert container["securityContext"] == nodes["containers"][0]["securityContext"]
-    assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
+    assert_privileges_of_a_node(pod, container)
     assert named(objects, "StatefulSet")["spec"]["replicas"] == 1
     assert named(objects, "StatefulSet")["spec"]["selector"] == {"matchLabels": LABELS}
     assert named(objects, "NetworkPolicy")["spec"]["podSelector"] == {"matchLabels": LABELS}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import click
 from ..config import Address, KeyUrl, bind, parse_key_url
 from ..errors import ConfigError
 from . import journal
-from .options import ADDRESS, LOG_LEVELS
-from .push import option, unknown_variables
+from .options import ADDRESS, LOG_LEVELS, option
+from .serve import command as serve
+from .starting import starting
 
 NOT_ALL = 1  # the exit status of --check and --once if a feed could not be read, or messages still wait
 
@@ -52,10 +52,7 @@ def command(log_level: str, log_format: str, **more: Any) -> int:
 
     SIGHUP makes the process read the file of feeds again, and then each feed.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until there is a handler, SIGHUP would end the process
-    with journal.kept(log_level, log_format):
-        if unknown := unknown_variables():
-            raise ConfigError(*unknown)
+    with starting(log_level, log_format, serve):
         return _run(**more)
 
 

@@ -1,7 +1,4 @@
-"""The options of a node, for `serve` and `check`.
-
-Each can also be set by an environment variable: GEOCAST_ and the option's name, such as GEOCAST_LOG.
-"""
+"""Options that can also be set by environment variables, and those of a node, for `serve` and `check`."""
 
 import math
 import os
@@ -110,87 +107,92 @@ class _Option(click.Option):
             return super().process_value(ctx, self.get_default(ctx))
 
 
-def _option(name: str, *names: str, **more: Any) -> Callable[[Any], Any]:
-    envvar = PREFIX + name.lstrip("-").upper().replace("-", "_")
-    return click.option(name, *names, cls=_Option, envvar=envvar, show_envvar=True, show_default=True, **more)
+def option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
+    """Return a command line option that can also be set by an environment variable.
+
+    By default, the variable is GEOCAST_ and the option's name, such as GEOCAST_LOG. Pass `variable`, the part after
+    GEOCAST_, if a node has an option of the same name with a different meaning: all processes may run with the same
+    environment.
+    """
+    envvar = PREFIX + (variable or name.lstrip("-").upper().replace("-", "_"))
+    return click.option(name, cls=_Option, envvar=envvar, show_envvar=True, show_default=True, **more)
 
 
-api_option = _option("--api", type=ADDRESS, default="127.0.0.1:8766", help="Where review services publish (HTTP).")
+api_option = option("--api", type=ADDRESS, default="127.0.0.1:8766", help="Where review services publish (HTTP).")
 _OPTIONS = (
-    _option("--stream", type=ADDRESS, default="127.0.0.1:8765", help="Where subscribers connect (WebSocket)."),
+    option("--stream", type=ADDRESS, default="127.0.0.1:8765", help="Where subscribers connect (WebSocket)."),
     api_option,
-    _option("--metrics", type=ADDRESS, help="Where /metrics is served, instead of at --api."),
-    _option("--feed", type=ADDRESS, help="Where the public feed is served (HTTP); no feed if left out."),
-    _option("--feed-url", default="", metavar="URL", help="The URL at which the public reaches the feed."),
-    _option("--feed-sender", default="", metavar="NAME", help="The sender of the CAP messages of the feed."),
-    _option("--feed-areas", is_flag=True, help="Answer weather apps that ask the feed for the alerts in a box."),
-    _option(
+    option("--metrics", type=ADDRESS, help="Where /metrics is served, instead of at --api."),
+    option("--feed", type=ADDRESS, help="Where the public feed is served (HTTP); no feed if left out."),
+    option("--feed-url", default="", metavar="URL", help="The URL at which the public reaches the feed."),
+    option("--feed-sender", default="", metavar="NAME", help="The sender of the CAP messages of the feed."),
+    option("--feed-areas", is_flag=True, help="Answer weather apps that ask the feed for the alerts in a box."),
+    option(
         "--log",
         metavar="URL",
         default="sqlite:geocast.db",
         help="The alert log: sqlite:PATH, redis://HOST:PORT for several machines, or memory:.",
     ),
-    _option(
+    option(
         "--log-replicas", type=click.IntRange(0, 10), default=0, help="Replicas of Redis that must have each alert too."
     ),
-    _option("--allow-volatile-log", is_flag=True, help="Accept a Redis that loses alerts when it ends."),
-    _option(
+    option("--allow-volatile-log", is_flag=True, help="Accept a Redis that loses alerts when it ends."),
+    option(
         "--keys",
         type=KEYS,
         help="Public keys that tokens are checked against (JWKS): a file, or https://….",
     ),
-    _option("--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again."),
-    _option("--revoked", type=click.Path(path_type=Path), help="Subjects whose tokens are revoked (TOML)."),
-    _option(
+    option("--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again."),
+    option("--revoked", type=click.Path(path_type=Path), help="Subjects whose tokens are revoked (TOML)."),
+    option(
         "--policy",
         type=click.Path(path_type=Path),
         metavar="PATH",
         help="What may be published: a TOML file, or builtin:public-warning. builtin:neighbourhood if left out.",
     ),
-    _option("--reviewers", type=click.Path(path_type=Path), help="Keys of reviewers who approve alerts (JWKS)."),
-    _option(
-        "--publishers", type=click.Path(path_type=Path), help="Rights of each publisher (TOML); else equal rights."
-    ),
-    _option(
+    option("--reviewers", type=click.Path(path_type=Path), help="Keys of reviewers who approve alerts (JWKS)."),
+    option("--publishers", type=click.Path(path_type=Path), help="Rights of each publisher (TOML); else equal rights."),
+    option(
         "--cap-sources",
         type=click.Path(path_type=Path),
         help="Sources of CAP messages (TOML); none are taken if left out.",
     ),
-    _option(
+    option(
         "--cap-zones",
         type=click.Path(path_type=Path),
         multiple=True,
         metavar="PATH",
         help="Polygons for the area codes of CAP (GeoJSON); may be repeated.",
     ),
-    _option("--call-keys", type=click.Path(path_type=Path), help="Secret keys that encrypt calls (JWKS)."),
-    _option("--aeds", type=click.Path(path_type=Path), help="Defibrillators for calls (GeoJSON, or Overpass JSON)."),
-    _option("--origins", type=ORIGINS, default="", help="Origins of web pages that may connect, with commas."),
-    _option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener."),
-    _option("--dev", is_flag=True, help="For trying: loopback only, tokens are optional for subscribers."),
-    _option(
-        "--allow-exposed-dev", is_flag=True, help="With --dev: listen beyond loopback, for example in a container."
-    ),
-    _option("--drain-s", type=_Seconds(0, 3600), default=10.0, help="Seconds that a drain may take."),
-    _option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="Seconds without a write before a ping."),
-    _option(
+    option("--call-keys", type=click.Path(path_type=Path), help="Secret keys that encrypt calls (JWKS)."),
+    option("--aeds", type=click.Path(path_type=Path), help="Defibrillators for calls (GeoJSON, or Overpass JSON)."),
+    option("--origins", type=ORIGINS, default="", help="Origins of web pages that may connect, with commas."),
+    option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener."),
+    option("--dev", is_flag=True, help="For trying: loopback only, tokens are optional for subscribers."),
+    option("--allow-exposed-dev", is_flag=True, help="With --dev: listen beyond loopback, for example in a container."),
+    option("--drain-s", type=_Seconds(0, 3600), default=10.0, help="Seconds that a drain may take."),
+    option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="Seconds without a write before a ping."),
+    option(
         "--max-sessions", type=click.IntRange(1), help="Maximum number of connections; else what descriptors allow."
     ),
-    _option("--share", type=SHARE_TYPE, default=SHARE, help=SHARE_HELP),
-    _option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="The least level of log lines."),
-    _option("--log-format", type=click.Choice(FORMATS), default="text", help="Log lines as text or as JSON."),
+    option("--share", type=SHARE_TYPE, default=SHARE, help=SHARE_HELP),
+    option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="The least level of log lines."),
+    option("--log-format", type=click.Choice(FORMATS), default="text", help="Log lines as text or as JSON."),
 )
 
 
 def node_options(command: _Command) -> _Command:
     """Add the options of a node to a command, in the order in which the help lists them."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
+    for add in reversed(_OPTIONS):
+        command = add(command)
     return command
 
 
-def unknown_variables() -> list[str]:
-    """Return a line of text for each environment variable whose name begins with GEOCAST_ but is unknown."""
-    context = click.get_current_context()
-    known = {option.envvar for option in context.command.params if isinstance(option.envvar, str)}
+def unknown_variables(*others: click.Command) -> list[str]:
+    """Return a line of text for each environment variable whose name begins with GEOCAST_ but is unknown.
+
+    The variables of the current command and of the `others` are known.
+    """
+    commands = [click.get_current_context().command, *others]
+    known = {each.envvar for command in commands for each in command.params if isinstance(each.envvar, str)}
     return list(environment.unknown(os.environ, known))

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..config import SHARE
-from ..errors import ConfigError
-from . import environment, journal
-from .environment import PREFIX
-from .options import ADDRESS, KEYS, LOG_LEVELS, ORIGINS, SHARE_HELP, SHARE_TYPE
+from . import journal
+from .options import ADDRESS, KEYS, LOG_LEVELS, ORIGINS, SHARE_HELP, SHARE_TYPE, option
+from .serve import command as serve
+from .serve import run
+from .starting import starting
 
 _FILE = click.Path(path_type=Path)
 
 
 def _names(_context: click.Context, _option: click.Parameter, text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
-    """Return a command line option that can also be set by an environment variable.
-
-    By default, the variable is named after the option. Pass `variable` to give it another name, if a node has an option
-    of the same name with a different meaning: a node and a push process may run with the same environment.
-    """
-    envvar = PREFIX + (variable or name.lstrip("-").upper().replace("-", "_"))
-    return click.option(name, envvar=envvar, show_envvar=True, show_default=True, **more)
 
 
 @click.command("push", short_help="Wake sleeping phones by Web Push.")
@@ -90,10 +78,7 @@ def command(
 
     SIGHUP makes the process read keys, revoked tokens, policy and reviewers again.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until there is a handler, SIGHUP would end the process
-    with journal.kept(log_level, log_format):
-        if unknown := unknown_variables():
-            raise ConfigError(*unknown)
+    with starting(log_level, log_format, serve):
         _run(push_services, push_private, more)
 
 
@@ -101,7 +86,6 @@ def _run(services: str | None, private: tuple[str, ...], more: dict[str, Any]) -
     from ..push.addresses import DEFAULT_SERVICES
     from ..push.settings import PushSettings
     from ..run import push, push_workers
-    from .serve import run
 
     settings = PushSettings(services=services or DEFAULT_SERVICES, private=private, **more)
     means = push.read_means(settings)
@@ -111,14 +95,3 @@ def _run(services: str | None, private: tuple[str, ...], more: dict[str, Any]) -
             run(push.run_alone(means, listeners[0], metrics))
         else:
             push_workers.supervise(means, listeners, metrics, run)
-
-
-def unknown_variables() -> list[str]:
-    """Return a line of text for each environment variable whose name begins with GEOCAST_ but is unknown.
-
-    The variables of a node are accepted too, because both programs may run in the same environment.
-    """
-    from .serve import command as serve
-
-    params = [*click.get_current_context().command.params, *serve.params]
-    return list(environment.unknown(os.environ, {each.envvar for each in params if isinstance(each.envvar, str)}))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from pathlib import Path
 
 import click
 
 from ..config import Address, bind
-from ..errors import ConfigError
 from . import journal
-from .options import ADDRESS, LOG_LEVELS
-from .push import option, unknown_variables
+from .options import ADDRESS, LOG_LEVELS, option
+from .serve import command as serve
+from .serve import run
+from .starting import starting
 
 _FILE = click.Path(path_type=Path)
 UNREACHABLE = 1  # the exit status of --check if a target can't be connected to
@@ -46,15 +46,11 @@ def command(
     SIGHUP makes the process read targets, policy and reviewers again. With --check, the exit status is 1 if a target
     can't be connected to.
     """
-    import asyncio
+    with starting(log_level, log_format, serve):
+        import asyncio
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until there is a handler, SIGHUP would end the process
-    with journal.kept(log_level, log_format):
-        if unknown := unknown_variables():
-            raise ConfigError(*unknown)
         from ..relay.targets import load_targets
         from ..run import relay
-        from .serve import run
 
         if check:
             return 0 if asyncio.run(relay.check(load_targets(targets), click.echo)) else UNREACHABLE

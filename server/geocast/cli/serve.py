@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import sys
 import time
 from collections.abc import Coroutine
@@ -14,9 +13,8 @@ import click
 
 from ..auth.scopes import SCOPES
 from ..config import Settings, listening
-from ..errors import ConfigError
-from . import journal
-from .options import node_options, unknown_variables
+from .options import node_options
+from .starting import starting
 
 DEV_TOKEN_S = 365 * 86_400  # the lifetime of the token that --dev prints
 # The time after which a thread that waits for the GIL interrupts the running thread. The log's threads need the GIL
@@ -31,10 +29,7 @@ logger = logging.getLogger(__name__)
 @node_options
 def command(log_level: str, log_format: str, **options: Any) -> None:
     """Run a node until SIGTERM. SIGHUP makes it read the keys, the policy and the other reloadable files again."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until there is a handler, SIGHUP would end the process
-    with journal.kept(log_level, log_format):
-        if unknown := unknown_variables():
-            raise ConfigError(*unknown)
+    with starting(log_level, log_format):
         settings = Settings(**options)
         settings.check()
         _serve(settings)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from ..clock import Clock
 from .documents import MAX_CAP_BYTES, ListedEntry, Unreadable, entries_of, head_of
 from .http_client import FeedClient, FetchFailed, HostQueues
-from .node_client import NodeClient
+from .node_client import ACCEPTED, NodeClient
 from .settings import WatchedFeed
 
 MAX_CHECKED = 100  # the number of entries of a feed whose message is looked at
-TAKEN = ("published", "updated", "replaced", "cancelled", "repeated", "noted")
+TAKEN = (*ACCEPTED, "repeated", "noted")
 _HEAD = ("feed", "entries", "CAP", "accepted", "why not")
 
 

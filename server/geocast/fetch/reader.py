@@ -70,6 +70,10 @@ class FeedReader:
                 async with asyncio.timeout(min(self._read_at, self._post_at) - self._now()):
                     await self._asked.wait()
 
+    async def close(self) -> None:
+        """Close the connections to the feed and to the hosts of its messages."""
+        await self._client.close()
+
     def read_now(self) -> None:
         """Make `run` read the feed at once, and try everything again that waits."""
         self._read_at = self._post_at = 0.0

@@ -81,7 +81,6 @@ class FetchProcess:
         self._queues = HostQueues()
         self._node = NodeClient(settings.cap_url, settings.token_file, clock)
         self._readers: dict[str, FeedReader] = {}
-        self._clients: dict[str, FeedClient] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.state = FetchState(settings.state)
         self.metrics = Metrics()
@@ -107,8 +106,8 @@ class FetchProcess:
             self._configure(feeds)
             yield
         finally:
-            for client in self._clients.values():
-                await client.close()
+            for reader in self._readers.values():
+                await reader.close()
             await self._node.close()
             self.state.close()
 
@@ -133,8 +132,7 @@ class FetchProcess:
         changed = {name for name, reader in self._readers.items() if feeds.get(name) != reader.feed}
         await self._end(changed)
         for name in changed:
-            del self._readers[name]
-            await self._clients.pop(name).close()
+            await self._readers.pop(name).close()
             if name not in feeds:
                 self.outcomes.forget(name)
         self._configure(feeds)
@@ -147,7 +145,7 @@ class FetchProcess:
         self.state.configure(feeds.keys(), self._clock.now().wall_ms)
         for name in feeds.keys() - self._readers.keys():
             feed = feeds[name]
-            client = self._clients[name] = FeedClient(feed, self._queues, self._clock)
+            client = FeedClient(feed, self._queues, self._clock)
             self._readers[name] = FeedReader(feed, client, self._node, self.state, self.outcomes, self._clock)
 
     def _start(self) -> None:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Self
 
-import httpx
 from end_to_end.kit.feed_server import FeedServer
-from end_to_end.kit.node import BIN, SURPRISE, Node, clean_environment, free_ports
-from end_to_end.kit.process import ServerProcess
+from end_to_end.kit.node import BIN, SURPRISE, Node, clean_environment
+from end_to_end.kit.side_process import SideProcess
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
 
 OF_THIS_NETWORK = "allow_http = true\nallow_private = true\n"
 
 
-class Fetch(ServerProcess):
+class Fetch(SideProcess):
     """A `geocast fetch` with a file of feeds and a state of its own, in `home`."""
 
     def __init__(self, home: Path, node: Node, server: FeedServer):
@@ -28,17 +26,10 @@ class Fetch(ServerProcess):
         self.token_file = home / "token"
         self.token_file.write_text(node.keys.token(sub="met", scope="alerts:publish"))
         self.feeds_file = home / "feeds.toml"
-        [self.metrics_port] = free_ports(1)
-        self.metrics_api = httpx.Client(
-            base_url=f"http://127.0.0.1:{self.metrics_port}", timeout=PATIENCE, trust_env=False
-        )
 
-    def __enter__(self) -> Fetch:
+    def __enter__(self) -> Self:
+        self.connect()  # the tests themselves start the process
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.metrics_api.close()
-        self.kill()
 
     def write_feeds(self, *paths: str, more: str = "", **named: str) -> None:
         """Write a file with a feed for each path of the server, named after the path; `more` are further keys."""
@@ -76,20 +67,7 @@ class Fetch(ServerProcess):
         """Start the process and wait until it is ready."""
         metrics = ("--metrics", f"127.0.0.1:{self.metrics_port}")
         self.spawn(*self.command(*metrics), environment=clean_environment(), folder=self.home)
-        wait_until(lambda: self.get("/readyz") is not None, "geocast fetch listens")
-
-    def get(self, path: str) -> Any:
-        """Return the answer of the listener of `--metrics`, or None if it does not listen yet."""
-        assert self.process
-        assert self.process.poll() is None, self.output()
-        with contextlib.suppress(httpx.TransportError):
-            return self.metrics_api.get(path)
-        return None
-
-    def reload(self) -> None:
-        """Send SIGHUP to the process."""
-        assert self.process
-        self.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: not self.is_killed() and self.readiness() != 0, "geocast fetch listens")
 
 
 def taken(node: Node) -> dict[str, int]:

@@ -5,9 +5,7 @@ Nothing of the server is imported here.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,9 @@ import httpx
 from end_to_end.kit.alerts import Json
 from end_to_end.kit.earth import Point
 from end_to_end.kit.keys import PHONE_SCOPE, bearer
-from end_to_end.kit.node import BIN, SURPRISE, Node, clean_environment, free_ports
-from end_to_end.kit.process import ServerProcess
-from end_to_end.kit.times import wait_until
-from end_to_end.kit.wire import PATIENCE
+from end_to_end.kit.node import BIN, Node, clean_environment
+from end_to_end.kit.side_process import SideProcess
+from support.ports import free_ports
 from support.push_service import PushPhone, PushService
 
 CONTACT = "mailto:ops@city.example"
@@ -32,7 +29,7 @@ def cell(spot: Point, resolution: int = 9) -> str:
     return found
 
 
-class Push(ServerProcess):
+class Push(SideProcess):
     """A process of `geocast push` on the log of a node, with the push services it may use.
 
     Its files are in the node's home.
@@ -49,7 +46,7 @@ class Push(ServerProcess):
     ):
         super().__init__(node.home / "push.txt")
         self.node = node
-        self.port, self.metrics_port = free_ports(2)
+        [self.port] = free_ports(1)
         self.devices_file = node.home / devices
         run = ["keygen", "--push", "push.jwks", "--vapid", "vapid.jwks"]
         if not (node.home / "push.jwks").exists():
@@ -64,52 +61,16 @@ class Push(ServerProcess):
         ]
         self.settings = settings
 
-    def __enter__(self) -> Push:
-        self.api, self.metrics_api = (
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, trust_env=False, verify=False)
-            for port in (self.port, self.metrics_port)
-        )
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.api.close()
-        self.metrics_api.close()
-        self.kill()
+    def connect(self) -> None:
+        """Create the HTTP clients of both listeners."""
+        super().connect()
+        self.api = self.client(self.port)
 
     def start(self, **settings: str) -> None:
         """Start the process and wait until it is ready."""
         environment = clean_environment(**self.settings, **settings)
         self.spawn(BIN / "geocast", "push", *self.options, environment=environment, folder=self.node.home)
-        wait_until(self._ready, "/readyz is 200")
-
-    def _ready(self) -> bool:
-        assert self.process
-        if self.process.poll() == -signal.SIGKILL:
-            return True  # killed by a fail point
-        assert self.process.poll() is None, f"geocast push ended by itself:\n{self.output()}"
-        with contextlib.suppress(httpx.TransportError):
-            return self.metrics_api.get("/readyz").status_code == 200
-        return False
-
-    def dies(self) -> None:
-        """Wait until a fail point has killed the process."""
-        assert self.process
-        assert self.process.wait(PATIENCE) == -signal.SIGKILL, self.output()
-
-    def reload(self) -> None:
-        """Send SIGHUP to the process."""
-        assert self.process
-        self.process.send_signal(signal.SIGHUP)
-
-    def assert_no_surprise(self) -> None:
-        """Require that no unexpected error was logged."""
-        surprise = SURPRISE.search(self.output())
-        assert surprise is None, self.output()
+        self.wait_until_ready()
 
     # -- devices
 
@@ -132,12 +93,6 @@ class Push(ServerProcess):
         answer = self.put(device_id or secrets.token_urlsafe(12), body, token or self.token(sub=phone.name))
         assert answer.status_code in (200, 201), answer.text
         return answer.json()
-
-    def metric(self, name: str) -> float:
-        """Return the value of a series of /metrics, or 0 if the series is missing."""
-        text = self.metrics_api.get("/metrics").text
-        found = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(f"geocast_{name} ")]
-        return float(found[0]) if found else 0.0
 
     def files(self) -> list[Path]:
         """Return all files of the device store."""

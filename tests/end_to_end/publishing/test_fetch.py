@@ -200,18 +200,22 @@ def test_running_fetch_reads_its_feeds_despite_one_that_hangs(fetch, server, iss
         fetch.reload()
         assert inside.take()["alert"]["headline"] == "High water"
         published = 'geocast_fetch_entries_total{feed="feed",outcome="published"} 1.0'
-        wait_until(lambda: published in fetch.get("/metrics").text, "the answer of the node has arrived, too")
+        wait_until(
+            lambda: published in fetch.metrics_api.get("/metrics").text, "the answer of the node has arrived, too"
+        )
         accepted = 'geocast_fetch_sent_to_accepted_seconds_count{feed="feed"} 1.0'
-        wait_until(lambda: accepted in fetch.get("/metrics").text, "the time that it took is counted")
-        wait_until(lambda: fetch.get("/readyz").json() == {"status": "ready"}, "/readyz says so")
+        wait_until(lambda: accepted in fetch.metrics_api.get("/metrics").text, "the time that it took is counted")
+        wait_until(lambda: fetch.metrics_api.get("/readyz").json() == {"status": "ready"}, "/readyz says so")
         fetch.feeds_file.write_text("[feeds.feed]\nurls = 1\n")
         fetch.reload()
         wait_until(lambda: "not reloaded" in fetch.output(), "the invalid file is refused")
         server.pages["/more"] = atom(inline("1", issuer.message("running-2")))
         fetch.write_feeds("/more")
         fetch.reload()
-        wait_until(lambda: 'feed="more",outcome="published"' in fetch.get("/metrics").text, "the new feed is read")
-        assert 'fetch_overdue{feed="feed"}' not in fetch.get("/metrics").text
+        wait_until(
+            lambda: 'feed="more",outcome="published"' in fetch.metrics_api.get("/metrics").text, "the new feed is read"
+        )
+        assert 'fetch_overdue{feed="feed"}' not in fetch.metrics_api.get("/metrics").text
         assert fetch.terminate() == 0
 
 

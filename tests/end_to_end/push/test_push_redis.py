@@ -172,9 +172,9 @@ def test_push_process_without_redis_is_not_ready_and_refuses_devices(
     body = {"subscription": phone.subscription(), "places": [{"cell": cell(spot)}]}
     answer = pair[0].put("a-device-of-somebody", body)
     assert (answer.status_code, answer.json()["type"].rpartition("/")[2]) == (503, "store-unavailable")
-    wait_until(lambda: not pair[0]._ready(), "/readyz is 503")
+    wait_until(lambda: pair[0].readiness() == 503, "/readyz is 503")
     redis.start()
-    wait_until(pair[0]._ready, "/readyz is 200")
+    wait_until(lambda: pair[0].readiness() == 200, "/readyz is 200")
     pair[0].register(phone, cell(spot))
     node.publish(alert(spot))
     service.until(lambda: bool(phone.told))

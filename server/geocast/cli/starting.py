@@ -1,0 +1,27 @@
+"""The first steps of a command that runs until SIGTERM: `serve`, `push`, `fetch` and `relay`."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import click
+
+from ..errors import ConfigError
+from . import journal
+from .options import unknown_variables
+
+
+@contextlib.contextmanager
+def starting(log_level: str, log_format: str, *others: click.Command) -> Iterator[None]:
+    """Write log messages while the `with` block runs, as `journal.kept` does. SIGHUP is blocked from now on.
+
+    Raise ConfigError if a variable in the environment is unknown. The variables of the `others` are known, because
+    these commands may run in the same environment.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until there is a handler, SIGHUP would end the process
+    with journal.kept(log_level, log_format):
+        if unknown := unknown_variables(*others):
+            raise ConfigError(*unknown)
+        yield
