@@ -15,9 +15,16 @@ from end_to_end.kit.wire import PATIENCE
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process exists and is not a zombie."""
+    """Return whether a process has a thread that has not ended.
+
+    A killed process may be a zombie while one of its threads is still ending and holds its sockets open.
+    """
+    return any(map(_has_not_ended, Path(f"/proc/{pid}/task").glob("*/stat")))
+
+
+def _has_not_ended(thread: Path) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return thread.read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -9,7 +9,7 @@ from end_to_end.kit.alerts import Json, place
 from end_to_end.kit.earth import Point
 from end_to_end.kit.keys import PHONE_SCOPE, Keys
 from end_to_end.kit.node import Node
-from end_to_end.kit.wire import DATA_OPCODE, Wire, decode, encode
+from end_to_end.kit.wire import DATA_OPCODE, Wire, closed_on_error, decode, encode
 
 A_DAY_S = 24 * 3600
 NORTH = 1 / 111_195  # degrees of latitude per metre
@@ -35,10 +35,11 @@ class Responder:
         self.fmt = fmt
         self.wire = Wire(node.stream_port)
         self.frames: list[bytes] = []
-        assert self.wire.upgrade(f"geocast.v1.{fmt}").status == 101
-        token = hello.pop("token", None) or qualified(node.keys, sub, *quals)
-        self.say("hello", token=token, places=list(places), **hello)
-        self.welcome = self.take("welcome")
+        with closed_on_error(self.wire.sock):
+            assert self.wire.upgrade(f"geocast.v1.{fmt}").status == 101
+            token = hello.pop("token", None) or qualified(node.keys, sub, *quals)
+            self.say("hello", token=token, places=list(places), **hello)
+            self.welcome = self.take("welcome")
 
     def __enter__(self) -> Responder:
         return self

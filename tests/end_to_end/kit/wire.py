@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgpack
@@ -130,16 +131,26 @@ def request_bytes(method: str, target: str, headers: dict[str, str | None]) -> b
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
+@contextlib.contextmanager
+def closed_on_error(sock: socket.socket) -> Iterator[socket.socket]:
+    """Return a context manager that closes a socket if its block raises an exception."""
+    try:
+        yield sock
+    except BaseException:
+        sock.close()
+        raise
+
+
 class Wire:
     """A socket to the stream listener. Each operation blocks for at most `PATIENCE` seconds."""
 
     def __init__(self, port: int, *, receive_buffer: int | None = None) -> None:
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        if receive_buffer:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.sock.settimeout(PATIENCE)
-        self.sock.connect(("127.0.0.1", port))
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with closed_on_error(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as self.sock:
+            if receive_buffer:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            self.sock.settimeout(PATIENCE)
+            self.sock.connect(("127.0.0.1", port))
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
         self.answer_pings = True
 
@@ -169,7 +180,14 @@ class Wire:
         return Answer(int(first.split()[1]), headers)
 
     def upgrade(self, *protocols: str, **changes: str | None) -> Answer:
-        """Make the opening handshake, and check the proof of a 101 answer."""
+        """Make the opening handshake, and check the proof of a 101 answer.
+
+        An exception closes the socket.
+        """
+        with closed_on_error(self.sock):
+            return self._upgrade(*protocols, **changes)
+
+    def _upgrade(self, *protocols: str, **changes: str | None) -> Answer:
         headers = upgrade_headers(*protocols, **changes)
         answer = self.request("GET", "/v1/stream", headers)
         if answer.status == 101:
