@@ -398,7 +398,7 @@ def test_pages_without_their_node_look_as_accepted(
         screens.check(on_map, "map-offline")
         responder.has("#status", "No connection")
         screens.check(responder, "respond-offline")
-        served.process.kill()
+        served.stop()
         dispatch.page.locator("#warning").wait_for()
         screens.check(dispatch, "dispatch-offline")
         desk.page.locator("#warning").wait_for()
