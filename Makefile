@@ -75,7 +75,7 @@ test: $(VENV)/.test $(WEB)  ## run all tests, AT_ONCE=3 files at a time; install
 
 quick: $(VENV)/.test  ## run the server's unit tests in a minute, without slow tests and without those that need Redis
 	@$(BIN)/python -m pytest -q -p no:schemathesis --hypothesis-profile quick -m "not slow" --ignore-glob "*redis*" $(UNIT_TESTS) \
-	  --dist loadfile --no-loadscope-reorder --tx "$(AT_ONCE)*popen//python=$(BIN)/python"
+	  --dist loadfile --no-loadscope-reorder --tx "$(shell nproc)*popen//python=$(BIN)/python"
 
 soak: $(VENV)/.test  ## run the model, the random walk and waves of clients for long; SOAK_EXAMPLES=5000 SOAK_MINUTES=5
 	@GEOCAST_SOAK_EXAMPLES=$(SOAK_EXAMPLES) GEOCAST_SOAK_STEPS=100 GEOCAST_SOAK_MINUTES=$(SOAK_MINUTES) \
