@@ -1,10 +1,13 @@
 """httplint reads the headers of the feed's and the api's answers (RFC 9110, RFC 9111)."""
 
 import re
+from email.utils import parsedate_to_datetime
 
 import pytest
 from checked.tool import Tool
+from end_to_end.kit.alerts import alert, ground
 from end_to_end.kit.keys import bearer
+from end_to_end.kit.times import wait_until
 
 TOOL = Tool("httplint", "headers of the feed and the api", pypi=("httplint",))
 
@@ -72,3 +75,20 @@ def test_validators_of_documents_are_kept_by_a_304(node, documents, call):
     assert same.headers["etag"] == whole.headers["etag"]
     assert re.sub(r"\d+", "", same.headers["cache-control"]) == re.sub(r"\d+", "", whole.headers["cache-control"])
     assert answer_to(node, call, **{"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_document_never_changed_after_the_date_of_its_answer(node, record_property):
+    """A document that was just made has a `Last-Modified` that is not later than `Date` (RFC 9110, 8.8.2.1)."""
+    answers = []
+    for _ in range(4):
+        body = alert(ground())
+        node.publish(body)
+
+        def shown(body=body):
+            answers.append(node.feed.get("/v1/alerts.geojson"))
+            return body["id"] in answers[-1].text
+
+        wait_until(shown, "the feed shows it")
+    times = [[parsedate_to_datetime(each.headers[name]) for name in ("Last-Modified", "Date")] for each in answers]
+    assert [(changed, sent) for changed, sent in times if changed > sent] == []
+    record_property("cases", len(times))
