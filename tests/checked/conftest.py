@@ -18,13 +18,10 @@ from end_to_end.kit.wire import PATIENCE
 from support.ports import free_ports
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tool(request):
-    """Skip the file's tests if its tool is not installed."""
-    tool = request.module.TOOL
-    if missing := tool.missing():
+def pytest_runtest_setup(item):
+    """Skip a test whose tool is not installed, before any fixture starts."""
+    if missing := item.module.TOOL.missing():
         pytest.skip(missing)
-    return tool
 
 
 @pytest.fixture(scope="session")
@@ -118,7 +115,7 @@ class _Table:
         row["failed"] += report.failed
         if report.skipped:
             row["skipped"].append(report.longrepr[2].removeprefix("Skipped: "))
-        elif report.when == "call":
+        elif report.when == "call" and report.passed:
             row["cases"] += dict(report.user_properties).get("cases", 1)
 
     def pytest_terminal_summary(self, terminalreporter):
@@ -127,7 +124,8 @@ class _Table:
         for tool, row in self._rows.items():
             outcome = f"{row['failed']} failed" if row["failed"] else "passed"
             if row["skipped"]:
-                outcome = f"{outcome if row['cases'] or row['failed'] else 'skipped'}: {', '.join({*row['skipped']})}"
+                outcome = f"{outcome}, some skipped" if row["cases"] or row["failed"] else "skipped"
+                outcome += f": {', '.join({*row['skipped']})}"
             version = "" if tool.missing() else tool.version()
             rows.append((tool.name, version, f"{row['cases']:,}", f"{row['seconds']:.0f}", outcome))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
