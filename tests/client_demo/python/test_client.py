@@ -201,13 +201,17 @@ def test_alert_ends_after_the_client_has_given_up():
 
     async def script(session):
         await session.welcome(live=1)
-        await session.send(type="alert", alert=alert(lasts_ms=500))
+        await session.send(type="alert", alert=alert(lasts_ms=2_000))
         await session.read()
         await session.socket.close(4403)
 
+    def note(change):
+        if change.kind == "expired":
+            ended.set()
+
     async def play():
         async with FakeNode(script).running() as url:
-            client = quick(url, on_change=lambda change: change.kind == "expired" and ended.set())
+            client = quick(url, on_change=note)
             with pytest.raises(ClientError):
                 await client.run()
             assert len(client.holdings) == 1

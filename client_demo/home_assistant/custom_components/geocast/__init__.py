@@ -26,12 +26,12 @@ async def async_setup_entry(hass: HomeAssistant, entry: GeocastEntry) -> bool:
     entry.runtime_data = watch = Watch(hass, entry)
     await watch.restore()
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
-    entry.async_create_background_task(hass, watch.run(), f"{entry.domain} {entry.title}")
+    watch.start()
     return True
 
 
 async def async_unload_entry(hass: HomeAssistant, entry: GeocastEntry) -> bool:
-    """Remove the entities, and store the alerts. The connection is closed afterwards, with the entry's tasks."""
+    """Remove the entities, close the connection and store the alerts."""
     if unloaded := await hass.config_entries.async_unload_platforms(entry, PLATFORMS):
         await entry.runtime_data.close()
     return unloaded

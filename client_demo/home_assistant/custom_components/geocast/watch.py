@@ -127,6 +127,7 @@ class Watch:
         self._refusals = 0  # of tokens, since the last connection
         self._listeners: list[Listener] = []
         self._end_grace: CALLBACK_TYPE | None = None
+        self._task: asyncio.Task[None] | None = None
         self._store = store(hass, entry)
 
     @property
@@ -153,7 +154,12 @@ class Watch:
             holdings.restore(await self._store.async_load() or [], own_ms(), wall_ms() - own_ms())
         holdings.expire(own_ms())
 
-    async def run(self) -> None:
+    def start(self) -> None:
+        """Start the task that follows the alerts."""
+        name = f"{DOMAIN} {self._entry.title}"
+        self._task = self._entry.async_create_background_task(self._hass, self._run(), name)
+
+    async def _run(self) -> None:
         """Follow the alerts until cancelled. Alerts end in time, whatever the server answers."""
         while True:
             try:
@@ -167,7 +173,10 @@ class Watch:
                     await self.client.expire()
 
     async def close(self) -> None:
-        """Store the alerts, and stop the timer. The task has been cancelled."""
+        """Close the connection, and store the alerts."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
         self._stop_grace()
         await self._store.async_save(self._saved())
 

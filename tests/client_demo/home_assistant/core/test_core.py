@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import itertools
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from aiohttp import web
 from custom_components import geocast
 from custom_components.geocast.config_flow import SCHEMAS
@@ -19,10 +21,12 @@ from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.event import async_track_state_change_event
+from homeassistant.setup import async_setup_component
 from homeassistant.util import dt as dt_util
 from pytest_homeassistant_custom_component.common import MockConfigEntry, async_fire_time_changed
-from real_node import PATIENCE, stamp
+from real_node import PATIENCE, ROOT, stamp
 
+GUIDE = ROOT / "docs" / "guide" / "home-assistant.md"
 ENTITIES = {
     "alert": "binary_sensor",
     "connection": "binary_sensor",
@@ -193,6 +197,26 @@ async def test_button_fires_a_test_event_and_turns_nothing_on(house):
     assert house.state("alert").state == "off"
     with pytest.raises(HomeAssistantError, match="rate-limited"):
         await house.hass.services.async_call("button", "press", press, blocking=True)
+
+
+async def test_documented_automation_turns_the_siren_on_and_off(hass, node, network):
+    """docs/guide/home-assistant.md, "A siren": the ids of the entities are those of a server at alerts.example."""
+    [written] = re.findall(r"^## A siren$.*?^```yaml\n(.*?)^```", GUIDE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    turned = []
+    for action in ("turn_on", "turn_off"):
+        hass.services.async_register(
+            "siren", action, lambda call: turned.append((call.service, call.data["entity_id"]))
+        )
+    assert await async_setup_component(hass, "automation", {"automation": [yaml.safe_load(written)]})
+    entry = MockConfigEntry(domain="geocast", title="alerts.example", data=data_for(node, network, next(places)))
+    entry.add_to_hass(hass)
+    house = await House(hass, entry).start()
+    await house.until("connection", "on")
+    await house.do(lambda: node.publish("siren", house.place))
+    await until_true(lambda: turned[-1:] == [("turn_on", ["siren.hall"])])
+    await house.do(node.cancel, "siren")
+    await until_true(lambda: turned[-1:] == [("turn_off", ["siren.hall"])])
+    await hass.config_entries.async_unload(entry.entry_id)
 
 
 # ---- restarts and outages ------------------------------------------------------------------------------------------
