@@ -41,7 +41,6 @@ GRACE_S = 60.0  # a node that restarts is back in less
 TRY_AGAIN_S = 300.0  # after an answer that says that reconnecting makes no sense
 FIRST_TRY_S = 15.0  # for the whole attempt while the user waits
 TOKEN_TIMEOUT = ClientTimeout(total=10)
-MAX_TOKEN_BYTES = 8192
 SAVE_AFTER_S = 1.0
 
 Listener = Callable[[Change | None], None]
@@ -87,7 +86,7 @@ async def _token_from(hass: HomeAssistant, url: str) -> str:
     session = async_get_clientsession(hass)
     try:
         async with session.get(url, timeout=TOKEN_TIMEOUT, allow_redirects=False) as answer:
-            text = (await answer.content.read(MAX_TOKEN_BYTES)).decode(errors="replace").strip()
+            text = (await answer.text()).strip()
     except (HttpError, TimeoutError, ValueError) as error:
         raise OSError(f"the token URL did not answer: {type(error).__name__}") from None
     if answer.status in (401, 403, 404, 410):
