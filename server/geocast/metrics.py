@@ -197,6 +197,7 @@ _GREATEST = (
     "geocast_log_epoch",
     "geocast_log_sequence",
     "geocast_log_silence_seconds",
+    "geocast_log_read_lag_seconds",
     "geocast_redis_memory_bytes",
     "geocast_redis_max_memory_bytes",
     "geocast_redis_replicas",

@@ -54,7 +54,11 @@ def open_log(settings: Settings, verifier: EntryVerifier | None = None) -> Alert
         from ..alertlog.redis_streams import RedisStreamsLog  # importing the library takes 0.1 s and 10 MB
 
         return RedisStreamsLog(
-            settings.log, replicas=settings.log_replicas, volatile=settings.allow_volatile_log, verifier=verifier
+            settings.log,
+            replicas=settings.log_replicas,
+            volatile=settings.allow_volatile_log,
+            follow=settings.log_follow,
+            verifier=verifier,
         )
     if scheme == "memory" and colon and not rest:
         return MemoryLog(verifier)
