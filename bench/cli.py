@@ -27,6 +27,7 @@ from bench.scenarios import load as load_module
 from bench.scenarios import many as many_module
 from bench.scenarios import match as match_module
 from bench.scenarios import memory as memory_module
+from bench.scenarios import plan as plan_module
 from bench.scenarios import polls as polls_module
 from bench.scenarios import push as push_module
 from bench.scenarios import readers as readers_module
@@ -59,6 +60,7 @@ BENCHES: dict[str, Bench] = {
         calls_module,
         push_module,
         relay_module,
+        plan_module,
         load_module,
     )
 }
@@ -286,8 +288,9 @@ _command(
 )
 _command(
     "readers",
-    click.option("--readers", type=Numbers(), default="10,50,100", help="Numbers of processes that follow the log."),
-    click.option("--rates", type=Numbers(), default="1,10,100,300", help="Rates, in appends a second."),
+    click.option("--readers", type=Counts(), default="100,500,2000", help="Numbers of processes that follow the log."),
+    click.option("--rates", type=Numbers(), default="1,10", help="Rates, in appends a second."),
+    click.option("--replicas", type=Few(), default="0,2,6", help="Numbers of replicas that the processes read."),
     click.option("--seconds", type=click.FloatRange(1, 60), default=5.0, help="Seconds for each rate."),
 )
 _command(
@@ -327,6 +330,16 @@ _command(
     click.option("--alerts", type=click.IntRange(1, 100_000), default=1_000, help="Alerts at once."),
     click.option("--targets", type=click.IntRange(2, 100), default=10, help="Targets, of which the last one hangs."),
     click.option("--rounds", type=click.IntRange(1, 1000), default=100, help="Alerts one by one."),
+)
+_command(
+    "plan",
+    click.option("--sessions", type=click.FloatRange(1e3, 1e10), default=100e6, help="Such as 100e6."),
+    click.option("--alerts-per-s", type=click.FloatRange(0.001, 1000), default=25.0, help="In all regions together."),
+    click.option(
+        "--recipients", type=click.FloatRange(1, 1e9), default=5_000.0, help="Sessions that an alert reaches."
+    ),
+    click.option("--regions", type=click.IntRange(1, 100), default=5),
+    click.option("--machine-gib", type=click.FloatRange(1, 10_000), default=64.0, help="Memory of one machine."),
 )
 _command(
     "load",

@@ -154,7 +154,12 @@ def _ingest(found: dict[str, Any]) -> Iterator[Figure]:
 
 def _readers(found: dict[str, Any]) -> Iterator[Figure]:
     last = found["stretches"][-1]
-    yield Figure(f"{last['readers']} readers, {last['rate']} appends a second: → read, p50 / p99 ms",
+    same = [it for it in found["stretches"] if all(it[key] == last[key] for key in ("readers", "rate"))]
+    name = f"{last['readers']} readers, {last['rate']} appends a second, {{}} replicas"
+    counts = " / ".join(str(it["replicas"]) for it in same)
+    yield Figure(f"{name.format(counts)}: CPU of the primary for an append, ms",
+                 [it["cpu_us_per_append"] / 1e3 for it in same])  # fmt: skip
+    yield Figure(f"{name.format(last['replicas'])}: → read, p50 / p99 ms",
                  [last["read_ms"]["p50"], last["read_ms"]["p99"]])  # fmt: skip
 
 
