@@ -31,6 +31,7 @@ from bench.scenarios import plan as plan_module
 from bench.scenarios import polls as polls_module
 from bench.scenarios import push as push_module
 from bench.scenarios import readers as readers_module
+from bench.scenarios import regions as regions_module
 from bench.scenarios import relay as relay_module
 from bench.scenarios import shapes as shapes_module
 from bench.scenarios import slow as slow_module
@@ -56,6 +57,7 @@ BENCHES: dict[str, Bench] = {
         idle_module,
         ingest_module,
         readers_module,
+        regions_module,
         slow_module,
         calls_module,
         push_module,
@@ -292,6 +294,13 @@ _command(
     click.option("--rates", type=Numbers(), default="1,10", help="Rates, in appends a second."),
     click.option("--replicas", type=Few(), default="0,2,6", help="Numbers of replicas that the processes read."),
     click.option("--seconds", type=click.FloatRange(1, 60), default=5.0, help="Seconds for each rate."),
+)
+_command(
+    "regions",
+    click.option("--rounds", type=click.IntRange(1, 1000), default=100, help="Alerts one by one."),
+    click.option("--cut-s", type=click.FloatRange(0.5, 600), default=60.0, help="Seconds for which oceans are cut."),
+    click.option("--near-ms", type=click.IntRange(0, 1000), default=40, help="Round trip between a and b."),
+    click.option("--far-ms", type=click.IntRange(0, 1000), default=150, help="Round trips to c."),
 )
 _command(
     "slow",

@@ -120,7 +120,7 @@ def needs(sessions: float, alerts_per_s: float, recipients: float, regions: int,
     }
 
 
-def limits(alerts_per_s: float, regions: int, machine_gib: float, cost: Costs) -> dict[str, float]:
+def limits(alerts_per_s: float, machine_gib: float, cost: Costs) -> dict[str, float]:
     """Return the largest number of sessions of each part, in the order in which they end."""
     appends = alerts_per_s * cost.append_s
     each = 1 / PER_PROCESS  # processes for a session
@@ -142,7 +142,7 @@ def measure(
         "costs": asdict(cost),
         "notes": notes,
         "rows": [needs(each, alerts_per_s, recipients, regions, cost) for each in sizes],
-        "limits": limits(alerts_per_s, regions, machine_gib, cost),
+        "limits": limits(alerts_per_s, machine_gib, cost),
     }
 
 
