@@ -146,7 +146,7 @@ def measure(
     }
 
 
-def _ends(row: Mapping[str, Any], found: Mapping[str, float]) -> str:
+def _ends(row: Mapping[str, Any], found: dict[str, float]) -> str:
     """Return the last part that has ended at this size."""
     return next((name for name in reversed(found) if row["sessions"] > found[name]), "–")
 
