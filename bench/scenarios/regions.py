@@ -58,7 +58,7 @@ class _Session(threading.Thread):
         super().__init__(daemon=True)
         self.told_ns: dict[str, int] = {}
         self.closed = False
-        self._session = connect(f"ws://{address}:{STREAM}{PATH}", subprotocols=[SUBPROTOCOL], compression=None)  # type: ignore[list-item]
+        self._session = connect(f"ws://{address}:{STREAM}{PATH}", subprotocols=[SUBPROTOCOL], compression=None)
         self._session.send(hello)
         self._session.recv()
         self.start()
