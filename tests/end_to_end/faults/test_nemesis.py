@@ -83,6 +83,11 @@ def survive_on_sentinels(keys: Keys, folder: Path, seed: int, *followed: str) ->
     nodes = [("--log-replicas", "1", "--log-follow", each, *guard.options) for each in followed]
     nodes[-1] = (*nodes[-1], "--workers", "2")
     with on_sentinels(folder, keys, *nodes) as cluster:
+        replicas = {f"127.0.0.1:{server.port}" for server in cluster.replicas}
+        for node, each in zip(cluster.nodes, followed, strict=True):
+            read = node.get("/readyz").json()["reads"].keys()
+            assert read
+            assert read <= ({each} if each == "primary" else replicas)
         url = sentinel_url(list(cluster.sentinels))
         faults, log = failovers(cluster), partial(RedisStreamsLog, url, replicas=1)
         run = FaultRun(cluster.nodes, faults, seed, SECONDS, guard.people, log, guard.call_keys, may_lose=True)
