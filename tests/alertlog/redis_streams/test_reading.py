@@ -187,6 +187,22 @@ def test_examine_names_the_server_that_would_be_read_and_its_lag(server, replica
     assert server.command("DBSIZE") == 0
 
 
+@pytest.mark.usefixtures("soon")
+def test_log_that_starts_while_redis_is_away_reads_replica_later(server, replica):
+    """Until the primary has answered, nothing is known about its replicas (RG4)."""
+    server.kill()
+
+    async def main():
+        async with opened(server.url, follow=replica.url) as log, Following(log) as following:
+            await until(lambda: following.failures, "the log can't be read")
+            server.start()
+            await reads(log, replica)
+            await appended(log, "a")
+            await told(following, "a")
+
+    run(main)
+
+
 # ---- leaving a replica, and coming back ---------------------------------------------------------------------------
 
 
@@ -396,12 +412,23 @@ def test_lag_is_the_time_since_the_primary_has_had_items_beyond_a_place(monkeypa
     assert ends.lag_s((0, 0)) == 0
     for number in (1, 2, 2, 3):
         ends.report((number, 0))
-        now += 10
-    assert [ends.lag_s((place, 0)) for place in (0, 1, 2, 3)] == [40, 30, 10, 0]
+        now += 1
+    assert [ends.lag_s((place, 0)) for place in (0, 1, 2, 3)] == [4, 3, 1, 0]
     ends.report((2, 5))
     assert [ends.lag_s(place) for place in ((2, 0), (2, 5), (3, 0))] == [0, 0, 0]
     now += 1
     assert ends.lag_s((2, 0)) == 1
+
+
+def test_item_that_is_reported_after_a_silence_of_the_primary_may_be_as_old_as_the_silence(monkeypatch):
+    """A replica that is still cut off when the primary answers again is left at once."""
+    now = 0.0
+    monkeypatch.setattr(reading.time, "monotonic", lambda: now)
+    ends = PrimaryEnds()
+    ends.report((1, 0))
+    now = 60.0
+    ends.report((50, 0))
+    assert (ends.lag_s((1, 0)), ends.lag_s((50, 0))) == (60, 0)
 
 
 FIT = {"role": "slave", "master_link_status": "up", "master_sync_in_progress": 0, "loading": 0, "master_replid": "h"}

@@ -56,17 +56,23 @@ class PrimaryEnds:
 
     def __init__(self) -> None:
         self._reported: deque[tuple[Id, float]] = deque(maxlen=120)  # two minutes of heartbeats
+        self._last: float | None = None  # when the primary reported last
 
     def report(self, end: Id) -> None:
         """Record that `end` is the id of the last item in the stream now.
 
         If the ids have gone back, the clock of a new primary is behind that of the old one. What the old one has
-        reported is then forgotten, since items of the new one may never have such high ids.
+        reported is then forgotten, since items of the new one may never have such high ids. If the primary has not
+        reported for longer than LAG_S, the item may be as old as its last report.
+        Example: an ocean was cut for a minute. A replica that is still cut off is left as soon as the primary answers.
         """
+        now = time.monotonic()
+        before, self._last = self._last, now
+        at = before if before is not None and now - before > LAG_S else now
         if self._reported and end < self._reported[-1][0]:
             self._reported.clear()
         if not self._reported or end > self._reported[-1][0]:
-            self._reported.append((end, time.monotonic()))
+            self._reported.append((end, at))
 
     def lag_s(self, place: Id) -> float:
         """Return for how many seconds the primary has had items beyond `place`; 0 if it has reported none."""
@@ -263,10 +269,11 @@ class ServerChoice:
 
         Raise LogUnavailable if no replica is fit and the primary can't be reached.
         """
-        if not self.is_primary_only and self._history.server is not None:
+        if not self.is_primary_only:
             async with self._starting:
                 if self._measuring is None:
-                    await self._measure(self._history, first=True)
+                    if self._history.server is not None:
+                        await self._measure(self._history, first=True)
                     self._measuring = asyncio.get_running_loop().create_task(self._measure_for_ever())
         best = self._best()
         if best is None:
