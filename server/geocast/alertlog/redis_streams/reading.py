@@ -262,6 +262,7 @@ class ServerChoice:
                 raise ConfigError("--log-follow: expected a URL of one replica, with the database and prefix of --log")
             self._replicas[named.hosts[0]] = _Replica(named, named.hosts[0])
         self.is_primary_only = follow == PRIMARY
+        self._was_measured = False
         self._complained = False  # whether a warning was logged since a replica was read last
 
     async def choose(self) -> ReadServer:
@@ -272,8 +273,7 @@ class ServerChoice:
         if not self.is_primary_only:
             async with self._starting:
                 if self._measuring is None:
-                    if self._history.server is not None:
-                        await self._measure(self._history, first=True)
+                    await self._measure(self._history)
                     self._measuring = asyncio.get_running_loop().create_task(self._measure_for_ever())
         best = self._best()
         if best is None:
@@ -306,7 +306,7 @@ class ServerChoice:
             return "reads the primary"
         history = History()
         history.accepted_by(admit(await self._primary.call("INFO", *SECTIONS), volatile=self._volatile), 0)
-        await self._measure(history, first=True)
+        await self._measure(history)
         found = await self._primary.call("XREVRANGE", self._stream, "+", "-", "COUNT", 1)
         try:
             if (best := self._best()) is not None:
@@ -335,12 +335,17 @@ class ServerChoice:
         while True:
             await asyncio.sleep(MEASURE_S)
             try:
-                await self._measure(self._history, first=False)
+                await self._measure(self._history)
             except Exception as error:
                 logger.error("measuring the replicas of the log failed: %s", trace(error))
 
-    async def _measure(self, history: History, *, first: bool) -> None:
-        """Measure all replicas, except the one that is read: its followers notice by themselves whether it is fit."""
+    async def _measure(self, history: History) -> None:
+        """Measure all replicas, except the one that is read: its followers notice by themselves whether it is fit.
+
+        Do nothing before the primary has answered. A replica that is fit at the first measurement may be read at once.
+        """
+        if history.server is None:
+            return
         if (
             self._by_sentinels
             and time.monotonic() - self._listed >= LIST_S
@@ -352,6 +357,7 @@ class ServerChoice:
             for address in found - self._replicas.keys():
                 self._replicas[address] = _Replica(self._where, address)
         measured = [each for each in self._replicas.values() if each.name != self.reads]
+        first, self._was_measured = not self._was_measured, self._was_measured or bool(measured)
         await asyncio.gather(*(each.measure(self._stream, history.server, self.ends, first=first) for each in measured))
 
     def _best(self) -> _Replica | None:
