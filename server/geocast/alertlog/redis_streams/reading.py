@@ -1,27 +1,30 @@
 """The choice of the Redis server from which this process follows the log (`--log-follow`).
 
-All writes go to the primary, and so do all reads whose results are in answers to requests. Only followers, the readers
-of the stream, may read a replica near them, so that the primary does not pay for each of them (RG1). A *heartbeat* is
-an item that processes write to the stream once a second. The rules that a replica has to keep, so that a follower gets
-from it what it would get from the primary (RG2 to RG5):
+A *follower* is a reader of the stream, and a *heartbeat* an item that processes write to the stream once a second.
 
-    The same history    `master_replid` is a random number that the primary and all its replicas have in common, also
-                        replicas of replicas, until another server is promoted. A follower asks for it after each read,
-                        and uses nothing that came from another history. Example: after a failover, a replica that has
-                        not heard of it still sends entries of the old primary. The next heartbeat reaches the new
-                        primary, which has another number, so the follower leaves the replica.
-    Not behind          A follower begins with a heartbeat on the primary, and waits until this heartbeat is in the
-                        replica. So the replica then has everything that the primary had, and what is missing there is
-                        missing in the log. `LAG_S` later the follower gives up.
-    No silence          What the primary has reported to the heartbeats of this process must come through the replica
-                        within LAG_S. `PrimaryEnds` remembers what was reported, and when.
+    RG1     Followers read the primary, the nearest fit replica that the Sentinels know, or a named replica. Everything
+            else goes to the primary: appends, heartbeats, counts, and reads whose results are in answers. So the
+            primary does not pay for each follower.
+    RG2     What a follower promises (LogF1 to LogF4) does not depend on the server that it reads. Only an entry may
+            come a replication delay later.
+    RG3     A position belongs to the log and not to a server, so a follower continues at its position on another
+            server. It begins with a heartbeat on the primary, and waits until this heartbeat is in the replica. The
+            replica then has everything that the primary had, and what is missing there is missing in the log. A
+            replica that has not caught up within LAG_S is not read.
+    RG4     What the primary has reported to the heartbeats of this process must come through the replica within LAG_S.
+            `PrimaryEnds` remembers what was reported, and when. A replica is left if it is behind, does not answer,
+            reads its data, is resynced, or has lost its link to the primary. One warning says so when the primary is
+            read instead. A replica that has been fit for FIT_S is read again.
+    RG5     Each answer of a replica is followed by the question for its history. `master_replid` is a random number
+            that the primary and all its replicas have in common, also replicas of replicas, until another server is
+            promoted. Nothing that came from another history is used.
+            Example: after a failover, a replica that has not heard of it still sends entries of the old primary. The
+            next heartbeat reaches the new primary, which has another number, so the follower leaves the replica.
+    RG6     A replica is only read, so its user needs no other right; it may be a replica of a replica.
 
-    a replica ── behind, another history, a broken link, being resynced, no answer ──> the next replica ──> the primary
-        ^                                                                                                      │
-        └──────────────────────────── a nearer replica has been fit for FIT_S ─────────────────────────────────┘
-
-The follower continues at its position on the other server, without a gap and without a repetition, because the
-positions belong to the log and not to a server (RG3).
+    a replica ── not fit (RG3 to RG5) ──> the next replica ──> the primary
+        ^                                                         │
+        └────────── a nearer replica has been fit for FIT_S ──────┘
 """
 
 import asyncio
