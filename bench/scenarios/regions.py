@@ -6,9 +6,9 @@ nodes in b and c read the replica in their own region (`--log-follow replica`).
 
 Three parts. First, alerts are published in region a, one by one: the time from the request, and from the 201, until the
 session in each region has the alert, beside the round trip; and the time that publishing takes in each region. (The 201
-may come later than the alert, because the node waits up to 0.1 s for the answer of each Sentinel.) Then the oceans are cut between
-all regions: publishers in b and c get 503, the sessions stay connected, and when the oceans are mended, they have to be
-told what they missed. Last, all of region a dies, and publishing goes on in b.
+may come later than the alert, because the node waits up to 0.1 s for the answer of each Sentinel.) Then the oceans are
+cut between all regions: publishers in b and c get 503, the sessions stay connected, and when the oceans are mended,
+they have to be told what they missed. Last, all of region a dies, and publishing goes on in b.
 
 Leaves out: bandwidth, and all load. Everything shares the machine's cores.
 """
