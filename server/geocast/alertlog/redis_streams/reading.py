@@ -133,7 +133,7 @@ class ReadServer:
         return reading.is_deaf(self._history)
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection to the server."""
         await self._reader.close()
 
 
