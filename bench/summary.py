@@ -157,8 +157,8 @@ def _readers(found: dict[str, Any]) -> Iterator[Figure]:
     same = [it for it in found["stretches"] if all(it[key] == last[key] for key in ("readers", "rate"))]
     name = f"{last['readers']} readers, {last['rate']} appends a second, {{}} replicas"
     counts = " / ".join(str(it["replicas"]) for it in same)
-    yield Figure(f"{name.format(counts)}: CPU of the primary for an append, ms",
-                 [it["cpu_us_per_append"] / 1e3 for it in same])  # fmt: skip
+    yield Figure(f"{name.format(counts)}: CPU of the primary, %",
+                 [it["cpu_share"] * 100 for it in same])  # fmt: skip
     yield Figure(f"{name.format(last['replicas'])}: → read, p50 / p99 ms",
                  [last["read_ms"]["p50"], last["read_ms"]["p99"]])  # fmt: skip
 

@@ -53,12 +53,14 @@ def costs(folder: Path = results.FOLDER) -> tuple[Costs, list[str]]:
     }
     many, growth = found["many"].found, found["growth"].found["counts"]
     nodes = found["idle"].found["nodes"]
-    stretches = [it for it in found["readers"].found["stretches"] if not it.get("replicas")]
+    stretches = found["readers"].found["stretches"]
     top = max(it["rate"] for it in stretches)
-    busy = [it for it in stretches if it["rate"] == top]
-    rest = [it for it in stretches if it["rate"] == 0]
-    reader_us, append_us = _line(busy, "cpu_us_per_append")
-    sent = [(b["bytes_per_s"] - r["bytes_per_s"]) / top / b["readers"] for b, r in zip(busy, rest, strict=True)]
+    rest, busy = ([it for it in stretches if it["rate"] == rate] for rate in (0, top))
+    grown = [{key: b[key] - r[key] for key in ("cpu_share", "bytes_per_s")} for b, r in zip(busy, rest, strict=True)]
+    direct = [0 if it["replicas"] else it["readers"] for it in rest]
+    beat_s, _ = _least_squares([[it["logs"] for it in rest], direct], [it["cpu_share"] for it in rest])
+    append_s, reader_s = _least_squares([[1] * len(rest), direct], [it["cpu_share"] / top for it in grown])
+    sent = [it["bytes_per_s"] / top / readers for it, readers in zip(grown, direct, strict=True) if readers]
     value = Costs(
         delivery_s=many["cpu_us"][0] / 1e6,
         kept_s=many["held_cpu"] / many["sessions_of_node"],
@@ -67,9 +69,9 @@ def costs(folder: Path = results.FOLDER) -> tuple[Costs, list[str]]:
         session_bytes=many["machine_bytes_per_session"],
         process_bytes=nodes[max(nodes, key=int)]["pss_each_mib"] * 2**20,
         frame_bytes=found["fanout"].found["payload_bytes"],
-        append_s=append_us / 1e6,
-        reader_s=reader_us / 1e6,
-        beat_s=max(0.0, _line(rest, "cpu_share")[0]),
+        append_s=append_s,
+        reader_s=reader_s,
+        beat_s=beat_s,
         entry_bytes=float(np.median(sent)),
     )
     said = {
@@ -86,10 +88,10 @@ def costs(folder: Path = results.FOLDER) -> tuple[Costs, list[str]]:
     return value, [f"`{name}` ({found[name].when[:10]}): {text}." for name, text in said.items()]
 
 
-def _line(stretches: list[dict[str, Any]], key: str) -> tuple[float, float]:
-    """Return the slope and the intercept of `key` over the number of readers, by least squares."""
-    slope, start = np.polyfit([it["readers"] for it in stretches], [it[key] for it in stretches], 1)
-    return float(slope), float(start)
+def _least_squares(causes: list[list[float]], effects: list[float]) -> tuple[float, float]:
+    """Return what a unit of each of the two causes costs, so that their sums are closest to the effects."""
+    one, other = np.linalg.lstsq(np.array(causes).T, np.array(effects), rcond=None)[0]
+    return float(max(one, 1e-9)), float(max(other, 1e-9))
 
 
 def needs(sessions: float, alerts_per_s: float, recipients: float, regions: int, cost: Costs) -> dict[str, Any]:

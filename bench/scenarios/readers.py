@@ -18,6 +18,7 @@ clients' cores would be the limit.
 
 import asyncio
 import selectors
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -143,11 +144,14 @@ class _Redis:
         if replica_of is not None:
             options += ["--replicaof", f"127.0.0.1 {replica_of.port}", "--repl-diskless-sync-delay", "0"]
         self._process = processes.start([program, *options], place.cores.server, home / "redis.txt", cwd=home)
-        stack.callback(processes.stop, self._process)
+        stack.callback(processes.stop, self._process, signal.SIGKILL)  # a new replica does not stop when it is asked
         processes.wait_until(lambda: processes.listens(self.port), "redis-server listens")
         self._socket = stack.enter_context(socket.create_connection(("127.0.0.1", self.port)))
         self._parser = hiredis.Reader()
-        if replica_of is not None:
+
+    def wait_until_synced(self) -> None:
+        """Wait until this replica has all data of the primary."""
+        if self.is_replica:
             processes.wait_until(lambda: b"link_status:up" in self._info("replication"), "the replica is in sync")
 
     @property
@@ -180,6 +184,8 @@ def measure(
             with ExitStack() as stack:
                 primary = _Redis(stack, place)
                 servers = [primary, *(_Redis(stack, place, primary) for _ in range(copies))]
+                for server in servers:
+                    server.wait_until_synced()
                 pipe = stack.enter_context(_appender(primary.url, min(count, MOST_LOGS)))
                 crowd = [_Reader(server) for server in islice(cycle(servers[1:] or servers), count)]
                 for reader in crowd:
@@ -208,6 +214,7 @@ def _stretch(
     return {
         "readers": len(readers),
         "replicas": len(before),
+        "logs": min(len(readers), MOST_LOGS),
         "replicas_cpu_share": sum(b[1] - a[1] for a, b in zip(before, after, strict=True)) / elapsed_s,
         "rate": rate,
         "cpu_share": cpu_s / elapsed_s,
@@ -276,9 +283,9 @@ def plot(result: Result, figure: Any) -> None:
     for replicas, rate in lines:
         own = [it for it in loaded if (it["replicas"], it["rate"]) == (replicas, rate)]
         counts, label = [it["readers"] for it in own], f"{replicas} replicas, {rate}/s"
-        cpu.plot(counts, [it["cpu_us_per_append"] / 1e3 for it in own], "o-", label=label)
+        cpu.plot(counts, [it["cpu_share"] * 100 for it in own], "o-", label=label)
         latency.plot(counts, [it["read_ms"]["p99"] for it in own], "o-", label=label)
-    cpu.set(xlabel="readers", ylabel="CPU of the primary for an append, ms", ylim=(0, None))
+    cpu.set(xlabel="readers", ylabel="CPU of the primary, % of a core", ylim=(0, None))
     latency.set(xlabel="readers", ylabel="append → read, p99, ms", ylim=(0, None))
     cpu.legend(fontsize="small")
     figure.suptitle(table(result).title)
