@@ -8,8 +8,7 @@ Three parts. First, alerts are published in region a, one by one: the time from 
 session in each region has the alert, beside the round trip; and the time that publishing takes in each region. (The 201
 may come later than the alert, because the node waits up to 0.1 s for the answer of each Sentinel.) Then the oceans are
 cut between all regions: publishers in b and c get 503, the sessions stay connected, and when the oceans are mended,
-they have to be told what they missed. Last, the region of the primary dies, and publishing
-goes on elsewhere.
+they have to be told what they missed. Last, the region of the primary dies, and publishing goes on elsewhere.
 
 Leaves out: bandwidth, and all load. Everything shares the machine's cores.
 """
@@ -327,8 +326,8 @@ def table(result: Result) -> Table:
         ["… mended → told everything, s", *(number(cut["told_after_s"][name]) for name in REGIONS)],
     ]
     notes = [
-        f"The region of the primary, {dead['region']}, dies: an alert is accepted in another region after "
-        f"{number(dead['accepted_s'])} s, and told in both after {number(dead['told_s'])} s.",
+        f"Region {dead['region']} dies with the primary: an alert is accepted elsewhere after "
+        + f"{number(dead['accepted_s'])} s, and told in both other regions after {number(dead['told_s'])} s.",
         f"Sessions closed: {cut['closed']} in the cut, {dead['closed']} in the regions that are left.",
     ]
     return Table("regions: one log in three regions, its primary in a", ("", *REGIONS), rows, notes)
