@@ -325,9 +325,9 @@ def table(result: Result) -> Table:
         ],
         ["… mended → told everything, s", *(number(cut["told_after_s"][name]) for name in REGIONS)],
     ]
+    soon = [number(dead[key]) for key in ("accepted_s", "told_s")]
     notes = [
-        f"Region {dead['region']} dies with the primary: an alert is accepted elsewhere after "
-        + f"{number(dead['accepted_s'])} s, and told in both other regions after {number(dead['told_s'])} s.",
+        f"Region {dead['region']} dies with the primary: accepted elsewhere after {soon[0]} s, told after {soon[1]} s.",
         f"Sessions closed: {cut['closed']} in the cut, {dead['closed']} in the regions that are left.",
     ]
     return Table("regions: one log in three regions, its primary in a", ("", *REGIONS), rows, notes)
