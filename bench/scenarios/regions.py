@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +60,21 @@ class _Session(threading.Thread):
         super().__init__(daemon=True)
         self.told_ns: dict[str, int] = {}
         self.closed = False
-        self._session = connect(f"ws://{address}:{STREAM}{PATH}", subprotocols=[SUBPROTOCOL], compression=None)
-        self._session.send(hello)
-        self._session.recv()
+        self._url = f"ws://{address}:{STREAM}{PATH}"
+        self._hello = hello
+        self._welcomed = threading.Event()
         self.start()
+        self._welcomed.wait(PATIENCE_S)
 
     def run(self) -> None:
-        try:
-            for text in self._session:
+        with suppress(ConnectionClosed), connect(self._url, subprotocols=[SUBPROTOCOL], compression=None) as session:
+            session.send(self._hello)
+            session.recv()
+            self._welcomed.set()
+            for text in session:
                 message = json.loads(text)
                 if message["type"] == "alert":
                     self.told_ns[message["alert"]["id"]] = time.monotonic_ns()
-        except ConnectionClosed:
-            pass
         self.closed = True
 
 
