@@ -107,7 +107,7 @@ soak: $(VENV)/.test  ## run the model, the random walk and waves of clients for 
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s \
 	  tests/test_model.py tests/push/test_model.py tests/end_to_end/stream/test_random_walk.py tests/end_to_end/stream/test_waves.py
 
-soak-faults: $(VENV)/.test  ## run nodes under random faults; MINUTES=30 for each set-up; ON=sqlite, three_nodes, sentinels or push for one
+soak-faults: $(VENV)/.test  ## run nodes under random faults; MINUTES=30 for each set-up; ON=sqlite, three_nodes, sentinels, replicas or push for one
 	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/faults/test_nemesis.py tests/end_to_end/faults/test_push_faults.py -k "$(ON)"
 
