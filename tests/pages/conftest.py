@@ -1,4 +1,8 @@
-"""Fixtures for page tests in a real browser: headless Chromium without a GPU."""
+"""Fixtures for page tests in a real browser without a GPU.
+
+The browser is a headless Chromium, or what TEST_BROWSER names: `firefox`, which Playwright drives by WebDriver
+BiDi, or `webkit` (support/webkit.py). Tests that need what only Chromium has are skipped there.
+"""
 
 import atexit
 import contextlib
@@ -25,17 +29,33 @@ from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
 from PIL import Image
 from playwright.sync_api import Browser, FloatRect, Page, Playwright, sync_playwright
+from support import firefox, webkit
+from support.screen import screen
 
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / "client_demo" / "web" / "node_modules"
 OUTPUT = ROOT / "test-output"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
+BROWSER = os.environ.get("TEST_BROWSER", "chromium")
+PROGRAMS = {
+    "chromium": ("chromium", "chromium-browser"),
+    "firefox": ("firefox-esr", "firefox"),
+    "webkit": (webkit.DRIVER,),
+}
+# What browsers report although a page is right. When Playwright takes a picture in Firefox, it adds the style `body {}`
+# with this hash, which the policy of our pages refuses. Firefox reports a lost connection besides its request.
+NOISE = (
+    "GPU stall due to ReadPixels",
+    "sha256-YjaKGiklmzC6wjXA513HAMmzus8VE61XCOT+SmwNZWA=",
+    "Firefox can’t establish a connection",
+    "was interrupted while the page was loading",
+)
 WITHOUT_GPU = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
-def chromium() -> str | None:
-    """Return the path of the browser, or None."""
-    return shutil.which("chromium") or shutil.which("chromium-browser")
+def program(browser: str = BROWSER) -> str | None:
+    """Return the path of a browser, or None."""
+    return next(filter(None, map(shutil.which, PROGRAMS[browser])), None)
 
 
 FONTS = """\
@@ -50,22 +70,44 @@ FONTS = """\
 """
 
 
+def font_folder() -> str:
+    """Return the folder of the fonts that matplotlib brings."""
+    [library] = importlib.util.find_spec("matplotlib").submodule_search_locations  # type: ignore[union-attr]
+    return f"{library}/mpl-data/fonts/ttf"
+
+
 @functools.cache
 def fonts() -> str:
     """Return a configuration file with only the fonts that matplotlib brings, so that pages look alike everywhere."""
     folder = tempfile.mkdtemp(prefix="geocast-fonts-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    [library] = importlib.util.find_spec("matplotlib").submodule_search_locations  # type: ignore[union-attr]
     file = Path(folder) / "fonts.conf"
-    file.write_text(FONTS.format(fonts=f"{library}/mpl-data/fonts/ttf", cache=folder))
+    file.write_text(FONTS.format(fonts=font_folder(), cache=folder))
     return str(file)
 
 
-def launch(playwright: Playwright) -> Browser:
-    """Start the browser."""
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+def only_chromium(reason: str) -> pytest.MarkDecorator:
+    """Skip a test in other browsers, for a reason."""
+    return pytest.mark.skipif(BROWSER != "chromium", reason=f"{BROWSER}: {reason}")
+
+
+def launch(playwright: Playwright, stack: contextlib.ExitStack) -> Browser:
+    """Start the browser; the stack ends what it needs besides."""
     environment = {**os.environ, "FONTCONFIG_FILE": fonts()}
-    return playwright.chromium.launch(executable_path=chromium(), args=[*WITHOUT_GPU, *sandbox], env=environment)
+    if BROWSER == "firefox":
+        environment["DISPLAY"] = stack.enter_context(screen())
+        return firefox.launch(playwright, str(program()), environment, font_folder())
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return playwright.chromium.launch(executable_path=program(), args=[*WITHOUT_GPU, *sandbox], env=environment)
+
+
+def missing() -> str | None:
+    """Return the reason why page tests can't run here, or None if they can."""
+    if not program() or (BROWSER != "chromium" and not shutil.which("Xvfb")):
+        return f"no {BROWSER}, or no Xvfb for it (`make test` and `make checked` install them where they may)"
+    if not MODULES.is_dir():
+        return "no npm packages in client_demo/web (`make test` installs them where npm's index can be reached)"
+    return None
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +116,15 @@ def browser() -> Iterator[Browser]:
 
     It does not last for the session, because Playwright runs an event loop in this thread, which other tests need.
     """
-    if chromium() is None:
-        pytest.skip("no chromium (`make test` installs it where it may)")
-    if not MODULES.is_dir():
-        pytest.skip("no npm packages in client_demo/web (`make test` installs them where npm's index can be reached)")
-    with sync_playwright() as playwright:
-        launched = launch(playwright)
+    if lacks := missing():
+        pytest.skip(lacks)
+    with contextlib.ExitStack() as stack:
+        if BROWSER == "webkit":
+            launched: Any = webkit.WebKit(stack.enter_context(screen()))
+        else:
+            launched = launch(stack.enter_context(sync_playwright()), stack)
+        stack.callback(launched.close)
         yield launched
-        launched.close()
 
 
 def luminance(colour: tuple[int, ...]) -> float:
@@ -100,17 +143,19 @@ class Shown:
         self.context = browser.new_context(**{"viewport": DESKTOP, **context})
         self.context.set_default_timeout(PATIENCE * 1_000)
         self.page: Page = self.context.new_page()
+        if BROWSER == "firefox":
+            self.page.fill = functools.partial(firefox.fill, self.page)  # type: ignore[method-assign]
         self.page.add_init_script(script)
         self.troubles: list[str] = []
         self.page.on("console", lambda message: self._judge(message.type, message.text))
-        self.page.on("pageerror", lambda error: self.troubles.append(f"uncaught: {error}"))
+        self.page.on("pageerror", lambda error: self._judge("uncaught", str(error)))
         self.page.on(
             "response", lambda answer: answer.status < 400 or self.troubles.append(f"{answer.status} for {answer.url}")
         )
         self.answer = self.page.goto(url)
 
     def _judge(self, kind: str, text: str) -> None:
-        if kind in ("error", "warning") and "GPU stall due to ReadPixels" not in text:
+        if kind in ("error", "warning", "uncaught") and not any(noise in text for noise in NOISE):
             self.troubles.append(f"{kind}: {text}")
 
     def until(self, expression: str, what: str) -> Any:

@@ -3,9 +3,10 @@
 The pages are those of a demo with its node, city and desk; nothing is staged for the pictures.
 """
 
+import contextlib
 import io
 
-from pages.conftest import ROOT, Served, Shown, chromium, launch
+from pages.conftest import ROOT, Served, Shown, launch, program
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -17,12 +18,12 @@ PATIENCE_S = 90
 
 def main() -> None:
     """Run a demo and take the pictures."""
-    if chromium() is None:
+    if program() is None:
         raise SystemExit("no chromium: `make test` installs it where it may")
     demo = Served("demo", "--seconds", "60", "--port", "0", "--stay")
     try:
-        with sync_playwright() as playwright:
-            browser = launch(playwright)
+        with sync_playwright() as playwright, contextlib.ExitStack() as stack:
+            browser = launch(playwright, stack)
             take_map(browser, demo.url("map"))
             take_desk(browser, demo.url("as desk-1"))
             browser.close()

@@ -7,7 +7,8 @@
     replica = RedisServer(tmp_path / "replica", replica_of=server)
     sentinels = [Sentinel(tmp_path / f"s{n}", server) for n in range(3)]
 
-`needs_redis` skips a test if no redis-server is installed.
+`needs_redis` skips a test if no redis-server is installed. With TEST_REDIS=valkey-server in the environment,
+every server is a Valkey instead.
 """
 
 import contextlib
@@ -29,17 +30,18 @@ from support.wall_clock import WallClock, started_with
 
 from geocast.alertlog.redis_streams.target import OLDEST
 
+PROGRAM = os.environ.get("TEST_REDIS", "redis-server")
 PATIENCE_S = 60.0  # how long a server may take to carry out a command
 
 
 def missing() -> str | None:
     """Return the reason why tests can't run a Redis here, or None if they can."""
-    if shutil.which("redis-server") is None:
-        return "redis-server is not installed (requirements/system.sh)"
-    said = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
+    if shutil.which(PROGRAM) is None:
+        return f"{PROGRAM} is not installed (requirements/system.sh)"
+    said = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"v=(\d+)\.(\d+)", said)
     if found is None or (int(found[1]), int(found[2])) < OLDEST:
-        return f"redis-server is older than {'.'.join(map(str, OLDEST))}"
+        return f"{PROGRAM} is older than {'.'.join(map(str, OLDEST))}"
     return None
 
 
@@ -74,20 +76,20 @@ class Server(ABC):
 
     @abstractmethod
     def arguments(self) -> list[str]:
-        """Return the arguments of `redis-server`."""
+        """Return the arguments of the program."""
 
     def start(self) -> None:
         """Start the server with the data in its folder, and wait until it answers."""
         for _ in range(10):  # another process may have taken the port in the meantime
             with (self.folder / "output").open("ab") as output:
                 self._process = subprocess.Popen(
-                    ["redis-server", *self.arguments()],
+                    [PROGRAM, *self.arguments()],
                     cwd=self.folder,
                     stdout=output,
                     stderr=output,
                     env=started_with(self.clock),
                 )
-            wait_until(lambda: self.ended or self.answers(), "redis-server answers")
+            wait_until(lambda: self.ended or self.answers(), f"{PROGRAM} answers")
             if not self.ended:
                 return
             self.port = a_free_port()
@@ -178,7 +180,7 @@ class RedisServer(Server):
             self._options["replicaof"] = f"127.0.0.1 {replica_of.port}"
 
     def arguments(self) -> list[str]:
-        """Return the arguments of `redis-server`."""
+        """Return the arguments of the program."""
         own = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), **self._options}
         # Write the file only once: later a Sentinel makes the server rewrite it, and that version must stay.
         config = self.folder / "redis.conf"
@@ -214,7 +216,7 @@ class Sentinel(Server):
         self._down_after_ms = down_after_ms
 
     def arguments(self) -> list[str]:
-        """Return the arguments of `redis-server`."""
+        """Return the arguments of the program."""
         config = self.folder / "sentinel.conf"
         if not config.exists():
             lines = [

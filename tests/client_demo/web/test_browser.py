@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from end_to_end.kit.keys import Keys
 from end_to_end.kit.node import Node
 from end_to_end.kit.responders import dispatch_token, responder_token, responding_node
 from end_to_end.kit.times import wait_until
+from pages.conftest import browser  # noqa: F401 (a fixture)
 
 ROOT = Path(__file__).parents[3]
 LIBRARY = ROOT / "client_demo" / "web" / "geocast"
@@ -62,19 +62,6 @@ def site() -> Iterator[Site]:
     thread.join()
 
 
-@pytest.fixture(scope="module")  # not per session: its event loop would block other tests in this thread
-def browser():
-    """Return a headless Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright (`make test` installs it)")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium (requirements/system.sh installs it where it may)")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 def test_readmes_quote_the_example():
     """The quoted code is the tested code, and has at most ten lines."""
     assert len(EXAMPLE.splitlines()) <= 10
@@ -82,7 +69,7 @@ def test_readmes_quote_the_example():
         assert f"```html\n{EXAMPLE}```" in readme.read_text("utf-8")
 
 
-def test_example_shows_an_alert_in_ten_lines(browser, site, tmp_path):
+def test_example_shows_an_alert_in_ten_lines(browser, site, tmp_path):  # noqa: F811
     """The alert is shown as text and acknowledged.
 
     It survives a reload without a server, and disappears when cancelled.
@@ -115,11 +102,12 @@ def test_example_shows_an_alert_in_ten_lines(browser, site, tmp_path):
         node.start()
         node.cancel(body["id"], 3)
         page.wait_for_function("document.querySelectorAll('li').length === 0")
-        assert complaints == []
+        # The node was killed. Firefox reports this as an error of the page.
+        assert [each for each in complaints if "can’t establish a connection" not in each] == []
         page.close()
 
 
-def test_page_with_a_position_reconnects(browser, site, tmp_path):
+def test_page_with_a_position_reconnects(browser, site, tmp_path):  # noqa: F811
     """The browser gives the place, and the node is killed and restarted. The stored data has no place."""
     with Node(tmp_path, Keys(), "--origins", site.origin) as node:
         here = {"latitude": HOME[0], "longitude": HOME[1], "accuracy": 30}
@@ -148,7 +136,7 @@ def test_page_with_a_position_reconnects(browser, site, tmp_path):
         context.close()
 
 
-def test_responders_page_sends_the_responders_position_when_a_call_arrives(browser, site, tmp_path):
+def test_responders_page_sends_the_responders_position_when_a_call_arrives(browser, site, tmp_path):  # noqa: F811
     """A fresh position is sent at once, and no storage has the place of the emergency (rules RU1, RU2)."""
     with responding_node(tmp_path, "--origins", site.origin) as node:
         here = {"latitude": HOME[0], "longitude": HOME[1], "accuracy": 30}

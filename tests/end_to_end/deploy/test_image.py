@@ -63,26 +63,31 @@ class Buildah:
         assert not check or done.returncode == 0, done.stderr
         return done
 
-    def base(self) -> None:
-        """Make a base image with Debian's Python and this machine's certificates."""
+    def base(self, image: str = BASE, packages: str = "python3-venv,ca-certificates", *hooks: str) -> None:
+        """Make a base image: Debian with these packages and this machine's certificates.
+
+        `hooks` are further shell commands, for which `$1` is the image's root.
+        """
         container = self("from", "scratch").stdout.strip()
         folder = self("mount", container).stdout.strip()
         certificates = 'cp /etc/ssl/certs/ca-certificates.crt "$1/etc/ssl/certs/"'
         excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
         done = ended(
-            *("mmdebstrap", "--quiet", "--variant=minbase", "--include=python3-venv,ca-certificates", *excluded),
-            *(f"--customize-hook={certificates}", "--format=directory", "trixie", folder),
+            *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", *excluded),
+            *(f"--customize-hook={hook}" for hook in (certificates, *hooks)),
+            *("--format=directory", "trixie", folder),
             timeout=BUILD_S,
         )
         if done.returncode:
             pytest.skip(f"mmdebstrap makes no base here: {done.stderr.strip().splitlines()[-1:]}")
-        self("commit", "--quiet", container, BASE)
+        self("commit", "--quiet", container, image)
         self("rm", container)
 
-    def image(self) -> str:
-        """Make the image by `make image`, and return the output."""
+    def image(self, image: str = IMAGE, target: str = "node") -> str:
+        """Make an image by `make image`, and return the output."""
         options = " ".join([*self.run_options, *self.limits, "--quiet"])
-        make = ("make", "image", f"IMAGE={IMAGE}", f"BASE={BASE}", "BUILDER=buildah", f"BUILD_OPTIONS={options}")
+        names = (f"IMAGE={image}", f"TARGET={target}", f"BASE={BASE}")
+        make = ("make", "image", *names, "BUILDER=buildah", f"BUILD_OPTIONS={options}")
         done = ended(*make, cwd=ROOT, env=self.environment, timeout=BUILD_S)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -19,7 +19,7 @@ from end_to_end.kit.node import Node
 from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import wait_until
 from support.ports import free_ports
-from support.redis_server import needs_redis
+from support.redis_server import PROGRAM, needs_redis
 
 pytestmark = [needs_redis, pytest.mark.slow]
 Join = Callable[..., Session]
@@ -66,7 +66,7 @@ class Island:
             "appendfsync": "always",
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        server = subprocess.Popen(["ip", "netns", "exec", self.name, "redis-server", *words], stdout=subprocess.DEVNULL)
+        server = subprocess.Popen(["ip", "netns", "exec", self.name, PROGRAM, *words], stdout=subprocess.DEVNULL)
         stack.callback(server.wait, 20)
         stack.callback(server.kill)
         wait_until(self._listens, "Redis listens")

@@ -12,6 +12,7 @@ from end_to_end.kit.keys import Keys
 from end_to_end.kit.node import Node
 from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import wait_until
+from pages.conftest import only_chromium
 from pages.desk.tools import Show, heard, may_approve, may_not_approve, opened, was_meant
 from playwright.sync_api import Route
 from support.real_data import dispatch
@@ -83,6 +84,7 @@ def test_double_click_on_approve_publishes_one_alert(
     assert shown.page.locator("#history li").count() == 1
 
 
+@only_chromium("Playwright sees no bodies of requests over BiDi")
 def test_approval_whose_response_is_lost_publishes_one_alert(
     own_desk: DeskProcess, node: Node, phone: Session, show: Show
 ) -> None:
