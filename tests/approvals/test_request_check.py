@@ -148,7 +148,7 @@ def test_dry_run_under_policy_without_audience_returns_no_form_to_sign():
         ({"signatures": [{"protected": "=", "signature": "A" * 86}]}, "/approval/signatures/0/protected"),
         ({"signatures": [{"protected": "e30", "signature": "A" * 86}] * 9}, "/approval/signatures"),
     ],
-    ids=str,
+    ids=lambda value: ascii(value)[:50].replace("\\", ""),
 )
 def test_malformed_approval_is_refused(desk, change, pointer):
     """The form is a text, and there are 1 to 8 signatures (rule AP1)."""
