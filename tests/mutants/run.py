@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -80,12 +81,15 @@ def due(work: Path, sample: str) -> list[str]:
     return (unchecked(work, sample) or survivors or [next(iter(known))]) if known else [f"*[{sample}]"]
 
 
-def change(name: str) -> str:
-    """Return the removed and the added lines of a mutant."""
+def change(name: str) -> tuple[str, str, str]:
+    """Return where a mutant is, the lines that it removes, and those that it adds."""
     from mutmut.mutation.diff_apply import get_diff_for_mutant  # it reads the settings of the folder that it is in
 
-    lines = get_diff_for_mutant(name).splitlines()
-    return "\n".join(line[0] + " " + line[1:].strip() for line in lines[2:] if line[:1] in ("-", "+"))
+    lines = get_diff_for_mutant(name).splitlines()[2:]
+    removed, added = (
+        "\n".join(line[1:].strip() for line in lines if line.startswith(sign) and line[1:].strip()) for sign in "-+"
+    )
+    return function(name), removed, added
 
 
 def function(name: str) -> str:
@@ -97,25 +101,26 @@ def function(name: str) -> str:
 def report(package: str, work: Path, sample: str) -> int:
     """Print the score of each module and the survivors without an explanation. Return the exit status."""
     explained = tomllib.loads((HERE / "explained.toml").read_text()).get(package, [])
-    because = {(entry["in"], entry["change"].strip()): entry["because"] for entry in explained}
+    because = {(entry["in"], entry["line"].strip(), new.strip()) for entry in explained for new in entry["becomes"]}
     os.chdir(work)
     row = "{:<24}{:6} mutants {:6} killed {:6} explained {:6} unexplained {:6} not tested".format
     found, total = set(), [0] * 5
     for module, codes in results(work).items():
         chosen = {name: code for name, code in codes.items() if name[-1] in sample}
-        survivors = [(function(name), change(name)) for name, code in chosen.items() if code in SURVIVED]
+        survivors = [change(name) for name, code in chosen.items() if code in SURVIVED]
         found.update(survivors)
         left, unknown = sum(one in because for one in survivors), sum(code is None for code in chosen.values())
         counts = [len(chosen), len(chosen) - len(survivors) - unknown, left, len(survivors) - left, unknown]
         total = [before + new for before, new in zip(total, counts, strict=True)]
         print(row(module, *counts))
     print(row(package, *total), f"{total[1] / total[0]:.1%}", sep="\n")
-    for where, what in sorted(found - because.keys()):
-        print(f"\n[[{package}]]\nin = '{where}'\nchange = '''\n{what}'''\nbecause = ''")
-    stale = because.keys() - found if sample == ALL else set()
-    for where, what in stale:
-        print(f"\nexplained.toml explains what is no survivor, in {where}:\n{what}")
-    return int(bool(found - because.keys() or stale or total[4]))
+    for (where, line), changes in groupby(sorted(found - because), key=lambda each: each[:2]):
+        becomes = ",\n".join(f"    '''{added}'''" for _, _, added in changes)
+        print(f"\n[[{package}]]\nin = '{where}'\nline = '''{line}'''\nbecomes = [\n{becomes},\n]\nbecause = ''")
+    stale = because - found if sample == ALL else set()
+    for entry in sorted(stale):
+        print("\nexplained.toml explains what is no survivor:", *entry, sep="\n")
+    return int(bool(found - because or stale or total[4]))
 
 
 def main(package: str, sample: str = ALL) -> int:
