@@ -9,7 +9,7 @@ import pytest
 from geocast.geometry import polygon_union
 from geocast.geometry.polygon_union import Piece, join, pieces
 from geocast.geometry.published_polygon import RequestedPolygon, publish_polygons
-from geocast.geometry.sphere import EARTH_RADIUS_M, unit_vectors
+from geocast.geometry.sphere import EARTH_RADIUS_M, distance_m, unit_vectors
 from geocast.geometry.spherical_polygon import SphericalPolygon
 
 FARTHEST_M = 250  # the limit beyond a zone: 100 m for simplifying, a buffer of 110 or 120 m, and some for joining
@@ -282,3 +282,9 @@ def test_points_are_unit_vectors_of_corners():
     piece = Piece(square(10, 50, 1), 0.0)
     assert piece.points().shape == (3, 5)
     assert math.isclose(float((piece.points() ** 2).sum()), 5)
+
+
+def test_radius_of_piece_reaches_from_middle_of_corners_to_farthest_corner():
+    """The corner that ends the ring counts once."""
+    ring = np.array([[9.0, 11.0, 11.0, 9.0, 9.0], [0.0, 0.0, 1.0, 1.0, 0.0]])
+    assert Piece(ring, 500.0).radius_m() == pytest.approx(distance_m(0.5, 10.0, 0.0, 9.0), rel=1e-4)
