@@ -142,3 +142,12 @@ def test_invalid_ring_raises_no_error(ring):
     each = SphericalPolygon(ring, 20.0)
     assert math.isfinite(each.radius_m)
     assert isinstance(each.contains(unit_vector(50.0, 50.0), 10.0), bool)
+
+
+def test_place_a_quarter_of_the_earth_away_is_outside():
+    """The place has no position on the ring's plane (Rules 1 and 3)."""
+    ring = SphericalPolygon([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0)], 20.0)
+    assert ring.centre == (1.0, 0.0, 0.0)
+    for place in ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0)):
+        assert not ring.contains(place, 0.0)
+        assert not ring.contains_all(np.array([place]).T, np.zeros(1)).any()
