@@ -16,8 +16,9 @@ import sys
 import tomllib
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HERE = Path(__file__).parent
 SURVIVED = {0, 5, 33}  # exit status of the tests: none failed, or there is none for the function
 ALL = "0123456789"
@@ -43,9 +44,8 @@ on_dependency_change = ignore
 """
 
 
-def prepare(package: str) -> Path:
+def prepare(package: str, settings: dict[str, Any]) -> Path:
     """Make the folder in which mutmut works: it expects the code in `src`, and its settings beside it."""
-    settings = tomllib.loads((HERE / "packages.toml").read_text())[package]
     work = ROOT / "build" / "mutants" / package
     (work / "mutants").mkdir(parents=True, exist_ok=True)
     links = {work / "src": "server", work / "tests": "tests", work / "pyproject.toml": "pyproject.toml"}
@@ -102,30 +102,39 @@ def report(package: str, work: Path, sample: str) -> int:
     """Print the score of each module and the survivors without an explanation. Return the exit status."""
     explained = tomllib.loads((HERE / "explained.toml").read_text()).get(package, [])
     because = {(entry["in"], entry["line"].strip(), new.strip()) for entry in explained for new in entry["becomes"]}
+    functions = {where for where, _, _ in because}
     os.chdir(work)
     row = "{:<24}{:6} mutants {:6} killed {:6} explained {:6} unexplained {:6} not tested".format
-    found, total = set(), [0] * 5
+    survivors, stale, total = set(), set(because), [0] * 5
     for module, codes in results(work).items():
-        chosen = {name: code for name, code in codes.items() if name[-1] in sample}
-        survivors = [change(name) for name, code in chosen.items() if code in SURVIVED]
-        found.update(survivors)
-        left, unknown = sum(one in because for one in survivors), sum(code is None for code in chosen.values())
-        counts = [len(chosen), len(chosen) - len(survivors) - unknown, left, len(survivors) - left, unknown]
+        counts = [0] * 5
+        for name, code in codes.items():
+            if name[-1] not in sample:
+                continue
+            state = 4 if code is None else 1
+            if code in SURVIVED:
+                survivors.add(change(name))
+                state = 2 if change(name) in because else 3
+            counts[0], counts[state] = counts[0] + 1, counts[state] + 1
+        stale -= {
+            change(name) for name, code in codes.items() if code in {None, *SURVIVED} and function(name) in functions
+        }
         total = [before + new for before, new in zip(total, counts, strict=True)]
         print(row(module, *counts))
     print(row(package, *total), f"{total[1] / total[0]:.1%}", sep="\n")
-    for (where, line), changes in groupby(sorted(found - because), key=lambda each: each[:2]):
+    for (where, line), changes in groupby(sorted(survivors - because), key=lambda each: each[:2]):
         becomes = ",\n".join(f"    '''{added}'''" for _, _, added in changes)
         print(f"\n[[{package}]]\nin = '{where}'\nline = '''{line}'''\nbecomes = [\n{becomes},\n]\nbecause = ''")
-    stale = because - found if sample == ALL else set()
     for entry in sorted(stale):
         print("\nexplained.toml explains what is no survivor:", *entry, sep="\n")
-    return int(bool(found - because or stale or total[4]))
+    return int(bool(survivors - because or stale or total[4]))
 
 
-def main(package: str, sample: str = ALL) -> int:
+def main(package: str, sample: str = "") -> int:
     """Test the mutants of one package whose numbers end in one of the digits of `sample`."""
-    work = prepare(package)
+    settings = tomllib.loads((HERE / "packages.toml").read_text("utf-8"))[package]
+    sample = sample or settings.get("sample", ALL)
+    work = prepare(package, settings)
     mutmut = [Path(sys.executable).parent / "mutmut", "run", "--max-children", "1"]
     environment = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": str(HERE)}
     while True:
