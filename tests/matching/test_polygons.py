@@ -81,6 +81,13 @@ def test_ball_counts_as_inside_or_outside_only_if_all_its_places_do(centre, size
             assert (ring.contains_all(vectors(each), reaches) == (ball in inside)).all()
 
 
+def test_ball_around_middle_of_earth_may_be_near_any_edge():
+    """Two places of the page are antipodes, so the ball's centre has no direction (Rule 1)."""
+    ring = SphericalPolygon([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)], 20.0)
+    inside, cut = polygons.PolygonMatcher(ring).sort(np.array([[0.0, 0.0, 0.0, 1.0]]))
+    assert (inside.tolist(), cut.tolist()) == ([], [0])
+
+
 @pytest.mark.parametrize(("count", "size"), [(0, 4), (5, 0), (5, 1), (5, 2), (6, 3), (5, 9)])
 def test_parts_cover_each_index_once(count, size):
     """A part has at least one index, even if a single place has more edges than fit (Rule 3)."""
