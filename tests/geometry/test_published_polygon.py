@@ -16,6 +16,7 @@ from geocast.geometry.published_polygon import (
     MAX_CORNERS,
     TOLERANCES_M,
     RequestedPolygon,
+    _from_line,
     box_around,
     corner_depths,
     kept_corners,
@@ -406,3 +407,17 @@ def test_box_around_slanted_strip_is_hardly_larger_than_the_strip(bearing):
     box = SphericalPolygon(np.array(box_around(lng, lat)).T.tolist(), 0.0)
     assert box.contains_all(np.array(unit_vectors(lat, lng)), np.zeros(5)).all()
     assert box.area_m2() < 1.6 * 4e4 * 2e3
+
+
+def test_ring_counts_as_crossing_itself_if_the_test_would_take_too_long():
+    """The limit is the caller's (rule HD3)."""
+    lng, lat = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)], float).T
+    assert not RequestedPolygon.of_arcs(lng, lat, 0.0).crosses
+    assert RequestedPolygon.of_arcs(lng, lat, 0.0, most_compared=0).crosses
+
+
+def test_distance_from_line_is_that_of_its_nearest_point():
+    """A line without length is a point."""
+    points = np.array([[3.0, 4.0], [1.0, 2.0], [-3.0, 4.0], [14.0, 3.0], [0.0, 0.0]])
+    start, end = np.array([[0.0, 0.0]] * 5), np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 0.0], [10.0, 0.0], [0.0, 0.0]])
+    assert _from_line(points, start, end).tolist() == [5.0, 2.0, 5.0, 5.0, 0.0]
