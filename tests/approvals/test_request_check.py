@@ -208,6 +208,13 @@ def test_signed_form_that_differs_from_request_is_refused(desk, change):
     assert slugs(desk.send(approval=desk.signed("r-1", "r-2", "r-3", text=text))) == NOT_THE_FORM
 
 
+def test_refusal_of_form_of_another_version_says_where_to_get_one(desk):
+    """The text is for the people at the desk (rule AP2)."""
+    with pytest.raises(Problem) as caught:
+        desk.publishing_of(approval=desk.signed("r-1", text=json.dumps(json.loads(desk.form()) | {"v": 2})))
+    assert caught.value.violations[0].detail == "is not a form of this version: get one from a dry run"
+
+
 def test_refusal_names_differing_field_without_its_value(desk):
     """The name of an unknown field is not repeated either (rules AP2, H9)."""
     for change, named in (

@@ -443,6 +443,24 @@ def test_signer_who_was_removed_in_an_earlier_reload_is_still_missing():
     assert verifier.still_valid(alert, frozenset())
 
 
+def test_cancel_needs_approvals_unless_it_is_the_first_entry_of_an_unknown_alert(caplog):
+    """Nothing is cancelled by the first entry of an id, which only says that the alert has ended (rules HD1, CP15)."""
+    verifier, behind = ApprovalVerifier(a_policy(1), known("r-1")), frozenset({("robbery", False)})
+    for cancel, alert, is_good in [
+        (a_cancel(revision=1), None, True),
+        (a_cancel(revision=1), a_revision(), False),
+        (a_cancel(revision=2), None, False),
+        (a_cancel(revision=2), a_revision(), False),
+        (proved(a_cancel(revision=2), "r-1"), a_revision(), True),
+    ]:
+        verifier.verify(cancel, (cancel.id, cancel.revision), f"position {cancel.revision}")
+        assert verifier.verify_cancel(cancel, alert, behind) is is_good
+    assert verifier.untrusted == dict.fromkeys(REASONS, 0) | {"unsigned": 2}
+    assert caplog.messages[-1] == (
+        "log: the entry at position 2 is ignored, because it is not approved as required: unsigned"
+    )
+
+
 def test_metric_counts_untrusted_entries_by_reason():
     """A reason that did not occur is there too, with 0."""
     verifier = trust()
