@@ -277,14 +277,24 @@ def test_unapproved_entry_is_counted_by_reason(entry, reason):
     assert +verifier.untrusted == {reason: 1}
 
 
-def test_error_during_check_makes_entry_untrusted(monkeypatch):
-    """An unexpected error never lets an entry pass (rule NC5)."""
+def test_entry_under_another_number_has_no_content():
+    """It is somebody else's content, so its number has no kind either (rule NC3)."""
+    assert trust().verify(GOOD, ("b", 1), "1") == Untrusted("b", 1, GOOD.ends_at, None)
+    assert trust().verify(NEW, ("b", 1), "1").said == NEW
+
+
+def test_error_during_check_makes_entry_untrusted(monkeypatch, caplog):
+    """An unexpected error never lets an entry pass, and is logged with its place in the code (rule NC5)."""
 
     def broken(_text):
         raise MemoryError
 
     monkeypatch.setattr(form, "read", broken)
-    assert isinstance(trust().verify(GOOD, ("a-1", 1), "1"), Untrusted)
+    verifier = trust()
+    assert verifier.verify(GOOD, ("a-1", 1), "1") == Untrusted("a-1", 1, GOOD.ends_at, None)
+    assert verifier.untrusted == dict.fromkeys(REASONS, 0) | {"signature": 1}
+    said = "log: an entry is ignored, because checking its approval caused an unexpected error: "
+    assert caplog.messages[0].startswith(said + "MemoryError")
 
 
 def test_signature_is_checked_again_only_after_change_of_keys(monkeypatch):
