@@ -20,6 +20,7 @@ from geocast.alertlog.memory import MemoryLog
 from geocast.errors import LogUnavailable
 from geocast.ingest.cap import decision, ids, service
 from geocast.model.alert import Cancel, Revision, is_id
+from geocast.model.problems import Problem
 
 
 class Dying(MemoryLog):
@@ -240,7 +241,10 @@ def test_message_name_published_as_new_too_often_is_rate_limited(room, monkeypat
     published_and_cancelled(room, 2)
     assert room.outcomes(a_message("m", 1)) == ["published"]
     assert room.outcomes(a_cancel("m", 2, ["m"])) == ["cancelled"]
-    assert room.refused(a_message("m", 3)) == "rate-limited"
+    with pytest.raises(Problem) as refused:
+        room.taken(a_message("m", 3))
+    assert (refused.value.slug, refused.value.headers) == ("rate-limited", {"Retry-After": "3600"})
+    assert refused.value.detail == "3 messages of this name were published as new within a day"
 
 
 def test_late_message_cancels_alert_that_it_would_have_replaced(room):
