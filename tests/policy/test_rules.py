@@ -237,6 +237,23 @@ def test_error_about_an_expiry_says_what_is_allowed(min_life_s, changes, pointer
     assert violation.members == {"min_life_s": min_life_s, "max_age_s": 3600}
 
 
+@pytest.mark.parametrize(
+    ("granted_m", "said"),
+    [
+        (None, "must be 250 to 500.5 m"),
+        (300, "must be 250 to 300 m"),
+        (250, "must be 250 to 250 m"),
+        (200, "must be at most 200 m for this publisher, and in this category at least 250 m"),
+    ],
+)
+def test_error_about_a_radius_says_what_category_and_grant_allow(granted_m, said):
+    """The smaller of the two maxima counts (rules P7 and P21)."""
+    claims = dataclasses.replace(FINE, occurred_at=NOON_MS - 30_000)
+    [violation] = STRICT.violations(claims, NOON_MS, max_radius_m=granted_m)
+    assert (violation.pointer, violation.detail) == ("/area/radius_m", said)
+    assert violation.members == {"min_radius_m": 250, "max_radius_m": granted_m or 500.5}
+
+
 def test_error_about_an_incident_that_is_too_old_says_how_old_it_may_be():
     """No other expiry would help, so only one error is reported (rule P4)."""
     claims = dataclasses.replace(FINE, occurred_at=NOON_MS - 3_600_001)
