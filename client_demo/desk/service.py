@@ -14,6 +14,7 @@
 A response has the new state of the item, even if the decision is refused (see `staff_page.service`).
 """
 
+import itertools
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -56,6 +57,7 @@ class DeskService(StaffService):
     ) -> None:
         super().__init__(SignIn(keys, "desk"), pages, labels, clock)
         self._control = control
+        self._views = itertools.count(1)
 
     def routes(self) -> list[BaseRoute]:
         """Return all routes of the desk."""
@@ -103,11 +105,16 @@ class DeskService(StaffService):
         }
 
     def _view(self, item: Item) -> Json:
+        """Return an item as its page shows it.
+
+        An answer and an event may overtake each other on the way to the page. It shows the one with the higher `view`.
+        """
         queue, seen = self._control.queue, item.sighting
         incident = seen.incident
         return {
             "id": item.id,
             "version": item.version,
+            "view": next(self._views),
             "state": item.state,
             "pending": item.pending.what if item.pending else None,
             "signing": item.signing.shown() if item.signing else None,

@@ -1,6 +1,7 @@
 """Fixtures for page tests in a real browser: headless Chromium without a GPU."""
 
 import atexit
+import contextlib
 import functools
 import http.server
 import importlib.util
@@ -219,6 +220,23 @@ def style_url() -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/style.json"
         server.shutdown()
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def files_served(folder: Path, port: int = 0) -> Iterator[str]:
+    """Serve a folder on a port, or on any free port, and yield its address."""
+    handler = functools.partial(_Files, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 class Served:

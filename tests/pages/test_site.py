@@ -1,18 +1,14 @@
 """Tests of the documentation site that `make docs` builds: complete, strict, and usable in a browser."""
 
-import functools
 import json
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from pages.conftest import DESKTOP, MODULES, PHONE, ROOT, Shown
+from pages.conftest import DESKTOP, MODULES, PHONE, ROOT, Shown, files_served
 from pages.pictures.conftest import screens  # noqa: F401 (a fixture)
 from pages.pictures.screens import Screens
 
@@ -42,29 +38,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """A web server that does not log requests."""
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def url(site: Path) -> Iterator[str]:
     """Return the address of the served site."""
-    with served(site) as address:
+    with files_served(site) as address:
         yield address
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """Serve a folder, and yield its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 def page(site: Path, name: str) -> str:
@@ -228,7 +206,7 @@ def sample_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (root / name).write_text(text)
     done = build(folder, root)
     assert (done.returncode, done.stderr) == (0, "")
-    with served(folder) as address:
+    with files_served(folder) as address:
         yield f"{address}/{geocast.__version__}"
 
 

@@ -70,8 +70,8 @@ function takeDesk(said) {
 
 function takeItem(item) {
   const before = items.get(item.id);
-  if (before && before.version > item.version) {
-    return; // an event with a newer version came before this answer
+  if (before && before.view > item.view) {
+    return; // a later event came before this answer
   }
   items.set(item.id, item);
   const last = item.history.at(-1);

@@ -203,8 +203,8 @@ def _metrics(api: ApiContext) -> ApiRoute:
 def _documents(api: ApiContext, documented: Sequence[ApiRoute]) -> list[ApiRoute]:
     """Return the routes of the documentation pages, the OpenAPI document and the AsyncAPI document.
 
-    `documented` are the routes that the OpenAPI document describes. Documents are cached: making one takes 3 ms, and
-    anybody may request one without a token.
+    `documented` are the routes that the OpenAPI document describes. Documents are cached: making one takes 3 ms (the
+    first time 150 ms), and anybody may request one without a token.
     """
     made: tuple[Policy, int, Shown] | None = None
 

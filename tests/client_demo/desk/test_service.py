@@ -71,6 +71,12 @@ def test_page_fixture_is_signed_in(page):
     assert page.send("POST", "/api/sign-in", signed=False, content=json.dumps({"key": KEY})).json() == {"name": "ann"}
 
 
+def test_later_view_of_an_item_has_a_higher_number(page):
+    """A page that gets an event before the older answer to its own request keeps what the event said."""
+    first, second = (page.decide(what, {"version": page.item.version}).json()["item"] for what in ("dismiss", "reopen"))
+    assert first["view"] < second["view"]
+
+
 ODD_ORIGINS = [
     "http://[",
     "http://[::1",

@@ -48,21 +48,31 @@ def box_of(cell: Cell) -> tuple[int, int, int, int]:
 def accepted(name: str) -> dict[Cell, Image.Image]:
     """Return the accepted pictures of a state, or nothing if there are none."""
     file = ACCEPTED / f"{name}.webp"
-    if not file.exists():
-        return {}
-    with Image.open(file) as sheet:
-        whole = sheet.convert("RGB")
-    return {cell: whole.crop(box_of(cell)) for cell in CELLS}
+    return read(file.read_bytes()) if file.exists() else {}
 
 
 def accept(name: str, pictures: dict[Cell, Image.Image]) -> None:
     """Store the pictures of a state."""
+    ACCEPTED.mkdir(exist_ok=True)
+    (ACCEPTED / f"{name}.webp").write_bytes(written(pictures))
+
+
+def written(pictures: dict[Cell, Image.Image]) -> bytes:
+    """Return the file of pictures of a state."""
     corners = [box_of(cell)[2:] for cell in CELLS]
     sheet = Image.new("RGB", (max(x for x, _ in corners), max(y for _, y in corners)), GROUND)
     for cell, picture in pictures.items():
         sheet.paste(picture, box_of(cell)[:2])
-    ACCEPTED.mkdir(exist_ok=True)
-    sheet.save(ACCEPTED / f"{name}.webp", quality=75, method=6)
+    file = io.BytesIO()
+    sheet.save(file, "WEBP", quality=75, method=6)
+    return file.getvalue()
+
+
+def read(file: bytes) -> dict[Cell, Image.Image]:
+    """Return the pictures in a file that `written` returned. They have lost some colour."""
+    with Image.open(io.BytesIO(file)) as sheet:
+        whole = sheet.convert("RGB")
+    return {cell: whole.crop(box_of(cell)) for cell in CELLS}
 
 
 class Screens:
@@ -82,17 +92,19 @@ class Screens:
                 full.save(WRITTEN / f"{stem(name, cell)}.png")
             wrong = layout_findings(shown, cell, root, full)
             self.findings += [f"{name} {describe(cell)}: {each}" for each in wrong]
-        different = [cell for cell in CELLS if cell not in known or changed(known[cell], taken[cell])]
+        new = read(written(taken))
+        different = [cell for cell in CELLS if cell not in known or changed(known[cell], new[cell])]
         if self.is_accepting and different:
             accept(name, taken)
             print(f"accepted {name}: {', '.join(map(describe, different))}")
         elif different:
-            self.findings += [report(name, cell, known.get(cell), taken[cell]) for cell in different]
+            self.findings += [report(name, cell, known.get(cell), new[cell]) for cell in different]
 
     def look(self, shown: Shown, name: str, cell: Cell) -> list[str]:
         """Return what is wrong with a page in one size and theme, and accept nothing."""
         old = accepted(name)[cell]
-        full, new = shoot(shown, cell, old)
+        full, taken = shoot(shown, cell, old)
+        new = read(written({cell: taken}))[cell]
         different = [report(name, cell, old, new)] if changed(old, new) else []
         return [*different, *layout_findings(shown, cell, "body", full)]
 
