@@ -194,6 +194,15 @@ def test_place_at_centre_is_inside_smallest_circle():
         assert checked.check(Circle(*centre, 1e-3)) == 1
 
 
+def test_bounding_ball_of_single_place_is_as_wide_as_its_reach():
+    """It grows only as far as the place reaches after a move (Rule 1)."""
+    index = PlaceIndex(4)
+    slot = index.add(1, *DALLAS, 60.0)
+    assert index._balls.items[3] * RADIUS_OF_EARTH_M == pytest.approx(60.0)
+    index.move(slot, *point_at(DALLAS, 0.0, 20.0), 50.0)
+    assert index._balls.items[3] * RADIUS_OF_EARTH_M == pytest.approx(70.0, abs=CM)
+
+
 def test_bounding_ball_of_page_with_few_places_is_small():
     """The ball is centred on the page's first place, not on the centre of the earth."""
     checked = CheckedPlaceIndex()
