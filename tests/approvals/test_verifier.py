@@ -279,7 +279,8 @@ def test_unapproved_entry_is_counted_by_reason(entry, reason):
 
 def test_entry_under_another_number_has_no_content():
     """It is somebody else's content, so its number has no kind either (rule NC3)."""
-    assert trust().verify(GOOD, ("b", 1), "1") == Untrusted("b", 1, GOOD.ends_at, None)
+    other = trust().verify(GOOD, ("b", 1), "1")
+    assert (other, other.said) == (Untrusted("b", 1, GOOD.ends_at), None)
     assert trust().verify(NEW, ("b", 1), "1").said == NEW
 
 
