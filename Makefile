@@ -1,6 +1,8 @@
 # `make demo` and `make test` install everything that they need. `make help` lists all targets.
 PYTHON ?= python3
 VENV   ?= .venv
+HA_PYTHON ?= python3.13
+HA_VENV   ?= .venv-home-assistant
 BIN    := $(VENV)/bin
 WEB    := client_demo/web/node_modules/.package-lock.json
 TOOLS  := tests/checked/node_modules/.package-lock.json
@@ -23,7 +25,7 @@ UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli egress fe
 SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 
-.PHONY: help install demo image test quick soak soak-faults soak-abuse checked mutants check format bench bench-peers pictures look images asyncapi grafana docs dist sbom tag lock clean
+.PHONY: help install demo image home-assistant test test-home-assistant quick soak soak-faults soak-abuse checked mutants check format bench bench-peers pictures look images asyncapi grafana docs dist sbom tag lock clean
 help:            ## print this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -78,22 +80,36 @@ demo: $(VENV)/.demo $(VENV)/.push $(WEB)  ## run a node, subscribers, sleeping p
 image:           ## build a container image with docker, podman or buildah; IMAGE=geocast TARGET=node (or demo) BASE=…
 	@sh requirements/image.sh
 
+home-assistant:  ## build the integration for Home Assistant, to be copied or unpacked: dist/home-assistant and its zip
+	@$(PYTHON) client_demo/home_assistant/build.py dist/home-assistant
+
 # All checks of `-X dev` except the allocator's, which take a third of a unit test's time; `make soak` has these too.
 test: $(VENV)/.test $(WEB)  ## run all tests, AT_ONCE=3 files at a time; installs the Debian packages that they need, if possible
 	@sh requirements/system.sh
 	@PYTHONMALLOC=pymalloc $(BIN)/python -X dev -m pytest -p no:schemathesis --dist loadfile --no-loadscope-reorder \
 	  --tx "$(AT_ONCE)*popen//python=$(BIN)/python -X dev"
 
+# The core of Home Assistant needs Python 3.13.2 or later, and versions of packages that differ from those of the server.
+$(HA_VENV)/.core: requirements/home-assistant.txt
+	@$(HA_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 13, 2))' || \
+	  { echo "geocast: needs Python 3.13.2 or later as '$(HA_PYTHON)' (choose another with make HA_PYTHON=…)" >&2; exit 1; }
+	@PYTHON="$(HA_PYTHON)" VENV="$(HA_VENV)" sh requirements/venv.sh
+	@$(HA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/home-assistant.txt
+	@touch $@
+
+test-home-assistant: $(VENV)/.test $(HA_VENV)/.core  ## run the tests of the integration in Home Assistant's core; HA_PYTHON=python3.13
+	@HA_VENV="$(HA_VENV)" $(BIN)/python -m pytest -q -s -p no:schemathesis tests/client_demo/home_assistant
+
 quick: $(VENV)/.test  ## run the server's unit tests in a minute, without slow tests and without those that need Redis
 	@$(BIN)/python -m pytest -q -p no:schemathesis --hypothesis-profile quick -m "not slow" --ignore-glob "*redis*" $(UNIT_TESTS) \
-	  --dist loadfile --no-loadscope-reorder --tx "$(AT_ONCE)*popen//python=$(BIN)/python"
+	  --dist loadfile --no-loadscope-reorder --tx "$(shell nproc)*popen//python=$(BIN)/python"
 
 soak: $(VENV)/.test  ## run the model, the random walk and waves of clients for long; SOAK_EXAMPLES=5000 SOAK_MINUTES=5
 	@GEOCAST_SOAK_EXAMPLES=$(SOAK_EXAMPLES) GEOCAST_SOAK_STEPS=100 GEOCAST_SOAK_MINUTES=$(SOAK_MINUTES) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s \
 	  tests/test_model.py tests/push/test_model.py tests/end_to_end/stream/test_random_walk.py tests/end_to_end/stream/test_waves.py
 
-soak-faults: $(VENV)/.test  ## run nodes under random faults; MINUTES=30 for each set-up; ON=sqlite, three_nodes, sentinels or push for one
+soak-faults: $(VENV)/.test  ## run nodes under random faults; MINUTES=30 for each set-up; ON=sqlite, three_nodes, sentinels, replicas or push for one
 	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/faults/test_nemesis.py tests/end_to_end/faults/test_push_faults.py -k "$(ON)"
 
@@ -162,6 +178,8 @@ lock:            ## regenerate the lock files with hashes in requirements/ (need
 	    requirements/$$name.in -o requirements/$$name.txt; done
 	@uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	  --override requirements/checked-overrides.txt requirements/checked.in -o requirements/checked.txt
+	@uv pip compile --quiet --generate-hashes --no-header --python-version 3.13.2 --python-platform linux \
+	  requirements/home-assistant.in -o requirements/home-assistant.txt
 
 clean:           ## remove the files that the other targets made
 	rm -rf $(VENV) build dist client_demo/web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis test-output

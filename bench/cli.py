@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bench import results, screen, summary
+from bench import oceans, results, screen, summary
 from bench.rounds import peer_names
 from bench.runs import Bench
 from bench.scenarios import areas as areas_module
@@ -27,9 +27,11 @@ from bench.scenarios import load as load_module
 from bench.scenarios import many as many_module
 from bench.scenarios import match as match_module
 from bench.scenarios import memory as memory_module
+from bench.scenarios import plan as plan_module
 from bench.scenarios import polls as polls_module
 from bench.scenarios import push as push_module
 from bench.scenarios import readers as readers_module
+from bench.scenarios import regions as regions_module
 from bench.scenarios import relay as relay_module
 from bench.scenarios import shapes as shapes_module
 from bench.scenarios import slow as slow_module
@@ -55,10 +57,12 @@ BENCHES: dict[str, Bench] = {
         idle_module,
         ingest_module,
         readers_module,
+        regions_module,
         slow_module,
         calls_module,
         push_module,
         relay_module,
+        plan_module,
         load_module,
     )
 }
@@ -286,9 +290,17 @@ _command(
 )
 _command(
     "readers",
-    click.option("--readers", type=Numbers(), default="10,50,100", help="Numbers of processes that follow the log."),
-    click.option("--rates", type=Numbers(), default="1,10,100,300", help="Rates, in appends a second."),
+    click.option("--readers", type=Counts(), default="100,500,2000", help="Numbers of processes that follow the log."),
+    click.option("--rates", type=Numbers(), default="1,10", help="Rates, in appends a second."),
+    click.option("--replicas", type=Few(), default="0,2,6", help="Numbers of replicas that the processes read."),
     click.option("--seconds", type=click.FloatRange(1, 60), default=5.0, help="Seconds for each rate."),
+)
+_command(
+    "regions",
+    click.option("--rounds", type=click.IntRange(1, 1000), default=100, help="Alerts one by one."),
+    click.option("--cut-s", type=click.FloatRange(0.5, 600), default=60.0, help="Seconds for which oceans are cut."),
+    click.option("--near-ms", type=click.IntRange(0, 1000), default=40, help="Round trip between a and b."),
+    click.option("--far-ms", type=click.IntRange(0, 1000), default=150, help="Round trips to c."),
 )
 _command(
     "slow",
@@ -329,6 +341,16 @@ _command(
     click.option("--rounds", type=click.IntRange(1, 1000), default=100, help="Alerts one by one."),
 )
 _command(
+    "plan",
+    click.option("--sessions", type=click.FloatRange(1e3, 1e10), default=100e6, help="Such as 100e6."),
+    click.option("--alerts-per-s", type=click.FloatRange(0.001, 1000), default=25.0, help="In all regions together."),
+    click.option(
+        "--recipients", type=click.FloatRange(1, 1e9), default=5_000.0, help="Sessions that an alert reaches."
+    ),
+    click.option("--regions", type=click.IntRange(1, 100), default=5),
+    click.option("--machine-gib", type=click.FloatRange(1, 10_000), default=64.0, help="Memory of one machine."),
+)
+_command(
     "load",
     click.option("--url", required=True, help="ws:// or wss://, with the path."),
     click.option("--api-url", required=True, help="http:// or https://, without a path."),
@@ -366,6 +388,9 @@ _command(
 def run_all(folder: Path, short: bool) -> None:
     """Run every measurement except `load`, one after the other, then rewrite tables.md and the table in README.md."""
     for name, bench in _without_load().items():
+        if name == "regions" and (reason := oceans.missing()):
+            screen.say(f"regions is left out: {reason}")
+            continue
         parameters = bench.short if short else _defaults(name)
         bench.run(folder, **parameters)
     _rewrite(folder)

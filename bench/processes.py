@@ -100,6 +100,14 @@ def beside(work: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
         process.kill()
 
 
+def output_of(command: Sequence[str]) -> str:
+    """Run a command for at most PATIENCE_S seconds, and return its output; "" if it fails or takes too long."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False).stdout
+    except subprocess.TimeoutExpired:
+        return ""
+
+
 def stop(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, patience_s: float = 5.0) -> None:
     """Send the process a signal, and kill it if it is still running after `patience_s` seconds."""
     if process.poll() is None:

@@ -154,8 +154,27 @@ def _ingest(found: dict[str, Any]) -> Iterator[Figure]:
 
 def _readers(found: dict[str, Any]) -> Iterator[Figure]:
     last = found["stretches"][-1]
-    yield Figure(f"{last['readers']} readers, {last['rate']} appends a second: → read, p50 / p99 ms",
+    same = [it for it in found["stretches"] if all(it[key] == last[key] for key in ("readers", "rate"))]
+    name = f"{last['readers']} readers, {last['rate']} appends a second, {{}} replicas"
+    counts = " / ".join(str(it["replicas"]) for it in same)
+    yield Figure(f"{name.format(counts)}: CPU of the primary, %",
+                 [it["cpu_share"] * 100 for it in same])  # fmt: skip
+    yield Figure(f"{name.format(last['replicas'])}: → read, p50 / p99 ms",
                  [last["read_ms"]["p50"], last["read_ms"]["p99"]])  # fmt: skip
+
+
+def _regions(found: dict[str, Any]) -> Iterator[Figure]:
+    told, cut, dead = found["told"], found["cut"], found["dead"]
+    yield Figure("a request in a → told in a / b / c, p50 ms", [told[name]["p50"] for name in sorted(told)])
+    yield Figure("sessions closed when oceans are cut / a region dies", [cut["closed"], dead["closed"]], "0")
+    after = [cut["told_after_s"][name] for name in ("b", "c")]
+    why = "a node so far away needs a second for a new connection to the primary, and notices the lag in another"
+    yield Figure("oceans mended → told everything in b / c, s", after, "≤ 2", why)
+
+
+def _plan(found: dict[str, Any]) -> Iterator[Figure]:
+    for name, sessions in found["limits"].items():
+        yield Figure(f"sessions at which ends: {name}", [sessions])
 
 
 def _slow(found: dict[str, Any]) -> Iterator[Figure]:
@@ -207,7 +226,7 @@ FIGURES: dict[str, Callable[[dict[str, Any]], Iterator[Figure]]] = {
     each.__name__.removeprefix("_"): each
     for each in (
         *(_fanout, _frames, _urgent, _memory, _many, _storm, _match, _growth),
-        *(_shapes, _idle, _ingest, _readers, _slow, _calls, _push, _relay),
+        *(_shapes, _idle, _ingest, _readers, _regions, _slow, _calls, _push, _relay, _plan),
     )
 }
 

@@ -4,21 +4,26 @@ Two objects stand for each stream process: a log (`geocast.alertlog.redis_stream
 second, and a reader, which sends the same command as the process would (XREAD with COUNT and BLOCK, on a connection of
 its own). Alerts are appended through the logs in turn, at a steady rate and durably (`appendfsync always`).
 
-Measures the CPU of Redis without appends. Then, at each rate of appends, measures the CPU of Redis, the bytes that it
-sends, and the time from when an append was due until it was answered and until each reader had it.
+With replicas, the readers are divided among the replicas, as with `--log-follow`, and each of them asks its replica
+after each read whether it is fit (INFO), as the process would. Heartbeats and appends go to the primary.
 
-Leaves out: what a process does with an entry (see `fanout`), replicas, and a network. The readers are plain sockets in
-one process, which parses the answers with hiredis. If each reader were a process, the clients' cores would be the
-limit.
+Measures the CPU of the primary without appends. Then, at each rate of appends, measures the CPU of the primary and of
+the replicas, the bytes that the primary sends, and the time from when an append was due until it was answered and until
+each reader had it.
+
+Leaves out: what a process does with an entry (see `fanout`), the heartbeats of more than 100 processes, and a network.
+The readers are plain sockets in one process, which parses the answers with hiredis. If each reader were a process, the
+clients' cores would be the limit.
 """
 
 import asyncio
 import selectors
+import signal
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import cycle
+from itertools import cycle, islice, product
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -36,6 +41,7 @@ from geocast.model.alert import AcceptedTerms, Alert, Approval, Circle, Revision
 PATIENCE_S = 30.0
 STREAM = b"{geocast}:stream"
 LIFETIME_MS = 3_600_000
+MOST_LOGS = 100  # each log writes heartbeats, and one process has all of them
 
 
 # ---- the process that appends alerts -------------------------------------------------------------------------------
@@ -99,8 +105,9 @@ def _appender(url: str, count: int) -> Iterator[Connection]:
 class _Reader:
     """A connection that reads the log's stream in Redis, beginning after the last entry at the time of connecting."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port))
+    def __init__(self, redis: "_Redis") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", redis.port))
+        self._check = hiredis.pack_command(("INFO", "replication", "persistence")) if redis.is_replica else b""  # type: ignore[arg-type]
         self.got: list[tuple[bytes, int]] = []  # (id of the alert, time in ns)
         self._parser = hiredis.Reader()
         self._ask(b"$")
@@ -108,13 +115,15 @@ class _Reader:
     def _ask(self, place: bytes) -> None:
         command = ("XREAD", "COUNT", BATCH, "BLOCK", int(HEARTBEAT_S * 1000), "STREAMS", STREAM, place)
         self._place = place
-        self.socket.sendall(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub wants one part
+        self.socket.sendall(hiredis.pack_command(command) + self._check)  # type: ignore[arg-type]  # its stub wants one part
 
     def take(self) -> None:
         """Read the answers that have come from Redis, and send the next XREAD after each."""
         self._parser.feed(self.socket.recv(1 << 20))
         while (answer := self._parser.gets()) is not False:
             now_ns = time.monotonic_ns()
+            if isinstance(answer, bytes):
+                continue  # of INFO, which follows each XREAD
             for place, fields in answer[0][1] if answer else ():
                 self._place = place
                 if fields[4] == b"i":  # an alert, not a heartbeat: append.lua writes its id as the third field
@@ -123,19 +132,27 @@ class _Reader:
 
 
 class _Redis:
-    """A redis-server that has a CPU core of its own, and syncs each write to disk before it answers."""
+    """A redis-server on the server's CPU core, which syncs each write to disk before it answers."""
 
-    def __init__(self, stack: ExitStack, place: Place) -> None:
+    def __init__(self, stack: ExitStack, place: Place, replica_of: "_Redis | None" = None) -> None:
         [self.port] = processes.free_ports(1)
         program = processes.find_program("redis-server")
         home = place.home / f"redis-{self.port}"
         home.mkdir()
         options = ["--port", str(self.port), "--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        self.is_replica = replica_of is not None
+        if replica_of is not None:
+            options += ["--replicaof", f"127.0.0.1 {replica_of.port}", "--repl-diskless-sync-delay", "0"]
         self._process = processes.start([program, *options], place.cores.server, home / "redis.txt", cwd=home)
-        stack.callback(processes.stop, self._process)
+        stack.callback(processes.stop, self._process, signal.SIGKILL)  # a new replica does not stop when it is asked
         processes.wait_until(lambda: processes.listens(self.port), "redis-server listens")
         self._socket = stack.enter_context(socket.create_connection(("127.0.0.1", self.port)))
         self._parser = hiredis.Reader()
+
+    def wait_until_synced(self) -> None:
+        """Wait until this replica has all data of the primary."""
+        if self.is_replica:
+            processes.wait_until(lambda: b"link_status:up" in self._info("replication"), "the replica is in sync")
 
     @property
     def url(self) -> str:
@@ -144,50 +161,61 @@ class _Redis:
 
     def spent(self) -> tuple[float, float, int]:
         """Return the current time, and the CPU seconds used and the bytes sent by this Redis so far."""
-        return time.monotonic(), processes.cpu_s([self._process.pid]), self._bytes_out()
+        sent = int(self._info("stats").split(b"total_net_output_bytes:")[1].split()[0])
+        return time.monotonic(), processes.cpu_s([self._process.pid]), sent
 
-    def _bytes_out(self) -> int:
-        self._socket.sendall(hiredis.pack_command(("INFO", "stats")))  # type: ignore[arg-type]  # its stub wants one part
+    def _info(self, section: str) -> bytes:
+        self._socket.sendall(hiredis.pack_command(("INFO", section)))  # type: ignore[arg-type]  # its stub wants one part
         while (answer := self._parser.gets()) is False:
             self._parser.feed(self._socket.recv(1 << 16))
-        return int(answer.split(b"total_net_output_bytes:")[1].split()[0])
+        return bytes(answer)
 
 
 # ---- the measurement -----------------------------------------------------------------------------------------------
 
 
-def measure(place: Place, readers: tuple[int, ...], rates: tuple[int, ...], seconds: float) -> dict[str, Any]:
-    """Start a Redis for each number of readers. Measure it without appends, then at each rate of appends."""
+def measure(
+    place: Place, readers: tuple[int, ...], rates: tuple[int, ...], replicas: tuple[int, ...], seconds: float
+) -> dict[str, Any]:
+    """Start a primary for each number of readers and of replicas. Measure it without appends, then at each rate."""
     found = []
-    with screen.progress("stretches", len(readers) * (1 + len(rates))) as show:
-        for count in readers:
+    with screen.progress("stretches", len(readers) * len(replicas) * (1 + len(rates))) as show:
+        for count, copies in product(readers, replicas):
             with ExitStack() as stack:
-                redis = _Redis(stack, place)
-                pipe = stack.enter_context(_appender(redis.url, count))
-                crowd = [_Reader(redis.port) for _ in range(count)]
+                primary = _Redis(stack, place)
+                servers = [primary, *(_Redis(stack, place, primary) for _ in range(copies))]
+                for server in servers:
+                    server.wait_until_synced()
+                pipe = stack.enter_context(_appender(primary.url, min(count, MOST_LOGS)))
+                crowd = [_Reader(server) for server in islice(cycle(servers[1:] or servers), count)]
                 for reader in crowd:
                     stack.callback(reader.socket.close)
                 first = 0
                 for rate in (0, *rates):
-                    found.append(_stretch(redis, crowd, pipe, (first, rate, seconds)))
+                    found.append(_stretch(servers, crowd, pipe, (first, rate, seconds)))
                     first += int(rate * seconds)
                     show(len(found))
     return {"stretches": found}
 
 
-def _stretch(redis: _Redis, readers: list[_Reader], pipe: Connection, order: tuple[int, int, float]) -> dict[str, Any]:
+def _stretch(
+    servers: list[_Redis], readers: list[_Reader], pipe: Connection, order: tuple[int, int, float]
+) -> dict[str, Any]:
     first, rate, seconds = order
     for reader in readers:
         reader.got.clear()
-    started, cpu_before, bytes_before = redis.spent()
+    (started, cpu_before, bytes_before), *before = [server.spent() for server in servers]
     pipe.send(order)
     times = _read_all(readers, pipe, int(rate * seconds))
-    ended, cpu_after, bytes_after = redis.spent()
+    (ended, cpu_after, bytes_after), *after = [server.spent() for server in servers]
     elapsed_s, cpu_s = ended - started, cpu_after - cpu_before
     due_ns = {alert_id(first + count).encode(): due for count, (due, _) in enumerate(times)}
     read_ms = [(when - due_ns[name]) / 1e6 for reader in readers for name, when in reader.got]
     return {
         "readers": len(readers),
+        "replicas": len(before),
+        "logs": min(len(readers), MOST_LOGS),
+        "replicas_cpu_share": sum(b[1] - a[1] for a, b in zip(before, after, strict=True)) / elapsed_s,
         "rate": rate,
         "cpu_share": cpu_s / elapsed_s,
         "cpu_us_per_append": cpu_s / len(times) * 1e6 if times else None,
@@ -225,8 +253,10 @@ def table(result: Result) -> Table:
     rows = [
         [
             str(it["readers"]),
+            str(it["replicas"]),
             str(it["rate"]),
             f"{it['cpu_share']:.1%}",
+            f"{it['replicas_cpu_share']:.1%}" if it["replicas"] else "–",
             number(it["cpu_us_per_append"]),
             number(it["bytes_per_s"] / 1e6),
             *(
@@ -239,7 +269,7 @@ def table(result: Result) -> Table:
         for it in result.found["stretches"]
     ]
     columns = (
-        *("readers", "appends/s", "Redis CPU", "µs/append", "MB/s out"),
+        *("readers", "replicas", "appends/s", "CPU of the primary", "of all replicas", "µs/append", "MB/s out"),
         *("answered p50 ms", "p99 ms", "read p50 ms", "p99 ms", "missing"),
     )
     return Table("readers: processes that follow one log in Redis, appendfsync always", columns, rows)
@@ -248,15 +278,16 @@ def table(result: Result) -> Table:
 def plot(result: Result, figure: Any) -> None:
     """Plot the CPU of Redis and the latency over the rate of appends, one line for each number of readers."""
     cpu, latency = figure.subplots(1, 2)
-    stretches = result.found["stretches"]
-    for readers in dict.fromkeys(it["readers"] for it in stretches):
-        own = [it for it in stretches if it["readers"] == readers]
-        cpu.plot([it["rate"] for it in own], [it["cpu_share"] * 100 for it in own], "o-", label=f"{readers} readers")
-        loaded = [it for it in own if it["rate"]]
-        latency.plot([it["rate"] for it in loaded], [it["read_ms"]["p99"] for it in loaded], "o-", label=f"{readers}")
-    cpu.set(xlabel="appends a second", ylabel="CPU of Redis, %", ylim=(0, None))
-    latency.set(xlabel="appends a second", ylabel="append → read, p99, ms", ylim=(0, None))
-    cpu.legend()
+    loaded = [it for it in result.found["stretches"] if it["rate"]]
+    lines = dict.fromkeys((it["replicas"], it["rate"]) for it in loaded)
+    for replicas, rate in lines:
+        own = [it for it in loaded if (it["replicas"], it["rate"]) == (replicas, rate)]
+        counts, label = [it["readers"] for it in own], f"{replicas} replicas, {rate}/s"
+        cpu.plot(counts, [it["cpu_share"] * 100 for it in own], "o-", label=label)
+        latency.plot(counts, [it["read_ms"]["p99"] for it in own], "o-", label=label)
+    cpu.set(xlabel="readers", ylabel="CPU of the primary, % of a core", ylim=(0, None))
+    latency.set(xlabel="readers", ylabel="append → read, p99, ms", ylim=(0, None))
+    cpu.legend(fontsize="small")
     figure.suptitle(table(result).title)
 
 
@@ -266,5 +297,5 @@ BENCH = Bench(
     measure,
     table,
     plot,
-    {"readers": (50,), "rates": (10, 100), "seconds": 3.0},
+    {"readers": (50,), "rates": (10, 100), "replicas": (0, 2), "seconds": 3.0},
 )

@@ -27,6 +27,7 @@ import logging
 import random
 import re
 import secrets
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -61,6 +62,7 @@ HANDSHAKE_S = 10.0
 HEARTBEAT_S = 25.0  # used if the welcome has no valid interval
 MAX_HEARTBEAT_S = 3600.0  # with a longer interval a dead connection would go unnoticed
 MALFORMED = 4400
+TOKEN_REFUSED = (4401, 4403)
 MAX_LANGUAGES = 8
 _TAG = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 HERE_REF = 0  # `ref` of the `move` that `_offer_here` sends; the other requests of a link count from 1
@@ -82,12 +84,14 @@ Source = Literal["socket", "feed", "auto"]
 class Ending:
     """How an attempt to connect ended: what to do next, and the reason in words.
 
-    `retry_after_s` is the time, in seconds, that the server has asked the client to wait.
+    `retry_after_s` is the time, in seconds, that the server has asked the client to wait. `refuses_token` says that the
+    server refuses the token, or that the token source has raised ClientError.
     """
 
     after: After
     why: str
     retry_after_s: float = 0.0
+    refuses_token: bool = False
 
 
 class Client:
@@ -99,6 +103,8 @@ class Client:
     opens or ends. With `verify` the client asks for the stream with reviewers' signatures, and `on_untrusted` is called
     for each `alert` or `cancel` message that is dropped because its signatures do not suffice. Raise ValueError if
     one of the languages is not a language tag, or if there are more than 8.
+
+    `tls` is used for URLs that begin with "wss:", in place of a new context with the system's certificates.
 
     `source` says where alerts come from: `socket`, a connection; `feed`, the public feed at the URL `feed`, from which
     the client takes what concerns its places, so that the server learns no place; or `auto`, a connection, and the feed
@@ -132,7 +138,10 @@ class Client:
         on_untrusted: Callable[[Untrusted], object] = log.warning,
         draw: Callable[[], float] = random.random,
         pong_s: float = PONG_S,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self.ending: Ending | None = None  # how the last attempt to connect ended; None while a connection is open
+        self._tls: dict[str, Any] = {"ssl": tls} if tls is not None and url.startswith("wss:") else {}
         self.holdings, self.calls = Holdings(places), Calls()
         self._rest_until = 0  # by the server's clock, in ms since 1970
         self.quals: tuple[str, ...] = ()  # the valid qualifications of our token, from the last `welcome`
@@ -176,7 +185,7 @@ class Client:
         supply = [] if self._source == "feed" else [self._stay_connected()]
         if self._feed is not None:
             supply.append(self._feed.follow() if self._source == "feed" else self._fall_back(self._feed))
-        await first_to_end(*supply, self._expire(), self._come_near(), self._stopping.wait())
+        await first_to_end(*supply, self.expire(), self._come_near(), self._stopping.wait())
 
     async def fetch(self) -> None:
         """Open one short connection, receive and acknowledge the messages that are waiting, and close it.
@@ -309,7 +318,7 @@ class Client:
 
     async def _stay_connected(self) -> None:
         while True:
-            ending = await self._attempt()
+            self.ending = ending = await self._attempt()
             if ending.after is After.NEVER or (ending.after is After.NEW_TOKEN and self._token_source is None):
                 await self._give_up(ending.why)
             if self._source == "auto":
@@ -327,7 +336,7 @@ class Client:
         try:
             self._token = await self._fresh_token()
         except ClientError as error:
-            return Ending(never, str(error))
+            return Ending(never, str(error), refuses_token=True)
         except Exception as error:
             return Ending(After.WINDOW, f"no token could be fetched ({error})")
         try:
@@ -352,6 +361,7 @@ class Client:
             open_timeout=HANDSHAKE_S,
             close_timeout=2.0,
             proxy=None if is_loopback(self._url) else True,
+            **self._tls,
         )
         try:
             return await self._talk(socket)
@@ -377,7 +387,7 @@ class Client:
     async def _converse(self, link: Link) -> None:
         welcome = await link.greet(self._hello())
         self._hello_may_be_too_new = False
-        self._welcomed, self._failures = True, 0
+        self._welcomed, self._failures, self.ending = True, 0, None
         self._backoff.welcomed(*_window_ms(welcome))
         self._set_clock(welcome)
         self._offer_languages(link, welcome)
@@ -449,7 +459,7 @@ class Client:
             return Ending(After.AT_ONCE, "the server may be of an older release")
         if after is After.NEW_TOKEN:
             self._refused_token = self._token
-        return Ending(after, f"{meaning(code)} ({code})")
+        return Ending(after, f"{meaning(code)} ({code})", refuses_token=code in TOKEN_REFUSED)
 
     # ---- the feed (Rule 7) ---------------------------------------------------------------------------------
 
@@ -603,8 +613,12 @@ class Client:
         self._held_changed.set()
         self._calls_changed.set()
 
-    async def _expire(self) -> None:
-        """Remove alerts and calls at their end, whether the client is connected or not. Never returns."""
+    async def expire(self) -> None:
+        """Remove alerts and calls at their end, whether the client is connected or not. Never returns.
+
+        `run` does this, too. A program that still shows alerts after `run` has raised an error needs it until the next
+        `run`.
+        """
         while True:
             self._held_changed.clear()
             expiries = (self.holdings.next_expiry(), self.calls.next_expiry(self.holdings.server_ms(0)))

@@ -1,15 +1,13 @@
 """Distances on the sphere, as the protocol defines them in the section "Distance".
 
 The server's code is not used, so that clients decide independently of the server. Coordinates are in degrees, distances
-in metres.
+in metres. `h3` is imported only when a cell is used: programs whose places are points can do without it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import asin, atan2, cos, degrees, hypot, radians, sin, sqrt
 from typing import Any
-
-import h3
 
 from .polygon import circle_around, depth_of, is_polygon, middle, unit_vector
 
@@ -59,6 +57,8 @@ def cell_reach_m(cell: str) -> float:
 
     No point of the cell is farther from the centre.
     """
+    import h3
+
     centre = h3.cell_to_latlng(cell)
     return max(distance_m(*centre, *corner) for corner in h3.cell_to_boundary(cell))
 
@@ -91,6 +91,8 @@ class Place:
 
         Raise ValueError if `cell` is not an H3 cell with a resolution of 7 to 15.
         """
+        import h3
+
         if not h3.is_valid_cell(cell) or not 7 <= h3.get_resolution(cell) <= 15:
             raise ValueError(f"not an H3 cell of resolution 7 to 15: {cell}")
         lat, lng = h3.cell_to_latlng(cell)

@@ -1,4 +1,7 @@
-"""The two formats of messages on the stream: each message is a map, in JSON (text) or MessagePack (bytes)."""
+"""The two formats of messages on the stream: each message is a map, in JSON (text) or MessagePack (bytes).
+
+`msgpack` is imported only when it is used: programs that use JSON can do without it.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -6,8 +9,6 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
-
-import msgpack
 
 WireName = Literal["json", "msgpack"]
 Message = dict[str, Any]
@@ -31,6 +32,8 @@ def _json_text(message: Mapping[str, Any]) -> str:
 
 
 def _msgpack_bytes(message: Mapping[str, Any]) -> bytes:
+    import msgpack
+
     return cast(bytes, msgpack.packb(message))
 
 
@@ -39,6 +42,8 @@ def _read_json(frame: str | bytes) -> Message:
 
 
 def _read_msgpack(frame: str | bytes) -> Message:
+    import msgpack
+
     return cast(Message, msgpack.unpackb(frame))
 
 

@@ -213,6 +213,14 @@ ROWS: dict[str, list[Panel]] = {
             span=6,
         ),
         Panel(
+            "Lag of the server that is read",
+            "With a log in Redis: how far the primary or the replica that a node reads is behind the primary.",
+            [("geocast_log_read_lag_seconds{}", "{{instance}} reads {{server}}")],
+            unit="s",
+            wrong=1,
+            span=6,
+        ),
+        Panel(
             "Entries behind",
             "With a log in Redis: how many entries another node has read and this node has not.",
             [("scalar(max(geocast_log_sequence{})) - geocast_log_sequence{}", "{{instance}}")],

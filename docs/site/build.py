@@ -31,6 +31,7 @@ NAVIGATION = {  # pages that are not named here come last
     "Start here": ["about", "first-alert", "life-of-an-alert", "faq", "comparison", "docs", "glossary"],
     "Guide": [
         *("client", "publisher", "publishers", "areas", "languages", "cap", "feed"),
+        "home-assistant",
         *("review-desk", "approvals", "calls", "push"),
         *("client_demo", "client_demo/python", "client_demo/web/geocast", "client_demo/conformance"),
     ],

@@ -84,6 +84,7 @@ class Settings:
     feed_areas: bool = False
     log_replicas: int = 0
     allow_volatile_log: bool = False
+    log_follow: str = "primary"
     keys: Path | KeyUrl | None = None
     keys_refresh_s: int = 300
     revoked: Path | None = None
@@ -118,6 +119,8 @@ class Settings:
             yield f"--log {scheme}: is for one process; with --workers give sqlite:PATH or a Redis"
         if (self.log_replicas or self.allow_volatile_log) and not self.log.startswith(REDIS_SCHEMES):
             yield "--log-replicas and --allow-volatile-log are for a log in Redis"
+        if self.log_follow != "primary" and not self.log.startswith(REDIS_SCHEMES):
+            yield "--log-follow is for a log in Redis"
         if twice := {str(one) for _, one in self.addresses if [each for _, each in self.addresses].count(one) > 1}:
             yield f"two listeners can't share an address: {', '.join(sorted(twice))}"
         if self.feed is not None and not _FEED_URL.fullmatch(self.feed_url):

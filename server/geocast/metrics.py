@@ -157,6 +157,15 @@ def counters(name: str, text: str, label: str, values: Iterable[tuple[str, float
     return family
 
 
+def by_server(metrics: Iterable[Metric]) -> dict[str, float]:
+    """Return the log's servers that a process reads, with the lag of each in seconds; empty for a log without servers.
+
+    `metrics` are the metrics of the log.
+    """
+    lag = "geocast_log_read_lag_seconds"
+    return {each.labels["server"]: round(each.value, 3) for one in metrics if one.name == lag for each in one.samples}
+
+
 _STARTED_S = time.time()
 
 
@@ -197,6 +206,7 @@ _GREATEST = (
     "geocast_log_epoch",
     "geocast_log_sequence",
     "geocast_log_silence_seconds",
+    "geocast_log_read_lag_seconds",
     "geocast_redis_memory_bytes",
     "geocast_redis_max_memory_bytes",
     "geocast_redis_replicas",

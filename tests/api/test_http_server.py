@@ -7,13 +7,17 @@ timers.
 import asyncio
 import gc
 import itertools
+import socket
 import time
 import weakref
 
+import httpx
 import pytest
 import uvicorn
+from starlette.responses import PlainTextResponse
 from uvicorn.server import ServerState
 
+from geocast.api import http_server
 from geocast.api.http_server import (
     HEAD_S,
     IDLE_S,
@@ -388,3 +392,18 @@ async def test_connection_that_is_lost_while_its_request_waits_is_not_served(lis
         second.connection_lost(None)
         await turns()
     assert listener.asked == ["/"]
+
+
+async def test_date_is_made_when_an_answer_starts(monkeypatch):
+    """A `Date` that was made earlier could be before the `Last-Modified` of a new document (RFC 9110, 8.8.2.1)."""
+    moments = iter(["first", "second"])
+    monkeypatch.setattr(http_server, "formatdate", lambda *_, **__: next(moments))
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        bound.listen()
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}/"
+        async with (
+            http_server.serve(PlainTextResponse("text"), bound, Metrics()),
+            httpx.AsyncClient(trust_env=False) as client,
+        ):
+            assert [(await client.get(url)).headers["date"] for _ in range(2)] == ["first", "second"]

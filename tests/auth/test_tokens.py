@@ -542,6 +542,9 @@ def test_token_must_name_ed25519_algorithm_like_its_key(tmp_path, name):
         ({"keys": [PUBLIC | {"alg": "none"}]}, "key 1: needs an alg"),
         ({"keys": [PUBLIC | {"alg": ["EdDSA"]}]}, "key 1: needs an alg"),
         ({"keys": [PRIVATE]}, "key 1: is a private key"),
+        ({"keys": [PUBLIC | {"use": "enc"}]}, "key 1: is not for signatures"),
+        ({"keys": [PUBLIC | {"key_ops": ["encrypt"]}]}, "key 1: is not for signatures"),
+        ({"keys": [PUBLIC | {"key_ops": "verify"}]}, "key 1: is not for signatures"),
         ({"keys": [PUBLIC | {"alg": "HS256"}]}, "key 1: is not a usable HS256 key"),
         ({"keys": [SHARED | {"alg": "EdDSA"}]}, "key 1: is not a usable EdDSA key"),
         ({"keys": [PUBLIC | {"x": "AAAA"}]}, "key 1: is not a usable EdDSA key"),
@@ -557,7 +560,7 @@ def test_token_must_name_ed25519_algorithm_like_its_key(tmp_path, name):
         ({"keys": [PUBLIC | {"alg": "Ed25519", "x": "AAAA"}]}, "key 1: is not a usable Ed25519 key"),
         ({"keys": [SHARED | {"alg": "Ed25519", "crv": "Ed25519"}]}, "key 1: is not a usable Ed25519 key"),
     ],
-    ids=range(34),
+    ids=range(37),
 )
 def test_unusable_key_file_is_refused_with_one_line(tmp_path, value, expected):
     """The line names the file (rules T2 and K1)."""

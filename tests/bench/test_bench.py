@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib", reason="needs requirements/bench.txt")
 
 from support.redis_server import needs_redis
 
-from bench import machine, places, results, stats, summary
+from bench import machine, oceans, places, results, stats, summary
 from bench.cli import BENCHES, cli
 from bench.clients.websocket import masked, unmasked
 from bench.peers.base import Payload, alert_id
@@ -196,12 +196,41 @@ def test_small_run_of_push_benchmark_misses_no_device(tmp_path, monkeypatch):
 @needs_redis
 def test_small_run_of_readers_benchmark_misses_no_entry(tmp_path):
     """Three readers get everything that is appended, and Redis reports CPU and bytes for it."""
-    options = "--readers 3 --rates 20 --seconds 1"
+    options = "--readers 3 --rates 20 --replicas 0,1 --seconds 1"
     result = CliRunner().invoke(cli, ["--results", str(tmp_path), "readers", *options.split()])
     assert result.exit_code == 0, result.output
-    idle, busy = Result.load(tmp_path / "readers.json").found["stretches"]
-    assert (idle["rate"], busy["rate"]) == (0, 20)
-    assert busy["missing"] == 0
-    assert busy["read_ms"]["max"] > 0
-    assert busy["cpu_us_per_append"] > 0
-    assert busy["bytes_per_s"] > idle["bytes_per_s"]
+    stretches = Result.load(tmp_path / "readers.json").found["stretches"]
+    assert [(it["replicas"], it["rate"]) for it in stretches] == [(0, 0), (0, 20), (1, 0), (1, 20)]
+    for idle, busy in (stretches[:2], stretches[2:]):
+        assert busy["missing"] == 0
+        assert busy["read_ms"]["max"] > 0
+        assert busy["cpu_us_per_append"] > 0
+        assert busy["bytes_per_s"] > idle["bytes_per_s"]
+
+
+def test_plan_uses_results_of_named_benches_and_grows_with_sessions(tmp_path):
+    """Each coefficient is named with its bench and date, and replicas relieve the primary."""
+    result = CliRunner().invoke(cli, ["--results", str(tmp_path), "plan", "--sessions", "3e6"])
+    assert result.exit_code == 0, result.output
+    found = Result.load(tmp_path / "plan.json").found
+    assert [note.split("`")[1] for note in found["notes"]] == ["many", "growth", "storm", "idle", "fanout", "readers"]
+    assert [row["sessions"] for row in found["rows"]] == [1e4, 1e5, 1e6, 3e6, 1e7, 1e8, 1e9]
+    for key in ("processes", "cores", "memory_gib", "primary", "primary_alone"):
+        values = [row[key] for row in found["rows"]]
+        assert values == sorted(values), key
+    assert all(row["primary"] < row["primary_alone"] for row in found["rows"][2:])
+    assert list(found["limits"].values()) == sorted(found["limits"].values())
+
+
+@needs_redis
+@pytest.mark.skipif(oceans.missing() is not None, reason=str(oceans.missing()))
+def test_small_run_of_regions_benchmark_tells_everybody_after_cut_and_death(tmp_path):
+    """Sessions stay connected, and publishers beyond the cut get 503."""
+    options = "--rounds 3 --cut-s 3 --near-ms 10 --far-ms 30"
+    result = CliRunner().invoke(cli, ["--results", str(tmp_path), "regions", *options.split()])
+    assert result.exit_code == 0, result.output
+    found = Result.load(tmp_path / "regions.json").found
+    assert found["told"]["b"]["p50"] >= 0
+    assert (found["cut"]["closed"], found["dead"]["closed"]) == (0, 0)
+    assert "201" in found["cut"]["statuses"]["a"]
+    assert "503" in found["cut"]["statuses"]["c"]

@@ -44,10 +44,10 @@ class Tool:
         versions += [
             json.loads((NODE_MODULES / name / "package.json").read_text("utf-8"))["version"] for name in self.npm
         ]
-        for name in self.debian:
+        for name in self.debian if shutil.which("dpkg-query") else ():
             query = ["dpkg-query", "--show", "--showformat", "${Version}", name]
-            versions.append(subprocess.run(query, check=True, capture_output=True, text=True).stdout)
-        return ", ".join(versions)
+            versions.append(subprocess.run(query, check=False, capture_output=True, text=True).stdout)
+        return ", ".join(filter(None, versions))
 
 
 def run(*command: str | Path, ok: tuple[int, ...] = (0,), **options) -> str:

@@ -101,6 +101,7 @@ def healthy():
         }.items():
             series[of_node(name, instance=instance)] = values
         series[of_node("geocast_accepted_total", instance=instance, kind="alert")] = rising(0.5)
+        series[of_node("geocast_log_read_lag_seconds", instance=instance, server="primary")] = steady(0)
         series[of_node("geocast_reloads_total", instance=instance, result="failed")] = steady(0)
         series[of_node("geocast_key_fetches_total", instance=instance, result="failed")] = steady(0)
         series[of_node("geocast_keys_fetched_timestamp_seconds", instance=instance)] = f"0+30x{STEPS}"
@@ -178,6 +179,7 @@ CASES = {
     "GeocastSettingsDiffer": ({a("geocast_settings_digest", file="keys"): steady(123456789012346)}, ()),
     "GeocastLogWritesFail": ({a("geocast_refused_total", type="log-unavailable"): then(0, 1, by=1)}, ()),
     "GeocastDeaf": ({a("geocast_log_silence_seconds"): then(0.5, 1, by=30)}, ()),
+    "GeocastReplicaBehind": ({a("geocast_log_read_lag_seconds", server="primary"): then(0, 1.5)}, ()),
     "GeocastBehind": ({a("geocast_log_sequence"): then(0, 2 * BREAKS, rises=1)}, ()),
     "GeocastHistoriesDiffer": ({a("geocast_log_epoch"): then(7, 8)}, ()),
     "GeocastNothingApplied": ({a("geocast_log_applied_total"): then(0, 2 * BREAKS, rises=1)}, ()),

@@ -21,7 +21,7 @@ def tool_of(path):
 
 def test_each_tool_has_one_row_in_the_document():
     """And each row has a tool."""
-    text = (ROOT / "docs" / "checked.md").read_text("utf-8")
+    text = (ROOT / "docs" / "checked.md").read_text("utf-8").partition("\n## ")[0]
     rows = re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)[1:]
     assert sorted(rows) == sorted(tool_of(path)["name"] for path in FILES)
 

@@ -41,6 +41,10 @@ NOT_RUN = {  # the reason, for each block of another program that no test runs: 
         "The proxy in front",
     ): "installs HAProxy; test_proxies.py runs it with this file",
     ("docs/operations/upgrades.md", "Upgrading"): "installs from an index; test_upgrade.py starts both releases",
+    (
+        "docs/guide/home-assistant.md",
+        "Install it",
+    ): "needs a Home Assistant; tests/client_demo/home_assistant builds the zip",
     ("docs/guide/cap.md", "CAP in"): "shows an answer; the same request is in A first warning, which is run",
     ("client_demo/python/README.md", "Show only alerts that reviewers have signed"): "installs from an index",
     ("client_demo/python/README.md", "The Python client"): "test_python_readme.py builds and installs this package",

@@ -6,6 +6,7 @@ import pytest
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 DISPATCH = DATA / "dispatch"
+WYCHEPROOF = DATA / "wycheproof"
 
 
 def dispatch(name: str) -> Path:

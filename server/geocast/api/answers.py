@@ -5,6 +5,7 @@ that the routes build what the document promises. The types for calls for help a
 for problem documents in `model/problems`. The docstrings appear in the OpenAPI document as descriptions.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
@@ -122,8 +123,13 @@ class HealthOut(TypedDict):
 
 
 class ReadyOut(TypedDict):
-    """Whether the node is ready, and the reasons if it is not. `degraded` lists problems that don't make it unready."""
+    """Whether the node is ready, and the reasons if it is not.
+
+    `degraded` lists problems that don't make it unready. `reads` names the servers from which a log in Redis is read,
+    each with the seconds that it is behind the primary.
+    """
 
     status: Literal["ready", "not ready"]
     reasons: NotRequired[list[str]]
     degraded: NotRequired[list[str]]
+    reads: NotRequired[Mapping[str, float]]

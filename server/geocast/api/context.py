@@ -1,6 +1,6 @@
 """The services, settings and limits that the routes of the api listener use."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -58,7 +58,8 @@ class ApiContext:
     """The services and settings that the routes of the api listener use.
 
     `unready` returns a list of the reasons why the node is not ready, which is empty if it is ready. `degraded` returns
-    the number of calls with entries that no key can decrypt; such calls don't make the node unready (rule HD8).
+    the number of calls with entries that no key can decrypt; such calls don't make the node unready (rule HD8). `reads`
+    returns the servers from which the node reads the log, with the lag of each in seconds (rule RG4).
     `taking` processes CAP messages; it is None on a node that accepts none.
     """
 
@@ -75,6 +76,7 @@ class ApiContext:
     places: Places = field(default_factory=Places)
     drain: Drain = field(default_factory=Drain)
     degraded: Callable[[], int] = int
+    reads: Callable[[], Mapping[str, float]] = dict
     requests: int = field(default=0, init=False)  # number of requests in progress
 
     def adopt(

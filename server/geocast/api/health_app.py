@@ -10,20 +10,21 @@ from starlette.types import ASGIApp
 
 from ..metrics import CONTENT_TYPE, Metrics
 
+_NOT_STORED = {"Cache-Control": "no-store"}
+
 
 def make_health_app(unready: Callable[[], list[str]], of: Metrics) -> ASGIApp:
     """Return the ASGI application that serves `/metrics`, `/healthz` and `/readyz` on the address of `--metrics`."""
 
     async def healthz(_: Request) -> Response:
-        return JSONResponse({"status": "alive"})
+        return JSONResponse({"status": "alive"}, headers=_NOT_STORED)
 
     async def readyz(_: Request) -> Response:
         reasons = unready()
-        return JSONResponse(
-            {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}, 503 if reasons else 200
-        )
+        status = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
+        return JSONResponse(status, 503 if reasons else 200, _NOT_STORED)
 
     async def metrics(_: Request) -> Response:
-        return Response(of.render(), media_type=CONTENT_TYPE)
+        return Response(of.render(), headers=_NOT_STORED, media_type=CONTENT_TYPE)
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])

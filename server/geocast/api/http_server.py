@@ -36,6 +36,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -386,15 +387,24 @@ class HttpConnection(H11Protocol):
 # ---- running the server --------------------------------------------------------------------------------------------
 
 
-class _Server(uvicorn.Server):
-    """A uvicorn server that handles no signals: the node owns the event loop and handles them.
+class _DatedHeaders:
+    """The header fields with which uvicorn starts each answer: only `Date`, the time at which the answer starts.
 
-    It wakes up once a second, for the `Date` of its answers, instead of ten times.
+    uvicorn's own `Date` can be a second old. The feed's `Last-Modified`, which is exact, would be later than that, and
+    must not be (RFC 9110, 8.8.2.1).
     """
+
+    def __add__(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        return [(b"date", formatdate(time.time(), usegmt=True).encode()), *headers]
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that handles no signals (the node owns the event loop and handles them) and never polls."""
 
     def __init__(self, settings: uvicorn.Config) -> None:
         super().__init__(settings)
         self._ended = asyncio.Event()
+        self.server_state.default_headers = cast(list[tuple[bytes, bytes]], _DatedHeaders())
 
     def end(self) -> None:
         """Have `serve` close the connections and return."""
@@ -402,10 +412,7 @@ class _Server(uvicorn.Server):
         self._ended.set()
 
     async def main_loop(self) -> None:
-        while not await self.on_tick(0):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    await self._ended.wait()
+        await self._ended.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -31,7 +31,7 @@ from ..model.problems import Problem, Violation
 from ..wire.strict_json import load_json
 from .context import ApiContext
 from .drain import Drain
-from .responses import RETRY_AFTER_S, problem_answer
+from .responses import RETRY_AFTER_S, forbid_storing, problem_answer
 
 if TYPE_CHECKING:  # importing the XML parser takes 0.2 s and 10 MB, and many nodes receive no CAP messages
     from ..ingest.cap.sources import CapSource, CapSources
@@ -77,6 +77,8 @@ class Middleware:
         async def observed(message: Message) -> None:
             nonlocal started
             started = True
+            if message["type"] == "http.response.start":
+                forbid_storing(message)
             await send(message)
 
         self._api.requests += 1
@@ -90,16 +92,16 @@ class Middleware:
                 async with self._place(subject):
                     await self._app(scope, receive, observed)
         except Problem as refused:
-            await problem_answer(self._api, refused)(scope, receive, send)
+            await problem_answer(self._api, refused)(scope, receive, observed)
         except asyncio.CancelledError:
             if not self._api.drain.begun:
                 raise
             if not started:  # the shutdown does not wait for this request; whether it was carried out is unknown
-                await problem_answer(self._api, _draining())(scope, receive, send)
+                await problem_answer(self._api, _draining())(scope, receive, observed)
         except Exception as error:
             logger.error("a request to the api listener failed: %s", trace(error))
             if not started:
-                await problem_answer(self._api, Problem(problems.INTERNAL))(scope, receive, send)
+                await problem_answer(self._api, Problem(problems.INTERNAL))(scope, receive, observed)
         finally:
             self._api.requests -= 1
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
-from pydantic_core.core_schema import DictSchema, WithDefaultSchema
+from pydantic_core.core_schema import DictSchema, TupleSchema, WithDefaultSchema
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -38,6 +38,12 @@ _INFO = {
     "summary": "Approved alerts in, to every subscriber inside the radius.",
     "version": __version__,
     "description": _DESCRIPTION,
+}
+_TAGS = {
+    "alerts": "Publish, correct, cancel and list alerts.",
+    "calls": "Call for qualified people nearby.",
+    "cap": "Take official warnings.",
+    "operations": "Watch the node.",
 }
 _REF = "#/components/schemas/{model}"
 _TOKEN: list[dict[str, list[str]]] = [{"token": []}]
@@ -68,6 +74,7 @@ class Schemas(GenerateJsonSchema):
 
     - Defaults are omitted: in our models a default only says that the client did not send the field.
     - A map whose keys must match a pattern accepts no other keys, so its schema is closed.
+    - A pair of numbers also has `items`, for readers that do not know `prefixItems` (Draft 7 has no such keyword).
     - Fields get no title, because their names are clear enough.
 
     The results are valid in JSON Schema Draft 7 and 2020-12.
@@ -82,6 +89,11 @@ class Schemas(GenerateJsonSchema):
             found.pop("propertyNames", None)
             found["additionalProperties"] = False
         return found
+
+    def tuple_schema(self, schema: TupleSchema) -> JsonSchemaValue:
+        found = super().tuple_schema(schema)
+        types = {each.get("type") for each in found.get("prefixItems", ())}
+        return found | ({"items": {"type": "number"}} if types == {"number"} else {})
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 (pydantic's signature)
         return False
@@ -296,9 +308,12 @@ def openapi(routes: Iterable[ApiRoute], policy: Policy, now_ms: int, models: Seq
         if route.description is not None:
             call = paths.setdefault(route.path, {})[route.method] = copy.deepcopy(dict(route.description))
             _show(call, shown)
+    used = {tag for calls in paths.values() for call in calls.values() for tag in call["tags"]}
     return {
         "openapi": "3.1.0",
         "info": _INFO,
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items() if name in used],
         "paths": paths,
         "components": {
             "schemas": schemas_of(*_BODIES, *_ANSWERS, *models),

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .. import failpoints
 from ..alertlog import Counts, Cursor, Page
@@ -212,6 +212,15 @@ def unless_known(request: Request, content: bytes, headers: dict[str, str], medi
     if headers["ETag"] in tags or tags == ["*"]:
         return Response(status_code=304, headers=headers)
     return in_slices(content, headers, media_type)
+
+
+def forbid_storing(start: Message) -> None:
+    """Tell caches not to store an answer, unless its headers already say what caches may do (RFC 9111, 4.2.2).
+
+    Otherwise a cache may invent how long an answer is fresh. `start` is the ASGI message with the headers.
+    """
+    if not any(name.lower() == b"cache-control" for name, _ in start["headers"]):
+        start["headers"].append((b"cache-control", b"no-store"))
 
 
 def in_slices(content: bytes, headers: Mapping[str, str], media_type: str) -> Response:

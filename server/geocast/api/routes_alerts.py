@@ -170,6 +170,8 @@ def _operations(api: ApiContext) -> list[ApiRoute]:
         answer: ReadyOut = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
         if calls:
             answer["degraded"] = [f"calls: {calls} with entries that no key of --call-keys opens"]
+        if reads := api.reads():
+            answer["reads"] = reads
         return JSONResponse(answer, 503 if reasons else 200)
 
     api.metrics.watch(lambda: [gauge("ready", "1 if /readyz says 200", not api.unready())])

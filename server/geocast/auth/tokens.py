@@ -224,11 +224,7 @@ class TokenVerifier:
         if "=" in token:
             key = self.keys[_kid(token)]
             return key, jwt.decode(token, key, [key.algorithm_name], audience=AUDIENCE, options=_OPTIONS)
-        header, payload, signature = token.split(".")
-        key = self._key_of(header)
-        content, seal = decoded_strictly(payload), decoded_strictly(signature)
-        if not key.Algorithm.verify(f"{header}.{payload}".encode(), key.key, seal):
-            raise ValueError("the signature is wrong")
+        key, content = self._signed(token)
         claims = json.loads(content)
         audience, _, _ = claims["aud"], claims["sub"], claims["exp"]  # KeyError if one is missing
         if audience != AUDIENCE and not (isinstance(audience, list) and AUDIENCE in audience and _are_texts(audience)):
@@ -236,6 +232,15 @@ class TokenVerifier:
         if not isinstance(claims.get("jti", ""), str):
             raise ValueError("the token's id is not a text")
         return key, claims
+
+    def _signed(self, token: str) -> tuple[Key, bytes]:
+        """Return the key that signed a token, which has no padding, and the signed content. Raise as `_claims` does."""
+        header, payload, signature = token.split(".")
+        key = self._key_of(header)
+        content, seal = decoded_strictly(payload), decoded_strictly(signature)
+        if not key.Algorithm.verify(f"{header}.{payload}".encode(), key.key, seal):
+            raise ValueError("the signature is wrong")
+        return key, content
 
     def _find_key(self, header: str) -> Key:
         """Return the key that the header of a token names (its first part, in base64url).
@@ -351,7 +356,7 @@ def published(data: bytes, source: object) -> bytes:
     for number, jwk in enumerate(keys_of(data, f"keys {source}"), start=1):
         if "d" in jwk:
             raise ConfigError(f"keys {source}: key {number}: is a private key")
-        if jwk.get("kty") != "oct" and jwk.get("use", "sig") == "sig":
+        if jwk.get("kty") != "oct":
             with suppress(ConfigError):
                 _key(jwk, source)
                 keys.append({name: jwk[name] for name in _MEMBERS if name in jwk})
@@ -383,6 +388,9 @@ def _key(jwk: Mapping[str, Any], where: object) -> Key:
         raise ConfigError(f"keys {where}: needs an alg, one of {', '.join(ALGORITHMS)}")
     if "d" in jwk:
         raise ConfigError(f"keys {where}: is a private key; the server only accepts public keys")
+    operations = jwk.get("key_ops", ["verify"])
+    if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        raise ConfigError(f"keys {where}: is not for signatures: use must be sig and key_ops have verify, if given")
     if "quals" in jwk and not are_quals(jwk["quals"]):
         raise ConfigError(f"keys {where}: quals: expected a list of {QUALS_FORM}")
     if "iss" in jwk and not is_issuer(jwk["iss"]):

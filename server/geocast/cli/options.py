@@ -136,6 +136,12 @@ _OPTIONS = (
     option(
         "--log-replicas", type=click.IntRange(0, 10), default=0, help="Replicas of Redis that must have each alert too."
     ),
+    option(
+        "--log-follow",
+        metavar="WHERE",
+        default="primary",
+        help="The Redis that is followed: primary, replica (the nearest that Sentinels know), or a replica's URL.",
+    ),
     option("--allow-volatile-log", is_flag=True, help="Accept a Redis that loses alerts when it ends."),
     option(
         "--keys",

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..alertlog import AlertLog
-from ..api.responses import RETRY_AFTER_S, as_problem, in_slices, problem_document, unless_known
+from ..api.responses import RETRY_AFTER_S, as_problem, forbid_storing, in_slices, problem_document, unless_known
 from ..clock import Clock
 from ..config import Settings
 from ..errors import LogUnavailable, trace
@@ -50,7 +50,6 @@ _EVERYWHERE = {
     "X-Content-Type-Options": "nosniff",
 }
 IN_BOX = "/alert/area"
-_NOT_STORED = {"Cache-Control": "no-store"}
 
 
 class Feed:
@@ -169,13 +168,13 @@ def _routes_of_areas(areas: Areas, is_busy: Callable[[], bool]) -> Iterator[Rout
     """Yield the routes for weather apps (rules FA1 to FA5). `is_busy` returns whether many requests are in progress."""
 
     async def in_box(request: Request) -> Response:
-        return JSONResponse(await areas.inside(request.query_params.multi_items()), headers=_NOT_STORED)
+        return JSONResponse(await areas.inside(request.query_params.multi_items()))
 
     async def message(request: Request) -> Response:
-        return in_slices(await areas.message(request.path_params["name"]), _NOT_STORED, MEDIA_TYPE)
+        return in_slices(await areas.message(request.path_params["name"]), {}, MEDIA_TYPE)
 
     async def status(_: Request) -> Response:
-        return JSONResponse(areas.status(is_busy=is_busy()), headers=_NOT_STORED)
+        return JSONResponse(areas.status(is_busy=is_busy()))
 
     yield Route(IN_BOX, in_box)
     yield Route("/alert/{name}", message)
@@ -230,6 +229,7 @@ class _Bounds:
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.feed.answers[message["status"]] += 1
+                forbid_storing(message)
                 message["headers"] += [(k.lower().encode(), v.encode()) for k, v in _EVERYWHERE.items()]
             await send(message)
 

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from ..clock import Clock, SystemClock
 from ..config import REDIS_SCHEMES, Listeners, Settings
 from ..errors import ConfigError
 from ..ingest.publish import Publishing, RunInThread
-from ..metrics import Metrics
+from ..metrics import Metrics, by_server
 from ..model.alert import Entry
 from ..model.call import CallEntry
 from ..stream.log_reader import PURGE_S, LogHealth
@@ -54,7 +54,11 @@ def open_log(settings: Settings, verifier: EntryVerifier | None = None) -> Alert
         from ..alertlog.redis_streams import RedisStreamsLog  # importing the library takes 0.1 s and 10 MB
 
         return RedisStreamsLog(
-            settings.log, replicas=settings.log_replicas, volatile=settings.allow_volatile_log, verifier=verifier
+            settings.log,
+            replicas=settings.log_replicas,
+            volatile=settings.allow_volatile_log,
+            follow=settings.log_follow,
+            verifier=verifier,
         )
     if scheme == "memory" and colon and not rest:
         return MemoryLog(verifier)
@@ -147,12 +151,14 @@ def api_of(
     unready: Callable[[], list[str]],
     share: float,
     degraded: Callable[[], int],
+    reads: Callable[[], Mapping[str, float]],
 ) -> ApiContext:
     """Create the context of the API listener: the services that its routes use. Every reload updates it.
 
     `appended` is called with each entry after it was appended to the log. `unready` returns the reasons why the node is
     not ready. `share` is the fraction of each limited resource that one subject (a token owner or CAP source) may use
-    (rule HD6). `degraded` returns how many calls for help have entries that no key decrypts (rule HD8).
+    (rule HD6). `degraded` returns how many calls for help have entries that no key decrypts (rule HD8). `reads` returns
+    the servers from which the log is read, with the lag of each in seconds (rule RG4).
     """
     threads = Threads(share)
     publishing = Publishing(
@@ -172,6 +178,7 @@ def api_of(
     api = ApiContext(publishing, calling, alert_log, in_force.policy, in_force.tokens, clock, metrics, unready, taking)
     api.places = Places(share)
     api.degraded = degraded
+    api.reads = reads
     metrics.watch(in_force.metrics)
     metrics.watch(in_force.trust.metrics)
 
@@ -250,8 +257,12 @@ async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners)
         delivery = StreamServer(
             settings, in_force.tokens, clock, alert_log, metrics, asked, newer_keys, calls, own_tests
         )
+
+        def reads() -> dict[str, float]:
+            return by_server(alert_log.metrics())
+
         expect, unready, degraded = delivery.expect, delivery.unready, delivery.degraded
-        api: ApiContext = api_of(in_force, alert_log, clock, metrics, expect, unready, settings.share, degraded)
+        api: ApiContext = api_of(in_force, alert_log, clock, metrics, expect, unready, settings.share, degraded, reads)
         api.newer_keys = newer_keys
         in_force.watch(delivery.reloaded)
         async with (

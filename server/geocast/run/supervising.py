@@ -240,6 +240,11 @@ class Reports:
         """
         return max((report.get("degraded", 0) for report in self._last.values()), default=0)
 
+    def reads(self) -> dict[str, float]:
+        """Return the servers from which the processes read the log, with the greatest lag of each in seconds (RG4)."""
+        pairs = [pair for report in self._last.values() for pair in report.get("reads", {}).items()]
+        return dict(sorted(pairs, key=lambda pair: pair[1]))
+
     def missing(self) -> list[str]:
         """Return the names of the processes from which no report has come for LATE_S seconds."""
         now = time.monotonic()

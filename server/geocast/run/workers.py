@@ -43,7 +43,7 @@ from ..alertlog import AlertLog
 from ..api.routes_alerts import serving
 from ..clock import SystemClock
 from ..config import Listeners, Settings
-from ..metrics import Metrics, counter, gauge
+from ..metrics import Metrics, by_server, counter, gauge
 from ..model.alert import Entry, Untrusted
 from ..model.call import CallEntry
 from ..stream.live_alerts import LiveAlerts
@@ -130,7 +130,8 @@ async def _run_stream(part: WorkerSpec, shared: _Shared) -> None:
             in_force.watch(delivery.reloaded)
 
             def state() -> dict[str, Any]:
-                return {"unready": delivery.unready(), "degraded": delivery.degraded()}
+                reads = by_server(alert_log.metrics())
+                return {"unready": delivery.unready(), "degraded": delivery.degraded(), "reads": reads}
 
             reporting = link.report_for_ever(metrics, state)
             async with background(reporting), delivery.serving(part.listeners["--stream"], stop.asked, stop.hurry):
@@ -167,7 +168,7 @@ class _ApiProcess:
         metrics = Metrics(reports.exports)
         metrics.watch(alert_log.metrics)
         metrics.watch(lambda: _metrics_of(reports))
-        asked = (self._appended, self._unready, shared.settings.share, reports.degraded)
+        asked = (self._appended, self._unready, shared.settings.share, reports.degraded, reports.reads)
         self.api = api_of(in_force, alert_log, clock, metrics, *asked)
         if source is not None:
             self.api.newer_keys = source.newer

@@ -133,6 +133,7 @@ Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
 _POSITION = {
     "type": "array",
+    "items": {"type": "number"},
     "prefixItems": [
         {"type": "number", "minimum": -180, "maximum": 180},
         {"type": "number", "minimum": -90, "maximum": 90},

@@ -3,9 +3,11 @@
 import asyncio
 import base64
 import json
+import ssl
 from http import HTTPStatus
 
 import pytest
+from end_to_end.kit.tls import make_certificate
 from support.fake_nodes import FAR, GUARD_S, HOME, FakeNode, alert, quick
 
 from client_demo.conformance import approval_vectors as proofs
@@ -172,6 +174,70 @@ def test_refused_token_is_not_sent_again():
     """If the callback gives the same token again, the client gives up."""
     node = gives_up(closing(4401), "there is no other one", token=lambda: "always the same")
     assert len(node.hellos) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "refuses"), [(closing(4401), True), (closing(4403), True), (closing(4400), False), (welcomed, None)]
+)
+def test_client_says_how_its_last_connection_ended(script, refuses):
+    """`ending` is None while a connection is open, and says whether another token may help."""
+    endings = []
+
+    async def play():
+        async with FakeNode(script).running() as url:
+            client = quick(url, on_status=lambda _: (endings.append(client.ending), client.stop()))
+            try:
+                await client.run()
+            except ClientError:
+                endings.append(client.ending)
+
+    asyncio.run(asyncio.wait_for(play(), GUARD_S))
+    assert [ending and ending.refuses_token for ending in endings] == [refuses]
+
+
+def test_alert_ends_after_the_client_has_given_up():
+    """A program that still shows alerts calls `expire` until the next `run`."""
+    ended = asyncio.Event()
+
+    async def script(session):
+        await session.welcome(live=1)
+        await session.send(type="alert", alert=alert(lasts_ms=2_000))
+        await session.read()
+        await session.socket.close(4403)
+
+    def note(change):
+        if change.kind == "expired":
+            ended.set()
+
+    async def play():
+        async with FakeNode(script).running() as url:
+            client = quick(url, on_change=note)
+            with pytest.raises(ClientError):
+                await client.run()
+            assert len(client.holdings) == 1
+            await first_to_end(client.expire(), ended.wait())
+            assert len(client.holdings) == 0
+
+    asyncio.run(asyncio.wait_for(play(), GUARD_S))
+
+
+def test_client_uses_the_tls_context_that_it_is_given(tmp_path):
+    """A plain URL needs none."""
+    certificate = make_certificate(tmp_path)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate.crt, certificate.key)
+
+    async def play(**options):
+        node = FakeNode(welcomed)
+        async with node.running(**options) as url:
+            secure = url.replace("ws:", "wss:") if options else url
+            tls = ssl.create_default_context(cafile=certificate.crt)
+            client = quick(secure, tls=tls, on_status=lambda _: client.stop())
+            await client.run()
+        return len(node.hellos)
+
+    assert asyncio.run(asyncio.wait_for(play(ssl=server), GUARD_S)) == 1
+    assert asyncio.run(asyncio.wait_for(play(), GUARD_S)) == 1
 
 
 def test_token_is_renewed_before_it_expires():

@@ -143,6 +143,7 @@ def test_package_pages_pass_twine_check_and_link_to_existing_files(dist):
 
 VERSIONS = {
     "CHANGELOG.md": r"^## \[(\d.*?)\] - ",
+    "client_demo/home_assistant/custom_components/geocast/manifest.json": r'^  "version": "(.*)"$',
     "client_demo/python/__init__.py": r'^__version__ = "(.*)"$',
     "client_demo/web/geocast/package.json": r'^  "version": "(.*)",$',
     "client_demo/web/package.json": r'^  "version": "(.*)",$',

@@ -14,7 +14,15 @@ from end_to_end.kit.call_load import QUALS
 from end_to_end.kit.cluster import on_one_redis, on_sentinels
 from end_to_end.kit.fault_schedule import TIMEOUT, judge, seconds, seeds
 from end_to_end.kit.keys import Keys
-from end_to_end.kit.nemesis import FaultRun, failovers, faults_of_node, faults_of_proxy, faults_of_redis, rogue_writes
+from end_to_end.kit.nemesis import (
+    FaultRun,
+    failovers,
+    faults_of_node,
+    faults_of_proxy,
+    faults_of_redis,
+    faults_of_replication,
+    rogue_writes,
+)
 from end_to_end.kit.node import Node
 from end_to_end.kit.rogue import guard_in
 from support.redis_server import needs_redis, sentinel_url
@@ -66,20 +74,43 @@ def test_three_nodes_on_one_redis_survive_random_faults(keys: Keys, tmp_path: Pa
         judge(run)
 
 
-@pytest.mark.slow
-@needs_redis
-@seeds(3)
-def test_two_nodes_on_sentinels_survive_random_faults(keys: Keys, tmp_path: Path, seed: int):
-    """Fail over repeatedly; kill and pause nodes and Redis servers, both primary and replicas."""
-    guard = guard_in(tmp_path)
-    options = ("--log-replicas", "1", *guard.options)
-    with on_sentinels(tmp_path, keys, options, (*options, "--workers", "2")) as cluster:
+def survive_on_sentinels(keys: Keys, folder: Path, seed: int, *followed: str) -> None:
+    """Fail over repeatedly; kill and pause nodes and Redis servers, cut off replicas, and make them resync.
+
+    There is a node for each of `followed`, a value of `--log-follow`; the last node has two workers.
+    """
+    guard = guard_in(folder)
+    nodes = [("--log-replicas", "1", "--log-follow", each, *guard.options) for each in followed]
+    nodes[-1] = (*nodes[-1], "--workers", "2")
+    with on_sentinels(folder, keys, *nodes) as cluster:
+        replicas = {f"127.0.0.1:{server.port}" for server in cluster.replicas}
+        for node, each in zip(cluster.nodes, followed, strict=True):
+            read = node.get("/readyz").json()["reads"].keys()
+            assert read
+            assert read <= ({each} if each == "primary" else replicas)
         url = sentinel_url(list(cluster.sentinels))
         faults, log = failovers(cluster), partial(RedisStreamsLog, url, replicas=1)
         run = FaultRun(cluster.nodes, faults, seed, SECONDS, guard.people, log, guard.call_keys, may_lose=True)
         run.faults.append(rogue_writes(run.rogue, "any Redis"))
         for server in cluster.servers:  # one fault of Redis at a time: `--log-replicas 1` promises to survive no more
-            run.faults += [replace(fault, target="any Redis") for fault in faults_of_redis(server, run.dice)]
+            more = faults_of_replication(server) if "replica" in followed else []
+            run.faults += [replace(fault, target="any Redis") for fault in (*faults_of_redis(server, run.dice), *more)]
         for node in cluster.nodes:
             run.faults += faults_of_node(node, run.dice)
         judge(run)
+
+
+@pytest.mark.slow
+@needs_redis
+@seeds(3)
+def test_two_nodes_on_sentinels_survive_random_faults(keys: Keys, tmp_path: Path, seed: int):
+    """Both nodes follow the primary."""
+    survive_on_sentinels(keys, tmp_path, seed, "primary", "primary")
+
+
+@pytest.mark.slow
+@needs_redis
+@seeds(4)
+def test_nodes_of_which_half_follow_replicas_survive_random_faults(keys: Keys, tmp_path: Path, seed: int):
+    """A node on a replica promises what a node on the primary does (RG2)."""
+    survive_on_sentinels(keys, tmp_path, seed, "primary", "replica")

@@ -159,6 +159,35 @@ def faults_of_redis(server: RedisServer, dice: random.Random) -> list[Fault]:
     return faults if server.clock is None else [*faults, Fault(f"the clock of {name} wrong", server, wrong)]
 
 
+def faults_of_replication(server: RedisServer) -> list[Fault]:
+    """Return faults of a server that is a replica: its link to the primary is cut, or it reads all data again.
+
+    If the server is the primary, nothing happens.
+    """
+
+    def fault(what: str, hurt: Callable[[str, int], None]) -> Fault:
+        @asynccontextmanager
+        async def during() -> AsyncIterator[None]:
+            role, host, port, *_ = await asyncio.to_thread(server.command, "ROLE")
+            is_replica = role == b"slave"
+            if is_replica:
+                await asyncio.to_thread(hurt, host.decode(), port)
+            yield
+            if is_replica:
+                await asyncio.to_thread(server.command, "REPLICAOF", host.decode(), port)
+
+        return Fault(f"{server.folder.name} {what}", server, during)
+
+    def resync(host: str, port: int) -> None:
+        server.command("REPLICAOF", "NO", "ONE")
+        server.command("REPLICAOF", host, port)
+
+    return [
+        fault("cut off from the primary", lambda _host, _port: server.command("REPLICAOF", "127.0.0.1", "1")),
+        fault("resynced", resync),
+    ]
+
+
 def failovers(cluster: Cluster) -> list[Fault]:
     """Return faults that kill or pause the primary until another server takes over.
 

@@ -28,6 +28,7 @@ LogF2   XREAD BLOCK waits for a second, on a connection and with a deadline of i
         Example: a network error leaves the follower's connection to the old primary open, while this process already
         writes to the new primary. The follower receives nothing, as in a quiet log. But it receives no heartbeats
         either, so `follow` raises LogUnavailable instead of yielding empty batches.
+        With `--log-follow`, followers may read a replica. `reading` says when they may, and when they leave it.
 LogF3   Every wait for Redis has a time limit.
 LogL2   The sorted set `ends` has the order of LogL1. One script finds the beginning of a page by bisection, and reads
         the page from there.
@@ -76,6 +77,7 @@ The modules. Each has its own state; a drawing in ARCHITECTURE.md shows which mo
     appender    the queue of appends                delivery_counts  how often each revision was delivered
     writer      scripts whose writes are durable    history          Rule 1: state and decisions, without I/O
     stored      entries and ids in the stream       connection       the only module that imports redis
+    reading     which server followers read
     tail        a reader for other programs         target, scripts  the addresses of Redis; the scripts in lua/
 """
 

@@ -1,4 +1,4 @@
-"""Connections to the primary Redis server, with a time limit on every command.
+"""Connections to Redis servers, with a time limit on every command.
 
 This is the only module that imports redis. It turns all errors of that library into LogUnavailable. Error messages
 never repeat a command, and never any part of the URL except the hosts.
@@ -37,7 +37,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 _WORDS = {  # error messages, by the first word of Redis' error
     "NOREPLICAS": "Redis has fewer replicas than its min-replicas-to-write",
     "MISCONF": "Redis can't write to its disk",
-    "MASTERDOWN": "Redis is a replica, which can't be written",
+    "MASTERDOWN": "Redis is a replica that has lost its primary",
     "BUSY": "Redis is busy with somebody's script",
 }
 _FORBIDDEN = "it refuses the user, the password, or what this user wants to do"
@@ -51,8 +51,9 @@ class Unfit(LogUnavailable):
 class Reader:
     """A connection that runs one command at a time, including blocking commands such as XREAD BLOCK."""
 
-    def __init__(self, client: Redis) -> None:
-        self._client = client
+    def __init__(self, target: Target, address: Address) -> None:
+        """Prepare a connection to the server at `address`, with the user, password and TLS of `target`."""
+        self._client = _connect(target, address, single_connection_client=True)
 
     async def ask(self, *command: Any, within_s: float = ANSWER_S) -> Any:
         """Send one command to Redis, and return the answer.
@@ -93,7 +94,7 @@ class Primary:
         self._sentinels: list[Redis] = []
         if target.service:
             secret = {"username": target.sentinel_username, "password": target.sentinel_password}
-            self._sentinels = [self._connect(host, db=0, **secret) for host in target.hosts]
+            self._sentinels = [_connect(target, host, db=0, **secret) for host in target.hosts]
 
     async def call(self, *command: Any, within_s: float = ANSWER_S) -> Any:
         """Send one command to the primary Redis server, and return its answer.
@@ -135,7 +136,22 @@ class Primary:
         """
         with _unavailable():
             async with asyncio.timeout(ANSWER_S):
-                return Reader(self._connect(await self._locate(), single_connection_client=True))
+                return Reader(self._target, await self._locate())
+
+    async def replicas(self) -> set[Address]:
+        """Return the addresses of the replicas that the Sentinels know; an empty set without Sentinels.
+
+        A replica that is open to other machines, without a password and without TLS, is left out.
+        """
+
+        async def ask(sentinel: Redis) -> set[Address]:
+            async with asyncio.timeout(CONNECT_S):
+                found: Any = await sentinel.sentinel_slaves(self._target.service)
+            return {Address(str(state["ip"]), int(state["port"])) for state in found}
+
+        answers = await asyncio.gather(*map(ask, self._sentinels), return_exceptions=True)
+        known = set[Address]().union(*(answer for answer in answers if isinstance(answer, set)))
+        return {address for address in known if not self._target.exposes(address)}
 
     async def look(self) -> None:
         """Ask the Sentinels for the primary, and drop the current connections if it is another server now.
@@ -172,7 +188,7 @@ class Primary:
         if self._client is None:
             where = await self._locate()
             if self._client is None:
-                self._where, self._client = where, self._connect(where)
+                self._where, self._client = where, _connect(self._target, where)
         client, where = self._client, self._where
         self._borrowers[client] += 1
         try:
@@ -224,19 +240,20 @@ class Primary:
         answers = await asyncio.gather(*map(ask, self._sentinels), return_exceptions=True)
         return [answer for answer in answers if isinstance(answer, tuple)]
 
-    def _connect(self, address: Address, **options: Any) -> Redis:
-        target = self._target
-        of_target = {"db": target.db, "username": target.username, "password": target.password}
-        secure = {"ssl": True, "ssl_ca_certs": target.ca} if target.tls else {}
-        return Redis(
-            host=address.host,
-            port=address.port,
-            protocol=2,
-            socket_timeout=None,  # every call here has a time limit, and the callers repeat what failed
-            socket_connect_timeout=CONNECT_S,
-            retry=Retry(NoBackoff(), 0),
-            **{**of_target, **secure, **options},
-        )
+
+def _connect(target: Target, address: Address, **options: Any) -> Redis:
+    """Return a client of the server at `address`, with the user, password and TLS of `target`."""
+    of_target = {"db": target.db, "username": target.username, "password": target.password}
+    secure = {"ssl": True, "ssl_ca_certs": target.ca} if target.tls else {}
+    return Redis(
+        host=address.host,
+        port=address.port,
+        protocol=2,
+        socket_timeout=None,  # every call here has a time limit, and the callers repeat what failed
+        socket_connect_timeout=CONNECT_S,
+        retry=Retry(NoBackoff(), 0),
+        **{**of_target, **secure, **options},
+    )
 
 
 @contextlib.contextmanager

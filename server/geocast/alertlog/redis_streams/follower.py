@@ -16,6 +16,9 @@ servers. So a follower has to check that the stream it reads is the stream to wh
       v
     Deaf: LogUnavailable; the caller calls `follow` again, which uses a new connection
 
+If the server that is read is a replica (`reading`), the follower moves to another server instead of raising
+LogUnavailable, and continues after the last entry that it has yielded.
+
 Example: Redis fails over while a follower waits. The follower's connection to the old primary stays open, but no entry
 ever comes from it again. Two heartbeats later, the follower is at the end of its stream and has not received the last
 heartbeat but one. So it raises Deaf. The caller's next follower connects to the new primary. If the last entry that was
@@ -33,9 +36,9 @@ from ...errors import LogUnavailable
 from ...model.alert import Untrusted
 from ...model.call import KINDS
 from .. import BATCH, BATCH_BYTES, HEARTBEAT_S, Positioned, is_followed
-from .connection import ANSWER_S, Primary, Reader
-from .heartbeat import SECTIONS, admit
+from .connection import ANSWER_S
 from .history import History, ReadPosition, Rewound
+from .reading import ReadServer, ServerChoice
 from .stored import ZERO, Fields, Id, Quarantine, Stored, parse_id, text_of
 from .writer import Writer
 
@@ -57,7 +60,6 @@ class FollowedStream:
     history: History
     aside: Quarantine
     keep: Callable[[Stored], None]  # called with each entry to keep in memory: read, accepted and not ended
-    volatile: bool  # whether a Redis without an append-only file may be used
 
 
 class Following:
@@ -66,12 +68,18 @@ class Following:
     A follower is a reader of the stream. Every call of `follow` starts one; only one runs at a time.
     """
 
-    def __init__(self, primary: Primary, source: FollowedStream) -> None:
+    def __init__(self, servers: ServerChoice, source: FollowedStream) -> None:
         self.deaf: str | None = None  # why the last follower failed; None once a follower has reached the end again
         self.heard: float | None = None  # the monotonic time when an entry or heartbeat was last read
-        self._primary = primary
+        self._servers = servers
         self._source = source
         self._left: ReadPosition | None = None  # up to where the last follower has yielded entries
+        self._place = ZERO  # the id of the last item that was read
+        self._late_s = 0.0  # how late the last item came
+
+    def lag_s(self) -> float:
+        """Return for how many seconds the primary has had items that this process has not read."""
+        return max(self._late_s, self._servers.ends.lag_s(self._place))
 
     async def follow(self, after: int, ended_before_ms: int) -> AsyncGenerator[Sequence[Positioned], None]:
         """Yield batches of the entries with positions above `after`, without end (LogF1 to LogF4).
@@ -79,38 +87,55 @@ class Following:
         If the previous call of `follow` stopped at `after`, continue to read the stream there. Otherwise read the
         stream from its start, and skip the entries up to `after`. Raise LogUnavailable if the stream can't be read.
         """
-        reader = await self._primary.reader()
+        server = await self._servers.choose()
         try:
             left = self._left
-            follower = _Follower(self._source, reader, after, ended_before_ms)
-            await follower.begin(left if left is not None and left.may_be_continued(after, ended_before_ms) else None)
+            left = left if left is not None and left.may_be_continued(after, ended_before_ms) else None
+            before, follower = left, None
             while True:
                 try:
+                    if follower is None:
+                        position = after if before is None else before.position
+                        follower = _Follower(self._source, server, position, ended_before_ms)
+                        await follower.begin(before, rewound=before is not left)
                     batch, at_end = await follower.read()
                 except Rewound:
                     # A new follower reads the stream from its start. It yields all entries again, because their
                     # positions in the new epoch are above all earlier positions; callers ignore entries that they
                     # already have.
-                    before = follower.reading
-                    follower = _Follower(self._source, reader, before.position, ended_before_ms)
-                    await follower.begin(before, rewound=True)
+                    assert follower is not None
+                    before, follower = follower.reading, None
                     continue
-                self.heard = follower.heard if follower.heard is not None else self.heard
+                except LogUnavailable as error:
+                    if server.is_primary:
+                        raise
+                    server = await self._servers.leave(server, str(error))
+                    follower = None
+                    continue
+                self._heard(follower)
                 if batch:
                     follower.reading.position = batch[-1].position
                 # Keep a copy, because the follower changes its own `reading` when it reads more. Example: it reads
                 # entries 11 to 20 and fails before they are yielded. The next follower has to begin after entry 10.
-                self._left = dataclasses.replace(follower.reading)
+                self._left = left = before = dataclasses.replace(follower.reading)
                 if batch:
                     yield batch
                 if at_end:
                     self.deaf = None
                     yield ()
+                    if self._servers.has_nearer(server):
+                        await server.close()
+                        server, follower = await self._servers.choose(), None
         except Deaf as error:
             self.deaf = str(error)
             raise
         finally:
-            await reader.close()
+            await server.close()
+
+    def _heard(self, follower: "_Follower") -> None:
+        self.heard = follower.heard if follower.heard is not None else self.heard
+        if follower.reading.place != self._place:
+            self._late_s, self._place = self._servers.ends.lag_s(self._place), follower.reading.place
 
 
 class _Follower:
@@ -120,11 +145,11 @@ class _Follower:
     the log has lost entries.
     """
 
-    def __init__(self, source: FollowedStream, reader: Reader, position: int, ended_before_ms: int) -> None:
+    def __init__(self, source: FollowedStream, server: ReadServer, position: int, ended_before_ms: int) -> None:
         self.reading = ReadPosition(position, ended_before_ms, others=source.history.server)
         self.heard: float | None = None
         self._source = source
-        self._reader = reader
+        self._server = server
         self._block_ms = 0  # how long Redis may wait for an entry in the next read, in ms
         self._more = False  # whether the next entry belongs to the same alert and has to be in the same batch (LogF4)
 
@@ -132,21 +157,25 @@ class _Follower:
         """Begin to read the stream: at its start, or where an earlier follower stopped.
 
         `before` is the point at which the earlier follower stopped, or None to begin at the start. Continue after
-        `before` only if the log is still in the same epoch and has everything that the earlier follower has read.
-        Otherwise the log was rewound, that is, it has lost entries. Then make the log begin a new epoch, unless another
-        process has already done so, and read from the start: `new_epoch` names the epoch that is to end, so if two
-        followers notice the same loss, only one begins an epoch. `rewound` is True if the earlier follower has
-        already noticed a loss. Raise LogUnavailable if Redis fails.
+        `before` only if the log is still in the same epoch and has everything that the earlier follower has read. If
+        that follower had not reached the end that the stream had when it began, read from the start: gaps up to there
+        may be deleted entries. Otherwise the log was rewound, that is, it has lost entries. Then make the log begin a
+        new epoch, unless another process has already done so, and read from the start: `new_epoch` names the epoch that
+        is to end, so if two followers notice the same loss, only one begins an epoch. `rewound` is True if the earlier
+        follower has already noticed a loss. Raise LogUnavailable if Redis fails.
         """
         source, reading = self._source, self.reading
-        reading.server = admit(await self._reader.ask("INFO", *SECTIONS), volatile=source.volatile)
+        reading.server = await self._server.admit()
         epoch, seq, top = await source.writer.beat()
+        await self._server.reach(top)
         if before is not None:
             if not rewound and before.fits(epoch, seq) and (reading.server == before.server or await self._has(before)):
-                reading.go_on_from(before)
-                return
-            if (floor := before.floor(epoch, source.history.epoch)) is not None:
+                if before.has_reached_top():
+                    reading.go_on_from(before)
+                    return
+            elif (floor := before.floor(epoch, source.history.epoch)) is not None:
                 epoch, seq, top = await source.writer.new_epoch(epoch, floor)
+                await self._server.reach(top)
         reading.begin(epoch, seq, top)
 
     async def _has(self, before: ReadPosition) -> bool:
@@ -158,8 +187,8 @@ class _Follower:
             return True
         place = text_of(before.last)
         # Compare the sequence numbers too, because another entry may have got the same id meanwhile.
-        found = await self._reader.ask("XRANGE", self._source.stream, place, place)
-        return bool(found) and int(found[0][1].get(b"n", 0)) == before.seq
+        found = await self._server.ask("XRANGE", self._source.stream, place, place)
+        return bool(found) and int(found[0][1].get(b"n", 0)) == before.last_seq
 
     async def read(self) -> tuple[list[Positioned], bool]:
         """Return the next entries, and whether the end of the stream was reached.
@@ -193,7 +222,7 @@ class _Follower:
         block_ms, self._block_ms = self._block_ms, 0
         block = ("BLOCK", block_ms) if block_ms else ()
         command = ("XREAD", "COUNT", count, *block, "STREAMS", self._source.stream, text_of(self.reading.place))
-        answer = await self._reader.ask(*command, within_s=block_ms / 1000 + ANSWER_S)
+        answer = await self._server.ask(*command, within_s=block_ms / 1000 + ANSWER_S)
         if not answer:
             return ()
         self.heard = time.monotonic()
@@ -235,7 +264,7 @@ class _Follower:
         Raise Deaf if heartbeats (items that this process writes every second) did not arrive although Redis has
         accepted them. Raise Rewound if the log is in a later epoch, which means that it has lost entries.
         """
-        if self.reading.is_deaf(self._source.history):
+        if self._server.is_deaf(self.reading):
             raise Deaf("the stream that is read is not the one that is written")
         if self.reading.is_superseded(self._source.history):
             raise Rewound

@@ -129,6 +129,7 @@ class ReadPosition:
     seq: int = 0  # the number of the last entry that was read
     place: Id = ZERO  # the id of the last item that was read, heartbeats included
     last: Id = ZERO  # the id of the last entry that was read
+    last_seq: int = 0  # the number of that entry; below `seq` while the entries up to `top` are being read
     top: Id = ZERO  # the end of the stream when reading began; deleted entries leave gaps only before this id
 
     def may_be_continued(self, after: int, ended_before_ms: int) -> bool:
@@ -138,6 +139,10 @@ class ReadPosition:
         since 1970).
         """
         return self.position == after and self.ended_before_ms <= ended_before_ms
+
+    def has_reached_top(self) -> bool:
+        """Return whether everything has been read that was in the stream when reading began."""
+        return self.place >= self.top
 
     def fits(self, epoch: int, seq: int) -> bool:
         """Return whether a log whose last entry has this epoch and number can still have every entry read so far.
@@ -152,7 +157,7 @@ class ReadPosition:
         On the same server, continue after the last item that was read. On another server, continue after the last
         entry: entries have the same ids there, but heartbeats may not.
         """
-        self.epoch, self.seq, self.last = before.epoch, before.seq, before.last
+        self.epoch, self.seq, self.last, self.last_seq = before.epoch, before.seq, before.last, before.last_seq
         self.place = self.top = before.place if self.server == before.server else before.last
 
     def begin(self, epoch: int, seq: int, top: Id) -> None:
@@ -191,7 +196,7 @@ class ReadPosition:
             self.seq = seq
         if is_beat:
             return 0
-        self.last = place
+        self.last, self.last_seq = place, seq
         return position_of(self.epoch, seq)
 
     def wants(self, position: int, ends_at: int) -> bool:

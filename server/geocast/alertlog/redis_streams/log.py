@@ -34,6 +34,7 @@ from .delivery_counts import KEPT_MS, DeliveryCounts
 from .follower import FollowedStream, Following
 from .heartbeat import Heartbeat
 from .history import History
+from .reading import PRIMARY, ServerChoice
 from .repair import Repairer, StoredEntries
 from .stored import ZERO, Fields, Id, Quarantine, Stored, parse_id, position_of
 from .writer import Writer
@@ -51,13 +52,20 @@ class RedisStreamsLog:
     """
 
     def __init__(
-        self, url: str, *, replicas: int = 0, volatile: bool = False, verifier: EntryVerifier | None = None
+        self,
+        url: str,
+        *,
+        replicas: int = 0,
+        volatile: bool = False,
+        follow: str = PRIMARY,
+        verifier: EntryVerifier | None = None,
     ) -> None:
         """Prepare to use the log at `url`, without connecting. Raise ConfigError if the URL is not valid.
 
         An append waits until its entry is on `replicas` replicas. If `volatile` is true, a server without an
-        append-only file may be used, although it loses alerts when it crashes. `verifier` checks the entries that are
-        read; without a verifier, all entries are accepted.
+        append-only file may be used, although it loses alerts when it crashes. `follow` says which server followers
+        read: "primary", "replica" (the nearest one that the Sentinels know), or the URL of a replica. `verifier` checks
+        the entries that are read; without a verifier, all entries are accepted.
         """
         where = target.parse(url)
         self._name = str(where)
@@ -77,8 +85,11 @@ class RedisStreamsLog:
         self._heart = Heartbeat(
             self._primary, self._writer, self._history, self._beaten, replicas=replicas, volatile=volatile
         )
-        source = FollowedStream(self._stream, self._writer, self._history, self._aside, self._known.keep, volatile)
-        self._following = Following(self._primary, source)
+        self._servers = ServerChoice(
+            self._name, self._primary, where, follow, self._stream, self._history, volatile=volatile
+        )
+        source = FollowedStream(self._stream, self._writer, self._history, self._aside, self._known.keep)
+        self._following = Following(self._servers, source)
 
     @property
     def quarantined(self) -> int:
@@ -94,7 +105,7 @@ class RedisStreamsLog:
         keys. Raise LogUnavailable if the server can't be used now.
         """
         try:
-            return f"{self._name}: {await self._heart.examine(self._keys)}"
+            return f"{self._name}: {await self._heart.examine(self._keys)}, {await self._servers.examine()}"
         except Unfit as error:
             raise ConfigError(f"log {self._name}: {error}") from None
         except LogUnavailable as error:
@@ -119,6 +130,7 @@ class RedisStreamsLog:
         await self._appender.finish()
         await self._heart.stop()
         await self._mender.stop()
+        await self._servers.stop()
         await self._primary.close()
 
     def metrics(self) -> Iterable[Metric]:
@@ -130,6 +142,8 @@ class RedisStreamsLog:
         if self._following.heard is not None:
             silence_s = time.monotonic() - self._following.heard
             yield gauge("log_silence_seconds", "Since the follower last read anything, heartbeats included", silence_s)
+            text = "How far the server that is read is behind the primary"
+            yield gauge("log_read_lag_seconds", text, self._following.lag_s(), {"server": self._servers.reads})
         if info := self._heart.info:
             yield gauge("redis_memory_bytes", "Memory that the primary of the log uses", info["used_memory"])
             yield gauge("redis_max_memory_bytes", "Memory that it may use; 0 for no limit", info["maxmemory"])
@@ -139,6 +153,7 @@ class RedisStreamsLog:
         yield counter("log_conflicts", "Entries that could not be put back: the log has others there", mender.conflicts)
 
     def _beaten(self, may_lack_something: bool) -> None:
+        self._servers.ends.report(self._history.top)
         if may_lack_something:
             self._mender.begin()
         self._known.forget_ended_now_and_then()
