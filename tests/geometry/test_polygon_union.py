@@ -303,6 +303,8 @@ def test_only_pieces_that_touch_are_joined():
     found = join([tall, wide, alone])
     assert len(found) == 2
     assert [piece for piece in found if piece is alone] == [alone]
+    bent = Piece(np.array([[0.0, 5.0, 5.0, 1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0, 5.0, 5.0, 0.0]]), 0.0)
+    assert {id(piece) for piece in join([bent, alone])} == {id(bent), id(alone)}
     metre = math.degrees(1 / EARTH_RADIUS_M)
     near = rectangle(1 + 2.5 * metre, 0, 5 + 2.5 * metre, 1)
     assert len(join([rectangle(0, 0, 1, 1), near])) == 2

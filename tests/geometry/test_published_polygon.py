@@ -383,6 +383,7 @@ def test_ring_that_is_not_simplified_keeps_all_corners_and_its_buffer():
     """A corner in the middle of an edge counts too, and no tolerance is added to the buffer (rule B9)."""
     outline = outline_of((0, 0), (0.5, 0), (1, 0), (1, 1), beyond_m=15.0)
     assert outline.corners_left(0) == 4
+    assert outline_of((0, 0), (0, 0), (1, 0), (1, 1)).corners_left(0) == 4
     assert outline.published(outline.ring(0), 100.0).buffer_m == 20.0
     assert outline.corners_left(100.0) == 3
     assert outline.published(outline.ring(100.0), 100.0).buffer_m == 120.0
@@ -421,3 +422,9 @@ def test_distance_from_line_is_that_of_its_nearest_point():
     points = np.array([[3.0, 4.0], [1.0, 2.0], [-3.0, 4.0], [14.0, 3.0], [0.0, 0.0]])
     start, end = np.array([[0.0, 0.0]] * 5), np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 0.0], [10.0, 0.0], [0.0, 0.0]])
     assert _from_line(points, start, end).tolist() == [5.0, 2.0, 5.0, 5.0, 0.0]
+
+
+def test_ring_along_a_line_is_refused_because_it_has_no_area():
+    """A ring that may cross itself is not told that it must not (rule CP22)."""
+    with pytest.raises(ValueError, match=r"^must have an area$"):
+        outline_of((0, 0), (1, 0), (2, 0))
