@@ -119,6 +119,20 @@ async def test_sentinel_failover_keeps_replicated_entries(tmp_path):
             assert len(await live(log, int(time.time() * 1000))) == 2
 
 
+async def test_log_finds_new_primary_although_one_sentinel_never_answers(tmp_path):
+    """The machine of a Sentinel and of the primary is lost: nothing there even refuses a connection (LogF3)."""
+    with trio(tmp_path) as (servers, sentinels):
+        async with opened(sentinel_url(sentinels), replicas=1) as log:
+            await until(lambda: log.append(lasting("a-1")), "stored")
+            sentinels[0].pause()
+            servers[0].pause()
+            try:
+                await until(lambda: log.append(lasting("a-2")), "stored by the new primary")
+            finally:
+                sentinels[0].resume()
+                servers[0].resume()
+
+
 async def test_entry_stored_only_on_old_primary_and_its_replica_during_failover_is_not_acknowledged(tmp_path):
     """A failover has begun without these two servers, so entries synced by them will be lost (LogA3)."""
     with trio(tmp_path) as (servers, sentinels):

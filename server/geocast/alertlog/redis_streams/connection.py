@@ -22,6 +22,7 @@ from .target import EXPOSED, Target
 ANSWER_S = 2.0  # the time in which Redis has to answer
 CONNECT_S = 1.0
 CONFIRM_S = 0.1  # how long Sentinels may take to confirm the primary; if one is down, each batch waits as long
+OTHERS_S = 0.4  # how long to wait for the other Sentinels when a majority has named the primary
 CONNECTIONS = 16  # the largest number of connections of a process, without those of its followers
 
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
@@ -204,7 +205,7 @@ class Primary:
         """Return the address of the primary Redis server. Raise LogUnavailable if no Sentinel answers."""
         if not self._sentinels:
             return self._target.hosts[0]
-        known = [state[:2] for state in await self._ask_sentinels(CONNECT_S)]
+        known = [state[:2] for state in await self._ask_sentinels(CONNECT_S, len(self._sentinels) // 2 + 1)]
         if not known:
             raise LogUnavailable("no Sentinel knows the primary")
         _, where = max(known, key=lambda each: (each[0], known.count(each)))
@@ -224,11 +225,14 @@ class Primary:
         if any(failing for _, _, failing in states) or (states and max(states, key=lambda each: each[0])[1] != where):
             raise LogUnavailable("Redis is in a failover")
 
-    async def _ask_sentinels(self, within_s: float) -> list[tuple[int, Address, bool]]:
+    async def _ask_sentinels(self, within_s: float, enough: int | None = None) -> list[tuple[int, Address, bool]]:
         """Return a tuple of three values for each Sentinel that answers within `within_s` seconds.
 
         The values are the number of the Sentinel's configuration (its epoch), the address of the primary that this
-        configuration names, and whether a failover is in progress.
+        configuration names, and whether a failover is in progress. When `enough` Sentinels have answered, wait only
+        OTHERS_S longer for the others.
+        Example: a machine with the primary and a Sentinel loses its power. This Sentinel never answers, not even that
+        nobody listens there. Waiting for it would use up the time in which the new primary has to answer.
         """
 
         async def ask(sentinel: Redis) -> tuple[int, Address, bool]:
@@ -237,8 +241,21 @@ class Primary:
             where = Address(str(state["ip"]), int(state["port"]))
             return int(state["config-epoch"]), where, "failover_in_progress" in state["flags"]
 
-        answers = await asyncio.gather(*map(ask, self._sentinels), return_exceptions=True)
-        return [answer for answer in answers if isinstance(answer, tuple)]
+        asked = [asyncio.ensure_future(ask(sentinel)) for sentinel in self._sentinels]
+        answered = 0
+        try:
+            for answer in asyncio.as_completed(asked):
+                with contextlib.suppress(Exception):  # counted only if it has answered
+                    await answer
+                    answered += 1
+                if answered == enough:
+                    await asyncio.wait(asked, timeout=OTHERS_S)
+                    break
+        finally:
+            for each in asked:
+                each.cancel()
+            results = await asyncio.gather(*asked, return_exceptions=True)
+        return [result for result in results if isinstance(result, tuple)]
 
 
 def _connect(target: Target, address: Address, **options: Any) -> Redis:
