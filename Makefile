@@ -19,11 +19,13 @@ ON ?=
 # The number of test processes. Tests of whole programs mostly wait, so one more process than CPUs keeps the CPUs busy.
 AT_ONCE ?= $(shell echo $$(( $$(nproc) + 1 )))
 SOAK_MINUTES ?= 5
+PACKAGE ?= log
+SAMPLE ?=
 UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli egress feed fetch geometry ingest ledger matching model policy push relay run stream wire)
 SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 
-.PHONY: help install demo image home-assistant test test-home-assistant quick soak soak-faults soak-abuse checked check format bench bench-peers pictures look images asyncapi grafana docs dist sbom tag lock clean
+.PHONY: help install demo image home-assistant test test-home-assistant quick soak soak-faults soak-abuse checked mutants check format bench bench-peers pictures look images asyncapi grafana docs dist sbom tag lock clean
 help:            ## print this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -118,6 +120,9 @@ soak-abuse: $(VENV)/.test  ## run attacks that normal clients must not notice; S
 checked: $(VENV)/.checked $(WEB) $(TOOLS)  ## check geocast with tools that other people wrote; ON=jing for one (docs/checked.md)
 	@sh requirements/system.sh tests/checked/system.txt
 	@GEOCAST_CHECKED=1 $(BIN)/python -m pytest -q --no-header --tb short -p no:schemathesis -m "" -k "$(ON)" tests/checked
+
+mutants: $(VENV)/.checked  ## change the code of PACKAGE=log in many places, and see whether its tests notice (docs/checked.md)
+	@$(BIN)/python tests/checked/mutants/run.py $(PACKAGE) $(SAMPLE)
 
 check: $(VENV)/.test  ## check lint, format and types
 	@$(BIN)/ruff check .

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from support.fakes import a_cancel, a_revision
 
+from geocast import failpoints
 from geocast.alertlog.memory import MemoryLog
 from geocast.alertlog.optimistic import ATTEMPTS, OptimisticWriter, Plan
 from geocast.errors import LogUnavailable
@@ -48,6 +49,15 @@ def test_planned_entries_are_appended_and_reported():
     assert [node.answer(), node.answer()] == ["revision 1", "revision 2"]
     assert node.stored() == [1, 2]
     assert [entry.revision for entry in node.nudged] == [1, 2]
+
+
+def test_process_can_be_killed_between_storing_and_reporting_of_each_entry(monkeypatch):
+    """The tests of whole processes kill a node at this point (`failpoints`)."""
+    node, seen = Node(), []
+    monkeypatch.setattr(failpoints, "hit", lambda point: seen.append((point, node.log._last, len(node.nudged))))
+    node.answer()
+    node.answer()
+    assert seen == [("after-append", 1, 0), ("after-append", 2, 1)]
 
 
 def test_plan_without_entries_returns_its_answer_and_stores_nothing():

@@ -64,6 +64,13 @@ def test_later_epoch_is_adopted_and_all_entries_are_restored_once():
     assert not history.accepted_by(A, EPOCH + 1)
 
 
+def test_each_later_epoch_after_first_one_counts_as_rewind():
+    """Even the lowest number of an epoch is an epoch that was lost (row 2)."""
+    history = History()
+    assert [history.told(epoch, 0) for epoch in (1, 2, 3)] == [False, True, True]
+    assert history.rewinds == 2
+
+
 def test_heartbeat_from_another_server_restores_all_entries_once():
     """The other server may lack entries that the previous server has acknowledged (row 4)."""
     history = a_history()
@@ -89,6 +96,7 @@ def test_follower_continues_at_position_of_previous_follower():
     history = a_history(seq=8)
     before = a_reading(history, seq=5)
     assert before.fits(EPOCH, 8)
+    assert before.fits(EPOCH, 5)
     reading = ReadPosition(before.position, 0, A, A)
     reading.go_on_from(before)
     assert (reading.epoch, reading.seq, reading.place, reading.top) == (EPOCH, 5, (200, 0), (200, 0))
@@ -178,7 +186,12 @@ def test_ended_entries_are_skipped_only_if_stored_before_start():
     """Later entries are all returned, since the clock behind `ended_before_ms` may be wrong (`AlertLog.follow`)."""
     reading = ReadPosition(0, 1000, A, A)
     reading.begin(EPOCH, 2, (200, 0))
-    for place, ends_at, wanted in [((199, 0), 999, False), ((200, 0), 1000, True), ((201, 0), 999, True)]:
+    for place, ends_at, wanted in [
+        ((199, 0), 999, False),
+        ((200, 0), 999, False),
+        ((200, 0), 1000, True),
+        ((201, 0), 999, True),
+    ]:
         seq = 3 if place > reading.top else 2
         assert reading.wants(reading.take(place, EPOCH, seq, is_beat=False), ends_at) is wanted
 
@@ -195,6 +208,7 @@ def test_foreign_item_in_stream_is_skipped():
     """The number of the next entry still follows that of the entry before the item (LogR2)."""
     reading = a_reading(a_history())
     reading.pass_over((201, 0))
+    assert reading.place == (201, 0)
     assert reading.take((202, 0), EPOCH, 6, is_beat=False)
 
 
@@ -209,6 +223,14 @@ def test_reader_missing_only_last_heartbeat_does_not_count_as_disconnected():
     assert not reading.is_deaf(history)
     reading.place = (99, 0)
     assert reading.is_deaf(history)
+
+
+def test_reader_that_began_before_first_heartbeat_does_not_count_as_disconnected():
+    """No end of the stream was reported yet (row 7)."""
+    history = History()
+    assert not ReadPosition(0, 0, A).is_deaf(history)
+    history.accepted_by(B, EPOCH)
+    assert ReadPosition(0, 0, A, A).is_deaf(history)
 
 
 def test_reader_that_stops_before_reported_end_of_stream_counts_as_disconnected():

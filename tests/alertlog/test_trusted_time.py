@@ -60,6 +60,13 @@ def test_trusted_time_advances_by_monotonic_clock(clock):
     assert witness.at_least(there, clock.now()) == NOON_MS + 1
 
 
+def test_trusted_time_advances_although_log_has_become_empty(clock):
+    """All entries may be deleted while a process runs."""
+    witness = TrustedTime()
+    witness.at_least([entry(NOON_MS)], clock.now())
+    assert witness.at_least([], clock.advance(60)) == NOON_MS + 60_000
+
+
 def test_newer_entry_raises_trusted_time_only_after_monotonic_clock_confirms_it(clock):
     """In this test, nothing was published for three days before the start."""
     witness = TrustedTime()

@@ -5,11 +5,12 @@ import json
 from dataclasses import replace
 
 import pytest
-from support.fakes import NOON_MS, alert_request
+from support.fakes import NOON_MS, a_revision, alert_request
 from support.publisher import APPROVAL, PublisherHarness
 from support.reviewers import AUDIENCE, known, signed_by
 
-from geocast.approvals.request_check import needed_of
+from geocast.alertlog.chain import NO_KINDS
+from geocast.approvals.request_check import first_difference, needed_of, unsigned
 from geocast.auth.tokens import Requester
 from geocast.clock import format_time
 from geocast.model.alert import Confirm, OtherKind
@@ -48,6 +49,10 @@ class SigningHarness(PublisherHarness):
             return self.publish(who, **changes)
         send = {"revision": self.revise, "cancel": self.cancel}[what]
         return send(changes.pop("revision", 2), who, **changes)
+
+    def publishing_of(self, **changes):
+        """Publish an alert, and raise the problem if it is refused."""
+        asyncio.run(self.publishing.publish(alert_request(**changes), Requester("desk")))
 
     def form(self, what="alert", **changes):
         """Return the form of a request."""
@@ -148,7 +153,7 @@ def test_dry_run_under_policy_without_audience_returns_no_form_to_sign():
         ({"signatures": [{"protected": "=", "signature": "A" * 86}]}, "/approval/signatures/0/protected"),
         ({"signatures": [{"protected": "e30", "signature": "A" * 86}] * 9}, "/approval/signatures"),
     ],
-    ids=str,
+    ids=lambda value: ascii(value)[:50].replace("\\", ""),
 )
 def test_malformed_approval_is_refused(desk, change, pointer):
     """The form is a text, and there are 1 to 8 signatures (rule AP1)."""
@@ -203,6 +208,13 @@ def test_signed_form_that_differs_from_request_is_refused(desk, change):
     assert slugs(desk.send(approval=desk.signed("r-1", "r-2", "r-3", text=text))) == NOT_THE_FORM
 
 
+def test_refusal_of_form_of_another_version_says_where_to_get_one(desk):
+    """The text is for the people at the desk (rule AP2)."""
+    with pytest.raises(Problem) as caught:
+        desk.publishing_of(approval=desk.signed("r-1", text=json.dumps(json.loads(desk.form()) | {"v": 2})))
+    assert caught.value.violations[0].detail == "is not a form of this version: get one from a dry run"
+
+
 def test_refusal_names_differing_field_without_its_value(desk):
     """The name of an unknown field is not repeated either (rules AP2, H9)."""
     for change, named in (
@@ -215,6 +227,59 @@ def test_refusal_names_differing_field_without_its_value(desk):
             asyncio.run(desk.publishing.publish(body, Requester("desk")))
         assert caught.value.detail.endswith(named)
         assert "ecret" not in str(caught.value.body())
+
+
+CIRCLE = {"type": "circle", "lat": 1.0, "lng": 2.0, "radius_m": 500.0}
+RING = {"type": "Polygon", "coordinates": [[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]], "buffer_m": 20.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected", "equal"),
+    [
+        ("confirm", {"text": ["name"]}, {"text": ["name"]}, True),
+        ("confirm", {"text": ["name"]}, {"text": ["name", "address"]}, False),
+        ("confirm", {"text": ["name", "address"]}, {"text": ["name"]}, False),
+        ("confirm", {"text": ["name"], "area": 1}, {"text": ["name"]}, False),
+        ("confirm", {"text": ["name"]}, {"text": ["name"], "area": 1}, False),
+        ("confirm", ["text"], {"text": ["name"]}, False),
+        ("confirm", {"text": {"0": "name"}}, {"text": ["name"]}, False),
+        ("confirm", {"text": "n"}, {"text": ["n"]}, False),
+        ("confirm", {"text": ["n"]}, {"text": "n"}, False),
+        ("confirm", {"text": ["other"]}, {"text": ["name"]}, False),
+        ("location_resolution", 9.0, 9, True),
+        ("location_resolution", 9 + 1e-12, 9, False),
+        ("location_resolution", True, 1, False),
+        ("location_resolution", 1, True, False),
+        ("location_resolution", None, None, True),
+        ("area", [CIRCLE], [CIRCLE], True),
+        ("area", [CIRCLE], [CIRCLE, CIRCLE], False),
+        ("area", [CIRCLE, CIRCLE], [CIRCLE], False),
+        ("area", [CIRCLE | {"lat": 1.0 + 9e-10, "lng": 2.0 - 9e-10}], [CIRCLE], True),
+        ("area", [CIRCLE | {"lng": 2.0 + 2e-9}], [CIRCLE], False),
+        ("area", [CIRCLE | {"radius_m": 500.0 + 1e-10}], [CIRCLE], False),
+        ("area", [CIRCLE | {"later": 1}], [CIRCLE], False),
+        ("area", [RING], [RING], True),
+        ("area", [RING | {"coordinates": [[[0.0, 0.0], [1.0, 1.9e-6], [0.0, 1.0]]]}], [RING], True),
+        ("area", [RING | {"coordinates": [[[0.0, 0.0], [1.0, 2.1e-6], [0.0, 1.0]]]}], [RING], False),
+        ("area", [RING | {"coordinates": [[[0.0, 0.0], [1.0, 0.0]]]}], [RING], False),
+        ("area", [RING | {"buffer_m": 20.0 + 1e-6}], [RING], False),
+        ("expires_at", "2026-05-04T12:00:00+02:00", "2026-05-04T10:00:00.000Z", True),
+        ("expires_at", "2026-05-04T11:00:00Z", "2026-05-04T12:00:00Z", False),
+        ("revision", 2, 3, False),
+    ],
+    ids=str,
+)
+def test_member_of_signed_form_is_equal_only_if_value_and_kind_are(name, given, expected, equal):
+    """Only coordinates may differ a little (rule AP2)."""
+    forms = ({"what": "alert", name: value} for value in (given, expected))
+    assert first_difference(*forms) == (None if equal else name)
+
+
+@pytest.mark.parametrize(("given", "equal"), [(0, False), (1, True), (2, True), (3, True), (4, False)])
+def test_revision_in_signed_form_of_cancel_may_be_lower(given, equal):
+    """The alert may have been revised after the reviewer signed (rule AP8)."""
+    forms = ({"what": "cancel", "revision": number} for number in (given, 3))
+    assert first_difference(*forms) == (None if equal else "revision")
 
 
 def test_signed_form_with_other_key_order_and_time_format_is_accepted(desk):
@@ -266,6 +331,22 @@ def test_signature_before_incident_or_in_future_is_refused(desk, at_s, taken):
     """The incident was ten minutes ago, and clocks may differ by 60 s (rule AP4)."""
     answer = desk.send(approval=desk.signed("r-1", at_s=NOON_S + at_s))
     assert answer[0] == 201 if taken else slugs(answer) == (422, [("not-approved", "/approval/signatures/0")])
+
+
+@pytest.mark.parametrize(
+    ("at_s", "said"),
+    [
+        (-601, "was made before occurred_at"),
+        (-301, "was made more than 300 s ago"),
+        (61, "was made in the future (60 s of skew allowed)"),
+    ],
+)
+def test_refusal_of_untimely_signature_says_what_is_wrong_with_its_time(at_s, said):
+    """The texts are for the people at the desk (rule AP4)."""
+    desk = SigningHarness(a_policy(approval_max_age_s=300))
+    with pytest.raises(Problem) as caught:
+        desk.publishing_of(approval=desk.signed("r-1", at_s=NOON_S + at_s))
+    assert [each.detail for each in caught.value.violations] == [said]
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -396,8 +477,24 @@ def test_use_of_break_glass_key_is_reported(desk):
 def test_cap_alert_is_refused_if_category_needs_approvals():
     """A message of CAP carries no form (AP)."""
     in_force = a_policy(approvals=2)
-    assert [each.slug for each in needed_of(in_force, "robbery")] == ["approvals-needed"]
+    [found] = needed_of(in_force, "robbery")
+    assert (found.slug, found.pointer, found.members) == ("approvals-needed", "/approval", {"needed": 2, "have": 0})
     assert needed_of(in_force, "arson") == []
+
+
+@pytest.mark.parametrize(
+    ("needed", "said"),
+    [
+        (1, "needs signatures by 1 reviewer other than the publisher; 0 have signed"),
+        (2, "needs signatures by 2 reviewers other than the publisher; 0 have signed"),
+    ],
+)
+def test_refusal_of_unsigned_entry_says_how_many_reviewers_it_needs(needed, said):
+    """The text is for people, the members for programs (rule HD1)."""
+    [found] = unsigned(a_policy(approvals=needed), a_revision(), NO_KINDS)
+    assert (found.slug, found.pointer, found.detail) == ("approvals-needed", "/approval", said)
+    assert found.members == {"needed": needed, "have": 0}
+    assert unsigned(a_policy(), a_revision(category="arson"), NO_KINDS) == []
 
 
 def test_signed_request_conflicts_with_entry_of_unknown_kind(desk):

@@ -31,6 +31,16 @@ def test_signature_verifies_with_key_named_in_header():
     assert verifies(SIGNED, FORM, KEY)
 
 
+def test_header_has_at_most_1024_characters():
+    """A longer one is not even decoded (rule AP3)."""
+    least = len(json.dumps(HEADER | {"kid": ""}))
+    longest, too_long = (encoded(json.dumps(HEADER | {"kid": "k" * (size - least)}).encode()) for size in (768, 769))
+    assert (len(longest), len(too_long)) == (1024, 1026)
+    assert header_of(longest).issued_at == AT_S
+    with pytest.raises(ValueError, match="the header is too long"):
+        header_of(too_long)
+
+
 def test_signature_is_compatible_with_jws_library():
     """With its content put back it is a JWS, and a JWS of the library is an approval (RFC 7515, appendix F)."""
     whole = f"{SIGNED.protected}.{encoded(FORM.encode())}.{SIGNED.signature}"

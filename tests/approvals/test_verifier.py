@@ -277,14 +277,25 @@ def test_unapproved_entry_is_counted_by_reason(entry, reason):
     assert +verifier.untrusted == {reason: 1}
 
 
-def test_error_during_check_makes_entry_untrusted(monkeypatch):
-    """An unexpected error never lets an entry pass (rule NC5)."""
+def test_entry_under_another_number_has_no_content():
+    """It is somebody else's content, so its number has no kind either (rule NC3)."""
+    other = trust().verify(GOOD, ("b", 1), "1")
+    assert (other, other.said) == (Untrusted("b", 1, GOOD.ends_at), None)
+    assert trust().verify(NEW, ("b", 1), "1").said == NEW
+
+
+def test_error_during_check_makes_entry_untrusted(monkeypatch, caplog):
+    """An unexpected error never lets an entry pass, and is logged with its place in the code (rule NC5)."""
 
     def broken(_text):
         raise MemoryError
 
     monkeypatch.setattr(form, "read", broken)
-    assert isinstance(trust().verify(GOOD, ("a-1", 1), "1"), Untrusted)
+    verifier = trust()
+    assert verifier.verify(GOOD, ("a-1", 1), "1") == Untrusted("a-1", 1, GOOD.ends_at, None)
+    assert verifier.untrusted == dict.fromkeys(REASONS, 0) | {"signature": 1}
+    said = "log: an entry is ignored, because checking its approval caused an unexpected error: "
+    assert caplog.messages[0].startswith(said + "MemoryError")
 
 
 def test_signature_is_checked_again_only_after_change_of_keys(monkeypatch):
@@ -381,6 +392,95 @@ def test_alert_approved_by_restored_key_is_not_sent_again_to_sessions_that_have_
     town.hub.live.verify_again(alert)
     town.publish(proved(a_cancel("a-1", 3), "r-1"))
     assert (early.received(), late.received()) == (["-a-1/3"], ["-a-1/3"])
+
+
+def a_policy(approvals):
+    """Return a policy in which robberies need this number of reviewers."""
+    robbery = {"title": "Robbery", "approvals": approvals}
+    return Policy.model_validate({"name": "p", "audience": POLICY.audience, "categories": {"robbery": robbery}})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        ((0, []), (0, []), 0),
+        ((1, ["r-1"]), (1, ["r-1"]), 0),
+        ((0, []), (0, ["r-1"]), 1),
+        ((0, ["r-1"]), (0, []), 1),
+        ((0, []), (1, []), 1),
+        ((1, []), (0, []), 1),
+        ((1, ["r-1"]), (1, ["r-2"]), 1),
+        ((0, ["r-1"]), (1, ["r-1"]), 1),
+    ],
+)
+def test_watchers_are_called_if_reload_may_change_result_of_a_check(before, after, changes):
+    """The version rises with each such reload, and by one (rule NC3)."""
+    called, verifier = [], ApprovalVerifier(a_policy(before[0]), known(*before[1]) if before[1] else {})
+    verifier.watch(lambda: called.append(verifier.version))
+    verifier.replace(a_policy(after[0]), known(*after[1]) if after[1] else {})
+    assert (verifier.version, called) == (changes, list(range(1, changes + 1)))
+    verifier.replace(a_policy(2), known("r-3"))
+    assert verifier.version == changes + 1
+
+
+def test_reload_of_policy_without_approvals_and_reviewers_changes_no_check():
+    """All entries were accepted before, and still are."""
+    called, verifier = [], ApprovalVerifier(a_policy(0), {})
+    verifier.watch(lambda: called.append(1))
+    verifier.replace(Policy.model_validate({"name": "other", "categories": {"arson": {"title": "Arson"}}}), {})
+    assert (verifier.version, called) == (0, [])
+
+
+def test_entry_that_stays_live_is_accepted_with_the_same_content_only():
+    """The policy asks for a signature that the alert does not have (rules NC7, HD7)."""
+    alert, verifier = a_revision(), ApprovalVerifier(a_policy(0), {})
+    verifier.replace(a_policy(1), known("r-1"))
+    assert isinstance(verifier.verify(alert, ("a-1", 1), "1"), Untrusted)
+    assert verifier.still_valid(alert, frozenset())
+    assert verifier.verify(alert, ("a-1", 1), "2") == alert
+    for other in (a_revision(headline="Other"), a_revision("b"), a_revision(revision=2)):
+        assert isinstance(verifier.verify(other, (other.id, other.revision), other.alert.headline), Untrusted)
+
+
+def test_signer_who_was_removed_in_an_earlier_reload_is_still_missing():
+    """Two reviewers signed. One of them was removed, and a later policy asks for two (rule NC7)."""
+    alert, verifier = proved(a_revision(), "r-1", "r-2"), ApprovalVerifier(a_policy(1), known("r-1", "r-2"))
+    for names in (["r-1", "r-2"], ["r-1"], ["r-1", "r-3"]):
+        verifier.replace(a_policy(1), known(*names))
+        assert verifier.verify(alert, ("a-1", 1), "1") == alert
+    verifier.replace(a_policy(2), known("r-1"))
+    assert not verifier.still_valid(alert, frozenset())
+    verifier.replace(a_policy(2), known("r-1", "r-2"))
+    assert verifier.still_valid(alert, frozenset())
+
+
+def test_cancel_needs_approvals_unless_it_is_the_first_entry_of_an_unknown_alert(caplog):
+    """Nothing is cancelled by the first entry of an id, which only says that the alert has ended (rules HD1, CP15)."""
+    verifier, behind = ApprovalVerifier(a_policy(1), known("r-1")), frozenset({("robbery", False)})
+    for cancel, alert, is_good in [
+        (a_cancel(revision=1), None, True),
+        (a_cancel(revision=1), a_revision(), False),
+        (a_cancel(revision=2), None, False),
+        (a_cancel(revision=2), a_revision(), False),
+        (proved(a_cancel(revision=2), "r-1"), a_revision(), True),
+    ]:
+        verifier.verify(cancel, (cancel.id, cancel.revision), f"position {cancel.revision}")
+        assert verifier.verify_cancel(cancel, alert, behind) is is_good
+    assert verifier.untrusted == dict.fromkeys(REASONS, 0) | {"unsigned": 2}
+    assert caplog.messages[-1] == (
+        "log: the entry at position 2 is ignored, because it is not approved as required: unsigned"
+    )
+
+
+def test_metric_counts_untrusted_entries_by_reason():
+    """A reason that did not occur is there too, with 0."""
+    verifier = trust()
+    verifier.verify(NEW, ("b", 1), "1")
+    [metric] = verifier.metrics()
+    assert (metric.name, metric.type) == ("geocast_log_untrusted", "counter")
+    assert metric.documentation == "Entries of the log that were set aside because they are not approved"
+    counted = {sample.labels["reason"]: sample.value for sample in metric.samples if sample.name.endswith("_total")}
+    assert counted == dict.fromkeys(REASONS, 0) | {"unsigned": 1}
 
 
 # ---- restoring a lost log ------------------------------------------------------------------------------------------

@@ -104,3 +104,23 @@ def test_circle_that_a_box_is_said_to_contain_is_inside():
         rim = s2.around((lat[one], lng[one]), np.linspace(0, 2 * np.pi, 90), [angle[one] * EARTH_RADIUS_M] * 90)
         assert (box.apart(rim[:, 1], rim[:, 0]) < 1e-9).all()
     assert said.sum() > 60
+
+
+@pytest.mark.parametrize(
+    ("box", "disc", "inside"),
+    [
+        (LatLngBox(40.0, 60.0, 170.0, 40.0), (50.0, -170.0, 10.0), True),  # it touches the north and the south
+        (LatLngBox(40.0, 60.0, 170.0, 40.0), (50.1, -170.0, 10.0), False),
+        (LatLngBox(40.0, 60.0, 170.0, 40.0), (49.9, -170.0, 10.0), False),
+        (LatLngBox(-10.0, 10.0, 5.0, 20.0), (0.0, 14.0, 9.5), False),  # beyond the west
+        (LatLngBox(-10.0, 10.0, 5.0, 20.0), (0.0, 16.0, 9.5), False),  # beyond the east
+        (LatLngBox(-10.0, 10.0, 5.0, 20.0), (0.0, 15.0, 9.5), True),
+        (LatLngBox(-90.0, 90.0, 0.0, 360.0), (0.0, 1.0, 80.0), True),  # across the meridian at which the box begins
+        (LatLngBox(-90.0, 90.0, 0.0, 360.0), (0.0, 1.0, 90.0), False),  # half of the sphere
+        (LatLngBox(80.0, 90.0, 0.0, 90.0), (90.0, 45.0, 1.0), False),  # around the pole
+    ],
+)
+def test_circle_is_contained_up_to_the_sides_of_the_box(box, disc, inside):
+    """A circle that touches a side from within is inside; no warning is raised at a pole."""
+    lat, lng, radius = disc
+    assert box.contains_disc(np.array([lat]), np.array([lng]), np.radians([radius])).tolist() == [inside]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from geocast.geometry import polygon_union
-from geocast.geometry.polygon_union import Piece, join, pieces
+from geocast.geometry.polygon_union import Piece, join, pieces, simpler
 from geocast.geometry.published_polygon import RequestedPolygon, publish_polygons
-from geocast.geometry.sphere import EARTH_RADIUS_M, unit_vectors
+from geocast.geometry.sphere import EARTH_RADIUS_M, distance_m, unit_vectors
 from geocast.geometry.spherical_polygon import SphericalPolygon
 
 FARTHEST_M = 250  # the limit beyond a zone: 100 m for simplifying, a buffer of 110 or 120 m, and some for joining
@@ -282,3 +282,54 @@ def test_points_are_unit_vectors_of_corners():
     piece = Piece(square(10, 50, 1), 0.0)
     assert piece.points().shape == (3, 5)
     assert math.isclose(float((piece.points() ** 2).sum()), 5)
+
+
+def test_radius_of_piece_reaches_from_middle_of_corners_to_farthest_corner():
+    """The corner that ends the ring counts once."""
+    ring = np.array([[9.0, 11.0, 11.0, 9.0, 9.0], [0.0, 0.0, 1.0, 1.0, 0.0]])
+    assert Piece(ring, 500.0).radius_m() == pytest.approx(distance_m(0.5, 10.0, 0.0, 9.0), rel=1e-4)
+
+
+def rectangle(west, south, east, north, step=1.0):
+    """Return a piece without a buffer between meridians and near parallels, which have a corner at each step."""
+    there = np.arange(west, east + step / 2, step)
+    lng = [*there, *there[::-1], there[0]]
+    return Piece(np.array([lng, [south] * len(there) + [north] * len(there) + [south]]), 0.0)
+
+
+def test_only_pieces_that_touch_are_joined():
+    """A piece in the corner of two that touch stays as it is. Pieces 2.5 m apart are joined only across a gap."""
+    tall, wide, alone = rectangle(0, 0, 1, 5), rectangle(1, 0, 5, 1), rectangle(3, 3, 4, 4)
+    found = join([tall, wide, alone])
+    assert len(found) == 2
+    assert [piece for piece in found if piece is alone] == [alone]
+    bent = Piece(np.array([[0.0, 5.0, 5.0, 1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0, 5.0, 5.0, 0.0]]), 0.0)
+    assert {id(piece) for piece in join([bent, alone])} == {id(bent), id(alone)}
+    metre = math.degrees(1 / EARTH_RADIUS_M)
+    near = rectangle(1 + 2.5 * metre, 0, 5 + 2.5 * metre, 1)
+    assert len(join([rectangle(0, 0, 1, 1), near])) == 2
+    assert len(join([rectangle(0, 0, 1, 1), near], 1.0)) == 1
+
+
+def test_gap_between_very_wide_pieces_is_closed_far_from_their_middle_too():
+    """Distances on a plane are longer far from its centre than on the sphere."""
+    gap = math.degrees(800 / EARTH_RADIUS_M)
+    [joined] = join([rectangle(-50, 0, 50, 1), rectangle(-50, 1 + gap, 50, 2)], 1_000.0)
+    ring = SphericalPolygon(joined.ring.T.tolist(), joined.beyond_m)
+    inside = np.array(unit_vectors(np.full(99, 1 + gap / 2), np.linspace(-49.9, 49.9, 99)))
+    assert ring.contains_all(inside, np.zeros(99)).all()
+
+
+def test_width_of_piece_counts_from_middle_of_all_its_corners():
+    """The first corner may be farther from the last ones (rule A18)."""
+    assert rectangle(0, 0, 80, 10, 5.0).keeps_a18()
+    assert not rectangle(0, 0, 130, 10, 5.0).keeps_a18()
+
+
+def test_piece_may_be_simplified_to_a_triangle_but_not_further():
+    """A corner within the tolerance is removed, and the buffer becomes wider by the tolerance."""
+    nearly = Piece(np.array([[0.0, 0.5, 1.0, 0.0, 0.0], [0.0, 0.0001, 0.0, 1.0, 0.0]]), 5.0)
+    triangle = simpler(nearly, 100.0)
+    assert (triangle.ring.shape, triangle.beyond_m) == ((2, 4), 105.0)
+    assert simpler(triangle, 100.0) is triangle
+    assert simpler(nearly, 1e7) is nearly

@@ -16,9 +16,12 @@ from geocast.geometry.published_polygon import (
     MAX_CORNERS,
     TOLERANCES_M,
     RequestedPolygon,
+    _from_line,
+    box_around,
     corner_depths,
     kept_corners,
     publish_polygons,
+    smallest_circle,
     split_edges,
     split_rings,
 )
@@ -359,3 +362,69 @@ def test_ring_that_crosses_itself_at_every_tolerance_is_published():
     assert (
         SphericalPolygon(polygon.ring, polygon.buffer_m).contains_all(points[:, inside], np.zeros(inside.sum())).all()
     )
+
+
+def test_smallest_circle_is_around_the_middle_of_all_corners():
+    """It has the given radius, and there is none if a corner is outside (rule HD10)."""
+    corners = [(49.9, 10.0), (50.1, 10.0), (50.0, 9.9), (50.0, 10.1)]
+    farthest_m = distance_m(50.0, 10.0, 50.1, 10.0)
+    lat, lng, radius_m = smallest_circle(corners, farthest_m + 10)
+    assert (lat, lng, radius_m) == (pytest.approx(50.0, abs=1e-3), pytest.approx(10.0), farthest_m + 10)
+    assert smallest_circle(corners, farthest_m - 20) is None
+    assert smallest_circle([(-10.0, -120.0)] * 2, 0.5) == (pytest.approx(-10.0), pytest.approx(-120.0), 0.5)
+
+
+def outline_of(*corners, beyond_m=0.0):
+    """Return a polygon with these corners, (longitude, latitude), and a buffer."""
+    return RequestedPolygon.of_arcs(*np.array([*corners, corners[0]], float).T, beyond_m)
+
+
+def test_ring_that_is_not_simplified_keeps_all_corners_and_its_buffer():
+    """A corner in the middle of an edge counts too, and no tolerance is added to the buffer (rule B9)."""
+    outline = outline_of((0, 0), (0.5, 0), (1, 0), (1, 1), beyond_m=15.0)
+    assert outline.corners_left(0) == 4
+    assert outline_of((0, 0), (0, 0), (1, 0), (1, 1)).corners_left(0) == 4
+    assert outline.published(outline.ring(0), 100.0).buffer_m == 20.0
+    assert outline.corners_left(100.0) == 3
+    assert outline.published(outline.ring(100.0), 100.0).buffer_m == 120.0
+
+
+def test_triangle_keeps_its_own_ring():
+    """Only a ring without area is replaced by a box (rule HD10)."""
+    outline = outline_of((0, 0), (1, 0), (1, 1))
+    assert outline.own_ring(10.0) is outline.ring(10.0)
+    assert len(outline_of((0, 0), (1, 0), (1, 0.00005)).own_ring(100.0)) == 4
+
+
+@pytest.mark.parametrize("bearing", range(0, 180, 15))
+def test_box_around_slanted_strip_is_hardly_larger_than_the_strip(bearing):
+    """The box has the direction of the strip: 40 km by 2 km (rule HD10)."""
+    way = math.radians(bearing)
+    corners = [
+        s2.around((50.0, 10.0), [way + math.atan2(side, along)], [math.hypot(side, along)])[0]
+        for along, side in ((-2e4, -1e3), (2e4, -1e3), (2e4, 1e3), (-2e4, 1e3))
+    ]
+    lng, lat = np.array([*corners, corners[0]]).T
+    box = SphericalPolygon(np.array(box_around(lng, lat)).T.tolist(), 0.0)
+    assert box.contains_all(np.array(unit_vectors(lat, lng)), np.zeros(5)).all()
+    assert box.area_m2() < 1.6 * 4e4 * 2e3
+
+
+def test_ring_counts_as_crossing_itself_if_the_test_would_take_too_long():
+    """The limit is the caller's (rule HD3)."""
+    lng, lat = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)], float).T
+    assert not RequestedPolygon.of_arcs(lng, lat, 0.0).crosses
+    assert RequestedPolygon.of_arcs(lng, lat, 0.0, most_compared=0).crosses
+
+
+def test_distance_from_line_is_that_of_its_nearest_point():
+    """A line without length is a point."""
+    points = np.array([[3.0, 4.0], [1.0, 2.0], [-3.0, 4.0], [14.0, 3.0], [0.0, 0.0]])
+    start, end = np.array([[0.0, 0.0]] * 5), np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 0.0], [10.0, 0.0], [0.0, 0.0]])
+    assert _from_line(points, start, end).tolist() == [5.0, 2.0, 5.0, 5.0, 0.0]
+
+
+def test_ring_along_a_line_is_refused_because_it_has_no_area():
+    """A ring that may cross itself is not told that it must not (rule CP22)."""
+    with pytest.raises(ValueError, match=r"^must have an area$"):
+        outline_of((0, 0), (1, 0), (2, 0))

@@ -17,8 +17,10 @@ from geocast.geometry.sphere import (
     cell_place,
     chord2,
     chord2_to_m,
+    circle_area_m2,
     cover,
     distance_m,
+    lat_lng,
     limit_chord2,
     publish_circle,
     unit_vector,
@@ -301,3 +303,23 @@ def test_cover_is_small_for_a_point_and_everything_for_the_globe():
     cell = cell_of(*DALLAS, 10)
     assert cover(*DALLAS, 0.0, 10) == [(c, c) for c in sorted(h3.grid_disk(cell, 1))]
     assert cover(*DALLAS, 2e7, 10) == [(0, 2**63 - 1)]
+
+
+# ---- coordinates and areas ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("lat", "lng"), [*CORNERS[2:], DALLAS, (-45.0, 135.0), (60.0, -120.0)])
+def test_latitude_and_longitude_of_unit_vector_are_those_of_its_point(lat, lng):
+    """Each quadrant of the earth is tested, and the antimeridian."""
+    assert lat_lng(unit_vector(lat, lng)) == pytest.approx((lat, lng))
+
+
+def test_area_of_circle_is_that_of_a_cap_of_the_sphere():
+    """A small circle is nearly flat, and no circle is larger than the earth."""
+    earth_m2 = 4 * math.pi * EARTH_RADIUS_M**2
+    quarter_m = HALF_CIRCUMFERENCE_M / 2
+    assert circle_area_m2(0.01) == pytest.approx(math.pi * 0.01**2, rel=1e-12)
+    assert circle_area_m2(500.0) == pytest.approx(math.pi * 500.0**2, rel=1e-8)
+    assert circle_area_m2(quarter_m) == pytest.approx(earth_m2 / 2)
+    assert circle_area_m2(2 / 3 * HALF_CIRCUMFERENCE_M) == pytest.approx(earth_m2 * 3 / 4)
+    assert circle_area_m2(HALF_CIRCUMFERENCE_M) == circle_area_m2(3e7) == pytest.approx(earth_m2)

@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import spherely
 from support import s2
 
-from geocast.geometry.sphere import distance_m, unit_vector, unit_vectors
-from geocast.geometry.spherical_polygon import Edges, SphericalPolygon
+from geocast.geometry.sphere import circle_area_m2, distance_m, unit_vector, unit_vectors
+from geocast.geometry.spherical_polygon import Edges, SphericalPolygon, angle_between
 
 CM = 0.01
 SIZES_M = (100.0, 1_000.0, 30_000.0, 800_000.0, 3_000_000.0)
@@ -86,6 +87,38 @@ def test_bounding_circle_contains_all_places_inside():
         assert all(distance_m(lat, lng, ring.lat, ring.lng) <= ring.radius_m for lng, lat in inside.tolist())
 
 
+@pytest.mark.parametrize("centre", s2.CENTRES)
+@pytest.mark.parametrize("size_m", SIZES_M)
+def test_area_of_ring_agrees_with_s2_whichever_way_it_turns(centre, size_m):
+    """Without a buffer, it is the area that the ring encloses."""
+    ring = s2.a_ring(np.random.default_rng(7), centre, size_m, 30)
+    expected = spherely.area(spherely.create_polygon(ring[:-1]), radius=s2.EARTH_RADIUS_M)
+    for corners in (ring, ring[::-1]):
+        assert SphericalPolygon(corners, 0.0).area_m2() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("radius_m", "buffer_m"), [(10_000.0, 500.0), (400_000.0, 90_000.0), (3e6, 1e6)])
+def test_area_of_round_ring_with_buffer_is_that_of_wider_circle(radius_m, buffer_m):
+    """The strip around a convex ring is exact (Steiner's formula)."""
+    ring = s2.around((50.0, 10.0), np.linspace(0, 2 * math.pi, 721), np.full(721, radius_m)).tolist()
+    assert SphericalPolygon(ring, buffer_m).area_m2() == pytest.approx(circle_area_m2(radius_m + buffer_m), rel=1e-4)
+
+
+def test_angle_between_points_is_their_distance_on_the_sphere():
+    """Columns are compared with columns, or all with one."""
+    places = [(0.0, 0.0), (0.0, 90.0), (90.0, 0.0), (0.0, 180.0), (45.0, 0.0)]
+    points = np.array([unit_vector(*place) for place in places]).T
+    expected = [0.0, math.pi / 2, math.pi / 2, math.pi, math.pi / 4]
+    assert angle_between(points, points[:, :1]) == pytest.approx(np.array(expected))
+
+
+def test_selected_edges_measure_the_same_distances():
+    """An edge may be selected more than once."""
+    ring = SphericalPolygon(s2.a_ring(np.random.default_rng(3), (50.0, 10.0), 10_000.0, 12), 0.0)
+    place, which = unit_vector(50.2, 10.1), np.array([3, 0, 3, 11])
+    assert ring.edges().take(which).apart(*place).tolist() == ring.edges().apart(*place)[which].tolist()
+
+
 def test_distance_to_very_short_edge_is_exact():
     """The product (a-b)×(a+b) keeps digits that a×b would lose: an edge of 11 cm is exact to 1 mm at 1 km (rule D5)."""
     a, b = unit_vector(45.0, 9.0), unit_vector(45.0, 9.000001)
@@ -109,3 +142,12 @@ def test_invalid_ring_raises_no_error(ring):
     each = SphericalPolygon(ring, 20.0)
     assert math.isfinite(each.radius_m)
     assert isinstance(each.contains(unit_vector(50.0, 50.0), 10.0), bool)
+
+
+def test_place_a_quarter_of_the_earth_away_is_outside():
+    """The place has no position on the ring's plane (Rules 1 and 3)."""
+    ring = SphericalPolygon([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0)], 20.0)
+    assert ring.centre == (1.0, 0.0, 0.0)
+    for place in ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0)):
+        assert not ring.contains(place, 0.0)
+        assert not ring.contains_all(np.array([place]).T, np.zeros(1)).any()

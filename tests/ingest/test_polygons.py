@@ -190,7 +190,9 @@ def test_area_with_too_many_corners_is_refused_unless_it_may_be_simplified():
     area = [polygon(wavy(300)), polygon(wavy(300, 40.0))]
     answer = PublisherHarness(in_force=rivers()).publish(category="flood", area=area)
     assert slugs(answer) == (422, "area-too-complex", [("area-too-complex", "/area")])
-    assert answer[1].violations[0].detail == "must have at most 500 corners as published"
+    [violation] = answer[1].violations
+    assert violation.detail == "must have at most 500 corners as published"
+    assert violation.members == {"max_corners": 500}
     status, entry = PublisherHarness(in_force=rivers(simplify_m=2_000)).publish(category="flood", area=area)
     assert status == 201
     assert sum(len(shape.ring) - 1 for shape in entry.alert.area) <= 500

@@ -116,6 +116,15 @@ def test_area_of_several_shapes_is_found_once_and_removed_as_a_whole():
     assert checked.check(DALLAS) == 0
 
 
+@pytest.mark.parametrize("count", [1, FEW, FEW + 1])
+def test_circle_without_extent_contains_its_centre(count):
+    """The edge of a circle belongs to it (rule R1), however many circles are in the cube."""
+    index = CircleIndex[int](1)
+    for number in range(count):
+        index.add(number, [Circle(*DALLAS, 0.0)])
+    assert sorted(index.containing(unit_vector(*DALLAS), 0.0)) == list(range(count))
+
+
 def test_area_without_circle_contains_no_place():
     """The area has only a shape of a later release (rule G4)."""
     index = CircleIndex[str](1)
@@ -137,6 +146,18 @@ def test_number_of_candidates_hardly_depends_on_areas_far_away(reach):
         cubes = [slots for level in checked.index._levels for slots in level.near(unit_vector(*DALLAS), reach)]
         looked_at.append(sum(1 if isinstance(slots, int) else len(slots) for slots in cubes))
     assert 10 <= looked_at[0] <= looked_at[1] <= 15
+
+
+def test_greatest_radius_of_level_is_forgotten_when_level_is_empty():
+    """So one large circle does not make all later searches slower (Rule 3)."""
+    index = CircleIndex[str](1)
+    level = index._levels[1]
+    first, second = (index.add("a", [Circle(*DALLAS, radius)]) for radius in (1_000.0, 500.0))
+    index.discard(first)
+    assert level.greatest_m == 1_000.0
+    index.discard(second)
+    index.add("b", [Circle(*DALLAS, 500.0)])
+    assert level.greatest_m == 500.0
 
 
 class Coming(RuleBasedStateMachine):

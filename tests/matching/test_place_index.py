@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from geocast.geometry.sphere import cell_place, unit_vector
+from geocast.geometry.sphere import cell_of, cell_place, unit_vector
 from geocast.matching.columns import Column
 from geocast.matching.place_index import NO_BALL, PAGE_SIZE, PlaceIndex, nearest_first
 from geocast.model.alert import Circle
@@ -194,6 +194,15 @@ def test_place_at_centre_is_inside_smallest_circle():
         assert checked.check(Circle(*centre, 1e-3)) == 1
 
 
+def test_bounding_ball_of_single_place_is_as_wide_as_its_reach():
+    """It grows only as far as the place reaches after a move (Rule 1)."""
+    index = PlaceIndex(4)
+    slot = index.add(1, *DALLAS, 60.0)
+    assert index._balls.items[3] * RADIUS_OF_EARTH_M == pytest.approx(60.0)
+    index.move(slot, *point_at(DALLAS, 0.0, 20.0), 50.0)
+    assert index._balls.items[3] * RADIUS_OF_EARTH_M == pytest.approx(70.0, abs=CM)
+
+
 def test_bounding_ball_of_page_with_few_places_is_small():
     """The ball is centred on the page's first place, not on the centre of the earth."""
     checked = CheckedPlaceIndex()
@@ -347,9 +356,9 @@ def test_removed_place_cannot_be_moved_or_removed():
     checked = CheckedPlaceIndex()
     slot = checked.add(1, *DALLAS)
     checked.remove(slot)
-    with pytest.raises(AssertionError, match="no such place"):
+    with pytest.raises(AssertionError, match=r"^no such place"):
         checked.index.remove(slot)
-    with pytest.raises(AssertionError, match="no such place"):
+    with pytest.raises(AssertionError, match=r"^no such place"):
         checked.index.move(slot, *DALLAS, 0.0)
 
 
@@ -413,6 +422,19 @@ class AnyLife(RuleBasedStateMachine):
         return sorted(self.checked.places)[pick % len(self.checked.places)]
 
 
+def test_two_pages_are_joined_when_half_of_a_page_holds_their_places():
+    """A full page after them makes no difference."""
+    checked = CheckedPlaceIndex(4)
+    in_order = sorted((near(random.Random(n), DALLAS, 5_000) for n in range(8)), key=lambda at: cell_of(*at, 10))
+    slots = [checked.add(row, *place) for row, place in enumerate(in_order)]
+    assert [checked.index._counts[page] for page in checked.index._order] == [2, 2, 4]
+    checked.remove(slots[1])
+    assert [checked.index._counts[page] for page in checked.index._order] == [1, 2, 4]
+    checked.remove(slots[3])
+    assert [checked.index._counts[page] for page in checked.index._order] == [2, 4]
+    check_pages(checked.index)
+
+
 TestAnyLife = pytest.mark.slow(AnyLife.TestCase)
 TestAnyLife.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
 
@@ -430,6 +452,23 @@ def test_nearest_first_sorts_nearest_and_keeps_order_of_others(count):
     head = by_distance[: max(0, count)]
     assert result.dtype == np.int32
     assert result.tolist() == head + sorted(set(rows.tolist()) - set(head))
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 500])
+def test_nearest_first_finds_nearest_of_many_rows(count):
+    """The nearest rows may be anywhere in the list."""
+    rows, dice = np.arange(1_000, dtype=np.int32), np.random.default_rng(count)
+    for _ in range(20):
+        distances = dice.random(1_000)
+        assert nearest_first(rows, distances, count)[:count].tolist() == np.argsort(distances)[:count].tolist()
+
+
+@pytest.mark.parametrize("count", [100, 1_000])
+def test_nearest_first_keeps_order_of_rows_at_equal_distances(count):
+    """If all rows are among the nearest, those at the same distance keep their order."""
+    rows = np.arange(100, dtype=np.int32)
+    distances = np.arange(100) % 3
+    assert nearest_first(rows, distances, count).tolist() == sorted(range(100), key=lambda row: row % 3)
 
 
 @pytest.mark.parametrize("size", [0, 1])

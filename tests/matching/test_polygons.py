@@ -8,7 +8,7 @@ from geocast.geometry.sphere import distance_m, unit_vectors
 from geocast.geometry.spherical_polygon import SphericalPolygon
 from geocast.matching import place_index, polygons
 from geocast.matching.alert_index import AlertIndex
-from geocast.matching.place_index import PlaceIndex
+from geocast.matching.place_index import PlaceIndex, _ball
 from geocast.model.alert import Circle, Polygon
 
 SIZES_M = (50.0, 2_000.0, 60_000.0, 1_500_000.0)
@@ -59,6 +59,43 @@ def test_found_places_agree_with_polygon_test_and_with_s2(centre, size_m, buffer
         assert distance == pytest.approx(distance_m(ring.lat, ring.lng, places[row][1], places[row][0]), abs=0.01)  # D6
 
 
+@pytest.mark.parametrize("size_m", SIZES_M)
+@pytest.mark.parametrize("centre", s2.CENTRES[::2])
+def test_ball_counts_as_inside_or_outside_only_if_all_its_places_do(centre, size_m):
+    """Balls of all sizes are sorted, among them one around places of half the earth (Rule 1)."""
+    dice = np.random.default_rng(int(size_m))
+    ring = SphericalPolygon(s2.a_ring(dice, centre, size_m, 40), 20.0)
+    middles = vectors(s2.places(dice, centre, size_m, 60))
+    spread = size_m * dice.choice([0.001, 0.03, 0.3, 3.0], 60)
+    near = [
+        s2.places(dice, np.degrees([np.arcsin(z), np.arctan2(y, x)]), far, 12)
+        for (x, y, z), far in zip(middles.T, spread, strict=True)
+    ]
+    reaches = np.zeros(12)
+    balls = [_ball(np.vstack([vectors(each), reaches])) for each in near]
+    inside, cut = polygons.PolygonMatcher(ring).sort(np.array(balls))
+    assert not set(inside) & set(cut)
+    assert len(cut) < 60
+    for ball, each in enumerate(near):
+        if ball not in cut:
+            assert (ring.contains_all(vectors(each), reaches) == (ball in inside)).all()
+
+
+def test_ball_around_middle_of_earth_may_be_near_any_edge():
+    """Two places of the page are antipodes, so the ball's centre has no direction (Rule 1)."""
+    ring = SphericalPolygon([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)], 20.0)
+    inside, cut = polygons.PolygonMatcher(ring).sort(np.array([[0.0, 0.0, 0.0, 1.0]]))
+    assert (inside.tolist(), cut.tolist()) == ([], [0])
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 4), (5, 0), (5, 1), (5, 2), (6, 3), (5, 9)])
+def test_parts_cover_each_index_once(count, size):
+    """A part has at least one index, even if a single place has more edges than fit (Rule 3)."""
+    parts = [range(count)[part] for part in polygons._parts(count, size)]
+    assert [index for part in parts for index in part] == list(range(count))
+    assert all(1 <= len(part) <= max(1, size) for part in parts)
+
+
 def test_search_finds_all_places_in_one_spot():
     """A page whose places share one spot is inside, outside, or near an edge as a whole (rule D4)."""
     square = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0)]
@@ -106,6 +143,7 @@ def test_alert_index_agrees_with_place_index(size_m):
         circle = Circle(centre[0], centre[1], size_m / 10)
         shapes[name] = (Polygon(tuple(corners), 20.0), circle)[: 1 + name % 2] if name % 5 else (circle,)
         filed = areas.add(name, shapes[name])
+        assert isinstance(filed, int) is (len(shapes[name]) == 1 and isinstance(shapes[name][0], Circle))
         if name % 7 == 0:
             areas.discard(filed)
             del shapes[name]

@@ -87,6 +87,12 @@ def test_value_out_of_range_for_its_key_is_refused(key, fits, does_not):
             assert told(text)[0].startswith(f"calls.arrest.{key}"), value
 
 
+def test_refusal_of_rings_says_that_they_must_rise():
+    """Equal rings are refused as well (docs/reference/call-rules.md, Policy)."""
+    said = "calls.arrest.rings_m: must rise: each must be greater than the one before"
+    assert told(LEAST + "rings_m = [100, 300, 300]\n") == [said]
+
+
 def test_unknown_key_of_a_call_category_is_refused_with_a_suggestion():
     """The error names the most similar known key (rule K1)."""
     assert told(LEAST + "ring_m = [100]\n") == ["calls.arrest.ring_m: is not a key of a policy; did you mean rings_m?"]

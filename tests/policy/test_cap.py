@@ -3,13 +3,16 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import ValidationError
 from support import real_data
 
 from geocast.ingest.cap import language_groups, message
 from geocast.ingest.cap.message import CapCode, Info
 from geocast.policy import Policy, load
+from geocast.policy.cap import CapCategory
 
 PUBLIC_WARNING = load(Path("builtin:public-warning"))
 TORNADO = Info(
@@ -120,6 +123,26 @@ def test_event_on_ignore_list_is_ignored_even_if_its_code_is_mapped():
     assert in_force.ignores([TORNADO])
     assert not in_force.ignores([replace(TORNADO, event="Tornado")])
     assert not claiming(a=["SAME:TOR"]).ignores([TORNADO])
+
+
+@pytest.mark.parametrize(
+    ("mapping", "said"),
+    [
+        ("SAME", "must be valueName:value of an event's code, event:EVENT or category:CATEGORY"),
+        (":TOR", "must be valueName:value of an event's code, event:EVENT or category:CATEGORY"),
+        ("SAME: TOR", "must be valueName:value of an event's code, event:EVENT or category:CATEGORY"),
+        (
+            "category:Weather",
+            f"must name one of CAP's categories: {', '.join(get_args(CapCategory))}",
+        ),
+    ],
+)
+def test_refusal_of_mapping_says_what_is_expected(mapping, said):
+    """The text does not repeat the mapping (rule P13)."""
+    with pytest.raises(ValidationError) as refused:
+        claiming(a=[mapping])
+    assert [each["msg"] for each in refused.value.errors()] == [said]
+    assert {each["type"] for each in refused.value.errors()} <= {"claim", "cap_category"}
 
 
 def test_cap_category_in_feed_is_the_first_mapped_or_the_configured_one():

@@ -18,7 +18,7 @@ from geocast.errors import ConfigError
 from geocast.geometry.sphere import EARTH_RADIUS_M
 from geocast.model.alert import NOTHING_CONFIRMED, Circle, Confirm, OtherShape, Polygon
 from geocast.policy import Policy
-from geocast.policy.confirmation import covered_km2
+from geocast.policy.confirmation import covered_km2, unconfirmed_area, unconfirmed_texts
 from geocast.policy.pii import KINDS, NEVER
 from geocast.stream.compact_revision import pack, unpack
 from geocast.wire.requests import Confirmable
@@ -366,3 +366,11 @@ def test_policy_that_has_been_used_equals_a_fresh_one():
     used, fresh = Policy.model_validate(a_policy().model_dump()), a_policy()
     assert used.pii is not None
     assert used == fresh
+
+
+def test_error_about_an_unneeded_confirmation_says_that_nothing_needs_it():
+    """Neither the area nor a text has what was confirmed (rule A21)."""
+    [area] = unconfirmed_area(5.0, 10.0, Confirm(area_km2=7.0))
+    assert (area.pointer, area.detail) == ("/confirm/area_km2", "must be left out: this area needs no confirmation")
+    [text] = unconfirmed_texts(None, [("/headline", "A fire")], Confirm(text=("name",)))
+    assert (text.pointer, text.detail) == ("/confirm/text/0", "must be left out: no text reads like this")

@@ -206,6 +206,62 @@ def test_revision_to_a_category_too_short_lived_for_the_current_end_is_refused(e
     assert broken(briefer(), current=current, **claims | {"category": "arson", "expires_at": None}) == []
 
 
+@pytest.mark.parametrize(
+    ("min_life_s", "changes", "pointer", "said"),
+    [
+        (0, {"expires_at": -1}, "/expires_at", "must be in the future"),
+        (60, {"expires_at": -1}, "/expires_at", "must be at least 60 s ahead"),
+        (60, {"expires_at": 59_999}, "/expires_at", "must be at least 60 s ahead"),
+        (0, {"expires_at": 3_000_001}, "/expires_at", "must be at most occurred_at + 3600 s"),
+        (
+            0,
+            {"occurred_at": -HOUR_MS},
+            "/occurred_at",
+            "must be less than 3600 s ago, or the alert would end at once",
+        ),
+        (
+            60,
+            {"occurred_at": -3_540_001},
+            "/occurred_at",
+            "must be at most 3540 s ago, because an alert must live for 60 s",
+        ),
+    ],
+)
+def test_error_about_an_expiry_says_what_is_allowed(min_life_s, changes, pointer, said):
+    """Its members have both limits (rules P6 and H8a)."""
+    robbery = {"title": "Robbery", "max_age_s": 3600, "min_life_s": min_life_s}
+    in_force = Policy.model_validate({"name": "p", "categories": {"robbery": robbery}})
+    times = {name: NOON_MS + after_ms for name, after_ms in changes.items()}
+    [violation] = in_force.violations(dataclasses.replace(FINE, **times), NOON_MS)
+    assert (violation.pointer, violation.detail) == (pointer, said)
+    assert violation.members == {"min_life_s": min_life_s, "max_age_s": 3600}
+
+
+@pytest.mark.parametrize(
+    ("granted_m", "said"),
+    [
+        (None, "must be 250 to 500.5 m"),
+        (300, "must be 250 to 300 m"),
+        (250, "must be 250 to 250 m"),
+        (200, "must be at most 200 m for this publisher, and in this category at least 250 m"),
+    ],
+)
+def test_error_about_a_radius_says_what_category_and_grant_allow(granted_m, said):
+    """The smaller of the two maxima counts (rules P7 and P21)."""
+    claims = dataclasses.replace(FINE, occurred_at=NOON_MS - 30_000)
+    [violation] = STRICT.violations(claims, NOON_MS, max_radius_m=granted_m)
+    assert (violation.pointer, violation.detail) == ("/area/radius_m", said)
+    assert violation.members == {"min_radius_m": 250, "max_radius_m": granted_m or 500.5}
+
+
+def test_error_about_an_incident_that_is_too_old_says_how_old_it_may_be():
+    """No other expiry would help, so only one error is reported (rule P4)."""
+    claims = dataclasses.replace(FINE, occurred_at=NOON_MS - 3_600_001)
+    [violation] = BUILT_IN.violations(claims, NOON_MS)
+    assert (violation.pointer, violation.detail) == ("/occurred_at", "must be at most 3600 s ago")
+    assert violation.members == {"max_age_s": 3600}
+
+
 def test_error_of_revision_after_max_age_was_lowered_suggests_a_cancel():
     """The type of the error is that for a shorter-lived category. Its text says what to do (rule P6)."""
     [violation] = briefer().violations(dataclasses.replace(FINE, occurred_at=NOON_MS - 1_000), NOON_MS, a_revision())

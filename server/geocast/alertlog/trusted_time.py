@@ -52,7 +52,7 @@ class TrustedTime:
                 self._candidate = latest, now.monotonic
         elif now.monotonic - self._candidate[1] >= PROVE_S:
             if _advanced(self._candidate, now) <= now.wall_ms:
-                self._known = max(self._known, self._candidate, key=lambda known: _advanced(known, now))
+                self._known = self._candidate
             self._candidate = None
         return min(now.wall_ms, _advanced(self._known, now))
 

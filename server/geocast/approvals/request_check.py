@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ..alertlog.chain import NO_KINDS, Kinds
+from ..alertlog.chain import Kinds
 from ..clock import parse_time
 from ..model import problems
 from ..model.alert import Approval, ApprovalProof, Entry, Revision, Signature
@@ -71,9 +71,9 @@ class ApprovalCheck:
         approved: ApprovalProof | None,
         alert: Revision,
         now_ms: int,
-        behind: Kinds = NO_KINDS,
+        behind: Kinds,
         *,
-        fits: bool = True,
+        fits: bool,
     ) -> list[Violation]:
         """Return what is wrong with the approval of `entry`, the entry that the node would store for a request.
 

@@ -66,7 +66,7 @@ class LatLngBox:
         The result may be False for a circle that is only just inside, or near a pole.
         """
         own = np.radians(lat)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore"):
             # No meridian that is farther away than this touches the circle.
             reach = np.degrees(np.arcsin(np.sin(angle) / np.cos(own)))
         off = (lng - self.west) % 360

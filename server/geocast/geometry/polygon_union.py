@@ -172,8 +172,8 @@ class _Metres:
             # Shrink the shape slightly less than it was grown, because shapely's buffer approximates circles by
             # polygons (Rule 1).
             whole = shapely.buffer(wider, -back_m * _INNER, quad_segs=_QUARTER)
-            for part in solid(whole, beyond_m):
-                yield _tidy(self.piece(part, beyond_m))
+            for each in solid(whole, beyond_m):
+                yield _tidy(self.piece(each, beyond_m))
 
 
 def _tidy(piece: Piece) -> Piece:

@@ -186,5 +186,6 @@ def _pairs_at_level(y: Floats, low: Floats, high: Floats) -> Iterator[tuple[Ints
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:
-    """Return slices of at most `size` items that together cover the indices 0 to `count` - 1."""
-    return (slice(start, start + size) for start in range(0, count, max(1, size)))
+    """Return slices of at most `size` items, but at least one, that together cover the indices 0 to `count` - 1."""
+    size = max(1, size)
+    return (slice(start, start + size) for start in range(0, count, size))

@@ -117,6 +117,14 @@ def test_sent_times_are_compared_as_instants(room):
     assert room.taken(a_message("m-1", sent="2026-01-31T13:00:00+01:00")).outcome == "repeated"
 
 
+def test_later_message_of_same_name_is_about_its_own_alert_only(room):
+    """Its reference names an old message of another alert, which has been updated since (CP11, CP12)."""
+    room.outcomes(a_message("m"), a_message("n", 1, (), named("other")), a_message("n-2", 2, ["n"], named("other, 2")))
+    answer = room.taken(a_message("m", 5, ["n"], named("later")))
+    assert answer.outcome == "updated"
+    assert room.live() == {id_of("m"): "later", id_of("n"): "other, 2"}
+
+
 def test_update_becomes_next_revision_of_alert(room):
     """The revision has the `occurred_at` of the first message.
 

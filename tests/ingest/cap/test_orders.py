@@ -20,6 +20,7 @@ from geocast.alertlog.memory import MemoryLog
 from geocast.errors import LogUnavailable
 from geocast.ingest.cap import decision, ids, service
 from geocast.model.alert import Cancel, Revision, is_id
+from geocast.model.problems import Problem
 
 
 class Dying(MemoryLog):
@@ -240,7 +241,24 @@ def test_message_name_published_as_new_too_often_is_rate_limited(room, monkeypat
     published_and_cancelled(room, 2)
     assert room.outcomes(a_message("m", 1)) == ["published"]
     assert room.outcomes(a_cancel("m", 2, ["m"])) == ["cancelled"]
-    assert room.refused(a_message("m", 3)) == "rate-limited"
+    with pytest.raises(Problem) as refused:
+        room.taken(a_message("m", 3))
+    assert (refused.value.slug, refused.value.headers) == ("rate-limited", {"Retry-After": "3600"})
+    assert refused.value.detail == "3 messages of this name were published as new within a day"
+
+
+def test_late_message_about_two_alerts_leads_to_the_newest(room):
+    """Both alerts were updated after it was sent; messages that refer only to it are about the newer one (CP19)."""
+    room.outcomes(a_message("m"), a_message("n", 1), a_message("n-2", 8, ["n"]), a_message("m-2", 6, ["m"]))
+    assert room.outcomes(a_message("x", 5, ["m", "n"])) == ["superseded"]
+    assert room.tombstones()[id_of("x")] == id_of("n")
+
+
+def test_cancel_under_the_name_of_its_alert_is_taken_twice(room):
+    """The second one finds nothing to cancel; it is not late (CP12, CP13)."""
+    again = a_cancel("m", 5, ["m"])
+    assert room.outcomes(a_message("m"), again, again) == ["published", "cancelled", "ignored"]
+    assert room.taken(again).why == "ended"
 
 
 def test_late_message_cancels_alert_that_it_would_have_replaced(room):

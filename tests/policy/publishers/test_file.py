@@ -107,6 +107,14 @@ def test_bytes_read_from_the_publishers_file_include_the_jurisdiction_files(fold
         load_publishers(path)
 
 
+def test_publishers_file_that_is_missing_is_named_once(tmp_path):
+    """The system says why it cannot be read (rule K1)."""
+    path = tmp_path / "publishers.toml"
+    with pytest.raises(ConfigError) as caught:
+        load_publishers(path)
+    assert str(caught.value) == f"publishers {path}: No such file or directory"
+
+
 TABLE = "[publishers.desk]\n"
 
 

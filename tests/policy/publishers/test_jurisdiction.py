@@ -207,11 +207,13 @@ def test_contains_agrees_with_plain_comparisons_for_a_box_with_a_hole(lat, lng):
         (polygon(SQUARE[:-1]), "polygon 1: must have rings whose last position"),
         (multi([FAR], [[[32, -97], [33, -97], [33, -96], [32, -97]]]), "polygon 2: must have longitudes"),
         (polygon([[500000, 4649776], [500100, 4649776], [500100, 4649876], [500000, 4649776]]), "must have longitudes"),
+        (polygon([[179, 3], [180.5, 3], [180, 4], [179, 3]]), "must have longitudes"),
+        (polygon([[9, 89], [8, 90.5], [7, 89], [9, 89]]), "must have longitudes"),
         (polygon([[0, 0], [1, 1], [0, 1], [1, 0], [0, 0]]), "polygon 1: its rings must not cross"),
         (polygon(FAR, SQUARE), "polygon 1: its rings must not cross"),
         (polygon(SQUARE) | {"crs": {"properties": {"name": "urn:ogc:def:crs:EPSG::3857"}}}, "crs: must be left out"),
     ],
-    ids=range(19),
+    ids=range(21),
 )
 def test_error_about_an_invalid_jurisdiction_repeats_no_coordinate(document, said):
     """The error repeats no coordinate (rule K1)."""

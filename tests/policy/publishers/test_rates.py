@@ -1,8 +1,10 @@
 """Rates of publishers: limits for every window of a minute and of an hour."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geocast.model.problems import Problem
 from geocast.policy.publishers.bounds import Rate
 from geocast.policy.publishers.rates import Rates
 
@@ -60,3 +62,15 @@ def test_request_has_to_wait_exactly_when_a_rate_is_reached(steps, per_minute, p
         assert (wait == 0) == room
         if not wait:
             taken.append(now)
+
+
+def test_request_over_the_rate_is_refused_with_the_seconds_to_wait():
+    """The number of seconds is rounded up, and nothing is recorded (rule PG2)."""
+    rates = Rates()
+    rates.claim("a", (Rate(1, 60),), 0.0)
+    for now_s, after_s in ((0.5, 60), (59.0, 1)):
+        with pytest.raises(Problem) as refused:
+            rates.claim("a", (Rate(1, 60),), now_s)
+        assert (refused.value.slug, refused.value.headers) == ("rate-limited", {"Retry-After": str(after_s)})
+        assert refused.value.detail == f"The next one is allowed in {after_s} s. Nothing was stored."
+    rates.claim("a", (Rate(1, 60),), 60.0)
