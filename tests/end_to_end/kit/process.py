@@ -19,7 +19,7 @@ def is_running(pid: int) -> bool:
 
     A killed process may be a zombie while one of its threads is still ending and holds its sockets open.
     """
-    return any(map(_has_not_ended, Path(f"/proc/{pid}/task").glob("*/stat")))
+    return any(map(_has_not_ended, list(Path(f"/proc/{pid}/task").glob("*/stat"))))
 
 
 def _has_not_ended(thread: Path) -> bool:

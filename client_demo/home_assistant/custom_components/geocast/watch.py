@@ -7,8 +7,8 @@ Rule 2  After a restart of Home Assistant the alerts come from storage, so that 
 Rule 3  After GRACE_S without a connection, nobody knows whether there is an alert. The entities are then unavailable,
         unless an alert is live.
 Rule 4  No alert is acknowledged, because a house is no person who has seen it.
-Rule 5  If the server refuses the token, Home Assistant asks the user for another one, and the old one is kept. A token
-        from a URL is fetched again from time to time.
+Rule 5  If the server refuses the token, Home Assistant asks the user for another one. Meanwhile, alerts still end in
+        time, and a token URL is asked again every TRY_AGAIN_S.
 """
 
 import asyncio
