@@ -36,6 +36,8 @@ ELSEWHERE = frozenset(
             "FAILPOINT",
             "SLOW_FSYNC",
             "PICTURES",
+            "CHECKED",
+            "COMMAND",
             "REPORT_URL",
             "SOAK_EXAMPLES",
             "SOAK_STEPS",

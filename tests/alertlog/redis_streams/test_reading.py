@@ -303,9 +303,10 @@ def test_replica_that_is_behind_position_is_not_read(server, tmp_path):
         run(main)
 
 
-@pytest.mark.usefixtures("strict")
+@pytest.mark.usefixtures("patient")
 def test_move_while_old_entries_are_read_begins_no_epoch(server, replica, monkeypatch):
     """The deleted entries that leave gaps in the old ones are no loss of the log."""
+    monkeypatch.setattr(reading, "LAG_S", PATIENCE_S)
     monkeypatch.setattr(redis_follower, "BATCH", 50)
 
     async def main():
