@@ -262,6 +262,7 @@ def test_documented_limit_equals_its_constant_in_the_source_code(row):
         assert float(value) in set(quantities(f"{row[1]} {row[3]}")), f"{name} is {value}"
 
 
+@cache
 def names_of_metrics():
     """Return the names of all metrics that the code creates, in the form that Prometheus shows."""
     found = set()
