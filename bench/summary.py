@@ -123,7 +123,7 @@ def _growth(found: dict[str, Any]) -> Iterator[Figure]:
     ratios = [last[key] / first[key] for key in ("visit", "move", "filter", "token")]
     yield Figure(f"connect / move / filter / token: {int(most):,} live ÷ {int(few):,} live", ratios, "≤ 1.05")
     if "idle_cpu" in last:
-        yield Figure(f"at rest with 1,000 sessions and {int(most):,} live alerts, % of a core", [100 * last["idle_cpu"]],
+        yield Figure(f"at rest, 1,000 sessions and {int(most):,} live alerts, % of a core", [100 * last["idle_cpu"]],
                      "≤ 0.3", "each session is pinged, and an idle node alone takes 0.2")  # fmt: skip
     yield Figure("CPU of an entry that concerns nobody, µs", [last["foreign_us"]], "≤ 100",
                  "84 µs of these in the hub; since this run, packing an entry has become 7.5 µs faster")  # fmt: skip
