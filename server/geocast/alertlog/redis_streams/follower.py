@@ -186,9 +186,9 @@ class _Follower:
         if before.last == ZERO:
             return True
         place = text_of(before.last)
-        # Another entry may have got the same id and number meanwhile. Example: a clock of Redis was ahead, so each id is
-        # the one before it plus 1. The old primary stored an entry that it never replicated. The new primary gave the
-        # next entry the same id, number and epoch.
+        # Another entry may have got the same id and number meanwhile.
+        # Example: a clock of Redis was ahead, so each id is the one before it plus 1. The old primary stored an entry
+        # that it never replicated. The new primary gave the next entry the same id, number and epoch.
         found = await self._server.ask("XRANGE", self._source.stream, place, place)
         return bool(found) and identity(found[0][1]) == before.last_identity
 
