@@ -8,8 +8,8 @@ from geocast.auth.tokens import Subject
 from geocast.push.devicestore import shard_of
 from geocast.push.service_limits import PushOutcome
 from geocast.push.shards import StaticShards
+from geocast.stream.own_tests import LIFE_MS, with_request
 from geocast.stream.server import background
-from geocast.tryme.alerts import LIFE_MS, with_request
 
 
 async def ask(process, name="device", key="k1", **fields):

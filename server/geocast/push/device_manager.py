@@ -51,8 +51,8 @@ from ..matching.filters import Filter
 from ..model import languages
 from ..model.alert import SEVERITY_RANK, Entry, Untrusted
 from ..stream.live_alerts import LiveAlerts
+from ..stream.own_tests import OwnTests, split_request
 from ..stream.session import Place
-from ..tryme.alerts import OwnTests, split_request
 from . import messages
 from .addresses import Services
 from .client import PushClient

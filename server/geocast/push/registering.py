@@ -27,9 +27,9 @@ from ..model.alert import Severity
 from ..model.problems import Problem, Violation
 from ..policy.publishers.bounds import Rate
 from ..policy.publishers.rates import Rates
+from ..stream.own_test_port import KEY_PATTERN
+from ..stream.own_tests import with_request
 from ..stream.session import MAX_HOLDING, MAX_PLACES, Categories, Languages
-from ..tryme.alerts import with_request
-from ..tryme.port import KEY_PATTERN
 from ..wire.fields import Id, RevisionNumber, StrictModel, broken_fields
 from .addresses import Services
 from .device_manager import DeviceManager

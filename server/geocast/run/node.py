@@ -30,8 +30,8 @@ from ..metrics import Metrics, by_server
 from ..model.alert import Entry
 from ..model.call import CallEntry
 from ..stream.log_reader import PURGE_S, LogHealth
+from ..stream.own_tests import OwnTests
 from ..stream.server import MakeErrands, StreamServer, background
-from ..tryme.alerts import OwnTests
 from .key_source import source_of
 from .reload_mailbox import reloading
 from .runtime_config import RuntimeConfig

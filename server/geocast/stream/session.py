@@ -52,9 +52,9 @@ from ..model import close_codes, languages
 from ..model.alert import SEVERITY_RANK, Revision, Severity
 from ..model.call import SeatState
 from ..model.close_codes import Close, SessionClosed
-from ..tryme.port import KEY_PATTERN, OwnTestMaker
 from ..wire.fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, broken_fields
 from ..wire.frames import Wire
+from .own_test_port import KEY_PATTERN, OwnTestMaker
 
 HEARTBEAT_S = 25  # the default of --heartbeat-s
 # A client that has lost its connection reconnects after a random time between these two. Otherwise all 20,000 clients
