@@ -59,7 +59,7 @@ def command(log_level: str, log_format: str, **more: Any) -> int:
 def _run(*, check: bool, once: bool, metrics: Address | None, **more: Any) -> int:
     import asyncio
 
-    from ..fetch.settings import FetchSettings
+    from ..ingest.fetch.settings import FetchSettings
     from ..run import fetch
 
     settings = FetchSettings(**more)

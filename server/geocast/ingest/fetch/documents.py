@@ -14,11 +14,11 @@ from typing import Any
 
 from lxml import etree
 
-from ..clock import parse_time
-from ..egress.http_times import parse_http_date
-from ..ingest.cap import xml
-from ..ingest.cap.message import NAMESPACES
-from ..model.problems import Problem
+from ...clock import parse_time
+from ...egress.http_times import parse_http_date
+from ...model.problems import Problem
+from ..cap import xml
+from ..cap.message import NAMESPACES
 from .http_client import plain_url
 
 MAX_ENTRIES = 10_000

@@ -18,8 +18,8 @@ from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
-from .. import failpoints
-from ..errors import ConfigError
+from ... import failpoints
+from ...errors import ConfigError
 from .documents import ListedEntry
 
 APPLICATION_ID = 0x67636665  # "gcfe"
