@@ -17,8 +17,8 @@ from support.flipping import flipped
 
 from geocast.alertlog import Counts
 from geocast.auth.tokens import Subject
-from geocast.errors import StoreUnavailable
 from geocast.geometry.sphere import cell_of
+from geocast.model.errors import StoreUnavailable
 from geocast.push.addresses import parse_services
 from geocast.push.client import PushResponse
 from geocast.push.delivery_journal import DeliveryJournal

@@ -7,7 +7,7 @@ from push.test_device_manager import Process, turns
 from support.fakes import a_cancel, a_revision
 
 from geocast.auth.tokens import Subject
-from geocast.errors import StoreUnavailable
+from geocast.model.errors import StoreUnavailable
 from geocast.push.devicestore import SHARDS, State, shard_of
 from geocast.push.service_limits import PushOutcome
 from geocast.push.shards import StaticShards

@@ -5,8 +5,8 @@ from support.fakes import DALLAS, FakeClock
 
 from geocast import policy
 from geocast.auth.tokens import Subject
-from geocast.errors import ConfigError
 from geocast.geometry.sphere import distance_m
+from geocast.model.errors import ConfigError
 from geocast.policy.publishers.bounds import Rate
 from geocast.stream.own_tests import LIFE_MS, OwnTests, split_request, with_request
 from geocast.wire.frames import alert_map

@@ -8,8 +8,8 @@ from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.auth.tokens import Requester
 from geocast.clock import format_time
-from geocast.errors import LogUnavailable
 from geocast.ingest.publish import Publishing
+from geocast.model.errors import LogUnavailable
 from geocast.model.problems import Problem
 from geocast.policy import Policy
 

@@ -24,9 +24,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..alertlog import PAGE, Cursor
 from ..auth.scopes import MANAGE, PUBLISH
 from ..auth.tokens import Grant, Requester
-from ..errors import Malformed, trace
 from ..model import problems
 from ..model.alert import ID_PATTERN, is_id
+from ..model.errors import Malformed, trace
 from ..model.problems import Problem, Violation
 from ..wire.strict_json import load_json
 from .context import ApiContext

@@ -19,7 +19,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from ..clock import Now
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from .base64url import decoded_strictly
 from .jwks import keys_of
 from .scopes import QUALS_FORM, are_quals

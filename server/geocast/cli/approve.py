@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from ..model.problems import digits
 
 if TYPE_CHECKING:

@@ -37,8 +37,8 @@ def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
 
 def _print_file(path: Path, assume_offset: str | None) -> int:
     """Print what the messages in one file contain and return 0, or print what is wrong with them and return BROKEN."""
-    from ..errors import ConfigError
     from ..ingest.cap import language_groups, message
+    from ..model.errors import ConfigError
     from ..model.problems import Problem
 
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..config import Address, KeyUrl, bind, parse_key_url
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from . import journal
 from .options import ADDRESS, LOG_LEVELS, option
 from .serve import command as serve

@@ -12,7 +12,7 @@ import click
 
 from ..auth.scopes import SCOPES
 from ..config import KeyUrl
-from ..errors import ConfigError, did_you_mean
+from ..model.errors import ConfigError, did_you_mean
 from .options import KEYS, QUALS
 
 if TYPE_CHECKING:

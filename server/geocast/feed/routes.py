@@ -23,10 +23,10 @@ from ..alertlog import AlertLog
 from ..api.responses import RETRY_AFTER_S, as_problem, forbid_storing, in_slices, problem_document, unless_known
 from ..clock import Clock
 from ..config import Settings
-from ..errors import LogUnavailable, trace
 from ..metrics import counters, gauge
 from ..model import problems
 from ..model.alert import Entry, Revision, Untrusted
+from ..model.errors import LogUnavailable, trace
 from ..model.problems import Problem
 from ..policy import Policy
 from ..stream.live_alerts import LiveAlert, LiveAlerts

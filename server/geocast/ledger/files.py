@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..clock import Clock, format_time
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from . import chain
 from .chain import NOTHING, ChainHead
 from .recording import Members, RecordedEntries

@@ -69,8 +69,8 @@ from numpy.typing import NDArray
 
 from .. import failpoints
 from ..clock import Clock, Now
-from ..errors import trace
 from ..model.alert import SEVERITY_RANK, Severity
+from ..model.errors import trace
 from ..model.languages import choice
 from ..stream.delivery_flags import Rows
 from ..stream.fanout import FanOut

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from .. import failpoints
 from ..clock import Clock
-from ..errors import trace
 from ..model.alert import SEVERITY_RANK, Cancel, Revision
+from ..model.errors import trace
 from ..push.client import PushResponse
 from ..push.http1 import request
 from ..push.http_client import NOT_SENT, HttpPostClient

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import ConfigError, did_you_mean
 from ..model.alert import SEVERITY_RANK, Alert, Severity, Status
+from ..model.errors import ConfigError, did_you_mean
 from .events import WORD, WORDS
 from .region import Region
 from .signing import UNSIGNED, WebhookSigner, parse_secrets

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .. import failpoints
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from ..push.devicestore.sqlite import describe, locked, refuse_others
 
 logger = logging.getLogger(__name__)

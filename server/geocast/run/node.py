@@ -24,11 +24,11 @@ from ..calls.service import CallService
 from ..calls.worker import CallWorker
 from ..clock import Clock, SystemClock
 from ..config import REDIS_SCHEMES, Listeners, Settings
-from ..errors import ConfigError
 from ..ingest.publish import Publishing, RunInThread
 from ..metrics import Metrics, by_server
 from ..model.alert import Entry
 from ..model.call import CallEntry
+from ..model.errors import ConfigError
 from ..stream.log_reader import PURGE_S, LogHealth
 from ..stream.own_tests import OwnTests
 from ..stream.server import MakeErrands, StreamServer, background

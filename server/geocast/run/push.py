@@ -33,8 +33,8 @@ from ..auth.jwks_refresh import NewerKeys
 from ..auth.tokens import TokenProof, TokenVerifier
 from ..clock import Clock, SystemClock
 from ..config import REDIS_SCHEMES, Settings, bind, bind_shared
-from ..errors import StoreUnavailable, trace
 from ..metrics import Metrics, counter, counters, gauge, gauges
+from ..model.errors import StoreUnavailable, trace
 from ..push.addresses import Services, parse_services
 from ..push.device_manager import DeviceManager
 from ..push.devicestore import DeviceStore

@@ -21,8 +21,8 @@ from ..approvals.reviewers import NO_REVIEWERS, Reviewers, load_reviewers, refus
 from ..approvals.verifier import ApprovalVerifier
 from ..clock import SystemClock
 from ..config import ONE_PROCESS_SCHEMES, Address, Settings
-from ..errors import ConfigError, trace
 from ..metrics import Metrics, counters, gauge
+from ..model.errors import ConfigError, trace
 from ..policy import Policy
 from ..push.http_client import HttpPostClient
 from ..relay.relaying import Relay

@@ -32,9 +32,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...clock import MAX_MS
-from ...errors import LogUnavailable
 from ...model.alert import Untrusted
 from ...model.call import KINDS
+from ...model.errors import LogUnavailable
 from .. import BATCH, BATCH_BYTES, HEARTBEAT_S, Positioned, is_followed
 from .connection import ANSWER_S
 from .history import History, ReadPosition, Rewound

@@ -30,9 +30,9 @@ from ...alertlog.chain import NO_KINDS
 from ...alertlog.optimistic import OptimisticWriter, Plan
 from ...approvals.request_check import unsigned
 from ...clock import MAX_MS, Clock
-from ...errors import without_frames
 from ...model import problems
 from ...model.alert import Approval, Cancel, Entry, Origin, Revision
+from ...model.errors import without_frames
 from ...model.problems import Problem, Violation
 from ...policy import Policy
 from ...policy.publishers.bounds import Bounds, Publishers, granted

@@ -22,8 +22,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from ...clock import parse_time
-from ...errors import ConfigError, did_you_mean
 from ...model.alert import ID_PATTERN
+from ...model.errors import ConfigError, did_you_mean
 from .message import is_name
 
 ANY = "*"  # in `senders`: the source may send messages for any sender, as aggregators do

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ... import failpoints
 from ...clock import Clock
 from ...egress.http_times import parse_http_date
-from ...errors import trace
+from ...model.errors import trace
 from . import timing
 from .documents import MAX_CAP_BYTES, MessageHead, Unreadable, entries_of, head_of
 from .http_client import FeedClient, Fetched, FetchFailed, HostNotAllowed

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...config import Address, KeyUrl
-from ...errors import ConfigError, did_you_mean
+from ...model.errors import ConfigError, did_you_mean
 
 LEAST_INTERVAL_S, INTERVAL_S, MOST_INTERVAL_S = 15, 60, 86_400
 LEAST_BYTES, MAX_BYTES, MOST_BYTES = 1024, 5 * 1024 * 1024, 64 * 1024 * 1024

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ... import failpoints
-from ...errors import ConfigError
+from ...model.errors import ConfigError
 from .documents import ListedEntry
 
 APPLICATION_ID = 0x67636665  # "gcfe"

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from ... import failpoints
-from ...errors import ConfigError, StoreUnavailable
+from ...model.errors import ConfigError, StoreUnavailable
 from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, State, StoredDevice, shard_of
 
 APPLICATION_ID = 0x67637064  # "gcpd"

@@ -5,7 +5,7 @@
     ├── Malformed          bytes are not one strict JSON or MessagePack map
     ├── LogUnavailable     the alert log can't be read or written now; an append may have succeeded or not
     ├── StoreUnavailable   the device store can't be read or written now; a change may have been made or not
-    └── Problem            an unsuccessful response of the API, in `model.problems`
+    └── Problem            an unsuccessful response of the API, in `problems`
 
 The text of an error names fields, limits and expected values. It never contains a refused value.
 """
