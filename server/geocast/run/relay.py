@@ -5,7 +5,6 @@ SIGINT) the process waits for requests under way, for at most `drain_s`, and wri
 """
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -24,7 +23,6 @@ from ..config import ONE_PROCESS_SCHEMES, Address, Settings
 from ..metrics import Metrics, counters, gauge
 from ..model.errors import ConfigError, trace
 from ..policy import Policy
-from ..push.http_client import HttpPostClient
 from ..relay.relaying import Relay
 from ..relay.targets import RelayTarget, load_targets
 from ..relay.told import ToldStore
@@ -168,19 +166,3 @@ def _unready(relay: Relay, keeper: LogHealth) -> Callable[[], list[str]]:
         return reasons + keeper.unready() + relay.reader.unready()
 
     return unready
-
-
-async def check(targets: Mapping[str, RelayTarget], report: Callable[[str], None]) -> bool:
-    """Connect to each target without posting anything, report a line for each, and return whether all took it."""
-
-    async def connected(target: RelayTarget) -> str:
-        private = (target.url.host,) if target.allow_private else ()
-        client = HttpPostClient(SystemClock(), private, target.tls).open()
-        with contextlib.closing(client):
-            return await client.connect(target.url.host, target.url.port)
-
-    troubles = await asyncio.gather(*map(connected, targets.values()))
-    width = max(map(len, targets))
-    for target, trouble in zip(targets.values(), troubles, strict=True):
-        report(f"{target.name:{width}}  {trouble or 'connects'}  ({target.asks_for()})")
-    return not any(troubles)
