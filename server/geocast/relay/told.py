@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from .. import failpoints
 from ..model.errors import ConfigError
-from ..push.devicestore.sqlite import describe, locked, refuse_others
+from ..sqlite_files import describe, locked, refuse_others
 
 logger = logging.getLogger(__name__)
 
