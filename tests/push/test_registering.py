@@ -13,11 +13,11 @@ from support.fakes import DALLAS, FakeClock
 
 from geocast.auth.base64url import encoded
 from geocast.auth.tokens import TokenVerifier, parse_keys
-from geocast.clock import format_time
 from geocast.egress.outcomes import PostOutcome, PostResponse
 from geocast.geometry.sphere import cell_of
 from geocast.metrics import Metrics
 from geocast.model.errors import StoreUnavailable
+from geocast.model.times import format_time
 from geocast.push.addresses import parse_services
 from geocast.push.device_manager import DeviceManager
 from geocast.push.devicestore.memory import MemoryDevices

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from ..clock import MAX_MS
 from ..model import call as calls
 from ..model.alert import (
     NOTHING_CONFIRMED,
@@ -39,6 +38,7 @@ from ..model.alert import (
 )
 from ..model.call import CallEntry
 from ..model.members import CHECKS, Member, integer, members_of, resolution, text, to_shape
+from ..model.times import MAX_MS
 
 KINDS = ("revision", "cancel", *calls.KINDS)  # all kinds of entries that this release can decode
 ENDINGS = ("cancel", "end")  # kinds of entries after which nothing may be appended to the chain

@@ -25,7 +25,7 @@ def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
 
     The exit status is 0 if nothing is wrong, and 1 otherwise.
     """
-    from ..clock import parse_time
+    from ..model.times import parse_time
 
     if assume_offset is not None:
         try:
@@ -67,7 +67,7 @@ def _print_file(path: Path, assume_offset: str | None) -> int:
 
 
 def _head(found: CapMessage) -> Iterator[str]:
-    from ..clock import format_time
+    from ..model.times import format_time
 
     notes = "".join(f", {note}" for note in sorted(found.notes) if not note.startswith("cap-"))
     yield f"CAP {found.version}{notes}: {found.type}, {found.status}, {found.scope}"
@@ -75,7 +75,7 @@ def _head(found: CapMessage) -> Iterator[str]:
 
 
 def _block(block: Block) -> Iterator[str]:
-    from ..clock import format_time
+    from ..model.times import format_time
 
     info = block.infos[0]
     ends = "no expiry" if info.expires_at is None else f"until {format_time(info.expires_at)}"

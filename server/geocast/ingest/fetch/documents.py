@@ -14,9 +14,9 @@ from typing import Any
 
 from lxml import etree
 
-from ...clock import parse_time
 from ...egress.http_times import parse_http_date
 from ...model.problems import Problem
+from ...model.times import parse_time
 from ..cap import xml
 from ..cap.message import NAMESPACES
 from .http_client import plain_url
