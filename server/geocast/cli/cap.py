@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ..ingest.cap.message import CapMessage
 
 BROKEN = 1  # the exit status if something is wrong with a file
-MOST = 2 * 1024 * 1024  # the largest message in bytes; real messages contain up to 600 KB of audio
 
 
 @click.command("cap", short_help="Show how files with CAP messages are read.")
@@ -37,17 +36,17 @@ def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
 
 def _print_file(path: Path, assume_offset: str | None) -> int:
     """Print what the messages in one file contain and return 0, or print what is wrong with them and return BROKEN."""
-    from ..ingest.cap import language_groups, message
+    from ..ingest.cap import MAX_CAP_BYTES, language_groups, message
     from ..model.errors import ConfigError
     from ..model.problems import Problem
 
     try:
         with path.open("rb") as file:
-            body = file.read(MOST + 1)
+            body = file.read(MAX_CAP_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    if len(body) > MOST:
-        click.echo(f"{path}: too-large: a message may have {MOST >> 20} MiB")
+    if len(body) > MAX_CAP_BYTES:
+        click.echo(f"{path}: too-large: a message may have {MAX_CAP_BYTES >> 20} MiB")
         return BROKEN
     try:
         found = message.read(body, assume_offset=assume_offset)

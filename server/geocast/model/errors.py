@@ -78,3 +78,8 @@ def trace(error: BaseException) -> str:
     The error's own message is left out, because it may contain parts of a request.
     """
     return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
+
+
+def text_of(error: Exception) -> str:
+    """Return the text of an error for the operator. For an unexpected type of error, return its type and traceback."""
+    return str(error) if isinstance(error, ConfigError | OSError) else trace(error)

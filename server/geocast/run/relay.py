@@ -21,7 +21,7 @@ from ..approvals.verifier import ApprovalVerifier
 from ..clock import SystemClock
 from ..config import ONE_PROCESS_SCHEMES, Address, Settings
 from ..metrics import Metrics, counters, gauge
-from ..model.errors import ConfigError, trace
+from ..model.errors import ConfigError, text_of, trace
 from ..policy import Policy
 from ..relay.relaying import Relay
 from ..relay.targets import RelayTarget, load_targets
@@ -83,7 +83,7 @@ class RelayConfig:
         try:
             self.targets, in_force, reviewers = self._read()
         except Exception as error:
-            logger.error("the reload failed, so nothing has changed: %s", _error_text(error))
+            logger.error("the reload failed, so nothing has changed: %s", text_of(error))
             self._results["failed"] += 1
             return
         self.trust.replace(in_force, reviewers)
@@ -95,10 +95,6 @@ class RelayConfig:
         """Yield the metrics of the reloads, and of entries that are not believed."""
         yield counters("reloads", "Times that the files were read anew", "result", self._results.items())
         yield from self.trust.metrics()
-
-
-def _error_text(error: Exception) -> str:
-    return str(error) if isinstance(error, ConfigError | OSError) else trace(error)
 
 
 async def run(settings: RelaySettings, metrics_listener: socket.socket | None) -> None:
